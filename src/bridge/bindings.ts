@@ -1,6 +1,6 @@
 /**
- * Bindings: the SQL functions that NATS reaches, as the database has them. Each is called through a wrapper in the schema
- * `hawser_run`, which belongs to the role that subscribed or registered, and which asks for a token.
+ * Bindings: the SQL functions that NATS reaches, read from the database. Hawser calls each through a wrapper in the
+ * schema `hawser_run`. The wrapper is owned by the role that subscribed or registered, and checks a token.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -10,30 +10,36 @@ import { explainServeRefusal, functionNameSql, wrapperJoinSql } from "../store/i
 
 interface Binding {
   readonly id: bigint;
-  /** What it is subscribed to; may hold wildcards. */
+  /** NATS subject of the binding; may contain wildcards. */
   readonly subject: string;
-  /** The function that was named, as people know it: `public.capture(bytea)`. */
+  /** Signature of the bound function, as users write it: `public.capture(bytea)`. */
   readonly functionName: string;
-  /** The name of the wrapper within its schema. */
+  /** Name of the wrapper, without its schema. */
   readonly wrapper: string;
-  /** What the wrapper demands of its caller. */
+  /** Secret that the wrapper requires as an argument. */
   readonly token: Uint8Array;
-  /** The role that the function runs as: the owner of the wrapper. */
+  /** Role that the function runs as: the owner of the wrapper. */
   readonly runAs: string;
 }
 
-/** Under which conditions messages of a stream may be committed. */
+/** State of a stream subscription that each commit of its messages is checked against. */
 export interface StreamTerms {
   readonly generation: bigint;
-  /** Which of the queues of the subscription the messages come from. */
+  /** Number of the lane (one of the subscription's queues) that the messages are in. */
   readonly lane: number;
-  /** Start time of the Postgres server that the position was read from. Another one may lack commits that were confirmed. */
+  /**
+   * Start time of the Postgres server that the position was read from. Another server may lack commits that this one
+   * confirmed.
+   */
   readonly server: string;
-  /** How many messages are not done, besides so many. */
+  /** Number of messages that are not done, apart from `count` of them. */
   lag(count: number): number;
 }
 
-/** A function that is called for each message, or each batch, of a subject or of a stream; then `subject` is the name of the subscription. */
+/**
+ * Function that is called for each message or batch of a subject or stream. For a stream, `subject` is the name of the
+ * subscription.
+ */
 export interface Subscription extends Binding {
   readonly kind: "subscription" | "stream";
   readonly stream?: StreamTerms;
@@ -41,23 +47,23 @@ export interface Subscription extends Binding {
   readonly takesHeaders: boolean;
 }
 
-/** A function that answers requests. */
+/** Function that answers requests. */
 export interface Responder extends Binding {
   readonly kind: "responder";
 }
 
-/** All of them, by kind, the oldest first. */
+/** Bindings by kind, oldest first. */
 export interface Bindings {
   readonly subscriptions: readonly Subscription[];
   readonly responders: readonly Responder[];
-  /** Subscriptions to streams. */
+  /** Subscriptions to JetStream streams. */
   readonly streams: readonly Subscription[];
 }
 
-// Without its wrapper a binding is gone, whether its row is or not.
+// Bound functions are called only through their wrapper: a row without its wrapper is no binding any more.
 const bindingsSql = `
   SELECT h.id, h.kind, h.subject, ${functionNameSql} AS "functionName",
-         h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "isThere"
+         h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "hasWrapper"
     FROM ${tables.natsHandler} AS h
     ${wrapperJoinSql("LEFT JOIN")}
     LEFT JOIN pg_roles AS r ON r.oid = w.proowner
@@ -74,14 +80,14 @@ interface BindingRow {
   readonly wrapper: string;
   readonly token: Buffer;
   readonly runAs: string;
-  readonly isThere: boolean;
+  readonly hasWrapper: boolean;
 }
 
-/** @throws what the session throws */
+/** @throws errors of the session */
 async function readBindings(session: PostgresSession): Promise<Bindings> {
   const rows = await session.query<BindingRow>(bindingsSql);
-  const present = rows.filter(({ isThere }) => isThere);
-  // Without event triggers nothing else deletes the rows of dropped functions.
+  const present = rows.filter(({ hasWrapper }) => hasWrapper);
+  // Without event triggers, only this statement deletes the rows of dropped functions.
   if (present.length < rows.length && !(await session.isStandby())) await session.query(pruneSql);
   return {
     subscriptions: present.filter(({ kind }) => kind === "subscription").map(subscriptionOf),
@@ -90,7 +96,7 @@ async function readBindings(session: PostgresSession): Promise<Bindings> {
   };
 }
 
-function subscriptionOf({ argumentTypes, isThere: _, ...row }: BindingRow): Subscription {
+function subscriptionOf({ argumentTypes, hasWrapper: _, ...row }: BindingRow): Subscription {
   return {
     ...row,
     kind: row.kind === "stream" ? "stream" : "subscription",
@@ -99,25 +105,25 @@ function subscriptionOf({ argumentTypes, isThere: _, ...row }: BindingRow): Subs
   };
 }
 
-function responderOf({ argumentTypes: _, isThere: __, ...row }: BindingRow): Responder {
+function responderOf({ argumentTypes: _, hasWrapper: __, ...row }: BindingRow): Responder {
   return { ...row, kind: "responder" };
 }
 
 const { optionsPollMs } = gatewayConstants;
 
-/** What a watch is made with, and what it tells. */
+/** Session and callbacks of a {@link BindingWatch}. */
 export interface BindingWatchOptions {
   readonly session: PostgresSession;
   readonly logger: Logger;
-  /** The present bindings. If it rejects, that is logged like a failed reading. */
+  /** Receives the current bindings. A rejection is logged like a failed read. */
   onBindings(bindings: Bindings): Promise<void>;
-  /** A reading has ended, with or without success. */
+  /** Called after each read, successful or not. */
   onRead(): void;
 }
 
 /**
- * Follows which functions are bound: reads every few seconds, and when something may have changed. Failures are logged. After
- * `stop` it tells no bindings any more.
+ * Follows the bindings: reads them every few seconds, and when a notification says that they changed. Logs failed
+ * reads. Calls `onBindings` no more after `stop`.
  */
 export class BindingWatch extends Repeated {
   readonly #options: BindingWatchOptions;
@@ -132,7 +138,7 @@ export class BindingWatch extends Repeated {
   async #read(): Promise<void> {
     const { session, onBindings, onRead } = this.#options;
     try {
-      // After a promotion this makes the session listen.
+      // After a promotion, this query makes the session listen again.
       await session.isStandby();
       const bindings = await readBindings(session);
       if (this.isStopped) return;
@@ -140,8 +146,8 @@ export class BindingWatch extends Repeated {
       await onBindings(bindings);
     } catch (cause) {
       if (this.isStopped) return;
-      const { code, message } = await explainServeRefusal(session, "read which functions NATS reaches", cause);
-      this.#problems.tell(message, "which functions NATS reaches cannot be read", { code });
+      const { code, message } = await explainServeRefusal(session, "read the bindings of SQL functions to NATS", cause);
+      this.#problems.tell(message, "the bindings of SQL functions to NATS cannot be read", { code });
     } finally {
       onRead();
     }

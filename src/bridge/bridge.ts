@@ -1,9 +1,9 @@
 /**
- * The bridge of one process: makes the parts, and passes on what each tells the others.
+ * The bridge of one process: creates its parts and passes events between them.
  *
- * Subscriptions, responders, the outbox and streams have a connection to NATS each, beside the gateway's, so that none holds
- * up another. One process of several leads: it runs the subscriptions, reads the streams and relays the outbox. All of them
- * answer requests.
+ * Subscriptions, responders, the outbox and streams each have their own connection to NATS, besides the gateway's, so
+ * that none of them delays another. One process is the leader: it runs the subscriptions, reads the streams and relays
+ * the outbox. Every process answers requests.
  */
 import { createHash } from "node:crypto";
 import { setTimeout as unreferencedDelay } from "node:timers/promises";
@@ -17,7 +17,7 @@ import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { Deadline, delay, type Logger, RareLog, whenAborted } from "../runtime/index.js";
 import { type Bindings, BindingWatch, type Responder } from "./bindings.js";
 import { DeadLetterWriter, readRetries } from "./dead-letters.js";
-import { BatchRunner, ExecutorLogin, ExecutorPool, PostgresRequestRunner, wordsOf } from "./executor/index.js";
+import { BatchRunner, ExecutorLogin, ExecutorPool, errorText, PostgresRequestRunner } from "./executor/index.js";
 import { Leadership } from "./leadership/index.js";
 import { earliest } from "./message.js";
 import { NatsPublisher } from "./nats-publisher.js";
@@ -30,45 +30,45 @@ import { type SubscriptionCounts, Subscriptions } from "./subscriptions.js";
 
 const { optionsPollMs } = gatewayConstants;
 
-/** What a bridge is made with. */
+/** Database, settings and callbacks of a {@link Bridge}. */
 export interface BridgeOptions {
   readonly databaseUrl: string | undefined;
-  /** The login of the functions. Default: the one that `hawser init` has made. */
+  /** URL with the login that runs the functions. Default: the login that `hawser init` created. */
   readonly executorUrl: string | undefined;
   readonly settings: ServeSettings;
   readonly secretsDirectories: readonly string[];
   readonly choice: ServerChoice;
   readonly version: string;
   readonly logger: Logger;
-  /** A batch was committed. */
+  /** Called after each committed batch. */
   onBatch(messages: number, durationMs: number): void;
-  /** The function of a responder was run, however it ended. */
+  /** Called after each run of a responder function, successful or not. */
   onRequest(responder: Pick<Responder, "id" | "subject" | "functionName">, durationMs: number): void;
 }
 
-/** What is counted, for metrics and health. */
+/** Counts for metrics and health checks. */
 export interface BridgeStats {
   readonly role: PostgresRole;
-  /** The epoch in which this process leads; undefined: it does not. */
+  /** Epoch of the current leadership; undefined if this process is not the leader. */
   readonly epoch: bigint | undefined;
-  /** The epoch in which it led last; 0: it never has. */
+  /** Epoch of the last leadership of this process; 0 if it never was the leader. */
   readonly lastEpoch: bigint;
   readonly subscriptions: Iterable<SubscriptionCounts>;
   readonly responders: ResponderServiceStats;
   readonly outbox: NatsOutboxStats;
-  /** Subscriptions to streams, while this process leads. */
+  /** Counts of stream subscriptions; empty unless this process is the leader. */
   readonly streams: Iterable<StreamCounts>;
-  /** The memory of messages that are kept for a takeover. */
+  /** Memory used by messages that are kept for a takeover. */
   readonly keptBytes: number;
-  /** Messages discarded for lack of room while it led. */
+  /** Messages discarded for lack of memory while this process was the leader. */
   readonly discarded: number;
-  /** Messages that it should have run at a takeover, and had not kept for lack of room. */
+  /** Messages that this process should have run after a takeover but had not kept, for lack of memory. */
   readonly missing: number;
 }
 
 const identitySql = `SELECT current_database() AS database, l.user_name AS login FROM ${tables.executorLogin} AS l`;
 
-const forgets = "saved messages of subscriptions that have ended are forgotten";
+const deletedSavedText = "deleted the saved messages of subscriptions that have ended";
 
 export class Bridge {
   readonly #options: BridgeOptions;
@@ -78,7 +78,7 @@ export class Bridge {
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
   readonly #leadership: Leadership;
-  /** The connections to NATS. */
+  /** Connections to NATS, one for each part. */
   readonly connectors: Readonly<Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>>;
   readonly #login: ExecutorLogin;
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
@@ -87,32 +87,32 @@ export class Bridge {
   readonly #saved: SavedMessages;
   readonly #outbox: NatsOutbox;
   readonly #receiver: Receiver;
-  #isHandingOver = false;
-  /** There are functions that the executor's login is for. */
+  #isSavingUnknown = false;
+  /** True if at least one function is bound, so that the executor's login is needed. */
   #hasFunctions = false;
-  /** A session of the executor has been tried while there were. */
-  #hasProbed = false;
+  /** True after the first attempt to open an executor session since functions were bound. */
+  #hasTriedExecutor = false;
   #isProbing = false;
-  /** When leadership was last handed over because the executor's login is refused. */
-  #gaveWayAt = Number.NEGATIVE_INFINITY;
-  /** Subjects that the NATS server has just refused. */
+  /** Time of the last hand-over of leadership that was caused by a refused executor login. */
+  #yieldedAt = Number.NEGATIVE_INFINITY;
+  /** Subjects that the NATS server refused, until the next turn of the event loop handles them together. */
   readonly #refused = new Set<string>();
-  /** When the oldest message that could not be saved was received. */
+  /** Receive time of the oldest message that could not be saved. */
   #unsavedSince: number | undefined;
-  /** Identifies the last call of #listen: an earlier one does not go on. */
-  #listening: symbol | undefined;
+  /** Identifies the last call of {@link #syncReceiver}; an earlier call stops. */
+  #syncing: symbol | undefined;
   #responderService: ResponderService | undefined;
-  /** As the database has them; they answer only where it is a primary. */
+  /** All responders in the database. They answer only where Postgres is a primary. */
   #responders: readonly Responder[] = [];
   #natsOptions: CompleteNatsServerOptions | undefined;
-  #toldDiscarded = 0;
+  #loggedDiscarded = 0;
   #lastEpoch = 0n;
-  /** Set when the process ends: since when it had received everything. */
+  /** Set at shutdown: start of the period for which this process has received everything. */
   #receivedSince: number | undefined;
-  /** When the connection to NATS was lost; undefined: it receives. */
-  #silentSince: number | undefined;
-  /** The subjects received when the connection was last lost, if this process led. */
-  #cutSubjects: readonly string[] = [];
+  /** Time at which the connection to NATS was lost; undefined while it is up. */
+  #incompleteSince: number | undefined;
+  /** Subjects that were subscribed when the connection was last lost; empty unless this process was the leader. */
+  #lostSubjects: readonly string[] = [];
   #finished: Promise<void> | undefined;
   #stopped: Promise<void> | undefined;
 
@@ -132,9 +132,9 @@ export class Bridge {
     this.#bindings = new BindingWatch({
       session: this.#session,
       logger,
-      onBindings: (bindings) => this.#take(bindings),
+      onBindings: (bindings) => this.#applyBindings(bindings),
       onRead: () => {
-        this.#tellDiscarded();
+        this.#logDiscarded();
         void this.#probeExecutor();
       },
     });
@@ -142,7 +142,7 @@ export class Bridge {
       new NatsConnector({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
     this.connectors = {
       subscriptions: connector("hawser subscriptions", () => 0),
-      // A request may wait for its turn as long as it may run.
+      // A request may wait in the queue as long as it may run.
       responders: connector(
         "hawser responders",
         () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs,
@@ -154,7 +154,7 @@ export class Bridge {
       databaseUrl,
       connector: this.connectors.outbox,
       logger,
-      publisher: (connector, tell) => new NatsPublisher(connector, tell),
+      publisher: (connector, logProblem) => new NatsPublisher(connector, logProblem),
       settings,
     });
     this.#saved = new SavedMessages(this.#session, settings.savedBytes);
@@ -175,15 +175,15 @@ export class Bridge {
       deadLetters: new DeadLetterWriter(this.#session, this.#rareLog),
       saved: this.#saved,
       settings,
-      onRefused: () => this.#leadership.poke(),
+      onFenced: () => this.#leadership.poke(),
       onRetried: () => this.#bindings.soon(),
       onDeadLettered: ({ subscription: { functionName, subject }, error: { code } }) => {
         this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
       },
-      onHosted: (step, outcome) => this.#streams.settled(step, outcome),
+      onHostedStep: (step, outcome) => this.#streams.onStep(step, outcome),
       onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
-      onNotSpilled: (error) => {
-        this.#rareLog.warn("messages that there is no memory for cannot be saved now", wordsOf(error));
+      onSpillFailed: (error) => {
+        this.#rareLog.warn("cannot save messages for which there is no memory", errorText(error));
       },
     });
     this.#streams = new Streams({
@@ -196,11 +196,11 @@ export class Bridge {
       connector: this.connectors.subscriptions,
       logger,
       onMessage: (pattern, message) => this.#subscriptions.deliver(pattern, message),
-      onRefused: (pattern) => this.#refusedSoon(pattern),
-      onCut: () => this.#cut(),
-      onSameServer: () => this.#tellCut(),
-      onSilent: () => void this.#fallSilent(),
-      onReceiving: () => this.#receivesAgain(),
+      onRefused: (pattern) => this.#onSubscriptionRefused(pattern),
+      onConnectionLost: () => this.#onConnectionLost(),
+      onSameServerAgain: () => this.#logLostSubjects(),
+      onIncomplete: () => void this.#stepDownWithoutNats(),
+      onComplete: () => this.#onComplete(),
     });
     this.#notices = new RoleNotices({ connector: this.connectors.subscriptions, logger });
     this.#leadership = new Leadership({
@@ -208,42 +208,42 @@ export class Bridge {
       logger,
       unfinished: () => {
         const { oldestAt, behind } = this.#subscriptions.unfinished;
-        const ofAll = [oldestAt, this.#unsavedSince, this.#receiver.completeUntil, this.#silentSince];
+        const ofAll = [oldestAt, this.#unsavedSince, this.#receiver.completeUntil, this.#incompleteSince];
         return { oldestAt: ofAll.reduce(earliest), behind };
       },
-      // A process that is about to end does not become the leader.
+      // A process that is shutting down must not become the leader.
       isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
       canRun: () => !this.#login.attempts.isRefused,
       onSessionLost: () => this.#roleWatch.sessionLost(),
       completeSince: () => this.#subscriptions.kept.completeSince,
       receivedSince: () => this.#receivedSince ?? this.#subscriptions.kept.receivedSince,
       receivedUntil: () =>
-        this.#silentSince ?? (this.#finished === undefined ? undefined : this.#receiver.completeUntil),
-      onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
-      onDeposed: () => this.#follows(),
-      onWaiting: (epoch) => logger.info({ epoch }, "another process leads the subscriptions"),
+        this.#incompleteSince ?? (this.#finished === undefined ? undefined : this.#receiver.completeUntil),
+      onLeading: (epoch, { afterCleanEnd }) => this.#onLeading(epoch, afterCleanEnd),
+      onDeposed: () => this.#onDeposed(),
+      onWaiting: (epoch) => logger.info({ epoch }, "another process is the leader of the subscriptions"),
       onProgress: (progress) => {
         this.#subscriptions.kept.noteProgress(progress);
-        void this.#handOver();
+        void this.#saveUnknownToLeader();
       },
     });
     this.#roleWatch = new RoleWatch({
       session: this.#leadership.session,
       logger,
-      onRole: (role, address) => this.#found(role, address),
+      onRole: (role, address) => this.#onRole(role, address),
     });
     this.connectors.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
     this.connectors.responders.on("lost", () => this.#responderService?.detach());
   }
 
   /**
-   * Resolves when it has read what is subscribed, and knows whether it leads. NATS need not be there yet.
+   * Starts a bridge. Resolves when it has read the bindings and knows whether it is the leader. Does not wait for NATS.
    *
-   * @throws HawserError if the database cannot be asked; the reason of the signal
+   * @throws HawserError if the database does not answer; the reason of the signal if it is aborted
    */
   static async start(options: BridgeOptions, signal?: AbortSignal): Promise<Bridge> {
     const bridge = new Bridge(options);
-    // Postgres may not answer for a while.
+    // Postgres may not answer for a while; without the abort, `start` would wait that long.
     const end = (): void => void bridge.stop(0);
     signal?.addEventListener("abort", end);
     try {
@@ -260,7 +260,6 @@ export class Bridge {
     }
   }
 
-  /** The present counts. */
   get stats(): BridgeStats {
     return {
       role: this.#roleWatch.role,
@@ -277,15 +276,19 @@ export class Bridge {
   }
 
   /**
-   * The sessions with Postgres that it needs, whether it leads or not: those that it keeps by the login of `hawser serve`, and
-   * those of the executor.
+   * Sessions with Postgres that this process needs, leader or not: two with the login of `hawser serve`, and those of
+   * the executor.
    */
   get sessions(): readonly Pick<PostgresSession, "applicationName" | "attempts">[] {
     const executor = { applicationName: "hawser executor", attempts: this.#login.attempts };
     return [this.#session, this.#leadership.session, executor];
   }
 
-  /** Takes the options of the NATS server; undefined: there are none. @param because why, unless no server is defined */
+  /**
+   * Applies the options of the NATS server; undefined if there are none.
+   *
+   * @param because reason why there are none, unless no server is defined
+   */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     this.#natsOptions = options;
     for (const connector of Object.values(this.connectors)) connector.configure(options, because);
@@ -297,11 +300,11 @@ export class Bridge {
   }
 
   /**
-   * Resolves when the connections are there, with the options of the last `configure`, and when what is subscribed by now is
-   * live in this process.
+   * Resolves when the connections with the options of the last `configure` are up, and all current subscriptions are
+   * active in this process.
    *
-   * @param always connects anew, also where nothing has changed
-   * @throws HawserError if a connection cannot be made
+   * @param always reconnects even if nothing has changed
+   * @throws HawserError if a connection fails
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
     await Promise.all(
@@ -309,16 +312,16 @@ export class Bridge {
         always ? connector.reconnect(signal) : connector.ready(signal),
       ),
     );
-    // A reading that began earlier may not see what the caller has committed.
+    // A read that started earlier may not see the caller's commit.
     await this.#bindings.fresh();
-    await Promise.all([this.#receiver.known(), this.#responderService?.configure(this.#answering)]);
+    await Promise.all([this.#receiver.confirmed(), this.#responderService?.configure(this.#activeResponders)]);
   }
 
   /**
-   * Receives nothing more: runs what it has received, answers what it was asked, and gives leadership to another process.
-   * A further call waits for the first.
+   * Stops receiving, runs the messages that were received, answers the requests that were accepted, and releases
+   * leadership. Further calls return the promise of the first.
    *
-   * @param deadlineMs how long functions may take
+   * @param deadlineMs time limit for running functions
    */
   finish(deadlineMs: number): Promise<void> {
     this.#finished ??= this.#finish(deadlineMs);
@@ -326,9 +329,9 @@ export class Bridge {
   }
 
   /**
-   * Ends in good order: finishes, and closes what was opened.
+   * Graceful shutdown: {@link finish}, then closes all sessions and connections.
    *
-   * @param deadlineMs how long functions may take, and the NATS server to confirm their answers
+   * @param deadlineMs time limit for running functions, and for the NATS server to confirm their answers
    */
   stop(deadlineMs: number): Promise<void> {
     this.#stopped ??= this.#stop(deadlineMs);
@@ -342,7 +345,7 @@ export class Bridge {
     this.#responderService = new ResponderService({
       ...bridgeConstants,
       ...settings,
-      // The same for every process of the database, also after a failover.
+      // Identical in every process of the database, also after a failover.
       database: createHash("sha256").update(`${login}/${database}`).digest("hex").slice(0, 16),
       version,
       metadata: { database },
@@ -386,29 +389,29 @@ export class Bridge {
   async #stop(deadlineMs: number): Promise<void> {
     const deadline = new Deadline(deadlineMs);
     await this.finish(deadlineMs);
-    // Ends a reading of the bindings, if there is one: it is of no use any more.
+    // Cancels a read of the bindings that may be running: nothing uses its result any more.
     await this.#session.close();
     await this.#bindings.ended();
     await this.#notices.stop();
     const leftMs = Math.max(gatewayConstants.stopReserveMs, deadline.remainingMs);
     await Promise.all(Object.values(this.connectors).map((connector) => connector.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
-    // What still runs is out of time.
+    // Functions that still run have exceeded the deadline.
     for (const pool of Object.values(this.#pools)) pool.destroy();
     this.#rareLog.end();
-    this.#tellDiscarded();
+    this.#logDiscarded();
   }
 
-  /** Saves what it has not run, for the next leader. */
+  /** Saves the messages that were received and not run; the next leader runs them. */
   async #save(deadline: AbortSignal): Promise<void> {
     const { logger } = this.#options;
-    // Another process runs what this one has kept, if there is another.
+    // A follower's messages need no saving if another process has received them too.
     const mayBeLast =
       this.#leadership.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.kept.length > 0;
     const others = mayBeLast ? await this.#leadership.othersHave(deadline) : undefined;
-    // The last progress that it writes is about all that it has received.
+    // The last progress that this process writes must cover everything that it has received.
     this.#receivedSince = this.#subscriptions.kept.receivedSince;
-    const unfinished = this.#subscriptions.leave(others);
+    const unfinished = this.#subscriptions.takeUnfinished(others);
     if (unfinished.length === 0) return;
     let saved = 0;
     let error: unknown;
@@ -417,12 +420,12 @@ export class Bridge {
       saved += more.saved;
       error = more.error;
       if (saved === unfinished.length || deadline.aborted) break;
-      logger.debug({ err: error }, "what was received and not run cannot be saved now; trying again");
+      logger.debug({ err: error }, "cannot save messages that were received and not run; trying again");
       await delay(bridgeConstants.leaderHeartbeatMs, deadline);
     }
     if (saved > 0) {
-      logger.info({ saved }, "saved messages that were received and not run: the next leader runs them");
-      if (mayBeLast) await Promise.race([this.#announce(), whenAborted(deadline)]);
+      logger.info({ saved }, "saved messages that were received and not run; the next leader runs them");
+      if (mayBeLast) await Promise.race([this.#notifyLeader(), whenAborted(deadline)]);
     }
     const lost = unfinished.slice(saved);
     if (lost.length === 0) return;
@@ -431,226 +434,245 @@ export class Bridge {
     const bySubject = new Map<string, number>();
     for (const { message } of lost) bySubject.set(message.subject, (bySubject.get(message.subject) ?? 0) + 1);
     logger.error(
-      { err: error, lost: lost.length, bySubject: shown(bySubject) },
-      "messages that were received could neither be run nor saved before the end: they are lost, unless another process has them",
+      { err: error, lost: lost.length, bySubject: firstEntries(bySubject) },
+      "messages that were received could neither be run nor saved before the deadline; they are lost unless another process has received them",
     );
   }
 
-  /** Saves what the leader has not received, for it to run: as when this process led, stood still, and was replaced. */
-  async #handOver(): Promise<void> {
+  /**
+   * Saves messages that the leader has not received, so that it runs them. Needed after this process was suspended and
+   * replaced as the leader.
+   */
+  async #saveUnknownToLeader(): Promise<void> {
     const messages = this.#subscriptions.unknownToLeader;
-    if (messages.length === 0 || this.#isHandingOver) return;
-    this.#isHandingOver = true;
+    if (messages.length === 0 || this.#isSavingUnknown) return;
+    this.#isSavingUnknown = true;
     const { saved, error } = await this.#saved.save(messages, AbortSignal.timeout(bridgeConstants.leaderExpiryMs));
     const { logger } = this.#options;
     if (saved > 0) {
-      this.#subscriptions.handedOver(messages, saved);
-      logger.info({ saved }, "saved messages that the leader has not received: it runs them");
-      await this.#announce();
+      this.#subscriptions.forgetSaved(messages, saved);
+      logger.info({ saved }, "saved messages that the leader has not received; the leader runs them");
+      await this.#notifyLeader();
     }
     if (error !== undefined)
-      logger.debug({ err: error }, "what the leader has not received cannot be saved now; trying again");
-    this.#isHandingOver = false;
+      logger.debug({ err: error }, "cannot save messages that the leader has not received; trying again");
+    this.#isSavingUnknown = false;
   }
 
-  /** Tells the leader that there are more. Does not reject. */
-  async #announce(): Promise<void> {
+  /** Notifies the leader of new saved messages. Does not reject. */
+  async #notifyLeader(): Promise<void> {
     await this.#saved
-      .announce()
-      .catch((err) => this.#options.logger.debug({ err }, "the leader was not told of them, and finds them by itself"));
+      .notifyLeader()
+      .catch((err) =>
+        this.#options.logger.debug(
+          { err },
+          "cannot notify the leader of saved messages; it finds them at its next poll",
+        ),
+      );
   }
 
-  #leads(epoch: bigint, afterCleanEnd: boolean): void {
+  #onLeading(epoch: bigint, afterCleanEnd: boolean): void {
     this.#lastEpoch = epoch;
     this.#outbox.lead();
-    this.#subscriptions.take(afterCleanEnd);
-    void this.#begin(epoch);
+    this.#subscriptions.startTakeover(afterCleanEnd);
+    void this.#startLeading(epoch);
   }
 
-  /** Runs what it has, once it is known what was saved. */
-  async #begin(epoch: bigint): Promise<void> {
+  /** Starts to run messages as the leader, once the table of saved messages has been read. */
+  async #startLeading(epoch: bigint): Promise<void> {
     const { logger } = this.#options;
-    let saved: Awaited<ReturnType<SavedMessages["begin"]>> | undefined;
+    let saved: Awaited<ReturnType<SavedMessages["startLeading"]>> | undefined;
     while (saved === undefined) {
-      saved = await this.#saved.begin().catch((err) => {
-        logger.debug({ err }, "which messages were saved is not known yet");
+      saved = await this.#saved.startLeading().catch((err) => {
+        logger.debug({ err }, "cannot read which messages were saved; trying again");
         return undefined;
       });
       if (this.#leadership.epoch !== epoch || this.#finished !== undefined) return;
       if (saved === undefined) await unreferencedDelay(bridgeConstants.leaderHeartbeatMs, undefined, { ref: false });
     }
-    const { ids, forgotten } = saved;
-    if (ids.size > 0)
-      logger.info({ subscriptions: ids.size }, "runs the messages that were saved at the end of a process");
-    if (forgotten > 0) logger.info({ forgotten }, forgets);
+    const { ids, deleted } = saved;
+    if (ids.size > 0) logger.info({ subscriptions: ids.size }, "running messages that other processes saved");
+    if (deleted > 0) logger.info({ deleted }, deletedSavedText);
     const { repeated, missing } = this.#subscriptions.lead(epoch, ids);
-    this.#streams.lead(epoch);
-    if (repeated > 0) logger.info({ repeated }, "runs the messages that the last leader may not have done");
+    this.#streams.startLeading(epoch);
+    if (repeated > 0) logger.info({ repeated }, "running messages that the previous leader may not have finished");
     if (missing.size > 0) {
       logger.warn(
-        { bySubject: shown(missing) },
-        "messages that the last leader may not have done are missing: more came than --buffer has room for",
+        { bySubject: firstEntries(missing) },
+        "some messages that the previous leader may not have finished are missing: they did not fit into --buffer",
       );
     }
-    this.#notices.lead(true);
-    // The connection to NATS may have been lost while it took leadership.
-    if (!this.#receiver.isReceiving) void this.#fallSilent();
-    // Streams are read from then on, and dead letters may wait for a retry.
+    this.#notices.setLeading(true);
+    // The connection to NATS may have been lost during the takeover.
+    if (!this.#receiver.isReceiving) void this.#stepDownWithoutNats();
+    // Reads the stream bindings, which only the leader uses, and the dead letters that wait for a retry.
     this.#bindings.soon();
   }
 
-  /** The connection is lost, and what the server had left for this process, unless another process has it. */
-  #cut(): void {
-    this.#cutSubjects = this.#leadership.epoch === undefined ? [] : this.#subscriptions.cut();
+  /**
+   * Records that the connection was lost. Messages that the server still had for it are lost unless another process
+   * received them.
+   */
+  #onConnectionLost(): void {
+    this.#lostSubjects = this.#leadership.epoch === undefined ? [] : this.#subscriptions.countLostConnection();
   }
 
-  #tellCut(): void {
-    const subjects = this.#cutSubjects;
+  #logLostSubjects(): void {
+    const subjects = this.#lostSubjects;
     if (subjects.length === 0) return;
     this.#options.logger.error(
       { subjects: subjects.slice(0, 20), inAll: subjects.length },
-      "the connection was lost while the NATS server lived on: messages came faster than this process reads (slow consumer), or " +
-        "the network was at fault; what the server had left of these subjects is lost, unless another process has it",
+      "lost the connection to a NATS server that kept running: messages arrived faster than this process reads (slow consumer), or " +
+        "the network failed; messages of these subjects in transit are lost unless another process has received them",
     );
-  }
-
-  /** Others may receive what this process does not: it runs what it has, and gives leadership back. */
-  async #fallSilent(): Promise<void> {
-    this.#silentSince ??= this.#receiver.completeUntil;
-    this.#subscriptions.hold();
-    await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.silentDrainMs));
-    await this.#leadership.stepDown(
-      "the connection to NATS was lost, and others may receive what this process does not",
-    );
-    if (this.#receiver.isReceiving) this.#silentSince = undefined;
   }
 
   /**
-   * Whether functions can be called: found out at first, and again while it is not so. Between that, each session that is opened
-   * tells. Does not reject.
+   * Releases leadership after the connection to NATS was lost: runs the received messages, then lets a process that
+   * still receives take over.
+   */
+  async #stepDownWithoutNats(): Promise<void> {
+    this.#incompleteSince ??= this.#receiver.completeUntil;
+    this.#subscriptions.hold();
+    await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.silentDrainMs));
+    await this.#leadership.stepDown("the connection to NATS was lost, and another process may still receive messages");
+    if (this.#receiver.isReceiving) this.#incompleteSince = undefined;
+  }
+
+  /**
+   * Opens an executor session to find out whether functions can be called: once at the start, and again while the login
+   * fails. After a success, each session that the pool opens gives the answer. Does not reject.
    */
   async #probeExecutor(): Promise<void> {
     const { attempts } = this.#login;
     if (!this.#hasFunctions) {
       attempts.succeeded();
-      this.#hasProbed = false;
+      this.#hasTriedExecutor = false;
       return;
     }
-    if (this.#isProbing || (this.#hasProbed && attempts.failure(0) === undefined)) return;
+    if (this.#isProbing || (this.#hasTriedExecutor && attempts.failure(0) === undefined)) return;
     this.#isProbing = true;
     await this.#pools.subscriptions.probe();
     this.#isProbing = false;
-    this.#hasProbed = true;
+    this.#hasTriedExecutor = true;
   }
 
-  /** This process could run the subscribed functions. */
+  /** True if this process could be the leader and run the subscribed functions. */
   get canLead(): boolean {
     const isReady = this.#receiver.isReceiving && this.#finished === undefined && this.#roleWatch.role === "primary";
     return isReady && !this.#login.attempts.isRefused;
   }
 
-  /** Hands leadership over where the executor's login is refused, and another process could lead. Does not reject. */
-  async giveWay(): Promise<void> {
+  /** Releases leadership if the executor's login is refused here and another process could lead. Does not reject. */
+  async yieldLeadership(): Promise<void> {
     const { attempts } = this.#login;
     const now = performance.now();
     if (this.#leadership.epoch === undefined || this.#finished !== undefined || !attempts.isRefused) return;
-    // During a failover one attempt can reach another server than the bridge does.
+    // During a failover, a single attempt can reach another server than the bridge's session.
     const refusedMs = Date.now() - attempts.failure(0)!.since.getTime();
-    if (refusedMs < optionsPollMs || now - this.#gaveWayAt < bridgeConstants.handOverPauseMs) return;
-    this.#gaveWayAt = now;
+    if (refusedMs < optionsPollMs || now - this.#yieldedAt < bridgeConstants.handOverPauseMs) return;
+    this.#yieldedAt = now;
     this.#subscriptions.hold();
     await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.silentDrainMs));
     await this.#leadership.stepDown("the executor's login is refused here, and another process can run the functions");
   }
 
-  #receivesAgain(): void {
-    // While it leads, it is still going to give leadership back.
-    if (this.#leadership.epoch === undefined) this.#silentSince = undefined;
-    this.#subscriptions.receivesAgain(performance.now());
+  #onComplete(): void {
+    // A leader keeps the time until it has released leadership.
+    if (this.#leadership.epoch === undefined) this.#incompleteSince = undefined;
+    this.#subscriptions.noteGap(performance.now());
     this.#leadership.poke();
   }
 
-  #follows(): void {
+  #onDeposed(): void {
     this.#outbox.follow();
-    this.#streams.follow();
-    this.#subscriptions.follow();
-    this.#notices.lead(false);
+    this.#streams.stopLeading();
+    this.#subscriptions.stopLeading();
+    this.#notices.setLeading(false);
   }
 
-  #found(role: PostgresRole, address: ServerAddress | undefined): void {
-    this.#notices.found(role, address);
+  #onRole(role: PostgresRole, address: ServerAddress | undefined): void {
+    this.#notices.setRole(role, address);
     if (role === "primary") {
       this.#leadership.poke();
       this.#bindings.soon();
     }
-    void this.#responderService?.configure(this.#answering);
+    void this.#responderService?.configure(this.#activeResponders);
   }
 
-  /** None on a standby. Where Postgres does not answer, all: callers get an error. */
-  get #answering(): readonly Responder[] {
+  /**
+   * Responders that this process serves: none on a standby. If Postgres does not answer, all of them, so that callers
+   * get an error.
+   */
+  get #activeResponders(): readonly Responder[] {
     return this.#roleWatch.role === "standby" ? [] : this.#responders;
   }
 
   async #successor({ subject, wrapper }: Responder): Promise<Responder | undefined> {
     await this.#bindings.fresh();
-    return this.#answering.find((one) => one.subject === subject && one.wrapper !== wrapper);
+    return this.#activeResponders.find((one) => one.subject === subject && one.wrapper !== wrapper);
   }
 
-  async #take({ subscriptions, responders, streams }: Bindings): Promise<void> {
+  async #applyBindings({ subscriptions, responders, streams }: Bindings): Promise<void> {
     this.#responders = responders;
     this.#hasFunctions = subscriptions.length + responders.length + streams.length > 0;
     const ended = this.#subscriptions.configure(subscriptions);
-    this.#listen();
-    // Not awaited: its connection may not answer, and the subscriptions go on without.
-    void this.#responderService?.configure(this.#answering);
+    this.#syncReceiver();
+    // Not awaited: the responders' connection may hang, and the subscriptions must not wait for it.
+    void this.#responderService?.configure(this.#activeResponders);
     this.#subscriptions.wake();
     if (this.#leadership.epoch !== undefined) {
-      this.#subscriptions.expectSaved(await this.#saved.present());
-      const forgotten = ended.length === 0 ? 0 : await this.#saved.forget(ended);
-      if (forgotten > 0) this.#options.logger.info({ forgotten }, forgets);
+      this.#subscriptions.expectSaved(await this.#saved.subscriptionIds());
+      const deleted = ended.length === 0 ? 0 : await this.#saved.deleteOf(ended);
+      if (deleted > 0) this.#options.logger.info({ deleted }, deletedSavedText);
       await this.#streams.configure(streams);
       this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
 
-  /** Refusals that come together are handled together, because each makes all subjects of its role be checked anew. */
-  #refusedSoon(pattern: string): void {
-    // Former receivers stay until the next #listen.
-    this.#listening = undefined;
+  /**
+   * Collects refusals that arrive together, because each one makes the receivers of all subjects of its role be
+   * computed again.
+   */
+  #onSubscriptionRefused(pattern: string): void {
+    // Keeps the former receivers until the next call of #syncReceiver.
+    this.#syncing = undefined;
     this.#refused.add(pattern);
     if (this.#refused.size > 1) return;
     setImmediate(() => {
-      this.#subscriptions.refused(this.#refused);
+      this.#subscriptions.addRefused(this.#refused);
       this.#refused.clear();
-      this.#listen();
+      this.#syncReceiver();
     });
   }
 
-  /** Subscribes at NATS. Where another subject takes over, the former one is left once the server knows the new one. */
-  #listen(): void {
-    const listening = (this.#listening = Symbol());
+  /**
+   * Subscribes at NATS. A subject that another one replaces is unsubscribed once the server has the new subscription.
+   */
+  #syncReceiver(): void {
+    const listening = (this.#syncing = Symbol());
     this.#receiver.subscribe(this.#subscriptions.receivers);
-    void this.#receiver.known().then(() => {
-      if (this.#listening !== listening) return;
-      this.#subscriptions.settleReceivers();
+    void this.#receiver.confirmed().then(() => {
+      if (this.#syncing !== listening) return;
+      this.#subscriptions.removeFormerReceivers();
       this.#receiver.subscribe(this.#subscriptions.receivers);
     });
   }
 
-  #tellDiscarded(): void {
+  #logDiscarded(): void {
     const { total, bySubject, other } = this.#subscriptions.context.discards;
-    if (total === this.#toldDiscarded) return;
-    const more = total - this.#toldDiscarded;
-    this.#toldDiscarded = total;
+    if (total === this.#loggedDiscarded) return;
+    const more = total - this.#loggedDiscarded;
+    this.#loggedDiscarded = total;
     this.#options.logger.error(
-      { discarded: more, inAll: total, bySubject: shown(bySubject), other },
-      "messages were discarded: more came than functions could take, and than could be kept: in memory (--buffer), or in the " +
-        "table of saved messages, which has a limit (--tune savedBytes) and can be written only so fast",
+      { discarded: more, inAll: total, bySubject: firstEntries(bySubject), other },
+      "discarded messages that arrived faster than the functions handle them: memory is full (--buffer), and so is the table of " +
+        "saved messages (--tune savedBytes), or it cannot be written fast enough",
     );
   }
 }
 
-/** For the log, which is not to have lines of any length. */
-function shown(bySubject: ReadonlyMap<string, number>): Record<string, number> {
+/** First 20 entries, to limit the length of a log line. */
+function firstEntries(bySubject: ReadonlyMap<string, number>): Record<string, number> {
   return Object.fromEntries([...bySubject].slice(0, 20));
 }

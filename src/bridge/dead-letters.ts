@@ -1,5 +1,5 @@
 /**
- * Dead letters of subscriptions: written while this process leads, and read again when they are to be retried.
+ * Dead letters of subscriptions: the leader writes them, and reads those that are to be retried.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
@@ -9,7 +9,7 @@ import type { RareLog } from "../runtime/index.js";
 import { advanceParameters, advanceValues, failureOf } from "./executor/index.js";
 import type { DeadLetterStep, Outcome, RequestedRetry } from "./queue/index.js";
 
-// The values, what advances the stream (nothing for a subject), and the number of a saved message.
+// Parameters: the message, the position update of its stream (NULL for a subject), and the id of its saved message.
 const writeSql = `
   SELECT l.held FROM hawser.add_subscription_dead_letter(
     $1::bigint, $2::bigint, $3, $4, $5::bytea, $6::jsonb, $7, $8, $9::integer, $10, ${advanceParameters(11)}, $17::bigint
@@ -17,7 +17,7 @@ const writeSql = `
 
 const keepSql = "SELECT r.held FROM hawser.fail_retry($1::bigint, $2::bigint, $3, $4, $5::integer) AS r";
 
-/** What Postgres can hold of a text that came by NATS: no NUL, which subjects and headers may have. */
+/** Text without NUL, which NATS subjects and headers may contain and Postgres text cannot. */
 export function storable(text: string): string {
   return text.replaceAll("\0", "\ufffd");
 }
@@ -31,7 +31,7 @@ export class DeadLetterWriter {
     this.#rareLog = rareLog;
   }
 
-  /** Makes a dead letter of a message, or writes its new error to one that has failed again. Does not reject. */
+  /** Writes a dead letter, or the new error of a dead letter whose retry failed. Does not reject. */
   write({ subscription, message, savedId, error, attempts }: DeadLetterStep, epoch: bigint): Promise<Outcome> {
     const { headers, deadLetterId } = message;
     if (deadLetterId !== undefined) {
@@ -67,9 +67,9 @@ export class DeadLetterWriter {
       return { kind: "committed", durationMs: performance.now() - startedAt };
     } catch (cause) {
       const failure = failureOf(cause, 0, Number.POSITIVE_INFINITY);
-      // Postgres's words could show the message.
+      // The text of a Postgres error could contain parts of the message.
       const problem = failure.kind === "lost" ? failure.message : `SQLSTATE ${failure.code}`;
-      this.#rareLog.warn("a dead letter cannot be written now: what is behind it waits", problem);
+      this.#rareLog.warn("cannot write a dead letter; the messages behind it wait", problem);
       const isAway = failure.kind === "lost" || failure.kind === "unavailable" || !this.#session.isUp;
       if (isAway) return { kind: "unavailable" };
       return { kind: "transient", error: { code: failure.code, message: failure.message } };
@@ -77,7 +77,7 @@ export class DeadLetterWriter {
   }
 }
 
-// So many and so much of each subscription: those of one that takes its time do not keep the others waiting.
+// Rows and bytes are limited for each subscription, so that a slow one does not delay the retries of others.
 const retriesSql = `
   SELECT d.id, d.handler_id AS "subscriptionId", d.topic, d.payload, d.headers::text AS headers
     FROM ${tables.natsHandler} AS h
@@ -99,10 +99,10 @@ interface RetryRow {
 }
 
 /**
- * Dead letters of subscriptions that are to be handled again.
+ * Reads dead letters of subscriptions that are to be retried.
  *
- * @param busy subscriptions whose last ones are not done yet
- * @throws whatever the session throws
+ * @param busy subscriptions that are still handling earlier retries
+ * @throws errors of the session
  */
 export async function readRetries(session: PostgresSession, busy: readonly bigint[]): Promise<RequestedRetry[]> {
   const { retryRows, maxBatchBytes } = bridgeConstants;
@@ -120,7 +120,7 @@ export async function readRetries(session: PostgresSession, busy: readonly bigin
   }));
 }
 
-/** From the pairs of a dead letter to the object that functions take. */
+/** JSON object of headers, as functions take it, from the pairs of a dead letter. */
 function headersObject(pairs: string): string {
   const object: Record<string, string[]> = Object.create(null);
   for (const [name, value] of JSON.parse(pairs) as [string, string][]) {
@@ -130,7 +130,7 @@ function headersObject(pairs: string): string {
   return JSON.stringify(object);
 }
 
-/** The other way round. @param storable what of each text is kept */
+/** Pairs of a dead letter from the JSON object of headers. @param storable converts each text */
 function headerPairs(object: string, storable: (text: string) => string): string {
   const pairs = Object.entries(JSON.parse(object) as Record<string, string[]>);
   return JSON.stringify(pairs.flatMap(([name, values]) => values.map((value) => [storable(name), storable(value)])));

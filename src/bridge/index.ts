@@ -1,21 +1,22 @@
 /**
- * From NATS to SQL: runs the SQL functions that are bound to subjects of NATS.
+ * From NATS to SQL: runs the SQL functions that are bound to NATS subjects.
  *
  *     NATS ──▶ receiver ──▶ subscriptions ──▶ queue (one per subscription) ──▶ executor ──▶ Postgres
  *                               │  ▲                         │
  *                   takeover buffer │                        └──▶ dead letters
  *                               saved messages (a table)
  *
- * `Bridge` connects the parts. All processes receive; one of them leads (`leadership/`) and runs what it receives, the
- * others keep it for a takeover. While it leads, a message goes from the receiver into the queues of its subscriptions
- * (`queue/`), whose batches the executor runs (`executor/`) in transactions behind the fence: they commit only under the
- * leader's epoch. What there is no memory for, and what a process leaves when it ends, goes to the table of saved messages
- * (`saved-messages.ts`) and is run from there, in order. Requests take another way (`responders/`), in every process.
- * `bindings.ts` follows which functions are bound; `role/` whether Postgres is a primary, and tells NATS.
+ * `Bridge` connects the parts. All processes receive every message. One of them is the leader (`leadership/`) and runs
+ * what it receives; the others keep messages for a takeover. In the leader, the receiver puts each message into the
+ * queues of its subscriptions (`queue/`), and the executor (`executor/`) runs their batches in fenced transactions,
+ * which commit only under the leader's epoch. Messages that exceed the memory limit, and messages left over at
+ * shutdown, go to the table of saved messages (`saved-messages.ts`) and are run from there, in order. Requests take a
+ * separate path (`responders/`), in every process. `bindings.ts` follows which functions are bound; `role/` watches
+ * whether Postgres is a primary and publishes its role to NATS.
  *
- * What holds: a committed effect happens at least once for each message that a living process has received, in order for
- * each subscription; twice only around a takeover, a lost connection or a lost commit's answer. A function cannot hold up
- * those of other roles, in memory, in sessions or in the table.
+ * Guarantees: each message that a living process has received takes effect at least once, in order within a
+ * subscription. It takes effect twice only around a takeover, a lost connection, or a commit whose confirmation was
+ * lost. The functions of one role cannot exhaust the memory, sessions or saved bytes of other roles.
  */
 export { Bridge, type BridgeStats } from "./bridge.js";
 export {

@@ -1,42 +1,45 @@
 /**
- * A message of NATS on its way to SQL functions.
+ * Messages from NATS that SQL functions handle.
  */
 
-/** As it was received. Never changed. */
+/** A received message. Immutable. */
 export interface InboundMessage {
-  /** Unique to this process, and the same whenever it runs the message again. */
+  /** Unique across processes; stays the same when a message is run again. */
   readonly id: string;
   readonly subject: string;
-  /** A copy: the connection uses its buffers again. */
+  /** A copy, because the connection reuses its read buffers. */
   readonly payload: Uint8Array;
-  /** A JSON object of lists of strings, as text; undefined: the message has none. */
+  /** JSON object that maps names to lists of values, as text; undefined if the message has no headers. */
   readonly headers: string | undefined;
-  /** Why some headers could not be read; undefined: all could. */
+  /** Reason why some headers could not be read; undefined if all could. */
   readonly headersProblem?: string | undefined;
-  /** When it was received, by `performance.now()`. */
+  /** Receive time (`performance.now()`, ms). */
   readonly receivedAt: number;
-  /** The NATS server got it after this: earlier than `receivedAt` if the process stood still. Default: `receivedAt`. */
+  /**
+   * Lower bound of the time at which the NATS server received the message. Earlier than `receivedAt` if this process
+   * was suspended. Default: `receivedAt`.
+   */
   readonly notBefore?: number | undefined;
-  /** Of a message of a stream: where it is in that. */
+  /** Position in the stream, if the message is from a stream. */
   readonly place?: StreamPlace;
-  /** Of a dead letter that is to be tried again: its id in `dead_letters`. */
+  /** Id in `dead_letters`, if the message is a dead letter that is retried. */
   readonly deadLetterId?: bigint | undefined;
 }
 
-/** What is written in the transaction of a stream's message. */
+/** Stream position of a message, which is stored in the transaction that handles it. */
 export interface StreamPlace {
   readonly number: number;
-  /** The numbers that are done when it is: its own, and those in front of it that the stream does not have. */
+  /** Sequence numbers that are done with this message: its own, and preceding numbers that the stream does not have. */
   readonly covers: readonly (readonly [first: number, last: number])[];
-  /** How many of them were messages that are gone. */
+  /** Count of the numbers in `covers` whose messages the stream has removed. */
   readonly missing: number;
-  /** When the stream stored it, in nanoseconds since 1970. */
+  /** Time at which the stream stored the message, in nanoseconds since 1970. */
   readonly at: bigint;
-  /** {@link memoryOf} the message. */
+  /** Result of {@link memoryOf} for the message. */
   readonly bytes: number;
 }
 
-/** What a message counts for where memory is limited, in bytes. */
+/** Memory that a message counts for, in bytes. */
 export function memoryOf({
   subject,
   payload,
@@ -45,36 +48,36 @@ export function memoryOf({
   return payload.length + 2 * (subject.length + (headers?.length ?? 0)) + overheadBytes;
 }
 
-/** The objects around payload and subject. */
+/** Estimated memory of the objects around payload and subject. */
 export const overheadBytes = 256;
 
-/** The earlier of two moments; the other one if one is undefined. */
+/** The earlier of two times; undefined if both are. */
 export function earliest(one: number | undefined, other: number | undefined): number | undefined {
   if (one === undefined || other === undefined) return one ?? other;
   return Math.min(one, other);
 }
 
-/** At most so much memory is kept beyond what is counted. */
+/** Size of a shared block: the most memory that a single kept payload can hold beyond its counted bytes. */
 const blockBytes = 16 * 1024;
 
-/** With larger ones much of a block would stay empty. */
+/** Limit of payloads in shared blocks; larger ones would leave much of a block empty. */
 const largestInBlock = blockBytes / 4;
 
 /**
- * Copies of payloads, in blocks of memory that hold nothing else.
+ * Copies payloads into blocks of memory of their own.
  *
- * What a connection hands out is a view of all that it has read at once, for many subscriptions: a few bytes kept for a slow
- * one would keep all of that. Messages of one subject are done in order, so their copies share blocks: there is one
- * `PayloadCopies` for each subscribed subject.
+ * The payload from a connection is a view of everything that was read from the socket at once, for many subscriptions.
+ * A few bytes that a slow subscription keeps would retain all of that. Messages of one subject are finished in order,
+ * so their copies share blocks: each subscribed subject has one `PayloadCopies`.
  */
 export class PayloadCopies {
   #block: ArrayBufferLike | undefined;
   #used = 0;
 
-  /** A copy, which never changes. */
+  /** Immutable copy of a payload. */
   of(payload: Uint8Array): Uint8Array {
     const { length } = payload;
-    // `slice` of a Buffer would be no copy.
+    // `Buffer.prototype.slice` would return a view.
     if (length > largestInBlock) return Uint8Array.prototype.slice.call(payload);
     if (this.#block === undefined || this.#used + length > blockBytes) {
       this.#block = Buffer.allocUnsafeSlow(blockBytes).buffer;

@@ -1,12 +1,13 @@
 /**
- * Publishes messages of the outbox to NATS, thousands at a time, by the pipeline of the connection. What that leaves open, and
- * what names a JetStream domain, is published by the operations that SQL functions have, which say why NATS refuses it.
+ * Publishes messages of the outbox to NATS, thousands concurrently, through the publish pipeline of the connection.
+ * Messages that the pipeline does not confirm, and messages to a JetStream domain, are published by the operations that
+ * SQL functions use, because those report why NATS refuses a message.
  *
- * What needs requests to JetStream has a limit, of which each role has a share: who publishes to domains that do not answer
- * leaves the connection to others.
+ * Operations that need JetStream requests are limited, with a share for each role, so that a role that publishes to
+ * domains that do not answer leaves the connection to others.
  *
- * A message that may have been published is looked for in its stream first. What follows from that is in `doubt.ts` of the outbox. A
- * message to core NATS is not looked for: nobody can tell who has got it.
+ * A message that may already have been published is first searched for in its stream. `doubt.ts` of the outbox decides
+ * what follows from the result. A message to core NATS cannot be searched for: no server keeps it.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { namedRules } from "../../generated/ts/rules/named.js";
@@ -17,14 +18,14 @@ import {
   type FoundStream,
   isStreamFull,
   isStreamMissing,
-  lookInto,
-  lookIntoAll,
   type NatsConnector,
   NatsOperations,
   natsFailure,
   PublishPipeline,
   readHeaders,
   type StreamContent,
+  searchStream,
+  searchWholeStream,
   streamOf,
 } from "../nats/index.js";
 import {
@@ -45,8 +46,8 @@ const { publishTimeoutMs, dueDoubtMs, scans, slowPublishes } = outboxConstants;
 const { clockSkewMs: skewMs, lookMarginMs: marginMs } = outboxConstants;
 const { lookRequests: requests, lookMessages: maxMessages } = outboxConstants;
 
-/** NATS has said no. All other failures are of the connection, or of servers that are away. */
-const refusals: ReadonlySet<string> = new Set([
+/** Codes of messages that NATS refused. All other failures concern the connection or unavailable servers. */
+const refusalCodes: ReadonlySet<string> = new Set([
   "invalid_argument",
   "nats_failed",
   "nats_permission_denied",
@@ -54,8 +55,8 @@ const refusals: ReadonlySet<string> = new Set([
   "payload_too_large",
 ]);
 
-/** Nothing is known of what a stream has: it is asked again before anything is published. */
-const silences: ReadonlySet<string> = new Set([
+/** Codes that say nothing about the content of a stream: the search is repeated before anything is published. */
+const inconclusiveCodes: ReadonlySet<string> = new Set([
   "jetstream_unavailable",
   "nats_timeout",
   "nats_unavailable",
@@ -64,58 +65,58 @@ const silences: ReadonlySet<string> = new Set([
 
 type Published = "stored" | "known" | "dropped";
 
-/** The connection has ended, or was not there. */
-const connectionFailures: ReadonlySet<string> = new Set(["nats_unavailable", "outcome_unknown"]);
+/** Codes of a connection that was closed or missing. */
+const connectionFailureCodes: ReadonlySet<string> = new Set(["nats_unavailable", "outcome_unknown"]);
 
-/** What one connection was used for. */
-interface Used {
+/** Pipeline and operations of one connection. */
+interface ConnectionTools {
   readonly operations: NatsOperations;
   readonly pipeline: PublishPipeline;
-  /** Resolves when the server has taken all that was published until the call. */
+  /** Resolves when the server has processed everything that was published before the call. */
   readonly flush: () => Promise<void>;
 }
 
-/** A look for the messages of a subject. Times are by `performance.now()`. */
-interface Look {
+/** Search for the messages of a subject, or of a whole stream. Times are by `performance.now()`. */
+interface Search {
   readonly connection: NatsConnection;
   readonly since: number;
   readonly begun: { readonly at: number };
-  /** The look finds out since when it is complete, which not every message needs. */
-  readonly tellsGaps: boolean;
+  /** True if the search also finds the time since which the stream is complete, which not every message needs. */
+  readonly findsGaps: boolean;
   readonly found: Promise<StreamContent>;
 }
 
-/** Error of a look that could not prove whether the stream has had the message. */
-class Undecided extends HawserError {}
+/** Error of a search that could not prove whether the stream has stored the message. */
+class UndecidedError extends HawserError {}
 
 export class NatsPublisher {
   readonly #connector: NatsConnector;
-  #used: Used | undefined;
-  /** Publishes to core NATS that are under way, and what the server has not let pass since the first of them. */
+  #tools: ConnectionTools | undefined;
+  /** Running publishes to core NATS; refusals that arrive while there are any are kept in {@link #notPermitted}. */
   #flushing = 0;
   readonly #notPermitted = new Map<string, { readonly at: number; readonly message: string }>();
-  /** By the route and the subject, for a short time. */
+  /** Streams by domain and subject, kept for a short time. */
   readonly #streams = new Map<string, { readonly connection: NatsConnection; readonly found: Promise<FoundStream> }>();
-  readonly #looks = new Map<string, Look>();
-  readonly #lookGate = new RoleGate(scans);
-  /** The NATS server, which has another id after each start, and since when this has published to it. */
+  readonly #searches = new Map<string, Search>();
+  readonly #searchGate = new RoleGate(scans);
+  /** Id of the NATS server, which changes with each of its starts, and the time of the first publish to it. */
   #server: { readonly id: string | undefined; readonly since: number } = { id: undefined, since: 0 };
   readonly #slowGate = new RoleGate(slowPublishes);
 
-  readonly #tell: (problem: string) => void;
+  readonly #logProblem: (problem: string) => void;
 
-  /** @param tell of messages that are tried again */
-  constructor(connector: NatsConnector, tell: (problem: string) => void) {
+  /** @param logProblem logs the problem of a message that is tried again */
+  constructor(connector: NatsConnector, logProblem: (problem: string) => void) {
     this.#connector = connector;
-    this.#tell = tell;
+    this.#logProblem = logProblem;
     connector.on("refused", ({ operation, subject, message }, connection) => {
-      if (operation !== "publish" || this.#used?.operations.connection !== connection) return;
-      this.#used.pipeline.refused(subject);
+      if (operation !== "publish" || this.#tools?.operations.connection !== connection) return;
+      this.#tools.pipeline.refused(subject);
       if (this.#flushing > 0) this.#notPermitted.set(subject, { at: performance.now(), message });
     });
   }
 
-  /** Publishes a message. Does not reject. */
+  /** Publishes one message. Does not reject. */
   publish(step: PublishStep<EnqueuedMessage>): Promise<PublishOutcome> {
     const { connection } = this.#connector;
     if (connection === undefined) {
@@ -124,47 +125,47 @@ export class NatsPublisher {
     const id = connection.info?.server_id;
     if (id !== this.#server.id) this.#server = { id, since: performance.now() };
     const ended = this.#connector.use(connection);
-    return this.#published(connection, step).then(
+    return this.#searchAndSend(connection, step).then(
       (as): PublishOutcome => {
         ended();
         return { kind: "published", as };
       },
       async (error: unknown) => {
-        const outcome = await this.#failed(connection, step, error);
+        const outcome = await this.#outcomeOfFailure(connection, step, error);
         ended();
         return outcome;
       },
     );
   }
 
-  async #failed(
+  async #outcomeOfFailure(
     connection: NatsConnection,
     { message }: PublishStep<EnqueuedMessage>,
     error: unknown,
   ): Promise<PublishOutcome> {
     if (error instanceof HawserError && !isStreamFull(error)) {
       const refusal = { code: error.code, message: error.message };
-      if (error instanceof Undecided) return { kind: "undecided", ...refusal };
-      if (refusals.has(refusal.code)) return { kind: "refused", ...refusal };
+      if (error instanceof UndecidedError) return { kind: "undecided", ...refusal };
+      if (refusalCodes.has(refusal.code)) return { kind: "refused", ...refusal };
       if (refusal.code === "no_stream") {
         return { kind: "missing", mayBeThere: error.outcome === "unknown", ...refusal };
       }
     }
-    this.#tell(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
+    this.#logProblem(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
     const code = error instanceof HawserError ? error.code : undefined;
-    // What goes to core NATS fails with the connection alone.
+    // A message to core NATS fails only with the connection.
     const mayBeThere = !(error instanceof HawserError) || error.outcome === "unknown";
-    if (!message.toStream || (code !== undefined && connectionFailures.has(code))) {
+    if (!message.toStream || (code !== undefined && connectionFailureCodes.has(code))) {
       return { kind: "unavailable", scope: "connection", mayBeThere };
     }
-    // Where nothing came: whether the server answers at all.
-    const isAnswering = code !== "nats_timeout" || (await this.#answers(connection));
+    // After a timeout, a flush shows whether the server answers at all.
+    const isAnswering = code !== "nats_timeout" || (await this.#isAnswering(connection));
     const scope = isAnswering && this.#connector.connection === connection ? "route" : "connection";
     return { kind: "unavailable", scope, mayBeThere };
   }
 
-  #answers(connection: NatsConnection): Promise<boolean> {
-    return this.#over(connection)
+  #isAnswering(connection: NatsConnection): Promise<boolean> {
+    return this.#toolsOf(connection)
       .flush()
       .then(
         () => true,
@@ -172,27 +173,30 @@ export class NatsPublisher {
       );
   }
 
-  async #published(connection: NatsConnection, step: PublishStep<EnqueuedMessage>): Promise<Published> {
-    const used = this.#over(connection);
+  async #searchAndSend(connection: NatsConnection, step: PublishStep<EnqueuedMessage>): Promise<Published> {
+    const used = this.#toolsOf(connection);
     const { message, doubt } = step;
     const needed = message.toStream ? requiredSearch(message, doubt, performance.now(), dueDoubtMs) : undefined;
     if (needed === undefined) return (await this.#send(used, step)) === "duplicate" ? "dropped" : "stored";
     const begunAt = performance.now();
-    const found = await this.#look(connection, step, needed);
+    const found = await this.#search(connection, step, needed);
     if (found !== "dropped by itself") {
       const verdict = verdictOf(message, doubt, needed, found);
       if (verdict === "known") return "known";
       if (verdict === "undecided") {
-        throw new Undecided(
+        throw new UndecidedError(
           "outcome_unknown",
-          `The message to "${message.destination}" may have been published before, and its stream, which has removed messages of that time, ` +
-            "does not show whether it was. Find out whether it was handled; a retry publishes it.",
+          `The message to "${message.destination}" may have been published before. Its stream has removed messages of that time, ` +
+            "so it does not show whether it was. Find out whether the message was handled; a retry publishes it.",
           { outcome: "unknown" },
         );
       }
-      // Another relay may be at work by now, and have published it.
+      // By now, another relay may have taken over and published the message.
       if (performance.now() - begunAt > publishTimeoutMs) {
-        throw new HawserError("nats_unavailable", "The look for it took long, and is used for the next try.");
+        throw new HawserError(
+          "nats_unavailable",
+          "The search for the message took too long; the next attempt uses its result.",
+        );
       }
     }
     const sent = await this.#send(used, step);
@@ -200,19 +204,22 @@ export class NatsPublisher {
     return found === "dropped by itself" ? "known" : "dropped";
   }
 
-  #over(connection: NatsConnection): Used {
-    if (this.#used?.operations.connection !== connection) {
+  #toolsOf(connection: NatsConnection): ConnectionTools {
+    if (this.#tools?.operations.connection !== connection) {
       const operations = new NatsOperations(connection);
-      this.#used = {
+      this.#tools = {
         operations,
         pipeline: new PublishPipeline(connection, publishTimeoutMs),
         flush: shared(() => operations.flush({ timeoutMs: publishTimeoutMs })),
       };
     }
-    return this.#used;
+    return this.#tools;
   }
 
-  async #send(used: Used, { message, doubt }: PublishStep<EnqueuedMessage>): Promise<"stored" | "duplicate"> {
+  async #send(
+    used: ConnectionTools,
+    { message, doubt }: PublishStep<EnqueuedMessage>,
+  ): Promise<"stored" | "duplicate"> {
     if (!message.toStream) {
       await this.#sendToCore(used, message);
       return "stored";
@@ -220,25 +227,31 @@ export class NatsPublisher {
     const begunAt = performance.now();
     const domain = this.#domainOf(message);
     if (domain !== undefined) checkDomain(domain);
-    // Where this relay got no answer it asks what is there: a missing stream can show by silence alone.
+    // After an earlier attempt without an answer, the operation finds out whether a stream exists: a missing stream may
+    // not answer.
     const isUnanswered = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
     if (!isUnanswered && domain === undefined) {
       const { destination, payload, messageId, headers } = message;
       const outgoing = headers === null ? undefined : readHeaders(headers);
       const ack = await used.pipeline.publishStream(destination, payload, messageId, outgoing);
       if (ack !== undefined) return ack.duplicate === true ? "duplicate" : "stored";
-      // A stream may have it by then.
+      // A stream may have stored the message without an answer in time.
       await this.#sendToStream(used, message, begunAt);
       return "stored";
     }
     return this.#sendToStream(used, message, begunAt);
   }
 
-  #sendToStream({ operations }: Used, message: EnqueuedMessage, begunAt: number): Promise<"stored" | "duplicate"> {
+  #sendToStream(
+    { operations }: ConnectionTools,
+    message: EnqueuedMessage,
+    begunAt: number,
+  ): Promise<"stored" | "duplicate"> {
     return this.#slowGate.run(message.role, async () => {
       const timeoutMs = begunAt + publishTimeoutMs - performance.now();
-      // A message that waited so long may be another relay's by now.
-      if (timeoutMs <= 0) throw new HawserError("nats_unavailable", "Other messages of its role were published first.");
+      // After this long a wait, another relay may have taken the message over.
+      if (timeoutMs <= 0)
+        throw new HawserError("nats_unavailable", "The message waited too long behind others of its role.");
       const { duplicate } = await operations.streams.publish(message.destination, message.payload, {
         headers: readHeaders(message.headers),
         domain: this.#domainOf(message),
@@ -249,7 +262,7 @@ export class NatsPublisher {
     });
   }
 
-  async #sendToCore({ pipeline, flush }: Used, message: EnqueuedMessage): Promise<void> {
+  async #sendToCore({ pipeline, flush }: ConnectionTools, message: EnqueuedMessage): Promise<void> {
     const { destination, payload } = message;
     const headers = readHeaders(message.headers);
     const begunAt = performance.now();
@@ -257,12 +270,12 @@ export class NatsPublisher {
     try {
       await pipeline.publish(destination, payload, headers);
       await flush();
-      // The server tells before it answers the flush.
+      // The server reports a refusal before it answers the flush.
       const refusal = this.#notPermitted.get(destination);
       if (refusal === undefined || refusal.at < begunAt) return;
       throw new HawserError(
         "nats_permission_denied",
-        `The NATS server does not permit the publish to "${destination}".`,
+        `The NATS server does not permit this user to publish to "${destination}".`,
         {
           detail: refusal.message,
         },
@@ -277,7 +290,7 @@ export class NatsPublisher {
     return domain ?? this.#connector.options?.domain;
   }
 
-  async #look(
+  async #search(
     connection: NatsConnection,
     step: PublishStep<EnqueuedMessage>,
     needed: SearchRange,
@@ -287,50 +300,50 @@ export class NatsPublisher {
       const stream = await this.#streamOf(connection, message);
       const isDropped = isDroppedByItself(message, needed, performance.now(), this.#memoryOf(stream));
       if (isDropped) return "dropped by itself";
-      return await this.#contentOf(stream, step, needed);
+      return await this.#searchFor(stream, step, needed);
     } catch (error) {
-      const name = `look for a message to "${message.destination}"`;
+      const name = `search for a message to "${message.destination}"`;
       const failure = natsFailure(error, { name, changes: false, timeoutMs: publishTimeoutMs });
-      if (silences.has(failure.code)) throw failure;
-      // A stream of another account, or behind a mapping of subjects, does not show itself, and may have it.
+      if (inconclusiveCodes.has(failure.code)) throw failure;
+      // A stream in another account or behind a subject mapping is not visible, but may have stored the message.
       if (isStreamMissing(error)) {
         throw new HawserError(
           "no_stream",
-          `The message to "${message.destination}" may have been published before, and no stream for it can be found.`,
+          `The message to "${message.destination}" may have been published before, and no stream that stores its subject can be found.`,
           { cause: failure },
         );
       }
-      throw new Undecided(
+      throw new UndecidedError(
         "outcome_unknown",
-        `The message to "${message.destination}" may have been published before, and could not be looked for: ${failure.message} ` +
-          "Find out whether it was handled; a retry publishes it. The rights that a look needs are in transactional.md.",
+        `The message to "${message.destination}" may have been published before, and the search for it failed: ${failure.message} ` +
+          "Find out whether the message was handled; a retry publishes it. docs/transactional.md lists the permissions that a search needs.",
         { cause: failure, outcome: "unknown" },
       );
     }
   }
 
-  /** Tells since when a stream surely knows the ids of the messages that it has had. */
+  /** Period for which a stream certainly knows the ids of its messages. */
   #memoryOf({ windowMs, keepsSince, isAlone, jetStream: { connection } }: FoundStream): StreamMemory {
-    // A server without JetStream is a leaf node of the one that has the stream.
+    // A server without JetStream can be a leaf node of the server that has the stream.
     const { server_id: id, jetstream } = connection.info ?? {};
     const isSameServer = isAlone && jetstream === true && id === this.#server.id;
     return { windowMs, since: Math.min(keepsSince, isSameServer ? this.#server.since : Number.POSITIVE_INFINITY) };
   }
 
-  /** Kept for a short time: many messages are in doubt at once. */
+  /** Finds the stream of a message. The result is kept for a short time, because many messages are in doubt at once. */
   #streamOf(connection: NatsConnection, message: EnqueuedMessage): Promise<FoundStream> {
     const key = this.#keyOf(message);
     const known = this.#streams.get(key);
     if (known?.connection === connection) return known.found;
-    const found = this.#lookGate.run(message.role, () =>
+    const found = this.#searchGate.run(message.role, () =>
       streamOf(connection, message.destination, this.#domainOf(message), publishTimeoutMs),
     );
     this.#keep(this.#streams, key, { connection, found });
     return found;
   }
 
-  /** Looks for a message. All messages of its subject that are in doubt share a look, or all of its stream. */
-  #contentOf(
+  /** Searches for a message. Messages in doubt share the search of their subject, or of their stream. */
+  #searchFor(
     stream: FoundStream,
     { message, doubt }: PublishStep<EnqueuedMessage>,
     { since, after }: SearchRange,
@@ -338,31 +351,31 @@ export class NatsPublisher {
     const { connection } = stream.jetStream;
     const key = this.#keyOf(message);
     const streamKey = `${this.#domainOf(message) ?? ""} stream ${stream.name}`;
-    const tellsGaps = needsGaps(message, doubt);
-    const known = (name: string): Look["found"] | undefined => {
-      const look = this.#looks.get(name);
+    const findsGaps = needsGaps(message, doubt);
+    const known = (name: string): Search["found"] | undefined => {
+      const look = this.#searches.get(name);
       if (look?.connection !== connection || look.since > since || look.begun.at <= after) return undefined;
-      return look.tellsGaps || !tellsGaps ? look.found : undefined;
+      return look.findsGaps || !findsGaps ? look.found : undefined;
     };
     const ofSubject = known(key);
     if (ofSubject !== undefined) return ofSubject;
-    // Until its turn comes it serves whatever happens.
+    // A search that has not started yet covers every message up to its start.
     const begun = { at: Number.POSITIVE_INFINITY };
-    const found = this.#lookGate.run(message.role, () => {
+    const found = this.#searchGate.run(message.role, () => {
       begun.at = performance.now();
-      const range = { since, skewMs, marginMs, requests, maxMessages, needsGaps: tellsGaps };
-      return lookInto(stream, range, () => {
+      const range = { since, skewMs, marginMs, requests, maxMessages, needsGaps: findsGaps };
+      return searchStream(stream, range, () => {
         const ofStream = known(streamKey);
         if (ofStream !== undefined) return ofStream;
-        // Twice as far back, so that few of those that wait need another one.
+        // Goes back twice as far, so that few of the waiting messages need another search.
         const wider = { ...range, since: 2 * since - performance.now() };
-        const look = { connection, since: wider.since, begun: { at: performance.now() }, tellsGaps: true };
-        const foundInAll = lookIntoAll(stream, wider);
-        this.#keep(this.#looks, streamKey, { ...look, found: foundInAll });
+        const look = { connection, since: wider.since, begun: { at: performance.now() }, findsGaps: true };
+        const foundInAll = searchWholeStream(stream, wider);
+        this.#keep(this.#searches, streamKey, { ...look, found: foundInAll });
         return foundInAll;
       });
     });
-    this.#keep(this.#looks, key, { connection, since, begun, tellsGaps, found });
+    this.#keep(this.#searches, key, { connection, since, begun, findsGaps: findsGaps, found });
     return found;
   }
 
@@ -379,7 +392,7 @@ export class NatsPublisher {
   }
 }
 
-/** @throws HawserError invalid_argument: as a part of a subject it would reach others than a domain */
+/** @throws HawserError invalid_argument, because another text would address subjects outside of the domain's API */
 function checkDomain(domain: string): void {
   const bad = checkText("domain", namedRules.jetstreamDomain, domain);
   if (bad === undefined) return;

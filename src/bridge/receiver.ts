@@ -1,50 +1,52 @@
 /**
- * Receives what is subscribed, over the present connection to NATS.
+ * Receives the messages of all subscriptions over the current connection to NATS.
  *
- * When another connection replaces it, both deliver for a moment: a message of that moment arrives twice rather than not at
- * all.
+ * While a new connection replaces the old one, both deliver for a moment, so that a message of that moment arrives
+ * twice rather than not at all.
  */
 import { performance } from "node:perf_hooks";
 import { type Msg, type NatsConnection, nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import {
   confirmed,
+  interestPropagated,
   isOwnInbox,
   type NatsConnector,
   receivedHeaders,
   SubscriptionSet,
-  takenOver,
 } from "../nats/index.js";
 import { type Logger, within } from "../runtime/index.js";
 import { type InboundMessage, PayloadCopies } from "./message.js";
 import { isWildcard } from "./subjects.js";
 
-/** What a receiver is made with, and what it tells. */
+/** Connection and callbacks of a {@link Receiver}. */
 export interface ReceiverOptions {
   readonly connector: NatsConnector;
   readonly logger: Logger;
-  /** @param pattern the subscribed subject that the message's own matches */
+  /** @param pattern the subscribed subject through which the message arrived */
   onMessage(pattern: string, message: InboundMessage): void;
-  /** The server does not permit a subscription. */
+  /** The server refused a subscription. */
   onRefused(pattern: string): void;
-  /** Nothing is received any more, perhaps since `completeUntil`. */
-  onSilent(): void;
-  /** The connection was lost, with what the server had left for it. Called before {@link onSilent}. */
-  onCut(): void;
-  /** There is a connection again, to the same server: that lived on while the connection was lost. */
-  onSameServer(): void;
-  /** From now on everything published is received. */
-  onReceiving(): void;
+  /** Messages may be missing from now on, or since `completeUntil`. */
+  onIncomplete(): void;
+  /**
+   * The connection was lost, with the messages that the server still had for it. Called before {@link onIncomplete}.
+   */
+  onConnectionLost(): void;
+  /** Connected again to the server of the lost connection, which was running all the time. */
+  onSameServerAgain(): void;
+  /** Every message that is published from now on is received. */
+  onComplete(): void;
 }
 
 interface Attached {
   readonly connection: NatsConnection;
-  /** The server's id: a restarted server has another one. */
+  /** Id of the server, which changes with each of its starts. */
   readonly server: string | undefined;
   readonly subscriptions: SubscriptionSet;
-  /** Says that the connection is not needed any more. */
+  /** Releases the connection, which the connector may then close. */
   readonly done: () => void;
-  /** Of the next question to the server. */
+  /** Timer of the next round trip to the server. */
   timer: NodeJS.Timeout | undefined;
 }
 
@@ -53,21 +55,21 @@ const { receiverLeaveMs, leaderHeartbeatMs } = bridgeConstants;
 export class Receiver {
   readonly #options: ReceiverOptions;
   readonly #unlisten: () => void;
-  /** The subscribed subjects, with the copies of the payloads of each. */
+  /** Subscribed subjects, each with the copies of its payloads. */
   #patterns: ReadonlyMap<string, PayloadCopies> = new Map();
-  /** Subjects whose refusal was logged. */
-  readonly #toldRefused = new Set<string>();
+  /** Subjects whose refusal is already logged. */
+  readonly #loggedRefused = new Set<string>();
   #attached: Attached | undefined;
   #isStopped = false;
-  /** Ends of the subscriptions on connections that another one has replaced. */
+  /** Handovers from replaced connections that still run. */
   readonly #replaced = new Set<Promise<void>>();
-  /** Ends the wait for servers of a cluster to know of the replacement. */
-  #hurry = new AbortController();
+  /** Ends the wait until all servers of a cluster know the new subscriptions. */
+  #abortHandovers = new AbortController();
   #isReceiving = false;
-  /** The server of the connection that was lost, until there is another one. */
-  #lostFrom: string | undefined;
+  /** Server id of the lost connection, until there is a new connection. */
+  #lostServer: string | undefined;
   #completeUntil: number | undefined;
-  /** Makes the ids of messages unique to this process. */
+  /** Prefix of message ids, unique to this process. */
   readonly #name = nuid.next();
   #received = 0;
 
@@ -78,51 +80,51 @@ export class Receiver {
     if (connector.connection !== undefined) void this.#attach(connector.connection);
   }
 
-  /** As far as it is known, everything published is received. */
+  /** True while every published message is received, as far as this process knows. */
   get isReceiving(): boolean {
     return this.#isReceiving;
   }
 
   /**
-   * All that the server had for this process by then was received: it has answered a question that was asked then. A
-   * connection may be dead long before that is noticed.
+   * Time until which every message was received (`performance.now()`, ms): the start of the last completed round trip
+   * to the server. It is used because a connection can be dead long before that is noticed.
    */
   get completeUntil(): number | undefined {
     return this.#completeUntil;
   }
 
-  /** Subscribes to these, and to no others. */
+  /** Subscribes to exactly these patterns. */
   subscribe(patterns: ReadonlySet<string>): void {
     const before = this.#patterns;
     this.#patterns = new Map([...patterns].map((pattern) => [pattern, before.get(pattern) ?? new PayloadCopies()]));
-    for (const subject of this.#toldRefused) if (!patterns.has(subject)) this.#toldRefused.delete(subject);
-    // A connection that was replaced stays as it is until it is left.
+    for (const subject of this.#loggedRefused) if (!patterns.has(subject)) this.#loggedRefused.delete(subject);
+    // A replaced connection keeps its subscriptions until its handover ends.
     this.#attached?.subscriptions.sync(this.#wanted);
   }
 
-  /** The subscribed subjects, each without a queue group. */
+  /** Subscribed subjects, each without a queue group. */
   get #wanted(): ReadonlyMap<string, undefined> {
     return new Map([...this.#patterns.keys()].map((pattern) => [pattern, undefined]));
   }
 
-  /** Resolves when the server knows what is subscribed, if there is a connection. Does not reject. */
-  async known(): Promise<void> {
+  /** Resolves when the server has processed all subscriptions, or at once without a connection. Does not reject. */
+  async confirmed(): Promise<void> {
     if (this.#attached !== undefined) await confirmed(this.#attached.connection);
   }
 
-  /** Receives nothing until there is another connection: no NATS server is defined. */
+  /** Ends all subscriptions until there is another connection. Called when no NATS server is defined. */
   detach(): void {
     const attached = this.#attached;
     this.#attached = undefined;
-    this.#leaveReplaced();
-    if (attached !== undefined) void this.#leave(attached, receiverLeaveMs);
-    this.#fallSilent();
+    this.#endReplaced();
+    if (attached !== undefined) void this.#release(attached, receiverLeaveMs);
+    this.#setIncomplete();
   }
 
   /**
-   * Ends. What the server has sent by then has been told when this resolves.
+   * Ends all subscriptions. When it resolves, `onMessage` has been called for everything that the server had sent.
    *
-   * @param limitMs how long the server may take
+   * @param limitMs time limit for the server
    */
   async stop(limitMs: number): Promise<void> {
     if (this.#isStopped) return;
@@ -130,12 +132,12 @@ export class Receiver {
     this.#unlisten();
     const attached = this.#attached;
     this.#attached = undefined;
-    this.#leaveReplaced();
+    this.#endReplaced();
     const replaced = within(limitMs, Promise.all(this.#replaced));
     if (attached === undefined) return void (await replaced);
-    // Only until this answer is it sure to have received everything.
-    void this.#ask(attached);
-    await Promise.all([this.#leave(attached, limitMs), replaced]);
+    // After the answer to this round trip, nothing proves any more that every message was received.
+    void this.#confirm(attached);
+    await Promise.all([this.#release(attached, limitMs), replaced]);
   }
 
   async #attach(connection: NatsConnection): Promise<void> {
@@ -144,78 +146,84 @@ export class Receiver {
       connection,
       server: connection.info?.server_id,
       subscriptions: new SubscriptionSet(connection, {
-        onMessage: (pattern, message) => this.#take(pattern, message),
-        onRefused: (pattern) => this.#refused(pattern),
+        onMessage: (pattern, message) => this.#onMessage(pattern, message),
+        onRefused: (pattern) => this.#onRefused(pattern),
       }),
       done: once(this.#options.connector.use(connection)),
       timer: undefined,
     };
     this.#attached = attached;
     attached.subscriptions.sync(this.#wanted);
-    if (this.#lostFrom !== undefined && this.#lostFrom === attached.server) this.#options.onSameServer();
-    this.#lostFrom = undefined;
-    void connection.closed().then(() => this.#ended(attached));
-    // The old subscriptions end only when the server knows the new ones.
-    const isKnown = await this.#ask(attached);
+    if (this.#lostServer !== undefined && this.#lostServer === attached.server) this.#options.onSameServerAgain();
+    this.#lostServer = undefined;
+    void connection.closed().then(() => this.#onClosed(attached));
+    // The old subscriptions end only after the server has processed the new ones.
+    const isKnown = await this.#confirm(attached);
     if (isKnown && this.#attached === attached && !this.#isReceiving) {
       this.#isReceiving = true;
-      this.#options.onReceiving();
+      this.#options.onComplete();
     }
     if (before === undefined) return;
-    // Or several replacements in a row would deliver a message as many times.
-    this.#leaveReplaced();
-    const { signal } = this.#hurry;
-    const left = takenOver(before.connection, connection, signal).then(() => this.#leave(before, receiverLeaveMs));
+    // Without this, several replacements in a row would deliver each message several times.
+    this.#endReplaced();
+    const { signal } = this.#abortHandovers;
+    const left = interestPropagated(before.connection, connection, signal).then(() =>
+      this.#release(before, receiverLeaveMs),
+    );
     this.#replaced.add(left);
     await left;
     this.#replaced.delete(left);
   }
 
-  /** Ends the subscriptions of those that were replaced without waiting for other servers. */
-  #leaveReplaced(): void {
-    this.#hurry.abort();
-    this.#hurry = new AbortController();
+  /** Ends the subscriptions of replaced connections without waiting for other servers of the cluster. */
+  #endReplaced(): void {
+    this.#abortHandovers.abort();
+    this.#abortHandovers = new AbortController();
   }
 
-  /** Asks the server now and from then on. @returns whether it has answered; false if the connection ends before */
-  async #ask(attached: Attached): Promise<boolean> {
+  /**
+   * Makes a round trip to the server now and at each heartbeat.
+   *
+   * @returns false if the connection closes before the answer
+   */
+  async #confirm(attached: Attached): Promise<boolean> {
     clearTimeout(attached.timer);
     const askedAt = performance.now();
     if (!(await confirmed(attached.connection))) return false;
     this.#completeUntil = Math.max(askedAt, this.#completeUntil ?? askedAt);
     if (this.#attached === attached)
-      attached.timer = setTimeout(() => void this.#ask(attached), leaderHeartbeatMs).unref();
+      attached.timer = setTimeout(() => void this.#confirm(attached), leaderHeartbeatMs).unref();
     return true;
   }
 
-  #ended(attached: Attached): void {
+  #onClosed(attached: Attached): void {
     if (this.#attached !== attached || this.#isStopped) return;
     this.#attached = undefined;
     clearTimeout(attached.timer);
     attached.done();
-    this.#lostFrom = attached.server;
-    this.#options.onCut();
-    this.#fallSilent();
+    this.#lostServer = attached.server;
+    this.#options.onConnectionLost();
+    this.#setIncomplete();
   }
 
-  #fallSilent(): void {
+  #setIncomplete(): void {
     if (!this.#isReceiving) return;
     this.#isReceiving = false;
-    this.#options.onSilent();
+    this.#options.onIncomplete();
   }
 
-  async #leave({ subscriptions, done, timer: asking }: Attached, limitMs: number): Promise<void> {
+  async #release({ subscriptions, done, timer: asking }: Attached, limitMs: number): Promise<void> {
     clearTimeout(asking);
     await within(limitMs, subscriptions.drain());
     done();
   }
 
-  #take(pattern: string, message: Msg): void {
+  #onMessage(pattern: string, message: Msg): void {
     const copies = this.#patterns.get(pattern);
-    // It is not subscribed any more.
+    // The subscription ended meanwhile.
     if (copies === undefined) return;
     const subject = isWildcard(pattern) ? message.subject : pattern;
-    // An answer to a request of Hawser, which a subscription such as `>` takes in.
+    // A reply to a request of Hawser itself, which a subscription to `>` receives too.
     if (isOwnInbox(subject)) return;
     this.#received += 1;
     const headers = receivedHeaders(message);
@@ -231,24 +239,27 @@ export class Receiver {
     });
   }
 
-  /** It is tried again with the next connection; the server may permit it then. Logged once. */
-  #refused(subject: string): void {
+  /**
+   * Logs a refusal once. The subscription is tried again with the next connection, since permissions may have changed.
+   */
+  #onRefused(subject: string): void {
     if (!this.#patterns.has(subject)) return;
     this.#options.onRefused(subject);
-    if (this.#toldRefused.has(subject)) return;
-    this.#toldRefused.add(subject);
+    if (this.#loggedRefused.has(subject)) return;
+    this.#loggedRefused.add(subject);
     this.#options.logger.warn(
       { subject },
-      "the NATS server does not permit a subscription: its function is not called; let the user of the server's " +
-        "definition subscribe to it, then SELECT litmus_pgnats_reload_conf_force()",
+      "the NATS server does not permit a subscription, so its function is not called; permit the user of the server's definition " +
+        "to subscribe to the subject, then run SELECT litmus_pgnats_reload_conf_force()",
     );
   }
 }
 
 /**
- * Since when the message may have waited for this process, if that stood still.
+ * Earliest time at which the server can have received a message, if this process was suspended before it read the
+ * message; otherwise undefined.
  *
- * @param completeUntil as the receiver has it, which asks at each heartbeat
+ * @param completeUntil {@link Receiver.completeUntil}, which is updated at each heartbeat
  */
 export function notBefore(receivedAt: number, completeUntil: number | undefined): number | undefined {
   return completeUntil !== undefined && receivedAt - completeUntil > 2 * leaderHeartbeatMs ? completeUntil : undefined;

@@ -1,25 +1,26 @@
 /**
- * A limit for what is done at once, of which each role has a share ({@link shareOf}). Within a role, who comes first is first.
+ * Limits how many operations run concurrently, with a share of the limit for each role ({@link shareOf}). Operations of
+ * a role start in the order of their calls.
  */
 
 import { shareOf } from "../outbox/index.js";
 import { Fifo } from "../runtime/index.js";
 
-interface RoleWork {
+interface RoleQueue {
   running: number;
   readonly waiting: Fifo<() => void>;
 }
 
 export class RoleGate {
   readonly #total: number;
-  readonly #roles = new Map<string, RoleWork>();
+  readonly #roles = new Map<string, RoleQueue>();
 
-  /** @param alone how much a role may do at once that is the only one */
+  /** @param alone limit for a role while no other role has operations */
   constructor(alone: number) {
     this.#total = alone * 2;
   }
 
-  /** Does the work, when the share of the role has room. Settles as the work does. */
+  /** Runs the operation when its role is below its share. Resolves or rejects as the operation does. */
   async run<T>(name: string, work: () => Promise<T>): Promise<T> {
     const role = this.#roles.get(name) ?? { running: 0, waiting: new Fifo() };
     this.#roles.set(name, role);
@@ -29,7 +30,7 @@ export class RoleGate {
       return await work();
     } finally {
       role.running -= 1;
-      // Its share may be smaller than it was, or greater.
+      // The share depends on the number of roles, which may have changed.
       while (role.waiting.length > 0 && role.running < this.#share) {
         role.running += 1;
         role.waiting.shift()!();

@@ -1,6 +1,6 @@
 /**
- * The table of messages that were received and could not be run: a process that ends writes them there, the leader writes what it has
- * no memory for, and the leader runs them first.
+ * The table of saved messages: messages from NATS that were received and could not be run. A process writes them at its
+ * shutdown, the leader when memory is full. The leader runs them before newer messages.
  */
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
@@ -13,24 +13,24 @@ import { type FetchStep, type Outcome, roleMayHold, type SpillStep } from "./que
 
 const { savedPageRows, maxBatchBytes, saveChunkBytes, savedStatementMs } = bridgeConstants;
 
-/** A message, for one of the subscriptions that it was received for. */
+/** A message to save for one of its subscriptions. */
 export interface Unsaved {
   readonly subscription: bigint;
   readonly message: InboundMessage;
 }
 
-/** What the table has of a subscription, as far as the process that leads knows. */
+/** Saved messages of a subscription, as the leader counts them. */
 export interface SavedCounts {
   readonly messages: number;
   readonly bytes: number;
-  /** When the oldest was saved, by `performance.now()`; undefined: there are none. */
+  /** Time at which the oldest was saved (`performance.now()`, ms); undefined if there are none. */
   readonly oldestAt: number | undefined;
 }
 
-/** What became of messages that were to be written because there was little memory left. */
+/** Result of spilling messages. */
 export type Spilled =
   | { readonly kind: "spilled"; readonly savedIds: readonly bigint[] }
-  /** It is not known whether they are there. */
+  /** The messages may or may not be in the table. */
   | { readonly kind: "failed"; readonly error: unknown }
   | { readonly kind: "deposed" };
 
@@ -39,7 +39,7 @@ const handlers = tables.natsHandler;
 const sizeOf = (row: string) =>
   `(octet_length(${row}.payload) + octet_length(${row}.subject) + coalesce(octet_length(${row}.headers), 0) + ${overheadBytes})`;
 
-/** Messages as {@link packedOf} makes them, from parameter `$n` on. */
+/** Selects messages from the parameters of {@link packedOf}, the first of which is `$n`. */
 const packedFrom = (n: number) => `
     SELECT m.handler_id, m.subject, substr($${n}::bytea, m.starts_at, m.bytes), m.headers, m.headers_problem, m.message_id
       FROM unnest($${n + 1}::bigint[], $${n + 2}::integer[], $${n + 3}::integer[], $${n + 4}::text[], $${n + 5}::text[], $${n + 6}::text[], $${n + 7}::text[])
@@ -51,14 +51,14 @@ const ageOf = (savedAt: string) => `(extract(epoch FROM clock_timestamp() - ${sa
 const insertInto = `INSERT INTO ${table} (handler_id, subject, payload, headers, headers_problem, message_id)`;
 
 const sql = {
-  // Those of subscriptions that have ended are forgotten with them.
+  // Messages of subscriptions that have ended are deleted.
   begin: `
     WITH gone AS (
       DELETE FROM ${table} AS s WHERE NOT EXISTS (SELECT FROM ${handlers} AS h WHERE h.id = s.handler_id)
       RETURNING s.subject
     )
-    SELECT g.forgotten, s.id, s.messages, s.bytes, ${ageOf("s.oldest")} AS "ageMs"
-      FROM (SELECT count(*)::float8 AS forgotten FROM gone) AS g
+    SELECT g.deleted, s.id, s.messages, s.bytes, ${ageOf("s.oldest")} AS "ageMs"
+      FROM (SELECT count(*)::float8 AS deleted FROM gone) AS g
       LEFT JOIN (SELECT t.handler_id AS id, count(*)::float8 AS messages, sum(${sizeOf("t")})::float8 AS bytes, min(t.saved_at) AS oldest
                    FROM ${table} AS t JOIN ${handlers} AS h ON h.id = t.handler_id GROUP BY t.handler_id) AS s ON true`,
   present: `SELECT h.id FROM ${handlers} AS h WHERE EXISTS (SELECT FROM ${table} AS s WHERE s.handler_id = h.id)`,
@@ -67,7 +67,7 @@ const sql = {
       FROM ${table} AS t WHERE t.handler_id = $1::bigint`,
   forget: `
     WITH gone AS (DELETE FROM ${table} AS s WHERE s.handler_id = ANY ($1::bigint[]) RETURNING s.subject)
-    SELECT count(*)::float8 AS forgotten FROM gone`,
+    SELECT count(*)::float8 AS deleted FROM gone`,
   fetch: `
     WITH ${fenceSql},
     done AS (
@@ -97,10 +97,10 @@ const sql = {
 
 interface PageRow {
   readonly held: boolean;
-  /** What was deleted. */
+  /** Count of deleted messages. */
   readonly messages: number;
   readonly bytes: number;
-  /** NULL: the page has none. */
+  /** NULL if the page is empty. */
   readonly id: bigint | null;
   readonly subject: string;
   readonly payload: Buffer;
@@ -111,8 +111,8 @@ interface PageRow {
 }
 
 interface BeginRow {
-  readonly forgotten: number;
-  /** NULL: there are none. */
+  readonly deleted: number;
+  /** NULL if the table is empty. */
   readonly id: bigint | null;
   readonly messages: number;
   readonly bytes: number;
@@ -122,27 +122,26 @@ interface BeginRow {
 export class SavedMessages {
   readonly #session: PostgresSession;
   readonly #limitBytes: number;
-  /** As long as this process leads. */
+  /** Counts by subscription, while this process is the leader. */
   #counts = new Map<bigint, SavedCounts>();
-  /** Subscriptions of which it is not known whether the last messages are there. */
-  readonly #doubtful = new Set<bigint>();
+  /** Subscriptions that must be counted again, because the result of their last write is unknown. */
+  readonly #uncounted = new Set<bigint>();
 
-  /** @param limitBytes for what is written because there is little memory left; 0: nothing is */
+  /** @param limitBytes limit of spilled messages; 0 if none may be spilled */
   constructor(session: PostgresSession, limitBytes: number) {
     this.#session = session;
     this.#limitBytes = limitBytes;
   }
 
-  /** What the table has of a subscription, if this process leads. */
+  /** Saved messages of a subscription; zeros unless this process is the leader. */
   countsOf(subscription: bigint): SavedCounts {
     return this.#counts.get(subscription) ?? { messages: 0, bytes: 0, oldestAt: undefined };
   }
 
   /**
-   * How many bytes more of each role may be written because there is little memory left. The last quarter of the room is
-   * divided among the roles, as in memory.
+   * Bytes that each role may still spill. The last quarter of the limit is divided among the roles, as it is in memory.
    *
-   * @param roles the subscriptions of each
+   * @param roles subscriptions of each role
    */
   roomBytes(roles: ReadonlyMap<string, readonly bigint[]>): ReadonlyMap<string, number> {
     let left = this.#limitBytes;
@@ -155,49 +154,55 @@ export class SavedMessages {
     );
   }
 
-  /** This process leads no more. */
-  end(): void {
+  /** Forgets all counts, since this process is no longer the leader. */
+  stopLeading(): void {
     this.#counts.clear();
-    this.#doubtful.clear();
+    this.#uncounted.clear();
   }
 
   /**
-   * This process is about to lead.
+   * Counts the saved messages before this process starts to run messages as the leader, and deletes those of
+   * subscriptions that have ended.
    *
-   * @returns the subscriptions that have some, and how many were forgotten with theirs
-   * @throws what the session throws
+   * @returns subscriptions that have saved messages, and the number of deleted messages
+   * @throws errors of the session
    */
-  async begin(): Promise<{ readonly ids: ReadonlySet<bigint>; readonly forgotten: number }> {
+  async startLeading(): Promise<{ readonly ids: ReadonlySet<bigint>; readonly deleted: number }> {
     const rows = await this.#session.query<BeginRow>(sql.begin, [], savedStatementMs);
-    const present = rows.flatMap(({ id, messages, bytes, ageMs }) =>
+    const counted = rows.flatMap(({ id, messages, bytes, ageMs }) =>
       id === null ? [] : [[id, { messages, bytes, oldestAt: performance.now() - ageMs }] as const],
     );
-    this.#counts = new Map(present);
-    return { ids: new Set(this.#counts.keys()), forgotten: rows[0]!.forgotten };
+    this.#counts = new Map(counted);
+    return { ids: new Set(this.#counts.keys()), deleted: rows[0]!.deleted };
   }
 
-  /** The subscriptions that have some. @throws what the session throws */
-  async present(): Promise<ReadonlySet<bigint>> {
+  /** Subscriptions that have saved messages. @throws errors of the session */
+  async subscriptionIds(): Promise<ReadonlySet<bigint>> {
     const rows = await this.#session.query<{ id: bigint }>(sql.present);
     for (const { id } of rows) {
-      // Another process has saved them.
-      if (!this.#counts.has(id)) await this.#count(id);
+      // Another process saved these after the last count.
+      if (!this.#counts.has(id)) await this.#recount(id);
     }
     return new Set(rows.map(({ id }) => id));
   }
 
-  /** These subscriptions have ended. @returns how many messages were forgotten with them. @throws what the session throws */
-  async forget(subscriptions: readonly bigint[]): Promise<number> {
+  /**
+   * Deletes the messages of subscriptions that have ended.
+   *
+   * @returns the number of deleted messages.
+   * @throws errors of the session
+   */
+  async deleteOf(subscriptions: readonly bigint[]): Promise<number> {
     for (const id of subscriptions) this.#counts.delete(id);
-    const [row] = await this.#session.query<{ forgotten: number }>(
+    const [row] = await this.#session.query<{ deleted: number }>(
       sql.forget,
       [integers(subscriptions)],
       savedStatementMs,
     );
-    return row!.forgotten;
+    return row!.deleted;
   }
 
-  /** Reads the next page, as long as this process leads. Does not reject. */
+  /** Reads the next page of saved messages, if this process is still the leader. Does not reject. */
   async fetch({ subscription, done }: FetchStep, epoch: bigint): Promise<Outcome> {
     try {
       const values = [String(epoch), String(subscription.id), integers(done), savedPageRows, maxBatchBytes];
@@ -220,10 +225,10 @@ export class SavedMessages {
     }
   }
 
-  /** Writes messages of a queue behind what the table has, as long as this process leads. Does not reject. */
+  /** Appends messages of a queue to the table, if this process is still the leader. Does not reject. */
   async spill({ subscription: { id }, messages }: SpillStep, epoch: bigint): Promise<Spilled> {
     try {
-      for (const each of this.#doubtful) await this.#count(each);
+      for (const each of this.#uncounted) await this.#recount(each);
       const piece = messages.map((message) => ({ subscription: id, message }));
       const values = [String(epoch), ...packedOf(piece)];
       const [row] = await this.#session.query<{ held: boolean; ids: string | null; bytes: number }>(
@@ -233,32 +238,33 @@ export class SavedMessages {
       );
       const { held, ids, bytes } = row!;
       if (!held) return { kind: "deposed" };
-      if (ids === null) return { kind: "failed", error: new Error("the subscription has ended") };
+      if (ids === null) return { kind: "failed", error: new Error(`subscription ${id} has ended`) };
       this.#add(id, messages.length, bytes, this.countsOf(id).oldestAt ?? performance.now());
       return { kind: "spilled", savedIds: ids.split(",").map(BigInt) };
     } catch (error) {
-      this.#doubtful.add(id);
+      this.#uncounted.add(id);
       return { kind: "failed", error };
     }
   }
 
-  /** Tells the leader that there are more. @throws what the session throws */
-  async announce(): Promise<void> {
+  /** Notifies the leader of new saved messages. @throws errors of the session */
+  async notifyLeader(): Promise<void> {
     await this.#session.query(sql.announce);
   }
 
-  /** Messages were deleted from the table in the transaction that has handled them. */
-  finished(subscription: bigint, messages: readonly InboundMessage[]): void {
+  /** Updates the counts after the transaction that handled these messages deleted them. */
+  noteDeleted(subscription: bigint, messages: readonly InboundMessage[]): void {
     if (messages.length === 0) return;
     const bytes = messages.reduce((sum, message) => sum + storedBytes(message), 0);
     this.#add(subscription, -messages.length, -bytes, this.countsOf(subscription).oldestAt ?? performance.now());
   }
 
   /**
-   * Saves messages, in their order, in pieces that are each saved or not. Those of a subscription that has ended are left out.
+   * Saves messages in order, in chunks of which each is written in one statement. Skips messages of subscriptions that
+   * have ended.
    *
-   * @param deadline ends it, also where Postgres does not answer
-   * @returns how many were saved, from the first on
+   * @param deadline ends the call even if Postgres does not answer
+   * @returns the number of messages that were saved, counted from the first
    */
   async save(
     all: readonly Unsaved[],
@@ -266,12 +272,12 @@ export class SavedMessages {
   ): Promise<{ readonly saved: number; readonly error?: unknown }> {
     let saved = 0;
     const ended = new Promise<never>((_, reject) => {
-      deadline.addEventListener("abort", () => reject(new Error("there was no more time")), { once: true });
+      deadline.addEventListener("abort", () => reject(new Error("the time limit was reached")), { once: true });
     });
-    // Nobody may wait for it.
+    // Prevents an unhandled rejection if no chunk waits when the deadline passes.
     ended.catch(() => undefined);
     while (saved < all.length) {
-      const piece = pieceOf(all, saved);
+      const piece = chunkFrom(all, saved);
       try {
         deadline.throwIfAborted();
         await Promise.race([this.#session.query(sql.save, packedOf(piece), savedStatementMs), ended]);
@@ -283,7 +289,7 @@ export class SavedMessages {
     return { saved };
   }
 
-  async #count(subscription: bigint): Promise<void> {
+  async #recount(subscription: bigint): Promise<void> {
     const [row] = await this.#session.query<BeginRow>(sql.count, [String(subscription)], savedStatementMs);
     const { messages, bytes, ageMs } = row!;
     this.#counts.set(subscription, {
@@ -291,7 +297,7 @@ export class SavedMessages {
       bytes,
       oldestAt: messages === 0 ? undefined : performance.now() - ageMs,
     });
-    this.#doubtful.delete(subscription);
+    this.#uncounted.delete(subscription);
   }
 
   #add(subscription: bigint, messages: number, bytes: number, oldestAt: number): void {
@@ -304,12 +310,12 @@ export class SavedMessages {
   }
 }
 
-/** As the table counts it. */
+/** Size of a message as `sizeOf` computes it in SQL. */
 function storedBytes({ subject, payload, headers }: InboundMessage): number {
   return payload.length + Buffer.byteLength(subject) + Buffer.byteLength(headers ?? "") + overheadBytes;
 }
 
-function pieceOf(all: readonly Unsaved[], from: number): readonly Unsaved[] {
+function chunkFrom(all: readonly Unsaved[], from: number): readonly Unsaved[] {
   let bytes = 0;
   let to = from;
   do bytes += memoryOf(all[to++]!.message);
@@ -331,7 +337,7 @@ function packedOf(piece: readonly Unsaved[]): unknown[] {
   ];
 }
 
-/** An array of integers, as Postgres reads it. */
+/** Postgres array literal of integers. */
 function integers(values: readonly (number | bigint)[]): string {
   return `{${values.join(",")}}`;
 }

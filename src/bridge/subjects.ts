@@ -1,17 +1,17 @@
 /**
- * Which subjects are covered by which: one NATS subscription to `orders.>` receives for a function on `orders.*`, too, so
- * that the server sends each message once and not once for each function.
+ * Coverage between subjects: one NATS subscription to `orders.>` also receives for a function on `orders.*`, so that
+ * the server sends each message once instead of once per function.
  */
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
 const { maxCopies, maxPatternLooks } = bridgeConstants;
 
-/** Whether every subject that matches `narrow` matches `wide`. Both may have wildcards. */
+/** True if every subject that matches `narrow` matches `wide`. Both may contain wildcards. */
 export function covers(wide: string, narrow: string): boolean {
-  return wide === narrow || wordsCover(wide.split("."), narrow.split("."));
+  return wide === narrow || tokensCover(wide.split("."), narrow.split("."));
 }
 
-function wordsCover(wider: readonly string[], narrower: readonly string[]): boolean {
+function tokensCover(wider: readonly string[], narrower: readonly string[]): boolean {
   for (const [at, word] of wider.entries()) {
     const other = narrower[at];
     if (other === undefined) return false;
@@ -21,78 +21,81 @@ function wordsCover(wider: readonly string[], narrower: readonly string[]): bool
   return wider.length === narrower.length;
 }
 
-/** A subject that others are of. */
+/** True if the subject contains a wildcard. */
 export function isWildcard(subject: string): boolean {
   return /(^|\.)(\*|>)(\.|$)/.test(subject);
 }
 
 /**
- * For each of the subjects the one that receives for it: itself, one of them that covers it and is covered by none, or a wider
- * one, so that no message is received by more than `max_copies` of them.
+ * Receiver of each subject, i.e. the subject to subscribe to at NATS: the subject itself, the widest of the subjects
+ * that covers it, or a wider wildcard, so that no message is received through more than `max_copies` subscriptions.
  *
- * @param refused the NATS server refuses these: they receive nothing, and cover nothing
+ * @param refused subjects that the NATS server refuses: they receive nothing and cover nothing
  */
 export function receiversOf(subjects: Iterable<string>, refused: ReadonlySet<string>): ReadonlyMap<string, string> {
   const all = [...new Set(subjects)].sort().map(patternOf);
   const wildcards = all.filter(({ subject }) => isWildcard(subject) && !refused.has(subject));
-  const widest = thinned(widestOf(wildcards), refused);
+  const widest = withoutCrowds(widestOf(wildcards), refused);
   return new Map(
-    all.map((one) => [one.subject, (widest.find((wide) => wordsCover(wide.words, one.words)) ?? one).subject]),
+    all.map((one) => [one.subject, (widest.find((wide) => tokensCover(wide.tokens, one.tokens)) ?? one).subject]),
   );
 }
 
 interface Pattern {
   readonly subject: string;
-  readonly words: readonly string[];
+  readonly tokens: readonly string[];
 }
 
 function patternOf(subject: string): Pattern {
-  return { subject, words: subject.split(".") };
+  return { subject, tokens: subject.split(".") };
 }
 
 function widestOf(patterns: readonly Pattern[]): readonly Pattern[] {
-  return patterns.filter((one) => !patterns.some((other) => other !== one && wordsCover(other.words, one.words)));
+  return patterns.filter((one) => !patterns.some((other) => other !== one && tokensCover(other.tokens, one.tokens)));
 }
 
-/** Puts one that covers them in the place of those that receive the same messages, where these are too many. */
-function thinned(patterns: readonly Pattern[], refused: ReadonlySet<string>): readonly Pattern[] {
+/** Replaces patterns that overlap too much by one pattern that covers them. */
+function withoutCrowds(patterns: readonly Pattern[], refused: ReadonlySet<string>): readonly Pattern[] {
   const crowd = crowdOf(patterns);
   if (crowd === undefined) return patterns;
-  const wide = join(crowd);
+  const wide = narrowestOver(crowd);
   const inCrowd = new Set(crowd);
   const others = patterns.filter((one) => !inCrowd.has(one));
-  // Then there is no other way.
-  if (refused.has(wide.subject)) return [...crowd, ...thinned(others, refused)];
-  // None of them covers it: that one would cover the crowd.
-  return thinned([wide, ...others.filter((one) => !wordsCover(wide.words, one.words))], refused);
+  // The NATS server refuses the wider pattern, so the overlap stays.
+  if (refused.has(wide.subject)) return [...crowd, ...withoutCrowds(others, refused)];
+  // No other pattern covers `wide`: it would cover the overlapping patterns too, and they are among the widest.
+  return withoutCrowds([wide, ...others.filter((one) => !tokensCover(wide.tokens, one.tokens))], refused);
 }
 
-/** The narrowest that covers all of these. */
-function join(patterns: readonly Pattern[]): Pattern {
+/** Narrowest pattern that covers all given patterns. */
+function narrowestOver(patterns: readonly Pattern[]): Pattern {
   const words: string[] = [];
   for (let at = 0; ; at += 1) {
-    const here = new Set(patterns.map((one) => one.words[at]));
+    const here = new Set(patterns.map((one) => one.tokens[at]));
     if (here.has(">")) return patternOf([...words, ">"].join("."));
     if (here.has(undefined)) return patternOf((here.size === 1 ? words : [...words.slice(0, -1), ">"]).join("."));
     words.push(here.size === 1 ? [...here][0]! : "*");
   }
 }
 
-/** More than `max_copies` that have a subject in common, or too many to tell; undefined: there are none. */
+/**
+ * More than `max_copies` patterns that match a common subject, or patterns for which that takes too long to decide;
+ * undefined if there are none.
+ */
 function crowdOf(patterns: readonly Pattern[]): readonly Pattern[] | undefined {
   let left = maxPatternLooks;
-  /** Among those that match the first words of a subject, `at` many. */
-  const below = (some: readonly Pattern[], at: number): readonly Pattern[] | undefined => {
+  /** Searches a crowd among patterns that match a common prefix of `at` tokens. */
+  const crowdBelow = (some: readonly Pattern[], at: number): readonly Pattern[] | undefined => {
     if (some.length <= maxCopies) return undefined;
     left -= some.length;
-    // There can be more ways to go than there is time for.
+    // The search is exponential in the worst case, so it has a budget.
     if (left < 0) return some;
     const here: Pattern[] = [];
     const anyNext: Pattern[] = [];
     const byWord = new Map<string, Pattern[]>();
     for (const one of some) {
-      const word = one.words[at];
-      const isTail = word === undefined && one.words.at(-1) === ">";
+      const word = one.tokens[at];
+      const isTail = word === undefined && one.tokens.at(-1) === ">";
       if (word === undefined) here.push(one);
       if (isTail || word === "*" || word === ">") anyNext.push(one);
       else if (word !== undefined) {
@@ -102,13 +105,13 @@ function crowdOf(patterns: readonly Pattern[]): readonly Pattern[] | undefined {
       }
     }
     if (here.length > maxCopies) return here;
-    // A word that none of them names leads to no more than one that some name.
+    // A token that no pattern names leads to no more patterns than one that some pattern names.
     const nexts = byWord.size === 0 ? [anyNext] : [...byWord.values()].map((those) => [...anyNext, ...those]);
     for (const next of nexts) {
-      const found = below(next, at + 1);
+      const found = crowdBelow(next, at + 1);
       if (found !== undefined) return found;
     }
     return undefined;
   };
-  return below(patterns, 0);
+  return crowdBelow(patterns, 0);
 }

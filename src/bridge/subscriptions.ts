@@ -1,6 +1,6 @@
 /**
- * The subscriptions of a process: while it leads, messages go through queues to their functions; while another one leads, they
- * are kept for a takeover.
+ * The subscriptions of a process. In the leader, messages go through queues to their functions; in other processes,
+ * messages are kept for a takeover.
  */
 import { performance } from "node:perf_hooks";
 import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
@@ -32,7 +32,7 @@ import { covers, isWildcard, receiversOf } from "./subjects.js";
 
 const { saveChunkBytes, batchPauseMinMs, leaderHeartbeatMs } = bridgeConstants;
 
-/** What they work with. */
+/** Collaborators, settings and callbacks of {@link Subscriptions}. */
 export interface SubscriptionsOptions {
   readonly settings: Pick<
     ServeSettings,
@@ -41,94 +41,99 @@ export interface SubscriptionsOptions {
   readonly runner: BatchRunner;
   readonly deadLetters: DeadLetterWriter;
   readonly saved: SavedMessages;
-  /** The fence has refused a batch: another process leads. */
-  onRefused(): void;
-  /** All dead letters of a subscription were retried, or have failed again: there may be more. */
+  /** The fence refused a batch because another process is the leader. */
+  onFenced(): void;
+  /** Retries of a subscription's dead letters have ended; there may be more to read. */
   onRetried(): void;
-  /** A message has become a dead letter. */
+  /** A message became a dead letter. */
   onDeadLettered(step: DeadLetterStep): void;
-  /** A step of a queue that was {@link Subscriptions.host hosted} has ended. */
-  onHosted(step: Step, outcome: Outcome): void;
+  /** A step of a queue that was passed to {@link Subscriptions.host} has ended. */
+  onHostedStep(step: Step, outcome: Outcome): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
-  /** Messages that there is no memory for cannot be written to the table. It is tried again. */
-  onNotSpilled(error: unknown): void;
+  /** Messages could not be spilled to the table. The attempt is repeated. */
+  onSpillFailed(error: unknown): void;
 }
 
-/** What is counted of one subscription while this process knows it. What is called a total never falls. */
+/** Counts of one subscription since this process knows it. Values marked as totals never decrease. */
 export interface SubscriptionCounts {
   readonly id: bigint;
   readonly functionName: string;
-  /** What it is subscribed to; may hold wildcards. */
+  /** Subject of the subscription; may contain wildcards. */
   readonly subject: string;
-  /** Total: messages that NATS delivered to this process, whether it leads or not. */
+  /** Total of messages that NATS delivered to this process, as the leader or not. */
   readonly received: number;
-  /** Total: messages that were kept, and taken over from another leader, which may have handled them. */
+  /** Total of kept messages that this process ran after a takeover, and that the previous leader may have handled. */
   readonly repeated: number;
-  /** Total: how often the connection to NATS was lost while this process led. */
-  readonly cuts: number;
-  /** Total: messages whose transaction this process committed, without those in dead_letters. */
+  /** Total of lost connections to NATS while this process was the leader. */
+  readonly lostConnections: number;
+  /** Total of messages whose transaction this process committed, without retried dead letters. */
   readonly committed: number;
-  /** Total: messages that failed for good and went to dead_letters. */
+  /** Total of messages that became dead letters. */
   readonly deadLettered: number;
-  /** Total: transactions with its messages, whatever became of them. */
+  /** Total of transactions that ran messages, successful or not. */
   readonly transactions: number;
-  /** Total: batches that were halved because one of their messages failed. */
+  /** Total of batches that were halved because a message failed. */
   readonly bisections: number;
-  /** Messages that are neither committed nor in dead_letters yet. */
+  /** Messages that are neither committed nor dead letters yet. */
   readonly queuedMessages: number;
-  /** What these messages count for where memory is limited, in bytes. */
+  /** Memory of the queued messages, in bytes. */
   readonly queuedBytes: number;
-  /** When the oldest of them was received, or saved, by `performance.now()`; undefined: there is none. */
+  /** Time at which the oldest message was received or saved (`performance.now()`, ms); undefined if there is none. */
   readonly oldestReceivedAt: number | undefined;
-  /** In the table, as far as the process that leads knows. */
+  /** Messages in the table; 0 unless this process is the leader. */
   readonly savedMessages: number;
-  /** What these count for against `saved_bytes`. */
+  /** Size of the messages in the table, as counted against `saved_bytes`. */
   readonly savedBytes: number;
 }
 
-/** What a process has taken over from the leader before. */
+/** Result of a takeover. */
 export interface TakenOver {
-  /** How many messages it had kept. */
+  /** Number of kept messages that are run again. */
   readonly repeated: number;
-  /** How many it would have run, and had no room for, by the subscribed subject. */
+  /** Number of messages that should be run but were not kept for lack of memory, by subject of the subscription. */
   readonly missing: ReadonlyMap<string, number>;
 }
 
-interface Known {
+interface SubscriptionState {
   subscription: Subscription;
-  /** The subscribed subject over which its messages are received: its own, or one of its role that covers it. */
+  /**
+   * Subject of the NATS subscription that delivers the messages: the subscription's own subject, or one of the same role
+   * that covers it.
+   */
   receiver: string;
-  /** Others over which they came before, as long as the NATS server may not know the present one. */
+  /** Previous receivers, used until the NATS server has processed the current one. */
   readonly formerReceivers: Set<string>;
   queue: SubscriptionQueue | undefined;
   received: number;
   repeated: number;
-  /** How often the connection was lost while this process led. */
+  /** Lost connections while this process was the leader. */
   cuts: number;
-  /** Of all its queues, of earlier terms, too. */
+  /** Totals of all queues of this subscription, including earlier leadership terms. */
   readonly totals: QueueTotals;
 }
 
-/** The subscriptions whose messages one subject at NATS receives: a message is compared with few of very many. */
-class Received {
-  /** Those of one subject, by that. */
-  readonly #literal = new Map<string, Known[]>();
-  readonly #wildcards: Known[] = [];
+/**
+ * Subscriptions that share one receiver. Finds the matches of a message without a comparison with each subscription.
+ */
+class ReceiverMatches {
+  /** Subscriptions without wildcards, by subject. */
+  readonly #literal = new Map<string, SubscriptionState[]>();
+  readonly #wildcards: SubscriptionState[] = [];
 
-  add(known: Known): void {
+  add(known: SubscriptionState): void {
     const { subject } = known.subscription;
     if (isWildcard(subject)) this.#wildcards.push(known);
     else addTo(this.#literal, subject, known);
   }
 
-  has(known: Known): boolean {
+  has(known: SubscriptionState): boolean {
     const { subject } = known.subscription;
     return (isWildcard(subject) ? this.#wildcards : this.#literal.get(subject))?.includes(known) === true;
   }
 
-  /** Those whose subject a message's own matches. @param receiver the subject over which it came */
-  of(subject: string, receiver: string): readonly Known[] {
+  /** Subscriptions that match the subject of a message. @param receiver subject through which the message arrived */
+  of(subject: string, receiver: string): readonly SubscriptionState[] {
     const literal = this.#literal.get(subject) ?? [];
     const wildcards = this.#wildcards.filter(
       ({ subscription }) => subscription.subject === receiver || covers(subscription.subject, subject),
@@ -137,38 +142,38 @@ class Received {
   }
 }
 
-/** A time in which this process leads. */
-interface Term {
+/** A period of leadership of this process. */
+interface LeadershipTerm {
   readonly epoch: bigint;
   readonly scheduler: QueueScheduler;
 }
 
 export class Subscriptions {
   readonly #options: SubscriptionsOptions;
-  /** What all queues share. */
+  /** Memory budget, counters and settings that all queues share. */
   readonly context: QueueContext;
-  /** What is kept while another process leads. */
+  /** Messages that are kept while another process is the leader. */
   readonly kept: TakeoverBuffer;
-  readonly #known = new Map<bigint, Known>();
-  /** By the subjects over which messages are received. */
-  readonly #byReceiver = new Map<string, Received>();
-  /** Subjects that the NATS server does not permit. */
+  readonly #states = new Map<bigint, SubscriptionState>();
+  /** Subscriptions by receiver. */
+  readonly #byReceiver = new Map<string, ReceiverMatches>();
+  /** Subjects that the NATS server refuses. */
   readonly #refused = new Set<string>();
-  /** Of each role what was decided last, and for which subjects. */
+  /** Last computed receivers of each role; `key` identifies the subjects that they were computed for. */
   readonly #routes = new Map<string, { readonly key: string; readonly receivers: ReadonlyMap<string, string> }>();
-  #term: Term | undefined;
-  /** This process leads, and does not know yet what was saved. */
-  #taking: { readonly afterCleanEnd: boolean } | undefined;
-  /** Steps that are being carried out. */
+  #term: LeadershipTerm | undefined;
+  /** Set between {@link startTakeover} and {@link lead}, while the table of saved messages is being read. */
+  #takeover: { readonly afterCleanEnd: boolean } | undefined;
+  /** Steps that are running. */
   readonly #running = new Set<Promise<void>>();
   #isPumping = false;
   #isSpilling = false;
-  /** Postgres has not taken what was to be written: it is tried again from then on. */
-  #spillsFrom = Number.NEGATIVE_INFINITY;
+  /** Start of the next attempt to spill, after Postgres or the limits prevented the last one. */
+  #nextSpillAt = Number.NEGATIVE_INFINITY;
   #timer: NodeJS.Timeout | undefined;
   #missing = 0;
-  /** When a while ended in which nothing was received. */
-  #receivesSince = Number.NEGATIVE_INFINITY;
+  /** End of the last period in which messages could be missed. */
+  #completeSince = Number.NEGATIVE_INFINITY;
 
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
@@ -188,44 +193,46 @@ export class Subscriptions {
   }
 
   /**
-   * The subjects to subscribe to at NATS. Of the functions of one role a single one receives for all that it covers; roles
-   * do not depend on what others subscribe to.
+   * Subjects to subscribe to at NATS. Within a role, one subject receives for all that it covers. The receivers of a
+   * role do not depend on the subscriptions of other roles.
    */
   get receivers(): ReadonlySet<string> {
     return new Set(this.#byReceiver.keys());
   }
 
-  /** Messages that were to be run at a takeover, and for which there had been no room. The leader before may have done them. */
+  /**
+   * Total of messages that should have been run after a takeover but were not kept for lack of memory. The previous
+   * leader may have handled them.
+   */
   get missing(): number {
     return this.#missing;
   }
 
-  /** When messages were received that are not done. */
+  /** Receive times of messages that are not done. */
   get unfinished(): Unfinished {
     const all: (readonly [id: bigint, at: number])[] = [];
-    for (const [id, { queue }] of this.#known) {
+    for (const [id, { queue }] of this.#states) {
       if (queue?.oldestReceivedAt !== undefined) all.push([id, queue.oldestReceivedAt]);
     }
     all.sort(([, one], [, other]) => one - other);
     const since = performance.now() - leaderHeartbeatMs;
     const behind = all.slice(0, bridgeConstants.maxToldBehind).filter(([, at]) => at < since);
     const times = [all[behind.length]?.[1]];
-    // What it has kept it is going to run.
-    if (this.#taking !== undefined) times.push(this.kept.oldestReceivedAt);
+    // The kept messages are going to be run too.
+    if (this.#takeover !== undefined) times.push(this.kept.oldestReceivedAt);
     const known = times.filter((at) => at !== undefined);
     return { oldestAt: known.length === 0 ? undefined : Math.min(...known), behind: new Map(behind) };
   }
 
-  /** What is counted. */
   *counts(): Generator<SubscriptionCounts> {
-    for (const { subscription, queue, totals, received, repeated, cuts } of this.#known.values()) {
+    for (const { subscription, queue, totals, received, repeated, cuts } of this.#states.values()) {
       const { id, functionName, subject } = subscription;
       const saved = this.#options.saved.countsOf(id);
       yield {
-        ...{ id, functionName, subject, received, repeated, cuts, ...totals },
+        ...{ id, functionName, subject, received, repeated, lostConnections: cuts, ...totals },
         queuedMessages: queue?.length ?? 0,
         queuedBytes: queue?.bytes ?? 0,
-        // The page of saved ones that is being run is still in the table, too.
+        // The page of saved messages that is running is still counted in the table.
         oldestReceivedAt: earliest(queue?.oldestReceivedAt, saved.oldestAt),
         savedMessages: saved.messages,
         savedBytes: saved.bytes,
@@ -233,26 +240,26 @@ export class Subscriptions {
     }
   }
 
-  /** These are the subscriptions from now on. Those that stay go on undisturbed. @returns those that have ended */
+  /** Replaces the set of subscriptions; those that remain keep their queues. @returns subscriptions that have ended */
   configure(subscriptions: readonly Subscription[]): readonly bigint[] {
     const ended: bigint[] = [];
     const wanted = new Map(subscriptions.map((subscription) => [subscription.id, subscription]));
-    for (const [id, known] of this.#known) {
+    for (const [id, known] of this.#states) {
       const now = wanted.get(id);
       if (now !== undefined) {
-        // The role that a function runs as can change with the owner of its wrapper: what waits is run as the new one.
+        // The owner of a wrapper can change: queued messages then run as the new role.
         known.subscription = now;
         if (known.queue !== undefined) known.queue.subscription = now;
         continue;
       }
-      this.#known.delete(id);
+      this.#states.delete(id);
       ended.push(id);
       if (known.queue !== undefined) this.#term?.scheduler.remove(known.queue);
       this.#options.runner.forget(known.subscription);
     }
     for (const subscription of subscriptions) {
-      if (this.#known.has(subscription.id)) continue;
-      const known: Known = {
+      if (this.#states.has(subscription.id)) continue;
+      const known: SubscriptionState = {
         subscription,
         receiver: subscription.subject,
         formerReceivers: new Set(),
@@ -262,7 +269,7 @@ export class Subscriptions {
         cuts: 0,
         totals: newTotals(),
       };
-      this.#known.set(subscription.id, known);
+      this.#states.set(subscription.id, known);
       if (this.#term !== undefined) this.#open(known, this.#term, false);
     }
     const subjects = new Set(subscriptions.map(({ subject }) => subject));
@@ -271,50 +278,54 @@ export class Subscriptions {
       this.#refused.delete(refused);
       this.#routes.clear();
     }
-    this.#route();
+    this.#updateReceivers();
     return ended;
   }
 
-  /** The NATS server does not permit subscriptions to these: the functions that they cover receive by themselves. */
-  refused(subjects: Iterable<string>): void {
+  /** Records subjects that the NATS server refuses: the subscriptions that they covered get receivers of their own. */
+  addRefused(subjects: Iterable<string>): void {
     for (const subject of subjects) this.#refused.add(subject);
     this.#routes.clear();
-    this.#route();
+    this.#updateReceivers();
   }
 
   /**
-   * The NATS server knows all {@link receivers}: what it had before has come, and from now on everything comes over the
-   * present ones. What it sent in between has come over both.
+   * Removes the former receivers. Called when the NATS server has processed all {@link receivers}: everything that it
+   * sent before has arrived, and what it sent in between has arrived through both.
    */
-  settleReceivers(): void {
-    for (const { formerReceivers } of this.#known.values()) formerReceivers.clear();
-    this.#index();
+  removeFormerReceivers(): void {
+    for (const { formerReceivers } of this.#states.values()) formerReceivers.clear();
+    this.#indexByReceiver();
   }
 
-  /** The connection was lost: some messages may be missing of each. @returns their subjects */
-  cut(): readonly string[] {
-    for (const known of this.#known.values()) known.cuts += 1;
-    return [...new Set([...this.#known.values()].map(({ subscription: { subject } }) => subject))];
+  /**
+   * Counts a lost connection, after which messages of each subscription may be missing.
+   *
+   * @returns subjects of all subscriptions
+   */
+  countLostConnection(): readonly string[] {
+    for (const known of this.#states.values()) known.cuts += 1;
+    return [...new Set([...this.#states.values()].map(({ subscription: { subject } }) => subject))];
   }
 
-  /** Decides over which subject each receives. Where that changes, the one before goes on for the time being. */
-  #route(): void {
+  /** Computes the receiver of each subscription. A replaced receiver stays in use as a former receiver. */
+  #updateReceivers(): void {
     const subjects = new Map<string, string[]>();
-    for (const { subscription } of this.#known.values()) addTo(subjects, subscription.runAs, subscription.subject);
+    for (const { subscription } of this.#states.values()) addTo(subjects, subscription.runAs, subscription.subject);
     const receivers = this.#receiversOfRoles(subjects);
-    for (const known of this.#known.values()) {
+    for (const known of this.#states.values()) {
       const { runAs, subject } = known.subscription;
       const receiver = receivers.get(runAs)!.get(subject)!;
       if (receiver === known.receiver) continue;
-      // A new one has none before.
+      // A new subscription has no former receiver.
       if (this.#byReceiver.get(known.receiver)?.has(known) === true) known.formerReceivers.add(known.receiver);
       known.formerReceivers.delete(receiver);
       known.receiver = receiver;
     }
-    this.#index();
+    this.#indexByReceiver();
   }
 
-  /** Decided anew only for roles of which something has changed. */
+  /** Receivers by role and subject, computed again only for roles whose subjects have changed. */
   #receiversOfRoles(
     subjects: ReadonlyMap<string, readonly string[]>,
   ): ReadonlyMap<string, ReadonlyMap<string, string>> {
@@ -328,18 +339,18 @@ export class Subscriptions {
     return new Map([...this.#routes].map(([role, { receivers }]) => [role, receivers]));
   }
 
-  #index(): void {
+  #indexByReceiver(): void {
     this.#byReceiver.clear();
-    for (const known of this.#known.values()) {
+    for (const known of this.#states.values()) {
       for (const subject of [known.receiver, ...known.formerReceivers]) {
         let received = this.#byReceiver.get(subject);
-        if (received === undefined) this.#byReceiver.set(subject, (received = new Received()));
+        if (received === undefined) this.#byReceiver.set(subject, (received = new ReceiverMatches()));
         received.add(known);
       }
     }
   }
 
-  /** A message was received. @param receiver the subject at NATS over which it came */
+  /** Puts a received message into the queues of its subscriptions. @param receiver subject through which it arrived */
   deliver(receiver: string, message: InboundMessage): void {
     const all = this.#byReceiver.get(receiver)?.of(message.subject, receiver);
     if (all === undefined || all.length === 0) return;
@@ -350,33 +361,33 @@ export class Subscriptions {
     }
     if (this.#term === undefined) {
       const ids = all.map(({ subscription }) => subscription.id);
-      this.kept.add(message, ids, this.#taking !== undefined);
+      this.kept.add(message, ids, this.#takeover !== undefined);
     } else if (this.context.budget.isCrowded) this.#spillSoon(this.#term);
   }
 
-  /** This process leads, and will run what it has once it knows what was saved. */
-  take(afterCleanEnd: boolean): void {
-    this.#taking = { afterCleanEnd };
+  /** First step of becoming the leader. {@link lead} follows once the table of saved messages was read. */
+  startTakeover(afterCleanEnd: boolean): void {
+    this.#takeover = { afterCleanEnd };
   }
 
   /**
-   * After {@link take}: runs what was saved, then what it has kept, and from now on what it receives.
+   * Starts to run messages: first saved ones, then kept ones, then new ones. Follows {@link startTakeover}.
    *
-   * @param saved subscriptions that have messages in the table
+   * @param saved subscriptions that have saved messages
    */
   lead(epoch: bigint, saved: ReadonlySet<bigint>): TakenOver {
-    const { afterCleanEnd } = this.#taking!;
-    this.#taking = undefined;
+    const { afterCleanEnd } = this.#takeover!;
+    this.#takeover = undefined;
     const scheduler = new QueueScheduler(this.#options.settings.subscriberSessions);
     const term = { epoch, scheduler };
     this.#term = term;
     scheduler.onReady = () => this.#pumpSoon();
-    for (const known of this.#known.values()) this.#open(known, term, saved.has(known.subscription.id));
+    for (const known of this.#states.values()) this.#open(known, term, saved.has(known.subscription.id));
     const kept = this.kept.takeOver({ afterCleanEnd });
     for (const { message, subscriptions } of kept) {
       const holders: QueueMemory[] = [];
       for (const id of subscriptions) {
-        const known = this.#known.get(id);
+        const known = this.#states.get(id);
         if (known?.queue?.offer(message, { holders, isKept: true }) === true) known.repeated += 1;
       }
     }
@@ -384,33 +395,33 @@ export class Subscriptions {
     return { repeated: kept.length, missing: this.#takeMissing() };
   }
 
-  /** Other processes have saved messages, which this one is to run. */
+  /** Marks subscriptions for which other processes have saved messages, so that their queues fetch them. */
   expectSaved(saved: ReadonlySet<bigint>): void {
-    for (const id of saved) this.#known.get(id)?.queue?.expectSaved();
+    for (const id of saved) this.#states.get(id)?.queue?.expectSaved();
   }
 
   /**
-   * Ends for good, after {@link stop}: what has not been run, in order of arrival.
+   * Returns the messages that were not run, in order of arrival. Must be the last call, after {@link stop}.
    *
-   * @param others what they have of what is kept for a takeover
+   * @param others messages that other processes have kept too
    */
-  leave(others?: OthersHave): readonly Unsaved[] {
-    const taking = this.#taking ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
-    this.follow();
+  takeUnfinished(others?: OthersHave): readonly Unsaved[] {
+    const taking = this.#takeover ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
+    this.stopLeading();
     const own = taking === undefined ? this.kept.takeOwn(others?.until) : this.kept.takeOver(taking);
     return own.flatMap(eachSubscription);
   }
 
-  /** Messages that nobody runs any more. */
+  /** Counts messages as discarded, because no process will run them. */
   discard(messages: readonly Unsaved[]): void {
     for (const { message } of messages) this.context.discards.add(message.subject);
   }
 
-  /** By the subscribed subject. Of a subscription that has ended nothing would have been run. */
+  /** Missing messages by subject. Those of ended subscriptions would not have been run, and are left out. */
   #takeMissing(): ReadonlyMap<string, number> {
     const bySubject = new Map<string, number>();
     for (const [id, messages] of this.kept.takeMissing()) {
-      const subject = this.#known.get(id)?.subscription.subject;
+      const subject = this.#states.get(id)?.subscription.subject;
       if (subject === undefined) continue;
       bySubject.set(subject, (bySubject.get(subject) ?? 0) + messages);
       this.#missing += messages;
@@ -418,65 +429,69 @@ export class Subscriptions {
     return bySubject;
   }
 
-  /** This process leads no more: what it has not done is kept, as the next leader may end soon. */
-  follow(): void {
-    this.#taking = undefined;
+  /** Stops leading: keeps the messages that are not done, because the next leader may end soon. */
+  stopLeading(): void {
+    this.#takeover = undefined;
     const term = this.#term;
     if (term === undefined) return;
     const unfinished = new Map<InboundMessage, bigint[]>();
-    for (const { subscription, queue } of this.#known.values()) {
+    for (const { subscription, queue } of this.#states.values()) {
       for (const message of queue?.unfinished ?? []) addTo(unfinished, message, subscription.id);
     }
     this.#endTerm(term);
     const ordered = [...unfinished].sort(([one], [other]) => one.receivedAt - other.receivedAt);
-    // What was received before a gap does not make complete what is there since then.
-    this.kept.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#receivesSince));
+    // After a gap in reception, the buffer is complete only since the end of the gap, even if it gets older messages.
+    this.kept.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#completeSince));
     for (const [message, subscriptions] of ordered) this.kept.add(message, subscriptions, true);
   }
 
   /**
-   * Nothing is received for a while: what comes after that while is kept for the next leader, which may be this process. To
-   * run it before what another one has of that while would be out of order.
+   * Keeps messages that arrive from now on for the next leader, which may be this process. Called when messages may be
+   * missed: running later ones before those that another process received in the gap would break their order.
    */
   hold(): void {
     this.#term?.scheduler.hold();
   }
 
-  /** Nothing was received for a while, up to now. */
-  receivesAgain(since: number): void {
-    this.#receivesSince = since;
+  /** Notes that messages may have been missed until now. */
+  noteGap(since: number): void {
+    this.#completeSince = since;
     this.kept.restart(since);
   }
 
-  /** What the leader has not received, and will not run. */
+  /** Messages that the leader has not received, and so will not run. */
   get unknownToLeader(): readonly Unsaved[] {
     return this.kept.unknownToLeader.flatMap(eachSubscription);
   }
 
-  /** The first of {@link unknownToLeader} were saved, for the leader. */
-  handedOver(all: readonly Unsaved[], saved: number): void {
+  /** Forgets the first `saved` messages of {@link unknownToLeader}, which were saved for the leader. */
+  forgetSaved(all: readonly Unsaved[], saved: number): void {
     const handedOver = new Set(all.slice(0, saved).map(({ message }) => message));
-    // Of one with several subscriptions some may not be saved.
+    // The last message may be saved for only some of its subscriptions.
     if (saved < all.length) handedOver.delete(all[saved]!.message);
-    this.kept.dropped(handedOver);
+    this.kept.remove(handedOver);
   }
 
-  /** Subscriptions, to streams too, with dead letters that are being handled again. */
+  /** Subscriptions, including those to streams, with dead letters that are being retried. */
   get retrying(): readonly bigint[] {
     return this.#term?.scheduler.retrying ?? [];
   }
 
-  /** Dead letters that are to be handled again. */
+  /** Queues dead letters for their retry. */
   retry(requested: readonly RequestedRetry[]): void {
     this.#term?.scheduler.retry(requested);
   }
 
-  /** Postgres answers: what waits for it goes on. */
+  /** Ends pauses that wait for Postgres, because it answers again. */
   wake(): void {
     this.#term?.scheduler.wake();
   }
 
-  /** Runs a queue of a subscription to a stream, in the turns of all others. Undefined: this process does not lead. */
+  /**
+   * Runs a queue of a stream subscription, scheduled fairly with all others.
+   *
+   * @returns function that removes it; undefined unless this process is the leader
+   */
   host(queue: SubscriptionQueue): (() => void) | undefined {
     const term = this.#term;
     if (term === undefined) return undefined;
@@ -484,13 +499,13 @@ export class Subscriptions {
     return () => term.scheduler.remove(queue);
   }
 
-  /** Waits until everything is done that was received before {@link hold}, or the signal is aborted. */
+  /** Waits until everything that was received before {@link hold} is done, or the signal is aborted. */
   async drain(signal: AbortSignal): Promise<void> {
     if (this.#term === undefined || signal.aborted) return;
     await Promise.race([this.#term.scheduler.drain(), whenAborted(signal)]);
   }
 
-  /** Runs nothing more. Resolves when nothing runs any more, or the signal is aborted. */
+  /** Starts no more steps. Resolves when running steps have ended, or the signal is aborted. */
   async stop(signal: AbortSignal): Promise<void> {
     const scheduler = this.#term?.scheduler;
     if (scheduler === undefined) return;
@@ -499,22 +514,22 @@ export class Subscriptions {
     clearTimeout(this.#timer);
   }
 
-  #open(known: Known, { scheduler }: Term, hasSaved: boolean): void {
+  #open(known: SubscriptionState, { scheduler }: LeadershipTerm, hasSaved: boolean): void {
     known.queue = new SubscriptionQueue(known.subscription, this.context, hasSaved, known.totals);
     scheduler.add(known.queue);
   }
 
-  #endTerm(term: Term): void {
+  #endTerm(term: LeadershipTerm): void {
     this.#term = undefined;
-    this.#options.saved.end();
+    this.#options.saved.stopLeading();
     clearTimeout(this.#timer);
-    for (const known of this.#known.values()) {
+    for (const known of this.#states.values()) {
       if (known.queue !== undefined) term.scheduler.remove(known.queue);
       known.queue = undefined;
     }
   }
 
-  /** In a turn of its own, so that what arrives together is handed out together. */
+  /** Runs {@link #pump} in a later turn of the event loop, so that messages that arrive together are in one batch. */
   #pumpSoon(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
@@ -524,8 +539,8 @@ export class Subscriptions {
     });
   }
 
-  #spillSoon(term: Term): void {
-    if (this.#isSpilling || performance.now() < this.#spillsFrom) return;
+  #spillSoon(term: LeadershipTerm): void {
+    if (this.#isSpilling || performance.now() < this.#nextSpillAt) return;
     this.#isSpilling = true;
     const running = this.#spill(term).finally(() => {
       this.#isSpilling = false;
@@ -534,15 +549,15 @@ export class Subscriptions {
     this.#running.add(running);
   }
 
-  /** Writes messages to the table until there is memory again, those of the queue first that has most. */
-  async #spill(term: Term): Promise<void> {
+  /** Spills messages to the table until memory is below the limit, starting with the largest queue. */
+  async #spill(term: LeadershipTerm): Promise<void> {
     const { budget } = this.context;
-    const { saved, onNotSpilled, onRefused } = this.#options;
+    const { saved, onSpillFailed, onFenced } = this.#options;
     while (this.#term === term && budget.isCrowded) {
-      // What arrives together is written together.
+      // Messages that arrive in one turn of the event loop are written by one statement.
       await new Promise((resolve) => setImmediate(resolve));
       const rooms = saved.roomBytes(this.#roles());
-      const queues = [...this.#known.values()].flatMap(({ queue }) => queue ?? []);
+      const queues = [...this.#states.values()].flatMap(({ queue }) => queue ?? []);
       queues.sort((one, other) => other.bytes - one.bytes);
       let step: SpillStep | undefined;
       const queue = queues.find((each) => {
@@ -551,23 +566,22 @@ export class Subscriptions {
         return step !== undefined;
       });
       if (queue === undefined || step === undefined) {
-        this.#spillsFrom = performance.now() + batchPauseMinMs;
+        this.#nextSpillAt = performance.now() + batchPauseMinMs;
         return;
       }
       const spilled = await saved.spill(step, term.epoch);
-      queue.settleSpill(step, spilled.kind === "spilled" ? spilled.savedIds : undefined);
+      queue.onSpilled(step, spilled.kind === "spilled" ? spilled.savedIds : undefined);
       if (spilled.kind === "spilled") continue;
-      this.#spillsFrom = performance.now() + leaderHeartbeatMs;
-      if (spilled.kind === "failed") onNotSpilled(spilled.error);
-      else if (this.#term === term) onRefused();
+      this.#nextSpillAt = performance.now() + leaderHeartbeatMs;
+      if (spilled.kind === "failed") onSpillFailed(spilled.error);
+      else if (this.#term === term) onFenced();
       return;
     }
   }
 
-  /** The subscriptions of each role. */
   #roles(): ReadonlyMap<string, readonly bigint[]> {
     const roles = new Map<string, bigint[]>();
-    for (const { subscription } of this.#known.values()) addTo(roles, subscription.runAs, subscription.id);
+    for (const { subscription } of this.#states.values()) addTo(roles, subscription.runAs, subscription.id);
     return roles;
   }
 
@@ -578,7 +592,7 @@ export class Subscriptions {
     for (;;) {
       const step = term.scheduler.next(performance.now());
       if (step.kind !== "wait") {
-        const running = this.#carryOut(term, step);
+        const running = this.#run(term, step);
         this.#running.add(running);
         void running.finally(() => this.#running.delete(running));
         continue;
@@ -588,13 +602,13 @@ export class Subscriptions {
     }
   }
 
-  async #carryOut(term: Term, step: Step): Promise<void> {
+  async #run(term: LeadershipTerm, step: Step): Promise<void> {
     const outcome = await this.#outcomeOf(term, step);
-    term.scheduler.settle(step, outcome, performance.now());
+    term.scheduler.onOutcome(step, outcome, performance.now());
     const isHosted = step.subscription.kind === "stream";
-    if (isHosted) this.#options.onHosted(step, outcome);
-    if (!isHosted && outcome.kind === "deposed" && this.#term === term) this.#options.onRefused();
-    if (step.kind !== "fetch" && isRetry(step)) {
+    if (isHosted) this.#options.onHostedStep(step, outcome);
+    if (!isHosted && outcome.kind === "deposed" && this.#term === term) this.#options.onFenced();
+    if (step.kind !== "fetch" && isDeadLetterRetry(step)) {
       this.#pumpSoon();
       return;
     }
@@ -602,16 +616,16 @@ export class Subscriptions {
       const done = outcome.kind === "committed" ? step.messages.length : outcome.committed;
       if (done > 0) this.#options.onBatch(done, outcome.durationMs);
       const deleted = Math.min(done, step.savedIds.length);
-      this.#options.saved.finished(step.subscription.id, step.messages.slice(0, deleted));
+      this.#options.saved.noteDeleted(step.subscription.id, step.messages.slice(0, deleted));
     }
     if (step.kind === "dead_letter" && outcome.kind === "committed") {
-      if (step.savedId !== undefined) this.#options.saved.finished(step.subscription.id, [step.message]);
+      if (step.savedId !== undefined) this.#options.saved.noteDeleted(step.subscription.id, [step.message]);
       this.#options.onDeadLettered(step);
     }
     this.#pumpSoon();
   }
 
-  #outcomeOf({ epoch }: Term, step: Step): Promise<Outcome> {
+  #outcomeOf({ epoch }: LeadershipTerm, step: Step): Promise<Outcome> {
     const { runner, deadLetters, saved } = this.#options;
     switch (step.kind) {
       case "batch":
@@ -624,12 +638,11 @@ export class Subscriptions {
   }
 }
 
-/** About a dead letter that was to be tried again: it counts as no other message. */
-function isRetry(step: BatchStep | DeadLetterStep): boolean {
+/** True for the retry of a dead letter, which no counter includes. */
+function isDeadLetterRetry(step: BatchStep | DeadLetterStep): boolean {
   return (step.kind === "batch" ? step.messages[0] : step.message)?.deadLetterId !== undefined;
 }
 
-/** Adds to the list of the key. */
 function addTo<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
   const list = lists.get(key);
   if (list === undefined) lists.set(key, [value]);

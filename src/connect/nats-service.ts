@@ -318,7 +318,7 @@ class Server implements Subscription {
 function headersOf({ pairs, error }: OutgoingAnswer) {
   const headers = natsHeaders(pairs);
   if (error === undefined) return headers;
-  const told = errorHeaders({ status: statusOfCode(error.code), words: error.rawMessage });
+  const told = errorHeaders({ status: statusOfCode(error.code), text: error.rawMessage });
   for (const name of told.keys()) headers.set(name, told.get(name));
   return headers;
 }

@@ -1,6 +1,7 @@
 /**
- * What Postgres knows of gateways, kept right while this one runs: it is entered, and those that are gone are not.
- * Otherwise each new database session would try them, and a program that has taken the port of one would be asked.
+ * Addresses of gateways in Postgres. A running gateway keeps its own row, and removes the rows of gateways that are
+ * gone. Otherwise each new database session would try those first, and could reach another program on the port
+ * of such a gateway.
  */
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
@@ -11,37 +12,38 @@ import { type Address, formatAddress, isLoopback } from "../wire/index.js";
 
 const { optionsPollMs } = gatewayConstants;
 
-/** Where this gateway is. */
+/** Addresses of this gateway. */
 export interface OwnAddress {
-  /** Where it listens. */
+  /** Address that it listens on. */
   readonly listen: Address;
-  /** Where Postgres reaches it. */
+  /** Address at which Postgres reaches it. */
   readonly own: GatewayAddress;
-  /** Postgres reaches it at another address than it listens at, which others may have, too. */
+  /** True if Postgres reaches it at another address than it listens on, which other gateways may share. */
   readonly isAdvertised: boolean;
 }
 
-/** Where this process stands at NATS, whether it could lead, and what takes note of both for others. */
+/** State of this process that is stored for other processes, and the callback that receives theirs. */
 export interface Placement {
-  readonly standing: GatewayStanding | undefined;
-  /** It could run subscribed functions. */
+  readonly natsPlace: NatsPlace | undefined;
+  /** True if it could run subscribed functions. */
   readonly canLead: boolean;
-  /** Does not reject. @param owner the name of this process */
-  heed(owner: string, others: readonly GatewayEntry[]): Promise<void>;
+  /** Receives the current gateways of other processes. Does not reject. @param owner random id of this process */
+  onOthers(owner: string, others: readonly GatewayEntry[]): Promise<void>;
 }
 
 /**
- * Enters this gateway into the table in which Postgres finds its gateways, and takes out those that are gone, now and from time
- * to time. Each row has an owner, so that several behind one address do not take each other out, and says when that one was last
- * there. On a standby, where nothing can be written, it does nothing and knows of no other.
+ * Maintains the row of this gateway in the table in which Postgres finds gateways, and periodically removes rows of
+ * gateways that are gone. Each row has an owner, so that gateways behind one address do not remove each other, and the
+ * time of the owner's last update. Does nothing on a standby, which cannot be written to, and then reports no other
+ * gateways.
  */
 export class AddressBook {
-  /** A random name of this process. */
+  /** Random id of this process. */
   readonly #owner = randomUUID();
   readonly #stopping = new AbortController();
   readonly #checks = new Repeated(optionsPollMs, () =>
     this.#check(false).catch((err: unknown) => {
-      this.#logger.debug({ err }, "the addresses of gateways could not be checked");
+      this.#logger.debug({ err }, "cannot check the addresses of gateways");
     }),
   );
 
@@ -49,82 +51,85 @@ export class AddressBook {
   readonly #address: OwnAddress;
   readonly #placement: Placement;
   readonly #logger: Logger;
-  readonly #rare: RareLog;
+  readonly #rareLog: RareLog;
   #unreachedAt: number | undefined;
-  /** {@link unreachedAt} as of the last check. */
-  #knownUnreachedAt: number | undefined;
+  /** {@link unreachedAt} at the last check. */
+  #checkedUnreachedAt: number | undefined;
   #startedAt: string | undefined;
-  #isEntered = false;
-  #isLeft = false;
+  #hasRow = false;
+  #isRemoved = false;
 
   constructor(session: PostgresSession, address: OwnAddress, placement: Placement, logger: Logger) {
     this.#session = session;
     this.#address = address;
     this.#placement = placement;
     this.#logger = logger;
-    this.#rare = new RareLog(logger, "hawser gateway");
+    this.#rareLog = new RareLog(logger, "hawser gateway");
   }
 
   /**
-   * Time of the last call of an SQL function that reached no gateway of this database, in seconds since 1970 by the clock of
-   * Postgres; undefined: none is known. Read from time to time, and not on a standby.
+   * Time of the last call of an SQL function that reached no gateway of this database, in seconds since 1970 by the
+   * clock of Postgres; undefined if none is known. Updated at each check, but not on a standby.
    */
   get unreachedAt(): number | undefined {
     return this.#unreachedAt;
   }
 
-  /** Enters the address, and checks the others now and from time to time. */
-  async open(): Promise<void> {
+  /** Adds the row, and starts to check all rows periodically. */
+  async start(): Promise<void> {
     await this.#check(true);
     this.#checks.runIn(optionsPollMs);
   }
 
-  /** Says now where this process stands. Does not reject. */
-  async tell(): Promise<void> {
-    await this.#enter().catch((err: unknown) => {
-      this.#logger.debug({ err }, "the database was not told which NATS server this process stands on, and is later");
+  /** Updates the row with the current state of this process. Does not reject. */
+  async update(): Promise<void> {
+    await this.#upsert().catch((err: unknown) => {
+      this.#logger.debug(
+        { err },
+        "cannot store which NATS server this process is connected to; trying again at the next check",
+      );
     });
   }
 
-  /** Ends the checks, and takes the address out. */
+  /** Stops the checks, and removes the row. */
   async stop(): Promise<void> {
     this.#stopping.abort();
     this.#checks.stop();
-    this.#rare.end();
-    await this.#leave().catch((err: unknown) => {
-      this.#logger.warn({ err }, "the gateway's address could not be taken out of the database; other gateways will");
+    this.#rareLog.end();
+    await this.#remove().catch((err: unknown) => {
+      this.#logger.warn({ err }, "cannot remove the gateway's address from the database; another gateway will");
     });
   }
 
   async #check(isFirst: boolean): Promise<void> {
     const { signal } = this.#stopping;
     const { listen, own, isAdvertised } = this.#address;
-    if (!(await this.#enter()) || signal.aborted) return;
-    // What was before this process, its log does not tell.
-    if (!isFirst && this.#unreachedAt !== this.#knownUnreachedAt) this.#warnOfUnreached();
-    this.#knownUnreachedAt = this.#unreachedAt;
-    // Only one can have the address of this gateway: the one that had it before goes.
+    if (!(await this.#upsert()) || signal.aborted) return;
+    // Calls from before this process started are not its concern.
+    if (!isFirst && this.#unreachedAt !== this.#checkedUnreachedAt) this.#warnOfUnreached();
+    this.#checkedUnreachedAt = this.#unreachedAt;
+    // Only one gateway can listen on this address, so rows of earlier owners are outdated.
     if (isFirst && !isAdvertised) await this.#session.query(sql.succeed, [own.host, own.port, this.#owner]);
-    const others = await entriesBeside(this.#session, this.#owner);
-    const refusing = new Set(await refusingAmong(listen, others, signal));
+    const others = await otherEntries(this.#session, this.#owner);
+    const refusing = new Set(await refusingOf(listen, others, signal));
     const [gone, present] = partition(others, (entry) => entry.isStale || refusing.has(entry));
     for (const entry of gone) {
       if (signal.aborted) return;
       const address = formatAddress(entry);
-      this.#logger.info({ address }, "a gateway that does not answer any more is forgotten");
-      // Unless it was there meanwhile.
+      this.#logger.info({ address }, "removed the address of a gateway that no longer answers");
+      // The statement checks that its owner has not updated the row meanwhile.
       await this.#session.query(sql.forget, [entry.host, entry.port, entry.owner, entry.seenAt]);
     }
     if (isFirst) this.#warnOfOtherTls(present);
-    await this.#placement.heed(this.#owner, present);
+    await this.#placement.onOthers(this.#owner, present);
   }
 
-  /** Enters this gateway, or says that it is there still, where it stands at NATS, and whether it could lead. @returns whether it is entered: not on a standby */
-  async #enter(): Promise<boolean> {
-    if ((await this.#session.isStandby()) || this.#isLeft) return false;
+  /** Adds or updates the row of this gateway. @returns false on a standby */
+  async #upsert(): Promise<boolean> {
+    if ((await this.#session.isStandby()) || this.#isRemoved) return false;
     const { host, port, sslmode, rootCertificate = null } = this.#address.own;
-    const { standing, canLead } = this.#placement;
-    this.#isEntered = true;
+    const { natsPlace: standing, canLead } = this.#placement;
+    this.#hasRow = true;
     const [row] = await this.#session.query<{ startedAt: string; unreachedAt: number | null }>(sql.enter, [
       ...[host, port, this.#owner, sslmode, rootCertificate, this.#startedAt],
       ...[standing?.server, standing?.serverId, canLead],
@@ -134,19 +139,19 @@ export class AddressBook {
     return true;
   }
 
-  /** Takes this gateway out for good, if Postgres answers. */
-  async #leave(): Promise<void> {
-    this.#isLeft = true;
-    // An entry that is on its way comes before it.
-    if (!this.#isEntered || !this.#session.isUp) return;
+  /** Removes the row for good, if Postgres answers. */
+  async #remove(): Promise<void> {
+    this.#isRemoved = true;
+    // Queries of a session run in order, so an update that is already running precedes this.
+    if (!this.#hasRow || !this.#session.isUp) return;
     await this.#session.query(sql.leave, [this.#owner], gatewayConstants.leaveTimeoutMs);
   }
 
   #warnOfUnreached(): void {
     const address = formatAddress(this.#address.own);
-    this.#rare.warn(
-      "a call of an SQL function reached no gateway: Postgres has to reach the address that each hawser serve advertises; " +
-        "hawser doctor says why it does not",
+    this.#rareLog.warn(
+      "a call of an SQL function reached no gateway; Postgres must be able to reach the address that each hawser serve advertises; " +
+        "hawser doctor finds out why it cannot",
       address,
       { address },
     );
@@ -158,8 +163,8 @@ export class AddressBook {
     if (other === undefined) return;
     this.#logger.warn(
       { address: formatAddress(other), sslmode: other.sslmode, rootCertificate: other.rootCertificate },
-      "another gateway of this database has other TLS settings: Postgres tries only those that have the settings of the " +
-        "youngest, so neither takes over for the other; give all of them the same",
+      "another gateway of this database has other TLS settings; Postgres tries only gateways with the settings of the " +
+        "newest one, so neither replaces the other; give all gateways the same settings",
     );
   }
 }
@@ -168,42 +173,42 @@ function partition<T>(all: readonly T[], belongs: (one: T) => boolean): [T[], T[
   return [all.filter(belongs), all.filter((one) => !belongs(one))];
 }
 
-/** An address at which Postgres reaches a gateway, and how. */
+/** Address and TLS settings with which Postgres connects to a gateway. */
 export interface GatewayAddress {
   readonly host: string;
   readonly port: number;
   readonly sslmode: "disable" | "require" | "verify-ca" | "verify-full";
-  /** On the machine of Postgres. */
+  /** Path on the machine of Postgres. */
   readonly rootCertificate: string | undefined;
 }
 
-/** The NATS server that a process stands on. */
-export interface GatewayStanding {
-  /** Its `host:port`, as the options name it. */
+/** NATS server that a process is connected to. */
+export interface NatsPlace {
+  /** Its `host:port` in the options. */
   readonly server: string;
-  /** What it calls itself. */
+  /** Id that the server reports. */
   readonly serverId: string | undefined;
 }
 
-/** Another gateway that is entered. */
+/** Row of another gateway. */
 export interface GatewayEntry {
   readonly host: string;
   readonly port: number;
   readonly sslmode: string;
   readonly rootCertificate: string | null;
   readonly owner: string;
-  /** The NATS server that its process stands on. */
+  /** NATS server that its process is connected to. */
   readonly natsServer: string | null;
-  /** Its process could run subscribed functions. */
+  /** True if its process could run subscribed functions. */
   readonly canLead: boolean;
-  /** As Postgres writes it: tells whether its gateway was there since. */
+  /** Time of its last update, as text from Postgres. */
   readonly seenAt: string;
-  /** Its gateway was not there for longer than one that runs ever is. */
+  /** True if its last update is too long ago for a running gateway. */
   readonly isStale: boolean;
 }
 
 const sql = {
-  // What its gateway has entered stays as it is, or comes back as it was.
+  // The address and start time of an existing row are kept.
   enter: `INSERT INTO hawser.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
     VALUES ($1, $2, $3, $4, $5, coalesce($6::timestamptz, now()), now(), $7, $8, $9)
     ON CONFLICT (host, port, owner) DO UPDATE
@@ -211,7 +216,7 @@ const sql = {
           can_lead = excluded.can_lead
     RETURNING started_at::text AS "startedAt", extract(epoch FROM hawser.gateway_unreached_at())::float8 AS "unreachedAt"`,
   succeed: "DELETE FROM hawser.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
-  // Those that an operator entered by hand are left alone.
+  // Rows that an operator has inserted have no owner, and are left alone.
   others: `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
       g.can_lead AS "canLead", g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
     FROM hawser.gateways AS g WHERE g.owner NOT IN ('', $1)`,
@@ -220,14 +225,14 @@ const sql = {
   leave: "DELETE FROM hawser.gateways AS g WHERE g.owner = $1",
 } as const;
 
-/** The NATS servers that processes of the database stand on now, each as often as they do. */
-export async function standings(session: PostgresSession): Promise<string[]> {
-  const others = await entriesBeside(session, "");
+/** NATS servers of all processes of the database, one entry per process. */
+export async function natsServersInUse(session: PostgresSession): Promise<string[]> {
+  const others = await otherEntries(session, "");
   return others.flatMap(({ isStale, natsServer }) => (isStale ? [] : (natsServer ?? [])));
 }
 
-/** The gateways of other processes. */
-function entriesBeside(session: PostgresSession, owner: string): Promise<GatewayEntry[]> {
+/** Rows of other processes. */
+function otherEntries(session: PostgresSession, owner: string): Promise<GatewayEntry[]> {
   return session.query<GatewayEntry>(sql.others, [owner, gatewayConstants.gatewayStaleMs]);
 }
 
@@ -237,13 +242,13 @@ interface Place {
 }
 
 /**
- * Which of the addresses refuse a connection: their gateways were killed, and could not take their own away. Only loopback
- * addresses are tried, and only by a gateway that listens at one itself: they mean Postgres's machine, and that this gateway
- * is on it. A refusal elsewhere says nothing about the way from Postgres.
+ * Gateways whose address refuses connections: they were killed, and could not remove their rows. Only loopback
+ * addresses are tried, and only by a gateway that itself listens on one: this proves that it is on the machine of
+ * Postgres. A refusal at another address says nothing about the network between Postgres and the gateway.
  *
- * @param listen where we listen ourselves
+ * @param listen address that this gateway listens on
  */
-export async function refusingAmong<T extends Place>(
+export async function refusingOf<T extends Place>(
   listen: Place,
   others: readonly T[],
   signal: AbortSignal,
@@ -264,7 +269,7 @@ function refuses({ host, port }: Place, signal: AbortSignal): Promise<boolean> {
       resolve(isRefused);
     };
     const giveUp = (): void => end(false);
-    // A listener of our own: that of an option `signal` would stay for as long as the signal does.
+    // The socket option `signal` would keep its listener as long as the signal exists.
     signal.addEventListener("abort", giveUp);
     socket.on("connect", () => end(false));
     socket.on("timeout", () => end(false));

@@ -1,6 +1,6 @@
 /**
- * The text of a call: the method, a space, and its argument in JSON, as one line. Behind it, where the method takes a list
- * of payloads, a line with their form and their lengths, and then all of them:
+ * Parses the text of a call: the method, a space, and its argument in JSON, as one line. If the method takes a list of
+ * payloads, a line with their format and lengths follows, and then the payloads:
  *
  *     call    = method [ " " json [ LF list ] ]
  *     list    = "n" LF                           the array is NULL
@@ -9,13 +9,13 @@
  *     lengths = length *( "," length )
  *     length  = digits | "-"                     in bytes; "-" is NULL
  *
- * The generated SQL functions write it. Whatever else comes is refused, at a cost that grows with its length; and since
- * each value of an argument, and each payload, takes many times the memory of its text, their number is limited besides.
+ * The generated SQL functions produce this text. Any other text is rejected in time proportional to its length. Each
+ * value of an argument, and each payload, takes many times the memory of its text, so their number is limited as well.
  */
 import { BadArgument, decodeBase64, type PayloadList } from "../../generated/ts/nats-functions/argument.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 
-/** A call, taken apart. */
+/** A parsed call. */
 export interface CallText {
   readonly method: string;
   /** Undefined if there is no argument. */
@@ -24,11 +24,11 @@ export interface CallText {
   readonly list: PayloadList | undefined;
 }
 
-/** Thrown for a call that holds more than the gateway takes apart. */
-export class TooMuch extends Error {
+/** Thrown for a call with more values or messages than the gateway parses. */
+export class TooManyError extends Error {
   override readonly name = "TooMuch";
 
-  /** @param what what there is too much of: values in the argument, such as headers, or messages in the list */
+  /** @param what limited item: values in the argument, such as headers, or messages in the list */
   constructor(
     readonly what: "values" | "messages",
     readonly limit: number,
@@ -42,14 +42,14 @@ const lineFeed = 10;
 const longestMethod = 64;
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** @throws BadArgument of the kind `form` if it is none; TooMuch */
+/** @throws BadArgument of the kind `form` for any other text; TooMuch */
 export function parseCall(query: Uint8Array): CallText {
   const buffer = Buffer.from(query.buffer, query.byteOffset, query.byteLength);
   const end = buffer.indexOf(lineFeed);
   const line = decode(end === -1 ? buffer : buffer.subarray(0, end));
   const space = line.indexOf(" ");
   const method = space === -1 ? line : line.slice(0, space);
-  if (method.length > longestMethod || !/^[A-Za-z]+$/.test(method)) throw malformed("it does not begin with a method");
+  if (method.length > longestMethod || !/^[A-Za-z]+$/.test(method)) throw malformed("it does not start with a method");
   return {
     method,
     json: space === -1 ? undefined : parseJson(line.slice(space + 1)),
@@ -66,9 +66,9 @@ function decode(bytes: Uint8Array): string {
 }
 
 function parseJson(text: string): unknown {
-  // One of these characters at least stands before each value. Payloads, in base64, have none of them.
+  // Each value is preceded by at least one of these characters, which base64 payloads do not contain.
   if (text.length > maxArgumentValues && hasMoreThan(maxArgumentValues, text, /[,[{]/g)) {
-    throw new TooMuch("values", maxArgumentValues);
+    throw new TooManyError("values", maxArgumentValues);
   }
   try {
     return JSON.parse(text);
@@ -84,7 +84,7 @@ function parseList(bytes: Buffer): PayloadList {
   const lengths = bytes.toString("latin1", 1, end);
   const rest = bytes.subarray(end + 1);
   if (form === "n" && lengths === "" && rest.length === 0) return { payloads: undefined, firstNull: undefined };
-  if (form !== "t" && form !== "b") throw malformed("its list of payloads has an unknown form");
+  if (form !== "t" && form !== "b") throw malformed("its list of payloads has an unknown format");
   const all = form === "t" ? rest : decodeBase64(rest.toString("latin1"));
   if (all === undefined) throw malformed("its payloads are not base64");
   return split(lengths, all);
@@ -96,7 +96,7 @@ function split(lengths: string, all: Uint8Array): PayloadList {
   let start = 0;
   if (lengths !== "") {
     if (lengths.length > maxBatchMessages && hasMoreThan(maxBatchMessages - 1, lengths, /,/g)) {
-      throw new TooMuch("messages", maxBatchMessages);
+      throw new TooManyError("messages", maxBatchMessages);
     }
     for (const length of lengths.split(",")) {
       if (length === "-") {
@@ -104,7 +104,7 @@ function split(lengths: string, all: Uint8Array): PayloadList {
         payloads.push(all.subarray(start, start));
         continue;
       }
-      if (!/^[0-9]{1,10}$/.test(length)) throw malformed("a length in its list of payloads is no number");
+      if (!/^[0-9]{1,10}$/.test(length)) throw malformed("a length in its list of payloads is not a number");
       const stop = start + Number(length);
       if (stop > all.length) throw malformed("its payloads are shorter than their lengths say");
       payloads.push(all.subarray(start, stop));

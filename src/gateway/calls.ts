@@ -1,26 +1,26 @@
 /**
- * From the text of a call to its answer: reads and checks the argument, waits its turn, has the handler answer, and sees to
- * it that there is an answer at the deadline.
+ * Answers calls: parses and checks the argument, waits for capacity, runs the handler, and ensures an answer by the
+ * deadline.
  */
 import { type ArgumentFault, BadArgument, NotText } from "../../generated/ts/nats-functions/argument.js";
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import type { Semaphore } from "../runtime/index.js";
-import { parseCall, TooMuch } from "./call-text.js";
+import { parseCall, TooManyError } from "./call-text.js";
 import { type Answer, type GatewayClient, nullRow } from "./protocol/index.js";
 
-/** What a handler is told of a call. */
+/** Properties of a call for its handler. */
 export interface GatewayCall {
   readonly client: GatewayClient;
-  /** How long NATS may take, in milliseconds from the start of the call. */
+  /** Time limit for NATS, in milliseconds from the start of the call. */
   readonly timeoutMs: number;
-  /** When it started, by `performance.now()`. */
+  /** Start time (`performance.now()`). */
   readonly startedAt: number;
 }
 
-/** What is left of a call's time, in whole milliseconds, at least 1. */
-export function leftMs({ startedAt, timeoutMs }: GatewayCall): number {
+/** Remaining time of a call, in whole milliseconds, at least 1. */
+export function remainingMs({ startedAt, timeoutMs }: GatewayCall): number {
   return Math.max(1, Math.ceil(timeoutMs - (performance.now() - startedAt)));
 }
 
@@ -29,10 +29,10 @@ export type CallLimits = Pick<ServeSettings, "callTimeoutMs" | "maxCallTimeoutMs
 
 const { deadlineSlackMs, requestTimeoutMs } = gatewayConstants;
 
-/** Asked only whether the session is alive. */
+/** Method that only checks whether the session is alive. */
 const ping = "Ping";
 
-/** Answers calls. */
+/** Answers calls with a handler, within their limits. */
 export class Calls {
   readonly #handler: NatsFunctionsHandler<GatewayCall>;
   readonly #semaphore: Semaphore;
@@ -44,7 +44,7 @@ export class Calls {
     this.#limits = limits;
   }
 
-  /** @throws HawserError, also as a rejection */
+  /** @throws HawserError, thrown or as a rejection */
   answer(query: Uint8Array, client: GatewayClient): Answer | Promise<Answer> {
     const { name, method, request } = this.#read(query);
     if (method === undefined) return nullRow;
@@ -53,7 +53,7 @@ export class Calls {
       timeoutMs: this.#timeoutOf(name, method, request),
       startedAt: performance.now(),
     };
-    if (!this.#semaphore.tryAcquire()) return this.#wait(method, request, call);
+    if (!this.#semaphore.tryAcquire()) return this.#waitForCapacity(method, request, call);
     return this.#handle(method, request, call);
   }
 
@@ -69,11 +69,11 @@ export class Calls {
       return { name, method, request: method.read(json, list) };
     } catch (error) {
       if (error instanceof BadArgument) throw badArgument(name, error.fault);
-      throw error instanceof TooMuch ? tooMuch(error.what, error.limit) : error;
+      throw error instanceof TooManyError ? tooManyError(error.what, error.limit) : error;
     }
   }
 
-  /** The call's own time limit, where it has one; else the gateway's. */
+  /** Time limit in the argument of the call, or else the gateway's. */
   #timeoutOf(name: string, method: Method, request: unknown): number {
     const { callTimeoutMs, maxCallTimeoutMs } = this.#limits;
     if (method.timeoutMs === undefined) return callTimeoutMs;
@@ -82,27 +82,30 @@ export class Calls {
     if (given <= maxCallTimeoutMs) return given;
     throw new HawserError(
       "invalid_argument",
-      `${name}: the argument timeout is ${given} ms, and the longest that this gateway allows is ${maxCallTimeoutMs} ms`,
+      `${name}: the argument timeout is ${given} ms, and this gateway allows at most ${maxCallTimeoutMs} ms`,
       { remedy: "Give a shorter timeout, or start `hawser serve` with a greater --tune maxCallTimeoutMs." },
     );
   }
 
-  async #wait(method: Method, request: unknown, call: GatewayCall): Promise<Answer> {
-    // Not to the last moment: a call that is let in then has no time for NATS any more, and takes the place from others.
+  async #waitForCapacity(method: Method, request: unknown, call: GatewayCall): Promise<Answer> {
+    // Half of the time: a call that starts later would have no time left for NATS, and take capacity from others.
     const waitMs = Math.ceil(call.timeoutMs / 2);
     const waiting = new AbortController();
-    const end = (): void => waiting.abort(tooBusy(method.sqlName, this.#semaphore.limit, waitMs));
+    const end = (): void => waiting.abort(busyError(method.sqlName, this.#semaphore.limit, waitMs));
     const timer = setTimeout(end, waitMs);
     await this.#semaphore.acquire(1, waiting.signal).finally(() => clearTimeout(timer));
-    // A client that has been told that nothing is known of the call is not surprised by it later.
+    // The caller of a closed session was told that the outcome is unknown; a late effect would be unexpected.
     if (!call.client.isOpen) {
       this.#semaphore.release();
-      throw new HawserError("aborted", `${method.sqlName}: the session ended before its turn came; nothing was sent`);
+      throw new HawserError(
+        "aborted",
+        `${method.sqlName}: the session ended before the call started; nothing was sent`,
+      );
     }
     return this.#handle(method, request, call);
   }
 
-  /** Has a place, and gives it back. */
+  /** Runs the handler with the capacity that was acquired, and releases it. */
   #handle(method: Method, request: unknown, call: GatewayCall): Answer | Promise<Answer> {
     let result: unknown;
     try {
@@ -120,9 +123,9 @@ export class Calls {
     const waited = performance.now() - call.startedAt;
     const limitMs = call.timeoutMs + deadlineSlackMs;
     return new Promise((resolve, reject) => {
-      const late = (): void => reject(tooLate(method.sqlName, method.changes, limitMs));
+      const late = (): void => reject(timeoutError(method.sqlName, method.changes, limitMs));
       const timer = setTimeout(late, Math.max(0, limitMs - waited));
-      // The place is taken until the command has ended, whatever its caller has been told.
+      // Capacity is held until the command has ended, even if its caller already has an error.
       const ended = result.finally(() => {
         clearTimeout(timer);
         this.#semaphore.release();
@@ -140,12 +143,13 @@ export class Calls {
     }
     if (value === null) return nullRow;
     const bytes = Buffer.byteLength(value);
-    if (bytes > this.#limits.maxResponseBytes) throw tooLong(method.sqlName, bytes, this.#limits.maxResponseBytes);
+    if (bytes > this.#limits.maxResponseBytes)
+      throw tooLargeError(method.sqlName, bytes, this.#limits.maxResponseBytes);
     return { kind: "row", value };
   }
 }
 
-/** An argument that cannot be. */
+/** Error of an invalid argument. */
 function badArgument(sqlName: string, { kind, argument, value, rule }: ArgumentFault): HawserError {
   switch (kind) {
     case "null":
@@ -161,14 +165,14 @@ function badArgument(sqlName: string, { kind, argument, value, rule }: ArgumentF
   }
 }
 
-/** What to give for nothing, where that is what the caller may have meant. */
+/** Hint for an empty value, if the caller may have meant one. */
 function emptyOf(argument: string): string {
   if (argument === "payloads") return "; an array without messages is '{}'";
   return /^payloads?\b/.test(argument) ? "; an empty message is '', and in JSON 'null'" : "";
 }
 
-/** A call that holds more than the gateway takes apart. */
-function tooMuch(what: "values" | "messages", limit: number): HawserError {
+/** Error of a call with more items than the gateway parses. */
+function tooManyError(what: "values" | "messages", limit: number): HawserError {
   return what === "values"
     ? new HawserError("gateway_limit", `the call has headers with more than ${limit} values`, {
         remedy: "Give fewer headers, or fewer values.",
@@ -178,37 +182,37 @@ function tooMuch(what: "values" | "messages", limit: number): HawserError {
       });
 }
 
-/** A value that is no text. */
+/** Error of a value that is not valid text. */
 function notText(sqlName: string, request: unknown, why: string): HawserError {
-  return new HawserError("not_text", `${sqlName}: the value${placeOf(request)} is no text: ${why}`);
+  return new HawserError("not_text", `${sqlName}: the value${placeOf(request)} is not valid text: ${why}`);
 }
 
-/** A call that waited for its turn until its deadline. */
-function tooBusy(sqlName: string, capacity: number, waitedMs: number): HawserError {
+/** Error of a call that got no capacity in time. */
+function busyError(sqlName: string, capacity: number, waitedMs: number): HawserError {
   return new HawserError(
     "gateway_busy",
-    `${sqlName}: ${capacity} commands are under way, as many as the option capacity allows, and none ended within ${waitedMs} ms; nothing was sent`,
+    `${sqlName}: ${capacity} commands are running, the maximum of the option capacity, and none ended within ${waitedMs} ms; nothing was sent`,
   );
 }
 
-/** A call without an answer at its deadline. */
-function tooLate(sqlName: string, changes: boolean, limitMs: number): HawserError {
-  const message = `${sqlName}: there is no answer after ${limitMs} ms`;
+/** Error of a call without an answer at its deadline. */
+function timeoutError(sqlName: string, changes: boolean, limitMs: number): HawserError {
+  const message = `${sqlName}: no answer arrived within ${limitMs} ms`;
   return changes
     ? new HawserError("outcome_unknown", `${message}, and the outcome is unknown`)
     : new HawserError("nats_timeout", message);
 }
 
-/** An answer that is longer than the gateway sends. */
-function tooLong(sqlName: string, bytes: number, maxBytes: number): HawserError {
+/** Error of an answer above the limit. */
+function tooLargeError(sqlName: string, bytes: number, maxBytes: number): HawserError {
   return new HawserError(
     "gateway_limit",
-    `${sqlName}: the answer has ${bytes} bytes on its way to Postgres, and the limit is ${maxBytes}`,
+    `${sqlName}: the encoded answer has ${bytes} bytes, and the limit is ${maxBytes}`,
     { remedy: "Read less, or start `hawser serve` with a greater --tune maxResponseBytes." },
   );
 }
 
-/** Where a value was read, by the names in the request. */
+/** Location of a value, from the names in the request. */
 function placeOf(request: unknown): string {
   const names = ["bucket", "key", "store", "name"] as const;
   const given = names.flatMap((name) => {
@@ -218,42 +222,42 @@ function placeOf(request: unknown): string {
   return given.length === 0 ? "" : ` of ${given.join(", ")}`;
 }
 
-/** Is told of each call: what was called, how it ended and how long it took. @param method the first word of the call */
+/** Called after each call with its outcome and duration. @param method first word of the call */
 export type CallObserver = (method: string, outcome: "ok" | "error", durationMs: number) => void;
 
 type Answering = (query: Uint8Array, client: GatewayClient) => Answer | Promise<Answer>;
 
 const space = 0x20;
 
-/** Longer words are no method. */
+/** Longer words are not a method. */
 const longestMethod = 64;
 
-/** The same answers, which are reported to the observer. */
+/** Reports the outcomes of `answer` to the observer. */
 export function observed(answer: Answering, observer: CallObserver | undefined): Answering {
   if (observer === undefined) return answer;
   return (query, client) => {
     const startedAt = performance.now();
     const end = query.subarray(0, longestMethod).indexOf(space);
     const method = Buffer.from(query.buffer, query.byteOffset, end === -1 ? 0 : end).toString("latin1");
-    const tell = (outcome: "ok" | "error"): void => observer(method, outcome, performance.now() - startedAt);
+    const report = (outcome: "ok" | "error"): void => observer(method, outcome, performance.now() - startedAt);
     try {
       const answered = answer(query, client);
       if (!(answered instanceof Promise)) {
-        tell("ok");
+        report("ok");
         return answered;
       }
       return answered.then(
         (value) => {
-          tell("ok");
+          report("ok");
           return value;
         },
         (error: unknown) => {
-          tell("error");
+          report("error");
           throw error;
         },
       );
     } catch (error) {
-      tell("error");
+      report("error");
       throw error;
     }
   };

@@ -1,5 +1,5 @@
 /**
- * The gateway: Postgres asks it, and it asks NATS.
+ * The gateway: accepts calls from Postgres, and carries them out over NATS.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
@@ -7,18 +7,18 @@ import { gatewayConstants, type ServeSettings } from "../../generated/ts/setting
 import { HawserError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { inTime, type Logger, Semaphore } from "../runtime/index.js";
-import { type CallObserver, Calls, type GatewayCall, leftMs, observed } from "./calls.js";
+import { type CallObserver, Calls, type GatewayCall, observed, remainingMs } from "./calls.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
 import { PostgresServer, type TlsSource } from "./protocol/index.js";
 
-/** What Postgres proves itself with to the gateway, and for which database. */
+/** Database that the gateway serves, and the credentials with which Postgres connects to it. */
 export interface GatewayIdentity {
   readonly database: string;
   readonly user: string;
   readonly password: string;
 }
 
-/** How a gateway is made. */
+/** Addresses, settings and callbacks of a {@link Gateway}. */
 export interface GatewayOptions {
   /** Host and port to listen on. */
   readonly listen: { readonly host: string; readonly port: number };
@@ -28,30 +28,33 @@ export interface GatewayOptions {
   readonly secretsDirectories: readonly string[];
   readonly choice: ServerChoice;
   readonly logger: Logger;
-  /** Is told of each call. */
+  /** Called after each call. */
   readonly onCall?: CallObserver | undefined;
-  /** Reads the definition of the server again, once for all that ask meanwhile; `configure` has been called with it when this resolves. */
+  /**
+   * Reads the definition of the NATS server again; concurrent callers share one read. `configure` has been called when
+   * it resolves.
+   */
   refresh(): Promise<void>;
-  /** Has the other connections to NATS made anew: always, or only if something has changed. */
+  /** Reconnects the other connections to NATS: always, or only if something has changed. */
   reloadOthers(always: boolean, signal: AbortSignal): Promise<void>;
 }
 
 const { stopReserveMs, forcedReloadPauseMs } = gatewayConstants;
 
-/** Commands at once while no server is defined: their calls fail, and need no more. */
+/** Capacity while no server is defined, when calls fail at once. */
 const idleCapacity = 128;
 
 /** A running gateway. */
 export class Gateway {
   readonly #connector: NatsConnector;
-  /** For commands at once. */
+  /** Capacity for concurrent commands. */
   readonly #semaphore = new Semaphore(idleCapacity);
   readonly #options: GatewayOptions;
   #server: PostgresServer | undefined;
   #isStopping = false;
-  /** The next forced reload, which has not begun. */
+  /** Next forced reload, which has not started. */
   #forced: Promise<void> | undefined;
-  /** When the last one began, by `performance.now()`. */
+  /** Start of the last forced reload (`performance.now()`, ms). */
   #forcedAt = Number.NEGATIVE_INFINITY;
 
   private constructor(options: GatewayOptions) {
@@ -73,38 +76,38 @@ export class Gateway {
     return gateway;
   }
 
-  /** Where it listens, with the real port. */
+  /** Listen address, with the actual port. */
   get address(): { readonly host: string; readonly port: number } {
     return this.#server!.address;
   }
 
-  /** It takes database sessions. */
+  /** True while it accepts database sessions. */
   get isListening(): boolean {
     return this.#server !== undefined && !this.#isStopping;
   }
 
-  /** Database sessions that are connected. */
+  /** Number of connected database sessions. */
   get sessionCount(): number {
     return this.#server!.sessionCount;
   }
 
-  /** The options of the NATS server; undefined if none is defined. Connects anew if they differ from the present ones. */
+  /** Applies the options of the NATS server; undefined if none is defined. Reconnects if they have changed. */
   configure(options: CompleteNatsServerOptions | undefined): void {
     if (options !== undefined) this.#semaphore.limit = options.capacity;
     this.#connector.configure(options);
   }
 
-  /** Why the options cannot be read or used. Those that are in force stay; where there are none, callers are told. */
-  misses(problem: HawserError): void {
+  /** Reports why the options cannot be read or used. Current options remain; without any, callers get the problem. */
+  reportProblem(problem: HawserError): void {
     if (this.#connector.options === undefined) this.#connector.configure(undefined, problem);
   }
 
-  /** Whether it is connected to NATS, and how often it has connected anew. */
+  /** Connector of the gateway's connection to NATS. */
   get connector(): NatsConnector {
     return this.#connector;
   }
 
-  /** Takes no more calls, waits for those under way, no longer than the deadline, and closes what was opened. */
+  /** Accepts no more calls, waits for running ones until the deadline, and closes all connections. */
   async stop(deadlineMs: number): Promise<void> {
     this.#isStopping = true;
     const endsAt = performance.now() + deadlineMs;
@@ -117,7 +120,7 @@ export class Gateway {
     const handler = new NatsHandler({
       connector: this.#connector,
       maxFileBytes: fileBytesOf(settings.maxResponseBytes),
-      // What goes wrong has been told to {@link misses}.
+      // Failures are reported through {@link reportProblem}.
       readDefinition: () => this.#options.refresh().catch(() => undefined),
       reload: (always, call) => this.#reload(always, call),
     });
@@ -142,8 +145,8 @@ export class Gateway {
   async #reload(always: boolean, call: GatewayCall): Promise<void> {
     await this.#options.refresh();
     await inTime(
-      leftMs(call),
-      () => this.#connector.failure ?? connectingLate(call),
+      remainingMs(call),
+      () => this.#connector.failure ?? connectTimeout(call),
       async (signal) => {
         if (always) await this.#forceReload();
         else await Promise.all([this.#connector.ready(signal), this.#options.reloadOthers(false, signal)]);
@@ -151,7 +154,7 @@ export class Gateway {
     );
   }
 
-  /** Connects anew: once for all that ask before it begins, and no sooner than a pause after the last time. */
+  /** Reconnects: once for all callers before it starts, and no sooner than a pause after the last time. */
   #forceReload(): Promise<void> {
     this.#forced ??= delay(this.#forcedAt + forcedReloadPauseMs - performance.now(), undefined, { ref: false }).then(
       async () => {
@@ -165,6 +168,6 @@ export class Gateway {
   }
 }
 
-function connectingLate({ timeoutMs }: GatewayCall): HawserError {
-  return new HawserError("nats_timeout", `connecting to the NATS server has not ended within ${timeoutMs} ms`);
+function connectTimeout({ timeoutMs }: GatewayCall): HawserError {
+  return new HawserError("nats_timeout", `the connection to the NATS server was not made within ${timeoutMs} ms`);
 }

@@ -1,31 +1,32 @@
 /**
- * The gateway answers the generated SQL functions: Postgres asks it, and it asks NATS.
+ * The gateway answers the generated SQL functions by carrying out their calls over NATS.
  *
- * A generated function sends its call with dblink, as text: a method and its arguments as JSON, with payloads behind them
- * (`call-text.ts`). To dblink the gateway is a Postgres server (`protocol/`). A call goes this way:
+ * A generated function sends its call with dblink as text: a method and its arguments as JSON, followed by payloads
+ * (`call-text.ts`). For dblink, the gateway is a Postgres server (`protocol/`). A call passes through
  *
  *   PostgresServer → Calls → NatsHandler → NatsOperations → NATS
  *
- * {@link Calls} reads and checks the argument by the spec, gives the call its time limit and waits for a place: at most
- * `capacity` commands are under way at once, and a call that gets no place within half of its time fails with `gateway_busy`,
- * having sent nothing. From then on it has its answer by its deadline, whatever NATS does. A late one is `nats_timeout`, or
- * `outcome_unknown` if it may have changed something. The place is given back when the command has really ended.
+ * {@link Calls} parses the argument and checks it against the spec, sets the time limit of the call, and waits for
+ * capacity: at most `capacity` commands run concurrently, and a call that cannot start within half of its time fails
+ * with `gateway_busy` without having sent anything. A started call is answered by its deadline, whatever NATS does:
+ * with `nats_timeout`, or `outcome_unknown` if it may have changed something. Capacity is released when the command has
+ * really ended.
  *
- * {@link NatsHandler} carries the call out over the present connection to NATS, which stays open until the call has ended.
- * Without a connection it waits, within the call's time, for the connector. A core publish is settled when its bytes have
- * left; what NATS refuses later is reported to the same client at its next publish to that subject or its next flush, and
- * a flush also fails if an earlier connection was lost with messages of this client on it.
+ * {@link NatsHandler} carries out the call over the current connection to NATS, which stays open until the call has
+ * ended. Without a connection, it waits for one within the call's time. A core publish ends when its bytes are written.
+ * If NATS refuses it later, the same client gets the error at its next publish to that subject or its next flush. A
+ * flush also fails if an earlier connection was lost with unconfirmed messages of this client.
  *
- * Postgres finds its gateways in a table (`addresses.ts`). Each gateway keeps its own row there, takes out the rows of those
- * that are gone, and tells which NATS server its process stands on.
+ * Postgres finds its gateways in a table (`addresses.ts`). Each gateway maintains its own row, which also has the NATS
+ * server of its process, and removes the rows of gateways that are gone.
  */
 export {
   AddressBook,
   type GatewayAddress,
   type GatewayEntry,
-  type GatewayStanding,
+  type NatsPlace as GatewayStanding,
+  natsServersInUse as standings,
   type Placement,
-  standings,
 } from "./addresses.js";
 export { Gateway, type GatewayIdentity } from "./gateway.js";
 export { isBindable } from "./protocol/index.js";

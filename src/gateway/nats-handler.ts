@@ -1,5 +1,5 @@
 /**
- * Answers the SQL functions over the connection to NATS.
+ * Carries out the calls of SQL functions over the connection to NATS.
  */
 import { createHash } from "node:crypto";
 import { type NatsConnection, nuid } from "@nats-io/transport-node";
@@ -7,21 +7,21 @@ import type * as spec from "../../generated/ts/nats-functions/methods.js";
 import { HawserError } from "../errors/index.js";
 import { type NatsConnector, NatsOperations, type ReadOptions, Refusals, readHeaders } from "../nats/index.js";
 import { inTime } from "../runtime/index.js";
-import { type GatewayCall, leftMs } from "./calls.js";
+import { type GatewayCall, remainingMs } from "./calls.js";
 import type { GatewayClient } from "./protocol/index.js";
 
-/** What the handler works with. */
+/** Collaborators and limits of a {@link NatsHandler}. */
 export interface NatsHandlerOptions {
   readonly connector: NatsConnector;
-  /** The largest file that an answer has room for, in bytes. */
+  /** Largest file that fits into an answer, in bytes. */
   readonly maxFileBytes: number;
-  /** Reads the definition of the server again: where none is known, one may have been committed a moment ago. */
+  /** Reads the definition of the server again, because one may have been committed a moment ago. */
   readDefinition(): Promise<void>;
-  /** Reads the definition of the server again, and connects anew: always, or only if it has changed. */
+  /** Reads the definition of the server again, and reconnects: always, or only if it has changed. */
   reload(always: boolean, call: GatewayCall): Promise<void>;
 }
 
-/** Carries calls out over NATS. What each method does stands in `NatsFunctionsHandler`. */
+/** Handler of all methods. `NatsFunctionsHandler` documents each of them. */
 export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   readonly #connector: NatsConnector;
   readonly #options: NatsHandlerOptions;
@@ -39,7 +39,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     });
   }
 
-  /** Forgets what the client was to be told. */
+  /** Forgets refusals and unflushed publishes of a client. */
   forget(client: GatewayClient): void {
     this.#refusals.forget(client);
     this.#unflushed.forget(client);
@@ -47,13 +47,13 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   publish({ subject, payload, reply, headers }: spec.PublishRequest, call: GatewayCall): spec.Answer<void> {
     return this.#publishing(call, subject, reply, (nats) =>
-      nats.publish(subject, payload, { reply, headers: readHeaders(headers), timeoutMs: leftMs(call) }),
+      nats.publish(subject, payload, { reply, headers: readHeaders(headers), timeoutMs: remainingMs(call) }),
     );
   }
 
   publishBatch({ subject, payloads, reply, headers }: spec.PublishBatchRequest, call: GatewayCall): spec.Answer<void> {
     return this.#publishing(call, subject, reply, (nats) =>
-      nats.publishBatch(subject, payloads, { reply, headers: readHeaders(headers), timeoutMs: leftMs(call) }),
+      nats.publishBatch(subject, payloads, { reply, headers: readHeaders(headers), timeoutMs: remainingMs(call) }),
     );
   }
 
@@ -68,7 +68,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
         messageId: publishedId(request),
-        timeoutMs: leftMs(call),
+        timeoutMs: remainingMs(call),
       }),
     );
   }
@@ -80,7 +80,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
         messageId: publishedId(request),
-        timeoutMs: leftMs(call),
+        timeoutMs: remainingMs(call),
       }),
     );
   }
@@ -88,11 +88,11 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   async flush(_request: spec.FlushRequest, call: GatewayCall): Promise<void> {
     await this.#using(call, (nats) => this.#flush(nats, call));
     const violations = this.#refusals.take(call.client);
-    if (violations.length > 0) throw refused(violations);
+    if (violations.length > 0) throw refusedError(violations);
   }
 
   request({ subject, payload }: spec.RequestRequest, call: GatewayCall): Promise<Uint8Array> {
-    return this.#using(call, (nats) => nats.request(subject, payload, { timeoutMs: leftMs(call) }));
+    return this.#using(call, (nats) => nats.request(subject, payload, { timeoutMs: remainingMs(call) }));
   }
 
   putValue({ bucket, key, data, domain }: spec.PutValueRequest, call: GatewayCall): Promise<bigint> {
@@ -172,7 +172,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   async getServerInfo(_request: spec.GetServerInfoRequest, call: GatewayCall): Promise<spec.GetServerInfoResponse> {
-    return (this.#present() ?? (await this.#connected(call))).serverInfo();
+    return (this.#current() ?? (await this.#connected(call))).serverInfo();
   }
 
   reloadConf(_request: spec.ReloadConfRequest, call: GatewayCall): Promise<void> {
@@ -183,7 +183,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     return this.#options.reload(true, call);
   }
 
-  /** Without waiting, where there is a connection: the path of most calls. */
+  /** Publishes without a promise if there is a connection, because that is the path of most calls. */
   #publishing(
     call: GatewayCall,
     subject: string,
@@ -192,9 +192,9 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   ): spec.Answer<void> {
     const { client } = call;
     const violations = this.#refusals.take(client, ...(reply === undefined ? [subject] : [subject, reply]));
-    if (violations.length > 0) throw refused(violations);
+    if (violations.length > 0) throw refusedError(violations);
     this.#refusals.published(client, subject, reply);
-    const nats = this.#present();
+    const nats = this.#current();
     if (nats === undefined) return this.#connected(call).then((later) => this.#publishOver(later, client, publish));
     return this.#publishOver(nats, client, publish);
   }
@@ -212,27 +212,27 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   async #flush(nats: NatsOperations, call: GatewayCall): Promise<void> {
     const { client } = call;
     const arrived = await inTime(
-      leftMs(call),
-      () => flushLate(call),
-      () => this.#unflushed.arrived(client, nats.connection),
+      remainingMs(call),
+      () => flushTimeout(call),
+      () => this.#unflushed.haveArrived(client, nats.connection),
     );
     if (!arrived) {
       this.#unflushed.forget(client);
-      throw lostBetween();
+      throw lostBeforeFlush();
     }
     try {
-      await nats.flush({ timeoutMs: leftMs(call) });
+      await nats.flush({ timeoutMs: remainingMs(call) });
       this.#unflushed.forget(client);
     } catch (error) {
-      // The session has been told what it would be told the next time.
+      // The error tells the session everything; the next flush must not repeat it.
       if (error instanceof HawserError && error.code === "outcome_unknown") this.#unflushed.forget(client);
       throw error;
     }
   }
 
-  /** Works over the live connection, which stays until the work has ended. */
+  /** Runs an operation over the current connection, which stays open until the operation has ended. */
   async #using<T>(call: GatewayCall, work: (nats: NatsOperations) => Promise<T>): Promise<T> {
-    const nats = this.#present() ?? (await this.#connected(call));
+    const nats = this.#current() ?? (await this.#connected(call));
     const ended = this.#connector.use(nats.connection);
     try {
       return await work(nats);
@@ -241,8 +241,8 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     }
   }
 
-  /** The operations over the live connection, if there is one. */
-  #present(): NatsOperations | undefined {
+  /** Operations over the current connection, if there is one. */
+  #current(): NatsOperations | undefined {
     const { connection } = this.#connector;
     if (connection === undefined) return undefined;
     if (this.#operations?.connection !== connection) this.#operations = new NatsOperations(connection);
@@ -251,14 +251,14 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   async #connected(call: GatewayCall): Promise<NatsOperations> {
     await inTime(
-      leftMs(call),
-      () => this.#connector.failure ?? notYet(call),
+      remainingMs(call),
+      () => this.#connector.failure ?? notConnectedYet(call),
       async (signal) => {
         if (this.#connector.options === undefined) await this.#options.readDefinition();
         return this.#connector.connected(signal);
       },
     );
-    return this.#present() ?? this.#connected(call);
+    return this.#current() ?? this.#connected(call);
   }
 
   get #domain(): string | undefined {
@@ -267,44 +267,51 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   #place(domain: string | undefined, call: GatewayCall): ReadOptions {
     const replicas = this.#connector.options?.replicas;
-    return { domain: domain ?? this.#domain, timeoutMs: leftMs(call), maxBytes: this.#options.maxFileBytes, replicas };
+    return {
+      domain: domain ?? this.#domain,
+      timeoutMs: remainingMs(call),
+      maxBytes: this.#options.maxFileBytes,
+      replicas,
+    };
   }
 }
 
-function notYet({ timeoutMs }: GatewayCall): HawserError {
-  const detail = `Connecting has not ended within the ${timeoutMs} ms of the call.`;
+function notConnectedYet({ timeoutMs }: GatewayCall): HawserError {
+  const detail = `Connecting has taken longer than the ${timeoutMs} ms of the call.`;
   return new HawserError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
 }
 
-function flushLate({ timeoutMs }: GatewayCall): HawserError {
-  const message = `the NATS server has not confirmed what this session published within ${timeoutMs} ms`;
-  return new HawserError("nats_timeout", message, { detail: "It went over a connection that has been replaced." });
+function flushTimeout({ timeoutMs }: GatewayCall): HawserError {
+  const message = `the NATS server did not confirm the messages that this session published within ${timeoutMs} ms`;
+  return new HawserError("nats_timeout", message, {
+    detail: "They were sent over a connection that has been replaced.",
+  });
 }
 
-function lostBetween(): HawserError {
+function lostBeforeFlush(): HawserError {
   return new HawserError(
     "outcome_unknown",
-    "the connection to NATS was lost between a message that this session published and this flush: whether the " +
-      "message arrived is unknown",
+    "the connection to NATS was lost after this session published a message and before this flush; it is unknown whether the " +
+      "message arrived",
     {
-      detail: "There is another connection now, which knows nothing of what was sent over the one before.",
-      remedy: "Publish again what has been published since the last nats_flush(), where repeating does no harm.",
+      detail: "There is another connection now, whose server cannot confirm messages of the previous one.",
+      remedy: "Publish everything since the last nats_flush() again, if duplicates are harmless.",
     },
   );
 }
 
-function refused(violations: readonly { readonly subject: string; readonly message: string }[]): HawserError {
+function refusedError(violations: readonly { readonly subject: string; readonly message: string }[]): HawserError {
   const subjects = violations.map(({ subject }) => `"${subject}"`).join(", ");
   return new HawserError(
     "nats_permission_denied",
-    `the NATS server refused a message of this session to ${subjects}: its user may not publish there`,
+    `the NATS server refused a message of this session to ${subjects}: its user is not permitted to publish there`,
     { detail: violations.map(({ message }) => message).join("; ") },
   );
 }
 
 /**
- * What the stream knows a message by. Where it is published for one that is being handled, the same each time that is handled;
- * and another one for other content: a function may take a publish back, with a savepoint, and publish something else.
+ * Nats-Msg-Id of a publish. While a function handles a message, the id is the same each time that message is handled.
+ * It differs for other content: a function may roll back a publish to a savepoint and publish something else.
  */
 function publishedId(request: spec.PublishAckRequest | spec.PublishStreamBatchRequest): string {
   const { messageId, subject, headers } = request;
@@ -316,50 +323,53 @@ function publishedId(request: spec.PublishAckRequest | spec.PublishStreamBatchRe
   return `${messageId}.${digest.digest("base64url").slice(0, 12)}`;
 }
 
-/** Behind an even number of backslashes: NUL, or half of a surrogate pair, as JSON has them. */
-const noCharacter = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/;
+/** NUL or half of a surrogate pair in JSON, after an even number of backslashes. */
+const notStorable = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/;
 
-/** @throws HawserError not_text, where another client has written what no text of Postgres can hold */
+/** @throws HawserError not_text, if another client has written text that Postgres cannot store */
 function checkedText(store: string, file: spec.GetFileInfoResponse): spec.GetFileInfoResponse {
   const text = JSON.stringify(file, (_name, value) => (typeof value === "bigint" ? undefined : value));
-  if (noCharacter.test(text)) {
+  if (notStorable.test(text)) {
     throw new HawserError(
       "not_text",
-      `the record of file ${JSON.stringify(file.name)} in object store "${store}" holds NUL or half of a surrogate pair`,
-      { remedy: "Have its writer put it again without that, or delete it." },
+      `the record of file ${JSON.stringify(file.name)} in object store "${store}" contains NUL or half of a surrogate pair`,
+      { remedy: "Let its writer put the file again without these characters, or delete it." },
     );
   }
   return file;
 }
 
-/** How many bytes of a file an answer of so many bytes has room for: two digits each, behind `\x`. */
+/** Largest file that fits into an answer: two digits per byte, after `\x`. */
 export function fileBytesOf(maxResponseBytes: number): number {
   return Math.floor((maxResponseBytes - 2) / 2);
 }
 
 interface Published {
-  /** The connection of the last publish. */
+  /** Connection of the last publish. */
   connection: NatsConnection;
-  /** Whether all arrived that went over the connections before it. */
+  /** True if all messages over earlier connections arrived. */
   earlier: Promise<boolean> | true;
 }
 
 /**
- * The connections to NATS that took what clients published since their last flush. A message that was on its way when its
- * connection was lost is gone, and the connection that came after it knows nothing of it.
+ * Connections to NATS over which clients have published since their last flush. A message in transit when its
+ * connection is lost may be lost, and the next connection cannot confirm it.
  */
 class Unflushed<Client extends object> {
-  /** A call that ends after its client has gone leaves nothing behind. */
+  /** Weak, so that a call that ends after its client is gone leaves nothing behind. */
   readonly #clients = new WeakMap<Client, Published>();
 
   readonly #hasTaken: (connection: NatsConnection) => Promise<boolean>;
 
-  /** @param hasTaken whether the server has taken all that was published on a connection, also on one that was left */
+  /**
+   * @param hasTaken returns whether the server has read everything that was published on a connection, even a replaced
+   * one
+   */
   constructor(hasTaken: (connection: NatsConnection) => Promise<boolean>) {
     this.#hasTaken = hasTaken;
   }
 
-  /** The client has published over the connection. */
+  /** Notes a publish of a client. */
   published(client: Client, connection: NatsConnection): void {
     const before = this.#clients.get(client);
     if (before?.connection === connection) return;
@@ -367,14 +377,14 @@ class Unflushed<Client extends object> {
     this.#clients.set(client, { connection, earlier });
   }
 
-  /** Whether all arrived that the client published over other connections than the present one. */
-  async arrived(client: Client, present: NatsConnection): Promise<boolean> {
+  /** True if all messages arrived that the client published over connections other than the current one. */
+  async haveArrived(client: Client, present: NatsConnection): Promise<boolean> {
     const published = this.#clients.get(client);
     if (published === undefined) return true;
     return published.connection === present ? published.earlier : this.#arrived(published);
   }
 
-  /** The client has been told what became of what it published, or has gone. */
+  /** Forgets a client that has been told the outcome, or has disconnected. */
   forget(client: Client): void {
     this.#clients.delete(client);
   }

@@ -1,15 +1,15 @@
 /**
- * Waiting until the NATS server has read what was sent, and until its cluster knows of new subscriptions.
+ * Waits until the NATS server has read what was sent, and until its cluster knows new subscriptions.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
-/** What waits for the end of each connection. Waiting for `closed()` each time would keep every wait in memory. */
+/** Listeners for the end of each connection. A `closed().then()` per wait would keep every wait in memory. */
 const waiting = new WeakMap<NatsConnection, Set<() => void>>();
 
-/** Calls the listener when the connection ends. @returns what takes the listener away */
-export function onEnd(connection: NatsConnection, listener: () => void): () => void {
+/** Calls the listener when the connection closes. @returns function that removes the listener */
+export function onClose(connection: NatsConnection, listener: () => void): () => void {
   let listeners = waiting.get(connection);
   if (listeners === undefined) {
     const all = new Set<() => void>();
@@ -25,9 +25,9 @@ export function onEnd(connection: NatsConnection, listener: () => void): () => v
 }
 
 /**
- * Resolves when the server has read all until here, or the connection has ended. Never rejects.
+ * Resolves when the server has read everything that was sent, or the connection has closed. Never rejects.
  *
- * @returns whether the server has
+ * @returns true if the server has
  */
 export function confirmed(connection: NatsConnection): Promise<boolean> {
   return new Promise((resolve) => {
@@ -35,8 +35,8 @@ export function confirmed(connection: NatsConnection): Promise<boolean> {
       forget();
       resolve(hasTaken);
     };
-    const forget = onEnd(connection, () => done(false));
-    // The end of the connection leaves a flush that waits for its answer unsettled; one that is begun after it rejects.
+    const forget = onClose(connection, () => done(false));
+    // nats.js never settles a flush that is pending when the connection closes; it rejects a later one.
     connection.flush().then(
       () => done(true),
       () => done(false),
@@ -45,17 +45,20 @@ export function confirmed(connection: NatsConnection): Promise<boolean> {
 }
 
 /**
- * Resolves when the old subscriptions may be ended because the new ones take over. A server tells the others of its
- * cluster of new subscriptions, and of ended ones, without waiting for them: a server that hears of the end first
- * knows no subscriber for a moment, and drops messages. So on another server of the same cluster both stay for
- * `clusterInterestMs`.
- * Never rejects.
+ * Resolves when the old subscriptions may be ended because the new ones have replaced them. A server propagates new and
+ * ended subscriptions to the other servers of its cluster asynchronously. A server that learns of the end first has no
+ * subscriber for a moment, and drops messages. So if the new connection is to another server of the same cluster, both
+ * subscriptions stay for `clusterInterestMs`. Never rejects.
  *
- * @param before the connection with the old subscriptions
- * @param after the one with the new subscriptions, which its server has confirmed
+ * @param before connection with the old subscriptions
+ * @param after connection with the new subscriptions, which its server has confirmed
  * @param signal ends the wait
  */
-export async function takenOver(before: NatsConnection, after: NatsConnection, signal?: AbortSignal): Promise<void> {
+export async function interestPropagated(
+  before: NatsConnection,
+  after: NatsConnection,
+  signal?: AbortSignal,
+): Promise<void> {
   const [old, current] = [before.info, after.info];
   const isOther =
     old?.server_id !== current?.server_id && old?.cluster !== undefined && old.cluster === current?.cluster;

@@ -1,12 +1,12 @@
 /**
- * One attempt to connect to the NATS server, from the files of the options to the server's answer to our greeting.
+ * A single attempt to connect to the NATS server, from reading the files of the options to the server's answer to CONNECT.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
 import { inTime, unlessAborted } from "../runtime/index.js";
-import { closing, noServer, refusal, type ServerName, tlsFailure, unavailable } from "./connect-failure.js";
+import { closeReason, noServer, type ServerName, serverRefusal, tlsFailure, unavailable } from "./connect-failure.js";
 import { type Credentials, readCredentials, readTls, type TlsMaterial } from "./credentials.js";
 import { type Dialled, dial } from "./dial.js";
 import { type SecretFiles, secretFileError } from "./secret-files.js";
@@ -15,41 +15,42 @@ import { connectOver, SocketTransport } from "./socket-transport.js";
 
 const { natsConnectTimeoutMs, natsPingIntervalMs, natsInboxPrefix } = gatewayConstants;
 
-/** Of that many signs of life asked for, the last may stay unanswered no longer than the next would be asked for. */
+/** Unanswered PINGs after which nats.js gives up a connection. */
 const maxPingsOut = 2;
 
 /** A connection that the server has accepted. */
 export interface Established {
   readonly connection: NatsConnection;
   readonly server: NatsAddress;
-  /** Resolves when the connection has ended, from either side, with what is known of the reason. Never rejects. */
+  /** Resolves when the connection has closed, from either side, with the reason. Never rejects. */
   readonly ended: Promise<HawserError>;
-  /** The server's words without what is secret. */
+  /** Removes secrets from a text of the server. */
   readonly conceal: (text: string) => string;
 }
 
-/** What to connect with. */
+/** Options and callbacks of one attempt. */
 export interface ConnectAttempt {
-  /** The name of this client in the server's lists. */
+  /** Client name in the server's list of connections. */
   readonly name: string;
   readonly options: CompleteNatsServerOptions;
   readonly files: SecretFiles;
-  /** The servers, in the order in which they are tried. Default: those of the options. */
+  /** Servers in the order in which they are tried. Default: those of the options. */
   readonly servers?: readonly NatsAddress[];
-  /** Ends the attempt. */
+  /** Aborts the attempt. */
   readonly signal: AbortSignal;
-  /** Told of a server to which no connection was made; the next one is tried. */
+  /** Called for each server that could not be connected; the next one is tried. */
   readonly onFailed?: (server: NatsAddress) => void;
-  /** Told of what a listener to the connection's messages throws. Default: nobody listens. */
+  /** Called with errors that message listeners throw. Default: they are ignored. */
   readonly onDefect?: (error: unknown) => void;
 }
 
 /**
- * Reads the files and connects to the first server that takes the connection, within `natsConnectTimeoutMs` for all; each
- * gets an equal share of what is left. Nothing but connecting is asked of a server: no JetStream, no right to publish,
- * subscribe or request.
+ * Reads the files and connects to the first server that accepts, within `natsConnectTimeoutMs` in total; each server
+ * gets an equal share of the remaining time. Requires no permission beyond connecting: no JetStream, publish, subscribe
+ * or request.
  *
- * @throws HawserError `nats_unavailable`, `nats_unauthorized` or `secret_file`; the reason of the signal once it is aborted
+ * @throws HawserError `nats_unavailable`, `nats_unauthorized` or `secret_file`; the reason of the signal once it is
+ * aborted
  */
 export async function connectOnce({
   name,
@@ -75,7 +76,8 @@ export async function connectOnce({
   for (const [index, server] of servers.entries()) {
     const shareMs = Math.max(1, Math.round((endsAt - performance.now()) / (servers.length - index)));
     const limit = `within ${servers.length === 1 ? natsConnectTimeoutMs : shareMs} ms`;
-    let late = (): HawserError => unavailable(server.name, `the server did not take the connection and greet ${limit}`);
+    let late = (): HawserError =>
+      unavailable(server.name, `the server did not accept the connection and send INFO ${limit}`);
     try {
       return await inTime(
         shareMs,
@@ -83,7 +85,7 @@ export async function connectOnce({
         async (over) => {
           const connecting = AbortSignal.any([signal, over]);
           const dialled = await dial({ ...server, tls }, connecting);
-          late = () => unavailable(server.name, `the server did not answer our greeting ${limit}`);
+          late = () => unavailable(server.name, `the server did not answer CONNECT ${limit}`);
           return greet({ name, server, tls, credentials, dialled, onDefect, signal: connecting });
         },
       );
@@ -121,9 +123,9 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
         name,
         servers: server.name,
         authenticator: credentials.authenticator,
-        // It would keep what is published while it reconnects, and let it look as if it had been sent.
+        // While it reconnects, nats.js would buffer publishes and make them look as if they were sent.
         reconnect: false,
-        // Only the configured server, whatever it says of others.
+        // Connects to configured servers only, whatever other servers INFO lists.
         ignoreClusterUpdates: true,
         resolve: false,
         timeout: natsConnectTimeoutMs,
@@ -144,10 +146,11 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
   }
 
   function refusalOf(error: unknown): HawserError {
-    const said = refusal(server.name, credentials, error);
+    const said = serverRefusal(server.name, credentials, error);
     if (said !== undefined) return said;
-    if (tls === undefined) return unavailable(server.name, closing(transport.failure), { cause: transport.failure });
-    const facts = { hasCertificate: tls.hasCertificate, demandsCertificate: dialled.greeting.tls_verify === true };
+    if (tls === undefined)
+      return unavailable(server.name, closeReason(transport.failure), { cause: transport.failure });
+    const facts = { hasCertificate: tls.hasCertificate, requiresCertificate: dialled.greeting.tls_verify === true };
     return tlsFailure(server.name, facts, transport.failure);
   }
 }
@@ -158,13 +161,13 @@ function lost(
   { failure }: SocketTransport,
   reason: Error | undefined,
 ): HawserError {
-  return refusal(server, credentials, reason) ?? unavailable(server, closing(failure), { cause: failure });
+  return serverRefusal(server, credentials, reason) ?? unavailable(server, closeReason(failure), { cause: failure });
 }
 
 /**
- * Whether answers to requests of Hawser come to the subject, of this process or another one. All connections of Hawser use
- * one NATS user, and a client that may subscribe as that user could hear the answers to all requests: such messages are
- * handed to no one but the requester.
+ * True if replies to requests of Hawser arrive at the subject, in this process or another one. All connections of
+ * Hawser use one NATS user, and a client that may subscribe as that user could receive the replies to all requests. So
+ * such messages are passed only to the requester.
  */
 export function isOwnInbox(subject: string): boolean {
   return subject.startsWith(natsInboxPrefix) && (subject[natsInboxPrefix.length] ?? ".") === ".";

@@ -1,38 +1,38 @@
 /**
- * What a connector to NATS reports without being asked: its own events, and what the server says of a connection.
+ * Events of a connector to NATS, and errors that the server reports on a connection.
  */
 import { errors, type NatsConnection } from "@nats-io/transport-node";
 import type { HawserError } from "../errors/index.js";
 import type { Logger } from "../runtime/index.js";
 import type { Established } from "./connect.js";
-import { shown } from "./connect-failure.js";
+import { singleLine } from "./connect-failure.js";
 
-/** Something that the server does not permit its user. */
+/** An operation that the server does not permit. */
 export interface Refusal {
   readonly operation: "publish" | "subscription";
-  /** The subject, or the reply subject, whole and as it was sent; "" where the server's words do not tell. */
+  /** Subject or reply subject, complete and as it was sent; "" if the server's text does not contain it. */
   readonly subject: string;
-  /** Of a subscription in a queue group: its name. */
+  /** Queue group of a subscription. */
   readonly queue: string | undefined;
-  /** The server's words to be shown: shortened, and without our secret. */
+  /** Text of the server, shortened and without secrets. */
   readonly message: string;
 }
 
-/** The events and what they are told with. */
+/** Events with their arguments. */
 export interface NatsConnectorEvents {
-  /** There is a connection, the first one or another one: subscriptions are to be made on it. */
+  /** There is a new connection; subscriptions must be made on it. */
   connected: [connection: NatsConnection];
-  /** The connection has ended, and not because it was to. */
+  /** The connection has closed unexpectedly. */
   lost: [error: HawserError];
-  /** An attempt to connect has failed; another one follows. */
+  /** An attempt to connect failed; another one follows. */
   failed: [error: HawserError];
-  /** The server has refused something, some time after it was sent. */
+  /** The server refused an operation, some time after it was sent. */
   refused: [refusal: Refusal, connection: NatsConnection];
 }
 
 type Listener<Name extends keyof NatsConnectorEvents> = (...event: NatsConnectorEvents[Name]) => void;
 
-/** Listeners by event. One that throws is logged, and does no harm to the others. */
+/** Listeners by event. An error of one listener is logged and does not affect the others. */
 export class Listeners {
   readonly #listeners: { [Name in keyof NatsConnectorEvents]: Set<Listener<Name>> } = {
     connected: new Set(),
@@ -47,7 +47,7 @@ export class Listeners {
     this.#logger = logger;
   }
 
-  /** @returns what takes the listener away */
+  /** @returns function that removes the listener */
   add<Name extends keyof NatsConnectorEvents>(name: Name, listener: Listener<Name>): () => void {
     this.#listeners[name].add(listener);
     return () => this.#listeners[name].delete(listener);
@@ -64,17 +64,17 @@ export class Listeners {
   }
 }
 
-/** Is called with what a connection reports while it lives. */
+/** Callbacks of {@link watchConnection}. */
 interface ConnectionObserver {
-  /** The server does not permit something. */
+  /** The server does not permit an operation. */
   onRefused(refusal: Refusal): void;
-  /** The server is about to end, and takes no new connections. */
+  /** The server will shut down, and accepts no new connections (lame duck mode). */
   onServerEnding(): void;
-  /** The server complains of something else; it may end the connection after it. @param words its own */
-  onComplaint(words: string): void;
+  /** The server reports another error, and may close the connection. @param words its text */
+  onServerError(words: string): void;
 }
 
-/** Observes until the connection ends. Never rejects. */
+/** Reports events of a connection until it closes. Never rejects. */
 export async function watchConnection(
   { connection, conceal }: Established,
   observer: ConnectionObserver,
@@ -83,28 +83,28 @@ export async function watchConnection(
     if (status.type === "ldm") observer.onServerEnding();
     if (status.type !== "error") continue;
     const { error } = status;
-    const message = shown(conceal(error.message));
+    const message = singleLine(conceal(error.message));
     if (error instanceof errors.PermissionViolationError) {
       const { operation, queue } = error;
-      // Out of the very words: those that are shown may be shortened, and without our secret.
+      // Parsed from the original text: the shown one is shortened and has secrets removed.
       const subject = publishViolation(error.message)?.subject ?? error.subject;
       observer.onRefused({ operation, subject, queue, message });
     } else {
-      observer.onComplaint(message);
+      observer.onServerError(message);
     }
   }
 }
 
 /** A publish that the server did not permit. */
 export interface Violation {
-  /** The subject, or the reply subject, that was refused; "" where the server's words do not tell. */
+  /** Refused subject or reply subject; "" if the server's text does not contain it. */
   readonly subject: string;
-  /** The server's words. */
+  /** Text of the server. */
   readonly message: string;
 }
 
-// The subject is quoted as Go quotes (`%q`), which nats.js does not undo; and the refusal of a reply subject has words that
-// nats.js does not know.
+// Servers quote the subject as Go's %q does, which nats.js does not undo; and nats.js does not know the text for a
+// refused reply subject.
 const refusal = /^Permissions Violation for Publish (?:to|with Reply of) (".*")/i;
 const escaped = /\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U([0-9a-f]{8})|(.))/g;
 const letters: Readonly<Record<string, string>> = {
@@ -118,9 +118,9 @@ const letters: Readonly<Record<string, string>> = {
 };
 
 /**
- * The violation that a server reports with these words; undefined if they do not speak of publishing.
+ * Parses the server's text about a refused publish; undefined for any other text.
  *
- * @param message of the `PermissionViolationError` in a status event of the connection, whole
+ * @param message complete text of the `PermissionViolationError` in a status event of the connection
  */
 export function publishViolation(message: string): Violation | undefined {
   const quoted = refusal.exec(message)?.[1];

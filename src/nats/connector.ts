@@ -1,17 +1,17 @@
 /**
- * The connection to NATS that the options describe, kept up.
+ * Keeps up the connection to NATS that the options describe.
  *
- * A connector is off (no options), connecting, or connected. It connects in rounds: a round tries until it has a connection,
- * with growing pauses. There is at most one round at a time, and a new one ends the one before, so that what was begun
- * with old options never takes the place of something newer.
+ * A connector is off (without options), connecting, or connected. It connects in rounds: a round repeats attempts with
+ * growing pauses until one succeeds. There is at most one round at a time, and a new one aborts the previous one, so
+ * that an attempt with old options never replaces something newer.
  *
  *   off → connecting          configure(options)
  *   connecting → connected    an attempt succeeds
- *   connected → connecting    the connection is lost; options that describe another one (the old one is left at once)
- *   connected → connected     reconnect(), move(), or the server announces its end: the old one serves until the new one is up
+ *   connected → connecting    the connection is lost, or options describe another one (the old one drains at once)
+ *   connected → connected     reconnect(), move(), or lame duck mode (the old one serves until the new one is up)
  *   any → off                 configure(undefined), stop()
  *
- * A connection that is left takes nothing new, and closes when what is under way on it has ended.
+ * A replaced connection accepts no new uses, and closes when its running uses have ended.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { type CompleteNatsServerOptions, connectionOptions } from "../../generated/ts/nats-options/index.js";
@@ -26,30 +26,30 @@ import { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.j
 
 const { natsReconnectMinMs, natsReconnectMaxMs, natsConnectTimeoutMs } = gatewayConstants;
 
-/** How a connector is made. */
+/** Name, directories and collaborators of a {@link NatsConnector}. */
 export interface NatsConnectorOptions extends Partial<Pick<ServeSettings, "natsWaitMs">> {
-  /** The name of this client in the server's lists, such as "hawser gateway". */
+  /** Client name in the server's list of connections, such as "hawser gateway". */
   readonly name: string;
-  /** Where the files that options name may be. */
+  /** Directories that may contain the files that options name. */
   readonly secretsDirectories: readonly string[];
   readonly logger: Logger;
-  /** In which order the servers of the options are tried, also by other connectors. Default: a choice of its own. */
+  /** Order in which servers are tried, shared with other connectors. Default: an order of its own. */
   readonly choice?: ServerChoice;
-  /** How long what uses a connection may last now, in milliseconds, if that can be longer than `natsDrainMs`. */
+  /** Current maximum duration of a use of a connection, in milliseconds, if it can exceed `natsDrainMs`. */
   readonly usesLastMs?: () => number;
-  /** 0 to 1, for pauses. */
+  /** Random number from 0 to 1, for pauses. */
   readonly random?: () => number;
 }
 
 interface Round {
   readonly controller: AbortController;
-  /** The one server that the connector moves to, as long as the old connection serves. */
+  /** Server to move to while the old connection serves; undefined for any server. */
   readonly target: NatsAddress | undefined;
-  /** Between two attempts. */
+  /** True between two attempts. */
   isPausing: boolean;
 }
 
-/** Keeps up the connection to NATS that the options describe, and says where there is one, or why there is none. */
+/** Keeps up the connection to NATS that the options describe, and provides it or the reason why there is none. */
 export class NatsConnector implements AsyncDisposable {
   readonly #name: string;
   readonly #files: SecretFiles;
@@ -60,31 +60,31 @@ export class NatsConnector implements AsyncDisposable {
   readonly #listeners: Listeners;
   readonly #rareLog: RareLog;
   readonly #draining: DrainingConnections;
-  /** Of `ready` and `reconnect`: settled by each attempt. */
-  readonly #outcomes = new Waiters();
-  /** Of `connected`: released when there is a connection, or none to wait for. */
-  readonly #arrivals = new Waiters();
+  /** Waiters of `ready` and `reconnect`, settled by each attempt. */
+  readonly #attemptWaiters = new Waiters();
+  /** Waiters of `connected`, released when there is a connection or none to wait for. */
+  readonly #connectionWaiters = new Waiters();
   readonly #rounds = new Set<Promise<void>>();
 
   #options: CompleteNatsServerOptions | undefined;
-  /** Why there are no options, if it is not that no server is defined. */
-  #because: HawserError | undefined;
+  /** Reason why there are no options, unless no server is defined. */
+  #notConfiguredReason: HawserError | undefined;
   #current: Established | undefined;
   #connectedAt = 0;
-  /** The server has announced its end. */
+  /** True if the server has announced its shutdown (lame duck mode). */
   #isServerEnding = false;
   #round: Round | undefined;
-  /** What `reaches` tries. */
-  #trying: { readonly controller: AbortController; readonly ended: Promise<void> } | undefined;
-  /** Attempts that failed, in a row. */
+  /** Attempt of {@link probe}. */
+  #probing: { readonly controller: AbortController; readonly ended: Promise<void> } | undefined;
+  /** Consecutive failed attempts. */
   #failures = 0;
-  /** Connections that ended soon, in a row. */
-  #shortLives = 0;
-  /** Why there is no connection. */
-  #why: HawserError | undefined;
-  /** The failure that was logged last: the same one again is not logged as a warning. */
-  #logged: string | undefined;
-  /** Since when there is none. */
+  /** Consecutive connections that closed soon. */
+  #shortConnections = 0;
+  /** Reason why there is no connection. */
+  #lastFailure: HawserError | undefined;
+  /** Last logged failure; an identical one is not logged as a warning again. */
+  #loggedFailure: string | undefined;
+  /** Time since which there is no connection. */
   #downSince = 0;
   #stopped: Promise<void> | undefined;
 
@@ -100,45 +100,45 @@ export class NatsConnector implements AsyncDisposable {
     this.#rareLog = new RareLog(options.logger, options.name);
   }
 
-  /** The options of the last `configure`, with their secrets; undefined if no server is defined. */
+  /** Options of the last `configure`, including secrets; undefined if no server is defined. */
   get options(): CompleteNatsServerOptions | undefined {
     return this.#options;
   }
 
-  /** The live connection; undefined if there is none now. Ask for it each time: it changes. */
+  /** Current connection; undefined if there is none. It changes, so callers must read it each time. */
   get connection(): NatsConnection | undefined {
     return this.#current?.connection;
   }
 
-  /** The server of the live connection; undefined if there is none now. */
+  /** Server of the current connection; undefined if there is none. */
   get server(): NatsAddress | undefined {
     return this.#current?.server;
   }
 
-  /** Why there is no connection; undefined if there is one, or the first attempt has not ended. */
+  /** Reason why there is no connection; undefined if there is one, or the first attempt is still running. */
   get failure(): HawserError | undefined {
-    return this.#why === undefined ? undefined : again(this.#why);
+    return this.#lastFailure === undefined ? undefined : copyOf(this.#lastFailure);
   }
 
   /**
-   * Says that something is under way on the connection: should it be left for another one, it closes only after that,
-   * or after `natsDrainMs`, or `usesLastMs` if that is longer.
+   * Marks a connection as used: if it is replaced, it closes only when its uses have ended, or after `natsDrainMs`, or
+   * `usesLastMs` if that is longer.
    *
-   * @returns what says that it has ended; to be called once
+   * @returns function that ends the use; must be called once
    */
   use(connection: NatsConnection): () => void {
     return this.#draining.use(connection);
   }
 
   /**
-   * Whether the server has taken all that was published on the connection until now, which may have been left meanwhile.
-   * False where that cannot be known, as the connection was lost. Asks the server; does not reject.
+   * True if the server has read everything that was published on the connection so far. The connection may have been
+   * replaced meanwhile. False if the connection was lost, so that this is unknown. Makes a round trip; does not reject.
    */
   hasTaken(connection: NatsConnection): Promise<boolean> {
     return this.#draining.hasTaken(connection);
   }
 
-  /** @returns what takes the listener away */
+  /** @returns function that removes the listener */
   on<Name extends keyof NatsConnectorEvents>(
     name: Name,
     listener: (...event: NatsConnectorEvents[Name]) => void,
@@ -147,66 +147,66 @@ export class NatsConnector implements AsyncDisposable {
   }
 
   /**
-   * Takes the options; undefined if no server is defined. If they describe another connection than the present ones, it
-   * is left and another one is made with them. Returns at once; `ready` tells the outcome.
+   * Applies the options; undefined if no server is defined. If they describe another connection than before, the
+   * current one is replaced. Returns at once; `ready` waits for the outcome.
    *
-   * @param because why there are none, if it is not that no server is defined: callers are told
+   * @param because reason why there are no options, unless no server is defined; it becomes part of errors
    */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     if (this.#stopped !== undefined) return;
-    this.#because = because;
+    this.#notConfiguredReason = because;
     const isSame = sameConnection(this.#options, options);
     this.#options = options === undefined ? undefined : Object.freeze({ ...options });
     if (isSame) return;
-    this.#leave();
+    this.#drainCurrent();
     if (options === undefined) {
       this.#endRound();
-      this.#release(notConfigured(because));
+      this.#settleWaiters(notConfigured(because));
     } else {
-      this.#begin(0);
+      this.#startRound(0);
     }
   }
 
   /**
-   * Connects anew with all files read anew, though nothing has changed. The old connection serves until the new one is
-   * up, and if that fails, further on.
+   * Makes a new connection even if no option has changed, and reads all files again. The old connection serves until
+   * the new one is up; if that fails, it remains.
    *
    * @throws HawserError of the attempt, or `nats_not_configured`; the reason of the signal
    */
   async reconnect(signal?: AbortSignal): Promise<void> {
     this.#checkConfigured();
     signal?.throwIfAborted();
-    const outcome = this.#outcomes.next(signal);
-    this.#begin(0);
+    const outcome = this.#attemptWaiters.next(signal);
+    this.#startRound(0);
     await outcome;
   }
 
   /**
-   * Whether the server takes a connection with the options of the last `configure`: tries it, and leaves it at once.
+   * Tests whether the server accepts a connection with the options of the last `configure`, and closes it at once.
    *
-   * @throws HawserError `nats_not_configured`, or why it does not
+   * @throws HawserError `nats_not_configured`, or the reason of the refusal
    */
-  async reaches(server: NatsAddress): Promise<void> {
+  async probe(server: NatsAddress): Promise<void> {
     this.#checkConfigured();
     const controller = new AbortController();
     const trying = this.#connect(this.#options!, [server], controller.signal).then(({ connection }) =>
       connection.close(),
     );
     const ended = trying.catch(() => undefined);
-    this.#trying = { controller, ended };
+    this.#probing = { controller, ended };
     await trying;
   }
 
   /**
-   * Connects to that server of the options, as `reconnect` does, unless the connector has no connection, or is about to have
-   * another one: then it does nothing.
+   * Connects to the given server of the options, as `reconnect` does. Does nothing without a current connection, or
+   * while a new one is being made.
    *
-   * @throws HawserError of the attempt: the old connection goes on
+   * @throws HawserError of the attempt; the old connection remains
    */
   async move(server: NatsAddress): Promise<void> {
     if (this.#current === undefined || this.#round !== undefined || this.#stopped !== undefined) return;
-    const outcome = this.#outcomes.next();
-    this.#begin(0, server);
+    const outcome = this.#attemptWaiters.next();
+    this.#startRound(0, server);
     await outcome;
   }
 
@@ -218,34 +218,37 @@ export class NatsConnector implements AsyncDisposable {
   async ready(signal?: AbortSignal): Promise<void> {
     this.#checkConfigured();
     if (this.#current !== undefined) return;
-    if (this.#round?.isPausing && this.#why !== undefined && this.#failures > 0) throw again(this.#why);
-    await this.#outcomes.next(signal);
+    if (this.#round?.isPausing && this.#lastFailure !== undefined && this.#failures > 0)
+      throw copyOf(this.#lastFailure);
+    await this.#attemptWaiters.next(signal);
   }
 
   /**
-   * The live connection. Where there is none, waits until `natsWaitMs` after it was lost (or after the options came).
+   * Current connection. Without one, waits until `natsWaitMs` after it was lost (or after the options were applied).
    *
-   * @throws HawserError `nats_not_configured`, or why the last attempt failed: `nats_unavailable`, `nats_unauthorized`,
-   * `secret_file`; the reason of the signal
+   * @throws HawserError `nats_not_configured`, or the failure of the last attempt: `nats_unavailable`,
+   * `nats_unauthorized`, `secret_file`; the reason of the signal
    */
   async connected(signal?: AbortSignal): Promise<NatsConnection> {
     for (;;) {
       if (this.#current !== undefined) return this.#current.connection;
       this.#checkConfigured();
-      // Looked at anew after each wait: a timer may end a little early, and the next call is not to wait for the rest.
+      // Computed again after each wait: a timer may fire slightly early, and the next call should not wait for the
+      // rest.
       const remainingMs = this.#downSince + this.#natsWaitMs - performance.now();
       if (remainingMs < 1) break;
-      await this.#arrivals.next(signal, remainingMs);
+      await this.#connectionWaiters.next(signal, remainingMs);
     }
-    if (this.#why !== undefined) throw again(this.#why);
-    const detail = `Connecting has not ended within ${this.#natsWaitMs} ms.`;
+    if (this.#lastFailure !== undefined) throw copyOf(this.#lastFailure);
+    const detail = `Connecting has taken longer than ${this.#natsWaitMs} ms.`;
     throw new HawserError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
   }
 
   /**
-   * Sends what was published, and closes. Nothing is left that would keep the process alive.
+   * Sends what was published, and closes. Leaves nothing behind that would keep the process alive.
    *
-   * @param limitMs how long the server may take to say that it has all; then the connection is closed all the same
+   * @param limitMs time limit for the server to confirm that it has read everything; after that the connection is
+   * closed anyway
    */
   stop(limitMs: number = natsConnectTimeoutMs): Promise<void> {
     this.#stopped ??= this.#stop(limitMs);
@@ -258,31 +261,31 @@ export class NatsConnector implements AsyncDisposable {
 
   async #stop(limitMs: number): Promise<void> {
     this.#endRound();
-    this.#trying?.controller.abort(isStopped());
-    this.#leave();
-    // First #stopped is assigned: the waiters that are released read it.
+    this.#probing?.controller.abort(stoppedError());
+    this.#drainCurrent();
+    // The released waiters read #stopped, so it must be assigned first.
     await Promise.resolve();
-    this.#release(isStopped());
-    await Promise.all([...this.#rounds, this.#trying?.ended, this.#draining.end(limitMs)]);
+    this.#settleWaiters(stoppedError());
+    await Promise.all([...this.#rounds, this.#probing?.ended, this.#draining.end(limitMs)]);
     this.#rareLog.end();
   }
 
   #checkConfigured(): void {
-    if (this.#stopped !== undefined) throw isStopped();
-    if (this.#options === undefined) throw notConfigured(this.#because);
+    if (this.#stopped !== undefined) throw stoppedError();
+    if (this.#options === undefined) throw notConfigured(this.#notConfiguredReason);
   }
 
-  #release(error: HawserError): void {
-    this.#outcomes.settle(error);
-    this.#arrivals.settle();
+  #settleWaiters(error: HawserError): void {
+    this.#attemptWaiters.settle(error);
+    this.#connectionWaiters.settle();
   }
 
-  /** Leaves the present connection, if there is one. */
-  #leave(): void {
+  /** Drains the current connection, if there is one. */
+  #drainCurrent(): void {
     const { connection } = this.#current ?? {};
     this.#current = undefined;
     this.#downSince = performance.now();
-    this.#why = undefined;
+    this.#lastFailure = undefined;
     if (connection !== undefined) this.#draining.drain(connection);
   }
 
@@ -291,7 +294,7 @@ export class NatsConnector implements AsyncDisposable {
     this.#round = undefined;
   }
 
-  #begin(pauseMs: number, target?: NatsAddress): void {
+  #startRound(pauseMs: number, target?: NatsAddress): void {
     this.#endRound();
     this.#failures = 0;
     const round: Round = { controller: new AbortController(), target, isPausing: false };
@@ -310,22 +313,22 @@ export class NatsConnector implements AsyncDisposable {
       try {
         const established = await this.#connect(options, this.#serversOf(round, options), signal);
         if (signal.aborted) this.#draining.drain(established.connection);
-        else this.#arrive(established);
+        else this.#onConnected(established);
         return;
       } catch (error) {
         if (signal.aborted) return;
         const failure = asHawserError(error);
         if (this.#current !== undefined && !this.#isServerEnding) {
-          // The connection that was to be replaced goes on.
+          // The connection that was to be replaced remains.
           this.#round = undefined;
-          this.#fail(failure, {}, "connecting anew to NATS failed; the old connection goes on");
+          this.#onFailed(failure, {}, "cannot make a new connection to NATS; the old one remains");
           return;
         }
         this.#failures += 1;
-        if (this.#current === undefined) this.#why = failure;
+        if (this.#current === undefined) this.#lastFailure = failure;
         pauseMs = this.#pauseAfterFailureMs(this.#failures);
         round.isPausing = true;
-        this.#fail(failure, { retryMs: Math.round(pauseMs) }, "no connection to NATS");
+        this.#onFailed(failure, { retryMs: Math.round(pauseMs) }, "cannot connect to NATS");
       }
     }
   }
@@ -346,41 +349,42 @@ export class NatsConnector implements AsyncDisposable {
       files: this.#files,
       servers,
       signal,
-      onFailed: (server) => this.#choice.failed(server),
-      // Without the message: the listener reports what it did with it.
-      onDefect: (error) => this.#logger.error({ client: this.#name, err: error }, "handling a message of NATS failed"),
+      onFailed: (server) => this.#choice.markUnavailable(server),
+      // Without the message, which the listener itself may report.
+      onDefect: (error) =>
+        this.#logger.error({ client: this.#name, err: error }, "the handler of a NATS message failed"),
     });
-    this.#choice.reached(established.server);
+    this.#choice.markAvailable(established.server);
     return established;
   }
 
-  #fail(failure: HawserError, more: object, message: string): void {
-    const isNew = this.#logged !== failure.message;
-    this.#logged = failure.message;
+  #onFailed(failure: HawserError, more: object, message: string): void {
+    const isNew = this.#loggedFailure !== failure.message;
+    this.#loggedFailure = failure.message;
     const { code, detail } = failure;
     this.#logger[isNew ? "warn" : "debug"]({ client: this.#name, code, detail, ...more }, message);
-    // Listeners come last: they may configure the connector anew.
-    this.#outcomes.settle(failure);
+    // Listeners come last, because they may call `configure`.
+    this.#attemptWaiters.settle(failure);
     this.#listeners.emit("failed", failure);
   }
 
-  #arrive(established: Established): void {
+  #onConnected(established: Established): void {
     const { connection, server } = established;
     this.#round = undefined;
     const before = this.#current;
     this.#current = established;
     this.#connectedAt = performance.now();
     this.#isServerEnding = false;
-    this.#why = undefined;
-    this.#logged = undefined;
+    this.#lastFailure = undefined;
+    this.#loggedFailure = undefined;
     this.#observe(established);
     if (before !== undefined) this.#draining.drain(before.connection);
     this.#logger.info(
       { client: this.#name, server: server.name, serverId: connection.info?.server_id },
       "connected to NATS",
     );
-    this.#outcomes.settle();
-    this.#arrivals.settle();
+    this.#attemptWaiters.settle();
+    this.#connectionWaiters.settle();
     this.#listeners.emit("connected", connection);
   }
 
@@ -389,54 +393,59 @@ export class NatsConnector implements AsyncDisposable {
     const isCurrent = (): boolean => this.#current === established;
     void watchConnection(established, {
       onRefused: (refusal) => {
-        this.#rareLog.warn("NATS does not permit it", refusal.message);
+        this.#rareLog.warn("the NATS server does not permit an operation", refusal.message);
         this.#listeners.emit("refused", refusal, established.connection);
       },
       onServerEnding: () => {
         if (!isCurrent() || this.#isServerEnding) return;
         this.#isServerEnding = true;
-        this.#choice.failed(established.server);
-        this.#logger.info({ client }, "the NATS server announces its end; connecting anew");
-        if (this.#round === undefined) this.#begin(0);
+        this.#choice.markUnavailable(established.server);
+        this.#logger.info({ client }, "the NATS server announces its shutdown; connecting again");
+        if (this.#round === undefined) this.#startRound(0);
       },
-      onComplaint: (words) => this.#rareLog.warn("NATS complains", words),
+      onServerError: (words) => this.#rareLog.warn("the NATS server reports an error", words),
     });
     void established.ended.then((error) => {
       if (!isCurrent()) return;
-      this.#choice.failed(established.server);
-      this.#lose(error);
+      this.#choice.markUnavailable(established.server);
+      this.#onLost(error);
     });
   }
 
-  #lose(error: HawserError): void {
+  #onLost(error: HawserError): void {
     const now = performance.now();
-    this.#shortLives = now - this.#connectedAt > natsReconnectMaxMs ? 0 : this.#shortLives + 1;
+    this.#shortConnections = now - this.#connectedAt > natsReconnectMaxMs ? 0 : this.#shortConnections + 1;
     this.#current = undefined;
     this.#downSince = now;
-    this.#why = error;
-    this.#logger.warn({ client: this.#name, code: error.code, detail: error.detail }, "the connection to NATS is lost");
+    this.#lastFailure = error;
+    this.#logger.warn({ client: this.#name, code: error.code, detail: error.detail }, "lost the connection to NATS");
     if (this.#round === undefined) {
-      // A server that accepts and then cuts off is not to be asked again and again without a pause.
-      const isCutOff = this.#shortLives > 1;
-      this.#begin(isCutOff ? this.#pauseAfterFailureMs(this.#shortLives) : natsReconnectMinMs * this.#random());
+      // A server that accepts connections and closes them at once must not be tried again without a pause.
+      const isCutOff = this.#shortConnections > 1;
+      this.#startRound(
+        isCutOff ? this.#pauseAfterFailureMs(this.#shortConnections) : natsReconnectMinMs * this.#random(),
+      );
     }
     this.#listeners.emit("lost", error);
   }
 
-  /** From half of a time to the whole, so that the clients of a server that comes back do not come all at once. */
+  /**
+   * Backoff with jitter, from half to all of the delay, so that the clients of a restarted server do not connect all at
+   * once.
+   */
   #pauseAfterFailureMs(failures: number): number {
     const limits = { minMs: 2 * natsReconnectMinMs, maxMs: natsReconnectMaxMs };
     return backoffMs({ ...limits, jitter: 0.5, random: this.#random }, failures);
   }
 }
 
-/** Whatever an attempt threw. */
+/** Error of an attempt as a HawserError. */
 function asHawserError(error: unknown): HawserError {
   if (error instanceof HawserError) return error;
-  return new HawserError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
+  return new HawserError("internal", "connecting to NATS failed with an unexpected error", { cause: error });
 }
 
-/** There is nothing to connect to. @param because why, if it is not that no server is defined */
+/** Error when there is nothing to connect to. @param because reason, unless no server is defined */
 function notConfigured(because?: HawserError): HawserError {
   if (because === undefined)
     return new HawserError("nats_not_configured", "no NATS server is defined in this database");
@@ -444,20 +453,18 @@ function notConfigured(because?: HawserError): HawserError {
   return new HawserError("nats_not_configured", message, { detail, remedy, cause: because });
 }
 
-/** There will be no connection any more. */
-function isStopped(): HawserError {
-  const detail = "Hawser closes its connections.";
-  return new HawserError("nats_unavailable", "there is no connection to the NATS server: it is being closed", {
-    detail,
-  });
+/** Error when there will be no connection any more. */
+function stoppedError(): HawserError {
+  const detail = "Hawser is closing its connections.";
+  return new HawserError("nats_unavailable", "the connection to the NATS server is being closed", { detail });
 }
 
-/** The same error for another caller, with the stack of its own call. */
-function again({ code, message, detail, remedy, cause }: HawserError): HawserError {
-  return new HawserError(code, message, { detail, remedy, ...(cause === undefined ? {} : { cause }) });
+/** Copy of an error for another caller, with the stack of that call. */
+function copyOf({ code, message, detail, remedy, cause }: HawserError): HawserError {
+  return new HawserError(code, message, { detail, remedy: remedy, ...(cause === undefined ? {} : { cause }) });
 }
 
-/** True if both describe the same connection, whatever their other options are, or are both undefined. */
+/** True if both describe the same connection, regardless of other options, or both are undefined. */
 function sameConnection(
   one: CompleteNatsServerOptions | undefined,
   other: CompleteNatsServerOptions | undefined,
@@ -466,12 +473,12 @@ function sameConnection(
   return connectionOptions.every((name) => one[name] === other[name]);
 }
 
-/** Promises that are settled together, each of which its owner can leave by a signal or after a time. */
+/** Promises that are settled together. A waiter can also end by a signal or a timeout. */
 class Waiters {
   readonly #waiting = new Set<(error: Error | undefined) => void>();
 
   /**
-   * Resolves or rejects with the next `settle`. Resolves also after `timeoutMs`, where that is given.
+   * Resolves or rejects with the next `settle`. Also resolves after `timeoutMs`, if given.
    *
    * @throws the reason of the signal, once it is aborted
    */
@@ -492,7 +499,7 @@ class Waiters {
     });
   }
 
-  /** Resolves everyone who waits now, or rejects them with the error. */
+  /** Resolves all current waiters, or rejects them with the error. */
   settle(error?: Error): void {
     for (const settle of [...this.#waiting]) settle(error);
   }

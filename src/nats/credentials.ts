@@ -1,5 +1,5 @@
 /**
- * What proves to the NATS server who we are: the options' own words, or what their files hold now.
+ * Credentials for the NATS server, from the options or from the files that they name.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext } from "node:tls";
@@ -8,19 +8,19 @@ import { type CompleteNatsServerOptions, resolveAuth } from "../../generated/ts/
 import { HawserError } from "../errors/index.js";
 import { type Creds, type FileOption, type SecretFiles, secretFileError } from "./secret-files.js";
 
-/** How to authenticate once. */
+/** Credentials of one connection. */
 export interface Credentials {
-  /** Says it to the server. Holds the secret where no inspection shows it. */
+  /** Sends the credentials. The secret is in its closure, where `inspect` does not show it. */
   readonly authenticator: Authenticator;
-  /** What is said, for messages: "the token of option token_path". */
-  readonly words: string;
-  /** The text with every secret of these credentials taken out, for what the server says. */
+  /** Description in error messages, such as "the token of option token_path". */
+  readonly description: string;
+  /** Removes every secret of these credentials from a text of the server. */
   readonly conceal: (text: string) => string;
-  /** Why a server refuses them now, as far as they tell it themselves. */
+  /** Reason why a server would refuse them now, as far as they show it. */
   readonly fault?: () => CredentialsFault | undefined;
 }
 
-/** What is wrong with credentials, and what to do. */
+/** Fault of credentials with its remedy. */
 interface CredentialsFault {
   /** Without a full stop, such as "it has expired at 2026-11-21T06:00:00.000Z". */
   readonly why: string;
@@ -28,9 +28,9 @@ interface CredentialsFault {
 }
 
 /**
- * The credentials of the options: the first of the modes whose options are all set. Reads its file.
+ * Credentials by the first mode whose options are all set. Reads its file.
  *
- * @throws HawserError `secret_file`, or `nats_unauthorized` for an inline seed that is none
+ * @throws HawserError `secret_file`; `nats_unauthorized` for an invalid inline seed
  */
 export async function readCredentials(
   options: CompleteNatsServerOptions,
@@ -64,21 +64,21 @@ export async function readCredentials(
     case "user_password":
       return userAndPassword(auth.username, auth.password, "password");
     case "none":
-      return { authenticator: () => undefined, words: "a client without credentials", conceal: (text) => text };
+      return { authenticator: () => undefined, description: "a client without credentials", conceal: (text) => text };
   }
 }
 
 function nkey(seed: string, option: string): Credentials {
   return {
     authenticator: nkeyAuthenticator(Buffer.from(seed)),
-    words: `the NKey of option ${option}`,
-    conceal: without(seed),
+    description: `the NKey of option ${option}`,
+    conceal: redactor(seed),
   };
 }
 
 /**
- * A JWT of a user and the seed of its NKey, which signs what the server asks. The server alone judges the JWT: its clock
- * counts, and it knows what was revoked.
+ * Credentials from a user JWT, and from the seed of its NKey, which signs the nonce of the server. Only the server
+ * validates the JWT: its clock decides, and it knows what is revoked.
  */
 function creds({ jwt, seed }: Creds): Credentials {
   const option = "creds_path";
@@ -90,10 +90,10 @@ function creds({ jwt, seed }: Creds): Credentials {
   if (nkeys.fromSeed(Buffer.from(seed)).getPublicKey() !== sub) {
     throw secretFileError(option, "its JWT and its seed belong to different users");
   }
-  const [concealJwt, concealSeed] = [without(jwt), without(seed)];
+  const [concealJwt, concealSeed] = [redactor(jwt), redactor(seed)];
   return {
     authenticator: jwtAuthenticator(jwt, Buffer.from(seed)),
-    words: `the JWT of option ${option}`,
+    description: `the JWT of option ${option}`,
     conceal: (text) => concealSeed(concealJwt(text)),
     fault: () => {
       if (isPast(exp)) return { why: `it has expired at ${dateOf(exp)}`, remedy: renewed };
@@ -101,14 +101,14 @@ function creds({ jwt, seed }: Creds): Credentials {
         return { why: `it is valid from ${dateOf(nbf)} on`, remedy: "Check the clocks of both machines, or wait." };
       }
       return {
-        why: "it may be revoked, or of an account that the server does not know",
-        remedy: `See why in the server's log. ${renewed}`,
+        why: "it may be revoked, or its account may be unknown to the server",
+        remedy: `The server's log has the reason. ${renewed}`,
       };
     },
   };
 }
 
-const renewed = "Put a renewed .creds file in its place: it is read again at each attempt.";
+const renewed = "Replace the .creds file by a renewed one; it is read again at each attempt.";
 
 interface Claims {
   readonly sub?: unknown;
@@ -116,7 +116,7 @@ interface Claims {
   readonly nbf?: unknown;
 }
 
-/** What the JWT says, unchecked; undefined if it is none. */
+/** Claims of a JWT, not verified; undefined if it is no JWT. */
 function claimsOf(jwt: string): Claims | undefined {
   try {
     const claims: unknown = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString("utf8"));
@@ -126,7 +126,7 @@ function claimsOf(jwt: string): Claims | undefined {
   }
 }
 
-/** @param seconds of a claim; 0 or none: there is no such time */
+/** @param seconds claim; 0 or undefined means that there is no such time */
 function isPast(seconds: unknown): seconds is number {
   return typeof seconds === "number" && seconds > 0 && seconds * 1000 <= Date.now();
 }
@@ -139,24 +139,26 @@ function dateOf(seconds: number): string {
 function token(secret: string, option: string): Credentials {
   return {
     authenticator: () => ({ auth_token: secret }),
-    words: `the token of option ${option}`,
-    conceal: without(secret),
+    description: `the token of option ${option}`,
+    conceal: redactor(secret),
   };
 }
 
-/** The user may be empty, where the password is an access token; nats.js's own option would then say nothing. */
+/**
+ * The user name may be empty if the password is an access token; the user option of nats.js would then send nothing.
+ */
 function userAndPassword(user: string, pass: string, option: string): Credentials {
   return {
     authenticator: () => ({ user, pass }),
-    words: `the user name and password of options username and ${option}`,
-    conceal: without(pass),
+    description: `the user name and password of options username and ${option}`,
+    conceal: redactor(pass),
   };
 }
 
-/** Secrets with fewer characters are concealed as whole words only: everywhere, they would make any text unreadable. */
+/** Shorter secrets are removed only as whole words: removing them everywhere would make texts unreadable. */
 const minConcealedEverywhere = 6;
 
-function without(secret: string): (text: string) => string {
+function redactor(secret: string): (text: string) => string {
   if (secret === "") return (text) => text;
   if (secret.length >= minConcealedEverywhere) return (text) => text.replaceAll(secret, "[hidden]");
   const itself = secret.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
@@ -172,21 +174,21 @@ function isUserSeed(seed: string): boolean {
   }
 }
 
-/** What TLS with the NATS server is made of, as the options' files are now: authorities, certificate and key, ready to use. */
+/** TLS settings from the files of the options: authorities, certificate and key. */
 export interface TlsMaterial {
-  /** Node shows nothing of its content. */
+  /** Node.js shows nothing of its content. */
   readonly context: SecureContext;
-  /** Whether the server's certificate is checked: not with `tls_insecure`. */
+  /** False with `tls_insecure`: the server's certificate is not verified. */
   readonly verify: boolean;
-  /** Whether we have a certificate to show. */
+  /** True if there is a client certificate. */
   readonly hasCertificate: boolean;
 }
 
 /**
- * Reads the TLS files of the options. Undefined where TLS is off: it is on if `tls_ca_path` is set or `tls_insecure` is
+ * Reads the TLS files of the options. Undefined if TLS is off; it is on if `tls_ca_path` is set or `tls_insecure` is
  * true.
  *
- * @throws HawserError `secret_file` for a file that cannot be read, holds no PEM, or does not belong to the other
+ * @throws HawserError `secret_file` for a file that cannot be read, contains no PEM, or does not match the other one
  */
 export async function readTls(
   options: CompleteNatsServerOptions,
@@ -206,7 +208,10 @@ export async function readTls(
   try {
     context = createSecureContext({ ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) });
   } catch (error) {
-    throw secretFileError(cert === undefined ? "tls_ca_path" : "tls_cert_path", `TLS refuses it: ${reasonOf(error)}`);
+    throw secretFileError(
+      cert === undefined ? "tls_ca_path" : "tls_cert_path",
+      `TLS cannot use it: ${reasonOf(error)}`,
+    );
   }
   return { context, verify: !tls_insecure, hasCertificate: cert !== undefined };
 }
@@ -215,12 +220,12 @@ const certificateForm = /-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----
 
 function certificatesOf(option: FileOption, pem: Buffer): X509Certificate[] {
   const texts = pem.toString("latin1").match(certificateForm);
-  if (texts === null) throw secretFileError(option, "the file holds no certificate in PEM (BEGIN CERTIFICATE)");
+  if (texts === null) throw secretFileError(option, "the file contains no PEM certificate (BEGIN CERTIFICATE)");
   return texts.map((text) => {
     try {
       return new X509Certificate(text);
     } catch {
-      throw secretFileError(option, "the file holds a damaged certificate");
+      throw secretFileError(option, "the file contains a damaged certificate");
     }
   });
 }
@@ -231,8 +236,8 @@ function checkPair(cert: Buffer, key: Buffer): void {
   try {
     privateKey = createPrivateKey({ key, format: "pem" });
   } catch {
-    const encrypted = key.includes("ENCRYPTED") ? "; it is encrypted, and must not be" : "";
-    throw secretFileError("tls_key_path", `the file holds no private key in PEM that can be read${encrypted}`);
+    const encrypted = key.includes("ENCRYPTED") ? "; it is encrypted, which is not supported" : "";
+    throw secretFileError("tls_key_path", `the file contains no readable PEM private key${encrypted}`);
   }
   if (!own!.checkPrivateKey(privateKey)) {
     throw secretFileError("tls_key_path", "it is not the key of the first certificate in tls_cert_path");

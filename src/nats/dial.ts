@@ -1,8 +1,8 @@
 /**
- * A socket to the NATS server, up to the point where the client protocol begins: TCP, the server's greeting, TLS.
+ * Dials the NATS server: TCP, the server's INFO, and TLS, up to the start of the client protocol.
  *
- * Hawser does this itself and lends the socket to nats.js, whose own way leaves a socket open for ever where a server
- * does not greet, cannot be aborted, checks an IP address against the name "localhost", and turns TLS on by itself.
+ * Hawser dials itself and passes the socket to nats.js. The dialling of nats.js never closes a socket whose server
+ * sends no INFO, cannot be aborted, verifies an IP address against the name "localhost", and turns on TLS by itself.
  */
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
@@ -11,38 +11,38 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import {
   type ServerName,
   serverName,
-  shown,
+  singleLine,
   socketFailure,
-  tlsDemanded,
   tlsFailure,
   tlsMissing,
+  tlsRequired,
   unavailable,
 } from "./connect-failure.js";
 import type { TlsMaterial } from "./credentials.js";
 
 const { maxGreetingBytes } = gatewayConstants;
 
-/** A connected socket, whose server has greeted. It belongs to the caller that gets it. */
+/** A connected socket whose server has sent INFO. Owned by the caller. */
 export interface Dialled {
   readonly socket: Socket | TLSSocket;
-  /** What the server sent: the greeting, and without TLS perhaps more. */
+  /** Bytes received: INFO, and without TLS perhaps more. */
   readonly received: Buffer;
   readonly greeting: Partial<ServerInfo>;
 }
 
-/** Where to, and how. */
+/** Target address and TLS of one dial. */
 export interface DialTarget {
   readonly host: string;
   readonly port: number;
-  /** Undefined: TLS is off. */
+  /** Undefined if TLS is off. */
   readonly tls: TlsMaterial | undefined;
 }
 
 /**
- * Dials. Nothing has been sent to the server when this resolves, other than TLS.
+ * Dials. Sends nothing to the server but the TLS handshake.
  *
- * @throws HawserError `nats_unavailable` or `nats_unauthorized`; the reason of the signal once it is aborted. The socket is
- * closed then.
+ * @throws HawserError `nats_unavailable` or `nats_unauthorized`; the reason of the signal once it is aborted. The socket
+ * is closed then.
  */
 export async function dial(target: DialTarget, signal: AbortSignal): Promise<Dialled> {
   signal.throwIfAborted();
@@ -55,12 +55,12 @@ export async function dial(target: DialTarget, signal: AbortSignal): Promise<Dia
   try {
     const { received, greeting } = await readGreeting(socket, server);
     if (target.tls === undefined) {
-      if (greeting.tls_required === true) throw tlsDemanded(server);
+      if (greeting.tls_required === true) throw tlsRequired(server);
       return { socket, received, greeting };
     }
     if (greeting.tls_required !== true && greeting.tls_available !== true) throw tlsMissing(server);
     if (received.indexOf("\n") !== received.length - 1) {
-      throw unavailable(server, "the server sent more than its greeting before TLS, which might be forged");
+      throw unavailable(server, "the server sent more than INFO before TLS, which could be forged");
     }
     return { socket: await secure(socket, target, target.tls, server, greeting), received, greeting };
   } catch (error) {
@@ -83,7 +83,7 @@ function readGreeting(socket: Socket, server: ServerName): Promise<Pick<Dialled,
       socket.off("close", onClose);
       const greeting = parseGreeting(received.subarray(0, end + 1));
       if (greeting === undefined) {
-        reject(unavailable(server, `what listens there is no NATS server: it sent "${shown(textOf(received))}"`));
+        reject(unavailable(server, `it is not a NATS server: it sent "${singleLine(textOf(received))}"`));
       } else {
         resolve({ received, greeting });
       }
@@ -91,7 +91,7 @@ function readGreeting(socket: Socket, server: ServerName): Promise<Pick<Dialled,
     const onClose = (): void => reject(socketFailure(server, failure));
     socket.on("data", onData);
     socket.on("close", onClose);
-    // Stays: an error of a socket that nobody listens to would end the process.
+    // Remains for good: an "error" event without a listener would end the process.
     socket.on("error", (error) => {
       failure = error;
     });
@@ -130,14 +130,14 @@ function secure(
     let failure: Error | undefined;
     const secured = connectTls({
       socket,
-      // What the certificate must be for. An address is no server name (RFC 6066).
+      // The certificate must be valid for the host. An IP address is no server name in TLS (RFC 6066).
       host,
       servername: isIP(host) === 0 ? host : "",
       secureContext: context,
       rejectUnauthorized: verify,
     });
     const onClose = (): void => {
-      const facts = { hasCertificate, demandsCertificate: greeting.tls_verify === true };
+      const facts = { hasCertificate, requiresCertificate: greeting.tls_verify === true };
       reject(tlsFailure(server, facts, failure));
     };
     secured.on("error", (error) => {

@@ -1,5 +1,5 @@
 /**
- * Connections that are left for others: what is under way on them may end, and what was published on them still goes out.
+ * Drains replaced connections: their running uses may end, and what was published on them is still sent.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -8,28 +8,28 @@ import { confirmed } from "./confirmed.js";
 
 const { natsConnectTimeoutMs, natsDrainMs } = gatewayConstants;
 
-/** What is under way on a connection. */
+/** Running uses of a connection. */
 interface Uses {
   count: number;
-  /** Called when the last one has ended. */
+  /** Called when the last use has ended. */
   onIdle: (() => void) | undefined;
 }
 
-/** Counts what is under way on connections, and closes those that are left once nothing is. */
+/** Counts the uses of connections, and closes replaced ones when they have none. */
 export class DrainingConnections {
   readonly #uses = new WeakMap<NatsConnection, Uses>();
   readonly #draining = new Map<Promise<void>, NatsConnection>();
-  /** Whether the server has taken all that was published on a connection that was left. */
-  readonly #arrivals = new WeakMap<NatsConnection, Promise<boolean>>();
-  readonly #hurry = new AbortController();
+  /** For each replaced connection: whether the server has read everything that was published on it. */
+  readonly #confirmations = new WeakMap<NatsConnection, Promise<boolean>>();
+  readonly #endSoon = new AbortController();
   readonly #usesLastMs: () => number;
 
-  /** @param usesLastMs how long what is under way may last, if that is longer than `natsDrainMs` */
+  /** @param usesLastMs maximum duration of a use, if it exceeds `natsDrainMs` */
   constructor(usesLastMs: () => number) {
     this.#usesLastMs = usesLastMs;
   }
 
-  /** Something is under way on the connection. @returns what says that it has ended; to be called once */
+  /** Marks a connection as used. @returns function that ends the use; must be called once */
   use(connection: NatsConnection): () => void {
     let uses = this.#uses.get(connection);
     if (uses === undefined) this.#uses.set(connection, (uses = { count: 0, onIdle: undefined }));
@@ -42,13 +42,13 @@ export class DrainingConnections {
   }
 
   /**
-   * Waits for what is under way, as long as that may last, and at least `natsDrainMs`; then sends what was published,
-   * ends the connection's subscriptions, and closes it. A server that does not answer is waited for
-   * `natsConnectTimeoutMs` each time. Returns at once.
+   * Waits for the running uses, up to their maximum duration and at least `natsDrainMs`; then sends what was published,
+   * ends the subscriptions, and closes the connection. Each wait for the server is limited to `natsConnectTimeoutMs`.
+   * Returns at once.
    */
   drain(connection: NatsConnection): void {
     const arrival = this.#idle(connection).then(() => confirmedInTime(connection));
-    this.#arrivals.set(connection, arrival);
+    this.#confirmations.set(connection, arrival);
     const closed = arrival
       .then((hasTaken) => (hasTaken ? drainByLibrary(connection) : connection.close()))
       .catch(() => undefined)
@@ -57,21 +57,21 @@ export class DrainingConnections {
   }
 
   /**
-   * Whether the server has taken all that was published on a connection until now. Asks it while the connection is open;
-   * false where that cannot be known, as the connection was lost. Does not reject.
+   * True if the server has read everything that was published on a connection so far. Makes a round trip while the
+   * connection is open. False if the connection was lost, so that this is unknown. Does not reject.
    */
   async hasTaken(connection: NatsConnection): Promise<boolean> {
     const isOpen = !connection.isClosed() && !connection.isDraining();
     if (isOpen && (await confirmedInTime(connection))) return true;
-    return (await this.#arrivals.get(connection)) ?? false;
+    return (await this.#confirmations.get(connection)) ?? false;
   }
 
   /**
-   * Resolves when all are closed. Waits from now on only for the server to take what was published, and no longer than
-   * `limitMs`.
+   * Resolves when all connections are closed. From now on, waits only for the server to read what was published, at
+   * most `limitMs`.
    */
   async end(limitMs: number): Promise<void> {
-    this.#hurry.abort();
+    this.#endSoon.abort();
     const timer = setTimeout(() => {
       for (const connection of this.#draining.values()) void connection.close();
     }, limitMs);
@@ -79,31 +79,31 @@ export class DrainingConnections {
     clearTimeout(timer);
   }
 
-  /** Resolves when nothing is under way on the connection, when it has ended, at the time limit, or when all shall end. */
+  /** Resolves when the connection has no uses, when it closes, at the time limit, or on {@link end}. */
   async #idle(connection: NatsConnection): Promise<void> {
     const uses = this.#uses.get(connection);
     if (uses === undefined || uses.count === 0) return;
     const over = new AbortController();
     const onOver = (): void => over.abort();
-    this.#hurry.signal.addEventListener("abort", onOver, { once: true });
-    if (this.#hurry.signal.aborted) onOver();
+    this.#endSoon.signal.addEventListener("abort", onOver, { once: true });
+    if (this.#endSoon.signal.aborted) onOver();
     uses.onIdle = onOver;
     void connection.closed().then(onOver);
     await delay(Math.max(natsDrainMs, this.#usesLastMs()), over.signal);
     uses.onIdle = undefined;
-    this.#hurry.signal.removeEventListener("abort", onOver);
+    this.#endSoon.signal.removeEventListener("abort", onOver);
   }
 }
 
-/** Has the server say that it has read all until here. False if it does not within `natsConnectTimeoutMs`. */
+/** Makes a round trip to the server. False without an answer within `natsConnectTimeoutMs`. */
 async function confirmedInTime(connection: NatsConnection): Promise<boolean> {
   return (await within(natsConnectTimeoutMs, confirmed(connection))) ?? false;
 }
 
 async function drainByLibrary(connection: NatsConnection): Promise<void> {
-  // One that has ended, or that its user drains already, has nothing more to send.
+  // Rejects if the connection is closed or already draining: then there is nothing to send.
   const drained = connection.drain().catch(() => undefined);
-  // The end of the connection does not end a drain that waits for the server's answer.
+  // A pending drain does not settle when the connection closes.
   await within(natsConnectTimeoutMs, Promise.race([drained, connection.closed()]));
   await connection.close();
 }

@@ -1,28 +1,27 @@
 /**
- * The connection to NATS, and what is done over it.
+ * Connections to NATS, and the operations over them.
  *
- * A process has up to five connections to NATS: of the gateway, the subscriptions, the responders, the outbox and streams.
- * Each is kept up by a {@link NatsConnector}, whose states stand at the head of `connector.ts`. Connecting once is `connect.ts`: it reads
- * the files that the options name (`secret-files.ts`: only below the directories that the operator allowed), makes
- * credentials and TLS of them (`credentials.ts`), and tries the servers of option `host` one after the other in the order
- * of {@link ServerChoice}, by which the processes of a database spread over the servers. All of that shares one time limit,
- * and every failure says which server, which rule and which option it was (`connect-failure.ts`).
+ * A process has up to five connections to NATS: for the gateway, subscriptions, responders, the outbox and streams. A
+ * {@link NatsConnector} keeps up each of them; `connector.ts` starts with its states. A single attempt is `connect.ts`.
+ * It reads the files that the options name (`secret-files.ts`: only below directories that the operator permits), makes
+ * credentials and TLS settings from them (`credentials.ts`), and tries the servers of option `host` in the order of
+ * {@link ServerChoice}, which spreads the processes of a database over the servers. All of that shares one time limit.
+ * Every error names the server, the rule and the option (`connect-failure.ts`).
  *
- * Hawser dials itself (`dial.ts`) and lends the socket to nats.js (`socket-transport.ts`), with automatic reconnecting
- * turned off: nats.js would keep what is published while it reconnects and let it look as if it had been sent. So a
- * `NatsConnection` lives once. Who uses it asks the connector for the present one each time, and hears of a new one by the
- * event "connected", on which subscriptions are made again.
+ * Hawser dials itself (`dial.ts`) and passes the socket to nats.js (`socket-transport.ts`), with automatic reconnecting
+ * turned off: while it reconnects, nats.js would buffer publishes and make them look as if they were sent. So a
+ * `NatsConnection` is never reconnected. Users read the current one from the connector each time, and make their
+ * subscriptions again on the event "connected".
  *
- * A connection that is replaced (other options, a reload, a move to a less used server, a server that announces its end)
- * is not cut. It drains (`draining.ts`): what is under way on it may end, what was published on it still goes out, and
- * `hasTaken` tells afterwards whether the server has it. Nothing that others publish can end a connection or take this
- * process's time: headers are read by `headers.ts`, listeners are guarded, and what the server refuses or complains of is
- * an event or a line of the log (`connection-events.ts`), shortened and without our secret.
+ * A connection that is replaced (after new options, a reload, a move to a server with fewer connections, or lame duck
+ * mode) drains first (`draining.ts`): its running uses may end, what was published on it is still sent, and `hasTaken`
+ * returns whether the server has read it. Nothing that other clients publish can end a connection or block the process:
+ * headers are parsed by `headers.ts`, errors of listeners are caught, and refusals and errors of the server become
+ * events or log lines (`connection-events.ts`), shortened and without secrets.
  *
- * What SQL functions do over a connection is in `operations/`; what services have in common that answer over one, in
- * `services/`.
+ * `operations/` has the operations of SQL functions; `services/` the protocol of micro services that answer requests.
  */
-export { confirmed, takenOver } from "./confirmed.js";
+export { confirmed, interestPropagated } from "./confirmed.js";
 export { connectOnce, type Established, isOwnInbox } from "./connect.js";
 export { type NatsConnectorEvents, publishViolation, type Refusal } from "./connection-events.js";
 export { NatsConnector } from "./connector.js";
@@ -34,14 +33,14 @@ export {
   isStreamFull,
   isStreamMissing,
   jetStreamOf,
-  lookInto,
-  lookIntoAll,
   NatsOperations,
   natsFailure,
   PublishPipeline,
   type ReadOptions,
   Refusals,
   type StreamContent,
+  searchStream,
+  searchWholeStream,
   streamOf,
 } from "./operations/index.js";
 export { SecretFiles } from "./secret-files.js";

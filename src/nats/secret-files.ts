@@ -1,10 +1,10 @@
 /**
- * The files that the options of the server name: passwords, tokens, seeds, certificates and keys.
+ * Files that the options of the NATS server name: passwords, tokens, seeds, certificates and keys.
  *
- * A role that may alter the server chooses the paths, and Hawser reads them with its own rights. So a file is read only if
- * it lies, all symbolic links followed, in one of the directories that the operator named; and what is told of a path
- * outside is the same whether there is something or not. Neither a path nor a content is ever shown: a secret may have
- * been written in place of a path.
+ * A role that may alter the server definition chooses the paths, and Hawser reads them with its own rights. So a file
+ * is read only if it is in one of the directories that the operator named, with all symbolic links resolved; and the
+ * error for a path outside is the same whether the file exists or not. Neither a path nor content is ever shown,
+ * because a secret may have been written in place of a path.
  */
 import { type FileHandle, lstat, readlink, realpath, stat } from "node:fs/promises";
 import { dirname, isAbsolute, sep } from "node:path";
@@ -15,41 +15,47 @@ import { readSmallFile } from "../files/index.js";
 
 const { maxSecretFileBytes } = gatewayConstants;
 
-/** Kubernetes turns a link to a new directory and removes the old one, perhaps while we are between the two. */
+/**
+ * Attempts to read a file. Kubernetes switches a link to a new directory and removes the old one, perhaps during the
+ * read.
+ */
 const maxTries = 3;
 
-/** The options that name files. */
+/** Options that name files. */
 export type FileOption = Extract<keyof CompleteNatsServerOptions, `${string}_path`>;
 
-/** What a `.creds` file holds. */
+/** Content of a `.creds` file. */
 export interface Creds {
-  /** Of a user. Goes to the NATS server, so it has the form of a JWT and nothing else. */
+  /** JWT of a user. It is sent to the NATS server, so only a well-formed JWT is accepted. */
   readonly jwt: string;
-  /** Never leaves: signs. */
+  /** Seed of the user's NKey, which signs and is never sent. */
   readonly seed: string;
 }
 
 const jwtForm = /^-{3,}BEGIN NATS USER JWT-{3,}\s+([\w-]+\.[\w-]+\.[\w-]+)\s+-{3,}END NATS USER JWT-{3,}\s*$/m;
 const seedForm = /^-{3,}BEGIN USER NKEY SEED-{3,}\s+([A-Z2-7]+)\s+-{3,}END USER NKEY SEED-{3,}\s*$/m;
 
-/** Reads files below the given directories and from nowhere else. */
+/** Reads files below the given directories, and nowhere else. */
 export class SecretFiles {
-  /** One after another: a file system that does not answer keeps one of the few threads that Node reads with, not all. */
+  /**
+   * Last read; reads run one after another. A file system that hangs then blocks only one of the few threads that
+   * Node.js reads with.
+   */
   #last: Promise<unknown> = Promise.resolve();
   #reading: FileOption | undefined;
 
-  /** @param directories absolute; one that is not there (yet) holds no files */
+  /** @param directories absolute paths; a missing directory contains no files */
   constructor(readonly directories: readonly string[]) {}
 
-  /** The option whose file is being read, for the error of a wait that took too long; or was read last, if that failed. */
+  /** Option whose file is being read, or whose read failed last; for the error of a timeout. */
   get reading(): FileOption | undefined {
     return this.#reading;
   }
 
   /**
-   * The content of the file that an option names.
+   * Content of the file that an option names.
    *
-   * @throws HawserError `secret_file` if it is outside, missing, no regular file, empty, unreadable or has more than
+   * @throws HawserError `secret_file` if the file is outside, missing, not regular, empty, unreadable, or larger than
    * `maxSecretFileBytes`
    */
   async read(option: FileOption, path: string, signal: AbortSignal): Promise<Buffer> {
@@ -67,33 +73,36 @@ export class SecretFiles {
   }
 
   /**
-   * The same as text, without the white space around it. What has several lines or is PEM was written for something else:
-   * a secret goes to a NATS server that the role which named the file may have chosen, too.
+   * Content as text, without surrounding white space. Several lines or PEM are refused, because such a file is no
+   * secret: the content is sent to a NATS server that may have been chosen by the same role that named the file.
    *
-   * @throws HawserError `secret_file` also if it is not UTF-8, has line breaks or NUL within, or begins as PEM
+   * @throws HawserError `secret_file` also if it is not UTF-8, contains line breaks or NUL, or starts as PEM
    */
   async readSecret(option: FileOption, path: string, signal: AbortSignal): Promise<string> {
     const text = await this.#readText(option, path, signal);
-    if (text === "") throw secretFileError(option, "there is nothing but white space in the file");
+    if (text === "") throw secretFileError(option, "the file contains only white space");
     if (text.startsWith("-----BEGIN "))
-      throw secretFileError(option, "it holds a key or certificate in PEM, no secret");
+      throw secretFileError(option, "the file contains a PEM key or certificate, not a secret");
     if (/[\n\v\f\r\0\u0085\u2028\u2029]/.test(text)) {
-      throw secretFileError(option, "a secret is one line without NUL, and the file holds more");
+      throw secretFileError(option, "a secret is one line without NUL, and the file contains more");
     }
     return text;
   }
 
   /**
-   * The JWT and the seed of a `.creds` file, as nsc writes it.
+   * JWT and seed of a `.creds` file.
    *
-   * @throws HawserError `secret_file` also if it is not UTF-8, or not of that form
+   * @throws HawserError `secret_file` also if it is not UTF-8 or not well-formed
    */
   async readCreds(option: FileOption, path: string, signal: AbortSignal): Promise<Creds> {
     const text = await this.#readText(option, path, signal);
     const [jwt, seed] = [jwtForm, seedForm].map((form) => form.exec(text)?.[1]);
     if (jwt === undefined || seed === undefined) {
       const form = "between lines BEGIN NATS USER JWT and BEGIN USER NKEY SEED with their ends";
-      throw secretFileError(option, `it does not hold a JWT and a seed ${form}, as \`nsc generate creds\` writes them`);
+      throw secretFileError(
+        option,
+        `it does not contain a JWT and a seed ${form}, as \`nsc generate creds\` writes them`,
+      );
     }
     return { jwt, seed };
   }
@@ -116,12 +125,15 @@ export class SecretFiles {
         const { code, message } = error as NodeJS.ErrnoException;
         const moved = error instanceof MovedError || code === "ENOENT" || code === "ENOTDIR";
         if (moved && tries < maxTries) continue;
-        throw secretFileError(option, moved ? "the file is being replaced all the time" : (wordsOf(code) ?? message));
+        throw secretFileError(
+          option,
+          moved ? "the file is replaced again and again" : (systemErrorText(code) ?? message),
+        );
       }
     }
   }
 
-  /** Where the file really is. It is inside. */
+  /** Resolved path of the file, which is inside. */
   async #locate(option: FileOption, path: string): Promise<string> {
     if (!isAbsolute(path)) throw this.#outside(option);
     try {
@@ -129,13 +141,13 @@ export class SecretFiles {
       if (await this.#isInside(real)) return real;
     } catch {
       if (await this.#isMissingInside(path)) {
-        throw secretFileError(option, "there is no such file in its directory");
+        throw secretFileError(option, "the file does not exist in its directory");
       }
     }
     throw this.#outside(option);
   }
 
-  /** A link that leads nowhere does not count: that would tell what is not there outside. */
+  /** True if the file is missing inside. A dangling link does not count: its error would reveal what exists outside. */
   async #isMissingInside(path: string): Promise<boolean> {
     try {
       if (!(await this.#isInside(await realpath(dirname(path))))) return false;
@@ -158,16 +170,17 @@ export class SecretFiles {
   }
 
   #outside(option: FileOption): HawserError {
-    const list = this.directories.length === 0 ? "none are allowed" : this.directories.join(", ");
-    return secretFileError(option, `it names no file in the directories that files may be read from: ${list}`);
+    const list = this.directories.length === 0 ? "none are permitted" : this.directories.join(", ");
+    return secretFileError(option, `it names no file in the directories from which files may be read: ${list}`);
   }
 }
 
 class MovedError extends Error {}
 
 /**
- * What was opened is what lies at the real path, whatever was put in the way between the two. Linux tells where an open
- * file is; elsewhere its path is resolved once more, which leaves a gap for programs that may write into the directory.
+ * Checks that the opened file is the one at the resolved path, even if something was replaced between the two steps.
+ * Linux reports the path of an open file. On other systems the path is resolved again, which leaves a gap for programs
+ * that may write into the directory.
  */
 async function checkPlace(real: string, opened: FileHandle): Promise<void> {
   const place = await readlink(`/proc/self/fd/${opened.fd}`).catch(() => undefined);
@@ -177,15 +190,15 @@ async function checkPlace(real: string, opened: FileHandle): Promise<void> {
   if (there.dev !== file.dev || there.ino !== file.ino) throw new MovedError();
 }
 
-/** The error for a file that cannot be used. @param rule what is wrong with it, without path and content */
+/** Error for a file that cannot be used. @param rule its fault, without path and content */
 export function secretFileError(option: FileOption, rule: string): HawserError {
   return new HawserError("secret_file", `the file of option "${option}" cannot be used: ${rule}`, {
     detail: `${option}: ${rule}.`,
   });
 }
 
-/** What the system said, without the path that Node's message has. Undefined for our own rules. */
-function wordsOf(code: string | undefined): string | undefined {
+/** Text for an error of the system, without the path in Node's message. Undefined without a code. */
+function systemErrorText(code: string | undefined): string | undefined {
   if (code === undefined) return undefined;
   return code === "EACCES" || code === "EPERM"
     ? "the user of this process may not read it"

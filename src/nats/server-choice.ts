@@ -1,13 +1,13 @@
 /**
- * Which of the NATS servers of option `host` a process connects to.
+ * Order in which a process tries the NATS servers of option `host`.
  *
- * Processes of one database stand on different servers where they can: what one process does not receive because its
- * server dies, another one has. Each prefers the server that the fewest others stand on; of several, the one that comes
- * first by a hash of the process and the server, so that processes that know nothing of each other part as well. A server
- * that could not be reached is tried last for `nats_server_away_ms`.
+ * Processes of one database connect to different servers if possible: messages that one process misses because its
+ * server fails are then received by another. Each process prefers the server with the fewest other processes; among
+ * equals, it ranks them by a hash of process and server, so that processes that do not know of each other spread as
+ * well. A server that could not be reached is tried last for `nats_server_away_ms`.
  *
- * Where more stand on one server than need be, as after its cluster was restarted, one after the other moves to a server
- * with fewer: see `NatsPlacement` in `serve`, which tells this object where others stand.
+ * If a server has too many processes, as after a restart of its cluster, one process after another moves to a server
+ * with fewer. See `NatsPlacement` in `serve`, which passes the servers of other processes to `setOthers`.
  */
 import { createHash, randomUUID } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
@@ -16,15 +16,15 @@ import { type ServerName, serverName } from "./connect-failure.js";
 
 const { natsServerAwayMs } = gatewayConstants;
 
-/** Where a NATS server listens. */
+/** Address of a NATS server. */
 export interface NatsAddress {
-  /** Name or address, without brackets. */
+  /** Host name or address, without brackets. */
   readonly host: string;
   readonly port: number;
   readonly name: ServerName;
 }
 
-/** The servers of the options, in their order, each once. */
+/** Servers of the options in order, without duplicates. */
 export function natsAddresses({ host, port }: Pick<CompleteNatsServerOptions, "host" | "port">): NatsAddress[] {
   const addresses = new Map<ServerName, NatsAddress>();
   for (const entry of host.split(",")) {
@@ -34,7 +34,7 @@ export function natsAddresses({ host, port }: Pick<CompleteNatsServerOptions, "h
   return [...addresses.values()];
 }
 
-/** As the pattern of option `host` has it: more than one colon without brackets is IPv6, and has no port of its own. */
+/** Parses an entry of option `host`: more than one colon without brackets is an IPv6 address without a port. */
 function addressOf(entry: string, defaultPort: number): NatsAddress {
   const [, bracketed, plain, ownPort] = /^(?:\[(.*)\]|([^:]*))(?::(\d+))?$/.exec(entry) ?? [];
   const host = bracketed ?? plain ?? entry;
@@ -42,62 +42,65 @@ function addressOf(entry: string, defaultPort: number): NatsAddress {
   return { host, port, name: serverName({ host, port }) };
 }
 
-/** The choice of one process, for all of its connections. */
+/** Server order of one process, for all its connections. */
 export class ServerChoice {
-  /** How many other processes stand on a server. */
+  /** Number of other processes by server. */
   #others: ReadonlyMap<string, number> = new Map();
-  /** Until when a server counts as away, by `now`. */
-  readonly #awayUntil = new Map<ServerName, number>();
+  /** Time until which a server counts as unavailable, by `now`. */
+  readonly #unavailableUntil = new Map<ServerName, number>();
 
   readonly #process: string;
   readonly #now: () => number;
 
   /**
-   * @param process a random name of the process
-   * @param now a clock in milliseconds
+   * @param process random id of the process
+   * @param now clock in milliseconds
    */
   constructor(process: string = randomUUID(), now: () => number = () => performance.now()) {
     this.#process = process;
     this.#now = now;
   }
 
-  /** The order in which the servers are tried. */
+  /** Servers in the order in which they should be tried. */
   order(servers: readonly NatsAddress[]): NatsAddress[] {
     if (servers.length === 1) return [...servers];
     const ranked = servers.map((server) => ({
       server,
-      key: [Number(this.#isAway(server)), this.#othersOn(server), hash(this.#process, server.name)] as const,
+      key: [Number(this.#isUnavailable(server)), this.#othersOn(server), hash(this.#process, server.name)] as const,
     }));
     ranked.sort((one, other) => compare(one.key, other.key));
     return ranked.map(({ server }) => server);
   }
 
-  /** The server that it would be better to stand on than on that one, because two fewer do; undefined: there is none. */
+  /**
+   * A server that would be a better choice than `own`, because at least two fewer processes use it; undefined if there
+   * is none.
+   */
   better(servers: readonly NatsAddress[], own: ServerName): NatsAddress | undefined {
     const [best] = this.order(servers);
-    if (best === undefined || this.#isAway(best)) return undefined;
+    if (best === undefined || this.#isUnavailable(best)) return undefined;
     return this.#othersOn(best) < (this.#others.get(own) ?? 0) ? best : undefined;
   }
 
-  /** Takes where other processes stand: the name of a server for each of them. */
-  heed(servers: readonly string[]): void {
+  /** Sets the servers of all other processes, one name per process. */
+  setOthers(servers: readonly string[]): void {
     const others = new Map<string, number>();
     for (const name of servers) others.set(name, (others.get(name) ?? 0) + 1);
     this.#others = others;
   }
 
-  /** A connection to the server could not be made, or has ended. */
-  failed({ name }: NatsAddress): void {
-    this.#awayUntil.set(name, this.#now() + natsServerAwayMs);
+  /** Notes that a connection to the server failed or was lost. */
+  markUnavailable({ name }: NatsAddress): void {
+    this.#unavailableUntil.set(name, this.#now() + natsServerAwayMs);
   }
 
-  /** A connection to the server was made. */
-  reached({ name }: NatsAddress): void {
-    this.#awayUntil.delete(name);
+  /** Notes that a connection to the server was made. */
+  markAvailable({ name }: NatsAddress): void {
+    this.#unavailableUntil.delete(name);
   }
 
-  #isAway({ name }: NatsAddress): boolean {
-    return (this.#awayUntil.get(name) ?? Number.NEGATIVE_INFINITY) > this.#now();
+  #isUnavailable({ name }: NatsAddress): boolean {
+    return (this.#unavailableUntil.get(name) ?? Number.NEGATIVE_INFINITY) > this.#now();
   }
 
   #othersOn({ name }: NatsAddress): number {
@@ -105,7 +108,7 @@ export class ServerChoice {
   }
 }
 
-/** Rendezvous hashing: each process has an order of its own, which a server that is added or taken away leaves as it is. */
+/** Rendezvous hashing: each process has its own order, which stays the same when other servers are added or removed. */
 function hash(process: string, name: string): string {
   return createHash("sha256").update(`${process} ${name}`).digest("hex");
 }

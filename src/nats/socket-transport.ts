@@ -1,8 +1,8 @@
 /**
- * Lends a dialled socket to nats.js, by the hook through which its own transports come: `setTransportFactory`.
+ * Passes a dialled socket to nats.js through `setTransportFactory`, the hook that its own transports use.
  *
- * nats.js takes its transports from one place for the whole process. So ours is put there only for the instants in which
- * a connection of ours takes it, and nats.js's own is put back: programs that use nats.js beside Hawser do not notice.
+ * nats.js has one transport factory per process. So Hawser's factory is set only until its connection has taken its
+ * transport, and then replaced by the original: programs that use nats.js beside Hawser are not affected.
  */
 import { createRequire } from "node:module";
 import type { Socket } from "node:net";
@@ -16,22 +16,22 @@ import {
   type Transport,
 } from "@nats-io/transport-node";
 import type { Dialled } from "./dial.js";
-import { readHeadersHere } from "./headers.js";
+import { parseHeadersHere } from "./headers.js";
 
-/** nats.js hands options that it does not know to the transport. */
+/** Options of nats.js, which passes unknown ones to the transport. */
 interface LentOptions extends ConnectionOptions {
   lent?: SocketTransport;
 }
 
-/** Transports that are about to be taken, in the order in which their connections were begun. */
+/** Transports that are not taken yet, in the order of their connections. */
 const waiting: SocketTransport[] = [];
 
 /**
- * The client protocol over a dialled socket, which belongs to nats.js from now on. Resolves when the server has accepted
- * our greeting.
+ * Starts the client protocol over a dialled socket, which nats.js owns from now on. Resolves when the server has
+ * accepted CONNECT.
  *
- * @param onDefect told of what a listener to messages throws
- * @throws whatever nats.js says; `transport.failure` is what the socket says
+ * @param onDefect called with errors that message listeners throw
+ * @throws errors of nats.js; `transport.failure` has the error of the socket
  */
 export async function connectOver(
   transport: SocketTransport,
@@ -41,9 +41,9 @@ export async function connectOver(
   const lent: LentOptions = {
     ...options,
     lent: transport,
-    // If the transport of another user of nats.js got in between, which is no socket of ours, nothing secret is sent over it.
+    // If nats.js took the transport of another user in between, nothing secret may be sent over it.
     authenticator: (nonce) => {
-      if (!transport.isTaken) throw new Error("nats.js took another transport than ours");
+      if (!transport.isTaken) throw new Error("nats.js took another transport than Hawser's");
       return typeof options.authenticator === "function" ? options.authenticator(nonce) : undefined;
     },
   };
@@ -73,19 +73,19 @@ function remove(transport: SocketTransport): void {
   if (waiting.length === 0) restoreFactory();
 }
 
-/** `connect` puts its own factory in place before it sees that these two options exclude each other. */
+/** Restores the original factory: `connect` sets it before it rejects these two options, which exclude each other. */
 function restoreFactory(): void {
   connectByItself({ servers: ["127.0.0.1:4222"], port: 4222 }).catch(() => undefined);
 }
 
-/** How nats.js names itself to servers. */
+/** Version with which nats.js identifies itself to servers. */
 const { version } = createRequire(import.meta.url)("@nats-io/transport-node/package.json") as { version: string };
 
-/** A dialled socket as nats.js wants it. */
+/** Transport of nats.js over a dialled socket. */
 export class SocketTransport implements Transport {
   readonly lang = "nats.js";
   readonly version = version;
-  /** What ended the socket; undefined while it lives and if the other side just closed it. */
+  /** Error that ended the socket; undefined while it is open, or if the server closed it. */
   failure: Error | undefined;
   isTaken = false;
   isClosed = false;
@@ -115,14 +115,15 @@ export class SocketTransport implements Transport {
     });
   }
 
-  /** The socket, to see what waits to be written. */
+  /** The socket, to observe its write buffer. */
   get socket(): Socket {
     return this.#socket;
   }
 
-  /** @throws Error if it is a connection that is not of Hawser, which took this transport instead of its own */
+  /** @throws Error if a connection that is not Hawser's took this transport instead of its own */
   async connect(_server: Server, options: LentOptions): Promise<void> {
-    if (options.lent !== this) throw new Error("this transport is Hawser's, and was taken by mistake; connect again");
+    if (options.lent !== this)
+      throw new Error("this transport belongs to Hawser and was taken by mistake; connect again");
     delete options.lent;
     this.isTaken = true;
   }
@@ -135,7 +136,7 @@ export class SocketTransport implements Transport {
     if (!this.#socket.destroyed) this.#socket.write(frame);
   }
 
-  /** Ends with the socket, after everything that it received. */
+  /** Ends when the socket has closed and all received chunks are consumed. */
   async *[Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array> {
     let isOver = false;
     try {
@@ -152,21 +153,21 @@ export class SocketTransport implements Transport {
       isOver = true;
     } finally {
       if (!isOver) {
-        // nats.js leaves its loop because it cannot read what came. It is kept from going on: it would print the exception,
-        // with what was received, to the standard output, and would miss the server only by the answers to its PINGs.
-        this.#breach();
+        // nats.js leaves its loop when it cannot parse a chunk. It must not continue: it would print the exception,
+        // with the received bytes, to standard output, and would notice the loss only by missing PONGs.
+        this.#closeInvalid();
         await new Promise<never>(() => undefined);
       }
     }
   }
 
-  /** Closes the socket: what was received by it makes no sense. */
-  #breach(): void {
-    this.failure ??= new Error("the server sent what is no NATS protocol");
+  /** Closes the socket after invalid protocol data. */
+  #closeInvalid(): void {
+    this.failure ??= new Error("the server sent data that is not NATS protocol");
     this.#socket.destroy();
   }
 
-  /** Resolves when the socket is closed. nats.js knows by itself what the server said last. */
+  /** Resolves when the socket has closed. nats.js itself keeps the last error of the server. */
   closed(): Promise<void> {
     return this.#closed;
   }
@@ -186,12 +187,12 @@ export class SocketTransport implements Transport {
 }
 
 /**
- * Lets nothing that others publish end the connection.
+ * Keeps messages of other clients from ending the connection.
  *
- * nats.js reads what comes in one loop, which ends with the first exception: one of a listener, or of reading the
- * headers of a message. So listeners are guarded, and headers are read by `ReceivedHeaders`, wherever a message goes:
- * to subscriptions, requests, JetStream. All of these are subscriptions of the connection's protocol, which no public
- * function reaches: the subscription for the answers to requests is made within. See decision 0063.
+ * nats.js reads in a single loop, which ends with the first exception: of a listener, or of parsing the headers of a
+ * message. So errors of listeners are caught, and headers are parsed by `ReceivedHeaders`, for subscriptions, requests
+ * and JetStream alike. All of these are subscriptions of the connection's protocol object. No public function reaches
+ * that, because the subscription for replies is made internally. See decision 0063.
  */
 function guardListeners({ protocol }: NatsConnectionImpl, onDefect: (error: unknown) => void): void {
   const subscribe = protocol.subscribe.bind(protocol);
@@ -199,7 +200,7 @@ function guardListeners({ protocol }: NatsConnectionImpl, onDefect: (error: unkn
     const { callback } = subscription;
     subscription.callback = (error, message) => {
       try {
-        if (error === null) readHeadersHere(message);
+        if (error === null) parseHeadersHere(message);
         callback.call(subscription, error, message);
       } catch (defect) {
         onDefect(defect);

@@ -45,7 +45,7 @@ export class NatsPlacement {
   async heed(owner: string, others: readonly GatewayEntry[]): Promise<void> {
     const { choice, subscriptions, logger } = this.#process;
     const present = others.filter(({ isStale }) => !isStale);
-    choice.heed(present.flatMap(({ natsServer }) => natsServer ?? []));
+    choice.setOthers(present.flatMap(({ natsServer }) => natsServer ?? []));
     const { options, server: own } = subscriptions;
     const better = options && own && choice.better(natsAddresses(options), own.name);
     if (better === undefined || own === undefined || this.#process.isLeading()) {
@@ -63,7 +63,7 @@ export class NatsPlacement {
         this.#tried = undefined;
         await this.#move(better);
       } else {
-        await subscriptions.reaches(better);
+        await subscriptions.probe(better);
         this.#tried = better;
       }
     } catch (err) {

@@ -37,7 +37,7 @@ interface NatsSqlOptions {
  * has one for each run of messages with the same subject and headers.
  *
  * The methods reject with a `HawserError` whose `cause` is the error of the client. An error of the function has its code by
- * the SQLSTATE, and its message, `detail` and `hint`. An error of Postgres itself (no such function, no right to call it, a
+ * the SQLSTATE, and its message, `detail`, and its HINT as `remedy`. An error of Postgres itself (no such function, no right to call it, a
  * cancelled statement) and a lost connection are `store_failed`. `outcome` is `unknown` where the call may have been
  * carried out.
  *
@@ -303,7 +303,7 @@ const leavesOpen = /^(08|57|58|XX)/;
 function callFailure(cause: unknown, local: boolean): HawserError {
   if (cause instanceof HawserError) return cause;
   const { message = String(cause), code, detail, hint, routine } = postgresErrorOf(cause);
-  const details = { cause, detail: textOf(detail), hint: textOf(hint) };
+  const details = { cause, detail: textOf(detail), remedy: textOf(hint) };
   const sqlstate = typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
   if (sqlstate !== undefined && (typeof routine !== "string" || raises.test(routine))) {
     const known = (local ? localBySqlstate.get(sqlstate) : undefined) ?? bySqlstate.get(sqlstate);

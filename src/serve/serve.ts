@@ -164,7 +164,7 @@ class Server implements HawserServer {
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;
-        this.#parts.gateway?.misses(found);
+        this.#parts.gateway?.reportProblem(found);
         if (present === undefined) this.#parts.bridge?.configure(undefined, found);
       },
     });
@@ -192,7 +192,7 @@ class Server implements HawserServer {
     );
     // What was found before the gateway was there.
     this.#parts.gateway.configure(present);
-    if (problem !== undefined) this.#parts.gateway.misses(problem);
+    if (problem !== undefined) this.#parts.gateway.reportProblem(problem);
     this.#parts.bridge = await Bridge.start(
       {
         databaseUrl,
@@ -250,7 +250,7 @@ class Server implements HawserServer {
   /** Before the first connection: it goes where no other process stands, if it can. */
   async #heedOthers({ session }: ServerWatch): Promise<void> {
     try {
-      this.#choice.heed(await standings(session));
+      this.#choice.setOthers(await standings(session));
     } catch (cause) {
       throw await explainServeRefusal(session, "read which NATS servers other processes stand on", cause);
     }
@@ -305,21 +305,21 @@ class Server implements HawserServer {
       isLeading: () => bridge.stats.epoch !== undefined,
     });
     const placed: Placement = {
-      get standing() {
+      get natsPlace() {
         return placement.standing;
       },
       get canLead() {
         return bridge.canLead;
       },
-      async heed(owner, others) {
-        if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.giveWay();
+      async onOthers(owner, others) {
+        if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.yieldLeadership();
         await placement.heed(owner, others);
       },
     };
     this.#parts.addresses = new AddressBook(session, address, placed, this.#logger);
-    connectors.subscriptions.on("connected", () => void this.#parts.addresses?.tell());
+    connectors.subscriptions.on("connected", () => void this.#parts.addresses?.update());
     try {
-      await this.#parts.addresses.open();
+      await this.#parts.addresses.start();
     } catch (cause) {
       throw cause instanceof HawserError
         ? cause

@@ -1,5 +1,5 @@
 /**
- * What nats_subscribe and its like take and refuse, and what they leave in the database.
+ * Arguments that nats_subscribe and its like accept and refuse, and the rows that they write.
  */
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -215,7 +215,7 @@ describe("nats_subscribe", () => {
 });
 
 describe("nats_unsubscribe", () => {
-  it("is no error where nothing is subscribed", async () => {
+  it("is no error if nothing is subscribed", async () => {
     await client.query("SELECT nats_unsubscribe('nowhere', 'one')");
     await client.query("SELECT nats_unsubscribe('nowhere', 4000000000::oid)");
     await client.query("SELECT litmus_pgnats_unregister_responder('nowhere')");
@@ -286,7 +286,7 @@ describe("litmus_pgnats_register_responder", () => {
     });
   });
 
-  it("leaves one where many register at once", async () => {
+  it("leaves one if many register at once", async () => {
     const sessions = await Promise.all(Array.from({ length: 6 }, () => world.connect(world.database.url)));
     await Promise.all(
       sessions.map((session, n) =>

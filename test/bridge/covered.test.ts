@@ -19,7 +19,7 @@ beforeAll(async () => {
 });
 afterAll(() => world?.[Symbol.asyncDispose]());
 
-/** What each has run, in its order, without what came before. */
+/** Messages that each function has run, in order, without earlier ones. */
 async function ran(): Promise<Record<string, string[]>> {
   const rows = await world.rows<{ who: string; payloads: string[] }>(
     "SELECT who, array_agg(payload ORDER BY n) AS payloads FROM ran WHERE payload <> '' GROUP BY who",

@@ -19,7 +19,7 @@ const stopTimeoutMs = 500;
 /** Timers that are set for longer are not the reserve of a stop, and not its deadline. */
 const longestMs = 1_000;
 
-describe.concurrent("where the connection to NATS is lost while messages wait for a slow function", () => {
+describe.concurrent("hawser serve whose connection to NATS is lost while messages wait for a slow function", () => {
   it.each([0, 10_000])("what was received is run all the same, takeoverBufferMs %i", async (takeoverBufferMs) => {
     await using first = await startNatsServer();
     await using world = await bridgeWorld({
@@ -46,7 +46,7 @@ describe.concurrent("where the connection to NATS is lost while messages wait fo
 });
 
 describe.concurrent("`hawser serve` that is told to stop", () => {
-  it("runs all that it has received, where the functions call its gateway", async () => {
+  it("runs all that it has received, if the functions call its gateway", async () => {
     await using world = await bridgeWorld({
       stopTimeoutMs: 60_000,
       sql: `
@@ -98,7 +98,7 @@ describe.concurrent("`hawser serve` that is told to stop", () => {
 });
 
 describe("`hawser serve` that is told to stop where NATS is silent", () => {
-  it("ends in time where the NATS server hangs", async () => {
+  it("ends in time if the NATS server hangs", async () => {
     await using server = await startNatsServer();
     await using world = await bridgeWorld({ natsUrl: server.url, stopTimeoutMs, sql: nothing });
     await world.subscribe(`${world.prefix}.a`, "nothing(bytea)");
@@ -108,7 +108,7 @@ describe("`hawser serve` that is told to stop where NATS is silent", () => {
     server.signal("SIGCONT");
   });
 
-  it("follows what is subscribed, and ends in time, where the connection of responders alone is silent", async () => {
+  it("follows what is subscribed, and ends in time, if the connection of responders alone is silent", async () => {
     await using network = await lossyNetwork(testNatsUrl());
     await using world = await bridgeWorld({ natsUrl: network.url, stopTimeoutMs, sql: nothing });
     await world.subscribe(`${world.prefix}.a`, "nothing(bytea)");
@@ -135,7 +135,7 @@ const missingSeries = /^hawser_bridge_messages_discarded_total\{reason="standby_
 const discardedSeries = /^hawser_bridge_messages_discarded_total\{reason="buffer_full"/;
 
 describe.concurrent("a process that takes over without room for all that the leader has not done", () => {
-  it("counts what it would have run and had no room for, and nothing before it leads", async () => {
+  it("counts what it would have run but could not keep, and nothing before it leads", async () => {
     await using world = await bridgeWorld({
       stopTimeoutMs: 100,
       sql: `

@@ -62,9 +62,9 @@ async function isHeldUpBy(make: string, words: string, undo: string): Promise<vo
 describe("the executor's login", () => {
   it.each([
     ["SUPERUSER", "is a superuser"],
-    ["CREATEROLE", "may make roles"],
-    ["BYPASSRLS", "is exempt from row security"],
-    ["REPLICATION", "may replicate"],
+    ["CREATEROLE", "can create roles"],
+    ["BYPASSRLS", "bypasses row security"],
+    ["REPLICATION", "can replicate"],
   ])("with %s is refused, told once, and nothing runs until it has it no more", async (power, words) => {
     await isHeldUpBy(`ALTER ROLE ${executor} ${power}`, words, `ALTER ROLE ${executor} NO${power}`);
   });
@@ -91,7 +91,7 @@ describe("the executor's login", () => {
     );
   });
 
-  it("that reaches another database, also one with Hawser in it, is refused, and told once with both names", async () => {
+  it("that reaches another database, also one with Hawser in it, is refused, and reported once with both names", async () => {
     await using other = await testDatabase();
     const [login] = await rowsOf(other.url, "SELECT user_name, password FROM hawser.executor_login");
     const url = new URL(other.url);
@@ -114,10 +114,10 @@ describe("the executor's login", () => {
         code: "executor_login",
         problem: expect.stringMatching(
           new RegExp(
-            `^the login "${url.username}", .*, has reached ${place(other.name)}\\S+, and not ${place(own.database.name)}\\S+, which \`hawser serve\` works for$`,
+            `^the login "${url.username}", .*, has reached ${place(other.name)}\\S+, not ${place(own.database.name)}\\S+, which \`hawser serve\` works for$`,
           ),
         ),
-        remedy: "Let --executor-url name the server and the database that --database-url names, with the other login.",
+        remedy: "Let --executor-url name the same server and database as --database-url, with the other login.",
       },
     ]);
     expect(inspect(own.log.lines, { depth: 9, maxArrayLength: null })).not.toContain(url.password);

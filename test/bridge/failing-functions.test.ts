@@ -15,7 +15,7 @@ let world: BridgeWorld;
 /** Long enough for what does not hang, on a machine with other work, too. */
 const subscriberTimeoutMs = 1_000;
 
-/** How long those that hang may take until all of it is done: each is tried twice. */
+/** Time limit for functions that hang: each is tried twice. */
 const hangingMs = 50_000;
 
 // What is retried is found by its notification, as no poll comes.
@@ -85,7 +85,7 @@ const isDead = (subject: string, count: number, deadlineMs?: number) =>
   );
 
 describe("a message whose function fails", () => {
-  it("becomes a dead letter with its error, alone among thousands, which all are handled in their order", async () => {
+  it("becomes a dead letter with its error, alone among thousands, which all are handled in order", async () => {
     const subject = `${world.prefix}.poison`;
     await world.subscribe(subject, handle);
     const given = headers();
@@ -129,7 +129,7 @@ describe("a message whose function fails", () => {
     expect(await letters(subject)).toMatchObject([{ payload: "a", error_code: "23505" }]);
   });
 
-  it("is told in the log, without its payload", async () => {
+  it("is logged, without its payload", async () => {
     const subject = `${world.prefix}.logged`;
     await world.subscribe(subject, handle);
     world.nats.publish(subject, "fail with a secret");
@@ -159,7 +159,7 @@ describe.concurrent("a message becomes a dead letter whose function", () => {
       "does not end at the statement timeout either",
       "cling",
       "57014",
-      "the statement timeout did not end the function: its session was ended",
+      "the function did not stop at the statement timeout; its session was closed",
     ],
     ["sends notices without end", "notice", "57P01", expect.stringContaining("notices and notifications")],
     [
@@ -183,7 +183,7 @@ describe.concurrent("a message becomes a dead letter whose function", () => {
 });
 
 describe("a function that always fails", () => {
-  it("does not hold up others, nor does one that hangs", async () => {
+  it("does not delay others, nor does one that hangs", async () => {
     const [bad, slow, good] = ["bad", "slow", "good"].map((word) => `${world.prefix}.beside.${word}`);
     const hanging = 2;
     for (const subject of [bad, slow, good]) await world.subscribe(subject!, handle);

@@ -15,7 +15,7 @@ let victim: Login;
 let attacker: Login;
 let victimSession: pg.Client;
 let attackerSession: pg.Client;
-/** What the victim has subscribed. */
+/** Subscription of the victim. */
 let target: Bound;
 
 const denied = "42501";
@@ -231,7 +231,7 @@ describe("a role that may subscribe", () => {
     await expectUntouched();
   });
 
-  it("catches no call with functions of the same name, and makes none ambiguous", async () => {
+  it("catches no call with functions of the same name, and creates none ambiguous", async () => {
     const name = `hawser_run.${quoted(target.wrapper)}`;
     const own = "LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.ran VALUES ('caught'); RETURN 1; END$$";
     for (const types of [
@@ -266,7 +266,7 @@ describe("a role that may subscribe", () => {
     await expectUntouched();
   });
 
-  it("keeps nobody from subscribing with functions named as those that settle", async () => {
+  it("does not keep others from subscribing with functions named as those that settle", async () => {
     const settles = await world.rows<{ name: string }>(
       "SELECT quote_ident(proname) AS name FROM pg_proc WHERE pronamespace = 'hawser_run'::regnamespace AND pg_get_userbyid(proowner) = $1 AND proname ~ '^settle '",
       [victim.role],
@@ -341,7 +341,7 @@ describe("a role that may subscribe", () => {
     await attackerSession.query(enter, [own.wrapper, "public", "capture", "bytea"]);
   });
 
-  it("holds up nobody with the entry of a wrapper that is gone, and a transaction that it leaves open", async () => {
+  it("delays nobody with the entry of a wrapper that is gone, and a transaction that it leaves open", async () => {
     await attackerSession.query("SELECT nats_subscribe('renamed', 'capture')");
     await victimSession.query("SELECT nats_subscribe('ended', 'capture')");
     const [own] = (await world.bound("renamed")) as [Bound];
@@ -376,7 +376,7 @@ describe("a role that may subscribe", () => {
     await world.client.query("RESET hawser.message");
   });
 
-  it("keeps nobody from ending a subscription by what depends on its wrapper", async () => {
+  it("does not keep others from ending a subscription by what depends on its wrapper", async () => {
     await victimSession.query("SELECT nats_subscribe('held', 'capture')");
     const [held] = (await world.bound("held")) as [Bound];
     await attackerSession.query(
@@ -387,7 +387,7 @@ describe("a role that may subscribe", () => {
     expect(await world.bound("held")).toEqual([]);
   });
 
-  it("holds up only who changes the same subject, with a transaction that it leaves open", async () => {
+  it("delays only those who change the same subject, with a transaction that it leaves open", async () => {
     await attackerSession.query("BEGIN");
     await attackerSession.query("SELECT FROM hawser.lock_handlers('subscription', 'open')");
     await attackerSession.query("SELECT nats_subscribe('open', 'capture')");

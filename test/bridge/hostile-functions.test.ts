@@ -109,7 +109,7 @@ describe("a function cannot become another role", () => {
     });
   });
 
-  it("by what it defers to COMMIT, where a trigger defers once more", async () => {
+  it("by what it defers to COMMIT, if a trigger defers once more", async () => {
     const executor = await world.value<string>("SELECT user_name FROM hawser.executor_login");
     await mallory.client.query(`
       GRANT USAGE ON SCHEMA ${mallory.role} TO PUBLIC;

@@ -26,7 +26,7 @@ afterAll(async () => world?.[Symbol.asyncDispose]());
 const manyNames = (count: number): string =>
   Array.from({ length: count }, (_, index) => `h${index.toString(36)}:`).join("\r\n");
 
-/** How often connections of this process were lost. */
+/** Number of lost connections of this process. */
 const losses = (): number => world.log.messages("warn").filter((line) => line.includes("is lost")).length;
 
 const blocks: Readonly<Record<string, readonly [lines: string | Uint8Array, readable: boolean]>> = {
@@ -84,7 +84,7 @@ it("runs all that is before and behind messages with such headers, and dead-lett
   expect(world.log.messages("error")).toEqual([]);
 });
 
-it("hands over headers as they were read", async () => {
+it("passes headers as they were read", async () => {
   const subject = `${world.prefix}.read`;
   await world.subscribe(subject, "takes_headers(bytea, text, jsonb)");
   await writeRaw(natsUrl, rawMessage(subject, "a b: c\r\nTag:1\nTag: 2\r\n__proto__: p\r\n: nothing", "read"));

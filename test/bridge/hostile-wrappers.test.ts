@@ -149,7 +149,7 @@ describe("a wrapper in another's shape", () => {
     const body = "BEGIN ATOMIC SELECT 1::bigint FROM capture('shaped'); END";
     await replaced(wrapper, batchArguments, `RETURNS bigint LANGUAGE sql SECURITY INVOKER ${body}`);
     expect(await becomesDeadLetter(wrapper.subject, "stolen")).toBe("39000");
-    const words = `the wrapper of ${mallory.role}.capture(bytea) has been replaced`;
+    const words = `the wrapper of ${mallory.role}.capture(bytea) was replaced`;
     expect(await world.rows("SELECT error_message FROM hawser.dead_letters WHERE payload = 'stolen'")).toEqual([
       { error_message: expect.stringContaining(words) },
     ]);

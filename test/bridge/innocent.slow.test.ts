@@ -1,5 +1,5 @@
 /**
- * What takes its time by no fault of a function: its process stands still, or its connection to NATS was replaced long before.
+ * Delays that no function causes: a suspended process, and a connection to NATS that was replaced long before.
  */
 import { performance } from "node:perf_hooks";
 import { describe, expect, it } from "vitest";
@@ -11,7 +11,7 @@ import { bridgeWorld } from "./support/bridge-world.js";
 const sleeping = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
 
 describe("a function", () => {
-  it("whose process stands still for longer than it may take has run, once", async () => {
+  it("whose process is suspended for longer than its timeout has run, once", async () => {
     await using world = await bridgeWorld({
       sql: `
         CREATE TABLE ran (n text);
@@ -43,7 +43,7 @@ describe("a function", () => {
     expect(await times("slow")).toBe(1);
   });
 
-  it("that answers does so also where the connection to NATS was replaced long before", async () => {
+  it("that answers does so also if the connection to NATS was replaced long before", async () => {
     await using world = await bridgeWorld({
       serverOptions: { responder_timeout_ms: "60000" },
       sql: `

@@ -1,7 +1,6 @@
 /**
- * What happens to a message by no fault of its function, and looks as if the function took too long: the connection with
- * Postgres is lost without a word, before it is called, while it runs, or at COMMIT. The tests wait most of the time, so that
- * they run side by side.
+ * Failures that no function causes and that look as if it took too long: the connection to Postgres is lost silently
+ * before the call, during it, or at COMMIT. The tests wait most of the time, so they run concurrently.
  */
 import { describe, expect, it } from "vitest";
 import { serve } from "../../src/serve/index.js";
@@ -23,7 +22,7 @@ const letters = (world: BridgeWorld) =>
 
 const times = (world: BridgeWorld, n: string) => world.count(`SELECT count(*) FROM ran WHERE n = '${n}'`);
 
-/** Where the login of the functions reaches the server by another way. */
+/** Address at which the executor's login reaches the server by another route. */
 async function executorUrl(world: BridgeWorld, by: string): Promise<string> {
   const [login] = await world.rows<{ user: string; password: string }>(
     `SELECT user_name AS "user", password FROM hawser.executor_login`,
@@ -34,7 +33,7 @@ async function executorUrl(world: BridgeWorld, by: string): Promise<string> {
   return url.href;
 }
 
-describe.concurrent("the connection with Postgres is lost without a word, and", () => {
+describe.concurrent("the connection with Postgres is lost silently, and", () => {
   it.each([
     [
       "a message is run: before its function is called",

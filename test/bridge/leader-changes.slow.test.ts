@@ -94,11 +94,11 @@ describe.concurrent("a leader", () => {
     await eventually("the message is handled", async () => (await world.count("SELECT count(*) FROM done")) === 1);
     const metrics = await (await fetch(`http://${other.monitorAddress}/metrics`)).text();
     expect(metrics).toMatch(/^hawser_bridge_leading\{.*\} 1$/m);
-    const line = world.log.lines.find(({ message }) => message === "leads the subscriptions no more");
+    const line = world.log.lines.find(({ message }) => message === "is no longer the leader of the subscriptions");
     expect(line?.details).toMatchObject({ reason: expect.stringMatching(/^the executor's login is refused here/) });
   });
 
-  it("of a dead connection what it does not receive counts as not done: the next leader has it", async () => {
+  it("with a dead connection: messages that it does not receive count as unfinished, and the next leader has them", async () => {
     await using net = await lossyNetwork(testNatsUrl());
     await using gateway = await testGateway({ serverOptions: false });
     await gateway.client.query(`
@@ -137,7 +137,7 @@ describe.concurrent("a leader", () => {
     expect(await count(missing(published))).toBe(0);
   });
 
-  it("whose connection is cut runs nothing that came after the gap before what the next leader has of the gap", async () => {
+  it("whose connection was lost runs nothing from after the gap before the next leader has run the gap", async () => {
     await using net = await lossyNetwork(testNatsUrl());
     const { logger, lines } = keptLog();
     await using gateway = await testGateway({ serverOptions: false, logger });
@@ -174,7 +174,7 @@ describe.concurrent("a leader", () => {
         await delay(10);
       }
     })();
-    const leads = () => lines.filter(({ message }) => message === "leads the subscriptions").length;
+    const leads = () => lines.filter(({ message }) => message === "became the leader of the subscriptions").length;
     const sleeps =
       "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
     await eventually("the slow one runs", async () => (await count(sleeps)) > 0, 60_000);

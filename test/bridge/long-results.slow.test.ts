@@ -1,6 +1,6 @@
 /**
- * What functions give to `hawser serve` and is longer than a message, or than a string can be: it stays in Postgres, and
- * everything else goes on.
+ * Results of functions that exceed the size of a message, or of a string: they stay in Postgres, and nothing else is
+ * affected.
  */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
@@ -54,7 +54,7 @@ it("an answer of 300 MiB is refused, its transaction is committed, and others ar
   try {
     for (const bytes of [size, 67_108_865]) {
       const { error } = await ask(subjects.long, String(bytes));
-      expect(error).toBe(`the answer has ${bytes} bytes, and the NATS server takes at most 67108864 (max_payload)`);
+      expect(error).toBe(`the answer has ${bytes} bytes, and the NATS server accepts at most 67108864 (max_payload)`);
     }
     // The most that is taken out of Postgres, which this server does not take.
     expect((await ask(subjects.long, "67108864")).error).toMatch(/^the answer has 67108864 bytes, and .* at most \d+/);

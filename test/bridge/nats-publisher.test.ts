@@ -71,7 +71,7 @@ describe("the publisher of the outbox", () => {
     expect(await publisher.publish(step({ headers: { A: "1" } }))).toEqual({ kind: "published", as: "stored" });
   });
 
-  it("tells that a domain is away, and nothing else", async () => {
+  it("reports that a domain is unavailable, and nothing else", async () => {
     await using server = await startNatsServer({ jetStream: true });
     const { publisher, connection } = await publisherOf(server);
     await (await jetstreamManager(connection)).streams.add({ name: "ORDERS", subjects: ["orders.>"] });
@@ -87,7 +87,7 @@ describe("the publisher of the outbox", () => {
     ]);
   });
 
-  it("tells that streams are away on a server without JetStream, where core messages go on", async () => {
+  it("reports that streams are unavailable on a server without JetStream, where core messages go on", async () => {
     await using server = await startNatsServer();
     const { publisher, told } = await publisherOf(server);
     expect(await publisher.publish(step({}))).toEqual({ kind: "unavailable", scope: "route", mayBeThere: false });
@@ -95,13 +95,13 @@ describe("the publisher of the outbox", () => {
     expect(told).toEqual([expect.stringContaining("has no JetStream")]);
   });
 
-  it("blames no route where there is no connection", async () => {
+  it("blames no route if there is no connection", async () => {
     const { connector } = testConnector();
     const publisher = new NatsPublisher(connector, () => undefined);
     expect(await publisher.publish(step({}))).toEqual({ kind: "unavailable", scope: "connection", mayBeThere: false });
   });
 
-  it("blames no route where the connection ends during a publish", async () => {
+  it("blames no route if the connection ends during a publish", async () => {
     const server = await startNatsServer({ jetStream: true });
     const { publisher, connection } = await publisherOf(server);
     await (await jetstreamManager(connection)).streams.add({ name: "ORDERS", subjects: ["orders.>"] });
@@ -227,7 +227,7 @@ describe("the publisher of the outbox", () => {
       expect(await shared.publisher.publish(doubtful(subject))).toMatchObject(undecided);
     });
 
-    it("is not published where no stream shows itself, and one may be there", async () => {
+    it("is not published if no stream shows itself, and one may be there", async () => {
       const outcome = await shared.publisher.publish(doubtful(nuid.next()));
       expect(outcome).toMatchObject({ kind: "missing", code: "no_stream", mayBeThere: false });
     });
@@ -244,7 +244,7 @@ describe("the publisher of the outbox", () => {
       expect(await publisher.publish(doubt)).toEqual(known);
     });
 
-    it("tells of a message that a stream drops, which has none of it", async () => {
+    it("reports a message that a stream drops, which has none of it", async () => {
       const { name, subject } = await stream({ duplicate_window: nanos(60_000) });
       const first = step({ destination: subject });
       expect(await shared.publisher.publish(first)).toEqual({ kind: "published", as: "stored" });
@@ -259,7 +259,7 @@ describe("the publisher of the outbox", () => {
       expect(await shared.publisher.publish(copy)).toEqual({ kind: "published", as: "dropped" });
     });
 
-    it("looks again, behind the moment at which it has taken over", async () => {
+    it("searches again, from the time at which it has taken over", async () => {
       const { subject, stored } = await stream();
       const doubt = doubtful(subject);
       expect(await shared.publisher.publish(doubtful(subject))).toEqual({ kind: "published", as: "stored" });
@@ -270,7 +270,7 @@ describe("the publisher of the outbox", () => {
       expect(await stored()).toBe(2);
     });
 
-    it("does not publish what it may not look for", async () => {
+    it("does not publish a message that it may not search for", async () => {
       const permissions = '{ publish: { deny: ["$JS.API.STREAM.NAMES"] } }';
       const config = `authorization { users: [{ user: u, password: p, permissions: ${permissions} }, { user: a, password: p }] }`;
       await using strict = await startNatsServer({ jetStream: true, config });
@@ -281,7 +281,7 @@ describe("the publisher of the outbox", () => {
       expect(await publisher.publish(step({ destination: "s" }))).toEqual({ kind: "published", as: "stored" });
       expect(await publisher.publish(doubtful("s"))).toMatchObject({
         ...undecided,
-        message: expect.stringContaining("could not be looked for"),
+        message: expect.stringContaining("the search for it failed"),
       });
       expect((await known.streams.info("S")).state.messages).toBe(1);
     });
@@ -296,7 +296,7 @@ describe("the publisher of the outbox", () => {
       expect(outcome).toEqual({ kind: "unavailable", scope: "route", mayBeThere: false });
     });
 
-    it("tells that there is no stream", async () => {
+    it("reports that there is no stream", async () => {
       const outcome = await shared.publisher.publish(step({ destination: nuid.next() }));
       expect(outcome).toMatchObject({ kind: "missing", code: "no_stream" });
     });

@@ -62,7 +62,7 @@ afterAll(async () => {
   await server?.[Symbol.asyncDispose]();
 });
 
-/** What the role at `listening` has heard of the subjects of these subscriptions. */
+/** Messages that the role at `listening` has received for these subscriptions. */
 const heard = (subscribed: string) =>
   world.rows<{ subject: string; payload: string }>(
     "SELECT subject, payload FROM heard WHERE subscribed = $1 ORDER BY id",
@@ -83,7 +83,7 @@ async function ask(client: pg.Client, name: string): Promise<void> {
 }
 
 describe("a role that subscribes to", () => {
-  it("all subjects hears messages, and no answers to another role's requests nor acknowledgements", async () => {
+  it("all subjects receives messages, but no replies to another role's requests nor acknowledgements", async () => {
     await listening.query("SELECT nats_subscribe('>', 'public.hear')");
     await listening.query("SELECT nats_subscribe('_INBOX.>', 'public.hear_inboxes')");
     await listening.query("SELECT nats_subscribe('_INBOX.*.>', 'public.hear_inboxes')");

@@ -1,5 +1,5 @@
 /**
- * What is received over connections to NATS that are replaced.
+ * Reception over connections to NATS that are replaced.
  */
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
@@ -11,7 +11,7 @@ import { startNatsServer, type TestNatsServer } from "../support/nats-server.js"
 import { noTimersAbove } from "../support/timers.js";
 import { keptLog } from "./role/log.js";
 
-it("leaves the connection before, also where the one in its place is lost before the server has answered on it", async () => {
+it("leaves the connection before, also if the one in its place is lost before the server has answered on it", async () => {
   await using server = await startNatsServer();
   const { connector } = testConnector();
   const { logger } = keptLog();
@@ -21,10 +21,10 @@ it("leaves the connection before, also where the one in its place is lost before
     logger,
     onMessage: () => undefined,
     onRefused: () => undefined,
-    onSilent: () => undefined,
-    onCut: () => undefined,
-    onSameServer: () => undefined,
-    onReceiving: () => {
+    onIncomplete: () => undefined,
+    onConnectionLost: () => undefined,
+    onSameServerAgain: () => undefined,
+    onComplete: () => {
       hears += 1;
     },
   });
@@ -45,7 +45,7 @@ it("leaves the connection before, also where the one in its place is lost before
 });
 
 describe("a connection that the server ends", () => {
-  /** What a receiver tells, until the connection was lost and there is another one. */
+  /** Events of a receiver, until its connection was lost and there is another one. */
   async function told(server: TestNatsServer, cut: () => Promise<void>): Promise<readonly string[]> {
     const { connector } = testConnector();
     const all: string[] = [];
@@ -54,10 +54,10 @@ describe("a connection that the server ends", () => {
       logger: keptLog().logger,
       onMessage: () => undefined,
       onRefused: () => undefined,
-      onSilent: () => all.push("silent"),
-      onCut: () => all.push("cut"),
-      onSameServer: () => all.push("same server"),
-      onReceiving: () => all.push("receiving"),
+      onIncomplete: () => all.push("silent"),
+      onConnectionLost: () => all.push("cut"),
+      onSameServerAgain: () => all.push("same server"),
+      onComplete: () => all.push("receiving"),
     });
     receiver.subscribe(new Set(["a"]));
     connector.configure(optionsFor(server));

@@ -9,7 +9,7 @@ import { bridgeWorld } from "./support/bridge-world.js";
 
 const refusedSubjects = 1_000;
 
-it("a thousand subscriptions that the server refuses hold up nobody", async () => {
+it("a thousand subscriptions that the server refuses delay nobody", async () => {
   await using server = await startNatsServer({
     config: `
       authorization { users: [

@@ -41,7 +41,7 @@ afterAll(async () => {
   await route?.[Symbol.asyncDispose]();
 });
 
-/** How many connections to the server of a name there were, as the server says. */
+/** Number of times that this process has connected to NATS. */
 function connections(): number {
   return world.log.lines.filter(({ message }) => message === "connected to NATS").length;
 }
@@ -107,7 +107,7 @@ async function nothingIsMissing(word: string, nats: NatsConnection, change: () =
 const ofOneProcess = 5;
 
 describe("litmus_pgnats_reload_conf()", () => {
-  it("does nothing where nothing has changed", async () => {
+  it("does nothing if nothing has changed", async () => {
     // Then all are connected.
     await world.value("SELECT litmus_pgnats_reload_conf()");
     const before = connections();
@@ -116,13 +116,13 @@ describe("litmus_pgnats_reload_conf()", () => {
     expect(connections()).toBe(before);
   });
 
-  it("_force() has connected anew when it returns, for SQL, subscriptions, responders and the outbox", async () => {
+  it("_force() has reconnected when it returns, for SQL, subscriptions, responders and the outbox", async () => {
     const before = connections();
     await world.value("SELECT litmus_pgnats_reload_conf_force()");
     expect(connections()).toBe(before + ofOneProcess);
   });
 
-  it("returns when what has changed is in use, or tells why it is not", async () => {
+  it("returns when what has changed is in use, or reports why it is not", async () => {
     const before = connections();
     const subject = `${world.prefix}.changed`;
     await world.subscribe(subject, "capture(bytea)");
@@ -142,7 +142,7 @@ describe("litmus_pgnats_reload_conf()", () => {
     expect(await world.hears(subject)).toBe(true);
   });
 
-  it("tells why, where only the connection of subscriptions or responders is refused", async () => {
+  it("reports why, where only the connection of subscriptions or responders is refused", async () => {
     await using server = await startNatsServer({ config: "max_connections: 1" });
     await using own = await bridgeWorld({ natsUrl: servers[0].url });
     await defineServer(own.client, server.url);

@@ -25,7 +25,7 @@ beforeEach(async () => {
   await client.query(f);
 });
 
-it("a renamed or moved function is shown and found by its present name", async () => {
+it("a renamed or moved function is shown and found by its current name", async () => {
   await client.query("SELECT nats_subscribe('s', 'f')");
   await client.query("ALTER FUNCTION f(bytea) RENAME TO g");
   expect(await world.subscriptions()).toEqual(["s public.g(bytea)"]);
@@ -48,7 +48,7 @@ it("a new function of the old name is another subscription", async () => {
   expect(await world.subscriptions()).toEqual(["s public.g(bytea)"]);
 });
 
-it("a subscription whose function was dropped while it was made is not there, and can be made anew", async () => {
+it("a subscription whose function was dropped while it was made is not there, and can be made again", async () => {
   await client.query("BEGIN; SELECT nats_subscribe('s', 'f')");
   await other.query("DROP FUNCTION f(bytea)");
   await client.query("COMMIT");

@@ -102,7 +102,7 @@ describe("a responder", () => {
     expect(errorOf(noText)).toEqual(["500", expect.stringMatching(/^SQLSTATE 22021/)]);
   });
 
-  it("tells errors by headers: the function's, a timeout's, a lost session's, and goes on", async () => {
+  it("reports errors in headers: the function's, a timeout's, a lost session's, and goes on", async () => {
     const subject = `${world.prefix}.told`;
     await register(subject, "as_told");
     expect(errorOf(await ask(subject, "fail"))).toEqual(["500", "SQLSTATE ZZ001: it was told to: grüße"]);
@@ -284,7 +284,7 @@ describe("several processes", () => {
       responderSessions: 1,
       logger: log.logger,
     });
-    const leads = "another process leads the subscriptions";
+    const leads = "another process is the leader of the subscriptions";
     const told = () => log.lines.filter(({ message }) => message === leads);
     await eventually("it knows who leads", () => told().length > 0);
     expect(told()).toEqual([{ level: "info", message: leads, details: { epoch: expect.any(BigInt) } }]);

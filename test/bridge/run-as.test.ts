@@ -57,7 +57,7 @@ describe.concurrent("a subscribed function runs as", () => {
     expect(rows.map(({ who }) => who).sort()).toEqual([one.role, other.role].sort());
   });
 
-  it("the owner of the function, where that is SECURITY DEFINER", async () => {
+  it("the owner of the function, if that is SECURITY DEFINER", async () => {
     const user = await world.user();
     await world.client.query(`
       CREATE FUNCTION defined(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE sql SECURITY DEFINER AS $$

@@ -1,5 +1,5 @@
 /**
- * What a process has received and not run when it ends is not lost: the next one runs it first.
+ * Messages that a process has received and not run at its end are not lost: the next process runs them first.
  */
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
@@ -36,7 +36,7 @@ const start = (world: BridgeWorld) =>
     stopTimeoutMs: 2_000,
   });
 
-/** Of its oldest message, in seconds. */
+/** Age of the oldest message, in seconds. */
 async function lagOf(serve: HawserServer): Promise<number> {
   const metrics = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
   const ages = [...metrics.matchAll(/^hawser_bridge_oldest_message_age_seconds\{.*\} (\S+)/gm)];
@@ -55,7 +55,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
       await publish(world, subject, 1, 500);
       await eventually("it has received them", async () => (await receivedBy(world.serve)) === probe + 500);
       await world.serve.stop();
-      const saved = "saved messages that were received and not run: the next leader runs them";
+      const saved = "saved messages that were received and not run; the next leader runs them";
       if (world.log.messages("info").includes(saved)) return { world, subject, locked };
       await locked.end();
       return undefined;
@@ -76,7 +76,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     );
   });
 
-  it("where Postgres is away says what is lost, by subject", async () => {
+  it("logs what is lost by subject if Postgres is unavailable", async () => {
     await using world = await bridgeWorld({ sql: takeSql, stopTimeoutMs: 1_500, monitor: "127.0.0.1:0" });
     const subject = `${world.prefix}.away`;
     await world.subscribe(subject, "take(bytea)");
@@ -89,7 +89,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
     await other.query("BEGIN; LOCK TABLE hawser.saved_messages");
     await world.serve.stop();
     const [line] = world.log.lines.filter(({ level }) => level === "error");
-    expect(line?.message).toContain("could neither be run nor saved before the end");
+    expect(line?.message).toContain("could neither be run nor saved before the deadline");
     expect(line?.details).toMatchObject({ lost: 20, bySubject: { [subject]: 20 } });
     await other.end();
     await locked.end();

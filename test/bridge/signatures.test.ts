@@ -52,7 +52,7 @@ describe("the functions of a subject", () => {
     ]);
   });
 
-  it("are called once for each of their subscriptions where these overlap", async () => {
+  it("are called once for each of their subscriptions if these overlap", async () => {
     const base = `${world.prefix}.over`;
     const [star, all, exact] = [`${base}.*`, `${base}.>`, `${base}.a`];
     await fresh([star, "two(bytea, text)", exact], [all, "two(bytea, text)", `${base}.a.b`], [exact, "one(bytea)"]);
@@ -80,7 +80,7 @@ describe("the functions of a subject", () => {
     ]);
   });
 
-  it("see each its messages in their order", async () => {
+  it("each get their messages in order", async () => {
     const base = `${world.prefix}.order`;
     await fresh([`${base}.*`, "one(bytea)", `${base}.x`], [`${base}.>`, "two(bytea, text)", `${base}.x.y`]);
     for (let n = 0; n < 3000; n++) world.nats.publish(`${base}.${n % 7}`, `${n}`);

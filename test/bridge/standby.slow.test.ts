@@ -13,7 +13,7 @@ import { onServer, rowsOf } from "../support/on-server.js";
 import { startPrimaryAndStandby } from "../support/standby.js";
 import { errorOf } from "./support/binding-world.js";
 
-/** What nats_subscribe and its like say on a hot standby. */
+/** Error of nats_subscribe and its like on a hot standby. */
 async function areRefused(standbyUrl: string): Promise<void> {
   const client = new pg.Client(standbyUrl);
   await client.connect();

@@ -1,5 +1,5 @@
 /**
- * What subscribed functions publish into streams: once for each message, however often the message is tried.
+ * Publishes of subscribed functions into streams: once for each message, however often the message is tried.
  */
 import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
@@ -92,7 +92,7 @@ describe("a function that publishes into a stream", () => {
     expect(counted(await stored())).toEqual(Object.fromEntries(words.map((word) => [word, 4])));
   });
 
-  it("and takes some of it back does it once, too, and what it takes back is there all the same", async () => {
+  it("and takes some of it back does it once, too, and what it takes back is published nevertheless", async () => {
     await world.subscribe(subject, "passes_on(bytea, text, jsonb)");
     for (const word of ["a savepoint", "fail", "b savepoint"]) world.nats.publish(subject, word);
     await eventually("both are done", async () => {

@@ -68,11 +68,11 @@ describe("who receives for a subject", () => {
     );
   });
 
-  /** How many receive a message on it. */
+  /** Number of patterns that receive a message on the subject. */
   const copies = (receivers: ReadonlyMap<string, string>, subject: string) =>
     [...new Set(receivers.values())].filter((receiver) => covers(receiver, subject)).length;
 
-  it("is a wider one where more than eight would receive the same message: all covered, and no subject by more", () => {
+  it("is a wider one if more than eight would receive the same message: all covered, and no subject by more", () => {
     const overlapping = all(["x", "*"], 6).filter((one) => one.split("*").length - 1 === 3);
     expect(overlapping.filter((one) => covers(one, "x.x.x.x.x.x"))).toHaveLength(20);
     const receivers = receiversOf([...overlapping, "*.y", "other.*"], none);
@@ -97,12 +97,12 @@ describe("who receives for a subject", () => {
     }
   });
 
-  it("is itself where few receive the same message, however many there are", () => {
+  it("is itself if few receive the same message, however many there are", () => {
     const events = Array.from({ length: 500 }, (_, n) => `service${n}.*`);
     expect(new Set(receiversOf([...events, "*.created", "*.deleted"], none).values()).size).toBe(502);
   });
 
-  it("is itself where the server refuses the wider one", () => {
+  it("is itself if the server refuses the wider one", () => {
     const overlapping = all(["x", "*"], 6).filter((one) => one.length === 11 && one.split("*").length - 1 === 3);
     const wide = "*.*.*.*.*.*";
     expect(new Set(receiversOf(overlapping, none).values())).toEqual(new Set([wide]));

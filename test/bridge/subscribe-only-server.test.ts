@@ -39,8 +39,8 @@ afterAll(async () => {
 
 const warnings = () => world.log.lines.filter(({ level }) => level === "warn" || level === "error");
 
-describe("where nothing but subscribing is permitted", () => {
-  it("subscriptions run their functions, also after connecting anew", async () => {
+describe("with no permission but to subscribe", () => {
+  it("subscriptions run their functions, also after reconnecting", async () => {
     await world.subscribe("data.a.*", "capture(bytea)", "data.a.x");
     world.nats.publish("data.a.x", "one");
     await eventually("it has run", async () => (await world.count("SELECT count(*) FROM got")) === 1);
@@ -49,7 +49,7 @@ describe("where nothing but subscribing is permitted", () => {
     await eventually("it has run again", async () => (await world.count("SELECT count(*) FROM got")) === 2);
   });
 
-  it("the refused role-change notice is told once, and nothing else is tried", async () => {
+  it("the refused role-change notice is reported once, and nothing else is tried", async () => {
     const told = () => warnings().map(({ message, details }) => `${message} ${JSON.stringify(details)}`);
     const ofNotices = () => told().filter((line) => line.includes("role-change notices"));
     await eventually("it is told", () => ofNotices().length > 0);
@@ -57,7 +57,7 @@ describe("where nothing but subscribing is permitted", () => {
     expect(told().filter((line) => !/pgnats\.postgresql\.replication\.status/.test(line))).toEqual([]);
   });
 
-  it("a subscription that is not permitted is told once, and does not disturb the others", async () => {
+  it("a subscription that is not permitted is reported once, and does not disturb the others", async () => {
     const before = warnings().length;
     await world.client.query("SELECT nats_subscribe('data.secret.x', 'capture')");
     await eventually("it is told", () => warnings().length > before);
@@ -69,13 +69,13 @@ describe("where nothing but subscribing is permitted", () => {
       .slice(before)
       .map(({ message, details }) => `${message} ${JSON.stringify(details)}`);
     expect(told).toEqual([
-      expect.stringMatching(/^the NATS server does not permit a subscription: .*data\.secret\.x/),
-      expect.stringMatching(/^NATS does not permit it \{.*data\.secret\.x/),
+      expect.stringMatching(/^the NATS server does not permit a subscription, .*data\.secret\.x/),
+      expect.stringMatching(/^the NATS server does not permit an operation \{.*data\.secret\.x/),
     ]);
     await world.client.query("SELECT nats_unsubscribe('data.secret.x', 'capture')");
   });
 
-  it("a subscription goes on where it is permitted later, and a reload is forced", async () => {
+  it("a subscription starts when it is permitted later and a reload is forced", async () => {
     await world.client.query("SELECT nats_subscribe('later.x', 'capture')");
     await eventually("it is told", () => warnings().some(({ details }) => JSON.stringify(details).includes("later.x")));
     await server.reload(`

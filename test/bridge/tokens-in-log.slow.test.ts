@@ -1,5 +1,5 @@
 /**
- * What Postgres writes into its log of the statements of `hawser serve`: no token, by which a wrapper could be called.
+ * Log of Postgres about statements of `hawser serve`: it contains no token with which a wrapper could be called.
  */
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";

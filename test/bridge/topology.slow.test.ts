@@ -72,7 +72,7 @@ async function repeatsWith(urlsOf: (servers: PrimaryAndStandby) => readonly stri
   return all - (zeros!["count"] as number) - sent;
 }
 
-it("a switchover repeats one batch at most where each process reaches the primary, and seconds of messages beside a server each", {
+it("a switchover repeats one batch at most if each process reaches the primary, and seconds of messages if each has a server of its own", {
   timeout: 240_000,
 }, async () => {
   const reachingPrimary = repeatsWith(({ primary, standby }) => {

@@ -1,5 +1,5 @@
 /**
- * What becomes of a transaction of the executor, by what its function raises.
+ * Endings of an executor's transaction, by the error that its function raises.
  */
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
@@ -76,7 +76,7 @@ describe("a session that has kept plans", () => {
     expect(await runs()).toBe(6);
   });
 
-  it("has all groups of its batch run once more, where one of a single message fails, as if for the first time", async () => {
+  it("has all groups of its batch run once more, if one of a single message fails, as if for the first time", async () => {
     const pool = executors();
     onTestFinished(() => pool.stop());
     await run(pool, "SELECT 1");
@@ -99,17 +99,17 @@ describe("a session that has kept plans", () => {
     expect(ends).toEqual([1, 3, 1, 3]);
   });
 
-  it("is not taken where plans may be why it has failed", async () => {
+  it("is not taken if plans may be why it has failed", async () => {
     const pool = executors();
     onTestFinished(() => pool.stop());
-    const both = [await pool.take("postgres"), await pool.take("postgres")];
-    for (const one of both) await pool.give(one, false);
+    const both = [await pool.acquire("postgres"), await pool.acquire("postgres")];
+    for (const one of both) await pool.release(one, false);
     expect(both.map(({ hasOldPlans }) => hasOldPlans)).toEqual([true, true]);
-    const another = await pool.take("postgres", false);
+    const another = await pool.acquire("postgres", false);
     expect(both).not.toContain(another);
-    await pool.give(another, true);
-    expect(await pool.take("postgres", false)).toBe(another);
-    await pool.give(another, false);
+    await pool.release(another, true);
+    expect(await pool.acquire("postgres", false)).toBe(another);
+    await pool.release(another, false);
   });
 
   it("gives them up in time", async () => {
@@ -117,14 +117,14 @@ describe("a session that has kept plans", () => {
     onTestFinished(() => void vi.useRealTimers());
     const pool = executors();
     onTestFinished(() => pool.stop());
-    const one = await pool.take("postgres");
+    const one = await pool.acquire("postgres");
     for (const hasOldPlans of [true, false, true]) {
       vi.advanceTimersByTime(bridgeConstants.executorPlansMs * 0.6);
-      await pool.give(one, false);
+      await pool.release(one, false);
       expect(one.hasOldPlans).toBe(hasOldPlans);
-      expect(await pool.take("postgres")).toBe(one);
+      expect(await pool.acquire("postgres")).toBe(one);
     }
-    await pool.give(one, false);
+    await pool.release(one, false);
   });
 });
 

@@ -1,5 +1,5 @@
 /**
- * What the wrappers of subscribed functions do when they are called, as the executor calls them.
+ * Wrappers of subscribed functions, called as the executor calls them.
  */
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -49,7 +49,7 @@ describe("the wrapper of a subscription", () => {
     expect(await seen()).toEqual([]);
   });
 
-  it("keeps a thousand messages in their order", async () => {
+  it("keeps a thousand messages in order", async () => {
     const [bound] = await world.bound("w.order");
     const texts = Array.from({ length: 1000 }, (_, n) => `${n}`);
     expect(await deliver(executor, bound!, bytes(...texts))).toBe(1000);
@@ -152,7 +152,7 @@ describe("the wrapper of a subscription", () => {
     expect((await seen()).map(({ payload }) => payload)).toEqual(["one", "new"]);
   });
 
-  it("is not made where a call would reach another function, or could not tell them apart", async () => {
+  it("is not made if a call would reach another function, or could not tell them apart", async () => {
     await client.query(`
       CREATE FUNCTION vague(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT';
       CREATE FUNCTION vague(payload bytea, more integer DEFAULT 1) RETURNS void LANGUAGE sql AS 'SELECT';

@@ -148,7 +148,7 @@ describe("hawser dev", () => {
     await program.firstLine;
     const log = () => readFileSync(join(directory, "serve.log"), "utf8");
     await eventually("the log of its `hawser serve` has what it does", () =>
-      /"msg":"leads the subscriptions"/.test(log()),
+      /"msg":"became the leader of the subscriptions"/.test(log()),
     );
     program.child.kill("SIGINT");
     const { status, stdout } = await program.ended;

@@ -153,7 +153,7 @@ describe("the login that runs them", () => {
       check: "executor-login",
       severity: "error",
       code: "executor_login",
-      remedy: "Let --executor-url name the server and the database that --database-url names, with the other login.",
+      remedy: "Let --executor-url name the same server and database as --database-url, with the other login.",
     });
     expect(finding.what).toContain(`has reached the database "${other.name}" of the server at ${executorUrl.host}`);
     expect(finding.what).toContain(`and not the database "${system.name}" of the server at ${executorUrl.host}`);

@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { BadArgument } from "../../generated/ts/nats-functions/argument.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { type CallText, parseCall, TooMuch } from "../../src/gateway/call-text.js";
+import { type CallText, parseCall, TooManyError } from "../../src/gateway/call-text.js";
 
 const { maxArgumentValues, maxBatchMessages } = gatewayConstants;
 
@@ -89,7 +89,7 @@ describe("what the SQL functions write", () => {
     ]);
   });
 
-  it("parses back where the query is a part of a larger buffer", () => {
+  it("parses back if the query is a part of a larger buffer", () => {
     const query = call("xxM {}\nt2,1\nabcyy").subarray(2, -2);
     const { method, list } = parseCall(new Uint8Array(query.buffer, query.byteOffset, query.byteLength));
     expect([method, ...list!.payloads!.map(String)]).toEqual(["M", "ab", "c"]);
@@ -99,7 +99,7 @@ describe("what the SQL functions write", () => {
     expect(parseCall(call('M {"a":"\ufeff😀"}')).json).toEqual({ a: "\ufeff😀" });
   });
 
-  it("has no argument where there is none", () => {
+  it("has no argument if there is none", () => {
     expect(parseCall(call("Ping"))).toEqual({ method: "Ping", json: undefined, list: undefined });
   });
 });
@@ -131,14 +131,14 @@ describe("anything else", () => {
   });
 
   it.each([
-    ["", "it does not begin with a method"],
-    [" {}", "it does not begin with a method"],
-    ["\nt\n", "it does not begin with a method"],
+    ["", "it does not start with a method"],
+    [" {}", "it does not start with a method"],
+    ["\nt\n", "it does not start with a method"],
     ["SELECT 1; DROP TABLE x", "its argument is not JSON"],
-    ["Publish;{}", "it does not begin with a method"],
-    ["Publish\t{}", "it does not begin with a method"],
-    ["__proto__ {}", "it does not begin with a method"],
-    [`${"a".repeat(65)} {}`, "it does not begin with a method"],
+    ["Publish;{}", "it does not start with a method"],
+    ["Publish\t{}", "it does not start with a method"],
+    ["__proto__ {}", "it does not start with a method"],
+    [`${"a".repeat(65)} {}`, "it does not start with a method"],
     ["Publish ", "its argument is not JSON"],
     ["Publish {} {}", "its argument is not JSON"],
     ["Publish {a:1}", "its argument is not JSON"],
@@ -146,17 +146,17 @@ describe("anything else", () => {
     ["Publish {\n}", "its argument is not JSON"],
     ["M {}\n", "its list of payloads has no lengths"],
     ["M {}\nt1", "its list of payloads has no lengths"],
-    ["M {}\n\n", "its list of payloads has an unknown form"],
-    ["M {}\nx\n", "its list of payloads has an unknown form"],
-    ["M {}\nn1\n", "its list of payloads has an unknown form"],
-    ["M {}\nn\nx", "its list of payloads has an unknown form"],
-    ["M {}\nt1,\nx", "a length in its list of payloads is no number"],
-    ["M {}\nt,1\nx", "a length in its list of payloads is no number"],
-    ["M {}\nt+1\nx", "a length in its list of payloads is no number"],
-    ["M {}\nt1e0\nx", "a length in its list of payloads is no number"],
-    ["M {}\nt 1\nx", "a length in its list of payloads is no number"],
-    ["M {}\nt--\n", "a length in its list of payloads is no number"],
-    ["M {}\nt99999999999\nx", "a length in its list of payloads is no number"],
+    ["M {}\n\n", "its list of payloads has an unknown format"],
+    ["M {}\nx\n", "its list of payloads has an unknown format"],
+    ["M {}\nn1\n", "its list of payloads has an unknown format"],
+    ["M {}\nn\nx", "its list of payloads has an unknown format"],
+    ["M {}\nt1,\nx", "a length in its list of payloads is not a number"],
+    ["M {}\nt,1\nx", "a length in its list of payloads is not a number"],
+    ["M {}\nt+1\nx", "a length in its list of payloads is not a number"],
+    ["M {}\nt1e0\nx", "a length in its list of payloads is not a number"],
+    ["M {}\nt 1\nx", "a length in its list of payloads is not a number"],
+    ["M {}\nt--\n", "a length in its list of payloads is not a number"],
+    ["M {}\nt99999999999\nx", "a length in its list of payloads is not a number"],
     ["M {}\nt9999999999\nx", "its payloads are shorter than their lengths say"],
     ["M {}\nt2\nx", "its payloads are shorter than their lengths say"],
     ["M {}\nt\nx", "its payloads are longer than their lengths say"],
@@ -190,7 +190,7 @@ function parsed(query: Uint8Array, times: number): void {
     try {
       parseCall(query);
     } catch (error) {
-      if (!(error instanceof BadArgument) && !(error instanceof TooMuch)) throw error;
+      if (!(error instanceof BadArgument) && !(error instanceof TooManyError)) throw error;
     }
   }
 }
@@ -210,7 +210,7 @@ describe("cost", () => {
       '{"a":'.repeat(maxArgumentValues + 1),
       "[".repeat(2e7),
     ]) {
-      expect(() => parseCall(call(`M {"headers":${values}`))).toThrow(new TooMuch("values", maxArgumentValues));
+      expect(() => parseCall(call(`M {"headers":${values}`))).toThrow(new TooManyError("values", maxArgumentValues));
     }
     const most = JSON.stringify({ headers: { a: new Array(maxArgumentValues - 3).fill("") } });
     expect(parseCall(call(`M ${most}`)).json).toEqual(JSON.parse(most));
@@ -219,7 +219,7 @@ describe("cost", () => {
   it("is refused: a list of more messages than the limit", () => {
     const list = (count: number) => call("M {}\nt", `${"0,".repeat(count - 1)}0`, "\n");
     expect(parseCall(list(maxBatchMessages)).list!.payloads).toHaveLength(maxBatchMessages);
-    expect(() => parseCall(list(maxBatchMessages + 1))).toThrow(new TooMuch("messages", maxBatchMessages));
+    expect(() => parseCall(list(maxBatchMessages + 1))).toThrow(new TooManyError("messages", maxBatchMessages));
   });
 
   it.each([

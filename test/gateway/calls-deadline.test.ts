@@ -101,7 +101,7 @@ describe("the deadline", () => {
 });
 
 describe("the place of a command", () => {
-  it("is given back by a handler that throws, one that rejects, and one whose answer cannot be sent", async () => {
+  it("is released by a handler that throws, one that rejects, and one whose answer cannot be sent", async () => {
     const failure = new HawserError("no_responders", "nobody");
     const { start, capacity } = tested(
       {
@@ -122,7 +122,7 @@ describe("the place of a command", () => {
     expect([capacity.tryAcquire(), capacity.tryAcquire()]).toEqual([true, false]);
   });
 
-  it.each(["resolves", "rejects"])("is given back when a command that was late %s", async (how) => {
+  it.each(["resolves", "rejects"])("is released when a command that was late %s", async (how) => {
     const wait = pending<void>();
     const { start, capacity } = tested({ publish: () => wait.promise }, { capacity: 1 });
     const end = start(publish);
@@ -144,7 +144,7 @@ describe("the place of a command", () => {
     expect([codeOf(end), end.afterMs, asked]).toEqual(["gateway_busy", limits.callTimeoutMs / 2, 0]);
     expect(errorAnswerOf(end.outcome)).toMatchObject({
       sqlstate: "53300",
-      message: expect.stringMatching(/1 commands are under way.*capacity.*2500 ms; nothing was sent/),
+      message: expect.stringMatching(/1 commands are running.*capacity.*2500 ms; nothing was sent/),
     });
     capacity.release();
     expect(capacity.tryAcquire()).toBe(true);

@@ -19,7 +19,7 @@ const mib = 1024 * 1024;
 const inputs = Number(process.env["HAWSER_FUZZ_INPUTS"] ?? atDepth(50_000));
 const seed = Number(process.env["HAWSER_FUZZ_SEED"] ?? randomInt(2 ** 31));
 
-/** What a caller may be told. */
+/** Error codes that a caller may get. */
 const refusals = new Set(["gateway_protocol", "invalid_argument", "null_argument", "not_text", "gateway_limit"]);
 
 const session: GatewayClient = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };

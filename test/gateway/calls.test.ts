@@ -8,13 +8,13 @@ import { codeOf, flush, getFile, pending, publish, request, tested, useTestClock
 useTestClock();
 
 describe("an answer", () => {
-  it("is there at once where the handler has it at once", () => {
+  it("is written at once if the handler returns it at once", () => {
     const { start } = tested();
     expect(start(publish).outcome).toEqual({ kind: "row", value: null });
     expect(start('PutValue {"bucket":"b","key":"k","data":""}').outcome).toEqual({ kind: "row", value: "7" });
   });
 
-  it("comes later where the handler has it later, and without a timer that stays", async () => {
+  it("is written later if the handler returns a promise, and leaves no timer behind", async () => {
     const wait = pending<Uint8Array>();
     const { start } = tested({ request: () => wait.promise });
     const end = start(request(100));
@@ -84,7 +84,7 @@ describe("a call that cannot be", () => {
     expect(capacity.tryAcquire()).toBe(true);
   });
 
-  it("is refused: values nested deeper than any stack, where an object of headers is wanted", () => {
+  it("is refused: values nested deeper than any stack, in place of an object of headers", () => {
     const deep = (open: string, close: string) => `${open.repeat(40_000)}1${close.repeat(40_000)}`;
     for (const headers of [deep("[", "]"), `{"a":${deep("[", "]")}}`, `{"a":${deep('{"b":', "}")}}`]) {
       const { outcome } = tested().start(`Publish {"subject":"a","payload":"QQ==","headers":${headers}}`);
@@ -93,14 +93,14 @@ describe("a call that cannot be", () => {
     }
   });
 
-  it("is told which element of an array is NULL, counted from 1 as SQL does", () => {
+  it("names which element of an array is NULL, counted from 1 as SQL does", () => {
     expect(tested().start('PublishBatch {"subject":"a"}\nt1,1,-\nxy').outcome).toMatchObject({
       message: "nats_publish_*_batch: the argument payloads[3] is NULL, and needs a value",
       hint: "Give payloads[3] a value; an empty message is '', and in JSON 'null'.",
     });
   });
 
-  it("is told in a few words, however much it holds", () => {
+  it("is reported in a few words, however much it holds", () => {
     for (const query of [
       `Publish {"subject":"${"a b".repeat(1e5)}","payload":""}`,
       `Publish {"${"x".repeat(1e5)}":1}`,
@@ -123,7 +123,7 @@ describe("the largest answer", () => {
     const { outcome } = start(getFile);
     expect(outcome).toMatchObject({
       code: "gateway_limit",
-      message: "nats_get_file: the answer has 1002 bytes on its way to Postgres, and the limit is 1000",
+      message: "nats_get_file: the encoded answer has 1002 bytes, and the limit is 1000",
       hint: expect.stringContaining("--tune maxResponseBytes"),
     });
     expect(codeOf(start('GetValue {"bucket":"b","key":"k","type":"text"}'))).toBe("gateway_limit");

@@ -35,7 +35,7 @@ const hostileTexts = [
 
 const damage = [0, 10, 32, 34, 44, 45, 91, 92, 123, 0x80, 0xff];
 
-/** One call. */
+/** A call. */
 export function hostileCall(random: Random): Buffer {
   const roll = random.next();
   if (roll < 0.05) return noise(random, 80);

@@ -350,7 +350,7 @@ describe("files", () => {
     expect(await nats.fileList("client")).toEqual([info]);
     await nats.fileDelete(...place);
     expect(await nats.fileList("client", { domain: undefined })).toEqual([]);
-    await expect(nats.fileGet(...place)).rejects.toMatchObject({ hint: expect.stringMatching(/./) });
+    await expect(nats.fileGet(...place)).rejects.toMatchObject({ remedy: expect.stringMatching(/./) });
   });
 });
 
@@ -433,9 +433,9 @@ describe("a payload", () => {
 });
 
 describe("errors", () => {
-  it("are a HawserError by the SQLSTATE, with detail and hint, and the error of Postgres as its cause", async () => {
+  it("are a HawserError by the SQLSTATE, with detail and remedy, and the error of Postgres as its cause", async () => {
     const { cause, ...error } = await failureOf(nats.publish("client.*", "x"));
-    expect(error).toMatchObject({ code: "invalid_argument", hint: expect.stringMatching(/./) });
+    expect(error).toMatchObject({ code: "invalid_argument", remedy: expect.stringMatching(/./) });
     expect(cause).toBeInstanceOf(pg.DatabaseError);
     expect(cause).toMatchObject({ code: "22023", message: expect.stringContaining("subject") });
     const nobody = await failureOf(nats.request("client_nobody", "x"));

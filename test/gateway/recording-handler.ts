@@ -100,7 +100,7 @@ const nothing = () => undefined;
 type Handler = spec.NatsFunctionsHandler<GatewayCall>;
 type Request<Name extends keyof Handler> = Parameters<Handler[Name]>[0];
 
-/** What each method may be asked with, and how it answers. Hostile calls have all of its values. */
+/** Values for the requests of each method, and its answers. Hostile calls use all of the values. */
 const methods: {
   readonly [Name in keyof Handler]: readonly [
     forms: { readonly [Property in keyof Request<Name>]-?: Form },

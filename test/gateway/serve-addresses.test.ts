@@ -1,5 +1,6 @@
 /**
- * Where Postgres finds the gateways: those that come, go, are killed, hang, share an address or have other TLS settings.
+ * Addresses of gateways in Postgres: gateways start, stop, are killed, hang, share an address or have other TLS
+ * settings.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -12,7 +13,7 @@ import { patience, type TestGateway, testGateway } from "../support/gateway.js";
 const { gatewayStaleMs } = gatewayConstants;
 
 let gateway: TestGateway;
-/** What gateways of this process have logged. */
+/** Log lines of gateways of this process. */
 const told: string[] = [];
 const note = (_: object, message: string) => void told.push(message);
 const logger = { debug: note, info: note, warn: note, error: note };
@@ -23,7 +24,7 @@ beforeAll(async () => {
 
 afterAll(() => gateway?.[Symbol.asyncDispose]());
 
-/** What the database knows, the youngest first. */
+/** Rows in the database, newest first. */
 async function rows(): Promise<{ host: string; port: number; owner: string }[]> {
   const sql = "SELECT host, port, owner FROM hawser.gateways ORDER BY started_at DESC";
   return (await gateway.client.query(sql)).rows;
@@ -39,7 +40,7 @@ const another = (options: ServeOptions = {}) =>
 
 const portOf = ({ address }: HawserServer) => Number(address.split(":")[1]);
 
-/** Where a session connects that begins now. */
+/** Address that a new session connects to. */
 const conninfo = () => gateway.value<string>("SELECT hawser.gateway_conninfo()");
 
 const publish = "SELECT nats_publish_text('addresses.a', 'x')";
@@ -75,12 +76,12 @@ describe("the address of a gateway", () => {
     await eventually("the address is gone", async () => (await rows()).length === 1);
     expect(await addresses()).toEqual([gateway.serve.address]);
     // Unless that has come to nothing, nobody has to forget it.
-    if (!told.some((message) => message.includes("could not be taken out of the database"))) {
-      expect(told).not.toContain("a gateway that does not answer any more is forgotten");
+    if (!told.some((message) => message.includes("cannot remove the gateway's address"))) {
+      expect(told).not.toContain("removed the address of a gateway that no longer answers");
     }
   });
 
-  it("is the one that is advertised, where that is another one", async () => {
+  it("is the one that is advertised, if that is another one", async () => {
     await using second = await another({ advertise: "localhost:0" });
     expect(await addresses()).toEqual([second.address.replace("127.0.0.1", "localhost"), gateway.serve.address]);
     const session = await gateway.connect();
@@ -102,7 +103,7 @@ describe("the address of a gateway", () => {
     await call();
   });
 
-  it("is that of the new one, where it is the one that a gateway listens at", async () => {
+  it("is that of the new one, if it is the one that a gateway listens at", async () => {
     const before = await another();
     await before.stop();
     const insert = "INSERT INTO hawser.gateways (host, port, owner) VALUES ('127.0.0.1', $1, 'dead')";
@@ -113,7 +114,7 @@ describe("the address of a gateway", () => {
 });
 
 describe("a gateway that was killed", () => {
-  it("is passed over by its sessions and new ones, is the same when it starts anew there, and is forgotten by the next one", async () => {
+  it("is passed over by its sessions and new ones, is the same when it starts again there, and is forgotten by the next one", async () => {
     const killed = await ServeProcess.start(gateway.database.url, [
       "--tune",
       `natsWaitMs=${patience.tuning.natsWaitMs}ms`,
@@ -156,7 +157,7 @@ describe("a look of a gateway, every few seconds", () => {
     await call();
   });
 
-  it("does not forget, whatever answers there, what says that it is there; nor what was entered by hand", async () => {
+  it("keeps the rows of running gateways, whatever answers there, and rows that were inserted by hand", async () => {
     await enter("alive.invalid");
     await enter("manual.invalid", { owner: "", agedMs: gatewayStaleMs + 1000 });
     {
@@ -201,7 +202,7 @@ describe("two gateways", () => {
     await call();
   });
 
-  it("pass each other's sessions on, where one is full", async () => {
+  it("pass each other's sessions on, if one is full", async () => {
     await using full = await another({ tuning: { maxSessions: 1 } });
     const [session, other] = [await gateway.connect(), await gateway.connect()];
     try {

@@ -1,5 +1,5 @@
 /**
- * What is said where the definition of the NATS server cannot be used, and when Postgres does not answer.
+ * Errors when the definition of the NATS server cannot be used, and when Postgres does not answer.
  */
 import { createServer as createTcpServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
@@ -126,7 +126,7 @@ describe("a login that lacks rights", () => {
     }
   });
 
-  it("is told of `hawser init`, where there is no schema, and makes none where it could", async () => {
+  it("names `hawser init` if there is no schema, and does not create one even if it could", async () => {
     await using database = await testDatabase({ migrated: false });
     const login = await bridgeLogin(database.url);
     try {

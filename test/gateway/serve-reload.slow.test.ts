@@ -102,7 +102,7 @@ describe.each([...keeping, ...forced])("%s in a transaction", (reload) => {
   const select = `SELECT ${reload}()`;
   const caught = (inner: string) => `BEGIN ${inner}; EXCEPTION WHEN division_by_zero THEN NULL; END`;
 
-  it("is refused where the server was altered in it, in whatever way", async () => {
+  it("is refused if the server was altered in it, in whatever way", async () => {
     for (const statements of [
       [alter(4999)],
       ["SAVEPOINT a", alter(4999)],
@@ -121,7 +121,7 @@ describe.each([...keeping, ...forced])("%s in a transaction", (reload) => {
     }
   });
 
-  it("works where nothing was altered, or it was undone", async () => {
+  it("works if nothing was altered, or it was undone", async () => {
     for (const statements of [
       ["CREATE TEMPORARY TABLE t (a int)", "INSERT INTO t VALUES (1)"],
       ["SAVEPOINT a", alter(4999), "ROLLBACK TO SAVEPOINT a"],
@@ -144,7 +144,7 @@ describe.each([...keeping, ...forced])("%s in a transaction", (reload) => {
   });
 });
 
-it("a role that forces reloads without end has the gateway connect anew once a second at most, and nobody's call fails", async () => {
+it("a role that forces reloads without end has the gateway connect again once a second at most, and nobody's call fails", async () => {
   await using own = await testGateway();
   const server = new URL(testNatsUrl()).port;
   const connections = new Set<string>();

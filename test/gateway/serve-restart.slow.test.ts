@@ -38,7 +38,7 @@ const call = () =>
   onServer(postgres.url, "SELECT litmus_pgnats_reload_conf()", "SELECT nats_publish_text('restart.a', 'x')");
 
 describe.each(["SIGINT", "SIGQUIT", "SIGKILL"] as const)("a restart of Postgres after %s", (signal) => {
-  it("goes by without the gateway being started anew", async () => {
+  it("goes by without the gateway being started again", async () => {
     await call();
     await postgres.kill(signal);
     await postgres.start();
@@ -70,7 +70,7 @@ it("follows the definition after a restart as before", async () => {
   });
 });
 
-it("stops while Postgres is away", async () => {
+it("stops while Postgres is unavailable", async () => {
   await postgres.kill("SIGQUIT");
   await serve.stop();
   await postgres.start();

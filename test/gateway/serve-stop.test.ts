@@ -1,5 +1,5 @@
 /**
- * The start, the refusal and the end of `serve`.
+ * Start, refused start, and stop of `serve`.
  */
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer as createTcpServer, type Server } from "node:net";
@@ -10,7 +10,7 @@ import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { patience, type TestGateway, testGateway } from "../support/gateway.js";
 
-/** How a start fails, before it has looked at any database. */
+/** Errors of a start before it has connected to a database. */
 async function failure(options: ServeOptions): Promise<unknown> {
   const starting = startServer({ databaseUrl: "postgres://nobody@127.0.0.1:1/none", ...options });
   return await starting.then(
@@ -120,7 +120,7 @@ describe("a stop", () => {
     return serve;
   };
 
-  it("waits for the call that is under way, and takes no new one", async () => {
+  it("waits for the call that is running, and takes no new one", async () => {
     const serve = await serving({ callTimeoutMs: 30_000, stopTimeoutMs: 30_000 });
     const asked = new Promise<() => void>((resolve) => {
       gateway.nats.subscribe("stop_slow", {
@@ -161,7 +161,7 @@ describe("a stop", () => {
     between.close();
   });
 
-  it("waits no longer than its deadline; the call is told that its outcome is unknown", async () => {
+  it("waits no longer than its deadline; the call gets the error that its outcome is unknown", async () => {
     const serve = await serving({ stopTimeoutMs: 50 });
     const asked = new Promise<void>((resolve) => {
       gateway.nats.subscribe("stop_never", { callback: () => resolve() });

@@ -65,7 +65,7 @@ const sslmode = async () =>
   (await gateway.client.query("SELECT sslmode, root_certificate FROM hawser.gateways ORDER BY started_at DESC LIMIT 1"))
     .rows[0];
 
-it("is demanded where the gateway has a certificate, and not checked unless it is asked for", async () => {
+it("is demanded if the gateway has a certificate, and not checked unless it is asked for", async () => {
   await serving(stranger.issue(["elsewhere"]), async () => {
     expect(await sslmode()).toEqual({ sslmode: "require", root_certificate: null });
     await call();
@@ -102,7 +102,7 @@ it("checks the name with verify-full alone", async () => {
   });
 });
 
-it("lets the gateway listen beyond loopback, and is no need where the network is said to be trusted", async () => {
+it("lets the gateway listen beyond loopback, and is no need if the network is said to be trusted", async () => {
   const beyond = { listen: "0.0.0.0:0", advertise: "127.0.0.1:0" };
   await serving({}, () => call(), beyond);
   await serving({}, () => call(), { ...beyond, tls: undefined, allowPlaintext: true });
@@ -143,7 +143,7 @@ it("is refused with a key that does not fit", async () => {
   await eventually("no gateway is entered", async () => (await sslmode()) === undefined);
 });
 
-it("is refused where the mode and the root certificate do not go together", async () => {
+it("is refused if the mode and the root certificate do not go together", async () => {
   await expect(serving({ sslmode: "verify-ca" }, () => call())).rejects.toMatchObject({
     code: "invalid_argument",
     message: expect.stringContaining("tls.sslmode verify-ca needs tls.rootCertificate"),

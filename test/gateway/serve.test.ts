@@ -17,7 +17,7 @@ const unauthorized = "28000";
 let other: TestNatsServer;
 let guarded: TestNatsServer;
 let gateway: TestGateway;
-/** What the gateway has warned of. */
+/** Warnings of the gateway. */
 const complaints: unknown[] = [];
 const silent = { debug: () => undefined, info: () => undefined, error: () => undefined };
 const logger = { ...silent, warn: (fields: object) => void complaints.push(fields) };
@@ -97,7 +97,7 @@ describe("the server that is defined", () => {
     }
   });
 
-  it("is followed where one change comes upon the other, while the one before is being read", async () => {
+  it("is followed if one change comes upon the other, while the one before is being read", async () => {
     for (let turn = 1; turn <= 12; turn++) {
       const set = (port: number) => `SELECT hawser.set_nats_server('{"host":"127.0.0.1","port":"${port}"}')`;
       for (let change = 0; change < turn % 4; change++)
@@ -107,7 +107,7 @@ describe("the server that is defined", () => {
     }
   });
 
-  it("stays, and is complained of, where its options do not go together any more", async () => {
+  it("stays, and is complained of, if its options do not go together any more", async () => {
     await follows(createServer(testNatsUrl()), main());
     const role = (await gateway.client.query("SELECT current_user AS name")).rows[0].name;
     complaints.length = 0;
@@ -133,7 +133,7 @@ it("the server that is defined is found by polling, too, where there are no even
 });
 
 describe("a standstill of NATS", () => {
-  it("is no reason not to start; the functions work when it is there", async () => {
+  it("is no reason not to start; the functions work when it is up", async () => {
     const late = await startNatsServer();
     try {
       await late.stop();

@@ -1,5 +1,5 @@
 /**
- * What tests of `serve` share: a look at which NATS server the SQL functions reach, and definitions of servers.
+ * Helpers of tests of `serve`: the NATS server that the SQL functions reach, and definitions of servers.
  */
 import type { TestGateway } from "../support/gateway.js";
 import { onServer } from "../support/on-server.js";

@@ -4,7 +4,7 @@
 import { getEventListeners, once } from "node:events";
 import { createServer } from "node:net";
 import { expect, it, onTestFinished } from "vitest";
-import { refusingAmong } from "../../src/gateway/addresses.js";
+import { refusingOf } from "../../src/gateway/addresses.js";
 
 const never = new AbortController().signal;
 const here = { host: "127.0.0.1", port: 5433 };
@@ -17,20 +17,20 @@ it("those that refuse, and not those that answer", async () => {
   onTestFinished(() => void server.close());
   await once(server, "listening");
   const alive = at((server.address() as { port: number }).port);
-  expect(await refusingAmong(here, [alive, gone], never)).toEqual([gone]);
+  expect(await refusingOf(here, [alive, gone], never)).toEqual([gone]);
 });
 
 it("those on Postgres's machine are tried from there only, and no others", async () => {
-  expect(await refusingAmong({ host: "0.0.0.0", port: 5433 }, [gone], never)).toEqual([]);
-  expect(await refusingAmong(here, [at(gone.port, "0.0.0.0")], never)).toEqual([]);
+  expect(await refusingOf({ host: "0.0.0.0", port: 5433 }, [gone], never)).toEqual([]);
+  expect(await refusingOf(here, [at(gone.port, "0.0.0.0")], never)).toEqual([]);
 });
 
 it("none, once it is over", async () => {
-  expect(await refusingAmong(here, [gone], AbortSignal.abort())).toEqual([]);
+  expect(await refusingOf(here, [gone], AbortSignal.abort())).toEqual([]);
 });
 
 it("nothing of the tries stays with the signal", async () => {
   const { signal } = new AbortController();
-  for (let tries = 0; tries < 30; tries++) await refusingAmong(here, [gone], signal);
+  for (let tries = 0; tries < 30; tries++) await refusingOf(here, [gone], signal);
   expect(getEventListeners(signal, "abort")).toEqual([]);
 });

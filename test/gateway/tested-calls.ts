@@ -44,7 +44,7 @@ export function tested(
   const session = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
   const full = { ...recordingHandler().handler, ...handler };
   const calls = new Calls(full, capacity, { ...limits, ...changes });
-  /** How a call ends, and after how many ms; `waiting` until then. */
+  /** Outcome of a call and its duration in ms; `waiting` until then. */
   const start = (query: string | Uint8Array, by: GatewayClient = session) => {
     const startedAt = performance.now();
     const end: { outcome: Answer | HawserError | "waiting"; afterMs: number } = { outcome: "waiting", afterMs: -1 };

@@ -10,7 +10,7 @@ import { sslRequest } from "./protocol/frontend-messages.js";
 const ALPNProtocols = ["postgresql"];
 
 export class TlsRelay implements AsyncDisposable {
-  /** What Postgres has sent so far, as the stranger reads it. */
+  /** Bytes that Postgres has sent so far, as the relay reads them. */
   seen = "";
   readonly #sockets = new Set<Socket>();
 

@@ -36,7 +36,7 @@ interface Mode {
   readonly server: string;
   readonly right: Readonly<Record<string, string>>;
   readonly wrong: Readonly<Record<string, string>>;
-  /** What the error says was refused. */
+  /** Description of the refused credentials in the error. */
   readonly words: string;
 }
 
@@ -47,7 +47,7 @@ const modes: Readonly<Record<NatsAuthMode, Mode>> = {
     server: operator.config(),
     right: { creds_path: path("creds") },
     wrong: { creds_path: path("wrong-creds") },
-    words: "the JWT of option creds_path (it may be revoked, or of an account that the server does not know)",
+    words: "the JWT of option creds_path (it may be revoked, or its account may be unknown to the server)",
   },
   nkey_seed_path: {
     server: `authorization { users: [{ nkey: ${nkeyInFile.getPublicKey()} }] }`,

@@ -63,7 +63,7 @@ describe("configure", () => {
     }
   });
 
-  it("lets what is under way on the old connection end, and closes it then", async () => {
+  it("lets what is running on the old connection end, and closes it then", async () => {
     await using server = await startNatsServer();
     await using other = await startNatsServer();
     await using responder = await natsClient({ servers: server.url });
@@ -183,7 +183,7 @@ describe("configure", () => {
 });
 
 describe("credentials in files", () => {
-  it("are read anew when the server cuts off those that it no longer accepts", async () => {
+  it("are read again when the server cuts off those that it no longer accepts", async () => {
     await using server = await startNatsServer({ config: 'authorization { token: "old" }' });
     const secrets = secretsDirectory({ token: "old\n" });
     const { connector } = testConnector({ secretsDirectories: [secrets] });
@@ -199,7 +199,7 @@ describe("credentials in files", () => {
     await again;
   });
 
-  it("are read anew by reconnect, which goes on with the old connection where they are wrong", async () => {
+  it("are read again by reconnect, which goes on with the old connection if they are wrong", async () => {
     await using server = await startNatsServer({ config: 'authorization { token: "right" }' });
     const secrets = secretsDirectory({ token: "right" });
     const { connector } = testConnector({ secretsDirectories: [secrets] });
@@ -230,7 +230,7 @@ describe("credentials in files", () => {
     await expect(connector.ready()).rejects.toMatchObject({ code: "secret_file" });
     await expect(connector.connected()).rejects.toMatchObject({
       code: "secret_file",
-      detail: "token_path: there is no such file in its directory.",
+      detail: "token_path: the file does not exist in its directory.",
     });
     writeFileSync(join(secrets, "token"), "any");
     await next(connector, "connected");

@@ -49,7 +49,7 @@ describe("stop", () => {
     for (const outcome of await waiting) {
       expect(outcome).toMatchObject({ status: "rejected", reason: { code: "nats_unavailable" } });
     }
-    await expect(connector.connected()).rejects.toThrow("it is being closed");
+    await expect(connector.connected()).rejects.toThrow("is being closed");
     connector.configure(optionsFor(silent, { domain: "later" }));
     expect(connector.connection).toBeUndefined();
     await eventually("the sockets are closed", () => silent.sockets.every((socket) => socket.closed));

@@ -75,10 +75,10 @@ describe("a connector whose server dies", () => {
     expect(connector.connection).toBeUndefined();
     expect(logged.slice(0, 5).map(({ level, message }) => `${level}: ${message}`)).toEqual([
       "info: connected to NATS",
-      "warn: the connection to NATS is lost",
-      "warn: no connection to NATS",
-      "debug: no connection to NATS",
-      "debug: no connection to NATS",
+      "warn: lost the connection to NATS",
+      "warn: cannot connect to NATS",
+      "debug: cannot connect to NATS",
+      "debug: cannot connect to NATS",
     ]);
     const pauses = logged.flatMap(({ details }) => ("retryMs" in details ? [details.retryMs as number] : []));
     for (const [index, least] of [100, 200, 400, 800].entries()) {
@@ -88,7 +88,7 @@ describe("a connector whose server dies", () => {
   });
 });
 
-describe("a server that announces its end", () => {
+describe("a server that announces its shutdown", () => {
   it("is left for the next one without a gap", async () => {
     await using old = await startNatsServer();
     await using successor = await startNatsServer();
@@ -170,7 +170,7 @@ describe("those who wait", () => {
 });
 
 describe("listeners", () => {
-  it("may configure the connector anew", async () => {
+  it("may configure the connector again", async () => {
     const refusing = await fakeServer((socket) => socket.end());
     const first = await fakeServer((socket) => welcoming(socket));
     const second = await fakeServer((socket) => welcoming(socket, { server_id: "SECOND" }));
@@ -184,7 +184,7 @@ describe("listeners", () => {
     expect(connector.connection!.info!.server_id).toBe("SECOND");
   });
 
-  it("that fail harm nobody, and those that were taken away hear nothing", async () => {
+  it("that fail harm nobody, and those that were taken away receive nothing", async () => {
     const server = await fakeServer((socket) => welcoming(socket));
     const { connector, logged } = testConnector();
     const heard: string[] = [];

@@ -40,7 +40,7 @@ describe("a .creds file", () => {
     const error = await errorWith(operator.creds(alice, { exp }));
     expect(error?.code).toBe("nats_unauthorized");
     expect(error?.detail).toBe(refusedWith(`it has expired at ${new Date(exp * 1000).toISOString()}`));
-    expect(error?.remedy).toBe("Put a renewed .creds file in its place: it is read again at each attempt.");
+    expect(error?.remedy).toBe("Replace the .creds file by a renewed one; it is read again at each attempt.");
   });
 
   it("that is not valid yet is refused, and the error says from when on it is", async () => {
@@ -58,20 +58,20 @@ describe("a .creds file", () => {
   ])("%s is refused, and the error says where to look", async (_name, creds) => {
     const error = await errorWith(creds());
     expect(error?.code).toBe("nats_unauthorized");
-    expect(error?.detail).toBe(refusedWith("it may be revoked, or of an account that the server does not know"));
-    expect(error?.remedy).toContain("See why in the server's log.");
+    expect(error?.detail).toBe(refusedWith("it may be revoked, or its account may be unknown to the server"));
+    expect(error?.remedy).toContain("The server's log has the reason.");
   });
 
   const seedOf = (key: typeof alice): string => Buffer.from(key.getSeed()).toString();
   const right = operator.creds(alice);
   it.each([
-    ["a seed alone", seedOf(alice), "does not hold a JWT and a seed"],
-    ["a JWT alone", right.split("\n***")[0]!, "does not hold a JWT and a seed"],
-    ["a password", "swordfish\n", "does not hold a JWT and a seed"],
+    ["a seed alone", seedOf(alice), "does not contain a JWT and a seed"],
+    ["a JWT alone", right.split("\n***")[0]!, "does not contain a JWT and a seed"],
+    ["a password", "swordfish\n", "does not contain a JWT and a seed"],
     [
       "a private key",
       `-----BEGIN PRIVATE KEY-----\n${"QUJD".repeat(20)}\n-----END PRIVATE KEY-----\n`,
-      "does not hold",
+      "does not contain",
     ],
     ["the seed of another user", right.replace(seedOf(alice), seedOf(bob)), "belong to different users"],
     [
@@ -101,7 +101,7 @@ it("an expiry ends the connection, and a renewed file is read at the next attemp
   expect((await lost)[0].code).toBe("nats_unauthorized");
   expect((await lost)[0].detail).toContain("Authentication Expired");
   expect((await lost)[0].detail).toContain("it has expired at");
-  await eventually("it is refused", () => logged.some(({ message }) => message === "no connection to NATS"));
+  await eventually("it is refused", () => logged.some(({ message }) => message === "cannot connect to NATS"));
   writeFileSync(`${path}.new`, operator.creds(alice, { exp: now() + day }));
   renameSync(`${path}.new`, path);
   await connector.connected();

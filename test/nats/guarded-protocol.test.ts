@@ -7,7 +7,7 @@ import { plainMessage, rawMessage, writeRaw } from "../support/raw-nats.js";
 import { connectError, next, optionsFor, testConnector } from "./support/connectors.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
 
-/** What was written by `console.log` while the test ran. */
+/** Output of `console.log` while the test ran. */
 function written(): unknown[][] {
   const log = vi.spyOn(console, "log").mockImplementation(() => undefined);
   onTestFinished(() => log.mockRestore());
@@ -34,12 +34,14 @@ it("logs what a listener to messages throws, without the message, and goes on", 
   subscription.unsubscribe();
   expect(connection.isClosed()).toBe(false);
   const errors = logged.filter(({ level }) => level === "error");
-  expect(errors).toMatchObject([{ message: "handling a message of NATS failed", details: { client: "hawser test" } }]);
+  expect(errors).toMatchObject([
+    { message: "the handler of a NATS message failed", details: { client: "hawser test" } },
+  ]);
   expect(JSON.stringify(logged)).not.toContain("a secret payload");
   expect(lines).toEqual([]);
 });
 
-it("hands over headers to those who iterate, too", async () => {
+it("passes headers to async iterators too", async () => {
   const { connector } = testConnector();
   const { hostname, port } = new URL(inject("natsUrl"));
   connector.configure(optionsFor({ host: hostname, port: Number(port) }));
@@ -60,7 +62,7 @@ it("writes nothing of a server that sends what is no NATS, when it greets or lat
     socket.once("data", () => socket.write("garbage with a secret\r\n"));
   });
   const error = await connectError(optionsFor(early));
-  expect(error).toMatchObject({ code: "nats_unavailable", detail: "The server sent what is no NATS protocol." });
+  expect(error).toMatchObject({ code: "nats_unavailable", detail: "The server sent data that is not NATS protocol." });
   const late = await fakeServer((socket) => {
     welcoming(socket);
     socket.once("data", () => setImmediate(() => socket.write("garbage with a secret\r\n")));
@@ -68,6 +70,6 @@ it("writes nothing of a server that sends what is no NATS, when it greets or lat
   const { connector } = testConnector();
   connector.configure(optionsFor(late));
   const [lost] = await next(connector, "lost");
-  expect(lost.detail).toBe("The server sent what is no NATS protocol.");
+  expect(lost.detail).toBe("The server sent data that is not NATS protocol.");
   expect(lines).toEqual([]);
 });

@@ -28,7 +28,7 @@ describe("a server that is none of NATS", () => {
   ])("is told apart by what it says: $what", async ({ says, words }) => {
     const { error, server } = await errorAt((socket) => socket.write(says, "latin1"));
     expect(error?.code).toBe("nats_unavailable");
-    expect(error?.detail).toContain("What listens there is no NATS server");
+    expect(error?.detail).toContain("It is not a NATS server");
     expect(error?.detail).toContain(words);
     expect(error!.message.length).toBeLessThan(300);
     expect(server.received()).toBe("");
@@ -58,7 +58,7 @@ describe("a server that closes", () => {
       socket.once("data", () => socket.resetAndDestroy());
     });
     expect(error?.code).toBe("nats_unavailable");
-    expect(error?.detail).toBe("The server cut the connection (ECONNRESET).");
+    expect(error?.detail).toBe("The server reset the connection (ECONNRESET).");
   });
 
   it("with a reason is unavailable for that reason", async () => {
@@ -67,7 +67,7 @@ describe("a server that closes", () => {
       socket.once("data", () => socket.end("-ERR 'maximum connections exceeded'\r\n"));
     });
     expect(error?.code).toBe("nats_unavailable");
-    expect(error?.detail).toBe('The server said: "maximum connections exceeded".');
+    expect(error?.detail).toBe('The server reports: "maximum connections exceeded".');
   });
 });
 
@@ -94,9 +94,9 @@ describe("an attempt to connect", () => {
     await until(() => mute.sockets.length === 1 && [greets, asking].every((one) => one.received().includes("PING")));
     await vi.advanceTimersByTimeAsync(4_000);
     expect((await outcomes).map((error) => [error?.code, error?.detail])).toEqual([
-      ["nats_unavailable", "The server did not take the connection and greet within 4000 ms."],
-      ["nats_unavailable", "The server did not answer our greeting within 4000 ms."],
-      ["nats_unavailable", "The server did not answer our greeting within 4000 ms."],
+      ["nats_unavailable", "The server did not accept the connection and send INFO within 4000 ms."],
+      ["nats_unavailable", "The server did not answer CONNECT within 4000 ms."],
+      ["nats_unavailable", "The server did not answer CONNECT within 4000 ms."],
     ]);
     await until(() => servers.every(({ sockets }) => sockets.every(({ closed }) => closed)));
   });
@@ -138,7 +138,7 @@ it("ends a connection on which the server sends what is no NATS", async () => {
   const { connector } = testConnector();
   connector.configure(optionsFor(server));
   const [error] = await next(connector, "lost");
-  expect(error.detail).toBe("The server sent what is no NATS protocol.");
+  expect(error.detail).toBe("The server sent data that is not NATS protocol.");
   await eventually("our side of the connection is closed", () => server.sockets[0]!.closed);
 });
 

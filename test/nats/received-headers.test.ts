@@ -18,7 +18,7 @@ const status = fc.constantFrom(
 );
 
 describe("headers that were received", () => {
-  it("are what nats.js reads, where they are well-formed", () => {
+  it("are what nats.js reads, if they are well-formed", () => {
     const lines = fc.array(fc.tuple(name, value), { maxLength: 30 });
     fc.assert(
       fc.property(status, lines, fc.constantFrom("", " ", "\t "), (first, pairs, space) => {

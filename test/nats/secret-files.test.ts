@@ -40,7 +40,7 @@ function world() {
 }
 
 describe("a file in the directory", () => {
-  it("is read anew each time, without the white space around it", async () => {
+  it("is read again each time, without the white space around it", async () => {
     const { secrets, read } = world();
     const path = join(secrets, "token");
     writeFileSync(path, "\n\t two words \r\n\n");
@@ -95,13 +95,13 @@ describe("a file in the directory", () => {
   const holding = (content: string | Uint8Array) => (path: string) => writeFileSync(path, content);
 
   it.each<readonly [what: string, make: (path: string) => unknown, words: string]>([
-    ["is missing", () => undefined, "there is no such file in its directory"],
+    ["is missing", () => undefined, "the file does not exist in its directory"],
     ["is empty", holding(""), "the file is empty"],
-    ["is blank", holding(" \n"), "nothing but white space"],
+    ["is blank", holding(" \n"), "contains only white space"],
     ["is not UTF-8", holding(Uint8Array.of(0xff, 0xfe)), "is not UTF-8"],
     ["has several lines", holding("PASSWORD=top-secret\nUSER=me\n"), "a secret is one line without NUL"],
     ["has NUL within", holding("top-secret\0more"), "a secret is one line without NUL"],
-    ["is PEM", holding(pem), "it holds a key or certificate in PEM"],
+    ["is PEM", holding(pem), "the file contains a PEM key or certificate"],
     ["is a directory", (path) => mkdirSync(path), "it is not a regular file"],
     ["is a pipe", (path) => execFileSync("mkfifo", [path]), "it is not a regular file"],
     ["is too big", holding(new Uint8Array(maxSecretFileBytes + 1)), `it has more than ${maxSecretFileBytes} bytes`],
@@ -117,7 +117,7 @@ describe("a file in the directory", () => {
 });
 
 describe("a file outside", () => {
-  it("is refused in the same words whether it exists or not, and whether anyone could read it", async () => {
+  it("is refused with the same error whether it exists or not, and whether anyone could read it", async () => {
     const { secrets, outside, refusal } = world();
     symlinkSync(outside, join(secrets, "way-out"));
     symlinkSync(join(outside, "shadow"), join(secrets, "link-out"));
@@ -147,16 +147,16 @@ describe("a file outside", () => {
     const refusals = await Promise.all(paths.map(refusal));
     expect(new Set(refusals)).toEqual(
       new Set([
-        `the file of option "token_path" cannot be used: it names no file in the directories that files may be read from: ${secrets}`,
+        `the file of option "token_path" cannot be used: it names no file in the directories from which files may be read: ${secrets}`,
       ]),
     );
   });
 
-  it("is refused whatever it is where no directory is allowed", async () => {
+  it("is refused whatever it is if no directory is allowed", async () => {
     const { outside } = world();
     const files = new SecretFiles([]);
     await expect(files.readSecret("tls_key_path", join(outside, "shadow"), never)).rejects.toThrow(
-      'the file of option "tls_key_path" cannot be used: it names no file in the directories that files may be read from: none are allowed',
+      'the file of option "tls_key_path" cannot be used: it names no file in the directories from which files may be read: none are permitted',
     );
   });
 
@@ -200,7 +200,7 @@ describe("a file outside", () => {
   );
 });
 
-it("gives up waiting for a file when it is told to, and reads the next one after it", async () => {
+it("stops waiting for a file when it is told to, and reads the next one after it", async () => {
   const { secrets } = world();
   writeFileSync(join(secrets, "token"), "right");
   const files = new SecretFiles([secrets]);

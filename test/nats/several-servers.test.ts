@@ -42,32 +42,32 @@ describe("the choice", () => {
     }
   });
 
-  it("falls on the server that the fewest others stand on, and on one that is away last", () => {
+  it("falls on the server that the fewest others use, and on an unavailable one last", () => {
     let now = 0;
     const choice = new ServerChoice("me", () => now);
-    choice.heed([a.name, b.name, a.name]);
+    choice.setOthers([a.name, b.name, a.name]);
     expect(choice.order(servers)).toEqual([c, b, a]);
-    choice.failed(c);
+    choice.markUnavailable(c);
     expect(choice.order(servers)).toEqual([b, a, c]);
-    choice.failed(b);
-    choice.reached(c);
+    choice.markUnavailable(b);
+    choice.markAvailable(c);
     expect(choice.order(servers)).toEqual([c, a, b]);
     now = natsServerAwayMs;
     expect(choice.order(servers)).toEqual([c, b, a]);
   });
 
-  it("finds a better server where two fewer stand, and never one that is away", () => {
+  it("finds a better server that two fewer use, and never an unavailable one", () => {
     const choice = new ServerChoice("me", () => 0);
-    choice.heed([a.name, b.name]);
+    choice.setOthers([a.name, b.name]);
     expect(choice.better(servers, a.name)).toBe(c);
-    choice.failed(c);
+    choice.markUnavailable(c);
     expect(choice.better(servers, a.name)).toBeUndefined();
-    choice.reached(c);
-    choice.heed([b.name]);
+    choice.markAvailable(c);
+    choice.setOthers([b.name]);
     expect(choice.better(servers, a.name)).toBeUndefined();
   });
 
-  it("of any processes that move one after the other, wherever they stand, leads to an even spread", () => {
+  it("of any processes that move one after the other, wherever they are connected, leads to an even spread", () => {
     fc.assert(
       fc.property(fc.array(fc.constantFrom(...servers), { minLength: 1, maxLength: 9 }), (start) => {
         const standing = [...start];
@@ -76,7 +76,7 @@ describe("the choice", () => {
           isMoving = false;
           for (let index = 0; index < standing.length; index++) {
             const choice = new ServerChoice(`${index}`);
-            choice.heed(standing.filter((_, other) => other !== index).map(({ name }) => name));
+            choice.setOthers(standing.filter((_, other) => other !== index).map(({ name }) => name));
             const better = choice.better(servers, standing[index]!.name);
             if (better === undefined) continue;
             standing[index] = better;
@@ -101,7 +101,7 @@ async function silentServer(): Promise<string> {
 }
 
 describe("a connector to several servers", () => {
-  it("connects to the one that is there, whichever of them it is, and takes no longer than with one", async () => {
+  it("connects to the only one that is up, whichever it is, and takes no longer than with a single server", async () => {
     await using server = await startNatsServer();
     const silent = await silentServer();
     const here = `127.0.0.1:${server.port}`;
@@ -112,16 +112,16 @@ describe("a connector to several servers", () => {
     expect(await connectError(optionsFor({ host: `${silent},${here}`, port: 1 }))).toBeUndefined();
   });
 
-  it("tells of each why it has none", async () => {
+  it("reports for each why it has none", async () => {
     const error = await connectError(optionsFor({ host: "127.0.0.1:1,127.0.0.1:2", port: 1 }));
     expect(error?.code).toBe("nats_unavailable");
-    expect(error?.message).toContain("none of 2 NATS servers took the connection");
+    expect(error?.message).toContain("none of 2 NATS servers accepted the connection");
     for (const port of [1, 2]) {
       expect(error?.detail).toContain(`127.0.0.1:${port}: Nothing listens there (ECONNREFUSED).`);
     }
   });
 
-  it("says that it is refused where one refuses it and others are away", async () => {
+  it("says that it is refused if one refuses it and others are unavailable", async () => {
     await using server = await startNatsServer({ config: 'authorization { token: "right" }' });
     const host = `127.0.0.1:1,127.0.0.1:${server.port}`;
     const error = await connectError(optionsFor({ host, port: 1 }, { token: "wrong" }));
@@ -129,7 +129,7 @@ describe("a connector to several servers", () => {
     expect(error?.message).toContain("the server refused the token of option token");
   });
 
-  it("goes to another one when its server dies, or announces its end", async () => {
+  it("goes to another one when its server dies, or announces its shutdown", async () => {
     await using one = await startNatsServer();
     await using other = await startNatsServer();
     const { connector } = testConnector();
@@ -149,7 +149,7 @@ describe("a connector to several servers", () => {
     expect(connector.server?.port).toBe(own.port);
   });
 
-  it("moves to the one that it is told, and stays where it is if that one is away", async () => {
+  it("moves to the given server, and stays if that one is unavailable", async () => {
     await using one = await startNatsServer();
     await using other = await startNatsServer();
     const { connector } = testConnector();
@@ -158,7 +158,7 @@ describe("a connector to several servers", () => {
     await connector.ready();
     const left = natsAddresses(options).find(({ name }) => name !== connector.server?.name)!;
     const before = connector.connection!;
-    await connector.reaches(left);
+    await connector.probe(left);
     expect(connector.connection).toBe(before);
     await connector.move(left);
     expect(connector.server).toEqual(left);
@@ -167,7 +167,7 @@ describe("a connector to several servers", () => {
     const home = [one, other].find(({ port }) => port !== left.port)!;
     await home.kill();
     const back = natsAddresses(options).find(({ port }) => port === home.port)!;
-    await expect(connector.reaches(back)).rejects.toMatchObject({ code: "nats_unavailable" });
+    await expect(connector.probe(back)).rejects.toMatchObject({ code: "nats_unavailable" });
     const present = connector.connection;
     await expect(connector.move(back)).rejects.toMatchObject({ code: "nats_unavailable" });
     expect(connector.connection).toBe(present);

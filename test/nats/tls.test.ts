@@ -67,7 +67,7 @@ describe("the server's certificate", () => {
   });
 
   it.each([
-    { what: "another authority", certificate: stranger.issue(["127.0.0.1"]), words: "tls_ca_path does not hold" },
+    { what: "another authority", certificate: stranger.issue(["127.0.0.1"]), words: "not in tls_ca_path" },
     {
       what: "another authority of the same name",
       certificate: new CertificateAuthority("Right authority").issue(["127.0.0.1"]),
@@ -106,14 +106,14 @@ describe("a server that demands our certificate", () => {
     for (let times = 0; times < 10; times++) {
       const error = await errorOf(server);
       expect(error?.code).toBe("nats_unauthorized");
-      expect(error?.detail).toContain("demands a client certificate");
+      expect(error?.detail).toContain("requires a client certificate");
       expect(error?.remedy).toContain("tls_cert_path");
       const ofStranger = stranger.issue(["hawser"]);
       const ofPast = authority.issue(["hawser"], { fromDays: -3, untilDays: -2 });
       for (const own of [ofStranger, ofPast]) {
         const refused = await errorOf(server, { own });
         expect(refused?.code).toBe("nats_unauthorized");
-        expect(refused?.detail).toContain("Our certificate of tls_cert_path was refused");
+        expect(refused?.detail).toContain("Our certificate (tls_cert_path) was refused");
       }
     }
   });
@@ -127,18 +127,18 @@ describe("the options' files", () => {
   const encrypted = authority.issue(["hawser"], { passphrase: "secret" });
 
   it.each<readonly [what: string, files: TlsClient, words: RegExp]>([
-    ["an authority that is no PEM", { ca: "no certificate" }, /tls_ca_path.*holds no certificate/],
+    ["an authority that is no PEM", { ca: "no certificate" }, /tls_ca_path.*contains no PEM certificate/],
     ["a damaged authority", { ca: damaged }, /tls_ca_path.*damaged/],
     [
       "a key that belongs to another certificate",
       { own: foreignKey },
       /tls_key_path.*is not the key of the first certificate in tls_cert_path/,
     ],
-    ["an encrypted key", { own: encrypted }, /tls_key_path.*it is encrypted, and must not be/],
+    ["an encrypted key", { own: encrypted }, /tls_key_path.*it is encrypted, which is not supported/],
     [
       "a certificate in place of the key",
       { own: { cert: client.cert, key: client.cert } },
-      /tls_key_path.*holds no private key/,
+      /tls_key_path.*contains no readable PEM private key/,
     ],
   ])("must not hold %s", async (_, files, words) => {
     const error = await errorOf(unread, files);
@@ -148,19 +148,19 @@ describe("the options' files", () => {
 });
 
 describe("TLS on one side only", () => {
-  it("is an error where the server demands it, before anything was sent", async () => {
+  it("is an error if the server demands it, before anything was sent", async () => {
     await using real = await startTlsServer();
     const fake = await fakeServer((socket) => socket.write(greeting({ tls_required: true })));
     for (const server of [real, fake]) {
       const error = await errorOf(server, { ca: null, options: { token: "in the clear" } });
       expect(error?.code).toBe("nats_unavailable");
-      expect(error?.detail).toBe("The server demands TLS, which is off.");
+      expect(error?.detail).toBe("The server requires TLS, which is off.");
       expect(error?.remedy).toContain("tls_ca_path");
     }
     expect(fake.received()).toBe("");
   });
 
-  it("is an error where the server has none, before anything was sent", async () => {
+  it("is an error if the server has none, before anything was sent", async () => {
     await using real = await startNatsServer();
     const fake = await fakeServer((socket) => welcoming(socket));
     for (const server of [real, fake]) {
@@ -188,10 +188,10 @@ describe("TLS on one side only", () => {
   it("takes nothing that was said before TLS for said within it", async () => {
     const fake = await fakeServer((socket) => socket.write(`${greeting({ tls_required: true })}-ERR 'forged'\r\n`));
     const error = await errorOf(fake);
-    expect(error?.detail).toContain("more than its greeting before TLS");
+    expect(error?.detail).toContain("more than INFO before TLS");
   });
 
-  it("is ours to choose where the server leaves the choice", async () => {
+  it("is ours to choose if the server leaves the choice", async () => {
     await using server = await startTlsServer({ more: "allow_non_tls: true" });
     const secrets = secretsDirectory({ ca: authority.certificate });
     for (const tls of [true, false]) {

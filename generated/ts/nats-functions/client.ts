@@ -99,7 +99,7 @@ interface PublishBatchToStreamOptions {
 
 /** Options of {@link NatsSql.request}. */
 interface RequestOptions {
-  /** How long the answer may take, in milliseconds. NULL or negative: 10 seconds. */
+  /** Time limit for the answer, in milliseconds. NULL or negative: 10 seconds. */
   readonly timeoutMs?: number | undefined;
 }
 
@@ -149,7 +149,7 @@ interface KvHistoryOptions {
 interface KvHistoryResult {
   /** Its number. */
   readonly revision: bigint;
-  /** What was done: PUT, DEL (deleted) or PURGE (deleted with all earlier revisions). */
+  /** Operation: PUT, DEL (deleted) or PURGE (deleted with all earlier revisions). */
   readonly operation: string;
   /** The value; NULL where it was deleted. */
   readonly value: Content | undefined;
@@ -187,7 +187,7 @@ interface FileInfoResult {
   readonly name: string;
   /** Its description. */
   readonly description: string | undefined;
-  /** What else its writer noted. */
+  /** Metadata of its writer. */
   readonly metadata: { readonly [name: string]: unknown } | undefined;
   /** Its headers. */
   readonly headers: { readonly [name: string]: unknown } | undefined;
@@ -221,7 +221,7 @@ interface FileListResult {
   readonly name: string;
   /** Its description. */
   readonly description: string | undefined;
-  /** What else its writer noted. */
+  /** Metadata of its writer. */
   readonly metadata: { readonly [name: string]: unknown } | undefined;
   /** Its headers. */
   readonly headers: { readonly [name: string]: unknown } | undefined;
@@ -455,7 +455,7 @@ export interface NatsSql {
   ): Promise<void>;
 
   /**
-   * Publishes a message to a JetStream stream, and tells where it is.
+   * Publishes a message to a JetStream stream, and returns its position.
    *
    * SQL: `nats_publish_*_ack`.
    *
@@ -759,7 +759,7 @@ export interface NatsSql {
   version(): Promise<VersionResult>;
 
   /**
-   * Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+   * Reconnects to NATS if the options of the server have changed. Returns when the connection is up, or raises the reason;
    * what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
    * the like it needs a transaction of its own.
    *
@@ -768,7 +768,7 @@ export interface NatsSql {
   reload(): Promise<void>;
 
   /**
-   * Connects to NATS anew, also where nothing has changed. Returns when the connection is up, or raises why not.
+   * Reconnects to NATS even if nothing has changed. Returns when the connection is up, or raises the reason.
    *
    * SQL: `litmus_pgnats_reload_conf_force`.
    */

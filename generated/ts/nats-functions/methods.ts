@@ -42,7 +42,7 @@ export interface PublishStreamRequest {
   readonly headers?: JsonObject | undefined;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | undefined;
-  /** What the message is known by where it is published for one that is being handled: the stream keeps it once. */
+  /** Message id, set when a function publishes while it handles a message: the stream stores the message once. */
   readonly messageId?: string | undefined;
 }
 
@@ -56,7 +56,7 @@ export interface PublishAckRequest {
   readonly headers?: JsonObject | undefined;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | undefined;
-  /** What the message is known by where it is published for one that is being handled: the stream keeps it once. */
+  /** Message id, set when a function publishes while it handles a message: the stream stores the message once. */
   readonly messageId?: string | undefined;
 }
 
@@ -80,7 +80,7 @@ export interface PublishStreamBatchRequest {
   readonly headers?: JsonObject | undefined;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | undefined;
-  /** What the message is known by where it is published for one that is being handled: the stream keeps it once. */
+  /** Message id, set when a function publishes while it handles a message: the stream stores the message once. */
   readonly messageId?: string | undefined;
 }
 
@@ -93,7 +93,7 @@ export interface RequestRequest {
   readonly subject: string;
   /** The payload. */
   readonly payload: Uint8Array;
-  /** How long the answer may take, in milliseconds. NULL or negative: 10 seconds. */
+  /** Time limit for the answer, in milliseconds. NULL or negative: 10 seconds. */
   readonly timeout?: number | undefined;
 }
 
@@ -185,7 +185,7 @@ export interface GetHistoryRequest {
 export interface GetHistoryResponse {
   /** Its number. */
   readonly revision: bigint;
-  /** What was done: PUT, DEL (deleted) or PURGE (deleted with all earlier revisions). */
+  /** Operation: PUT, DEL (deleted) or PURGE (deleted with all earlier revisions). */
   readonly operation: string;
   /** The value; NULL where it was deleted. */
   readonly value?: Uint8Array | undefined;
@@ -241,7 +241,7 @@ export interface GetFileInfoResponse {
   readonly name: string;
   /** Its description. */
   readonly description?: string | undefined;
-  /** What else its writer noted. */
+  /** Metadata of its writer. */
   readonly metadata?: JsonObject | undefined;
   /** Its headers. */
   readonly headers?: JsonObject | undefined;
@@ -277,7 +277,7 @@ export interface GetFileListResponse {
   readonly name: string;
   /** Its description. */
   readonly description?: string | undefined;
-  /** What else its writer noted. */
+  /** Metadata of its writer. */
   readonly metadata?: JsonObject | undefined;
   /** Its headers. */
   readonly headers?: JsonObject | undefined;
@@ -474,7 +474,7 @@ export interface NatsFunctionsHandler<Call> {
   /** Publishes a message to a JetStream stream. Returns when the stream has it. */
   publishStream(request: PublishStreamRequest, call: Call): Answer<void>;
 
-  /** Publishes a message to a JetStream stream, and tells where it is. */
+  /** Publishes a message to a JetStream stream, and returns its position. */
   publishAck(request: PublishAckRequest, call: Call): Answer<PublishAckResponse>;
 
   /** Publishes each element of the array to a JetStream stream, in order. Returns when the stream has all of them. */
@@ -547,13 +547,13 @@ export interface NatsFunctionsHandler<Call> {
   getServerInfo(request: GetServerInfoRequest, call: Call): Answer<GetServerInfoResponse>;
 
   /**
-   * Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+   * Reconnects to NATS if the options of the server have changed. Returns when the connection is up, or raises the reason;
    * what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
    * the like it needs a transaction of its own.
    */
   reloadConf(request: ReloadConfRequest, call: Call): Answer<void>;
 
-  /** Connects to NATS anew, also where nothing has changed. Returns when the connection is up, or raises why not. */
+  /** Reconnects to NATS even if nothing has changed. Returns when the connection is up, or raises the reason. */
   reloadConfForce(request: ReloadConfForceRequest, call: Call): Answer<void>;
 }
 

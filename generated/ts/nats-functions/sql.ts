@@ -811,7 +811,7 @@ AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_publish_text_ack(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
+COMMENT ON FUNCTION @extschema@.nats_publish_text_ack(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream, and returns its position.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_json_ack(
   subject text,
@@ -830,7 +830,7 @@ AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_publish_json_ack(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
+COMMENT ON FUNCTION @extschema@.nats_publish_json_ack(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream, and returns its position.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_jsonb_ack(
   subject text,
@@ -849,7 +849,7 @@ AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_ack(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
+COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_ack(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream, and returns its position.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_binary_ack(
   subject text,
@@ -868,7 +868,7 @@ AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_publish_binary_ack(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
+COMMENT ON FUNCTION @extschema@.nats_publish_binary_ack(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream, and returns its position.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_publish_text_stream_batch(
   subject text,
@@ -2810,7 +2810,7 @@ BEGIN
   PERFORM hawser.gateway_call('ReloadConf {}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.litmus_pgnats_reload_conf() IS 'Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+COMMENT ON FUNCTION @extschema@.litmus_pgnats_reload_conf() IS 'Reconnects to NATS if the options of the server have changed. Returns when the connection is up, or raises the reason;
 what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
 the like it needs a transaction of its own.';
 
@@ -2824,7 +2824,7 @@ BEGIN
   PERFORM hawser.gateway_call('ReloadConf {}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.pgnats_reload_conf() IS 'Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+COMMENT ON FUNCTION @extschema@.pgnats_reload_conf() IS 'Reconnects to NATS if the options of the server have changed. Returns when the connection is up, or raises the reason;
 what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
 the like it needs a transaction of its own.';
 
@@ -2838,7 +2838,7 @@ BEGIN
   PERFORM hawser.gateway_call('ReloadConfForce {}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.litmus_pgnats_reload_conf_force() IS 'Connects to NATS anew, also where nothing has changed. Returns when the connection is up, or raises why not.';
+COMMENT ON FUNCTION @extschema@.litmus_pgnats_reload_conf_force() IS 'Reconnects to NATS even if nothing has changed. Returns when the connection is up, or raises the reason.';
 
 CREATE OR REPLACE FUNCTION @extschema@.pgnats_reload_conf_force()
 RETURNS void
@@ -2850,7 +2850,7 @@ BEGIN
   PERFORM hawser.gateway_call('ReloadConfForce {}');
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.pgnats_reload_conf_force() IS 'Connects to NATS anew, also where nothing has changed. Returns when the connection is up, or raises why not.';
+COMMENT ON FUNCTION @extschema@.pgnats_reload_conf_force() IS 'Reconnects to NATS even if nothing has changed. Returns when the connection is up, or raises the reason.';
 
 DO $do$
 DECLARE

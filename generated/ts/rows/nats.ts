@@ -370,7 +370,7 @@ export interface UnbindHandlerArguments {
 
 /** The result of hawser.unbind_handler. */
 export interface UnbindHandlerResult {
-  /** How many there were. */
+  /** Number of removed bindings. */
   unbound: number;
 }
 
@@ -426,7 +426,7 @@ export interface AddHandlerArguments {
   argumentTypes: string;
   /** The name of the wrapper. */
   wrapper: string;
-  /** What the wrapper demands. */
+  /** Token that the wrapper requires. */
   token: Uint8Array;
 }
 
@@ -438,7 +438,7 @@ export interface AddHandlerResult {
 
 /** The result of hawser.prune_handlers. */
 export interface PruneHandlersResult {
-  /** How many were taken out. */
+  /** Number of removed bindings. */
   pruned: number;
 }
 
@@ -476,9 +476,9 @@ export interface AddSubscriptionDeadLetterArguments {
   errorCode: string;
   /** The error's message. */
   errorMessage: string;
-  /** How often the function was started. */
+  /** Number of times the function was started. */
   attempts: number;
-  /** What the process knows the message by. */
+  /** Id of the message in the process. */
   messageId: string;
   /** Of a stream, as the next ones are: what mark_handled takes. NULL: it is of none. */
   generation: bigint | null;
@@ -488,9 +488,9 @@ export interface AddSubscriptionDeadLetterArguments {
   lastDone: bigint | null;
   /** When the stream stored it, in nanoseconds since 1970. */
   lastDoneAt: bigint | null;
-  /** How many messages of the stream are not done after it. */
+  /** Number of messages of the stream that are not done after this one. */
   lag: bigint | null;
-  /** How many messages before it are gone from the stream. */
+  /** Number of messages before this one that the stream has removed. */
   missing: bigint | null;
   /** The number of the saved message; NULL: it is not saved. */
   saved: bigint | null;
@@ -512,7 +512,7 @@ export interface FailRetryArguments {
   errorCode: string;
   /** The error's message. */
   errorMessage: string;
-  /** How often the function was started this time. */
+  /** Number of times the function was started in this retry. */
   attempts: number;
 }
 
@@ -639,9 +639,9 @@ export interface MarkHandledArguments {
   lastDone: bigint | null;
   /** When the stream stored that one, in nanoseconds since 1970. */
   lastDoneAt: bigint | null;
-  /** How many messages of the stream are not done after these. */
+  /** Number of messages of the stream that are not done after these. */
   lag: bigint | null;
-  /** How many messages in between are gone from the stream. */
+  /** Number of messages in between that the stream has removed. */
   missing: bigint | null;
 }
 

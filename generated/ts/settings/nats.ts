@@ -10,13 +10,13 @@ import { type CheckedSettings, checkSettings, type SettingRules, type SettingVal
  */
 export interface ServeSettings {
   /**
-   * Where the gateway listens for Postgres; port 0 takes a free port. Without TLS only loopback addresses.
+   * Address on which the gateway listens for Postgres; port 0 takes a free port. Only loopback addresses without TLS.
    *
    * Default: "127.0.0.1:5434". Range: 3 to 261 bytes long in UTF-8.
    */
   readonly listen: string;
   /**
-   * How long a call of an SQL function may take that names no time limit itself.
+   * Time limit of calls of SQL functions that have none of their own.
    *
    * Default: 5000 ms. Range: 100 to 3600000.
    */
@@ -40,25 +40,25 @@ export interface ServeSettings {
    */
   readonly maxResponseBytes: number;
   /**
-   * How many database sessions may be connected to the gateway at once.
+   * Maximum number of database sessions that are connected to the gateway.
    *
    * Default: 1000 sessions. Range: 1 to 100000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxSessions: number;
   /**
-   * How long calls wait for a connection to NATS that has just been lost; after that they fail at once.
+   * Time for which calls wait for a connection to NATS that was just lost; after that they fail at once.
    *
    * Default: 1000 ms. Range: 0 to 60000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly natsWaitMs: number;
   /**
-   * How long a clean stop waits for the calls that are under way.
+   * Time for which a graceful stop waits for running calls.
    *
    * Default: 10000 ms. Range: 0 to 3600000.
    */
   readonly stopTimeoutMs: number;
   /**
-   * How many database sessions run the functions of subscriptions at once.
+   * Number of database sessions that run the functions of subscriptions.
    *
    * Default: 4 sessions. Range: 1 to 100.
    */
@@ -70,15 +70,15 @@ export interface ServeSettings {
    */
   readonly subscriberTimeoutMs: number;
   /**
-   * How many database sessions run the functions of responders at once.
+   * Number of database sessions that run the functions of responders.
    *
    * Default: 4 sessions. Range: 1 to 100.
    */
   readonly responderSessions: number;
   /**
-   * How many bytes of received messages are kept in memory until functions have run. When the buffer is half full, new
-   * messages go to a table (`savedBytes`). If the table is full or slow too, messages are discarded and counted. A
-   * process that does not lead keeps messages for a takeover in three quarters of the buffer.
+   * Memory for received messages until functions have run, in bytes. When the buffer is half full, new messages go to a
+   * table (`savedBytes`). If the table is full or slow too, messages are discarded and counted. A process that is not
+   * the leader keeps messages for a takeover in three quarters of the buffer.
    *
    * Default: 67108864 bytes. Range: 1048576 to 8589934592.
    */
@@ -92,7 +92,8 @@ export interface ServeSettings {
    */
   readonly takeoverBufferMs: number;
   /**
-   * Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set.
+   * Address that serves metrics and health, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not
+   * set.
    *
    * No default. Range: 3 to 261 bytes long in UTF-8.
    */
@@ -104,22 +105,23 @@ export interface ServeSettings {
    */
   readonly monitorDatabase: string | undefined;
   /**
-   * How many bytes of messages may wait in the table that is used when the buffer is half full: subjects, payloads,
-   * headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count.
+   * Maximum size of the messages in the table that is used when the buffer is half full: subjects, payloads, headers,
+   * and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count.
    *
    * Default: 1073741824 bytes. Range: 0 to 1099511627776. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly savedBytes: number;
   /**
-   * How long messages that are published stay in the outbox after they were enqueued, at least, so that they can be
+   * Minimum time for which published messages stay in the outbox after they were enqueued, so that they can be
    * published again.
    *
    * Default: 900000 ms. Range: 1000 to 604800000.
    */
   readonly outboxRetentionMs: number;
   /**
-   * How long a message of the outbox whose stream does not exist is tried again after it was enqueued, before it becomes a dead
-   * letter: the stream may be made a little later than the first message is enqueued. 0: it becomes one at once.
+   * Time after its enqueue for which a message of the outbox is tried again while its stream does not exist; then it
+   * becomes a dead letter. The stream may be created slightly later than the first message is enqueued. 0: it becomes a
+   * dead letter at once.
    *
    * Default: 60000 ms. Range: 0 to 604800000. Tuning: any version may rename it, change its default or leave it out.
    */
@@ -153,24 +155,24 @@ export const serveSettingsDefaults: ServeSettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const serveSettingsRanges = {
-  listen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where the gateway listens for Postgres; port 0 takes a free port. Without TLS only loopback addresses." },
-  callTimeoutMs: { kind: "number", min: 100, max: 3600000, unit: "ms", about: "How long a call of an SQL function may take that names no time limit itself." },
+  listen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Address on which the gateway listens for Postgres; port 0 takes a free port. Only loopback addresses without TLS." },
+  callTimeoutMs: { kind: "number", min: 100, max: 3600000, unit: "ms", about: "Time limit of calls of SQL functions that have none of their own." },
   maxCallTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", isTuning: true, about: "The longest time limit that a call may name." },
   maxRequestBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", isTuning: true, about: "The largest call that the gateway reads, as Postgres sends it: bytes travel as base64, a third longer." },
   maxResponseBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", isTuning: true, about: "The largest answer that the gateway sends: bytes travel as hexadecimal digits, twice as long." },
-  maxSessions: { kind: "number", min: 1, max: 100000, unit: "sessions", isTuning: true, about: "How many database sessions may be connected to the gateway at once." },
-  natsWaitMs: { kind: "number", min: 0, max: 60000, unit: "ms", isTuning: true, about: "How long calls wait for a connection to NATS that has just been lost; after that they fail at once." },
-  stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a clean stop waits for the calls that are under way." },
-  subscriberSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "How many database sessions run the functions of subscriptions at once." },
+  maxSessions: { kind: "number", min: 1, max: 100000, unit: "sessions", isTuning: true, about: "Maximum number of database sessions that are connected to the gateway." },
+  natsWaitMs: { kind: "number", min: 0, max: 60000, unit: "ms", isTuning: true, about: "Time for which calls wait for a connection to NATS that was just lost; after that they fail at once." },
+  stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Time for which a graceful stop waits for running calls." },
+  subscriberSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "Number of database sessions that run the functions of subscriptions." },
   subscriberTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", about: "The statement timeout of subscribed functions. It applies to a whole batch. Hawser chooses the size of the batch." },
-  responderSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "How many database sessions run the functions of responders at once." },
-  bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes", about: "How many bytes of received messages are kept in memory until functions have run. When the buffer is half full, new messages go to a table (`savedBytes`). If the table is full or slow too, messages are discarded and counted. A process that does not lead keeps messages for a takeover in three quarters of the buffer." },
+  responderSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "Number of database sessions that run the functions of responders." },
+  bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes", about: "Memory for received messages until functions have run, in bytes. When the buffer is half full, new messages go to a table (`savedBytes`). If the table is full or slow too, messages are discarded and counted. A process that is not the leader keeps messages for a takeover in three quarters of the buffer." },
   takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms", isTuning: true, about: "A new leader repeats the messages since the last known progress of the old leader, and the messages of this many milliseconds before it, to cover what the old leader did not finish. 0: nothing is repeated, and what the old leader did not finish is lost." },
-  monitor: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set." },
+  monitor: { kind: "string", minBytes: 3, maxBytes: 261, about: "Address that serves metrics and health, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set." },
   monitorDatabase: { kind: "string", minBytes: 1, maxBytes: 128, isTuning: true, about: "The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database." },
-  savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes", isTuning: true, about: "How many bytes of messages may wait in the table that is used when the buffer is half full: subjects, payloads, headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count." },
-  outboxRetentionMs: { kind: "number", min: 1000, max: 604800000, unit: "ms", about: "How long messages that are published stay in the outbox after they were enqueued, at least, so that they can be published again." },
-  missingStreamMs: { kind: "number", min: 0, max: 604800000, unit: "ms", isTuning: true, about: "How long a message of the outbox whose stream does not exist is tried again after it was enqueued, before it becomes a dead letter: the stream may be made a little later than the first message is enqueued. 0: it becomes one at once." },
+  savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes", isTuning: true, about: "Maximum size of the messages in the table that is used when the buffer is half full: subjects, payloads, headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count." },
+  outboxRetentionMs: { kind: "number", min: 1000, max: 604800000, unit: "ms", about: "Minimum time for which published messages stay in the outbox after they were enqueued, so that they can be published again." },
+  missingStreamMs: { kind: "number", min: 0, max: 604800000, unit: "ms", isTuning: true, about: "Time after its enqueue for which a message of the outbox is tried again while its stream does not exist; then it becomes a dead letter. The stream may be created slightly later than the first message is enqueued. 0: it becomes a dead letter at once." },
 } as const satisfies Readonly<Record<keyof ServeSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -178,40 +180,41 @@ export function checkServeSettings(input: ServeSettingsInput): CheckedSettings<S
   return checkSettings<ServeSettings>(serveSettingsDefaults, serveSettingsRanges, input);
 }
 
-/** Bridge constants. What the bridge from NATS to SQL fixes for everyone. */
+/** Bridge constants. Fixed values of the bridge from NATS to SQL. */
 export const bridgeConstants = {
   /**
-   * How many messages a batch may hold.
+   * Maximum number of messages in a batch.
    *
    * Value: 1000 messages.
    */
   maxBatchMessages: 1000,
   /**
-   * How large a batch may be; one message always fits.
+   * Maximum size of a batch; a single message always fits.
    *
    * Value: 8388608 bytes.
    */
   maxBatchBytes: 8388608,
   /**
-   * How often the leader sends a heartbeat, and the others read it.
+   * Interval at which the leader sends heartbeats, and the other processes read them.
    *
    * Value: 1000 ms.
    */
   leaderHeartbeatMs: 1000,
   /**
-   * How long the others wait for a silent leader before one of them takes over.
+   * Time for which the other processes wait for a silent leader before one of them takes over.
    *
    * Value: 4000 ms.
    */
   leaderExpiryMs: 4000,
   /**
-   * How long a process that takes over waits for the batches of the one before; after that it ends their sessions.
+   * Time for which a process that takes over waits for batches of the previous leader; after that it ends their
+   * sessions.
    *
    * Value: 1000 ms.
    */
   fenceWaitMs: 1000,
   /**
-   * How often the role of Postgres is checked.
+   * Interval at which the role of Postgres is checked.
    *
    * Value: 1000 ms.
    */
@@ -223,31 +226,31 @@ export const bridgeConstants = {
    */
   cleanTakeoverMs: 500,
   /**
-   * How long Patroni may take to answer.
+   * Time limit for Patroni's response.
    *
    * Value: 2000 ms.
    */
   patroniTimeoutMs: 2000,
   /**
-   * How much of Patroni's answer is read.
+   * Maximum size of Patroni's response.
    *
    * Value: 65536 bytes.
    */
   patroniMaxBytes: 65536,
   /**
-   * How many requests wait for a responder; more are refused at once.
+   * Maximum number of requests that wait for a responder; more are refused at once.
    *
    * Value: 1000 requests.
    */
   maxQueuedRequests: 1000,
   /**
-   * How large all requests together may be that wait for a responder.
+   * Maximum size of all requests together that wait for a responder.
    *
    * Value: 16777216 bytes.
    */
   maxQueuedRequestBytes: 16777216,
   /**
-   * How many subjects have their own count of discarded messages.
+   * Number of subjects with a count of discarded messages of their own.
    *
    * Value: 1000 subjects.
    */
@@ -290,7 +293,7 @@ export const bridgeConstants = {
    */
   blamedLosses: 5,
   /**
-   * How many dead letters are read at a time that are to be handled again.
+   * Number of dead letters that are read at a time for a retry.
    *
    * Value: 100 rows.
    */
@@ -308,19 +311,19 @@ export const bridgeConstants = {
    */
   executorIdleMs: 30000,
   /**
-   * How long a leader that no longer receives keeps running what it has before it gives up leadership.
+   * Time for which a leader that no longer receives runs its messages before it releases leadership.
    *
    * Value: 1000 ms.
    */
   silentDrainMs: 1000,
   /**
-   * How long a clean stop waits for the functions of responders.
+   * Time for which a graceful stop waits for the functions of responders.
    *
    * Value: 3000 ms.
    */
   responderStopMs: 3000,
   /**
-   * How long reading the role of Postgres may take, in a session that is there.
+   * Time limit for reading the role of Postgres in an open session.
    *
    * Value: 2000 ms.
    */
@@ -338,25 +341,25 @@ export const bridgeConstants = {
    */
   executorIdleInTransactionMs: 60000,
   /**
-   * How often Postgres checks, while a function runs, whether its client is still there.
+   * Interval at which Postgres checks, while a function runs, whether its client is still connected.
    *
    * Value: 1000 ms.
    */
   executorPresenceMs: 1000,
   /**
-   * How long clearing a session for functions may take, and ending it.
+   * Time limit for clearing a session of the executor, and for ending it.
    *
    * Value: 5000 ms.
    */
   executorClearMs: 5000,
   /**
-   * How long a statement may run beyond its timeout, which a function can catch, before its session is ended.
+   * Time for which a statement may exceed its timeout, which a function can catch, before its session is ended.
    *
    * Value: 2000 ms.
    */
   executorOverdueMs: 2000,
   /**
-   * How long Postgres may be silent beyond the timeouts of a transaction before its connection is given up.
+   * Time for which Postgres may be silent beyond the timeouts of a transaction before its connection is closed.
    *
    * Value: 10000 ms.
    */
@@ -368,7 +371,7 @@ export const bridgeConstants = {
    */
   maxErrorReplyBytes: 1024,
   /**
-   * How many bytes of answers are sent before the NATS server must confirm that it reads.
+   * Bytes of replies after which the NATS server must confirm that it has read them.
    *
    * Value: 1048576 bytes.
    */
@@ -380,20 +383,20 @@ export const bridgeConstants = {
    */
   maxServiceNameLength: 128,
   /**
-   * How long a NATS server may take to end the subscriptions of a connection that is left.
+   * Time limit for the NATS server to end the subscriptions of a replaced connection.
    *
    * Value: 2000 ms.
    */
   receiverLeaveMs: 2000,
   /**
-   * How long subscriptions stay with a NATS server after another server of its cluster has taken them over: until all
-   * servers of the cluster know.
+   * Time for which subscriptions stay on a NATS server after another server of its cluster has taken them over, until
+   * all servers of the cluster know the new ones.
    *
    * Value: 500 ms.
    */
   clusterInterestMs: 500,
   /**
-   * How many heartbeats of a leader must be seen before its progress counts.
+   * Number of heartbeats of a leader that must be read before its progress counts.
    *
    * Value: 2 beats.
    */
@@ -405,7 +408,7 @@ export const bridgeConstants = {
    */
   leaderCourtesyHeartbeats: 2,
   /**
-   * How long Postgres may take to record that leadership is given back, at a stop whose time is over.
+   * Time limit for Postgres to record the release of leadership, at a stop that has exceeded its deadline.
    *
    * Value: 500 ms.
    */
@@ -418,32 +421,32 @@ export const bridgeConstants = {
    */
   heapGrowingPercent: 20,
   /**
-   * How much slower or faster than the server's the clock of a process may go, in millionths: what NTP corrects at most.
+   * Maximum drift between the clocks of a process and the server, in millionths: the most that NTP corrects.
    *
    * Value: 500.
    */
   maxClockDriftPpm: 500,
   /**
-   * How many arguments the wrapper of a subscribed function has.
+   * Number of arguments of a subscribed function's wrapper.
    *
    * Value: 8 arguments.
    */
   subscriptionArguments: 8,
   /**
-   * How many arguments the wrapper of a responder's function has.
+   * Number of arguments of a responder function's wrapper.
    *
    * Value: 5 arguments.
    */
   responderArguments: 5,
   /**
-   * How long the random end of a wrapper's name is, which the type of its token has, too.
+   * Length of the random end of a wrapper's name, which the type of its token has too.
    *
    * Value: 16 characters.
    */
   wrapperRandomLength: 16,
   /**
-   * How long the rest of that name is, which tells people what it is: with the random end and a blank as much as Postgres
-   * holds.
+   * Length of the descriptive start of that name: together with a separator and the random end, it has the maximum
+   * length of a Postgres name.
    *
    * Value: 46 bytes.
    */
@@ -456,7 +459,7 @@ export const bridgeConstants = {
    */
   executorMaxMessageBytes: 150994944,
   /**
-   * How many answers to a client that looks for responders are sent at once; any client of NATS may ask.
+   * Number of discovery answers that are sent at once; any NATS client may ask for them.
    *
    * Value: 100 answers.
    */
@@ -468,13 +471,13 @@ export const bridgeConstants = {
    */
   discoveryPauseMs: 5,
   /**
-   * How many questions for responders may wait for their answers; further ones get none.
+   * Maximum number of discovery inquiries that wait for their answers; further ones are not answered.
    *
    * Value: 100 inquiries.
    */
   maxWaitingInquiries: 100,
   /**
-   * How many bytes of notices and notifications Postgres may send in a transaction of a function.
+   * Bytes of notices and notifications that Postgres may send in a transaction of a function.
    *
    * Value: 1048576 bytes.
    */
@@ -494,13 +497,13 @@ export const bridgeConstants = {
    */
   timeLimitSliceMs: 500,
   /**
-   * How many saved messages of a subscription are read at once.
+   * Number of saved messages of a subscription that are read at once.
    *
    * Value: 1000 rows.
    */
   savedPageRows: 1000,
   /**
-   * How many bytes of messages one statement saves.
+   * Bytes of messages that one statement saves.
    *
    * Value: 4194304 bytes.
    */
@@ -513,7 +516,7 @@ export const bridgeConstants = {
    */
   maxToldBehind: 100,
   /**
-   * How long a leader whose executor login is refused keeps leadership that it has again, before it hands it over once more.
+   * Minimum time for which a leader whose executor login is refused keeps leadership before it releases it once more.
    *
    * Value: 60000 ms.
    */
@@ -532,8 +535,8 @@ export const bridgeConstants = {
    */
   stopDrainDivisor: 2,
   /**
-   * How long a function of a subscription waits for a lock before its session is given to others for a while; a fourth of the
-   * statement timeout, if that is less. No message is held responsible for it, however long the lock is held.
+   * Time for which a function of a subscription waits for a lock before other functions get its session for a while; a
+   * fourth of the statement timeout, if that is less. No message is blamed for the wait, however long the lock is held.
    *
    * Value: 1000 ms.
    */
@@ -546,29 +549,29 @@ export const bridgeConstants = {
    */
   groupMessages: 16,
   /**
-   * How many savepoints a transaction has at the most. Postgres keeps 64 subtransactions of each session in shared memory;
+   * Maximum number of savepoints in a transaction. Postgres keeps 64 subtransactions of each session in shared memory;
    * with more, each snapshot of the server becomes slower.
    *
    * Value: 60 groups.
    */
   maxGroups: 60,
   /**
-   * How many NATS subscriptions of one role may receive the same message. Where its functions' subjects overlap more than
-   * that, a wider subject receives for them: the server sends each message once for each, and ends the connection of all
-   * roles where that is more than the process can read.
+   * Maximum number of NATS subscriptions of one role that receive the same message. If more subjects of its functions
+   * overlap, a wider subject receives for them: the server sends each message once per subscription, and closes the
+   * connection of all roles if that is more than the process can read.
    *
    * Value: 8 subscriptions.
    */
   maxCopies: 8,
   /**
-   * How many patterns are compared to find those that receive the same messages: about 10 ms. If there are more, a
+   * Maximum number of comparisons to find patterns that receive the same messages: about 10 ms. If there are more, a
    * wider subject receives for all of them.
    *
    * Value: 200000 patterns.
    */
   maxPatternLooks: 200000,
   /**
-   * How long Postgres may take for a statement with many saved messages; the deadline of a stop may end it sooner.
+   * Time limit for a statement with many saved messages; the deadline of a stop may end it sooner.
    *
    * Value: 60000 ms.
    */
@@ -727,22 +730,22 @@ export const doctorConstants = {
 
 export type DoctorConstants = SettingValues<typeof doctorConstants>;
 
-/** Gateway constants. What the gateway and the connection to NATS fix for everyone. */
+/** Gateway constants. Fixed values of the gateway and the connections to NATS. */
 export const gatewayConstants = {
   /**
-   * How long after a call's time limit the gateway answers itself, if NATS has not answered by then.
+   * Time after a call's time limit at which the gateway answers itself, if NATS has not answered by then.
    *
    * Value: 500 ms.
    */
   deadlineSlackMs: 500,
   /**
-   * How long a request waits for its answer where `timeout` is NULL or negative.
+   * Time limit of a request whose `timeout` is NULL or negative.
    *
    * Value: 10000 ms.
    */
   requestTimeoutMs: 10000,
   /**
-   * How long a database session may take to authenticate.
+   * Time limit for the authentication of a database session.
    *
    * Value: 5000 ms.
    */
@@ -772,7 +775,7 @@ export const gatewayConstants = {
    */
   natsReconnectMaxMs: 5000,
   /**
-   * How long one attempt to connect to NATS may take.
+   * Time limit of one attempt to connect to NATS.
    *
    * Value: 4000 ms.
    */
@@ -790,19 +793,19 @@ export const gatewayConstants = {
    */
   maxSecretFileBytes: 1048576,
   /**
-   * How often the options of the server are looked up beside notifications.
+   * Interval at which the options of the server are read, in addition to notifications.
    *
    * Value: 5000 ms.
    */
   optionsPollMs: 5000,
   /**
-   * How many subjects of a session are remembered, to report refusals that NATS sends later.
+   * Number of subjects of a session that are remembered, to report refusals that NATS sends later.
    *
    * Value: 1000 subjects.
    */
   maxWatchedSubjects: 1000,
   /**
-   * How long Postgres waits for a gateway to take its connection; then it tries the next one.
+   * Time limit for a gateway to accept Postgres's connection; after that Postgres tries the next gateway.
    *
    * Value: 3 s.
    */
@@ -814,55 +817,55 @@ export const gatewayConstants = {
    */
   gatewayKeepaliveS: 15,
   /**
-   * How many unanswered keepalive probes end the connection to the gateway.
+   * Number of unanswered keepalive probes that end the connection to the gateway.
    *
    * Value: 3.
    */
   gatewayKeepaliveProbes: 3,
   /**
-   * How long data to the gateway may stay unacknowledged by its machine.
+   * Time for which data to the gateway may stay unacknowledged by its machine.
    *
    * Value: 30000 ms.
    */
   gatewayTcpUserTimeoutMs: 30000,
   /**
-   * How many values the argument of a call may hold, each header and each of its values being one.
+   * Maximum number of values in the argument of a call; each header and each of its values counts.
    *
    * Value: 100000 values.
    */
   maxArgumentValues: 100000,
   /**
-   * How many messages the list of a call may hold.
+   * Maximum number of messages in the list of a call.
    *
    * Value: 1000000 messages.
    */
   maxBatchMessages: 1000000,
   /**
-   * How often the same words of the NATS server are logged; in between they are counted.
+   * Interval at which an identical text of the NATS server is logged; in between it is counted.
    *
    * Value: 10000 ms.
    */
   natsLogIntervalMs: 10000,
   /**
-   * How many different words of the NATS server are logged within that time; more are counted.
+   * Number of different texts of the NATS server that are logged within that interval; more are counted.
    *
    * Value: 100 lines.
    */
   maxLoggedWords: 100,
   /**
-   * How long a connection to NATS that is left for another one stays for what is under way on it.
+   * Time for which a replaced connection to NATS stays open for its running operations.
    *
    * Value: 5000 ms.
    */
   natsDrainMs: 5000,
   /**
-   * How long the subjects of a session that are remembered may be together, in UTF-8.
+   * Maximum size of a session's remembered subjects together, in UTF-8.
    *
    * Value: 65536 bytes.
    */
   maxWatchedSubjectBytes: 65536,
   /**
-   * How much of the log waits for the reader of standard error; further lines are dropped and counted.
+   * Amount of log output that waits for the reader of standard error; further lines are dropped and counted.
    *
    * Value: 1048576 bytes.
    */
@@ -874,13 +877,13 @@ export const gatewayConstants = {
    */
   gatewayStaleMs: 15000,
   /**
-   * How long a gateway that stops waits for Postgres to take its address away.
+   * Time for which a gateway that stops waits for Postgres to remove its address.
    *
    * Value: 1000 ms.
    */
   leaveTimeoutMs: 1000,
   /**
-   * How long a session may be idle before its connection is probed.
+   * Time for which a session may be idle before its connection is probed.
    *
    * Value: 15000 ms.
    */
@@ -892,7 +895,7 @@ export const gatewayConstants = {
    */
   goodbyeMs: 250,
   /**
-   * How long a refused client may take to read why.
+   * Time for which a refused client may read the reason.
    *
    * Value: 1000 ms.
    */
@@ -910,13 +913,13 @@ export const gatewayConstants = {
    */
   quietMs: 100,
   /**
-   * How long a machine may take to answer whether another gateway on it is still there.
+   * Time limit for a machine to answer whether another gateway on it is still running.
    *
    * Value: 1000 ms.
    */
   staleProbeMs: 1000,
   /**
-   * How many bytes are read from a session while a call of it is under way.
+   * Number of bytes that are read from a session while a call of it is running.
    *
    * Value: 65536 bytes.
    */
@@ -961,7 +964,7 @@ export const gatewayConstants = {
    */
   natsServerAwayMs: 15000,
   /**
-   * How often `hawser serve` says that it waits for Postgres.
+   * Interval at which `hawser serve` logs that it waits for Postgres.
    *
    * Value: 30000 ms.
    */
@@ -973,13 +976,13 @@ export const gatewayConstants = {
    */
   maxGreetingBytes: 65536,
   /**
-   * How long the answer of a stream or bucket is waited for before Hawser asks why there is none.
+   * Time without an answer of a stream or bucket after which Hawser asks for the reason.
    *
    * Value: 2000 ms.
    */
   natsAnswerTimeoutMs: 2000,
   /**
-   * How much later than another JetStream domain the named one may answer. Less than `nats_answer_timeout_ms`.
+   * Time by which the named JetStream domain may answer later than another one. Less than `nats_answer_timeout_ms`.
    *
    * Value: 1500 ms.
    */
@@ -997,20 +1000,20 @@ export const gatewayConstants = {
    */
   maxUnacknowledgedPublishes: 512,
   /**
-   * How many bytes may wait for a NATS server that does not read; then nothing more is queued.
+   * Number of bytes that may wait for a NATS server that does not read; after that nothing more is queued.
    *
    * Value: 1048576 bytes.
    */
   maxNatsWriteBytes: 1048576,
   /**
-   * How much all downloads of a connection may have asked for and not received yet: a quarter of what a NATS server
-   * keeps by default (`max_pending`) before it cuts the connection.
+   * Number of bytes that all downloads may have requested and not received yet: a quarter of the amount at which a NATS
+   * server closes the connection by default (`max_pending`).
    *
    * Value: 16777216 bytes.
    */
   maxDownloadBytes: 16777216,
   /**
-   * How often a call that reaches no gateway notes its time, at most, for all sessions of a database together.
+   * Minimum interval at which calls that reach no gateway note the time, for all sessions of a database together.
    *
    * Value: 1000 ms.
    */

@@ -1,20 +1,21 @@
 /**
- * What the transaction of a batch reads and writes of what is done. See schema/functions/bridge/mark_handled.sql.
+ * Stream positions in the transaction of a batch: SQL and parameters to read them and to mark messages as done. See
+ * schema/functions/bridge/mark_handled.sql.
  */
 import type { StreamTerms } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import { includes, joined, multirangeOf, rangesOf } from "../ranges.js";
 import { tokenSql } from "./token.js";
 
-/** Columns of the beginning of a transaction. */
+/** Position columns of the first statement of a transaction. */
 export interface PositionState {
-  /** Null: what was read before may not be committed any more. */
+  /** Position up to which all messages are done. Null if the stream is read under another generation now. */
   readonly doneTo: bigint | null;
-  /** Beyond that, as an int8multirange. */
+  /** Messages beyond `doneTo` that are done, as an int8multirange. */
   readonly done: string | null;
 }
 
-/** What {@link PositionState} is read from, without parameters. */
+/** Columns and FROM item of a {@link PositionState}; without parameters. */
 export function positionSql(
   id: bigint,
   stream: StreamTerms | undefined,
@@ -26,7 +27,7 @@ export function positionSql(
   };
 }
 
-/** Those that are not done. */
+/** Messages that are not done according to the position. */
 export function undone(
   messages: readonly InboundMessage[],
   { doneTo, done }: PositionState,
@@ -36,16 +37,21 @@ export function undone(
   return messages.filter(({ place }) => place === undefined || !isDone(place.number));
 }
 
-/** Parameters for {@link advanceValues}, from `$first` on. */
+/** Parameters for {@link advanceValues}, of which the first is `$first`. */
 export function advanceParameters(first: number): string {
   const types = ["bigint", "pg_catalog.int8multirange", "bigint", "bigint", "bigint", "bigint"];
   return types.map((type, nth) => `$${first + nth}::${type}`).join(", ");
 }
 
-/** Writes that messages are done, with the values $1, the handler, $2, the proof of its token, and {@link markValues}. */
+/** Marks messages as done. $1 is the binding, $2 the proof of its token; {@link markValues} follow. */
 export const markSql = `SELECT m.state FROM hawser.mark_handled($1::bigint, ${tokenSql("$1", "$2")}, $3::bigint, $4::bigint[], ${advanceParameters(5)}) AS m`;
 
-/** Of {@link markSql}. @param letter the dead letter that is called again @param saved numbers of saved messages */
+/**
+ * Values of {@link markSql} from $3 on.
+ *
+ * @param letter id of the dead letter that is retried
+ * @param saved ids of saved messages
+ */
 export function markValues(
   letter: bigint | undefined,
   saved: readonly bigint[],
@@ -59,7 +65,7 @@ export function markValues(
   ];
 }
 
-/** Of hawser.mark_handled, from the generation on; of messages that are of no stream, nothing. */
+/** Arguments of hawser.mark_handled from the generation on; nulls for messages that are not from a stream. */
 export function advanceValues(terms: StreamTerms | undefined, messages: readonly InboundMessage[]): unknown[] {
   if (terms === undefined) return [null, null, null, null, null, null];
   const places = messages.flatMap(({ place }) => place ?? []);

@@ -1,5 +1,5 @@
 /**
- * Runs messages through a wrapper, in one transaction that can be committed only while this process leads.
+ * Runs a batch of messages through a wrapper, in one transaction that commits only while this process is the leader.
  */
 import { createHmac, randomBytes } from "node:crypto";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
@@ -26,43 +26,43 @@ import {
   wrapperVersionFrom,
 } from "./wrapper.js";
 
-/** How batches are run. */
+/** Sessions, timeout and loggers of a {@link BatchRunner}. */
 export interface BatchRunnerOptions {
   readonly pool: ExecutorPool;
-  /** The statement timeout. */
+  /** Statement timeout. */
   readonly timeoutMs: number;
   readonly logger: Logger;
-  /** For the reasons why messages wait. */
+  /** Logs reasons why messages wait, at a limited rate. */
   readonly rareLog: RareLog;
 }
 
 const { blamedAfter, blamedLosses, executorLockTimeoutMs } = bridgeConstants;
 
-/** SQLSTATE of a lock that was not free in time. Others may hold it for as long as they like. */
+/** SQLSTATE of a lock timeout. It is never blamed on a message, because others may hold the lock without limit. */
 const lockNotAvailable = "55P03";
 
-/** Of a wrapper's parameters, behind the token. */
+/** Types of a wrapper's parameters after the token. */
 const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "text[]"];
 
-/** After these a batch is called in groups, so that one message does not keep all others. */
+/** SQLSTATEs after which a batch is called in groups, so that one conflict does not roll back all messages. */
 const conflict = /^40(001|P01)$/;
 
-/** Why nothing was run. */
-type Refusal = "deposed" | "moved" | "not_there" | "gone" | "closed" | "changed" | "replaced";
+/** Reason why a transaction was not committed although no error occurred. */
+type Refusal = "deposed" | "moved" | "not_found" | "gone" | "closed" | "changed" | "replaced";
 
-/** What a transaction did. */
-type Done = Refusal | GroupsRun;
+/** Result of a transaction without an error. */
+type TransactionResult = Refusal | GroupsRun;
 
-/** A call found that the wrapper is not what it was. */
-class Refused extends Error {
+/** Thrown within a transaction to roll it back: the wrapper changed, or messages could not be marked. */
+class RefusedError extends Error {
   constructor(readonly why: Refusal) {
     super(why);
   }
 }
 
-const waits = "subscribed functions cannot be run now: their messages wait";
+const waitingText = "subscribed functions cannot run now; their messages wait";
 
-/** Failures in a row, all of which began with the same message. */
+/** Consecutive failures of batches that started with the same message. */
 interface Streak {
   readonly firstId: string;
   readonly kind: "lost" | "transient";
@@ -71,12 +71,14 @@ interface Streak {
 
 export class BatchRunner {
   readonly #options: BatchRunnerOptions;
-  /** So that the ids of one subscription's messages do not show those of another's. */
+  /** HMAC key of {@link #contexts}: the message ids of one subscription then reveal nothing about those of another. */
   readonly #secret = randomBytes(16);
   readonly #contexts = new Map<bigint, string>();
-  /** Of each queue: that another one of the subscription goes on says nothing of the message that this one waits for. */
+  /**
+   * Streaks by queue: progress of another lane of the subscription does not clear the message that this lane waits for.
+   */
   readonly #streaks = new Map<string, Streak>();
-  /** Of the subscriptions whose batches are called in groups now. */
+  /** Group sizes of subscriptions whose batches currently run in groups. */
   readonly #groups = new Map<bigint, GroupSize>();
 
   constructor(options: BatchRunnerOptions) {
@@ -84,10 +86,10 @@ export class BatchRunner {
   }
 
   /**
-   * Calls the function for the messages, in their order, and deletes in the same transaction what was stored of them. Does not
+   * Calls the function for the messages, in order, and deletes their saved messages in the same transaction. Does not
    * reject.
    *
-   * @param epoch under which this process leads
+   * @param epoch epoch of this process's leadership
    */
   async run(step: Omit<BatchStep, "kind">, epoch: bigint): Promise<Outcome> {
     const { subscription, messages } = step;
@@ -105,81 +107,83 @@ export class BatchRunner {
       this.#groups.set(subscription.id, new GroupSize());
       ending = await this.#call(step, epoch);
     }
-    return await this.#outcome(subscription, messages, ending);
+    return await this.#outcomeOf(subscription, messages, ending);
   }
 
-  /** A subscription is gone: forgets what it knows of it. */
+  /** Forgets the state of a subscription that has ended. */
   forget({ id }: Subscription): void {
     this.#groups.delete(id);
     this.#contexts.delete(id);
     for (const key of this.#streaks.keys()) if (key.startsWith(`${id}/`)) this.#streaks.delete(key);
   }
 
-  #call({ subscription, messages, savedIds }: Omit<BatchStep, "kind">, epoch: bigint): Promise<Ending<Done>> {
+  #call(
+    { subscription, messages, savedIds }: Omit<BatchStep, "kind">,
+    epoch: bigint,
+  ): Promise<Ending<TransactionResult>> {
     const { pool, timeoutMs, logger } = this.#options;
     const { deadLetterId } = messages[0]!;
-    // A dead letter was passed long ago.
+    // A dead letter was counted as done when it was written, so its retry does not move the position.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
-    // Until what is done was written. The transactions of other queues are waited for, whatever the size of the batch.
+    // Time spent on marking. It includes waits for transactions of other lanes, which must not count as the batch's
+    // speed.
     let positionMs = 0;
-    // Messages of a stream have the generation of their subscription in the place of the fence.
+    // For stream messages, the generation of the subscription takes the place of the fence.
     const lead = stream === undefined ? `hawser.fence_batch(${epoch})` : "(SELECT true AS held)";
-    const running = inTransaction<Done, WrapperVersion & PositionState & TransactionMark & { held: boolean }>(
-      pool,
-      logger,
-      {
-        runAs: subscription.runAs,
-        timeoutMs,
-        lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
-        first: `SELECT f.held, ${transactionMarkColumn}, ${wrapperVersionColumns}${position.columns} FROM ${lead} AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
-        run: async (session, [state]) => {
-          if (state?.held !== true) return { value: "deposed", commit: false };
-          // A failover may have lost what was confirmed, or somebody else has begun to read.
-          const isMoved = stream !== undefined && (state.doneTo === null || session.serverStartedAt !== stream.server);
-          if (isMoved) return { value: "moved", commit: false };
-          positionMs = 0;
-          if (state.version === null) {
-            const [now] = await session.query<WrapperState>(wrapperStateSql(subscription), []);
-            // It may be back by now.
-            if (now?.version != null) return { value: "changed", commit: false };
-            return { value: now?.isThere === true ? "replaced" : "gone", commit: false };
-          }
-          if (state.mayCall !== true) return { value: "closed", commit: false };
-          const binding = [String(subscription.id), proofOf(subscription.token, state)];
-          const mark = async (saved: readonly bigint[], piece: readonly InboundMessage[]): Promise<string> => {
-            const askedAt = performance.now();
-            const values = [...binding, ...markValues(deadLetterId, saved, stream, piece)];
-            const [row] = await session.query<{ state: string }>(markSql, values);
-            positionMs += performance.now() - askedAt;
-            return row!.state;
-          };
-          if (deadLetterId !== undefined && (await mark([], [])) !== "marked")
-            return { value: "not_there", commit: false };
-          const { version } = state;
-          try {
-            const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
-              const piece =
-                stream === undefined ? messages.slice(start, end) : undone(messages.slice(start, end), state);
-              // An earlier attempt was committed, and its answer lost.
-              if (piece.length === 0) return;
-              const values = [...binding, ...packed(subscription, piece, this.#contextOf(subscription)), version];
-              const text = wrapperCall(subscription, argumentTypes);
-              const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
-              if (row?.version !== version) throw new Refused("changed");
-              if (Number(row.result) !== piece.length) throw new Refused("replaced");
-              const saved = savedIds.slice(start, end);
-              const isToMark = stream !== undefined || saved.length > 0;
-              if (isToMark && (await mark(saved, piece)) !== "marked") throw new Refused("moved");
-            });
-            return { value, commit: value.done > 0 };
-          } catch (error) {
-            if (error instanceof Refused) return { value: error.why, commit: false };
-            throw error;
-          }
-        },
+    const running = inTransaction<
+      TransactionResult,
+      WrapperVersion & PositionState & TransactionMark & { held: boolean }
+    >(pool, logger, {
+      runAs: subscription.runAs,
+      timeoutMs,
+      lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
+      first: `SELECT f.held, ${transactionMarkColumn}, ${wrapperVersionColumns}${position.columns} FROM ${lead} AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
+      run: async (session, [state]) => {
+        if (state?.held !== true) return { value: "deposed", commit: false };
+        // After a failover, confirmed commits may be lost; or another process has started to read the stream.
+        const isMoved = stream !== undefined && (state.doneTo === null || session.serverStartedAt !== stream.server);
+        if (isMoved) return { value: "moved", commit: false };
+        positionMs = 0;
+        if (state.version === null) {
+          const [now] = await session.query<WrapperState>(wrapperStateSql(subscription), []);
+          // The wrapper may exist again by now.
+          if (now?.version != null) return { value: "changed", commit: false };
+          return { value: now?.exists === true ? "replaced" : "gone", commit: false };
+        }
+        if (state.mayCall !== true) return { value: "closed", commit: false };
+        const binding = [String(subscription.id), proofOf(subscription.token, state)];
+        const mark = async (saved: readonly bigint[], piece: readonly InboundMessage[]): Promise<string> => {
+          const askedAt = performance.now();
+          const values = [...binding, ...markValues(deadLetterId, saved, stream, piece)];
+          const [row] = await session.query<{ state: string }>(markSql, values);
+          positionMs += performance.now() - askedAt;
+          return row!.state;
+        };
+        if (deadLetterId !== undefined && (await mark([], [])) !== "marked")
+          return { value: "not_found", commit: false };
+        const { version } = state;
+        try {
+          const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
+            const piece = stream === undefined ? messages.slice(start, end) : undone(messages.slice(start, end), state);
+            // An earlier attempt was committed although its confirmation was lost.
+            if (piece.length === 0) return;
+            const values = [...binding, ...packed(subscription, piece, this.#contextOf(subscription)), version];
+            const text = wrapperCall(subscription, argumentTypes);
+            const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
+            if (row?.version !== version) throw new RefusedError("changed");
+            if (Number(row.result) !== piece.length) throw new RefusedError("replaced");
+            const saved = savedIds.slice(start, end);
+            const isToMark = stream !== undefined || saved.length > 0;
+            if (isToMark && (await mark(saved, piece)) !== "marked") throw new RefusedError("moved");
+          });
+          return { value, commit: value.done > 0 };
+        } catch (error) {
+          if (error instanceof RefusedError) return { value: error.why, commit: false };
+          throw error;
+        }
       },
-    );
+    });
     return running.then((ending) =>
       ending.kind === "committed" ? { ...ending, durationMs: ending.durationMs - positionMs } : ending,
     );
@@ -201,10 +205,10 @@ export class BatchRunner {
     return run;
   }
 
-  async #outcome(
+  async #outcomeOf(
     subscription: Subscription,
     messages: readonly InboundMessage[],
-    ending: Ending<Done>,
+    ending: Ending<TransactionResult>,
   ): Promise<Outcome> {
     switch (ending.kind) {
       case "committed":
@@ -212,32 +216,33 @@ export class BatchRunner {
         if (typeof ending.value === "object") {
           return await this.#afterGroups(subscription, messages, ending.value, ending.durationMs);
         }
-        // By a GRANT, for example, or another owner: the next check tells what it is now.
-        if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
-        if (ending.value === "closed") return this.#transient(subscription, messages, closed(subscription));
-        if (ending.value === "gone") return this.#waits(subscription, "its wrapper is gone, or another role's");
-        return givenUp(subscription, ending.value);
+        // A GRANT or a new owner, for example. The next attempt checks the wrapper again.
+        if (ending.value === "changed") return this.#transient(subscription, messages, changedError(subscription));
+        if (ending.value === "closed") return this.#transient(subscription, messages, noPrivilegeError(subscription));
+        if (ending.value === "gone")
+          return this.#unavailable(subscription, "its wrapper is missing, or owned by another role");
+        return refusalOutcome(subscription, ending.value);
       case "session_lost":
         return { kind: "session_lost", message: ending.message };
       case "unavailable":
-        // Postgres goes away each time with this very message.
-        if (ending.meanwhile && this.#isSuspect(subscription, messages, "lost", blamedLosses)) {
+        // Postgres goes down each time this message runs.
+        if (ending.duringWork && this.#isSuspect(subscription, messages, "lost", blamedLosses)) {
           return { kind: "session_lost", message: ending.message };
         }
-        this.#options.rareLog.warn(waits, ending.message);
+        this.#options.rareLog.warn(waitingText, ending.message);
         return { kind: "unavailable" };
       default:
-        return await this.#ofFunction(subscription, messages, ending);
+        return await this.#outcomeOfFailure(subscription, messages, ending);
     }
   }
 
-  async #ofFunction(
+  async #outcomeOfFailure(
     subscription: Subscription,
     messages: readonly InboundMessage[],
     failure: FunctionFailure,
   ): Promise<FunctionOutcome> {
     const error = { code: failure.code, message: failure.message };
-    // It was dropped meanwhile, or may not be called: the next reading of the bindings tells.
+    // The function may have been dropped, or revoked from the executor: the next read of the bindings shows that.
     const { pool, timeoutMs, logger } = this.#options;
     const isTransient =
       failure.kind === "transient" ||
@@ -245,7 +250,7 @@ export class BatchRunner {
     return isTransient ? this.#transient(subscription, messages, error) : { kind: failure.kind, error };
   }
 
-  /** All of them, those at the front, or none. */
+  /** Outcome of a batch in groups: all messages, the first ones, or none are committed. */
   async #afterGroups(
     subscription: Subscription,
     messages: readonly InboundMessage[],
@@ -256,7 +261,7 @@ export class BatchRunner {
     if (done === messages.length) return { kind: "committed", durationMs };
     if (failed === undefined) return { kind: "partly", committed: done, durationMs };
     const { count, failure } = failed;
-    const outcome = await this.#ofFunction(subscription, messages.slice(done, done + count), failure);
+    const outcome = await this.#outcomeOfFailure(subscription, messages.slice(done, done + count), failure);
     return { kind: "partly", committed: done, durationMs, failed: { count, outcome } };
   }
 
@@ -264,18 +269,18 @@ export class BatchRunner {
     const isBlamed =
       error.code !== lockNotAvailable && this.#isSuspect(subscription, messages, "transient", blamedAfter);
     if (isBlamed) return { kind: "failed", error };
-    // Without the words, which are the function's.
-    this.#tell(subscription, `SQLSTATE ${error.code}`);
+    // Without the error text, which comes from the function.
+    this.#logWaiting(subscription, `SQLSTATE ${error.code}`);
     return { kind: "transient", error };
   }
 
-  #waits(subscription: Subscription, problem: string): Outcome {
-    this.#tell(subscription, problem);
+  #unavailable(subscription: Subscription, problem: string): Outcome {
+    this.#logWaiting(subscription, problem);
     return { kind: "unavailable" };
   }
 
-  #tell({ functionName, subject }: Subscription, problem: string): void {
-    this.#options.rareLog.warn(waits, `${functionName} on ${subject}: ${problem}`);
+  #logWaiting({ functionName, subject }: Subscription, problem: string): void {
+    this.#options.rareLog.warn(waitingText, `${functionName} on ${subject}: ${problem}`);
   }
 
   #isSuspect(
@@ -296,7 +301,7 @@ export class BatchRunner {
   #contextOf({ id, kind, token }: Subscription): string {
     let context = this.#contexts.get(id);
     if (context === undefined) {
-      // Messages of a stream have the same ids in every process.
+      // Ids of stream messages must be the same in every process.
       context = `${createHmac("sha256", kind === "stream" ? token : this.#secret)
         .update(String(id))
         .digest("base64url")
@@ -311,27 +316,30 @@ function queueOf({ id, stream }: Subscription): string {
   return `${id}/${stream?.lane ?? 0}`;
 }
 
-/** Some headers without the others could mean the contrary. What could be read is kept, and a retry passes it on. */
+/**
+ * Error of a message with unreadable headers. Passing the readable ones alone could change its meaning; a retry does
+ * pass them.
+ */
 function unreadableHeaders({ headersProblem }: InboundMessage): FunctionError {
   const message = `the message has headers that cannot be read, and the function takes headers: ${headersProblem}`;
   return { code: errorTable.unreadable_headers.sqlstate, message };
 }
 
-function changed({ functionName }: Subscription): FunctionError {
+function changedError({ functionName }: Subscription): FunctionError {
   return { code: wrapperChanged, message: `the wrapper of ${functionName} was changed while it ran` };
 }
 
-function closed({ functionName }: Subscription): FunctionError {
+function noPrivilegeError({ functionName }: Subscription): FunctionError {
   return {
     code: errorTable.not_permitted.sqlstate,
-    message: `hawser_executor may not execute the wrapper of ${functionName}`,
+    message: `hawser_executor has no privilege to execute the wrapper of ${functionName}`,
   };
 }
 
-function givenUp({ functionName }: Subscription, why: Refusal): Outcome {
+function refusalOutcome({ functionName }: Subscription, why: Refusal): Outcome {
   if (why === "deposed" || why === "moved") return { kind: "deposed" };
-  // The dead letter was deleted by another session: nothing is left to do.
-  if (why === "not_there") return { kind: "committed", durationMs: 0 };
-  const message = `the wrapper of ${functionName} has been replaced: it does not call it any more`;
+  // Another session deleted the dead letter, so nothing remains to be done.
+  if (why === "not_found") return { kind: "committed", durationMs: 0 };
+  const message = `the wrapper of ${functionName} was replaced and no longer calls the function`;
   return { kind: "failed", error: { code: wrapperChanged, message } };
 }

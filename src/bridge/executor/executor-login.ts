@@ -1,25 +1,25 @@
 /**
- * The login by which wrappers are called: made by `hawser init`, and kept in a table that only the bridge reads; or one that
- * the operator names.
+ * The login that calls wrappers: either the one that `hawser init` created and stored in a table that only the bridge
+ * can read, or one that the operator names.
  */
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { DatabaseAddress, OpenAttempts, type PostgresSession } from "../../postgres/index.js";
 
-/** Where the login is from. */
+/** Sources of the login. */
 export interface ExecutorLoginOptions {
-  /** The database, as the bridge's own login reaches it. */
+  /** URL of the database with the bridge's login. */
   readonly databaseUrl: string | undefined;
-  /** A login of the operator's, with its database. Default: the one of the table. */
+  /** URL of the database with the operator's login. Default: the login from the table. */
   readonly executorUrl: string | undefined;
-  /** The bridge's own: reads the table, and has reached the right database. */
+  /** The bridge's session, which reads the table and is connected to the right database. */
   readonly session: PostgresSession;
 }
 
 const loginSql = `SELECT l.user_name AS "user", l.password FROM ${tables.executorLogin} AS l`;
 
-/** What a login may do that calls functions of others: what they can reach beyond their own rights. */
+/** Privileges of the login that a function could use beyond those of its owner. */
 const rightsSql = `
   SELECT pg_backend_pid() AS pid,
          (SELECT a.backend_start::text FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS "startedAt",
@@ -32,18 +32,18 @@ const rightsSql = `
          ARRAY(SELECT c.setting FROM pg_db_role_setting AS s, unnest(s.setconfig) AS c (setting) WHERE s.setrole = r.oid ORDER BY 1) AS settings
     FROM pg_roles AS r WHERE r.rolname = session_user`;
 
-/** The process of Postgres behind a session. */
+/** Server process of a session. */
 export interface Backend {
   readonly pid: number;
-  /** As Postgres writes it: another process may have the same number later. */
+  /** Start time as text from Postgres. It identifies the process, since pids are reused. */
   readonly startedAt: string;
-  /** When the server was started. */
+  /** Start time of the server. */
   readonly serverStartedAt: string;
 }
 
 /**
- * Why a statement is not answered in time: it still runs; or nothing runs, and the statement or its answer was lost on the way;
- * or it cannot be found out.
+ * Reason why a statement has no answer in time: it still runs; or nothing runs, because the statement or its answer was
+ * lost; or the reason is unknown.
  */
 export type Silence = "running" | "lost" | "unknown";
 
@@ -59,8 +59,8 @@ interface Rights extends Omit<Backend, "serverStartedAt"> {
 }
 
 /**
- * Whether a statement runs for longer than $3 ms. A superuser's function may have switched off what the view shows; then it
- * counts as running.
+ * True if a statement has been running for more than $3 ms. A superuser's function may have disabled the columns of the
+ * view; the statement then counts as running.
  */
 const runsSql = `SELECT coalesce(a.state, '') NOT LIKE 'idle%' AND coalesce(a.query_start < clock_timestamp() - make_interval(secs => $3::float8 / 1000), true) AS runs
     FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
@@ -68,7 +68,7 @@ const runsSql = `SELECT coalesce(a.state, '') NOT LIKE 'idle%' AND coalesce(a.qu
 const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
 
 export class ExecutorLogin {
-  /** Of its sessions. */
+  /** Recent attempts to open sessions with this login. */
   readonly attempts = new OpenAttempts();
   readonly #options: ExecutorLoginOptions;
 
@@ -76,7 +76,7 @@ export class ExecutorLogin {
     this.#options = options;
   }
 
-  /** Address and login of a session. @throws what the bridge's session throws; HawserError `invalid_argument` */
+  /** Address and login for a new session. @throws errors of the bridge's session; HawserError `invalid_argument` */
   async address(): Promise<DatabaseAddress> {
     const { databaseUrl, executorUrl, session } = this.#options;
     if (executorUrl !== undefined) return DatabaseAddress.of(executorUrl);
@@ -85,28 +85,31 @@ export class ExecutorLogin {
   }
 
   /**
-   * Checks a session that was opened, before anything of others runs in it.
+   * Checks a new session before any function runs in it.
    *
-   * @returns the process that it has
-   * @throws HawserError `executor_login` if it has reached another database, or a function could get more by it than its
-   * owner's rights; what the sessions throw
+   * @returns server process of the session
+   * @throws HawserError `executor_login` if the session has reached another database, or if a function could use more
+   * privileges of the login than its owner has; errors of either session
    */
-  async admit(client: pg.Client): Promise<Backend> {
+  async check(client: pg.Client): Promise<Backend> {
     const [reached] = (await client.query<DatabaseIdentity>(identitySql)).rows;
-    // Asked only now: if the executor's session has reached a server that is gone by now, the two differ.
+    // Queried after the executor's identity, so that a failover between the two queries is noticed as a difference.
     const [own] = await this.#options.session.query<DatabaseIdentity>(identitySql);
     if (!isSameDatabase(reached!, own!)) {
       throw new HawserError(
         "executor_login",
-        `the login "${client.user}", by which subscribed functions are called, has reached ${differenceOf(reached!, own!)}`,
+        `the login "${client.user}", which calls subscribed functions, has reached ${differenceOf(reached!, own!)}`,
         { remedy: sameDatabaseRemedy(this.#options.executorUrl) },
       );
     }
     return { ...(await refusePowerfulLogin(client)), serverStartedAt: reached!.startedAt };
   }
 
-  /** Asks, by the bridge's own session, why a statement has no answer that should have ended after `timeoutMs`. Does not reject. */
-  async whySilent({ pid, startedAt }: Backend, timeoutMs: number): Promise<Silence> {
+  /**
+   * Finds out, through the bridge's session, why a statement has no answer `timeoutMs` after its start. Does not
+   * reject.
+   */
+  async reasonOfSilence({ pid, startedAt }: Backend, timeoutMs: number): Promise<Silence> {
     try {
       const [row] = await this.#options.session.query<{ runs: boolean }>(runsSql, [pid, startedAt, timeoutMs]);
       if (row === undefined) return "unknown";
@@ -116,14 +119,15 @@ export class ExecutorLogin {
     }
   }
 
-  /** Ends a session from the bridge's own. Does not reject. */
+  /** Terminates a backend through the bridge's session. Does not reject. */
   async endBackend({ pid, startedAt }: Backend): Promise<void> {
-    // Postgres may be away, or the bridge may not end this login's sessions: then Postgres notices that the connection is gone.
+    // If Postgres is unreachable, or the bridge may not terminate this backend, Postgres notices the closed connection
+    // itself.
     await this.#options.session.query(endSql, [pid, startedAt]).catch(() => undefined);
   }
 }
 
-/** @throws HawserError `executor_login` if a function could get more by the login than its owner's rights */
+/** @throws HawserError `executor_login` if a function could use more privileges of the login than its owner has */
 async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "serverStartedAt">> {
   const { rows } = await client.query<Rights>(rightsSql);
   const {
@@ -141,71 +145,74 @@ async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "se
   if (settings.length > 0) {
     throw new HawserError(
       "executor_login",
-      `the login "${name}", by which subscribed functions are called, has settings of its own (${settings[0]}), which a ` +
-        "function may have made",
+      `the login "${name}", which calls subscribed functions, has settings of its own (${settings[0]}), which a ` +
+        "function may have set",
       { remedy: `ALTER ROLE ${pg.escapeIdentifier(name)} RESET ALL, or run \`hawser init\`.` },
     );
   }
   const powers = [
     ...(superuser ? ["is a superuser"] : []),
-    ...(createsRoles ? ["may make roles"] : []),
-    ...(bypassesRls ? ["is exempt from row security"] : []),
-    ...(replicates ? ["may replicate"] : []),
+    ...(createsRoles ? ["can create roles"] : []),
+    ...(bypassesRls ? ["bypasses row security"] : []),
+    ...(replicates ? ["can replicate"] : []),
     ...(roles.length > 0
       ? [
-          `is in ${roles
+          `is a member of ${roles
             .slice(0, 5)
             .map((role) => `"${role}"`)
             .join(", ")}`,
         ]
       : []),
-    ...(readable.length > 0 && !superuser ? [`may read hawser.${readable[0]}`] : []),
+    ...(readable.length > 0 && !superuser ? [`can read hawser.${readable[0]}`] : []),
   ];
   if (powers.length === 0) return { pid, startedAt };
   throw new HawserError(
     "executor_login",
-    `the login "${name}", by which subscribed functions are called, ${powers.join(", and ")}: a function could use that`,
-    { remedy: "Use a login that is in hawser_executor and in no other role; `hawser init` makes one." },
+    `the login "${name}", which calls subscribed functions, ${powers.join(", and ")}; functions could abuse that`,
+    { remedy: "Use a login that is in hawser_executor and in no other role; `hawser init` creates one." },
   );
 }
 
 /**
- * Which database of which server a session has reached. The database whose functions are called and the one whose messages
- * are handled must be the same: names and addresses do not tell, as several can lead to one server, and one to several.
+ * Identity of the database that a session has reached. Functions must run in the database whose messages are handled.
+ * Names and addresses do not prove that: several can lead to one server, and one to several.
  */
 export interface DatabaseIdentity {
   readonly name: string;
   readonly oid: string;
-  /** Where the server is, as it says itself; null: the session comes by a local socket. */
+  /** Server address as the server sees it; null for a Unix socket. */
   readonly address: string | null;
-  /** When the server was started, in seconds since 1970: no two have been in the same microsecond. */
+  /** Server start in seconds since 1970. Identifies the server, because no two start in the same microsecond. */
   readonly startedAt: string;
 }
 
-/** One row, a {@link DatabaseIdentity}. Any login may ask. The types of operands are exact, so that none of others is called. */
+/**
+ * Query for a {@link DatabaseIdentity}, as a single row. Any login may run it. Operand types are exact, so that
+ * operators defined by users cannot match.
+ */
 export const identitySql = `
   SELECT d.datname::text AS name, d.oid::text AS oid, host(inet_server_addr()) || ':' || inet_server_port()::text AS address,
          extract(epoch FROM pg_postmaster_start_time())::text AS "startedAt"
     FROM pg_database AS d WHERE d.datname = current_database()`;
 
-/** Whether both are the same database of the same server, since the same start. */
+/** True if both are the same database of the same server process. */
 export function isSameDatabase(one: DatabaseIdentity, other: DatabaseIdentity): boolean {
   return one.oid === other.oid && one.startedAt === other.startedAt;
 }
 
-/** For people: what was reached, and what should have been. */
+/** Error text that names the database that was reached and the expected one. */
 export function differenceOf(reached: DatabaseIdentity, own: DatabaseIdentity): string {
-  return `${shown(reached)}, and not ${shown(own)}, which \`hawser serve\` works for`;
+  return `${describe(reached)}, not ${describe(own)}, which \`hawser serve\` works for`;
 }
 
-/** What to do about it. */
+/** Hint for an error of {@link differenceOf}. */
 export function sameDatabaseRemedy(executorUrl: string | undefined): string {
   return executorUrl === undefined
-    ? "Let --database-url lead to one server only, as each connection may lead to another one now."
-    : "Let --executor-url name the server and the database that --database-url names, with the other login.";
+    ? "Let --database-url lead to one server only; now, its connections reach different servers."
+    : "Let --executor-url name the same server and database as --database-url, with the other login.";
 }
 
-function shown({ name, address, startedAt }: DatabaseIdentity): string {
+function describe({ name, address, startedAt }: DatabaseIdentity): string {
   const started = new Date(Number(startedAt) * 1_000).toISOString();
-  return `the database "${name}" of the server ${address === null ? "behind a local socket" : `at ${address}`}, started at ${started}`;
+  return `the database "${name}" of the server ${address === null ? "at a Unix socket" : `at ${address}`}, started at ${started}`;
 }

@@ -1,25 +1,25 @@
 /**
- * Sessions for the functions of several roles: as many as are asked for at once, none shared by two roles.
+ * Pool of sessions for the functions of several roles. A session never serves two roles.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { type Logger, ProblemLog } from "../../runtime/index.js";
 import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session.js";
 
-/** How sessions are opened, and how many may be open. */
+/** Login and limits of an {@link ExecutorPool}. */
 export interface ExecutorPoolOptions {
-  /** Asked for each session that is opened: the login may change. */
+  /** Queried for each new session, because the login may change. */
   readonly login: ExecutorSessionOptions["login"];
-  /** For those in use and those kept together. The caller takes no more than so many at a time. */
+  /** Maximum of open sessions, used and idle. The caller must not use more at a time. */
   readonly limit: number;
   readonly logger: Logger;
 }
 
-const noSession = "subscribed functions cannot be called: no session with Postgres";
+const noSession = "subscribed functions cannot be called: no session with Postgres could be opened";
 
 export class ExecutorPool {
   readonly #options: ExecutorPoolOptions;
-  /** Those that are kept, the oldest first, with the timer of the end of each. */
+  /** Idle sessions, oldest first, each with the timer that closes it. */
   readonly #idle = new Map<ExecutorSession, NodeJS.Timeout>();
   readonly #used = new Set<ExecutorSession>();
   #opening = 0;
@@ -32,15 +32,15 @@ export class ExecutorPool {
   }
 
   /**
-   * A session for the role: a kept one, or a new one in the place of another.
+   * Takes an idle session of the role, or opens one, and closes the oldest idle session if the limit is reached.
    *
-   * @param mayHavePlans of earlier transactions
-   * @throws whatever node-postgres throws; HawserError `executor_login`
+   * @param mayHavePlans false for a session without plans from earlier transactions
+   * @throws errors of node-postgres; HawserError `executor_login`
    */
-  async take(runAs: string, mayHavePlans = true): Promise<ExecutorSession> {
+  async acquire(runAs: string, mayHavePlans = true): Promise<ExecutorSession> {
     for (const session of [...this.#idle.keys()].reverse()) {
       if (session.runAs !== runAs || (session.hasOldPlans && !mayHavePlans)) continue;
-      this.#forget(session);
+      this.#removeIdle(session);
       if (session.isLost) {
         session.destroy();
         continue;
@@ -53,7 +53,7 @@ export class ExecutorPool {
     return session;
   }
 
-  /** Opens a session and ends it: whether that succeeds is in the `attempts` of the login. Does not reject. */
+  /** Opens and closes a session, which records the result in the `attempts` of the login. Does not reject. */
   async probe(): Promise<void> {
     if (this.#isStopped) return;
     await this.#open("").then(
@@ -63,11 +63,11 @@ export class ExecutorPool {
   }
 
   /**
-   * Takes a session back, and clears it.
+   * Returns a session to the pool, after clearing it.
    *
-   * @param failed a transaction is still open
+   * @param failed true if a transaction is still open
    */
-  async give(session: ExecutorSession, failed: boolean): Promise<void> {
+  async release(session: ExecutorSession, failed: boolean): Promise<void> {
     const isOfUse = await session.clear(failed);
     this.#used.delete(session);
     if (!isOfUse) return;
@@ -79,19 +79,19 @@ export class ExecutorPool {
     this.#idle.set(session, timer);
   }
 
-  /** Ends all that are not in use; those in use end when they are given back. */
+  /** Closes idle sessions now and used sessions when they are returned. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     const sessions = [...this.#idle.keys()];
-    for (const session of sessions) this.#forget(session);
+    for (const session of sessions) this.#removeIdle(session);
     await Promise.all(sessions.map((session) => session.end()));
   }
 
-  /** Ends all at once, those in use too. */
+  /** Closes all sessions at once. */
   destroy(): void {
     this.#isStopped = true;
     for (const session of [...this.#idle.keys(), ...this.#used]) {
-      this.#forget(session);
+      this.#removeIdle(session);
       session.destroy();
     }
   }
@@ -104,7 +104,7 @@ export class ExecutorPool {
       const session = await ExecutorSession.open({ login, runAs, logger });
       if (this.#isStopped) {
         session.destroy();
-        throw new HawserError("aborted", "Hawser is being stopped");
+        throw new HawserError("aborted", "Hawser is shutting down");
       }
       login.attempts.succeeded();
       this.#problems.clear();
@@ -128,11 +128,11 @@ export class ExecutorPool {
   }
 
   #end(session: ExecutorSession): void {
-    this.#forget(session);
+    this.#removeIdle(session);
     void session.end();
   }
 
-  #forget(session: ExecutorSession): void {
+  #removeIdle(session: ExecutorSession): void {
     clearTimeout(this.#idle.get(session));
     this.#idle.delete(session);
   }

@@ -1,6 +1,6 @@
 /**
- * A session with Postgres in which functions of others run, and whatever they leave behind in it. It serves one role, so that
- * nothing reaches the functions of another; between two transactions it is cleared.
+ * A session with Postgres that runs user functions. It serves a single role and is cleared between transactions, so
+ * that state that a function leaves behind never reaches functions of another role.
  */
 import type { Duplex } from "node:stream";
 import pg from "pg";
@@ -12,60 +12,62 @@ import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
 const { executorMaxMessageBytes, executorMaxUnaskedBytes, executorPlansMs } = bridgeConstants;
 
-/** Has Postgres notice that we are gone while a function runs, where its system can. */
-const presence = `'${executorPresenceMs}ms'`;
-const noticeGone = `SELECT set_config('client_connection_check_interval', ${presence}, false)`;
+/** Interval at which Postgres checks, where its platform can, that the client of a running function still exists. */
+const checkInterval = `'${executorPresenceMs}ms'`;
+const setCheckInterval = `SELECT set_config('client_connection_check_interval', ${checkInterval}, false)`;
 
 /**
- * A trigger can be deferred again while the wrapper settles what was deferred: it runs at COMMIT, before Postgres 18 as the
- * login. A transaction that only reads does so to its end, and so that one changes neither the login nor anything else. The
- * query of a cursor WITH HOLD is run at COMMIT, too, as the login: those that the function has left are closed.
+ * Statements that end a transaction. A trigger can be deferred again after the wrapper has executed the deferred ones;
+ * it then runs at COMMIT, before Postgres 18 with the rights of the login. A read-only transaction stays read-only to
+ * its end, so such a trigger can change nothing. The query of a cursor WITH HOLD also runs at COMMIT with the rights of
+ * the login, so cursors are closed first.
  *
- * Behind a savepoint it would be the subtransaction that only reads: the one that it ends in is made to write again.
+ * After SAVEPOINT, only the subtransaction would be read-only, and the outer transaction could write again. So the
+ * savepoint is released first.
  */
-const lastWords = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
+const commitSql = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
 const releaseSql = "RELEASE SAVEPOINT hawser";
 
-/** What DISCARD ALL does, except for plans: to make them anew for each batch takes longer than a short batch. */
+/** DISCARD ALL without DISCARD PLANS: planning again for each batch takes longer than a short batch. */
 const clearSql =
   "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; " +
   "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
 
-/** The SQLSTATE of what such a trigger wants to write. */
+/** SQLSTATE of a write in a read-only transaction, here by a deferred trigger. */
 const readOnly = "25006";
 
-/** How a session is opened, and for which role. */
+/** Login and role of an {@link ExecutorSession}. */
 export interface ExecutorSessionOptions {
-  readonly login: Pick<ExecutorLogin, "attempts" | "address" | "admit" | "whySilent" | "endBackend">;
-  /** Whose functions run in it. */
+  readonly login: Pick<ExecutorLogin, "attempts" | "address" | "check" | "reasonOfSilence" | "endBackend">;
+  /** Role whose functions run in the session. */
   readonly runAs: string;
   readonly logger: Logger;
 }
 
-/** How long Postgres may take for a statement. */
+/** Time limits of the statements of a transaction. */
 export interface StatementLimits {
   readonly timeoutMs: number;
-  /** How long of that it may wait for a lock. */
+  /** Maximum wait for a lock, within `timeoutMs`. */
   readonly lockTimeoutMs?: number | undefined;
 }
 
 export class ExecutorSession {
   readonly runAs: string;
-  /** When the server was started, as Postgres writes it. */
+  /** Start time of the server, as text from Postgres. */
   readonly serverStartedAt: string;
   readonly #client: pg.Client;
   readonly #messages: MessageWatch;
   readonly #backend: Backend;
   readonly #login: ExecutorSessionOptions["login"];
-  readonly #presence: string;
+  readonly #checkIntervalSql: string;
   #timeoutMs = 0;
-  /** The settings that each transaction begins with, and returns to after a group, whatever functions have set. */
+  /** SET LOCAL statements at the start of each transaction and after each group, which undo what functions have set. */
   #settings = "";
-  /** The transaction has its savepoint. */
+  /** True if the transaction has a savepoint. */
   #hasSavepoint = false;
   #silence: Promise<Silence | undefined> | undefined;
   #isLost = false;
-  /** Since when Postgres has kept plans in it, by `performance.now()`. */
+  /** Time since which the session keeps plans (`performance.now()`, ms). */
   #plansSince = performance.now();
   #hasOldPlans = false;
   readonly #logger: Logger;
@@ -75,7 +77,7 @@ export class ExecutorSession {
     messages: MessageWatch,
     { runAs, login, logger }: ExecutorSessionOptions,
     backend: Backend,
-    noticesGone: boolean,
+    checksClient: boolean,
   ) {
     this.#client = client;
     this.#messages = messages;
@@ -84,17 +86,17 @@ export class ExecutorSession {
     this.serverStartedAt = backend.serverStartedAt;
     this.#backend = backend;
     this.#login = login;
-    this.#presence = noticesGone ? ` SET LOCAL client_connection_check_interval = ${presence};` : "";
+    this.#checkIntervalSql = checksClient ? ` SET LOCAL client_connection_check_interval = ${checkInterval};` : "";
     client.on("end", () => {
       this.#isLost = true;
     });
   }
 
   /**
-   * Connects.
+   * Opens a session.
    *
-   * @throws HawserError `executor_login` if the login may do too much, or reaches another database; whatever node-postgres
-   * throws
+   * @throws HawserError `executor_login` if the login has too many privileges, or reaches another database; errors of
+   * node-postgres
    */
   static async open(options: ExecutorSessionOptions): Promise<ExecutorSession> {
     const { login, logger } = options;
@@ -106,10 +108,10 @@ export class ExecutorSession {
     let limit: NodeJS.Timeout | undefined;
     try {
       const messages = new MessageWatch(client.connection.stream, executorMaxMessageBytes, executorMaxUnaskedBytes);
-      // Connecting has a limit of its own.
+      // `openSession` has limited the time to connect.
       limit = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
-      const backend = await login.admit(client);
-      const noticesGone = await client.query(noticeGone).then(
+      const backend = await login.check(client);
+      const noticesGone = await client.query(setCheckInterval).then(
         () => true,
         () => false,
       );
@@ -122,68 +124,74 @@ export class ExecutorSession {
     }
   }
 
-  /** It has ended, or Postgres has said that it will: an administrator or the function has ended it, or the server stops. */
+  /**
+   * True if the session has ended, or Postgres has announced its end, whether by an administrator, a function, or a
+   * shutdown.
+   */
   get isLost(): boolean {
     return this.#isLost || this.#messages.isEnding;
   }
 
-  /** It has plans of an earlier transaction: what they were made for may be another one by now. */
+  /** True if the session has plans from an earlier transaction, which may be made for objects that have changed. */
   get hasOldPlans(): boolean {
     return this.#hasOldPlans;
   }
 
-  /** SQLSTATE with which Postgres has said that it ends. */
+  /** SQLSTATE with which Postgres announced the end of the session. */
   get endCode(): string | undefined {
     return this.#messages.endCode;
   }
 
-  /** Why a statement of this transaction was not answered in time, so that this process ended the session; undefined: all were. */
+  /**
+   * Reason why a statement of this transaction was not answered in time, so that the session was closed; undefined if
+   * all were.
+   */
   async silence(): Promise<Silence | undefined> {
     return this.#silence;
   }
 
   /**
-   * Begins a transaction.
+   * Starts a transaction.
    *
-   * @param more a statement that follows, without parameters
-   * @returns its rows
+   * @param more statement to run after BEGIN, without parameters
+   * @returns rows of that statement
    */
-  async begin<Row extends object>({ timeoutMs, lockTimeoutMs }: StatementLimits, more: string): Promise<Row[]> {
+  async start<Row extends object>({ timeoutMs, lockTimeoutMs }: StatementLimits, more: string): Promise<Row[]> {
     const lockTimeout = lockTimeoutMs === undefined ? "" : ` SET LOCAL lock_timeout = ${Math.ceil(lockTimeoutMs)};`;
     this.#settings =
-      `SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${this.#presence}` +
+      `SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${this.#checkIntervalSql}` +
       ` SET LOCAL statement_timeout = ${Math.ceil(timeoutMs)};${lockTimeout}`;
     const text = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ${this.#settings} ${more}`;
-    // Several statements have several results.
+    // A query of several statements has an array of results.
     this.#timeoutMs = timeoutMs;
     this.#hasSavepoint = false;
     this.#silence = undefined;
-    this.#messages.begin();
+    this.#messages.startTransaction();
     const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult<Row>[];
     return results.at(-1)!.rows;
   }
 
-  /** Runs an unnamed statement: a named one could have been prepared by a function, as something else. */
+  /** Runs an unnamed statement. A function could have prepared another statement under any name. */
   async query<Row extends object>(text: string, values: unknown[]): Promise<Row[]> {
     return (await this.#inTime(this.#client.query<Row>(text, values))).rows;
   }
 
-  /** Sets the transaction's savepoint, in place of the one before. What functions have set is as it was at the beginning. */
+  /** Replaces the savepoint of the transaction, and resets settings that functions have changed. */
   async savepoint(): Promise<void> {
     const before = this.#hasSavepoint ? `${releaseSql}; RESET ALL; ${this.#settings} ` : "";
     this.#hasSavepoint = true;
     await this.#inTime(this.#client.query(`${before}SAVEPOINT hawser`));
   }
 
-  /** Undoes what was done since the savepoint, which stays. */
+  /** Rolls back to the savepoint, which remains. */
   async toSavepoint(): Promise<void> {
     await this.#inTime(this.#client.query("ROLLBACK TO SAVEPOINT hawser"));
   }
 
-  /** @returns false if Postgres rolled back without an error, or because a trigger was deferred until now */
+  /** @returns false if Postgres rolled back without an error, or because a trigger was deferred until COMMIT */
   async commit(): Promise<boolean> {
     try {
-      const text = this.#hasSavepoint ? `${releaseSql}; ${lastWords}` : lastWords;
+      const text = this.#hasSavepoint ? `${releaseSql}; ${commitSql}` : commitSql;
       const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult[];
       return results.at(-1)!.command === "COMMIT";
     } catch (error) {
@@ -193,10 +201,11 @@ export class ExecutorSession {
   }
 
   /**
-   * Takes away what functions have left behind in the session; plans only after a failure, and after `executorPlansMs`.
+   * Removes the state that functions have left in the session. Plans are removed only after a failure, and after
+   * `executorPlansMs`.
    *
-   * @param failed a transaction is still open
-   * @returns false: the session is of no use any more
+   * @param failed true if a transaction is still open
+   * @returns false if the session cannot be used any more
    */
   async clear(failed: boolean): Promise<boolean> {
     if (this.isLost) {
@@ -211,7 +220,7 @@ export class ExecutorSession {
       await this.#client.query(this.#hasOldPlans ? clearSql : "DISCARD ALL");
       return !this.isLost;
     } catch (err) {
-      this.#logger.debug({ err }, "a session of the executor cannot be cleared: another one takes its place");
+      this.#logger.debug({ err }, "a session of the executor cannot be cleared; it is replaced");
       this.destroy();
       return false;
     } finally {
@@ -219,7 +228,7 @@ export class ExecutorSession {
     }
   }
 
-  /** Ends it in good order. */
+  /** Closes the session gracefully. */
   async end(): Promise<void> {
     if (this.isLost) return this.destroy();
     const limit = setTimeout(() => this.destroy(), executorClearMs);
@@ -227,7 +236,7 @@ export class ExecutorSession {
     clearTimeout(limit);
   }
 
-  /** Ends it at once. */
+  /** Closes the connection at once. */
   destroy(): void {
     this.#isLost = true;
     this.#client.connection.stream.destroy();
@@ -247,8 +256,8 @@ export class ExecutorSession {
   }
 
   async #giveUp(isAnswered: () => boolean): Promise<Silence | undefined> {
-    const why = await this.#login.whySilent(this.#backend, this.#timeoutMs);
-    // The answer came while Postgres was asked.
+    const why = await this.#login.reasonOfSilence(this.#backend, this.#timeoutMs);
+    // The answer arrived while the reason was being found out.
     if (isAnswered()) return undefined;
     await this.#login.endBackend(this.#backend);
     this.destroy();
@@ -256,66 +265,64 @@ export class ExecutorSession {
   }
 }
 
-/** Of each message of Postgres's protocol: its type, and its length without that, as u32 big-endian. */
+/** Header of each message of Postgres's protocol: type (1 byte), and length without the type (u32, big-endian). */
 const headBytes = 5;
 
 /** The type of an ErrorResponse, "E". */
 const errorType = 0x45;
 
-/** The types of a notice, a notification and the change of a parameter: "N", "A", "S". */
-const unaskedTypes: ReadonlySet<number | undefined> = new Set([0x4e, 0x41, 0x53]);
+/** Message types that are sent without a request: NoticeResponse "N", NotificationResponse "A", ParameterStatus "S". */
+const unrequestedTypes: ReadonlySet<number | undefined> = new Set([0x4e, 0x41, 0x53]);
 
-/** So much of an error is kept: severity and SQLSTATE come first. */
+/** Bytes of an error that are kept; severity and SQLSTATE come first. */
 const severityBytes = 256;
 
 /**
- * Reads what Postgres sends before the driver does, for three things that the driver cannot tell.
+ * Reads the bytes from Postgres before the driver, to enforce two limits and to learn what the driver does not report:
  *
- * How long a message is: a function can make its error or its answer almost a gigabyte long; the driver keeps all of it and
- * makes it a string, which ends the process where it is longer than a string can be.
- *
- * How much comes unasked: a function that sends notices in a loop would keep the process busy with reading them.
- *
- * Whether an error ends the session: the driver gives its severity in the language of `lc_messages` alone.
+ * - The length of a message. A function can produce an error or a result of almost one gigabyte. The driver would keep
+ *   it and convert it to a string, which ends the process if it exceeds the maximum length of a string.
+ * - The bytes sent without a request. A function that sends notices in a loop would keep the process busy.
+ * - Whether an error ends the session. The driver reports the severity only in the language of `lc_messages`.
  */
 export class MessageWatch {
   readonly #stream: Duplex;
   readonly #maxBytes: number;
-  readonly #maxUnaskedBytes: number;
-  #unaskedBytes = 0;
+  readonly #maxUnrequestedBytes: number;
+  #unrequestedBytes = 0;
   readonly #head = Buffer.alloc(headBytes);
   #headHas = 0;
-  /** Of the message that is being read. */
+  /** Bytes that remain of the current message. */
   #left = 0;
   readonly #error = Buffer.alloc(severityBytes);
   #errorHas = 0;
   #endCode: string | undefined;
 
   /**
-   * Ends the connection, with an error that says so, before the driver keeps a message that is too long, and where more than
-   * `maxUnaskedBytes` come in a transaction that were not asked for. To be made between two messages, and after TLS has been
-   * agreed on.
+   * Closes the connection with an error before the driver keeps a message above `maxBytes`, and after more than
+   * `maxUnaskedBytes` that were sent without a request in one transaction. Must be created between two messages, after
+   * the TLS handshake.
    */
   constructor(stream: Duplex, maxBytes: number, maxUnaskedBytes: number) {
     this.#stream = stream;
     this.#maxBytes = maxBytes;
-    this.#maxUnaskedBytes = maxUnaskedBytes;
+    this.#maxUnrequestedBytes = maxUnaskedBytes;
     stream.prependListener("data", (chunk: Buffer) => this.#read(chunk));
   }
 
-  /** Postgres has said that it ends the session: known before the driver tells of that error. */
+  /** True once Postgres has announced the end of the session, before the driver emits that error. */
   get isEnding(): boolean {
     return this.#endCode !== undefined;
   }
 
-  /** The SQLSTATE of that; empty: it has none. */
+  /** SQLSTATE of that announcement; empty if it has none. */
   get endCode(): string | undefined {
     return this.#endCode;
   }
 
-  /** A transaction begins. */
-  begin(): void {
-    this.#unaskedBytes = 0;
+  /** Resets the limit of unrequested bytes, at the start of a transaction. */
+  startTransaction(): void {
+    this.#unrequestedBytes = 0;
   }
 
   #read(chunk: Buffer): void {
@@ -335,32 +342,32 @@ export class MessageWatch {
       this.#headHas = 0;
       this.#left = this.#head.readUInt32BE(1) - (headBytes - 1);
       if (this.#left > this.#maxBytes) {
-        this.#refuse(`an error or an answer of ${this.#left} bytes, and at most ${this.#maxBytes} are taken`);
+        this.#refuse(`an error or a result of ${this.#left} bytes; the limit is ${this.#maxBytes}`);
         return;
       }
-      if (!unaskedTypes.has(this.#head[0])) continue;
-      this.#unaskedBytes += headBytes + this.#left;
-      if (this.#unaskedBytes > this.#maxUnaskedBytes) {
-        this.#refuse(`more than ${this.#maxUnaskedBytes} bytes of notices and notifications`);
+      if (!unrequestedTypes.has(this.#head[0])) continue;
+      this.#unrequestedBytes += headBytes + this.#left;
+      if (this.#unrequestedBytes > this.#maxUnrequestedBytes) {
+        this.#refuse(`more than ${this.#maxUnrequestedBytes} bytes of notices and notifications`);
         return;
       }
     }
   }
 
   #refuse(what: string): void {
-    this.#stream.destroy(new Error(`a function gave ${what}: its session was ended`));
+    this.#stream.destroy(new Error(`a function produced ${what}; its session was closed`));
   }
 
   #endError(): void {
     const fields = fieldsOf(this.#error.subarray(0, this.#errorHas));
     this.#errorHas = 0;
-    // What stands between us and Postgres may leave out the one for programs; then it speaks English.
+    // A proxy may omit the untranslated severity; its own messages are in English.
     const severity = fields.get("V") ?? fields.get("S");
     if (severity === "FATAL" || severity === "PANIC") this.#endCode = fields.get("C") ?? "";
   }
 }
 
-/** Those of an error that are there whole: each is a letter and a text that ends with NUL. */
+/** Complete fields of an error: each is a letter and a text that ends with NUL. */
 function fieldsOf(beginning: Buffer): Map<string, string> {
   const fields = new Map<string, string>();
   for (let at = 0; at < beginning.length; ) {

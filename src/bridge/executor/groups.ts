@@ -1,32 +1,35 @@
 /**
- * A batch in groups, each behind a savepoint: one that fails does not undo the others, unless a plan that the session had
- * kept may be why. It is used for functions that run into serialization failures or deadlocks now and then, for which a whole
- * batch would be run again and again.
+ * Runs a batch in groups, each behind a savepoint, so that a failed group does not roll back the others. Used for
+ * functions with occasional serialization failures or deadlocks, which would roll back a whole batch again and again.
+ * The exception is a failure that an outdated plan may have caused: then the whole transaction is repeated.
  */
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { ExecutorSession } from "./executor-session.js";
-import { type Failure, failureOf, mayBeOldPlan } from "./transaction.js";
+import { type Failure, failureOf, mayBeOutdatedPlan } from "./transaction.js";
 
 const { groupMessages, maxGroups, maxBatchMessages } = bridgeConstants;
 
-/** A serialization failure is over with the statement; for a deadlock the transaction has to give up its locks. */
+/**
+ * SQLSTATE of a serialization failure, after which the transaction can go on; after a deadlock it must release its
+ * locks.
+ */
 const serializationFailure = "40001";
 
-/** What came of a batch. */
+/** Result of a batch in groups. */
 export interface GroupsRun {
-  /** So many messages at the front were run. */
+  /** Number of messages, from the first on, that were run. */
   readonly done: number;
-  /** Why no more: the messages behind those, as many as were run together. Undefined: there was no more time, or all are done. */
+  /** Failure of the group that follows. Undefined if all messages were run, or time ran out. */
   readonly failed?: { readonly count: number; readonly failure: FunctionFailure };
 }
 
-/** Of the function, after which the session goes on. */
+/** Failures of a function that leave the session usable. */
 export type FunctionFailure = Extract<Failure, { readonly kind: "failed" | "timed_out" | "transient" }>;
 
 /**
- * How many messages a group has: twice as many after each that succeeds, half as many after each that fails, so that about
- * half of them succeed. Smaller ones would cost more in statements than larger ones cost in messages that are run again.
+ * Size of a group. It doubles after each success and halves after each failure, so that about half of the groups
+ * succeed: smaller groups cost more statements than larger ones cost in repeated messages.
  */
 export class GroupSize {
   #present: number = groupMessages;
@@ -35,12 +38,12 @@ export class GroupSize {
     return this.#present;
   }
 
-  /** Takes back what it has learnt since. */
+  /** Restores an earlier size. */
   set limit(before: number) {
     this.#present = before;
   }
 
-  /** For so long none has failed that batches may be called without a savepoint again. */
+  /** True after so many successes that batches can run without savepoints again. */
   get isOver(): boolean {
     return this.#present >= maxBatchMessages ** 2;
   }
@@ -57,8 +60,8 @@ export class GroupSize {
 /**
  * Calls the function for a batch, group by group.
  *
- * @param call runs the messages from `start` up to `end`; rejects as Postgres does
- * @throws what ends the session
+ * @param call runs the messages from `start` to before `end`; rejects with the error of Postgres
+ * @throws errors that end the session
  */
 export async function inGroups(
   session: ExecutorSession,
@@ -72,7 +75,7 @@ export async function inGroups(
   let isNew = true;
   for (let groups = 0; done < count && groups < maxGroups; groups += 1) {
     const startedAt = performance.now();
-    // Each may take all of its time.
+    // Each group may take the whole statement timeout.
     if (startedAt - beganAt > timeoutMs / 2) break;
     const end = Math.min(count, done + size.limit);
     if (isNew) await session.savepoint();
@@ -84,8 +87,8 @@ export async function inGroups(
     } catch (error) {
       const failure = failureOf(error, performance.now() - startedAt, timeoutMs);
       if (session.isLost || failure.kind === "lost" || failure.kind === "unavailable") throw error;
-      if (mayBeOldPlan(session, error)) {
-        // The whole transaction is run once more.
+      if (mayBeOutdatedPlan(session, error)) {
+        // The caller repeats the whole transaction.
         size.limit = limit;
         throw error;
       }

@@ -1,16 +1,17 @@
 /**
- * Runs the functions of others in Postgres, so that neither they nor their roles can do more than their owners may.
+ * Runs user functions in Postgres, so that neither the functions nor their roles can do more than their owners may.
  *
- * The login of the executor belongs to `hawser_executor` alone. It calls each bound function through its wrapper, which
- * belongs to the function's role and asks for a token. A session serves one role at a time and is cleared between
- * two transactions; what a function leaves behind, or sends, is expected to be hostile: limits on message size and
- * notices, statement timeouts of our own beside those of Postgres, triggers deferred to COMMIT run read-only.
+ * The executor's login is a member of `hawser_executor` only. It calls each bound function through its wrapper, which
+ * is owned by the function's role and checks a token. A session serves one role at a time and is cleared between
+ * transactions. Everything that a function leaves behind or sends is assumed to be hostile: message sizes and notices
+ * are limited, statements have time limits in addition to those of Postgres, and triggers that are deferred to COMMIT
+ * run read-only.
  *
- * One transaction (`transaction.ts`): BEGIN with settings and a first statement, the call, COMMIT. Its ending says what is
- * known: committed, given up, failed by the function, timed out, transient (nobody's fault), session lost, or Postgres away.
- * A batch (`batch-runner.ts`) begins behind the fence, so that it commits only while this process leads, and runs in
- * groups behind savepoints (`groups.ts`) where functions run into serialization failures. Before and after each call the
- * wrapper's version is compared (`wrapper.ts`): its owner may replace it at any moment.
+ * A transaction (`transaction.ts`) is BEGIN with settings and a first statement, the call, and COMMIT. Its ending is
+ * one of: committed, given up, failed by the function, timed out, transient (caused by no message), session lost,
+ * Postgres unavailable. A batch (`batch-runner.ts`) starts with the fence, so that it commits only while this process
+ * is the leader. It runs in groups behind savepoints (`groups.ts`) after serialization failures. The version of the
+ * wrapper is compared before and after each call (`wrapper.ts`), because its owner may replace it at any moment.
  */
 export { advanceParameters, advanceValues } from "./advance.js";
 export { BatchRunner } from "./batch-runner.js";
@@ -24,5 +25,5 @@ export {
 } from "./executor-login.js";
 export { ExecutorPool } from "./executor-pool.js";
 export { PostgresRequestRunner } from "./request-runner.js";
-export { failureOf, wordsOf } from "./transaction.js";
+export { errorText, failureOf } from "./transaction.js";
 export { packPayloads } from "./wrapper.js";

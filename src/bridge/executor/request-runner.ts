@@ -18,20 +18,20 @@ import {
 
 const { maxBytes } = namedRules.natsPayload;
 
-/** A function may return much more than any message of NATS can have: that stays in Postgres. */
+/** Result columns. A result that exceeds the limit of NATS messages stays in Postgres. */
 const resultColumns =
   `pg_catalog.octet_length(called.result) AS bytes, ` +
   `CASE WHEN pg_catalog.octet_length(called.result) <= ${maxBytes} THEN called.result END AS result`;
 
-/** What the function returned; of what is too long only how long it is. */
+/** Result of the function; only its length if it exceeds the limit. */
 type Result = Uint8Array | { readonly bytes: number };
 
-/** How requests are run. */
+/** Sessions and callbacks of a {@link PostgresRequestRunner}. */
 export interface PostgresRequestRunnerOptions {
   readonly pool: ExecutorPool;
-  /** The statement timeout now, in milliseconds. */
+  /** Current statement timeout, in milliseconds. */
   timeoutMs(): number;
-  /** What answers in place of a responder whose wrapper is gone; undefined: nothing. */
+  /** Responder that replaced one whose wrapper is missing; undefined if there is none. */
   successor(responder: Responder): Promise<Responder | undefined>;
   readonly logger: Logger;
 }
@@ -46,7 +46,7 @@ export class PostgresRequestRunner implements RequestRunner {
   async run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
     const ending = await this.#call(responder, request);
     if (!(await this.#isGone(ending, responder))) return outcomeOf(ending);
-    // Registered anew a moment ago: nothing has run yet, and there is no gap between the two.
+    // The responder was registered again a moment ago. Nothing has run yet, so the new one can answer without a gap.
     const successor = await this.#options.successor(responder);
     return outcomeOf(successor === undefined ? ending : await this.#call(successor, request));
   }
@@ -65,7 +65,7 @@ export class PostgresRequestRunner implements RequestRunner {
           ...[String(responder.id), proofOf(responder.token, state)],
           ...[Buffer.from(payload), subject, reply, state.version],
         ]);
-        // Changed before the call.
+        // The wrapper changed before the call.
         if (row === undefined) return { value: undefined, commit: false };
         return { value: resultOf(row), commit: row.version === state.version };
       },
@@ -74,7 +74,7 @@ export class PostgresRequestRunner implements RequestRunner {
 
   async #isGone(ending: Ending<unknown>, wrapper: Responder): Promise<boolean> {
     const { pool, logger } = this.#options;
-    // Else it was replaced or removed while it ran: what it did outside of its transaction is not done again by another.
+    // Otherwise it was changed while it ran. Another function must not repeat effects outside of the transaction.
     if (ending.kind === "given_up") return ending.value === undefined;
     return await isAboutWrapper(ending, { wrapper, pool, timeoutMs: this.#options.timeoutMs(), logger });
   }
@@ -99,6 +99,6 @@ function outcomeOf(ending: Ending<Result | undefined>): RequestOutcome {
     case "transient":
       return { kind: "failed", code: ending.code, message: ending.message, timedOut: false };
     default:
-      return { kind: "failed", code: "57P03", message: "Postgres went away, or cannot be reached", timedOut: false };
+      return { kind: "failed", code: "57P03", message: "Postgres is unreachable or shut down", timedOut: false };
   }
 }

@@ -1,25 +1,30 @@
 /**
- * The token of a wrapper in statements. As a parameter it would stand in Postgres's log, where that has the parameters of
- * statements. What is passed is a proof for one transaction, by which a function of ours gives the token within it. See
- * schema/functions/bridge/token_of.sql.
+ * The token of a wrapper in SQL statements. As a parameter, the token would appear in Postgres's log if that logs
+ * parameters. So the parameter is a proof that is valid for one transaction, and an SQL function of Hawser exchanges it
+ * for the token. See schema/functions/bridge/token_of.sql.
  */
 import { createHash } from "node:crypto";
 
-/** A column of the first statement of a transaction, as {@link TransactionMark}. */
+/** Column of the first statement of a transaction, see {@link TransactionMark}. */
 export const transactionMarkColumn =
   "pg_catalog.pg_backend_pid() || ':' || extract(epoch FROM pg_catalog.now()) AS mark";
 
-/** What the transaction is known by: no other one has the same session and the same moment. */
+/** Identifies a transaction by its session and start time. */
 export interface TransactionMark {
   readonly mark: string;
 }
 
-/** Proves in one transaction that this process knows the token. */
+/** Proof for one transaction that this process knows the token. */
 export function proofOf(token: Uint8Array, { mark }: TransactionMark): Buffer {
   return createHash("sha256").update(token).update(mark).digest();
 }
 
-/** The token in SQL. @param handler the number of the binding @param proof as {@link proofOf} makes it; both as parameters */
+/**
+ * SQL expression of the token.
+ *
+ * @param handler parameter with the id of the binding
+ * @param proof parameter with a {@link proofOf}
+ */
 export function tokenSql(handler: string, proof: string): string {
   return `hawser.token_of(${handler}::bigint, ${proof}::pg_catalog.bytea)`;
 }

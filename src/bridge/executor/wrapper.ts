@@ -1,14 +1,17 @@
 /**
- * How a wrapper is called: by its name and a type of its own, which no other function has. See
+ * Safe calls of wrappers. A wrapper is called by its name and with a parameter type that no other function has. See
  * schema/functions/bridge/bind_handler.sql.
  *
- * Its owner can replace it and its type, also by one that runs as its caller: as our login. So it is checked before it
- * is called and afterwards, in one transaction; and once more within the statement that calls it, when that is resolved and
- * nothing of it has been evaluated. Of the owner's a call evaluates nothing but the wrapper: NULL of a type that is no domain,
- * and arguments of Postgres's own types. They come out of a query that is not merged with the outer one, so that the planner
- * has no constants to compute a call of. One thing is left: the planner puts the body of an SQL function in the place of its
- * call. Of one that was made between the check and the call, it computes what is constant, as our login; then the version is
- * another one, and the transaction is rolled back.
+ * The owner of a wrapper can replace the wrapper and its type, also by a SECURITY INVOKER function, which would run
+ * with the rights of the executor's login. So the wrapper is checked before and after the call in the same transaction,
+ * and once more within the calling statement, after its names are resolved and before anything is evaluated. Of the
+ * owner's objects, the statement evaluates nothing but the wrapper: its arguments are a NULL of a type that is no
+ * domain, and values of built-in types. They come from a subquery that the planner does not merge into the outer query,
+ * so it has no constants to evaluate the call with.
+ *
+ * A gap remains, because the planner inlines SQL functions. If an SQL function replaces the wrapper between check and call,
+ * the planner evaluates its constant parts with the rights of the login. Then the version differs, and the transaction
+ * is rolled back.
  */
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
@@ -20,53 +23,53 @@ import type { ExecutorPool } from "./executor-pool.js";
 import { tokenSql } from "./token.js";
 import { type Ending, inTransaction } from "./transaction.js";
 
-/** SQLSTATE external_routine_invocation_exception: a wrapper is not the one that was made. */
+/** SQLSTATE external_routine_invocation_exception: the wrapper is not the one that Hawser made. */
 export const wrapperChanged = "39000";
 
-/** A wrapper as it is known. */
+/** Name and owner of a wrapper. */
 interface Wrapper {
-  /** Its name within the schema `hawser_run`. */
+  /** Name within the schema `hawser_run`. */
   readonly wrapper: string;
-  /** Its owner. */
+  /** Role that owns the wrapper. */
   readonly runAs: string;
 }
 
-/** What it is before it is called. */
+/** State of a wrapper before its call. */
 export interface WrapperVersion {
-  /** Null: it is gone, another one's, or not as it was made any more. */
+  /** Null if the wrapper is missing, changed, or owned by another role. */
   readonly version: string | null;
-  /** This login may call it. Null: it has no version. */
+  /** True if the executor's login may call it. Null without a version. */
   readonly mayCall: boolean | null;
 }
 
-/** What it is, and why it has no version: that is asked only then, because Postgres plans the question each time anew. */
+/** State of a wrapper with the reason why it has no version. A separate query, because Postgres plans it each time. */
 export interface WrapperState extends WrapperVersion {
-  /** Its owner has one of that name. */
-  readonly isThere: boolean;
+  /** True if its owner has a function with this name. */
+  readonly exists: boolean;
 }
 
-/** Columns of a check of the wrapper, as {@link WrapperVersion}, from {@link wrapperVersionFrom}. */
+/** Columns of a {@link WrapperVersion}, from {@link wrapperVersionFrom}. */
 export const wrapperVersionColumns = `w.version, has_function_privilege(split_part(w.version, ':', 1)::oid, 'EXECUTE') AS "mayCall"`;
 
-/** What follows FROM for {@link wrapperVersionColumns}; without parameters. */
+/** FROM item of {@link wrapperVersionColumns}; without parameters. */
 export function wrapperVersionFrom({ wrapper, runAs }: Wrapper): string {
   return `hawser.wrapper_version(${pg.escapeLiteral(wrapper)}, ${pg.escapeLiteral(runAs)}) AS w`;
 }
 
-/** A check of the wrapper, as {@link WrapperState}; without parameters. */
+/** Query of a {@link WrapperState}; without parameters. */
 export function wrapperStateSql(wrapper: Wrapper): string {
   const own =
     `FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('hawser_run') AND p.proname = ${pg.escapeLiteral(wrapper.wrapper)} ` +
     `AND pg_get_userbyid(p.proowner) = ${pg.escapeLiteral(wrapper.runAs)}`;
-  return `SELECT ${wrapperVersionColumns}, EXISTS (SELECT ${own} AND NOT ${danglesSql("p.oid")}) AS "isThere" FROM ${wrapperVersionFrom(wrapper)}`;
+  return `SELECT ${wrapperVersionColumns}, EXISTS (SELECT ${own} AND NOT ${danglesSql("p.oid")}) AS "exists" FROM ${wrapperVersionFrom(wrapper)}`;
 }
 
 /**
- * A statement that calls it with $1, its number, $2, the proof of its token, and further arguments of these types; after these,
- * the version that it must have. Its row has the `result`, and the `version` after the call. No row: it was changed before the
- * call.
+ * Statement that calls a wrapper. Parameters: $1 is the id of the binding, $2 the proof of its token, then arguments of
+ * the given types, then the required version. Its row has the `result`, and the `version` after the call. It has no row
+ * if the wrapper changed before the call.
  *
- * @param result further columns, which may name `called.result`
+ * @param result result columns, which may refer to `called.result`
  */
 export function wrapperCall(wrapper: Wrapper, types: readonly string[], result = "called.result"): string {
   const given = [tokenSql("$1", "$2"), ...types.map((type, nth) => `$${nth + 3}::${type}`)];
@@ -74,19 +77,19 @@ export function wrapperCall(wrapper: Wrapper, types: readonly string[], result =
   const passed = [`NULL::${ownType(wrapper)}`, ...given.map((_, nth) => `a.a${nth}`)].join(", ");
   const call = `hawser_run.${pg.escapeIdentifier(wrapper.wrapper)}(${passed})`;
   const guarded = `SELECT ${columns} WHERE ${versionOf(wrapper)} = $${types.length + 3}::pg_catalog.text OFFSET 0`;
-  // The called one before the version: nothing of it is moved out of the inner query. And behind LATERAL no aggregate can be in
-  // its place, which would have something to compute of no rows, too.
+  // The call precedes the version: OFFSET 0 keeps the planner from moving parts of it out of the subquery. Behind
+  // LATERAL, an aggregate, which would be computed even for no rows, cannot take its place.
   const called = `SELECT ${call} AS result LIMIT 1 OFFSET 0`;
-  // Its token may be another one since the transaction began.
+  // The token may have changed since the start of the transaction.
   const proven = `SELECT g.* FROM (${guarded}) AS g WHERE g.a0 IS NOT NULL OFFSET 0`;
   return `SELECT ${result}, ${versionOf(wrapper)} AS version FROM (${proven}) AS a CROSS JOIN LATERAL (${called}) AS called`;
 }
 
 /**
- * Codes of an error that may be about the wrapper itself: it is not there, or may not be called. A function can say the same of
- * whatever it likes, so the next check of the wrapper has to tell.
+ * SQLSTATEs that may mean that the wrapper itself is missing or may not be called. A function can raise them too, so
+ * the wrapper must be checked.
  */
-const missing = /^(42883|42501|42704|3F000)$/;
+const maybeMissing = /^(42883|42501|42704|3F000)$/;
 
 function ownType({ wrapper }: Wrapper): string {
   return `hawser_run.${pg.escapeIdentifier(`token_${wrapper.slice(-bridgeConstants.wrapperRandomLength)}`)}`;
@@ -97,16 +100,16 @@ function versionOf({ wrapper, runAs }: Wrapper): string {
 }
 
 /**
- * Checks the wrapper in the catalogs again if an ending may be about it: the words of an error can be the function's own. Does
- * not reject.
+ * Checks the wrapper in the catalogs if the ending may concern it; the error may also be the function's own. Does not
+ * reject.
  *
- * @returns true if it cannot be called as it is now
+ * @returns true if the wrapper cannot be called now
  */
 export async function isAboutWrapper(
   ending: Ending<unknown>,
-  { wrapper, pool, timeoutMs, logger }: AskedWrapper,
+  { wrapper, pool, timeoutMs, logger }: WrapperCheck,
 ): Promise<boolean> {
-  if (ending.kind !== "failed" || !missing.test(ending.code)) return false;
+  if (ending.kind !== "failed" || !maybeMissing.test(ending.code)) return false;
   const now = await inTransaction<WrapperState | undefined, WrapperState>(pool, logger, {
     runAs: wrapper.runAs,
     timeoutMs,
@@ -116,15 +119,15 @@ export async function isAboutWrapper(
   return now.kind === "given_up" && (now.value?.version == null || !now.value.mayCall);
 }
 
-/** A wrapper, and where it is checked. */
-export interface AskedWrapper {
+/** A wrapper, and the pool to check it with. */
+export interface WrapperCheck {
   readonly wrapper: Wrapper;
   readonly pool: ExecutorPool;
   readonly timeoutMs: number;
   readonly logger: Logger;
 }
 
-/** The arguments of a wrapper, behind the token. */
+/** Arguments of a wrapper, after the token. */
 export type PackedMessages = [
   payloads: Buffer,
   offsets: string,
@@ -135,9 +138,9 @@ export type PackedMessages = [
 ];
 
 /**
- * Packs them. Offsets are those of SQL, the first byte being 1.
+ * Packs messages into arguments. Offsets start at 1, as in SQL.
  *
- * @param context what the ids begin with
+ * @param context prefix of the ids
  */
 export function packed(
   subscription: Subscription,
@@ -148,12 +151,15 @@ export function packed(
     ...packPayloads(messages),
     subscription.takesSubject ? messages.map(({ subject }) => subject) : null,
     subscription.takesHeaders ? messages.map(({ headers }) => headers ?? null) : null,
-    // Made of letters, digits, ".", "_" and "-", which need no quotes in an array.
+    // Ids consist of letters, digits, ".", "_" and "-", which need no quotes in an array literal.
     `{${messages.map(({ id }) => context + id).join(",")}}`,
   ];
 }
 
-/** All payloads in one, with where each begins (in SQL the first byte is 1) and how long it is: an array would be written out and quoted. */
+/**
+ * Concatenates payloads, with the offset (from 1) and length of each. Faster than an array of bytea, which would be
+ * encoded and quoted as text.
+ */
 export function packPayloads(
   messages: readonly InboundMessage[],
 ): [payloads: Buffer, offsets: string, lengths: string] {

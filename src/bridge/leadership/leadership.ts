@@ -1,5 +1,5 @@
 /**
- * Leadership over a session with Postgres of its own.
+ * Leadership with a Postgres session of its own.
  */
 import { randomUUID } from "node:crypto";
 import { notifyChannels } from "../../../generated/ts/rows/nats.js";
@@ -16,13 +16,13 @@ const { leaderHeartbeatMs, leaderExpiryMs } = bridgeConstants;
 export interface LeadershipOptions extends Omit<LeadershipEvents, "onProblem">, LeadershipMessages {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
-  /** The session has ended. */
+  /** Called when the session has ended. */
   readonly onSessionLost?: () => void;
 }
 
-/** The protocol of leadership and its session with Postgres. Times are of `performance.now()`. Errors of the events are logged. */
+/** The leadership protocol with its session. Times are of `performance.now()`. Errors of event handlers are logged. */
 export class Leadership extends LeadershipProtocol implements AsyncDisposable {
-  /** Session in which nothing takes long: another query would make the heartbeat late. */
+  /** Session for short queries only: a long one would delay the heartbeat. */
   readonly session: PostgresSession;
   readonly #problems: ProblemLog;
   #isStopped = false;
@@ -34,7 +34,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
       address: DatabaseAddress.of(databaseUrl),
       logger,
       applicationName: "hawser serve: lead",
-      // The last leader says there that it has ended.
+      // The previous leader announces its end on this channel.
       channels: [notifyChannels.natsHandler],
       connectTimeoutMs: 2 * leaderHeartbeatMs,
       queryTimeoutMs: 2 * leaderHeartbeatMs,
@@ -61,7 +61,9 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
         onWaiting: (epoch) => this.#guarded(() => options.onWaiting(epoch)),
         onProgress: (progress) => this.#guarded(() => options.onProgress(progress)),
         onProblem: (cause) => {
-          this.#tellProblem(cause).catch((err) => logger.debug({ err }, "why Postgres refused could not be found out"));
+          this.#logProblem(cause).catch((err) =>
+            logger.debug({ err }, "cannot find out why Postgres refused a statement of leadership"),
+          );
         },
       },
     });
@@ -70,13 +72,13 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
   }
 
   /**
-   * Releases it and closes the session: to be called when no batch runs any more. Tells nothing any more; does not reject.
+   * Releases leadership and closes the session. No batch may be running. Calls no event handlers; does not reject.
    *
-   * @param limitMs how long Postgres may take
+   * @param limitMs time limit for Postgres
    */
   async stop(limitMs: number = leaderExpiryMs): Promise<void> {
     this.#isStopped = true;
-    // Postgres may hang: then what waits for its answers is rejected.
+    // If Postgres hangs, closing the session rejects the queries that wait.
     const timer = setTimeout(() => void this.session.close(), limitMs);
     await this.release();
     clearTimeout(timer);
@@ -87,18 +89,18 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
     return this.stop();
   }
 
-  #guarded(tell: () => void): void {
+  #guarded(notify: () => void): void {
     if (this.#isStopped) return;
     try {
-      tell();
+      notify();
     } catch (err) {
-      this.options.logger.error({ err }, "handling a change of leadership failed");
+      this.options.logger.error({ err }, "the handler of a leadership change failed");
     }
   }
 
-  async #tellProblem(cause: unknown): Promise<void> {
-    const action = "find out which process leads the subscriptions";
+  async #logProblem(cause: unknown): Promise<void> {
+    const action = "find out which process is the leader of the subscriptions";
     const { code, message } = await explainServeRefusal(this.session, action, cause);
-    this.#problems.tell(message, "which process leads the subscriptions is not known", { code });
+    this.#problems.tell(message, "cannot find out which process is the leader of the subscriptions", { code });
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The row of the leader and its fence in Postgres: `serve` of `hawser.owners` and `hawser.fences`, which only functions of ours
- * write and lock.
+ * The leader's row and fence in Postgres: the rows `serve` of `hawser.owners` and `hawser.fences`, which only functions
+ * of Hawser write and lock.
  */
 import pg from "pg";
 import { tables, views } from "../../../generated/ts/rows/nats.js";
@@ -19,12 +19,15 @@ import type {
 
 const { leaderHeartbeatMs, fenceWaitMs } = bridgeConstants;
 
-/** A common table expression, with a row while the epoch $1 leads: as each batch asks. Holds the fence to the transaction's end. */
+/**
+ * CTE that has a row if $1 is the epoch of the fence. Every batch checks it; it locks the fence until the transaction
+ * ends.
+ */
 export const fenceSql = "fence AS MATERIALIZED (SELECT FROM hawser.fence_batch($1::bigint) AS f WHERE f.held)";
 
 const sqlState = { readOnly: "25006", notPermitted: "42501" } as const;
 
-/** SQL of the present time in milliseconds, and not that of the beginning of the transaction. */
+/** Current server time in milliseconds; now() would be the start of the transaction. */
 const serverTime = "(extract(epoch FROM clock_timestamp()) * 1000)::float8 AS server_time";
 
 const sql = {
@@ -36,8 +39,9 @@ const sql = {
   take: "SELECT epoch FROM hawser.take_lead($1, $2, $3)",
   raise: `SELECT held, raised, ${serverTime} FROM hawser.raise_lead($1, $2)`,
   keep: `SELECT held, ${serverTime} FROM hawser.keep_lead($1, $2, $3, $4)`,
-  // A batch locks the row, which shows as a lock of the table until its transaction ends. Batches of our own epoch do not begin
-  // before the fence is raised. Those who write in peers' names have such locks, too, and none of this fence.
+  // A batch locks the row of the fence, which shows as a lock of the table until its transaction ends. Batches of our
+  // own epoch do not start before the fence is raised. Peers that write under their names hold such locks too, but not
+  // on this row.
   endHolders: `
     WITH held AS (
       SELECT DISTINCT l.pid, a.usename AS role, pg_catalog.pg_has_role(a.usesysid, 'hawser_bridge', 'MEMBER') AS is_bridge,
@@ -78,8 +82,8 @@ export class PostgresLeadershipTable implements LeadershipTable {
   readonly #owner: string;
 
   /**
-   * @param session for nothing that takes long: that would make the heartbeat late
-   * @param owner the random id of the process
+   * @param session session for short queries only: a long one would delay the heartbeat
+   * @param owner random id of this process
    */
   constructor(session: PostgresSession, owner: string) {
     this.#session = session;
@@ -122,7 +126,7 @@ export class PostgresLeadershipTable implements LeadershipTable {
     try {
       holders = await this.#session.query<HolderRow>(sql.endHolders, [this.#owner, epoch]);
     } catch (error) {
-      if (has(error, sqlState.notPermitted)) return { isRefused: true, ended: 0, foreign: [] };
+      if (hasSqlState(error, sqlState.notPermitted)) return { isRefused: true, ended: 0, foreign: [] };
       throw error;
     }
     return {
@@ -144,8 +148,8 @@ export class PostgresLeadershipTable implements LeadershipTable {
       const answer = await this.#timed<Row & { readonly held: boolean }>(text, values, limitMs);
       return answer.row.held ? answer : undefined;
     } catch (error) {
-      // The same address is a standby now.
-      if (has(error, sqlState.readOnly)) return undefined;
+      // The server at this address is a standby now.
+      if (hasSqlState(error, sqlState.readOnly)) return undefined;
       throw error;
     }
   }
@@ -157,7 +161,7 @@ export class PostgresLeadershipTable implements LeadershipTable {
   }
 }
 
-function has(error: unknown, code: string): boolean {
+function hasSqlState(error: unknown, code: string): boolean {
   return error instanceof pg.DatabaseError && error.code === code;
 }
 
@@ -166,7 +170,7 @@ function behindOf(text: string | null): ReadonlyMap<bigint, number> {
   return new Map(Object.entries(each).map(([id, at]) => [BigInt(id), at]));
 }
 
-/** The progress as the row has it, in whole milliseconds: rounded down, because the time up to which all is done is a lower bound. */
+/** Progress as stored in the row, in whole milliseconds. Lower bounds are rounded down, upper bounds up. */
 function stateOf({ progressAt, behind, completeSince, completeUntil }: Progress): string {
   const down = (time: number | undefined) => time && Math.floor(time);
   return JSON.stringify({

@@ -1,12 +1,13 @@
 /**
- * The progress of the leader, as a process that does not lead knows it, by its own clock.
+ * Progress of the leader in times of a waiting process's clock.
  *
- * The leader writes times of the server's clock, the only one that both can read, and those that wait map them to their own. At
- * which moment of a query the server read its clock is not known: so times become bounds, on the safe side.
+ * The leader writes times of the server's clock, the only one that all processes can read; waiting processes convert
+ * them to their own. The moment within a query at which the server read its clock is unknown, so the results are bounds
+ * on the safe side.
  *
- * This is right only while both have read the same clock. After a failover it is another server's, and a clock may be set:
- * then what the leader says counts again from its second heartbeat on. The first may have been on its way, or made of what it
- * knew before.
+ * The conversion is valid only while both processes have read the same clock. A failover changes the clock, and a clock
+ * may be set. After that, the leader's progress counts again from its second heartbeat on: the first may have been
+ * sent, or computed, before the change.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { ClockSample, LeadershipRow } from "./table.js";
@@ -28,14 +29,14 @@ export function serverTimeAtMost({ serverTime, sentAt }: ClockSample, localTime:
   return serverTime + elapsed + drift * Math.abs(elapsed) + resolutionMs;
 }
 
-/** Time of this process before which the server's clock surely showed less than `serverTime`. */
-export function surelyBefore(sample: ClockSample, serverTime: number): number {
+/** Local time before which the server's clock certainly showed less than `serverTime`. */
+export function localTimeBefore(sample: ClockSample, serverTime: number): number {
   const elapsed = serverTime - sample.serverTime - resolutionMs;
   return sample.sentAt + elapsed / (elapsed < 0 ? 1 - drift : 1 + drift);
 }
 
-/** Time of this process from which on the server's clock surely showed at least `serverTime`. */
-function surelyFrom(sample: ClockSample, serverTime: number): number {
+/** Local time from which on the server's clock certainly showed at least `serverTime`. */
+function localTimeFrom(sample: ClockSample, serverTime: number): number {
   const elapsed = serverTime - sample.serverTime + resolutionMs;
   return sample.heardAt + elapsed / (elapsed < 0 ? 1 + drift : 1 - drift);
 }
@@ -48,17 +49,17 @@ export function wasSet(before: ClockSample, after: ClockSample): boolean {
   );
 }
 
-/** Progress of the leader, by the clock of this process. */
+/** Progress of the leader, in times of the local clock. */
 export interface LeaderProgress {
   /** Messages that the leader received before this time are done, except those of the subscriptions in {@link behind}. */
   readonly doneBefore: number;
-  /** Such a time for each subscription that stands still. */
+  /** The same for each subscription that makes no progress, by id. */
   readonly behind: ReadonlyMap<bigint, number>;
   /** The leader has received everything since this time. */
   readonly completeSince: number;
 }
 
-/** Time before which all messages that the leader received are done: of one subscription, or of all if none is given. */
+/** Time before which all messages that the leader received are done: those of one subscription, or of all. */
 export function doneBefore({ doneBefore: ofMost, behind }: LeaderProgress, subscription?: bigint): number {
   if (subscription === undefined) return Math.min(ofMost, ...behind.values());
   return Math.min(ofMost, behind.get(subscription) ?? ofMost);
@@ -70,12 +71,12 @@ export class KnownProgress {
   #heartbeats = 0;
 
   /**
-   * Takes over what was read from the row.
+   * Updates the progress from a read of the row.
    *
-   * @returns undefined: not known
+   * @returns undefined if the progress is unknown
    */
-  see(row: LeadershipRow, clock: ClockSample): LeaderProgress | undefined {
-    if (this.#clock !== undefined && wasSet(this.#clock, clock)) this.forget();
+  update(row: LeadershipRow, clock: ClockSample): LeaderProgress | undefined {
+    if (this.#clock !== undefined && wasSet(this.#clock, clock)) this.reset();
     if (this.#seen?.epoch === row.epoch && this.#seen.beat !== row.beat) this.#heartbeats += 1;
     this.#seen = row;
     this.#clock = clock;
@@ -84,18 +85,18 @@ export class KnownProgress {
     return {
       doneBefore: this.bound(clock, row.progressAt),
       behind: new Map([...row.behind].map(([id, at]) => [id, this.bound(clock, at)])),
-      completeSince: completeSince === undefined ? Number.NEGATIVE_INFINITY : surelyFrom(clock, completeSince),
+      completeSince: completeSince === undefined ? Number.NEGATIVE_INFINITY : localTimeFrom(clock, completeSince),
     };
   }
 
-  /** Forgets what was read: the session was lost. */
-  forget(): void {
+  /** Resets the progress, because the session was lost. */
+  reset(): void {
     this.#seen = undefined;
     this.#clock = undefined;
     this.#heartbeats = 0;
   }
 
   protected bound(clock: ClockSample, progressAt: number): number {
-    return surelyBefore(clock, progressAt);
+    return localTimeBefore(clock, progressAt);
   }
 }

@@ -1,14 +1,15 @@
 /**
- * Which of several processes leads.
+ * State machine of leadership among several processes.
  *
- *     waiting ──free, or silent for `leaderExpiryMs`: the row is taken──▶ taking ──the fence is raised──▶ leading
- *        ▲  ▲                                                             │                               │
- *        │  └──────────────another one has taken the row──────────────────┴───────────────────────────────┘
- *     on a standby everybody waits                                          ended: leadership is given back
+ *     waiting ──released, or unchanged for `leaderExpiryMs`: takes the row──▶ taking ──raises the fence──▶ leading
+ *        ▲  ▲                                                                   │                            │
+ *        │  └──────────────another process has taken the row────────────────────┴────────────────────────────┘
+ *     every process waits while Postgres is a standby                         at its end, a leader releases the row
  *
- * A leader that cannot reach Postgres does not know whether it still leads. For `leaderExpiryMs` it remains the leader,
- * unconfirmed: its batches cannot run, and when Postgres is back, the fence decides. After that another process may lead: it
- * is silent, and keeps what it has, like those that wait. If the row is still its own when Postgres is back, it goes on.
+ * A leader that cannot reach Postgres does not know whether it is still the leader. For `leaderExpiryMs` it remains the
+ * leader, unconfirmed: its batches cannot run, and when Postgres is back, the fence decides. After that, another
+ * process may have become the leader, so this one is silent: it keeps its messages, as waiting processes do. If the row
+ * is still its own when Postgres is back, it resumes.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { Owner, type Ownership, type OwnershipState } from "../../postgres/index.js";
@@ -17,53 +18,53 @@ import {
   doneBefore,
   KnownProgress,
   type LeaderProgress,
+  localTimeBefore,
   serverTimeAtLeast,
   serverTimeAtMost,
-  surelyBefore,
 } from "./progress.js";
 import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Raised } from "./table.js";
 
 /** Events of the protocol. Their handlers must not throw. */
 export interface LeadershipEvents {
   /**
-   * This process leads from now on: it runs what it has kept, and then what it receives.
+   * This process is the leader: it runs the messages that it has kept, then those that it receives.
    *
-   * @param afterCleanEnd the previous leader has stopped gracefully
+   * @param afterCleanEnd true if the previous leader has stopped gracefully
    */
   onLeading(epoch: bigint, options: { readonly afterCleanEnd: boolean }): void;
-  /** This process leads no longer: batches of its epoch are refused. */
+  /** This process is no longer the leader: batches of its epoch are refused. */
   onDeposed(reason: string): void;
-  /** Another process leads. Called once for each epoch. */
+  /** Another process is the leader. Called once per epoch. */
   onWaiting(epoch: bigint): void;
-  /**
-   * While another process leads, after each reading: what that one has done; undefined: not known.
-   */
+  /** Progress of the leader, after each read while another process is the leader; undefined if unknown. */
   onProgress(progress: LeaderProgress | undefined): void;
   /** Postgres did not answer, or answered with an error. The protocol tries again. */
   onProblem(cause: unknown): void;
 }
 
-/** Times at which messages were received that are not done yet. */
+/** Receive times of messages that are not done yet. */
 export interface Unfinished {
-  /** Time of the oldest message, except those of the subscriptions in {@link behind}; undefined: all are done. */
+  /**
+   * Receive time of the oldest message, except those of the subscriptions in {@link behind}; undefined if all are done.
+   */
   readonly oldestAt: number | undefined;
-  /** Time of the oldest message of each subscription that stands still, by its number. */
+  /** Receive time of the oldest message of each subscription that makes no progress, by id. */
   readonly behind: ReadonlyMap<bigint, number>;
 }
 
-/** Messages that this process has received and done, by its clock. */
+/** Reception and progress of this process, in times of its own clock. */
 export interface LeadershipMessages {
   /** Messages that are not done yet. */
   unfinished(): Unfinished;
-  /** Time since which this process keeps everything that the leader may not have done. */
+  /** Time since which this process has kept everything that the leader may not have done. */
   completeSince(): number;
   /** Time since which this process has received everything. */
   receivedSince(): number;
-  /** Time until which this process received everything; undefined: it still does. */
+  /** Time until which this process received everything; undefined while it does. */
   receivedUntil(): number | undefined;
-  /** True if this process receives now. A process that does not receive does not lead. */
+  /** True if this process receives. Otherwise it does not become the leader. */
   isReceiving(): boolean;
-  /** True if this process can call functions, as far as it knows. One that cannot lets all others go first. */
+  /** True if this process can call functions, as far as it knows. Otherwise all other processes go first. */
   canRun(): boolean;
 }
 
@@ -74,49 +75,52 @@ export interface LeadershipProtocolOptions {
   readonly table: LeadershipTable;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** The random id of this process, by which the table knows it. */
+  /** Random id of this process in the table. */
   readonly owner: string;
   readonly messages: LeadershipMessages;
   readonly events: LeadershipEvents;
 }
 
-const nothingKnown: Progress = {
+const unknownProgress: Progress = {
   progressAt: undefined,
   behind: new Map(),
   completeSince: undefined,
   completeUntil: undefined,
 };
 
-/** Messages that other processes have of those that this one keeps. */
+/** Messages kept by this process that other processes have too. */
 export interface OthersHave {
-  /** Another process runs what was received before this: Infinity where one leads, -Infinity where none does. */
+  /**
+   * Another process runs everything that was received before this time: Infinity if there is a leader, -Infinity if
+   * not.
+   */
   readonly until: number;
-  /** True if the last leader has stopped gracefully. */
+  /** True if the previous leader has stopped gracefully. */
   readonly afterCleanEnd: boolean;
 }
 
-const someoneLeads: OthersHave = { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
-const nobodyLeads: OthersHave = { until: Number.NEGATIVE_INFINITY, afterCleanEnd: false };
+const leaderExists: OthersHave = { until: Number.POSITIVE_INFINITY, afterCleanEnd: false };
+const noLeader: OthersHave = { until: Number.NEGATIVE_INFINITY, afterCleanEnd: false };
 
 export class LeadershipProtocol implements Ownership {
   protected readonly options: LeadershipProtocolOptions;
   protected watch = new LeaderWatch(leaderExpiryMs);
   protected known = new KnownProgress();
   #hasEnded = false;
-  /** As leader, also while it is silent. */
+  /** Set while this process is the leader, even while it is silent. */
   #leading: Owner<bigint> | undefined;
-  /** Postgres has not confirmed it for so long that another process may lead. */
+  /** True if Postgres has not confirmed leadership for so long that another process may be the leader. */
   #isSilent = false;
-  /** The epoch in which it may have taken the row, and does not lead yet. */
+  /** Epoch with which this process may have taken the row without being the leader yet. */
   #taking: bigint | undefined;
-  /** The last attempt to take the row, while this process does not lead: the leader before has ended in good order. */
+  /** True if the row was released gracefully before this process last tried to take it. */
   #takesAfterCleanEnd = false;
-  /** Of the present session; maps its times to the server's. */
+  /** Sample of the current session, which converts times of this process to the server's. */
   #sample: ClockSample | undefined;
-  /** Another process has led since this one began. */
+  /** True if another process was the leader since this one started. */
   #hasSeenLeader = false;
-  /** The last epoch that onWaiting was called for. */
-  #toldWaiting: bigint | undefined;
+  /** Last epoch passed to onWaiting. */
+  #reportedEpoch: bigint | undefined;
   #turn: Promise<void> | undefined;
   #isPoked = false;
   #cancelTimer: () => void = () => undefined;
@@ -125,12 +129,12 @@ export class LeadershipProtocol implements Ownership {
     this.options = options;
   }
 
-  /** The epoch in which this process leads. */
+  /** Epoch of this process's leadership; undefined if it is not the leader. */
   get epoch(): bigint | undefined {
     return this.#isSilent ? undefined : this.#leading?.epoch;
   }
 
-  /** `suspended`: Postgres has not said that it still leads since the session was lost, or for too long. */
+  /** `suspended`: Postgres has not confirmed leadership since the session was lost, or for too long. */
   get state(): OwnershipState {
     if (this.#hasEnded) return "released";
     return this.#leading?.state ?? "waiting";
@@ -140,54 +144,59 @@ export class LeadershipProtocol implements Ownership {
     return this.epoch !== undefined;
   }
 
-  /** Reads the row now, and from then on. Resolves when it leads, or knows that it does not; does not reject. */
+  /** Starts to read the row. Resolves when this process knows whether it is the leader; does not reject. */
   start(): Promise<void> {
     return this.#run();
   }
 
-  /** Something may have changed: reads the row at once. */
+  /** Reads the row at once, because it may have changed. */
   poke(): void {
     this.#isPoked = true;
-    if (this.#turn === undefined) this.#later(0);
+    if (this.#turn === undefined) this.#schedule(0);
   }
 
-  /** The session was lost: the server may have stood still, or may be another one. */
+  /**
+   * Suspends leadership and restarts the observation of the row: the server may have stopped, or may be another one
+   * now.
+   */
   sessionLost(): void {
     this.#leading?.enter("suspended");
     this.#sample = undefined;
     this.watch.restart();
-    this.known.forget();
+    this.known.reset();
     if (this.#leading === undefined) this.options.events.onProgress(undefined);
   }
 
-  /** Gives leadership back and goes on reading the row: another process may have received what this one has not. */
+  /**
+   * Releases leadership but continues to read the row. For a process that may lack messages that others have received.
+   */
   async stepDown(reason: string): Promise<void> {
     if (this.#leading === undefined) return;
     const { epoch } = this.#leading;
     const progress = this.progress();
     this.#depose(reason);
-    await this.#giveBack(epoch, progress);
+    await this.#releaseRow(epoch, progress);
     this.poke();
   }
 
-  /** Ends it. Leadership, if it is ours, is given back, so that another process takes it at once. */
+  /** Stops, and releases leadership if this process has it, so that another process takes over at once. */
   async release(): Promise<void> {
     this.#hasEnded = true;
     this.#cancelTimer();
     await this.#turn;
     const epoch = this.#leading?.epoch ?? this.#taking;
     if (epoch === undefined) return;
-    const progress = this.#leading === undefined ? nothingKnown : this.progress();
+    const progress = this.#leading === undefined ? unknownProgress : this.progress();
     this.#leading = undefined;
-    await this.#giveBack(epoch, progress);
+    await this.#releaseRow(epoch, progress);
   }
 
   /**
-   * Whether another process runs what this one has kept while it waited. For a process that ends: it receives nothing any more,
-   * and stops reading the row by itself.
+   * Finds out whether another process runs the messages that this one kept while it waited. For a process that shuts
+   * down and receives nothing any more; it stops reading the row.
    *
-   * Takes until two new heartbeats of the leader were seen, because the first may have been on its way before, or as long as
-   * others would wait for the leader. Does not reject: where the time is over before, what was known before counts.
+   * Waits for two new heartbeats of the leader, because the first may have been sent earlier, but no longer than a
+   * waiting process would wait for the leader. Does not reject: when the signal is aborted, it returns what is known.
    */
   async othersHave(signal: AbortSignal): Promise<OthersHave> {
     const { table, clock, owner, events } = this.options;
@@ -200,21 +209,21 @@ export class LeadershipProtocol implements Ownership {
     while (!signal.aborted) {
       try {
         const { row, clock: sample, isStandby } = await table.read();
-        if (isStandby === true) return someoneLeads;
-        this.#saw(row, sample);
+        if (isStandby === true) return leaderExists;
+        this.#observe(row, sample);
         if (row.owner === undefined) return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: true };
-        // Its own, from an attempt that did not end.
-        if (row.owner === owner) return { ...nobodyLeads, afterCleanEnd: this.#takesAfterCleanEnd };
-        if (this.watch.unchangedMs >= leaderExpiryMs) return nobodyLeads;
+        // The row is our own, from an unfinished attempt to take it.
+        if (row.owner === owner) return { ...noLeader, afterCleanEnd: this.#takesAfterCleanEnd };
+        if (this.watch.unchangedMs >= leaderExpiryMs) return noLeader;
         if (row.epoch !== epoch) heartbeats.clear();
         epoch = row.epoch;
-        // Before its first heartbeat it is not known since when it receives.
+        // Before its first heartbeat, the leader has not said since when it receives.
         if (row.beat > 0n) heartbeats.add(row.beat);
         if (heartbeats.size > leaderTrustedHeartbeats) {
           const { completeUntil } = row;
           return completeUntil === undefined
-            ? someoneLeads
-            : { until: surelyBefore(sample, completeUntil), afterCleanEnd: false };
+            ? leaderExists
+            : { until: localTimeBefore(sample, completeUntil), afterCleanEnd: false };
         }
       } catch (cause) {
         events.onProblem(cause);
@@ -222,21 +231,21 @@ export class LeadershipProtocol implements Ownership {
       }
       await delay(leaderHeartbeatMs / 10, undefined, clock);
     }
-    return this.#hasSeenLeader ? someoneLeads : nobodyLeads;
+    return this.#hasSeenLeader ? leaderExists : noLeader;
   }
 
-  /** What was received before is done, by the server's clock. */
+  /** Server time before which all received messages are done. */
   protected progressAt(sample: ClockSample, oldestAt: number): number {
     return serverTimeAtLeast(sample, oldestAt);
   }
 
-  /** What the others are told. */
+  /** Progress for the other processes. */
   protected progress(): Progress {
-    // While it is silent it does nothing, and has everything that it has not done.
+    // A silent leader runs nothing, and keeps all its unfinished messages.
     const sample = this.#isSilent ? undefined : this.#sample;
-    if (sample === undefined) return nothingKnown;
+    if (sample === undefined) return unknownProgress;
     const { clock, messages } = this.options;
-    // Read the clock first: what is received after this moment is not done.
+    // The clock must be read first: messages received after that are not done.
     const now = clock.now();
     const { oldestAt, behind } = messages.unfinished();
     const receivedUntil = messages.receivedUntil();
@@ -248,42 +257,43 @@ export class LeadershipProtocol implements Ownership {
     };
   }
 
-  /** How long a row must be unchanged before it may be taken. */
+  /** Time for which a row must be unchanged before this process may take it. */
   protected quietMs(row: LeadershipRow, allDoneBefore: number | undefined): number {
     const { owner, messages } = this.options;
-    // Our own, from an attempt whose answer was lost; or one that is being given back because functions cannot be called.
+    // The row is our own: the answer to an attempt was lost. Without `canRun`, it is about to be released instead.
     if (row.owner === owner && messages.canRun()) return 0;
     const forLeaderMs = row.owner === undefined ? 0 : leaderExpiryMs;
-    // A process that lacks messages that are not done lets others go first that lack fewer. Those may have seen the last
-    // heartbeat a whole interval later, so it waits up to two. The factor is large, because processes that are equally good
-    // lack little. A process that has just started has received the least: an older one takes what was given back.
+    // A process that lacks unfinished messages waits longer than processes that lack fewer. Those may have seen the
+    // last heartbeat a whole interval later, so it waits up to two intervals. The factor is large because processes
+    // that are equally good lack very little. A process that has just started has received the least, so an older one
+    // takes a released row first.
     if (!this.#hasSeenLeader) return row.owner === undefined && row.epoch > 0n ? leaderHeartbeatMs : forLeaderMs;
     const lackedMs = allDoneBefore === undefined ? leaderHeartbeatMs : messages.completeSince() - allDoneBefore;
     const courtesyMs = Math.max(0, 10 * lackedMs);
     if (row.owner !== undefined)
       return forLeaderMs + Math.min(leaderCourtesyHeartbeats * leaderHeartbeatMs, courtesyMs);
-    // Given back, perhaps because all of them lost NATS: the process that received first again goes first.
+    // Released, perhaps because all processes lost NATS: the first one to receive again goes first.
     const lateMs = Math.min(leaderExpiryMs, Math.max(0, messages.completeSince() - this.watch.firstSeenAt));
     return Math.min(leaderHeartbeatMs + lateMs, courtesyMs);
   }
 
-  /** For how much longer than `quietMs` that is: a process that cannot call functions leads only if no other one does. */
-  protected get reluctanceMs(): number {
+  /** Additional wait of a process that cannot call functions: it becomes the leader only if no other process does. */
+  protected get extraQuietMs(): number {
     return this.options.messages.canRun() ? 0 : leaderExpiryMs;
   }
 
-  /** Raises the fence. @returns undefined if another process leads */
+  /** Raises the fence. @returns undefined if another process is the leader */
   protected async raiseFence(epoch: bigint): Promise<Raised | undefined> {
     const { table, logger } = this.options;
-    for (let told = ""; ; ) {
+    for (let loggedProblem = ""; ; ) {
       const raised = await table.raise(epoch);
       if (raised === undefined || raised.isRaised || this.#hasEnded) return raised;
       const { isRefused, ended, foreign } = await table.endHolders(epoch);
-      if (ended > 0) logger.warn({ sessions: ended }, "ended sessions in which functions of the last leader still ran");
-      const problem = isRefused ? "its login may not end them: run hawser init again" : JSON.stringify(foreign);
-      if ((isRefused || foreign.length > 0) && problem !== told) {
-        logger.warn({ problem, foreign }, "sessions keep this process from leading, and it waits for their end");
-        told = problem;
+      if (ended > 0) logger.warn({ sessions: ended }, "ended sessions that still ran functions of the previous leader");
+      const problem = isRefused ? "this login may not end them; run hawser init again" : JSON.stringify(foreign);
+      if ((isRefused || foreign.length > 0) && problem !== loggedProblem) {
+        logger.warn({ problem, foreign }, "cannot become the leader yet: waiting for sessions that hold the fence");
+        loggedProblem = problem;
       }
     }
   }
@@ -291,21 +301,21 @@ export class LeadershipProtocol implements Ownership {
   #run(): Promise<void> {
     this.#cancelTimer();
     this.#isPoked = false;
-    this.#turn ??= this.#once().then((pauseMs) => {
+    this.#turn ??= this.#runTurn().then((pauseMs) => {
       this.#turn = undefined;
-      this.#later(this.#isPoked ? 0 : pauseMs);
+      this.#schedule(this.#isPoked ? 0 : pauseMs);
     });
     return this.#turn;
   }
 
-  #later(delayMs: number): void {
+  #schedule(delayMs: number): void {
     this.#cancelTimer();
     if (this.#hasEnded) return;
     this.#cancelTimer = this.options.clock.setTimeout(() => void this.#run(), delayMs);
   }
 
-  /** @returns the pause after it */
-  async #once(): Promise<number> {
+  /** @returns pause until the next turn */
+  async #runTurn(): Promise<number> {
     const { clock, events } = this.options;
     const beganAt = clock.now();
     let pauseMs: number = leaderHeartbeatMs;
@@ -316,30 +326,33 @@ export class LeadershipProtocol implements Ownership {
       if (this.#leading?.isWritable === false && !this.#isSilent) {
         this.#isSilent = true;
         this.#leading.enter("suspended");
-        const reason = `Postgres has not answered for ${leaderExpiryMs} ms, and another process may lead`;
-        this.options.logger.warn({ epoch: this.#leading.epoch, reason }, "may not lead the subscriptions any more");
+        const reason = `Postgres has not answered for ${leaderExpiryMs} ms, and another process may be the leader`;
+        this.options.logger.warn(
+          { epoch: this.#leading.epoch, reason },
+          "may no longer be the leader of the subscriptions",
+        );
         events.onDeposed(reason);
       }
     }
-    // What it took itself is part of the pause, so that heartbeats do not come late; but never without any.
+    // The duration of the turn is part of the pause, so that heartbeats are not late; but some pause always remains.
     return pauseMs === 0 ? 0 : Math.max(Math.min(pauseMs, 10), pauseMs - (clock.now() - beganAt));
   }
 
   async #heartbeat(leading: Owner<bigint>): Promise<number> {
     const { epoch } = leading;
-    const heard = await this.options.table.heartbeat(epoch, this.progress());
+    const sample = await this.options.table.heartbeat(epoch, this.progress());
     if (this.#leading !== leading) return 0;
-    if (heard !== undefined) {
+    if (sample !== undefined) {
       leading.confirm();
-      this.#sample = heard;
+      this.#sample = sample;
       if (this.#isSilent) {
         this.#isSilent = false;
-        this.options.logger.info({ epoch }, "still leads the subscriptions");
+        this.options.logger.info({ epoch }, "is still the leader of the subscriptions");
         this.options.events.onLeading(epoch, { afterCleanEnd: false });
       }
       return leaderHeartbeatMs;
     }
-    this.#depose("another process leads, or a failover has lost its fence");
+    this.#depose("another process is the leader, or a failover has lost the fence");
     return 0;
   }
 
@@ -349,28 +362,28 @@ export class LeadershipProtocol implements Ownership {
     if (this.#hasEnded) return leaderHeartbeatMs;
     const { row } = seen;
     if (seen.isStandby === true) {
-      // What the leader beside the primary has done is known here, too, by a clock that is near to the primary's.
+      // A standby replicates the row too, and its clock is close to the primary's.
       this.watch.restart();
-      events.onProgress(this.known.see(row, seen.clock));
+      events.onProgress(this.known.update(row, seen.clock));
       return leaderHeartbeatMs;
     }
     this.#sample = seen.clock;
-    const progress = this.#saw(row, seen.clock);
+    const progress = this.#observe(row, seen.clock);
     const isOthers = row.owner !== undefined && row.owner !== owner;
-    const quietMs = this.quietMs(row, progress && doneBefore(progress)) + this.reluctanceMs;
+    const quietMs = this.quietMs(row, progress && doneBefore(progress)) + this.extraQuietMs;
     const mayTake = messages.isReceiving();
     if (mayTake && this.watch.unchangedMs >= quietMs) return await this.#take(row);
-    if (isOthers && this.#toldWaiting !== row.epoch) {
-      this.#toldWaiting = row.epoch;
+    if (isOthers && this.#reportedEpoch !== row.epoch) {
+      this.#reportedEpoch = row.epoch;
       events.onWaiting(row.epoch);
     }
     if (!mayTake) return leaderHeartbeatMs;
     return Math.min(leaderHeartbeatMs, Math.max(1, quietMs - this.watch.sinceFirst(clock.now()) + 1));
   }
 
-  #saw(row: LeadershipRow, sample: ClockSample): LeaderProgress | undefined {
-    this.watch.see(row, sample);
-    const progress = this.known.see(row, sample);
+  #observe(row: LeadershipRow, sample: ClockSample): LeaderProgress | undefined {
+    this.watch.add(row, sample);
+    const progress = this.known.update(row, sample);
     if (row.owner !== undefined && row.owner !== this.options.owner) this.#hasSeenLeader = true;
     this.options.events.onProgress(progress);
     return progress;
@@ -380,10 +393,10 @@ export class LeadershipProtocol implements Ownership {
     const { table, owner, events, logger, clock } = this.options;
     const beganAt = clock.now();
     this.#taking = undefined;
-    // Where the row is its own, from an attempt that did not end, the row no longer tells how the leader before ended.
+    // If the row is our own, from an unfinished attempt, it no longer shows how the previous leader ended.
     if (row.owner !== owner) this.#takesAfterCleanEnd = row.owner === undefined;
     const epoch = await table.take(row);
-    // Another process was faster, or the leader lives.
+    // Another process was faster, or the leader sent a heartbeat.
     if (epoch === undefined) return 1;
     this.#taking = epoch;
     const raised = await this.raiseFence(epoch);
@@ -392,16 +405,16 @@ export class LeadershipProtocol implements Ownership {
     this.#taking = undefined;
     this.#leading = new Owner(epoch, { now: () => clock.now(), expiryMs: leaderExpiryMs });
     this.#sample = raised.clock;
-    this.#toldWaiting = undefined;
+    this.#reportedEpoch = undefined;
     const tookMs = Math.round(clock.now() - beganAt);
     const afterCleanEnd = this.#takesAfterCleanEnd;
     this.#takesAfterCleanEnd = false;
-    logger.info({ epoch, owner, after: row.epoch, tookMs }, "leads the subscriptions");
+    logger.info({ epoch, owner, after: row.epoch, tookMs }, "became the leader of the subscriptions");
     events.onLeading(epoch, { afterCleanEnd });
     return leaderHeartbeatMs;
   }
 
-  async #giveBack(epoch: bigint, progress: Progress): Promise<void> {
+  async #releaseRow(epoch: bigint, progress: Progress): Promise<void> {
     try {
       await this.options.table.release(epoch, progress);
     } catch (cause) {
@@ -417,17 +430,17 @@ export class LeadershipProtocol implements Ownership {
     this.#isSilent = false;
     this.#hasSeenLeader = true;
     this.watch.restart();
-    this.known.forget();
-    this.options.logger.warn({ epoch, reason }, "leads the subscriptions no more");
+    this.known.reset();
+    this.options.logger.warn({ epoch, reason }, "is no longer the leader of the subscriptions");
     if (!wasSilent) this.options.events.onDeposed(reason);
   }
 }
 
 /**
- * How long the leader's row has been unchanged, as a process that waits has seen it.
+ * Measures for how long the leader's row has been unchanged, as a waiting process observes it.
  *
- * Only what it read itself counts, by its own clock, and without a gap: while Postgres restarted, or this process stood still,
- * the leader may have been well.
+ * Only its own reads count, by its own clock and without a gap: while Postgres restarted, or this process was
+ * suspended, the leader may have been healthy.
  */
 export class LeaderWatch {
   #row: LeadershipRow | undefined;
@@ -437,13 +450,13 @@ export class LeaderWatch {
 
   readonly #maxGapMs: number;
 
-  /** @param maxGapMs two readings that are further apart than this are not one observation */
+  /** @param maxGapMs longest gap between two reads of one observation */
   constructor(maxGapMs: number) {
     this.#maxGapMs = maxGapMs;
   }
 
-  /** The row was read at some time between `sentAt` and `heardAt`. */
-  see(row: LeadershipRow, { sentAt, heardAt }: { readonly sentAt: number; readonly heardAt: number }): void {
+  /** Adds a read of the row, which happened at some time from `sentAt` to `heardAt`. */
+  add(row: LeadershipRow, { sentAt, heardAt }: { readonly sentAt: number; readonly heardAt: number }): void {
     const before = this.#row;
     const isUnchanged = before?.epoch === row.epoch && before.beat === row.beat;
     if (!isUnchanged || heardAt - this.#lastHeardAt > this.#maxGapMs) this.#firstHeardAt = heardAt;
@@ -452,22 +465,22 @@ export class LeaderWatch {
     this.#lastHeardAt = heardAt;
   }
 
-  /** The session was lost: what was seen before says nothing any more. */
+  /** Discards earlier reads, because the session was lost. */
   restart(): void {
     this.#row = undefined;
   }
 
-  /** For how long the row has surely not changed. */
+  /** Time for which the row has certainly not changed. */
   get unchangedMs(): number {
     return this.#row === undefined ? 0 : Math.max(0, this.#lastSentAt - this.#firstHeardAt);
   }
 
-  /** When the row was first seen as it is; 0: never. */
+  /** Time at which the row was first read in its current state; 0 if never. */
   get firstSeenAt(): number {
     return this.#row === undefined ? 0 : this.#firstHeardAt;
   }
 
-  /** How long ago the row was first seen as it is. */
+  /** Time since the row was first read in its current state. */
   sinceFirst(now: number): number {
     return this.#row === undefined ? 0 : now - this.#firstHeardAt;
   }

@@ -1,49 +1,52 @@
 /**
- * What processes say to each other through the row of the leader and its fence. `PostgresLeadershipTable` has the statements.
+ * Interface to the leader's row and fence, through which processes communicate. `PostgresLeadershipTable` has the
+ * statements.
  */
 
 /** Reading of the server's clock at some moment between sending a query and receiving its answer. */
 export interface ClockSample {
   /** Time of the server in milliseconds since 1970, rounded down to microseconds. */
   readonly serverTime: number;
-  /** By the clock of this process, `performance.now()`, as all other times that are not the server's. */
+  /** Local time (`performance.now()`), like all times that are not the server's. */
   readonly sentAt: number;
   readonly heardAt: number;
 }
 
 /** Progress of the leader, in milliseconds of the server's clock. */
 export interface Progress {
-  /** Messages that the leader received before are done, except those of {@link behind}; undefined: not known. */
+  /**
+   * Messages that the leader received before this time are done, except those of {@link behind}; undefined if unknown.
+   */
   readonly progressAt: number | undefined;
-  /** Such a time for each subscription that stands still, by its number. */
+  /** The same for each subscription that makes no progress, by id. */
   readonly behind: ReadonlyMap<bigint, number>;
-  /** It has received everything since then: of what came before nothing is said. undefined: not known. */
+  /** Time since which the leader has received everything; undefined if unknown. */
   readonly completeSince: number | undefined;
-  /** It receives nothing since then; undefined: it receives. */
+  /** Time until which the leader received everything; undefined while it does. */
   readonly completeUntil: number | undefined;
 }
 
-/** The leader, as the table has it. */
+/** The row of the leader. */
 export interface LeadershipRow extends Progress {
   readonly epoch: bigint;
-  /** The random id of the process; undefined: it has ended in good order, or there was none. */
+  /** Random id of the leader's process; undefined if the leader has stopped gracefully, or there was none. */
   readonly owner: string | undefined;
-  /** Grows with each heartbeat. Above 0: the progress is its own, and not that of the process before. */
+  /** Heartbeat counter. Above 0, the progress is this leader's, not its predecessor's. */
   readonly beat: bigint;
 }
 
-/** The row of the leader, and when it was read. */
+/** A read of the leader's row. */
 export interface LeadershipReading {
   readonly row: LeadershipRow;
   readonly clock: ClockSample;
-  /** The server is a standby, on which none leads; the row is the primary's, as it was a moment ago. */
+  /** True if the server is a standby, where no process is the leader. The row is the primary's, with some lag. */
   readonly isStandby?: boolean;
 }
 
-/** An answer to a process that is still the owner. */
+/** Result of raising the fence, while this process is the owner. */
 export interface Raised {
   readonly clock: ClockSample;
-  /** False: batches of older epochs kept the fence waiting for too long. */
+  /** False if batches of older epochs blocked the fence for too long. */
   readonly isRaised: boolean;
 }
 
@@ -53,31 +56,38 @@ export interface FenceHolders {
   readonly isRefused: boolean;
   /** Number of sessions that were ended. */
   readonly ended: number;
-  /** Those of others than the executor, which are not ours to end: pid and role. */
+  /** Sessions of roles other than the executor, which Hawser must not end. */
   readonly foreign: readonly { readonly pid: number; readonly role: string }[];
 }
 
-/** The row and the fence, for one process. Each call is one transaction, committed when it resolves, and rejects with the driver's error. */
+/**
+ * The row and the fence, for one process. Each call is one transaction; it resolves after the commit and rejects with
+ * the driver's error.
+ */
 export interface LeadershipTable {
   /** Reads the row. */
   read(): Promise<LeadershipReading>;
-  /** Says that the leader lives. @returns undefined if another process leads, or none as on a standby, or the fence is at another epoch */
+  /**
+   * Writes a heartbeat.
+   *
+   * @returns undefined if another process is the leader, Postgres is a standby, or the fence has another epoch
+   */
   heartbeat(epoch: bigint, progress: Progress): Promise<ClockSample | undefined>;
   /**
-   * Takes leadership if the row is still as it was seen. From then on no batch of an older epoch begins.
+   * Takes the row if it has not changed since it was read. After that, no batch of an older epoch can start.
    *
    * @returns the new epoch; undefined if the row has changed
    */
   take(seen: LeadershipRow): Promise<bigint | undefined>;
   /**
-   * Raises the fence to the epoch. Waits for batches of older ones, which can be committed until then. It is a heartbeat, too; the
-   * progress of the leader before stays in the row.
+   * Raises the fence to the epoch, after waiting for batches of older epochs, which may still commit. Also counts as a
+   * heartbeat. The progress of the previous leader stays in the row.
    *
-   * @returns undefined if another process has taken leadership
+   * @returns undefined if another process has taken the row
    */
   raise(epoch: bigint): Promise<Raised | undefined>;
-  /** Ends the sessions that keep the fence waiting, as long as the epoch is the newest. */
+  /** Ends the sessions that block the fence, if the epoch is the newest. */
   endHolders(epoch: bigint): Promise<FenceHolders>;
-  /** Gives leadership back and tells the others. Where progress is not known, what was known of it stays. */
+  /** Releases leadership and notifies the other processes. Unknown progress leaves the stored progress unchanged. */
   release(epoch: bigint, progress: Progress): Promise<void>;
 }

@@ -1,15 +1,16 @@
 /**
- * Messages that a process keeps while another one leads, to run them if it has to take over.
+ * Messages that a process keeps while another one is the leader, to run them after a takeover.
  *
- * A message may go only when the leader is known to have done it. Both receive it, but not at the same time: hence what the
- * leader received `takeoverBufferMs` later counts as not done. As long as nothing is known of the leader's progress,
- * everything stays, up to the limit in bytes.
+ * A message is removed only when the leader has certainly finished it. Both processes receive a message, but not at the
+ * same time, so messages that the leader received up to `takeoverBufferMs` later count as unfinished. While the
+ * leader's progress is unknown, everything stays, up to the limit in bytes.
  *
- * Of what came before the leader had begun to receive, its progress says nothing: that was for an earlier leader to do. What is
- * not known to be done by that one, nobody may run but this process, which hands it over.
+ * The leader's progress says nothing about messages from before it started to receive: those were an earlier leader's.
+ * If that leader is not known to have finished such a message, only this process can provide it, and saves it for the
+ * leader.
  *
- * The limit is three quarters of the memory that there is for messages: with what comes after a takeover, which nobody else
- * has, there is room for all that is repeated. What a process itself has left undone may have the last quarter, too.
+ * The limit is three quarters of the memory for messages: this leaves room for messages that arrive after a takeover,
+ * which no other process has. Messages that this process itself left unfinished may use the last quarter too.
  */
 import { type BridgeConstants, bridgeConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { Fifo } from "../../runtime/index.js";
@@ -17,23 +18,30 @@ import { type InboundMessage, memoryOf } from "../message.js";
 import { doneBefore, type LeaderProgress } from "./progress.js";
 
 /**
- * Limits of the buffer. `bufferBytes` are those of a leader, counted as {@link memoryOf} does. With `takeoverBufferMs` 0
- * nothing is kept but what this process itself has left undone. After a leader that has ended in good order
- * `cleanTakeoverMs` counts, if it is less.
+ * Limits of the buffer. `bufferBytes` is the leader's limit, counted as by {@link memoryOf}. With a `takeoverBufferMs`
+ * of 0, only messages that this process itself left unfinished are kept. After a leader that stopped gracefully, the
+ * smaller of `takeoverBufferMs` and `cleanTakeoverMs` counts.
  */
 export type TakeoverBufferLimits = Pick<ServeSettings, "bufferBytes" | "takeoverBufferMs"> &
   Pick<BridgeConstants, "cleanTakeoverMs">;
 
-/** A message with what it is to be run for. */
+/** A message with the subscriptions to run it for. */
 export interface KeptMessage {
   readonly message: InboundMessage;
-  /** The ids of the subscriptions that it was received for. */
+  /** Ids of the subscriptions. */
   readonly subscriptions: readonly bigint[];
-  /** This process led when it received it, and has not done it: nobody else may have it. */
+  /**
+   * True if this process was the leader when it received the message, and did not finish it. No other process may have
+   * it.
+   */
   readonly isOwn: boolean;
 }
 
-/** Bytes that are kept of messages received while another process leads. @param bufferBytes memory for all messages */
+/**
+ * Limit of messages that were received while another process is the leader.
+ *
+ * @param bufferBytes memory for all messages
+ */
 export function standbyBytes(bufferBytes: number): number {
   return bufferBytes - bufferBytes / bridgeConstants.bufferReserveDivisor;
 }
@@ -45,12 +53,12 @@ export class TakeoverBuffer {
   readonly #missing = new MissingMessages();
   #bytes = 0;
   #progress: LeaderProgress | undefined;
-  /** The last that was told, and the last before what was told began later. */
-  #told: LeaderProgress | undefined;
-  #former: LeaderProgress | undefined;
+  /** Last known progress, and the last progress of the leader before. */
+  #lastProgress: LeaderProgress | undefined;
+  #formerProgress: LeaderProgress | undefined;
   #completeSince: number;
 
-  /** @param since from when on it is given all that is received */
+  /** @param since time from which on every received message is added */
   constructor(limits: TakeoverBufferLimits, since: number) {
     this.#limits = limits;
     this.#completeSince = since;
@@ -61,7 +69,7 @@ export class TakeoverBuffer {
     return this.#kept.length;
   }
 
-  /** Bytes that the messages count for in memory. */
+  /** Memory of all kept messages. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -71,54 +79,54 @@ export class TakeoverBuffer {
   }
 
   /**
-   * Of what was received since then, everything is here that the leader is not known to have done. A process that keeps
-   * nothing lacks nothing.
+   * Time since which the buffer has everything that the leader may not have finished. With an empty buffer by
+   * configuration, nothing counts as missing.
    */
   get completeSince(): number {
     return this.#limits.takeoverBufferMs === 0 ? Number.NEGATIVE_INFINITY : this.#completeSince;
   }
 
-  /** The same also where nothing is kept. */
+  /** The same, even if the configuration keeps no messages. */
   get receivedSince(): number {
     return this.#completeSince;
   }
 
   /**
-   * A message was received, not before those that were added before.
+   * Adds a message, in order of arrival.
    *
-   * @param isOwn this process led when it received it, and has not done it: nobody else may have it
+   * @param isOwn true if this process was the leader when it received the message, and did not finish it
    */
   add(message: InboundMessage, subscriptions: readonly bigint[], isOwn = false): void {
     const { bufferBytes, takeoverBufferMs } = this.#limits;
     if (takeoverBufferMs === 0 && !isOwn) return;
     const bytes = memoryOf(message);
     if (bytes > bufferBytes) {
-      this.#lack({ message, subscriptions, isOwn });
+      this.#addMissing({ message, subscriptions, isOwn });
       return;
     }
     for (let oldest = this.#kept.at(0); oldest !== undefined; oldest = this.#kept.at(0)) {
       if (this.#bytes + bytes <= (oldest.isOwn ? bufferBytes : standbyBytes(bufferBytes))) break;
-      this.#lack(this.#shift());
+      this.#addMissing(this.#shift());
     }
     this.#bytes += bytes;
     this.#kept.push({ message, subscriptions, isOwn });
   }
 
-  /** What the leader has done. undefined: not known, so that nothing goes. */
+  /** Removes messages that the leader has finished. Nothing is removed if its progress is unknown. */
   noteProgress(progress: LeaderProgress | undefined): void {
     this.#progress = progress;
     if (progress === undefined) return;
     const { cleanTakeoverMs, takeoverBufferMs } = this.#limits;
-    // Another leader, or one that has received nothing for a while.
-    if (this.#told !== undefined && progress.completeSince > this.#told.completeSince + cleanTakeoverMs)
-      this.#former = this.#told;
-    this.#told = progress;
+    // The leader changed, or received nothing for a while.
+    if (this.#lastProgress !== undefined && progress.completeSince > this.#lastProgress.completeSince + cleanTakeoverMs)
+      this.#formerProgress = this.#lastProgress;
+    this.#lastProgress = progress;
     this.#trim(takeoverBufferMs);
   }
 
   /**
-   * What the present leader has not received and will not run, and the one before is not known to have done. It stays until it
-   * is {@link dropped}.
+   * Messages that the current leader did not receive, and that the one before is not known to have finished. They stay
+   * until {@link remove} is called.
    */
   get unknownToLeader(): readonly KeptMessage[] {
     const unknown: KeptMessage[] = [];
@@ -129,33 +137,33 @@ export class TakeoverBuffer {
     return unknown;
   }
 
-  /** Removes messages that another process has taken. */
-  dropped(messages: ReadonlySet<InboundMessage>): void {
+  /** Removes messages that another process has taken over. */
+  remove(messages: ReadonlySet<InboundMessage>): void {
     if (messages.size > 0) this.#filter((kept) => (messages.has(kept.message) ? undefined : kept));
   }
 
   /**
-   * Hands out the messages that are to be run, in order of arrival, and empties the buffer.
+   * Returns the messages to run, in order of arrival, and empties the buffer.
    *
-   * @param afterCleanEnd the leader has stopped gracefully
+   * @param afterCleanEnd true if the leader has stopped gracefully
    */
   takeOver({ afterCleanEnd }: { readonly afterCleanEnd: boolean }): KeptMessage[] {
     const { takeoverBufferMs, cleanTakeoverMs } = this.#limits;
     this.#trim(afterCleanEnd ? Math.min(takeoverBufferMs, cleanTakeoverMs) : takeoverBufferMs);
     const all: KeptMessage[] = [];
     while (this.#kept.length > 0) all.push(this.#shift());
-    this.#progress = this.#told = this.#former = undefined;
+    this.#progress = this.#lastProgress = this.#formerProgress = undefined;
     return all;
   }
 
   /**
-   * Hands out the messages that no other process may have, in order of arrival, and keeps the rest.
+   * Returns the messages that no other process may have, in order of arrival, and keeps the rest.
    *
-   * @param since the leader receives nothing any more since then
+   * @param since time from which on the leader has received nothing
    */
   takeOwn(since = Number.POSITIVE_INFINITY): KeptMessage[] {
     const own: KeptMessage[] = [];
-    // As after a clean end: the leader ends, too.
+    // The margin of a graceful stop applies, because the leader stops too.
     const lackedSince = since - this.#limits.cleanTakeoverMs;
     this.#filter((kept) => {
       if (!kept.isOwn && !this.#isUnknown(kept) && kept.message.receivedAt < lackedSince) return kept;
@@ -166,18 +174,18 @@ export class TakeoverBuffer {
   }
 
   /**
-   * What there was no room for, and would have been handed out by a `takeOver` right before: how many messages of each
-   * subscription. To be asked once, as it is forgotten.
+   * Counts, by subscription, of messages that were not kept for lack of memory, and that a `takeOver` just before would
+   * have returned. Resets the counts.
    */
   takeMissing(): ReadonlyMap<bigint, number> {
     return this.#missing.take();
   }
 
   /**
-   * This process leads no more, and is given again what is received. What it had not done by then is to be added first:
-   * should the next leader end soon, nobody else may have it.
+   * Starts to keep messages after this process stopped leading. Its unfinished messages must be added first, because no
+   * other process may have them if the next leader ends soon.
    *
-   * @param since when the oldest of that was received, or now
+   * @param since receive time of the oldest of them, or now
    */
   restart(since: number): void {
     this.#progress = undefined;
@@ -187,38 +195,42 @@ export class TakeoverBuffer {
   #trim(marginMs: number): void {
     const progress = this.#progress;
     if (progress === undefined) return;
-    this.#missing.forget((id) => doneBefore(progress, id) - marginMs);
+    this.#missing.removeDone((id) => doneBefore(progress, id) - marginMs);
     let next = this.#kept.at(0);
-    for (; next !== undefined && this.#undone(next, marginMs).length === 0; next = this.#kept.at(0)) this.#shift();
-    // Else those behind it are not done, either.
+    for (; next !== undefined && this.#unfinishedFor(next, marginMs).length === 0; next = this.#kept.at(0))
+      this.#shift();
+    // Otherwise all messages behind it are unfinished too.
     if (next === undefined || (progress.behind.size === 0 && !this.#isUnknown(next))) return;
     this.#filter((kept) => {
-      const subscriptions = this.#undone(kept, marginMs);
+      const subscriptions = this.#unfinishedFor(kept, marginMs);
       if (subscriptions.length === kept.subscriptions.length) return kept;
       return subscriptions.length === 0 ? undefined : { ...kept, subscriptions };
     });
   }
 
-  /** Those of its subscriptions for which it is not known to be done. */
-  #undone({ message, subscriptions }: KeptMessage, marginMs: number): readonly bigint[] {
-    const isOfFormer = this.#isBeforeIts(this.#progress!, message);
-    // With the margin of a clean end: each process that waits hands it over.
-    const progress = isOfFormer ? this.#former : this.#progress!;
-    if (progress === undefined || (isOfFormer && this.#isBeforeIts(progress, message))) return subscriptions;
+  /** Subscriptions of the message for which the leader is not known to have finished it. */
+  #unfinishedFor({ message, subscriptions }: KeptMessage, marginMs: number): readonly bigint[] {
+    const isOfFormer = this.#mayPrecede(this.#progress!, message);
+    // With the margin of a graceful stop, because each waiting process saves such messages.
+    const progress = isOfFormer ? this.#formerProgress : this.#progress!;
+    if (progress === undefined || (isOfFormer && this.#mayPrecede(progress, message))) return subscriptions;
     const usedMs = isOfFormer ? Math.min(marginMs, this.#limits.cleanTakeoverMs) : marginMs;
     return subscriptions.filter((id) => message.receivedAt >= doneBefore(progress, id) - usedMs);
   }
 
   #isUnknown({ message }: KeptMessage): boolean {
-    return this.#progress !== undefined && this.#isBeforeIts(this.#progress, message);
+    return this.#progress !== undefined && this.#mayPrecede(this.#progress, message);
   }
 
-  /** It may have come before that leader received anything. Both receive a message, but not at the same time. */
-  #isBeforeIts({ completeSince }: LeaderProgress, { receivedAt, notBefore = receivedAt }: InboundMessage): boolean {
+  /**
+   * True if the message may have arrived before the leader received anything. Both receive a message, but not at the
+   * same time.
+   */
+  #mayPrecede({ completeSince }: LeaderProgress, { receivedAt, notBefore = receivedAt }: InboundMessage): boolean {
     return notBefore < completeSince + this.#limits.cleanTakeoverMs;
   }
 
-  /** Keeps what `change` gives back of each. */
+  /** Replaces each message by the result of `change`; undefined removes it. */
   #filter(change: (kept: KeptMessage) => KeptMessage | undefined): void {
     for (let left = this.#kept.length; left > 0; left -= 1) {
       const kept = this.#kept.shift()!;
@@ -228,7 +240,7 @@ export class TakeoverBuffer {
     }
   }
 
-  #lack({ message: { receivedAt }, subscriptions }: KeptMessage): void {
+  #addMissing({ message: { receivedAt }, subscriptions }: KeptMessage): void {
     this.#completeSince = receivedAt;
     this.#missing.add(receivedAt, subscriptions);
   }
@@ -240,44 +252,45 @@ export class TakeoverBuffer {
   }
 }
 
-/** How long a span is, in milliseconds, before spans are joined. */
+/** Length of a span, in milliseconds. */
 const spanMs = 100;
 
-/** As many as a takeover buffer of the default time has, and some more. Beyond that the oldest are joined. */
+/** Maximum of spans: a buffer of the default time has fewer. Beyond that, the oldest two are joined. */
 const maxSpans = 256;
 
 interface Span {
-  readonly beganAt: number;
-  /** When the last of them was received. */
+  readonly startedAt: number;
+  /** Receive time of the last message. */
   endedAt: number;
   readonly counts: Map<bigint, number>;
 }
 
 /**
- * What a takeover buffer had no room for: how many messages, by subscription, and when they were received. They are lost only
- * if this process takes over before it knows that the leader has done them.
+ * Counts of messages for which a takeover buffer had no room, by subscription and receive time. They are lost only if
+ * this process takes over before the leader is known to have finished them.
  *
- * Times are kept in spans, so that memory is bounded: a message counts as not done until its whole span is known to be done.
+ * To bound the memory, receive times are grouped into spans: a message counts as unfinished until its whole span is
+ * finished.
  */
 export class MissingMessages {
   /** Spans, the oldest first. */
   readonly #spans: Span[] = [];
 
-  /** Adds a message for which there was no room. */
+  /** Counts a message for which there was no room. */
   add(receivedAt: number, subscriptions: readonly bigint[]): void {
     let span = this.#spans.at(-1);
-    if (span === undefined || receivedAt >= span.beganAt + spanMs) {
-      span = { beganAt: receivedAt, endedAt: receivedAt, counts: new Map() };
+    if (span === undefined || receivedAt >= span.startedAt + spanMs) {
+      span = { startedAt: receivedAt, endedAt: receivedAt, counts: new Map() };
       this.#spans.push(span);
       if (this.#spans.length > maxSpans) this.#joinOldest();
     }
-    // Not in order: a message that is too large is missing at once, older ones only when they make room.
+    // Messages are not in order: one that exceeds the limit is missing at once, older ones only when they make room.
     span.endedAt = Math.max(span.endedAt, receivedAt);
     for (const id of subscriptions) count(span.counts, id, 1);
   }
 
-  /** Removes messages that the leader has done. @param before time before which those of a subscription are done */
-  forget(before: (subscription: bigint) => number): void {
+  /** Removes messages that the leader has finished. @param before time before which those of a subscription are done */
+  removeDone(before: (subscription: bigint) => number): void {
     for (const { endedAt, counts } of this.#spans) {
       for (const id of counts.keys()) if (endedAt < before(id)) counts.delete(id);
     }
@@ -285,7 +298,7 @@ export class MissingMessages {
     this.#spans.splice(0, this.#spans.length, ...left);
   }
 
-  /** Returns how many messages of each subscription are missing, and forgets them. */
+  /** Returns the counts by subscription, and resets them. */
   take(): Map<bigint, number> {
     const all = new Map<bigint, number>();
     for (const { counts } of this.#spans.splice(0)) {

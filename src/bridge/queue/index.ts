@@ -1,31 +1,31 @@
 /**
- * Subscription queues: which messages run next in Postgres, in batches, and what follows from how that went. Pure state
- * machines: they run nothing themselves and have no clock; `Subscriptions` carries out their steps.
+ * Subscription queues decide which messages run next in Postgres, and what follows from the outcome. They are pure
+ * state machines, without I/O and clock; `Subscriptions` runs their steps.
  *
- * Each subscription has a queue (`subscription-queue.ts`), whose messages run in order. One step of a queue is out at a
- * time (`steps.ts`): run a batch or a dead letter again, write a dead letter, fetch a page of saved messages.
- * The first message of an idle queue is handed out at once; what arrives meanwhile is the next batch. So batches form by
- * themselves under load, and no timer makes a message wait for company.
+ * Each subscription has a queue (`subscription-queue.ts`), which runs its messages in order. A queue has one running
+ * step at a time (`steps.ts`): run a batch, retry a dead letter, write a dead letter, or fetch a page of saved
+ * messages. The first message of an idle queue starts at once; messages that arrive while it runs form the next batch.
+ * So batches form under load without a timer that delays messages.
  *
- *     batch ──committed──▶ done, the next one may be larger
- *       │ failed ──▶ in halves, down to one message, which becomes a dead letter
- *       │ timed out ──▶ one by one: each half with the message that hangs would wait for the whole timeout again
- *       │ transient, nobody's fault ──▶ in halves at once; one message alone pauses and is tried again, without end
- *       │ session lost ──▶ in halves; a message that loses two sessions alone becomes a dead letter
- *       │ Postgres away ──▶ as it was, after a pause or when Postgres answers again
- *       └ deposed ──▶ the queue stops: another process leads
+ *     batch ──committed──▶ done; the next batch may be larger
+ *       │ failed ──▶ halved, down to one message, which becomes a dead letter
+ *       │ timed out ──▶ one by one: in halves, a message that hangs would cost one timeout for each halving
+ *       │ transient ──▶ halved at once; a single message pauses and is tried again without limit
+ *       │ session lost ──▶ halved; a single message that loses two sessions becomes a dead letter
+ *       │ unavailable ──▶ repeated unchanged, after a pause or when Postgres answers again
+ *       └ deposed ──▶ the queue stops, because another process is the leader
  *
- * Rules: messages of one subscription never overtake each other, also not one that became a dead letter; nothing is lost
- * while this process lives, unless there is no memory and no room in the table; a message becomes a dead letter only by
- * what happened while it was alone.
+ * Rules: messages of one subscription never overtake each other, nor a message that becomes a dead letter. While the
+ * process lives, a message is lost only if neither memory nor the table has room for it. Only a failure of a message
+ * that ran alone makes it a dead letter.
  *
- * The scheduler (`scheduler.ts`) shares a number of sessions among queues: in turns, and one role never has all of them.
- * The memory (`memory.ts`) is shared too: the last quarter is divided among roles, and among the queues of a role, so that a
- * queue that gets more than its function can do does not take what the others need. When most of it is taken, messages are
- * spilled to the table of saved messages, and fetched from there in order.
+ * The scheduler (`scheduler.ts`) shares the database sessions fairly among queues; one role never has all of them. The
+ * memory budget (`memory.ts`) is shared as well: the last quarter is divided among roles, and among the queues of a
+ * role, so that a queue that receives more than its function can handle does not use up the memory of the others. When
+ * memory is nearly full, messages are spilled to the table of saved messages and later fetched from there in order.
  */
 
-export { type Admission, ByteBudget, Discards, type QueueMemory, roleMayHold, type Wanted } from "./memory.js";
+export { type Admission, ByteBudget, type Demand, Discards, type QueueMemory, roleMayHold } from "./memory.js";
 export { QueueScheduler, type Wait } from "./scheduler.js";
 export type {
   BatchStep,

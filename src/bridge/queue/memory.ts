@@ -1,42 +1,43 @@
 /**
- * The memory that all queues of a process share, counted as {@link memoryOf} says. A message that several queues have is counted
- * once, until the last of them has done it.
+ * The memory budget that all queues of a process share. {@link memoryOf} defines the size of a message. A message in
+ * several queues is counted once, until the last of them has finished it.
  *
- * A queue that gets more than its function can do would take all memory, and the others would lose messages. So the last
- * quarter is divided among the roles as which functions run, also those that use nothing: how many subscriptions a role has
- * does not matter to the others. Of what a role may use, the last quarter is divided among its queues that use something, with
- * one more part for all that use nothing. A queue that is alone may use everything.
+ * A queue that receives more than its function can handle would take all memory, and the other queues would lose
+ * messages. So the last quarter is divided equally among the roles that functions run as, including roles without
+ * queued messages: the number of subscriptions of one role does not affect the others. Within the memory that a role
+ * may use, the last quarter is divided among its non-empty queues, with one more part for all its empty queues. A queue
+ * that is alone may use everything.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 
 const { bufferReserveDivisor, spillDivisor } = bridgeConstants;
 
-/** How a message comes to a queue. */
+/** Circumstances under which a message is offered to a queue. */
 export interface Admission {
-  /** Queues that have the same message, and share its memory: for each that takes it, it is added. */
+  /** Queues that share the memory of this message. A queue that accepts the message is appended. */
   readonly holders?: QueueMemory[] | undefined;
-  /** It was kept until now, within the limit, and only changes its place. */
+  /** True for a message that was counted before, in a buffer with its own limit. It is always accepted. */
   readonly isKept?: boolean;
 }
 
-/** What a message adds to what is taken, if it is taken. */
-export interface Wanted {
+/** Memory that a message needs in addition, in bytes. */
+export interface Demand {
   readonly bytes: number;
   readonly inAll: number;
   readonly ofRole: number;
 }
 
-/** What the queues of a role have taken. */
+/** Memory used by the queues of a role. */
 interface RoleMemory {
   readonly name: string;
   queues: number;
-  /** Those that have something. */
+  /** Number of queues that are not empty. */
   active: number;
   held: number;
 }
 
-/** What a queue has taken. */
+/** Memory used by one queue. */
 export class QueueMemory {
   #taken = 0;
 
@@ -52,8 +53,10 @@ export class QueueMemory {
     return this.#taken;
   }
 
-  /** Takes the memory of a message if there is room. One message always fits, so that none is too large for ever. */
-  take(message: InboundMessage, admission: Admission = {}): boolean {
+  /**
+   * Reserves memory for a message. Returns false if there is no room. A single message always fits, whatever its size.
+   */
+  reserve(message: InboundMessage, admission: Admission = {}): boolean {
     const bytes = memoryOf(message);
     if (!this.#budget.take(this, message, bytes, admission)) return false;
     if (this.#taken === 0) this.role.active += 1;
@@ -61,23 +64,23 @@ export class QueueMemory {
     return true;
   }
 
-  /** The queue has done it. */
-  give(message: InboundMessage): void {
+  /** Releases the memory of a message that the queue has finished. */
+  release(message: InboundMessage): void {
     const bytes = memoryOf(message);
     this.#budget.give(this, message, bytes);
     this.#taken -= bytes;
     if (this.#taken === 0) this.role.active -= 1;
   }
 
-  /** The queue has given all, and takes no part any more. */
-  leave(): void {
+  /** Removes the queue, which must be empty, from the budget. */
+  removeQueue(): void {
     this.#budget.leave(this);
   }
 }
 
 /**
- * How much a role may hold that holds so much now, of a limit of which so much is left: all but the parts of the others, of
- * the last quarter; or its own part.
+ * Memory that a role may hold, if it holds `held` bytes now and `left` bytes of the limit are free: everything except
+ * the other roles' parts of the last quarter, but at least its own part.
  */
 export function roleMayHold(limitBytes: number, roles: number, held: number, left: number): number {
   const part = limitBytes / bufferReserveDivisor / roles;
@@ -87,7 +90,7 @@ export function roleMayHold(limitBytes: number, roles: number, held: number, lef
 export class ByteBudget {
   #taken = 0;
   readonly #roles = new Map<string, RoleMemory>();
-  /** The holders of each message that more than one queue has. */
+  /** Holders of each message that is in several queues. */
   readonly #shared = new Map<InboundMessage, QueueMemory[]>();
 
   readonly limitBytes: number;
@@ -96,18 +99,18 @@ export class ByteBudget {
     this.limitBytes = limitBytes;
   }
 
-  /** What is taken now. */
+  /** Bytes in use. */
   get usedBytes(): number {
     return this.#taken;
   }
 
-  /** So much is taken that messages are to be written to the table, if they can be. */
+  /** True if so much is in use that messages should be spilled to the table. */
   get isCrowded(): boolean {
     return this.#taken > this.limitBytes / spillDivisor;
   }
 
-  /** Another queue takes part, until it leaves. @param name of the role as which its function runs */
-  join(name: string): QueueMemory {
+  /** Adds a queue to the budget. @param name role that its function runs as */
+  addQueue(name: string): QueueMemory {
     let role = this.#roles.get(name);
     if (role === undefined) {
       role = { name, queues: 0, active: 0, held: 0 };
@@ -128,7 +131,7 @@ export class ByteBudget {
     bytes: number,
     { holders = [], isKept = false }: Admission,
   ): boolean {
-    const wanted: Wanted = {
+    const wanted: Demand = {
       bytes,
       inAll: holders.length > 0 ? 0 : bytes,
       ofRole: holders.some(({ role }) => role === queue.role) ? 0 : bytes,
@@ -153,7 +156,7 @@ export class ByteBudget {
     if (!holders.some(({ role }) => role === queue.role)) queue.role.held -= bytes;
   }
 
-  protected hasRoom({ role, usedBytes }: QueueMemory, { bytes, inAll, ofRole }: Wanted): boolean {
+  protected hasRoom({ role, usedBytes }: QueueMemory, { bytes, inAll, ofRole }: Demand): boolean {
     const left = this.limitBytes - this.#taken - inAll;
     if (left < 0) return false;
     const held = role.held + ofRole;
@@ -164,14 +167,14 @@ export class ByteBudget {
     const parts = active + (hasIdle ? 1 : 0);
     const partOfQueue = mayHold / bufferReserveDivisor / parts;
     if (held <= mayHold - partOfQueue * (parts - 1)) return true;
-    // Of the part for all that have nothing, each leaves as much as it takes.
+    // All empty queues share one part: each leaves as much of it to the others as it takes.
     return usedBytes + bytes <= Math.min(partOfQueue, hasIdle ? mayHold - held : partOfQueue);
   }
 }
 
 /**
- * How many messages were discarded because there was no room, by subject. Subjects come from outside, so that not any
- * number of them is told apart.
+ * Counts of messages that were discarded for lack of memory, by subject. Subjects come from outside, so the number of
+ * counted subjects is limited.
  */
 export class Discards {
   #sum = 0;
@@ -184,17 +187,17 @@ export class Discards {
     this.#maxSubjects = maxSubjects;
   }
 
-  /** Exact, whatever the number of subjects. */
+  /** Count of all subjects; always exact. */
   get total(): number {
     return this.#sum;
   }
 
-  /** By subject, for the first `maxSubjects` of them. */
+  /** Counts of the first `maxSubjects` subjects. */
   get bySubject(): ReadonlyMap<string, number> {
     return this.#counts;
   }
 
-  /** Of all subjects beyond these. */
+  /** Count of all other subjects. */
   get other(): number {
     return this.#others;
   }

@@ -1,34 +1,34 @@
 /**
- * The messages of a queue that are neither committed nor dead-lettered, in order of arrival, and which of those at the front are to
- * be tried together.
+ * The messages of a queue that are neither committed nor dead-lettered, in order of arrival, divided into parts that
+ * run together.
  */
 import { Fifo } from "../../runtime/index.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 import type { Admission, QueueMemory } from "./memory.js";
 import type { QueueContext } from "./steps.js";
 
-/** Messages at the front of the queue that are tried together. */
+/** Messages at the front of the queue that run together. */
 export interface Part {
   readonly count: number;
-  /** How often the function may have been started for each of them. */
+  /** Number of times the function may have started for each of the messages. */
   readonly attempts: number;
-  /** How often the session was lost while this one message was alone. */
+  /** Number of sessions that were lost while the message ran alone; 0 for several messages. */
   readonly losses: number;
-  /** Each of them is to be tried alone. */
-  readonly oneByOne: boolean;
+  /** True if each message must run alone. */
+  readonly isOneByOne: boolean;
 }
 
 export class MessageList {
   readonly #messages = new Fifo<InboundMessage>();
-  /** The last one is the front of the queue; behind the first one are messages that were not tried yet. */
+  /** Stack of parts: the last one is at the front of the queue. Messages behind the first part were never tried. */
   readonly #parts: Part[] = [];
-  /** So many at the front may still be taken; undefined: all. */
+  /** Number of messages at the front that may run; undefined if all may. */
   #open: number | undefined;
 
   readonly #context: QueueContext;
   readonly #memory: QueueMemory;
 
-  /** @param memory of the queue */
+  /** @param memory account of the queue in the budget */
   constructor(context: QueueContext, memory: QueueMemory) {
     this.#context = context;
     this.#memory = memory;
@@ -38,7 +38,7 @@ export class MessageList {
     return this.#messages.length;
   }
 
-  /** Those that may be taken, or were and are not done. */
+  /** Number of messages that may run or are running. */
   get openLength(): number {
     return this.#open ?? this.#messages.length;
   }
@@ -51,14 +51,14 @@ export class MessageList {
     return this.#messages.at(index);
   }
 
-  /** Those that are neither committed nor dead-lettered, in order. */
+  /** All messages in order. */
   *[Symbol.iterator](): Generator<InboundMessage> {
     for (let index = 0; index < this.#messages.length; index++) yield this.#messages.at(index)!;
   }
 
-  /** False: there is no room, and the message is counted as discarded. */
+  /** Appends a message. Returns false if there is no room; the message is then counted as discarded. */
   offer(message: InboundMessage, admission: Admission): boolean {
-    if (!this.#memory.take(message, admission)) {
+    if (!this.#memory.reserve(message, admission)) {
       this.#context.discards.add(message.subject);
       return false;
     }
@@ -66,16 +66,16 @@ export class MessageList {
     return true;
   }
 
-  /** What is offered from now on is kept, and not taken. */
+  /** Keeps messages that are offered from now on without running them. */
   hold(): void {
     this.#open ??= this.#messages.length;
   }
 
-  /** What is to be tried next, `most` messages at the most. They stay in the queue. */
+  /** Next messages to run together, at most `most`. They stay in the list until {@link finish}. */
   take(most: number): { part: Part; messages: readonly InboundMessage[] } {
     const { maxBatchBytes } = this.#context.settings;
-    const part = this.#parts.pop() ?? { count: this.openLength, attempts: 0, losses: 0, oneByOne: false };
-    const limit = part.oneByOne ? 1 : Math.min(part.count, most);
+    const part = this.#parts.pop() ?? { count: this.openLength, attempts: 0, losses: 0, isOneByOne: false };
+    const limit = part.isOneByOne ? 1 : Math.min(part.count, most);
     const messages: InboundMessage[] = [];
     for (let bytes = 0; messages.length < limit; ) {
       const message = this.#messages.at(messages.length)!;
@@ -84,23 +84,23 @@ export class MessageList {
       messages.push(message);
     }
     const rest = part.count - messages.length;
-    // Messages that were not tried yet need no part: they are simply what is behind the parts.
+    // Messages that were never tried need no part: they follow the parts.
     if (rest > 0 && part.attempts > 0) this.#parts.push({ ...part, count: rest });
     return { part: { ...part, count: messages.length }, messages };
   }
 
-  /** What was taken is to be tried again. */
-  again(part: Part): void {
+  /** Puts messages from {@link take} back to the front, to run together again. */
+  retryPart(part: Part): void {
     this.#parts.push(part);
   }
 
-  /** What was taken is to be tried again in halves, the left one first. */
+  /** Puts messages from {@link take} back to the front as two halves. */
   halve(part: Part): void {
     const left = part.count >> 1;
     this.#parts.push({ ...part, count: part.count - left }, { ...part, count: left });
   }
 
-  /** Takes `count` messages from the front, and all that were tried, to a queue of their own. */
+  /** Moves all messages that were tried, and `count` more from the front, to a new list. */
   split(count: number): MessageList {
     const front = new MessageList(this.#context, this.#memory);
     front.#parts.push(...this.#parts.splice(0));
@@ -109,13 +109,13 @@ export class MessageList {
     return front;
   }
 
-  /** Forgets what became of those that were tried: they count as new. */
-  forgetTries(): void {
+  /** Resets attempts and parts: all messages count as never tried. */
+  resetTries(): void {
     this.#parts.length = 0;
   }
 
-  /** From `index` on, as many as fit; one at least, if there is one. */
-  piece(index: number, mostBytes: number): readonly InboundMessage[] {
+  /** Messages from `index` on, up to `mostBytes` of memory, but at least one if there is one. */
+  chunk(index: number, mostBytes: number): readonly InboundMessage[] {
     const piece: InboundMessage[] = [];
     for (let bytes = 0, at = index; at < this.#messages.length; at += 1) {
       const message = this.#messages.at(at)!;
@@ -126,13 +126,13 @@ export class MessageList {
     return piece;
   }
 
-  /** The messages at the front are done. */
+  /** Removes messages from the front that are done. */
   finish(count: number): void {
-    for (let index = 0; index < count; index++) this.#memory.give(this.#messages.shift()!);
+    for (let index = 0; index < count; index++) this.#memory.release(this.#messages.shift()!);
     if (this.#open !== undefined) this.#open -= count;
   }
 
-  /** Forgets all messages and gives their memory back. */
+  /** Removes all messages and releases their memory. */
   clear(): void {
     this.finish(this.#messages.length);
     this.#parts.length = 0;

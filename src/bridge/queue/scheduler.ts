@@ -1,58 +1,58 @@
 /**
- * Shares a number of database sessions among subscriptions: each that has a step gets one in its turn, so that one with many
- * messages, one that pauses, or a stream with many queues does not keep the others waiting. A role never has all of them,
- * however many queues it has, as long as there is another role, and so it is with a subscription: its functions may all wait
- * for one lock. Pure: it runs nothing itself and has no clock.
+ * Shares the database sessions among subscriptions in a round robin, so that a subscription with many messages, with
+ * pauses, or with many queues (a stream) does not delay the others. While there are several roles, one role never has
+ * all sessions, however many queues it has; the same holds for subscriptions, because all functions of one may wait for
+ * the same lock. Pure: no I/O and no clock.
  */
 import { Fifo } from "../../runtime/index.js";
 import type { Outcome, RequestedRetry, Step } from "./steps.js";
 import type { SubscriptionQueue } from "./subscription-queue.js";
 
-/** There is nothing to do now. */
+/** No step can start now. */
 export interface Wait {
   readonly kind: "wait";
-  /** Ask again after this time; Infinity: not before {@link QueueScheduler.onReady} was called. */
+  /** Time until the next call of {@link QueueScheduler.next}; Infinity: not before {@link QueueScheduler.onReady}. */
   readonly waitMs: number;
 }
 
-/** What queues of one role, or of one subscription, have out, and those of them that wait until that is less. */
+/** Sessions used by the queues of one role or subscription, and its queues that wait for a session. */
 interface Share {
-  /** Those of all roles, or of all subscriptions. */
-  readonly among: ReadonlyMap<unknown, Share>;
+  /** All shares of the same kind: those of roles, or those of subscriptions. */
+  readonly siblings: ReadonlyMap<unknown, Share>;
   queues: number;
   running: number;
-  readonly held: Fifo<SubscriptionQueue>;
+  readonly blocked: Fifo<SubscriptionQueue>;
 }
 
 export class QueueScheduler {
-  /** Called when {@link next} may have a step where it had none. Set by the owner. */
+  /** Called when {@link next} may return a step again. Set by the owner. */
   onReady: () => void = () => undefined;
   protected readonly members = new Set<SubscriptionQueue>();
-  /** In the order of their turns: of each subscription one at a time. */
+  /** Round robin: at most one queue of each subscription. */
   protected readonly turns = new Fifo<SubscriptionQueue>();
   protected readonly pausing = new Set<SubscriptionQueue>();
-  /** Those in {@link turns} or {@link pausing}. */
+  /** Queues in {@link turns} or {@link pausing}. */
   readonly #waiting = new Set<SubscriptionQueue>();
-  /** Of each subscription in {@link turns}, the queues that follow. */
+  /** Further ready queues of each subscription in {@link turns}. */
   readonly #following = new Map<bigint, Fifo<SubscriptionQueue>>();
-  readonly #out = new Map<Step, { readonly queue: SubscriptionQueue; readonly shares: readonly Share[] }>();
+  readonly #running = new Map<Step, { readonly queue: SubscriptionQueue; readonly shares: readonly Share[] }>();
   readonly #roles = new Map<string, Share>();
   readonly #subscriptions = new Map<bigint, Share>();
-  /** Subscriptions of which queues wait until less of it is out. */
-  readonly #heldBack = new Set<Share>();
-  /** Those of the role and of the subscription of each member, as it was when it was added. */
+  /** Shares of subscriptions with blocked queues. */
+  readonly #blockedSubscriptions = new Set<Share>();
+  /** Shares of each queue's role and subscription, as they were when the queue was added. */
   readonly #shares = new Map<SubscriptionQueue, readonly Share[]>();
 
   protected readonly sessions: number;
 
-  /** @param sessions how many steps may be out at a time */
+  /** @param sessions maximum number of concurrent steps */
   constructor(sessions: number) {
     this.sessions = sessions;
   }
 
-  /** Steps that are out, those of removed queues too. */
+  /** Number of running steps, including those of removed queues. */
   get running(): number {
-    return this.#out.size;
+    return this.#running.size;
   }
 
   add(queue: SubscriptionQueue): void {
@@ -63,12 +63,12 @@ export class QueueScheduler {
     this.#enqueue(queue);
   }
 
-  /** Closes the queue. A step of it that is out has its session until it is settled. */
+  /** Removes and closes the queue. A running step keeps its session until its outcome is reported. */
   remove(queue: SubscriptionQueue): void {
     if (this.members.delete(queue)) {
       const { runAs, id } = queue.subscription;
-      this.#leave(this.#roles, runAs);
-      this.#leave(this.#subscriptions, id);
+      this.#removeFrom(this.#roles, runAs);
+      this.#removeFrom(this.#subscriptions, id);
     }
     this.#shares.delete(queue);
     if (this.pausing.delete(queue)) this.#waiting.delete(queue);
@@ -76,9 +76,9 @@ export class QueueScheduler {
     queue.close();
   }
 
-  /** The next step of some queue, or how long there is none. The step is out until it is settled. */
+  /** Starts the next step of some queue, or returns the time to wait. */
   next(now: number): Step | Wait {
-    if (this.#out.size >= this.sessions) return forever;
+    if (this.#running.size >= this.sessions) return forever;
     for (const queue of this.pausing) {
       if (queue.readyAt > now) continue;
       this.pausing.delete(queue);
@@ -86,17 +86,17 @@ export class QueueScheduler {
     }
     for (let queue = this.#takeTurn(); queue !== undefined; queue = this.#takeTurn()) {
       const shares = this.#shares.get(queue) ?? [];
-      const full = shares.find((share) => share.running >= this.#mostOf(share));
+      const full = shares.find((share) => share.running >= this.#limitOf(share));
       if (full !== undefined) {
-        full.held.push(queue);
-        if (full.among === this.#subscriptions) this.#heldBack.add(full);
+        full.blocked.push(queue);
+        if (full.siblings === this.#subscriptions) this.#blockedSubscriptions.add(full);
         continue;
       }
       const step = queue.next(now);
       if (step !== undefined) {
         this.#waiting.delete(queue);
         for (const share of shares) share.running += 1;
-        this.#out.set(step, { queue, shares });
+        this.#running.set(step, { queue, shares });
         return step;
       }
       if (queue.readyAt < Number.POSITIVE_INFINITY) this.pausing.add(queue);
@@ -107,72 +107,72 @@ export class QueueScheduler {
     return soonest === Number.POSITIVE_INFINITY ? forever : { kind: "wait", waitMs: Math.max(0, soonest - now) };
   }
 
-  /** Tells how a step went. Each step that was handed out is settled once, also after its queue was stopped or removed. */
-  settle(step: Step, outcome: Outcome, now: number): void {
-    const settled = this.#out.get(step);
+  /** Reports the outcome of a step. Required once for each started step, even if its queue was stopped or removed. */
+  onOutcome(step: Step, outcome: Outcome, now: number): void {
+    const settled = this.#running.get(step);
     if (settled === undefined) return;
     const { queue, shares } = settled;
-    this.#out.delete(step);
+    this.#running.delete(step);
     for (const share of shares) share.running -= 1;
-    queue.settle(step, outcome, now);
+    queue.onOutcome(step, outcome, now);
     this.#enqueue(queue);
   }
 
-  /** Subscriptions with dead letters that are being tried again. */
+  /** Subscriptions with dead letters that are being retried. */
   get retrying(): readonly bigint[] {
     return [...this.members].filter(({ isRetrying }) => isRetrying).map(({ subscription }) => subscription.id);
   }
 
-  /** Hands dead letters that are to be tried again to the first queue of their subscription. */
+  /** Queues dead letters for a retry in the first queue of their subscription. */
   retry(requested: readonly RequestedRetry[]): void {
     const first = new Map([...this.members].reverse().map((queue) => [queue.subscription.id, queue]));
     for (const { subscriptionId, message } of requested) first.get(subscriptionId)?.retry(message);
   }
 
-  /** Postgres answers again: ends the pauses that queues make because it did not. */
+  /** Ends pauses that wait for Postgres, because it answers again. */
   wake(): void {
     for (const queue of this.members) queue.wake();
   }
 
-  /** What queues are offered from now on they keep, and do not hand out. */
+  /** Makes all queues keep new messages without running them. */
   hold(): void {
     for (const queue of this.members) queue.hold();
   }
 
-  /** Resolves with true when no queue has anything left that it may hand out, or with false when one was stopped before that. */
+  /** Resolves when the queues have run everything they may run: true, or false if one was stopped before. */
   async drain(): Promise<boolean> {
     return (await Promise.all([...this.members].map((queue) => queue.drain()))).every((done) => done);
   }
 
-  /** Hands out nothing more: for a process that does not lead any more, or ends. */
+  /** Starts no more steps. Called when this process stops leading or shuts down. */
   stop(): void {
     for (const queue of this.members) queue.stop();
   }
 
-  /** How many steps of one role, or of one subscription, may be out: one session is left for the others, if there are any. */
-  #mostOf({ among }: Share): number {
+  /** Maximum of concurrent steps of a share: one session is left for others, if there are any. */
+  #limitOf({ siblings: among }: Share): number {
     return among.size > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
   }
 
-  #leave<K>(shares: Map<K, Share>, key: K): void {
+  #removeFrom<K>(shares: Map<K, Share>, key: K): void {
     const share = shares.get(key);
     if (share === undefined || --share.queues > 0) return;
     shares.delete(key);
-    this.#heldBack.delete(share);
-    for (let held = share.held.shift(); held !== undefined; held = share.held.shift()) this.#waiting.delete(held);
+    this.#blockedSubscriptions.delete(share);
+    for (let held = share.blocked.shift(); held !== undefined; held = share.blocked.shift()) this.#waiting.delete(held);
   }
 
-  /** The queue whose turn it is: first those that were held back until their role has a session again. */
+  /** Next queue in turn. Queues that were blocked by the limit of their role come first. */
   #takeTurn(): SubscriptionQueue | undefined {
     for (const role of this.#roles.values()) {
-      if (role.held.length > 0 && role.running < this.#mostOf(role)) return role.held.shift();
+      if (role.blocked.length > 0 && role.running < this.#limitOf(role)) return role.blocked.shift();
     }
-    for (const share of this.#heldBack) {
-      const first = share.held.at(0)!;
-      if (share.running >= this.#mostOf(share) || this.#following.has(first.subscription.id)) continue;
-      share.held.shift();
-      if (share.held.length === 0) this.#heldBack.delete(share);
-      this.#queueUp(first);
+    for (const share of this.#blockedSubscriptions) {
+      const first = share.blocked.at(0)!;
+      if (share.running >= this.#limitOf(share) || this.#following.has(first.subscription.id)) continue;
+      share.blocked.shift();
+      if (share.blocked.length === 0) this.#blockedSubscriptions.delete(share);
+      this.#appendTurn(first);
     }
     const queue = this.turns.shift();
     if (queue === undefined) return undefined;
@@ -183,15 +183,15 @@ export class QueueScheduler {
     return queue;
   }
 
-  /** Behind those of its subscription that were held back: a queue that always has messages would keep them waiting. */
+  /** Lets blocked queues of the same subscription go first; a queue that always has messages would starve them. */
   #awaitTurn(queue: SubscriptionQueue): void {
     const share = this.#subscriptions.get(queue.subscription.id);
-    if (share !== undefined && share.held.length > 0) share.held.push(queue);
-    else this.#queueUp(queue);
+    if (share !== undefined && share.blocked.length > 0) share.blocked.push(queue);
+    else this.#appendTurn(queue);
   }
 
-  /** Its turn is behind those of all other subscriptions that wait for one. */
-  #queueUp(queue: SubscriptionQueue): void {
+  /** Appends the queue to the round robin, behind the ready queues of its subscription. */
+  #appendTurn(queue: SubscriptionQueue): void {
     const { id } = queue.subscription;
     const following = this.#following.get(id);
     if (following !== undefined) {
@@ -202,7 +202,7 @@ export class QueueScheduler {
     this.turns.push(queue);
   }
 
-  /** Puts the queue behind all that wait for a turn. */
+  /** Makes a ready queue wait for its turn. */
   #enqueue(queue: SubscriptionQueue): void {
     if (!this.#waiting.has(queue) && queue.readyAt < Number.POSITIVE_INFINITY) {
       this.#waiting.add(queue);
@@ -216,7 +216,7 @@ const forever: Wait = { kind: "wait", waitMs: Number.POSITIVE_INFINITY };
 
 function shareOf<K>(shares: Map<K, Share>, key: K): Share {
   let share = shares.get(key);
-  if (share === undefined) shares.set(key, (share = { among: shares, queues: 0, running: 0, held: new Fifo() }));
+  if (share === undefined) shares.set(key, (share = { siblings: shares, queues: 0, running: 0, blocked: new Fifo() }));
   share.queues += 1;
   return share;
 }

@@ -1,6 +1,6 @@
 /**
- * What a queue asks to be done in Postgres, one step at a time, each in a transaction that first checks that this process
- * leads.
+ * Steps that a queue requests in Postgres, and their outcomes. Each step runs in a transaction that first checks that
+ * this process is the leader.
  */
 import type { BridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Subscription } from "../bindings.js";
@@ -8,56 +8,56 @@ import type { InboundMessage } from "../message.js";
 import type { ByteBudget, Discards } from "./memory.js";
 
 /**
- * Run the function for these messages, in this order; or for a dead letter alone, which is deleted in the same transaction.
- * If that is not there any more: committed.
+ * Runs the function for these messages, in order; or for a single dead letter, which is deleted in the same
+ * transaction. A dead letter that no longer exists counts as committed.
  */
 export interface BatchStep {
   readonly kind: "batch";
   readonly subscription: Subscription;
   readonly messages: readonly InboundMessage[];
-  /** Numbers of the first of them in the table, which are deleted in the transaction that runs them. */
+  /** Ids of the first messages in the table of saved messages. The same transaction deletes them. */
   readonly savedIds: readonly bigint[];
 }
 
 /**
- * Make a dead letter of a message, or write its new error to one that has failed again, and add the attempts. After an unknown
- * outcome it is asked for again, so it is to be done once by its id.
+ * Writes a dead letter, or the new error and attempts of a dead letter whose retry failed. The step is repeated after
+ * an unknown outcome, so it must be idempotent by the message's id.
  */
 export interface DeadLetterStep {
   readonly kind: "dead_letter";
   readonly subscription: Subscription;
   readonly message: InboundMessage;
-  /** Its number in the table, which is deleted with it; undefined: it is not there. */
+  /** Id of the saved message, which the same transaction deletes; undefined if it is not saved. */
   readonly savedId?: bigint | undefined;
   readonly error: FunctionError;
-  /** How often the function was started for it, in batches or alone. */
+  /** Number of times the function was started for the message, in batches or alone. */
   readonly attempts: number;
 }
 
-/** A message of the table of those that a process before had to leave. */
+/** A message from the table of saved messages. */
 export interface SavedMessage {
-  /** Its number there. */
+  /** Its id in that table. */
   readonly savedId: bigint;
   readonly message: InboundMessage;
 }
 
-/** A dead letter that is to be handled again, and the subscription whose function failed. */
+/** A dead letter to retry, and the subscription whose function failed. */
 export interface RequestedRetry {
   readonly subscriptionId: bigint;
   readonly message: InboundMessage;
 }
 
-/** Read the next saved messages of a subscription, in order. */
+/** Reads the next saved messages of a subscription, in order. */
 export interface FetchStep {
   readonly kind: "fetch";
   readonly subscription: Subscription;
-  /** Numbers to delete: messages of a batch that was committed while they were being written to the table. */
+  /** Ids to delete: messages of a batch that was committed while they were being saved. */
   readonly done: readonly bigint[];
 }
 
 /**
- * Write messages to the table, behind all that it has of the subscription, because there is little memory left. It may be
- * out beside another step.
+ * Appends messages to the saved messages of the subscription, because memory is nearly full. Can run besides another
+ * step.
  */
 export interface SpillStep {
   readonly kind: "spill";
@@ -67,47 +67,51 @@ export interface SpillStep {
 
 export type Step = BatchStep | DeadLetterStep | FetchStep;
 
-/** An error of Postgres, as a dead letter keeps it. */
+/** Error as a dead letter stores it. */
 export interface FunctionError {
-  /** A SQLSTATE, or a code of ours. */
+  /** SQLSTATE, or an error code of Hawser. */
   readonly code: string;
   readonly message: string;
 }
 
-/** The function was run, and nothing is committed. */
+/** Outcomes of a function that ran without a commit. */
 export type FunctionOutcome = Extract<Outcome, { readonly kind: "failed" | "timed_out" | "transient" }>;
 
-/** What became of a step that a queue handed out. What runs steps in Postgres sorts what happened into these. */
+/** Result of a step, as classified by the code that ran it in Postgres. */
 export type Outcome =
   /** COMMIT was confirmed. */
   | { readonly kind: "committed"; readonly durationMs: number }
-  /** COMMIT was confirmed, for the messages at the front of a batch. Those behind the failed ones were not tried. */
+  /** COMMIT was confirmed for the first messages of a batch. Messages behind the failed ones were not tried. */
   | {
       readonly kind: "partly";
       readonly committed: number;
       readonly durationMs: number;
-      /** What became of those that follow, which were tried together; undefined: they were not tried. */
+      /** Outcome of the messages that follow, which ran together; undefined if none ran. */
       readonly failed?: { readonly count: number; readonly outcome: FunctionOutcome };
     }
-  /** What a fetch has read: none, if there is nothing more. */
+  /** Messages that a fetch has read; empty if there are no more. */
   | { readonly kind: "fetched"; readonly saved: readonly SavedMessage[] }
-  /** The function raised an error, or a constraint was broken at COMMIT: nothing is committed, by fault of the messages. */
+  /** The function raised an error, or COMMIT violated a constraint: nothing is committed, because of the messages. */
   | { readonly kind: "failed"; readonly error: FunctionError }
-  /** The statement timeout ended it: nothing is committed. Only that; a cancellation by an operator is `transient`. */
+  /**
+   * The statement timeout cancelled the batch, and nothing is committed. A cancellation by an operator is `transient`.
+   */
   | { readonly kind: "timed_out"; readonly error: FunctionError }
-  /** Nothing is committed, and no message is to blame: a deadlock, a serialization failure, no memory, no disk space. */
+  /**
+   * Nothing is committed, for a reason that no message causes: deadlock, serialization failure, out of memory or disk.
+   */
   | { readonly kind: "transient"; readonly error: FunctionError }
   /**
-   * The session ended while the step ran, perhaps after its commit, and a new one to the same server was had at once: the
-   * function may have ended it. When Postgres itself stopped or crashed and came back, it is `unavailable` instead.
+   * The session ended while the step ran, perhaps after its commit, and a new session to the same server could be
+   * opened at once, so the function may have ended it. If Postgres stopped or crashed, the outcome is `unavailable`.
    */
   | { readonly kind: "session_lost"; readonly message: string }
-  /** Postgres cannot be reached, or went away with the step: no message is to blame. */
+  /** Postgres was unreachable or stopped during the step; no message is the cause. */
   | { readonly kind: "unavailable" }
-  /** Another process leads: nothing is committed, and nothing more of the queue may be. */
+  /** Another process is the leader. Nothing is committed, and this queue must run nothing more. */
   | { readonly kind: "deposed" };
 
-/** What queues go by, the same for all queues of a process. */
+/** Settings of all queues of a process. */
 export interface QueueSettings
   extends Pick<
     BridgeConstants,
@@ -118,26 +122,26 @@ export interface QueueSettings
     | "batchPauseMaxMs"
     | "deadLetterRetryTries"
   > {
-  /** The error code of what loses its session while it is alone. */
+  /** Error code of a message that lost two sessions while it ran alone. */
   readonly sessionLostCode: string;
-  /** 0 to 1, so that queues that paused together do not all go on together. */
+  /** Random number from 0 to 1, which spreads the ends of pauses. */
   readonly random: () => number;
 }
 
-/** What all queues of a process share. */
+/** State that all queues of a process share. */
 export interface QueueContext {
   readonly settings: QueueSettings;
   readonly budget: ByteBudget;
   readonly discards: Discards;
-  /** All dead letters that a queue was to try again are done, or have failed again. */
+  /** Called when a queue has retried all its dead letters, successfully or not. */
   readonly onRetried: () => void;
 }
 
-/** What the queues of a subscription have done. */
+/** Totals of all queues of a subscription. */
 export interface QueueTotals {
   committed: number;
   deadLettered: number;
-  /** Steps that reached Postgres, whatever became of them. */
+  /** Steps that reached Postgres, successful or not. */
   transactions: number;
   /** Batches that were halved. */
   bisections: number;

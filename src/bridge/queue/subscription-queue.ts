@@ -1,15 +1,15 @@
 /**
- * The ordered queue of one subscription: what is to be run in Postgres next, and what follows from how it went. Pure: it
- * runs nothing itself and has no clock.
+ * The ordered queue of one subscription: decides what runs next in Postgres, and what follows from each outcome. Pure:
+ * no I/O and no clock.
  *
- * `index.ts` says what follows from each outcome. A batch that fails by no message's fault is halved, too: so what one message
- * waits for holds up only that one in the end.
+ * `index.ts` lists the outcomes. A batch that fails for a reason that no message causes is halved too, so that in the
+ * end only the message that waits for something is delayed.
  *
- * The table of saved messages has what a former leader left, and what there is no memory for. A queue consists of, oldest
- * first: the page that was fetched last, the rest of its table, and what was offered since. So as long as the table has
- * something, what was offered waits. A saved message is deleted in the transaction that runs it.
- * When a queue begins to spill, what is already being tried becomes a page and is written first, so that the table has
- * everything in order even if this process is killed.
+ * The table of saved messages contains messages that a previous leader left, and messages that were spilled. A queue
+ * consists of, oldest first: the page that was fetched last, the rest of its saved messages, and the messages offered
+ * since. Offered messages wait until all saved ones have run. A saved message is deleted in the transaction that runs it.
+ * When a queue starts to spill, messages that were already tried become a page and are written first, so that the table
+ * has everything in order even if this process is killed.
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
@@ -30,52 +30,52 @@ import type {
   Step,
 } from "./steps.js";
 
-/** The outcome of a step that was run. */
-type Ran = Exclude<Outcome, { kind: "unavailable" | "deposed" | "fetched" | "partly" }>;
-type RanPartly = Extract<Outcome, { kind: "partly" }>;
+/** Outcome of a step that ran. */
+type RunOutcome = Exclude<Outcome, { kind: "unavailable" | "deposed" | "fetched" | "partly" }>;
+type PartialOutcome = Extract<Outcome, { kind: "partly" }>;
 
 export class SubscriptionQueue {
-  /** Called when there may be a step where there was none. Set by the scheduler. */
+  /** Called when there may be a step again. Set by the scheduler. */
   onReady: () => void = () => undefined;
   readonly #memory: QueueMemory;
   #isClosed = false;
   protected readonly messages: MessageList;
-  /** Messages that were fetched from the table, or are to be written there first. They come before {@link messages}. */
+  /** Messages fetched from the table, or to be written there first. They precede {@link messages}. */
   protected page: MessageList;
-  /** The numbers in the table of the page's first messages; those behind them are not there. */
+  /** Ids of the first messages of the page; the rest of the page is not in the table. */
   readonly #pageIds = new Fifo<bigint>();
-  /** Saved messages that are done, and still in the table: they were run while they were being written. */
-  #done: bigint[] = [];
-  /** What is being written to the table. */
+  /** Ids of saved messages that are done but still in the table, because they ran while they were being written. */
+  #doneSavedIds: bigint[] = [];
+  /** Messages that are being written to the table. */
   #spilling: { readonly step: SpillStep; readonly isOfPage: boolean; done: number } | undefined;
   #isHeld = false;
-  /** Dead letters that are to be tried again, each alone. */
+  /** Dead letters to retry, each alone. */
   protected readonly retries: MessageList;
   readonly #size: BatchSize;
   readonly #sizeOfRetries: BatchSize;
   protected readonly pause: Pause;
-  /** The step that is out, and for a batch its part of the messages. */
-  protected out: Step | undefined;
+  /** Running step, and for a batch the part of its messages. */
+  protected runningStep: Step | undefined;
   protected part: Part | undefined;
-  /** What failed alone, and is not written down yet. Nothing else is done before that. */
-  protected unwritten: DeadLetterStep | undefined;
+  /** Dead letter that is not written yet. Nothing else runs before it is. */
+  protected unwrittenDeadLetter: DeadLetterStep | undefined;
   protected stopped = false;
-  /** It pauses because Postgres could not be reached. */
+  /** True while the queue pauses because Postgres was unreachable. */
   #waitsForPostgres = false;
-  /** What was run last, and may not be written yet, is one of {@link retries}. */
-  protected retriedLast = false;
-  readonly #waiting: ((done: boolean) => void)[] = [];
+  /** True if the last batch, or the dead letter that is not written yet, is from {@link retries}. */
+  protected lastWasRetry = false;
+  readonly #drains: ((done: boolean) => void)[] = [];
 
-  /** As it is now: its wrapper may be given another owner. The next step has it. */
+  /** Subscription of the next step. Replaced when its wrapper gets another owner. */
   subscription: Subscription;
   protected readonly context: QueueContext;
-  /** The table may have messages for it. */
+  /** True if the table may have messages of this queue. */
   #hasSaved: boolean;
   readonly #totals: QueueTotals;
 
   /**
-   * @param hasSaved the table may have messages for it
-   * @param totals what it counts on in: of the subscription's queues before it, too
+   * @param hasSaved true if the table may have messages of this queue
+   * @param totals counts to continue, from earlier queues of the subscription
    */
   constructor(subscription: Subscription, context: QueueContext, hasSaved = false, totals = newTotals()) {
     this.subscription = subscription;
@@ -83,7 +83,7 @@ export class SubscriptionQueue {
     this.#hasSaved = hasSaved;
     this.#totals = totals;
     const { settings } = context;
-    this.#memory = context.budget.join(subscription.runAs);
+    this.#memory = context.budget.addQueue(subscription.runAs);
     this.messages = new MessageList(context, this.#memory);
     this.page = new MessageList(context, this.#memory);
     this.retries = new MessageList(context, this.#memory);
@@ -96,43 +96,43 @@ export class SubscriptionQueue {
     return this.#totals;
   }
 
-  /** Messages that are neither committed nor dead-lettered, as far as they are in memory. */
+  /** Number of messages in memory. */
   get length(): number {
     return this.page.length + this.messages.length;
   }
 
-  /** Dead letters are being tried again. */
+  /** True while dead letters are being retried. */
   get isRetrying(): boolean {
     return this.retries.length > 0;
   }
 
-  /** The memory of all that it holds. */
+  /** Memory used by the queue. */
   get bytes(): number {
     return this.#memory.usedBytes;
   }
 
   /**
-   * When the oldest message was received that is neither committed nor dead-lettered nor saved in the table; undefined: there is
+   * Receive time of the oldest message that is neither committed nor dead-lettered nor saved; undefined if there is
    * none.
    */
   get oldestReceivedAt(): number | undefined {
     return (this.page.at(this.#pageIds.length) ?? this.messages.oldest)?.receivedAt;
   }
 
-  /** Messages that are neither committed nor dead-lettered nor saved in the table, in order. */
+  /** Messages that are neither committed nor dead-lettered nor saved, in order. */
   get unfinished(): Iterable<InboundMessage> {
     return [...[...this.page].slice(this.#pageIds.length), ...this.messages];
   }
 
-  /** From when on {@link next} has a step; Infinity: not before something is offered, retried or settled. */
+  /** Time from which {@link next} has a step; Infinity if an event must come first. */
   get readyAt(): number {
-    if (this.stopped || this.out !== undefined || !this.#hasStep) return Number.POSITIVE_INFINITY;
+    if (this.stopped || this.runningStep !== undefined || !this.#hasStep) return Number.POSITIVE_INFINITY;
     return this.pause.until;
   }
 
   /**
-   * Takes a message. False: there is no room, and it is counted as discarded; or the queue was stopped, and it is not
-   * counted.
+   * Appends a message. Returns false if there is no room, and counts the message as discarded; or if the queue is
+   * stopped, without counting.
    */
   offer(message: InboundMessage, admission: Admission = {}): boolean {
     if (this.stopped || !this.messages.offer(message, admission)) return false;
@@ -140,7 +140,7 @@ export class SubscriptionQueue {
     return true;
   }
 
-  /** There may be more in the table: it is fetched before anything that was not tried yet. */
+  /** Makes the queue fetch saved messages before it runs messages that were never tried. */
   expectSaved(): void {
     if (this.stopped) return;
     this.#hasSaved = true;
@@ -148,29 +148,29 @@ export class SubscriptionQueue {
   }
 
   /**
-   * What is offered from now on is kept in order, and not handed out: between it and what came before something may be
-   * missing that another process has.
+   * Keeps messages that are offered from now on, in order, without running them: another process may have received
+   * messages between them and the earlier ones.
    */
   hold(): void {
     this.#isHeld = true;
     this.messages.hold();
-    if (this.#empty) this.#tell(true);
+    if (this.#empty) this.#resolveDrains(true);
   }
 
   /**
-   * The next messages that are to be written to the table, because there is little memory left. They are out until they are
-   * settled, beside another step.
+   * Starts to spill the next messages, because memory is nearly full. A spill runs besides another step, until {@link
+   * onSpilled}.
    *
-   * @param mostBytes of memory; a single message may have more
-   * @param roomBytes there is no room for more, also not for a single message
+   * @param mostBytes limit of their memory; a single message may exceed it
+   * @param roomBytes limit that a single message may not exceed either
    */
   takeSpill(mostBytes: number, roomBytes = Number.POSITIVE_INFINITY): SpillStep | undefined {
     if (this.stopped || this.#isHeld || this.#spilling !== undefined) return undefined;
-    this.keepTried();
+    this.moveTriedToPage();
     const isOfPage = this.page.length > this.#pageIds.length;
     const messages = isOfPage
-      ? this.page.piece(this.#pageIds.length, Number.POSITIVE_INFINITY)
-      : this.messages.piece(0, Math.min(mostBytes, roomBytes));
+      ? this.page.chunk(this.#pageIds.length, Number.POSITIVE_INFINITY)
+      : this.messages.chunk(0, Math.min(mostBytes, roomBytes));
     const bytes = messages.reduce((sum, message) => sum + memoryOf(message), 0);
     if (messages.length === 0 || bytes > roomBytes) return undefined;
     this.#hasSaved = true;
@@ -179,21 +179,21 @@ export class SubscriptionQueue {
     return step;
   }
 
-  /** @param savedIds the numbers under which they are in the table; undefined: it is not known whether they are */
-  settleSpill(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
+  /** Ends a spill. @param savedIds ids of the messages in the table; undefined if the result is unknown */
+  onSpilled(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
     const spilling = this.#spilling;
     if (spilling?.step !== step) return;
     this.#spilling = undefined;
     if (savedIds !== undefined) {
       this.#hasSaved = true;
-      if (spilling.isOfPage) this.numberPage(savedIds, spilling.done);
+      if (spilling.isOfPage) this.assignSavedIds(savedIds, spilling.done);
       else this.messages.finish(savedIds.length);
     }
-    if (this.#empty) this.#tell(true);
+    if (this.#empty) this.#resolveDrains(true);
     this.onReady();
   }
 
-  /** Takes a dead letter that is to be tried again: alone, between the batches. False: the queue was stopped. */
+  /** Queues a dead letter for a retry: alone, between the batches. Returns false if the queue is stopped. */
   retry(letter: InboundMessage): boolean {
     if (this.stopped) return false;
     this.retries.offer(letter, { isKept: true });
@@ -201,83 +201,83 @@ export class SubscriptionQueue {
     return true;
   }
 
-  /** The next step; undefined before {@link readyAt}. It is out until it is settled. */
+  /** Starts the next step; undefined before {@link readyAt}. It runs until {@link onOutcome}. */
   next(now: number): Step | undefined {
     if (this.readyAt > now) return undefined;
     this.#waitsForPostgres = false;
-    this.out = this.takeUnwritten() ?? this.takeRetry() ?? this.takeFetch() ?? this.takeBatch();
-    return this.out;
+    this.runningStep = this.takeDeadLetter() ?? this.takeRetry() ?? this.takeFetch() ?? this.takeBatch();
+    return this.runningStep;
   }
 
-  /** Tells how the step went. Does nothing once the queue is closed. */
-  settle(step: Step, outcome: Outcome, now: number): void {
-    if (step !== this.out) return;
+  /** Ends the running step. Has no effect once the queue is closed. */
+  onOutcome(step: Step, outcome: Outcome, now: number): void {
+    if (step !== this.runningStep) return;
     const { part } = this;
-    this.out = this.part = undefined;
+    this.runningStep = this.part = undefined;
     this.#waitsForPostgres = outcome.kind === "unavailable";
-    // What was to be fetched is still there.
+    // The messages to be fetched are still in the table.
     if (step.kind === "fetch" && outcome.kind !== "fetched") this.#hasSaved = true;
     if (outcome.kind === "deposed") this.stop();
     else if (outcome.kind === "unavailable") {
-      if (part !== undefined) this.#front.again(part);
-      this.pause.begin(now);
+      if (part !== undefined) this.#front.retryPart(part);
+      this.pause.start(now);
     } else if (outcome.kind === "fetched") this.#fetched(outcome.saved);
     else {
       this.#totals.transactions += 1;
-      if (outcome.kind === "partly") this.settlePartly(step as BatchStep, part!, outcome, now);
-      else if (step.kind === "fetch") this.pause.begin(now);
-      else if (step.kind === "batch") this.settleBatch(step, part!, outcome, now);
-      else this.settleUnwritten(step, outcome, now);
+      if (outcome.kind === "partly") this.onPartialOutcome(step as BatchStep, part!, outcome, now);
+      else if (step.kind === "fetch") this.pause.start(now);
+      else if (step.kind === "batch") this.onBatchOutcome(step, part!, outcome, now);
+      else this.onDeadLetterOutcome(step, outcome, now);
     }
-    if (this.#empty) this.#tell(true);
+    if (this.#empty) this.#resolveDrains(true);
   }
 
-  /** Postgres answers again: ends the pause that the queue makes because it did not. */
+  /** Ends a pause that waits for Postgres, because it answers again. */
   wake(): void {
     if (!this.#waitsForPostgres) return;
     this.#waitsForPostgres = false;
-    this.pause.forget();
+    this.pause.reset();
     this.onReady();
   }
 
-  /** Resolves with true when nothing is left that may be handed out, or with false when the queue is stopped before that. */
+  /** Resolves when the queue has run everything it may run: true, or false if it was stopped before. */
   drain(): Promise<boolean> {
     if (this.#empty || this.stopped) return Promise.resolve(this.#empty);
-    return new Promise((resolve) => this.#waiting.push(resolve));
+    return new Promise((resolve) => this.#drains.push(resolve));
   }
 
-  /** Hands out nothing more and takes nothing more. What is out is still to be settled; what is queued stays. */
+  /** Accepts no more messages and starts no more steps. A running step still ends with {@link onOutcome}. */
   stop(): void {
     this.stopped = true;
-    this.#tell(this.#empty);
+    this.#resolveDrains(this.#empty);
   }
 
-  /** Stops, forgets everything, and gives all memory back. */
+  /** Stops, removes all messages, and releases their memory. */
   close(): void {
     this.stop();
-    this.out = this.part = this.unwritten = this.#spilling = undefined;
+    this.runningStep = this.part = this.unwrittenDeadLetter = this.#spilling = undefined;
     this.page.clear();
     this.messages.clear();
     this.retries.clear();
-    if (!this.#isClosed) this.#memory.leave();
+    if (!this.#isClosed) this.#memory.removeQueue();
     this.#isClosed = true;
   }
 
-  protected takeUnwritten(): DeadLetterStep | undefined {
-    return this.unwritten && { ...this.unwritten, savedId: this.#savedIds(1)[0] };
+  protected takeDeadLetter(): DeadLetterStep | undefined {
+    return this.unwrittenDeadLetter && { ...this.unwrittenDeadLetter, savedId: this.#savedIds(1)[0] };
   }
 
   protected takeRetry(): BatchStep | undefined {
-    // Messages and dead letters take turns, so that neither waits for all of the other.
-    this.retriedLast = this.isRetrying && (!this.retriedLast || !this.#hasMessages);
-    return this.retriedLast ? this.takeBatch() : undefined;
+    // Messages and retries of dead letters alternate, so that neither starves the other.
+    this.lastWasRetry = this.isRetrying && (!this.lastWasRetry || !this.#hasMessages);
+    return this.lastWasRetry ? this.takeBatch() : undefined;
   }
 
   protected takeFetch(): FetchStep | undefined {
     if (!this.#mayFetch) return undefined;
-    // What is saved while this is out is fetched again.
+    // Messages that are saved while this step runs need another fetch.
     this.#hasSaved = false;
-    return { kind: "fetch", subscription: this.subscription, done: this.#done };
+    return { kind: "fetch", subscription: this.subscription, done: this.#doneSavedIds };
   }
 
   protected takeBatch(): BatchStep {
@@ -286,20 +286,21 @@ export class SubscriptionQueue {
     return { kind: "batch", subscription: this.subscription, messages, savedIds: this.#savedIds(messages.length) };
   }
 
-  protected settleBatch(step: BatchStep, part: Part, outcome: Ran, now: number): void {
+  protected onBatchOutcome(step: BatchStep, part: Part, outcome: RunOutcome, now: number): void {
     const tried = { ...part, attempts: part.attempts + 1 };
     if (outcome.kind === "transient") {
-      // Without this limit, a dead letter that is never done would make the messages behind it wait again and again.
-      if (this.retriedLast && tried.attempts >= this.context.settings.deadLetterRetryTries) {
-        this.failAlone(step, outcome.error, tried.attempts);
+      // Without this limit, a dead letter that always fails this way would delay the messages behind it again and
+      // again.
+      if (this.lastWasRetry && tried.attempts >= this.context.settings.deadLetterRetryTries) {
+        this.deadLetterOnly(step, outcome.error, tried.attempts);
         return;
       }
-      // Only by batches that are new: halves of one would make the next ones far smaller than half of them gets through.
-      if (tried.attempts === 1) this.size.givenUp(tried.count);
+      // Only new batches count: halves of a batch would shrink the next ones far below a size that succeeds.
+      if (tried.attempts === 1) this.size.failedBatch(tried.count);
       this.afterTransient(tried, now);
       return;
     }
-    this.pause.forget();
+    this.pause.reset();
     if (outcome.kind === "committed") {
       this.size.committed(part.count, outcome.durationMs);
       this.#committed(part.count, step.savedIds.length);
@@ -308,57 +309,60 @@ export class SubscriptionQueue {
     else this.afterSessionLoss(step, tried, outcome.message);
   }
 
-  /** Of those at the front nothing is left to do; what failed is settled as if it had been tried for itself. */
-  protected settlePartly(step: BatchStep, part: Part, { committed, failed }: RanPartly, now: number): void {
-    if (committed > 0) this.pause.forget();
+  /** Removes the committed messages, and treats the failed ones like a batch of their own. */
+  protected onPartialOutcome(step: BatchStep, part: Part, { committed, failed }: PartialOutcome, now: number): void {
+    if (committed > 0) this.pause.reset();
     this.#committed(committed, step.savedIds.length);
     const tried = { ...part, count: failed?.count ?? 0, attempts: part.attempts + 1 };
     const rest = part.count - committed - tried.count;
-    // Those that were never tried are simply what is behind the parts.
-    if (rest > 0 && part.attempts > 0) this.#front.again({ ...part, count: rest });
+    // Messages that were never tried need no part: they follow the parts.
+    if (rest > 0 && part.attempts > 0) this.#front.retryPart({ ...part, count: rest });
     if (failed === undefined) return;
     const { outcome } = failed;
     if (outcome.kind === "transient") {
       this.afterTransient(tried, now);
       return;
     }
-    this.pause.forget();
+    this.pause.reset();
     const failedStep = { ...step, messages: step.messages.slice(committed, committed + tried.count) };
     if (outcome.kind === "failed") this.afterFailure(failedStep, tried, outcome.error);
     else this.afterTimeout(failedStep, tried, outcome.error);
   }
 
   #committed(count: number, deleted: number): void {
-    if (!this.retriedLast) this.#totals.committed += count;
+    if (!this.lastWasRetry) this.#totals.committed += count;
     this.#finish(count, deleted);
   }
 
-  /** No message is to blame: with fewer of them, at once, until one is alone and waits. */
+  /** Halves the batch at once; a single message pauses. No message is the cause of the failure. */
   protected afterTransient(tried: Part, now: number): void {
     if (tried.count > 1) {
       this.halve(tried);
       return;
     }
-    this.#front.again(tried);
-    this.pause.begin(now);
+    this.#front.retryPart(tried);
+    this.pause.start(now);
   }
 
   protected afterFailure(step: BatchStep, tried: Part, error: FunctionError): void {
-    if (tried.count === 1) this.failAlone(step, error, tried.attempts);
+    if (tried.count === 1) this.deadLetterOnly(step, error, tried.attempts);
     else this.halve(tried);
   }
 
   protected afterTimeout(step: BatchStep, tried: Part, error: FunctionError): void {
     this.size.timedOut();
-    if (tried.count === 1) this.failAlone(step, error, tried.attempts);
-    else this.#front.again({ ...tried, oneByOne: true });
+    if (tried.count === 1) this.deadLetterOnly(step, error, tried.attempts);
+    else this.#front.retryPart({ ...tried, isOneByOne: true });
   }
 
-  /** Once may have been an operator, or the commit may have been done: only the second loss of a message is its own. */
+  /**
+   * Ends in a dead letter only after a second loss: the first may be an operator's doing, or may have followed the
+   * commit.
+   */
   protected afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
     if (tried.count > 1) this.halve(tried);
-    else if (tried.losses === 0) this.#front.again({ ...tried, losses: 1 });
-    else this.failAlone(step, sessionLostTwice(this.context.settings, message), tried.attempts);
+    else if (tried.losses === 0) this.#front.retryPart({ ...tried, losses: 1 });
+    else this.deadLetterOnly(step, sessionLostTwice(this.context.settings, message), tried.attempts);
   }
 
   protected halve(tried: Part): void {
@@ -366,46 +370,49 @@ export class SubscriptionQueue {
     this.#front.halve(tried);
   }
 
-  /** The only message of the batch is to become a dead letter. */
-  protected failAlone({ messages, subscription }: BatchStep, error: FunctionError, attempts: number): void {
+  /** Makes the only message of the batch a dead letter. */
+  protected deadLetterOnly({ messages, subscription }: BatchStep, error: FunctionError, attempts: number): void {
     this.size.deadLettered();
-    this.unwritten = { kind: "dead_letter", subscription, message: messages[0]!, error, attempts };
+    this.unwrittenDeadLetter = { kind: "dead_letter", subscription, message: messages[0]!, error, attempts };
   }
 
-  /** It is tried until it is written, whatever prevents that: nothing is lost, nothing overtakes it. */
-  protected settleUnwritten(step: DeadLetterStep, outcome: Ran, now: number): void {
+  /**
+   * Repeats the step until the dead letter is written, whatever the error: otherwise the message would be lost or
+   * overtaken.
+   */
+  protected onDeadLetterOutcome(step: DeadLetterStep, outcome: RunOutcome, now: number): void {
     if (outcome.kind !== "committed") {
-      this.pause.begin(now);
+      this.pause.start(now);
       return;
     }
-    this.pause.forget();
-    this.unwritten = undefined;
-    if (!this.retriedLast) this.#totals.deadLettered += 1;
+    this.pause.reset();
+    this.unwrittenDeadLetter = undefined;
+    if (!this.lastWasRetry) this.#totals.deadLettered += 1;
     this.#finish(1, step.savedId === undefined ? 0 : 1);
   }
 
-  /** What was tried stays in front of the table. */
-  protected keepTried(): void {
+  /** Moves messages that were tried to the page, in front of the saved messages. */
+  protected moveTriedToPage(): void {
     if (this.page.length > 0) {
-      this.messages.forgetTries();
+      this.messages.resetTries();
       return;
     }
-    const tried = this.part?.count ?? (this.unwritten === undefined ? 0 : 1);
-    if (tried > 0 && !this.retriedLast) this.page = this.messages.split(tried);
-    else this.messages.forgetTries();
+    const tried = this.part?.count ?? (this.unwrittenDeadLetter === undefined ? 0 : 1);
+    if (tried > 0 && !this.lastWasRetry) this.page = this.messages.split(tried);
+    else this.messages.resetTries();
   }
 
-  /** Messages of the page were written to the table, the first ones of which may be done by now. */
-  protected numberPage(savedIds: readonly bigint[], done: number): void {
+  /** Assigns ids to messages of the page that were saved; the first `done` of them were finished meanwhile. */
+  protected assignSavedIds(savedIds: readonly bigint[], done: number): void {
     for (const [index, id] of savedIds.entries()) {
-      if (index < done) this.#done.push(id);
+      if (index < done) this.#doneSavedIds.push(id);
       else this.#pageIds.push(id);
     }
   }
 
   #fetched(saved: readonly SavedMessage[]): void {
-    // Deleted with it.
-    this.#done = [];
+    // The fetch deleted these.
+    this.#doneSavedIds = [];
     for (const { savedId, message } of saved) {
       this.page.offer(message, { isKept: true });
       this.#pageIds.push(savedId);
@@ -414,29 +421,33 @@ export class SubscriptionQueue {
   }
 
   protected get size(): BatchSize {
-    return this.retriedLast ? this.#sizeOfRetries : this.#size;
+    return this.lastWasRetry ? this.#sizeOfRetries : this.#size;
   }
 
-  /** Where the next messages are: among the dead letters, in the page, or in what was offered. */
+  /** List with the next messages: retries, the page, or offered messages. */
   get #front(): MessageList {
-    if (this.retriedLast) return this.retries;
+    if (this.lastWasRetry) return this.retries;
     return this.page.length > 0 ? this.page : this.messages;
   }
 
-  /** Numbers in the table of the messages at the front, up to `count`. */
+  /** Ids in the table of the first messages, up to `count`. */
   #savedIds(count: number): bigint[] {
     if (this.#front !== this.page) return [];
     return Array.from({ length: Math.min(count, this.#pageIds.length) }, (_, index) => this.#pageIds.at(index)!);
   }
 
-  /** The messages at the front are done. @param deleted how many of them were deleted from the table with that */
+  /**
+   * Removes messages that are done.
+   *
+   * @param deleted number of them that were deleted from the table in the same transaction
+   */
   #finish(count: number, deleted: number): void {
     const queue = this.#front;
     if (queue === this.page) {
       for (let index = 0; index < count; index++) {
         const id = this.#pageIds.shift();
         if (id === undefined && this.#spilling?.isOfPage === true) this.#spilling.done += 1;
-        else if (id !== undefined && index >= deleted) this.#done.push(id);
+        else if (id !== undefined && index >= deleted) this.#doneSavedIds.push(id);
       }
     }
     queue.finish(count);
@@ -444,11 +455,11 @@ export class SubscriptionQueue {
   }
 
   get #mayFetch(): boolean {
-    // While the page is being written, what of it is done would be read again.
+    // While the page is being written, a fetch would read messages of it that are done.
     return this.#hasSaved && !this.#isHeld && this.page.length === 0 && this.#spilling?.isOfPage !== true;
   }
 
-  /** A batch may be taken: nothing that was saved before is missing in front of it. */
+  /** True if a batch can start: no saved message precedes the next one. */
   get #hasMessages(): boolean {
     if (this.page.length > 0) return true;
     return !this.#hasSaved && this.#spilling === undefined && this.messages.openLength > 0;
@@ -462,17 +473,17 @@ export class SubscriptionQueue {
     return !this.#hasStep && this.#spilling === undefined;
   }
 
-  #tell(done: boolean): void {
-    for (const resolve of this.#waiting.splice(0)) resolve(done);
+  #resolveDrains(done: boolean): void {
+    for (const resolve of this.#drains.splice(0)) resolve(done);
   }
 }
 
-/** Totals of a subscription that has no queue yet. */
+/** Totals of a new subscription. */
 export function newTotals(): QueueTotals {
   return { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 };
 }
 
-/** The error of a message that has ended two sessions while it was alone. */
+/** Error of a message that lost two sessions while it ran alone. */
 function sessionLostTwice(settings: QueueSettings, message: string): FunctionError {
   return {
     code: settings.sessionLostCode,
@@ -481,12 +492,12 @@ function sessionLostTwice(settings: QueueSettings, message: string): FunctionErr
 }
 
 /**
- * How many messages a batch may have, learnt from how long batches take and how many messages fail.
+ * Limit of messages in a batch, adapted to the duration and failures of previous batches.
  *
- * It begins with one and doubles with each full batch that is committed, so that it is at a thousand after ten. It never
- * exceeds what, at the pace of the last batch, takes `targetMs`: far below the statement timeout, because a batch that
- * runs into that is lost time. A dead letter halves it: bisecting costs up to two transactions for each message, so that a
- * function that always fails is better given its messages one by one.
+ * The limit starts at one and doubles with each full batch that commits, which reaches a thousand after ten batches. It
+ * never exceeds the number that would take `targetMs` at the speed of the last batch. That is far below the statement
+ * timeout, because a batch that times out is wasted work. A dead letter halves the limit: bisection costs up to two
+ * transactions per message, so a function that always fails should get its messages one by one.
  */
 export class BatchSize {
   #present = 1;
@@ -494,7 +505,7 @@ export class BatchSize {
   readonly #max: number;
   readonly #targetMs: number;
 
-  /** @param targetMs how long a batch may be expected to take */
+  /** @param targetMs intended duration of a batch */
   constructor(max: number, targetMs: number) {
     this.#max = max;
     this.#targetMs = targetMs;
@@ -509,17 +520,17 @@ export class BatchSize {
     this.#set(Math.min(wanted, (count * this.#targetMs) / Math.max(durationMs, 0.001)));
   }
 
-  /** A message has failed alone. */
+  /** Halves the limit after a message failed alone. */
   deadLettered(): void {
     this.#set(this.#present / 2);
   }
 
-  /** A batch of so many had to be given up; perhaps a smaller one gets through. */
-  givenUp(count: number): void {
+  /** Limits batches to half of a batch that failed; a smaller one may succeed. */
+  failedBatch(count: number): void {
     this.#set(Math.min(this.#present, count / 2));
   }
 
-  /** A batch ran into the statement timeout: what was learnt about the pace is wrong. */
+  /** Resets the limit after a statement timeout, which disproves the measured speed. */
   timedOut(): void {
     this.#set(1);
   }
@@ -529,7 +540,7 @@ export class BatchSize {
   }
 }
 
-/** The pause of a queue after failures that are no message's fault: longer with each in a row. */
+/** Pause after failures that no message causes. Consecutive failures make it longer. */
 export class Pause {
   readonly #backoff: Backoff;
   #end = Number.NEGATIVE_INFINITY;
@@ -538,18 +549,18 @@ export class Pause {
     this.#backoff = new Backoff({ minMs: batchPauseMinMs, maxMs: batchPauseMaxMs, jitter: 0.5, random });
   }
 
-  /** When it ends; in the past if there is none. */
+  /** End of the pause; in the past if there is none. */
   get until(): number {
     return this.#end;
   }
 
-  /** Begins after one more failure. */
-  begin(now: number): void {
+  /** Starts a pause after one more failure. */
+  start(now: number): void {
     this.#end = now + this.#backoff.failed();
   }
 
-  /** Something went well: the next pause is a short one again. */
-  forget(): void {
+  /** Resets the backoff after a success. */
+  reset(): void {
     this.#backoff.reset();
     this.#end = Number.NEGATIVE_INFINITY;
   }

@@ -1,18 +1,18 @@
 /**
- * The responders on one connection: their subscriptions, and what finds them.
+ * Subscriptions of all responders on one connection, and their service discovery.
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { confirmed, Discovery, SubscriptionSet } from "../../nats/index.js";
 import type { Endpoint } from "./endpoint.js";
 import { Replies } from "./replies.js";
 
-/** What is told of it. */
+/** Events of an {@link Attachment}. */
 export interface AttachmentObserver {
-  /** A message to an endpoint, by its subject. */
+  /** A message for the endpoint of this subject. */
   onMessage(subject: string, message: Msg, replies: Replies): void;
-  /** The server does not permit to answer requests to that subject. */
+  /** The server refused the subscription of an endpoint. */
   onRefused(subject: string, error: Error): void;
-  /** The server does not permit services to be found. */
+  /** The server refused the subscriptions of service discovery. */
   onDiscoveryRefused(error: Error): void;
 }
 
@@ -21,9 +21,9 @@ export class Attachment {
   readonly #subscriptions: SubscriptionSet;
   readonly #discovery: Discovery;
   readonly #release: () => void;
-  #left: Promise<void> | undefined;
+  #ended: Promise<void> | undefined;
 
-  /** @param release says that the connection is not needed any more */
+  /** @param release called when the connection is no longer needed */
   constructor(connection: NatsConnection, observer: AttachmentObserver, release: () => void) {
     const replies = new Replies(connection);
     this.connection = connection;
@@ -39,21 +39,21 @@ export class Attachment {
     return this.#subscriptions.isRefused(subject);
   }
 
-  /** These are the endpoints from now on. Resolves when the server has taken it, or the connection has ended. */
+  /** Replaces the set of endpoints. Resolves when the server has processed it, or the connection has closed. */
   async update(endpoints: readonly Endpoint[]): Promise<void> {
-    if (this.#left !== undefined) return;
+    if (this.#ended !== undefined) return;
     this.#subscriptions.sync(new Map(endpoints.map(({ subject, queueGroup }) => [subject, queueGroup])));
     const taken = confirmed(this.connection);
     await Promise.all([taken, this.#discovery.update(endpoints.map(({ service }) => service))]);
   }
 
-  /** Ends all subscriptions. Resolves when nothing comes any more, or the connection has ended. */
-  leave(): Promise<void> {
-    this.#left ??= this.#leave();
-    return this.#left;
+  /** Ends all subscriptions. Resolves when no more messages can arrive, or the connection has closed. */
+  end(): Promise<void> {
+    this.#ended ??= this.#end();
+    return this.#ended;
   }
 
-  async #leave(): Promise<void> {
+  async #end(): Promise<void> {
     await Promise.all([this.#subscriptions.drain(), this.#discovery.end()]);
     this.#release();
   }

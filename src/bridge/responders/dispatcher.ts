@@ -1,12 +1,12 @@
 /**
- * Runs requests: each waits for its turn, runs, and is answered over the connection that it came by.
+ * Dispatches requests: each waits in a fair queue, runs, and is answered over the connection that delivered it.
  */
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { DeadlineTimer, type Logger, type RareLog } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { overheadBytes } from "../message.js";
 import type { Endpoint } from "./endpoint.js";
-import { FairQueue, type FairQueueLimits, type QueueLoad, type Waiting } from "./fair-queue.js";
+import { FairQueue, type FairQueueLimits, type QueuedItem, type QueueLoad } from "./fair-queue.js";
 import type { Replies } from "./replies.js";
 import {
   busyReply,
@@ -23,45 +23,44 @@ import {
   waitedTooLongReply,
 } from "./requests.js";
 
-/** What a dispatcher is made with. */
+/** Collaborators and limits of a {@link RequestDispatcher}. */
 export interface DispatcherOptions {
   readonly runner: RequestRunner;
   readonly limits: FairQueueLimits;
-  /** How long a request may wait for its turn, in milliseconds. */
+  /** Maximum wait of a request in the queue, in milliseconds. */
   readonly timeoutMs: () => number;
   readonly logger: Logger;
   readonly rareLog: RareLog;
-  /** A function was run, however it ended. */
+  /** Called after each run of a function, successful or not. */
   readonly onRun: (responder: Responder, durationMs: number) => void;
 }
 
-interface PendingRequest extends Waiting {
+interface PendingRequest extends QueuedItem {
   readonly endpoint: Endpoint;
   readonly request: ResponderRequest;
   readonly replies: Replies;
   readonly timeoutMs: number;
-  /** Says that the request needs its connection no more. */
+  /** Releases the connection of the request. */
   readonly release: () => void;
 }
 
-/** A request as it was received. Its payload is a view of all that the connection has read at once. */
+/** A received request. Its payload is a view of everything that the connection read at once. */
 export interface ReceivedRequest {
   readonly subject: string;
   readonly reply: string;
   readonly data: Uint8Array;
-  /** Why its headers cannot be read. */
+  /** Reason why its headers cannot be read. */
   readonly headersProblem?: string | undefined;
 }
 
-/** The requests of all responders: which wait, which run, and how each is answered. */
 export class RequestDispatcher {
   readonly #options: DispatcherOptions;
   readonly #queue: FairQueue<Endpoint, PendingRequest>;
-  /** Those of the functions that run. */
+  /** Controllers of running functions. */
   readonly #controllers = new Set<AbortController>();
   readonly #answers = new Set<Promise<void>>();
   readonly #endpoints = new Set<Endpoint>();
-  /** Of the first request that has waited too long. */
+  /** Timer of the next deadline in the queue. */
   readonly #timer = new DeadlineTimer(() => this.#pump());
   #onIdle: (() => void) | undefined;
   #isStopped = false;
@@ -71,7 +70,7 @@ export class RequestDispatcher {
     this.#queue = new FairQueue(options.limits);
   }
 
-  /** Functions that run. */
+  /** Number of running functions. */
   get running(): number {
     return this.#queue.running;
   }
@@ -80,20 +79,20 @@ export class RequestDispatcher {
     return this.#queue.loadOf(endpoint);
   }
 
-  /** Requests to the endpoint are run from now on. */
+  /** Starts to accept requests for an endpoint. */
   add(endpoint: Endpoint): void {
     this.#endpoints.add(endpoint);
     this.#queue.open(endpoint);
   }
 
-  /** What runs for the endpoint goes on; what waits is answered by an error: its function may be gone. */
+  /** Stops accepting requests. Running ones continue; waiting ones get an error, because their function may be gone. */
   remove(endpoint: Endpoint): void {
     this.#endpoints.delete(endpoint);
-    for (const pending of this.#queue.remove(endpoint)) this.#dismiss(pending, removedReply);
+    for (const pending of this.#queue.remove(endpoint)) this.#refusePending(pending, removedReply);
     this.#pump();
   }
 
-  /** Takes a request. @param begin says that something is under way, and returns what says that it has ended */
+  /** Accepts a request, or answers it with an error. @param begin marks the connection as used; returns its release */
   submit(endpoint: Endpoint, received: ReceivedRequest, replies: Replies, begin: () => () => void): void {
     const { subject, reply, data } = received;
     const bytes = data.length + 2 * (subject.length + reply.length) + overheadBytes;
@@ -117,7 +116,7 @@ export class RequestDispatcher {
     this.#pump();
   }
 
-  /** Resolves when nothing waits and nothing runs. */
+  /** Resolves when no request waits or runs. */
   async idle(): Promise<void> {
     if (this.#queue.isIdle) return;
     await new Promise<void>((resolve) => {
@@ -125,13 +124,13 @@ export class RequestDispatcher {
     });
   }
 
-  /** Answers by errors what waits and what runs, which is aborted, and runs nothing any more. */
+  /** Answers waiting and running requests with errors, aborts the running ones, and starts no more. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     for (const endpoint of this.#endpoints) {
-      for (const pending of this.#queue.remove(endpoint)) this.#dismiss(pending, stoppingReply);
+      for (const pending of this.#queue.remove(endpoint)) this.#refusePending(pending, stoppingReply);
     }
-    for (const controller of this.#controllers) controller.abort(new Error("the process stops"));
+    for (const controller of this.#controllers) controller.abort(new Error("the process is shutting down"));
     this.#pump();
     await Promise.all(this.#answers);
   }
@@ -144,7 +143,7 @@ export class RequestDispatcher {
 
   #pump(): void {
     for (const pending of this.#queue.expire(performance.now())) {
-      this.#dismiss(pending, waitedTooLongReply(pending.timeoutMs));
+      this.#refusePending(pending, waitedTooLongReply(pending.timeoutMs));
     }
     for (let turn = this.#queue.next(); turn !== undefined; turn = this.#queue.next()) {
       void this.#run(turn.item, turn.end);
@@ -162,14 +161,14 @@ export class RequestDispatcher {
         const answer = this.#answer(pending);
         this.#answers.add(answer);
         await answer.finally(() => this.#answers.delete(answer));
-        await replies.room();
+        await replies.backpressure();
       } else {
-        // The answer could not be sent; the requester asks again.
+        // The answer could not be sent, so the function need not run.
         this.#drop(pending);
       }
     } catch (err) {
-      // The other requests go on.
-      this.#options.logger.error({ err, function: endpoint.responder.functionName }, "a request could not be answered");
+      // A defect of one request must not stop the others.
+      this.#options.logger.error({ err, function: endpoint.responder.functionName }, "cannot answer a request");
     } finally {
       release();
       end();
@@ -179,7 +178,7 @@ export class RequestDispatcher {
 
   async #answer(pending: PendingRequest): Promise<void> {
     const { endpoint, request, replies } = pending;
-    // Read now: the endpoint may have another function by the time this one has ended.
+    // Read before the run: the endpoint may have another function when it ends.
     const { counters } = endpoint;
     const { responder } = endpoint;
     const startedAt = performance.now();
@@ -234,7 +233,7 @@ export class RequestDispatcher {
     replies.sendError(reply, refusal);
   }
 
-  #dismiss(pending: PendingRequest, why: ErrorReply): void {
+  #refusePending(pending: PendingRequest, why: ErrorReply): void {
     const { endpoint, request, replies, release } = pending;
     if (replies.isOpen) this.#refuse(endpoint, request.reply, replies, why);
     else this.#drop(pending);
@@ -245,7 +244,7 @@ export class RequestDispatcher {
     counters.dropped += 1;
     this.#options.logger.debug(
       { function: responder.functionName, subject },
-      "a request's connection has ended: no answer",
+      "a request's connection has closed; its answer is dropped",
     );
   }
 }
@@ -254,7 +253,6 @@ function fitting(payload: Uint8Array, maxPayload: number): Uint8Array | ErrorRep
   return payload.length <= maxPayload ? payload : tooLargeReply(payload.length, maxPayload);
 }
 
-/** Rejects when the signal is aborted. */
 function aborted(signal: AbortSignal): Promise<never> {
   return new Promise((_resolve, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });

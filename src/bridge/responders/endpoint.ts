@@ -1,5 +1,5 @@
 /**
- * The subject of a responder, and the micro service that it is.
+ * A responder's subject, and its micro service.
  */
 import { createHash } from "node:crypto";
 import { nuid } from "@nats-io/transport-node";
@@ -7,18 +7,18 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { EndpointCounters, type MicroService } from "../../nats/index.js";
 import type { Responder } from "../bindings.js";
 
-/** What all services of a process have in common. */
+/** Properties that all services of a process share. */
 export interface ServiceOrigin {
-  /** What every process has that answers for this database, and none that answers for another one. */
+  /** Identifier of the database, equal in all processes that answer for it. */
   readonly database: string;
   readonly version: string;
   readonly metadata: Readonly<Record<string, string>>;
 }
 
 /**
- * A subject that is answered, and the service that answers it now.
+ * A subject with the service that currently answers it.
  *
- * Subject and queue group stay; so a function takes another one's place under the same subscription.
+ * Subject and queue group never change, so another function can take over under the same subscription.
  */
 export class Endpoint {
   readonly subject: string;
@@ -44,13 +44,13 @@ export class Endpoint {
     return this.#service;
   }
 
-  /** Those of the service. */
+  /** Counters of the current service. */
   get counters(): EndpointCounters {
     return this.#counters;
   }
 
-  /** Answers by this responder from now on, which has the same subject. Another function is another service. */
-  become(responder: Responder): void {
+  /** Replaces the responder by another one of the same subject. Another function becomes a new service. */
+  setResponder(responder: Responder): void {
     const isSameFunction = responder.functionName === this.#responder.functionName;
     this.#responder = responder;
     if (!isSameFunction) this.#service = this.#newService(responder);
@@ -75,8 +75,8 @@ export class Endpoint {
 }
 
 /**
- * The service's name: that of its function with its schema, without arguments, and with `_` for what a name of a service
- * may not have. `public.answer(bytea)` → `public_answer`. Two functions may have one name; ids tell them apart.
+ * Name of a service: schema and name of its function, without arguments, and with `_` for characters that service names
+ * may not contain. `public.answer(bytea)` → `public_answer`. Two functions may get the same name; their ids differ.
  */
 export function serviceName(functionName: string): string {
   const end = functionName.lastIndexOf("(");
@@ -86,9 +86,8 @@ export function serviceName(functionName: string): string {
 }
 
 /**
- * The queue group, the same in every process that answers for the database, so that a request is answered by one of
- * them; another one for another database, whose function of the same subject is another service and must not get half of
- * the requests.
+ * Queue group of a responder. It is the same in all processes of a database, so that one of them answers each request.
+ * It differs between databases, whose functions are different services: they must not share the requests.
  */
 export function queueGroup(database: string, subject: string): string {
   const hash = createHash("sha256")

@@ -1,36 +1,36 @@
 /**
- * Whose turn it is: requests of many responders, of which only so many run at once. Pure: no clock, no I/O.
+ * Fair queue of requests of many responders, with a limit of running ones. Pure: no clock, no I/O.
  *
- * Each responder has a queue. Queues with waiting requests take turns; within a queue it is first in, first out. So that a
- * slow responder does not hold every slot while the others wait for one, a queue that runs something already starts more
- * only if afterwards it holds at most twice as many slots as stay free: the last slot is always for a queue that runs
- * nothing. Where there is one queue only, it has all slots.
+ * Each responder has a queue (first in, first out); queues with waiting requests take turns. A slow responder must not
+ * hold all slots while others wait. So a queue that already runs requests starts another one only if it then holds at
+ * most twice as many slots as remain free; the last slot is always for a queue without running requests. A single queue
+ * may use all slots.
  */
 
-/** What may run, and what may wait. */
+/** Limits of running and waiting items. */
 export interface FairQueueLimits {
-  /** Slots. */
+  /** Number of slots. */
   readonly maxRunning: number;
-  /** For each queue. */
+  /** Maximum of waiting items of a queue. */
   readonly maxWaiting: number;
-  /** For each queue, in bytes; one item always fits. */
+  /** Maximum of waiting bytes of a queue; one item always fits. */
   readonly maxWaitingBytes: number;
 }
 
-/** Something that waits for its turn. */
-export interface Waiting {
+/** An item in the queue. */
+export interface QueuedItem {
   readonly bytes: number;
-  /** When it need not be started any more. */
+  /** Time after which the item must not start. */
   readonly deadlineAt: number;
 }
 
-/** An item whose turn it is. It holds a slot until `end`, which is to be called once. */
+/** An item that starts now. It holds a slot until `end`, which must be called once. */
 export interface Turn<Item> {
   readonly item: Item;
   end(): void;
 }
 
-/** What a queue holds. */
+/** Number of items of a queue. */
 export interface QueueLoad {
   readonly waiting: number;
   readonly waitingBytes: number;
@@ -43,11 +43,11 @@ interface ResponderQueue<Item> {
   running: number;
 }
 
-/** Items in the queues of many responders. `Key` names a queue. */
-export class FairQueue<Key, Item extends Waiting> {
+/** Queues of items, identified by `Key`. */
+export class FairQueue<Key, Item extends QueuedItem> {
   readonly #limits: FairQueueLimits;
   readonly #queues = new Map<Key, ResponderQueue<Item>>();
-  /** Queues with waiting items, in the order of their turns. */
+  /** Queues with waiting items, in the order of their next turns. */
   readonly #turns = new Set<ResponderQueue<Item>>();
   #running = 0;
 
@@ -55,7 +55,7 @@ export class FairQueue<Key, Item extends Waiting> {
     this.#limits = limits;
   }
 
-  /** Items that hold a slot, those of queues that were removed included. */
+  /** Number of occupied slots, including those of removed queues. */
   get running(): number {
     return this.#running;
   }
@@ -64,18 +64,17 @@ export class FairQueue<Key, Item extends Waiting> {
     return this.#running === 0 && this.#turns.size === 0;
   }
 
-  /** What the queue of the key holds. */
   loadOf(key: Key): QueueLoad {
     const { waiting, waitingBytes, running } = this.#queues.get(key) ?? { waiting: [], waitingBytes: 0, running: 0 };
     return { waiting: waiting.length, waitingBytes, running };
   }
 
-  /** Opens a queue; does nothing if there is one of this key. */
+  /** Adds a queue, unless it exists. */
   open(key: Key): void {
     if (!this.#queues.has(key)) this.#queues.set(key, { waiting: [], waitingBytes: 0, running: 0 });
   }
 
-  /** Removes a queue. What runs goes on. @returns what was waiting */
+  /** Removes a queue. Running items continue. @returns the waiting items */
   remove(key: Key): readonly Item[] {
     const queue = this.#queues.get(key);
     if (queue === undefined) return [];
@@ -84,7 +83,7 @@ export class FairQueue<Key, Item extends Waiting> {
     return queue.waiting;
   }
 
-  /** True if the queue takes an item of that size. */
+  /** True if the queue has room for an item of that size. */
   hasRoom(key: Key, bytes: number): boolean {
     const queue = this.#queues.get(key);
     if (queue === undefined) return false;
@@ -93,7 +92,7 @@ export class FairQueue<Key, Item extends Waiting> {
     return queue.waiting.length < maxWaiting && queue.waitingBytes + bytes <= maxWaitingBytes;
   }
 
-  /** Puts an item at the end of the queue, for which there must be room. */
+  /** Appends an item, for which there must be room. */
   push(key: Key, item: Item): void {
     const queue = this.#queues.get(key)!;
     queue.waiting.push(item);
@@ -101,12 +100,12 @@ export class FairQueue<Key, Item extends Waiting> {
     this.#turns.add(queue);
   }
 
-  /** The item whose turn it is; undefined if there is none, or no slot for it. */
+  /** Starts the next item; undefined if none waits, or no slot is free for it. */
   next(): Turn<Item> | undefined {
     for (const queue of this.#turns) {
       if (!this.#mayStart(queue)) continue;
       const item = this.#shift(queue);
-      // To the end of the line.
+      // The queue's next turn comes after those of all others.
       if (this.#turns.delete(queue) && queue.waiting.length > 0) this.#turns.add(queue);
       queue.running += 1;
       this.#running += 1;
@@ -115,7 +114,7 @@ export class FairQueue<Key, Item extends Waiting> {
     return undefined;
   }
 
-  /** Takes out what has waited too long at the front of its queue. */
+  /** Removes items at the front of the queues whose deadline has passed. */
   expire(now: number): readonly Item[] {
     const expired: Item[] = [];
     for (const queue of [...this.#turns]) {
@@ -125,7 +124,7 @@ export class FairQueue<Key, Item extends Waiting> {
     return expired;
   }
 
-  /** When the next item expires; undefined if none waits. */
+  /** Earliest deadline; undefined if no item waits. */
   get nextDeadline(): number | undefined {
     let next: number | undefined;
     for (const { waiting } of this.#turns) {

@@ -1,22 +1,22 @@
 /**
- * Answers on their way out over one connection.
+ * Answers to requests over one connection.
  */
 import type { NatsConnection, PublishOptions } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { confirmed, errorHeaders, isOwnInbox } from "../../nats/index.js";
 import type { ErrorReply } from "./requests.js";
 
-/** What an answer has beside its payload, about. */
+/** Approximate size of an answer without its payload. */
 const overheadBytes = 128;
 
 const nothing = new Uint8Array(0);
 
 /**
- * Whether a responder is meant by a request that its subject takes in. None is by answers to requests of Hawser. One with a
- * wildcard as its first word is not by those to NATS itself (`$JS.API.…`, `$KV.…`), nor by answers to others: it would
- * answer in the place of the server.
+ * True if a request that matches a responder's subject is for the responder. Replies to requests of Hawser never are.
+ * Requests to NATS itself (`$JS.API.…`, `$KV.…`) and replies to other clients are not, if the subject of the responder
+ * starts with a wildcard: it would answer in place of the server.
  */
-export function isMeant(wanted: string, requested: string): boolean {
+export function isForResponder(wanted: string, requested: string): boolean {
   if (isOwnInbox(requested)) return false;
   return !/^[*>](\.|$)/.test(wanted) || !/^(\$|_INBOX\.)/.test(requested);
 }
@@ -27,31 +27,31 @@ export class Replies {
 
   constructor(readonly connection: NatsConnection) {}
 
-  /** False: nothing can be answered any more. */
+  /** False if the connection has closed. */
   get isOpen(): boolean {
     return !this.connection.isClosed();
   }
 
-  /** The most that the server takes, in bytes. */
+  /** Maximum payload of the server, in bytes. */
   get maxPayload(): number {
     return this.connection.info?.max_payload ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Sends an answer. @returns false if it cannot be sent: the connection has ended */
+  /** Sends an answer. @returns false if the connection has closed */
   send(reply: string, payload: Uint8Array): boolean {
     return this.#publish(reply, payload, {});
   }
 
-  /** Sends an error. @returns false if it cannot be sent: the connection has ended, or its server knows no headers */
+  /** Sends an error. @returns false if the connection has closed, or its server does not support headers */
   sendError(reply: string, error: ErrorReply): boolean {
     return this.#publish(reply, nothing, { headers: errorHeaders(error) });
   }
 
   /**
-   * Where more can be sent, at once; else when the server has read what was sent, or the connection has ended. A caller that waits
-   * for it before making the next answer does not fill memory with answers that nobody reads.
+   * Backpressure: undefined if more can be sent, or a promise that resolves when the server has read what was sent, or
+   * the connection has closed. Waiting for it keeps answers that the server does not read from filling the memory.
    */
-  room(): undefined | Promise<void> {
+  backpressure(): undefined | Promise<void> {
     if (this.#unconfirmedBytes < bridgeConstants.maxUnconfirmedReplyBytes) return undefined;
     this.#confirming ??= this.#confirm();
     return this.#confirming;

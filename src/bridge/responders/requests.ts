@@ -1,93 +1,99 @@
 /**
- * Requests to responders: what runs their functions, behind an interface, and the answers that are errors.
+ * Requests to responders: the interface that runs their functions, and the error replies.
  */
 import type { Responder } from "../bindings.js";
 
-/** A request that waits for its answer. */
+/** A request to be answered. */
 export interface ResponderRequest {
-  /** What it was sent to: the responder's subject, or one that its wildcards take in. */
+  /** Subject of the request, which matches the responder's subject. */
   readonly subject: string;
-  /** Where the answer goes. Never empty. */
+  /** Reply subject; never empty. */
   readonly reply: string;
-  /** A copy of its own. Never changed. */
+  /** Immutable copy. */
   readonly payload: Uint8Array;
 }
 
-/** What became of a function. */
+/** Outcome of a function. */
 export type RequestOutcome =
-  /** What the function returned; for NULL nothing. */
+  /** Result of the function; empty for NULL. */
   | { readonly kind: "answer"; readonly payload: Uint8Array }
-  /** What the function returned is longer than any message of NATS: Postgres has kept it. */
+  /** The result exceeds the maximum size of NATS messages, and was not read from Postgres. */
   | { readonly kind: "too_large"; readonly bytes: number }
-  /** The responder was removed or replaced before its function ran, or while it ran: then Postgres has rolled it back. */
+  /** The responder was removed or replaced before its function ran, or while it ran, which rolled it back. */
   | { readonly kind: "removed" }
-  /** @property code its SQLSTATE; `timedOut`: it ran longer than a responder's function may */
+  /** @property code SQLSTATE of the error @property timedOut true if the function exceeded its time limit */
   | { readonly kind: "failed"; readonly code: string; readonly message: string; readonly timedOut: boolean };
 
-/** Runs one request's function in Postgres. */
+/** Runs the function of one request in Postgres. */
 export interface RequestRunner {
   /**
-   * Called for no more requests at once than the service was told. Settles within the time that a responder's function
-   * has, and soon once the signal is aborted: nobody waits for the outcome then. What it rejects with counts as a defect.
+   * Concurrent calls are limited by the service. Settles within the time limit of a function, and soon after the signal
+   * is aborted, when the outcome is no longer used. A rejection counts as a defect.
    */
   run(responder: Responder, request: ResponderRequest, signal: AbortSignal): Promise<RequestOutcome>;
 }
 
 /**
- * An answer that is an error: an empty body, and headers with a number like those of HTTP and a line of words (ADR-32).
+ * An error reply: an empty body, and headers with a status code like that of HTTP and a text (ADR-32).
  *
- * The words tell the SQLSTATE and the message of a function's error, which is what the function's author wrote for its
- * callers, but no detail, no hint and no context: those may show rows and code.
+ * The text contains the SQLSTATE and the message of a function's error, which its author wrote for callers. It contains
+ * no detail, hint or context, because those may reveal rows and code.
  */
 export interface ErrorReply {
-  /** 400: the request cannot be understood. 500: the function failed, or its answer cannot be sent. 503: it was not run, or Postgres is away. 504: out of time. */
+  /**
+   * 400: the request is malformed. 500: the function failed, or its answer cannot be sent. 503: the function was not
+   * run, or Postgres is unavailable. 504: timeout.
+   */
   readonly status: 400 | 500 | 503 | 504;
-  /** For the requester. */
-  readonly words: string;
-  /** For readers of statistics and logs: without what a function says of a request. */
+  /** Text for the requester. */
+  readonly text: string;
+  /** Text for statistics and logs, without the function's error message. */
   readonly summary: string;
 }
 
-/** Connection failures, shut down or starting servers, no connection left. */
-const awayCodes = /^(08...|57P0[123]|53300)$/;
+/** SQLSTATEs of connection failures, of servers that are starting or shut down, and of the connection limit. */
+const unavailableCodes = /^(08...|57P0[123]|53300)$/;
 
-/** The function, or Postgres on the way to it, failed. */
+/** Reply for a failure of the function, or of Postgres. */
 export function failureReply({ code, message, timedOut }: RequestOutcome & { readonly kind: "failed" }): ErrorReply {
-  const status = timedOut ? 504 : awayCodes.test(code) ? 503 : 500;
+  const status = timedOut ? 504 : unavailableCodes.test(code) ? 503 : 500;
   const summary = `SQLSTATE ${code}`;
-  return { status, words: `${summary}: ${message}`, summary };
+  return { status, text: `${summary}: ${message}`, summary };
 }
 
-/** There are as many requests waiting as may. */
+/** Reply when too many requests are waiting. */
 export const busyReply = notRun(503, "busy: too many requests wait for this responder; try again later");
 
-/** The responder is no more, or another one has taken its place. */
+/** Reply when the responder was removed or replaced. */
 export const removedReply = notRun(503, "the responder was removed or replaced before it could answer");
 
-/** The process ends with the request still waiting. */
-export const stoppingReply = notRun(503, "the process that answers stops; the function was not run");
+/** Reply to a waiting request when the process shuts down. */
+export const stoppingReply = notRun(503, "the answering process is shutting down; the function was not run");
 
-/** The process ends with the request's function running. */
-export const interruptedReply = notRun(503, "the process that answers stops; what the function did may last or not");
+/** Reply to a running request when the process shuts down. */
+export const interruptedReply = notRun(
+  503,
+  "the answering process is shutting down; the function may or may not have taken effect",
+);
 
-/** The runner failed where it must not. */
-export const defectReply = notRun(500, "the responder failed by a defect, which its log tells");
+/** Reply when the runner rejected, which is a defect. */
+export const defectReply = notRun(500, "internal error of the responder; its log has the details");
 
-/** It was not its turn in time. */
+/** Reply after the deadline of a waiting request. */
 export function waitedTooLongReply(timeoutMs: number): ErrorReply {
-  return notRun(504, `waited ${timeoutMs} ms for its turn; the function was not run`);
+  return notRun(504, `the request waited ${timeoutMs} ms in the queue; the function was not run`);
 }
 
-/** The request has headers that cannot be read. @param problem why */
+/** Reply to a request whose headers cannot be read. @param problem reason */
 export function unreadableReply(problem: string): ErrorReply {
   return notRun(400, `the headers of the request cannot be read: ${problem}; the function was not run`);
 }
 
-/** The answer is larger than the server lets through. */
+/** Reply when the answer exceeds the server's limit. */
 export function tooLargeReply(bytes: number, maxPayload: number): ErrorReply {
-  return notRun(500, `the answer has ${bytes} bytes, and the NATS server takes at most ${maxPayload} (max_payload)`);
+  return notRun(500, `the answer has ${bytes} bytes, and the NATS server accepts at most ${maxPayload} (max_payload)`);
 }
 
 function notRun(status: ErrorReply["status"], words: string): ErrorReply {
-  return { status, words, summary: words };
+  return { status, text: words, summary: words };
 }

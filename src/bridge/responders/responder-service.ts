@@ -1,37 +1,38 @@
 /**
- * SQL functions that answer requests, as micro services of NATS, over whatever connection there is now.
+ * SQL functions that answer requests, as NATS micro services, over the current connection.
  *
- * - A responder is a service with one endpoint. Its queue group is the same in every process that answers for the
- *   database, so that one of them answers each request.
- * - A request is answered over the connection that it came by, or not at all: another one may lead elsewhere.
- * - A message without a reply subject is no request. It is counted and not run: there is no one to answer, and no one to
- *   tell of a failure. Subscriptions are for such messages.
+ * - A responder is a service with one endpoint. Its queue group is the same in all processes of the database, so that
+ *   one of them answers each request.
+ * - A request is answered over the connection that delivered it or not at all, because another connection may lead to
+ *   another account or server.
+ * - A message without a reply subject is no request. It is counted and not run, because a failure could be reported to
+ *   nobody. Such messages are for subscriptions.
  */
 
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import type { BridgeConstants, ServeSettings } from "../../../generated/ts/settings/nats.js";
-import { isAnswerable, receivedHeaders, takenOver } from "../../nats/index.js";
+import { interestPropagated, isAnswerable, receivedHeaders } from "../../nats/index.js";
 import { type Logger, RareLog, within } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { Attachment } from "./attachment.js";
 import { RequestDispatcher } from "./dispatcher.js";
 import { Endpoint, type ServiceOrigin } from "./endpoint.js";
 import type { QueueLoad } from "./fair-queue.js";
-import { isMeant, type Replies } from "./replies.js";
+import { isForResponder, type Replies } from "./replies.js";
 import { type RequestRunner, removedReply } from "./requests.js";
 
-/** How the service is made. */
+/** Collaborators and limits of a {@link ResponderService}. */
 export interface ResponderServiceOptions
   extends ServiceOrigin,
     Pick<ServeSettings, "responderSessions">,
     Pick<BridgeConstants, "maxQueuedRequests" | "maxQueuedRequestBytes"> {
   readonly runner: RequestRunner;
   readonly logger: Logger;
-  /** How long a request may wait for its turn, in milliseconds: `responder_timeout_ms` of now. */
+  /** Maximum wait of a request in the queue, in milliseconds: the current `responder_timeout_ms`. */
   readonly responderTimeoutMs: () => number;
-  /** A function was run, however it ended. */
+  /** Called after each run of a function, successful or not. */
   readonly onRun?: (responder: Responder, durationMs: number) => void;
-  /** Says that a connection is in use, and returns what says that it is no more: `use` of a `NatsConnector`. */
+  /** Marks a connection as used, and returns the release: `use` of a `NatsConnector`. */
   readonly use?: (connection: NatsConnection) => () => void;
 }
 
@@ -41,14 +42,14 @@ export class ResponderService {
   readonly #rareLog: RareLog;
   readonly #dispatcher: RequestDispatcher;
   readonly #use: (connection: NatsConnection) => () => void;
-  /** By subject. */
+  /** Endpoints by subject. */
   readonly #endpoints = new Map<string, Endpoint>();
-  /** Subjects whose refusal was logged. */
-  readonly #toldRefused = new Set<string>();
-  #isDiscoveryRefusalTold = false;
-  /** That of the present connection. */
+  /** Subjects whose refusal is already logged. */
+  readonly #loggedRefused = new Set<string>();
+  #loggedDiscoveryRefusal = false;
+  /** Attachment of the current connection. */
   #attachment: Attachment | undefined;
-  /** That one, and earlier ones that are still being left. */
+  /** The current attachment, and earlier ones that are being released. */
   readonly #attachments = new Set<Attachment>();
   #stopped: Promise<void> | undefined;
 
@@ -73,41 +74,42 @@ export class ResponderService {
   }
 
   /**
-   * These are the responders from now on, at most one for each subject. Those that stay go on undisturbed. What runs for
-   * a removed one ends and is answered; what waits for it is answered by an error. Another function for the same subject
-   * takes over what waits, under the same subscription.
+   * Replaces the set of responders, at most one per subject. Unchanged ones continue undisturbed. Running requests of a
+   * removed responder finish and are answered; its waiting requests get an error. Another function of the same subject
+   * takes over the waiting requests, under the same subscription.
    *
-   * @returns when the server has taken it, if there is a connection; never rejects
+   * @returns when the server has processed the change, if there is a connection; never rejects
    */
   async configure(responders: readonly Responder[]): Promise<void> {
     if (this.#stopped !== undefined) return;
     const wanted = new Map<string, Responder>();
-    // The oldest one has the subject, should there ever be two.
+    // If there were two responders of a subject, the oldest would have it.
     for (const responder of responders) {
       if (!wanted.has(responder.subject)) wanted.set(responder.subject, responder);
     }
     for (const [subject, endpoint] of this.#endpoints) {
       if (wanted.has(subject)) continue;
       this.#endpoints.delete(subject);
-      this.#toldRefused.delete(subject);
+      this.#loggedRefused.delete(subject);
       this.#dispatcher.remove(endpoint);
     }
     for (const [subject, responder] of wanted) {
       const endpoint = this.#endpoints.get(subject);
       if (endpoint === undefined) this.#add(responder);
-      else endpoint.become(responder);
+      else endpoint.setResponder(responder);
     }
     const endpoints = [...this.#endpoints.values()];
-    // Also where another connection takes over: requests for what is removed are for other processes.
+    // Attachments that are being replaced are updated too, so that requests for removed responders reach other
+    // processes.
     for (const each of this.#attachments) if (each !== this.#attachment) void each.update(endpoints);
     await this.#attachment?.update(endpoints);
   }
 
   /**
-   * Answers over this connection from now on; what came by the one before is still answered over that. The one before
-   * is left only when the server has taken the new subscriptions.
+   * Answers requests of this connection from now on. Requests of the previous connection are still answered over that
+   * one, which is released only when the server has processed the new subscriptions.
    *
-   * @returns when it has, or the connection has ended; never rejects
+   * @returns when it has, or the connection has closed; never rejects
    */
   async attach(connection: NatsConnection): Promise<void> {
     if (this.#stopped !== undefined || this.#attachment?.connection === connection) return;
@@ -116,34 +118,37 @@ export class ResponderService {
     this.#attachment = attachment;
     this.#attachments.add(attachment);
     await attachment.update([...this.#endpoints.values()]);
-    if (before !== undefined) void takenOver(before.connection, connection).then(() => this.#leave(before));
-    // The next refusal is logged as a warning again.
-    for (const subject of this.#toldRefused) if (!attachment.isRefused(subject)) this.#toldRefused.delete(subject);
-  }
-
-  /** Takes no requests until the next `attach`. What has come is still answered, if its connection lives. */
-  detach(): void {
-    void this.#leaveAll();
+    if (before !== undefined)
+      void interestPropagated(before.connection, connection).then(() => this.#endAttachment(before));
+    // The next refusal is a warning again.
+    for (const subject of this.#loggedRefused) if (!attachment.isRefused(subject)) this.#loggedRefused.delete(subject);
   }
 
   /**
-   * Takes no new requests, and resolves when those that have come are answered; after the deadline those that are left
-   * are answered by errors, and their functions aborted. Answers are handed to the connection: drain it before it is
-   * closed.
+   * Accepts no requests until the next `attach`. Accepted requests are still answered while their connection is open.
+   */
+  detach(): void {
+    void this.#endAll();
+  }
+
+  /**
+   * Accepts no more requests, and resolves when the accepted ones are answered. After the deadline, the remaining ones
+   * get errors and their functions are aborted. Answers may still be in the connection's buffer: drain it before
+   * closing it.
    */
   stop(deadlineMs: number): Promise<void> {
     this.#stopped ??= this.#stop(deadlineMs);
     return this.#stopped;
   }
 
-  /** What is counted, of each responder. */
+  /** Counts of each responder. */
   stats(): ResponderServiceStats {
     const isRefused = (subject: string): boolean => this.#attachment?.isRefused(subject) ?? false;
     return statsOf(this.#endpoints.values(), this.#dispatcher, isRefused);
   }
 
   async #stop(deadlineMs: number): Promise<void> {
-    const left = this.#leaveAll();
+    const left = this.#endAll();
     await within(
       deadlineMs,
       left.then(() => this.#dispatcher.idle()),
@@ -158,13 +163,13 @@ export class ResponderService {
     this.#dispatcher.add(endpoint);
   }
 
-  async #leaveAll(): Promise<void> {
+  async #endAll(): Promise<void> {
     this.#attachment = undefined;
-    await Promise.all([...this.#attachments].map((attachment) => this.#leave(attachment)));
+    await Promise.all([...this.#attachments].map((attachment) => this.#endAttachment(attachment)));
   }
 
-  async #leave(attachment: Attachment): Promise<void> {
-    await attachment.leave();
+  async #endAttachment(attachment: Attachment): Promise<void> {
+    await attachment.end();
     this.#attachments.delete(attachment);
   }
 
@@ -172,15 +177,16 @@ export class ResponderService {
     return {
       onMessage: (subject: string, message: Msg, replies: Replies) => this.#receive(subject, message, replies),
       onRefused: (subject: string, error: Error) => {
-        const isTold = this.#toldRefused.has(subject);
-        this.#toldRefused.add(subject);
-        const words = "NATS does not let this responder subscribe: its requests are not answered here";
+        const isTold = this.#loggedRefused.has(subject);
+        this.#loggedRefused.add(subject);
+        const words =
+          "the NATS server does not permit this responder's subscription, so its requests are not answered here";
         this.#logger[isTold ? "debug" : "warn"]({ subject, reason: error.name }, words);
       },
       onDiscoveryRefused: (error: Error) => {
-        const level = this.#isDiscoveryRefusalTold ? "debug" : "warn";
-        this.#isDiscoveryRefusalTold = true;
-        const words = "NATS does not let responders be found ($SRV.>); requests are answered all the same";
+        const level = this.#loggedDiscoveryRefusal ? "debug" : "warn";
+        this.#loggedDiscoveryRefusal = true;
+        const words = "the NATS server does not permit service discovery ($SRV.>); requests are answered nevertheless";
         this.#logger[level]({ reason: error.name }, words);
       },
     };
@@ -189,16 +195,16 @@ export class ResponderService {
   #receive(subject: string, message: Msg, replies: Replies): void {
     const endpoint = this.#endpoints.get(subject);
     const { subject: requested, reply, data } = message;
-    if (!isMeant(subject, requested)) return;
+    if (!isForResponder(subject, requested)) return;
     if (endpoint === undefined) {
-      // Sent before the server knew that it was removed.
+      // The request was sent before the server had processed the removal.
       if (isAnswerable(reply)) replies.sendError(reply, removedReply);
       return;
     }
     if (!isAnswerable(reply)) {
       endpoint.counters.ignored += 1;
-      const words = reply ? "has a reply subject of NATS's own, with $" : "has no reply subject";
-      this.#rareLog.warn(`a message to a responder ${words}: it was not run`, subject);
+      const words = reply ? "has a reply subject of NATS itself, with $" : "has no reply subject";
+      this.#rareLog.warn(`a message to a responder ${words}, so it was not run`, subject);
       return;
     }
     const headersProblem = receivedHeaders(message)?.problem;
@@ -207,31 +213,31 @@ export class ResponderService {
   }
 }
 
-/** What is counted of one responder. Numbers are since it began in this process, or its function was replaced by another one. */
+/** Counts of one responder since it started in this process, or its function was replaced. */
 export interface ResponderStats extends QueueLoad {
   readonly id: bigint;
   readonly subject: string;
   readonly functionName: string;
-  /** Answered, also by an error. */
+  /** Requests that were answered, including errors. */
   readonly requests: number;
-  /** Of those: by an error. */
+  /** Requests that were answered with an error. */
   readonly errors: number;
-  /** Of those: refused because too many were waiting. */
+  /** Requests that were refused because too many were waiting. */
   readonly busy: number;
-  /** Of those: out of time (`responder_timeout_ms`), waiting or running. */
+  /** Requests that timed out (`responder_timeout_ms`), waiting or running. */
   readonly timedOut: number;
   /** Messages without a reply subject. */
   readonly ignored: number;
-  /** Not answered: the connection had ended. */
+  /** Requests that were not answered because the connection had closed. */
   readonly dropped: number;
-  /** The server does not permit the subscription. */
+  /** True if the server does not permit the subscription. */
   readonly isRefused: boolean;
 }
 
-/** What is counted of all responders of a process. */
+/** Counts of all responders of a process. */
 export interface ResponderServiceStats {
   readonly responders: readonly ResponderStats[];
-  /** Functions that run, also of responders that were removed. */
+  /** Running functions, including those of removed responders. */
   readonly running: number;
 }
 

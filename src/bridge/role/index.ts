@@ -1,5 +1,5 @@
 /**
- * Whether Postgres is a primary or a standby, followed while it changes, and the notices that tell NATS of it.
+ * Watches whether Postgres is a primary or a standby, and publishes changes to NATS.
  */
 
 export { RoleNotices, type RoleNoticesOptions } from "./role-notices.js";

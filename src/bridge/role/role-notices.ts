@@ -1,9 +1,9 @@
 /**
- * Tells NATS of the role of Postgres: on each change, and over each new connection to NATS.
+ * Publishes the role of Postgres to NATS, on each change and over each new connection.
  *
- * A process states that Postgres is the master when Postgres is a primary and this process leads, and that it is a replica
- * whenever it is a standby, led or not: nobody leads there. So of several processes beside one primary one speaks; beside a
- * standby each does, and they say the same. Nothing depends on notices, and one may repeat.
+ * A process publishes `Master` if Postgres is a primary and the process is the leader. It publishes `Replica` whenever
+ * Postgres is a standby, because there is no leader there. So one process of a primary publishes, and each process of a
+ * standby, all with the same content. Nothing depends on notices, and they may repeat.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
@@ -12,12 +12,12 @@ import type { Logger } from "../../runtime/index.js";
 import { PatroniName } from "./patroni.js";
 import type { PostgresRole, ServerAddress } from "./role-watch.js";
 
-/** How they are published. */
+/** Connection and settings of {@link RoleNotices}. */
 export interface RoleNoticesOptions {
-  /** Not ended with the notices. */
+  /** Not stopped by {@link RoleNotices.stop}. */
   readonly connector: Pick<NatsConnector, "connection" | "on">;
   readonly logger: Logger;
-  /** How long Patroni may take for its answer. Default `patroniTimeoutMs` of the spec. */
+  /** Time limit for Patroni's response. Default: `patroniTimeoutMs` of the spec. */
   readonly patroniTimeoutMs?: number;
 }
 
@@ -29,11 +29,11 @@ export class RoleNotices implements AsyncDisposable {
   readonly #listeners: readonly (() => void)[];
   #role: PostgresRole = "unknown";
   #address: ServerAddress | undefined;
-  #leads = false;
+  #isLeading = false;
   #options: CompleteNatsServerOptions | undefined;
-  /** The notice that was told last, where, and over which connection. */
-  #told: { readonly key: string; readonly connection: NatsConnection } | undefined;
-  /** The subject whose refusal was logged. */
+  /** Key and connection of the last published notice. */
+  #published: { readonly key: string; readonly connection: NatsConnection } | undefined;
+  /** Last subject whose refusal was logged. */
   #refused: string | undefined;
 
   constructor({ connector, logger, patroniTimeoutMs }: RoleNoticesOptions) {
@@ -41,36 +41,36 @@ export class RoleNotices implements AsyncDisposable {
     this.#logger = logger;
     this.#patroni = new PatroniName(logger, patroniTimeoutMs);
     this.#listeners = [
-      connector.on("connected", () => void this.#tell()),
+      connector.on("connected", () => void this.#publish()),
       connector.on("refused", ({ operation, subject }) => {
-        if (operation === "publish" && subject === this.#options?.notify_subject) this.#tellRefused(subject);
+        if (operation === "publish" && subject === this.#options?.notify_subject) this.#logRefused(subject);
       }),
     ];
   }
 
-  /** What `RoleWatch` tells by `onRole`. */
-  found(role: PostgresRole, address: ServerAddress | undefined): void {
+  /** Updates role and address, as reported by `RoleWatch.onRole`. */
+  setRole(role: PostgresRole, address: ServerAddress | undefined): void {
     this.#role = role;
     this.#address = address;
-    void this.#tell();
+    void this.#publish();
   }
 
-  /** This process has begun to lead, or leads no more. At first it does not. */
-  lead(leads: boolean): void {
-    this.#leads = leads;
-    void this.#tell();
+  /** Updates whether this process is the leader; initially false. */
+  setLeading(leads: boolean): void {
+    this.#isLeading = leads;
+    void this.#publish();
   }
 
   /**
-   * Takes `notify_subject` and `patroni_url`; undefined: no server is defined. To be told after the connector is. Another
-   * subject is told of the present role; another `patroni_url` alone is asked for the next notice.
+   * Applies `notify_subject` and `patroni_url`; undefined if no server is defined. Must be called after the connector's
+   * `configure`. A new subject gets a notice at once; a new `patroni_url` alone is used for the next notice.
    */
   configure(options: CompleteNatsServerOptions | undefined): void {
     this.#options = options;
-    void this.#tell();
+    void this.#publish();
   }
 
-  /** Publishes nothing any more. */
+  /** Stops publishing. */
   async stop(): Promise<void> {
     this.#end.abort();
     for (const remove of this.#listeners) remove();
@@ -80,56 +80,56 @@ export class RoleNotices implements AsyncDisposable {
     return this.stop();
   }
 
-  /** Publishes what holds, unless it was told over this connection. */
-  async #tell(): Promise<void> {
+  /** Publishes the current role, unless it was published over this connection. */
+  async #publish(): Promise<void> {
     const status = this.#status;
     const { connection } = this.#connector;
-    if (status === undefined || this.#options === undefined) this.#told = undefined;
+    if (status === undefined || this.#options === undefined) this.#published = undefined;
     if (status === undefined || this.#options === undefined || connection === undefined) return;
     const { notify_subject: subject, patroni_url: url } = this.#options;
     const key = JSON.stringify([status, subject, this.#address]);
-    const isTold = this.#told?.key === key && this.#told.connection === connection;
+    const isTold = this.#published?.key === key && this.#published.connection === connection;
     if (isTold || connection.isClosed() || this.#end.signal.aborted) return;
-    const told = (this.#told = { key, connection });
-    const name = url === undefined ? null : await this.#patroni.ask(url, this.#end.signal);
-    // Another notice has taken the place of this one while Patroni was asked.
-    if (this.#told !== told || this.#end.signal.aborted) return;
+    const notice = (this.#published = { key, connection });
+    const name = url === undefined ? null : await this.#patroni.read(url, this.#end.signal);
+    // A later call replaced this notice while Patroni was asked.
+    if (this.#published !== notice || this.#end.signal.aborted) return;
     try {
       connection.publish(subject, roleNotice({ status, ...this.#address!, name }));
-      this.#logger.info({ status, subject, patroniName: name }, "a role-change notice is published");
+      this.#logger.info({ status, subject, patroniName: name }, "published a role-change notice");
     } catch (err) {
-      this.#logger.warn({ err, status, subject }, "the role-change notice cannot be published");
+      this.#logger.warn({ err, status, subject }, "cannot publish a role-change notice");
     }
   }
 
   get #status(): RoleNotice["status"] | undefined {
     if (this.#role === "standby") return "Replica";
-    return this.#role === "primary" && this.#leads ? "Master" : undefined;
+    return this.#role === "primary" && this.#isLeading ? "Master" : undefined;
   }
 
-  #tellRefused(subject: string): void {
+  #logRefused(subject: string): void {
     if (subject === this.#refused) return;
     this.#refused = subject;
     this.#logger.warn(
       { subject },
-      "the NATS server does not permit role-change notices, and nobody gets them: let its user publish to the subject, " +
-        "or set notify_subject to one that it may publish to",
+      "the NATS server does not permit role-change notices, so they are not sent; permit its user to publish to the subject, " +
+        "or set notify_subject to a permitted one",
     );
   }
 }
 
-/** What a notice says. */
+/** Content of a notice. */
 export interface RoleNotice {
-  /** `Replica` is a standby. */
+  /** `Replica` means a standby. */
   readonly status: "Master" | "Replica";
-  /** `listen_addresses` of Postgres, of which `*` stays `*`. */
+  /** `listen_addresses` of Postgres; `*` is not expanded. */
   readonly addresses: readonly string[];
   readonly port: number;
-  /** How Patroni calls this Postgres; null where that cannot be had. */
+  /** Name of this Postgres in Patroni; null if it cannot be read. */
   readonly name: string | null;
 }
 
-/** The JSON of a notice. The addresses are in it twice: one spelling is that of pgnats's code, the other of its README. */
+/** JSON of a notice. It has the addresses twice: pgnats's code and its README spell the key differently. */
 export function roleNotice({ status, addresses, port, name }: RoleNotice): string {
   return JSON.stringify({ status, listen_adresses: addresses, listen_addresses: addresses, port, name });
 }

@@ -1,13 +1,13 @@
 /**
- * Whether Postgres is a primary or a standby, followed while it changes.
+ * Watches whether Postgres is a primary or a standby.
  *
- * A promotion happens under open sessions: the same session that was told "standby" is told "primary" next. There is no
- * demotion without a restart, so that it shows when the session is lost and another one is opened. Asking again and
- * again, over a session that is opened anew when it is lost, finds both; Postgres announces neither.
+ * A promotion happens during open sessions: the same session reports "standby" first and "primary" next. A demotion
+ * requires a restart, so it shows after the session was lost and another one was opened. Postgres announces neither, so
+ * the role is polled over a session that reconnects.
  *
  *   unknown → primary, standby     Postgres answers
  *   standby → primary              it was promoted
- *   primary, standby → unknown     it does not answer, over a new session neither
+ *   primary, standby → unknown     it does not answer, even over a new session
  *   primary → standby              another server answers at the same address
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
@@ -15,23 +15,23 @@ import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../../runtime/index.js";
 import { explainServeRefusal } from "../../store/index.js";
 
-/** What Postgres is; `unknown` while it does not answer. */
+/** Role of Postgres; `unknown` while it does not answer. */
 export type PostgresRole = "primary" | "standby" | "unknown";
 
-/** Where Postgres listens, by its own settings. */
+/** Listen addresses of Postgres, from its settings. */
 export interface ServerAddress {
-  /** `listen_addresses`, of which `*` stays `*`. */
+  /** `listen_addresses`; `*` is not expanded. */
   readonly addresses: readonly string[];
   readonly port: number;
 }
 
-/** How it is watched. */
+/** Session and callback of a {@link RoleWatch}. */
 export interface RoleWatchOptions {
-  /** The session of leadership: nothing in it takes long. Its owner calls {@link RoleWatch.sessionLost}, and closes it. */
+  /** Leadership's session, for short queries only. Its owner closes it, and calls {@link RoleWatch.sessionLost}. */
   readonly session: PostgresSession;
   readonly logger: Logger;
   /**
-   * The role has changed; it counts as `unknown` at first. Also told where only the address has.
+   * The role or the address has changed. The initial role is `unknown`.
    *
    * @param address undefined while the role is unknown
    */
@@ -49,14 +49,14 @@ interface RoleRow {
   readonly port: number;
 }
 
-/** Reads the role again and again, from the first run on; one reading never overlaps the next. After `stop` it tells nothing any more. */
+/** Polls the role, one query at a time. Calls `onRole` no more after `stop`. */
 export class RoleWatch extends Repeated {
   readonly #options: RoleWatchOptions;
   #role: PostgresRole = "unknown";
   #address: ServerAddress | undefined;
   readonly #problems: ProblemLog;
-  /** When the last reading began, by `performance.now()`. */
-  #beganAt = 0;
+  /** Start of the last poll (`performance.now()`, ms). */
+  #startedAt = 0;
 
   constructor(options: RoleWatchOptions) {
     super(roleWatchMs, () => this.#read());
@@ -64,35 +64,35 @@ export class RoleWatch extends Repeated {
     this.#problems = new ProblemLog(options.logger);
   }
 
-  /** What Postgres was at the last reading. */
+  /** Role at the last poll. */
   get role(): PostgresRole {
     return this.#role;
   }
 
-  /** The session was lost. Between two readings the next one tells whether the server has gone, too. */
+  /** Polls soon, to find out whether the server is lost as well. */
   sessionLost(): void {
     if (this.isRunning || this.isStopped) return;
-    // A server that ends each session at once is not to be asked without a pause.
-    this.runIn(Math.max(0, this.#beganAt + roleReadPauseMs - performance.now()));
+    // Limits the rate if a server ends every session at once.
+    this.runIn(Math.max(0, this.#startedAt + roleReadPauseMs - performance.now()));
   }
 
   async #read(): Promise<void> {
-    this.#beganAt = performance.now();
+    this.#startedAt = performance.now();
     try {
-      const { standby, addresses, port } = await this.#ask();
-      this.#tell(standby ? "standby" : "primary", { addresses: splitAddresses(addresses), port });
+      const { standby, addresses, port } = await this.#queryTwice();
+      this.#setRole(standby ? "standby" : "primary", { addresses: splitAddresses(addresses), port });
     } catch (cause) {
-      await this.#miss(cause);
+      await this.#onFailure(cause);
     }
   }
 
-  async #ask(): Promise<RoleRow> {
+  async #queryTwice(): Promise<RoleRow> {
     const wasOpen = this.#options.session.isUp;
     try {
       return await this.#query();
     } catch (error) {
-      // It may be the session alone that has ended. A server that keeps us waiting is not asked again.
-      const cameSoon = performance.now() - this.#beganAt < roleReadTimeoutMs / 2;
+      // Perhaps only the session has ended. After a slow failure, the query is not repeated.
+      const cameSoon = performance.now() - this.#startedAt < roleReadTimeoutMs / 2;
       if (!wasOpen || !cameSoon || this.isStopped) throw error;
       return await this.#query();
     }
@@ -103,15 +103,15 @@ export class RoleWatch extends Repeated {
     return row!;
   }
 
-  async #miss(cause: unknown): Promise<void> {
+  async #onFailure(cause: unknown): Promise<void> {
     if (this.isStopped) return;
-    this.#tell("unknown", undefined);
-    const action = "ask whether Postgres is a primary or a standby";
+    this.#setRole("unknown", undefined);
+    const action = "find out whether Postgres is a primary or a standby";
     const { code, message } = await explainServeRefusal(this.#options.session, action, cause);
-    this.#problems.tell(message, "whether Postgres is a primary or a standby is not known", { code });
+    this.#problems.tell(message, "cannot find out whether Postgres is a primary or a standby", { code });
   }
 
-  #tell(role: PostgresRole, address: ServerAddress | undefined): void {
+  #setRole(role: PostgresRole, address: ServerAddress | undefined): void {
     if (this.isStopped) return;
     if (role !== "unknown") this.#problems.clear();
     if (role === this.#role && isSame(address, this.#address)) return;
@@ -122,7 +122,7 @@ export class RoleWatch extends Repeated {
     try {
       onRole(role, address);
     } catch (err) {
-      logger.error({ err }, "handling the role of Postgres failed");
+      logger.error({ err }, "the handler of a role change failed");
     }
   }
 }
@@ -132,7 +132,9 @@ function isSame(one: ServerAddress | undefined, other: ServerAddress | undefined
   return one.port === other.port && one.addresses.join() === other.addresses.join();
 }
 
-/** The addresses in a value of `listen_addresses`, such as `127.0.0.1, ::1`. An empty one has none: sockets alone. */
+/**
+ * Addresses in a value of `listen_addresses`, such as `127.0.0.1, ::1`. Empty if Postgres listens on Unix sockets only.
+ */
 export function splitAddresses(listenAddresses: string): string[] {
   return listenAddresses
     .split(",")

@@ -1,8 +1,8 @@
 /**
- * One subscription's stream and consumers at NATS, over one connection.
+ * Stream and consumers of one subscription in NATS, over one connection.
  *
- * Messages are asked for in one request at a time, as many as there is room for. The server says every second that it has
- * none, and when a request has ended.
+ * Messages are pulled by one request at a time, for as many as there is room for. While there are none, the server
+ * sends a heartbeat every second, and a status when a request ends.
  */
 import {
   AckPolicy,
@@ -17,39 +17,39 @@ import { jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from "@nats-io/transport-node";
 import { gatewayConstants, streamConstants } from "../../../generated/ts/settings/nats.js";
 import { jetStreamOf, natsFailure } from "../../nats/index.js";
-import type { ConsumerLook, Delivery, Prepared, PrepareStep, StreamLook, StreamState } from "./reader.js";
+import type { ConsumerState, Delivery, Prepared, PrepareStep, StreamInfo, StreamState } from "./reader.js";
 import type { StreamConfig } from "./stream-table.js";
 
 const { streamTimeoutMs, streamAckWaitMs, streamHeartbeatMs, streamPullMs, streamPullMessages, streamPullBytes } =
   streamConstants;
 
-/** Codes of the JetStream API. */
+/** Error codes of the JetStream API. */
 const consumerNotFound = 10014;
 const noMessageFound = 10037;
 
-/** Whether the stream has the message is not known: it is asked again. */
-const silences: ReadonlySet<string> = new Set(["jetstream_unavailable", "nats_timeout", "nats_unavailable"]);
+/** Codes that do not show whether the stream has a message: the question is repeated. */
+const inconclusiveCodes: ReadonlySet<string> = new Set(["jetstream_unavailable", "nats_timeout", "nats_unavailable"]);
 
-/** What a message may take besides its payload and headers. */
+/** Bytes reserved for subject and reply of a message, besides its payload and headers. */
 const subjectBytes = 4096;
 
-/** A message, with what its reply subject tells. */
+/** A message with the values that its reply subject contains. */
 export interface StreamMessage extends Omit<Delivery, "bytes"> {
   readonly message: Msg;
-  /** How many messages the consumer has not delivered. */
+  /** Count of messages that the consumer has not delivered. */
   readonly pending: number;
 }
 
-/** What reading tells. */
+/** Events of a read. */
 export interface ReadingEvents {
   onMessage(message: StreamMessage): void;
-  /** The server has said that there is none. */
-  onHeard(): void;
+  /** The server has no message for the request now. */
+  onAnswer(): void;
   /** A request was sent. */
-  onAsked(): void;
-  /** The consumer is gone, or the server refuses. */
+  onRequest(): void;
+  /** The consumer is gone, or the server refused the request. */
   onEnd(problem: string): void;
-  /** How much may be asked for now; undefined: nothing. */
+  /** Amount that may be requested now; undefined if none. */
   room(): { readonly messages: number; readonly bytes: number } | undefined;
 }
 
@@ -71,7 +71,7 @@ export class StreamSource {
     this.#manager = manager;
   }
 
-  /** @param domain of the server, for subscriptions without one */
+  /** @param domain JetStream domain of the NATS server's definition, for subscriptions without a domain */
   static async over(
     connection: NatsConnection,
     config: StreamConfig,
@@ -82,8 +82,8 @@ export class StreamSource {
     return new StreamSource(connection, config, chosen, manager);
   }
 
-  /** @throws JetStreamApiError, or what the library throws */
-  async look(state: StreamState, isRead: boolean): Promise<StreamLook> {
+  /** Reads the state of stream and consumers. @throws JetStreamApiError; errors of nats.js */
+  async inspect(state: StreamState, isRead: boolean): Promise<StreamInfo> {
     const { stream } = this.#config;
     const info = await this.#manager.streams.info(stream);
     const consumers = await Promise.all([this.#consumer(0), this.#consumer(1)]);
@@ -96,29 +96,29 @@ export class StreamSource {
       retention: retention === "interest" || retention === "workqueue" ? retention : "limits",
       lastDoneAt: isRead ? undefined : await this.#timeOf(state.lastDone?.number),
       consumers: [
-        consumers[0] && this.#lookOf(consumers[0], retention),
-        consumers[1] && this.#lookOf(consumers[1], retention),
+        consumers[0] && this.#infoOf(consumers[0], retention),
+        consumers[1] && this.#infoOf(consumers[1], retention),
       ],
     };
   }
 
-  /** @returns where the consumer stands. @throws JetStreamApiError, or what the library throws */
+  /** @returns state of the consumer. @throws JetStreamApiError; errors of nats.js */
   async prepare(step: PrepareStep): Promise<Prepared> {
     for (const nth of step.deleteBefore) await this.#delete(nth);
     let info: ConsumerInfo;
-    if (step.isThere) info = (await this.#consumer(step.nth))!;
+    if (step.exists) info = (await this.#consumer(step.nth))!;
     else info = await this.#manager.consumers.add(this.#config.stream, this.#configOf(step));
     for (const nth of step.deleteAfter) await this.#delete(nth);
     const { created, config } = await this.#manager.streams.info(this.#config.stream);
-    return { created, ...this.#lookOf(info, config.retention) };
+    return { created, ...this.#infoOf(info, config.retention) };
   }
 
-  /** Deletes what it has at NATS. */
+  /** Deletes both consumers. */
   async deleteConsumers(): Promise<void> {
     for (const nth of [0, 1] as const) await this.#delete(nth);
   }
 
-  /** Asks for messages, and goes on as there is room. */
+  /** Starts to pull messages whenever there is room. */
   read(nth: 0 | 1, events: ReadingEvents): StreamReading {
     const api = this.#domain === undefined ? "$JS.API" : `$JS.${this.#domain}.API`;
     const subject = `${api}.CONSUMER.MSG.NEXT.${this.#config.stream}.${this.#nameOf(nth)}`;
@@ -142,7 +142,7 @@ export class StreamSource {
     }
   }
 
-  /** Two names: a new consumer is made before the old one is deleted. */
+  /** A consumer has two names in turn, so that a new one is created before the old one is deleted. */
   #nameOf(nth: 0 | 1): string {
     return `${this.#config.consumer}_${nth === 0 ? "a" : "b"}`;
   }
@@ -153,13 +153,13 @@ export class StreamSource {
       const stored = await this.#manager.streams.getMessage(this.#config.stream, { seq: number });
       return stored === null ? undefined : nanosOf(stored.timestamp);
     } catch (error) {
-      // It is gone, or this user may not read single messages: then the stream is recognized by less.
+      // The message is gone, or this user may not read single messages: then the stream is identified without it.
       if (error instanceof JetStreamApiError && error.code === noMessageFound) return undefined;
-      const name = `look at a message of "${this.#config.stream}"`;
+      const name = `read a message of "${this.#config.stream}"`;
       const { code } = natsFailure(error, { name, changes: false, timeoutMs: streamTimeoutMs });
-      // An account may have this part of the API, and not that one.
+      // The user may be permitted to use other parts of the JetStream API, but not this one.
       const isThere = !(error instanceof jserrors.JetStreamNotEnabled);
-      if (isThere && silences.has(code)) throw error;
+      if (isThere && inconclusiveCodes.has(code)) throw error;
       return undefined;
     }
   }
@@ -187,11 +187,11 @@ export class StreamSource {
     };
   }
 
-  #lookOf(info: ConsumerInfo, retention: string): ConsumerLook {
+  #infoOf(info: ConsumerInfo, retention: string): ConsumerState {
     const { config, delivered, ack_floor, num_pending } = info;
     const filters = config.filter_subjects ?? (config.filter_subject ? [config.filter_subject] : []);
     const hasFilters = [...filters].sort().join(" ") === [...this.#config.filters].sort().join(" ");
-    // With any of these it would deliver something else, or refuse what is asked for.
+    // With any of these, the consumer would deliver other messages, or refuse requests.
     const isLimited = config.headers_only || config.max_batch || config.max_bytes || config.max_expires;
     return {
       fits:
@@ -207,25 +207,25 @@ export class StreamSource {
   }
 }
 
-/** A work queue takes no other. */
+/** A work-queue stream requires explicit acknowledgements. */
 function ackPolicyOf(retention: string): AckPolicy {
   return retention === "workqueue" ? AckPolicy.Explicit : AckPolicy.All;
 }
 
-/** A consumer that is being read. */
+/** A running read of a consumer. */
 export class StreamReading {
   readonly #connection: NatsConnection;
   readonly #subject: string;
-  /** The stream and the consumer, as the subject ends with them. */
+  /** `<stream>.<consumer>`, the end of the subject. */
   readonly #names: string;
   readonly #events: ReadingEvents;
   readonly #inbox = createInbox(gatewayConstants.natsInboxPrefix);
   readonly #subscription: Subscription;
   #requests = 0;
-  /** How many messages the present request may still bring; 0: there is none. */
+  /** Messages that the current request may still deliver; 0 without a request. */
   #left = 0;
-  #hasBrought = false;
-  /** The next message is larger than what may be asked for with others. */
+  #hasDelivered = false;
+  /** True if the next message exceeds the byte limit of a request and must be requested alone. */
   #isLarge = false;
   #hasEnded = false;
 
@@ -238,13 +238,13 @@ export class StreamReading {
       callback: (error, message) => {
         if (this.#hasEnded) return;
         if (error !== null) this.#end(error.message);
-        else this.#take(message);
+        else this.#onMessage(message);
       },
     });
     this.pull();
   }
 
-  /** Asks for more, if there is room, and nothing is asked for. */
+  /** Sends a request if there is room and none is pending. */
   pull(): void {
     if (this.#hasEnded || this.#left > 0 || this.#connection.isClosed()) return;
     const room = this.#events.room();
@@ -252,7 +252,7 @@ export class StreamReading {
     const batch = this.#isLarge ? 1 : Math.min(room.messages, streamPullMessages);
     const largest = (this.#connection.info?.max_payload ?? 0) + subjectBytes;
     this.#left = batch;
-    this.#hasBrought = false;
+    this.#hasDelivered = false;
     this.#requests += 1;
     const request = {
       batch,
@@ -261,10 +261,10 @@ export class StreamReading {
       idle_heartbeat: nanos(streamHeartbeatMs),
     };
     this.#connection.publish(this.#subject, JSON.stringify(request), { reply: `${this.#inbox}.${this.#requests}` });
-    this.#events.onAsked();
+    this.#events.onRequest();
   }
 
-  /** Acknowledges messages by their replies. */
+  /** Acknowledges messages by their reply subjects. */
   acknowledge(replies: readonly string[]): void {
     if (this.#connection.isClosed()) return;
     for (const reply of replies) this.#connection.publish(reply, "+ACK");
@@ -281,53 +281,54 @@ export class StreamReading {
     this.#events.onEnd(problem);
   }
 
-  #take(message: Msg): void {
+  #onMessage(message: Msg): void {
     if (message.subject.startsWith(`${this.#inbox}.`)) {
-      this.#takeStatus(message);
+      this.#onStatus(message);
       return;
     }
-    const stored = placeOf(message, this.#names);
+    const stored = parseDelivery(message, this.#names);
     if (stored === undefined) return;
     this.#left = Math.max(0, this.#left - 1);
-    this.#hasBrought = true;
+    this.#hasDelivered = true;
     this.#isLarge = false;
     this.#events.onMessage(stored);
     this.pull();
   }
 
-  /** No message, but a word of the server about a request. */
-  #takeStatus({ subject, headers }: Msg): void {
+  /** Handles a status message about a request. */
+  #onStatus({ subject, headers }: Msg): void {
     const code = headers?.code ?? 0;
-    // Not the server's: a responder that hears what consumers are asked has answered, too.
+    // Not a status: a responder whose subject matches those of consumer requests has answered too.
     if (code === 0) return;
     if (code === 100) {
-      this.#events.onHeard();
+      this.#events.onAnswer();
       return;
     }
-    // Of an earlier request.
+    // The status is about an earlier request.
     if (subject !== `${this.#inbox}.${this.#requests}`) return;
     const words = headers?.description ?? "";
-    // 404 and 408: it is over. 409 also when the next message is too large for what is left of it.
+    // 404 and 408 end a request. So does 409 if the next message exceeds the remaining bytes.
     const isOver = code === 404 || code === 408 || (code === 409 && /bytes|batch completed/i.test(words));
     if (!isOver) {
       this.#end(`${code} ${words}`);
       return;
     }
-    // It was stored when the server allowed larger ones.
-    if (code === 409 && !this.#hasBrought) this.#isLarge = true;
+    // The message was stored when the server allowed larger ones.
+    if (code === 409 && !this.#hasDelivered) this.#isLarge = true;
     this.#left = 0;
-    this.#events.onHeard();
+    this.#events.onAnswer();
     this.pull();
   }
 }
 
 /**
- * Of `$JS.ACK.<stream>.<consumer>.<times>.<number>.<nth>.<time>.<pending>`, which may have domain and account behind `ACK`, and
- * more at its end.
+ * Parses the reply subject `$JS.ACK.<stream>.<consumer>.<times>.<number>.<nth>.<time>.<pending>`, which may have a
+ * domain and an account after `ACK`, and further tokens at its end.
  *
- * @param names `<stream>.<consumer>` @returns undefined where it is no delivery of this consumer
+ * @param names `<stream>.<consumer>`
+ * @returns undefined if the message is no delivery of this consumer
  */
-function placeOf(message: Msg, names: string): StreamMessage | undefined {
+function parseDelivery(message: Msg, names: string): StreamMessage | undefined {
   const { reply = "" } = message;
   if (!reply.startsWith("$JS.ACK.")) return undefined;
   const dots: number[] = [];
@@ -346,7 +347,7 @@ function placeOf(message: Msg, names: string): StreamMessage | undefined {
   };
 }
 
-/** Nanoseconds since 1970 of a time as NATS writes it, with up to nine digits of a second. */
+/** Parses a time of NATS, with up to nine decimal digits, into nanoseconds since 1970. */
 function nanosOf(timestamp: string): bigint | undefined {
   const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d{1,9}))?Z$/.exec(timestamp) ?? [];
   if (seconds === undefined) return undefined;

@@ -1,5 +1,5 @@
 /**
- * The subscriptions to streams in Postgres, for the process that leads.
+ * Stream subscriptions in Postgres, as the leader reads and writes them.
  */
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
@@ -10,36 +10,35 @@ import type { NoteStep, RecordStep, Start, StreamState } from "./reader.js";
 
 const table = tables.streamSubscription;
 
-/** SQLSTATE */
 const lockNotAvailable = "55P03";
 
-/** What a subscription takes messages from. */
+/** Stream and filters of a subscription. */
 export interface StreamConfig {
-  /** Of its handler. */
+  /** Id of the binding. */
   readonly id: bigint;
   readonly name: string;
   readonly stream: string;
   readonly domain: string | undefined;
   readonly filters: readonly string[];
   readonly keyToken: number | undefined;
-  /** What the names of its consumers begin with. */
+  /** Prefix of its consumers' names. */
   readonly consumer: string;
 }
 
-/** How a subscription stands. */
+/** State of a subscription. */
 export interface StreamRow extends StreamConfig {
   readonly generation: bigint;
-  /** Start time of the Postgres server that has it. */
+  /** Start time of the Postgres server that the row was read from. */
   readonly server: string;
   readonly position: number | undefined;
   readonly missing: number;
   readonly lag: number | undefined;
 }
 
-// A role that has sought its subscription, and leaves the transaction open, holds up nobody else: the session is the bridge's.
+// NOWAIT: a role that has called nats_seek_stream in an open transaction must not block the bridge's session.
 const freeSql = `free AS MATERIALIZED (SELECT FROM ${table} AS s WHERE s.handler_id = $2::bigint FOR UPDATE NOWAIT)`;
 
-/** Start time of the server, as {@link ExecutorSession.serverStartedAt}. */
+/** Start time of the server, as in {@link ExecutorSession.serverStartedAt}. */
 const serverSql = "extract(epoch FROM pg_postmaster_start_time())::text";
 
 const sql = {
@@ -47,7 +46,8 @@ const sql = {
     SELECT s.handler_id AS id, s.name, s.stream, s.domain, s.filters, s.key_token AS "keyToken", s.consumer, s.generation, ${serverSql} AS server,
            s.position::float8 AS position, s.missing::float8 AS missing, s.lag::float8 AS lag
       FROM ${table} AS s ORDER BY s.handler_id`,
-  // The step is of random size: a failover may lose the commit of a process that goes on, or of another one.
+  // The increment is random, so that after a failover that lost the last commit, no two processes use the same
+  // generation.
   take: `
     WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
@@ -96,7 +96,7 @@ export class StreamTable {
     this.#session = session;
   }
 
-  /** All subscriptions. @throws what the session throws */
+  /** All stream subscriptions. @throws errors of the session */
   async all(): Promise<StreamRow[]> {
     const rows = await this.#session.query<StreamRow & Record<string, unknown>>(sql.all);
     return rows.map((row) => ({
@@ -108,7 +108,10 @@ export class StreamTable {
     }));
   }
 
-  /** Nothing that was read before is committed from now on. Undefined: it is gone, or another process leads. */
+  /**
+   * Starts a new generation: messages that were read before can no longer commit. Returns undefined if the row is gone
+   * or another process is the leader.
+   */
   async take(id: bigint, epoch: bigint): Promise<StreamState | undefined> {
     const [row] = await this.#session.query<TakenRow>(sql.take, [String(epoch), String(id)]);
     if (row === undefined) return undefined;
@@ -127,7 +130,7 @@ export class StreamTable {
     };
   }
 
-  /** @returns false: it is another generation by now, or another server, which may lack what was written before */
+  /** @returns false if the row has another generation, or is on another server, which may lack earlier writes */
   async record(id: bigint, { state, missing }: RecordStep, epoch: bigint): Promise<boolean> {
     const rows = await this.#session.query(sql.record, [
       ...[String(epoch), String(id), String(state.generation), state.server],
@@ -139,7 +142,7 @@ export class StreamTable {
     return rows.length > 0;
   }
 
-  /** @returns as `record`; "busy": a batch is writing the row */
+  /** @returns the same as {@link record}; "busy" if a batch has locked the row */
   async note(id: bigint, step: NoteStep, epoch: bigint): Promise<boolean | "busy"> {
     const { generation, server, lag, nothingUntil } = step;
     const values = [String(epoch), String(id), String(generation), server, lag, nothingUntil];

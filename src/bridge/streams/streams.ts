@@ -1,6 +1,6 @@
 /**
- * The subscriptions to streams of the process that leads: carries out what each reader says, and gives its messages to
- * queues, which are run with those of all other subscriptions.
+ * Stream subscriptions of the leader: runs the steps of each reader, and puts its messages into queues that are
+ * scheduled together with those of all other subscriptions.
  */
 
 import { JetStreamApiError } from "@nats-io/jetstream";
@@ -11,7 +11,7 @@ import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
-import { wordsOf } from "../executor/index.js";
+import { errorText } from "../executor/index.js";
 import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
 import { ByteBudget, newTotals, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
@@ -21,7 +21,7 @@ import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.j
 
 const { streamQueues, streamBatchMessages } = streamConstants;
 
-/** What they work with. */
+/** Collaborators of {@link Streams}. */
 export interface StreamsOptions {
   readonly session: PostgresSession;
   readonly connector: NatsConnector;
@@ -29,22 +29,22 @@ export interface StreamsOptions {
   readonly logger: Logger;
 }
 
-/** What is counted of a subscription to a stream while this process leads. */
+/** Counts of a stream subscription, since this process became the leader unless noted otherwise. */
 export interface StreamCounts {
   readonly name: string;
   readonly stream: string;
   readonly functionName: string;
-  /** Total: messages whose transaction this process committed. */
+  /** Total of messages whose transaction this process committed. */
   readonly committed: number;
-  /** Total: messages that failed for good and went to dead_letters. */
+  /** Total of messages that became dead letters. */
   readonly deadLettered: number;
   /** Messages of the stream that are not done. */
   readonly lag: number;
-  /** Messages that were gone before they could be taken, since the last nats_seek_stream, as Postgres has it. */
+  /** Messages that the stream removed before they were read, since the last nats_seek_stream; counted in Postgres. */
   readonly missing: number;
-  /** All messages up to this sequence number are done. */
+  /** Sequence number up to which all messages are done. */
   readonly position: number;
-  /** Messages come, or would if there were any. */
+  /** True while the consumer is being read. */
   readonly isReading: boolean;
 }
 
@@ -62,27 +62,27 @@ export class Streams {
     options.connector.on("connected", () => this.#wake());
   }
 
-  /** What is counted; nothing while another process leads. */
+  /** Counts of all stream subscriptions; empty unless this process is the leader. */
   *counts(): Generator<StreamCounts> {
     for (const run of this.#runs.values()) yield run.counts;
   }
 
-  /** This process leads, and the queues can be run. */
-  lead(epoch: bigint): void {
+  /** Starts as the leader; {@link configure} follows. */
+  startLeading(epoch: bigint): void {
     this.#epoch = epoch;
   }
 
-  /** This process leads no more. What was received, and is not committed, the next one reads again. */
-  follow(): void {
+  /** Stops reading. The next leader reads messages that were received and not committed again. */
+  stopLeading(): void {
     this.#epoch = undefined;
     for (const run of this.#runs.values()) run.end();
     this.#runs.clear();
   }
 
   /**
-   * These are the subscriptions from now on. While it leads, it reads how they stand.
+   * Replaces the set of subscriptions. The leader also reads their current state.
    *
-   * @throws what the session throws
+   * @throws errors of the session
    */
   async configure(bindings: readonly Subscription[]): Promise<void> {
     const epoch = this.#epoch;
@@ -105,13 +105,13 @@ export class Streams {
     }
   }
 
-  /** A step of one of the queues has ended. */
-  settled(step: Step, outcome: Outcome): void {
+  /** Called when a step of a stream's queue has ended. */
+  onStep(step: Step, outcome: Outcome): void {
     this.#runs.get(step.subscription.id)?.settled(step, outcome);
   }
 
   stop(): void {
-    this.follow();
+    this.stopLeading();
     this.#rareLog.end();
   }
 
@@ -131,18 +131,18 @@ interface RunContext extends Pick<StreamsOptions, "connector" | "subscriptions" 
   readonly rareLog: RareLog;
 }
 
-/** What is read, and the queues that run it. */
-interface Present {
+/** Current read of a stream, with the queues that run its messages. */
+interface CurrentRead {
   readonly reading: Reading;
   readonly queues: readonly SubscriptionQueue[];
   readonly leave: readonly (() => void)[];
   readonly source: StreamReading;
   readonly copies: PayloadCopies;
-  /** Part of the ids of its messages: the stream's. */
+  /** Creation time of the stream, a part of its message ids. */
   readonly name: string;
 }
 
-/** One subscription while this process leads. */
+/** A subscription while this process is the leader. */
 class StreamRun {
   readonly #context: RunContext;
   readonly #config: StreamConfig;
@@ -150,7 +150,7 @@ class StreamRun {
   #binding: Subscription;
   #row: StreamRow;
   #source: StreamSource | undefined;
-  #present: Present | undefined;
+  #current: CurrentRead | undefined;
   #timer: NodeJS.Timeout | undefined;
   #isPumping = false;
   #hasEnded = false;
@@ -180,11 +180,11 @@ class StreamRun {
     };
   }
 
-  /** How it stands now: its role may have changed, or it was sent elsewhere. */
+  /** Applies changes of the subscription: another role, or a new position by nats_seek_stream. */
   configure(binding: Subscription, row: StreamRow): void {
     const isOther = binding.runAs !== this.#binding.runAs || binding.wrapper !== this.#binding.wrapper;
     this.#binding = binding;
-    if (row.missing > this.#row.missing) this.#tellMissing(row.missing - this.#row.missing);
+    if (row.missing > this.#row.missing) this.#logMissing(row.missing - this.#row.missing);
     this.#row = row;
     if (!isOther && !this.#reader.isOutdated(row)) return;
     this.#reader.restart(performance.now());
@@ -196,8 +196,8 @@ class StreamRun {
   }
 
   settled(step: Step, outcome: Outcome): void {
-    const present = this.#present;
-    // Of a queue that is closed: it was read again since.
+    const present = this.#current;
+    // The queue is closed: reading has restarted since.
     if (present === undefined || step.subscription.stream?.generation !== present.reading.generation) return;
     if (outcome.kind === "deposed") {
       this.#reader.restart(performance.now());
@@ -205,31 +205,31 @@ class StreamRun {
     }
     const done = doneOf(step, outcome);
     if (done.length === 0) return;
-    this.#reader.finished(done);
+    this.#reader.markDone(done);
     const replies = this.#reader.takeAcknowledged();
     const acknowledged = present.reading.acknowledgesEach ? replies : replies.slice(-1);
     present.source.acknowledge(acknowledged);
     present.source.pull();
   }
 
-  /** Nothing more of it is run, but what is being run. */
+  /** Stops reading. A running batch may still commit. */
   end(): void {
     this.#hasEnded = true;
     clearTimeout(this.#timer);
-    this.#leave();
+    this.#stopReading();
   }
 
-  /** The subscription is over: what it has at NATS goes. */
+  /** Deletes the consumers in NATS after the subscription has ended. */
   async deleteConsumers(): Promise<void> {
     const { connection } = this.#context.connector;
     if (connection === undefined) return;
     try {
-      await (await this.#over(connection)).deleteConsumers();
+      await (await this.#sourceOf(connection)).deleteConsumers();
     } catch (error) {
       const { consumer, stream } = this.#config;
       this.#context.rareLog.warn(
-        "the consumer of a subscription that was ended is still there: delete it",
-        `${consumer} of the stream ${stream}: ${wordsOf(error)}`,
+        "cannot delete the consumer of a subscription that has ended; delete it by hand",
+        `${consumer} of the stream ${stream}: ${errorText(error)}`,
       );
     }
   }
@@ -247,10 +247,10 @@ class StreamRun {
     if (this.#hasEnded) return;
     clearTimeout(this.#timer);
     const step = this.#reader.next(performance.now());
-    if (this.#present?.reading !== this.#reader.reading) this.#leave();
-    if (this.#present === undefined && this.#reader.reading !== undefined) this.#begin(this.#reader.reading);
+    if (this.#current?.reading !== this.#reader.reading) this.#stopReading();
+    if (this.#current === undefined && this.#reader.reading !== undefined) this.#startReading(this.#reader.reading);
     if (step !== undefined) {
-      void this.#carryOut(step);
+      void this.#run(step);
       return;
     }
     const { readyAt } = this.#reader;
@@ -258,22 +258,25 @@ class StreamRun {
     this.#timer = setTimeout(() => this.#pump(), Math.max(1, readyAt - performance.now()));
   }
 
-  async #carryOut(step: ReaderStep): Promise<void> {
+  async #run(step: ReaderStep): Promise<void> {
     const outcome = await this.#outcomeOf(step).catch((error: unknown): ReaderOutcome => {
       if (error instanceof JetStreamApiError) return { kind: "problem", problem: error.message };
       const { name, domain } = this.#config;
-      // While it is read, silence tells of it.
+      // A check does not report this: if JetStream stays silent, the reader notices it and restarts.
       if (error instanceof jserrors.JetStreamNotEnabled && step.kind !== "check") {
         const where = domain === undefined ? "" : ` of the domain "${domain}"`;
-        return { kind: "problem", problem: `no JetStream${where} answers: is it enabled for this account?` };
+        return {
+          kind: "problem",
+          problem: `JetStream${where} does not answer; check that it is enabled for this account`,
+        };
       }
-      this.#context.rareLog.warn("a stream cannot be read now; trying again", `${name}: ${wordsOf(error)}`);
+      this.#context.rareLog.warn("cannot read a stream now; trying again", `${name}: ${errorText(error)}`);
       return { kind: "unavailable" };
     });
     if (this.#hasEnded) return;
-    if (outcome.kind === "written" && step.kind === "record") this.#tell(step);
-    if (outcome.kind === "seen") this.#created = outcome.look.created.replace(/\D/g, "");
-    this.#reader.settle(step, outcome, performance.now());
+    if (outcome.kind === "written" && step.kind === "record") this.#logRecorded(step);
+    if (outcome.kind === "inspected") this.#created = outcome.info.created.replace(/\D/g, "");
+    this.#reader.onOutcome(step, outcome, performance.now());
   }
 
   async #outcomeOf(step: ReaderStep): Promise<ReaderOutcome> {
@@ -294,21 +297,21 @@ class StreamRun {
       default: {
         const { connection } = connector;
         if (connection === undefined) return { kind: "unavailable" };
-        const source = await this.#over(connection);
+        const source = await this.#sourceOf(connection);
         if (step.kind === "prepare") return { kind: "prepared", ...(await source.prepare(step)) };
-        return { kind: "seen", look: await source.look(step.state, step.kind === "check") };
+        return { kind: "inspected", info: await source.inspect(step.state, step.kind === "check") };
       }
     }
   }
 
-  async #over(connection: NatsConnection): Promise<StreamSource> {
+  async #sourceOf(connection: NatsConnection): Promise<StreamSource> {
     if (this.#source?.connection !== connection) {
       this.#source = await StreamSource.over(connection, this.#config, this.#context.connector.options?.domain);
     }
     return this.#source;
   }
 
-  #begin(reading: Reading): void {
+  #startReading(reading: Reading): void {
     const source = this.#source;
     const { subscriptions, connector } = this.#context;
     if (source === undefined || source.connection !== connector.connection) {
@@ -337,40 +340,37 @@ class StreamRun {
     const leave = queues.map((queue) => subscriptions().host(queue));
     if (leave.includes(undefined)) return;
     const released = connector.use(source.connection);
-    this.#present = {
+    this.#current = {
       ...{ reading, queues, copies: new PayloadCopies(), name: this.#created },
       leave: [...leave.map((each) => each!), released],
       source: source.read(reading.nth, {
-        onMessage: (message) => this.#received(message),
-        onHeard: () => reader.heard(performance.now()),
-        onAsked: () => reader.asked(performance.now()),
-        onEnd: (problem) => this.#ended(reading, problem),
+        onMessage: (message) => this.#onMessage(message),
+        onAnswer: () => reader.onAnswer(performance.now()),
+        onRequest: () => reader.onRequest(performance.now()),
+        onEnd: (problem) => this.#onInterrupted(reading, problem),
         room: () => (reader.reading === reading && reader.hasRoom ? reader.room : undefined),
       }),
     };
-    void source.connection.closed().then(() => this.#ended(reading, "the connection to NATS was lost"));
-    this.#context.logger.debug(
-      { subscription: this.#config.name, position: reader.confirmed },
-      "a stream is being read",
-    );
+    void source.connection.closed().then(() => this.#onInterrupted(reading, "the connection to NATS was lost"));
+    this.#context.logger.debug({ subscription: this.#config.name, position: reader.confirmed }, "reading a stream");
   }
 
-  #leave(): void {
-    const present = this.#present;
-    this.#present = undefined;
+  #stopReading(): void {
+    const present = this.#current;
+    this.#current = undefined;
     if (present === undefined) return;
     present.source.stop();
     for (const leave of present.leave) leave();
   }
 
-  #ended(reading: Reading, problem: string): void {
+  #onInterrupted(reading: Reading, problem: string): void {
     if (this.#hasEnded || this.#reader.reading !== reading) return;
-    this.#context.rareLog.warn("reading a stream has ended, and begins anew", `${this.#config.name}: ${problem}`);
+    this.#context.rareLog.warn("reading a stream was interrupted and restarts", `${this.#config.name}: ${problem}`);
     this.#reader.restart(performance.now());
   }
 
-  #received(delivery: StreamMessage): void {
-    const present = this.#present;
+  #onMessage(delivery: StreamMessage): void {
+    const present = this.#current;
     if (present === undefined) return;
     const { number, nth, at, pending, reply } = delivery;
     const { subject, data } = delivery.message;
@@ -391,7 +391,7 @@ class StreamRun {
     });
   }
 
-  /** Messages with the same word in their subjects go to one queue. */
+  /** Lane of a message: messages with the same key token go to the same queue. */
   #queueOf(subject: string): number {
     const { keyToken } = this.#config;
     if (keyToken === undefined) return 0;
@@ -401,34 +401,34 @@ class StreamRun {
     return hash % streamQueues;
   }
 
-  #tell({ state, missing }: Extract<ReaderStep, { kind: "record" }>): void {
+  #logRecorded({ state, missing }: Extract<ReaderStep, { kind: "record" }>): void {
     const { name: subscription, stream } = this.#config;
     const { logger } = this.#context;
     if (state.problem !== undefined) {
-      logger.error({ subscription, stream, problem: state.problem }, "a subscription to a stream cannot go on");
+      logger.error({ subscription, stream, problem: state.problem }, "a stream subscription cannot continue");
     }
     if (missing !== undefined) {
       logger.error(
         { subscription, stream, ...missing },
         missing.reason === "recreated"
-          ? "a stream was made anew: what the old one still had for a subscription is missing"
-          : "messages of a stream were gone before they could be taken: they are missing",
+          ? "a stream was created again: messages of the old one that a subscription had not read are lost"
+          : "a stream removed messages before a subscription read them",
       );
       this.#row = { ...this.#row, missing: this.#row.missing + missing.count };
     }
   }
 
-  /** What was noticed by gaps between messages. */
-  #tellMissing(count: number): void {
+  /** Logs missing messages that were noticed as gaps in the sequence. */
+  #logMissing(count: number): void {
     const { name: subscription, stream } = this.#config;
     this.#context.logger.error(
       { subscription, stream, count },
-      "messages were deleted from a stream before they could be taken",
+      "messages were deleted from a stream before a subscription read them",
     );
   }
 }
 
-/** The places of the messages that a step has done; dead letters that are tried again have none. */
+/** Positions of the messages that a step has finished; retried dead letters have none. */
 function doneOf(step: Step, outcome: Outcome): readonly StreamPlace[] {
   if (step.kind === "fetch" || (outcome.kind !== "committed" && outcome.kind !== "partly")) return [];
   const messages = step.kind === "batch" ? step.messages : [step.message];

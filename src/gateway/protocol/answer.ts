@@ -1,28 +1,28 @@
 /**
- * What is asked of the gateway and what it answers, without the Postgres protocol around it.
+ * Clients and answers of the gateway, independent of the Postgres protocol.
  */
 import { errorTable, HawserError } from "../../errors/index.js";
 
-/** An authenticated client connection. Its client is one database session, which makes one call after another. */
+/** An authenticated client connection. It is one database session, which makes one call after another. */
 export interface GatewayClient {
-  /** Counts up from 1 in this server. */
+  /** Number of the connection in this server, from 1. */
   readonly id: number;
-  /** Where it comes from: `host:port`. */
+  /** Address of the client, `host:port`. */
   readonly remoteAddress: string;
-  /** What the client calls itself (`application_name`); empty if it says nothing. */
+  /** `application_name` of the client; empty if it has none. */
   readonly applicationName: string;
-  /** False once the client has gone: an answer would reach nobody. */
+  /** False once the client has disconnected, so that it cannot get an answer. */
   readonly isOpen: boolean;
 }
 
-/** One row. */
+/** Answer of one row. */
 interface RowAnswer {
   readonly kind: "row";
-  /** The column's value. Text that holds NUL is answered with the error `not_text` instead. */
+  /** Value of the column. A text with NUL is answered with the error `not_text` instead. */
   readonly value: string | null;
 }
 
-/** An error that ends the call and not the session. */
+/** An error that ends the call but not the session. */
 export interface ErrorAnswer {
   readonly kind: "error";
   /** Five digits or capital letters. */
@@ -32,15 +32,15 @@ export interface ErrorAnswer {
   readonly hint?: string | undefined;
 }
 
-/** The answer to a call: one row with the one column `r` of type text, or an error. */
+/** Answer to a call: one row with the single column `r` of type text, or an error. */
 export type Answer = RowAnswer | ErrorAnswer;
 
-/** One row whose value is NULL, ready made. */
+/** Row with NULL, allocated once. */
 export const nullRow: RowAnswer = { kind: "row", value: null };
 
 /**
- * The answer for an error: of a `HawserError` its code's SQLSTATE, its message, its detail, and its hint or else the
- * remedy of its code; anything else is `XX000` with its message. Never a stack or a cause.
+ * Answer for an error: a `HawserError` is answered with the SQLSTATE of its code, its message, its detail, and its hint
+ * or else the remedy of its code; any other error with `XX000` and its message. Never with a stack or a cause.
  */
 export function errorAnswerOf(error: unknown): ErrorAnswer {
   if (error instanceof HawserError) {
@@ -55,7 +55,7 @@ export function errorAnswerOf(error: unknown): ErrorAnswer {
   };
 }
 
-/** Whether the error is a defect of ours, which belongs in the log, too. */
+/** True for an internal error, which must be logged as well. */
 export function isDefect(error: unknown): boolean {
   return !(error instanceof HawserError) || error.code === "internal";
 }

@@ -1,37 +1,37 @@
 /**
- * The messages of a server, as bytes.
+ * Encodes the messages of the server.
  */
 import { errorTable } from "../../errors/index.js";
 import type { Answer, ErrorAnswer } from "./answer.js";
 
-/** Protocol 3.0, as versions are written on the wire. */
+/** Protocol version 3.0, as encoded in a message. */
 const protocolVersion = 3 << 16;
 
-/** Of each field of an error: more than this is cut off, in characters. libpq takes no longer errors while it connects. */
+/** Maximum length of each field of an error, in characters. libpq accepts no longer errors during the login. */
 const maxErrorFieldLength = 8000;
 
-/** How much the error ends: the call, or the session. */
+/** ERROR ends the call, FATAL the session. */
 type Severity = "ERROR" | "FATAL";
 
-/** The one byte that answers an encryption request. */
+/** Answer to an encryption request, a single byte. */
 export const encryptionAccepted = Buffer.from("S");
 export const encryptionRefused = Buffer.from("N");
 
-/** ReadyForQuery, outside of any transaction. */
+/** ReadyForQuery, outside of a transaction. */
 export const readyForQuery = message("Z", Buffer.from("I"));
 
 /**
- * NotificationResponse: the session ends. dblink keeps it (`dblink_get_notify`), and throws an error away that comes while no
- * call is under way.
+ * NotificationResponse that announces the end of the session. dblink keeps it (`dblink_get_notify`), but discards an
+ * error that arrives while no call is running.
  */
-export const sessionEnds = message("A", int32(0), cstring("hawser_session_ends"), cstring(""));
+export const sessionEndNotification = message("A", int32(0), cstring("hawser_session_ends"), cstring(""));
 
-/** RowDescription of the one column there is: `r`, text. */
+/** RowDescription of the single column: `r`, text. */
 const rowDescription = message(
   "T",
   int16(1),
   cstring("r"),
-  // No table and no column of one; type text (25) of variable size without modifier; as text.
+  // No table, no column number; type text (25) of variable size, without modifier; text format.
   int32(0),
   int16(0),
   int32(25),
@@ -43,32 +43,32 @@ const rowDescription = message(
 /** CommandComplete after one row. */
 const commandComplete = message("C", cstring("SELECT 1"));
 
-/** Asks for SASL with one of the mechanisms. */
+/** AuthenticationSASL with the offered mechanisms. */
 export function authenticationSasl(mechanisms: readonly string[]): Buffer {
   return message("R", int32(10), ...mechanisms.map(cstring), Buffer.alloc(1));
 }
 
-/** The server's first message of SASL. */
+/** AuthenticationSASLContinue: the server's first SASL message. */
 export function authenticationSaslContinue(text: string): Buffer {
   return message("R", int32(11), Buffer.from(text));
 }
 
-/** The server's final message of SASL. */
+/** AuthenticationSASLFinal: the server's final SASL message. */
 export function authenticationSaslFinal(text: string): Buffer {
   return message("R", int32(12), Buffer.from(text));
 }
 
-/** Tells a client that asked for more which version and which options it gets: 3.0 and none. */
+/** NegotiateProtocolVersion: the server supports 3.0 and no protocol options. */
 export function negotiateProtocolVersion(unknownOptions: readonly string[]): Buffer {
   const names = unknownOptions.map(cstring);
   return message("v", int32(protocolVersion), int32(names.length), ...names);
 }
 
 /**
- * What follows authentication, up to ReadyForQuery. Neither DateStyle nor IntervalStyle: dblink would set them in the
- * session of the caller. No BackendKeyData: there is nothing to cancel, since every call has a deadline.
+ * Messages after authentication, up to ReadyForQuery. Without DateStyle and IntervalStyle, which dblink would set in
+ * the caller's session. Without BackendKeyData, because every call has a deadline and need not be cancelled.
  */
-export const sessionBegins = Buffer.concat([
+export const sessionStart = Buffer.concat([
   message("R", int32(0)),
   parameterStatus("client_encoding", "UTF8"),
   parameterStatus("server_encoding", "UTF8"),
@@ -78,7 +78,7 @@ export const sessionBegins = Buffer.concat([
   readyForQuery,
 ]);
 
-/** ErrorResponse. NULs become U+FFFD, fields that are far too long are cut, an impossible SQLSTATE becomes XX000. */
+/** ErrorResponse. Replaces NUL by U+FFFD, cuts long fields, and replaces an invalid SQLSTATE by XX000. */
 export function errorResponse(severity: Severity, { sqlstate, message: text, detail, hint }: ErrorAnswer): Buffer {
   const code = /^(?!00)[0-9A-Z]{5}$/.test(sqlstate) ? sqlstate : "XX000";
   const fields = [field("S", severity), field("V", severity), field("C", code), field("M", text)];
@@ -117,31 +117,31 @@ function int32(value: number): Buffer {
   return bytes;
 }
 
-/** What stands around a value. */
+/** Bytes before and after the DataRow of an answer. */
 const before = Buffer.concat([rowDescription, Buffer.from("D")]);
 const after = Buffer.concat([commandComplete, readyForQuery]);
 
-/** Of a DataRow of one column: its length, the number of columns, the length of the value. */
+/** Header of a DataRow of one column: message length, number of columns, length of the value. */
 const rowHeaderBytes = 10;
 const headBytes = before.length + rowHeaderBytes;
 
-/** The greatest value that a message can hold, and Postgres: 1 GiB with what is around it. */
+/** Maximum length of a value: a message, like a Postgres value, is limited to 1 GiB. */
 const maxValueBytes = 0x3fffffff - rowHeaderBytes;
 
 const nullAnswer = rowOf(-1);
 const emptyAnswer = rowOf(0);
 
-/** The bytes that answer a call. */
+/** Encoded answer to a call. */
 export function answerBytes(answer: Answer): Uint8Array {
   if (answer.kind === "error") return Buffer.concat([errorResponse("ERROR", answer), readyForQuery]);
   const { value } = answer;
   if (value === null) return nullAnswer;
   if (value === "") return emptyAnswer;
-  if (value.includes("\0")) return faultBytes("not_text", "the value is no text: it holds NUL");
-  // Measured first, since text beyond the limit may have no memory.
+  if (value.includes("\0")) return faultBytes("not_text", "the value is not valid text: it contains NUL");
+  // Measured first, because a text beyond the limit might not fit into memory.
   const length = Buffer.byteLength(value);
   if (length > maxValueBytes) {
-    return faultBytes("gateway_limit", `the value has ${length} bytes, and Postgres can take ${maxValueBytes}`);
+    return faultBytes("gateway_limit", `the value has ${length} bytes, and Postgres accepts at most ${maxValueBytes}`);
   }
   const bytes = rowOf(length);
   bytes.write(value, headBytes);
@@ -154,9 +154,9 @@ function faultBytes(code: "not_text" | "gateway_limit", message: string): Uint8A
 }
 
 /**
- * An answer of one row, with room for its value.
+ * Answer of one row, with space for its value.
  *
- * @param length of the value in bytes; -1 for NULL
+ * @param length length of the value in bytes; -1 for NULL
  */
 function rowOf(length: number): Buffer {
   const room = Math.max(length, 0);

@@ -1,5 +1,5 @@
 /**
- * A client connection on its socket: carries out what the protocol decides, and ends what takes too long.
+ * A client connection with its socket: performs the effects of the protocol, and enforces time limits.
  */
 import type { Socket } from "node:net";
 import type { SecureContext } from "node:tls";
@@ -11,55 +11,56 @@ import { type Answer, type ErrorAnswer, type GatewayClient, isDefect } from "./a
 import { type ConnectionEffects, ConnectionProtocol, type ConnectionRules } from "./connection-protocol.js";
 import { otherChannelState } from "./login.js";
 
-/** What libpq of Postgres 17 and later says it speaks within TLS. */
+/** ALPN protocol of libpq since Postgres 17. */
 const alpnProtocol = "postgresql";
 
 /**
- * The server lingers also when it stops: a call that is on its way now gets its answer, and not a reset that leaves open
- * whether it was carried out. And a session that does not call is left open for `quietMs`, so that most calls find out
- * by an answer, without connecting twice.
+ * Linger times. They apply to a shutdown too: a call in transit then gets its answer instead of a reset, after which
+ * its outcome would be unknown. An idle session is left open for `quietMs`, so that most calls get the error as an
+ * answer, without connecting twice.
  */
 const { lingerMs, hurriedLingerMs, quietMs } = gatewayConstants;
 
-/** Refusals that say that something is wrong: password, database, number of sessions, who ends TLS. */
-const worthAWarning: ReadonlySet<string> = new Set(["28P01", "3D000", "57P03", otherChannelState]);
+/** SQLSTATEs that indicate a problem for the operator: password, database, number of sessions, a TLS proxy. */
+const warningStates: ReadonlySet<string> = new Set(["28P01", "3D000", "57P03", otherChannelState]);
 
-/** The SQLSTATE of a session that ends because the server does: `admin_shutdown`. */
+/** SQLSTATE of a session that ends because the server shuts down: `admin_shutdown`. */
 export const stoppingState = "57P01";
 
-/** Where the certificate and its key come from. Asked for each new connection; `TlsCredentials` of the transport is one. */
+/** Source of certificate and key. Read for each new connection; `TlsCredentials` of the transport implements it. */
 export interface TlsSource {
   readonly current: { readonly context: SecureContext };
 }
 
-/** What a client connection needs to know of its server. */
+/** Options of client connections. */
 export interface ClientConnectionOptions extends Pick<GatewayConstants, "startupTimeoutMs"> {
-  /** Default: no TLS; clients that ask for it are told so. */
+  /** Default: no TLS, which clients that request it are told. */
   readonly tls?: TlsSource | undefined;
   readonly logger: Logger;
   /**
-   * Carries a call out. An answer that is no promise is written at once. What is thrown or rejected is answered with: a
-   * `HawserError` as what it is, anything else as `XX000` and logged. Asked one call at a time for each session.
+   * Carries out a call. A synchronous answer is written at once. Errors and rejections become error answers: a
+   * `HawserError` with its code, any other error as `XX000`, which is also logged. Called for one call at a time per
+   * session.
    *
-   * @param query the text of the simple query without the NUL at its end: a view, valid until the answer is there
+   * @param query text of the simple query without its final NUL: a view, valid until the answer
    */
   answer(query: Uint8Array, client: GatewayClient): Answer | Promise<Answer>;
 }
 
-/** Is called as the connection gets on. */
+/** Events of a {@link ClientConnection}. */
 export interface ConnectionEvents {
-  /** The client has proved itself. @returns why it cannot have a session all the same */
-  onProved(connection: ClientConnection): ErrorAnswer | undefined;
-  /** The socket is closed, or as good as. May be told again. */
+  /** The client is authenticated. @returns reason why it gets no session */
+  onAuthenticated(connection: ClientConnection): ErrorAnswer | undefined;
+  /** The socket is closed or destroyed. May be called again. */
   onClosed(connection: ClientConnection): void;
-  /** Something is wrong that a person should know of; strangers may cause it as often as they like. */
+  /** A problem for the operator. Strangers may cause it at any rate. */
   onWarning(message: string, sqlstate: string, details: LogDetails): void;
 }
 
-/** A client connection: its socket, its timers, and the protocol on it. */
+/** A client connection: socket, timers and protocol. */
 export class ClientConnection implements GatewayClient, ConnectionEffects {
   readonly remoteAddress: string;
-  /** The client's IP address; empty if it has gone already. */
+  /** IP address of the client; empty if it has already disconnected. */
   readonly remoteHost: string;
   applicationName = "";
   /** 0 before authentication. */
@@ -69,13 +70,13 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
   #stream: Socket;
   #startupTimer: NodeJS.Timeout | undefined;
   #lingerTimer: NodeJS.Timeout | undefined;
-  #partTimer: NodeJS.Timeout | undefined;
-  #hurries = false;
+  #idleTimer: NodeJS.Timeout | undefined;
+  #isShuttingDown = false;
 
   readonly #options: ClientConnectionOptions;
   readonly #events: ConnectionEvents;
 
-  /** @param socket belongs to this object from now on */
+  /** @param socket owned by this object from now on */
   constructor(options: ClientConnectionOptions, rules: ConnectionRules, socket: Socket, events: ConnectionEvents) {
     this.#options = options;
     this.#events = events;
@@ -84,7 +85,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
     this.#protocol = new ConnectionProtocol(rules, this);
     this.#stream = socket;
     this.#startupTimer = setTimeout(() => this.#timeOut(), options.startupTimeoutMs);
-    // Before the stream's own close: so a socket that TLS was put upon is seen to go, too.
+    // On the plain socket, so that its close is noticed even under TLS.
     socket.once("close", () => this.#onClosed());
     this.#attach(socket);
   }
@@ -97,31 +98,31 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
     return this.#protocol.isAnswering;
   }
 
-  /** Ends it with `reason` as the answer to its next call, or without a word when none has come for a moment. */
-  leave(reason: ErrorAnswer): void {
-    this.#hurries = true;
-    this.#protocol.leave(reason);
-    if (this.isOpen) this.#partTimer = setInterval(() => this.#protocol.part(), quietMs);
+  /** Ends the session: with `reason` as the answer to its next call, or after a short time without one. */
+  endGracefully(reason: ErrorAnswer): void {
+    this.#isShuttingDown = true;
+    this.#protocol.endAfterCall(reason);
+    if (this.isOpen) this.#idleTimer = setInterval(() => this.#protocol.endIfIdle(), quietMs);
   }
 
-  /** Ends it now: a call under way with `reason`. */
+  /** Ends the session now; a running call is answered with `reason`. */
   abandon(reason: ErrorAnswer): void {
     if (this.isAnswering) this.#protocol.fail(reason);
-    else this.#protocol.part();
+    else this.#protocol.endIfIdle();
   }
 
   write(bytes: Uint8Array): boolean {
-    this.#partTimer?.refresh();
+    this.#idleTimer?.refresh();
     return this.#stream.write(bytes);
   }
 
   end(): void {
     const stream = this.#stream;
-    clearInterval(this.#partTimer);
+    clearInterval(this.#idleTimer);
     this.#stopStartupTimer();
-    this.#lingerTimer ??= setTimeout(this.destroy, this.#hurries ? hurriedLingerMs : lingerMs);
+    this.#lingerTimer ??= setTimeout(this.destroy, this.#isShuttingDown ? hurriedLingerMs : lingerMs);
     stream.end();
-    // Read to the end: closing with unread bytes would take from the client what it has not read yet.
+    // Unread bytes at close would cause a reset, and the client could lose data that it has not read yet.
     stream.resume();
   }
 
@@ -152,7 +153,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
 
   admit(applicationName: string): ErrorAnswer | undefined {
     this.applicationName = applicationName;
-    const refusal = this.#events.onProved(this);
+    const refusal = this.#events.onAuthenticated(this);
     if (refusal === undefined) this.#stopStartupTimer();
     return refusal;
   }
@@ -162,15 +163,16 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
   }
 
   answerFailed(error: unknown): void {
-    if (isDefect(error)) this.#options.logger.error({ err: error, session: this.id }, "a call failed unexpectedly");
+    if (isDefect(error))
+      this.#options.logger.error({ err: error, session: this.id }, "a call failed with an internal error");
   }
 
   refused({ sqlstate, message }: ErrorAnswer): void {
     const { remoteAddress, id } = this;
     const details = { remoteAddress, ...(id === 0 ? {} : { session: id }) };
     const line = `a connection from Postgres was ended: ${message}`;
-    // Refusals of strangers would fill the log, and the operator who stops the server knows that sessions end.
-    const isWarning = worthAWarning.has(sqlstate) || (id !== 0 && sqlstate !== stoppingState);
+    // Warnings for strangers would fill the log, and an operator who stops the server knows that sessions end.
+    const isWarning = warningStates.has(sqlstate) || (id !== 0 && sqlstate !== stoppingState);
     if (isWarning) this.#events.onWarning(line, sqlstate, details);
     else this.#options.logger.debug({ ...details, sqlstate }, line);
   }
@@ -187,16 +189,16 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
       protocol.receive(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength)),
     );
     stream.on("drain", () => protocol.drained());
-    // A client that writes no more reads no more, either: libpq closes both ways at once.
+    // A client that has ended its side does not read any more: libpq closes both directions at once.
     stream.on("end", () => {
       protocol.closed();
       this.end();
     });
-    // "close" follows, and nobody is there to be told.
+    // "close" follows, and there is no one to report the error to.
     stream.on("error", () => {});
   }
 
-  /** The certificate is the one that this connection was made with, also if it has been renewed since. */
+  /** Uses the certificate of this connection, even if it has been renewed since. */
   #secured(stream: TLSSocket): void {
     const certificate = stream.getX509Certificate();
     if (certificate === undefined) this.destroy();
@@ -217,7 +219,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
   #onClosed(): void {
     this.#stopStartupTimer();
     clearTimeout(this.#lingerTimer);
-    clearInterval(this.#partTimer);
+    clearInterval(this.#idleTimer);
     this.#protocol.closed();
     this.#events.onClosed(this);
   }

@@ -1,43 +1,48 @@
 /**
- * The server's side of one client connection. Pure: chunks in, effects out; knows no socket and no clock.
+ * Protocol state machine of one client connection. Pure: chunks in, effects out, without socket and clock.
  *
- *     login ──▶ ready ◀──▶ answering ──▶ draining (the client is slow to read) ──▶ ready
+ *     login ──▶ ready ◀──▶ answering ──▶ draining (the client reads slowly) ──▶ ready
  *       │ ▲        │           │             │
  *     securing     └───────────┴─────────────┴──▶ over
  *
- * One call at a time: what a client sends while one is under way waits, and is not even read beyond a little. Only the
- * simple query is spoken. A message of another kind ends the session; a call that is too large ends only itself.
+ * Calls run one at a time: further data of the client waits, and is not read beyond a small amount. Only simple queries
+ * are supported. A message of another type ends the session; a call that is too large gets an error, and the
+ * session continues.
  */
 import { gatewayConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { type Answer, type ErrorAnswer, errorAnswerOf } from "./answer.js";
-import { answerBytes, errorResponse, readyForQuery, sessionBegins, sessionEnds } from "./backend-messages.js";
+import { answerBytes, errorResponse, readyForQuery, sessionEndNotification, sessionStart } from "./backend-messages.js";
 import { Login, type LoginRules } from "./login.js";
 import { MessageReader } from "./message-reader.js";
 
-/** What the protocol has done on its connection. Nothing is called after `end` or `close`. */
+/** Side effects that the protocol requests on its connection. None is requested after `end` or `close`. */
 export interface ConnectionEffects {
-  /** Writes; what is written must not change. @returns false if nothing more should be written until `drained` */
+  /**
+   * Writes bytes, which must not change afterwards.
+   *
+   * @returns false if nothing more should be written until `drained`
+   */
   write(bytes: Uint8Array): boolean;
-  /** Writes nothing more, and closes when what was written has left. */
+  /** Writes nothing more, and closes when everything is sent. */
   end(): void;
   /** Closes at once. */
   close(): void;
-  /** Begins TLS; `secured` when it is there. */
+  /** Starts TLS; `secured` is called when it is established. */
   startTls(): void;
-  /** Stops or goes on reading. What is read all the same is taken. */
+  /** Pauses or resumes reading. Data that arrives nevertheless is accepted. */
   setReading(reading: boolean): void;
-  /** The client has proved itself. @returns why it cannot have a session all the same */
+  /** Admits an authenticated client. @returns reason why it gets no session */
   admit(applicationName: string): ErrorAnswer | undefined;
-  /** Carries a call out. */
+  /** Carries out a call. */
   answer(query: Uint8Array): Answer | Promise<Answer>;
-  /** What `answer` threw is told to the client; whether it is logged, too, is decided here. */
+  /** Reports an error that `answer` threw, which is sent to the client. The callee decides whether to log it. */
   answerFailed(error: unknown): void;
-  /** The session ends because of this. */
+  /** Reports an error that ends the session. */
   refused(error: ErrorAnswer): void;
 }
 
-/** The limits of a session. */
+/** Limits of a session. */
 export type ConnectionRules = LoginRules & Pick<ServeSettings, "maxRequestBytes">;
 
 const queryType = "Q".charCodeAt(0);
@@ -45,18 +50,18 @@ const terminateType = "X".charCodeAt(0);
 const syncType = "S".charCodeAt(0);
 const flushType = "H".charCodeAt(0);
 
-/** Enough for a client to say that it goes. */
+/** Enough for a Terminate message of the client. */
 const { readAheadBytes } = gatewayConstants;
 
-/** No message can be larger than what Postgres can hold, 1 GiB: it is noise. */
+/** A declared length above the maximum of Postgres values, 1 GiB, is invalid. */
 const maxMessageBytes = 0x3fffffff;
 
-/** The protocol on one client connection: takes what arrives, and has its effects carried out. */
+/** Protocol of one client connection: takes received chunks, and requests effects. */
 export class ConnectionProtocol {
   readonly #reader = new MessageReader();
   readonly #login: Login;
   #state: "login" | "securing" | "ready" | "answering" | "draining" | "over" = "login";
-  /** The connection is to end: the answer to the next call, which ends it. */
+  /** Set when the connection must end: the answer to the next call. */
   #stopReason: ErrorAnswer | undefined;
   #reading = true;
 
@@ -69,7 +74,7 @@ export class ConnectionProtocol {
     this.#login = new Login(rules);
   }
 
-  /** A call is under way. */
+  /** True while a call is running. */
   get isAnswering(): boolean {
     return this.#state === "answering";
   }
@@ -78,19 +83,23 @@ export class ConnectionProtocol {
     return this.#state === "over";
   }
 
-  /** Takes what arrived. The chunk belongs to the session from now on. */
+  /** Processes a chunk, which the session owns from now on. */
   receive(chunk: Uint8Array): void {
     if (this.#state === "over") return;
-    // Nobody sends plaintext while TLS begins, and it would be taken for what comes through TLS.
+    // A correct client sends no plaintext while TLS starts; it would be mistaken for data received through TLS.
     if (this.#state === "securing") {
-      this.fail(violation("plaintext came while TLS was being established"));
+      this.fail(violation("plaintext arrived while TLS was being established"));
     } else {
       this.#reader.push(chunk);
       this.#run();
     }
   }
 
-  /** TLS has been established; what is received from now on came through it. @param certificate DER: ours, as shown */
+  /**
+   * TLS is established; from now on, chunks are decrypted.
+   *
+   * @param certificate DER certificate that the client was shown
+   */
   secured(certificate: Uint8Array): void {
     if (this.#state !== "securing") return;
     this.#state = "login";
@@ -105,19 +114,20 @@ export class ConnectionProtocol {
   }
 
   /**
-   * Carries out nothing more: the next call gets `reason` as its answer, and ends the session. `part` ends it without one.
+   * Accepts no more calls: the next one is answered with `reason`, which ends the session. {@link endIfIdle} ends it
+   * without a call.
    */
-  leave(reason: ErrorAnswer): void {
+  endAfterCall(reason: ErrorAnswer): void {
     if (this.#state === "login" || this.#state === "securing") this.fail(reason);
     else this.#stopReason = reason;
   }
 
-  /** Ends a session that is to leave, unless a call is under way. */
-  part(): void {
+  /** Ends a session after {@link endAfterCall}, unless a call is running. */
+  endIfIdle(): void {
     if (this.#state === "ready" && this.#stopReason !== undefined) this.fail(this.#stopReason);
   }
 
-  /** Ends the session with `reason`, now; a call under way gets it as its answer. */
+  /** Ends the session with `reason` now; a running call gets it as its answer. */
   fail(reason: ErrorAnswer): void {
     if (this.#state === "over") return;
     const state = this.#state;
@@ -127,16 +137,16 @@ export class ConnectionProtocol {
       this.#effects.close();
     } else {
       const error = errorResponse("FATAL", reason);
-      // A call that is on its way now has the error as its answer: to dblink the last result is what counts, and without
-      // ReadyForQuery that would be the end of the connection. One that is sent when this has arrived, and before the
-      // connection has ended, gets no answer: by the notification its caller knows that it was not carried out. The
-      // notification comes last: a caller that has it also has the answer to the call before.
-      this.#effects.write(state === "login" ? error : Buffer.concat([error, readyForQuery, sessionEnds]));
+      // A call in transit gets the error as its answer. For dblink, the last result counts, and without ReadyForQuery
+      // that would be the end of the connection. A call that is sent after this has arrived, but before the connection
+      // is closed, gets no answer; by the notification, its caller knows that it was not carried out. The notification
+      // is last, so a caller that has it also has the answer to the previous call.
+      this.#effects.write(state === "login" ? error : Buffer.concat([error, readyForQuery, sessionEndNotification]));
       this.#effects.end();
     }
   }
 
-  /** The connection has gone. */
+  /** The connection is closed. */
   closed(): void {
     this.#over();
   }
@@ -157,7 +167,7 @@ export class ConnectionProtocol {
     }
   }
 
-  /** @returns false while there is nothing to do */
+  /** @returns false if no step is possible now */
   #stepLogin(): boolean {
     const step = this.#login.next(this.#reader);
     if (step === undefined) return false;
@@ -171,7 +181,7 @@ export class ConnectionProtocol {
         this.#effects.startTls();
         break;
       case "done":
-        this.#begin(step.bytes, step.applicationName);
+        this.#startSession(step.bytes, step.applicationName);
         break;
       case "refuse":
         this.fail(step.error);
@@ -184,24 +194,24 @@ export class ConnectionProtocol {
     return true;
   }
 
-  #begin(bytes: Buffer, applicationName: string): void {
+  #startSession(bytes: Buffer, applicationName: string): void {
     const refusal = this.#effects.admit(applicationName);
     if (refusal === undefined) {
       this.#state = "ready";
-      this.#effects.write(Buffer.concat([bytes, sessionBegins]));
+      this.#effects.write(Buffer.concat([bytes, sessionStart]));
     } else {
       this.fail(refusal);
     }
   }
 
-  /** @returns false while there is nothing to do */
+  /** @returns false if no step is possible now */
   #stepReady(): boolean {
     const reader = this.#reader;
     if (!reader.readHeader()) return false;
     const { type, bodyBytes } = reader;
-    if (type !== queryType) return this.#other(type, bodyBytes);
+    if (type !== queryType) return this.#onOtherMessage(type, bodyBytes);
     if (bodyBytes < 1 || bodyBytes > maxMessageBytes) {
-      this.fail(violation(`a query cannot have a length of ${bodyBytes} bytes`));
+      this.fail(violation(`a query message cannot have a body of ${bodyBytes} bytes`));
       return true;
     }
     const queryBytes = bodyBytes - 1;
@@ -213,14 +223,14 @@ export class ConnectionProtocol {
     const body = reader.readBody();
     if (body === undefined) return false;
     if (body.indexOf(0) === queryBytes) this.#call(body.subarray(0, queryBytes));
-    else this.fail(violation("a query must end in its only NUL"));
+    else this.fail(violation("a query must end with its only NUL"));
     return true;
   }
 
-  #other(type: number, bodyBytes: number): boolean {
+  #onOtherMessage(type: number, bodyBytes: number): boolean {
     if (bodyBytes !== 0 || (type !== terminateType && type !== syncType && type !== flushType)) {
       const shown = type > 0x20 && type < 0x7f ? `"${String.fromCharCode(type)}"` : `0x${type.toString(16)}`;
-      this.fail(violation(`the gateway answers simple queries only, and got a message of type ${shown}`));
+      this.fail(violation(`the gateway supports only simple queries, and received a message of type ${shown}`));
       return true;
     }
     this.#reader.readBody();
@@ -240,29 +250,29 @@ export class ConnectionProtocol {
     this.#state = "answering";
     try {
       const answer = this.#effects.answer(query);
-      if (answer instanceof Promise) answer.then(this.#settleLater, this.#settleFailedLater);
-      else this.#settle(answer);
+      if (answer instanceof Promise) answer.then(this.#onAnswer, this.#onRejection);
+      else this.#writeAnswer(answer);
     } catch (error) {
-      this.#settleFailed(error);
+      this.#answerError(error);
     }
   }
 
-  readonly #settleLater = (answer: Answer): void => {
-    this.#settle(answer);
+  readonly #onAnswer = (answer: Answer): void => {
+    this.#writeAnswer(answer);
     this.#run();
   };
 
-  readonly #settleFailedLater = (error: unknown): void => {
-    this.#settleFailed(error);
+  readonly #onRejection = (error: unknown): void => {
+    this.#answerError(error);
     this.#run();
   };
 
-  #settleFailed(error: unknown): void {
+  #answerError(error: unknown): void {
     this.#effects.answerFailed(error);
-    this.#settle(errorAnswerOf(error));
+    this.#writeAnswer(errorAnswerOf(error));
   }
 
-  #settle(answer: Answer): void {
+  #writeAnswer(answer: Answer): void {
     if (this.#state !== "answering") return;
     this.#state = "ready";
     this.#write(answerBytes(answer));
@@ -280,7 +290,7 @@ function violation(message: string): ErrorAnswer {
 
 function tooLarge(bytes: number, maxRequestBytes: number): ErrorAnswer {
   const { sqlstate } = errorTable.gateway_limit;
-  const message = `the call has ${bytes} bytes on its way to the gateway, and the limit is ${maxRequestBytes}`;
+  const message = `the encoded call has ${bytes} bytes, and the limit is ${maxRequestBytes}`;
   const hint = "Send less at once, or start `hawser serve` with a greater --tune maxRequestBytes.";
   return { kind: "error", sqlstate, message, hint };
 }

@@ -1,12 +1,12 @@
 /**
- * From the first byte of a client connection to the end of its authentication, or to its refusal. Pure: what was read in, what to do out.
+ * Login of a client connection, from its first byte to the end of its authentication. Pure: messages in, steps out.
  *
  *     packet awaited ──▶ SASL response awaited ──▶ proof awaited ──▶ done
  *        │      ▲
  *        └──────┴─ SSLRequest, GSSENCRequest: each once
  *
- * A user that does not exist goes the same way as one that does, and its proof is refused; that a database does not exist
- * is told only to clients that know the password.
+ * An unknown user takes the same path as a known one, and its proof is refused. Only clients that know the password are
+ * told that a database does not exist.
  */
 import type { GatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
@@ -22,44 +22,44 @@ import {
 import type { MessageReader } from "./message-reader.js";
 import { mockVerifierOf, ScramExchange, type ScramStep, type ScramVerifier } from "./scram.js";
 
-/** Which client may come in, and how. */
+/** User, password and limits of logins. */
 export interface LoginRules extends Pick<GatewayConstants, "maxStartupBytes"> {
   readonly user: string;
   readonly database: string;
   readonly verifier: ScramVerifier;
-  /** Random bytes, the same for the life of `verifier`. */
+  /** Random bytes that stay the same while `verifier` does. */
   readonly mockSecret: Uint8Array;
-  /** Makes printable ASCII without commas, never the same twice. */
+  /** Returns unique printable ASCII without commas. */
   readonly serverNonce: () => string;
-  /** TLS is spoken, and nothing without it. */
+  /** True if TLS is required. */
   readonly tls: boolean;
 }
 
-/** What to do next. */
+/** Result of a message. */
 export type LoginStep =
-  /** Write these bytes, and read on. */
+  /** Write these bytes, and continue to read. */
   | { readonly kind: "reply"; readonly bytes: Buffer }
-  /** Write these bytes; TLS begins. */
+  /** Write these bytes, then start TLS. */
   | { readonly kind: "secure"; readonly bytes: Buffer }
-  /** The client has proved itself: write these bytes, then what begins a session. */
+  /** The client is authenticated: write these bytes, then the messages that start a session. */
   | { readonly kind: "done"; readonly bytes: Buffer; readonly applicationName: string }
   | { readonly kind: "refuse"; readonly error: ErrorAnswer }
-  /** Nothing is owed. */
+  /** Close without an answer. */
   | { readonly kind: "close" };
 
 type Startup = Extract<StartupPacket, { kind: "startup" }>;
 
-/** The SQLSTATE where something between the two ends TLS: `sqlserver_rejected_establishment_of_sqlconnection`. */
+/** SQLSTATE if a proxy between client and gateway ends TLS: `sqlserver_rejected_establishment_of_sqlconnection`. */
 export const otherChannelState = "08004";
 
 const saslResponseType = "p".charCodeAt(0);
 
-/** The login of one client connection. */
+/** Login of one client connection. */
 export class Login {
   #state: "packet" | "sasl-first" | "sasl-final" = "packet";
   #askedForTls = false;
   #askedForGss = false;
-  /** DER: ours, once TLS has been established. */
+  /** Our DER certificate, once TLS is established. */
   #certificate: Uint8Array | undefined;
   #user = "";
   #database = "";
@@ -72,17 +72,17 @@ export class Login {
     this.#rules = rules;
   }
 
-  /** TLS has been established. @param certificate DER: the one that the client was shown, by which it may bind the login */
+  /** TLS is established. @param certificate DER certificate that the client was shown, for channel binding */
   secured(certificate: Uint8Array): void {
     this.#certificate = certificate;
   }
 
-  /** Reads the next of the client's messages. @returns undefined while it is not all there */
+  /** Processes the next message of the client. @returns undefined until it has arrived completely */
   next(reader: MessageReader): LoginStep | undefined {
     if (this.#state === "packet") return this.#nextPacket(reader);
     if (!reader.readHeader()) return undefined;
     const { type, bodyBytes } = reader;
-    if (type !== saslResponseType) return violation(`a message of type ${type} came instead of the password's proof`);
+    if (type !== saslResponseType) return violation(`a message of type ${type} arrived instead of the password proof`);
     const fault = this.#faultOfLength(bodyBytes, 0);
     if (fault !== undefined) return fault;
     const body = reader.readBody();
@@ -119,20 +119,22 @@ export class Login {
   #faultOfLength(bodyBytes: number, least: number): LoginStep | undefined {
     const { maxStartupBytes } = this.#rules;
     if (bodyBytes >= least && bodyBytes <= maxStartupBytes) return undefined;
-    return violation(`a message of ${bodyBytes} bytes came before authentication; ${least} to ${maxStartupBytes} fit`);
+    return violation(
+      `a message of ${bodyBytes} bytes arrived before authentication; ${least} to ${maxStartupBytes} are allowed`,
+    );
   }
 
   #answerTls(reader: MessageReader): LoginStep {
-    if (this.#askedForTls) return violation("TLS was asked for twice");
+    if (this.#askedForTls) return violation("TLS was requested twice");
     this.#askedForTls = true;
     if (!this.#rules.tls) return { kind: "reply", bytes: encryptionRefused };
-    // They would be taken for bytes that came through TLS, and anybody between the two could have sent them.
-    if (reader.bufferedBytes > 0) return violation("bytes came behind the request for TLS, before its answer");
+    // A third party could have sent them, and they would be mistaken for data received through TLS.
+    if (reader.bufferedBytes > 0) return violation("data arrived after the TLS request and before its answer");
     return { kind: "secure", bytes: encryptionAccepted };
   }
 
   #answerGss(): LoginStep {
-    if (this.#askedForGss) return violation("GSSAPI encryption was asked for twice");
+    if (this.#askedForGss) return violation("GSSAPI encryption was requested twice");
     this.#askedForGss = true;
     return { kind: "reply", bytes: encryptionRefused };
   }
@@ -144,7 +146,7 @@ export class Login {
     this.#user = parameters.get("user") ?? "";
     this.#database = parameters.get("database") ?? this.#user;
     this.#applicationName = parameters.get("application_name") ?? "";
-    if (this.#user === "") return refuse("28000", "the startup message names no user");
+    if (this.#user === "") return refuse("28000", "the startup packet contains no user");
     const { user, verifier, mockSecret, serverNonce } = this.#rules;
     const known = this.#user === user ? verifier : mockVerifierOf(mockSecret, this.#user, verifier.iterations);
     this.#exchange = new ScramExchange(known, serverNonce(), this.#certificate);
@@ -158,7 +160,7 @@ export class Login {
   #saslFirst(body: Uint8Array): LoginStep {
     const bytes = Buffer.from(body.buffer, body.byteOffset, body.length);
     const nameEnd = bytes.indexOf(0);
-    if (nameEnd === -1 || bytes.length < nameEnd + 5) return violation("the SASL response is cut off");
+    if (nameEnd === -1 || bytes.length < nameEnd + 5) return violation("the SASL response is truncated");
     const exchange = this.#exchange!;
     const mechanism = bytes.toString("latin1", 0, nameEnd);
     if (!exchange.mechanisms.includes(mechanism)) {
@@ -178,7 +180,7 @@ export class Login {
     const database = this.#database;
     const applicationName = this.#applicationName;
     if (database !== this.#rules.database) {
-      const hint = "Use the connection string that `hawser init` has stored, or run `hawser serve` for that database.";
+      const hint = "Use the connection string that `hawser init` stored, or run `hawser serve` for that database.";
       return refuse("3D000", `the gateway does not serve a database ${quoted(database)}`, hint);
     }
     return { kind: "done", bytes: authenticationSaslFinal(step.reply), applicationName };
@@ -187,10 +189,10 @@ export class Login {
   #refused(step: Exclude<ScramStep, { kind: "go-on" }>): LoginStep {
     if (step.kind === "malformed") return violation(`the SCRAM message is malformed: ${step.reason}`);
     if (step.kind === "other-channel") {
-      const hint = "Let nothing that ends TLS stand between Postgres and the gateway.";
+      const hint = "Remove proxies that end TLS between Postgres and the gateway.";
       return refuse(otherChannelState, "the client was shown another certificate than the gateway's", hint);
     }
-    const hint = "Use the connection string that `hawser init` has stored.";
+    const hint = "Use the connection string that `hawser init` stored.";
     return refuse("28P01", `password authentication failed for user ${quoted(this.#user)}`, hint);
   }
 }
@@ -203,20 +205,20 @@ function refuse(sqlstate: string, message: string, hint?: string): LoginStep {
   return { kind: "refuse", error: { kind: "error", sqlstate, message, hint } };
 }
 
-/** What a stranger said, short enough to be repeated. */
+/** Text of a stranger, shortened for an error message. */
 function quoted(name: string): string {
   return JSON.stringify(name.length > 63 ? `${name.slice(0, 63)}…` : name);
 }
 
-/** The codes that stand where a startup message has its version. */
+/** Request codes that a startup packet can have instead of a version. */
 const cancelCode = 80877102;
 const sslCode = 80877103;
 const gssCode = 80877104;
 
-/** The only major version of the protocol that is spoken. */
+/** The only supported major version of the protocol. */
 const majorVersion = 3;
 
-/** A startup packet, understood. */
+/** A parsed startup packet. */
 type StartupPacket =
   | { readonly kind: "ssl" }
   | { readonly kind: "gss" }
@@ -225,21 +227,21 @@ type StartupPacket =
       readonly kind: "startup";
       readonly minorVersion: number;
       readonly parameters: ReadonlyMap<string, string>;
-      /** The names that begin with `_pq_.`: options of the protocol, of which none is known. */
+      /** Protocol options, whose names start with `_pq_.`. None is supported. */
       readonly protocolOptions: readonly string[];
     }
   | { readonly kind: "unsupported"; readonly version: string }
   | { readonly kind: "malformed"; readonly reason: string };
 
-/** Reads the body of a startup packet. Anything may be in it. */
+/** Parses the body of a startup packet, which may contain anything. */
 function parseStartupPacket(body: Uint8Array): StartupPacket {
   if (body.length < 4) return malformed(`it has ${body.length} bytes after its length, and needs 4`);
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.length);
   const code = bytes.readUInt32BE(0);
-  // A cancel request carries a process and its key, and newer versions a longer key.
+  // A cancel request has a process id and its key, whose length depends on the version.
   if (code === cancelCode) return { kind: "cancel" };
   if (code === sslCode || code === gssCode) {
-    if (body.length !== 4) return malformed("an encryption request has bytes behind it");
+    if (body.length !== 4) return malformed("an encryption request has extra bytes");
     return { kind: code === sslCode ? "ssl" : "gss" };
   }
   const major = code >>> 16;
@@ -250,7 +252,7 @@ function parseStartupPacket(body: Uint8Array): StartupPacket {
   let at = 4;
   for (;;) {
     const nameEnd = bytes.indexOf(0, at);
-    if (nameEnd === -1) return malformed("its parameters have no end");
+    if (nameEnd === -1) return malformed("its parameters are not terminated");
     if (nameEnd === at) break;
     const valueEnd = bytes.indexOf(0, nameEnd + 1);
     if (valueEnd === -1) return malformed("its last parameter has no value");
@@ -259,7 +261,7 @@ function parseStartupPacket(body: Uint8Array): StartupPacket {
     else parameters.set(name, bytes.toString("utf8", nameEnd + 1, valueEnd));
     at = valueEnd + 1;
   }
-  if (at !== body.length - 1) return malformed("it has bytes behind its parameters");
+  if (at !== body.length - 1) return malformed("it has bytes after its parameters");
   return { kind: "startup", minorVersion, parameters, protocolOptions };
 }
 

@@ -1,47 +1,47 @@
 /**
- * Takes apart what a client sends: startup packets, which have no type, and messages, which have one.
+ * Parses the data of a client: startup packets, which have no type, and messages.
  *
- *     startup packet:  u32 length of all of it, body
- *     message:         u8 type, u32 length of what follows the type, body
+ *     startup packet:  u32 length including itself, body
+ *     message:         u8 type, u32 length including itself, body
  *
- * Survives any split of its input, and holds what has arrived, never what was declared. Every `read…` takes nothing and
- * says so while its part is not there yet.
+ * The input may be split anywhere. Memory is used for received bytes only, never for a declared length. Each `read…`
+ * method consumes nothing until its part has arrived completely.
  */
 import { ByteQueue } from "../../runtime/index.js";
 
 const lengthBytes = 4;
 const headerBytes = 5;
 
-/** Reads startup packets and messages out of what has arrived. */
+/** Incremental reader of startup packets and messages. */
 export class MessageReader {
   readonly #queue = new ByteQueue();
   #hasHeader = false;
   #typeRead = 0;
-  /** Of the body under way: what has not been skipped yet. */
+  /** Bytes of the current body that are not skipped yet. */
   #left = 0;
   #declared = 0;
 
-  /** Bytes that have arrived and were not taken. */
+  /** Bytes that have arrived and are not consumed. */
   get bufferedBytes(): number {
     return this.#queue.length;
   }
 
-  /** The type of the message whose header was read. */
+  /** Type of the message whose header was read. */
   get type(): number {
     return this.#typeRead;
   }
 
-  /** The declared length of the body whose header was read; negative for one that would be shorter than its length. */
+  /** Declared length of the current body; negative if the declared length is too small. */
   get bodyBytes(): number {
     return this.#declared;
   }
 
-  /** Takes a chunk by reference: its bytes must not change while anything read from it is in use. */
+  /** Adds a chunk by reference: its bytes must not change while data read from it is in use. */
   push(chunk: Uint8Array): void {
     this.#queue.push(chunk);
   }
 
-  /** Reads the length of a startup packet, unless it was read already. @returns false while it is not there */
+  /** Reads the length of a startup packet, unless it was already read. @returns false until it has arrived */
   readStartupHeader(): boolean {
     if (this.#hasHeader) return true;
     const length = this.#queue.peekUint32();
@@ -51,7 +51,7 @@ export class MessageReader {
     return true;
   }
 
-  /** Reads type and length of a message, unless they were read already. @returns false while they are not there */
+  /** Reads type and length of a message, unless they were already read. @returns false until they have arrived */
   readHeader(): boolean {
     if (this.#hasHeader) return true;
     const queue = this.#queue;
@@ -64,14 +64,14 @@ export class MessageReader {
     return true;
   }
 
-  /** Reads the body: a view of what arrived if it came in one chunk. @returns undefined while it is not all there */
+  /** Reads the body, as a view if it arrived in one chunk. @returns undefined until it has arrived completely */
   readBody(): Uint8Array | undefined {
     if (this.#queue.length < this.#left) return undefined;
     this.#hasHeader = false;
     return this.#queue.take(this.#left);
   }
 
-  /** Drops of the body what has arrived. @returns true when all of it has been dropped */
+  /** Discards the part of the body that has arrived. @returns true when the whole body is discarded */
   skipBody(): boolean {
     const here = Math.min(this.#left, this.#queue.length);
     this.#queue.skip(here);
@@ -81,7 +81,7 @@ export class MessageReader {
     return true;
   }
 
-  /** Drops everything that has arrived. */
+  /** Discards everything that has arrived. */
   clear(): void {
     this.#queue.skip(this.#queue.length);
   }

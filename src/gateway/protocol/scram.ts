@@ -1,22 +1,22 @@
 /**
- * SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), the server's side. Passwords are printable ASCII, for which
- * SASLprep changes nothing.
+ * Server side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677). Passwords are printable ASCII, which
+ * SASLprep does not change.
  */
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
 import { HawserError } from "../../errors/index.js";
 
-/** The name of the mechanism without channel binding. */
+/** Mechanism without channel binding. */
 const scramMechanism = "SCRAM-SHA-256";
 
-/** With channel binding: only over TLS. */
+/** Mechanism with channel binding; over TLS only. */
 export const scramPlusMechanism = "SCRAM-SHA-256-PLUS";
 
 const keyBytes = 32;
 const saltBytes = 16;
 const derive = promisify(pbkdf2);
 
-/** What a server keeps of a password: the password cannot be found from it other than by guessing. */
+/** Verifier that a server stores instead of a password, which cannot be derived from it except by guessing. */
 export interface ScramVerifier {
   readonly salt: Buffer;
   readonly iterations: number;
@@ -37,7 +37,7 @@ export async function scramVerifierOf(
   if (!/^[\x20-\x7e]+$/.test(password)) {
     throw new HawserError(
       "invalid_argument",
-      "the password of the gateway must be printable ASCII and not empty; `hawser init` makes one",
+      "the password of the gateway must be printable ASCII and not empty; `hawser init` creates one",
     );
   }
   const salted = await derive(password, salt, iterations, keyBytes, "sha256");
@@ -46,27 +46,26 @@ export async function scramVerifierOf(
 }
 
 /**
- * A verifier that no password fits, for users that do not exist: each has the same salt whenever it asks, as one that
- * exists has.
+ * Verifier that no password matches, for unknown users: like a known user, each has the same salt at every login.
  *
- * @param secret random bytes that stay the same as long as the salts of real users do
+ * @param secret random bytes that stay the same as long as the salts of known users
  */
 export function mockVerifierOf(secret: Uint8Array, user: string, iterations: number): ScramVerifier {
   const salt = hmac(secret, user).subarray(0, saltBytes);
   return { salt, iterations, storedKey: randomBytes(keyBytes), serverKey: randomBytes(keyBytes) };
 }
 
-/** What a step of the exchange came to. */
+/** Result of a step of the exchange. */
 export type ScramStep =
   | { readonly kind: "go-on"; readonly reply: string }
-  /** The client's message breaks the rules. */
+  /** The client's message violates the protocol. */
   | { readonly kind: "malformed"; readonly reason: string }
   /** The client does not know the password. */
   | { readonly kind: "refused" }
-  /** The client knows the password, and was shown another certificate than ours. */
+  /** The client knows the password, but was shown another certificate than ours. */
   | { readonly kind: "other-channel" };
 
-/** One exchange: the client's first message, then its final one. */
+/** Exchange of one login: the client's first message, then its final one. */
 export class ScramExchange {
   #gs2Header = "";
   #isBound = false;
@@ -79,8 +78,8 @@ export class ScramExchange {
   readonly #certificate: Uint8Array | undefined;
 
   /**
-   * @param serverNonce printable ASCII without commas; never used twice
-   * @param certificate DER: ours of this connection. Without it channel binding is not offered
+   * @param serverNonce printable ASCII without commas; must be unique
+   * @param certificate our DER certificate of this connection. Without it, channel binding is not offered
    */
   constructor(verifier: ScramVerifier, serverNonce: string, certificate?: Uint8Array) {
     this.#verifier = verifier;
@@ -88,15 +87,15 @@ export class ScramExchange {
     this.#certificate = certificate;
   }
 
-  /** The mechanisms to offer, the best first. */
+  /** Mechanisms to offer, the best first. */
   get mechanisms(): readonly string[] {
     return this.#certificate === undefined ? [scramMechanism] : [scramPlusMechanism, scramMechanism];
   }
 
   /**
-   * Takes `n,,n=user,r=nonce`. The user name in it counts for nothing: that of the startup message does.
+   * Processes `n,,n=user,r=nonce`. Ignores the user name in it, in favour of the one in the startup packet.
    *
-   * @param mechanism the one of `mechanisms` that the client chose
+   * @param mechanism mechanism of `mechanisms` that the client chose
    */
   first(message: string, mechanism = scramMechanism): ScramStep {
     const [, flag, authzid, bare] = /^([^,]*),([^,]*),(.*)$/s.exec(message) ?? [];
@@ -104,9 +103,9 @@ export class ScramExchange {
     this.#isBound = mechanism === scramPlusMechanism;
     const fault = this.#faultOfFlag(flag);
     if (fault !== undefined) return malformed(fault);
-    if (authzid !== "") return malformed("it asks to act as another user, which is not supported");
+    if (authzid !== "") return malformed("it requests another authorization identity, which is not supported");
     const [, nonce] = /^n=[^,]*,r=([\x21-\x2b\x2d-\x7e]+)(?:,.*)?$/s.exec(bare) ?? [];
-    if (nonce === undefined) return malformed("it has no user name and nonce where they belong");
+    if (nonce === undefined) return malformed("it does not start with a user name and a nonce");
     const { salt, iterations } = this.#verifier;
     this.#gs2Header = `${flag},${authzid},`;
     this.#nonce = nonce + this.#serverNonce;
@@ -115,11 +114,12 @@ export class ScramExchange {
     return { kind: "go-on", reply: this.#serverFirst };
   }
 
-  /** Takes `c=header,r=nonce,p=proof`, after {@link first} went on. */
+  /** Processes `c=header,r=nonce,p=proof`, after a successful {@link first}. */
   final(message: string): ScramStep {
     const [, withoutProof, binding, nonce, encoded] =
       /^(c=([^,]*),r=([^,]*)(?:,.*)?),p=([A-Za-z0-9+/]{43}=)$/s.exec(message) ?? [];
-    if (withoutProof === undefined || encoded === undefined) return malformed("it has no binding, nonce and proof");
+    if (withoutProof === undefined || encoded === undefined)
+      return malformed("it lacks channel binding, nonce or proof");
     const header = Buffer.from(this.#gs2Header);
     const bound = Buffer.from(binding ?? "", "base64");
     const hash = bound.subarray(header.length);
@@ -128,9 +128,9 @@ export class ScramExchange {
       !bound.subarray(0, header.length).equals(header) ||
       (!this.#isBound && hash.length > 0)
     ) {
-      return malformed("its channel binding is not that of its first message");
+      return malformed("its channel binding differs from that of its first message");
     }
-    if (nonce !== this.#nonce) return malformed("its nonce is not the one agreed upon");
+    if (nonce !== this.#nonce) return malformed("its nonce differs from the agreed one");
     const { storedKey, serverKey } = this.#verifier;
     const authMessage = `${this.#firstBare},${this.#serverFirst},${withoutProof}`;
     const clientKey = hmac(storedKey, authMessage);
@@ -144,11 +144,11 @@ export class ScramExchange {
 
   #faultOfFlag(flag: string): string | undefined {
     if (this.#isBound) return flag === bindingFlag ? undefined : "it does not bind the channel by tls-server-end-point";
-    if (flag.startsWith("p=")) return "it asks for channel binding, and has not chosen the mechanism for it";
-    if (flag !== "n" && flag !== "y") return "its GS2 header begins with neither n nor y";
-    // "y" says that the client could bind the channel, and heard that we cannot.
+    if (flag.startsWith("p=")) return "it requests channel binding, but chose a mechanism without it";
+    if (flag !== "n" && flag !== "y") return "its GS2 header starts with neither n nor y";
+    // "y": the client supports channel binding, and was told that the server does not.
     if (flag === "n" || this.#certificate === undefined) return undefined;
-    return "it says that channel binding was not offered, and it was: somebody between the two has changed the offer";
+    return "it says that channel binding was not offered, although it was: a third party has changed the offer";
   }
 }
 
@@ -161,17 +161,17 @@ function malformed(reason: string): ScramStep {
 }
 
 /**
- * The one kind of binding, as it stands in the client's first message (RFC 5929): the client proves which certificate it
- * was shown, as a hash of it. A program that ends TLS with another certificate in between cannot pass a login on.
+ * The supported channel binding, as it appears in the client's first message (RFC 5929): the client proves which
+ * certificate it was shown, by its hash. A proxy that ends TLS with another certificate cannot pass a login on.
  */
 const bindingFlag = "p=tls-server-end-point";
 
-/** By the length of the hash. MD5 and SHA-1 count as SHA-256. */
+/** Hash algorithms by length of the hash. For certificates signed with MD5 or SHA-1, SHA-256 is used. */
 const algorithms: Readonly<Record<number, string>> = { 28: "sha224", 32: "sha256", 48: "sha384", 64: "sha512" };
 
 /**
- * Whether it is the hash of the certificate. The algorithm that the certificate was signed with decides which one is
- * sent; any of those that are safe proves the same, so this looks at nothing but the length.
+ * True if `hash` is a hash of the certificate. The signature algorithm of the certificate determines the hash
+ * algorithm; any secure one proves the same, so only the length is checked.
  *
  * @param certificate DER
  */
@@ -180,15 +180,15 @@ function isHashOf(certificate: Uint8Array, hash: Uint8Array): boolean {
   return algorithm !== undefined && timingSafeEqual(createHash(algorithm).update(certificate).digest(), hash);
 }
 
-/** How certificates end that were signed with Ed25519 and Ed448, up to the signature: its algorithm, its length. */
+/** Ends of certificates signed with Ed25519 and Ed448, before the signature: its algorithm and length. */
 const hashless = [
   { end: Buffer.from("300506032b6570034100", "hex"), signatureBytes: 64 },
   { end: Buffer.from("300506032b6571037300", "hex"), signatureBytes: 114 },
 ];
 
 /**
- * Whether libpq can bind a connection to the certificate: not where its authority signs with Ed25519 or Ed448, which
- * name no hash.
+ * True if libpq supports channel binding with the certificate. It does not for the signature algorithms Ed25519 and
+ * Ed448, which have no hash.
  *
  * @param certificate DER
  */

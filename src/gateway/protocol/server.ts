@@ -1,5 +1,5 @@
 /**
- * The server: who may connect, how many, and how it ends.
+ * Postgres protocol server: admission, limits and shutdown of client connections.
  */
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -20,25 +20,25 @@ import { scramVerifierOf } from "./scram.js";
 
 const serverNonceBytes = 18;
 
-/** Connections that may be authenticating even where few sessions are allowed. */
+/** Minimum of connections that may be logging in at a time. */
 const leastPending = 64;
 
-const leaving: ErrorAnswer = {
+const shutdownError: ErrorAnswer = {
   kind: "error",
   sqlstate: stoppingState,
-  message: "the gateway is being stopped; the call was not carried out",
-  hint: "Try again: the next call connects anew.",
+  message: "the gateway is shutting down; the call was not carried out",
+  hint: "Try again; the next call makes a new connection.",
 };
-const abandoned: ErrorAnswer = {
+const abandonedError: ErrorAnswer = {
   kind: "error",
   sqlstate: errorTable.outcome_unknown.sqlstate,
-  message: "the gateway was stopped while the call was under way: it may have been carried out or not",
+  message: "the gateway was shut down while the call was running; it may or may not have been carried out",
   hint: errorTable.outcome_unknown.remedy,
 };
 
 /**
- * Options of {@link PostgresServer.listen}. As many connections as there may be sessions may be in the middle of
- * authenticating beside them.
+ * Options of {@link PostgresServer.listen}. Besides `maxSessions` sessions, the same number of connections may be
+ * logging in.
  */
 export interface PostgresServerOptions
   extends ClientConnectionOptions,
@@ -46,19 +46,19 @@ export interface PostgresServerOptions
     Pick<GatewayConstants, "maxStartupBytes"> {
   /** Host name or IP address to listen on. */
   readonly host: string;
-  /** 0 takes a free port. */
+  /** 0 for a free port. */
   readonly port: number;
-  /** The one user. */
+  /** The only user. */
   readonly user: string;
-  /** The one database. */
+  /** The only database. */
   readonly database: string;
   /** Printable ASCII. */
   readonly password: string;
-  /** The client has gone, or was sent away; a call of the session may still be under way. */
+  /** Called when a client has disconnected or was disconnected; a call of its session may still be running. */
   onClientEnd?(client: GatewayClient): void;
 }
 
-/** A server that speaks as much of the Postgres protocol as the generated SQL functions need. */
+/** Server for the subset of the Postgres protocol that the generated SQL functions need. */
 export class PostgresServer {
   readonly #pending = new PendingHandshakes<ClientConnection>();
   readonly #sessions = new Set<ClientConnection>();
@@ -66,14 +66,14 @@ export class PostgresServer {
   #stopped: Promise<void> | undefined;
   #onEmpty = (): void => {};
   readonly #events: ConnectionEvents = {
-    onProved: (connection) => this.#admit(connection),
+    onAuthenticated: (connection) => this.#admit(connection),
     onClosed: (connection) => this.#forget(connection),
     onWarning: (message, sqlstate, details) => this.#rareLog.warn(message, sqlstate, details),
   };
 
   readonly #rareLog: RareLog;
 
-  /** Where it listens, with the real port. */
+  /** Listen address, with the actual port. */
   readonly address: { readonly host: string; readonly port: number };
 
   readonly #options: PostgresServerOptions;
@@ -88,14 +88,14 @@ export class PostgresServer {
     this.address = { host: address, port };
     this.#rareLog = new RareLog(options.logger, "gateway");
     server.on("connection", (socket) => this.#accept(socket));
-    // Out of file descriptors, for example. Listening goes on.
+    // For example without free file descriptors. The server continues to listen.
     server.on("error", (err) => options.logger.error({ err }, "a connection from Postgres could not be accepted"));
   }
 
   /**
    * Binds the address and accepts connections.
    *
-   * @param signal ends the attempt
+   * @param signal aborts the attempt
    * @throws HawserError (as a rejection) `bind_failed` if the address is unknown or in use, `invalid_argument` for a
    * password that is not printable ASCII
    */
@@ -117,7 +117,7 @@ export class PostgresServer {
     try {
       signal?.throwIfAborted();
       server.listen({ host, port });
-      // Rejects with what the server emits as an error.
+      // Rejects with the error that the server emits.
       await once(server, "listening");
     } catch (cause) {
       if (signal?.aborted) throw cause;
@@ -127,15 +127,15 @@ export class PostgresServer {
     return new PostgresServer(options, rules, server);
   }
 
-  /** Authenticated sessions that are open. */
+  /** Number of authenticated sessions. */
   get sessionCount(): number {
     return this.#sessions.size;
   }
 
   /**
-   * Ends everything. New connections are refused at once, sessions without a call under way are told `57P01`, the others
-   * when their call has been answered; after `deadlineMs` those are told that the outcome is unknown. Resolves when the
-   * last connection is closed. Asked twice it is the first that counts.
+   * Ends all connections. New connections are refused at once. Sessions without a running call get `57P01`; the others
+   * get it when their call is answered. After `deadlineMs`, remaining calls are answered with an unknown outcome.
+   * Resolves when the last connection is closed. Further calls return the promise of the first.
    */
   stop({ deadlineMs }: { readonly deadlineMs: number }): Promise<void> {
     this.#stopped ??= this.#end(deadlineMs).finally(() => this.#rareLog.end());
@@ -153,7 +153,7 @@ export class PostgresServer {
     this.#pending.add(connection, connection.remoteHost);
   }
 
-  /** Without a message: until the client had read it, there would be no room. */
+  /** Closes the oldest pending login without an error: until the client had read one, the connection would still count. */
   #displace(oldest: ClientConnection): void {
     const { remoteAddress } = oldest;
     const message = `${this.#pending.size} connections were authenticating, and a newer one took the place of this one`;
@@ -166,9 +166,9 @@ export class PostgresServer {
     if (this.#sessions.size >= maxSessions) {
       return {
         kind: "error",
-        // The one at which libpq goes on to the next gateway.
+        // At this SQLSTATE, libpq tries the next gateway.
         sqlstate: "57P03",
-        message: `the gateway has ${maxSessions} sessions already, as many as --tune maxSessions allows`,
+        message: `the gateway has ${maxSessions} sessions, the maximum that --tune maxSessions allows`,
         hint: "Close database sessions that use it, or start `hawser serve` with a greater --tune maxSessions.",
       };
     }
@@ -191,10 +191,10 @@ export class PostgresServer {
     });
     const each = (act: (connection: ClientConnection) => void): void =>
       [...this.#pending, ...this.#sessions].forEach(act);
-    each((connection) => connection.leave(leaving));
+    each((connection) => connection.endGracefully(shutdownError));
     if (this.#pending.size === 0 && this.#sessions.size === 0) return;
-    const abandonment = setTimeout(() => each((connection) => connection.abandon(abandoned)), deadlineMs);
-    // Those that do not read what they are told.
+    const abandonment = setTimeout(() => each((connection) => connection.abandon(abandonedError)), deadlineMs);
+    // For clients that do not read the error.
     const destruction = setTimeout(
       () => each((connection) => connection.destroy()),
       deadlineMs + gatewayConstants.goodbyeMs,

@@ -1,6 +1,6 @@
 /**
- * Core NATS: a publish, which is settled when its bytes have been written to the socket and not merely queued, and a
- * request with its one answer.
+ * Core NATS: publishes, which end when their bytes are written to the socket and not merely queued, and requests with a
+ * single answer.
  */
 import type { MsgHdrs } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
@@ -10,27 +10,29 @@ import type { ConnectionWatch } from "./connection-watch.js";
 import { type Attempt, connectionLost, notConnected } from "./failure.js";
 import { encodeHeaders, outgoingHeaders, publishFrames, type WriteSide, writeSideOf } from "./write-side.js";
 
-/** How messages are published. */
+/** Options of a publish. */
 export interface PublishOptions {
-  /** The subject for answers. */
+  /** Reply subject. */
   readonly reply?: string | undefined;
-  /** As `readHeaders` makes them. */
+  /** Headers from `readHeaders`. */
   readonly headers?: MsgHdrs | undefined;
-  /** How long it may take until the bytes have been written, in milliseconds. */
+  /** Time limit for writing the bytes, in milliseconds. */
   readonly timeoutMs: number;
 }
 
-/** Written after all that waits, to hear when it has left: "drain" comes only where so much waits that a write said so. */
+/**
+ * Written after all queued data, to learn when that is sent: "drain" is emitted only after a write that returned false.
+ */
 const nothing = new Uint8Array(0);
 
 /**
- * Publishes messages to one subject with one write, after checking all of them. Returns undefined when they have been
- * written already, which is so unless the server reads too slowly for them; else a promise that resolves when they
- * have. The payloads may be reused as soon as this returns undefined or the promise settles.
+ * Publishes messages to one subject with one write, after checking all of them. Returns undefined if they are already
+ * written, which is the case unless the server reads too slowly; otherwise a promise that resolves when they are. The
+ * payloads may be reused as soon as this returns undefined or the promise settles.
  *
- * @throws HawserError, also without a promise: payload_too_large, not_supported (headers), invalid_argument;
- *   nats_unavailable: certainly not sent; outcome_unknown: the connection ended, or the deadline passed, before all
- *   bytes had left
+ * @throws HawserError, thrown or as a rejection: payload_too_large, not_supported (headers), invalid_argument;
+ * nats_unavailable: certainly not sent; outcome_unknown: the connection closed, or the deadline passed, before all
+ * bytes were sent
  */
 export function publish(
   watch: ConnectionWatch,
@@ -44,7 +46,7 @@ export function publish(
   return watch.isCongested ? outgoing.sendLater(watch) : outgoing.send(watch, undefined);
 }
 
-/** What is published by one call, and how it is called in errors. */
+/** The messages of one call. */
 class Outgoing implements Attempt {
   readonly changes = true;
   readonly timeoutMs: number;
@@ -61,7 +63,7 @@ class Outgoing implements Attempt {
     this.#encodedHeaders = headers === undefined ? undefined : encodeHeaders(headers);
   }
 
-  /** Only where something fails: composing it would cost each publish. */
+  /** A getter, because composing the name for each publish would be expensive. */
   get name(): string {
     const { length } = this.payloads;
     return `publish ${length === 1 ? "" : `of ${length} messages `}to "${this.subject}"`;
@@ -95,45 +97,47 @@ class Outgoing implements Attempt {
     const written = new Promise<void>((resolve, reject) => {
       socket.write(nothing, (error) => (error ? reject(connectionLost(this, error)) : resolve()));
     });
-    return watch.settled(this, deadline ?? new Deadline(this.timeoutMs), written, {
-      timeout: () => stillWaiting(this),
+    return watch.withLimits(this, deadline ?? new Deadline(this.timeoutMs), written, {
+      timeout: () => notRead(this),
       lost: () => connectionLost(this),
     });
   }
 
-  /** With what the library has queued before. Its own way of publishing costs several times as much. */
+  /**
+   * Writes the messages after those that nats.js has queued. Publishing through nats.js costs several times as much.
+   */
   #write(side: WriteSide): void {
     side.flushPending();
     side.transport.socket.write(publishFrames(this.subject, this.#reply, this.#encodedHeaders, this.payloads));
   }
 }
 
-function stillWaiting({ name, timeoutMs }: Attempt): HawserError {
+function notRead({ name, timeoutMs }: Attempt): HawserError {
   return new HawserError(
     "outcome_unknown",
-    `The NATS server has not taken all of the ${name} within ${timeoutMs} ms: it may still be sent or not.`,
+    `The NATS server has not read all of the ${name} within ${timeoutMs} ms; it may or may not be sent.`,
     { outcome: "unknown" },
   );
 }
 
-/** How a request is made. */
+/** Options of a request. */
 export interface RequestOptions {
-  /** How long the answer may take, in milliseconds. */
+  /** Time limit for the answer, in milliseconds. */
   readonly timeoutMs: number;
-  /** As `readHeaders` makes them. */
+  /** Headers from `readHeaders`. */
   readonly headers?: MsgHdrs | undefined;
 }
 
-/** The headers by which a service says that it could not answer (NATS services, ADR-32). */
+/** Headers of an error reply of a NATS service (ADR-32). */
 const serviceErrorCode = "Nats-Service-Error-Code";
 const serviceError = "Nats-Service-Error";
 
 /**
- * The payload of the first answer.
+ * Sends a request and resolves with the payload of the first answer.
  *
- * @throws HawserError no_responders at once, where nobody listens to the subject; nats_timeout; nats_failed where a
- *   service answered that it failed, with its code and words; unreadable_headers; nats_permission_denied; payload_too_large;
- *   nats_unavailable: not sent; outcome_unknown: the connection ended before the answer came
+ * @throws HawserError no_responders, at once if there is no subscriber; nats_timeout; nats_failed with code and text if
+ * a service answered with an error; unreadable_headers; nats_permission_denied; payload_too_large; nats_unavailable:
+ * not sent; outcome_unknown: the connection closed before the answer
  */
 export async function request(
   watch: ConnectionWatch,
@@ -147,10 +151,12 @@ export async function request(
   if (outgoing !== undefined) watch.checkHeaders(attempt);
   watch.checkSize(attempt, payload.length + (outgoing?.bytes.length ?? 0));
   const deadline = new Deadline(timeoutMs);
-  const answer = await watch.run(attempt, deadline, () => watch.ask(subject, payload, deadline.remainingMs, outgoing));
+  const answer = await watch.run(attempt, deadline, () =>
+    watch.request(subject, payload, deadline.remainingMs, outgoing),
+  );
   const received = receivedHeaders(answer);
   const code = received?.get(serviceErrorCode) ?? "";
-  // Whether it is an answer or an error is not known.
+  // It may be an answer or an error.
   if (code === "" && received?.problem !== undefined) {
     throw new HawserError(
       "unreadable_headers",
@@ -161,7 +167,7 @@ export async function request(
   const words = received?.get(serviceError) ?? "";
   throw new HawserError(
     "nats_failed",
-    `The service at "${subject}" answered with error ${code}: ${words || "no words"}.`,
+    `The service at "${subject}" answered with error ${code}: ${words || "no text"}.`,
     {
       detail: `${serviceErrorCode} ${code}`,
     },
@@ -172,15 +178,15 @@ export async function request(
 const unsafe = /[\u0000-\u0020]/;
 
 /**
- * The last check before a subject becomes part of a line of the protocol. Its real rules are in the spec, and have been
- * checked with the call.
+ * Last check before a subject becomes part of a protocol line. The spec has the complete rules, which the call has
+ * already been checked against.
  *
- * @throws HawserError invalid_argument, if `subject` is empty or would end its word or line of the protocol
+ * @throws HawserError invalid_argument, if `subject` is empty or would end its token or line of the protocol
  */
 export function checkSubject(argument: string, subject: string): void {
   if (subject !== "" && !unsafe.test(subject)) return;
   throw new HawserError(
     "invalid_argument",
-    `${argument} ${JSON.stringify(subject)} must not be empty, and have no white space and no control characters.`,
+    `${argument} ${JSON.stringify(subject)} must not be empty or contain white space or control characters.`,
   );
 }

@@ -1,8 +1,8 @@
 /**
- * Reads what a stream has for a subject, by a consumer that ends with the reading.
+ * Reads the messages that a stream has for a subject, through a temporary consumer.
  *
- * It is read slice by slice, so that many who read at once take turns, and the server never has more under way to this
- * connection than the budget.
+ * Messages are read in slices, so that concurrent readers take turns, and the bytes in transit to this connection never
+ * exceed its budget.
  */
 import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
@@ -11,29 +11,29 @@ import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { Semaphore } from "../../runtime/index.js";
 import type { JetStreamCall } from "./jetstream.js";
 
-/** What is read. */
+/** Messages to read. */
 export interface Selection {
   readonly stream: string;
   readonly subject: string;
   readonly policy: DeliverPolicy;
-  /** About how large one message is, in bytes. Once some have come, they tell. */
+  /** Estimated size of a message in bytes, until messages have arrived. */
   readonly messageBytes: number;
-  /** Leaves the payloads out. */
+  /** True to omit payloads. */
   readonly headersOnly?: boolean;
 }
 
-/** What is asked for at once: an eighth of the budget of a connection. */
+/** Bytes of one request: an eighth of a connection's budget. */
 const sliceBytes = 2 * 1024 * 1024;
 const maxSliceMessages = 1_000;
-/** Of a message beside its payload: subjects, headers. */
+/** Size of a message besides its payload: subjects, headers. */
 const overheadBytes = 256;
-/** A consumer that could not be deleted. */
+/** Time after which the server removes a consumer that could not be deleted. */
 const inactiveMs = 5 * 60 * 1_000;
 
 /**
- * Hands the messages that the stream has now to `onMessage`, in their order.
+ * Passes all messages that the stream has now to `onMessage`, in order.
  *
- * @throws what `onMessage` throws, and what the library does
+ * @throws errors of `onMessage` and nats.js
  */
 export async function deliver(
   call: JetStreamCall,
@@ -48,7 +48,7 @@ export async function deliver(
   }
 }
 
-/** Reads all, or until messages get lost on their way; then from there on it has to be read again. */
+/** Reads all messages. If messages were lost in transit, returns the sequence number from which to read again. */
 async function readFrom(
   from: number,
   call: JetStreamCall,
@@ -85,46 +85,48 @@ async function readFrom(
     if (error instanceof DeliveryGap) return Math.max(reading.lastSeq + 1, from);
     throw error;
   } finally {
-    // It would stay for minutes otherwise.
+    // Otherwise it would exist for minutes.
     void manager.consumers.delete(stream, name).catch(() => undefined);
   }
 }
 
-/** A message as its stream has it. */
+/** A message as its stream stores it. */
 export interface Delivered {
   readonly subject: string;
   readonly headers: MsgHdrs | undefined;
   readonly data: Uint8Array;
-  /** Its number in the stream. */
+  /** Sequence number in the stream. */
   readonly seq: number;
-  /** When it was stored, RFC 3339. */
+  /** Time of storage, RFC 3339. */
   readonly storedAt: string;
 }
 
-/** A consumer that needs no acknowledgements, and how far it has been read. */
+/** A consumer without acknowledgements, and its progress. */
 interface Reading {
   readonly stream: string;
   readonly consumer: string;
-  /** Messages that have come. */
+  /** Number of messages that have arrived. */
   deliveries: number;
-  /** The number of the last one in the stream. */
+  /** Stream sequence number of the last message. */
   lastSeq: number;
 }
 
-/** Messages got lost on their way. */
+/** Messages were lost in transit. */
 class DeliveryGap extends Error {}
 
-/** How long nothing may come before it is asked what is left: others may have deleted it meanwhile. */
+/**
+ * Time without a message after which the state of the consumer is read: the remaining messages may have been deleted.
+ */
 const silenceMs = 500;
 
 /**
- * One pull from a consumer: asks the server for up to `batch` messages, and hands them to `onMessage`, in their order.
+ * Pulls up to `batch` messages from a consumer, and passes them to `onMessage`, in order.
  *
- * Not by the library's own pull, which waits a second at least for messages that have been deleted meanwhile, and leaves
- * promises behind that nobody handles when the connection is drained.
+ * The pull of nats.js is not used, because it waits at least a second for messages that were deleted meanwhile, and
+ * leaves unhandled rejections when the connection drains.
  *
- * @returns how many are left after these
- * @throws DeliveryGap; what `onMessage` throws, and what the library does
+ * @returns the number of remaining messages
+ * @throws DeliveryGap; errors of `onMessage` and nats.js
  */
 async function pull(
   { connection, client, manager, signal }: JetStreamCall,
@@ -186,7 +188,7 @@ async function pull(
   }
 }
 
-/** How many are left, once it is known. */
+/** Promise of the number of remaining messages. */
 function outcome() {
   let end!: (left: number) => void;
   let fail!: (error: unknown) => void;
@@ -194,16 +196,16 @@ function outcome() {
     end = resolve;
     fail = reject;
   });
-  // It may fail before it is awaited.
+  // It may reject before it is awaited.
   promise.catch(() => undefined);
   return { promise, end, fail };
 }
 
 /**
- * What the subject for its acknowledgement says of a message (ADR-15): `$JS.ACK`, in newer servers the domain and the
- * account, then stream, consumer, deliveries, number in the stream, number in the consumer, nanoseconds, how many are left.
+ * Parses the reply subject of a message (ADR-15): `$JS.ACK`, in newer servers domain and account, then stream,
+ * consumer, deliveries, stream sequence, consumer sequence, nanoseconds, remaining messages.
  *
- * @throws JetStreamStatusError, JetStreamNotEnabled, if it is no message but a word of the server
+ * @throws JetStreamStatusError, JetStreamNotEnabled, if it is a status of the server and no message
  */
 function deliveryOf(message: Msg) {
   const tokens = (message.reply ?? "").split(".");
@@ -220,16 +222,16 @@ function deliveryOf(message: Msg) {
   };
 }
 
-/** Where the user may listen, if the connection was made for a place of its own. */
+/** Inbox prefix that the connection's user may subscribe to, if the connection has its own. */
 export function inboxPrefixOf(connection: NatsConnection): string | undefined {
   return (connection as unknown as { options?: { inboxPrefix?: string } }).options?.inboxPrefix;
 }
 
 /**
- * The bytes that downloads of one connection may have asked for and not received yet. First come, first served.
+ * Budget of bytes that the downloads of a connection may have requested and not received yet. First come, first served.
  *
- * A server keeps what a client has not read yet, and cuts a connection with more than 64 MiB of it (max_pending), with
- * all that others do over it. So all downloads of a connection share a budget, and ask for no more than it has.
+ * A server queues what a client has not read yet, and closes a connection with more than 64 MiB of it (max_pending),
+ * together with all other operations over it.
  */
 export class DownloadBudget {
   readonly #connection: NatsConnection;
@@ -242,11 +244,11 @@ export class DownloadBudget {
   }
 
   /**
-   * Runs `work`, which makes the server send about that many bytes and resolves when they have come, as soon as there
-   * is room for them. More than the whole budget counts as all of it.
+   * Runs `work`, which makes the server send about that many bytes and resolves when they have arrived, as soon as the
+   * budget permits. An amount above the budget counts as all of it.
    *
-   * @param signal ends the waiting, with its reason
-   * @throws what `work` throws
+   * @param signal ends the wait, with its reason
+   * @throws errors of `work`
    */
   async spend<T>(bytes: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
     const taken = Math.min(bytes, this.#semaphore.limit);
@@ -262,12 +264,12 @@ export class DownloadBudget {
     }
   }
 
-  /** Resolves when what was asked for has arrived, though its reader is gone: the answer to a PING comes behind it. */
+  /** Resolves when the requested bytes have arrived although their reader is gone: the PONG follows them. */
   async #arrival(): Promise<void> {
     try {
       await this.#connection.flush();
     } catch {
-      // The connection has ended, and the budget with it.
+      // The connection has closed, and its budget is no longer used.
     }
   }
 }

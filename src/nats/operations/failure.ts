@@ -1,22 +1,23 @@
 /**
- * Makes errors of Hawser from those that nats.js and the JetStream API throw.
+ * Converts errors of nats.js and the JetStream API to errors of Hawser.
  *
- * Errors of nats.js have no codes: they are told apart by class, by their causes, and for a lost connection by their words.
+ * Errors of nats.js have no codes. They are distinguished by class, by their causes, and for a lost connection by their
+ * message.
  */
 import { JetStreamApiCodes, JetStreamApiError, type PubAck } from "@nats-io/jetstream";
 import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
 
-/** Operation that is tried, described for the error that it may end with. */
+/** Description of an operation, for the error that it may end with. */
 export interface Attempt {
-  /** The operation as error messages name it, such as `publish to "orders.new"`. Never a payload. */
+  /** Name of the operation in error messages, such as `publish to "orders.new"`. Never contains a payload. */
   readonly name: string;
-  /** The subject of a request, whose responders may be missing. */
+  /** Subject of a request, for errors about missing responders. */
   readonly subject?: string;
-  /** The JetStream domain, where one was named. */
+  /** JetStream domain, if one was named. */
   readonly domain?: string | undefined;
-  /** Number of servers that keep the bucket or store, if the operation makes one. */
+  /** Number of replicas of the bucket or store that the operation may create. */
   readonly replicas?: number | undefined;
   /** True if the operation changes something, so that a lost answer leaves its outcome unknown. */
   readonly changes: boolean;
@@ -38,7 +39,7 @@ const apiCode = {
   replicasNotSupported: 10074,
 } as const;
 
-const notThere: ReadonlySet<number> = new Set([apiCode.notEnabled, JetStreamApiCodes.JetStreamNotEnabledForAccount]);
+const notEnabled: ReadonlySet<number> = new Set([apiCode.notEnabled, JetStreamApiCodes.JetStreamNotEnabledForAccount]);
 
 /** Codes for a cluster without a leader, and for a request that reached a server that is no longer the leader. */
 const leaderless: ReadonlySet<number> = new Set([apiCode.clusterNotLeader, apiCode.clusterNotAvailable]);
@@ -55,9 +56,9 @@ const noRoom: ReadonlySet<number> = new Set([
 const tooManyReplicas: ReadonlySet<number> = new Set([apiCode.noPeersForPlacement, apiCode.replicasNotSupported]);
 
 /** Messages of nats.js for a request whose connection ended before the answer. */
-const lostWords: ReadonlySet<string> = new Set(["connection closed", "connection disconnected"]);
+const lostTexts: ReadonlySet<string> = new Set(["connection closed", "connection disconnected"]);
 
-/** Makes an error of Hawser from what `attempt` threw. An error that is one already is returned as it is. */
+/** Converts an error that `attempt` threw. An error of Hawser is returned unchanged. */
 export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
   if (cause instanceof HawserError) return cause;
   const { name } = attempt;
@@ -74,7 +75,7 @@ export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
     if (error instanceof errors.ClosedConnectionError || error instanceof errors.DrainingConnectionError) {
       return connectionLost(attempt, cause);
     }
-    if (lostWords.has(error.message)) return connectionLost(attempt, cause);
+    if (lostTexts.has(error.message)) return connectionLost(attempt, cause);
     if (error instanceof errors.InvalidSubjectError || error instanceof errors.InvalidArgumentError) {
       return new HawserError("invalid_argument", `The ${name} was refused before it was sent: ${error.message}.`, {
         cause,
@@ -83,28 +84,28 @@ export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
   }
   const words = cause instanceof Error ? cause.message : String(cause);
   if (cause instanceof TypeError || cause instanceof RangeError) {
-    return new HawserError("internal", `The ${name} failed by a defect: ${words}.`, { cause });
+    return new HawserError("internal", `The ${name} failed with an internal error: ${words}.`, { cause });
   }
   return new HawserError("nats_failed", `The ${name} failed: ${words}.`, { cause });
 }
 
-/** Error of an attempt without a connection: nothing has been sent. */
+/** Error of an attempt without a connection; nothing was sent. */
 export function notConnected({ name }: Attempt, cause?: unknown): HawserError {
   return new HawserError("nats_unavailable", `There is no connection to NATS: the ${name} was not sent.`, { cause });
 }
 
-/** Error of an attempt whose connection ended when the request may have been sent. */
+/** Error of an attempt whose connection closed after the request may have been sent. */
 export function connectionLost(attempt: Attempt, cause?: unknown): HawserError {
   const { name } = attempt;
   if (!attempt.changes) {
     return new HawserError("nats_unavailable", `The connection to NATS ended during the ${name}.`, {
       cause,
-      remedy: "Try again: nothing was to be changed by it.",
+      remedy: "Try again; it would not have changed anything.",
     });
   }
   return new HawserError(
     "outcome_unknown",
-    `The connection to NATS ended during the ${name}: it may have been carried out or not.`,
+    `The connection to NATS ended during the ${name}; it may or may not have been carried out.`,
     { cause, outcome: "unknown" },
   );
 }
@@ -114,7 +115,7 @@ export function timedOut(attempt: Attempt, cause?: unknown): HawserError {
   const { name, timeoutMs } = attempt;
   const message = `NATS did not answer the ${name} within ${timeoutMs} ms`;
   if (!attempt.changes) return new HawserError("nats_timeout", `${message}.`, { cause });
-  return new HawserError("nats_timeout", `${message}; it may have been carried out or not.`, {
+  return new HawserError("nats_timeout", `${message}; it may or may not have been carried out.`, {
     cause,
     outcome: "unknown",
   });
@@ -124,23 +125,19 @@ export function timedOut(attempt: Attempt, cause?: unknown): HawserError {
 function noJetStream(attempt: Attempt, cause?: unknown): HawserError {
   const { name, domain } = attempt;
   const where =
-    domain === undefined ? "The NATS server has no JetStream" : `No JetStream of domain "${domain}" answers`;
+    domain === undefined ? "The NATS server has no JetStream" : `The JetStream domain "${domain}" does not answer`;
   return new HawserError("jetstream_unavailable", `${where}, which the ${name} needs.`, { cause });
 }
 
-/** Error of a publish whose subject no stream takes, although JetStream answers. */
+/** Error of a publish whose subject belongs to no stream, although JetStream answers. */
 export function noStream({ name, subject, domain }: Attempt, cause?: unknown): HawserError {
   const where = domain === undefined ? "" : ` in domain "${domain}"`;
-  return new HawserError(
-    "no_stream",
-    `No stream${where} takes messages of the subject "${subject}": the ${name} failed.`,
-    {
-      cause,
-    },
-  );
+  return new HawserError("no_stream", `No stream${where} stores the subject "${subject}", so the ${name} failed.`, {
+    cause,
+  });
 }
 
-/** Error of a publish that was acknowledged by another domain than the one that was named. */
+/** Error of a publish that another domain acknowledged than the named one. */
 export function wrongDomain({ name, domain }: Attempt, ack: PubAck): HawserError {
   const at = ack.domain === undefined ? "a server without a domain" : `domain "${ack.domain}"`;
   return new HawserError("no_stream", `No stream in domain "${domain}" acknowledged the ${name}.`, {
@@ -149,7 +146,7 @@ export function wrongDomain({ name, domain }: Attempt, ack: PubAck): HawserError
   });
 }
 
-/** Error of a message that is larger than the server takes; headers and payload count, as they do for the server. */
+/** Error of a message above the server's limit, which counts headers and payload. */
 export function tooLarge({ name }: Attempt, bytes: number, limit: number): HawserError {
   return new HawserError(
     "payload_too_large",
@@ -175,20 +172,21 @@ function apiFailure(error: JetStreamApiError, attempt: Attempt): HawserError {
   const { name, replicas = 1 } = attempt;
   const detail = `err_code ${error.code}, status ${error.status}`;
   if (replicas > 1 && tooManyReplicas.has(error.code)) {
-    const words = `The ${name} was to make it with replicas '${replicas}', which NATS refused: ${error.message}.`;
+    const words = `The ${name} needs to create it with replicas '${replicas}', which NATS refused: ${error.message}.`;
     return new HawserError("nats_failed", words, {
       cause: error,
       detail,
-      remedy: `Set option replicas of the NATS server to no more than its cluster has servers with JetStream; without a cluster, to 1.`,
+      remedy:
+        "Set option replicas of the NATS server to at most the number of JetStream servers in its cluster; without a cluster, to 1.",
     });
   }
-  if (notThere.has(error.code)) return noJetStream(attempt, error);
+  if (notEnabled.has(error.code)) return noJetStream(attempt, error);
   if (leaderless.has(error.code)) {
-    const words = `JetStream is not available at the moment, which the ${name} needs: ${error.message}.`;
+    const words = `JetStream, which the ${name} needs, is temporarily unavailable: ${error.message}.`;
     return new HawserError("jetstream_unavailable", words, {
       cause: error,
       detail,
-      remedy: "Try again: the servers of the cluster elect a leader, which needs the majority of them.",
+      remedy: "Try again: the servers of the cluster are electing a leader, which needs a majority.",
     });
   }
   if (error.code === apiCode.messageTooLarge) {
@@ -206,25 +204,25 @@ function* causesOf(error: unknown): Generator<Error> {
   for (let depth = 0; depth < 8 && error instanceof Error; depth++, error = error.cause) yield error;
 }
 
-/** True if JetStream said that it has no such stream: the bucket, or the store, is missing. */
+/** True if JetStream reported that the stream of a bucket or store does not exist. */
 export function isStreamMissing(error: unknown): boolean {
   return error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamNotFound;
 }
 
-/** True if a stream, its account or its server has no room for a message: it may have some later. */
+/** True if a stream, its account or its server is full, which may change. */
 export function isStreamFull(error: unknown): boolean {
   for (const cause of causesOf(error)) if (cause instanceof JetStreamApiError) return noRoom.has(cause.code);
   return false;
 }
 
-/** True if JetStream has another last message of the subject than the one that was to be the last. */
-export function isAnotherLast(error: unknown): error is JetStreamApiError {
+/** True if the last message of the subject is not the expected one. */
+export function isWrongLastRevision(error: unknown): error is JetStreamApiError {
   const { StreamWrongLastSequence, StreamWrongLastSequenceUnknown } = JetStreamApiCodes;
   const codes: readonly number[] = [StreamWrongLastSequence, StreamWrongLastSequenceUnknown];
   return error instanceof JetStreamApiError && codes.includes(error.code);
 }
 
-/** True if the user of the connection may not do it. */
+/** True if the user of the connection lacks a permission. */
 export function isPermissionDenied(error: unknown): boolean {
   for (const each of causesOf(error)) if (each instanceof errors.PermissionViolationError) return true;
   return false;

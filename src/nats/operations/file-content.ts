@@ -1,5 +1,5 @@
 /**
- * The content of files: reads it, and writes it in chunks.
+ * Reads the content of files, and writes it in chunks.
  */
 import { createHash } from "node:crypto";
 import { DeliverPolicy } from "@nats-io/jetstream";
@@ -8,21 +8,21 @@ import { type DownloadBudget, deliver } from "./delivery.js";
 import { chunkSubject, type FileRecord, hasDigest, streamOf } from "./file-record.js";
 import type { JetStreamCall } from "./jetstream.js";
 
-/** A file by its name. */
+/** Store and name of a file. */
 export interface FilePlace {
   readonly store: string;
   readonly name: string;
 }
 
-/** Links that are followed from one file to the next. */
+/** Maximum number of links to follow. */
 const maxLinks = 8;
 
 /**
- * The content of the file, or of the one that it links to. Starts again if the file is replaced meanwhile.
+ * Reads the content of a file, or of the file that it links to. Starts again if the file is replaced meanwhile.
  *
- * @param recordAt the record of a file that is there
- * @throws HawserError gateway_limit: larger than `maxBytes`; nats_failed: damaged, or a link that leads nowhere; and what
- *   `recordAt` throws
+ * @param recordAt reads the record of an existing file
+ * @throws HawserError gateway_limit: larger than `maxBytes`; nats_failed: damaged, or a dangling link; errors of
+ * `recordAt`
  */
 export async function downloadFile(
   call: JetStreamCall,
@@ -48,7 +48,7 @@ export async function downloadFile(
   }
 }
 
-/** Undefined if the chunks are not those of the record. */
+/** Returns undefined if the chunks do not match the record. */
 async function readContent(
   call: JetStreamCall,
   budget: DownloadBudget,
@@ -68,7 +68,7 @@ async function readContent(
   const stream = streamOf(store);
   const subject = chunkSubject(store, record.nuid);
   if (record.chunks === 1) {
-    // One round trip instead of a consumer. It comes as base64.
+    // One round trip instead of a consumer. The content is base64-encoded.
     const only = await budget.spend(Math.ceil(content.length * 1.4), call.signal, () =>
       call.manager.streams.getMessage(stream, { last_by_subj: subject }),
     );
@@ -85,7 +85,8 @@ function linkedBy(record: FileRecord, at: FilePlace, links: number): FilePlace {
   const link = record.options!.link!;
   const shown = `File "${at.name}" of store "${at.store}"`;
   if (!link.name) throw new HawserError("nats_failed", `${shown} is a link to the whole store "${link.bucket}".`);
-  if (links >= maxLinks) throw new HawserError("nats_failed", `${shown} is the end of more than ${maxLinks} links.`);
+  if (links >= maxLinks)
+    throw new HawserError("nats_failed", `${shown} is behind a chain of more than ${maxLinks} links.`);
   return { store: link.bucket, name: link.name };
 }
 
@@ -101,25 +102,25 @@ function checkSize({ size = 0 }: FileRecord, { store, name }: FilePlace, maxByte
 function damaged({ store, name }: FilePlace): HawserError {
   return new HawserError(
     "nats_failed",
-    `File "${name}" of store "${store}" is damaged: its content is not that of its size and digest.`,
+    `File "${name}" of store "${store}" is damaged: its content does not match its size and digest.`,
   );
 }
 
-/** What was written. */
+/** Result of an upload. */
 export interface Upload {
   readonly chunks: number;
   /** SHA-256 of the content. */
   readonly digest: Buffer;
 }
 
-/** Chunks that wait for their acknowledgement at once. */
+/** Maximum number of unacknowledged chunks. */
 const maxInFlight = 16;
 
 /**
- * Publishes the content in chunks, in their order, and resolves when all have been stored.
+ * Publishes the content in chunks, in order, and resolves when all are stored.
  *
- * @param chunkBytes of each but the last
- * @throws what the library throws for the first that was not stored
+ * @param chunkBytes size of each chunk except the last
+ * @throws the nats.js error of the first chunk that was not stored
  */
 export async function uploadChunks(
   { client, signal }: JetStreamCall,
@@ -128,7 +129,7 @@ export async function uploadChunks(
   chunkBytes: number,
 ): Promise<Upload> {
   const count = Math.ceil(content.length / chunkBytes);
-  // Chunk by chunk, so that a large file does not hold everything else up.
+  // Updated chunk by chunk, so that a large file does not block the event loop.
   const digest = createHash("sha256");
   const inFlight = new Set<Promise<void>>();
   try {
@@ -140,13 +141,13 @@ export async function uploadChunks(
       const stored = client.publish(subject, chunk).then(() => {
         inFlight.delete(stored);
       });
-      // Awaited below; a failure of one must not count as unhandled while another is awaited.
+      // Prevents an unhandled rejection of one chunk while another is awaited.
       stored.catch(() => undefined);
       inFlight.add(stored);
     }
     await Promise.all(inFlight);
   } catch (error) {
-    // So that none is stored after the caller has removed them.
+    // Otherwise a chunk could be stored after the caller has removed the others.
     await Promise.allSettled(inFlight);
     throw error;
   }

@@ -1,11 +1,11 @@
 /**
- * The record that an object store keeps of each file (ADR-20), and the columns that SQL has of it.
+ * The record that an object store keeps of each file (ADR-20), and its columns in SQL.
  */
 import type { JsonObject } from "../../../generated/ts/nats-functions/argument.js";
 import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { HawserError } from "../../errors/index.js";
 
-/** The JSON of a record. Writers add fields, and a change keeps those that it does not know. */
+/** JSON of a record. Some writers add fields; a change keeps unknown ones. */
 export interface FileRecord {
   readonly [field: string]: unknown;
   readonly name: string;
@@ -26,7 +26,7 @@ interface FileOptions extends JsonObject {
   readonly link?: { readonly bucket: string; readonly name?: string };
 }
 
-/** A record as it is stored: with the number and the time of its message. */
+/** A stored record with the sequence number and time of its message. */
 export interface StoredRecord {
   readonly record: FileRecord;
   readonly seq: number;
@@ -35,34 +35,34 @@ export interface StoredRecord {
 
 const digestType = "SHA-256=";
 
-/** The stream of an object store. */
+/** Stream of an object store. */
 export function streamOf(store: string): string {
   return `OBJ_${store}`;
 }
 
-/** The subject of a file's record. The name is encoded as UTF-8, as the specification has it. */
+/** Subject of a file's record. The name is encoded as UTF-8, as ADR-20 specifies. */
 export function recordSubject(store: string, name: string): string {
-  // Padded, unlike Node's own base64url.
+  // With padding, unlike Node's base64url.
   const encoded = Buffer.from(name).toString("base64").replaceAll("+", "-").replaceAll("/", "_");
   return `$O.${store}.M.${encoded}`;
 }
 
-/** The subjects of all records of a store. */
+/** Subject that matches all records of a store. */
 export function recordSubjects(store: string): string {
   return `$O.${store}.M.>`;
 }
 
-/** The subject of the chunks of one version of a file. */
+/** Subject of the chunks of one version of a file. */
 export function chunkSubject(store: string, nuid: string): string {
   return `$O.${store}.C.${nuid}`;
 }
 
-/** The digest as it stands in a record. */
+/** Digest as stored in a record. */
 export function digestText(sha256: Buffer): string {
   return `${digestType}${sha256.toString("base64").replaceAll("+", "-").replaceAll("/", "_")}`;
 }
 
-/** True if the record's digest is that one; writers differ in its padding. */
+/** True if the record has this digest. Writers differ in its padding. */
 export function hasDigest(record: FileRecord, sha256: Buffer): boolean {
   const text = record.digest ?? "";
   return text.startsWith(digestType) && Buffer.from(text.slice(digestType.length), "base64url").equals(sha256);
@@ -83,9 +83,9 @@ export function readRecord(store: string, json: Uint8Array): FileRecord {
   return record as FileRecord;
 }
 
-/** The columns of a record. */
+/** SQL columns of a record. */
 export function fileInfo(store: string, { record, storedAt }: StoredRecord): GetFileInfoResponse {
-  // Some writers leave the time to that of the message.
+  // Some writers leave mtime empty and rely on the time of the message.
   const hasTime = record.mtime !== undefined && !record.mtime.startsWith("0001-01-01");
   return {
     name: record.name,
@@ -104,7 +104,7 @@ export function fileInfo(store: string, { record, storedAt }: StoredRecord): Get
 }
 
 function unreadable(store: string, cause?: unknown): HawserError {
-  return new HawserError("nats_failed", `The object store "${store}" has a record of a file that cannot be read.`, {
+  return new HawserError("nats_failed", `The object store "${store}" has an unreadable record of a file.`, {
     cause,
   });
 }

@@ -1,25 +1,27 @@
 /**
- * What SQL functions do over a connection to NATS: publish, request, JetStream publishes, key-value buckets, files, streams.
+ * Operations of SQL functions over a connection to NATS: publish, request, JetStream publish, key-value buckets, object
+ * stores.
  *
- * {@link NatsOperations} belongs to one connection, which never reconnects by itself: after a loss the next connection gets
- * operations of its own, and each operation under way on the old one settles with the loss. An operation
+ * {@link NatsOperations} belongs to one connection, which never reconnects: after a loss, the next connection gets
+ * operations of its own, and running operations fail. An operation
  *
- * - is described by an `Attempt` (`failure.ts`): its name for error messages, whether it changes something, its time limit;
- * - runs in `ConnectionWatch.run`, which settles it by its deadline whatever NATS does: with its result, with the failure
- *   of the library as an error of Hawser (`natsFailure`), at the end of the connection, or at the deadline;
- * - sends nothing while the server reads so slowly that more would only be queued in this process. It waits for the server
- *   to catch up, and fails with `nats_unavailable`, which means: certainly not sent;
- * - fails with `outcome_unknown` or an outcome "unknown" once something was sent that changes something and no answer came.
- *   Only what cannot have been carried out is reported as failed.
+ * - is described by an `Attempt` (`failure.ts`): its name for error messages, whether it changes something, its time
+ *   limit;
+ * - runs in `ConnectionWatch.run`, which ends it at its deadline at the latest: with its result, with an error of
+ *   nats.js as an error of Hawser (`natsFailure`), or with the loss of the connection;
+ * - sends nothing while the server reads so slowly that data would only queue in this process. It waits for the server,
+ *   and otherwise fails with `nats_unavailable`, which means that certainly nothing was sent;
+ * - fails with `outcome_unknown` or an outcome "unknown" if something was sent that changes state, and no answer
+ *   arrived. Only an operation that certainly had no effect is reported as failed.
  *
- * Core publishes (`core.ts`) go past the library to the socket: the call is settled when the bytes have left, in one write
- * for many messages. That NATS does not permit a publish is reported later, by the connection; {@link Refusals} keeps it
- * until the database session that published asks. A publish into a stream (`stream-publish.ts`) carries a message id and is
- * sent again while its stream certainly still knows the first one. Buckets and stores (`key-value.ts`, `object-store.ts`)
- * are made by the first put. Servers show that a stream, bucket or store is missing by silence alone where others listen to
- * its subjects, so each wait for an answer has a part in which the operation asks what is there. Files are read slice by
- * slice (`delivery.ts`), and all downloads of a connection share a budget of bytes on their way, because a server cuts a
- * connection that does not read.
+ * Core publishes (`core.ts`) bypass nats.js and write to the socket: the call ends when the bytes are sent, in one
+ * write for many messages. A refusal of a publish is reported later, by the connection; {@link Refusals} keeps it until
+ * the database session that published asks for it. A publish into a stream (`stream-publish.ts`) carries a message id,
+ * and is sent again while its stream certainly still remembers the id. Buckets and stores (`key-value.ts`,
+ * `object-store.ts`) are created by the first put. If other clients subscribe to its subjects, a missing stream, bucket
+ * or store only shows as silence, so during each wait for an answer the operation also asks whether it exists. Files
+ * are read in slices (`delivery.ts`), and all downloads of a connection share a budget of bytes in transit, because a
+ * server closes a connection that does not read fast enough.
  */
 export { ConnectionWatch } from "./connection-watch.js";
 export { inboxPrefixOf } from "./delivery.js";
@@ -28,4 +30,4 @@ export { jetStreamOf, type ReadOptions } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";
 export { PublishPipeline } from "./publish-pipeline.js";
 export { Refusals } from "./refusals.js";
-export { type FoundStream, lookInto, lookIntoAll, type StreamContent, streamOf } from "./stream-look.js";
+export { type FoundStream, type StreamContent, searchStream, searchWholeStream, streamOf } from "./stream-search.js";

@@ -1,8 +1,8 @@
 /**
- * JetStream for one call: its domain and its deadline, and what operations on buckets and stores share.
+ * JetStream for one call: domain and deadline, and helpers that buckets and stores share.
  *
- * The objects of the library cost no round trip, so each call makes its own, and nothing is kept that a stream deleted or
- * made again by others would break.
+ * Creating the objects of nats.js costs no round trip, so each call creates its own. No state is kept that would become
+ * wrong when others delete or recreate a stream.
  */
 import {
   JetStreamApiError,
@@ -16,61 +16,61 @@ import { Deadline } from "../../runtime/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import type { Attempt } from "./failure.js";
 
-/** Where a bucket or an object store is, and how long a call may take. */
+/** Location of a bucket or object store, and limits of a call. */
 export interface StorageOptions {
-  /** The JetStream domain; without one, that of the server. */
+  /** JetStream domain. Default: that of the server. */
   readonly domain?: string | undefined;
-  /** How long the whole call may take, in milliseconds. */
+  /** Time limit of the whole call, in milliseconds. */
   readonly timeoutMs: number;
-  /** How many servers keep a bucket or store that the call makes. Default: 1. */
+  /** Replicas of a bucket or store that the call creates. Default: 1. */
   readonly replicas?: number | undefined;
 }
 
-/** Options of a call that reads what may be large. */
+/** Options of a call that may read much data. */
 export interface ReadOptions extends StorageOptions {
-  /** The largest content, or list, that is read, in bytes. */
+  /** Maximum size of the content or list, in bytes. */
   readonly maxBytes: number;
 }
 
-/** The parts of the library that a call uses. */
+/** Objects of nats.js that a call uses. */
 export interface JetStream {
   readonly connection: NatsConnection;
   readonly client: JetStreamClient;
   readonly manager: JetStreamManager;
 }
 
-/** A call that is under way. */
+/** A running call. */
 export interface JetStreamCall extends JetStream {
   readonly attempt: Attempt;
   readonly deadline: Deadline;
-  /** Aborted with its error when the call fails: what it has begun stops. */
+  /** Aborted with the call's error, so that its requests stop. */
   readonly signal: AbortSignal;
 }
 
-/** The code of the JetStream API for a stream that others have made meanwhile, with other settings. */
+/** Error code of the JetStream API if the stream was created meanwhile with other settings. */
 const streamNameInUse = 10058;
 
 export function attemptOf(name: string, { domain, replicas, timeoutMs }: StorageOptions, changes: boolean): Attempt {
   return { name, domain, replicas, changes, timeoutMs };
 }
 
-/** @param timeoutMs of each single request */
+/** @param timeoutMs time limit of each request */
 export async function jetStreamOf(
   connection: NatsConnection,
   domain: string | undefined,
   timeoutMs: number,
 ): Promise<JetStream> {
   const options = {
-    // Asked for only where it is needed: it takes a round trip, and a right that the user may not have.
+    // The check costs a round trip, and needs a permission that the user may lack.
     checkAPI: false,
     timeout: timeoutMs,
   };
-  // The library takes the domain out of the options that it is given.
+  // nats.js removes the domain from the options that it gets.
   const named = () => (domain === undefined ? { ...options } : { ...options, domain });
   return { connection, client: jetstream(connection, named()), manager: await jetstreamManager(connection, named()) };
 }
 
-/** Carries out a call, as `ConnectionWatch.run` does. */
+/** Runs a call, as `ConnectionWatch.run` does. */
 export async function runOnJetStream<T>(
   watch: ConnectionWatch,
   attempt: Attempt,
@@ -90,13 +90,13 @@ export async function runOnJetStream<T>(
   }
 }
 
-/** Somewhat less than what is left of a call's time, so that what came by then can still be told. */
-export function lastChanceMs(deadline: Deadline): number {
+/** Slightly less than the remaining time of a call, to leave time for reporting an error. */
+export function almostRemainingMs(deadline: Deadline): number {
   return Math.max(1, Math.floor(deadline.remainingMs * 0.9));
 }
 
-/** Waits until a bucket or store is made; one that is there stays as it is. */
-export async function unlessThere(making: Promise<unknown>): Promise<void> {
+/** Waits until a bucket or store is created; an existing one is not changed. */
+export async function unlessExists(making: Promise<unknown>): Promise<void> {
   try {
     await making;
   } catch (error) {
@@ -104,7 +104,7 @@ export async function unlessThere(making: Promise<unknown>): Promise<void> {
   }
 }
 
-/** Remembers names that were seen lately, and forgets the oldest once it is full. */
+/** Set of recently added names, which forgets the oldest when it is full. */
 export class BoundedSet {
   readonly #items = new Set<string>();
 

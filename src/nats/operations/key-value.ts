@@ -1,10 +1,9 @@
 /**
- * Values by key in JetStream buckets. A bucket is made by the first put; reading and deleting make none.
+ * Key-value buckets in JetStream. The first put creates a bucket; reading and deleting do not.
  *
- * A put and a get are one request each (ADR-8), which is made here: the objects that the library makes for a call that
- * opens its bucket would cost several times the request. For what is rarer a call opens the bucket by the library anew,
- * which costs no round trip and gives it the timeouts of this call; so a bucket that was deleted or made again by others
- * is no concern either.
+ * A put and a get are one request each (ADR-8), which Hawser sends itself: opening the bucket with nats.js would cost
+ * several times the request. Rarer calls open the bucket with nats.js each time, which costs no round trip and uses the
+ * call's timeouts; so others may delete or recreate a bucket at any time.
  */
 import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
@@ -19,17 +18,17 @@ import { Deadline, within } from "../../runtime/index.js";
 import { ReceivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type Delivered, type DownloadBudget, deliver, type Selection } from "./delivery.js";
-import { type Attempt, isAnotherLast, isPermissionDenied, isStreamMissing, natsFailure } from "./failure.js";
+import { type Attempt, isPermissionDenied, isStreamMissing, isWrongLastRevision, natsFailure } from "./failure.js";
 import {
+  almostRemainingMs,
   attemptOf,
   BoundedSet,
   type JetStream,
   jetStreamOf,
-  lastChanceMs,
   type ReadOptions,
   runOnJetStream,
   type StorageOptions,
-  unlessThere,
+  unlessExists,
 } from "./jetstream.js";
 import { readAck } from "./stream-publish.js";
 import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
@@ -37,43 +36,43 @@ import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
 const maxKnownBuckets = 1000;
 const { natsAnswerTimeoutMs } = gatewayConstants;
 
-/** A call that is under way. */
+/** A running call. */
 interface BucketCall {
   readonly watch: ConnectionWatch;
   readonly attempt: Attempt;
   readonly deadline: Deadline;
 }
 
-/** What a bucket has for a key. */
+/** Last entry of a key in its bucket. */
 interface Entry {
   readonly revision: number;
   readonly operation: Operation;
-  /** Empty where it was deleted. */
+  /** Empty if the key was deleted. */
   readonly value: Uint8Array;
 }
 
-/** Hands messages on, in their order. */
+/** Passes all selected messages to `onMessage`, in order. */
 type ReadAll = (selection: Selection, onMessage: (message: Delivered) => void) => Promise<void>;
 
-/** What is put. */
+/** A value to put. */
 interface Put {
   readonly bucket: string;
   readonly key: string;
   readonly value: Uint8Array;
-  /** The revision that it has to follow; 0: none. Undefined: whatever is there. */
+  /** Revision that the new one must follow; 0 for a key without a revision. Undefined: any. */
   readonly after?: number;
 }
 
-/** A value, a deletion, or a deletion with all that was before it. */
+/** A value, a deletion, or a deletion together with all earlier revisions. */
 type Operation = "PUT" | "DEL" | "PURGE";
 
-/** A value, as many are. */
+/** Estimated size of a value. */
 const valueBytes = 1024;
 
-/** The key-value buckets of one connection. */
+/** Key-value buckets over one connection. */
 export class KeyValue {
   readonly #watch: ConnectionWatch;
-  /** Buckets that were there when last used: a put into another one asks first. */
+  /** Buckets that existed at their last use. A put into another bucket tries to create it first. */
   readonly #known = new BoundedSet(maxKnownBuckets);
 
   readonly #budget: DownloadBudget;
@@ -84,20 +83,20 @@ export class KeyValue {
   }
 
   /**
-   * Puts a value, and makes the bucket if there is none: file storage, one revision for each key, no time limit, as many
-   * replicas as the options say.
+   * Puts a value. Creates the bucket if it is missing, with file storage, one revision per key, no expiry, and the
+   * number of replicas in the options.
    *
    * @returns its revision
-   * @throws HawserError as `natsFailure` maps it; payload_too_large
+   * @throws HawserError from `natsFailure`; payload_too_large
    */
   put(bucket: string, key: string, value: Uint8Array, options: StorageOptions): Promise<bigint> {
     const attempt = attemptOf(`put of key "${key}" into bucket "${bucket}"`, options, true);
     this.#watch.checkSize(attempt, value.length);
-    return this.#run(attempt, bucket, key, (call) => this.#putMaking(call, { bucket, key, value }));
+    return this.#run(attempt, bucket, key, (call) => this.#putCreating(call, { bucket, key, value }));
   }
 
   /**
-   * Puts the value of a key that has none, or none any more; makes the bucket as {@link put} does.
+   * Puts the value of a key that has none; creates the bucket as {@link put} does.
    *
    * @returns its revision
    * @throws HawserError key_exists; as `natsFailure` maps it; payload_too_large
@@ -108,27 +107,27 @@ export class KeyValue {
     return this.#run(attempt, bucket, key, async (call) => {
       let refusal: Error;
       try {
-        return await this.#putMaking(call, { bucket, key, value, after: 0 });
+        return await this.#putCreating(call, { bucket, key, value, after: 0 });
       } catch (error) {
-        if (!isAnotherLast(error)) throw error;
+        if (!isWrongLastRevision(error)) throw error;
         refusal = error;
       }
-      // What was deleted has a last revision, which the new one has to follow.
-      const last = await lastOf(call, bucket, key, refusal);
+      // A deleted key has a last revision, which the new one must follow.
+      const last = await lastEntryOf(call, bucket, key, refusal);
       if (last?.operation === "PUT") throw keyExists(attempt, refusal, `Its revision is ${last.revision}.`);
       try {
         return BigInt(await putOnce(call, { bucket, key, value, after: last?.revision ?? 0 }));
       } catch (error) {
-        throw isAnotherLast(error) ? keyExists(attempt, error, "Another writer was faster.") : error;
+        throw isWrongLastRevision(error) ? keyExists(attempt, error, "Another writer was faster.") : error;
       }
     });
   }
 
   /**
-   * Puts a value in the place of the given revision.
+   * Replaces the value with the given revision.
    *
    * @returns the new revision
-   * @throws HawserError wrong_revision, also if there is no such key or bucket; as `natsFailure` maps it;
+   * @throws HawserError wrong_revision, also if the key or bucket is missing; as `natsFailure` maps it;
    * payload_too_large
    */
   update(bucket: string, key: string, value: Uint8Array, revision: bigint, options: StorageOptions): Promise<bigint> {
@@ -136,10 +135,10 @@ export class KeyValue {
     this.#watch.checkSize(attempt, value.length);
     return this.#run(attempt, bucket, key, async (call) => {
       try {
-        return await putWhileThere(call, { bucket, key, value, after: Number(revision) }, undefined);
+        return await putIntoExisting(call, { bucket, key, value, after: Number(revision) }, undefined);
       } catch (error) {
-        if (isAnotherLast(error)) throw wrongRevision(attempt, revision, error);
-        // Nobody took it: there is no bucket, or no JetStream.
+        if (isWrongLastRevision(error)) throw wrongRevision(attempt, revision, error);
+        // No responder: the bucket or JetStream is missing.
         if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
         const missing = await isMissing(call, bucket);
         throw missing ? wrongRevision(attempt, revision, error, "the bucket is missing") : error;
@@ -147,28 +146,28 @@ export class KeyValue {
     });
   }
 
-  /** Puts a value, and makes the bucket where it is missing. */
-  async #putMaking(call: BucketCall, put: Put): Promise<bigint> {
+  /** Puts a value, and creates the bucket if it is missing. */
+  async #putCreating(call: BucketCall, put: Put): Promise<bigint> {
     const { bucket } = put;
     const id = `${call.attempt.domain ?? ""} ${bucket}`;
-    const denied = this.#known.has(id) ? undefined : await makeIfAllowed(call, bucket);
+    const denied = this.#known.has(id) ? undefined : await createIfPermitted(call, bucket);
     try {
-      const revision = await putWhileThere(call, put, denied);
+      const revision = await putIntoExisting(call, put, denied);
       this.#known.add(id);
       return revision;
     } catch (error) {
       this.#known.delete(id);
       if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
     }
-    // Nobody took it: the bucket has been deleted since.
-    await make(call, bucket);
+    // No responder: the bucket has been deleted since its last use.
+    await createBucket(call, bucket);
     const revision = BigInt(await putOnce(call, put));
     this.#known.add(id);
     return revision;
   }
 
   /**
-   * The keys that have a value, in the order of their bytes; none if the bucket is missing.
+   * Keys with a value, in the order of their bytes; empty if the bucket is missing.
    *
    * @throws HawserError gateway_limit, if they are larger than `maxBytes`; as `natsFailure` maps it
    */
@@ -182,7 +181,7 @@ export class KeyValue {
       const selection = { subject: subjectOf(bucket, ">"), policy: DeliverPolicy.LastPerSubject, headersOnly: true };
       await readAll({ ...selection, messageBytes: 0, stream: streamOf(bucket) }, (message) => {
         const key = message.subject.slice(prefix.length);
-        // Read anew after a gap, a key that was written meanwhile comes again.
+        // After a gap, a key that was written meanwhile is delivered again.
         if (operationOf(message) !== "PUT") keys.delete(key);
         else keys.add(key);
         bytes += key.length;
@@ -193,7 +192,7 @@ export class KeyValue {
   }
 
   /**
-   * The revisions of a key that the bucket keeps, the oldest first; none if the key or the bucket is missing.
+   * Stored revisions of a key, oldest first; empty if the key or the bucket is missing.
    *
    * @throws HawserError gateway_limit, if their values are larger than `maxBytes`; as `natsFailure` maps it
    */
@@ -215,7 +214,7 @@ export class KeyValue {
     });
   }
 
-  /** Reads messages of a bucket, none if it is missing. */
+  /** Reads messages of a bucket; none if it is missing. */
   #reading<T>(attempt: Attempt, work: (readAll: ReadAll) => Promise<T>): Promise<T> {
     return runOnJetStream(this.#watch, attempt, (call) =>
       work(async (selection, onMessage) => {
@@ -229,9 +228,9 @@ export class KeyValue {
   }
 
   /**
-   * The value of a key; undefined if the key or the bucket is missing, or the key was deleted.
+   * Value of a key; undefined if the key or the bucket is missing, or the key was deleted.
    *
-   * @throws HawserError as `natsFailure` maps it
+   * @throws HawserError from `natsFailure`
    */
   get(bucket: string, key: string, options: StorageOptions): Promise<Uint8Array | undefined> {
     const attempt = attemptOf(`read of key "${key}" in bucket "${bucket}"`, options, false);
@@ -239,10 +238,10 @@ export class KeyValue {
   }
 
   /**
-   * Deletes a key; its earlier revisions stay as the bucket's history demands. Does nothing if the key or the bucket is
+   * Deletes a key; its earlier revisions stay within the bucket's history. Does nothing if the key or the bucket is
    * missing.
    *
-   * @throws HawserError as `natsFailure` maps it
+   * @throws HawserError from `natsFailure`
    */
   delete(bucket: string, key: string, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`delete of key "${key}" in bucket "${bucket}"`, options, true);
@@ -252,7 +251,7 @@ export class KeyValue {
       try {
         await opened.delete(key);
       } catch (error) {
-        // Nobody took it: the bucket has gone since it was read, and the key with it.
+        // No responder: the bucket was deleted since it was read, together with the key.
         if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
       }
     });
@@ -268,13 +267,13 @@ export class KeyValue {
 }
 
 /**
- * Makes the bucket. A user that may put into a bucket need not have the right to ask for it, or to make one.
+ * Creates the bucket. A user who may put into a bucket need not be permitted to create or inspect it.
  *
- * @returns how it was denied, if it was
+ * @returns the refusal, if it was refused
  */
-async function makeIfAllowed(call: BucketCall, bucket: string): Promise<Error | undefined> {
+async function createIfPermitted(call: BucketCall, bucket: string): Promise<Error | undefined> {
   try {
-    await make(call, bucket);
+    await createBucket(call, bucket);
     return undefined;
   } catch (error) {
     if (!isPermissionDenied(error)) throw error;
@@ -282,29 +281,29 @@ async function makeIfAllowed(call: BucketCall, bucket: string): Promise<Error | 
   }
 }
 
-async function make(call: BucketCall, bucket: string): Promise<void> {
+async function createBucket(call: BucketCall, bucket: string): Promise<void> {
   const { replicas = 1 } = call.attempt;
   const { client } = await libraryOf(call);
-  await unlessThere(new Kvm(client).create(bucket, { replicas }));
+  await unlessExists(new Kvm(client).create(bucket, { replicas }));
 }
 
-/** A handle to a bucket that may be there or not. With `direct`, any server that has it may answer. */
+/** Opens a bucket that may not exist. With `direct`, any server with a replica may answer. */
 async function open(call: BucketCall, bucket: string, direct = false): Promise<KV> {
   const { client } = await libraryOf(call);
   return new Kvm(client).open(bucket, { allow_direct: direct });
 }
 
-/** The library's objects, with the timeouts of this call. */
+/** Objects of nats.js with the timeouts of this call. */
 function libraryOf({ watch, attempt, deadline }: BucketCall): Promise<JetStream> {
   return jetStreamOf(watch.connection, attempt.domain, deadline.remainingMs);
 }
 
-/** The stream of a bucket (ADR-8). */
+/** Stream of a bucket (ADR-8). */
 function streamOf(bucket: string): string {
   return `KV_${bucket}`;
 }
 
-/** @throws HawserError invalid_argument, before a name becomes part of a subject; they have been checked with the call */
+/** @throws HawserError invalid_argument, before a name becomes part of a subject; the call has already been checked */
 function checkNames({ name }: Attempt, bucket: string, key?: string): void {
   const violation =
     checkText("bucket", namedRules.bucket, bucket) ??
@@ -313,12 +312,12 @@ function checkNames({ name }: Attempt, bucket: string, key?: string): void {
   throw new HawserError("invalid_argument", `The ${name} was refused: its ${violation.path} ${violation.rule}.`);
 }
 
-/** The subject of a key. */
+/** Subject of a key. */
 function subjectOf(bucket: string, key: string): string {
   return `$KV.${bucket}.${key}`;
 }
 
-/** What a message of a bucket's stream did (ADR-8); a marker of the server itself (ADR-48) tells why it is there. */
+/** Operation of a message in a bucket's stream (ADR-8). A marker of the server (ADR-48) has a reason header. */
 function operationOf({ headers }: { readonly headers: MsgHdrs | undefined }): Operation {
   const reason = headers?.get("Nats-Marker-Reason");
   const operation = headers?.get("KV-Operation");
@@ -326,32 +325,34 @@ function operationOf({ headers }: { readonly headers: MsgHdrs | undefined }): Op
   return reason ? "PURGE" : "PUT";
 }
 
-/** @throws JetStreamNotEnabled, if nobody took it */
+/** @throws JetStreamNotEnabled, if there is no responder */
 async function putOnce(call: BucketCall, { bucket, key, value, after }: Put): Promise<number> {
   const { attempt } = call;
-  // Where a domain was named, its servers give it to the stream.
+  // In a named domain, its servers map this subject to the stream.
   const prefix = attempt.domain === undefined ? "" : `${apiPrefixOf(attempt)}.`;
   const subject = `${prefix}${subjectOf(bucket, key)}`;
-  return readAck(attempt, await askJetStream(call, subject, value, after === undefined ? undefined : following(after)))
-    .seq;
+  return readAck(
+    attempt,
+    await requestJetStream(call, subject, value, after === undefined ? undefined : following(after)),
+  ).seq;
 }
 
-/** That the last revision must be this one. */
+/** Header that requires a last revision. */
 function following(revision: number): OutgoingHeaders {
   const headers = new MsgHdrsImpl();
   headers.set(PubHeaders.ExpectedLastSubjectSequenceHdr, `${revision}`);
   return outgoingHeaders(headers);
 }
 
-/** What JetStream answers. @throws JetStreamNotEnabled, if nobody listens; what `Asking.ask` throws */
-async function askJetStream(
+/** Answer of JetStream. @throws JetStreamNotEnabled, if there is no responder; errors of `Requests.request` */
+async function requestJetStream(
   { watch, deadline }: BucketCall,
   subject: string,
   payload: Uint8Array,
   headers?: OutgoingHeaders,
 ): Promise<Msg> {
   try {
-    return await watch.ask(subject, payload, deadline.remainingMs, headers);
+    return await watch.request(subject, payload, deadline.remainingMs, headers);
   } catch (cause) {
     throw cause instanceof errors.NoRespondersError
       ? new jserrors.JetStreamNotEnabled("nobody listens", { cause })
@@ -359,44 +360,44 @@ async function askJetStream(
   }
 }
 
-/** The subjects of the JetStream API begin with it. */
+/** Prefix of JetStream API subjects. */
 function apiPrefixOf({ domain }: Attempt): string {
   return domain === undefined ? "$JS.API" : `$JS.${domain}.API`;
 }
 
 /**
- * Puts into a bucket that should be there. Where others listen to its keys, a missing bucket shows by silence alone.
+ * Puts into a bucket that should exist. If other clients subscribe to its keys, a missing bucket only shows as silence.
  *
- * @param denied how making the bucket was denied
+ * @param denied refusal of its creation
  * @throws JetStreamNotEnabled, if the bucket is missing
  */
-async function putWhileThere(call: BucketCall, put: Put, denied: Error | undefined): Promise<bigint> {
+async function putIntoExisting(call: BucketCall, put: Put, denied: Error | undefined): Promise<bigint> {
   const { attempt, deadline } = call;
   const answer = putOnce(call, put);
   const early = await within(Math.min(natsAnswerTimeoutMs, deadline.remainingMs / 2), answer);
   if (early !== undefined) return BigInt(early);
   const missing = new Promise<never>((_resolve, reject) => {
-    // A user that may not know goes on waiting.
+    // Without the permission to ask, the wait continues.
     void isMissing(call, put.bucket).then((missing) => {
       if (missing) reject(new jserrors.JetStreamNotEnabled("the bucket is missing"));
     });
   });
-  const late = await within(lastChanceMs(deadline), Promise.race([answer, missing]));
+  const late = await within(almostRemainingMs(deadline), Promise.race([answer, missing]));
   if (late !== undefined) return BigInt(late);
   if (denied === undefined) return BigInt(await answer);
   throw maybeMissing(attempt, denied);
 }
 
-/** Whether JetStream says that there is no such bucket. */
+/** True if JetStream reports that the bucket does not exist. */
 async function isMissing(call: BucketCall, bucket: string): Promise<boolean> {
   const { manager } = await libraryOf(call);
   return manager.streams.info(streamOf(bucket)).then(() => false, isStreamMissing);
 }
 
-/** The bucket could not be made, and nothing tells whether it is there. */
+/** Error if the bucket could not be created and may not exist. */
 function maybeMissing(attempt: Attempt, denied: Error): HawserError {
   const { code, detail } = natsFailure(denied, attempt);
-  const words = `Nobody acknowledged the ${attempt.name}; if the bucket is missing, this user may not make it.`;
+  const words = `The ${attempt.name} was not acknowledged; if the bucket is missing, this user is not permitted to create it.`;
   return new HawserError(code, words, {
     cause: denied,
     ...(detail === undefined ? {} : { detail }),
@@ -411,27 +412,27 @@ async function read(call: BucketCall, bucket: string, key: string): Promise<Uint
   } catch (error) {
     if (isStreamMissing(error)) return undefined;
     if (!isPermissionDenied(error)) throw error;
-    // Direct reading is what users can be given a right to for single keys.
+    // A user may be permitted to read single keys directly.
     return readDirectly(call, bucket, key, error);
   }
 }
 
 /**
- * The last that was done to a key; null for nothing. From the leader of the stream, so that a session reads what it has
- * just put, and a missing bucket is told from a JetStream that does not answer.
+ * Last entry of a key; null if there is none. Read from the leader of the stream, so that a session reads its own puts,
+ * and a missing bucket differs from a JetStream that does not answer.
  *
- * @throws JetStreamApiError what the stream said; HawserError nats_failed, if something else answered
+ * @throws JetStreamApiError of the stream; HawserError nats_failed, if something else answered
  */
 async function entryOf(call: BucketCall, bucket: string, key: string): Promise<Entry | null> {
   const { attempt } = call;
   const subject = subjectOf(bucket, key);
   const query = Buffer.from(JSON.stringify({ last_by_subj: subject }));
-  const answer = await askJetStream(call, `${apiPrefixOf(attempt)}.STREAM.MSG.GET.${streamOf(bucket)}`, query);
+  const answer = await requestJetStream(call, `${apiPrefixOf(attempt)}.STREAM.MSG.GET.${streamOf(bucket)}`, query);
   const { error, message } = readStored(attempt, answer);
   if (error?.err_code === JetStreamApiCodes.NoMessageFound) return null;
   if (error !== undefined) throw new JetStreamApiError(error);
   if (message?.subject !== subject || typeof message.seq !== "number") return null;
-  // Any client may publish to the subject of a key, with headers that the library throws at, or takes minutes for.
+  // Any client may publish to the subject of a key, with headers that nats.js throws at or parses for minutes.
   const headers = message.hdrs === undefined ? undefined : new ReceivedHeaders(Buffer.from(message.hdrs, "base64"));
   return {
     revision: message.seq,
@@ -440,7 +441,7 @@ async function entryOf(call: BucketCall, bucket: string, key: string): Promise<E
   };
 }
 
-/** The answer of the JetStream API to STREAM.MSG.GET. */
+/** Answer of the JetStream API to STREAM.MSG.GET. */
 interface StoredAnswer {
   readonly error?: ConstructorParameters<typeof JetStreamApiError>[0];
   readonly message?: {
@@ -456,14 +457,14 @@ function readStored({ name }: Attempt, answer: Msg): StoredAnswer {
   try {
     stored = answer.json();
   } catch (cause) {
-    throw noApi(name, cause);
+    throw notJetStream(name, cause);
   }
-  if (typeof stored !== "object" || stored === null) throw noApi(name);
+  if (typeof stored !== "object" || stored === null) throw notJetStream(name);
   return stored;
 }
 
-function noApi(name: string, cause?: unknown): HawserError {
-  return new HawserError("nats_failed", `The ${name} was answered by something that is no JetStream.`, { cause });
+function notJetStream(name: string, cause?: unknown): HawserError {
+  return new HawserError("nats_failed", `The ${name} was answered by something other than JetStream.`, { cause });
 }
 
 async function readDirectly(
@@ -475,8 +476,8 @@ async function readDirectly(
   let entry: KvEntry | null | undefined;
   try {
     const opened = await open(call, bucket, true);
-    // A missing bucket shows by silence alone, on nats-server 2.9 and where others listen to its subjects.
-    entry = await within(lastChanceMs(call.deadline), opened.get(key));
+    // On nats-server 2.9, and if other clients subscribe to its subjects, a missing bucket only shows as silence.
+    entry = await within(almostRemainingMs(call.deadline), opened.get(key));
   } catch {
     throw denied;
   }
@@ -484,22 +485,22 @@ async function readDirectly(
   return entry?.operation === "PUT" ? entry.value : undefined;
 }
 
-/** The last that was done to a key; null for nothing. A user who may write need not have the right to read. */
-async function lastOf(call: BucketCall, bucket: string, key: string, refusal: Error): Promise<Entry | null> {
+/** Last entry of a key; null if there is none. A user who may write need not be permitted to read. */
+async function lastEntryOf(call: BucketCall, bucket: string, key: string, refusal: Error): Promise<Entry | null> {
   try {
     return await entryOf(call, bucket, key);
   } catch (error) {
-    const unread = "Or it had one, and was deleted: this user may not read it.";
+    const unread = "Or it had one and was deleted; this user is not permitted to read it.";
     throw isPermissionDenied(error) ? keyExists(call.attempt, refusal, unread) : error;
   }
 }
 
 function keyExists({ name }: Attempt, cause: unknown, detail: string): HawserError {
-  return new HawserError("key_exists", `The ${name} was refused: it has a value.`, { cause, detail });
+  return new HawserError("key_exists", `The ${name} was refused: the key has a value.`, { cause, detail });
 }
 
 function wrongRevision({ name }: Attempt, revision: bigint, cause: Error, detail = cause.message): HawserError {
-  return new HawserError("wrong_revision", `The ${name} was refused: its revision is not ${revision}.`, {
+  return new HawserError("wrong_revision", `The ${name} was refused: the key's revision is not ${revision}.`, {
     cause,
     detail,
   });
@@ -509,7 +510,7 @@ function tooMuch({ name }: Attempt, maxBytes: number): HawserError {
   return new HawserError("gateway_limit", `The ${name} is larger than ${maxBytes} bytes.`);
 }
 
-/** True if the key has a value, or the user may not know. */
+/** True if the key has a value, or the user is not permitted to know. */
 async function mayHold(call: BucketCall, bucket: string, key: string): Promise<boolean> {
   try {
     return (await read(call, bucket, key)) !== undefined;

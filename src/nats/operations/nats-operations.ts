@@ -1,5 +1,5 @@
 /**
- * Everything that SQL functions do over one connection to NATS.
+ * All operations of SQL functions over one connection to NATS.
  */
 import type { NatsConnection, ServerInfo } from "@nats-io/transport-node";
 import type { GetServerInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
@@ -15,16 +15,16 @@ import { StreamManagement } from "./stream-management.js";
 import { StreamPublisher } from "./stream-publish.js";
 
 /**
- * The operations over one connection, which is made with `reconnect: false`: after its loss a new one gets operations of
- * its own. Each of them settles by its time limit, and throws nothing but `HawserError`. Names and subjects have been
- * checked against the spec before.
+ * Operations over one connection, which must have been made with `reconnect: false`: a new connection gets operations
+ * of its own. Each operation ends within its time limit and throws only `HawserError`. Names and subjects must have
+ * been checked against the spec.
  */
 export class NatsOperations {
-  /** Values by key. */
+  /** Key-value buckets. */
   readonly keyValue: KeyValue;
-  /** Files. */
+  /** Object stores. */
   readonly objectStores: ObjectStores;
-  /** Publishing into streams. */
+  /** Publishes into streams. */
   readonly streams: StreamPublisher;
   /** Making and deleting streams. */
   readonly streamManagement: StreamManagement;
@@ -40,10 +40,10 @@ export class NatsOperations {
   }
 
   /**
-   * Publishes a message. Returns undefined when it has been written to the socket already, which is so unless the server
-   * reads too slowly; else a promise that resolves when it has. The payload may be reused then.
+   * Publishes a message. Returns undefined if it is already written to the socket, which is the case unless the server
+   * reads too slowly; otherwise a promise that resolves when it is. The payload may be reused then.
    *
-   * @throws HawserError, also without a promise; see `publish` of `core.ts`
+   * @throws HawserError, thrown or as a rejection; see `publish` of `core.ts`
    */
   publish(subject: string, payload: Uint8Array, options: PublishOptions): undefined | Promise<void> {
     return publish(this.#watch, subject, [payload], options);
@@ -54,21 +54,21 @@ export class NatsOperations {
     return publish(this.#watch, subject, payloads, options);
   }
 
-  /** Asks, and resolves to the payload of the first answer; see `request` of `core.ts`. */
+  /** Sends a request and resolves with the payload of the first answer; see `request` of `core.ts`. */
   request(subject: string, payload: Uint8Array, options: RequestOptions): Promise<Uint8Array> {
     return request(this.#watch, subject, payload, options);
   }
 
   /**
-   * The server and the connection to it, as the server has told it last.
+   * Properties of the server and the connection, from its last INFO.
    *
-   * @throws HawserError nats_unavailable, if there is no connection any more
+   * @throws HawserError nats_unavailable, if the connection has closed
    */
   serverInfo(): GetServerInfoResponse {
-    // Old and other servers leave things out, whatever the library's type says.
+    // Old and other servers omit fields, whatever the type of nats.js says.
     const info: Partial<ServerInfo> | undefined = this.connection.info;
     if (info === undefined || this.connection.isClosed()) {
-      throw new HawserError("nats_unavailable", "There is no connection to NATS, so nothing is known of its server.");
+      throw new HawserError("nats_unavailable", "There is no connection to NATS, so its server is unknown.");
     }
     const tlsRequired = info.tls_required ?? false;
     return {
@@ -93,14 +93,14 @@ export class NatsOperations {
   }
 
   /**
-   * Resolves when the server has handled all that was sent before, and has reported what it refused of that.
+   * Resolves when the server has processed everything that was sent before, and has reported its refusals.
    *
-   * @throws HawserError nats_unavailable, nats_timeout; outcome_unknown, if the connection ended meanwhile
+   * @throws HawserError nats_unavailable, nats_timeout; outcome_unknown, if the connection closed meanwhile
    */
   async flush({ timeoutMs }: { readonly timeoutMs: number }): Promise<void> {
     const attempt = { name: "flush", changes: true, timeoutMs };
     this.#watch.checkOpen(attempt);
-    await this.#watch.settled(attempt, new Deadline(timeoutMs), this.connection.flush(), {
+    await this.#watch.withLimits(attempt, new Deadline(timeoutMs), this.connection.flush(), {
       timeout: () => timedOut(attempt),
       lost: () => connectionLost(attempt),
     });

@@ -1,9 +1,9 @@
 /**
- * Files in JetStream object stores (ADR-20). A store is made by the first put; reading and deleting make none.
+ * Files in JetStream object stores (ADR-20). The first put creates a store; reading and deleting do not.
  *
- * The library's own object store is used for making stores alone: it cannot name a file in Unicode beyond Latin-1, waits
- * for ever for a file whose chunks are gone, makes the store that a link names, and overlooks the time of files that
- * other clients have written.
+ * The object store of nats.js is used only to create stores. It cannot name a file in Unicode beyond Latin-1, waits
+ * forever for a file whose chunks are missing, creates a store that a link names, and ignores the modification time of
+ * files that other clients have written.
  */
 import { DeliverPolicy, JetStreamApiError, JsHeaders, PubHeaders } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";
@@ -12,7 +12,7 @@ import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/m
 import { HawserError } from "../../errors/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type DownloadBudget, deliver } from "./delivery.js";
-import { type Attempt, isAnotherLast, isStreamMissing } from "./failure.js";
+import { type Attempt, isStreamMissing, isWrongLastRevision } from "./failure.js";
 import { downloadFile, uploadChunks } from "./file-content.js";
 import {
   chunkSubject,
@@ -31,13 +31,13 @@ import {
   type ReadOptions,
   runOnJetStream,
   type StorageOptions,
-  unlessThere,
+  unlessExists,
 } from "./jetstream.js";
 
-/** A record, as most are. */
+/** Estimated size of a record. */
 const recordBytes = 2 * 1024;
 
-/** The object stores that one connection reaches. */
+/** Object stores over one connection. */
 export class ObjectStores {
   readonly #watch: ConnectionWatch;
   readonly #budget: DownloadBudget;
@@ -48,19 +48,19 @@ export class ObjectStores {
   }
 
   /**
-   * Puts a file, in place of the one of that name, and makes the store if there is none, in files and without limits.
-   * Until all of it is there, readers get the file that was there before.
+   * Puts a file, replacing one of the same name. Creates the store if it is missing, with file storage and without
+   * limits. Until the put is complete, readers get the previous file.
    *
-   * A put that failed removes what it has written, unless the connection ended: then chunks that belong to no file may
-   * stay in the store, of the new version or, if its record was stored, of the one before.
+   * A failed put removes its chunks. If the connection closed, unused chunks may remain in the store: those of the new
+   * version or, if its record was stored, those of the previous one.
    *
-   * @throws HawserError as `natsFailure` maps it
+   * @throws HawserError from `natsFailure`
    */
   put(store: string, name: string, content: Uint8Array, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`put of file "${name}" into store "${store}"`, options, true);
     return this.#run(attempt, async (call) => {
       let before = await recordOf(call, store, name, async () => {
-        await unlessThere(new Objm(call.client).create(store, { replicas: options.replicas ?? 1 }));
+        await unlessExists(new Objm(call.client).create(store, { replicas: options.replicas ?? 1 }));
         return undefined;
       });
       const version = nuid.next();
@@ -89,19 +89,19 @@ export class ObjectStores {
           before = await recordOf(call, store, name);
         }
       } catch (error) {
-        // Nobody can reach them any more. But a record whose answer is lost may be stored: then they are the file.
+        // The chunks are unreachable, unless their record was stored and only its acknowledgement was lost.
         const isRefused = !mayBeThere || error instanceof JetStreamApiError;
         const removal = isRefused ? purge(call, store, chunks) : removeReplaced(call, store, name, version, before);
         void removal.catch(() => undefined);
         throw error;
       }
-      // The file is there, whatever becomes of the chunks of the one before.
+      // The put is complete even if the old chunks cannot be removed.
       if (before?.record.nuid) await purge(call, store, chunkSubject(store, before.record.nuid)).catch(() => undefined);
     });
   }
 
   /**
-   * The content of a file, whose digest has been checked.
+   * Content of a file, verified by its digest.
    *
    * @throws HawserError file_missing; gateway_limit: larger than `maxBytes`; nats_failed: damaged
    */
@@ -116,7 +116,7 @@ export class ObjectStores {
     );
   }
 
-  /** Deletes a file. Does nothing if the file or the store is missing. @throws HawserError as `natsFailure` maps it */
+  /** Deletes a file. Does nothing if the file or the store is missing. @throws HawserError from `natsFailure` */
   delete(store: string, name: string, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`delete of file "${name}" in store "${store}"`, options, true);
     return this.#run(attempt, async (call) => {
@@ -132,7 +132,7 @@ export class ObjectStores {
     });
   }
 
-  /** What a store says of a file. @throws HawserError file_missing, also for a deleted one */
+  /** Properties of a file. @throws HawserError file_missing, also for a deleted one */
   info(store: string, name: string, options: StorageOptions): Promise<GetFileInfoResponse> {
     const attempt = attemptOf(`look-up of file "${name}" in store "${store}"`, options, false);
     return this.#run(attempt, async (call) => {
@@ -143,7 +143,7 @@ export class ObjectStores {
   }
 
   /**
-   * The files of a store, without the deleted ones, in the order of their names; none if the store is missing.
+   * Files of a store without the deleted ones, ordered by name; empty if the store is missing.
    *
    * @throws HawserError gateway_limit: their records are larger than `maxBytes`
    */
@@ -179,7 +179,7 @@ export class ObjectStores {
   }
 }
 
-/** The record of a file, deleted or not; undefined if there is none. */
+/** Record of a file, deleted or not; undefined if there is none. */
 async function recordOf(
   { manager }: JetStreamCall,
   store: string,
@@ -196,7 +196,7 @@ async function recordOf(
   }
 }
 
-/** Writes a record; false if another one has taken the place of `before` meanwhile. */
+/** Writes a record. Returns false if another one has replaced `before` meanwhile. */
 async function replaceRecord(
   { client }: JetStreamCall,
   store: string,
@@ -205,18 +205,18 @@ async function replaceRecord(
 ): Promise<boolean> {
   const replacing = headers();
   replacing.set(JsHeaders.RollupHdr, JsHeaders.RollupValueSubject);
-  // So that the chunks of each version are removed by the writer that replaces it.
+  // The chunks of each version are removed by the writer that replaces it.
   replacing.set(PubHeaders.ExpectedLastSubjectSequenceHdr, `${before?.seq ?? 0}`);
   try {
     await client.publish(recordSubject(store, record.name), JSON.stringify(record), { headers: replacing });
     return true;
   } catch (error) {
-    if (!isAnotherLast(error)) throw error;
+    if (!isWrongLastRevision(error)) throw error;
     return false;
   }
 }
 
-/** Removes the chunks of the version before, if it turns out that the record of `version` was stored. */
+/** Removes the chunks of the previous version, if the record of `version` was stored. */
 async function removeReplaced(
   call: JetStreamCall,
   store: string,

@@ -1,12 +1,13 @@
 /**
- * Many single publishes over one connection, each with its own answer, for a sender that has thousands under way.
+ * Publishes thousands of messages concurrently over one connection, each with its own acknowledgement.
  *
- * A publish into a stream by the library is a request of its own: a promise chain, a timer, a header object and its
- * encoding, some 50 µs. Here what is published in one turn of the event loop leaves with one write, answers are told apart
- * by a number in their reply subject, and one timer watches the oldest: a small part of that. The server sees the same messages.
+ * A publish into a stream through nats.js is a request: a promise chain, a timer, a header object and its encoding take
+ * about 50 µs. The pipeline costs a small fraction of that: messages of one turn of the event loop are sent by one
+ * write, acknowledgements are matched by a number in their reply subject, and one timer watches the oldest. The server
+ * sees the same messages.
  *
- * Only the good case is handled here: an acknowledgement. Whatever else is answered (no stream, no permission, an error of
- * the stream) is left to `StreamPublisher`, which asks what is there and says why.
+ * The pipeline handles acknowledgements only. For any other answer (no stream, no permission, an error of the stream),
+ * the caller uses `StreamPublisher`, which finds out the reason.
  */
 import { type PubAck, PubHeaders } from "@nats-io/jetstream";
 import { createInbox, type Msg, type MsgHdrs, type NatsConnection, type Subscription } from "@nats-io/transport-node";
@@ -19,16 +20,16 @@ import { type Attempt, connectionLost, notConnected, timedOut } from "./failure.
 import { ackIn } from "./stream-publish.js";
 import { encodeHeaders, writeSideOf } from "./write-side.js";
 
-/** A publish into a stream that is not answered yet. */
-interface UnderWay {
+/** A publish into a stream without an answer. */
+interface PendingPublish {
   readonly publish: Publish;
-  /** When its time is over, in ms of `performance.now`. */
+  /** Deadline (`performance.now()`, ms). */
   readonly until: number;
   readonly settle: (ack: PubAck | undefined) => void;
   readonly fail: (error: unknown) => void;
 }
 
-/** A publish, as it is called in errors. */
+/** Description of a publish for errors. */
 class Publish implements Attempt {
   readonly changes = true;
 
@@ -37,7 +38,7 @@ class Publish implements Attempt {
     readonly timeoutMs: number,
   ) {}
 
-  /** Only where something fails: composing it would cost each publish. */
+  /** A getter, because composing the name for each publish would be expensive. */
   get name(): string {
     return `publish to "${this.subject}"`;
   }
@@ -46,35 +47,35 @@ class Publish implements Attempt {
 const noHeaders = "";
 const lineEnd = Buffer.from("\r\n");
 
-/** The publishes of one connection. */
+/** Publish pipeline of one connection. */
 export class PublishPipeline {
   readonly #watch: ConnectionWatch;
   readonly #timeoutMs: number;
   readonly #replies: string;
-  readonly #underWay = new Map<number, UnderWay>();
+  readonly #pending = new Map<number, PendingPublish>();
   readonly #timer = new DeadlineTimer(() => this.#expire());
   #subscription: Subscription | undefined;
-  /** False once the server has refused the subscription. */
-  #getsAnswers = true;
+  /** False once the server has refused the subscription to the replies. */
+  #canReceiveReplies = true;
   #lastNumber = 0;
-  /** What leaves with the next write, and the publishes into streams that are among it. */
+  /** Chunks of the next write, and the numbers of its publishes into streams. */
   #chunks: Uint8Array[] = [];
   #unwritten: number[] = [];
   #writing: Promise<void> | undefined;
 
-  /** @param timeoutMs how long the answer to a publish may take, and until it has been written */
+  /** @param timeoutMs time limit for writing a message, and for its acknowledgement */
   constructor(connection: NatsConnection, timeoutMs: number) {
     this.#watch = new ConnectionWatch(connection);
     this.#timeoutMs = timeoutMs;
     this.#replies = `${createInbox(inboxPrefixOf(connection))}.`;
-    const end = (): void => this.#end();
+    const end = (): void => this.#onClosed();
     connection.closed().then(end, end);
   }
 
   /**
-   * Publishes a message, and resolves when it has been written to the socket. The payload must not change until then.
+   * Publishes a message, and resolves when it is written to the socket. The payload must not change until then.
    *
-   * @throws HawserError as `publish` of `core.ts`
+   * @throws HawserError, see `publish` of `core.ts`
    */
   async publish(subject: string, payload: Uint8Array, headers: MsgHdrs | undefined): Promise<void> {
     const attempt = new Publish(subject, this.#timeoutMs);
@@ -82,11 +83,11 @@ export class PublishPipeline {
   }
 
   /**
-   * Publishes a message into a stream. The payload must not change until this settles.
+   * Publishes a message into a stream. The payload must not change until the promise settles.
    *
-   * @returns undefined: something else was answered, or this user gets no answers here
-   * @throws HawserError nats_timeout, outcome_unknown: no answer came, it may be stored; payload_too_large; not_supported
-   *   (headers); invalid_argument (message id); nats_unavailable: not sent
+   * @returns undefined if the answer was no acknowledgement, or this user cannot receive replies
+   * @throws HawserError nats_timeout, outcome_unknown: no answer arrived, the message may be stored; payload_too_large;
+   * not_supported (headers); invalid_argument (message id); nats_unavailable: not sent
    */
   publishStream(
     subject: string,
@@ -94,71 +95,71 @@ export class PublishPipeline {
     messageId: string,
     headers: MsgHdrs | undefined,
   ): Promise<PubAck | undefined> {
-    if (!this.#getsAnswers) return Promise.resolve(undefined);
+    if (!this.#canReceiveReplies) return Promise.resolve(undefined);
     return new Promise((settle, fail) => {
-      this.#subscription ??= this.#listen();
+      this.#subscription ??= this.#subscribe();
       const publish = new Publish(subject, this.#timeoutMs);
       const number = ++this.#lastNumber;
       void this.#send(publish, ` ${this.#replies}${number}`, headersWith(messageId, headers), payload);
       this.#unwritten.push(number);
       const until = performance.now() + this.#timeoutMs;
-      this.#underWay.set(number, { publish, until, settle, fail });
+      this.#pending.set(number, { publish, until, settle, fail });
       this.#timer.arm(until);
     });
   }
 
-  /** The server does not let this user publish to that subject. */
+  /** Ends the publishes to a subject that the server refused. */
   refused(subject: string): void {
-    for (const [number, { publish, settle }] of this.#underWay) {
+    for (const [number, { publish, settle }] of this.#pending) {
       if (publish.subject !== subject) continue;
-      this.#underWay.delete(number);
+      this.#pending.delete(number);
       settle(undefined);
     }
   }
 
-  #listen(): Subscription {
+  #subscribe(): Subscription {
     return this.#watch.connection.subscribe(`${this.#replies}*`, {
       callback: (error, answer) => {
         if (error === null) {
-          this.#answered(answer);
+          this.#onAnswer(answer);
           return;
         }
-        this.#getsAnswers = false;
-        this.#settleAll(({ settle }) => settle(undefined));
+        this.#canReceiveReplies = false;
+        this.#endAll(({ settle }) => settle(undefined));
       },
     });
   }
 
-  #answered(answer: Msg): void {
-    this.#take(Number(answer.subject.slice(this.#replies.length)))?.settle(ackIn(answer));
+  #onAnswer(answer: Msg): void {
+    this.#remove(Number(answer.subject.slice(this.#replies.length)))?.settle(ackIn(answer));
   }
 
   #expire(): void {
     const now = performance.now();
-    for (const [number, { publish, until, fail }] of this.#underWay) {
+    for (const [number, { publish, until, fail }] of this.#pending) {
       if (until > now) {
         this.#timer.arm(until);
         return;
       }
-      this.#underWay.delete(number);
+      this.#pending.delete(number);
       fail(timedOut(publish));
     }
   }
 
-  #end(): void {
+  #onClosed(): void {
     this.#timer.stop();
-    this.#settleAll(({ publish, fail }) => fail(connectionLost(publish)));
+    this.#endAll(({ publish, fail }) => fail(connectionLost(publish)));
   }
 
-  #settleAll(settle: (underWay: UnderWay) => void): void {
-    const all = [...this.#underWay.values()];
-    this.#underWay.clear();
+  #endAll(settle: (underWay: PendingPublish) => void): void {
+    const all = [...this.#pending.values()];
+    this.#pending.clear();
     for (const underWay of all) settle(underWay);
   }
 
   /**
-   * @param reply with a space before it
-   * @returns what rejects if it is not written
+   * @param reply reply subject with a leading space
+   * @returns promise that rejects if the message is not written
    */
   #send(attempt: Publish, reply: string, headers: string, payload: Uint8Array): Promise<void> {
     const { subject } = attempt;
@@ -173,15 +174,18 @@ export class PublishPipeline {
     this.#chunks.push(Buffer.from(`${command}\r\n${headers}`), payload, lineEnd);
     if (this.#writing === undefined) {
       this.#writing = this.#write(attempt);
-      // Of publishes into streams, each is told.
+      // Publishes into streams report the error themselves.
       this.#writing.catch(() => undefined);
     }
     return this.#writing;
   }
 
-  /** Writes what comes in this turn of the event loop; if the server reads too slowly, what comes until it reads on. */
+  /**
+   * Writes the messages of this turn of the event loop; if the server reads too slowly, also those that follow until it
+   * reads.
+   */
   async #write(attempt: Publish): Promise<void> {
-    // Behind those who publish now, and before anything that the event loop brings.
+    // Continues after the current callers, and before any other event.
     await null;
     try {
       if (this.#watch.isCongested) await this.#watch.drained(attempt, new Deadline(this.#timeoutMs));
@@ -190,7 +194,7 @@ export class PublishPipeline {
       side.flushPending();
       side.transport.socket.write(Buffer.concat(this.#chunks));
     } catch (error) {
-      for (const number of this.#unwritten) this.#take(number)?.fail(error);
+      for (const number of this.#unwritten) this.#remove(number)?.fail(error);
       throw error;
     } finally {
       this.#chunks = [];
@@ -199,20 +203,20 @@ export class PublishPipeline {
     }
   }
 
-  /** It is under way no more. */
-  #take(number: number): UnderWay | undefined {
-    const underWay = this.#underWay.get(number);
-    this.#underWay.delete(number);
+  /** Removes and returns a pending publish. */
+  #remove(number: number): PendingPublish | undefined {
+    const underWay = this.#pending.get(number);
+    this.#pending.delete(number);
     return underWay;
   }
 }
 
-/** As they are sent. */
+/** Encoded headers as text. */
 function textOf(headers: MsgHdrs): string {
   return Buffer.from(encodeHeaders(headers)).toString();
 }
 
-/** @throws HawserError invalid_argument: the message id is no value of a header */
+/** @throws HawserError invalid_argument, if the message id is not a valid header value */
 function headersWith(messageId: string, given: MsgHdrs | undefined): string {
   checkHeaderValue(PubHeaders.MsgIdHdr, messageId);
   if (given === undefined) return `NATS/1.0\r\n${PubHeaders.MsgIdHdr}: ${messageId}\r\n\r\n`;

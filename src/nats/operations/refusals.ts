@@ -1,48 +1,51 @@
 /**
- * What NATS refuses later: it reports that a publish was not permitted on its own, after the call that made it has long
- * returned. Here it is kept until the client that published asks.
+ * Keeps refused publishes until the client that published asks for them: the server reports a refusal on its own, long
+ * after the publishing call has returned.
  */
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import type { Violation } from "../connection-events.js";
 
-/** What is remembered of one client. */
-interface Remembered {
-  /** In the order of the last publish. */
-  readonly subjects: Map<string, Watched>;
-  /** Of the subjects, in UTF-8. */
+/** Subjects of one client. */
+interface ClientSubjects {
+  /** Subjects in the order of their last publish. */
+  readonly subjects: Map<string, PublishedSubject>;
+  /** Size of the subjects in UTF-8. */
   bytes: number;
 }
 
-/** What a client has published to a subject. */
-interface Watched {
+/** A subject that a client has published to. */
+interface PublishedSubject {
   violation: Violation | undefined;
   readonly bytes: number;
 }
 
 /**
- * Remembers which client published to which subjects, and hands each of them a violation once. Clients are told apart
- * by whatever the caller uses as their identity.
+ * Remembers which client published to which subjects, and returns each violation to each of them once. `Client` is any
+ * value that identifies a client.
  */
 export class Refusals<Client> {
-  readonly #clients = new Map<Client, Remembered>();
+  readonly #clients = new Map<Client, ClientSubjects>();
   readonly #publishers = new Map<string, Set<Client>>();
 
   /**
-   * @param maxSubjects of a client; beyond it, the one that it published to longest ago is forgotten
-   * @param maxBytes of a client's subjects together, in UTF-8; beyond it, as many as need be are
+   * @param maxSubjects maximum of subjects of a client; above it, the least recently used one is forgotten
+   * @param maxBytes maximum size of a client's subjects in UTF-8; above it, the least recently used ones are forgotten
    */
   constructor(
     readonly maxSubjects: number = gatewayConstants.maxWatchedSubjects,
     readonly maxBytes: number = gatewayConstants.maxWatchedSubjectBytes,
   ) {}
 
-  /** A client has published to a subject; the subject for answers counts as one too, if there was one. */
+  /**
+   * Notes that a client has published to a subject, optionally with a reply subject, which the server may refuse as
+   * well.
+   */
   published(client: Client, subject: string, reply?: string): void {
     this.#watch(client, subject);
     if (reply !== undefined) this.#watch(client, reply);
   }
 
-  /** NATS has refused a publish. Each client that published to the subject is told when it asks. */
+  /** Notes a violation, for all clients that published to the subject. */
   refused(violation: Violation): void {
     for (const client of this.#publishers.get(violation.subject) ?? []) {
       this.#clients.get(client)!.subjects.get(violation.subject)!.violation = violation;
@@ -50,8 +53,8 @@ export class Refusals<Client> {
   }
 
   /**
-   * What was refused of the client's publishing since it last asked: to the one subject or reply subject, or to all of
-   * them. At most one violation of each subject, the latest.
+   * Violations of the client's publishes since its last call: to the given subjects or reply subjects, or to all of
+   * them. At most the latest violation of each subject.
    */
   take(client: Client, ...subjects: readonly string[]): Violation[] {
     const watched = this.#clients.get(client)?.subjects;
@@ -66,7 +69,7 @@ export class Refusals<Client> {
     return violations;
   }
 
-  /** The client has ended. */
+  /** Forgets a client that has disconnected. */
   forget(client: Client): void {
     for (const subject of this.#clients.get(client)?.subjects.keys() ?? []) this.#unpublish(client, subject);
     this.#clients.delete(client);
@@ -93,8 +96,8 @@ export class Refusals<Client> {
     else publishers.add(client);
   }
 
-  /** Forgets the oldest subject without a violation to report; the oldest of all, if each has one. */
-  #forgetOldest(client: Client, remembered: Remembered): void {
+  /** Forgets the oldest subject without a violation to report; the oldest of all if each has one. */
+  #forgetOldest(client: Client, remembered: ClientSubjects): void {
     const { subjects } = remembered;
     let oldest: string | undefined;
     for (const [subject, { violation }] of subjects) {

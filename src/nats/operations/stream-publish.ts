@@ -1,8 +1,8 @@
 /**
- * Publishing into JetStream streams: settled when the stream has stored the message.
+ * Publishes into JetStream streams: a call ends when the stream has stored the message.
  *
- * Each message carries a Nats-Msg-Id, by which its stream knows a repetition for some time (its duplicate_window). So
- * where an answer is missing, the message is sent again as long as its stream certainly still knows the first one.
+ * Each message has a Nats-Msg-Id, by which its stream recognizes repetitions for a while (its duplicate_window). So if
+ * no answer arrives, the message is sent again while the stream certainly still remembers the id.
  */
 import { type PubAck, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
@@ -22,35 +22,35 @@ import { checkHeaderValue, copyOfHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject } from "./core.js";
 import { type Attempt, isStreamMissing, natsFailure, noStream, timedOut, wrongDomain } from "./failure.js";
-import { BoundedSet, jetStreamOf, lastChanceMs } from "./jetstream.js";
+import { almostRemainingMs, BoundedSet, jetStreamOf } from "./jetstream.js";
 import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
 
-/** How messages are published into a stream. */
+/** Options of a publish into a stream. */
 export interface StreamPublishOptions {
-  /** As `readHeaders` makes them. */
+  /** Headers from `readHeaders`. */
   readonly headers?: MsgHdrs | undefined;
-  /** The JetStream domain that must store the message; without one, whichever does. */
+  /** JetStream domain that must store the message. Default: any. */
   readonly domain?: string | undefined;
   /**
-   * The Nats-Msg-Id: the same for each repetition of the call, also over another connection. One among the headers wins.
-   * The messages of a batch have it with "-0", "-1", … behind it.
+   * Nats-Msg-Id, which must be the same for each repetition of the call, also over another connection. One in the
+   * headers takes precedence. Messages of a batch have "-0", "-1", … appended.
    */
   readonly messageId: string;
-  /** How long the whole call may take, in milliseconds. */
+  /** Time limit of the whole call, in milliseconds. */
   readonly timeoutMs: number;
 }
 
 const { natsAnswerTimeoutMs, natsOtherDomainMs, natsRepetitionMs, maxUnacknowledgedPublishes } = gatewayConstants;
 const maxKnownDomains = 100;
 
-/** A message as it is sent, each time it is. */
+/** A message as it is sent each time. */
 interface OutgoingMessage {
   readonly subject: string;
   readonly payload: Uint8Array;
   readonly outgoing: OutgoingHeaders;
 }
 
-/** Publishes into the streams that one connection reaches. */
+/** Publishes into streams over one connection. */
 export class StreamPublisher {
   readonly #watch: ConnectionWatch;
   /** Domains that have answered. */
@@ -64,8 +64,8 @@ export class StreamPublisher {
    * Publishes a message, and resolves when a stream has stored it.
    *
    * @throws HawserError no_stream; jetstream_unavailable; payload_too_large; not_supported (headers); nats_failed: the
-   *   stream refused it; nats_timeout and outcome_unknown: it may have been stored, and repeating it with the same
-   *   `messageId` does no harm within the duplicate_window of the stream; nats_unavailable: not sent
+   * stream refused it; nats_timeout and outcome_unknown: it may be stored, and repeating it with the same `messageId`
+   * is safe within the duplicate_window of the stream; nats_unavailable: not sent
    */
   async publish(subject: string, payload: Uint8Array, options: StreamPublishOptions): Promise<PublishAckResponse> {
     const attempt = attemptOf(`publish into a stream, subject "${subject}"`, subject, options);
@@ -78,10 +78,11 @@ export class StreamPublisher {
   }
 
   /**
-   * Publishes many messages, and resolves when all have been stored, in their order (unless an answer got lost).
+   * Publishes many messages, and resolves when all are stored, in order (unless an answer was lost).
    *
-   * @returns where they are, in their order
-   * @throws HawserError as {@link publish}, of the first that failed; message and detail say how many were stored
+   * @returns their positions, in order
+   * @throws HawserError as {@link publish}, of the first message that failed; message and detail contain the number of
+   * stored messages
    */
   async publishBatch(
     subject: string,
@@ -93,7 +94,7 @@ export class StreamPublisher {
       subject,
       options,
     );
-    if (payloads.length > 1 && ownId(options.headers) !== undefined) {
+    if (payloads.length > 1 && messageIdIn(options.headers) !== undefined) {
       throw new HawserError(
         "invalid_argument",
         `headers: one ${PubHeaders.MsgIdHdr} for ${payloads.length} messages would make all but the first duplicates.`,
@@ -111,7 +112,7 @@ export class StreamPublisher {
         return acks as PublishAckResponse[];
       });
     } catch (error) {
-      throw partly(natsFailure(error, attempt), acks);
+      throw batchFailure(natsFailure(error, attempt), acks);
     }
   }
 
@@ -127,7 +128,7 @@ export class StreamPublisher {
       while (next < messages.length && !failed) {
         const index = next++;
         try {
-          // What is not sent any more is not stored: the call has not done what it was to do.
+          // Messages that are no longer sent are not stored, so the call has failed.
           if (deadline.isOver) throw timedOut(attempt);
           if (this.#watch.isCongested) await this.#watch.drained(attempt, deadline);
           acks[index] = await this.#store(attempt, deadline, messages[index]!);
@@ -138,18 +139,18 @@ export class StreamPublisher {
       }
     };
     const workers = Array.from({ length: Math.min(maxUnacknowledgedPublishes, messages.length) }, storeInTurn);
-    // All of them, so that each answer that still comes is counted.
+    // Waits for all of them, to count every acknowledgement.
     const failure = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
     if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
   }
 
-  /** Sends the message, again if need be, until an answer comes. */
+  /** Sends the message, and repeats it if necessary, until an answer arrives. */
   async #store(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<PublishAckResponse> {
     try {
       const ack = await this.#acknowledged(attempt, deadline, message);
       return { stream: ack.stream, seq: BigInt(ack.seq), duplicate: ack.duplicate ?? false };
     } catch (error) {
-      if (isNobody(error)) throw await this.#whyNobody(attempt, deadline, error);
+      if (hasNoResponders(error)) throw await this.#whyNobody(attempt, deadline, error);
       throw error;
     }
   }
@@ -161,12 +162,12 @@ export class StreamPublisher {
       answers.push(this.#sendOnce(attempt, message, deadline.remainingMs));
       const limitMs = answerTimeoutMs(deadline);
       const ack = await within(limitMs, Promise.race(answers)).catch((error: unknown) => {
-        // An answer that nobody listens says nothing of the messages that were sent before this one. A refusal by the stream does:
-        // the stream got them in order.
-        throw answers.length > 1 && isNobody(error) ? timedOut(attempt, error) : error;
+        // "No responders" proves nothing about earlier attempts. A refusal by the stream does: it received the messages
+        // in order.
+        throw answers.length > 1 && hasNoResponders(error) ? timedOut(attempt, error) : error;
       });
       if (ack !== undefined) return answers.length === 1 ? ack : { ...ack, duplicate: false };
-      // Where others listen to the subject, a missing stream shows by silence alone.
+      // If other clients subscribe to the subject, a missing stream only shows as silence.
       const { missing, stream, windowMs } = await inspectStream(
         this.#watch.connection,
         attempt,
@@ -175,7 +176,7 @@ export class StreamPublisher {
       if (missing !== undefined) throw afterSilence(missing);
       const isRepeatable = windowMs !== undefined && performance.now() - sentAt + natsRepetitionMs < windowMs;
       if (isRepeatable && limitMs === natsAnswerTimeoutMs) continue;
-      const late = await within(lastChanceMs(deadline), Promise.race(answers));
+      const late = await within(almostRemainingMs(deadline), Promise.race(answers));
       if (late !== undefined) return late;
       throw isRepeatable ? timedOut(attempt) : notRepeated(attempt, stream, windowMs);
     }
@@ -186,9 +187,9 @@ export class StreamPublisher {
     const { subject, payload, outgoing } = message;
     const { domain } = attempt;
     if (domain === undefined) {
-      return readAck(attempt, await this.#watch.ask(subject, payload, timeoutMs, outgoing));
+      return readAck(attempt, await this.#watch.request(subject, payload, timeoutMs, outgoing));
     }
-    // Streams of several domains may store it, and each acknowledges for itself.
+    // Streams of several domains may store the message, and each sends an acknowledgement.
     let other: PubAck | undefined;
     const { headers } = outgoing;
     const answers = await connection.requestMany(subject, payload, { strategy: "timer", maxWait: timeoutMs, headers });
@@ -214,7 +215,7 @@ export class StreamPublisher {
     checkSubject("subject", subject);
     this.#watch.checkHeaders(attempt);
     const headers = copyOfHeaders(given);
-    if (ownId(given) === undefined) {
+    if (messageIdIn(given) === undefined) {
       checkHeaderValue(PubHeaders.MsgIdHdr, messageId);
       headers.set(PubHeaders.MsgIdHdr, messageId);
     }
@@ -223,7 +224,7 @@ export class StreamPublisher {
     return { subject, payload, outgoing };
   }
 
-  /** Before anything is sent: a message cannot be called back from a domain that was not named. */
+  /** Checks that the domain answers before anything is sent: a message cannot be withdrawn from another domain. */
   async #checkDomain(attempt: Attempt, deadline: Deadline): Promise<void> {
     const { domain } = attempt;
     if (domain === undefined || this.#domains.has(domain)) return;
@@ -241,32 +242,32 @@ export class StreamPublisher {
   }
 }
 
-/** How long one answer is waited for. */
+/** Time limit for one answer. */
 function answerTimeoutMs(deadline: Deadline): number {
-  return Math.min(natsAnswerTimeoutMs, lastChanceMs(deadline));
+  return Math.min(natsAnswerTimeoutMs, almostRemainingMs(deadline));
 }
 
 function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamPublishOptions): Attempt {
   return { name, subject, domain, changes: true, timeoutMs };
 }
 
-/** The caller's own Nats-Msg-Id; an empty one would be none to the server. */
-function ownId(headers: MsgHdrs | undefined): string | undefined {
+/** Nats-Msg-Id in the caller's headers. An empty one counts as none for the server. */
+function messageIdIn(headers: MsgHdrs | undefined): string | undefined {
   return headers?.get(PubHeaders.MsgIdHdr) || undefined;
 }
 
-/** There is time left, but one that is sent again might be stored twice. */
+/** Error if there is time for a repetition, but it might be stored twice. */
 function notRepeated(attempt: Attempt, stream: string | undefined, windowMs: number | undefined): HawserError {
   const { code, message } = timedOut(attempt);
   const why =
     windowMs === undefined
-      ? "it is not known how long the stream knows a repetition (duplicate_window)"
-      : `stream "${stream}" knows a repetition for ${windowMs} ms only (duplicate_window)`;
+      ? "the duplicate_window of the stream is not known"
+      : `stream "${stream}" recognizes repetitions for ${windowMs} ms only (duplicate_window)`;
   return new HawserError(code, message, { outcome: "unknown", detail: `It was not sent again: ${why}.` });
 }
 
-/** The failure of a batch, with what was stored of it. */
-function partly(error: HawserError, acks: readonly (PublishAckResponse | undefined)[]): HawserError {
+/** Error of a batch, with the number of stored messages. */
+function batchFailure(error: HawserError, acks: readonly (PublishAckResponse | undefined)[]): HawserError {
   const stored = acks.filter((ack) => ack !== undefined).length;
   const count = `${stored} of ${acks.length} messages are known to be stored.`;
   return new HawserError(error.code, `${error.message} ${count}`, {
@@ -277,21 +278,24 @@ function partly(error: HawserError, acks: readonly (PublishAckResponse | undefin
   });
 }
 
-/** What could be learned of the stream that takes a subject, to tell why a publish was not answered; nothing, if the user may not ask or the server does not answer. */
-interface Lookup {
-  /** There is no JetStream, or no stream. */
+/**
+ * Result of looking up the stream of a subject, which shows why a publish was not answered. Empty if the user may not ask
+ * or the server does not answer.
+ */
+interface StreamLookup {
+  /** Error if JetStream or the stream is missing. */
   readonly missing?: HawserError;
   readonly stream?: string;
-  /** How long the stream knows the id of a message that it has stored (duplicate_window); only of `inspectStream`. */
+  /** duplicate_window of the stream; only from `inspectStream`. */
   readonly windowMs?: number;
 }
 
 /**
- * Looks for the stream of the attempt's subject. Never rejects.
+ * Finds the stream of the attempt's subject. Never rejects.
  *
- * @param timeoutMs of the request
+ * @param timeoutMs time limit of the request
  */
-async function findStream(connection: NatsConnection, attempt: Attempt, timeoutMs: number): Promise<Lookup> {
+async function findStream(connection: NatsConnection, attempt: Attempt, timeoutMs: number): Promise<StreamLookup> {
   try {
     const { manager } = await jetStreamOf(connection, attempt.domain, timeoutMs);
     return { stream: await manager.streams.find(attempt.subject!) };
@@ -303,11 +307,11 @@ async function findStream(connection: NatsConnection, attempt: Attempt, timeoutM
 }
 
 /**
- * Looks for the stream and at it. Never rejects.
+ * Finds the stream and reads its configuration. Never rejects.
  *
- * @param timeoutMs of each of two requests
+ * @param timeoutMs time limit of each of two requests
  */
-async function inspectStream(connection: NatsConnection, attempt: Attempt, timeoutMs: number): Promise<Lookup> {
+async function inspectStream(connection: NatsConnection, attempt: Attempt, timeoutMs: number): Promise<StreamLookup> {
   const found = await findStream(connection, attempt, timeoutMs);
   if (found.stream === undefined) return found;
   try {
@@ -319,18 +323,18 @@ async function inspectStream(connection: NatsConnection, attempt: Attempt, timeo
   }
 }
 
-/** There is no stream by now. Something was sent, and one may have been there. */
+/** Error if the stream is missing now, but may have existed when the message was sent. */
 function afterSilence({ code, message, cause }: HawserError): HawserError {
   return new HawserError(code, message, { cause, outcome: "unknown" });
 }
 
-/** True if nobody listens to the subject, no stream either. */
-function isNobody(error: unknown): boolean {
+/** True if the subject has no subscriber, not even a stream. */
+function hasNoResponders(error: unknown): boolean {
   if (error instanceof errors.RequestError) return error.isNoResponders();
   return error instanceof errors.NoRespondersError;
 }
 
-/** What a stream says that has the message; undefined: something else was answered. */
+/** Acknowledgement in an answer; undefined for any other answer. */
 export function ackIn(answer: Msg): PubAck | undefined {
   try {
     return readAck({ name: "publish", changes: true, timeoutMs: 0 }, answer);
@@ -339,7 +343,7 @@ export function ackIn(answer: Msg): PubAck | undefined {
   }
 }
 
-/** @throws JetStreamApiError what the stream said; HawserError nats_failed, if something else answered */
+/** @throws JetStreamApiError of the stream; HawserError nats_failed, if something else answered */
 export function readAck({ name }: Attempt, answer: Msg): PubAck {
   let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
   try {
@@ -354,5 +358,5 @@ export function readAck({ name }: Attempt, answer: Msg): PubAck {
 }
 
 function notAnAck(name: string, cause?: unknown): HawserError {
-  return new HawserError("nats_failed", `The ${name} was answered by something that is no stream.`, { cause });
+  return new HawserError("nats_failed", `The ${name} was answered by something other than a stream.`, { cause });
 }

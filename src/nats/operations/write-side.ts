@@ -1,46 +1,48 @@
 /**
- * The writing side of a connection: its socket, and messages as the bytes that are written to it.
+ * Write side of a connection: its socket, and the encoding of messages.
  */
 import type { Socket } from "node:net";
 import type { MsgHdrs, MsgHdrsImpl, NatsConnection } from "@nats-io/transport-node";
 
-/** Part of the protocol of nats.js that a connection may show, beyond its public interface. */
-interface ShownProtocol {
+/** Private protocol object of a nats.js connection. */
+interface ExposedProtocol {
   readonly connected?: boolean;
   readonly transport?: { readonly socket?: Socket };
 }
 
 /**
- * The writing side of a connection of Hawser, by which it is known when bytes have left: the library queues what is
- * published, writes it in a microtask and tells no one when.
+ * Write side of a connection of Hawser. It shows when bytes are sent: nats.js queues publishes, writes them in a
+ * microtask, and notifies nobody.
  */
 export interface WriteSide {
   readonly transport: { readonly socket: Socket };
-  /** Writes to the socket what nats.js has queued. */
+  /** Writes the data that nats.js has queued to the socket. */
   flushPending(): void;
 }
 
-/** The socket; undefined where a connection of the user's shows none, such as one of another version, or over a WebSocket. */
+/** Socket of a connection; undefined if it is not exposed, as in another version of nats.js, or over a WebSocket. */
 export function socketOf(connection: NatsConnection): Socket | undefined {
-  return shownBy(connection)?.transport?.socket;
+  return protocolOf(connection)?.transport?.socket;
 }
 
-/** Whether nothing that is sent now can leave any more. */
-export function isOver(connection: NatsConnection): boolean {
-  // nats.js notices the end of a socket before it counts as closed, and drops silently what is published in between.
-  return connection.isClosed() || shownBy(connection)?.connected === false || socketOf(connection)?.writable === false;
+/** True if the connection can send nothing any more. */
+export function isClosed(connection: NatsConnection): boolean {
+  // nats.js notices the end of a socket before `isClosed` is true, and silently drops publishes in between.
+  return (
+    connection.isClosed() || protocolOf(connection)?.connected === false || socketOf(connection)?.writable === false
+  );
 }
 
-/** The writing side of a connection of Hawser; undefined if it is over. */
+/** Write side of a connection of Hawser; undefined if the connection is closed. */
 export function writeSideOf(connection: NatsConnection): WriteSide | undefined {
-  return isOver(connection) ? undefined : (shownBy(connection) as WriteSide);
+  return isClosed(connection) ? undefined : (protocolOf(connection) as WriteSide);
 }
 
-function shownBy(connection: NatsConnection): ShownProtocol | undefined {
-  return (connection as unknown as { readonly protocol?: ShownProtocol }).protocol;
+function protocolOf(connection: NatsConnection): ExposedProtocol | undefined {
+  return (connection as unknown as { readonly protocol?: ExposedProtocol }).protocol;
 }
 
-/** Headers, and the bytes that they are sent as. */
+/** Headers with their encoding. */
 export interface OutgoingHeaders {
   readonly headers: MsgHdrs;
   readonly bytes: Uint8Array;
@@ -50,22 +52,21 @@ export function outgoingHeaders(headers: MsgHdrs): OutgoingHeaders {
   return { headers, bytes: encodeHeaders(headers) };
 }
 
-/** The bytes of headers as they travel, which count as a part of the message. */
+/** Encoding of headers, which counts as part of the message. */
 export function encodeHeaders(headers: MsgHdrs): Uint8Array {
   return (headers as MsgHdrsImpl).encode();
 }
 
 const carriageReturn = 0x0d;
 const lineFeed = 0x0a;
-/** The digits of a length, at most: payloads are below 2^53 bytes. */
+/** Maximum number of digits of a length: payloads are below 2^53 bytes. */
 const maxDigits = 16;
 
 /**
- * Messages of one subject as the bytes that the NATS protocol has for them (PUB, or HPUB with headers), one after the
- * other in a buffer of their own.
+ * Encodes messages of one subject in the NATS protocol (PUB, or HPUB with headers), one after another in a new buffer.
  *
- * @param subject without white space, as `checkSubject` demands
- * @param headers as they travel, the empty line at their end included
+ * @param subject subject without white space, as `checkSubject` ensures
+ * @param headers encoded headers, including the empty line at their end
  */
 export function publishFrames(
   subject: string,
@@ -99,7 +100,7 @@ export function publishFrames(
   return frames.subarray(0, end);
 }
 
-/** Writes the digits of a whole number, without a string between, and returns where they end. */
+/** Writes the digits of an integer without creating a string, and returns their end. */
 function writeDecimal(target: Buffer, value: number, start: number): number {
   let end = start + 1;
   for (let rest = value; rest >= 10; rest = Math.floor(rest / 10)) end++;

@@ -1,5 +1,5 @@
 /**
- * Subscriptions of services on one connection, and the answers to those who look for services.
+ * Subscriptions of services on one connection, and the answers to service discovery.
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
@@ -16,27 +16,26 @@ import {
 } from "./micro-service.js";
 
 /**
- * Whether an answer may go there. The requester chooses the subject, and our user may publish more than theirs: what begins
- * with `$` is NATS's own, such as `$JS.API.STREAM.DELETE.…`, and would do what they may not.
+ * True if a reply may be sent to the subject. The requester chooses it, and our user may have more permissions:
+ * subjects that start with `$` are NATS's own, such as `$JS.API.STREAM.DELETE.…`, and a reply there could do what the
+ * requester may not.
  */
 export function isAnswerable(reply: string | undefined): reply is string {
   return reply !== undefined && reply !== "" && !reply.startsWith("$");
 }
 
-/** What is told of it. */
+/** Callbacks of a {@link SubscriptionSet}. */
 interface SubscriptionObserver {
-  /** @param wanted the subject as it was wanted, where the message's own is one that wildcards take in */
+  /** @param wanted subject of the subscription, which may contain wildcards */
   onMessage(wanted: string, message: Msg): void;
-  /** The server does not permit the subscription, or it could not be made. Told once for each subject. */
+  /** The server does not permit the subscription, or it could not be made. Called once per subject. */
   onRefused(wanted: string, error: Error): void;
 }
 
-/**
- * The subscriptions of one purpose on one connection: made and ended as wanted, each refused one apart from the others.
- */
+/** Set of subscriptions on one connection. A refused subscription does not affect the others. */
 export class SubscriptionSet {
   readonly #subscriptions = new Map<string, Subscription>();
-  /** Not tried again on this connection. */
+  /** Refused subjects, which are not tried again on this connection. */
   readonly #refused = new Set<string>();
 
   readonly #connection: NatsConnection;
@@ -52,10 +51,10 @@ export class SubscriptionSet {
   }
 
   /**
-   * Subscribes to what is wanted and not there, and ends what is there and not wanted: that of it which the server has
-   * sent already still comes.
+   * Makes missing subscriptions, and ends those that are not wanted; messages that the server has already sent still
+   * arrive.
    *
-   * @param wanted subject → queue group; undefined: without one
+   * @param wanted subjects with their queue groups; undefined without a group
    */
   sync(wanted: ReadonlyMap<string, string | undefined>): void {
     for (const subject of [...this.#subscriptions.keys()]) if (!wanted.has(subject)) this.#end(subject);
@@ -65,7 +64,7 @@ export class SubscriptionSet {
     }
   }
 
-  /** Ends all. Resolves when nothing comes any more, or the connection has ended. */
+  /** Ends all subscriptions. Resolves when no more messages can arrive, or the connection has closed. */
   async drain(): Promise<void> {
     this.sync(new Map());
     await confirmed(this.#connection);
@@ -82,7 +81,7 @@ export class SubscriptionSet {
       });
       this.#subscriptions.set(subject, subscription);
     } catch (error) {
-      // A connection that ends refuses nothing.
+      // A connection that is closing refuses nothing.
       if (!this.#connection.isClosed() && !this.#connection.isDraining()) this.#refuse(subject, error as Error);
     }
   }
@@ -94,7 +93,7 @@ export class SubscriptionSet {
   }
 
   #end(subject: string): void {
-    // One that the connection has ended already rejects.
+    // Rejects if the connection has already ended the subscription.
     void this.#subscriptions
       .get(subject)
       ?.drain()
@@ -105,29 +104,29 @@ export class SubscriptionSet {
 
 const { discoverySliceAnswers, discoveryPauseMs, maxWaitingInquiries } = bridgeConstants;
 
-interface Asked {
+interface PendingInquiry {
   readonly inquiry: Inquiry;
   readonly reply: string;
 }
 
 /**
- * Answers on one connection what is asked of micro services. A server that does not permit it is asked for one
- * subscription only: `$SRV.PING`; the others follow when it has been permitted.
+ * Answers service discovery on one connection. Subscribes to `$SRV.PING` first, and to the other subjects only if the
+ * server permits that, so that a server that permits none of them logs a single refusal.
  *
- * One question is answered by all responders, and anybody may ask. So answers go out some at a time, with pauses in
- * which the process does its work; and where too many ask at once, the last ones are not answered.
+ * All responders answer an inquiry, and any client may inquire. So answers are sent in slices, with pauses in
+ * which the process does its work; if too many inquiries wait, further ones are not answered.
  */
 export class Discovery {
   readonly #connection: NatsConnection;
   readonly #subscriptions: SubscriptionSet;
   #services: readonly MicroService[] = [];
-  /** Whether the first subscription is permitted; undefined until there is a service. */
+  /** Subscription to the first subject; undefined until there is a service. */
   #first: Promise<void> | undefined;
   #isPermitted = false;
-  readonly #waiting: Asked[] = [];
+  readonly #waiting: PendingInquiry[] = [];
   #isAnswering = false;
 
-  /** @param onRefused told of each subscription that is not permitted */
+  /** @param onRefused called for each refused subscription */
   constructor(connection: NatsConnection, onRefused: (error: Error) => void) {
     this.#connection = connection;
     this.#subscriptions = new SubscriptionSet(connection, {
@@ -136,23 +135,23 @@ export class Discovery {
     });
   }
 
-  /** These are the services from now on. Resolves when they can be found, or it is known that they cannot. */
+  /** Replaces the set of services. Resolves when they can be found, or discovery is refused. */
   async update(services: readonly MicroService[]): Promise<void> {
     this.#services = services;
     if (services.length === 0 && this.#first === undefined) return;
     if (this.#isPermitted) this.#sync();
-    else await (this.#first ??= this.#begin());
+    else await (this.#first ??= this.#subscribeFirst());
     await confirmed(this.#connection);
   }
 
-  /** Answers nothing any more. */
+  /** Stops answering. */
   async end(): Promise<void> {
     this.#services = [];
     this.#waiting.length = 0;
     await this.#subscriptions.drain();
   }
 
-  async #begin(): Promise<void> {
+  async #subscribeFirst(): Promise<void> {
     this.#subscriptions.sync(new Map([[firstSubject, undefined]]));
     await confirmed(this.#connection);
     if (this.#subscriptions.isRefused(firstSubject)) return;
@@ -167,7 +166,7 @@ export class Discovery {
   #answer({ subject, reply }: Msg): void {
     const inquiry = readInquiry(subject);
     if (inquiry === undefined || !isAnswerable(reply)) return;
-    // A client that hears nothing asks again.
+    // A client without an answer repeats its inquiry.
     if (this.#waiting.length >= maxWaitingInquiries) return;
     this.#waiting.push({ inquiry, reply });
     if (!this.#isAnswering) void this.#answerAll();
@@ -194,7 +193,7 @@ export class Discovery {
     try {
       this.#connection.publish(reply, answer);
     } catch {
-      // The connection ends: the client asks all services there are then.
+      // The connection is closing; the client's next inquiry reaches the services that exist then.
     }
   }
 }

@@ -1,22 +1,22 @@
 /**
- * How a service says that it failed (ADR-32).
+ * Error headers of NATS services (ADR-32).
  */
 import { headers, type MsgHdrs } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
 const { maxErrorReplyBytes } = bridgeConstants;
 
-/** The headers of an answer that is an error. @param status as HTTP has them @param words what the requester is told */
-export function errorHeaders({ status, words }: { readonly status: number; readonly words: string }): MsgHdrs {
-  const told = headers();
-  told.set("Nats-Service-Error", headerLine(words));
-  told.set("Nats-Service-Error-Code", `${status}`);
-  return told;
+/** Headers of an error reply. @param status status code as in HTTP @param text error text for the requester */
+export function errorHeaders({ status, text }: { readonly status: number; readonly text: string }): MsgHdrs {
+  const result = headers();
+  result.set("Nats-Service-Error", headerLine(text));
+  result.set("Nats-Service-Error-Code", `${status}`);
+  return result;
 }
 
-/** Text as the value of a header: one line of printable characters, cut where it is too long. Never empty. */
+/** Text as a header value: one line of printable characters, limited in length. Never empty. */
 export function headerLine(text: string): string {
-  // Cut before anything is searched: a message can be megabytes long.
+  // Cut first, because a text can have megabytes.
   const start = text.slice(0, maxErrorReplyBytes);
   const line = start.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Z}]+/gu, " ").trim();
   if (line === "") return "no message";

@@ -1,6 +1,6 @@
 /**
- * What answers requests over NATS has in common: being found, described and measured as a micro service (ADR-32), and
- * saying that it failed. Responders of SQL functions use it, and services of Connect.
+ * Shared parts of services that answer requests over NATS: discovery and statistics as micro services (ADR-32), and
+ * error replies. Used by responders of SQL functions, and by Connect services.
  */
 export { Discovery, isAnswerable, SubscriptionSet } from "./discovery.js";
 export { errorHeaders } from "./error-headers.js";

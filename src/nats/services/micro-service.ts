@@ -1,5 +1,5 @@
 /**
- * The protocol by which NATS services are found, described and measured (ADR-32): subjects and documents. Pure.
+ * Protocol of service discovery and statistics of NATS micro services (ADR-32): subjects and documents. Pure.
  *
  *   $SRV.PING              every service answers
  *   $SRV.PING.NAME         every service of that name
@@ -8,13 +8,13 @@
  * and the same with INFO and STATS.
  */
 
-/** A micro service: each responder is one, and each service of Connect. */
+/** A micro service: a responder, or a Connect service. */
 export interface MicroService {
-  /** Of letters, digits, `_` and `-`. */
+  /** Consists of letters, digits, `_` and `-`. */
   readonly name: string;
-  /** No other service anywhere has it. */
+  /** Globally unique. */
   readonly id: string;
-  /** Semantic. */
+  /** Semantic version. */
   readonly version: string;
   readonly description: string;
   readonly metadata: Readonly<Record<string, string>>;
@@ -22,9 +22,9 @@ export interface MicroService {
   readonly endpoints: readonly MicroEndpoint[];
 }
 
-/** Where it answers. */
+/** Subject at which a service answers. */
 export interface MicroEndpoint {
-  /** Of letters, digits, `_` and `-`. */
+  /** Consists of letters, digits, `_` and `-`. */
   readonly name: string;
   readonly subject: string;
   readonly queueGroup: string;
@@ -34,20 +34,19 @@ export interface MicroEndpoint {
 
 const verbs = ["PING", "INFO", "STATS"] as const;
 
-/** What is asked of services. */
 export type Verb = (typeof verbs)[number];
 
-/** Which services are asked, and for what. */
+/** An inquiry: the requested document, and the services that should answer. */
 export interface Inquiry {
   readonly verb: Verb;
   readonly name: string | undefined;
   readonly id: string | undefined;
 }
 
-/** Subscribed to before the others, to learn whether the server permits services to be found. */
+/** Subject that is subscribed to first, to learn whether the server permits discovery. */
 export const firstSubject = "$SRV.PING";
 
-/** All subjects by which these services are asked; none without services. */
+/** All discovery subjects of the services; empty without services. */
 export function inquirySubjects(services: Iterable<Pick<MicroService, "name" | "id">>): Set<string> {
   const subjects = new Set<string>();
   for (const { name, id } of services) {
@@ -58,7 +57,7 @@ export function inquirySubjects(services: Iterable<Pick<MicroService, "name" | "
   return subjects;
 }
 
-/** What is asked by a message to this subject; undefined if it is no such subject. */
+/** Parses a discovery subject; undefined for any other subject. */
 export function readInquiry(subject: string): Inquiry | undefined {
   const [prefix, word, name, id, ...rest] = subject.split(".");
   const verb = verbs.find((each) => each === word);
@@ -66,12 +65,12 @@ export function readInquiry(subject: string): Inquiry | undefined {
   return { verb, name, id };
 }
 
-/** True if the service is one of those asked. */
+/** True if the inquiry addresses the service. */
 export function isAsked({ name, id }: Inquiry, service: Pick<MicroService, "name" | "id">): boolean {
   return (name === undefined || name === service.name) && (id === undefined || id === service.id);
 }
 
-/** What the service answers, to be sent as JSON. */
+/** Answer of a service, to be sent as JSON. */
 export function describeService(verb: Verb, service: MicroService): object {
   const { name, id, version, metadata } = service;
   const identity = { type: `io.nats.micro.v1.${verb.toLowerCase()}_response`, name, id, version, metadata };
@@ -92,7 +91,7 @@ export function describeService(verb: Verb, service: MicroService): object {
   };
 }
 
-/** Times in whole nanoseconds. */
+/** Statistics with times in whole nanoseconds. */
 function measures({ requests, errors, lastError, processingMs }: EndpointCounters): object {
   const processingTime = Math.round(processingMs * 1e6);
   return {
@@ -105,28 +104,28 @@ function measures({ requests, errors, lastError, processingMs }: EndpointCounter
 }
 
 /**
- * What is counted of one endpoint: the statistics of ADR-32, and what operators ask beyond them.
+ * Counters of one endpoint: the statistics of ADR-32, and further ones for operators.
  *
- * All are counted since the service began; times are of the functions, without waiting for their turn.
+ * All count since the service started; times are those of the functions, without waiting.
  */
 export class EndpointCounters {
-  /** Requests that were answered, also by an error. */
+  /** Requests that were answered, including errors. */
   requests = 0;
-  /** Those answered by an error. */
+  /** Requests that were answered with an error. */
   errors = 0;
-  /** Of those: refused because too many were waiting. */
+  /** Requests that were refused because too many were waiting. */
   busy = 0;
-  /** Of those: out of time, waiting or running. */
+  /** Requests that timed out, waiting or running. */
   timedOut = 0;
-  /** Messages without a reply subject, or with one that is NATS's own: not requests, and not run. */
+  /** Messages without a reply subject, or with one of NATS itself. They are no requests, and are not run. */
   ignored = 0;
-  /** Requests whose connection ended before they could be answered. */
+  /** Requests that were not answered because their connection had closed. */
   dropped = 0;
-  /** "" if there was none. */
+  /** Empty if there was no error. */
   lastError = "";
   processingMs = 0;
 
-  /** A function has run. */
+  /** Adds the duration of a function. */
   ran(elapsedMs: number): void {
     this.processingMs += elapsedMs;
   }
@@ -135,7 +134,12 @@ export class EndpointCounters {
     this.requests += 1;
   }
 
-  /** Answered by an error. @param status of the reply @param summary without what a function says of a request */
+  /**
+   * Counts an error reply.
+   *
+   * @param status status of the reply
+   * @param summary text without the function's error message
+   */
   failed(status: number, summary: string): void {
     this.requests += 1;
     this.errors += 1;

@@ -483,7 +483,7 @@ const subscriptionTotals: readonly SubscriptionMetric[] = [
   [
     "hawser_bridge_cuts_total",
     "How often the connection on which they come was lost while this process led; what the server had left may be lost.",
-    ({ cuts }) => cuts,
+    ({ lostConnections }) => lostConnections,
   ],
   [
     "hawser_bridge_transactions_total",

@@ -64,7 +64,7 @@ describe("leadership", () => {
     expect(await batchLate(naiveBatchSql)).toBe(true);
   });
 
-  it("is not written by its former owner that wakes up, and its fence does not fall", async () => {
+  it("is not written by its former owner that resumes, and its fence is not lowered", async () => {
     const taken = await take(next, "next");
     expect(await raise(next, "next", taken)).toEqual({ held: true, raised: true });
     const before = (await next.query(rowSql)).rows;
@@ -76,7 +76,7 @@ describe("leadership", () => {
     expect(await batch(next, taken)).toBe(true);
   });
 
-  it("is taken by one of those that have seen the same row", async () => {
+  it("is taken by one of the processes that have read the same row", async () => {
     const [{ epoch: seen, beat }] = (await next.query(rowSql)).rows;
     const taken = await Promise.all(
       [former, next].map((client) => client.query("SELECT epoch FROM hawser.take_lead('x', $1, $2)", [seen, beat])),
@@ -100,7 +100,7 @@ describe("leadership", () => {
     ]);
   });
 
-  it("waits for batches under way, within a limit, and says meanwhile that it lives", async () => {
+  it("waits for running batches, within a limit, and sends heartbeats meanwhile", async () => {
     await former.query("BEGIN");
     expect(await batch(former, epoch)).toBe(true);
     const taken = await take(next, "next");
@@ -110,7 +110,7 @@ describe("leadership", () => {
     expect(await raise(next, "next", taken)).toEqual({ held: true, raised: true });
   });
 
-  it("has two epochs where a failover has lost one of two takeovers", async () => {
+  it("has two epochs if a failover has lost one of two takeovers", async () => {
     const [lost] = (await w.operator.query("SELECT epoch, owner, beat FROM hawser.owners WHERE what = 'serve'")).rows;
     const first = await take(next, "next");
     await w.operator.query("UPDATE hawser.owners SET epoch = $1, owner = $2, beat = $3 WHERE what = 'serve'", [

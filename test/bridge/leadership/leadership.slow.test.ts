@@ -25,8 +25,8 @@ const leadRow = async (databaseUrl: string) =>
 const waitsForFence = `SELECT pid FROM pg_stat_activity WHERE datname = current_database()
   AND application_name = 'hawser serve: lead' AND wait_event_type = 'Lock'`;
 
-describe.concurrent("a lead", () => {
-  it("is one process's alone, which sends heartbeats, and says to the others what is done", async (test) => {
+describe.concurrent("leadership", () => {
+  it("belongs to one process, which sends heartbeats and reports its progress", async (test) => {
     const url = await ownDatabase(test);
     const all = [newLead(test, url), newLead(test, url), newLead(test, url)];
     await Promise.all(all.map(({ lead }) => lead.start()));
@@ -37,7 +37,9 @@ describe.concurrent("a lead", () => {
     const leader = all.find(({ lead }) => lead.epoch !== undefined)!;
     await eventually("it is sure", () => leader.lead.state === "held");
     const { epoch, owner } = await leadRow(url);
-    expect(leader.log.lines.find(({ message }) => message === "leads the subscriptions")!.details).toMatchObject({
+    expect(
+      leader.log.lines.find(({ message }) => message === "became the leader of the subscriptions")!.details,
+    ).toMatchObject({
       epoch: BigInt(epoch as string),
       owner,
     });
@@ -58,7 +60,7 @@ describe.concurrent("a lead", () => {
     expect(all.map(({ words }) => words().join()).sort()).toEqual(["leading after a clean end", "waiting", "waiting"]);
   });
 
-  it("passes on at once when it is given back", async (test) => {
+  it("passes on at once when it is released", async (test) => {
     const url = await ownDatabase(test);
     for (let round = 0; round < 2; round++) {
       const [first, second] = [newLead(test, url), newLead(test, url)];
@@ -75,7 +77,7 @@ describe.concurrent("a lead", () => {
     }
   });
 
-  it("is taken first by those that have what is not done", async (test) => {
+  it("is taken first by processes that have the unfinished messages", async (test) => {
     const url = await ownDatabase(test);
     const leader = newLead(test, url);
     const lacking = newLead(test, url, { completeSince: Number.POSITIVE_INFINITY });
@@ -89,7 +91,7 @@ describe.concurrent("a lead", () => {
     await leads(lacking);
   });
 
-  it("is lost to the process that took it while this one stood still, whose batches are refused then", async (test) => {
+  it("is lost to the process that took it while this one was suspended, whose batches are refused then", async (test) => {
     const url = await ownDatabase(test);
     const leader = newLead(test, url);
     await startInTurn(leader);
@@ -120,7 +122,7 @@ describe.concurrent("a lead", () => {
 });
 
 describe.concurrent("a takeover", () => {
-  it("waits for a batch of the last leader, and ends it if that takes too long", async (test) => {
+  it("waits for a batch of the previous leader, and ends it if that takes too long", async (test) => {
     const url = await ownDatabase(test);
     const [first, second] = [newLead(test, url), newLead(test, await limitedUrl(test, url))];
     await startInTurn(first, second);
@@ -128,7 +130,7 @@ describe.concurrent("a takeover", () => {
     await first.lead.stop();
     expect(await ended).toBe("57P01");
     await leads(second);
-    expect(second.log.messages("warn")).toContain("ended sessions in which functions of the last leader still ran");
+    expect(second.log.messages("warn")).toContain("ended sessions that still ran functions of the previous leader");
   });
 
   it("ends the sessions of a login that serve was given, too, also where init has made none", async (test) => {
@@ -144,7 +146,7 @@ describe.concurrent("a takeover", () => {
     await leads(second);
   });
 
-  it("ends nobody's session but the executor's, and says who is in the way", async (test) => {
+  it("ends nobody's session but the executor's, and says who blocks it", async (test) => {
     const url = await ownDatabase(test);
     const [first, second] = [newLead(test, url), newLead(test, url)];
     await startInTurn(first, second);
@@ -152,7 +154,7 @@ describe.concurrent("a takeover", () => {
     await stranger.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR SHARE");
     await first.lead.stop();
     await eventually("it says so", () =>
-      second.log.messages("warn").some((message) => message.includes("keep this process from leading")),
+      second.log.messages("warn").some((message) => message.includes("cannot become the leader yet")),
     );
     expect(second.lead.epoch).toBeUndefined();
     const { beat } = await leadRow(url);
@@ -181,7 +183,7 @@ describe.concurrent("a takeover", () => {
     });
   });
 
-  it("that begins anew with another session still knows that the leader before has ended in good order", async (test) => {
+  it("that restarts with another session still knows that the previous leader has ended gracefully", async (test) => {
     const url = await ownDatabase(test);
     const [first, second] = [newLead(test, url), newLead(test, url)];
     await startInTurn(first, second);

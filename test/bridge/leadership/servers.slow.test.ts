@@ -11,7 +11,7 @@ import { startProgram } from "../../support/program.js";
 import { startPrimaryAndStandby } from "../../support/standby.js";
 import { leads, newLead, ownDatabase, startInTurn } from "./support.js";
 
-describe.concurrent("a lead", () => {
+describe.concurrent("leadership", () => {
   it("of a process that was killed while its batch hangs is taken over, three times", async (test) => {
     const took: number[] = [];
     const round = async () => {

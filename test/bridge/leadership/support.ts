@@ -12,7 +12,7 @@ import { keptLog } from "../role/log.js";
 
 export type TestLead = ReturnType<typeof newLead>;
 
-/** One that keeps what it is told. It ends with the test. */
+/** Starts a leadership that records its events, and stops it at the end of the test. */
 export function newLead(
   { onTestFinished }: TestContext,
   databaseUrl: string,

@@ -1,5 +1,5 @@
 /**
- * What a process that does not lead keeps.
+ * Messages that a process keeps while another one is the leader.
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
@@ -41,7 +41,7 @@ describe("what is missing", () => {
             for (const one of [all, some]) one.add(now, [1n]);
           }
           expect(all.take()).toEqual(new Map([[1n, gaps.length]]));
-          some.forget(() => doneBefore);
+          some.removeDone(() => doneBefore);
           expect(some.take().get(1n) ?? 0).toBeGreaterThanOrEqual(left);
         },
       ),
@@ -51,7 +51,7 @@ describe("what is missing", () => {
   it("is forgotten to a tenth of a second for as long as it matters", () => {
     const missing = new MissingMessages();
     for (let at = 0; at < 60_000; at += 5) missing.add(at, [1n]);
-    missing.forget(() => 50_000);
+    missing.removeDone(() => 50_000);
     const count = missing.take().get(1n)!;
     expect(count).toBeGreaterThanOrEqual(2_000);
     expect(count).toBeLessThanOrEqual(2_020);
@@ -65,7 +65,7 @@ const progressOf = (doneBefore: number, completeSince = Number.NEGATIVE_INFINITY
 });
 
 describe("the takeover buffer", () => {
-  it("hands out what was received, in order and once, with its subscriptions, and is empty then", () => {
+  it("returns what was received, in order and once, with its subscriptions, and is empty then", () => {
     const buffer = new TakeoverBuffer(limits, 0);
     const [one, two] = [message(1), message(2)];
     buffer.add(one, [1n, 2n]);
@@ -81,7 +81,7 @@ describe("the takeover buffer", () => {
     expect(buffer.takeOver({ afterCleanEnd: false })).toEqual([]);
   });
 
-  it("lets go only what was received the margin before what the leader has done", () => {
+  it("removes only what was received a margin before what the leader has finished", () => {
     const buffer = filled([1_000, 2_000, 3_000]);
     buffer.noteProgress(progressOf(2_000));
     expect(buffer.length).toBe(3);
@@ -114,7 +114,7 @@ describe("the takeover buffer", () => {
     expect(times(buffer.takeOver({ afterCleanEnd: false }))).toEqual([3, 4, 5]);
   });
 
-  it("keeps what it has left undone itself up to the whole limit, and what others may have done up to three quarters", () => {
+  it("keeps its own unfinished messages up to the whole limit, and others up to three quarters", () => {
     const buffer = new TakeoverBuffer({ ...limits, bufferBytes: 8 * each }, 0);
     for (const at of [1, 2, 3, 4, 5, 6, 7]) buffer.add(message(at), [1n], true);
     buffer.add(message(8), [1n]);
@@ -128,7 +128,7 @@ describe("the takeover buffer", () => {
     expect(buffer.bytes).toBe(6 * each);
   });
 
-  it("says what it lacks of what was to be run, by subscription, until the leader is known to have done that", () => {
+  it("counts missing messages by subscription, until the leader is known to have finished them", () => {
     const overfull = () => {
       const buffer = new TakeoverBuffer({ ...limits, bufferBytes: 3 * each }, 0);
       for (const at of [5_000, 6_000, 7_000, 8_000]) buffer.add(message(at), at < 6_000 ? [1n, 2n] : [2n]);
@@ -160,7 +160,7 @@ describe("the takeover buffer", () => {
     expect(lacks(done)).toEqual([]);
   });
 
-  it("keeps nothing where nothing is to be kept, and lacks nothing then", () => {
+  it("keeps nothing if nothing is to be kept, and lacks nothing then", () => {
     const buffer = filled([1, 2], { takeoverBufferMs: 0 });
     expect(buffer.takeOver({ afterCleanEnd: false })).toEqual([]);
     expect(buffer.takeMissing().size).toBe(0);
@@ -206,7 +206,7 @@ describe("the takeover buffer", () => {
     );
   });
 
-  it("keeps what it left undone as the leader and the present one has not received, until that is in other hands", () => {
+  it("keeps messages that it left unfinished as the leader and the current one has not received, until they are saved", () => {
     const buffer = new TakeoverBuffer(limits, 0);
     for (const at of [1_000, 2_000, 3_000]) buffer.add(message(at), [1n], true);
     buffer.add(message(4_000), [1n]);
@@ -215,13 +215,13 @@ describe("the takeover buffer", () => {
     expect(buffer.length).toBe(2);
     const unknown = buffer.unknownToLeader;
     expect(times([...unknown])).toEqual([1_000, 2_000]);
-    buffer.dropped(new Set(unknown.map((kept) => kept.message)));
+    buffer.remove(new Set(unknown.map((kept) => kept.message)));
     buffer.noteProgress(all);
     expect(buffer.length).toBe(0);
     expect(buffer.unknownToLeader).toEqual([]);
   });
 
-  it("forgets of the leader before what that one has done, and hands over the rest that the present one has not received", () => {
+  it("removes what the previous leader has finished, and provides the rest that the current one has not received", () => {
     const buffer = filled([1_000, 2_000, 3_000, 4_000]);
     buffer.noteProgress(progressOf(2_000 + limits.cleanTakeoverMs + 1));
     expect(times([...buffer.unknownToLeader])).toEqual([]);
@@ -235,7 +235,7 @@ describe("the takeover buffer", () => {
     expect(times(buffer.takeOwn())).toEqual([3_000]);
   });
 
-  it("does not take for the leader's what it may have received late itself", () => {
+  it("does not assume that the leader received what this process may have received late", () => {
     const buffer = new TakeoverBuffer(limits, 0);
     buffer.add({ ...message(9_000), notBefore: 1_000 }, [1n]);
     buffer.add({ ...message(9_000), notBefore: 8_000 }, [1n]);
@@ -254,7 +254,7 @@ describe("the takeover buffer", () => {
     ]);
   });
 
-  it("at its end hands out what came after the leader has ended, too, and keeps what that one has", () => {
+  it("at shutdown, also returns what arrived after the leader had ended, and keeps the rest", () => {
     const buffer = filled([1_000, 2_000, 3_000]);
     buffer.noteProgress(progressOf(1_000));
     expect(times(buffer.takeOwn(2_500))).toEqual([3_000]);

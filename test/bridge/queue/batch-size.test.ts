@@ -22,12 +22,12 @@ describe("the size of batches", () => {
     expect(size.limit).toBe(1);
   });
 
-  it("is halved by a dead letter, one after a timeout, and half of a batch that was given up", () => {
+  it("is halved by a dead letter, one after a timeout, and half of a batch that was abandoned", () => {
     const size = new BatchSize(1000, 1000);
     while (size.limit < 1000) size.committed(size.limit, 1);
     size.deadLettered();
     expect(size.limit).toBe(500);
-    size.givenUp(20);
+    size.failedBatch(20);
     expect(size.limit).toBe(10);
     size.timedOut();
     expect(size.limit).toBe(1);
@@ -58,7 +58,7 @@ describe("the size of batches", () => {
         for (const one of events) {
           if (one === "deadLettered") size.deadLettered();
           else if (one === "timedOut") size.timedOut();
-          else if (typeof one === "number") size.givenUp(one);
+          else if (typeof one === "number") size.failedBatch(one);
           else if (typeof one === "object") size.committed(one.count, one.durationMs);
           expect(Number.isInteger(size.limit) && size.limit >= 1 && size.limit <= 64).toBe(true);
         }

@@ -9,9 +9,9 @@ const sized = (bytes: number): InboundMessage => message(0, bytes - memoryOf(mes
 describe("the budget of bytes", () => {
   it("has room for what was kept within the limit, whatever another one's part is", () => {
     const budget = new ByteBudget(4_000);
-    const [queue] = [budget.join("app"), budget.join("other")];
-    for (let count = 0; count < 10; count++) expect(queue!.take(sized(400), { isKept: true })).toBe(true);
-    expect(queue!.take(sized(400))).toBe(false);
+    const [queue] = [budget.addQueue("app"), budget.addQueue("other")];
+    for (let count = 0; count < 10; count++) expect(queue!.reserve(sized(400), { isKept: true })).toBe(true);
+    expect(queue!.reserve(sized(400))).toBe(false);
   });
 
   it("counts a message once, until the last queue has given it, in all and for each role", () => {
@@ -19,7 +19,7 @@ describe("the budget of bytes", () => {
     fc.assert(
       fc.property(fc.array(fc.oneof(action, fc.record({ give: fc.nat(3) })), { maxLength: 150 }), (actions) => {
         const budget = new ByteBudget(12_000);
-        const queues = ["one", "one", "other", "third"].map((role) => budget.join(role));
+        const queues = ["one", "one", "other", "third"].map((role) => budget.addQueue(role));
         const has = queues.map((): InboundMessage[] => []);
         const usedBy = (role?: string): number => {
           const messages = queues.flatMap((queue, at) =>
@@ -30,13 +30,13 @@ describe("the budget of bytes", () => {
         for (const one of actions) {
           if ("give" in one) {
             const given = has[one.give]!.shift();
-            if (given !== undefined) queues[one.give]!.give(given);
+            if (given !== undefined) queues[one.give]!.release(given);
           } else {
             const holders: QueueMemory[] = [];
             const shared = sized(one.size);
             for (let n = 0; n <= one.sharers; n++) {
               const at = (one.queue + n) % queues.length;
-              if (queues[at]!.take(shared, { holders })) has[at]!.push(shared);
+              if (queues[at]!.reserve(shared, { holders })) has[at]!.push(shared);
             }
           }
           expect(budget.usedBytes).toBe(usedBy());
@@ -47,8 +47,8 @@ describe("the budget of bytes", () => {
           }
         }
         for (const [at, queue] of queues.entries()) {
-          for (const left of has[at]!) queue.give(left);
-          queue.leave();
+          for (const left of has[at]!) queue.release(left);
+          queue.removeQueue();
         }
         expect(budget.usedBytes).toBe(0);
       }),

@@ -27,7 +27,7 @@ function setUp(sessions: number, queues: number, messages: number) {
 describe("the scheduler of queues", () => {
   it("goes on at once when Postgres answers again", () => {
     const { scheduler, next } = setUp(1, 1, 1);
-    scheduler.settle(next(), { kind: "unavailable" }, 0);
+    scheduler.onOutcome(next(), { kind: "unavailable" }, 0);
     let ready = 0;
     scheduler.onReady = () => ready++;
     scheduler.wake();
@@ -55,14 +55,14 @@ describe("the scheduler of queues", () => {
       // Steps of the stream that stand still would be the oldest ones.
       const step = out.shift()!;
       ran.set(step.subscription.id, (ran.get(step.subscription.id) ?? 0) + 1);
-      scheduler.settle(step, committed, 0);
+      scheduler.onOutcome(step, committed, 0);
       fill();
       expect(out.length).toBe(4);
       expect(out.filter(({ subscription: { id } }) => id === 1n).length).toBeLessThanOrEqual(3);
     }
     for (const id of [2n, 3n]) expect(ran.get(id)).toBeGreaterThan(10);
     for (const queue of others) scheduler.remove(queue);
-    while (out.length > 0) scheduler.settle(out.shift()!, committed, 0);
+    while (out.length > 0) scheduler.onOutcome(out.shift()!, committed, 0);
     fill();
     expect(out.length).toBe(4);
     expect(new Set(out.map((step) => step.subscription.id))).toEqual(new Set([1n]));
@@ -80,7 +80,7 @@ describe("the scheduler of queues", () => {
     const out: Step[] = [];
     for (let steps = 0; steps < 60; steps++) {
       for (let step = scheduler.next(0); step.kind !== "wait"; step = scheduler.next(0)) out.push(step);
-      scheduler.settle(out.shift()!, committed, 0);
+      scheduler.onOutcome(out.shift()!, committed, 0);
     }
     const left = stream.map((queue) => queue.length);
     expect(Math.max(...left) - Math.min(...left)).toBeLessThanOrEqual(2);
@@ -105,7 +105,7 @@ describe("the scheduler of queues", () => {
       }
       turn += 1;
       const fails = turn % 3 === 0;
-      scheduler.settle(step, fails ? { kind: "unavailable" } : committed, now);
+      scheduler.onOutcome(step, fails ? { kind: "unavailable" } : committed, now);
       if (!fails) ran += 1;
     }
     expect(scheduler.next(now)).toEqual(forever);
@@ -122,7 +122,7 @@ describe("the scheduler of queues", () => {
   it("drains all queues, or says that it was stopped before", async () => {
     const { scheduler, queues, next } = setUp(1, 2, 1);
     const drained = scheduler.drain();
-    for (let steps = 0; steps < 2; steps++) scheduler.settle(next(), committed, 0);
+    for (let steps = 0; steps < 2; steps++) scheduler.onOutcome(next(), committed, 0);
     expect(await drained).toBe(true);
     queues[1]!.offer(message(1));
     const cut = scheduler.drain();

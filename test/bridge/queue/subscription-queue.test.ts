@@ -12,7 +12,7 @@ const transient: Outcome = { kind: "transient", error: { code: "40P01", message:
 function warmQueue(most = 1000): SubscriptionQueue {
   const queue = new SubscriptionQueue(subscription, context({ maxBatchMessages: most }));
   for (let number = 0; number < 2 * most; number++) queue.offer(message(number));
-  while (queue.length > 0) queue.settle(queue.next(0)!, committed, 0);
+  while (queue.length > 0) queue.onOutcome(queue.next(0)!, committed, 0);
   return queue;
 }
 
@@ -29,7 +29,7 @@ function runAll(queue: SubscriptionQueue, outcomeOf: (step: Step) => Outcome): S
     const step = queue.next(now);
     if (step === undefined) continue;
     steps.push(step);
-    queue.settle(step, outcomeOf(step), now);
+    queue.onOutcome(step, outcomeOf(step), now);
   }
   return steps;
 }
@@ -40,7 +40,7 @@ const isBad = (step: Step, bad: ReadonlySet<InboundMessage>) =>
   step.kind === "batch" && step.messages.some((each) => bad.has(each));
 
 describe("a queue", () => {
-  it("hands out the first message at once, and what arrived meanwhile as the next batch", () => {
+  it("returns the first message at once, and what arrived meanwhile as the next batch", () => {
     const queue = warmQueue();
     const [first, ...others] = [message(1), message(2), message(3)];
     queue.offer(first!);
@@ -48,7 +48,7 @@ describe("a queue", () => {
     for (const each of others) queue.offer(each);
     expect(step.messages).toEqual([first]);
     expect(queue.next(0)).toBeUndefined();
-    queue.settle(step, committed, 0);
+    queue.onOutcome(step, committed, 0);
     expect(queue.next(0)).toMatchObject({ kind: "batch", messages: others });
   });
 
@@ -61,7 +61,7 @@ describe("a queue", () => {
     expect(sizes(runAll(queue, () => committed))).toEqual([1, 2, 3, 2, 1, 1, 1]);
   });
 
-  it("finds one bad message in 1,000 with 21 transactions and one burial", () => {
+  it("finds one bad message in 1,000 with 21 transactions and one dead letter", () => {
     const queue = warmQueue();
     const messages = offer(queue, 1000);
     const bad = new Set([messages[0]!]);
@@ -120,7 +120,7 @@ describe("a queue", () => {
     for (let times = 0; times < 14; times++) {
       const step = queue.next(now) as BatchStep;
       counts.push(step.messages.length);
-      queue.settle(step, transient, now);
+      queue.onOutcome(step, transient, now);
       pauses.push(Math.max(0, queue.readyAt - now));
       if (queue.readyAt > now) expect(queue.next(queue.readyAt - 1)).toBeUndefined();
       now = Math.max(now, queue.readyAt);
@@ -139,7 +139,7 @@ describe("a queue", () => {
     const first = queue.next(0)!;
     queue.hold();
     const after = offer(queue, 2);
-    queue.settle(first, committed, 0);
+    queue.onOutcome(first, committed, 0);
     const drained = queue.drain();
     const steps = runAll(queue, () => committed);
     expect([first, ...steps].flatMap((step) => (step.kind === "batch" ? step.messages : []))).toEqual(before);

@@ -1,5 +1,6 @@
 /**
- * What requests are answered by, over real servers: answers, errors, nothing; many at once; and what nobody should ask for.
+ * Answers to requests over real servers: results, errors, no answer; many at once; and requests that nobody should
+ * send.
  */
 import { ErrorCode } from "nats";
 import { describe, expect, it } from "vitest";
@@ -45,7 +46,7 @@ describe("a request", () => {
       ["secret", 500, 'SQLSTATE 22P02: invalid input: "secret" of that'],
       ["slow", 504, "SQLSTATE 57014: canceling statement due to statement timeout"],
       ["away", 503, "SQLSTATE 57P01: terminating connection"],
-      ["defect", 500, "the responder failed by a defect, which its log tells"],
+      ["defect", 500, "internal error of the responder; its log has the details"],
     ] as const) {
       expect(await errorOf(requester, "ask", word)).toEqual([code, words]);
     }
@@ -61,7 +62,7 @@ describe("a request", () => {
       { "public.answer(bytea)": ({ payload }) => answer("x".repeat(Number(Buffer.from(payload)))) },
       { config: "max_payload: 2000" },
     );
-    const words = "the answer has 2001 bytes, and the NATS server takes at most 2000 (max_payload)";
+    const words = "the answer has 2001 bytes, and the NATS server accepts at most 2000 (max_payload)";
     expect(await errorOf(requester, "ask", "2001")).toEqual([500, words]);
     expect((await requester.request("ask", "2000")).data.length).toBe(2000);
   });
@@ -75,7 +76,7 @@ describe("a request", () => {
     await requester.request("ask", "", { timeout: 200 }).catch(() => undefined);
     expect((await requester.request("ask")).string()).toBe("bytes");
     expect(logged.filter(({ level }) => level === "error").map(({ message }) => message)).toEqual([
-      "a request could not be answered",
+      "cannot answer a request",
     ]);
   });
 
@@ -110,12 +111,12 @@ describe("a request", () => {
       {
         level: "warn",
         details: { words: "ask" },
-        message: "a message to a responder has a reply subject of NATS's own, with $: it was not run",
+        message: "a message to a responder has a reply subject of NATS itself, with $, so it was not run",
       },
     ]);
   });
 
-  it("is told at once where there is no responder", async () => {
+  it("fails at once if there is no responder", async () => {
     const { service, requester } = await served({}, { responders: [] });
     const none = { code: ErrorCode.NoResponders };
     await expect(requester.request("ask")).rejects.toMatchObject(none);
@@ -256,7 +257,10 @@ describe("many requests", () => {
     );
     const first = requester.request("ask", "", long);
     await eventually("it runs", () => runs === 1);
-    expect(await errorOf(requester, "ask")).toEqual([504, "waited 100 ms for its turn; the function was not run"]);
+    expect(await errorOf(requester, "ask")).toEqual([
+      504,
+      "the request waited 100 ms in the queue; the function was not run",
+    ]);
     hanging.open();
     await first;
     expect(runs).toBe(1);

@@ -21,7 +21,7 @@ describe("a changed list of responders", () => {
     ]);
   });
 
-  it("lets what runs for a removed one end, answers what waits by an error, and then nobody is there", async () => {
+  it("lets what runs for a removed one end, answers what waits by an error, and then there is no responder", async () => {
     const running = gate();
     const { service, requester } = await served(
       { "public.answer(bytea)": () => running.opened.then(() => answer("done")) },
@@ -114,7 +114,7 @@ describe("another connection", () => {
     await attached;
   });
 
-  it("leaves a request under way to the old one, which stays until it is answered", async () => {
+  it("leaves a running request to the old connection, which stays until it is answered", async () => {
     await using server = await startNatsServer();
     const { connector } = testConnector();
     const running = gate();
@@ -137,7 +137,7 @@ describe("another connection", () => {
     await old.closed();
   });
 
-  it("after the server's death has all subscriptions and statistics; what was under way is dropped", async () => {
+  it("after the server's death has all subscriptions and statistics; what was running is dropped", async () => {
     await using server = await startNatsServer();
     const { connector } = testConnector();
     const running = gate();
@@ -242,12 +242,12 @@ describe("a service that stops", () => {
     await eventually("one waits", () => service.stats().responders[0]!.waiting === 1);
     await service.stop(50);
     expect(service.stats().responders).toMatchObject([{ requests: 2, errors: 2, waiting: 0 }]);
-    expect(await aborted.opened).toMatchObject({ message: "the process stops" });
+    expect(await aborted.opened).toMatchObject({ message: "the process is shutting down" });
     // As its owner does: what was published leaves.
     await connection.drain();
     expect(await Promise.all(asked)).toEqual([
-      [503, "the process that answers stops; what the function did may last or not"],
-      [503, "the process that answers stops; the function was not run"],
+      [503, "the answering process is shutting down; the function may or may not have taken effect"],
+      [503, "the answering process is shutting down; the function was not run"],
     ]);
   });
 

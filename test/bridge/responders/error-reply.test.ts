@@ -19,14 +19,14 @@ describe("a function that failed", () => {
     ["57P03", 503],
     ["53300", 503],
   ])("with SQLSTATE %s is status %i", (code, status) => {
-    expect(failed(code)).toEqual({ status, words: `SQLSTATE ${code}: no such order`, summary: `SQLSTATE ${code}` });
+    expect(failed(code)).toEqual({ status, text: `SQLSTATE ${code}: no such order`, summary: `SQLSTATE ${code}` });
   });
 
   it("by its time is status 504", () => {
     expect(failed("57014", true).status).toBe(504);
   });
 
-  it("is told in two headers", () => {
+  it("is reported in two headers", () => {
     const headers = errorHeaders(failed("P0001"));
     expect(headers.get("Nats-Service-Error")).toBe("SQLSTATE P0001: no such order");
     expect(headers.get("Nats-Service-Error-Code")).toBe("500");
@@ -40,7 +40,7 @@ describe("a message as a header", () => {
     expect(headerLine("\n")).toBe("no message");
   });
 
-  it("is cut between characters where it is too long", () => {
+  it("is cut between characters if it is too long", () => {
     expect(headerLine("a".repeat(1024))).toBe("a".repeat(1024));
     expect(headerLine("a".repeat(1025))).toBe(`${"a".repeat(1021)}…`);
     expect(headerLine("⛵".repeat(10_000))).toBe(`${"⛵".repeat(340)}…`);
@@ -54,7 +54,7 @@ describe("a message as a header", () => {
         expect(line).not.toMatch(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]|^\s|\s$|^$/u);
         expect(Buffer.byteLength(line)).toBeLessThanOrEqual(1024);
         expect(headerLine(line)).toBe(line);
-        const reply = { status: 500, words: text, summary: "" } as const;
+        const reply = { status: 500, text, summary: "" } as const;
         expect(errorHeaders(reply).get("Nats-Service-Error")).toBe(line);
       }),
     );

@@ -14,7 +14,7 @@ const permitting = (permissions: string) => `
   ] }`;
 
 describe("a server that does not let services be found", () => {
-  it("is asked once, told of once, and has its requests answered", async () => {
+  it("is asked once, reported once, and has its requests answered", async () => {
     const config = permitting('subscribe: { deny: ["$SRV.>"] }');
     await using server = await startNatsServer({ config });
     const { service, logged } = testService({ "public.answer(bytea)": () => answer("yes") });
@@ -83,7 +83,7 @@ describe("a server that permits nothing but subscribing", () => {
     expect(service.stats().responders).toMatchObject([{ requests: 1, isRefused: false }, { isRefused: false }]);
   });
 
-  it("answers where it permits answers to requests", async () => {
+  it("answers if it permits answers to requests", async () => {
     const config = permitting('publish: { deny: [">"] }, subscribe: { allow: ["a"] }, allow_responses: true');
     await using server = await startNatsServer({ config });
     const { service } = testService({ "public.answer(bytea)": () => answer("yes") });

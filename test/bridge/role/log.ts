@@ -3,7 +3,7 @@
  */
 import type { Logger } from "../../../src/runtime/index.js";
 
-/** What was logged, one entry for each line. */
+/** Logged lines, one entry per line. */
 export interface KeptLog {
   readonly logger: Logger;
   readonly lines: { readonly level: string; readonly details: object; readonly message: string }[];

@@ -6,7 +6,7 @@ import { RoleNotices, type RoleNoticesOptions } from "../../../src/bridge/role/i
 import { type optionsFor, testConnector } from "../../nats/support/connectors.js";
 import { keptLog } from "./log.js";
 
-/** Where Postgres listens. */
+/** Listen address of Postgres. */
 export const address = { addresses: ["127.0.0.1", "*"], port: 5432 };
 
 export const text = (status: string, name: string | null = null) =>

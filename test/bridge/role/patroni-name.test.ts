@@ -17,7 +17,7 @@ const deadPort = 4;
 /** Asks the URL once: the name, and what was warned of. */
 async function ask(url: string, timeoutMs?: number) {
   const log = keptLog();
-  const name = await new PatroniName(log.logger, timeoutMs).ask(url, never);
+  const name = await new PatroniName(log.logger, timeoutMs).read(url, never);
   return { name, problems: log.lines.map(({ details }) => (details as { problem: string }).problem), log };
 }
 
@@ -39,25 +39,29 @@ it("counts whatever the status is: a replica answers 503 to the question for the
 });
 
 it.each<[string, RequestListener, string]>([
-  ["not JSON", (_, response) => response.writeHead(404).end("<h1>gone</h1>"), "the answer, of status 404, is not JSON"],
-  ["empty", (_, response) => response.end(), "the answer, of status 200, is not JSON"],
-  ["not UTF-8", (_, response) => response.end(Buffer.of(0x22, 0xff, 0x22)), "the answer, of status 200, is not JSON"],
-  ["null", (_, response) => response.end("null"), "the answer, of status 200, has no name at .patroni.name"],
-  ["without patroni", (_, response) => response.end("{}"), "the answer, of status 200, has no name at .patroni.name"],
+  [
+    "not JSON",
+    (_, response) => response.writeHead(404).end("<h1>gone</h1>"),
+    "the response, of status 404, is not JSON",
+  ],
+  ["empty", (_, response) => response.end(), "the response, of status 200, is not JSON"],
+  ["not UTF-8", (_, response) => response.end(Buffer.of(0x22, 0xff, 0x22)), "the response, of status 200, is not JSON"],
+  ["null", (_, response) => response.end("null"), "the response, of status 200, has no name at .patroni.name"],
+  ["without patroni", (_, response) => response.end("{}"), "the response, of status 200, has no name at .patroni.name"],
   [
     "with a number for a name",
     (_, response) => response.end(patroniAnswer(7)),
-    "the answer, of status 200, has no name at .patroni.name",
+    "the response, of status 200, has no name at .patroni.name",
   ],
   [
     "with an empty name",
     (_, response) => response.end(patroniAnswer("")),
-    "the answer, of status 200, has no name at .patroni.name",
+    "the response, of status 200, has no name at .patroni.name",
   ],
   [
     "too long by one byte",
     (_, response) => response.end(patroniAnswer().padEnd(65_537)),
-    "the answer is longer than 65536 bytes",
+    "the response is longer than 65536 bytes",
   ],
   ["no HTTP", (_, response) => response.socket?.end("220 mail.example ESMTP\r\n"), "the request failed: HPE_"],
   ["cut off", (_, response) => response.write('{"patroni":', () => response.destroy()), "the request failed: UND_ERR_"],
@@ -71,7 +75,7 @@ it("is read from an answer of exactly 64 KiB", async () => {
   expect(await askOf((_, response) => response.end(patroniAnswer().padEnd(65_536)))).toMatchObject({ name: "pg-1" });
 });
 
-it("is null where the answer does not end, of which no more than 64 KiB is read", async () => {
+it("is null if the answer does not end, of which no more than 64 KiB is read", async () => {
   let isCut = false;
   const { name, problems } = await askOf((_, response) => {
     response.on("close", () => {
@@ -83,7 +87,7 @@ it("is null where the answer does not end, of which no more than 64 KiB is read"
     response.on("drain", write);
     write();
   });
-  expect({ name, problems }).toEqual({ name: null, problems: ["the answer is longer than 65536 bytes"] });
+  expect({ name, problems }).toEqual({ name: null, problems: ["the response is longer than 65536 bytes"] });
   await eventually("the connection is cut", () => isCut);
 });
 
@@ -92,24 +96,24 @@ it.each<[string, RequestListener]>([
   ["the answer stops in its middle", (_, response) => void response.write('{"patroni":')],
 ])("is null after the time limit where %s", async (_what, answer) => {
   const { name, problems } = await askOf(answer, 300);
-  expect({ name, problems }).toEqual({ name: null, problems: ["there was no whole answer within 300 ms"] });
+  expect({ name, problems }).toEqual({ name: null, problems: ["the response was not complete within 300 ms"] });
 });
 
 it("is waited for 2 s", async () => {
   const { problems } = await askOf(() => undefined);
-  expect(problems).toEqual(["there was no whole answer within 2000 ms"]);
+  expect(problems).toEqual(["the response was not complete within 2000 ms"]);
 });
 
-it("is null where the connection is refused", async () => {
+it("is null if the connection is refused", async () => {
   const { name, problems } = await ask(`http://127.0.0.1:${deadPort}/patroni`);
   expect({ name, problems }).toEqual({ name: null, problems: ["the request failed: ECONNREFUSED"] });
 });
 
-it("is null where the address is none that can be asked", async () => {
-  expect(await ask("http://127.0.0.1:99999/")).toMatchObject({ name: null, problems: ["the address is not valid"] });
+it("is null if the URL is not valid", async () => {
+  expect(await ask("http://127.0.0.1:99999/")).toMatchObject({ name: null, problems: ["the URL is not valid"] });
 });
 
-it("is null where it redirects, which is not followed", async () => {
+it("is null if it redirects, which is not followed", async () => {
   let asked = 0;
   const { name, problems } = await askOf((_, response) => {
     asked++;
@@ -122,14 +126,14 @@ it("is null where it redirects, which is not followed", async () => {
   });
 });
 
-it("what goes wrong is logged once, again when it becomes something else, and anew when it was well in between", async () => {
+it("what goes wrong is logged once, again when it becomes something else, and again when it was well in between", async () => {
   let body = "nothing";
   const url = await httpServer((_, response) => response.end(body));
   const { logger, messages } = keptLog();
   const patroni = new PatroniName(logger);
   const warnings = async (answer: string) => {
     body = answer;
-    await patroni.ask(url, never);
+    await patroni.read(url, never);
     return messages("warn").length;
   };
   expect(await warnings("nothing")).toBe(1);
@@ -149,11 +153,11 @@ it("neither the secret in an address nor the body of an answer is logged", async
   }
 });
 
-it("is not waited for, and nothing is logged, when it is not wanted any more", async () => {
+it("is cancelled without a log line when it is no longer needed", async () => {
   const controller = new AbortController();
   const url = await httpServer(() => controller.abort());
   const { logger, lines } = keptLog();
-  expect(await new PatroniName(logger).ask(url, controller.signal)).toBeNull();
-  expect(await new PatroniName(logger).ask(url, controller.signal)).toBeNull();
+  expect(await new PatroniName(logger).read(url, controller.signal)).toBeNull();
+  expect(await new PatroniName(logger).read(url, controller.signal)).toBeNull();
   expect(lines).toEqual([]);
 });

@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { roleNotice } from "../../../src/bridge/role/role-notices.js";
 import { splitAddresses } from "../../../src/bridge/role/role-watch.js";
 
-it("has both spellings of the addresses, and the keys in their order", () => {
+it("has both spellings of the addresses, and the keys in order", () => {
   expect(roleNotice({ status: "Master", addresses: ["127.0.0.1"], port: 5432, name: "pg-1" })).toBe(
     '{"status":"Master","listen_adresses":["127.0.0.1"],"listen_addresses":["127.0.0.1"],"port":5432,"name":"pg-1"}',
   );

@@ -32,31 +32,31 @@ async function heardNotices() {
 it("a process that leads on a primary says so, one that finds itself on a standby as well, to the byte", async () => {
   const { server, heard, notices, configure } = await heardNotices();
   configure(optionsFor(server));
-  notices.found("primary", address);
-  notices.lead(true);
+  notices.setRole("primary", address);
+  notices.setLeading(true);
   await eventually("it is told", () => heard.length === 1);
-  notices.lead(false);
-  notices.found("standby", address);
+  notices.setLeading(false);
+  notices.setRole("standby", address);
   await eventually("that is told, too", () => heard.length === 2);
   expect(heard).toEqual([text("Master"), text("Replica")]);
 });
 
-it("has the name that Patroni gives, asked for each notice, and null where it gives none", async () => {
+it("has the name that Patroni gives, asked for each notice, and null if it gives none", async () => {
   const { server, heard, notices, configure, log } = await heardNotices();
   const names = ["pg-1", "pg-one"];
   const patroni = await httpServer((_, response) => response.end(patroniAnswer(names.shift())));
   const other = await httpServer((_, response) => response.end("no"));
   configure(optionsFor(server, { patroni_url: patroni }));
-  notices.found("standby", address);
+  notices.setRole("standby", address);
   await eventually("it is told", () => heard.length === 1);
-  notices.found("primary", address);
-  notices.lead(true);
+  notices.setRole("primary", address);
+  notices.setLeading(true);
   await eventually("it is told again", () => heard.length === 2);
   configure(optionsFor(server, { patroni_url: other }));
-  notices.found("standby", address);
+  notices.setRole("standby", address);
   await eventually("it is told without a name", () => heard.length === 3);
   expect(heard).toEqual([text("Replica", "pg-1"), text("Master", "pg-one"), text("Replica")]);
-  const told = () => log.lines.filter(({ message }) => message === "a role-change notice is published");
+  const told = () => log.lines.filter(({ message }) => message === "published a role-change notice");
   await eventually("the log has all of them", () => told().length === 3);
   // `name` is that of the program in the lines of the log.
   expect(told().map(({ details }) => details)).toEqual(
@@ -68,48 +68,48 @@ it("has the name that Patroni gives, asked for each notice, and null where it gi
   );
 });
 
-it("only the newest state is told when there is a connection at last", async () => {
+it("only the newest state is published once there is a connection", async () => {
   const { server, heard, connector, notices } = await heardNotices();
   const options = optionsFor(server);
   notices.configure(options);
-  notices.found("standby", address);
-  notices.found("primary", address);
-  notices.lead(true);
+  notices.setRole("standby", address);
+  notices.setRole("primary", address);
+  notices.setLeading(true);
   connector.configure(options);
   await eventually("the newest is told", () => heard.length >= 1);
   expect(heard).toEqual([text("Master")]);
 });
 
-it("each new connection is told once, as what it was told before may not have arrived", async () => {
+it("a notice is published once over each new connection, because the last one may not have arrived", async () => {
   await using server = await startNatsServer();
   const first = await listen(server.url);
   const { connector, notices, configure } = testNotices();
   configure(optionsFor(server));
-  notices.found("standby", address);
+  notices.setRole("standby", address);
   await eventually("it is told", () => first.heard.length === 1);
   configure(optionsFor(server));
   await connector.reconnect();
   await eventually("it is told again", () => first.heard.length === 2);
-  notices.found("primary", address);
-  notices.lead(true);
+  notices.setRole("primary", address);
+  notices.setLeading(true);
   await eventually("the next is told", () => first.heard.length >= 3);
   expect(first.heard).toEqual([text("Replica"), text("Replica"), text("Master")]);
 });
 
-it("another subject is told of the present role, and where no server is defined nobody is", async () => {
+it("a new subject gets the current role, and nothing is published without a defined server", async () => {
   await using server = await startNatsServer();
   const all = await listen(server.url, ">");
   const { connector, notices, configure } = testNotices();
   configure(optionsFor(server));
-  notices.found("standby", address);
+  notices.setRole("standby", address);
   await eventually("it is told", () => all.heard.length === 1);
   const there = await listen(server.url, "postgres.role");
   configure(optionsFor(server, { notify_subject: "postgres.role" }));
   await eventually("it is told there", () => there.heard.length === 1);
   connector.configure(undefined);
   notices.configure(undefined);
-  notices.found("primary", address);
-  notices.lead(true);
+  notices.setRole("primary", address);
+  notices.setLeading(true);
   const connected = next(connector, "connected");
   configure(optionsFor(server, { notify_subject: "postgres.role" }));
   await connected;
@@ -118,7 +118,7 @@ it("another subject is told of the present role, and where no server is defined 
   expect(all.heard).toHaveLength(3);
 });
 
-it("what another one takes the place of while Patroni is asked is not told", async () => {
+it("a notice that is replaced while Patroni is asked is not published", async () => {
   const { server, heard, connector, notices, configure } = await heardNotices();
   let answer: (() => void) | undefined;
   const patroni = await httpServer((_, response) => {
@@ -127,16 +127,16 @@ it("what another one takes the place of while Patroni is asked is not told", asy
   });
   configure(optionsFor(server, { patroni_url: patroni }));
   await connector.ready();
-  notices.found("standby", address);
+  notices.setRole("standby", address);
   await eventually("Patroni is asked", () => answer !== undefined);
-  notices.found("primary", address);
-  notices.lead(true);
+  notices.setRole("primary", address);
+  notices.setLeading(true);
   answer!();
   await eventually("the newest is told", () => heard.length >= 1);
   expect(heard).toEqual([text("Master", "pg-1")]);
 });
 
-it("a server that permits nothing but subscribing is left in peace, and it is logged once", async () => {
+it("a server that permits only subscribing gets no further notices, and the refusal is logged once", async () => {
   await using server = await startNatsServer({
     config: 'authorization { users: [{ user: edge, password: edge, permissions: { publish: { deny: [">"] } } }] }',
   });
@@ -144,12 +144,12 @@ it("a server that permits nothing but subscribing is left in peace, and it is lo
   const lost: unknown[] = [];
   connector.on("lost", (error) => lost.push(error));
   configure(optionsFor(server, { username: "edge", password: "edge" }));
-  notices.found("standby", address);
+  notices.setRole("standby", address);
   const refusals = () => log.messages("warn").filter((message) => message.includes("does not permit"));
   await eventually("it is logged", () => refusals().length === 1);
   const refused = next(connector, "refused");
-  notices.found("primary", address);
-  notices.lead(true);
+  notices.setRole("primary", address);
+  notices.setLeading(true);
   await refused;
   const heard: string[] = [];
   connector.connection!.subscribe("a", { callback: (_, message) => void heard.push(message.string()) });
@@ -160,7 +160,7 @@ it("a server that permits nothing but subscribing is left in peace, and it is lo
   expect(lost).toEqual([]);
 });
 
-it("a notice that was lost with its connection is told over the next one", async () => {
+it("a notice that was lost with its connection is published over the next one", async () => {
   let connections = 0;
   const server = await fakeServer((socket) => {
     const isFirst = connections++ === 0;
@@ -171,7 +171,7 @@ it("a notice that was lost with its connection is told over the next one", async
   });
   const { notices, configure } = testNotices();
   configure(optionsFor(server));
-  notices.found("standby", address);
+  notices.setRole("standby", address);
   await eventually("it is told twice", () => server.received().match(/PUB /g)?.length === 2);
 });
 
@@ -179,11 +179,11 @@ it("one that is larger than the server takes is logged", async () => {
   await using server = await startNatsServer({ config: "max_payload: 64" });
   const { notices, configure, log } = testNotices();
   configure(optionsFor(server));
-  notices.found("standby", address);
-  await eventually("it is logged", () => log.messages("warn").includes("the role-change notice cannot be published"));
+  notices.setRole("standby", address);
+  await eventually("it is logged", () => log.messages("warn").includes("cannot publish a role-change notice"));
 });
 
-it("stopping ends a question to Patroni, and publishes nothing", async () => {
+it("stop cancels the request to Patroni, and publishes nothing", async () => {
   await using server = await startNatsServer();
   const { heard, nats } = await listen(server.url);
   // Longer than a test may take.
@@ -193,11 +193,11 @@ it("stopping ends a question to Patroni, and publishes nothing", async () => {
     isAsked = true;
   });
   configure(optionsFor(server, { patroni_url: patroni }));
-  notices.found("standby", address);
+  notices.setRole("standby", address);
   await eventually("Patroni is asked", () => isAsked);
   await notices.stop();
-  notices.found("primary", address);
-  notices.lead(true);
+  notices.setRole("primary", address);
+  notices.setLeading(true);
   await nats.flush();
   expect(heard).toEqual([]);
   expect(log.lines).toEqual([]);

@@ -16,7 +16,7 @@ import { noTimersAbove } from "../../support/timers.js";
 import { keptLog } from "./log.js";
 import { watchedSession, watchRole } from "./watched-role.js";
 
-const unknownLine = "whether Postgres is a primary or a standby is not known";
+const unknownLine = "cannot find out whether Postgres is a primary or a standby";
 
 const addressOf = ({ url }: OwnPostgres): ServerAddress => ({
   addresses: ["127.0.0.1"],
@@ -51,7 +51,7 @@ describe("the role of Postgres", () => {
     expect(roles().filter((role) => role !== "unknown")).toEqual(["standby", "primary", "standby"]);
   });
 
-  it("is unknown while Postgres is away, also one that hangs, and while it is not there at first", async (test) => {
+  it("is unknown while Postgres is unavailable, also one that hangs, and while it is not there at first", async (test) => {
     await using server = await ownPostgres();
     const { url } = server;
     const { told, roles, log } = await watchRole(test, url);
@@ -79,7 +79,7 @@ describe("the role of Postgres", () => {
     expect(roles()).toEqual(["primary", "unknown", "primary", "unknown", "primary"]);
   });
 
-  it("tells of another server that answers at the same address, and of where that one listens", async (test) => {
+  it("reports another server that answers at the same address, and its listen address", async (test) => {
     await using servers = await startPrimaryAndStandby();
     const { primary, standby } = servers;
     await using proxy = await startProxy(primary.url);
@@ -109,10 +109,10 @@ describe("the role of Postgres", () => {
     });
     await server.kill("SIGKILL");
     await eventually("the next change is told", () => roles().length === 2);
-    expect(log.messages("error")).toEqual(Array(2).fill("handling the role of Postgres failed"));
+    expect(log.messages("error")).toEqual(Array(2).fill("the handler of a role change failed"));
   });
 
-  it("tells nothing after it was stopped, also while a reading hangs, and leaves no session", async (test) => {
+  it("reports nothing after it was stopped, also while a query hangs, and leaves no session", async (test) => {
     await using server = await ownPostgres();
     const { stop, roles } = await watchRole(test, server.url);
     server.freeze();

@@ -144,7 +144,7 @@ describe("a stream", () => {
     foreign.unsubscribe();
   });
 
-  it("is filtered, and begins where it is told to", async () => {
+  it("is filtered, and starts at the given position", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
     await publish("a:1", "b:2", "a:3", "b:4", "a:5");
     await subscribe(`, filter => '{${name}.a}', start => '2'`);
@@ -284,14 +284,14 @@ describe("what is missing is said", () => {
     });
   });
 
-  it("of one that was made anew, which begins at 1", async () => {
+  it("of one that was made again, which begins at 1", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
     await publish("1", "2", "3");
     await subscribe();
     await eventually("they are there", async () => (await landed()).length === 3);
     await manager.streams.delete(name);
     await eventually("it is said", async () => /stream not found/.test(String((await status())["problem"])));
-    const line = world.log.lines.find(({ message }) => message === "a subscription to a stream cannot go on");
+    const line = world.log.lines.find(({ message }) => message === "a stream subscription cannot continue");
     expect(line?.details).toEqual({ subscription: name, stream: name, problem: expect.any(String) });
     await manager.streams.add({ name, subjects: [`${name}.>`] });
     await publish("4");
@@ -358,7 +358,7 @@ describe("a look at a stream", () => {
       nothingUntil: 0,
     } as const;
     return await source
-      .look({ ...state, lastDone: { number: 1, at: 1n }, paused: false, problem: undefined }, false)
+      .inspect({ ...state, lastDone: { number: 1, at: 1n }, paused: false, problem: undefined }, false)
       .finally(() => connection.close());
   };
 
@@ -385,8 +385,8 @@ it("takes a message that is larger than the server allows by now", async () => {
   const sizes: number[] = [];
   const reading = new StreamReading(connection, "$JS.API.CONSUMER.MSG.NEXT.LARGE.c", {
     onMessage: ({ message }) => void sizes.push(message.data.length),
-    onAsked: () => undefined,
-    onHeard: () => undefined,
+    onRequest: () => undefined,
+    onAnswer: () => undefined,
     onEnd: (problem) => expect.unreachable(problem),
     room: () => ({ messages: 10, bytes: 1_000_000 }),
   });

@@ -37,7 +37,7 @@ export interface BindingWorld extends AsyncDisposable {
   connectExecutor(): Promise<pg.Client>;
   /** The handlers of a subject, the oldest first. */
   bound(subject: string): Promise<Bound[]>;
-  /** What operators see: `subject callback`. */
+  /** Bindings as operators see them: `subject callback`. */
   subscriptions(): Promise<string[]>;
 }
 

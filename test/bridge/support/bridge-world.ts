@@ -9,14 +9,14 @@ import { eventually } from "../../support/eventually.js";
 import { type TestGateway, type TestGatewayOptions, testGateway } from "../../support/gateway.js";
 import { type KeptLog, keptLog } from "../role/log.js";
 
-/** What the server and the database are made with. */
+/** Options of `serve` and the database. */
 export interface BridgeWorldOptions extends Omit<TestGatewayOptions, "logger"> {
   /** Statements that make tables and functions. */
   readonly sql?: string;
 }
 
 export interface BridgeWorld extends TestGateway {
-  /** What the server has logged. */
+  /** Log of `serve`. */
   readonly log: KeptLog;
   /** All subjects of the test are below it: the NATS server is shared. */
   readonly prefix: string;

@@ -27,7 +27,7 @@ interface Pair {
   isFrozen: boolean;
 }
 
-/** What a client of NATS says of itself when it connects. */
+/** CONNECT options of a NATS client. */
 const clientName = /"name":"([^"]+)"/;
 
 /** @param serverUrl of a Postgres, or a NATS server */

@@ -44,13 +44,13 @@ export async function receivedBy(serve: HawserServer): Promise<number> {
 export const metricsOf = async ({ serve }: BridgeWorld) =>
   (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
 
-/** What waits in memory, of all subscriptions. */
+/** Number of messages of all subscriptions that wait in memory. */
 async function queuedBytes(world: BridgeWorld): Promise<number> {
   const values = [...(await metricsOf(world)).matchAll(/^hawser_bridge_queue_bytes\{.*\} (\d+)/gm)];
   return values.reduce((sum, [, bytes]) => sum + Number(bytes), 0);
 }
 
-/** How many messages, and how large. */
+/** Number and size of the messages. */
 export interface Load {
   readonly messages: number;
   readonly messageBytes: number;

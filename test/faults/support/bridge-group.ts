@@ -68,7 +68,9 @@ export class ServeGroup implements AsyncDisposable {
 
 /** The last epoch in which it led. */
 function termOf(member: ServeProcess): bigint | undefined {
-  const line = member.log.findLast(({ msg, epoch }) => msg === "leads the subscriptions" && epoch !== undefined);
+  const line = member.log.findLast(
+    ({ msg, epoch }) => msg === "became the leader of the subscriptions" && epoch !== undefined,
+  );
   // Larger ones are text, so as not to lose digits.
   return line === undefined ? undefined : BigInt(line["epoch"] as number | string);
 }

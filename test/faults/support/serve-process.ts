@@ -100,7 +100,7 @@ export class ServeProcess implements AsyncDisposable {
       if (!line.startsWith("{")) return;
       const said: LogLine = JSON.parse(line);
       log.push(said);
-      if (said.msg === "leads the subscriptions")
+      if (said.msg === "became the leader of the subscriptions")
         this.terms.push({ epoch: `${said["epoch"]}`, owner: `${said["owner"]}` });
     });
   }

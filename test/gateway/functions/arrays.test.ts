@@ -91,7 +91,7 @@ it("an array keeps its elements apart, the empty ones too", async () => {
 
 const many = atDepth(100_000);
 
-it(`an array of ${many} elements is published whole, in its order`, async () => {
+it(`an array of ${many} elements is published whole, in order`, async () => {
   const text = `ARRAY(SELECT 'message ' || n FROM generate_series(1, ${many}) AS n)`;
   const wanted = Array.from({ length: many }, (_, index) => `message ${index + 1}`).join();
   for (const call of [
@@ -104,7 +104,7 @@ it(`an array of ${many} elements is published whole, in its order`, async () => 
   }
 });
 
-it(`an array of ${many} elements is stored whole in a stream, in its order`, { timeout: 300_000 }, async () => {
+it(`an array of ${many} elements is stored whole in a stream, in order`, { timeout: 300_000 }, async () => {
   await witness.manager.streams.add({ name: "arrays_many", subjects: ["arrays_many"] });
   const text = `ARRAY(SELECT n::text FROM generate_series(1, ${many}) AS n)`;
   await gateway.value(`SELECT nats_publish_text_stream_batch('arrays_many', ${text})`);

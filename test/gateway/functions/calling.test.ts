@@ -209,7 +209,7 @@ describe("every function does its work", () => {
     expect((await witness.value("calls_do", "k"))?.string()).toBe("v");
   });
 
-  it("over many rows of one statement, in their order", async () => {
+  it("over many rows of one statement, in order", async () => {
     const witness = await Witness.open(gateway.nats, "calls_rows.>");
     await gateway.value("SELECT count(nats_publish_text('calls_rows.n', n::text)) FROM generate_series(1, 500) AS n");
     const seen = await witness.messages(500);

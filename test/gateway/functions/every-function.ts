@@ -1,5 +1,5 @@
 /**
- * One call of each function, and what an independent client must see of it.
+ * A call of each function, and its effect as an independent client must see it.
  */
 import { expect } from "vitest";
 import { parametersOf, referenceFunctions } from "./reference-table.js";

@@ -1,5 +1,5 @@
 /**
- * What a call with an argument at its limit, or above it, must come to.
+ * Expected outcomes of calls with an argument at or above its limit.
  */
 import type pg from "pg";
 import { expect } from "vitest";

@@ -1,5 +1,5 @@
 /**
- * What sessions are told when the connection to NATS is lost, or replaced, between their calls.
+ * Errors that sessions get when the connection to NATS is lost or replaced between their calls.
  */
 import type { Msg } from "@nats-io/transport-node";
 import type pg from "pg";
@@ -35,11 +35,11 @@ describe("nats_flush()", () => {
   const reconnect = () => gateway.client.query("SELECT litmus_pgnats_reload_conf_force()");
   const lost = {
     code: "08006",
-    message: expect.stringContaining("was lost between a message that this session published and this flush"),
+    message: expect.stringContaining("was lost after this session published a message and before this flush"),
     hint: expect.stringContaining("nats_flush()"),
   };
 
-  it("raises nothing where the connection was replaced in order, which loses nothing", async () => {
+  it("raises nothing if the connection was replaced in order, which loses nothing", async () => {
     await publish(session);
     await reconnect();
     await publish(session);
@@ -81,7 +81,7 @@ describe("nats_flush()", () => {
   });
 });
 
-describe("a request that is under way", () => {
+describe("a request that is running", () => {
   it.each([
     ["the connection is made anew by force", "SELECT litmus_pgnats_reload_conf_force()"],
     ["the options change", 'SELECT hawser.set_nats_server(\'{"host":"localhost","port":"PORT"}\')'],
@@ -102,7 +102,7 @@ describe("a request that is under way", () => {
 });
 
 describe("a call with a short time limit just after the loss", () => {
-  it("is told that there is no connection, and why", async () => {
+  it("gets the error that there is no connection, and why", async () => {
     await session.query("SELECT nats_flush()");
     await server.kill();
     try {
@@ -124,7 +124,7 @@ describe("a call with a short time limit just after the loss", () => {
 });
 
 describe("a reload that takes too long", () => {
-  it("is told why, with a code of its own", async () => {
+  it("fails with the reason, with a code of its own", async () => {
     await session.query("SELECT nats_flush()");
     server.signal("SIGSTOP");
     try {

@@ -1,5 +1,5 @@
 /**
- * What is not there: NULL, no rows or an error, and never made by looking.
+ * Missing buckets, keys, stores and files: NULL, no rows or an error, and never created by a read.
  */
 import { Kvm } from "@nats-io/kv";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -73,14 +73,14 @@ async function expectFileMissing(call: string, store: string, name: string): Pro
 describe("a value that is not there", () => {
   const types = ["text", "json", "jsonb", "binary"];
 
-  it("is NULL where the bucket is missing, and none is made", async () => {
+  it("is NULL if the bucket is missing, and none is made", async () => {
     for (const type of types) {
       expect(await gateway.value(`SELECT nats_get_${type}('missing_bucket', 'k')`), type).toBeNull();
     }
     expect(await madeFor("missing_bucket")).toEqual([]);
   });
 
-  it("is NULL where the key is missing, and where it was deleted or purged", async () => {
+  it("is NULL if the key is missing, and if it was deleted or purged", async () => {
     const bucket = await new Kvm(gateway.nats).create("missing_key");
     for (const type of types) {
       const get = `SELECT nats_get_${type}('missing_key', $1)`;
@@ -98,12 +98,12 @@ describe("a value that is not there", () => {
 });
 
 describe("nats_delete_value", () => {
-  it("does nothing where the bucket is missing, and makes none", async () => {
+  it("does nothing if the bucket is missing, and creates none", async () => {
     await gateway.value("SELECT nats_delete_value('missing_delete', 'k')");
     expect(await madeFor("missing_delete")).toEqual([]);
   });
 
-  it("does nothing where the key is missing or deleted already: not even a marker is written", async () => {
+  it("does nothing if the key is missing or deleted already: not even a marker is written", async () => {
     await gateway.value("SELECT nats_put_text('missing_marker', 'k', 'v')");
     const count = async () => (await witness.manager.streams.info("KV_missing_marker")).state.last_seq;
     await gateway.value("SELECT nats_delete_value('missing_marker', 'other')");
@@ -124,7 +124,7 @@ describe("a file that is not there", () => {
     expect(await madeFor("missing_store")).toEqual([]);
   });
 
-  it("stays missing in a store that is there", async () => {
+  it("stays missing in a store that exists", async () => {
     await gateway.value("SELECT nats_put_file('missing_file', 'there', 'x')");
     await expectFileMissing("nats_get_file('missing_file', 'f')", "missing_file", "f");
     await expectFileMissing("nats_get_file_info('missing_file', 'f')", "missing_file", "f");
@@ -132,7 +132,7 @@ describe("a file that is not there", () => {
     expect(await gateway.value("SELECT string_agg(name, ',') FROM nats_get_file_list('missing_file')")).toBe("there");
   });
 
-  it("is missing again when it was deleted, until it is put anew", async () => {
+  it("is missing again when it was deleted, until it is put again", async () => {
     await gateway.value("SELECT nats_put_file('missing_again', 'f', 'one')");
     await gateway.value("SELECT nats_delete_file('missing_again', 'f')");
     await expectFileMissing("nats_get_file('missing_again', 'f')", "missing_again", "f");

@@ -1,5 +1,5 @@
 /**
- * What goes wrong on the way to NATS or at NATS: each with its own SQLSTATE, and words that help.
+ * Errors on the way to NATS and in NATS: each with its own SQLSTATE and a helpful text.
  */
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => gateway?.[Symbol.asyncDispose]());
 
-/** What needs NATS. */
+/** Calls that need NATS. */
 const remote = sampleCalls("failing").filter(({ name }) => !name.endsWith("_version"));
 const reloads = remote.filter(({ name }) => name.includes("reload"));
 const commands = remote.filter(({ name }) => !name.includes("reload"));
@@ -116,7 +116,7 @@ describe("without the gateway", () => {
 });
 
 describe("a request", () => {
-  it("to which nobody listens fails with NA002, and not by its time limit", async () => {
+  it("without a subscriber fails with NA002, and not by its time limit", async () => {
     for (const [type, payload] of [
       ["text", "'x'"],
       ["json", "'1'"],
@@ -144,7 +144,7 @@ describe("a request", () => {
     }
   });
 
-  it("to a service that answers with an error fails with its words (NA000)", async () => {
+  it("to a service that answers with an error fails with its text (NA000)", async () => {
     const refusal = headers();
     refusal.set("Nats-Service-Error-Code", "418");
     refusal.set("Nats-Service-Error", "no coffee here");
@@ -160,7 +160,7 @@ describe("a request", () => {
 });
 
 describe("JetStream", () => {
-  it("that has no stream for the subject is told by NA003", async () => {
+  it("that has no stream for the subject is reported by NA003", async () => {
     for (const name of ["stream", "ack", "stream_batch"]) {
       const payload = name === "stream_batch" ? "ARRAY['x']" : "'x'";
       const error = await gateway.errorOf(`SELECT nats_publish_text_${name}('failing.no.stream', ${payload})`);
@@ -169,7 +169,7 @@ describe("JetStream", () => {
     }
   });
 
-  it("that is off is told by NA004, by each function that needs it, and the others work", async () => {
+  it("that is off is reported by NA004, by each function that needs it, and the others work", async () => {
     await using server = await startNatsServer();
     await using core = await testGateway({ natsUrl: server.url });
     expect(jetStreamOnly.length).toBeGreaterThan(20);
@@ -185,14 +185,14 @@ describe("JetStream", () => {
     expect(await core.value("SELECT version FROM nats_get_server_info()")).toBe(core.nats.info!.version);
   });
 
-  it("of a domain that is nowhere is told by NA004 with the domain", async () => {
+  it("of a domain that is nowhere is reported by NA004 with the domain", async () => {
     const elsewhere = jetStreamOnly.map((call) => ({ ...call, given: { ...call.given, domain: "'nowhere'" } }));
     await expectEach(gateway, elsewhere, { code: "NA004", message: expect.stringContaining('"nowhere"') });
   });
 });
 
 describe("what is too large", () => {
-  it("is told with the limit (NA005) before it is sent, headers included, and the connection stays", async () => {
+  it("is reported with the limit (NA005) before it is sent, headers included, and the connection stays", async () => {
     await using server = await startNatsServer({ config: "max_payload: 1000", jetStream: true });
     await using small = await testGateway({ natsUrl: server.url });
     const before = await small.value("SELECT client_id FROM nats_get_server_info()");
@@ -220,7 +220,7 @@ describe("what is too large", () => {
 });
 
 describe("credentials that the server refuses", () => {
-  it("are told by every function (28000) without the secret, and mended by new options", async () => {
+  it("are reported by every function (28000) without the secret, and mended by new options", async () => {
     await using server = await startNatsServer({ config: 'authorization { token: "right" }', jetStream: true });
     const wrong = "wrong-and-secret";
     const { hostname, port } = new URL(server.url);

@@ -1,6 +1,6 @@
 /**
- * What the NATS server does not permit. It says so of a publish only later, and on its own: so it is the session's next
- * call that is told, and nats_flush().
+ * Operations that the NATS server does not permit. The server reports a refused publish later and on its own, so the
+ * session's next call, or nats_flush(), raises it.
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import type pg from "pg";
@@ -55,7 +55,7 @@ beforeEach(async () => {
 
 const violation = (subject: string) => ({
   code: "42501",
-  message: `the NATS server refused a message of this session to "${subject}": its user may not publish there`,
+  message: `the NATS server refused a message of this session to "${subject}": its user is not permitted to publish there`,
   detail: expect.stringContaining(subject),
   hint: expect.stringContaining("permission"),
 });
@@ -76,7 +76,7 @@ describe("a publish to a subject that is denied", () => {
       const publish = () => session.query("SELECT nats_publish_text($1, 'x')", [subject]);
       const told = {
         code: "42501",
-        message: `the NATS server refused a message of this session to "${subject}": its user may not publish there`,
+        message: `the NATS server refused a message of this session to "${subject}": its user is not permitted to publish there`,
         detail: expect.stringContaining("Permissions Violation"),
         hint: expect.stringContaining("permission"),
       };
@@ -100,7 +100,7 @@ describe("a publish to a subject that is denied", () => {
     await expect(session.query("SELECT nats_flush()")).rejects.toMatchObject(violation("denied.batch"));
   });
 
-  it("is not raised in another session, which is told of its own alone", async () => {
+  it("is not raised in another session, which gets only its own", async () => {
     const other = await gateway.connect();
     try {
       await other.query("SELECT nats_publish_text('permitted.other', 'x')");

@@ -1,5 +1,5 @@
 /**
- * What cannot be sent is refused with its rule, before NATS sees anything of it.
+ * Invalid arguments are refused with their rule before anything is sent to NATS.
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
@@ -174,8 +174,7 @@ it("a time limit beyond what the gateway allows is refused with that limit", asy
   for (const call of calls.filter(({ given }) => "timeout" in given)) {
     expect(await gateway.errorOf(given(call, "timeout", "2147483647")), call.name).toMatchObject({
       code: "22023",
-      message:
-        "nats_request_*: the argument timeout is 2147483647 ms, and the longest that this gateway allows is 60000 ms",
+      message: "nats_request_*: the argument timeout is 2147483647 ms, and this gateway allows at most 60000 ms",
       hint: expect.stringContaining("--tune maxCallTimeoutMs"),
     });
   }

@@ -1,5 +1,5 @@
 /**
- * What goes in comes out, byte for byte, on every way through: published, requested, put and read again, in files.
+ * Values arrive byte for byte on every path: published, requested, put and read again, in files.
  */
 import { randomBytes } from "node:crypto";
 import { jetstream } from "@nats-io/jetstream";

@@ -79,7 +79,7 @@ it("of the outbox are overloads: for topics of hawser_peer, and for subjects of 
   }
 });
 
-it("have the domain as the last parameter (behind it only deliver_at), optional, where they are of streams, buckets or stores", () => {
+it("have the domain as the last parameter (behind it only deliver_at), optional, if they are of streams, buckets or stores", () => {
   const needsDomain = ({ name, parameters }: { name: string; parameters: string }) =>
     /(?:^|, )(?:bucket|store|stream) /.test(parameters) || /_(?:stream|ack)(?:_|$)/.test(name);
   const others = [...referenceFunctions, ...enqueuingFunctions].filter(

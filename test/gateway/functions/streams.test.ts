@@ -1,5 +1,5 @@
 /**
- * What JetStream adds: acks, duplicates, expectations, domains.
+ * Features of JetStream: acks, duplicates, expectations, domains.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { defineServer, type TestGateway, testGateway } from "../../support/gateway.js";
@@ -26,7 +26,7 @@ const ack = async (call: string) => (await gateway.client.query(`SELECT * FROM $
 const stored = async (): Promise<number> => (await witness.manager.streams.info("acks")).state.messages;
 
 describe("a message with a Nats-Msg-Id of its own", () => {
-  it("is stored once, and the ack tells of the first one", async () => {
+  it("is stored once, and the ack reports the first one", async () => {
     const call = `nats_publish_text_ack('acks.id', 'x', '{"Nats-Msg-Id": "once"}')`;
     const [first] = await ack(call);
     expect(first).toMatchObject({ stream: "acks", duplicate: false });
@@ -46,7 +46,7 @@ describe("a message with a Nats-Msg-Id of its own", () => {
 });
 
 describe("messages without one", () => {
-  it("are stored each, also where they are the same", async () => {
+  it("are stored each, also if they are the same", async () => {
     const before = await stored();
     await gateway.value("SELECT nats_publish_text_stream('acks.same', 'x') FROM generate_series(1, 10)");
     await gateway.value("SELECT nats_publish_text_stream_batch('acks.same', array_fill('x'::text, '{10}'))");
@@ -57,14 +57,14 @@ describe("messages without one", () => {
 });
 
 describe("what a stream refuses", () => {
-  it("is told with its words and its code (NA000)", async () => {
+  it("is reported with its text and its code (NA000)", async () => {
     const unexpected = `'{"Nats-Expected-Last-Sequence": "999999"}'`;
     const error = await gateway.errorOf(`SELECT nats_publish_text_stream('acks.expected', 'x', ${unexpected})`);
     expect(error).toMatchObject({ code: "NA000", detail: expect.stringContaining("10071") });
     expect(error.message).toContain("wrong last sequence");
   });
 
-  it("in the middle of a batch is told with how many are stored", async () => {
+  it("in the middle of a batch is reported with how many are stored", async () => {
     const error = await gateway.errorOf("SELECT nats_publish_text_stream_batch('full', ARRAY['1', '2', '3'])");
     expect(error.code).toBe("NA000");
     expect(error.message).toContain("1 of 3 messages are known to be stored");
@@ -78,7 +78,7 @@ describe("the domain of a call", () => {
       .filter(({ given }) => "domain" in given)
       .map((call) => byPosition({ ...call, given: { ...call.given, domain } }));
 
-  it("is that of the server's option where it has none of its own; in one that is nowhere nothing is done", async () => {
+  it("is that of the server's option if it has none of its own; in one that is nowhere nothing is done", async () => {
     for (const [option, domain, works, word] of [
       ["hub", "NULL", true, "domain_1"],
       ["hub", "'hub'", true, "domain_2"],

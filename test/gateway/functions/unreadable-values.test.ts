@@ -92,7 +92,7 @@ describe("a record of a file that Postgres cannot hold", () => {
     digest: "SHA-256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU=",
   };
 
-  it("is told by an error with a code of its own, not by one of the inside", async () => {
+  it("is reported by an error with a code of its own, not by one of the inside", async () => {
     await gateway.value("SELECT nats_put_file('unreadable_files', 'other', 'x')");
     for (const fields of [{ description: "a\0b" }, { metadata: { a: "\0" } }, { headers: { A: ["\ud83d"] } }]) {
       await record(fields);

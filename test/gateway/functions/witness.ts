@@ -7,7 +7,7 @@ import { Objm } from "@nats-io/obj";
 import type { Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
 import { eventually } from "../../support/eventually.js";
 
-/** What JetStream may take for an answer, in milliseconds. */
+/** Time limit for an answer of JetStream, in milliseconds. */
 const patientMs = 20_000;
 
 /** Sees all messages below one word, and can look into buckets and stores. */
@@ -51,7 +51,7 @@ export class Witness {
     return this.#seen.length;
   }
 
-  /** What a bucket has for a key. */
+  /** Value of a key in a bucket. */
   async value(bucket: string, key: string, domain?: string): Promise<KvEntry | null> {
     const buckets = new Kvm(jetstream(this.nats, { ...(domain !== undefined && { domain }), timeout: patientMs }));
     return (await buckets.open(bucket)).get(key);

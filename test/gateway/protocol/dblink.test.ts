@@ -155,7 +155,7 @@ describe("dblink", () => {
     expect(server.sessionCount).toBe(0);
   });
 
-  it("may ask for a newer version of the protocol, where its libpq can, and gets 3.0", async () => {
+  it("may ask for a newer version of the protocol, if its libpq can, and gets 3.0", async () => {
     const [version] = await rowsOf(test.url, "SELECT current_setting('server_version_num')::int AS number");
     const newest = (version?.["number"] as number) >= 180_000 ? " max_protocol_version=latest" : "";
     const server = await startServer();
@@ -168,7 +168,7 @@ describe("dblink", () => {
     const caller = await openCaller(connectionString(first));
     expect(await caller.call("x")).toBe("x");
     await first.stop({ deadlineMs: 0 });
-    await expect(caller.call("y")).rejects.toMatchObject({ message: expect.stringMatching(/is being stopped/) });
+    await expect(caller.call("y")).rejects.toMatchObject({ message: expect.stringMatching(/is shutting down/) });
     await caller.close();
     await expect(caller.open(connectionString(first))).rejects.toMatchObject({ code: "08001" });
     const second = await startServer({ port: first.address.port });
@@ -253,7 +253,7 @@ describe("dblink over TLS", () => {
     },
   );
 
-  it("does not say the password to who asks for it in plain, where the login must be bound", async () => {
+  it("does not say the password to who asks for it in plain, if the login must be bound", async () => {
     const heard: Buffer[] = [];
     const own = ours;
     const stranger = createServer((socket) => {
@@ -311,7 +311,7 @@ describe("dblink over TLS", () => {
     await expect(opening).rejects.toMatchObject({ code: "08001", detail: expect.stringContaining("digest") });
   });
 
-  it("goes on without it where the server has none and the client does not insist", async () => {
+  it("goes on without it if the server has none and the client does not insist", async () => {
     const server = await startServer();
     const caller = await openCaller(connectionString(server, { sslmode: "prefer" }));
     expect(await caller.call("x")).toBe("x");
@@ -321,7 +321,7 @@ describe("dblink over TLS", () => {
     });
   });
 
-  it("is demanded, and its certificate is shown anew to each connection: one of another authority is refused", async () => {
+  it("is demanded, and its certificate is shown again to each connection: one of another authority is refused", async () => {
     let issued = new CertificateAuthority("Another authority").issue(["localhost"]);
     const server = await startServer({
       tls: {
@@ -343,7 +343,7 @@ describe("dblink over TLS", () => {
   });
 });
 
-describe("a stop while calls are under way", () => {
+describe("a stop while calls are running", () => {
   it("answers them, sends idle sessions away, and takes nobody new", async () => {
     let finish: ((answer: Answer) => void) | undefined;
     const server = await startServer({

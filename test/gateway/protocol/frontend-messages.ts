@@ -1,5 +1,5 @@
 /**
- * What clients send, written by hand, and what they get, taken apart: independent of the code under test.
+ * Client messages, written by hand, and a parser of server messages, independent of the code under test.
  */
 import { createHash, createHmac, pbkdf2Sync } from "node:crypto";
 

@@ -13,7 +13,7 @@ const seed = Number(process.env["HAWSER_FUZZ_SEED"] ?? randomInt(2 ** 31));
 
 const rules = { off: testRules(), on: testRules({ tls: true }) };
 
-/** What one input led to. */
+/** Result of one input. */
 interface Outcome {
   readonly output: Buffer;
   readonly over: string | undefined;

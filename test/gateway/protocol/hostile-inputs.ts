@@ -1,5 +1,5 @@
 /**
- * What clients send who mean no good, or are broken: made of what good ones send, and of noise.
+ * Input of malicious or broken clients, made from valid input and noise.
  */
 import type { Random } from "../../simulator/random.js";
 import {
@@ -37,7 +37,7 @@ const scramTexts = [
 ];
 const good = Buffer.from("publish orders.new 1");
 
-/** What a stranger sends: never with a proof that fits. */
+/** Input of a stranger: never with a valid proof. */
 export function strangersInput(random: Random): Buffer {
   // Everything is right but the proof.
   if (random.chance(0.1)) {
@@ -51,7 +51,7 @@ export function strangersInput(random: Random): Buffer {
   return mutated(random, Buffer.concat(parts));
 }
 
-/** What somebody sends who has logged in. */
+/** Input of an authenticated client. */
 export function callersInput(random: Random): Buffer {
   const parts: Buffer[] = [];
   for (let count = random.between(1, 6); count > 0; count--) parts.push(callersPart(random));

@@ -19,7 +19,7 @@ async function ask(client: pg.Client, query: string): Promise<unknown> {
 }
 
 describe("a client that knows the password", () => {
-  it("is told what a HawserError says, and its code's remedy where it has no hint", async () => {
+  it("is told what a HawserError says, and its code's remedy if it has no hint", async () => {
     const server = await startServer({
       answer: (query) => {
         if (textOf(query) === "throw")

@@ -70,7 +70,7 @@ describe("SCRAM-SHA-256", () => {
 
   it.each([
     ["asks to bind the channel", "p=tls-server-end-point,,n=,r=abc", /channel binding/],
-    ["asks to be somebody else", "n,a=admin,n=,r=abc", /another user/],
+    ["asks to be somebody else", "n,a=admin,n=,r=abc", /another authorization identity/],
     ["has an unknown flag", "z,,n=,r=abc", /neither n nor y/],
     ["has no header", "n=,r=abc", /GS2 header/],
     ["has no nonce", "n,,n=", /nonce/],

@@ -88,7 +88,7 @@ describe("the beginning of a session", () => {
     expect([test.over, test.output.length, test.refusals]).toEqual(["closed", 0, []]);
   });
 
-  it("goes on in TLS where it is offered", () => {
+  it("goes on in TLS if it is offered", () => {
     const test = new TestSession(testRules({ tls: true }));
     test.send(sslRequest);
     expect([test.output.toString(), test.tlsBegun]).toEqual(["S", true]);
@@ -119,7 +119,7 @@ describe("the beginning of a session", () => {
     const relayed = bound(Buffer.from("a relay's certificate"));
     expect([relayed.admitted, lastError(relayed)]).toMatchObject([
       undefined,
-      { C: "08004", M: expect.stringContaining("another certificate"), H: expect.stringContaining("ends TLS") },
+      { C: "08004", M: expect.stringContaining("another certificate"), H: expect.stringContaining("end TLS") },
     ]);
     expect(lastError(bound(certificate, "wrong"))).toMatchObject({ C: "28P01" });
   });
@@ -128,7 +128,7 @@ describe("the beginning of a session", () => {
     ["that says binding was not offered", `y${clientFirst.slice(1)}`, "SCRAM-SHA-256", /has changed the offer/],
     ["that binds otherwise", boundFirst.replace("server-end-point", "exporter"), "SCRAM-SHA-256-PLUS", /end-point/],
     ["that does not bind and said it would", clientFirst, "SCRAM-SHA-256-PLUS", /does not bind/],
-    ["that binds and said it would not", boundFirst, "SCRAM-SHA-256", /not chosen the mechanism/],
+    ["that binds and said it would not", boundFirst, "SCRAM-SHA-256", /chose a mechanism without it/],
   ])("is refused in TLS with a first message %s", (_what, first, mechanism, reason) => {
     const test = securedSession();
     test.send(goodStartup);
@@ -150,16 +150,16 @@ describe("the beginning of a session", () => {
     ["TLS where it is required", "28000", /only TLS/, [goodStartup], testRules({ tls: true })],
     ["version 3 of the protocol", "0A000", /version 2\.0/, [startup({ user }, 0x00020000)]],
     ["a user", "28000", /no user/, [startup({ database })]],
-    ["one request for TLS", "08P01", /TLS was asked for twice/, [sslRequest, sslRequest]],
-    ["one request for GSSAPI", "08P01", /GSSAPI encryption was asked for twice/, [gssRequest, gssRequest]],
-    ["a packet with a version", "08P01", /2 bytes came before/, [Buffer.from([0, 0, 0, 6, 0, 3])]],
-    ["a packet that is short enough", "08P01", /4 to 1000 fit/, [startup({ user: "x".repeat(1000) })]],
-    ["a packet of positive length", "08P01", /4 to 1000 fit/, [Buffer.from([0xff, 0xff, 0xff, 0xff])]],
-    ["parameters with an end", "08P01", /have no end/, [Buffer.from("\0\0\0\x0c\0\x03\0\0user")]],
+    ["one request for TLS", "08P01", /TLS was requested twice/, [sslRequest, sslRequest]],
+    ["one request for GSSAPI", "08P01", /GSSAPI encryption was requested twice/, [gssRequest, gssRequest]],
+    ["a packet with a version", "08P01", /2 bytes arrived before/, [Buffer.from([0, 0, 0, 6, 0, 3])]],
+    ["a packet that is short enough", "08P01", /4 to 1000 are allowed/, [startup({ user: "x".repeat(1000) })]],
+    ["a packet of positive length", "08P01", /4 to 1000 are allowed/, [Buffer.from([0xff, 0xff, 0xff, 0xff])]],
+    ["parameters with an end", "08P01", /are not terminated/, [Buffer.from("\0\0\0\x0c\0\x03\0\0user")]],
     ["parameters with values", "08P01", /has no value/, [Buffer.from("\0\0\0\x0f\0\x03\0\0user\0ab")]],
-    ["nothing behind the parameters", "08P01", /behind its parameters/, [Buffer.from("\0\0\0\x0a\0\x03\0\0\0\0")]],
-    ["nothing behind a request", "08P01", /bytes behind it/, [Buffer.from("\0\0\0\x09\x04\xd2\x16\x2f\0", "latin1")]],
-    ["a proof", "08P01", /type 81 came instead/, [goodStartup, query("SELECT 1")]],
+    ["nothing behind the parameters", "08P01", /after its parameters/, [Buffer.from("\0\0\0\x0a\0\x03\0\0\0\0")]],
+    ["nothing behind a request", "08P01", /extra bytes/, [Buffer.from("\0\0\0\x09\x04\xd2\x16\x2f\0", "latin1")]],
+    ["a proof", "08P01", /type 81 arrived instead/, [goodStartup, query("SELECT 1")]],
     [
       "TLS to bind the channel",
       "08P01",
@@ -168,9 +168,9 @@ describe("the beginning of a session", () => {
     ],
     ["a mechanism it knows", "08P01", /another SASL mechanism/, [goodStartup, saslInitial(clientFirst, "PLAIN")]],
     ["SASL of the length it says", "08P01", /wrong length/, [goodStartup, sasl("\0\0\0\0\x7fn,,n=,r=abc")]],
-    ["a whole SASL message", "08P01", /cut off/, [goodStartup, sasl("\0")]],
+    ["a whole SASL message", "08P01", /truncated/, [goodStartup, sasl("\0")]],
     ["SCRAM in it", "08P01", /malformed: it has no GS2 header/, [goodStartup, saslInitial("")]],
-    ["a SASL message that is short enough", "08P01", /0 to 1000 fit/, [goodStartup, header("p", 5000)]],
+    ["a SASL message that is short enough", "08P01", /0 to 1000 are allowed/, [goodStartup, header("p", 5000)]],
     ["the password", "28P01", /failed for user "hawser"/, [goodStartup, saslInitial(clientFirst), wrongProof]],
   ])("must have %s", (_what, sqlstate, reason, packets, rules = testRules()) => {
     const test = new TestSession(rules);
@@ -254,7 +254,7 @@ describe("a call", () => {
     expect(test.queries.map(String)).toEqual(["1", "2", "3"]);
   });
 
-  it("lets little be read ahead while it is under way", async () => {
+  it("lets little be read ahead while it is running", async () => {
     const pending: ((answer: Answer) => void)[] = [];
     const test = new TestSession(testRules(), () => new Promise<Answer>((resolve) => pending.push(resolve))).logIn();
     test.send(query("1"), ...Array.from({ length: 60 }, () => query("x".repeat(1000))));
@@ -280,7 +280,7 @@ describe("a call", () => {
     expect(test.queries.map(String)).toEqual(["0123456789"]);
   });
 
-  it("does not cost what it declares before it is there", () => {
+  it("uses no memory for a declared length before its data arrives", () => {
     const test = new TestSession(testRules({ maxRequestBytes: 1024 ** 3 })).logIn();
     const before = process.memoryUsage().arrayBuffers;
     test.send(header("Q", 900 * 1024 * 1024), Buffer.alloc(1000, "x"));
@@ -311,7 +311,7 @@ describe("a call", () => {
     expect([test.queries, test.refusals]).toMatchObject([[], [violation]]);
   });
 
-  it("that was under way when the client went has no effect any more", async () => {
+  it("that was running when the client went has no effect any more", async () => {
     let settle = (_answer: Answer): void => {};
     const test = new TestSession(testRules(), () => new Promise((resolve) => (settle = resolve))).logIn();
     test.send(query("x"));
@@ -326,7 +326,7 @@ describe("a call", () => {
   it("may send its own session away, and is answered first", () => {
     const reason = { kind: "error", sqlstate: "57P01", message: "bye" } as const;
     const test: TestSession = new TestSession(testRules(), () => {
-      test.session.leave(reason);
+      test.session.endAfterCall(reason);
       return { kind: "row", value: "done" };
     }).logIn();
     test.send(query("x"), query("y"));
@@ -339,18 +339,18 @@ describe("a call", () => {
     const test = new TestSession().logIn();
     test.hasRoom = false;
     test.send(query("x"));
-    test.session.leave({ kind: "error", sqlstate: "57P01", message: "bye" });
+    test.session.endAfterCall({ kind: "error", sqlstate: "57P01", message: "bye" });
     expect([test.over, test.types]).toEqual([undefined, "TDCZ"]);
-    test.session.part();
+    test.session.endIfIdle();
     expect([test.over, test.types]).toEqual([undefined, "TDCZ"]);
     test.session.drained();
-    test.session.part();
+    test.session.endIfIdle();
     expect([test.over, test.types]).toEqual(["ended", "TDCZEZA"]);
   });
 
   it("of a session that is to leave is not carried out, and has the reason as its answer", () => {
     const test = new TestSession().logIn();
-    test.session.leave({ kind: "error", sqlstate: "57P01", message: "bye" });
+    test.session.endAfterCall({ kind: "error", sqlstate: "57P01", message: "bye" });
     expect([test.over, test.types]).toEqual([undefined, ""]);
     test.send(query("x"));
     expect([test.over, lastError(test)["C"], test.types]).toEqual(["ended", "57P01", "EZA"]);

@@ -18,7 +18,7 @@ export class SocketClient implements Disposable {
   readonly closed: Promise<void>;
   /** Messages that have come and were not taken. */
   readonly messages: BackendMessage[] = [];
-  /** How many answers to encryption requests come before messages have types. */
+  /** Number of answers to encryption requests that precede typed messages. */
   encryptionAnswers = 0;
   #received: Buffer[] = [];
   #receivedBytes = 0;

@@ -14,7 +14,7 @@ export const user = "hawser";
 export const database = "shop";
 export const password = "correct horse ~ battery'staple\\";
 
-/** What was logged. */
+/** Log lines. */
 export interface LogLine {
   readonly level: "debug" | "info" | "warn" | "error";
   readonly details: object;
@@ -77,7 +77,7 @@ export async function startServer(changes: Partial<PostgresServerOptions> = {}):
   return server;
 }
 
-/** How libpq connects to it. */
+/** Connection string for libpq. */
 export function connectionString(
   server: PostgresServer,
   changes: Readonly<Record<string, string | number>> = {},

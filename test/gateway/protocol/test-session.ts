@@ -52,9 +52,9 @@ export class TestSession implements ConnectionEffects {
   over: "ended" | "closed" | undefined;
   tlsBegun = false;
   reading = true;
-  /** What `write` says. */
+  /** Result of `write`. */
   hasRoom = true;
-  /** How many of the server's bytes come before messages have types. */
+  /** Number of the server's bytes that precede typed messages. */
   encryptionAnswers = 0;
   readonly #written: Buffer[] = [];
 

@@ -34,7 +34,7 @@ describe("natsFailure", () => {
     expect(failure.cause).toBe(error);
   });
 
-  it("leaves the outcome open only where something was to be changed", () => {
+  it("leaves the outcome open only if something was to be changed", () => {
     const reading = { ...attempt, changes: false };
     expect(natsFailure(new errors.TimeoutError(), attempt).outcome).toBe("unknown");
     expect(natsFailure(new errors.TimeoutError(), reading).outcome).toBeUndefined();
@@ -48,12 +48,12 @@ describe("natsFailure", () => {
   });
 
   it("tells JetStream without a leader from none at all", () => {
-    expect(natsFailure(api(10008), attempt).message).toContain("not available at the moment");
+    expect(natsFailure(api(10008), attempt).message).toContain("temporarily unavailable");
     expect(natsFailure(api(10008), attempt).remedy).toContain("Try again");
     expect(natsFailure(api(10076), attempt).message).toContain("has no JetStream");
   });
 
-  it("hands on an error of Hawser", () => {
+  it("passes on an error of Hawser", () => {
     const own = new HawserError("file_missing", "There is no file.");
     expect(natsFailure(own, attempt)).toBe(own);
   });

@@ -32,7 +32,7 @@ describe("readHeaders", () => {
     expect(readHeaders({ a: " b\t" })!.get("a")).toBe(" b\t");
   });
 
-  it("is undefined where there is no header", () => {
+  it("is undefined if there is no header", () => {
     expect(readHeaders(undefined)).toBeUndefined();
     expect(readHeaders(null)).toBeUndefined();
     expect(readHeaders({})).toBeUndefined();

@@ -26,7 +26,7 @@ beforeAll(async () => {
 afterAll(() => used?.[Symbol.asyncDispose]());
 
 describe.concurrent("put and get of a value", () => {
-  it("make the bucket on the first put, with the defaults of the client", async () => {
+  it("create the bucket on the first put, with the defaults of the client", async () => {
     const { keyValue } = used.operations;
     expect(await keyValue.put("operations_kv_made", "k", bytesOf(1), options)).toBe(1n);
     await new Kvm(used.stock).create("operations_kv_stock");
@@ -38,7 +38,7 @@ describe.concurrent("put and get of a value", () => {
     expect(ours.max_msgs_per_subject).toBe(1);
   });
 
-  it("leave the settings of a bucket that is there", async () => {
+  it("leave the settings of a bucket that exists", async () => {
     const stock = await new Kvm(used.stock).create("operations_kv_history", { history: 5 });
     for (let round = 0; round < 3; round++) {
       await used.operations.keyValue.put("operations_kv_history", "k", bytesOf(round), options);
@@ -48,7 +48,7 @@ describe.concurrent("put and get of a value", () => {
     expect(revisions).toEqual([1, 2, 3]);
   });
 
-  it("make a bucket once where many sessions put at the same time", async () => {
+  it("create a bucket once if many sessions put at the same time", async () => {
     const { keyValue } = used.operations;
     const puts = Array.from({ length: 50 }, (_, index) =>
       keyValue.put("operations_kv_race", `k${index}`, bytesOf(index), options),
@@ -71,7 +71,7 @@ describe.concurrent("put and get of a value", () => {
     expect(await keyValue.get(bucket, "k", options)).toEqual(bytesOf(4));
   });
 
-  it("make the bucket too where somebody listens to everything, so that silence does not tell that it is missing", async () => {
+  it("create the bucket too if another client subscribes to everything, so that silence does not tell that it is missing", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
     used.stock.subscribe(">", { callback: () => undefined });
@@ -80,8 +80,8 @@ describe.concurrent("put and get of a value", () => {
   });
 });
 
-describe.concurrent("put where somebody listens to all keys, so that a missing bucket shows by silence alone", () => {
-  it("makes a bucket again that others have deleted, in the time of the call", async () => {
+describe.concurrent("put if another client subscribes to all keys, so that a missing bucket shows only as silence", () => {
+  it("creates a bucket again that others have deleted, in the time of the call", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
     const { keyValue } = used.operations;
@@ -121,7 +121,7 @@ describe.concurrent("put where somebody listens to all keys, so that a missing b
 });
 
 describe("create and update", () => {
-  it("create makes the bucket, and is key_exists where there is a value", async () => {
+  it("create makes the bucket, and is key_exists if there is a value", async () => {
     const { keyValue } = used.operations;
     const bucket = "operations_kv_create";
     expect(await keyValue.create(bucket, "k", bytesOf(1), options)).toBe(1n);
@@ -160,7 +160,7 @@ describe("create and update", () => {
     expect(await keyValue.update(bucket, "k", bytesOf(2), first, options)).toBe(first + 1n);
     const error = await failureOf("wrong_revision", () => keyValue.update(bucket, "k", bytesOf(3), first, options));
     expect(error.message).toContain('update of key "k" in bucket "operations_kv_update"');
-    expect(error.message).toContain("its revision is not 1");
+    expect(error.message).toContain("the key's revision is not 1");
     expect(await keyValue.get(bucket, "k", options)).toEqual(bytesOf(2));
   });
 
@@ -178,7 +178,7 @@ describe("create and update", () => {
     await failureOf("wrong_revision", () => update("k"));
   });
 
-  it("counts right where many add one to a value by its revision", async () => {
+  it("counts right if many add one to a value by its revision", async () => {
     const { keyValue } = used.operations;
     const bucket = "operations_kv_count";
     await keyValue.create(bucket, "k", Buffer.from("0"), options);
@@ -200,7 +200,7 @@ describe("create and update", () => {
 });
 
 describe("keys and history", () => {
-  it("are the keys with a value, sorted, and nothing where the bucket is missing or empty", async () => {
+  it("are the keys with a value, sorted, and nothing if the bucket is missing or empty", async () => {
     const { keyValue } = used.operations;
     const bucket = "operations_kv_keys";
     expect(await keyValue.keys(bucket, reading)).toEqual([]);
@@ -264,7 +264,7 @@ describe.concurrent("failures of key-value", () => {
     expect(error.detail).toContain("err_code 10054");
   });
 
-  it("is nats_failed with the server's words where a bucket is full", async () => {
+  it("is nats_failed with the server's text if a bucket is full", async () => {
     await new Kvm(used.stock).create("operations_kv_full", { max_bytes: 1_000 });
     const error = await failureOf("nats_failed", () =>
       used.operations.keyValue.put("operations_kv_full", "k", bytesOf(2_000), options),
@@ -273,7 +273,7 @@ describe.concurrent("failures of key-value", () => {
     expect(error.detail).toContain("err_code 10077");
   });
 
-  it("is nats_permission_denied where the user may not, and names bucket and key", async () => {
+  it("is nats_permission_denied if the user may not, and names bucket and key", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: `authorization { users: [
@@ -294,7 +294,7 @@ describe.concurrent("failures of key-value", () => {
     await failureOf("nats_permission_denied", () => none.operations.keyValue.put("closed", "k", bytesOf(1), options));
   });
 
-  it("needs no right but those to the keys, once the bucket is there", async () => {
+  it("needs no right but those to the keys, once the bucket exists", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: `authorization { users: [
@@ -315,7 +315,7 @@ describe.concurrent("failures of key-value", () => {
     expect(await keyValue.get("b", "k", options)).toBeUndefined();
   });
 
-  it("is nats_permission_denied for who may only read directly, where silence alone shows that the bucket is missing", async () => {
+  it("is nats_permission_denied for who may only read directly, if only silence shows that the bucket is missing", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: `authorization { users: [
@@ -330,7 +330,7 @@ describe.concurrent("failures of key-value", () => {
     await failureOf("nats_permission_denied", () => used.operations.keyValue.get("b", "k", { timeoutMs: 1_000 }));
   });
 
-  it("is not_supported where the server knows no headers", async () => {
+  it("is not_supported if the server knows no headers", async () => {
     await using server = await startNatsServer({ config: "no_header_support: true" });
     await using used = await operationsOf(server.url);
     await failureOf("not_supported", () => used.operations.keyValue.get("b", "k", options));
@@ -345,7 +345,7 @@ describe.concurrent("failures of key-value", () => {
     }
   });
 
-  it("settles by its deadline where the server hangs, and when it dies", async () => {
+  it("ends by its deadline if the server hangs, and when it dies", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url, { pingInterval: 60_000 });
     const { keyValue } = used.operations;

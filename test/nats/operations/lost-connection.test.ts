@@ -72,7 +72,7 @@ const calls: { readonly [Name in Waiting]: readonly [changes: boolean, (used: Na
   "streamManagement.list": [false, ({ streamManagement }) => streamManagement.list({ timeoutMs })],
 };
 
-/** What NATS has answered, before the connection ended. */
+/** Answers of NATS before the connection closed. */
 const answers: readonly string[] = ["key_exists", "wrong_revision"];
 
 it.each(Object.entries(calls))(

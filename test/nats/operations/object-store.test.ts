@@ -32,7 +32,7 @@ beforeAll(async () => {
 afterAll(() => used?.[Symbol.asyncDispose]());
 
 describe.concurrent("put and get of a file", () => {
-  it("make the store on the first put, with the defaults of the client", async () => {
+  it("create the store on the first put, with the defaults of the client", async () => {
     await used.operations.objectStores.put("operations_files_made", "f", bytesOf(1), options);
     await new Objm(used.stock).create("operations_files_default");
     const manager = await jetstreamManager(used.stock);
@@ -132,7 +132,7 @@ describe.concurrent("put and get of a file", () => {
     }
   });
 
-  it("follow a link to a file, and make no store that a link names", async () => {
+  it("follow a link to a file, and create no store that a link names", async () => {
     const { objectStores } = used.operations;
     const stock = await new Objm(used.stock).create("operations_files_links");
     const other = await new Objm(used.stock).create("operations_files_linked");
@@ -149,7 +149,7 @@ describe.concurrent("put and get of a file", () => {
 });
 
 describe.concurrent("what a store says of its files", () => {
-  it("takes the time of the message where the record of another client has none", async () => {
+  it("takes the time of the message if the record of another client has none", async () => {
     const { objectStores } = used.operations;
     const store = "operations_files_times";
     await new Objm(used.stock).create(store);
@@ -190,7 +190,7 @@ describe.concurrent("what a store says of its files", () => {
 });
 
 describe.concurrent("failures of files", () => {
-  it("is nats_permission_denied where the user may not, and names store and file", async () => {
+  it("is nats_permission_denied if the user may not, and names store and file", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: 'authorization { users: [{ user: u, password: p, permissions: { publish: { deny: ["$JS.>"] } } }] }',
@@ -203,7 +203,7 @@ describe.concurrent("failures of files", () => {
     await failureOf("nats_permission_denied", () => objectStores.list("s", reading));
   });
 
-  it("leaves no chunk where a store is full", async () => {
+  it("leaves no chunk if a store is full", async () => {
     const { objectStores } = used.operations;
     const store = "operations_files_full";
     const stock = await new Objm(used.stock).create(store, { max_bytes: 300 * kib } as object);
@@ -215,7 +215,7 @@ describe.concurrent("failures of files", () => {
     await objectStores.get(store, "small", reading);
   });
 
-  it("leaves no chunk where a put is past its deadline when its chunks are stored", async () => {
+  it("leaves no chunk if a put is past its deadline when its chunks are stored", async () => {
     // Both answers have to arrive within it.
     await withEnoughTime(3_000, async (timeoutMs) => {
       await using server = await startNatsServer({ jetStream: true });
@@ -241,7 +241,7 @@ describe.concurrent("failures of files", () => {
     });
   });
 
-  it("leaves no chunk of the version before where the record is stored and its answer lost", async () => {
+  it("leaves no chunk of the version before if the record is stored and its answer lost", async () => {
     // The answers have to arrive within it.
     await withEnoughTime(1_500, async (timeoutMs) => {
       await using server = await startNatsServer({ jetStream: true });
@@ -265,7 +265,7 @@ describe.concurrent("failures of files", () => {
     });
   });
 
-  it("settles by its deadline where the server hangs, and when it dies under it", async () => {
+  it("ends by its deadline if the server hangs, and when it dies", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url, { pingInterval: 60_000 });
     const { objectStores } = used.operations;

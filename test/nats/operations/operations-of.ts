@@ -10,7 +10,7 @@ import type { TestNatsServer } from "../../support/nats-server.js";
 /** Time enough for whatever is meant to succeed. */
 export const timeoutMs = 30_000;
 
-/** What a test uses; closed at its end. */
+/** Fixtures of a test; closed at its end. */
 export interface Operations extends AsyncDisposable {
   readonly operations: NatsOperations;
   readonly connection: NatsConnection;

@@ -119,7 +119,7 @@ describe.concurrent("a pipeline", () => {
     expect([await small, await publish(2)]).toMatchObject([{ seq: 1 }, { seq: 2 }]);
   });
 
-  it("fails where no answer comes in time, and takes the answers to others", async () => {
+  it("fails if no answer comes in time, and takes the answers to others", async () => {
     await using used = await pipelineOf(undefined, 1_500);
     await addStream(used, "pipeline_lost");
     let arrived = 0;
@@ -160,7 +160,7 @@ describe.concurrent("a pipeline", () => {
     expect(await closed).toBeUndefined();
   });
 
-  it("says that nothing is acknowledged to a user who may not hear the answers", async () => {
+  it("says that nothing is acknowledged to a user who may not receive the replies", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: permissions('subscribe: { deny: ["_INBOX.>"] }'),

@@ -109,7 +109,7 @@ describe("publish", () => {
     const { operations } = used;
     const headers = readHeaders({ a: "b" });
     const error = await failureOf("not_supported", () => operations.publish("a", bytesOf(1), { headers, timeoutMs }));
-    expect(error.message).toContain("knows no headers");
+    expect(error.message).toContain("does not support headers");
     await operations.publish("a", bytesOf(1), { timeoutMs });
     await operations.flush({ timeoutMs });
   });

@@ -76,7 +76,7 @@ describe("Refusals", () => {
     expect(refusals.take("one").map(({ subject }) => subject)).toEqual(["a".repeat(20)]);
   });
 
-  it("stays bounded where every subject has a violation", () => {
+  it("stays bounded if every subject has a violation", () => {
     const refusals = new Refusals<string>();
     const count = gatewayConstants.maxWatchedSubjects + 100;
     for (let index = 0; index < count; index++) {
@@ -115,7 +115,7 @@ describe("publishViolation", () => {
     expect(publishViolation("Authorization Violation")).toBeUndefined();
   });
 
-  it("reads the subject in the words of the server, which come before flush resolves", async () => {
+  it("reads the subject from the text of the server, which arrives before flush resolves", async () => {
     await using server = await startNatsServer({
       config: `authorization { users: [
         { user: u, password: p, permissions: { publish: { deny: ["denied.>"] } } }

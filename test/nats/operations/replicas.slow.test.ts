@@ -1,5 +1,5 @@
 /**
- * How many servers keep the buckets and stores that SQL functions make.
+ * Number of replicas of the buckets and stores that SQL functions create.
  */
 import { jetstreamManager } from "@nats-io/jetstream";
 import type { DatabaseError } from "pg";
@@ -11,9 +11,9 @@ import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, failureOf, operationsOf, timeoutMs } from "./operations-of.js";
 
 const refusal =
-  "was to make it with replicas '3', which NATS refused: replicas > 1 not supported in non-clustered mode.";
+  "needs to create it with replicas '3', which NATS refused: replicas > 1 not supported in non-clustered mode.";
 
-it("more than one is refused by a server without a cluster, unless the bucket or store is there", async () => {
+it("more than one is refused by a server without a cluster, unless the bucket or store exists", async () => {
   await using server = await startNatsServer({ jetStream: true });
   await using used = await operationsOf(server.url);
   const { keyValue, objectStores } = used.operations;
@@ -99,6 +99,6 @@ describe("in a cluster of three", () => {
       (refused: DatabaseError) => refused,
     );
     expect(error.message).toContain("with replicas '5', which NATS refused: no suitable peers for placement");
-    expect(error.hint).toContain("no more than its cluster has servers");
+    expect(error.hint).toContain("at most the number of JetStream servers in its cluster");
   });
 });

@@ -22,7 +22,7 @@ describe("request", () => {
     expect(Buffer.from(answer).toString()).toBe("ä");
   });
 
-  it("fails with nats_permission_denied where the user may not receive answers", async () => {
+  it("fails with nats_permission_denied if the user may not receive answers", async () => {
     await using server = await startNatsServer({
       config: `authorization { users: [
         { user: u, password: p, permissions: { subscribe: { deny: ["_INBOX.>"] } } }
@@ -49,7 +49,7 @@ describe("request", () => {
     expect((await failure).message).toContain('request to "held"');
   });
 
-  it("settles by its deadline where the server hangs", async () => {
+  it("ends by its deadline if the server hangs", async () => {
     await using server = await startNatsServer();
     await using used = await operationsOf(server.url);
     await hang(server, used);

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, failureOf, hang, operationsOf, timeoutMs } from "./operations-of.js";
 
-/** What the server says of itself in its greeting. */
+/** INFO of the server. */
 async function greetingOf(port: number): Promise<Record<string, unknown>> {
   const socket = connect(port, "127.0.0.1");
   try {
@@ -71,7 +71,7 @@ describe("flush", () => {
     expect(received).toBe(1_000);
   });
 
-  it("ends with the connection, where the library would wait for ever", async () => {
+  it("ends with the connection, although nats.js would wait forever", async () => {
     await using server = await startNatsServer();
     await using used = await operationsOf(server.url);
     await hang(server, used);

@@ -27,7 +27,7 @@ beforeAll(async () => {
 afterAll(() => used?.[Symbol.asyncDispose]());
 
 describe.concurrent("streams.publish", () => {
-  it("resolves to where the message is, and a stock client reads it there as it was sent", async () => {
+  it("resolves with the position of the message, and a stock client reads it there as it was sent", async () => {
     const manager = await addStream(used, "operations_stream_exact", ["operations.stream.exact.>"]);
     const payloads = [new Uint8Array(0), Uint8Array.of(0, 13, 10), bytesOf(900_000)];
     for (const [index, payload] of payloads.entries()) {
@@ -72,7 +72,7 @@ describe.concurrent("streams.publish", () => {
     expect([...plain!]).toEqual([["a", ["b"]]]);
   });
 
-  it("sends the message again where the answer got lost, and it is stored once", async () => {
+  it("sends the message again if the answer got lost, and it is stored once", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
     const manager = await addStream(used, "s", ["lost"]);
@@ -87,7 +87,7 @@ describe.concurrent("streams.publish", () => {
     expect((await manager.streams.info("s")).state.messages).toBe(1);
   });
 
-  it("does not send it again where the stream forgets repetitions too soon, and says so", async () => {
+  it("does not send it again if the stream forgets repetitions too soon, and says so", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
     const manager = await addStream(used, "s", ["lost"], { duplicate_window: 500_000_000 });
@@ -100,12 +100,12 @@ describe.concurrent("streams.publish", () => {
     );
     expect(error.outcome).toBe("unknown");
     expect(error.detail).toBe(
-      'It was not sent again: stream "s" knows a repetition for 500 ms only (duplicate_window).',
+      'It was not sent again: stream "s" recognizes repetitions for 500 ms only (duplicate_window).',
     );
     expect((await manager.streams.info("s")).state.messages).toBe(1);
   });
 
-  it("does not send it again where nothing is known of the stream, and takes an answer that comes late", async () => {
+  it("does not send it again if nothing is known of the stream, and takes an answer that comes late", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: `authorization { users: [
@@ -125,7 +125,7 @@ describe.concurrent("streams.publish", () => {
     expect((await manager.streams.info("s")).state.messages).toBe(1);
   });
 
-  it("finds that no stream takes the subject also where others listen to it", async () => {
+  it("finds that no stream takes the subject also if others subscribe to it", async () => {
     used.stock.subscribe("operations.stream.heard", { callback: () => undefined });
     await used.stock.flush();
     await failureOf("no_stream", () =>
@@ -133,7 +133,7 @@ describe.concurrent("streams.publish", () => {
     );
   });
 
-  it("is nats_failed where something else answers", async () => {
+  it("is nats_failed if something else answers", async () => {
     used.stock.subscribe("operations.stream.other", {
       callback: (_error, message) => void message.respond("[no ack]"),
     });
@@ -141,10 +141,10 @@ describe.concurrent("streams.publish", () => {
     const error = await failureOf("nats_failed", () =>
       used.operations.streams.publish("operations.stream.other", bytesOf(1), { messageId: "m", timeoutMs }),
     );
-    expect(error.message).toContain("no stream");
+    expect(error.message).toContain("something other than a stream");
   });
 
-  it("takes the acknowledgement of the domain that was named, and tells of another one", async () => {
+  it("takes the acknowledgement of the domain that was named, and reports another one", async () => {
     await using hub = await startNatsServer({
       jetStream: true,
       config: 'server_name: hub\njetstream { domain: hub }\nleafnodes { listen: "127.0.0.1:-1" }',
@@ -192,7 +192,7 @@ describe.concurrent("streams.publish", () => {
     );
   });
 
-  it("settles by its deadline where the server hangs, and when it dies", async () => {
+  it("ends by its deadline if the server hangs, and when it dies", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url, { pingInterval: 60_000 });
     await addStream(used, "s", ["s"]);
@@ -210,7 +210,7 @@ describe.concurrent("streams.publish", () => {
 });
 
 describe.concurrent("streams.publishBatch", () => {
-  it("does not succeed where its time was over before it could send anything", async () => {
+  it("does not succeed if its time was over before it could send anything", async () => {
     await addStream(used, "operations_stream_late", ["operations.stream.late"]);
     for (let time = 0; time < 20; time++) {
       const options = { messageId: `late-${time}`, timeoutMs: 0 };
@@ -220,7 +220,7 @@ describe.concurrent("streams.publishBatch", () => {
     }
   });
 
-  it("stores all messages in their order", async () => {
+  it("stores all messages in order", async () => {
     const manager = await addStream(used, "operations_stream_batch", ["operations.stream.batch"]);
     const payloads = Array.from({ length: 2_000 }, (_, index) => Buffer.from(`${index}`));
     const headers = readHeaders({ a: "b" });
@@ -270,7 +270,7 @@ describe.concurrent("streams.publishBatch", () => {
     expect(await used.operations.streams.publishBatch("operations.stream.large", [], options)).toEqual([]);
   });
 
-  it("settles when the server dies under it", async () => {
+  it("ends when the server dies", async () => {
     await using server = await startNatsServer({ jetStream: true });
     await using used = await operationsOf(server.url);
     await addStream(used, "s", ["s"]);

@@ -17,7 +17,7 @@ export const capture: SubscriptionCounts = {
   committed: 90,
   deadLettered: 1,
   repeated: 4,
-  cuts: 2,
+  lostConnections: 2,
   queuedMessages: 6,
   queuedBytes: 6_000,
   savedMessages: 11,

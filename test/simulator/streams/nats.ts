@@ -1,5 +1,5 @@
 /** A stream of NATS and its consumers, as the reader sees them. */
-import type { ConsumerLook, Prepared, PrepareStep, StreamLook } from "../../../src/bridge/streams/reader.js";
+import type { ConsumerState, Prepared, PrepareStep, StreamInfo } from "../../../src/bridge/streams/reader.js";
 
 export interface Stored {
   readonly uid: number;
@@ -38,7 +38,7 @@ export class SimulatedStream {
     return isKept;
   }
 
-  look(lastDone: number | undefined): StreamLook {
+  look(lastDone: number | undefined): StreamInfo {
     const stored = this.messages.find(({ number }) => number === lastDone);
     return {
       created: String(this.created),
@@ -50,7 +50,7 @@ export class SimulatedStream {
     };
   }
 
-  prepare({ nth, isThere, from, deleteBefore, deleteAfter }: PrepareStep): Prepared {
+  prepare({ nth, exists: isThere, from, deleteBefore, deleteAfter }: PrepareStep): Prepared {
     for (const each of deleteBefore) this.delete(each);
     if (!isThere) {
       const next = "number" in from ? from.number : 1;
@@ -95,7 +95,7 @@ export class SimulatedStream {
     return this.messages.filter(({ number }) => number >= next).length;
   }
 
-  #lookOf(nth: number): ConsumerLook | undefined {
+  #lookOf(nth: number): ConsumerState | undefined {
     const consumer = this.consumers[nth];
     if (consumer === undefined) return undefined;
     const { next, deliveries, ackFloor } = consumer;

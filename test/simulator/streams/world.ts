@@ -3,7 +3,7 @@
  * Everything follows from the seed.
  */
 import type { StreamPlace } from "../../../src/bridge/message.js";
-import { includes, lowest, type Ranges, union } from "../../../src/bridge/ranges.js";
+import { advanced, includes, type Ranges, union } from "../../../src/bridge/ranges.js";
 import {
   type Missing,
   type ReaderOutcome,
@@ -304,8 +304,8 @@ class MutatedReader extends StreamReader {
     return this.#mutant.acknowledgesEarly === true ? this.received : super.acknowledgedTo;
   }
 
-  protected override isOfUse(one: Parameters<StreamReader["isOfUse"]>[0]): boolean {
-    return this.#mutant.trustsConsumer === true ? one.fits : super.isOfUse(one);
+  protected override isUsable(one: Parameters<StreamReader["isUsable"]>[0]): boolean {
+    return this.#mutant.trustsConsumer === true ? one.fits : super.isUsable(one);
   }
 
   protected override isBeyond(one: Parameters<StreamReader["isBeyond"]>[0]): boolean {
@@ -399,7 +399,7 @@ class StreamProcess {
       schedule.after(random.delay(1), () => {
         if (this.isDead) return;
         const told: ReaderOutcome = isLost || outcome === undefined ? { kind: "unavailable" } : outcome;
-        this.#reader.settle(step, told, schedule.now);
+        this.#reader.onOutcome(step, told, schedule.now);
         this.#pump();
       });
     });
@@ -430,12 +430,15 @@ class StreamProcess {
         return { kind: "written" };
       case "prepare":
         if (!world.natsIsUp) return { kind: "unavailable" };
-        counts.add(step.isThere ? "transition: consumer kept" : "transition: consumer made anew");
-        if (step.isThere && stream.consumers[step.nth] === undefined) return { kind: "problem", problem: "gone" };
+        counts.add(step.exists ? "transition: consumer kept" : "transition: consumer made anew");
+        if (step.exists && stream.consumers[step.nth] === undefined) return { kind: "problem", problem: "gone" };
         return { kind: "prepared", ...stream.prepare(step) };
       default:
         if (!world.natsIsUp) return { kind: "unavailable" };
-        return { kind: "seen", look: stream.look(step.kind === "look" ? step.state.lastDone?.number : undefined) };
+        return {
+          kind: "inspected",
+          info: stream.look(step.kind === "inspect" ? step.state.lastDone?.number : undefined),
+        };
     }
   }
 
@@ -466,7 +469,7 @@ class StreamProcess {
     schedule.after(random.delay(3), () => {
       if (this.isDead || this.#reader.reading !== reading || this.#session !== session) return;
       if (world.natsIsUp) {
-        this.#reader.asked(schedule.now);
+        this.#reader.onRequest(schedule.now);
         for (let n = random.between(1, 5); n > 0 && this.#reader.hasRoom && this.#reader.reading === reading; n -= 1) {
           const delivered = world.stream.deliver(reading.nth);
           if (delivered === undefined) break;
@@ -503,7 +506,7 @@ class StreamProcess {
           if (outcome !== "committed") return;
           lane.splice(0, batch.length);
           const places = batch.flatMap((each) => each.places);
-          this.#reader.finished(places);
+          this.#reader.markDone(places);
           this.#acknowledge(reading);
         },
       );
@@ -577,7 +580,7 @@ class StreamProcess {
   #advanced(row: Row, left: readonly { one: Stored; place: StreamPlace }[], covers: Ranges): Row {
     const { mutant, counts } = this.#world;
     const { state } = row;
-    const reached = lowest(state.position ?? 0, union(state.done, covers));
+    const reached = advanced(state.position ?? 0, union(state.done, covers));
     const last = left.at(-1)!.one;
     const own = new Set(left.map(({ one }) => one.number));
     const gone = covers

@@ -9,7 +9,7 @@ import { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffe
 import type { StoreFaults } from "./postgres.js";
 import type { ProfileName } from "./profiles.js";
 
-/** What a run is made of. */
+/** Parts of a run. */
 export interface Mutant {
   readonly Protocol: typeof LeadershipProtocol;
   readonly Buffer: typeof TakeoverBuffer;
@@ -42,7 +42,7 @@ class WatchGoesOn extends LeadershipProtocol {
 
 class TrimsByTime extends LeadershipProtocol {
   protected override known = new (class extends KnownProgress {
-    override see(_: LeadershipRow, { heardAt }: ClockSample): LeaderProgress {
+    override update(_: LeadershipRow, { heardAt }: ClockSample): LeaderProgress {
       return { doneBefore: heardAt, behind: new Map(), completeSince: Number.NEGATIVE_INFINITY };
     }
   })();
@@ -71,7 +71,7 @@ class ProgressIsNow extends LeadershipProtocol {
 class TrustsAnyClock extends LeadershipProtocol {
   protected override known = new (class extends KnownProgress {
     #last: LeaderProgress | undefined;
-    override see(row: LeadershipRow, clock: ClockSample): LeaderProgress | undefined {
+    override update(row: LeadershipRow, clock: ClockSample): LeaderProgress | undefined {
       if (row.progressAt !== undefined) {
         this.#last = {
           doneBefore: this.bound(clock, row.progressAt),
@@ -91,7 +91,7 @@ class NobodyFirst extends LeadershipProtocol {
 }
 
 class NeverReluctant extends LeadershipProtocol {
-  protected override get reluctanceMs(): number {
+  protected override get extraQuietMs(): number {
     return 0;
   }
 }
@@ -139,7 +139,7 @@ class HandsNothingOver extends TakeoverBuffer {
 class HandsOverItsOwnOnly extends TakeoverBuffer {
   override get unknownToLeader() {
     const unknown = super.unknownToLeader;
-    this.dropped(new Set(unknown.filter(({ isOwn }) => !isOwn).map(({ message }) => message)));
+    this.remove(new Set(unknown.filter(({ isOwn }) => !isOwn).map(({ message }) => message)));
     return unknown.filter(({ isOwn }) => isOwn);
   }
 }

@@ -19,7 +19,7 @@ export class SimulatedProcess {
   isDead = false;
   /** Its host is gone: nobody tells the server. */
   diedSilently = false;
-  /** What happens to it while it stands still; undefined: it runs. */
+  /** Events that are postponed while the process is suspended; undefined while it runs. */
   stalled: (() => void)[] | undefined;
   readonly startedAt: number;
   readonly clock: Clock;
@@ -31,12 +31,12 @@ export class SimulatedProcess {
   #completeUntil: number | undefined;
   #queue: InboundMessage[] = [];
   readonly #batches = new Map<bigint, object>();
-  /** What is published from then on it does not receive. */
+  /** Start of the time in which it receives nothing that is published. */
   #stoppedAt: number | undefined;
   #hasDrained = false;
   /** The login for functions is not refused. */
   canRun = true;
-  /** What the table of processes has of it. */
+  /** Row of the process in the table of processes. */
   told = { canRun: true, at: 0 };
   #gaveWayAt = Number.NEGATIVE_INFINITY;
   #isGivingWay = false;
@@ -214,7 +214,7 @@ export class SimulatedProcess {
           const unknown = this.buffer.unknownToLeader.map(({ message }) => message);
           if (unknown.length > 0) world.counts.add("handed over");
           this.#handOver(unknown);
-          this.buffer.dropped(new Set(unknown));
+          this.buffer.remove(new Set(unknown));
         },
         onProblem: () => world.counts.add("problem"),
       },

@@ -1,8 +1,8 @@
 /**
- * What may happen in a run. Not everything in each: what must hold depends on what is let happen.
+ * Faults that may happen in a run. Not all of them in each: the rules that must hold depend on the permitted faults.
  */
 
-/** One of the faults. */
+/** A kind of fault. */
 export type Fault =
   | "kill"
   | "clean stop"
@@ -17,7 +17,7 @@ export type Fault =
 
 export interface Profile {
   readonly faults: readonly Fault[];
-  /** How much later one process may receive a message than another. */
+  /** Maximum delay with which one process receives a message after another. */
   readonly maxDelayMs: number;
   readonly bufferMs: number;
   readonly cleanMs: number;

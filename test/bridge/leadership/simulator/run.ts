@@ -9,7 +9,7 @@ import { type Mutant, mutants, unchanged } from "./mutants.js";
 import { type ProfileName, profiles } from "./profiles.js";
 import { World } from "./world.js";
 
-/** What came of it. */
+/** Result of a run. */
 interface Outcome {
   readonly counts: Counts;
   readonly failures: readonly { readonly seed: number; readonly message: string }[];

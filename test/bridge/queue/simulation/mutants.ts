@@ -5,6 +5,7 @@ import {
   type Admission,
   type BatchStep,
   ByteBudget,
+  type Demand,
   type FunctionError,
   type Outcome,
   type QueueMemory,
@@ -12,20 +13,19 @@ import {
   type Step,
   SubscriptionQueue,
   type Wait,
-  type Wanted,
 } from "../../../../src/bridge/queue/index.js";
 import type { Part } from "../../../../src/bridge/queue/message-list.js";
 import { unchanged, type Variant } from "./world.js";
 
 class DeadLettersFirstOfBatch extends SubscriptionQueue {
   protected override afterFailure(step: BatchStep, tried: Part, error: FunctionError): void {
-    this.failAlone(step, error, tried.attempts);
+    this.deadLetterOnly(step, error, tried.attempts);
   }
 }
 
 class NeverHalves extends SubscriptionQueue {
   protected override halve(tried: Part): void {
-    this.messages.again(tried);
+    this.messages.retryPart(tried);
   }
 }
 
@@ -37,8 +37,8 @@ class OtherOrder extends SubscriptionQueue {
 }
 
 class SkipsOne extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
-    super.settle(step, outcome, now);
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
+    super.onOutcome(step, outcome, now);
     if (step.kind === "batch" && outcome.kind === "committed" && this.length > 0) this.messages.finish(1);
   }
 }
@@ -82,30 +82,30 @@ class AlwaysLarge extends SubscriptionQueue {
 }
 
 class DeadLettersTransient extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
     const transient = step.kind === "batch" && outcome.kind === "transient";
-    super.settle(step, transient ? { kind: "failed", error: outcome.error } : outcome, now);
+    super.onOutcome(step, transient ? { kind: "failed", error: outcome.error } : outcome, now);
   }
 }
 
 class KeepsTransientWhole extends SubscriptionQueue {
   protected override afterTransient(tried: Part, now: number): void {
-    this.messages.again(tried);
-    this.pause.begin(now);
+    this.messages.retryPart(tried);
+    this.pause.start(now);
   }
 }
 
 type Partly = Extract<Outcome, { kind: "partly" }>;
 
 class TakesPartForAll extends SubscriptionQueue {
-  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
-    this.settleBatch(step, part, { kind: "committed", durationMs: outcome.durationMs }, now);
+  protected override onPartialOutcome(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    this.onBatchOutcome(step, part, { kind: "committed", durationMs: outcome.durationMs }, now);
   }
 }
 
 class ForgetsPart extends SubscriptionQueue {
-  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
-    super.settlePartly(
+  protected override onPartialOutcome(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    super.onPartialOutcome(
       step,
       part,
       { ...outcome, committed: 0, ...(outcome.failed && { failed: { ...outcome.failed, count: part.count } }) },
@@ -115,73 +115,75 @@ class ForgetsPart extends SubscriptionQueue {
 }
 
 class BlamesFirstForPart extends SubscriptionQueue {
-  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+  protected override onPartialOutcome(step: BatchStep, part: Part, outcome: Partly, now: number): void {
     const first = Array<InboundMessage>(step.messages.length).fill(step.messages[0]!);
-    super.settlePartly({ ...step, messages: first }, part, outcome, now);
+    super.onPartialOutcome({ ...step, messages: first }, part, outcome, now);
   }
 }
 
 class ForgetsWhatWasNotTried extends SubscriptionQueue {
-  protected override settlePartly(step: BatchStep, part: Part, outcome: Partly, now: number): void {
-    super.settlePartly(step, { ...part, attempts: 0 }, outcome, now);
+  protected override onPartialOutcome(step: BatchStep, part: Part, outcome: Partly, now: number): void {
+    super.onPartialOutcome(step, { ...part, attempts: 0 }, outcome, now);
   }
 }
 
 class PausesBeforeHalving extends SubscriptionQueue {
   protected override afterTransient(tried: Part, now: number): void {
     super.afterTransient(tried, now);
-    if (tried.count > 1) this.pause.begin(now);
+    if (tried.count > 1) this.pause.start(now);
   }
 }
 
 class NoPause extends SubscriptionQueue {
   protected override afterTransient(tried: Part): void {
     if (tried.count > 1) this.halve(tried);
-    else this.messages.again(tried);
+    else this.messages.retryPart(tried);
   }
 }
 
 class PauseNeverGrows extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
-    this.pause.forget();
-    super.settle(step, outcome, now);
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
+    this.pause.reset();
+    super.onOutcome(step, outcome, now);
   }
 }
 
 class PauseNeverShort extends SubscriptionQueue {
   override next(now: number): Step | undefined {
-    this.pause.forget = () => undefined;
+    this.pause.reset = () => undefined;
     return super.next(now);
   }
 }
 
 class CountsUnavailable extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
     const { part } = this;
     if (outcome.kind === "unavailable" && part !== undefined) this.part = { ...part, attempts: part.attempts + 1 };
-    super.settle(step, outcome, now);
+    super.onOutcome(step, outcome, now);
   }
 }
 
 class DeadLettersBlindly extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
     const done = step.kind === "dead_letter" && outcome.kind === "unavailable";
-    super.settle(step, done ? { kind: "committed", durationMs: 1 } : outcome, now);
+    super.onOutcome(step, done ? { kind: "committed", durationMs: 1 } : outcome, now);
   }
 }
 
 class OvertakesBurial extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
-    const { unwritten } = this;
-    super.settle(step, outcome, now);
-    if (unwritten !== undefined && this.unwritten === unwritten) this.unwritten = undefined;
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
+    const { unwrittenDeadLetter } = this;
+    super.onOutcome(step, outcome, now);
+    if (unwrittenDeadLetter !== undefined && this.unwrittenDeadLetter === unwrittenDeadLetter)
+      this.unwrittenDeadLetter = undefined;
   }
 }
 
 class KeepsMemoryOfBuried extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
-    super.settle(step, outcome, now);
-    if (step.kind === "dead_letter" && outcome.kind === "committed") this.context.budget.join("").take(step.message);
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
+    super.onOutcome(step, outcome, now);
+    if (step.kind === "dead_letter" && outcome.kind === "committed")
+      this.context.budget.addQueue("").reserve(step.message);
   }
 }
 
@@ -198,37 +200,37 @@ class TwoOut extends SubscriptionQueue {
 }
 
 class IgnoresDeposition extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
-    super.settle(step, outcome.kind === "deposed" ? { kind: "unavailable" } : outcome, now);
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
+    super.onOutcome(step, outcome.kind === "deposed" ? { kind: "unavailable" } : outcome, now);
   }
 }
 
 class ProgressOfWaiting extends SubscriptionQueue {
   override get oldestReceivedAt(): number | undefined {
-    return this.out?.kind === "dead_letter" ? undefined : super.oldestReceivedAt;
+    return this.runningStep?.kind === "dead_letter" ? undefined : super.oldestReceivedAt;
   }
 }
 
 class RetriesFirst extends SubscriptionQueue {
   protected override takeRetry(): BatchStep | undefined {
-    this.retriedLast = this.isRetrying;
-    return this.retriedLast ? this.takeBatch() : undefined;
+    this.lastWasRetry = this.isRetrying;
+    return this.lastWasRetry ? this.takeBatch() : undefined;
   }
 }
 
 class DeadLettersRetries extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
-    super.settle(step, outcome, now);
-    if (this.unwritten === undefined) return;
-    const { deadLetterId: _, ...message } = this.unwritten.message;
-    this.unwritten = { ...this.unwritten, message };
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
+    super.onOutcome(step, outcome, now);
+    if (this.unwrittenDeadLetter === undefined) return;
+    const { deadLetterId: _, ...message } = this.unwrittenDeadLetter.message;
+    this.unwrittenDeadLetter = { ...this.unwrittenDeadLetter, message };
   }
 }
 
 class DropsLostRetries extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
-    const dropped = this.retriedLast && outcome.kind === "session_lost";
-    super.settle(step, dropped ? { kind: "committed", durationMs: 1 } : outcome, now);
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
+    const dropped = this.lastWasRetry && outcome.kind === "session_lost";
+    super.onOutcome(step, dropped ? { kind: "committed", durationMs: 1 } : outcome, now);
   }
 }
 
@@ -243,14 +245,14 @@ class NoLimit extends ByteBudget {
 }
 
 class AllForOne extends ByteBudget {
-  protected override hasRoom(_queue: QueueMemory, { inAll }: Wanted): boolean {
+  protected override hasRoom(_queue: QueueMemory, { inAll }: Demand): boolean {
     return this.usedBytes + inAll <= this.limitBytes;
   }
 }
 
 class OneRole extends ByteBudget {
-  override join(): QueueMemory {
-    return super.join("all");
+  override addQueue(): QueueMemory {
+    return super.addQueue("all");
   }
 }
 

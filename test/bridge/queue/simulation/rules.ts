@@ -163,7 +163,7 @@ function followRetry(
   } else blame(message, outcome, settings);
 }
 
-/** What happened while the message was alone. */
+/** Outcome while the message was alone. */
 function blame(message: SimulatedMessage, outcome: Outcome, { sessionLostCode }: QueueSettings): void {
   if (outcome.kind === "failed" || outcome.kind === "timed_out") message.guilt = outcome.error.code;
   else if (outcome.kind === "session_lost" && ++message.lossesAlone === 2) message.guilt = sessionLostCode;

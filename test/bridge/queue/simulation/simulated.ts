@@ -1,4 +1,4 @@
-/** What the simulation knows of each message, dead letter and queue, beside what it tells the queues. */
+/** State of each message, dead letter and queue that the simulation knows but the queues do not. */
 
 import { type InboundMessage, memoryOf } from "../../../../src/bridge/message.js";
 import type { SubscriptionQueue } from "../../../../src/bridge/queue/index.js";
@@ -10,7 +10,7 @@ export function must(holds: boolean, rule: string): void {
   if (!holds) throw new Violation(rule);
 }
 
-/** What a message does to the function. */
+/** Effect of a message on the function. */
 export type Nature = "good" | "fails" | "kills its session" | "hangs" | "transient";
 
 export class SimulatedMessage implements InboundMessage {
@@ -18,7 +18,7 @@ export class SimulatedMessage implements InboundMessage {
   readonly headers = undefined;
   readonly payload: Uint8Array;
   readonly memory: number;
-  /** How often it was run, as its dead letter has to say. */
+  /** Number of runs, which its dead letter must contain. */
   runs = 0;
   commits = 0;
   /** In the table of dead letters. */
@@ -33,7 +33,7 @@ export class SimulatedMessage implements InboundMessage {
     readonly number: number,
     readonly subject: string,
     readonly nature: Nature,
-    /** How often it fails transiently before it is good. */
+    /** Number of transient failures before it succeeds. */
     public transientRuns: number,
     payloadBytes: number,
     readonly receivedAt: number,

@@ -3,7 +3,7 @@ import { atDepth } from "../../../support/depth.js";
 import { mutants } from "./mutants.js";
 import { runHistories } from "./world.js";
 
-/** What must have happened in any long run; otherwise the simulation does not reach it any more. */
+/** Events that every long run must have reached; otherwise the simulation no longer covers them. */
 const mustHappen = [
   ...["committed", "failed", "timed_out", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
     `batch ${outcome}`,

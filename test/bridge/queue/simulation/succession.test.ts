@@ -34,9 +34,9 @@ class RunsOneOfItsOwnFirst extends SubscriptionQueue {
 }
 
 class ForgetsAfterAFailedFetch extends SubscriptionQueue {
-  override settle(step: Step, outcome: Outcome, now: number): void {
+  override onOutcome(step: Step, outcome: Outcome, now: number): void {
     const isFailed = step.kind === "fetch" && outcome.kind !== "fetched";
-    super.settle(step, isFailed ? { kind: "fetched", saved: [] } : outcome, now);
+    super.onOutcome(step, isFailed ? { kind: "fetched", saved: [] } : outcome, now);
   }
 }
 
@@ -53,30 +53,30 @@ class CommitsWithoutDeleting extends SubscriptionQueue {
 }
 
 class WritesWhatItIsRunning extends SubscriptionQueue {
-  protected override keepTried(): void {}
+  protected override moveTriedToPage(): void {}
 }
 
 class DeletesAllThatWasTried extends SubscriptionQueue {
-  protected override numberPage(savedIds: readonly bigint[]): void {
-    super.numberPage(savedIds, savedIds.length);
+  protected override assignSavedIds(savedIds: readonly bigint[]): void {
+    super.assignSavedIds(savedIds, savedIds.length);
   }
 }
 
 class ForgetsWhatWasDoneMeanwhile extends SubscriptionQueue {
-  protected override numberPage(savedIds: readonly bigint[], done: number): void {
-    super.numberPage(savedIds.slice(done), 0);
+  protected override assignSavedIds(savedIds: readonly bigint[], done: number): void {
+    super.assignSavedIds(savedIds.slice(done), 0);
   }
 }
 
 class BelievesInALostAnswer extends SubscriptionQueue {
-  override settleSpill(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
-    super.settleSpill(step, savedIds ?? step.messages.map((_, index) => BigInt(-1 - index)));
+  override onSpilled(step: SpillStep, savedIds: readonly bigint[] | undefined): void {
+    super.onSpilled(step, savedIds ?? step.messages.map((_, index) => BigInt(-1 - index)));
   }
 }
 
 class KeepsWhatItHasWritten extends SubscriptionQueue {
-  override settleSpill(step: SpillStep): void {
-    super.settleSpill(step, undefined);
+  override onSpilled(step: SpillStep): void {
+    super.onSpilled(step, undefined);
   }
 }
 

@@ -36,7 +36,7 @@ class Succession {
   #numbers = 0;
   #rows = 0n;
   readonly #table: Row[] = [];
-  /** How often each message was committed; undefined: it was lost with a process that was killed. */
+  /** Number of commits of each message; undefined if it was lost with a process that was killed. */
   readonly #commits = new Map<number, number>();
   readonly #killed = new Set<number>();
   /** Handed in late: their order is not that of the others. */
@@ -162,7 +162,7 @@ class Succession {
       this.#count("answer to a spill lost");
       for (const { id } of spill.step.messages) this.#mayRepeat.add(Number(id));
     }
-    this.#queue.settleSpill(spill.step, isLost ? undefined : spill.outcome);
+    this.#queue.onSpilled(spill.step, isLost ? undefined : spill.outcome);
     must(this.#queue.length <= before, "what is in the table does not come into memory by being written");
   }
 
@@ -177,7 +177,7 @@ class Succession {
       return;
     }
     this.#step = undefined;
-    this.#queue.settle(pending.step, pending.outcome ?? { kind: "unavailable" }, this.#now);
+    this.#queue.onOutcome(pending.step, pending.outcome ?? { kind: "unavailable" }, this.#now);
   }
 
   #outcomeOf(step: Step): Outcome {

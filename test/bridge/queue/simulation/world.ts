@@ -1,4 +1,4 @@
-/** One random history: messages arrive, steps are run with faults, and after everything that happens the rules are checked. */
+/** A random history: messages arrive, steps run with faults, and the rules are checked after every event. */
 import {
   ByteBudget,
   Discards,
@@ -14,7 +14,7 @@ import { type Execution, execute } from "./postgres.js";
 import { checkStep, follow, isRetry } from "./rules.js";
 import { must, type Nature, SimulatedMessage, SimulatedQueue, Violation } from "./simulated.js";
 
-/** What the history is run with. */
+/** Settings of a history. */
 export interface Variant {
   readonly SubscriptionQueue: typeof SubscriptionQueue;
   readonly Scheduler: typeof QueueScheduler;
@@ -146,7 +146,7 @@ class World {
     this.#running.splice(this.#running.indexOf(running), 1);
     const { step, queue, execution } = running;
     follow(step, execution, queue, this.#settings, this.#now);
-    this.#scheduler.settle(step, execution.outcome, this.#now);
+    this.#scheduler.onOutcome(step, execution.outcome, this.#now);
   }
 
   #somethingHappens(): void {
@@ -229,7 +229,7 @@ class World {
     return new SimulatedMessage(++this.#numbers, subject, nature, transientRuns, bytes, this.#now, deadLetterId);
   }
 
-  /** What is true at any time. */
+  /** Invariants that hold at any time. */
   #look(): void {
     const { budget, discards } = this.#context;
     let used = 0;

@@ -1,25 +1,25 @@
 /**
- * Requests with one answer each, of one connection.
+ * Requests with one answer each, over one connection.
  *
- * The library's own `request` makes three errors with their stacks for each request, a timer that rejects and a race of
- * promises: several times the work of the request itself. Here the library still tells the answers apart, and hears what is
- * refused: its list of requests has ours, too.
+ * The `request` of nats.js creates three errors with stack traces per request, a timer that rejects and a race of
+ * promises: several times the work of the request itself. Here, nats.js still matches the answers and receives the
+ * refusals, because the requests are registered in its own list.
  */
 import { errors, type Msg, type NatsConnection, type NatsConnectionImpl, nuid } from "@nats-io/transport-node";
 import { type OutgoingHeaders, publishFrames, writeSideOf } from "./write-side.js";
 
-/** The library's protocol, whose list of requests is used. */
+/** Protocol object of nats.js, whose list of requests is used. */
 type Protocol = NatsConnectionImpl["protocol"];
 
-/** What the library wants to know of a request. */
+/** A request as nats.js expects it. */
 type MuxRequest = Parameters<Protocol["request"]>[0];
 
 const thisTurn = Promise.resolve();
 
-/** Asks over a connection. */
-export class Asking {
+/** Sends requests over a connection. */
+export class Requests {
   readonly #connection: NatsConnection;
-  /** What leaves with the next write. */
+  /** Frames of the next write. */
   #frames: Uint8Array[] = [];
 
   constructor(connection: NatsConnection) {
@@ -27,21 +27,22 @@ export class Asking {
   }
 
   /**
-   * The first answer. What is asked in one turn of the event loop leaves with one write. The payload may be reused at once.
+   * Sends a request and resolves with the first answer. Requests of one turn of the event loop are sent by one write.
+   * The payload may be reused at once.
    *
-   * @param subject without white space, as `checkSubject` demands
-   * @throws (as a rejection) errors of the library: NoRespondersError, TimeoutError, PermissionViolationError,
-   *   RequestError and ClosedConnectionError when the connection ends
+   * @param subject subject without white space, as `checkSubject` ensures
+   * @throws (as a rejection) errors of nats.js: NoRespondersError, TimeoutError, PermissionViolationError,
+   * RequestError, and ClosedConnectionError when the connection closes
    */
-  ask(subject: string, payload: Uint8Array, timeoutMs: number, outgoing?: OutgoingHeaders): Promise<Msg> {
+  request(subject: string, payload: Uint8Array, timeoutMs: number, outgoing?: OutgoingHeaders): Promise<Msg> {
     if (writeSideOf(this.#connection) === undefined) return Promise.reject(new errors.ClosedConnectionError());
     const { protocol } = this.#connection as NatsConnectionImpl;
     return new Promise((resolve, reject) => {
-      const asked = new Asked(protocol, subject, timeoutMs, resolve, reject);
+      const asked = new PendingRequest(protocol, subject, timeoutMs, resolve, reject);
       protocol.request(asked as unknown as MuxRequest);
       const reply = `${protocol.muxSubscriptions.baseInbox}${asked.token}`;
       if (this.#frames.push(publishFrames(subject, reply, outgoing?.bytes, [payload])) === 1) {
-        // Not queueMicrotask, which makes an object for async hooks.
+        // queueMicrotask would create an object for async hooks.
         void thisTurn.then(this.#write);
       }
     });
@@ -51,15 +52,15 @@ export class Asking {
     const frames = this.#frames;
     this.#frames = [];
     const side = writeSideOf(this.#connection);
-    // If it has ended, the library has told those who asked, or will.
+    // Without a connection, nats.js rejects the requests.
     if (side === undefined) return;
     side.flushPending();
     side.transport.socket.write(frames.length === 1 ? frames[0]! : Buffer.concat(frames));
   };
 }
 
-/** A request that is not answered yet. */
-class Asked {
+/** A request without an answer. */
+class PendingRequest {
   readonly token = nuid.next();
   received = 0;
   readonly requestSubject: string;
@@ -82,7 +83,7 @@ class Asked {
     this.#timer = setTimeout(() => this.resolver(new errors.TimeoutError()), timeoutMs);
   }
 
-  /** The library has an answer, or why there is none. */
+  /** Called by nats.js with the answer, or the reason why there is none. */
   resolver(error: Error | null, message?: Msg): void {
     clearTimeout(this.#timer);
     this.#protocol.muxSubscriptions.cancel(this as unknown as MuxRequest);

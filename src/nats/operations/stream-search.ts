@@ -1,67 +1,69 @@
 /**
- * Which messages a stream has stored since some time, and whether those are all that it took since then.
+ * Searches a stream for the ids of messages that it has stored since a given time, and finds out since when the result is
+ * complete.
  *
- * Where a stream keeps what was consumed, they are read by a consumer, without payloads. Such a consumer is refused by a work queue, by
- * a stream with all the consumers that it may have, and to a user without the right; and a stream that removes what was consumed would
- * keep messages for it. There, each message is asked for by its number.
+ * If the stream keeps consumed messages, they are read by a consumer, without payloads. A work queue refuses such a
+ * consumer, as does a stream at its limit of consumers, or a server that does not permit it to the user; and a stream
+ * that removes consumed messages would keep messages for it. In these cases, the messages are requested one by one.
  *
- * Times are those of the server. It says what time it is; before 2.10 it does not, and its clock is taken to be that of this process.
+ * Times are those of the server, which reports its clock. Servers before 2.10 do not; their clock is assumed to be that
+ * of this process.
  */
 import { DeliverPolicy, type MsgRequest, PubHeaders, RetentionPolicy, type StreamInfo } from "@nats-io/jetstream";
 import { millis, type NatsConnection } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
 import { type JetStream, jetStreamOf } from "./jetstream.js";
 
-/** A stream that takes a subject. */
+/** The stream that stores a subject. */
 export interface FoundStream {
   readonly name: string;
-  /** How long it knows the id of a message (its duplicate_window). */
+  /** Time for which it remembers message ids (duplicate_window). */
   readonly windowMs: number;
-  /** All messages are there that it took since then, by `performance.now()`; Infinity: that is not known. */
+  /** Time since which the stream still has all its messages (`performance.now()`, ms); Infinity if unknown. */
   readonly keepsSince: number;
-  /** Its server is the one that this process is connected to, and no member of a cluster. */
+  /** True if it is stored only by the server of this connection, which is in no cluster. */
   readonly isAlone: boolean;
   readonly subject: string;
   readonly jetStream: JetStream;
-  /** Of each request. */
+  /** Time limit of each request. */
   readonly timeoutMs: number;
 }
 
-/** How far a look goes. */
-interface LookRange {
-  /** What was stored since then, by `performance.now()`. */
+/** Range and limits of a search. */
+interface SearchRange {
+  /** Start of the search (`performance.now()`, ms). */
   readonly since: number;
-  /** How far the clocks of the servers may be apart. */
+  /** Maximum difference between the clocks of the servers. */
   readonly skewMs: number;
-  /** It begins so much earlier, as their clocks may have been set meanwhile. */
+  /** Time by which the search starts earlier, because clocks may have been set meanwhile. */
   readonly marginMs: number;
-  /** Whether it has to tell what the stream has removed, if that keeps what was consumed. */
+  /** True if removed messages must be noticed, even in a stream that keeps consumed ones. */
   readonly needsGaps: boolean;
-  /** How many requests are under way at once, where messages are asked for one by one. */
+  /** Number of concurrent requests when messages are requested one by one. */
   readonly requests: number;
-  /** Limit of the messages that a look reads. */
+  /** Maximum number of messages to read. */
   readonly maxMessages: number;
 }
 
-/** What a look has found. */
+/** Result of a search. */
 export interface StreamContent {
-  /** The ids (Nats-Msg-Id) of the messages of the subject; there may be others among them. */
+  /** Ids (Nats-Msg-Id) of the messages of the subject; may contain others. */
   readonly ids: ReadonlySet<string>;
-  /** Time since which `ids` has those of all messages that the stream stored, by `performance.now()`; Infinity: not known. */
+  /** Time since which `ids` is complete (`performance.now()`, ms); Infinity if unknown. */
   readonly completeSince: number;
-  /** It removes what was consumed. */
+  /** True if the stream removes consumed messages. */
   readonly isConsumed: boolean;
 }
 
-/** A message as far as a look needs it. */
-interface Stored {
+/** A stored message, without its payload. */
+interface StoredMessage {
   readonly seq: number;
-  /** By the server's clock. */
+  /** Time of storage, by the server's clock. */
   readonly at: number;
   readonly id: string | undefined;
 }
 
-/** @throws what the library throws; there may be no stream */
+/** Finds the stream of a subject. @throws errors of nats.js, also if there is none */
 export async function streamOf(
   connection: NatsConnection,
   subject: string,
@@ -84,13 +86,15 @@ export async function streamOf(
 }
 
 /**
- * @param all looks at all messages of the stream: where the numbers of all have to show that none is missing, and where messages are
- * stored with other subjects than they were published to
- * @throws what the library throws; HawserError nats_timeout
+ * Searches the messages of a subject.
+ *
+ * @param all searches all messages of the stream. Needed if only consecutive numbers prove that none is missing, or if
+ * messages are stored under other subjects than they were published to.
+ * @throws errors of nats.js; HawserError nats_timeout
  */
-export async function lookInto(
+export async function searchStream(
   stream: FoundStream,
-  range: LookRange,
+  range: SearchRange,
   all: () => Promise<StreamContent>,
 ): Promise<StreamContent> {
   const { streams } = stream.jetStream.manager;
@@ -108,8 +112,8 @@ export async function lookInto(
   return { ids: seen.ids, completeSince: clock.here(completeFrom) + range.skewMs, isConsumed };
 }
 
-/** @throws what the library throws; HawserError nats_timeout */
-export async function lookIntoAll(stream: FoundStream, range: LookRange): Promise<StreamContent> {
+/** Searches all messages of a stream. @throws errors of nats.js; HawserError nats_timeout */
+export async function searchWholeStream(stream: FoundStream, range: SearchRange): Promise<StreamContent> {
   const { streams } = stream.jetStream.manager;
   const before = await streams.info(stream.name);
   const isConsumed = before.config.retention !== RetentionPolicy.Limits;
@@ -121,21 +125,21 @@ export async function lookIntoAll(stream: FoundStream, range: LookRange): Promis
   return { ids: seen.ids, completeSince: clock.here(completeFrom) + range.skewMs, isConsumed };
 }
 
-/** Messages that a look has read, in the order of their numbers. Times are by the server's clock. */
-class Seen {
+/** Messages that a search has read, in the order of their numbers. Times are by the server's clock. */
+class FoundMessages {
   readonly ids = new Set<string>();
-  /** Everything that is there since then was read. */
+  /** Time since which all existing messages were read. */
   readonly from: number;
-  first: Stored | undefined;
+  first: StoredMessage | undefined;
   lastSeq = 0;
-  /** Time of the message behind the last number that is missing between two others. */
+  /** Time of the message after the last missing number between two others. */
   holeAt = Number.NEGATIVE_INFINITY;
 
   constructor(from: number) {
     this.from = from;
   }
 
-  add(message: Stored): void {
+  add(message: StoredMessage): void {
     const { seq, at, id } = message;
     if (id !== undefined) this.ids.add(id);
     if (this.first === undefined) this.first = message;
@@ -148,7 +152,7 @@ interface Part {
   readonly filter: string;
   /** By the server's clock. */
   readonly from: number;
-  /** The numbers of the first one, if that is known, and of the last one. */
+  /** Numbers of the first message, if known, and of the last one. */
   readonly first: number;
   readonly last: number;
 }
@@ -157,29 +161,32 @@ async function read(
   stream: FoundStream,
   { filter, from }: Pick<Part, "filter" | "from">,
   isConsumed: boolean,
-  range: LookRange,
-): Promise<Seen> {
-  // From the server that stores messages: the one of a consumer may not be as far.
+  range: SearchRange,
+): Promise<FoundMessages> {
+  // From the server that stores messages; the server of a consumer may lag behind.
   const last = await stream.jetStream.manager.streams.getMessage(stream.name, { last_by_subj: filter });
-  if (last === null || last.time.getTime() < from) return new Seen(from);
+  if (last === null || last.time.getTime() < from) return new FoundMessages(from);
   const first = await firstFrom(stream, from, last.seq);
-  if (last.seq - first >= range.maxMessages) return new Seen(Number.POSITIVE_INFINITY);
+  if (last.seq - first >= range.maxMessages) return new FoundMessages(Number.POSITIVE_INFINITY);
   const part = { filter, from, first, last: last.seq };
-  const oneByOne = (): Promise<Seen> => readOneByOne(stream, part, range);
+  const oneByOne = (): Promise<FoundMessages> => readOneByOne(stream, part, range);
   return isConsumed ? oneByOne() : readByConsumer(stream, part).catch(oneByOne);
 }
 
-async function readByConsumer({ name, jetStream, subject, timeoutMs }: FoundStream, part: Part): Promise<Seen> {
+async function readByConsumer(
+  { name, jetStream, subject, timeoutMs }: FoundStream,
+  part: Part,
+): Promise<FoundMessages> {
   const consumer = await jetStream.client.consumers.get(name, {
     filter_subjects: [part.filter],
     deliver_policy: DeliverPolicy.StartSequence,
     opt_start_seq: part.first,
     headers_only: true,
   });
-  const seen = new Seen(part.from);
+  const seen = new FoundMessages(part.from);
   try {
     const messages = await consumer.consume();
-    // It may never come to the end: the stream may have removed the last ones meanwhile.
+    // The end may never be reached, because the last messages may have been removed meanwhile.
     const timer = setTimeout(() => messages.stop(), timeoutMs);
     try {
       for await (const message of messages) {
@@ -193,20 +200,20 @@ async function readByConsumer({ name, jetStream, subject, timeoutMs }: FoundStre
       clearTimeout(timer);
     }
   } finally {
-    // The server would keep it for minutes, and a stream has a limit for its consumers.
+    // Otherwise the server keeps it for minutes, and a stream has a limit of consumers.
     consumer.delete().catch(() => undefined);
   }
-  throw new HawserError("nats_timeout", `The messages of the subject "${subject}" did not all come.`);
+  throw new HawserError("nats_timeout", `Not all messages of the subject "${subject}" arrived in time.`);
 }
 
-async function readOneByOne(stream: FoundStream, part: Part, { requests }: LookRange): Promise<Seen> {
+async function readOneByOne(stream: FoundStream, part: Part, { requests }: SearchRange): Promise<FoundMessages> {
   const size = Math.max(1, Math.ceil((part.last - part.first + 1) / requests));
   const begins = Array.from({ length: requests }, (_, nth) => part.first + nth * size).filter(
     (seq) => seq <= part.last,
   );
   const parts = await Promise.all(
     begins.map(async (begin) => {
-      const found: Stored[] = [];
+      const found: StoredMessage[] = [];
       const end = Math.min(begin + size - 1, part.last);
       for (let seq = begin; seq <= end; ) {
         const message = await nextOf(stream, seq, part.filter);
@@ -217,12 +224,12 @@ async function readOneByOne(stream: FoundStream, part: Part, { requests }: LookR
       return found;
     }),
   );
-  const seen = new Seen(part.from);
+  const seen = new FoundMessages(part.from);
   for (const message of parts.flat()) seen.add(message);
   return seen;
 }
 
-/** The number from which on the messages are stored that are to be read. */
+/** Sequence number of the first message that was stored at or after `from`. */
 async function firstFrom(stream: FoundStream, from: number, last: number): Promise<number> {
   let low = (await stream.jetStream.manager.streams.info(stream.name)).state.first_seq;
   let high = last;
@@ -235,9 +242,13 @@ async function firstFrom(stream: FoundStream, from: number, last: number): Promi
   return low;
 }
 
-/** The first message from that number on. */
-async function nextOf({ name, jetStream }: FoundStream, seq: number, filter: string): Promise<Stored | undefined> {
-  // The server knows this request, and the types of the library do not.
+/** First message at or after a sequence number. */
+async function nextOf(
+  { name, jetStream }: FoundStream,
+  seq: number,
+  filter: string,
+): Promise<StoredMessage | undefined> {
+  // Servers support this request, but the types of nats.js lack it.
   const request: { seq: number; next_by_subj: string } = { seq, next_by_subj: filter };
   const message = await jetStream.manager.streams.getMessage(name, request as unknown as MsgRequest);
   if (message === null) return undefined;
@@ -248,19 +259,21 @@ async function nextOf({ name, jetStream }: FoundStream, seq: number, filter: str
   };
 }
 
-/** Since when the stream has all of its first messages, and no other one of its name may have had them. */
+/**
+ * Time since which no message was removed from the front of the stream, nor stored in an earlier stream of this name.
+ */
 function frontOf({ created, config, state }: StreamInfo): number {
   const isConsumed = config.retention !== RetentionPolicy.Limits;
   const madeAt = isConsumed ? Date.parse(created) : Number.NEGATIVE_INFINITY;
-  // Of an empty one all may have been removed.
+  // From an empty stream, all messages may have been removed.
   if (state.messages === 0) return state.last_seq === 0 ? madeAt : timeOf(state.last_ts);
   return state.first_seq <= 1 ? madeAt : Math.max(madeAt, timeOf(state.first_ts));
 }
 
-/** The time of the last message before which, or behind which, others were removed that are not the first ones. */
+/** Time of the last message next to a gap, apart from a gap at the front of the stream. */
 async function lastHoleIn(
   { name, jetStream }: FoundStream,
-  { first, lastSeq, holeAt }: Seen,
+  { first, lastSeq, holeAt }: FoundMessages,
   { first_seq, last_seq, last_ts }: StreamInfo["state"],
 ): Promise<number> {
   if (lastSeq < last_seq) return last_seq === 0 ? Number.NEGATIVE_INFINITY : timeOf(last_ts);
@@ -269,20 +282,20 @@ async function lastHoleIn(
   return isThere ? Number.NEGATIVE_INFINITY : first.at;
 }
 
-/** The clock of the server, and that of this process, as `performance.now()`. */
+/** Conversion between the server's clock and `performance.now()`. */
 function clockOf(info: StreamInfo): { readonly at: (here: number) => number; readonly here: (at: number) => number } {
-  // The answer took a while: what is so old here is older there.
+  // The answer took a while, so an age computed here is too small rather than too large.
   const ahead = timeOfServer(info) - performance.now();
   return { at: (here) => here + ahead, here: (at) => at - ahead };
 }
 
-/** The clock of the server; before 2.10 it does not tell it. */
+/** Clock of the server; before 2.10, that of this process. */
 function timeOfServer(info: StreamInfo): number {
   const { ts } = info as { readonly ts?: string };
   return ts === undefined ? Date.now() : Date.parse(ts);
 }
 
-/** Infinity: it is not known. A stream that has no messages gives a time of the year 1. */
+/** Infinity if unknown. An empty stream reports a time in the year 1. */
 function timeOf(text: string): number {
   const at = Date.parse(text);
   return at > 0 ? at : Number.POSITIVE_INFINITY;
