@@ -96,7 +96,9 @@ async function run(
     nameWaitMs,
   });
   const watched = watch(peer);
-  const messages = new MergedMessages([given.topic, ...subscriptions].map((topic) => peer.messages(topic)));
+  const messages = new MergedMessages(
+    [...new Set([given.topic, ...subscriptions])].map((topic) => peer.messages(topic)),
+  );
   const ending = new AbortController();
   const timer = timeoutSeconds && setTimeout(() => ending.abort(), timeoutSeconds * 1000);
   const stop = AbortSignal.any([request.signal, ending.signal]);
