@@ -9,13 +9,13 @@ import { Peer } from "../src/peer/index.js";
 import { allTaken, type Participant } from "./processes/participant.js";
 
 async function client({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: "clients", listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: "clients", databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");
 
   const received: Record<string, number> = { "server-1": 0, "server-2": 0 };
-  await peer.handle(peer.topic, ({ sender = "" }) => {
+  await peer.handle("clients", ({ sender = "" }) => {
     received[sender] = (received[sender] ?? 0) + 1;
   });
   await peer.start();
@@ -28,7 +28,7 @@ async function client({ name, databaseUrl, everybody, say }: Participant): Promi
 }
 
 async function server({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: name, listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: name, databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");

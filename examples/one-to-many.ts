@@ -9,13 +9,13 @@ import { Peer } from "../src/peer/index.js";
 import { allTaken, type Participant } from "./processes/participant.js";
 
 async function client({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: "clients", listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: "clients", databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");
 
   let received = 0;
-  await peer.handle(peer.topic, () => {
+  await peer.handle("clients", () => {
     received += 1;
   });
   await peer.start();
@@ -26,7 +26,7 @@ async function client({ name, databaseUrl, everybody, say }: Participant): Promi
 }
 
 async function server({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: "server-1", listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: "server-1", databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");

@@ -1,7 +1,7 @@
 /**
  * One sends to a topic that three share, and each message goes to one of them, in turn.
  *
- *     server-1 ── sendTo ──▶ topic "clients" ──▶ client-1, client-2 or client-3        10 × 100 B a cycle
+ *     server-1 ── send ──▶ topic "clients" ──▶ client-1, client-2 or client-3        10 × 100 B a cycle
  *
  * Of the 100 messages the first in turn receives 34, the others 33 each.
  */
@@ -9,13 +9,13 @@ import { Peer } from "../src/peer/index.js";
 import { allTaken, type Participant } from "./processes/participant.js";
 
 async function client({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: "clients", listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: "clients", databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");
 
   let received = 0;
-  await peer.handle(peer.topic, () => {
+  await peer.handle("clients", () => {
     received += 1;
   });
   await peer.start();
@@ -26,7 +26,7 @@ async function client({ name, databaseUrl, everybody, say }: Participant): Promi
 }
 
 async function server({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: "server-1", listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: "server-1", databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");

@@ -1,7 +1,7 @@
 /**
  * One sends to one: 1,000 small messages a cycle. The receiver says when a cycle's last has come.
  *
- *     client-1 ── sendTo ──▶ topic "client-2" ──▶ client-2        1,000 a cycle
+ *     client-1 ── send ──▶ topic "client-2" ──▶ client-2        1,000 a cycle
  */
 import { Peer } from "../src/peer/index.js";
 import { allTaken, type Participant } from "./processes/participant.js";
@@ -9,7 +9,7 @@ import { allTaken, type Participant } from "./processes/participant.js";
 const messagesPerCycle = 1_000;
 
 async function sender({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: "client-1", listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: "client-1", databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");
@@ -24,13 +24,13 @@ async function sender({ name, databaseUrl, everybody, cycles }: Participant): Pr
 }
 
 async function receiver({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: "client-2", listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: "client-2", databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");
 
   let received = 0;
-  await peer.handle(peer.topic, () => {
+  await peer.handle("client-2", () => {
     received += 1;
     if (received % messagesPerCycle === 0) say(`cycle ${received / messagesPerCycle}: received ${messagesPerCycle}`);
   });

@@ -15,7 +15,7 @@ import { allTaken, type Participant } from "./processes/participant.js";
 const sharedTopic = "work";
 
 async function consumer({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: name, listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: name, databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");
@@ -36,7 +36,7 @@ async function consumer({ name, databaseUrl, everybody, say }: Participant): Pro
 }
 
 async function producer({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
-  await using peer = new Peer({ name, topic: "server-1", listen: "127.0.0.1:0", databaseUrl });
+  await using peer = new Peer({ name, topic: "server-1", databaseUrl });
   await peer.clearStored();
   await peer.clearAddresses();
   await everybody("has cleared");

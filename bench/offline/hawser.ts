@@ -1,5 +1,5 @@
 /**
- * Hawser: `sendTo` while the listener is away, and a peer that starts and finds what was stored.
+ * Hawser: `send` while the listener is away, and a peer that starts and finds what was stored.
  */
 import { newPeer, sendInWindows, usualWindows } from "../peers.js";
 import { connected, cursorReaches } from "../postgres.js";
@@ -11,6 +11,7 @@ const listener = "bench-listener";
 /** A running peer. The listener has been there once, so that its messages are stored while it is away. */
 export async function openStoring(databaseUrl: string): Promise<Storing> {
   const away = newPeer(listener, databaseUrl, { defaults: { durable: true } });
+  await away.handle(listener, () => undefined);
   await away.start();
   await away.stop();
   const peer = newPeer("bench-sender", databaseUrl);

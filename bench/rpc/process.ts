@@ -42,7 +42,7 @@ const requests = {
     const peer = newPeer(answeringPeer, databaseUrl);
     closers.push(() => peer.stop());
     await rpc.servePeer(peer, echo);
-    await peer.handle(peer.topic, ({ payload }) => payload);
+    await peer.respond(peer.topic, ({ payload }) => payload);
     await peer.start();
     const connection = await connect({ servers: natsUrl });
     closers.push(() => connection.close());

@@ -6,7 +6,6 @@ import { Peer } from "../../src/peer/index.js";
 const peer = new Peer({
   name: "billing-1",
   topic: "billing",
-  listen: "127.0.0.1:0",
 });
 
 async function stop(): Promise<void> {
@@ -20,8 +19,8 @@ process.once("SIGTERM", stop);
 // Whoever started this program is gone.
 process.once("disconnect", stop);
 
-await peer.handle(peer.topic, async (message) => {
-  const text = Buffer.from(message.payload).toString();
+await peer.handle("billing", async (message) => {
+  const text = message.text();
   console.log(`got "${text}" from ${message.sender}`);
   if (text.startsWith("order")) await message.reply(`invoice for ${text}`);
 });

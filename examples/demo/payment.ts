@@ -6,7 +6,6 @@ import { Peer } from "../../src/peer/index.js";
 await using peer = new Peer({
   name: "shop-1",
   topic: "shop",
-  listen: "127.0.0.1:0",
 });
 
 await peer.start();

@@ -8,7 +8,6 @@ const orders = ["order 1: 20 m of rope", "order 2: 3 shackles", "order 3: a boll
 await using peer = new Peer({
   name: "shop-1",
   topic: "shop",
-  listen: "127.0.0.1:0",
 });
 
 let invoices = 0;
@@ -17,8 +16,8 @@ const allInvoices = new Promise<void>((resolve) => {
   done = resolve;
 });
 
-await peer.handle(peer.topic, (message) => {
-  console.log(`got "${Buffer.from(message.payload)}" from ${message.sender}`);
+await peer.handle("shop", (message) => {
+  console.log(`got "${message.text()}" from ${message.sender}`);
   invoices += 1;
   if (invoices === orders.length) done();
 });

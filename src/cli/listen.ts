@@ -100,7 +100,9 @@ async function run(
     nameWaitMs,
   });
   const watched = watch(peer);
-  const messages = new MergedMessages([given.topic, ...subscriptions].map((topic) => peer.messages(topic)));
+  const messages = new MergedMessages(
+    [...new Set([given.topic, ...subscriptions])].map((topic) => peer.messages(topic)),
+  );
   const ending = new AbortController();
   const timer = timeoutMs && setTimeout(() => ending.abort(), timeoutMs);
   const stop = AbortSignal.any([request.signal, ending.signal]);

@@ -172,11 +172,12 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       this.#state = "starting";
       this.#transition = this.#start();
     }
+    const transition = this.#transition;
     try {
-      await this.#transition;
+      await transition;
       return this;
     } catch (error) {
-      this.#transition = Promise.resolve();
+      if (this.#transition === transition) this.#transition = Promise.resolve();
       throw error;
     }
   }
@@ -843,7 +844,7 @@ class Closing {
 }
 
 function isSchema(to: string | DescMessage): to is DescMessage {
-  return typeof to === "object";
+  return typeof to === "object" && to?.kind === "message";
 }
 
 /** @throws HawserError `invalid_argument`, `internal_topic` unless it may be the topic of a handler */

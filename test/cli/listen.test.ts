@@ -56,7 +56,10 @@ const endedClean = async () => {
 
 describe("hawser listen", () => {
   it("prints each message as one line of JSON with everything that is known of it", async () => {
-    const listening = hawser(["listen", topic, "--json", "--count", "3", "--subscribe", "news"], options());
+    const listening = hawser(
+      ["listen", topic, "--json", "--count", "3", "--subscribe", "news", "--subscribe", topic],
+      options(),
+    );
     await listens();
     const shop = await world.started(shopName);
     await shop.send(topic, '20 m of "rope"\n', {
@@ -80,14 +83,14 @@ describe("hawser listen", () => {
     expect(jsonLines(stdout)).toEqual([
       {
         ...known,
-        to: topic,
+        topic,
         payload: '20 m of "rope"\n',
         headers: [
           ["trace", "1"],
           ["trace", "2"],
         ],
       },
-      { ...known, to: topic, payload: "//4=", encoding: "base64" },
+      { ...known, topic, payload: "//4=", encoding: "base64" },
       { ...known, topic: "news", payload: "the harbour is open", delivery: "at-most-once" },
     ]);
   });
@@ -211,7 +214,7 @@ describe("hawser listen", () => {
       [["--count", "0"], '--count "0" is not a whole number from 1'],
       [["--timeout", "1"], '--timeout "1" is not a duration from 1ms to 24d; write a unit: 1ms or 1s'],
       [["--base64", "--text"], "exclude each other"],
-      [["--subscribe", topic], "[self_topic]"],
+      [["--subscribe", "a:b"], "[invalid_argument]"],
     ] as const) {
       const { status, stderr } = await hawser(["listen", topic, ...args], options());
       expect(status).toBe(64);

@@ -71,7 +71,7 @@ describe("hawser send", () => {
       ["empty", ""],
     ];
     expect(received.all).toMatchObject([
-      { text: "20 m of rope", sender: firstName, from: firstName, headers: [] },
+      { text: "20 m of rope", sender: firstName, senderTopic: firstName, headers: [] },
       { text: "more", sender: firstName, senderTopic: "shop", headers: sent },
     ]);
     expect(await send([topic, "quietly", "--quiet"])).toMatchObject({ status: 0, stdout: "", stderr: "" });

@@ -262,6 +262,7 @@ describe("a running peer refuses", () => {
       await refuses(() => a.send(topic, payload, options), wrong);
     }
     await failure("invalid_argument", a.send("b", untyped(undefined)));
+    for (const to of [untyped(null), untyped({}), untyped(7)]) await failure("invalid_argument", a.send(to, "x"));
     await failure("invalid_argument", a.sendAll("b", ""));
     await failure("invalid_argument", a.sendAll("a:b", "x"));
     expect((await a.send("b", "fine")).outcome).toBe("delivered");

@@ -41,7 +41,7 @@ async function withPrograms(way, use) {
   await sender.start();
   const topic = way === "topic" ? "another" : "listener";
   const send = async (text) => {
-    await eventually(() => sender.refreshAddressTopic(topic), { withinMs });
+    await eventually(async () => (await sender.listenersOf(topic, { refresh: true })).length > 0, { withinMs });
     await sender.send(topic, text);
   };
   await use({ start, send, sender });
@@ -56,7 +56,7 @@ for (const way of ["handler", "topic", "loop"]) {
       assert.deepEqual(await first.ended, { status: null, signal: "SIGKILL" });
       assert.equal(first.output, "a 1\\nb 1\\n");
       const second = await start({});
-      await eventually(async () => assert.equal(await sender.pendingCount(), 0), { withinMs });
+      await eventually(async () => assert.equal((await sender.pending()).count, 0), { withinMs });
       await eventually(() => assert.match(second.output, /^b \\d\\n$/), { withinMs });
       assert.equal((await second.stop()).status, 0);
     }));

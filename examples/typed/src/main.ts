@@ -80,26 +80,24 @@ async function overNats(): Promise<void> {
 /** A peer and SQL publish, and another peer receives. */
 async function betweenPeers(): Promise<void> {
   const packed = counter(2);
-  await using shipping = new Peer({ name: "shipping-1", topic: "shipping", listen: "127.0.0.1:0", databaseUrl });
-  await shipping.run();
+  await using shipping = new Peer({ name: "shipping-1", databaseUrl });
   await shipping.handle(OrderPackedSchema, ({ orderId, weightKg }) => {
     console.log(`Peer: order ${orderId} weighs ${weightKg} kg`);
     packed.count();
   });
-  await using shop = new Peer({ name: "shop-1", topic: "shop", listen: "127.0.0.1:0", databaseUrl });
-  await shop.run();
-  await shop.publish(OrderPackedSchema, { orderId: "17", weightKg: 12.5 });
+  await shipping.start();
+  await using shop = await new Peer({ name: "shop-1", databaseUrl }).start();
+  await shop.send(OrderPackedSchema, { orderId: "17", weightKg: 12.5 });
   await database.query("SELECT shop.publish_order_packed(order_id => '18', weight_kg => 0.75)");
   await packed.done;
 }
 
 /** A service that a peer serves, and another peer calls. */
 async function rpcOverPeers(): Promise<void> {
-  await using warehouse = new Peer({ name: "warehouse-1", topic: "warehouse", listen: "127.0.0.1:0", databaseUrl });
+  await using warehouse = new Peer({ name: "warehouse-1", databaseUrl });
   await servePeer(warehouse, routes);
-  await warehouse.run();
-  await using shop = new Peer({ name: "shop-2", topic: "shop", listen: "127.0.0.1:0", databaseUrl });
-  await shop.run();
+  await warehouse.start();
+  await using shop = await new Peer({ name: "shop-2", databaseUrl }).start();
   await ask("peers", createPeerTransport(shop));
 }
 

@@ -29,7 +29,7 @@ export const errorTable = {
     exitStatus: 64,
     retryable: false,
     summary: "The peer is not running.",
-    remedy: "Call run() first, and send only before stop().",
+    remedy: "Call start() first, and send only before stop().",
   },
   /** The peer is running, and this is possible only while it is not. */
   already_running: {
@@ -119,7 +119,7 @@ export const errorTable = {
     exitStatus: 69,
     retryable: true,
     summary: "The peer could not start.",
-    remedy: "Read the cause; nothing is left behind, so run() may be tried again.",
+    remedy: "Read the cause; nothing is left behind, so start() may be tried again.",
   },
   /** The send queue for the listener is full. */
   busy: {
@@ -251,15 +251,15 @@ export const errorTable = {
     summary: "This version cannot do that.",
     remedy: "The message says what is missing.",
   },
-  /** The message's handler threw, took longer than handlerTimeoutMs, or ended the transaction that it was given. */
+  /** The message's handler threw, took longer than timeoutMs, or ended the transaction that it was given. */
   handler_failed: {
     code: "handler_failed",
     wireCode: 24,
     sqlstate: "P0001",
     exitStatus: 70,
     retryable: true,
-    summary: "The message's handler threw, took longer than handlerTimeoutMs, or ended the transaction that it was given.",
-    remedy: "Read the cause; after maxAttempts the message is a dead letter.",
+    summary: "The message's handler threw, took longer than timeoutMs, or ended the transaction that it was given.",
+    remedy: "Read the cause; after retry.attempts the message is a dead letter.",
   },
   /** The listener does not subscribe to the message's topic any more. */
   unsubscribed: {
@@ -301,14 +301,14 @@ export const errorTable = {
     summary: "A defect of Hawser.",
     remedy: "Please report it with the message and its cause.",
   },
-  /** The process, or the session of a transactional handler, ended during the message's handler, maxAttempts times: the message is a dead letter. */
+  /** The process, or the session of a transactional handler, ended during the message's handler, retry.attempts times: the message is a dead letter. */
   handler_crashed: {
     code: "handler_crashed",
     wireCode: 29,
     sqlstate: "P0001",
     exitStatus: 70,
     retryable: false,
-    summary: "The process, or the session of a transactional handler, ended during the message's handler, maxAttempts times: the message is a dead letter.",
+    summary: "The process, or the session of a transactional handler, ended during the message's handler, retry.attempts times: the message is a dead letter.",
     remedy: "Find the cause of the crash, fix it, then retry the dead letter.",
   },
   /** The database has no schema hawser, or an older one than this program needs, and the role may not make it. */

@@ -39,7 +39,7 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 VALUES
-  ('not_running', 1, '55000', 64, false, 'The peer is not running.', 'Call run() first, and send only before stop().'),
+  ('not_running', 1, '55000', 64, false, 'The peer is not running.', 'Call start() first, and send only before stop().'),
   ('already_running', 2, '55006', 64, false, 'The peer is running, and this is possible only while it is not.', 'Call stop() first.'),
   ('self_topic', 3, '22023', 64, false, 'The topic is the peer''s own source topic.', 'Send or subscribe to another topic.'),
   ('internal_topic', 4, '22023', 64, false, 'Topics that begin with __# are reserved.', 'Choose another topic.'),
@@ -48,7 +48,7 @@ VALUES
   ('store_failed', 7, '58030', 69, true, 'Postgres refused, or could not be reached.', 'Read the cause; check the connection, the grants and the space on disk.'),
   ('invalid_argument', 8, '22023', 64, false, 'An argument breaks a rule.', 'The message names the argument, its value and the rule.'),
   ('clear_while_running', 9, '55006', 64, false, 'Stored messages and addresses can be cleared only while the peer is not running.', 'Call stop() first.'),
-  ('startup_failed', 10, '58000', 69, true, 'The peer could not start.', 'Read the cause; nothing is left behind, so run() may be tried again.'),
+  ('startup_failed', 10, '58000', 69, true, 'The peer could not start.', 'Read the cause; nothing is left behind, so start() may be tried again.'),
   ('busy', 11, '53400', 75, true, 'The send queue for the listener is full.', 'Await earlier sends before sending more, or raise maxSendQueueMessages or maxSendQueueBytes.'),
   ('name_in_use', 12, '55006', 73, true, 'Another process holds the peer''s name.', 'Stop the other process or choose another name; each running peer needs a name of its own.'),
   ('name_lost', 13, '55006', 73, false, 'Another process took over the peer''s name while this one had no contact with Postgres, or its channels were handed over to another peer.', 'End this process; what it had confirmed is safe, and its successor continues.'),
@@ -62,12 +62,12 @@ VALUES
   ('plaintext_refused', 21, '28000', 77, false, 'Without TLS only loopback addresses are dialled and accepted.', 'Set tls, use a loopback address, or set allowPlaintext if the network is trusted.'),
   ('schema_too_new', 22, '55000', 78, false, 'The database''s schema is newer than this program knows.', 'Upgrade the program.'),
   ('not_supported', 23, '0A000', 78, false, 'This version cannot do that.', 'The message says what is missing.'),
-  ('handler_failed', 24, 'P0001', 70, true, 'The message''s handler threw, took longer than handlerTimeoutMs, or ended the transaction that it was given.', 'Read the cause; after maxAttempts the message is a dead letter.'),
+  ('handler_failed', 24, 'P0001', 70, true, 'The message''s handler threw, took longer than timeoutMs, or ended the transaction that it was given.', 'Read the cause; after retry.attempts the message is a dead letter.'),
   ('unsubscribed', 25, '02000', 69, false, 'The listener does not subscribe to the message''s topic any more.', 'Subscribe again and retry the dead letter, or discard it.'),
   ('aborted', 26, '57014', 75, false, 'The caller''s signal ended the wait. The message itself may still arrive.', 'Do nothing, if this was intended.'),
   ('dev_server_failed', 27, '58000', 69, true, 'An embedded server could not be fetched or started.', 'Read the cause, or point HAWSER_DATABASE_URL and HAWSER_NATS_URL at running servers.'),
   ('internal', 28, 'XX000', 70, false, 'A defect of Hawser.', 'Please report it with the message and its cause.'),
-  ('handler_crashed', 29, 'P0001', 70, false, 'The process, or the session of a transactional handler, ended during the message''s handler, maxAttempts times: the message is a dead letter.', 'Find the cause of the crash, fix it, then retry the dead letter.'),
+  ('handler_crashed', 29, 'P0001', 70, false, 'The process, or the session of a transactional handler, ended during the message''s handler, retry.attempts times: the message is a dead letter.', 'Find the cause of the crash, fix it, then retry the dead letter.'),
   ('schema_missing', 30, '3F000', 78, false, 'The database has no schema hawser, or an older one than this program needs, and the role may not make it.', 'Run \`hawser init\` once as a role that owns the schema, or that has CREATE on the database.'),
   ('tls_failed', 31, '28000', 77, false, 'TLS between two peers could not be established: a certificate is wrong, or is missing.', 'The message says whose certificate and what is wrong with it; connections are tried again automatically.'),
   ('tls_mismatch', 32, '08004', 78, false, 'One peer speaks TLS and the other does not.', 'Give the option tls to all peers of the mesh; until then their at-least-once messages go through Postgres.'),
