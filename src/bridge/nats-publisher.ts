@@ -30,11 +30,11 @@ import {
 import {
   type EnqueuedMessage,
   isDroppedByItself,
-  type LookNeeded,
-  lookNeeded,
   needsGaps,
   type PublishOutcome,
   type PublishStep,
+  requiredSearch,
+  type SearchRange,
   type StreamMemory,
   verdictOf,
 } from "../outbox/index.js";
@@ -175,7 +175,7 @@ export class NatsPublisher {
   async #published(connection: NatsConnection, step: PublishStep<EnqueuedMessage>): Promise<Published> {
     const used = this.#over(connection);
     const { message, doubt } = step;
-    const needed = message.toStream ? lookNeeded(message, doubt, performance.now(), dueDoubtMs) : undefined;
+    const needed = message.toStream ? requiredSearch(message, doubt, performance.now(), dueDoubtMs) : undefined;
     if (needed === undefined) return (await this.#send(used, step)) === "duplicate" ? "dropped" : "stored";
     const begunAt = performance.now();
     const found = await this.#look(connection, step, needed);
@@ -280,7 +280,7 @@ export class NatsPublisher {
   async #look(
     connection: NatsConnection,
     step: PublishStep<EnqueuedMessage>,
-    needed: LookNeeded,
+    needed: SearchRange,
   ): Promise<StreamContent | "dropped by itself"> {
     const { message } = step;
     try {
@@ -333,7 +333,7 @@ export class NatsPublisher {
   #contentOf(
     stream: FoundStream,
     { message, doubt }: PublishStep<EnqueuedMessage>,
-    { since, after }: LookNeeded,
+    { since, after }: SearchRange,
   ): Promise<StreamContent> {
     const { connection } = stream.jetStream;
     const key = this.#keyOf(message);

@@ -96,13 +96,11 @@ async function run(
     ...settingsOf(given),
     name: given.name ?? defaultName(given.topic),
     topic: given.topic,
-    durable: given.durable ?? false,
-    group: given.group,
+    defaults: { durable: given.durable ?? false, group: given.group },
     nameWaitMs,
   });
   const watched = watch(peer);
-  for (const topic of subscriptions) await peer.subscribe(topic);
-  const messages = peer.messages();
+  const messages = new MergedMessages([given.topic, ...subscriptions].map((topic) => peer.messages(topic)));
   const ending = new AbortController();
   const timer = timeoutMs && setTimeout(() => ending.abort(), timeoutMs);
   const stop = AbortSignal.any([request.signal, ending.signal]);
@@ -112,7 +110,7 @@ async function run(
   let printed = 0;
   try {
     if (stop.aborted) return;
-    await peer.run();
+    await peer.start();
     if (!given.quiet) tellReady(peer, given.name !== undefined);
     printed = await printMessages(messages, peer, {
       json: given.json ?? false,
@@ -166,7 +164,30 @@ function defaultName(topic: string): string {
 
 function tellReady(peer: Peer, named: boolean): void {
   const hint = named ? "" : " (--name chooses another)";
-  print(process.stderr, `Listening at ${peer.boundListenAddress} as ${printable(peer.name)}${hint}. Ctrl-C ends it.`);
+  print(process.stderr, `Listening at ${peer.localAddress} as ${printable(peer.name)}${hint}. Ctrl-C ends it.`);
+}
+
+/** Messages of several topics, one at a time. Asking for the next one finishes the one before. */
+class MergedMessages {
+  readonly #loops: readonly AsyncIterableIterator<Message>[];
+  /** Messages that were asked for and not passed on. */
+  readonly #asked = new Map<AsyncIterator<Message>, Promise<IteratorResult<Message>>>();
+
+  constructor(loops: readonly AsyncIterableIterator<Message>[]) {
+    this.#loops = loops;
+  }
+
+  async next(): Promise<IteratorResult<Message>> {
+    for (const loop of this.#loops) if (!this.#asked.has(loop)) this.#asked.set(loop, loop.next());
+    const first = await Promise.race([...this.#asked].map(async ([loop, asked]) => ({ loop, result: await asked })));
+    this.#asked.delete(first.loop);
+    return first.result;
+  }
+
+  /** Gives back what is not finished. */
+  async return(): Promise<void> {
+    await Promise.all(this.#loops.map((loop) => loop.return?.()));
+  }
 }
 
 /** How long a line that is being written when the command is to end may take, in milliseconds. */
@@ -191,7 +212,7 @@ interface PrintOptions extends LineOptions {
  * @throws HawserError `output_failed`
  */
 async function printMessages(
-  messages: AsyncIterableIterator<Message>,
+  messages: MergedMessages,
   peer: Peer,
   { json, limit, output, stop, progress, ...shown }: PrintOptions,
 ): Promise<number> {
@@ -227,7 +248,7 @@ async function printMessages(
   } finally {
     clearTimeout(timer);
     stop.removeEventListener("abort", onStop);
-    await messages.return?.();
+    await messages.return();
     counter.stop();
   }
 }
@@ -243,13 +264,17 @@ interface LineOptions {
 
 /** A message as a line of JSON, its end included. */
 function jsonLine(message: Message, { form, descriptors }: LineOptions): string {
-  const { to, from, sender, enqueuedBy, headers, attempt, delivery } = message;
+  const { topic, sender, senderTopic, enqueuedBy, attempt, delivery } = message;
+  const headers = [...message.headers];
   const shown = shownPayload(message.payload, headers, descriptors, form);
-  return `${jsonText({ to, from, sender, enqueuedBy, headers, ...shown, attempt, delivery })}\n`;
+  return `${jsonText({ topic, sender, senderTopic, enqueuedBy, headers, ...shown, attempt, delivery })}\n`;
 }
 
 /** A message as a line for people, its end included: topic, sender, payload; nothing in it that a terminal obeys. */
-function plainLine({ to, sender, enqueuedBy, payload, headers }: Message, { form, descriptors }: LineOptions): string {
-  const text = payloadLine(shownPayload(payload, headers, descriptors, form), form);
-  return `${colors.dim(printable(to))} ${colors.cyan(printable(sender ?? enqueuedBy ?? ""))} ${printable(text)}\n`;
+function plainLine(
+  { topic, sender, enqueuedBy, payload, headers }: Message,
+  { form, descriptors }: LineOptions,
+): string {
+  const text = payloadLine(shownPayload(payload, [...headers], descriptors, form), form);
+  return `${colors.dim(printable(topic))} ${colors.cyan(printable(sender ?? enqueuedBy ?? ""))} ${printable(text)}\n`;
 }

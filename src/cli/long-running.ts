@@ -9,16 +9,8 @@ import { type DestinationStream, type Logger, pino } from "pino";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, HawserError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
-import { within } from "../runtime/index.js";
+import { hurryAfterMs, stopSignals, within } from "../runtime/index.js";
 import { isGone } from "./output.js";
-
-const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-
-/**
- * A second signal means "at once" only after this time. One Ctrl-C can arrive twice: from the terminal, and passed on by
- * npm.
- */
-const hurryAfterMs = 300;
 
 /** The request to stop, as it comes. */
 export interface StopRequest {

@@ -5,7 +5,7 @@ import { hostname } from "node:os";
 import type { ArgsDef } from "citty";
 import pc from "picocolors";
 import { errorTable, HawserError } from "../errors/index.js";
-import type { Peer, PeerOptions, PeerStatus, PeerStatusKind } from "../peer/index.js";
+import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
 import { RareLog, silentLogger } from "../runtime/index.js";
 import { print, printable } from "./output.js";
@@ -169,7 +169,7 @@ export function settingsOf(
 }
 
 /** Whether a kind of status is nothing to worry about. */
-export const isOrdinary: { readonly [K in PeerStatusKind]: boolean } = {
+export const isOrdinary: { readonly [K in PeerStatus["kind"]]: boolean } = {
   peer_connected: true,
   peer_disconnected: true,
   peer_subscribed: true,

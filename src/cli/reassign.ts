@@ -61,7 +61,10 @@ export async function reassign(
 
 function unknown(from: string): HawserError {
   const remedy = "check the name against `hawser peers`";
-  return new HawserError("invalid_argument", `there was never a peer "${from}", and nobody has sent to it; ${remedy}`);
+  return new HawserError(
+    "invalid_argument",
+    `there is no record of a peer "${from}", and nobody has sent to it; ${remedy}`,
+  );
 }
 
 /** Stored messages for a topic that the new owner does not serve would end as dead letters. */

@@ -88,10 +88,9 @@ async function run(
       ...(timeoutMs !== undefined && { timeoutMs }),
       ...(headers.length > 0 && { headers }),
     });
-    const shown = shownPayload(answer.payload, answer.headers, descriptors);
-    const line = json
-      ? jsonText({ peer: answer.peer, headers: answer.headers, ...shown })
-      : printable(payloadLine(shown));
+    const answered = [...answer.headers];
+    const shown = shownPayload(answer.payload, answered, descriptors);
+    const line = json ? jsonText({ peer: answer.peer, headers: answered, ...shown }) : printable(payloadLine(shown));
     await new Output().write(`${line}\n`);
   } catch (error) {
     throw watched?.lostName() ?? error;

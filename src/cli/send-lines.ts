@@ -2,10 +2,10 @@
  * What `hawser send` sends: one message, or with `--lines` standard input as a stream of messages, read no faster than they
  * are confirmed.
  */
-import { peerSettingsDefaults, protocolConstants } from "../../generated/ts/settings/peer.js";
+import { protocolConstants, tuningSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Peer, Receipt, SendOptions } from "../peer/index.js";
-import { Room } from "../runtime/index.js";
+import { Semaphore } from "../runtime/index.js";
 import { jsonText, plural, print, printable, startProgress } from "./output.js";
 
 /**
@@ -13,8 +13,8 @@ import { jsonText, plural, print, printable, startProgress } from "./output.js";
  * sent again would have lost its place.
  */
 const windowLimits = {
-  messages: peerSettingsDefaults.maxSendQueueMessages / 4,
-  bytes: peerSettingsDefaults.maxSendQueueBytes / 4,
+  messages: tuningSettingsDefaults.maxSendQueueMessages / 4,
+  bytes: tuningSettingsDefaults.maxSendQueueBytes / 4,
 };
 
 /** How to send, and how to tell of it. */
@@ -38,7 +38,7 @@ export interface SendLinesOptions {
  */
 export async function sendLines(options: SendLinesOptions): Promise<void> {
   const { input, sendTo, tell, quiet, json, signal } = options;
-  const room = { messages: new Room(windowLimits.messages), bytes: new Room(windowLimits.bytes) };
+  const window = { messages: new Semaphore(windowLimits.messages), bytes: new Semaphore(windowLimits.bytes) };
   let underWay = 0;
   const counts = new Map<string, number>();
   const progress = await startProgress("Sending", !quiet && !input.isTTY);
@@ -63,8 +63,8 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       fail(at, error);
     } finally {
       underWay -= 1;
-      room.messages.giveBack();
-      room.bytes.giveBack(bytes);
+      window.messages.release();
+      window.bytes.release(bytes);
     }
   };
   const endReading = (): void => void input.destroy();
@@ -76,16 +76,16 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       if (text.length === 0) continue;
       const payload = options.base64 ? decodeBase64(Buffer.from(text).toString("latin1"), `line ${line}`) : text;
       // One message is always let in, however large.
-      const bytes = Math.min(payload.length, room.bytes.limit);
-      await room.messages.take();
-      await room.bytes.take(bytes);
+      const bytes = Math.min(payload.length, window.bytes.limit);
+      await window.messages.acquire();
+      await window.bytes.acquire(bytes);
       void dispatch(payload, line, bytes);
     }
   } catch (error) {
     if (!signal.aborted) fail(line + 1, readError(error));
   } finally {
     signal.removeEventListener("abort", endReading);
-    await room.messages.take(room.messages.limit);
+    await window.messages.acquire(window.messages.limit);
     progress.stop();
   }
   const summary = summaryOf(counts, confirmed);
@@ -170,10 +170,12 @@ export async function allBytes(chunks: AsyncIterable<Uint8Array>, maxBytes: numb
   return Buffer.concat(parts);
 }
 
-/** What became of a message at one listener. */
-export type Outcome = Receipt | { readonly peer: string; readonly error: HawserError };
+/** Outcome of a send to one listener. */
+export type Outcome =
+  | Receipt<"delivered" | "stored" | "sent" | "dropped">
+  | { readonly peer: string; readonly error: HawserError };
 
-/** Sends to one listener of the topic, or to all. @throws HawserError as {@link Peer.sendTo} */
+/** Sends to one listener of the topic, or to all. @throws HawserError as {@link Peer.send} */
 export async function sendOne(
   peer: Peer,
   topic: string,
@@ -181,7 +183,7 @@ export async function sendOne(
   options: SendOptions,
   toAll: boolean,
 ): Promise<readonly Outcome[]> {
-  return toAll ? await peer.sendAll(topic, payload, options) : [await peer.sendTo(topic, payload, options)];
+  return toAll ? await peer.sendAll(topic, payload, options) : [await peer.send(topic, payload, options)];
 }
 
 const prepositions = { delivered: "to", stored: "for", sent: "to", dropped: "for" } as const;

@@ -149,7 +149,7 @@ export function headersOf(values: readonly string[]): [string, string][] {
  * what a sender leaves behind in the database (its name, its channels with their cursors, the listeners that it has
  * met) is found again by the next one instead of growing with every call. So a second call stores for a listener that
  * the first one met, and calls one after another are in order. No one waits for replies to such a name: they are taken
- * and dropped.
+ * and dropped; with `--from` they are dead letters.
  */
 
 /** Several may begin at the same moment and look for a free name at the same moment. */
@@ -166,9 +166,9 @@ interface SendingPeer {
 }
 
 /**
- * Starts it. It is not in the directory: what others send to the topic `from` goes to those who serve it.
+ * Starts the peer. It is no listener of the topic `from`: what others send there goes to those who serve it.
  *
- * @throws HawserError as {@link Peer.run}
+ * @throws HawserError as {@link Peer.start}
  */
 export async function startSendingPeer(
   options: Omit<PeerOptions, "name" | "topic"> & {
@@ -179,10 +179,10 @@ export async function startSendingPeer(
 ): Promise<SendingPeer> {
   const { name: given, from, ...rest } = options;
   const begin = async (name: string, nameWaitMs: number, handler?: () => void): Promise<Peer> => {
-    const peer = new Peer({ ...rest, name, topic: from ?? name, serveSourceTopic: false, nameWaitMs });
+    const peer = new Peer({ ...rest, name, topic: from, nameWaitMs });
     watch(peer);
-    await peer.run(handler);
-    return peer;
+    if (handler !== undefined) await peer.handle(name, handler);
+    return await peer.start();
   };
   if (given !== undefined) return { peer: await begin(given, givenNameWaitMs), droppedReplies: () => 0 };
   let dropped = 0;

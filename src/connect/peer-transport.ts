@@ -46,13 +46,14 @@ export function createPeerTransport(peer: CallingPeer, options: PeerTransportOpt
   };
   const carrier: Carrier = {
     scheme: "peer",
-    call({ method, pairs, payload, timeoutMs, signal }) {
-      return peer.request(topic ?? method.parent.typeName, payload, {
+    async call({ method, pairs, payload, timeoutMs, signal }) {
+      const answer = await peer.request(topic ?? method.parent.typeName, payload, {
         headers: headersOf(pairs, method),
         timeoutMs: Math.min(Math.ceil(timeoutMs), maxTimerMs),
         signal,
         idempotent: method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN,
       });
+      return { payload: answer.payload, headers: [...answer.headers] };
     },
   };
   return createTransport(carrier, common);

@@ -6,7 +6,7 @@ import { type ArgumentFault, BadArgument, NotText } from "../../generated/ts/nat
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
-import type { Room } from "../runtime/index.js";
+import type { Semaphore } from "../runtime/index.js";
 import { parseCall, TooMuch } from "./call-text.js";
 import { type Answer, type GatewayClient, nullRow } from "./protocol/index.js";
 
@@ -35,12 +35,12 @@ const ping = "Ping";
 /** Answers calls. */
 export class Calls {
   readonly #handler: NatsFunctionsHandler<GatewayCall>;
-  readonly #room: Room;
+  readonly #semaphore: Semaphore;
   readonly #limits: CallLimits;
 
-  constructor(handler: NatsFunctionsHandler<GatewayCall>, room: Room, limits: CallLimits) {
+  constructor(handler: NatsFunctionsHandler<GatewayCall>, semaphore: Semaphore, limits: CallLimits) {
     this.#handler = handler;
-    this.#room = room;
+    this.#semaphore = semaphore;
     this.#limits = limits;
   }
 
@@ -53,7 +53,7 @@ export class Calls {
       timeoutMs: this.#timeoutOf(name, method, request),
       startedAt: performance.now(),
     };
-    if (!this.#room.tryTake()) return this.#wait(method, request, call);
+    if (!this.#semaphore.tryAcquire()) return this.#wait(method, request, call);
     return this.#handle(method, request, call);
   }
 
@@ -91,12 +91,12 @@ export class Calls {
     // Not to the last moment: a call that is let in then has no time for NATS any more, and takes the place from others.
     const waitMs = Math.ceil(call.timeoutMs / 2);
     const waiting = new AbortController();
-    const end = (): void => waiting.abort(tooBusy(method.sqlName, this.#room.limit, waitMs));
+    const end = (): void => waiting.abort(tooBusy(method.sqlName, this.#semaphore.limit, waitMs));
     const timer = setTimeout(end, waitMs);
-    await this.#room.take(1, waiting.signal).finally(() => clearTimeout(timer));
+    await this.#semaphore.acquire(1, waiting.signal).finally(() => clearTimeout(timer));
     // A client that has been told that nothing is known of the call is not surprised by it later.
     if (!call.client.isOpen) {
-      this.#room.giveBack();
+      this.#semaphore.release();
       throw new HawserError("aborted", `${method.sqlName}: the session ended before its turn came; nothing was sent`);
     }
     return this.#handle(method, request, call);
@@ -108,11 +108,11 @@ export class Calls {
     try {
       result = method.handle(this.#handler, request, call);
     } catch (error) {
-      this.#room.giveBack();
+      this.#semaphore.release();
       throw error;
     }
     if (result instanceof Promise) return this.#await(method, request, call, result);
-    this.#room.giveBack();
+    this.#semaphore.release();
     return this.#write(method, request, result);
   }
 
@@ -125,7 +125,7 @@ export class Calls {
       // The place is taken until the command has ended, whatever its caller has been told.
       const ended = result.finally(() => {
         clearTimeout(timer);
-        this.#room.giveBack();
+        this.#semaphore.release();
       });
       ended.then((value) => this.#write(method, request, value)).then(resolve, reject);
     });

@@ -19,7 +19,8 @@ import {
   type TopicOfSchema,
   topicOf,
 } from "../typed/index.js";
-import { bytesOf, type EnqueueOptions, type MoreHeaders, type NatsSubject } from "./message.js";
+import { type HeadersInput, headerPairsOf } from "./content.js";
+import { bytesOf, type EnqueueOptions, type NatsSubject, type Payload } from "./message.js";
 import {
   checkHeaders,
   checkKnownOptions,
@@ -128,9 +129,7 @@ function checked(
 ): Addressed {
   const { key, messageId, ttlMs, deliverAt } = options;
   checkMarks({ key, messageId, ttlMs });
-  const given = pairsOf(options.headers);
-  const isTyped = given.some(([name]) => name.toLowerCase() === contentTypeHeader);
-  const headers = contentType === undefined || isTyped ? given : [[contentTypeHeader, contentType] as const, ...given];
+  const headers = withContentType(headerPairsOf(options.headers), contentType);
   const common = { destination, payload, key: key ?? null, messageId: messageId ?? null };
   if (destination.sink === "nats") {
     refuseBeside(options, ["all", "ttlMs"], "is for topics, not for subjects");
@@ -155,19 +154,10 @@ function checked(
   };
 }
 
-/** @throws HawserError `invalid_argument` unless they are names and values */
-function pairsOf(headers: MoreHeaders | undefined): Headers {
-  if (headers === undefined) return [];
-  const isObject = typeof headers === "object" && headers !== null;
-  const pairs: unknown[] = Array.isArray(headers)
-    ? headers
-    : Object.entries(isObject ? headers : {}).flatMap(([name, value]) =>
-        (Array.isArray(value) ? value : [value]).map((one: unknown) => [name, one]),
-      );
-  const isPair = (pair: unknown) =>
-    Array.isArray(pair) && pair.length === 2 && typeof pair[0] === "string" && typeof pair[1] === "string";
-  if (isObject && pairs.every(isPair)) return pairs as unknown as Headers;
-  throw invalid("headers: must be an object of strings, or of arrays of strings, or a list of [name, value]");
+/** Pairs with the header `content-type`, unless they have one or it is undefined. */
+function withContentType(pairs: Headers, contentType: string | undefined): Headers {
+  if (contentType === undefined || pairs.some(([name]) => name.toLowerCase() === contentTypeHeader)) return pairs;
+  return [[contentTypeHeader, contentType], ...pairs];
 }
 
 function jsonOf(pairs: Headers): string | null {
@@ -198,16 +188,21 @@ function invalid(text: string): HawserError {
   return new HawserError("invalid_argument", text);
 }
 
-/** The bytes of a payload. @throws HawserError `invalid_argument` */
-export function checkPayload(payload: Uint8Array | string): Uint8Array {
-  const bytes = checkBytes(payload, " of at least one byte");
-  if (bytes.length > 0) return bytes;
-  throw invalid("payload 0 bytes: must be a Uint8Array or a string of at least one byte");
+/** A payload with its headers, as it is sent. */
+interface SentContent {
+  readonly bytes: Uint8Array;
+  readonly headers: HeadersInput | undefined;
 }
 
-/** The bytes of a payload that may be empty. @throws HawserError `invalid_argument` */
-export function checkBytes(payload: Uint8Array | string, which = ""): Uint8Array {
-  const bytes = bytesOf(payload);
-  if (bytes instanceof Uint8Array) return bytes;
-  throw invalid(`payload a value of type ${typeof bytes}: must be a Uint8Array or a string${which}`);
+/** Bytes of a payload, with the headers of the message. @throws HawserError `invalid_argument` */
+export function checkContent(payload: Payload, headers: HeadersInput | undefined): SentContent {
+  if (typeof payload === "string" || payload instanceof Uint8Array) return { bytes: bytesOf(payload), headers };
+  const { bytes, contentType } = contentOf(payload);
+  return { bytes, headers: withContentType(headerPairsOf(headers), contentType) };
+}
+
+/** @throws HawserError `invalid_argument` for a payload without a byte */
+export function checkPayload(bytes: Uint8Array): Uint8Array {
+  if (bytes.length > 0) return bytes;
+  throw invalid("payload 0 bytes: must be a Uint8Array or a string of at least one byte");
 }

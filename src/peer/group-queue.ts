@@ -5,13 +5,13 @@
  * with it first, as far as that can be told: its channel stores it when it must. So does everything if no member can take
  * messages over its connection, and when the peer stops.
  */
-import type { PeerSettings } from "../../generated/ts/settings/peer.js";
+import type { TuningSettings } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { DeadlineTimer, Fifo } from "../runtime/index.js";
 import { asHawserError } from "./context.js";
 import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
-import type { StatusEmitter } from "./status.js";
+import type { StatusTeller } from "./status.js";
 
 /** The members of a group, as the queue sees them. */
 export interface GroupMembers {
@@ -33,7 +33,7 @@ interface Waiting {
   readonly since: number;
 }
 
-type Settings = Pick<PeerSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
+type Settings = Pick<TuningSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
 
 /** After which members whose queues are full are asked again. */
 const whenFullMs = 50;
@@ -53,9 +53,9 @@ export class GroupQueue {
 
   readonly #members: GroupMembers;
   readonly #settings: Settings;
-  readonly #status: StatusEmitter;
+  readonly #status: StatusTeller;
 
-  constructor(members: GroupMembers, settings: Settings, status: StatusEmitter) {
+  constructor(members: GroupMembers, settings: Settings, status: StatusTeller) {
     this.#members = members;
     this.#settings = settings;
     this.#status = status;

@@ -72,7 +72,7 @@ export class Inbox {
     });
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
-    if (context.settings.group !== undefined) {
+    if (context.membership.group !== undefined) {
       this.#claims = new Claims(context, {
         halted: () => this.#handlesNothing || this.#closed,
         serves: (topic) => handlers.serves(topic),
@@ -253,7 +253,7 @@ export class Inbox {
 
   #haltSome(): void {
     for (const link of this.#links.values()) {
-      link.halt(this.#handlesNothing || this.#isolation.holdsUp(link));
+      link.halt(this.#handlesNothing || this.#isolation.blocks(link));
       link.requests.wake();
     }
     this.#claims?.pump();
@@ -341,7 +341,7 @@ export class Inbox {
     const known = this.#links.get(channel.connectionKey);
     if (known !== undefined) return known;
     const link = new ListenerLink(this.#shared, channel);
-    if (this.#handlesNothing || this.#isolation.holdsUp(link)) link.halt(true);
+    if (this.#handlesNothing || this.#isolation.blocks(link)) link.halt(true);
     this.#links.set(channel.connectionKey, link);
     return link;
   }

@@ -2,7 +2,7 @@
  * The requests to one listener: those that wait for a connection that can take them, and those that wait for their answer.
  * A request is written once, on one connection, and ends by its deadline: one timer serves all.
  */
-import type { PeerSettings } from "../../generated/ts/settings/peer.js";
+import type { TuningSettings } from "../../generated/ts/settings/peer.js";
 import { errorOfWireCode, HawserError } from "../errors/index.js";
 import { DeadlineTimer } from "../runtime/index.js";
 import type { SenderConnection } from "../transport/index.js";
@@ -10,7 +10,7 @@ import { type Answer as AnswerFrame, ErrorNumber } from "../wire/index.js";
 import { asHawserError } from "./context.js";
 import { pairsOfFrame } from "./frame-headers.js";
 import type { MessageTopic } from "./outgoing.js";
-import type { OutgoingRequest } from "./outgoing-request.js";
+import { type OutgoingRequest, ReceivedAnswer } from "./outgoing-request.js";
 
 export class LinkRequests {
   readonly listenerName: string;
@@ -24,11 +24,11 @@ export class LinkRequests {
   readonly #timer = new DeadlineTimer(() => this.#endLate());
   #whenSettled: (() => void)[] = [];
 
-  readonly #settings: PeerSettings;
+  readonly #settings: TuningSettings;
   readonly #connect: () => void;
 
   /** @param connect called for a request if there is no connection: makes one, or ends in {@link onUnreachable} */
-  constructor(listenerName: string, settings: PeerSettings, connect: () => void) {
+  constructor(listenerName: string, settings: TuningSettings, connect: () => void) {
     this.listenerName = listenerName;
     this.#settings = settings;
     this.#connect = connect;
@@ -92,7 +92,7 @@ export class LinkRequests {
     if (request === undefined) return;
     this.#written.delete(id);
     if (code === ErrorNumber.UNSPECIFIED) {
-      request.answered({ payload, headers: pairsOfFrame(headers), peer: this.listenerName });
+      request.answered(new ReceivedAnswer(payload, pairsOfFrame(headers), this.listenerName));
     } else {
       const known = errorOfWireCode(code)?.code ?? "handler_failed";
       request.failed(new HawserError(known, message, begun ? { outcome: "unknown" } : {}));

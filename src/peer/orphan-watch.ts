@@ -1,6 +1,6 @@
 /**
- * Takes over the channels of listeners that have been away for `orphanAfterMs`, or of members of its own group that have been
- * away for `groupTakeoverMs`: where messages wait that this peer could handle as well. Several peers may watch; the first
+ * Takes over the channels of listeners that have been away for `takeoverMs`: where messages wait that this peer could handle as
+ * well. Several peers may watch; the first
  * one has the channel, and the others find that it has an owner.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";

@@ -2,16 +2,36 @@
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { Request } from "../wire/index.js";
+import { type Content, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } from "./content.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 
 /** The answer to a request. */
-export interface Answer {
-  /** What the handler returned, as bytes. A view into what was received: copy what is kept for long. */
-  readonly payload: Uint8Array;
-  readonly headers: Headers;
-  /** The name of the listener that answered. */
+export interface Answer extends Content {
+  readonly headers: MessageHeaders;
+  /** Name of the listener that answered. */
   readonly peer: string;
+}
+
+/** An {@link Answer} as it came. */
+export class ReceivedAnswer implements Answer {
+  readonly payload: Uint8Array;
+  readonly headers: MessageHeaders;
+  readonly peer: string;
+
+  constructor(payload: Uint8Array, headers: Headers, peer: string) {
+    this.payload = payload;
+    this.headers = new ReceivedHeaders(headers);
+    this.peer = peer;
+  }
+
+  text(): string {
+    return textOf(this.payload);
+  }
+
+  json<T>(): T {
+    return jsonOf<T>(this.payload);
+  }
 }
 
 /** The requests to one listener. */
@@ -147,7 +167,14 @@ const nobody: ReadonlySet<string> = new Set();
 const noHeaders: FrameHeaders = [];
 
 /** The errors of a request that was not carried out, and may be made of another listener. */
-const notBegun: ReadonlySet<string> = new Set(["unreachable", "busy", "unsubscribed", "not_running", "store_failed"]);
+const notBegun: ReadonlySet<string> = new Set([
+  "unreachable",
+  "busy",
+  "unsubscribed",
+  "not_running",
+  "store_failed",
+  "not_supported",
+]);
 
 /** The first listener may have handled the request, whatever the next one says of itself. */
 function notTakenAfter(lost: HawserError, failed: HawserError): HawserError {

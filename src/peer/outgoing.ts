@@ -3,7 +3,7 @@ import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../
 import { HawserError } from "../errors/index.js";
 import type { Batch, Delivery, PayloadCompression, PayloadHeaders } from "../wire/index.js";
 import { frameHeaders } from "./frame-headers.js";
-import type { Receipt } from "./message.js";
+import type { AnyReceipt } from "./message.js";
 
 /** What a message is for. Shared by all messages of the topic, so that a new key reaches those that wait, too. */
 export interface MessageTopic {
@@ -13,19 +13,19 @@ export interface MessageTopic {
 
 /** A send as its caller knows it. */
 export interface Sent {
-  readonly promise: Promise<Receipt>;
+  readonly promise: Promise<AnyReceipt>;
   /** The caller waits no more: its bytes are its own from here on. */
   keep(): void;
 }
 
-type Resolve = (receipt: Receipt | PromiseLike<never>) => void;
+type Resolve = (receipt: AnyReceipt | PromiseLike<never>) => void;
 
 /**
  * One send: the message as the channel knows it, and the promise that its caller waits for. One small object, because
  * there may be very many of them at a time.
  */
 export class Outgoing implements OutgoingMessage, Sent {
-  readonly promise: Promise<Receipt>;
+  readonly promise: Promise<AnyReceipt>;
   encoding: PayloadEncoding | undefined = undefined;
   #resolve!: Resolve;
 
@@ -51,7 +51,7 @@ export class Outgoing implements OutgoingMessage, Sent {
 
   /** Ends the wait as the channel says. */
   settle(outcome: SendOutcome, receipts: Receipts): void {
-    const receipt = receipts[outcome as Receipt["outcome"]] as Receipt | undefined;
+    const receipt = receipts[outcome as AnyReceipt["outcome"]] as AnyReceipt | undefined;
     if (receipt !== undefined) {
       this.#resolve(receipt);
       return;
@@ -94,11 +94,11 @@ export function batchOf(
 }
 
 /** A link's receipts, one for each outcome: shared by all its messages. */
-export type Receipts = Readonly<Record<Receipt["outcome"], Receipt>>;
+export type Receipts = Readonly<Record<AnyReceipt["outcome"], AnyReceipt>>;
 
 /** The receipts of sends to a listener. */
 export function receiptsFor(peer: string): Receipts {
-  const of = (outcome: Receipt["outcome"]): Receipt => Object.freeze({ outcome, peer });
+  const of = (outcome: AnyReceipt["outcome"]): AnyReceipt => Object.freeze({ outcome, peer });
   return { delivered: of("delivered"), stored: of("stored"), sent: of("sent"), dropped: of("dropped") };
 }
 
@@ -158,7 +158,7 @@ export function abortedBefore(signal: AbortSignal): HawserError {
  *
  * @throws HawserError `aborted`, with outcome `unknown`
  */
-export function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
+export function abortable(promise: Promise<AnyReceipt>, signal: AbortSignal, onLeft: () => void): Promise<AnyReceipt> {
   return new Promise((resolve, reject) => {
     const leave = (): void => {
       onLeft();

@@ -278,7 +278,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     void this.#context.store.announce(this.dial.ownerName, this.dial.connectionKey);
   }
 
-  settle(message: Outgoing, outcome: SendOutcome): void {
+  sendEnded(message: Outgoing, outcome: SendOutcome): void {
     message.settle(outcome, this.#receipts);
   }
 

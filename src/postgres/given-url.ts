@@ -1,25 +1,25 @@
 /**
- * Connection URIs as users give them: an option, or else an environment variable. Both are checked where they are read, so
- * that an error names the one that is wrong.
+ * Connection URIs from options or environment variables. Both are validated where they are read, so that an error names
+ * the invalid one.
  */
 import { HawserError } from "../errors/index.js";
 import { checkConnectionUri } from "./database-address.js";
 
-/** Environment variables that commands and the public classes read. An empty one counts as not set. */
+/** Environment variables that commands and the public classes read. An empty variable counts as unset. */
 type UrlVariable = "HAWSER_DATABASE_URL" | "HAWSER_SESSION_URL" | "HAWSER_EXECUTOR_URL";
 
 /**
- * The URI of the environment; undefined if the variable is not set or empty.
+ * Returns the URI of an environment variable; undefined if it is unset or empty.
  *
- * @throws HawserError `invalid_argument` that names the variable; never with the URI, which may hold a password
+ * @throws HawserError `invalid_argument` that names the variable; never with the URI, which may contain a password
  */
 export function urlFromEnvironment(variable: UrlVariable, env = process.env): string | undefined {
   return checkedUrl(variable, env[variable] || undefined);
 }
 
 /**
- * The options with what they leave out taken from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. The second variable
- * belongs to the first: where `databaseUrl` is given it is not read. What stays undefined is for the `PG*` variables.
+ * Completes the options from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. The second variable is ignored if
+ * `databaseUrl` is given, because it belongs to the first. For values that remain undefined, the `PG*` variables apply.
  *
  * @throws HawserError `invalid_argument` that names the option or the variable
  */
@@ -37,9 +37,9 @@ export function urlsOrEnvironment(
 }
 
 /**
- * The URI, read for its mistakes; files that it names are read later.
+ * Validates a URI. Files named in it are read later.
  *
- * @param source the option or variable that it comes from
+ * @param source option or variable that contains it
  * @throws HawserError `invalid_argument` that names the source
  */
 export function checkedUrl(source: string, url: string | undefined): string | undefined {

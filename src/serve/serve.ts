@@ -160,7 +160,7 @@ class Server implements HawserServer {
         this.#parts.gateway?.configure(found);
         this.#parts.bridge?.configure(found);
       },
-      onRelayEnded: () => this.#peerRelay?.askSoon(),
+      onRelayEnded: () => this.#peerRelay?.checkSoon(),
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;

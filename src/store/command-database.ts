@@ -1,6 +1,4 @@
-/**
- * A connection for a command that looks at the database, or changes a little, and leaves: no session, no leases.
- */
+/** Database connection of a short-lived command. It has neither a session with notifications nor leases. */
 import { HawserError } from "../errors/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
 import { silentLogger, systemClock } from "../runtime/index.js";
@@ -8,15 +6,15 @@ import { Database } from "./database.js";
 import { missingSteps } from "./migrate.js";
 import { migrations } from "./migrations.js";
 import { explainRefusal, noSchema } from "./missing-privileges.js";
-import type { Asked } from "./schema.js";
+import type { CatalogReader } from "./schema.js";
 
 /**
  * Runs `work` with one connection to a database that has the schema of this version.
  *
- * @param databaseUrl a connection URI; without it the PG* variables say where
- * @throws HawserError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role may not
- * use the schema, saying what gives it the right; `schema_missing` if the database has none, or an
- * older one; `schema_too_new`; `name_occupied` as `inspectSchema`
+ * @param databaseUrl connection URI; without it, the PG* variables apply
+ * @throws HawserError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role
+ * lacks privileges, with the GRANT that is needed; `schema_missing` if the schema is absent or older; `schema_too_new`;
+ * `name_occupied` as `inspectSchema`
  */
 export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
@@ -29,12 +27,12 @@ export async function withCommandDatabase<T>(
     pooled: false,
   });
   try {
-    const { steps } = await missingSteps(askedOf(database, "look for the schema hawser"));
+    const { steps } = await missingSteps(catalogReaderOf(database, "look for the schema hawser"));
     if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);
     return await work(database);
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;
-    throw await explainRefusal(askedOf(database), "use the schema hawser", error);
+    throw await explainRefusal(catalogReaderOf(database), "use the schema hawser", error);
   } finally {
     await database.close();
   }
@@ -52,6 +50,6 @@ async function outOfDate(database: Database, isAbsent: boolean): Promise<HawserE
   );
 }
 
-function askedOf(database: Database, action = "read what a login may do"): Asked {
+function catalogReaderOf(database: Database, action = "read what a login may do"): CatalogReader {
   return { query: async (text) => ({ rows: await database.query(action, { text }) }) };
 }

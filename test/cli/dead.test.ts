@@ -10,7 +10,7 @@ describe("hawser dead", () => {
   beforeAll(async () => {
     w = await peerWorld();
     await w.started("a-1");
-    await w.started("b-1", { maxAttempts: 1 }, () => {
+    await w.started("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
       if (fails) throw new Error("not today");
     });
   });
@@ -25,7 +25,7 @@ describe("hawser dead", () => {
   /** Lets messages with these texts die; resolves with their ids. */
   async function die(...texts: (string | Uint8Array)[]): Promise<number[]> {
     const sender = await w.started(`sender-${(senders += 1)}`);
-    for (const text of texts) await sender.sendTo("b", text, { headers: { trace: "7" } });
+    for (const text of texts) await sender.send("b", text, { headers: { trace: "7" } });
     const select = "SELECT id FROM hawser.dead_letters WHERE source = $1 ORDER BY id";
     const rows = () => w.query<{ id: number }>(select, [`sender-${senders}:sender:b-1`]);
     await eventually("they are dead", async () => (await rows()).length === texts.length);
@@ -138,7 +138,7 @@ describe("hawser dead", () => {
     const result = await dead("retry", "--all");
     expect(result).toMatchObject({ status: 64, stdout: "Retried no dead letter.\n" });
     expect(result.stderr).toContain(
-      `dead letter ${id} is of a function that is not subscribed any more; discard it, or call the function with its payload by hand`,
+      `dead letter ${id} belongs to a function that is no longer subscribed; discard it, or call the function with its payload yourself`,
     );
     expect(await w.query("SELECT id FROM hawser.dead_letters")).toEqual([{ id }]);
   });

@@ -103,7 +103,7 @@ describe("hawser extension", () => {
       env: { HOME: user === undefined ? process.env["HOME"] : giveTo(user, temporaryDirectory()) },
     });
     expect(status).toBe(70);
-    expect(stderr).toMatch(new RegExp(`${extension} may not be written to by this user \\(E\\w+\\): run .* sudo`));
+    expect(stderr).toMatch(new RegExp(`${extension} is not writable for this user \\(E\\w+\\): run .* sudo`));
     expect(readdirSync(extension)).toEqual([]);
   });
 

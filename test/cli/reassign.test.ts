@@ -20,7 +20,7 @@ describe("hawser peers reassign", () => {
     names = { lost: `lost-${round}`, heir: `heir-${round}` };
     sender = await w.started(`sender-${round}`);
     lost = await w.started(names.lost, { topic });
-    await sender.sendTo(topic, "first");
+    await sender.send(topic, "first");
   });
 
   const reassign = (...args: string[]) => hawser(["peers", "reassign", ...args], { databaseUrl: w.url });
@@ -32,7 +32,7 @@ describe("hawser peers reassign", () => {
   /** The listener leaves, and two messages are stored for it. */
   const lose = async () => {
     await lost.stop();
-    for (const text of ["2", "3"]) expect((await sender.sendTo(topic, text)).outcome).toBe("stored");
+    for (const text of ["2", "3"]) expect((await sender.send(topic, text)).outcome).toBe("stored");
   };
 
   it("hands over what is stored, prints the channels, and the new listener has it at once", async () => {
@@ -122,7 +122,7 @@ describe("hawser peers reassign", () => {
   it("refuses names that nobody has, and one that is reserved", async () => {
     const unknown = await reassign("nobody", names.heir);
     expect(unknown.status).toBe(64);
-    expect(unknown.stderr).toContain('there was never a peer "nobody"');
+    expect(unknown.stderr).toContain('there is no record of a peer "nobody"');
     await lost.stop();
     const reserved = await reassign(names.lost, "__#retry#1");
     expect(reserved.status).toBe(64);

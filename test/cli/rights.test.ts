@@ -41,7 +41,7 @@ it("hawser serve and hawser topics say what to do about a database that does not
   for (const command of ["serve", "topics"]) {
     const { status, stderr } = await hawser([command], { databaseUrl: `${database.url}_missing` });
     expect(status, command).toBe(69);
-    expect(stderr).toContain(`_missing" does not exist; make it (CREATE DATABASE), or name another one in the URL`);
+    expect(stderr).toContain(`_missing" does not exist; create it (CREATE DATABASE), or name another one in the URL`);
     expect(stderr).not.toContain("migrate");
   }
 });

@@ -52,9 +52,9 @@ describe("flags that do not go together", () => {
     [{ listen: "0.0.0.0:5434", ...pair }, "invalid_argument", "0.0.0.0:5434 means all addresses of this machine"],
     [{ listen: "[::]:5434", ...pair }, "invalid_argument", "name it with --advertise"],
     [{ listen: "[0:0::0]:5434", "allow-plaintext": true }, "invalid_argument", "name it with --advertise"],
-    [{ monitor: "9464" }, "invalid_argument", '--monitor: "9464" is no address; write host:port'],
-    [{ listen: "5434" }, "invalid_argument", '--listen: "5434" is no address'],
-    [{ advertise: "db" }, "invalid_argument", '--advertise: "db" is no address'],
+    [{ monitor: "9464" }, "invalid_argument", '--monitor: "9464" is not an address; write host:port'],
+    [{ listen: "5434" }, "invalid_argument", '--listen: "5434" is not an address'],
+    [{ advertise: "db" }, "invalid_argument", '--advertise: "db" is not an address'],
     [{ advertise: "0.0.0.0:5434", ...pair }, "invalid_argument", "name it with --advertise"],
   ])("are refused: %j", (given, code, words) => {
     expect(refusal(given)).toMatchObject({ code, message: expect.stringContaining(words) });

@@ -119,7 +119,7 @@ describe("the place of a command", () => {
       await flush();
     }
     expect(ends.map(codeOf)).toEqual(["no_responders", "no_responders", "gateway_limit"]);
-    expect([capacity.tryTake(), capacity.tryTake()]).toEqual([true, false]);
+    expect([capacity.tryAcquire(), capacity.tryAcquire()]).toEqual([true, false]);
   });
 
   it.each(["resolves", "rejects"])("is given back when a command that was late %s", async (how) => {
@@ -127,16 +127,16 @@ describe("the place of a command", () => {
     const { start, capacity } = tested({ publish: () => wait.promise }, { capacity: 1 });
     const end = start(publish);
     await vi.advanceTimersByTimeAsync(limits.callTimeoutMs + slack);
-    expect([codeOf(end), capacity.tryTake()]).toEqual(["outcome_unknown", false]);
+    expect([codeOf(end), capacity.tryAcquire()]).toEqual(["outcome_unknown", false]);
     how === "resolves" ? wait.resolve() : wait.reject(new Error("much later"));
     await flush();
-    expect(capacity.tryTake()).toBe(true);
+    expect(capacity.tryAcquire()).toBe(true);
   });
 
   it("that is not there after half of the time is an error, and nothing has been sent", async () => {
     let asked = 0;
     const { start, capacity } = tested({ publish: () => void asked++ }, { capacity: 1 });
-    capacity.tryTake();
+    capacity.tryAcquire();
     const end = start(publish);
     await vi.advanceTimersByTimeAsync(limits.callTimeoutMs / 2 - 1);
     expect(end.outcome).toBe("waiting");
@@ -146,18 +146,18 @@ describe("the place of a command", () => {
       sqlstate: "53300",
       message: expect.stringMatching(/1 commands are under way.*capacity.*2500 ms; nothing was sent/),
     });
-    capacity.giveBack();
-    expect(capacity.tryTake()).toBe(true);
+    capacity.release();
+    expect(capacity.tryAcquire()).toBe(true);
   });
 
   it("is not taken by a session that has gone in the meantime", async () => {
     let asked = 0;
     const { start, capacity, session } = tested({ publish: () => void asked++ }, { capacity: 1 });
-    capacity.tryTake();
+    capacity.tryAcquire();
     const end = start(publish);
     session.isOpen = false;
-    capacity.giveBack();
+    capacity.release();
     await flush();
-    expect([codeOf(end), asked, capacity.tryTake()]).toEqual(["aborted", 0, true]);
+    expect([codeOf(end), asked, capacity.tryAcquire()]).toEqual(["aborted", 0, true]);
   });
 });

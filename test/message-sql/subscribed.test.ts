@@ -84,8 +84,8 @@ it("SQL publishes, and TypeScript handles, over NATS and at a peer", async () =>
     listen: "127.0.0.1:0",
     databaseUrl: gateway.database.url,
   });
-  await peer.run();
-  await peer.on(schema, (value) => void got.push(value));
+  await peer.start();
+  await peer.handle(schema, (value) => void got.push(value));
   for (const to of ["nats", "peers"]) {
     await gateway.client.query("SELECT messages.publish_counted(place => $1, count => 9, _to => $2)", [to, to]);
   }

@@ -254,19 +254,20 @@ import { HawserError, Peer, type Message, type PeerOptions, type PeerStatus, typ
 
 const databaseUrl = process.env["DATABASE_URL"] ?? "";
 const options = (name: string): PeerOptions => ({
-  name: \`\${name}-1\`, topic: name, listen: "127.0.0.1:0", databaseUrl,
+  name: \`\${name}-1\`, databaseUrl,
 });
 await using a = new Peer(options("a"));
 await using b = new Peer(options("b"));
 a.on("status", (status: PeerStatus) => {
   if (status.kind === "sender_send_error") console.error(status.error.code);
 });
-await a.run();
-await b.run((message: Message) => {
-  console.log(\`\${message.to} got \${Buffer.from(message.payload).toString()} from \${message.sender}\`);
+await a.start();
+await b.handle("b", (message: Message) => {
+  console.log(\`\${message.topic} got \${message.text()} from \${message.sender}\`);
 });
+await b.start();
 try {
-  const receipt: Receipt = await a.sendTo("b", "hello", { headers: { trace: "1" } });
+  const receipt: Receipt = await a.send("b", "hello", { headers: { trace: "1" } });
   console.log(\`\${receipt.outcome} to \${receipt.peer}\`);
 } catch (error) {
   if (error instanceof HawserError) console.error(error.code, error.message);

@@ -26,7 +26,7 @@ describe("a dead letter that is retried", () => {
     w = await peerWorld();
     store = await openStore({ databaseUrl: w.url });
     a = await w.started("a-1");
-    b = await w.started("b-1", { maxAttempts: 2, retryDelayMs: 1 }, async (message) => {
+    b = await w.started("b-1", { defaults: { retry: { attempts: 2, delayMs: 1 } } }, async (message) => {
       const text = Buffer.from(message.payload).toString();
       if (fails(text)) throw new Error(`cannot take ${text}`);
       await message.reply(`re ${text}`);
@@ -39,7 +39,7 @@ describe("a dead letter that is retried", () => {
 
   it("is the same message to its handler, and the reply reaches its sender", async () => {
     fails = () => true;
-    const receipt = await a.sendTo("b", "one", { headers: { trace: "7" } });
+    const receipt = await a.send("b", "one", { headers: { trace: "7" } });
     expect(receipt.outcome).toMatch(/delivered|stored/);
     await b.saw("dead_letter");
     const [letter] = await dead(1);
@@ -58,8 +58,8 @@ describe("a dead letter that is retried", () => {
       ["message-id", expect.stringMatching(/^a-1:a:b-1\/\d+\/1$/)],
     ];
     expect(b.received.all.at(-1)).toEqual({ ...before, attempt: 1, headers });
-    expect(before).toMatchObject({ to: "b", from: "a", sender: "a-1", headers: [["trace", "7"]] });
-    expect(a.received.all.at(-1)).toMatchObject({ sender: "b-1", from: "b" });
+    expect(before).toMatchObject({ topic: "b", senderTopic: "a", sender: "a-1", headers: [["trace", "7"]] });
+    expect(a.received.all.at(-1)).toMatchObject({ sender: "b-1", senderTopic: "b" });
     await eventually("nothing is left of it", async () => (await w.storedMessages()) === 0);
     expect(await store.deadLetters.list()).toEqual([]);
   });
@@ -75,7 +75,7 @@ describe("a dead letter that is retried", () => {
     });
     await b.record();
     const before = Date.now();
-    await a.sendTo("orders", "one");
+    await a.send("orders", "one");
     await eventually("it is dead", async () => (await own.deadLetters.list()).length === 1);
     const [letter] = await own.deadLetters.list();
     const { stack, failures } = (await own.deadLetters.get(letter!.id))!;
@@ -96,7 +96,7 @@ describe("a dead letter that is retried", () => {
   it("is a dead letter again if it fails again, and may be retried as often as one likes", async () => {
     const from = b.received.all.length;
     fails = (text) => text === "two";
-    await a.sendTo("b", "two");
+    await a.send("b", "two");
     for (let round = 0; round < 3; round++) {
       const [letter] = await dead(1);
       expect(letter).toMatchObject({ source: "a-1:a:b-1", listener: "b-1", retried: round > 0, attempts: 2 });
@@ -109,11 +109,11 @@ describe("a dead letter that is retried", () => {
 
   it("comes in the order in which it died, beside what its sender sends meanwhile", async () => {
     fails = (text) => text.startsWith("dead");
-    for (let n = 1; n <= 30; n++) await a.sendTo("b", `dead ${n}`);
+    for (let n = 1; n <= 30; n++) await a.send("b", `dead ${n}`);
     await dead(30);
     fails = () => false;
     const from = b.received.all.length;
-    const sending = Promise.all(Array.from({ length: 30 }, (_, n) => a.sendTo("b", `new ${n + 1}`)));
+    const sending = Promise.all(Array.from({ length: 30 }, (_, n) => a.send("b", `new ${n + 1}`)));
     await store.deadLetters.retry({ source: "a-1:a:b-1" });
     await sending;
     await b.received.length(from + 60);
@@ -126,19 +126,19 @@ describe("a dead letter that is retried", () => {
 
   it("waits for its listener while that is away", async () => {
     fails = () => true;
-    await a.sendTo("b", "late");
+    await a.send("b", "late");
     await dead(1);
     await b.stop();
     fails = () => false;
     const from = b.received.all.length;
     expect(await store.deadLetters.retry({ all: true })).toMatchObject([{ listener: "b-1" }]);
     // Not what its sender waits for, and not its to clear.
-    expect(await a.pendingCount()).toBe(0);
+    expect((await a.pending()).count).toBe(0);
     await a.stop();
-    await a.clearStoredMessages();
+    await a.clearStored();
     expect(await w.storedMessages()).toBe(1);
     await a.record();
-    await b.run();
+    await b.start();
     await b.stop();
     await b.record(() => undefined);
     await b.received.length(from + 1);

@@ -51,7 +51,9 @@ describe("through a transaction pooler", () => {
   const refusal = (url: string) => ({
     code: "transaction_pooler",
     message: expect.stringMatching(
-      new RegExp(`at 127.0.0.1:${new URL(url).port} a transaction pooler stands .* Name the server of Postgres itself`),
+      new RegExp(
+        `at 127.0.0.1:${new URL(url).port} there is a transaction pooler .* Give the address of Postgres itself`,
+      ),
     ),
   });
 
@@ -81,7 +83,7 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
       await using pooler = await startPooler(database.url, "transaction");
       await using one = peer("one", { databaseUrl: pooler.url });
       await using other = peer("other", { databaseUrl: pooler.url });
-      for (const refused of await Promise.allSettled([one.run(), other.run()])) {
+      for (const refused of await Promise.allSettled([one.start(), other.start()])) {
         expect(refused).toMatchObject({
           reason: { code: "transaction_pooler", message: expect.stringContaining("itself as sessionUrl") },
         });
@@ -93,7 +95,7 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
     await using database = await testDatabase();
     await using pooler = await startPooler(database.url, "transaction");
     await using one = peer("one", { databaseUrl: database.url, sessionUrl: pooler.url });
-    await expect(one.run()).rejects.toMatchObject({ code: "transaction_pooler" });
+    await expect(one.start()).rejects.toMatchObject({ code: "transaction_pooler" });
   });
 
   it("runs with the server itself as sessionUrl", async () => {
@@ -102,12 +104,13 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
     await using one = peer("one", { databaseUrl: pooler.url, sessionUrl: database.url });
     await using other = peer("other", { databaseUrl: pooler.url, sessionUrl: database.url });
     const received = new Promise<string>((resolve) => {
-      void other.run(({ payload }) => resolve(Buffer.from(payload).toString()));
+      void other.handle(other.topic, (message) => resolve(message.text()));
     });
-    await one.run();
+    await other.start();
+    await one.start();
     await eventually("the other one is known", async () => {
       try {
-        await one.sendTo("other", "ahoy");
+        await one.send("other", "ahoy");
         return true;
       } catch (error) {
         if (error instanceof HawserError && error.code === "no_listener") return false;
@@ -121,8 +124,8 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
     await using database = await testDatabase();
     await using pooler = await startPooler(database.url, "session");
     await using one = peer("one", { databaseUrl: pooler.url });
-    await one.run();
-    expect(one.boundListenAddress).toMatch(/^127\.0\.0\.1:/);
+    await one.start();
+    expect(one.localAddress).toMatch(/^127\.0\.0\.1:/);
   });
 });
 

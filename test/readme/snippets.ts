@@ -219,10 +219,11 @@ function importsOf(line: string, root: string): string[][] {
 
 const preambles: Readonly<Record<Preamble, string>> = {
   peer: `
-await using orders = new Peer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0" });
-await orders.run(() => undefined);
-await using peer = new Peer({ name: "billing-1", topic: "billing", listen: "127.0.0.1:0" });
-await peer.run();
+await using orders = new Peer({ name: "orders-1" });
+await orders.handle("orders", () => undefined);
+await orders.start();
+await using peer = new Peer({ name: "billing-1", topic: "billing" });
+await peer.start();
 `,
   nats: `
 await using here = await sqlFunctions(process.env.HAWSER_DATABASE_URL!, process.env.HAWSER_NATS_URL!);

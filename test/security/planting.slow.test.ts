@@ -12,7 +12,7 @@ import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
-import { enqueue, Peer } from "../../src/peer/index.js";
+import { enqueue, Peer, type TransactionalMessage } from "../../src/peer/index.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
@@ -289,17 +289,21 @@ async function usePeers(databaseUrl: string, pooled: boolean): Promise<void> {
   const topic = `work-${id}`;
   const handled: string[] = [];
   await using sender = new Peer({ ...where, name: `sender-${id}`, topic: `source-${id}` });
-  await sender.run(() => undefined);
+  await sender.handle(sender.topic, () => undefined);
+  await sender.start();
   {
-    await using worker = new Peer({ ...where, name: `worker-${id}`, topic, transactional: true, maxAttempts: 1 });
-    await worker.run(async (message) => {
-      handled.push(message.payload.toString());
-      await message.client?.query("SELECT pg_catalog.pg_backend_pid()");
+    await using worker = new Peer({ ...where, name: `worker-${id}`, topic });
+    const handle = async (message: TransactionalMessage): Promise<void> => {
+      handled.push(message.text());
+      await message.client.query("SELECT pg_catalog.pg_backend_pid()");
       if (handled.length === 2) throw new Error("no");
       await message.reply(Buffer.from("done"));
-    });
-    await worker.subscribe(`news-${id}`);
-    for (const text of ["one", "two", "three"]) await sender.sendTo(topic, Buffer.from(text));
+    };
+    const options = { transactional: true, retry: { attempts: 1 } } as const;
+    await worker.handle(topic, options, handle);
+    await worker.start();
+    await worker.handle(`news-${id}`, options, handle);
+    for (const text of ["one", "two", "three"]) await sender.send(topic, Buffer.from(text));
     await eventually("all are handled", async () => handled.length >= 3);
     const transaction = new pg.Client({ connectionString: databaseUrl, options: "-c search_path=pg_catalog,pg_temp" });
     await transaction.connect();
@@ -312,10 +316,10 @@ async function usePeers(databaseUrl: string, pooled: boolean): Promise<void> {
     await transaction.end();
     await eventually("what was enqueued is handled, too", async () => handled.length >= 8);
   }
-  await sender.sendTo(topic, Buffer.from("stored"));
+  await sender.send(topic, Buffer.from("stored"));
   await sender.stop();
-  await sender.clearStoredMessages();
-  await sender.clearAddressesOfTopic();
+  await sender.clearStored();
+  await sender.clearAddresses();
 }
 
 /** Another database, in which the extension's script installs everything. */

@@ -16,7 +16,7 @@ import {
   usedDblinkFunctions,
 } from "../../src/installation/index.js";
 import { serve as startServer } from "../../src/serve/index.js";
-import { takeTurn } from "../../src/store/index.js";
+import { takeInstallationLock } from "../../src/store/index.js";
 import { Witness } from "../gateway/functions/witness.js";
 import { type TestDatabase, testNatsUrl } from "../support/database.js";
 import { type ExtensionServer, extensionServer } from "../support/extension-server.js";
@@ -95,7 +95,7 @@ function withoutDblink(content: readonly string[]): string[] {
   );
 }
 
-const nothingMade = expect.arrayContaining([expect.stringContaining("has made nothing")]);
+const nothingMade = expect.arrayContaining([expect.stringContaining("created nothing")]);
 
 describe("CREATE EXTENSION litmus_pgnats", () => {
   it("makes what `hawser init` makes, with the functions of dblink that are used instead of the extension", async () => {
@@ -253,7 +253,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     const installer = new pg.Client(older.url);
     await installer.connect();
     try {
-      await takeTurn(installer, () => undefined);
+      await takeInstallationLock(installer, () => undefined);
       expect(await noticesOf(older.url, create)).toEqual(nothingMade);
     } finally {
       await installer.end();

@@ -148,7 +148,7 @@ export class PostgresServer {
       return;
     }
     if (this.#pending.size >= Math.max(this.#options.maxSessions, leastPending))
-      this.#displace(this.#pending.expendable!);
+      this.#displace(this.#pending.oldestOfBusiestOrigin!);
     const connection = new ClientConnection(this.#options, this.#rules, socket, this.#events);
     this.#pending.add(connection, connection.remoteHost);
   }
