@@ -15,7 +15,15 @@ export const pagesOfUsers: readonly string[] = ["README.md", ...inDocs.filter((p
 
 /** All pages. */
 export const pages: readonly string[] = [
-  ...["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "test/vectors/README.md"],
+  ...[
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "examples/README.md",
+    "test/simulator/README.md",
+    "test/vectors/README.md",
+  ],
   ...inDocs,
 ];
 
