@@ -15,16 +15,9 @@ export const pagesOfUsers: readonly string[] = ["README.md", ...inDocs.filter((p
 
 /** All pages. */
 export const pages: readonly string[] = [
-  ...[
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "SECURITY.md",
-    "examples/README.md",
-    "test/simulator/README.md",
-    "test/vectors/README.md",
-  ],
+  ...["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "test/vectors/README.md"],
   ...inDocs,
+  "test/simulator/README.md",
 ];
 
 export function readPage(path: string): string {
