@@ -17,6 +17,7 @@ export const pagesOfUsers: readonly string[] = ["README.md", ...inDocs.filter((p
 export const pages: readonly string[] = [
   ...["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "test/vectors/README.md"],
   ...inDocs,
+  "test/simulator/README.md",
 ];
 
 export function readPage(path: string): string {
