@@ -130,6 +130,13 @@ function mentionedIn({ text }: Module, declaration: Node): Set<string> {
   return mentioned;
 }
 
+it.each(entryPoints)("%s has as many names as its API report says", (path, { types }) => {
+  const { exported } = moduleOf(join(directory, types.replace(/^\.\/dist\//, "")));
+  const entryPoint = `hawser${path.slice(1)}`;
+  const report = readFileSync(join(projectDirectory, "api", `${entryPoint.replaceAll("/", "-")}.api.md`), "utf8");
+  expect(report.split("\n")[0]).toBe(`# ${entryPoint}: ${exported.size} names`);
+});
+
 it.each(entryPoints)(
   "%s exports every type that its types name, and every error that they say is thrown",
   (_, { types }) => {
