@@ -36,7 +36,7 @@
  * role may be a superuser, and somebody else's schema could hold code that would run with its rights. For the same reason all SQL
  * here runs with the path `pg_catalog, pg_temp`.
  *
- * How to add an object: CONTRIBUTING, "An installed object".
+ * How to add an object: schema/README.md, "An installed object".
  */
 
 export { dblinkSchema, usedDblinkFunctions } from "./dblink.js";
