@@ -2,7 +2,7 @@
  * The command line of `npm run bench`.
  */
 import { parseArgs } from "node:util";
-import { CliError } from "../src/errors/index.js";
+import { HawserError } from "../src/errors/index.js";
 import { variables } from "./baselines.js";
 import type { Suite } from "./suite.js";
 
@@ -34,7 +34,7 @@ const options = {
   help: { type: "boolean", short: "h" },
 } as const;
 
-/** Reads the arguments. @throws CliError `invalid_argument`, saying what would be right */
+/** Reads the arguments. @throws HawserError `invalid_argument`, saying what would be right */
 export function parseCommand(args: readonly string[], suites: readonly Suite[]): BenchCommand | "help" {
   const { values, positionals } = parse(args);
   if (values.help === true) return "help";
@@ -111,6 +111,6 @@ function parse(args: readonly string[]) {
   }
 }
 
-function refusal(message: string): CliError {
-  return new CliError("invalid_argument", `${message} See \`npm run bench -- --help\`.`);
+function refusal(message: string): HawserError {
+  return new HawserError("invalid_argument", `${message} See \`npm run bench -- --help\`.`);
 }

@@ -9,7 +9,7 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { pathToFileURL } from "node:url";
 import { awaitStopRequest } from "../src/cli/long-running.js";
-import { CliError, exitStatusOf, HawserError } from "../src/errors/index.js";
+import { exitStatusOf, HawserError } from "../src/errors/index.js";
 import { type BenchCommand, helpText, parseCommand } from "./arguments.js";
 import { type BaselineVariable, baselineOf, variables } from "./baselines.js";
 import { compile } from "./compile.js";
@@ -61,16 +61,16 @@ function writePages(record: BenchRecord): void {
   writeFileSync(readme, readmeOf(readFileSync(readme, "utf8"), record));
 }
 
-/** What would be found out only after many minutes. @throws CliError `invalid_argument` */
+/** What would be found out only after many minutes. @throws HawserError `invalid_argument` */
 function checkBefore({ jsonFile, against, writeDocs: toDocs }: BenchCommand): void {
   if (jsonFile !== undefined) canWriteReport(jsonFile);
   if (against !== undefined && !existsSync(new URL("node_modules", folderUrl(against)))) {
-    throw new CliError("invalid_argument", `--against ${against}: it is no checkout with its node_modules.`);
+    throw new HawserError("invalid_argument", `--against ${against}: it is no checkout with its node_modules.`);
   }
   const missing = (Object.keys(variables) as BaselineVariable[]).filter((name) => baselineOf(name) === undefined);
   if (toDocs && missing.length > 0) {
     const message = `--write-docs: the page has all baselines, and ${missing.join(", ")} must name theirs.`;
-    throw new CliError("invalid_argument", `${message} See \`npm run bench -- --help\`.`);
+    throw new HawserError("invalid_argument", `${message} See \`npm run bench -- --help\`.`);
   }
 }
 
@@ -197,7 +197,7 @@ function statusOfStop({ reason }: AbortSignal): number {
 /** What we say ourselves needs no stack; anything else is a defect, and its stack tells where. */
 function textOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  if (!HawserError.is(error) && !(error instanceof BenchFailure)) return error.stack ?? error.message;
+  if (!(error instanceof HawserError) && !(error instanceof BenchFailure)) return error.stack ?? error.message;
   const { message, cause } = error;
   return cause instanceof Error && !message.includes(cause.message)
     ? `${message}\n  because: ${cause.message}`

@@ -8,17 +8,19 @@ import { measuredModule } from "./worker.js";
 
 const measured = await measuredModule<typeof import("../src/peer/index.js")>("src/peer/index.ts");
 
-/** A peer that listens on a free port. Without `topic` it has its name as its topic. */
+/** A peer that listens on a free port. */
 export function newPeer(
   name: string,
   databaseUrl: string,
-  options: { readonly topic?: string } & Omit<PeerOptions, "name" | "listen" | "databaseUrl" | "topic"> = {},
+  options: Omit<PeerOptions, "name" | "databaseUrl"> = {},
 ): Peer {
-  return new measured.Peer({ topic: name, ...options, name, listen: "127.0.0.1:0", databaseUrl });
+  return new measured.Peer({ ...options, name, databaseUrl });
 }
 
 /** How many messages ended in which way. */
-export type Outcomes = Record<Receipt["outcome"], number>;
+export type Outcomes = Record<Outcome, number>;
+
+type Outcome = "delivered" | "stored" | "sent" | "dropped";
 
 /** How much is under way. */
 export interface Windows {
@@ -59,7 +61,7 @@ export async function sendInWindows(
   options?: SendOptions,
 ): Promise<Outcomes> {
   const window = Math.max(1, Math.min(windows.messages, Math.floor(windowBytes / payload.length)));
-  return await settleInWindows(() => peer.sendTo(topic, payload, options), count, { ...windows, messages: window });
+  return await settleInWindows(() => peer.send(topic, payload, options), count, { ...windows, messages: window });
 }
 
 /**
@@ -68,17 +70,17 @@ export async function sendInWindows(
  * @throws BenchFailure if a message was dropped
  */
 export async function settleInWindows(
-  send: () => Promise<Receipt>,
+  send: () => Promise<Receipt<Outcome>>,
   count: number,
   windows: Windows,
 ): Promise<Outcomes> {
-  const inFlight: Promise<Receipt[]>[] = [];
+  const inFlight: Promise<Receipt<Outcome>[]>[] = [];
   const outcomes: Outcomes = { delivered: 0, stored: 0, sent: 0, dropped: 0 };
   const settle = async (): Promise<void> => {
     for (const { outcome } of await inFlight.shift()!) outcomes[outcome] += 1;
   };
   for (let left = count; left > 0; ) {
-    const sends: Promise<Receipt>[] = new Array(Math.min(left, windows.messages));
+    const sends: Promise<Receipt<Outcome>>[] = new Array(Math.min(left, windows.messages));
     left -= sends.length;
     for (let i = 0; i < sends.length; i++) sends[i] = send();
     const all = Promise.all(sends);
@@ -99,7 +101,7 @@ export async function sendUntilDelivered(
   payload: Uint8Array | string = "first",
 ): Promise<void> {
   const giveUpAt = performance.now() + liveWithinMs;
-  for (let tries = 1; (await peer.sendTo(topic, payload)).outcome !== "delivered"; tries++) {
+  for (let tries = 1; (await peer.send(topic, payload)).outcome !== "delivered"; tries++) {
     if (performance.now() > giveUpAt) {
       throw new BenchFailure(`the channel is not live: ${tries} messages were only stored`);
     }

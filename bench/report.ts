@@ -4,7 +4,7 @@
  */
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
-import { CliError } from "../src/errors/index.js";
+import { HawserError } from "../src/errors/index.js";
 import { median, ratioOf, type Summary, summarize } from "./measure.js";
 import type { Measured, Suite, SuiteOutcome, Target } from "./suite.js";
 
@@ -64,12 +64,12 @@ export function resultOf({ name, variant, payloadBytes, unit, better, samples, b
   };
 }
 
-/** Finds out before the measuring whether the file can be written. @throws CliError `invalid_argument` */
+/** Finds out before the measuring whether the file can be written. @throws HawserError `invalid_argument` */
 export function canWriteReport(file: string): void {
   try {
     closeSync(openSync(file, "a"));
   } catch (cause) {
-    throw new CliError("invalid_argument", `--json ${file}: the file cannot be written.`, { cause });
+    throw new HawserError("invalid_argument", `--json ${file}: the file cannot be written.`, { cause });
   }
 }
 
@@ -126,19 +126,19 @@ export function recordOf(
   };
 }
 
-/** Reads a saved one. @throws CliError `invalid_argument` */
+/** Reads a saved one. @throws HawserError `invalid_argument` */
 export function readRecord(file: string): BenchRecord {
   let read: Partial<BenchRecord> | null;
   try {
     read = JSON.parse(readFileSync(file, "utf8"));
   } catch (cause) {
-    throw new CliError("invalid_argument", `--from ${file}: the file cannot be read as JSON.`, { cause });
+    throw new HawserError("invalid_argument", `--from ${file}: the file cannot be read as JSON.`, { cause });
   }
   if (!Array.isArray(read?.suites)) {
-    throw new CliError("invalid_argument", `--from ${file}: it is not what \`npm run bench -- all --json\` writes.`);
+    throw new HawserError("invalid_argument", `--from ${file}: it is not what \`npm run bench -- all --json\` writes.`);
   }
   if (read.quick) {
-    throw new CliError("invalid_argument", `--from ${file}: it was made with --quick, so its numbers mean nothing.`);
+    throw new HawserError("invalid_argument", `--from ${file}: it was made with --quick, so its numbers mean nothing.`);
   }
   return read as BenchRecord;
 }

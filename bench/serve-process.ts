@@ -1,7 +1,7 @@
 /**
  * The program of a process that runs what `hawser serve` runs, and says what it uses.
  */
-import type { Serve } from "../src/serve/index.js";
+import type { HawserServer } from "../src/serve/index.js";
 import { cpuSecondsSince, measuredModule, serveRequests } from "./worker.js";
 
 const measured = await measuredModule<typeof import("../src/serve/index.js")>("src/serve/index.ts");
@@ -16,13 +16,14 @@ export interface Usage {
 
 const lookEveryMs = 50;
 
-let serve: Serve | undefined;
+let serve: HawserServer | undefined;
 let watched: { began: number; cpu: NodeJS.CpuUsage; rss: number; timer: NodeJS.Timeout } | undefined;
 
 const requests = {
   /** Starts answering the functions of a database, and running those that are subscribed. */
   async open(options: { readonly databaseUrl: string; readonly bufferBytes?: number }): Promise<void> {
-    serve = await measured.Serve.start({ ...options, gatewayListen: "127.0.0.1:0" });
+    const { databaseUrl, bufferBytes } = options;
+    serve = await measured.serve({ databaseUrl, listen: "127.0.0.1:0", bufferBytes });
   },
   /** Begins to watch what it uses. */
   watch(): void {

@@ -10,14 +10,15 @@ import { allTaken, type Participant } from "./processes/participant.js";
 
 async function client({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
   await using peer = new Peer({ name, topic: "clients", listen: "127.0.0.1:0", databaseUrl });
-  await peer.clearStoredMessages();
-  await peer.clearAddressesOfTopic();
+  await peer.clearStored();
+  await peer.clearAddresses();
   await everybody("has cleared");
 
   const received: Record<string, number> = { "server-1": 0, "server-2": 0 };
-  await peer.run(({ sender = "" }) => {
+  await peer.handle(peer.topic, ({ sender = "" }) => {
     received[sender] = (received[sender] ?? 0) + 1;
   });
+  await peer.start();
   await everybody("runs");
 
   await everybody("is done");
@@ -28,11 +29,11 @@ async function client({ name, databaseUrl, everybody, say }: Participant): Promi
 
 async function server({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
   await using peer = new Peer({ name, topic: name, listen: "127.0.0.1:0", databaseUrl });
-  await peer.clearStoredMessages();
-  await peer.clearAddressesOfTopic();
+  await peer.clearStored();
+  await peer.clearAddresses();
   await everybody("has cleared");
 
-  await peer.run();
+  await peer.start();
   await everybody("runs");
 
   const message = Buffer.alloc(100, "x");

@@ -10,14 +10,15 @@ import { allTaken, type Participant } from "./processes/participant.js";
 
 async function client({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
   await using peer = new Peer({ name, topic: "clients", listen: "127.0.0.1:0", databaseUrl });
-  await peer.clearStoredMessages();
-  await peer.clearAddressesOfTopic();
+  await peer.clearStored();
+  await peer.clearAddresses();
   await everybody("has cleared");
 
   let received = 0;
-  await peer.run(() => {
+  await peer.handle(peer.topic, () => {
     received += 1;
   });
+  await peer.start();
   await everybody("runs");
 
   await everybody("is done");
@@ -26,11 +27,11 @@ async function client({ name, databaseUrl, everybody, say }: Participant): Promi
 
 async function server({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
   await using peer = new Peer({ name, topic: "server-1", listen: "127.0.0.1:0", databaseUrl });
-  await peer.clearStoredMessages();
-  await peer.clearAddressesOfTopic();
+  await peer.clearStored();
+  await peer.clearAddresses();
   await everybody("has cleared");
 
-  await peer.run();
+  await peer.start();
   await everybody("runs");
 
   const message = Buffer.alloc(100, "x");

@@ -10,30 +10,31 @@ const messagesPerCycle = 1_000;
 
 async function sender({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
   await using peer = new Peer({ name, topic: "client-1", listen: "127.0.0.1:0", databaseUrl });
-  await peer.clearStoredMessages();
-  await peer.clearAddressesOfTopic();
+  await peer.clearStored();
+  await peer.clearAddresses();
   await everybody("has cleared");
 
-  await peer.run();
+  await peer.start();
   await everybody("runs");
 
   const message = Buffer.alloc(10, "x");
-  await cycles(() => Promise.all(Array.from({ length: messagesPerCycle }, () => peer.sendTo("client-2", message))));
+  await cycles(() => Promise.all(Array.from({ length: messagesPerCycle }, () => peer.send("client-2", message))));
   await allTaken(peer);
   await everybody("is done");
 }
 
 async function receiver({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
   await using peer = new Peer({ name, topic: "client-2", listen: "127.0.0.1:0", databaseUrl });
-  await peer.clearStoredMessages();
-  await peer.clearAddressesOfTopic();
+  await peer.clearStored();
+  await peer.clearAddresses();
   await everybody("has cleared");
 
   let received = 0;
-  await peer.run(() => {
+  await peer.handle(peer.topic, () => {
     received += 1;
     if (received % messagesPerCycle === 0) say(`cycle ${received / messagesPerCycle}: received ${messagesPerCycle}`);
   });
+  await peer.start();
   await everybody("runs");
 
   await everybody("is done");

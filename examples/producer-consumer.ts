@@ -1,11 +1,11 @@
 /**
- * Three clients, each with a topic of its own, subscribe to one more topic, which they share. The server sends to each
+ * Three clients, each with a topic of its own, handle one more topic, which they share. The server sends to each
  * client's own topic and to the shared one, whose messages go to one of them, in turn.
  *
- *     server-1 ── sendTo ──▶ topic "client-1" ──▶ client-1
- *              ── sendTo ──▶ topic "client-2" ──▶ client-2
- *              ── sendTo ──▶ topic "client-3" ──▶ client-3
- *              ── sendTo ──▶ topic "work"     ──▶ client-1, client-2 or client-3        10 × 100 B a cycle to each topic
+ *     server-1 ── send ──▶ topic "client-1" ──▶ client-1
+ *              ── send ──▶ topic "client-2" ──▶ client-2
+ *              ── send ──▶ topic "client-3" ──▶ client-3
+ *              ── send ──▶ topic "work"     ──▶ client-1, client-2 or client-3        10 × 100 B a cycle to each topic
  *
  * Each client receives 100 of its own; of the 100 shared ones the first in turn receives 34, the others 33 each.
  */
@@ -16,18 +16,19 @@ const sharedTopic = "work";
 
 async function consumer({ name, databaseUrl, everybody, say }: Participant): Promise<void> {
   await using peer = new Peer({ name, topic: name, listen: "127.0.0.1:0", databaseUrl });
-  await peer.clearStoredMessages();
-  await peer.clearAddressesOfTopic();
-  // Before run, so that it serves the topic from its first moment.
-  await peer.subscribe(sharedTopic);
+  await peer.clearStored();
+  await peer.clearAddresses();
   await everybody("has cleared");
 
   let own = 0;
   let shared = 0;
-  await peer.run(({ to }) => {
-    if (to === sharedTopic) shared += 1;
-    else own += 1;
+  await peer.handle(name, () => {
+    own += 1;
   });
+  await peer.handle(sharedTopic, () => {
+    shared += 1;
+  });
+  await peer.start();
   await everybody("runs");
 
   await everybody("is done");
@@ -36,17 +37,17 @@ async function consumer({ name, databaseUrl, everybody, say }: Participant): Pro
 
 async function producer({ name, databaseUrl, everybody, cycles }: Participant): Promise<void> {
   await using peer = new Peer({ name, topic: "server-1", listen: "127.0.0.1:0", databaseUrl });
-  await peer.clearStoredMessages();
-  await peer.clearAddressesOfTopic();
+  await peer.clearStored();
+  await peer.clearAddresses();
   await everybody("has cleared");
 
-  await peer.run();
+  await peer.start();
   await everybody("runs");
 
   const message = Buffer.alloc(100, "x");
   const topics = ["client-1", "client-2", "client-3", sharedTopic];
   await cycles(async () => {
-    const round = () => topics.map((topic) => peer.sendTo(topic, message));
+    const round = () => topics.map((topic) => peer.send(topic, message));
     await Promise.all(Array.from({ length: 10 }, round).flat());
   });
   await allTaken(peer);

@@ -88,7 +88,8 @@ const requests = {
   async listen({ databaseUrl, listener }: { databaseUrl: string; listener: string }): Promise<void> {
     const peer = newPeer(listener, databaseUrl);
     peers.push(peer);
-    await peer.run((message) => tally.count(message.payload.length));
+    await peer.handle(peer.topic, (message) => tally.count(message.payload.length));
+    await peer.start();
   },
   /** Begins to count: so many messages will come. */
   expect(messages: number): void {
@@ -112,7 +113,7 @@ const requests = {
         while (next < first + count) {
           const peer = newPeer(`bench-sender-${next++}`, databaseUrl, { topic: "bench-sender" });
           peers.push(peer);
-          await peer.run();
+          await peer.start();
           await sendUntilDelivered(peer, listener);
         }
       }),

@@ -94,7 +94,8 @@ const requests = {
       url.searchParams.set("application_name", name);
       const peer = newPeer(name, url.href);
       peers.push(peer);
-      await peer.run(() => undefined);
+      await peer.handle(peer.topic, () => undefined);
+      await peer.start();
     }
   },
 };

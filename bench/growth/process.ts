@@ -43,21 +43,23 @@ const requests = {
   /** Starts the listener, again or for the first time. @returns how long that took, in ms */
   async listen({ databaseUrl, name, topics }: Opening): Promise<number> {
     peer = newPeer(name, databaseUrl);
-    for (const topic of topics) await peer.subscribe(topic);
+    for (const topic of [peer.topic, ...topics]) {
+      await peer.handle(topic, (message) => tally.count(message.payload.length));
+    }
     const beganMs = systemMs();
-    await peer.run((message) => tally.count(message.payload.length));
+    await peer.start();
     return systemMs() - beganMs;
   },
   /** Starts the sender, and sends a message to each topic. */
   async connect({ databaseUrl, name, topics: wanted }: Opening): Promise<void> {
     peer = newPeer(name, databaseUrl);
-    await peer.run();
+    await peer.start();
     topics = wanted;
     await sendUntilDelivered(peer, topics[0]!);
     let next = 1;
     await Promise.all(
       Array.from({ length: topicsInFlight }, async () => {
-        while (next < topics.length) await peer!.sendTo(topics[next++]!, "first");
+        while (next < topics.length) await peer!.send(topics[next++]!, "first");
       }),
     );
     // Behind all of these, as there is one channel.
@@ -82,7 +84,7 @@ const requests = {
     used();
     const beganMs = systemMs();
     let next = 0;
-    const send = () => peer!.sendTo(topics[next++ % topics.length]!, payload);
+    const send = () => peer!.send(topics[next++ % topics.length]!, payload);
     const { stored } = await settleInWindows(send, messages, usualWindows["at-least-once"]);
     return { beganMs, doneMs: systemMs(), stored, ...used() };
   },

@@ -14,7 +14,7 @@ export const hawser: Library = {
   async openEnqueuing(databaseUrl) {
     // A peer that runs makes the tables.
     await using peer = newPeer("bench-enqueuing", databaseUrl);
-    await peer.run();
+    await peer.start();
     return {
       to(processes) {
         const topic = topicFor(processes);
@@ -38,15 +38,14 @@ export const hawser: Library = {
       async start({ processes }) {
         peer = newPeer(`bench-worker-${processes}-${number}`, databaseUrl, {
           topic: topicFor(processes),
-          transactional: true,
           concurrency,
           // One more than the handlers have, which Hawser keeps for itself.
           poolSize: concurrency + 1,
-          group: processes > 1,
         });
-        await peer.run(async ({ payload, client }) => {
+        await peer.handle(peer.topic, { transactional: true, group: processes > 1 }, async ({ payload, client }) => {
           await client.query(insertEffect, effectOf(Buffer.from(payload).toString()));
         });
+        await peer.start();
       },
       async rest() {
         await peer?.stop();

@@ -45,7 +45,8 @@ const requests = {
     if (opening.ways.includes("nats-core")) receiving.push(await receiveByNats(opening, tally));
     if (usesPeers(opening)) {
       const peer = newPeer(listenerOf(opening), opening.databaseUrl);
-      await peer.run((message) => tally.count(message.payload.length));
+      await peer.handle(peer.topic, (message) => tally.count(message.payload.length));
+      await peer.start();
       receiving.push({ close: () => peer.stop() });
     }
     return tcp.port;
@@ -59,7 +60,7 @@ const requests = {
     if (!usesPeers(opening)) return;
     const topic = listenerOf(opening);
     const peer = newPeer(`bench-sender-${opening.pair}`, opening.databaseUrl);
-    await peer.run();
+    await peer.start();
     await sendUntilDelivered(peer, topic);
     for (const delivery of ["at-most-once", "at-least-once"] as const) {
       sending.set(delivery, {

@@ -10,11 +10,11 @@ const listener = "bench-listener";
 
 /** A running peer. The listener has been there once, so that its messages are stored while it is away. */
 export async function openStoring(databaseUrl: string): Promise<Storing> {
-  const away = newPeer(listener, databaseUrl, { durable: true });
-  await away.run();
+  const away = newPeer(listener, databaseUrl, { defaults: { durable: true } });
+  await away.start();
   await away.stop();
   const peer = newPeer("bench-sender", databaseUrl);
-  await peer.run();
+  await peer.start();
   return {
     async store(text, count) {
       const { stored } = await sendInWindows(peer, listener, Buffer.from(text), count, usualWindows["at-least-once"]);
@@ -37,11 +37,12 @@ export async function openDraining(databaseUrl: string): Promise<Draining> {
       const all = new Promise<void>((resolve) => {
         complete = resolve;
       });
-      peer = newPeer(listener, databaseUrl, { durable: true });
-      await peer.run(() => {
+      peer = newPeer(listener, databaseUrl, { defaults: { durable: true } });
+      await peer.handle(peer.topic, () => {
         handled += 1;
         if (handled === expected) complete();
       });
+      await peer.start();
       await all;
       await cursorReaches(client, expected);
     },

@@ -183,11 +183,12 @@ const requests = {
     const all = new Promise<void>((resolve) => {
       done = resolve;
     });
-    await peer.run(({ payload }) => {
+    await peer.handle(peer.topic, ({ payload }) => {
       handledAt[Number(payload.toString().slice(0, numberDigits))] = performance.now();
       left -= 1;
       if (left === 0) done();
     });
+    await peer.start();
     const committedAt = await pacedOverSessions(pace, (client, payload) => measured.enqueue(client, topic, payload));
     await Promise.race([all, delay(arrivalTimeoutMs, undefined, { ref: false })]);
     if (left > 0) throw new BenchFailure(`${left} of ${messages} messages were not handled`);

@@ -31,11 +31,12 @@ let watched:
 const requests = {
   async listen({ databaseUrl }: { databaseUrl: string }): Promise<void> {
     peer = newPeer(listeningPeer, databaseUrl);
-    await peer.run(() => undefined);
+    await peer.handle(peer.topic, () => undefined);
+    await peer.start();
   },
   async connect({ databaseUrl }: { databaseUrl: string }): Promise<void> {
     peer = newPeer("bench-path-sending", databaseUrl);
-    await peer.run();
+    await peer.start();
     await sendUntilDelivered(peer, listeningPeer);
   },
   /** Sends at least once, so many messages at a time. @returns how long it took, in ms */
@@ -43,7 +44,7 @@ const requests = {
     const payload = randomFillSync(new Uint8Array(load.payloadBytes));
     const began = performance.now();
     for (let left = load.messages; left > 0; left -= load.atATime) {
-      const sends = Array.from({ length: Math.min(left, load.atATime) }, () => peer!.sendTo(listeningPeer, payload));
+      const sends = Array.from({ length: Math.min(left, load.atATime) }, () => peer!.send(listeningPeer, payload));
       for (const { outcome } of await Promise.all(sends)) {
         if (outcome !== "delivered") throw new BenchFailure(`a message was ${outcome}, not delivered`);
       }

@@ -52,11 +52,11 @@ const requests = {
   async answer({ databaseUrl, natsUrl, payloadBytes }: Opening): Promise<Answering> {
     const answering = (peer = newPeer(answeringPeer, databaseUrl));
     closers.push(() => answering.stop());
-    await answering.run((message) => {
-      if (message.isRequest) return message.payload;
+    await answering.handle(answering.topic, (message) => {
       if (message.delivery === "at-most-once") void message.reply(message.payload, { delivery: "at-most-once" });
-      return undefined;
     });
+    await answering.respond(answering.topic, ({ payload }) => payload);
+    await answering.start();
     const client = await connected(databaseUrl);
     closers.push(() => client.end());
     await client.query("CREATE TABLE bench_commits (number integer NOT NULL)");
@@ -89,12 +89,13 @@ const requests = {
       asks.set("zeromq.js", zeromq.ask);
     }
     let answered: () => void = () => undefined;
-    const asking = (peer = newPeer(askingPeer, databaseUrl, { ackTimeoutMs }));
+    const asking = (peer = newPeer(askingPeer, databaseUrl, { tuning: { ackTimeoutMs } }));
     closers.push(() => asking.stop());
-    await asking.run(() => answered());
+    await asking.handle(asking.topic, () => answered());
+    await asking.start();
     await sendUntilDelivered(asking, answeringPeer);
     asks.set("until delivered", async () => {
-      const { outcome } = await asking.sendTo(answeringPeer, payload);
+      const { outcome } = await asking.send(answeringPeer, payload);
       if (outcome !== "delivered") throw new BenchFailure(`a message was ${outcome}, not delivered`);
     });
     asks.set("request", () => asking.request(answeringPeer, payload));
@@ -102,7 +103,7 @@ const requests = {
       const answer = new Promise<void>((resolve) => {
         answered = resolve;
       });
-      const { outcome } = await asking.sendTo(answeringPeer, payload, { delivery: "at-most-once" });
+      const { outcome } = await asking.send(answeringPeer, payload, { delivery: "at-most-once" });
       if (outcome !== "sent") throw new BenchFailure(`a message was ${outcome}, not sent`);
       await answer;
     });

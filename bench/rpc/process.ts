@@ -42,7 +42,8 @@ const requests = {
     const peer = newPeer(answeringPeer, databaseUrl);
     closers.push(() => peer.stop());
     await rpc.servePeer(peer, echo);
-    await peer.run(({ payload }) => payload);
+    await peer.handle(peer.topic, ({ payload }) => payload);
+    await peer.start();
     const connection = await connect({ servers: natsUrl });
     closers.push(() => connection.close());
     connection.subscribe(rawSubject, { callback: (_, message) => void message.respond(message.data) });
@@ -60,7 +61,7 @@ const requests = {
     const note = randomFillSync(new Uint8Array(payloadBytes));
     const peer = newPeer("bench-rpc-calling", databaseUrl);
     closers.push(() => peer.stop());
-    await peer.run();
+    await peer.start();
     const connection = await connect({ servers: natsUrl });
     closers.push(() => connection.close());
     const overPeers = createClient(Warehouse, rpc.createPeerTransport(peer));

@@ -39,7 +39,7 @@ there once, in order.
 - **ping to row**: 100 messages a second, and a function that inserts and notifies. The time is from the publish until
   another session has heard of it, which is after the commit. \`prepared transaction\` calls the same function by a
   prepared statement, at the same pace.
-- \`--buffer-bytes\` is 256 MiB, as 100,000 messages of 1 KiB may be waiting. The memory is that of the whole process, with
+- \`--buffer\` is 256 MiB, as 100,000 messages of 1 KiB may be waiting. The memory is that of the whole process, with
   Node.
 
 **What is in the way.** From the first publish, publisher, nats-server, serve and Postgres share two processors, and eight

@@ -44,21 +44,21 @@ const requests = {
   async handle({ databaseUrl }: { databaseUrl: string }): Promise<void> {
     peer = newPeer("bench-handling", databaseUrl);
     const schema = orderSchema(topics.typed);
-    await peer.subscribe(topics.raw, (message) => tally.count(message.payload.length));
-    await peer.subscribe(topics.byHand, (message) => {
+    await peer.handle(topics.raw, (message) => tally.count(message.payload.length));
+    await peer.handle(topics.byHand, (message) => {
       const order = fromBinary(schema, message.payload);
       if (order.$typeName !== schema.typeName) throw new BenchFailure("another message has come");
       tally.count(message.payload.length);
     });
-    await peer.on(schema, (order, message) => {
+    await peer.handle(schema, (order, message) => {
       if (order.$typeName !== schema.typeName) throw new BenchFailure("another message has come");
       tally.count(message.payload.length);
     });
-    await peer.run();
+    await peer.start();
   },
   async connect({ databaseUrl }: { databaseUrl: string }): Promise<void> {
     peer = newPeer("bench-publishing", databaseUrl);
-    await peer.run();
+    await peer.start();
     await sendUntilDelivered(peer, topics.raw);
     const schema = orderSchema(topics.typed);
     // With a payload that each of the handlers can read.
@@ -78,10 +78,10 @@ const requests = {
     const options = { delivery, headers };
     let sent = 0;
     const sends = {
-      "typed publish": () => peer.publish(schema, orders[sent++ % differentOrders]!, { delivery }),
+      "typed publish": () => peer.send(schema, orders[sent++ % differentOrders]!, { delivery }),
       "protobuf-es, then sendTo": () =>
-        peer.sendTo(topic, toBinary(schema, create(schema, orders[sent++ % differentOrders]!)), options),
-      raw: () => peer.sendTo(topic, payloads[sent++ % differentOrders]!, options),
+        peer.send(topic, toBinary(schema, create(schema, orders[sent++ % differentOrders]!)), options),
+      raw: () => peer.send(topic, payloads[sent++ % differentOrders]!, options),
     };
     const beganMs = systemMs();
     const send = way === "typed publish" || way === "protobuf-es, then sendTo" ? sends[way] : sends.raw;

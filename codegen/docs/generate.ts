@@ -5,9 +5,9 @@ import { messagesWithRules } from "../validators/frames.js";
 import { catalogSection } from "./catalog-page.js";
 import { errorsSections } from "./errors-page.js";
 import { framesSection } from "./frames-page.js";
-import { settingsSections } from "./settings-page.js";
+import { constantsSections, settingsOfUsers } from "./settings-page.js";
 
-/** The reference pages: `frames.md`, `catalog.md`, `settings.md` and `errors.md`, each if the spec has such things. */
+/** The reference pages: `frames.md`, `catalog.md`, `settings.md`, `constants.md` and `errors.md`, each if the spec has such things. */
 export function generateDocs(spec: Spec): GeneratedFile[] {
   const checked = messagesWithRules(spec.files.flatMap((file) => file.messages));
   return [
@@ -23,12 +23,12 @@ export function generateDocs(spec: Spec): GeneratedFile[] {
       spec.files.filter((file) => file.tables.length + file.functionGroups.length > 0),
       catalogSection,
     ),
+    ...settingsPage(spec),
     ...page(
-      "settings.md",
-      "Settings",
-      spec.files.filter((file) => file.settingGroups.length > 0),
-      (file) => settingsSections(file, "of users"),
-      (file) => settingsSections(file, "fixed"),
+      "constants.md",
+      "Constants",
+      spec.files.filter((file) => file.settingGroups.some(({ fixed }) => fixed)),
+      constantsSections,
     ),
     ...page(
       "errors.md",
@@ -37,6 +37,13 @@ export function generateDocs(spec: Spec): GeneratedFile[] {
       errorsSections,
     ),
   ];
+}
+
+/** The page of users: what the other pages have by file, it has by part. */
+function settingsPage(spec: Spec): GeneratedFile[] {
+  const sections = settingsOfUsers(spec.files, spec.namedRules);
+  const sources = spec.files.filter((file) => file.settingGroups.length > 0);
+  return sections.length === 0 ? [] : [{ path: "settings.md", content: pageText("Settings", sources, sections) }];
 }
 
 function page(
@@ -49,6 +56,9 @@ function page(
     return [];
   }
   const parts = sections.flatMap((section) => sources.map(section)).filter((part) => part !== "");
-  const content = [markdownHead("codegen/docs", sources), `# ${title}\n`, ...parts].join("\n");
-  return [{ path, content }];
+  return [{ path, content: pageText(title, sources, parts) }];
+}
+
+function pageText(title: string, sources: readonly SpecFile[], sections: readonly string[]): string {
+  return [markdownHead("codegen/docs", sources), `# ${title}\n`, ...sections].join("\n");
 }

@@ -1,18 +1,51 @@
 import { limitPhrases } from "../model/rule-text.js";
-import type { Setting, SettingGroup } from "../model/settings.js";
-import type { SpecFile } from "../model/spec.js";
+import type { NamedRules } from "../model/rules.js";
+import type { Setting, SettingGroup, SettingPart } from "../model/settings.js";
+import type { Spec, SpecFile } from "../model/spec.js";
 import { code, markdownTable, prose } from "../print.js";
 
-/** The groups of one file that users may set, with defaults, units and ranges; or those that are fixed. */
-export function settingsSections(file: SpecFile, which: "of users" | "fixed"): string {
+/** Parts of the page of users, in its order. */
+const parts: readonly { readonly part: SettingPart; readonly title: string; readonly about: string }[] = [
+  { part: "public", title: "Public settings", about: "A later version changes these as semantic versioning says." },
+  {
+    part: "tuning",
+    title: "Tuning settings",
+    about:
+      "No promise: any version may rename one of these, change its default or leave it out. The defaults suit almost everybody; " +
+      "measure before and after a change.",
+  },
+  {
+    part: "database",
+    title: "Settings of the database",
+    about:
+      "A row of the database has the value, which all programs of the database read. No option of a program sets it.",
+  },
+];
+
+/** Settings that users set, in three parts, and the limits that they meet. */
+export function settingsOfUsers(files: readonly SpecFile[], namedRules: Spec["namedRules"]): string[] {
+  const groups = files.flatMap(({ settingGroups }) => settingGroups);
+  return [...parts.flatMap((part) => partSection(part, groups)), ...limitsSection(groups, namedRules)];
+}
+
+function partSection({ part, title, about }: (typeof parts)[number], groups: readonly SettingGroup[]): string[] {
+  const sections = groups.flatMap((group) => {
+    const settings = group.fixed ? [] : group.settings.filter((setting) => setting.part === part);
+    return settings.length === 0 ? [] : [groupSection(group, settings, "###")];
+  });
+  return sections.length === 0 ? [] : [`## ${title}\n`, `${prose(about)}\n`, ...sections];
+}
+
+/** Values of a file that are the same for everyone. */
+export function constantsSections(file: SpecFile): string {
   return file.settingGroups
-    .filter(({ fixed }) => fixed === (which === "fixed"))
-    .map(groupSection)
+    .filter(({ fixed }) => fixed)
+    .map((group) => groupSection(group, group.settings, "##"))
     .join("\n");
 }
 
-function groupSection(group: SettingGroup): string {
-  const rows = group.settings.map((setting) => [
+function groupSection(group: SettingGroup, settings: readonly Setting[], level: "##" | "###"): string {
+  const rows = settings.map((setting) => [
     code(setting.name),
     valueText(setting),
     prose(setting.unit),
@@ -20,9 +53,30 @@ function groupSection(group: SettingGroup): string {
     prose(setting.comment),
   ]);
   const head = group.fixed ? ["Name", "Value", "Unit", "Meaning"] : ["Name", "Default", "Unit", "Range", "Meaning"];
-  return [`## ${group.title}\n`, `${prose(group.comment)}\n`, markdownTable(head, rows)].join("\n");
+  return [`${level} ${group.title}\n`, `${prose(group.comment)}\n`, markdownTable(head, rows)].join("\n");
 }
 
 function valueText(setting: Setting): string {
   return setting.default === undefined ? "none" : code(JSON.stringify(setting.default));
+}
+
+function limitsSection(groups: readonly SettingGroup[], namedRules: readonly NamedRules[]): string[] {
+  const rows = [
+    ...namedRules.map(({ limit, rules, about }) => [
+      limit,
+      limitPhrases(rules, kindOf(rules)).join("; "),
+      prose(about),
+    ]),
+    ...groups
+      .flatMap(({ settings }) => settings)
+      .map((setting) => [setting.limit, `${valueText(setting)} ${setting.unit}`, prose(setting.comment)]),
+  ].filter(([limit]) => limit !== "");
+  if (rows.length === 0) return [];
+  const about = "The same for everyone. What is beyond a limit is refused with an error that names the limit.";
+  return ["## Limits\n", `${about}\n`, markdownTable(["Of", "Limit", "Meaning"], rows)];
+}
+
+/** Headers are the only values of named rules whose limits read differently. */
+function kindOf({ maxNameBytes }: NamedRules["rules"]): "json" | "bytes" {
+  return maxNameBytes === undefined ? "bytes" : "json";
 }

@@ -1,111 +1,269 @@
 import { parameterCast } from "../model/columns.js";
-import type { GatewayFamily, GatewayGroup, GatewayVariant } from "../model/gateway-functions.js";
-import { camelCase } from "../model/names.js";
+import type { GatewayFamily, GatewayGroup } from "../model/gateway-functions.js";
+import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
+import { pascalCase } from "../model/names.js";
+import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import { docstring, stringLiteral, typescriptHead } from "../print.js";
-import { argumentsInterface, argumentsType, rowInterface, rowReader } from "./client-types.js";
-import { argumentExpression, resultOf } from "./client-values.js";
-import { sqlParameters, sqlTypeOf } from "./sql-argument.js";
+import { sqlParameters } from "./sql-argument.js";
+import { nameWithStar } from "./typescript-types.js";
 
-/** Longer lines are broken. */
-const lineWidth = 120;
+/** A function with its method in the client. */
+interface ClientFamily extends GatewayFamily {
+  readonly clientMethod: string;
+}
 
-/** `client.ts`: the SQL functions as methods of an object, for programs that have a connection to Postgres and none to NATS. */
+/** A result that the client has. */
+interface ClientResult extends GatewayValue {
+  readonly clientName: string;
+}
+
+/**
+ * `client.ts`: the interface `NatsSql`, whose methods call the SQL functions, and a table that says how each method does it.
+ * `src/serve/nats-sql.ts` makes the methods from the table.
+ */
 export function clientModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
-  const families = groups.flatMap((group) => group.families.filter(({ internal }) => !internal));
-  const withRows = families.filter(({ returns }) => returns === "row" || returns === "rows");
-  const methods = families.flatMap((family) => family.variants.map((variant) => clientMethod(family, variant)));
-  const classDoc = [
-    `${groups[0]!.comment} The SQL functions as methods: each is one SELECT, in whatever transaction the client is in.`,
-    "",
-    "What is `undefined` is NULL in SQL, and so is a JSON value that `JSON.stringify` makes nothing of; a function that needs",
-    "a value refuses it with SQLSTATE 22004. `null` as a JSON value is the JSON null.",
-    "",
-    "@param client where the functions are called",
-    "@param options.schema the schema that they were installed in. Default `public`",
-    "@throws the error of Postgres, with the SQLSTATE, DETAIL and HINT of the function",
-  ].join("\n");
+  const families = groups.flatMap((group) => group.families.filter(isOfClient));
+  const types = families.flatMap((family) => [optionsInterface(family), resultInterface(family)]);
   return [
-    typescriptHead("codegen/gateway", sources),
+    typescriptHead("codegen/gateway", sources) + (families.some(publishes) ? protobufImport : ""),
     prelude,
-    ...families.map(argumentsInterface).filter((text) => text !== ""),
-    ...withRows.map(rowInterface),
-    ...withRows.map(rowReader),
+    ...types.filter((text) => text !== ""),
+    clientInterface(groups[0]!.comment, families),
     methodTable(families),
-    `${docstring("The functions as methods.")}export type NatsFunctions = ReturnType<typeof natsFunctions>;\n`,
-    `${docstring(classDoc)}export function natsFunctions(client: RowsClient, options: { readonly schema?: string | undefined } = {}) {
-  const schema = \`"\${(options.schema ?? "public").replaceAll('"', '""')}"\`;
-  const select = async (columns: string, call: string, values: unknown[]) =>
-    (await client.query(\`SELECT \${columns} FROM \${schema}.\${call}\`, values)).rows;
-  return {
-${methods.join("\n")}  };
-}
-`,
   ].join("\n");
 }
 
-/** What is known of each method at run time. */
-function methodTable(families: readonly GatewayFamily[]): string {
-  const lines = families.flatMap((family) => {
-    const names = sqlParameters(family).map(({ property }) => stringLiteral(property));
-    const facts = `{ local: ${family.local}, arguments: [${names.join(", ")}] }`;
-    return family.variants.map((variant) => `  ${methodName(variant.names[0]!)}: ${facts},\n`);
-  });
-  const doc = "The names of each method's arguments, and whether it is answered in Postgres instead of by the gateway.";
-  const named = "{ readonly local: boolean; readonly arguments: readonly string[] }";
-  const type = `{\n  readonly [Method in keyof NatsFunctions]: ${named};\n}`;
-  return `${docstring(doc)}export const natsFunctionMethods: ${type} = {\n${lines.join("")}};\n`;
+function isOfClient(family: GatewayFamily): family is ClientFamily {
+  return family.clientMethod !== undefined;
 }
 
-const prelude = `/** A client that runs one statement with the parameters $1, $2, …, and resolves with its rows. */
-interface RowsClient {
-  // Rows are typed by what is made of them.
-  query(text: string, values: unknown[]): PromiseLike<{ rows: any[] }>;
+const protobufImport = 'import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";\n';
+
+const prelude = `/** A payload, or the value of a key. An object that is no \`Uint8Array\` travels as JSON. */
+type Payload = string | Uint8Array | object;
+
+/** Headers by their names; an array for a name that repeats. */
+type Headers = Readonly<Record<string, string | readonly string[]>>;
+
+/** The bytes of an answer, a value or a file. */
+export interface Content {
+  readonly payload: Uint8Array;
+  /** The bytes as UTF-8. */
+  text(): string;
+  /** The value of the bytes as JSON. @throws SyntaxError */
+  json<T = any>(): T;
 }
 
-function toBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+/** Options of a typed message. */
+interface TypedOptions {
+  /** Default \`binary\`: the binary format of Protobuf. \`json\` is the JSON of Protobuf. */
+  readonly format?: "binary" | "json" | undefined;
 }
 
-/** NULL for what JSON has no form for. */
-function toJson(value: unknown): string | null {
-  return JSON.stringify(value) ?? null;
+/** A method of the client: the SQL function that it calls. */
+export interface SqlMethod {
+  /** The name of the SQL function, with \`{T}\` for the type of the payload. */
+  readonly sqlName: string;
+  /** True if Postgres answers the call itself, and not the gateway. */
+  readonly local: boolean;
+  /** True if a schema can take the place of the subject. */
+  readonly publishes: boolean;
+  readonly returns: "nothing" | "value" | "row" | "rows";
+  /** The parameters, in the order of the SQL function. */
+  readonly parameters: readonly SqlParameter[];
+  /** The results that the client has. */
+  readonly results: readonly SqlResult[];
+}
+
+/** A parameter of an SQL function. */
+export interface SqlParameter {
+  readonly name: string;
+  readonly kind: "value" | "bytes" | "json" | "payload" | "payloads";
+  /** The SQL type that a value is cast to; empty for a payload. */
+  readonly type: string;
+  /** True for a property of the options; the others are arguments, in their order. */
+  readonly isOption: boolean;
+}
+
+/** A result of an SQL function. */
+export interface SqlResult {
+  readonly column: string;
+  readonly name: string;
+  readonly kind: "value" | "bigint" | "content";
 }
 `;
 
-function clientMethod(family: GatewayFamily, variant: GatewayVariant): string {
-  const sqlName = variant.names[0]!;
-  const parameters = sqlParameters(family);
-  const args = parameters.length === 0 ? "" : `args: ${argumentsType(family, variant)}`;
-  const byDefault = parameters.every(({ optional }) => optional) && parameters.length > 0 ? " = {}" : "";
-  const placeholders = parameters.map(
-    (value, position) => `$${position + 1}::${parameterCast(sqlTypeOf(value, variant))}`,
+const typeOfKind: Record<GatewayKind, string> = {
+  string: "string",
+  bytes: "Uint8Array",
+  boolean: "boolean",
+  number: "number",
+  bigint: "bigint",
+  object: "{ readonly [name: string]: unknown }",
+  list: "readonly unknown[]",
+  timestamp: "Date",
+};
+
+function parameterType({ kind, payload, repeated, sqlType, rules }: GatewayValue): string {
+  if (payload) return repeated ? "readonly Payload[]" : "Payload";
+  if (sqlType === "text[]") return "readonly string[]";
+  if (kind === "object" && (rules.maxNameBytes ?? rules.maxValueBytes) !== undefined) return "Headers";
+  return typeOfKind[kind];
+}
+
+function resultType({ kind, optional }: GatewayValue): string {
+  const type = kind === "bytes" ? "Content" : typeOfKind[kind];
+  return optional ? `${type} | undefined` : type;
+}
+
+/** True for a function that publishes: it has a subject, a payload and headers, which say of which type the payload is. */
+function publishes({ parameters }: GatewayFamily): boolean {
+  const isHeaders = (value: GatewayValue) => parameterType(value) === "Headers";
+  return parameters[0]?.name === "subject" && parameters.some(({ payload }) => payload) && parameters.some(isHeaders);
+}
+
+function isOption({ optional, clientOption }: GatewayValue): boolean {
+  return optional || clientOption;
+}
+
+function resultsOf({ results }: GatewayFamily): ClientResult[] {
+  return results.filter((value): value is ClientResult => value.clientName !== undefined);
+}
+
+function describe(value: GatewayValue): string {
+  const limits = limitPhrases(value.rules, value.kind === "object" || value.kind === "list" ? "json" : value.kind);
+  return limits.length === 0 ? value.comment : `${value.comment} Limits: ${limits.join("; ")}.`;
+}
+
+function optionsName({ clientMethod }: ClientFamily): string {
+  return `${pascalCase(clientMethod)}Options`;
+}
+
+/** The interface of a method's options; empty where it has none. */
+function optionsInterface(family: ClientFamily): string {
+  const options = sqlParameters(family).filter(isOption);
+  if (options.length === 0) return "";
+  const properties = options.map((value) => {
+    const type = parameterType(value);
+    const declared = value.optional ? `?: ${type} | undefined` : `: ${type}`;
+    return `${docstring(describe(value), "  ")}  readonly ${value.clientName}${declared};\n`;
+  });
+  const doc = `Options of {@link NatsSql.${family.clientMethod}}.`;
+  return `${docstring(doc)}interface ${optionsName(family)} {\n${properties.join("")}}\n`;
+}
+
+function resultName({ clientMethod }: ClientFamily): string {
+  return `${pascalCase(clientMethod)}Result`;
+}
+
+/** True for a function whose rows have one column: the client has a list of its values. */
+function isListOfValues(family: GatewayFamily): boolean {
+  return family.returns === "rows" && resultsOf(family).length === 1;
+}
+
+/** The interface of a row; empty where the method has no rows. */
+function resultInterface(family: ClientFamily): string {
+  if ((family.returns !== "row" && family.returns !== "rows") || isListOfValues(family)) return "";
+  const properties = resultsOf(family).map(
+    (value) => `${docstring(value.comment, "  ")}  readonly ${value.clientName}: ${resultType(value)};\n`,
   );
-  const values = parameters.map((value) => argumentExpression(value, variant));
-  const { columns, type, result } = resultOf(family, variant);
-  const strings = [columns, `${sqlName}(${placeholders.join(", ")})`].map(stringLiteral);
-  return [
-    `${docstring(`${family.comment}\n\nSQL: \`${sqlName}\`.`, "    ")}    async ${methodName(sqlName)}(${args}${byDefault}): Promise<${type}> {`,
-    selectStatement(result === undefined ? "" : "const rows = ", strings, values),
-    ...(result === undefined ? [] : [`      return ${result};`]),
-    "    },",
-    "",
-  ].join("\n");
+  const doc = `A row of {@link NatsSql.${family.clientMethod}}.`;
+  return `${docstring(doc)}interface ${resultName(family)} {\n${properties.join("")}}\n`;
 }
 
-function methodName(sqlName: string): string {
-  return camelCase(sqlName.replace(/^(litmus_pgn|n)ats_/, ""));
-}
-
-function selectStatement(assignment: string, strings: readonly string[], values: readonly string[]): string {
-  const line = `      ${assignment}await select(${strings.join(", ")}, [${values.join(", ")}]);`;
-  if (line.length <= lineWidth) {
-    return line;
+/** The type that a method resolves with. */
+function returnType(family: ClientFamily): string {
+  switch (family.returns) {
+    case "nothing":
+      return "void";
+    case "value":
+      return resultType(family.results[0]!);
+    case "row":
+      return resultName(family);
+    case "rows":
+      return isListOfValues(family) ? `${resultType(resultsOf(family)[0]!)}[]` : `${resultName(family)}[]`;
   }
-  const list = `[${values.join(", ")}]`;
-  const last =
-    list.length + 9 <= lineWidth
-      ? `        ${list},`
-      : `        [\n${values.map((one) => `          ${one},\n`).join("")}        ],`;
-  return [`      ${assignment}await select(`, ...strings.map((one) => `        ${one},`), last, "      );"].join("\n");
+}
+
+function clientInterface(comment: string, families: readonly ClientFamily[]): string {
+  const doc = [
+    `${comment} The SQL functions as methods: each call is one SELECT, in the transaction that the client is in.`,
+    "",
+    "In the descriptions NULL is `undefined` in TypeScript.",
+  ].join("\n");
+  return `${docstring(doc)}export interface NatsSql {\n${families.map(methodSignatures).join("\n")}}\n`;
+}
+
+function methodSignatures(family: ClientFamily): string {
+  const given = sqlParameters(family);
+  const positional = given.filter((value) => !isOption(value));
+  const options = given.filter(isOption);
+  const mark = options.some(({ optional }) => !optional) ? "" : "?";
+  const result = `Promise<${returnType(family)}>`;
+  const doc = [
+    `${family.comment}\n\nSQL: \`${nameWithStar(family)}\`.\n`,
+    ...positional.map((value) => `@param ${value.clientName} ${describe(value)}`),
+  ].join("\n");
+  const plain = positional.map((value) => `${value.clientName}: ${parameterType(value)}`);
+  if (options.length > 0) plain.push(`options${mark}: ${optionsName(family)}`);
+  const signature = `${docstring(doc.trimEnd(), "  ")}  ${family.clientMethod}(${plain.join(", ")}): ${result};\n`;
+  if (!publishes(family)) return signature;
+  const shape = "MessageInitShape<Desc>";
+  const message = family.batch === undefined ? `message: ${shape}` : `messages: readonly ${shape}[]`;
+  const typed = [
+    `${docstring(typedDoc, "  ")}  ${family.clientMethod}<Desc extends DescMessage>(`,
+    `    schema: Desc,`,
+    `    ${message},`,
+    `    options?: ${optionsName(family)} & TypedOptions,`,
+    `  ): ${result};\n`,
+  ].join("\n");
+  return signature + typed;
+}
+
+const typedDoc =
+  "The same with typed messages: the option `hawser.v1.topic` of the schema has the subject, and says whether a stream keeps\nthe messages.";
+
+/** The SQL type that a parameter's value is cast to, unless it is a payload. */
+function parameterEntry(value: GatewayValue): string {
+  const kind = value.payload
+    ? value.repeated
+      ? "payloads"
+      : "payload"
+    : value.kind === "object"
+      ? "json"
+      : value.kind === "bytes"
+        ? "bytes"
+        : "value";
+  const type = value.payload ? "" : parameterCast(value.sqlType);
+  const facts = [
+    `name: ${stringLiteral(value.clientName!)}`,
+    `kind: "${kind}"`,
+    `type: ${stringLiteral(type)}`,
+    `isOption: ${isOption(value)}`,
+  ];
+  return `      { ${facts.join(", ")} },\n`;
+}
+
+function resultEntry(value: ClientResult): string {
+  const kind = value.kind === "bytes" ? "content" : value.kind === "bigint" ? "bigint" : "value";
+  return `      { column: ${stringLiteral(value.name)}, name: ${stringLiteral(value.clientName)}, kind: "${kind}" },\n`;
+}
+
+function methodTable(families: readonly ClientFamily[]): string {
+  const list = (entries: readonly string[]) => (entries.length === 0 ? "[]" : `[\n${entries.join("")}    ]`);
+  const entries = families.map((family) =>
+    [
+      `  ${family.clientMethod}: {`,
+      `    sqlName: ${stringLiteral(family.names[0]!)},`,
+      `    local: ${family.local},`,
+      `    publishes: ${publishes(family)},`,
+      `    returns: "${family.returns}",`,
+      `    parameters: ${list(sqlParameters(family).map(parameterEntry))},`,
+      `    results: ${list(resultsOf(family).map(resultEntry))},`,
+      "  },\n",
+    ].join("\n"),
+  );
+  const type = "{ readonly [Method in keyof NatsSql]: SqlMethod }";
+  return `${docstring("The SQL function of each method.")}export const natsSqlMethods: ${type} = {\n${entries.join("")}};\n`;
 }

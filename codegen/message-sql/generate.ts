@@ -11,7 +11,7 @@ import { readOptions } from "./options.js";
  * buf asks for. Each is complete: what the messages of two directories have in common stands in both.
  *
  * @param parameter the options of the plugin, as in `schema=shop,role=web`
- * @throws SpecError for what SQL cannot have, and for names that are none, TypedError `invalid_schema` for a topic or rule that cannot be used,
+ * @throws SpecError for what SQL cannot have, and for names that are none, HawserError `invalid_schema` for a topic or rule that cannot be used,
  * OptionError
  */
 export function generateMessageSql(

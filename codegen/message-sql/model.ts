@@ -76,7 +76,7 @@ const longestAffix = "hawser_decode_".length;
  * Reads the messages that have the option `hawser.v1.topic`.
  *
  * @param files those that buf asks for
- * @throws SpecError for what SQL cannot have, TypedError `invalid_schema` for an option or rule that cannot be used
+ * @throws SpecError for what SQL cannot have, HawserError `invalid_schema` for an option or rule that cannot be used
  */
 export function readModel(files: readonly DescFile[], options: SqlOptions): SqlModel {
   return new ModelReader(options).read(files);

@@ -21,10 +21,20 @@ export interface ErrorEntry {
   readonly retryable: boolean;
   readonly summary: string;
   readonly remedy: string;
+  /** The call after which programs look for the code; empty for a code that is for people. */
+  readonly branchAfter: string;
 }
 
-/** Above it, shells use exit statuses for signals. */
-const greatestExitStatus = 125;
+/** Few, so that supervisors and scripts can know them all (decision 0067): 0 and 1 are no error. */
+const exitStatuses: ReadonlyMap<number, string> = new Map([
+  [64, "usage"],
+  [69, "away"],
+  [70, "failed"],
+  [73, "taken"],
+  [75, "again"],
+  [77, "rights"],
+  [78, "set-up"],
+]);
 
 /** The errors of an enum; undefined if none of its values is an error. */
 export function readErrorTable(enumeration: DescEnum, options: SpecOptions): ErrorTable | undefined {
@@ -59,8 +69,9 @@ function readError(value: DescEnumValue, option: ErrorOption): ErrorEntry {
       `sqlstate "${option.sqlstate}" is not five of 0-9 and A-Z, or means success; choose one of the class that fits`,
     );
   }
-  if (option.exitStatus < 1 || option.exitStatus > greatestExitStatus) {
-    throw new SpecError(value, `exit_status ${option.exitStatus} is not 1 to ${greatestExitStatus}`);
+  if (!exitStatuses.has(option.exitStatus)) {
+    const known = [...exitStatuses].map(([status, meaning]) => `${status} ${meaning}`).join(", ");
+    throw new SpecError(value, `exit_status ${option.exitStatus} is none of ${known}`);
   }
   for (const part of ["summary", "remedy"] as const) {
     if (option[part] === "") {
@@ -76,6 +87,7 @@ function readError(value: DescEnumValue, option: ErrorOption): ErrorEntry {
     retryable: option.retryable,
     summary: option.summary,
     remedy: option.remedy,
+    branchAfter: option.branchAfter,
   };
 }
 

@@ -2,7 +2,7 @@ import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { commentOf } from "./comments.js";
 import { readSqlPath, refuseUnlimited } from "./functions.js";
 import { type GatewayValue, readGatewayValues } from "./gateway-values.js";
-import { functionIdentifier } from "./names.js";
+import { clientIdentifier, functionIdentifier } from "./names.js";
 import type { GatewayFunctionOption, SpecOptions } from "./options.js";
 import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
@@ -43,6 +43,8 @@ export interface GatewayFamily {
   readonly returns: "nothing" | "value" | "row" | "rows";
   /** The parameter that is a list of payloads, one for each message. */
   readonly batch: GatewayValue | undefined;
+  /** The method of the TypeScript client that calls it; undefined: none does. */
+  readonly clientMethod: string | undefined;
 }
 
 /** One SQL function, under all its names. */
@@ -146,7 +148,19 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
     results,
     returns: returnsOf(method, results),
     batch: batches[0],
+    clientMethod: readClientMethod(method, option),
   };
+}
+
+function readClientMethod(method: DescMethod, option: GatewayFunctionOption): string | undefined {
+  const isOfClient = !option.internal && option.execute.length === 0;
+  if (isOfClient !== (option.method !== "")) {
+    throw new SpecError(
+      method,
+      'method names the client\'s method, or is "-", for each function that is neither internal nor made with the tables',
+    );
+  }
+  return isOfClient && option.method !== "-" ? clientIdentifier(method, "method", option.method) : undefined;
 }
 
 /** What there can be one of. */

@@ -2,7 +2,7 @@ import type { DescField, DescMessage } from "@bufbuild/protobuf";
 import { readSqlType } from "./column-type.js";
 import { commentOf } from "./comments.js";
 import { refuseOption } from "./foreign-option.js";
-import { camelCase, functionIdentifier } from "./names.js";
+import { camelCase, clientIdentifier, functionIdentifier } from "./names.js";
 import type { GatewayValueOption, SpecOptions } from "./options.js";
 import { type Rules, readRules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
@@ -35,6 +35,10 @@ export interface GatewayValue {
   readonly noDefault: boolean;
   /** The time limit of the call. */
   readonly timeout: boolean;
+  /** Its name in the TypeScript client; undefined: the client leaves it out. */
+  readonly clientName: string | undefined;
+  /** The TypeScript client takes it among the options, although it is required. */
+  readonly clientOption: boolean;
   readonly rules: Rules;
 }
 
@@ -61,6 +65,8 @@ const noOption: GatewayValueOption = {
   timeout: false,
   sqlType: "",
   messageContext: false,
+  clientName: "",
+  clientOption: false,
 };
 
 /** The values of a request or a response, in the order of their declaration. */
@@ -74,6 +80,12 @@ export function readGatewayValues(
     if (role === "result") {
       refuseResult(value);
       continue;
+    }
+    if (value.clientName === undefined || (value.clientOption && value.optional)) {
+      throw new SpecError(
+        value.field,
+        "the client can leave out only results, and client_option is for required parameters",
+      );
     }
     if (!parameterKinds.includes(value.kind)) {
       throw new SpecError(
@@ -91,10 +103,11 @@ export function readGatewayValues(
 }
 
 function refuseResult(value: GatewayValue): void {
-  if (value.payloadType || value.timeout || value.noDefault || (value.repeated && value.kind !== "bigint")) {
+  const { payloadType, timeout, noDefault, clientOption, repeated, kind } = value;
+  if (payloadType || timeout || noDefault || clientOption || (repeated && kind !== "bigint")) {
     throw new SpecError(
       value.field,
-      "only a parameter has a payload type, a timeout, no default, or is a list of payloads",
+      "only a parameter has a payload type, a timeout, no default, a client option, or is a list of payloads",
     );
   }
   if (Object.keys(value.rules).length > 0) {
@@ -157,6 +170,8 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     messageContext: option.messageContext,
     noDefault: option.noDefault,
     timeout: option.timeout,
+    clientName: readClientName(field, option.clientName),
+    clientOption: option.clientOption,
     rules: readRules(field, options, {
       kind: ruleKind,
       repeated: repeated || option.sqlType === "text[]",
@@ -164,6 +179,11 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
       isParameter: true,
     }),
   };
+}
+
+function readClientName(field: DescField, name: string): string | undefined {
+  if (name === "") return camelCase(field.name);
+  return name === "-" ? undefined : clientIdentifier(field, "client_name", name);
 }
 
 function kindOf(field: DescField): GatewayKind {

@@ -33,6 +33,12 @@ export function camelCase(name: string): string {
   return name.replace(/_+([a-zA-Z0-9])/g, (_, letter: string) => letter.toUpperCase()).replace(/_/g, "");
 }
 
+/** Checks a name of the TypeScript client. @throws SpecError if it is not in camelCase */
+export function clientIdentifier(desc: AnyDesc, what: string, name: string): string {
+  if (/^[a-z][a-zA-Z0-9]*$/.test(name)) return name;
+  throw new SpecError(desc, `${what} ${JSON.stringify(name)} is not a name in camelCase`);
+}
+
 /** `sender_name` → `SenderName`. */
 export function pascalCase(name: string): string {
   const camel = camelCase(name);

@@ -57,12 +57,18 @@ export interface NamedRulesOption {
   name: string;
   about: string;
   rules?: RulesOption;
+  /** The name in the table of limits; empty: not listed. */
+  limit: string;
 }
 
 export interface SettingOption {
   default: string;
   unit: string;
   fixed: boolean;
+  /** Number of a `SettingPart`. */
+  part: number;
+  /** The name in the table of limits; empty: not listed. */
+  limit: string;
 }
 
 export interface SqlFunctionOption {
@@ -86,6 +92,7 @@ export interface GatewayFunctionOption {
   changes?: boolean;
   internal: boolean;
   invoker: boolean;
+  method: string;
 }
 
 export interface GatewayValueOption {
@@ -95,6 +102,8 @@ export interface GatewayValueOption {
   timeout: boolean;
   sqlType: string;
   messageContext: boolean;
+  clientName: string;
+  clientOption: boolean;
 }
 
 export interface ErrorOption {
@@ -103,6 +112,7 @@ export interface ErrorOption {
   retryable: boolean;
   summary: string;
   remedy: string;
+  branchAfter: string;
 }
 
 /** Reads the spec's options from descriptors, by reflection. */

@@ -99,14 +99,16 @@ export interface NamedRules {
   readonly name: string;
   readonly about: string;
   readonly rules: Rules;
+  /** The name in the table of limits; empty: not listed. */
+  readonly limit: string;
 }
 
 /** @throws SpecError if rules are not of one kind of value, or contradict each other */
 export function readNamedRules(options: SpecOptions): NamedRules[] {
-  return [...options.namedRules.values()].map(({ file, name, about, rules }) => {
+  return [...options.namedRules.values()].map(({ file, name, about, rules, limit }) => {
     refuseForeignRules(file, rules!, targetOfNamed(rules!));
     refuseContradictions(file, rules!, undefined);
-    return { file, name, about, rules: rulesOf(file, rules!) };
+    return { file, name, about, rules: rulesOf(file, rules!), limit };
   });
 }
 

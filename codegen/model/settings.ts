@@ -17,6 +17,12 @@ export interface SettingGroup {
   readonly settings: readonly Setting[];
 }
 
+/** Parts of the settings page, by their numbers in the spec. */
+const settingParts = ["public", "tuning", "database"] as const;
+
+/** Part of the settings page. */
+export type SettingPart = (typeof settingParts)[number];
+
 export interface Setting {
   readonly field: DescField;
   /** The name in TypeScript: `creditBytes`. */
@@ -27,6 +33,9 @@ export interface Setting {
   readonly default?: SettingValue;
   readonly unit: string;
   readonly rules: Rules;
+  readonly part: SettingPart;
+  /** The name in the table of limits; empty: not listed. */
+  readonly limit: string;
 }
 
 export type SettingValue = number | boolean | string;
@@ -59,6 +68,12 @@ export function readSettingGroup(message: DescMessage, title: string, options: S
 
 function readSetting(field: DescField, options: SpecOptions): Setting {
   const option = settingOption(field, options);
+  if (option.fixed && option.part !== 0) {
+    throw new SpecError(field, "a fixed setting has no part; leave part out, or say that it is not fixed");
+  }
+  if (!option.fixed && option.limit !== "") {
+    throw new SpecError(field, "limit is for fixed settings; leave it out, or say that the setting is fixed");
+  }
   const kind = settingKind(field);
   const range = integerRangeOf(field);
   const rules = readRules(field, options, { kind: valueKindOf(field)!, repeated: false, range });
@@ -79,6 +94,8 @@ function readSetting(field: DescField, options: SpecOptions): Setting {
     ...(option.default === "" ? {} : { default: checkSettingDefault(field, kind, option.default, rules, range) }),
     unit: option.unit,
     rules,
+    part: settingParts[option.part]!,
+    limit: option.limit,
   };
 }
 

@@ -109,6 +109,7 @@ function functionMessages(files: readonly DescFile[], options: SpecOptions): Set
 function refuseSharedNames(spec: Spec): void {
   const relations = new TakenNames("name");
   const functions = new TakenNames("function");
+  const methods = new TakenNames("method of the client");
   const errors = new TakenNames("error");
   const groups = new TakenNames("group of settings");
   for (const file of spec.files) {
@@ -128,6 +129,7 @@ function refuseSharedNames(spec: Spec): void {
     }
     for (const family of file.gatewayGroups.flatMap((group) => group.families)) {
       for (const name of distinctNames(family)) functions.take(name, family.method);
+      if (family.clientMethod !== undefined) methods.take(family.clientMethod, family.method);
     }
     for (const { code, value } of file.errorTables.flatMap((table) => table.errors)) {
       errors.take(code, value);

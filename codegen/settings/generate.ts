@@ -55,13 +55,14 @@ function rulesObject(group: SettingGroup, type: string, name: string): string {
   return `${docstring("What each setting is, what it may be, and in which unit.")}export const ${name}Ranges = {\n${lines.join("")}} as const satisfies Readonly<Record<keyof ${type}, SettingRules>>;\n`;
 }
 
-function ruleEntries({ kind, unit, rules, comment }: Setting): string[] {
+function ruleEntries({ kind, unit, rules, comment, part }: Setting): string[] {
   return [
     `kind: ${stringLiteral(kind)}`,
     ...(rules.min === undefined ? [] : [`min: ${rules.min}`]),
     ...(rules.max === undefined ? [] : [`max: ${rules.max}`]),
     ...[textEntries(rules)].filter((text) => text !== ""),
     ...(unit === "" ? [] : [`unit: ${stringLiteral(unit)}`]),
+    ...(part === "tuning" ? ["isTuning: true"] : []),
     `about: ${stringLiteral(comment.replaceAll(/\s+/g, " "))}`,
   ];
 }
@@ -90,12 +91,13 @@ function constantsObject(group: SettingGroup): string {
   ].join("\n");
 }
 
-/** What the reference page says of a setting, as a docstring. */
+/** Docstring of a setting: its line on the reference page. */
 function settingDoc(setting: Setting, word: "Default" | "Value"): string {
   const unit = setting.unit === "" ? "" : ` ${setting.unit}`;
   const facts = [
     ...(setting.default === undefined ? ["No default."] : [`${word}: ${valueText(setting.default)}${unit}.`]),
     ...limitPhrases(setting.rules, setting.kind).map((phrase) => `Range: ${phrase}.`),
+    ...(setting.part === "tuning" ? ["Tuning: any version may rename it, change its default or leave it out."] : []),
   ];
   return docstring(`${setting.comment}\n\n${facts.join(" ")}`.trim(), "  ");
 }

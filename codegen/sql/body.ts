@@ -6,16 +6,18 @@ import { SpecError } from "../model/spec-error.js";
 import { sqlString } from "./literal.js";
 
 /**
- * SQL literals by name: the fixed settings of a package (`Group.name`, as the spec writes them), and what named rules say
- * (`name.min_bytes`, `name.max_bytes`, `name.max_items`, `name.pattern`).
+ * SQL literals by name: the fixed settings of a package and the defaults of settings of the database (`Group.name`, as the spec
+ * writes them), and what named rules say (`name.min_bytes`, `name.max_bytes`, `name.max_items`, `name.pattern`).
  */
 export type SqlConstants = ReadonlyMap<string, string>;
 
 /** Those of some files. */
 export function sqlConstants(files: readonly SpecFile[], namedRules: readonly NamedRules[] = []): SqlConstants {
-  const groups = files.flatMap((file) => file.settingGroups.filter((group) => group.fixed));
+  const groups = files.flatMap((file) => file.settingGroups);
   const settings = groups.flatMap((group) =>
-    group.settings.map(({ field, default: value }) => [`${group.message.name}.${field.name}`, value] as const),
+    group.settings
+      .filter(({ part }) => group.fixed || part === "database")
+      .map(({ field, default: value }) => [`${group.message.name}.${field.name}`, value] as const),
   );
   const rules = namedRules.flatMap(({ name, rules: { minBytes, maxBytes, maxItems, pattern } }) => [
     [`${name}.min_bytes`, minBytes] as const,

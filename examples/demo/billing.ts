@@ -20,9 +20,10 @@ process.once("SIGTERM", stop);
 // Whoever started this program is gone.
 process.once("disconnect", stop);
 
-await peer.run(async (message) => {
+await peer.handle(peer.topic, async (message) => {
   const text = Buffer.from(message.payload).toString();
   console.log(`got "${text}" from ${message.sender}`);
   if (text.startsWith("order")) await message.reply(`invoice for ${text}`);
 });
-console.log(`listens on ${peer.boundListenAddress}, topic "billing"`);
+await peer.start();
+console.log(`listens on ${peer.localAddress}, topic "billing"`);

@@ -9,7 +9,7 @@ await using peer = new Peer({
   listen: "127.0.0.1:0",
 });
 
-await peer.run();
+await peer.start();
 const payment = "payment of 180.00 for order 1";
-const { outcome } = await peer.sendTo("billing", payment);
+const { outcome } = await peer.send("billing", payment);
 console.log(`sent "${payment}": ${outcome}`);

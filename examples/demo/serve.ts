@@ -1,14 +1,12 @@
 /**
  * What `hawser serve` runs: it answers the SQL functions of the database, until it is told to stop.
  */
-import { Serve } from "../../src/serve/index.js";
+import { serve } from "../../src/serve/index.js";
 
-const serve = await Serve.start({
-  gatewayListen: "127.0.0.1:0",
-});
+const server = await serve({ listen: "127.0.0.1:0" });
 
 async function stop(): Promise<void> {
-  await serve.stop();
+  await server.stop();
   console.log("stopped in good order");
   process.exit();
 }

@@ -17,14 +17,15 @@ const allInvoices = new Promise<void>((resolve) => {
   done = resolve;
 });
 
-await peer.run((message) => {
+await peer.handle(peer.topic, (message) => {
   console.log(`got "${Buffer.from(message.payload)}" from ${message.sender}`);
   invoices += 1;
   if (invoices === orders.length) done();
 });
+await peer.start();
 
 for (const order of orders) {
-  const receipt = await peer.sendTo("billing", order);
+  const receipt = await peer.send("billing", order);
   console.log(`sent "${order}": ${receipt.outcome} (${receipt.peer})`);
 }
 await allInvoices;

@@ -2,14 +2,12 @@
  * What `hawser serve` runs: it publishes what the shop has enqueued for NATS, and has `audit_order` called for what is in
  * the stream.
  */
-import { Serve } from "../../src/serve/index.js";
+import { serve } from "../../src/serve/index.js";
 
-const serve = await Serve.start({
-  gatewayListen: "127.0.0.1:0",
-});
+const server = await serve({ listen: "127.0.0.1:0" });
 
 async function stop(): Promise<void> {
-  await serve.stop();
+  await server.stop();
   process.exit();
 }
 

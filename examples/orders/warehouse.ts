@@ -4,12 +4,7 @@
  */
 import { Peer } from "../../src/peer/index.js";
 
-const peer = new Peer({
-  name: "warehouse-1",
-  topic: "warehouse",
-  listen: "127.0.0.1:0",
-  transactional: true,
-});
+const peer = new Peer({ name: "warehouse-1" });
 
 async function stop(): Promise<void> {
   await peer.stop();
@@ -18,8 +13,9 @@ async function stop(): Promise<void> {
 
 for (const event of ["SIGINT", "SIGTERM", "disconnect"]) process.once(event, stop);
 
-await peer.run(async (message) => {
-  const { id, what } = JSON.parse(Buffer.from(message.payload).toString());
+await peer.handle("warehouse", { transactional: true }, async (message) => {
+  const { id, what } = message.json();
   await message.client.query("INSERT INTO bookings (order_id, what) VALUES ($1, $2)", [id, what]);
 });
+await peer.start();
 console.log("books orders");

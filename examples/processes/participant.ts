@@ -24,5 +24,5 @@ export const cycleCount = 10;
 
 /** Waits until the listeners have taken what was stored for them: from then on all that was sent has been handled. */
 export async function allTaken(sender: Peer): Promise<void> {
-  while ((await sender.pendingCount()) > 0) await delay(20);
+  while ((await sender.pending()).count > 0) await delay(20);
 }

@@ -153,6 +153,7 @@ UPDATE hawser.dead_letters SET retry_requested = false WHERE retry_requested AND
 -- Their results have a column more, or they are no longer for everybody.
 DROP FUNCTION hawser.discard_dead_letters(bigint[]);
 DROP FUNCTION hawser.request_retries(bigint[]);
+DROP FUNCTION hawser.expire_dead_letters(integer, integer);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
 -- One function marks what is done.
 DROP FUNCTION hawser.finish_retry(bigint, bytea);

@@ -20,7 +20,7 @@ import {
  *
  * @param databaseUrl a role that may make databases
  * @param steps the migrations to compare
- * @throws StoreError `store_failed` if one of the two cannot be made
+ * @throws HawserError `store_failed` if one of the two cannot be made
  */
 export async function compareMigratedSchema(
   databaseUrl: string,
@@ -55,7 +55,7 @@ function differences(migrated: ReadonlyMap<string, string>, generated: ReadonlyM
 /**
  * Makes the SQL functions that reach NATS beside the generated schema, in a database of their own.
  *
- * @throws StoreError with the statement that Postgres refuses
+ * @throws HawserError with the statement that Postgres refuses
  */
 export async function makeNatsFunctions(databaseUrl: string, functions: string = natsFunctionsSql): Promise<void> {
   const script = `${generatedSchemaSql}\n${functions.replaceAll(/@(?:extschema|dblink)@/g, "public")}`;

@@ -301,7 +301,7 @@ export class Bridge {
    * live in this process.
    *
    * @param always connects anew, also where nothing has changed
-   * @throws NatsError if a connection cannot be made
+   * @throws HawserError if a connection cannot be made
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
     await Promise.all(
@@ -489,7 +489,7 @@ export class Bridge {
     if (missing.size > 0) {
       logger.warn(
         { bySubject: shown(missing) },
-        "messages that the last leader may not have done are missing: more came than --buffer-bytes has room for",
+        "messages that the last leader may not have done are missing: more came than --buffer has room for",
       );
     }
     this.#notices.lead(true);
@@ -644,8 +644,8 @@ export class Bridge {
     this.#toldDiscarded = total;
     this.#options.logger.error(
       { discarded: more, inAll: total, bySubject: shown(bySubject), other },
-      "messages were discarded: more came than functions could take, and than could be kept: in memory (--buffer-bytes), or in the " +
-        "table of saved messages, which has a limit (--saved-bytes) and can be written only so fast",
+      "messages were discarded: more came than functions could take, and than could be kept: in memory (--buffer), or in the " +
+        "table of saved messages, which has a limit (--tune savedBytes) and can be written only so fast",
     );
   }
 }

@@ -12,7 +12,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText } from "../../generated/ts/rules/violation.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { HawserError, NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   type FoundStream,
   isStreamFull,
@@ -30,11 +30,11 @@ import {
 import {
   type EnqueuedMessage,
   isDroppedByItself,
-  type LookNeeded,
-  lookNeeded,
   needsGaps,
   type PublishOutcome,
   type PublishStep,
+  requiredSearch,
+  type SearchRange,
   type StreamMemory,
   verdictOf,
 } from "../outbox/index.js";
@@ -86,7 +86,7 @@ interface Look {
 }
 
 /** Error of a look that could not prove whether the stream has had the message. */
-class Undecided extends NatsError {}
+class Undecided extends HawserError {}
 
 export class NatsPublisher {
   readonly #connector: NatsConnector;
@@ -142,7 +142,7 @@ export class NatsPublisher {
     { message }: PublishStep<EnqueuedMessage>,
     error: unknown,
   ): Promise<PublishOutcome> {
-    if (HawserError.is(error) && !isStreamFull(error)) {
+    if (error instanceof HawserError && !isStreamFull(error)) {
       const refusal = { code: error.code, message: error.message };
       if (error instanceof Undecided) return { kind: "undecided", ...refusal };
       if (refusals.has(refusal.code)) return { kind: "refused", ...refusal };
@@ -151,9 +151,9 @@ export class NatsPublisher {
       }
     }
     this.#tell(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
-    const code = HawserError.is(error) ? error.code : undefined;
+    const code = error instanceof HawserError ? error.code : undefined;
     // What goes to core NATS fails with the connection alone.
-    const mayBeThere = !HawserError.is(error) || error.outcome === "unknown";
+    const mayBeThere = !(error instanceof HawserError) || error.outcome === "unknown";
     if (!message.toStream || (code !== undefined && connectionFailures.has(code))) {
       return { kind: "unavailable", scope: "connection", mayBeThere };
     }
@@ -175,7 +175,7 @@ export class NatsPublisher {
   async #published(connection: NatsConnection, step: PublishStep<EnqueuedMessage>): Promise<Published> {
     const used = this.#over(connection);
     const { message, doubt } = step;
-    const needed = message.toStream ? lookNeeded(message, doubt, performance.now(), dueDoubtMs) : undefined;
+    const needed = message.toStream ? requiredSearch(message, doubt, performance.now(), dueDoubtMs) : undefined;
     if (needed === undefined) return (await this.#send(used, step)) === "duplicate" ? "dropped" : "stored";
     const begunAt = performance.now();
     const found = await this.#look(connection, step, needed);
@@ -192,7 +192,7 @@ export class NatsPublisher {
       }
       // Another relay may be at work by now, and have published it.
       if (performance.now() - begunAt > publishTimeoutMs) {
-        throw new NatsError("nats_unavailable", "The look for it took long, and is used for the next try.");
+        throw new HawserError("nats_unavailable", "The look for it took long, and is used for the next try.");
       }
     }
     const sent = await this.#send(used, step);
@@ -238,7 +238,7 @@ export class NatsPublisher {
     return this.#slowGate.run(message.role, async () => {
       const timeoutMs = begunAt + publishTimeoutMs - performance.now();
       // A message that waited so long may be another relay's by now.
-      if (timeoutMs <= 0) throw new NatsError("nats_unavailable", "Other messages of its role were published first.");
+      if (timeoutMs <= 0) throw new HawserError("nats_unavailable", "Other messages of its role were published first.");
       const { duplicate } = await operations.streams.publish(message.destination, message.payload, {
         headers: readHeaders(message.headers),
         domain: this.#domainOf(message),
@@ -260,7 +260,7 @@ export class NatsPublisher {
       // The server tells before it answers the flush.
       const refusal = this.#notPermitted.get(destination);
       if (refusal === undefined || refusal.at < begunAt) return;
-      throw new NatsError(
+      throw new HawserError(
         "nats_permission_denied",
         `The NATS server does not permit the publish to "${destination}".`,
         {
@@ -280,7 +280,7 @@ export class NatsPublisher {
   async #look(
     connection: NatsConnection,
     step: PublishStep<EnqueuedMessage>,
-    needed: LookNeeded,
+    needed: SearchRange,
   ): Promise<StreamContent | "dropped by itself"> {
     const { message } = step;
     try {
@@ -294,7 +294,7 @@ export class NatsPublisher {
       if (silences.has(failure.code)) throw failure;
       // A stream of another account, or behind a mapping of subjects, does not show itself, and may have it.
       if (isStreamMissing(error)) {
-        throw new NatsError(
+        throw new HawserError(
           "no_stream",
           `The message to "${message.destination}" may have been published before, and no stream for it can be found.`,
           { cause: failure },
@@ -333,7 +333,7 @@ export class NatsPublisher {
   #contentOf(
     stream: FoundStream,
     { message, doubt }: PublishStep<EnqueuedMessage>,
-    { since, after }: LookNeeded,
+    { since, after }: SearchRange,
   ): Promise<StreamContent> {
     const { connection } = stream.jetStream;
     const key = this.#keyOf(message);
@@ -379,9 +379,9 @@ export class NatsPublisher {
   }
 }
 
-/** @throws NatsError invalid_argument: as a part of a subject it would reach others than a domain */
+/** @throws HawserError invalid_argument: as a part of a subject it would reach others than a domain */
 function checkDomain(domain: string): void {
   const bad = checkText("domain", namedRules.jetstreamDomain, domain);
   if (bad === undefined) return;
-  throw new NatsError("invalid_argument", `domain ${bad.value}: ${bad.rule}. ${bad.remedy}`);
+  throw new HawserError("invalid_argument", `domain ${bad.value}: ${bad.rule}. ${bad.remedy}`);
 }

@@ -63,7 +63,7 @@ function problemOf(schema: DescMessage): string | undefined {
     allRulesOf(schema);
     return undefined;
   } catch (error) {
-    if (HawserError.is(error)) return error.message;
+    if (error instanceof HawserError) return error.message;
     throw error;
   }
 }

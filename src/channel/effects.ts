@@ -1,163 +1,168 @@
-/** What the two halves of a channel ask of the world around them, and what they are told when they are made. */
+/** Effects, events and limits of the two halves of a channel. */
 import type { Ack, Delivery, Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import type { PeerSettings, ProtocolConstants, StoreConstants } from "../../generated/ts/settings/peer.js";
+import type {
+  PeerSettings,
+  ProtocolConstants,
+  StoreConstants,
+  TuningSettings,
+} from "../../generated/ts/settings/peer.js";
 import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
 /**
- * How a send ended:
- * - `delivered`: the listener's handler ran and its cursor is committed;
- * - `stored`: Postgres has surely committed the message;
+ * Outcome of a send:
+ * - `delivered`: the listener's handler ran, and its cursor is committed;
+ * - `stored`: Postgres has committed the message;
  * - `sent` / `dropped`: an at-most-once message was, or was not, handed to a connection;
- * - `timed-out`: neither way within the send timeout; the message keeps its number and may still arrive;
- * - `fenced`: another process has the sender's name; the message may or may not arrive;
+ * - `timed-out`: neither confirmed nor stored within the send timeout; the message keeps its number and may still
+ * arrive;
+ * - `fenced`: another process owns the sender's name; the message may or may not arrive;
  * - `abandoned`: the sender ended before the message was confirmed; it may or may not arrive.
  */
 export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced" | "abandoned";
 
 /** Limits of a sender's channel. */
-export type SenderLimits = Pick<
-  PeerSettings,
-  "ackTimeoutMs" | "sendTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"
-> &
+export type SenderLimits = Pick<PeerSettings, "sendTimeoutMs"> &
+  Pick<TuningSettings, "ackTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"> &
   Pick<StoreConstants, "insertRows" | "insertBytes" | "shortBacklogRows" | "storeRetryMinMs" | "storeRetryMaxMs"> &
   Pick<ProtocolConstants, "batchMaxMessages" | "batchTargetBytes">;
 
-/** What the listener says of itself and of the channel when it accepts a connection. */
+/** Fields of the listener's Welcome that the sender's channel needs. */
 export type ChannelWelcome = Readonly<
   Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit" | "maxMessageBytes">
 >;
 
 /**
- * Where the channel stands with its listener:
- * - `connecting`: the first dial is under way: messages are held for it;
- * - `draining`: connected, but the listener still has a long backlog in the store: new messages are stored;
+ * State of the connection between a sender's channel and its listener:
+ * - `connecting`: the first dial is in progress; messages wait for it;
+ * - `draining`: connected, but the listener still has a long backlog in the store; new messages are stored;
  * - `going-live`: GoLive was sent; messages go over the connection;
- * - `live`: the listener has nothing stored left;
- * - `down`: no connection, and the last attempt failed: messages are stored;
+ * - `live`: the listener has no stored messages left;
+ * - `down`: no connection, and the last attempt failed; messages are stored;
  * - `ended`: fenced or stopped for good.
  */
 export type LinkState = "connecting" | "draining" | "going-live" | "live" | "down" | "ended";
 
-/** What a sender's channel asks of the world. Every call returns at once; answers come back as events. */
+/** Side effects that a sender's channel requests. Each call returns at once; results come back as events. */
 export interface SenderEffects<Message extends OutgoingMessage> {
   /** Writes messages of one topic to the connection. */
   writeBatch(delivery: Delivery, topicKey: number, firstNumber: number, messages: Message[]): void;
   /** Writes GoLive to the connection. */
   writeGoLive(): void;
   /**
-   * Stores messages, numbered from `firstNumber` on without a gap, in one insert. Answered by `onStored`,
-   * `onStoreFailed` or `onFenced`; there is never more than one under way.
+   * Stores messages with contiguous numbers from `firstNumber` in one insert. Answered by `onStored`, `onStoreFailed`
+   * or `onFenced`. At most one insert is pending at a time.
    */
   store(firstNumber: number, messages: Message[]): void;
-  /** Tells the listener through the database that something is stored for it: best effort. */
+  /** Notifies the listener through the database that it has stored messages. Best effort. */
   announce(): void;
-  /** Reports the outcome of a send, once for each message. */
-  settle(message: Message, outcome: SendOutcome): void;
-  /** The link state changed. */
+  /** Reports the outcome of a send. Called once per message. */
+  sendEnded(message: Message, outcome: SendOutcome): void;
   linkChanged(state: LinkState): void;
 }
 
-/** How often a message is tried, and when. */
+/** Retry limit and delays of a message. */
 export interface RetryPolicy {
-  /** Including the first one; at least 1. */
+  /** Maximum number of attempts, including the first; at least 1. */
   readonly attempts: number;
-  /** The wait after so many attempts, from 1, in ms. */
+  /** Delay in ms after attempt number `attempts` (from 1) has failed. */
   delayMs(attempts: number): number;
 }
 
 /** Limits of a listener's channel. */
 export interface ListenerLimits
-  extends Pick<PeerSettings, "creditBytes" | "busyAfterMs">,
+  extends Pick<TuningSettings, "creditBytes" | "busyAfterMs">,
     Pick<ProtocolConstants, "maxCreditGrowth" | "maxAhead" | "messageOverheadBytes">,
     Pick<StoreConstants, "shortBacklogRows" | "parkDelayMs"> {
-  /** How a message is tried again. */
+  /** Retry policy of a message. */
   retryOf(message: IncomingMessage): RetryPolicy;
-  /** The store is asked for more only while at most this many messages wait for the handler. */
+  /** Maximum number of messages waiting for the handler at which the store is still queried for more. */
   readonly refillBelow: number;
-  /** … and while they take at most so many bytes of memory. */
+  /** Maximum memory in bytes of waiting messages at which the store is still queried for more. */
   readonly refillBelowBytes: number;
-  /** So many messages of the channel may be parked. */
+  /** Maximum number of parked messages of the channel. */
   readonly maxParked: number;
-  /** … and take so many bytes of memory. */
+  /** Maximum memory in bytes of the parked messages. */
   readonly maxParkedBytes: number;
-  /** Messages without a key have no order: they are handled side by side. */
+  /** True if messages without a key have no order and are handled in parallel. */
   readonly unordered: boolean;
-  /** The process before may have been killed by a message: see handling.ts. */
+  /** True if a message may have killed the previous process: see handling.ts. */
   readonly careful: boolean;
 }
 
-/** Why a message was not handled. */
+/** Error of a failed handler. */
 interface HandlerFailure {
   readonly errorCode: string;
   readonly errorMessage: string;
   readonly stack?: string | undefined;
-  /** When the attempt has failed, in ms since 1970. Without it the dead letter does not mention the attempt. */
+  /** Time of the failure in ms since 1970. Without it, the dead letter does not list the attempt. */
   readonly failedAt?: number | undefined;
-  /** The payload uncompressed, if it came compressed. */
+  /** Uncompressed payload, if the payload was compressed. */
   readonly plain?: Uint8Array | undefined;
 }
 
-/** How a handler ended. */
+/** Result of a handler. */
 export type HandlerResult =
-  /** With its mark, if that was written with the handler's effects. */
+  /** Handled. `isMarked` is true if the mark was written in the transaction of the handler's effects. */
   | { readonly kind: "done"; readonly isMarked?: boolean }
   | ({ readonly kind: "failed" } & HandlerFailure)
   /**
-   * The session with Postgres in which the handler ran has ended before the message was done. Perhaps the message ends
-   * it: its starts are counted in the store from now on, as after an unclean exit of the process.
+   * The handler's Postgres session ended before the message was done. The message may be the cause, so its starts are
+   * counted in the store from now on, as after an unclean exit of the process.
    */
   | ({ readonly kind: "sessionEnded" } & HandlerFailure)
-  /** Not to be tried again. */
+  /** Failed permanently: no retry. */
   | ({ readonly kind: "refused" } & HandlerFailure)
-  /** The handler was never started, or its end does not count: tried again after a while, as the same attempt. */
+  /** Never started, or its outcome does not count. Retried later as the same attempt. */
   | { readonly kind: "postponed" };
 
-/** What a listener's channel asks of the world. Every call returns at once; answers come back as events. */
+/** Side effects that a listener's channel requests. Each call returns at once; results come back as events. */
 export interface ListenerEffects {
   /** Writes an Ack to the channel's connection. */
   writeAck(connection: unknown, ack: Ack): void;
   /** Closes a connection that a newer one replaces. */
   closeConnection(connection: unknown): void;
-  /** Stops, or goes on, reading from the connection. */
+  /** Pauses or resumes reading from the connection. */
   pauseReading(connection: unknown, paused: boolean): void;
   /**
-   * Asks the store for rows above `after`, in order, in one snapshot taken after this call. Answered by `onRows` or
-   * `onQueryFailed`; there is never more than one under way.
+   * Queries the store for rows above `after`, in order, in one snapshot taken after this call. Answered by `onRows` or
+   * `onQueryFailed`. At most one query is pending at a time.
    */
   query(after: Position): void;
-  /** Deletes stored rows at or below the committed cursor: leftovers of inserts that landed late. */
+  /** Deletes stored rows at or below the committed cursor. They come from inserts that committed late. */
   deleteStale(cursor: Position): void;
-  /** Commits the cursor, and what was given to `deadLetter` and `mark` before. Answered by `onCommitted`. */
+  /** Commits the cursor and all earlier `deadLetter` and `mark` writes. Answered by `onCommitted`. */
   commit(cursor: Position): void;
-  /** Writes a dead letter, unless the message is done, and that it is done. */
+  /** Writes a dead letter and the completion of its message, unless the message is already completed. */
   deadLetter(dead: DeadMessage): void;
   /**
-   * Writes a message to what is parked, and that the cursor may pass it; one that is there already with its new attempts and
-   * time. Answered by `onParked`. What was given first is written first.
+   * Parks a message in the store, so that the cursor may pass it. If it is already parked, updates its attempts and
+   * time. Answered by `onParked`. Calls are written in order.
    */
   park(parked: ParkedMessage): void;
-  /** Removes a message that was parked, after `deadLetter` if it has become one. Answered by `onUnparked`. */
+  /** Deletes a parked message, after its `deadLetter` if there was one. Answered by `onUnparked`. */
   unpark(position: Position): void;
   /**
-   * Counts, in the store, a start of a parked message that may have ended a process before. Answered by `onParkedCounted`;
-   * there is never more than one under way.
+   * Counts, in the store, a start of a parked message that may have killed an earlier process. Answered by
+   * `onParkedCounted`. At most one count is pending at a time.
    *
-   * @param isLast its last start, which is to be alone
+   * @param isLast whether this is its last allowed start, which must run in isolation
    */
   countParked(position: Position, isLast: boolean): void;
-  /** Writes that messages beyond the cursor are done. Answered by `onMarked`. */
+  /** Writes completion marks of messages beyond the cursor. Answered by `onMarked`. */
   mark(done: readonly Position[]): void;
   /**
-   * Counts, in the store, a start of the message behind the cursor. Answered by `onAttemptCounted`;
-   * there is never more than one under way.
+   * Counts, in the store, a start of the message after the cursor. Answered by `onAttemptCounted`. At most one count is
+   * pending at a time.
    */
   countAttempt(): void;
-  /** `take` has something now. */
+  /** The channel's `take` can return a message. */
   ready(): void;
-  /** Nothing of the channel is under way any more, and what is done has its marks, after `giveBack`. Called once. */
-  quiet(): void;
-  /** An at-most-once message's handler failed: it is gone. */
+  /**
+   * The channel is drained after `giveBack`: no work is pending, and completed messages have their marks. Called once.
+   */
+  drained(): void;
+  /** The handler of an at-most-once message failed. The message is lost. */
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void;
-  /** Numbers that are nowhere: their messages were deleted. */
+  /** Numbers that exist nowhere, because their messages were deleted. */
   gap(epoch: number, first: number, last: number): void;
 }

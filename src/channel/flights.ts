@@ -1,12 +1,12 @@
 import { Fifo } from "../runtime/index.js";
 
-/** A batch on the wire that the listener has not acknowledged wholly. */
+/** A batch on the wire that the listener has not fully acknowledged. */
 interface Flight {
   readonly lastNumber: number;
   readonly bytes: number;
 }
 
-/** The numbered messages that were written to a connection and not acknowledged, as both ends count them. */
+/** Numbered messages written to a connection and not acknowledged. Sender and listener keep the same count. */
 export class Flights {
   /** Payload bytes in flight. */
   bytes = 0;
@@ -17,14 +17,14 @@ export class Flights {
     this.bytes = 0;
   }
 
-  /** A batch up to this number was written, or has come. */
+  /** Adds a batch whose last number is `lastNumber`, when it is written or received. */
   push(lastNumber: number, bytes: number): void {
     this.#flights.push({ lastNumber, bytes });
     this.bytes += bytes;
   }
 
-  /** The listener acknowledges everything up to this number. */
-  landed(number: number): void {
+  /** Removes the batches that end at or below `number`. */
+  acknowledge(number: number): void {
     for (let flight = this.#flights.at(0); flight && flight.lastNumber <= number; flight = this.#flights.at(0)) {
       this.bytes -= flight.bytes;
       this.#flights.shift();

@@ -1,22 +1,24 @@
 /**
- * What a listener's channel has accepted and not finished: what waits, the messages in handlers with their attempts, and
- * how far handlers may run ahead of the committed cursor.
+ * Schedules the accepted and unfinished messages of a listener's channel: waiting messages, messages in handlers with
+ * their attempts, and the limit of how far handlers may run ahead of the committed cursor.
  *
- * Messages with one key are handled one after another, and those without a key as well, unless the channel has no order;
- * different keys side by side. The cursor moves over a message when all before it are finished, too. What is known to be
- * done beyond the cursor when the channel is opened has marks in the store: it takes its place, finished.
+ * Messages with the same key are handled one after another, and so are messages without a key unless the channel is
+ * unordered. Messages with different keys run in parallel. The cursor moves over a message when all messages before it
+ * are finished too. Messages that were already completed beyond the cursor when the channel was opened have marks in
+ * the store; they take their place as finished.
  *
- * After an unclean exit a message may have been what killed the process. All are handled one after another then. The first
- * numbered one begins only when its attempt is counted in the store, and behind it one, two, four, … messages are handled
- * before the next waits for the commit of those before: each crash at least halves the way to the message that kills, until
- * it is the first and its count ends it.
+ * After an unclean exit, a message may have killed the process. All messages are then handled one after another. The
+ * first numbered message starts only when its attempt is counted in the store. After it, one, two, four, … messages are
+ * handled before the next waits for the commit of the previous ones. Each crash therefore at least halves the distance
+ * to the fatal message, until that message is the first and its count makes it a dead letter.
  *
- * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when it is the
- * first, no other one runs, and all its starts are counted, the earlier ones in this process included.
+ * A message whose handler's Postgres session ended may have caused that. It starts again only when it is the first, no
+ * other message runs, and all its starts are counted, including the earlier ones in this process.
  *
- * A message that fails and waits long to be tried again is parked: the store keeps it, the cursor passes it, and it still holds
- * up its key. What comes behind it is parked, too. So the parked messages of a key are its first ones, also when the channel is
- * opened again. After an unclean exit, each of them begins alone in the channel when its start is counted.
+ * A failed message with a long retry delay is parked: the store keeps it, the cursor passes it, and it still blocks its
+ * key. Later messages of its key are parked too. So the parked messages of a key are always its first ones, also after
+ * the channel is opened again. After an unclean exit, each parked message starts in isolation within the channel, when
+ * its start is counted.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { shortened } from "../errors/index.js";
@@ -32,49 +34,49 @@ import {
   type Position,
 } from "./messages.js";
 
-/** From here on a channel that began carefully runs freely. */
-const careFreeWindow = 65_536;
+/** Window size above which a careful channel drops its limit. */
+const unlimitedFromWindow = 65_536;
 
 /**
- * The place of a message in the order of acceptance, until all before it are finished. That may take long behind a key whose
- * handler is slow, so a finished message leaves nothing here but its position.
+ * Position of a message in the order of acceptance, kept until all earlier messages are finished. That can take long
+ * behind a key with a slow handler, so a finished message keeps only its position.
  */
 interface Place {
   readonly position: Position | undefined;
-  /** Undefined for one that was done before the channel was opened. */
+  /** Undefined for a message that was completed before the channel was opened. */
   readonly lane: Lane | undefined;
-  /** Undefined once it is finished. */
+  /** Undefined once the message is finished. */
   message: IncomingMessage | undefined;
   parked?: Parked;
 }
 
-/** What is known of a message that is parked, or is to be. */
+/** State of a message that is parked or being parked. */
 interface Parked {
-  /** The store has it: the cursor may pass it, and it may begin. */
-  isKept: boolean;
-  /** How often it was begun. */
+  /** True if the store has the message parked, so that the cursor may pass it and it may start. */
+  isStored: boolean;
+  /** Number of starts so far. */
   attempts: number;
-  /** The count of its next start, if it may have ended a process, or its session. */
-  count: "needed" | "asked" | "known" | undefined;
+  /** State of the count of its next start. Set if the message may have ended a process or its session. */
+  count: "needed" | "pending" | "counted" | undefined;
 }
 
 const noFailures: readonly FailedAttempt[] = [];
 
-/** Messages that are handled one after another, and the one whose turn it is. */
+/** Queue of messages that are handled one after another, and its current message. */
 export class Lane {
-  /** Undefined for messages without a key. Where they have no order, each has a lane of its own. */
+  /** Undefined for messages without a key. In an unordered channel, each of them has its own lane. */
   readonly key: string | undefined;
   readonly queue = new Fifo<Place>();
-  /** In the handler, or waiting to be tried again. */
+  /** Message in the handler or waiting for a retry. */
   running: IncomingMessage | undefined;
   place: Place | undefined;
-  /** How often that was begun. */
+  /** Number of starts of the current message. */
   attempts = 0;
-  /** Its last attempts that have failed. */
+  /** Last failed attempts of the current message. */
   failures: readonly FailedAttempt[] = noFailures;
-  /** When it is tried again; undefined: it is in the handler. */
+  /** Time of the retry; undefined while the message is in the handler. */
   retryAt: number | undefined;
-  /** The session in which its handler ran has ended. */
+  /** True if the Postgres session of its handler ended. */
   isSuspect = false;
 
   constructor(key: string | undefined) {
@@ -87,112 +89,112 @@ type HandlingEffects = Pick<
   "countAttempt" | "commit" | "deadLetter" | "park" | "unpark" | "countParked"
 >;
 
-/** A message whose handler is to begin now. It must be answered by `finish`. */
+/** Message that starts now. Answer with `finish`. */
 export type Turn = Lane & { readonly running: IncomingMessage; readonly place: Place };
 
 export class Handling {
-  /** The memory that waiting messages take, also those that wait to be tried again. */
+  /** Memory in bytes of messages that wait, for the handler or for a retry. */
   queuedBytes = 0;
-  /** How many messages wait. */
+  /** Number of waiting messages. */
   queued = 0;
-  /** Committed in the store; moves only forward. */
+  /** Committed cursor. Never moves back. */
   cursor: Position;
-  /** The handlers of all up to here are done, or were given up; the cursor commit is under way. */
+  /** Last position up to which all messages are finished. Its cursor commit is pending. */
   handled: Position;
-  /** When a handler began while none ran, or one has ended: since then nothing has moved. */
+  /** Time of the last progress in ms: a handler ended, or one started while none ran. */
   progressAt = 0;
-  /** How many handlers run. */
+  /** Number of running handlers. */
   running = 0;
-  /** Those without a key, in their order. */
+  /** Lane of messages without a key. */
   readonly #plain = new Lane(undefined);
   readonly #keyed = new Map<string, Lane>();
-  /** Those whose next message may begin, but for {@link #plain}. */
+  /** Lanes with a key whose head message can start now. */
   readonly #ready = new Set<Lane>();
-  /** Those whose message waits to be tried again, the first that is due last. */
-  readonly #pausing: Lane[] = [];
-  /** Those whose time to be tried again has come. */
+  /** Lanes whose message waits for a retry, sorted by descending retry time. */
+  readonly #retries: Lane[] = [];
+  /** Lanes whose retry is due. */
   readonly #due = new Set<Lane>();
-  /** Begins with a message without a key next, where there is one. */
+  /** Alternates between lanes with and without a key. */
   #plainIsNext = true;
-  /** In the order of acceptance: from the first that is not finished on. */
+  /** Accepted messages in order, from the first unfinished one. */
   readonly #order = new Fifo<Place>();
-  /** So many numbered messages may be finished ahead of the committed cursor. */
+  /** Number of numbered messages that may be finished ahead of the committed cursor. */
   #window: number;
   #uncommitted = 0;
-  /** The count of the first message's starts, while it may have killed the process, or its session, before. */
-  #count: { state: "needed" | "asked" | "known"; starts: number } | undefined;
-  /** A message waits for the commit of those before, or for the handlers that run. */
+  /** Counted starts of the first message, while it may have ended an earlier process or its session. */
+  #count: { state: "needed" | "pending" | "counted"; starts: number } | undefined;
+  /** True if a message waits for the commit of earlier messages or for running handlers. */
   isBlocked = false;
-  /** Messages that are parked, or are to be. */
+  /** Messages that are parked or being parked, by {@link positionKey}. */
   readonly #parked = new Map<string, Place>();
   #parkedBytes = 0;
-  /** Parked ones that wait to be tried again, or whose handlers run. */
+  /** Parked messages that wait for a retry. */
   #parkedWaiting = 0;
   #parkedRunning = 0;
-  /** A parked message whose start is counted, until it has ended: no other one of the channel begins. */
-  #alone: Place | undefined;
-  /** Parked messages that are done, and that the store may still have. */
+  /** Parked message whose start is counted. Until it ends, no other message of the channel starts. */
+  #isolated: Place | undefined;
+  /** Completed parked messages whose row may still be in the store. */
   unparking = 0;
-  /** What was done beyond the cursor when the channel was opened, and has not come yet. */
+  /** Positions that were completed beyond the cursor when the channel was opened, and have not arrived yet. */
   readonly #done: Set<string>;
 
   readonly #limits: ListenerLimits;
   readonly #effects: HandlingEffects;
 
-  /** @param done beyond the cursor */
+  /** @param done completed positions beyond the cursor */
   constructor(cursor: Position, done: readonly Position[], limits: ListenerLimits, effects: HandlingEffects) {
     this.#limits = limits;
     this.#effects = effects;
     this.cursor = cursor;
     this.handled = cursor;
-    this.#done = new Set(done.map(nameOf));
+    this.#done = new Set(done.map(positionKey));
     this.#window = limits.careful ? 1 : Infinity;
     if (limits.careful) this.#count = { state: "needed", starts: 0 };
   }
 
-  /** A message whose starts are counted is not finished: the first, or a parked one. */
+  /** True while a message whose starts are counted is unfinished: the first message or a parked one. */
   get isCounting(): boolean {
-    return this.#count !== undefined || this.#alone !== undefined;
+    return this.#count !== undefined || this.#isolated !== undefined;
   }
 
-  /** A start is being counted in the store. */
-  get isAsking(): boolean {
-    return this.#count?.state === "asked" || this.#alone?.parked?.count === "asked";
+  /** True while the store counts a start. */
+  get isCountPending(): boolean {
+    return this.#count?.state === "pending" || this.#isolated?.parked?.count === "pending";
   }
 
-  /** Messages that are parked, or are to be. */
+  /** Number of messages that are parked or being parked. */
   get parked(): number {
     return this.#parked.size;
   }
 
-  /** The start of the first message is counted, and has not ended the process or its session. */
+  /** True if the start of the first message is counted, and ended neither the process nor its session. */
   get isCounted(): boolean {
-    return this.#count?.state === "known";
+    return this.#count?.state === "counted";
   }
 
-  /** Messages that could begin now if handlers are free. */
+  /** Number of messages that could start now if a handler were free. */
   get ready(): number {
     return this.#ready.size + (this.#isReady(this.#plain) ? 1 : 0);
   }
 
-  /** Messages that wait to be tried again, but for parked ones. */
-  get pausing(): number {
-    return this.#pausing.length + this.#due.size - this.#parkedWaiting;
+  /** Number of messages that wait for a retry, without parked messages. */
+  get retrying(): number {
+    return this.#retries.length + this.#due.size - this.#parkedWaiting;
   }
 
-  /** The first message that is not finished. */
+  /** First unfinished message. */
   get first(): IncomingMessage | undefined {
     return this.#order.at(0)?.message;
   }
 
-  /** How often the first message was begun, if it is to be tried again; undefined otherwise. */
+  /** Number of starts of the first message, if it waits for a retry. */
   get startsBefore(): number | undefined {
     const first = this.#order.at(0);
     const lane = first?.lane;
     return lane?.retryAt === undefined || lane.place !== first ? undefined : lane.attempts;
   }
 
-  /** What is finished beyond what is {@link handled}, in order. */
+  /** Positions of finished messages beyond {@link handled}, in order. */
   get finishedBeyond(): Position[] {
     const positions: Position[] = [];
     for (let index = 0; index < this.#order.length; index++) {
@@ -202,21 +204,28 @@ export class Handling {
     return positions;
   }
 
-  /** A message may begin, or has to be asked for. */
-  get hasTurn(): boolean {
+  /** True if {@link take} can return a message, or must be called to request the count of a start. */
+  get canTake(): boolean {
     if (this.#due.size > 0) return true;
     if (this.isSerial) return this.running === 0 && (this.queued > 0 || this.#ready.size > 0);
     if (this.#isFarAhead) return this.#firstLane !== undefined;
     return this.#ready.size > 0 || this.#isReady(this.#plain);
   }
 
-  /** Nothing waits, runs, is parked, or is known to be done, and messages need not begin one after another. */
-  get isFree(): boolean {
+  /**
+   * True if no message waits, runs, is parked or was completed in advance, and messages need not start one after
+   * another.
+   */
+  get isIdle(): boolean {
     return !this.isSerial && this.#order.length === 0 && this.#parked.size === 0 && this.#done.size === 0;
   }
 
-  /** So many messages were handled one after another while all {@link isFree}, up to this one. */
-  passed(last: Position | undefined, count: number, now: number): void {
+  /**
+   * Records messages that were handled one after another while {@link isIdle}.
+   *
+   * @param last position of the last message
+   */
+  passedThrough(last: Position | undefined, count: number, now: number): void {
     this.progressAt = now;
     if (last === undefined || count === 0) return;
     this.handled = last;
@@ -224,31 +233,31 @@ export class Handling {
     this.#effects.commit(last);
   }
 
-  /** Takes what was parked before the channel was opened, in order, before all else. */
+  /** Takes the messages that were parked before the channel was opened, in order. Call it before {@link push}. */
   restore(parked: readonly ParkedMessage[]): void {
     for (const { message, attempts, dueAt } of parked) {
       const { position } = message;
       const lane = message.key === undefined ? new Lane(undefined) : this.#laneOf(message);
       const count = this.#limits.careful ? "needed" : undefined;
-      const place: Place = { position, lane, message, parked: { isKept: true, attempts, count } };
-      this.#parked.set(nameOf(position), place);
+      const place: Place = { position, lane, message, parked: { isStored: true, attempts, count } };
+      this.#parked.set(positionKey(position), place);
       this.#parkedBytes += this.#bytesOf(message);
       if (lane.running !== undefined) lane.queue.push(place);
       else {
         lane.running = message;
         lane.place = place;
         lane.attempts = attempts;
-        this.#pause(lane as Turn, dueAt);
+        this.#pauseUntil(lane as Turn, dueAt);
       }
     }
   }
 
-  /** Takes an accepted message. @returns whether it was done before: then it is finished already */
+  /** Queues an accepted message. @returns true if the message was already completed */
   push(message: IncomingMessage): boolean {
     const { position } = message;
-    if (position !== undefined && this.#done.size > 0 && this.#done.delete(nameOf(position))) {
+    if (position !== undefined && this.#done.size > 0 && this.#done.delete(positionKey(position))) {
       this.#order.push({ position, lane: undefined, message: undefined });
-      this.#moveOn();
+      this.#advance();
       return true;
     }
     const lane = this.#laneOf(message);
@@ -262,16 +271,16 @@ export class Handling {
     return false;
   }
 
-  /** The next message, whose handler begins now; undefined when there is none, or it must wait. */
+  /** Starts the next message. Returns undefined if none can start. */
   take(now: number): Turn | undefined {
     this.signalRetry(now);
-    const again = this.#dueRetry();
+    const again = this.#takeableRetry();
     const lane: Lane | undefined = again ?? this.#nextLane();
     const place = again?.place ?? lane?.queue.at(0);
     const message = place?.message;
     if (lane === undefined || place === undefined || message === undefined) return undefined;
     const { parked } = place;
-    if (parked === undefined ? !this.#mayBegin(message) : !this.#mayBeginParked(place)) return undefined;
+    if (parked === undefined ? !this.#mayStart(message) : !this.#mayStartParked(place)) return undefined;
     if (again === undefined) {
       lane.queue.shift();
       this.#ready.delete(lane);
@@ -291,13 +300,13 @@ export class Handling {
       this.#parkedRunning += 1;
       lane.attempts = parked.attempts + 1;
     }
-    if (this.running + this.pausing === 0) this.progressAt = now;
+    if (this.running + this.retrying === 0) this.progressAt = now;
     this.running += 1;
     return lane as Turn;
   }
 
-  /** Whether a message that is not done is to be tried again; if so, when is settled. */
-  triesAgain(turn: Turn, result: Exclude<HandlerResult, { kind: "done" }>, now: number): boolean {
+  /** Schedules the retry of a message that is not done. Returns false if its result is final. */
+  scheduleRetry(turn: Turn, result: Exclude<HandlerResult, { kind: "done" }>, now: number): boolean {
     const policy = this.#limits.retryOf(turn.running);
     const { parked } = turn.place;
     if (result.kind === "postponed") turn.attempts -= 1;
@@ -305,7 +314,8 @@ export class Handling {
     else if (result.kind === "failed") {
       if (turn.attempts >= policy.attempts) return false;
     } else if (result.kind === "sessionEnded") {
-      // Unless its last start was counted as that, and so was alone, it may have been another message's doing.
+      // The session may have ended because of another message that ran at the same time. Only a counted start ran in
+      // isolation, so only its result is final.
       const lastStart = parked === undefined ? this.isCounted && this.#count!.starts : parked.count && turn.attempts;
       if (lastStart && lastStart >= policy.attempts) return false;
       turn.attempts = Math.min(turn.attempts, policy.attempts - 1);
@@ -317,15 +327,15 @@ export class Handling {
     turn.failures = failuresOf(turn, result, turn.attempts);
     const { parkDelayMs } = this.#limits;
     const delayMs = policy.delayMs(Math.max(1, turn.attempts));
-    // Only one that has failed may be parked; the others hold up more than their key.
+    // Only failed messages are parked. Suspect and postponed messages block more than their key.
     const waitMs = result.kind === "failed" ? delayMs : Math.min(delayMs, parkDelayMs);
     if (parked !== undefined) {
       this.#parkedRunning -= 1;
       parked.attempts = turn.attempts;
       if (result.kind !== "postponed") parked.count = result.kind === "sessionEnded" ? "needed" : undefined;
-      if (parked.count !== "known") this.#notAlone(turn.place);
+      if (parked.count !== "counted") this.#endIsolation(turn.place);
     }
-    this.#pause(turn, now + waitMs);
+    this.#pauseUntil(turn, now + waitMs);
     this.running -= 1;
     if (parked !== undefined) {
       if (result.kind !== "postponed") this.#writeParked(turn.place, turn.attempts, now + waitMs);
@@ -336,15 +346,15 @@ export class Handling {
     return true;
   }
 
-  /** The store has parked messages. @returns those that it had not before: they take no room here any more */
+  /** Records that messages are parked in the store. @returns those that were not, whose bytes no longer count */
   onParked(positions: readonly Position[]): IncomingMessage[] {
     const parked: IncomingMessage[] = [];
     for (const position of positions) {
-      const place = this.#parked.get(nameOf(position));
-      if (place?.parked === undefined || place.message === undefined || place.parked.isKept) continue;
+      const place = this.#parked.get(positionKey(position));
+      if (place?.parked === undefined || place.message === undefined || place.parked.isStored) continue;
       const { message } = place;
       const lane = place.lane!;
-      place.parked.isKept = true;
+      place.parked.isStored = true;
       parked.push(message);
       this.queuedBytes -= this.#bytesOf(message);
       if (lane.place === place) this.#parkedWaiting += 1;
@@ -354,24 +364,26 @@ export class Handling {
       }
       if (this.#order.at(0) === place) this.#count = undefined;
     }
-    this.#moveOn();
+    this.#advance();
     return parked;
   }
 
   /**
-   * One more start of the parked message that is to be alone is counted, which makes `starts`; 0: it is not there any more;
-   * undefined: that has failed, and the next {@link take} asks again.
+   * Result of counting a start of the isolated parked message.
+   *
+   * @param starts number of starts including this one; 0 if the message no longer exists; undefined if the count
+   * failed, so that the next {@link take} requests it again
    */
   parkedCounted(starts: number | undefined): void {
-    const parked = this.#alone?.parked;
-    if (parked?.count !== "asked") return;
+    const parked = this.#isolated?.parked;
+    if (parked?.count !== "pending") return;
     const isCounted = starts !== undefined && starts > parked.attempts;
-    // One that is gone is found to be done when it begins.
-    parked.count = isCounted || starts === 0 ? "known" : "needed";
+    // If the message was deleted, its start finds out that it is completed.
+    parked.count = isCounted || starts === 0 ? "counted" : "needed";
     if (isCounted) parked.attempts = starts - 1;
   }
 
-  /** A message is finished. A numbered one that was not handled is a dead letter. */
+  /** Finishes a message. A numbered message that was not handled becomes a dead letter. */
   end(turn: Turn, result: HandlerResult, now: number): void {
     const { running: message, place } = turn;
     const { parked } = place;
@@ -391,46 +403,49 @@ export class Handling {
     if (parked !== undefined) {
       this.#parkedRunning -= 1;
       this.#parkedBytes -= this.#bytesOf(message);
-      this.#parked.delete(nameOf(place.position!));
-      this.#notAlone(place);
+      this.#parked.delete(positionKey(place.position!));
+      this.#endIsolation(place);
       this.unparking += 1;
       this.#effects.unpark(place.position!);
     }
     if (this.#order.at(0) !== place) return;
     if (message.position !== undefined) this.#count = undefined;
-    this.#moveOn();
+    this.#advance();
   }
 
-  /** The cursor is surely committed. @returns whether that was unknown */
+  /** Records a committed cursor. @returns false if it was already known */
   committed(cursor: Position): boolean {
     if (comparePositions(cursor, this.cursor) <= 0) return false;
     this.cursor = cursor;
     if (comparePositions(cursor, this.handled) < 0) return true;
     this.#uncommitted = 0;
-    this.#window = this.#window >= careFreeWindow ? Infinity : this.#window * 2;
+    this.#window = this.#window >= unlimitedFromWindow ? Infinity : this.#window * 2;
     return true;
   }
 
   /**
-   * One more start of the first message is counted, which makes `starts`; fewer than were begun here are not all. Undefined: that
-   * has failed, and the next {@link take} asks again.
+   * Result of counting a start of the first message. A count below the starts of this process is incomplete and is
+   * repeated.
+   *
+   * @param starts number of starts including this one; undefined if the count failed, so that the next {@link take}
+   * requests it again
    */
   counted(starts: number | undefined): void {
     const count = this.#count;
-    if (count?.state !== "asked") return;
-    count.state = (starts ?? 0) > (this.startsBefore ?? 0) ? "known" : "needed";
+    if (count?.state !== "pending") return;
+    count.state = (starts ?? 0) > (this.startsBefore ?? 0) ? "counted" : "needed";
     count.starts = starts ?? count.starts;
   }
 
-  /** When the next retry is due; Infinity without one, or once it was signalled. */
+  /** Time of the next retry; Infinity if there is none, or if it was already signalled. */
   get retryDue(): number {
-    return this.#pausing.at(-1)?.retryAt ?? Infinity;
+    return this.#retries.at(-1)?.retryAt ?? Infinity;
   }
 
-  /** Whether a retry is due that was not before. */
+  /** Returns true if another retry has become due. */
   signalRetry(now: number): boolean {
     const before = this.#due.size;
-    while (this.retryDue <= now) this.#due.add(this.#pausing.pop()!);
+    while (this.retryDue <= now) this.#due.add(this.#retries.pop()!);
     return this.#due.size > before;
   }
 
@@ -438,20 +453,20 @@ export class Handling {
     return memoryBytes(message, this.#limits.messageOverheadBytes);
   }
 
-  #pause(turn: Turn, retryAt: number): void {
+  #pauseUntil(turn: Turn, retryAt: number): void {
     turn.retryAt = retryAt;
     if (turn.place.parked === undefined) this.queuedBytes += this.#bytesOf(turn.running);
     else this.#parkedWaiting += 1;
-    let [from, to] = [0, this.#pausing.length];
+    let [from, to] = [0, this.#retries.length];
     while (from < to) {
       const middle = (from + to) >> 1;
-      if (this.#pausing[middle]!.retryAt! > retryAt) from = middle + 1;
+      if (this.#retries[middle]!.retryAt! > retryAt) from = middle + 1;
       else to = middle;
     }
-    this.#pausing.splice(from, 0, turn);
+    this.#retries.splice(from, 0, turn);
   }
 
-  /** Parks what has come behind a parked message, as far as there is room: never one before which another is not parked. */
+  /** Parks the messages behind a parked message in order, until the limits are reached. */
   #parkBehind({ place, queue }: Lane): void {
     if (place?.parked === undefined) return;
     let from = queue.length;
@@ -470,8 +485,8 @@ export class Handling {
   }
 
   #park(place: Place, attempts: number, dueAt: number): void {
-    place.parked = { isKept: false, attempts, count: undefined };
-    this.#parked.set(nameOf(place.position!), place);
+    place.parked = { isStored: false, attempts, count: undefined };
+    this.#parked.set(positionKey(place.position!), place);
     this.#parkedBytes += this.#bytesOf(place.message!);
     this.#writeParked(place, attempts, dueAt);
   }
@@ -480,7 +495,7 @@ export class Handling {
     this.#effects.park({ message: message as ParkedMessage["message"], attempts, dueAt });
   }
 
-  /** The dead letter that a message becomes by this result; undefined if it was handled, or is delivered at most once. */
+  /** Dead letter for this result; undefined if the message was handled or is delivered at most once. */
   #deadMessage(turn: Turn, result: HandlerResult): DeadMessage | undefined {
     const { running: message } = turn;
     if (message.position === undefined || !("errorCode" in result)) return undefined;
@@ -490,18 +505,18 @@ export class Handling {
     return { message, payload: plain, errorCode, errorMessage, attempts, stack, failures };
   }
 
-  #notAlone(place: Place): void {
-    if (this.#alone === place) this.#alone = undefined;
+  #endIsolation(place: Place): void {
+    if (this.#isolated === place) this.#isolated = undefined;
   }
 
-  /** All are handled one after another. */
+  /** True if messages must be handled one after another. */
   get isSerial(): boolean {
     return this.#window !== Infinity || this.#count !== undefined;
   }
 
   #isReady({ running, queue }: Lane): boolean {
     const first = queue.at(0);
-    return running === undefined && first !== undefined && first.parked?.isKept !== false;
+    return running === undefined && first !== undefined && first.parked?.isStored !== false;
   }
 
   #laneOf({ key, position }: IncomingMessage): Lane {
@@ -514,22 +529,22 @@ export class Handling {
     return lane;
   }
 
-  #dueRetry(): Turn | undefined {
-    const alone = this.#alone?.lane;
+  #takeableRetry(): Turn | undefined {
+    const alone = this.#isolated?.lane;
     if (alone !== undefined) return this.#due.has(alone) ? (alone as Turn) : undefined;
     const first = this.#order.at(0)?.lane;
     for (const lane of this.#due) {
       const parked = lane.place?.parked;
-      if (parked?.isKept === false || (parked !== undefined && this.isSerial && this.running > 0)) continue;
+      if (parked?.isStored === false || (parked !== undefined && this.isSerial && this.running > 0)) continue;
       if (lane === first || !(lane.isSuspect || this.isSerial)) return lane as Turn;
-      // Nothing else is there that it would have to wait for.
+      // No unfinished message is left to wait for.
       if (parked !== undefined && this.#order.length + this.running === 0) return lane as Turn;
     }
     return undefined;
   }
 
   #nextLane(): Lane | undefined {
-    const alone = this.#alone;
+    const alone = this.#isolated;
     if (alone !== undefined)
       return alone.lane!.queue.at(0) === alone && this.#isReady(alone.lane!) ? alone.lane : undefined;
     if (this.isSerial) {
@@ -546,24 +561,27 @@ export class Handling {
     return keyed;
   }
 
-  /** As much as may be is finished, or waits to be tried again, while an earlier message is not done: it is kept in memory. */
+  /**
+   * True if `maxAhead` messages behind an unfinished one are finished or wait for a retry. They stay in memory until the
+   * unfinished message is done.
+   */
   get #isFarAhead(): boolean {
     const handled = this.running - this.#parkedRunning;
     return this.#order.length - this.queued - handled >= this.#limits.maxAhead;
   }
 
-  /** The lane of the first message that is not finished, if that may begin, or a parked one of its key. */
+  /** Lane of the first unfinished message, if its head can start. The head may be a parked message of the same key. */
   get #firstLane(): Lane | undefined {
     const lane = this.#order.at(0)?.lane;
     return lane !== undefined && this.#isReady(lane) ? lane : undefined;
   }
 
-  /** Moves over what is finished, in order, and has it committed. */
-  #moveOn(): void {
+  /** Advances {@link handled} over finished messages and commits it. */
+  #advance(): void {
     const before = this.handled;
     const length = this.#order.length;
     let first = this.#order.at(0);
-    for (; first !== undefined && isPassed(first); first = this.#order.at(0)) {
+    for (; first !== undefined && mayPass(first); first = this.#order.at(0)) {
       this.#order.shift();
       if (first.position === undefined) continue;
       this.handled = first.position;
@@ -573,49 +591,50 @@ export class Handling {
     if (this.handled !== before) this.#effects.commit(this.handled);
   }
 
-  #mayBegin(message: IncomingMessage): boolean {
+  #mayStart(message: IncomingMessage): boolean {
     if (message.position === undefined) return true;
     if (this.#uncommitted >= this.#window) {
       this.isBlocked = true;
       return false;
     }
-    if (this.#count === undefined || this.#count.state === "known") return true;
-    // Counted is what comes behind the committed cursor, and alone: another one may be what ends the process.
+    if (this.#count === undefined || this.#count.state === "counted") return true;
+    // A start is counted only for the message right after the committed cursor, in isolation. Otherwise another message
+    // might be what ends the process.
     if (this.#uncommitted > 0 || this.running > 0) {
       this.isBlocked = true;
       return false;
     }
     if (this.#count.state === "needed") {
-      this.#count.state = "asked";
+      this.#count.state = "pending";
       this.#effects.countAttempt();
     }
     return false;
   }
 
-  #mayBeginParked(place: Place): boolean {
+  #mayStartParked(place: Place): boolean {
     const { message, parked } = place;
     if (parked!.count === undefined) return true;
-    // Another one may be what ends the process: none begins from here on.
-    this.#alone = place;
+    // No other message may start, since it might be what ends the process.
+    this.#isolated = place;
     if (this.running > 0) return false;
     if (parked!.count === "needed") {
-      parked!.count = "asked";
+      parked!.count = "pending";
       this.#effects.countParked(place.position!, parked!.attempts === this.#limits.retryOf(message!).attempts - 1);
     }
-    return parked!.count === "known";
+    return parked!.count === "counted";
   }
 }
 
-/** The cursor may pass it. */
-function isPassed({ message, parked }: Place): boolean {
-  return message === undefined || parked?.isKept === true;
+/** Returns true if the cursor may pass the message. */
+function mayPass({ message, parked }: Place): boolean {
+  return message === undefined || parked?.isStored === true;
 }
 
-function nameOf({ epoch, number }: Position): string {
+function positionKey({ epoch, number }: Position): string {
   return `${epoch}/${number}`;
 }
 
-/** The failed attempts of a message with the one that has ended now. */
+/** Last failed attempts of a message, including the one that has just ended. */
 function failuresOf({ failures }: Lane, result: HandlerResult, attempt: number): readonly FailedAttempt[] {
   if (!("errorCode" in result) || result.failedAt === undefined) return failures;
   const message = shortened(result.errorMessage, storeConstants.deadLetterFailureBytes);

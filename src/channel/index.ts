@@ -1,33 +1,35 @@
 /**
- * A channel: messages of one sender to one listener, delivered at least once and in order, or at most once. Its two halves
- * are pure state machines ({@link SenderChannel}, {@link ListenerChannel}): events come in, each with its time; effects go
- * out; no socket, no database, no clock. So the simulator can run them through millions of faults in virtual time.
+ * A channel carries the messages of one sender to one listener, at least once and in order, or at most once. Its two
+ * halves are pure state machines ({@link SenderChannel}, {@link ListenerChannel}): events come in with their time,
+ * effects go out; they use no socket, no database and no clock. So the simulator can run them through millions of
+ * faults in virtual time.
  *
- * A numbered message has a {@link Position}: the sender's epoch and a number, contiguous from 1. It may travel two ways,
- * over the connection and through the store, and may come by both; its number makes the second copy harmless.
+ * A numbered message has a {@link Position}: the sender's epoch and a number, contiguous from 1. A message can travel
+ * over two paths, the connection and the store, and can arrive over both; its number makes the second copy harmless.
  *
- * **The sender** keeps each message until it is confirmed, by whichever comes first: the listener's committed cursor
- * (`delivered`), or a commit in Postgres (`stored`).
+ * **The sender** keeps each message until it is confirmed by the listener's committed cursor (`delivered`) or by a
+ * commit in Postgres (`stored`), whichever comes first.
  *
  *     connecting ──▶ draining ──▶ going-live ──▶ live        any of them ──▶ down ──▶ draining     any ──▶ ended
  *
- * It writes to the connection once the listener's backlog in the store is short (`going-live`), as far as the listener's
- * credit goes. It stores everything while it is `down`, `draining`, stopping, or told that the listener is busy, and what
- * has waited for its acknowledgement too long. One insert at a time, always the oldest unconfirmed messages: so what is
- * stored is a prefix, and nothing newer is in the store while something older is only in memory.
+ * The sender writes to the connection once the listener's backlog in the store is short (`going-live`), as long as the
+ * listener grants credit. It stores all messages while it is `down`, `draining` or stopping, or while the listener is
+ * busy; otherwise it stores messages whose acknowledgement is overdue. Inserts run one at a time and take the oldest
+ * unconfirmed messages. The stored messages are therefore a prefix: no message is in the store while an older one is
+ * only in memory.
  *
- * **The listener** accepts numbered messages only in order: watermark + 1, from the connection or from the store
- * (listener-channel.ts). What comes above a gap is held until a query that began after the gap was seen has filled it, or shown
- * that nobody has the numbers. Accepted messages go to the handler one after another (handling.ts); failed ones again
- * after a while, up to `maxAttempts` times; then they are dead letters. The cursor is committed behind the handler, and
- * only the committed cursor is ever told to the sender, in Welcome, Ack and Goodbye.
+ * **The listener** accepts numbered messages only in order, watermark + 1, from the connection or from the store
+ * (listener-channel.ts). Messages above a gap are held. A query that started after the gap was seen either fills the
+ * gap or shows that its numbers exist nowhere. Accepted messages go to the handler one after another (handling.ts). A
+ * failed message is retried after a delay, up to `retry.attempts` times, and then becomes a dead letter. The cursor is
+ * committed after the handler, and Welcome, Ack and Goodbye carry only the committed cursor.
  *
- * What may happen at any moment: a connection ends or is replaced by a newer one, an insert or a commit fails or its
- * answer is lost, the lease is not surely held (`setMayStore`, `halt`), another process has the name (`onFenced`), the
- * database is another server that may lack the last commits (`rebase`; a listener begins again from its cursors), the
- * process dies. docs/delivery.md says what is promised through all of it, and docs/protocol.md what goes over the wire.
+ * Both halves tolerate these events at any time: a connection closes or is replaced by a newer one; an insert or a
+ * commit fails, or its answer is lost; the lease may have expired (`setMayStore`, `halt`); another process owns the
+ * name (`onFenced`); Postgres failed over to a server that may lack the last commits (`rebase`; a listener starts again
+ * from its cursors); the process dies. docs/delivery.md has the guarantees, docs/protocol.md the wire protocol.
  *
- * {@link Isolation} lets a message that may have ended its process run while no other does.
+ * {@link Isolation} runs a message that may have killed its process while no other handler runs.
  */
 export type {
   ChannelWelcome,

@@ -1,18 +1,20 @@
 /**
- * Lets one channel handle a message while no other handler of the process runs, so that what ends the process then can
- * only have been that message.
+ * Runs one channel's message while no other handler of the process runs. If the process then dies, that message is the
+ * cause.
  *
- * A message that was being handled when a process ended may have done it, or may merely have run beside the one that did.
- * So the last start that it may have is alone, and only after that one it becomes a dead letter.
+ * A message that was in its handler when a process died may be the cause, or may have run next to the cause. Its last
+ * allowed start is therefore isolated, and the message becomes a dead letter only after that start.
  */
 
-/** What isolation asks of the process. */
+/** Process functions that {@link Isolation} needs. */
 export interface IsolationHost<Channel> {
-  /** Calls back after a while. Returns what ends that. */
+  /** Calls `callback` after a delay. Returns a function that cancels the call. */
   after(delayMs: number, callback: () => void): () => void;
-  /** {@link Isolation.holder} has changed: handlers of all others may not begin, or may again. */
+  /**
+   * Called when {@link Isolation.holder} changes: handlers of other channels must stop starting, or may start again.
+   */
   changed(): void;
-  /** Whether no handler of another channel runs. */
+  /** True if no handler of another channel runs. */
   othersIdle(holder: Channel): boolean;
 }
 
@@ -20,31 +22,37 @@ export class Isolation<Channel> {
   readonly #waiting: { readonly channel: Channel; readonly begin: () => void }[] = [];
   #begin: (() => void) | undefined;
   #cancel: () => void = () => undefined;
-  /** The channel that has the handlers for itself, or waits for those of others to end. */
+  /** Channel that has exclusive use of the handlers, or waits for running handlers of other channels to end. */
   holder: Channel | undefined;
 
   readonly #limitMs: number;
   readonly #host: IsolationHost<Channel>;
 
-  /** `limitMs` bounds each turn: a handler may wait for a message that another channel has to handle. */
+  /**
+   * @param limitMs maximum duration of one isolation. Without a limit, two channels could deadlock: the isolated
+   * handler may wait for a message that another channel has to handle
+   */
   constructor(limitMs: number, host: IsolationHost<Channel>) {
     this.#limitMs = limitMs;
     this.#host = host;
   }
 
-  /** Whether the channel's handlers may not begin, because another one is to be alone. */
-  holdsUp(channel: Channel): boolean {
+  /** True if the channel must not start handlers, because another channel is isolated. */
+  blocks(channel: Channel): boolean {
     return this.holder !== undefined && this.holder !== channel;
   }
 
-  /** `begin` is called when the channel is alone, or its turn is over. It must {@link leave} when its message is done. */
+  /**
+   * Requests isolation. Calls `begin` when the channel is isolated, or when its time limit has passed. The channel must
+   * call {@link leave} when its message is done.
+   */
   enter(channel: Channel, begin: () => void): void {
     if (this.holder === channel) begin();
     else if (this.holder !== undefined) this.#waiting.push({ channel, begin });
     else this.#take(channel, begin);
   }
 
-  /** A handler has ended: perhaps the holder is alone now. */
+  /** A handler has ended, so the holder may be isolated now. */
   handlerEnded(): void {
     const begin = this.#begin;
     if (begin === undefined || this.holder === undefined || !this.#host.othersIdle(this.holder)) return;
@@ -52,10 +60,12 @@ export class Isolation<Channel> {
     begin();
   }
 
-  /** The channel's message is done, or the channel is closed. Does nothing for one that is neither alone nor waits. */
+  /**
+   * Ends the channel's isolation or its request, when its message is done or the channel is closed. Otherwise a no-op.
+   */
   leave(channel: Channel): void {
     if (this.holder !== channel) {
-      const index = this.#waiting.findIndex((one) => one.channel === channel);
+      const index = this.#waiting.findIndex((entry) => entry.channel === channel);
       if (index >= 0) this.#waiting.splice(index, 1)[0]?.begin();
       return;
     }

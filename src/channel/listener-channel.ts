@@ -1,16 +1,16 @@
 /**
- * The receiving half of a channel, as a pure state machine: events come in with their time, effects go out.
+ * The receiving half of a channel as a pure state machine: events come in with their time, effects go out.
  *
- *     cursor      committed in Postgres; the only number that is ever told to the sender
- *     handled     the handler is done; its cursor commit is under way
- *     watermark   accepted: in the queue for the handler. Never moves back while the process runs
+ *     cursor      committed in Postgres; the only number that is sent to the sender
+ *     handled     the handler is done; the cursor commit is pending
+ *     watermark   accepted into the handler's queue; never moves back while the process runs
  *
- * Numbered messages are accepted only as watermark + 1. What comes over the connection above that is held; the gap is
- * filled from the store, and only a query that began after the gap was seen may say that nobody has the numbers. The same
- * holds for the first message of a new epoch, which waits until a query begun after its Hello has shown that no row of an
- * older epoch is left, and for the answer to GoLive.
+ * Numbered messages are accepted only as watermark + 1. Messages that arrive over the connection above that number are
+ * held. The store fills the gap. Only a query that started after the gap was seen can show that the missing numbers
+ * exist nowhere. The same rule holds for the first message of a new epoch, which waits until a query started after its
+ * Hello has shown that no row of an older epoch is left, and for the answer to GoLive.
  *
- * {@link Handling} decides what the handler gets of it when.
+ * {@link Handling} schedules the accepted messages for the handler.
  */
 import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { Fifo } from "../runtime/index.js";
@@ -26,60 +26,60 @@ import {
   type StoredRow,
 } from "./messages.js";
 
-/** The channel's connection and what was said on it. */
+/** Connection of the channel, with the values last sent to its sender. */
 interface Link {
   readonly connection: unknown;
   readonly epoch: number;
-  /** Queries begun before GoLive came; undefined before it came. */
+  /** Number of queries started before GoLive arrived; undefined before GoLive. */
   liveAfter: number | undefined;
   live: boolean;
-  toldBusy: boolean;
-  toldBacklog: number;
-  toldCredit: number;
+  sentBusy: boolean;
+  sentBacklog: number;
+  grantedCredit: number;
   paused: boolean;
-  /** What the sender takes to be in flight. */
+  /** Messages in flight, as the sender counts them. */
   readonly flights: Flights;
 }
 
-/** A finding of a query: no older epoch, no gap, or nothing before GoLive is left. */
+/** Conclusion that an empty query result allows: no older epoch, no gap, or no stored row from before GoLive. */
 export type Question = "epoch" | "gap" | "live";
 
-/** Of `creditBytes`: the sender is told of so much more credit at once, and does not wait for the next commit. */
-const toldGrowth = 1 / 4;
+/** Fraction of `creditBytes` by which credit must grow to be granted at once, before the next commit. */
+const earlyGrantFraction = 1 / 4;
 
 export class ListenerChannel {
-  /** The watermark: the newest accepted position. */
+  /** Watermark: the newest accepted position. */
   accepted: Position;
-  /** Payload bytes that came over the connection and are not handled, which the credit counts. */
+  /** Payload bytes that came over the connection and are not handled. The credit counts them. */
   waitingWireBytes = 0;
-  /** The memory that these messages take, which limits reading. */
+  /** Memory in bytes of these messages. It limits reading from the connection. */
   waitingMemoryBytes = 0;
   protected readonly handling: Handling;
   readonly #limits: ListenerLimits;
   readonly #effects: ListenerEffects;
   #link: Link | undefined;
-  /** Came over the connection above a gap, or behind what did. */
+  /** Messages from the connection above a gap, or behind such a message. */
   readonly #held = new Fifo<IncomingMessage>();
-  /** The rows left in the store when last asked. */
+  /** Rows left in the store, as of the last query. */
   #backlog = 0;
-  /** A finding of the newest query counts for whatever was asked before it began. */
-  #queriesBegun = 0;
+  /** Number of queries started. A result answers only the questions that were open when its query started. */
+  #queriesStarted = 0;
   #querying = false;
-  #wanted = false;
-  /** Queries begun before the gap in front of {@link #held} was seen. */
+  #queryWanted = false;
+  /** Number of queries started before the gap in front of {@link #held} was seen. */
   #gapAfter: number | undefined;
-  /** Queries begun before the Hello of an epoch above the watermark's. */
+  /** Number of queries started before the Hello of an epoch above the watermark's. */
   #epochAfter: number | undefined;
-  /** Rows at or below the cursor may lie in the store. */
+  /** True if the store may have rows at or below the cursor. */
   #checkStale = false;
-  /** No message is handed out. */
+  /** True if no message may start. */
   isHalted = false;
-  /** The channel is to be given back: `quiet` is due, waits for marks, or was told. */
-  #leaving: "due" | "marking" | "told" | undefined;
+  /** Progress of {@link giveBack}: messages drain, marks are being written, or `drained` was called. */
+  #givingBack: "draining" | "marking" | "drained" | undefined;
 
   /**
-   * @param cursor the committed one, read after the lease was taken
-   * @param done what is done beyond it, read at the same time
+   * @param cursor committed cursor, read after the lease was taken
+   * @param done positions completed beyond the cursor, read at the same time
    */
   constructor(cursor: Position, done: readonly Position[], limits: ListenerLimits, effects: ListenerEffects) {
     this.accepted = cursor;
@@ -88,64 +88,64 @@ export class ListenerChannel {
     this.handling = new Handling(cursor, done, limits, effects);
   }
 
-  /** The committed cursor. */
+  /** Committed cursor. */
   get committed(): Position {
     return this.handling.cursor;
   }
 
-  /** The connection's channel is live. */
+  /** True if the current connection is live. */
   get isLive(): boolean {
     return this.#link?.live ?? false;
   }
 
-  /** Takes what was parked before the channel was opened, in order. To be called first, if at all. */
+  /** Takes the messages that were parked before the channel was opened, in order. Call it before any other event. */
   restore(parked: readonly ParkedMessage[]): void {
     this.handling.restore(parked);
   }
 
-  /** Messages that are parked, or are to be. */
+  /** Number of messages that are parked or being parked. */
   get parkedMessages(): number {
     return this.handling.parked;
   }
 
-  /** Messages accepted or held that wait for the handler, or to be tried again, but for parked ones. */
+  /** Number of accepted or held messages that wait for the handler or for a retry, without parked messages. */
   get waitingMessages(): number {
-    return this.#waiting + this.handling.pausing;
+    return this.#waiting + this.handling.retrying;
   }
 
-  /** Those of them that could begin now if handlers are free. */
+  /** Number of waiting messages that could start now if a handler were free. */
   get readyMessages(): number {
     return this.handling.ready;
   }
 
-  /** A handler is running. */
   get isHandling(): boolean {
     return this.handling.running > 0;
   }
 
-  /** Handled messages whose cursor is not committed yet. */
+  /** True if handled messages are not committed yet. */
   get isCommitting(): boolean {
     return comparePositions(this.handling.handled, this.handling.cursor) > 0;
   }
 
-  /** The first message is not done yet, and may have been what ended the process, or its session with Postgres. */
+  /** True if the first message is not done, and may have ended an earlier process or its Postgres session. */
   get isUnderSuspicion(): boolean {
     return this.handling.isCounting || this.isCommitting;
   }
 
-  /** Messages begin one after another, behind the commit of the one before. */
+  /** True if messages start one after another, each after the commit of the previous message. */
   get waitsForCommits(): boolean {
     return this.handling.isSerial;
   }
 
-  /** The start that was counted last has ended nothing so far, and its message is not done. */
+  /** True if the last counted start has ended neither the process nor its session, and its message is not done. */
   get hasOpenStart(): boolean {
     return this.handling.isCounted || this.isCommitting;
   }
 
   /**
-   * What to welcome a sender with. `backlog` is how many rows the store has above the watermark. The cursor is always the
-   * committed one.
+   * Fields of the Welcome for a sender. Its cursor is always the committed one.
+   *
+   * @param backlog number of rows in the store above the watermark
    */
   welcome(backlog: number): Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit"> {
     const { epoch, number } = this.handling.cursor;
@@ -153,8 +153,8 @@ export class ListenerChannel {
   }
 
   /**
-   * A sender said Hello, the catalog agrees with it, and it was welcomed. False when a connection of a newer epoch is
-   * there.
+   * Takes over a connection after Hello, catalog check and Welcome. Returns false if a connection of a newer epoch
+   * exists.
    */
   onHello(connection: unknown, epoch: number, backlog: number): boolean {
     const older = this.#link;
@@ -169,20 +169,20 @@ export class ListenerChannel {
       epoch,
       liveAfter: undefined,
       live: false,
-      toldBusy: false,
-      toldBacklog: backlog,
-      toldCredit: this.#limits.creditBytes,
+      sentBusy: false,
+      sentBacklog: backlog,
+      grantedCredit: this.#limits.creditBytes,
       paused: false,
       flights: new Flights(),
     };
     this.#limitReading(this.#link);
     this.#backlog = backlog;
-    if (epoch > this.accepted.epoch) this.#epochAfter = this.#queriesBegun;
+    if (epoch > this.accepted.epoch) this.#epochAfter = this.#queriesStarted;
     if (backlog > 0 || this.#epochAfter !== undefined) this.onAnnounced();
     return true;
   }
 
-  /** Messages from the connection, in the order of the wire; numbered ones are contiguous. */
+  /** Accepts messages from the connection in wire order. Numbered messages are contiguous. */
   onMessages(connection: unknown, messages: readonly IncomingMessage[], now: number): void {
     const link = this.#link;
     if (link === undefined || link.connection !== connection) return;
@@ -194,43 +194,47 @@ export class ListenerChannel {
     const last = messages.at(-1)?.position;
     if (last !== undefined) link.flights.push(last.number, numberedBytes);
     this.#limitReading(link);
-    this.#tellBusy(now);
+    this.#reportBusy(now);
     this.#signalReady();
   }
 
   /**
-   * Whether the handler may get the messages of a batch one after another as they are, each once the one before is done:
-   * none of them is queued. Nothing may be queued, held, parked, running or suspected before them. Then {@link passed} says how
-   * far that went, {@link begun} which message was not done at once, and what is left comes by {@link onMessages}.
+   * Returns true if the messages of a batch can go to the handler directly, one after another, without the queue. This
+   * requires that no message before them is queued, held, parked, running or suspected. The caller then reports the
+   * handled messages to {@link passedThrough}, a message that is still running to {@link startPassedThrough}, and the
+   * rest to {@link onMessages}.
    *
-   * @param firstNumber of the first message; 0: at most once
+   * @param firstNumber number of the first message; 0 for at-most-once messages
    */
-  passes(connection: unknown, epoch: number, firstNumber: number): boolean {
+  canPassThrough(connection: unknown, epoch: number, firstNumber: number): boolean {
     const link = this.#link;
-    if (link === undefined || link.connection !== connection || this.isHalted || link.paused || link.toldBusy)
+    if (link === undefined || link.connection !== connection || this.isHalted || link.paused || link.sentBusy)
       return false;
-    if (this.#held.length > 0 || !this.handling.isFree) return false;
+    if (this.#held.length > 0 || !this.handling.isIdle) return false;
     return firstNumber === 0 || this.#isNext(epoch, firstNumber);
   }
 
   /**
-   * So many messages have come and are done.
+   * Records messages that were handled without the queue.
    *
-   * @param last the last of them; undefined: at most once
+   * @param last position of the last message; undefined for at-most-once messages
    */
-  passed(last: Position | undefined, count: number, bytes: number, now: number): void {
+  passedThrough(last: Position | undefined, count: number, bytes: number, now: number): void {
     if (last !== undefined) {
       this.accepted = last;
       this.#link?.flights.push(last.number, bytes);
     }
-    this.handling.passed(last, count, now);
+    this.handling.passedThrough(last, count, now);
     const link = this.#link;
-    if (link !== undefined && this.#credit(link) >= link.toldCredit + this.#limits.creditBytes * toldGrowth)
+    if (link !== undefined && this.#credit(link) >= link.grantedCredit + this.#limits.creditBytes * earlyGrantFraction)
       this.#ack();
   }
 
-  /** The message behind those that are {@link passed} has begun like them, and is to be answered by {@link finish}. */
-  begun(message: IncomingMessage, now: number): Turn {
+  /**
+   * Records that the message after the {@link passedThrough} ones was started without the queue. Answer with
+   * {@link finish}.
+   */
+  startPassedThrough(message: IncomingMessage, now: number): Turn {
     this.#take(message, true);
     if (message.position !== undefined) this.#link?.flights.push(message.position.number, message.payload.length);
     return this.handling.take(now)!;
@@ -239,11 +243,11 @@ export class ListenerChannel {
   onGoLive(connection: unknown): void {
     const link = this.#link;
     if (link === undefined || link.connection !== connection || link.liveAfter !== undefined) return;
-    link.liveAfter = this.#queriesBegun;
+    link.liveAfter = this.#queriesStarted;
     this.onAnnounced();
   }
 
-  /** The connection ended. What was accepted stays: numbers make the stored copies harmless. */
+  /** The connection closed. Accepted messages stay, because numbers make their stored copies harmless. */
   onClosed(connection: unknown): void {
     if (this.#link === undefined || this.#link.connection !== connection) return;
     this.#link = undefined;
@@ -251,87 +255,87 @@ export class ListenerChannel {
   }
 
   /**
-   * The store may have rows: an announcement, a new session of notifications, or the first query at the start. It is asked
-   * now, or when there is room.
+   * The store may have rows: after an announcement, at the start, or after the notification session reconnected.
+   * Queries the store now, or when the queue has room.
    */
   onAnnounced(): void {
-    this.#wanted = true;
+    this.#queryWanted = true;
     this.retryQuery();
   }
 
-  /** The slow poll found rows of this channel; leftovers at or below the cursor are removed. */
+  /** The slow poll found rows of this channel. Rows at or below the cursor will be deleted. */
   onPolled(): void {
     this.#checkStale = true;
     this.onAnnounced();
   }
 
-  /** What a query found: rows above the position it was asked for, in order, and how many are left behind them. */
+  /** Result of a query: rows above the requested position, in order, and the number of rows behind them. */
   onRows(rows: readonly StoredRow[], remaining: number): void {
     this.#querying = false;
     for (const row of rows) this.#takeRow(row);
     this.#backlog = remaining;
-    if (remaining > 0) this.#wanted = true;
+    if (remaining > 0) this.#queryWanted = true;
     else this.#conclude(rows.length === 0);
     this.#release();
-    // What was held and has come from the store, too, takes no room any more.
+    // Held messages that also came from the store no longer use memory.
     if (this.#link?.paused) this.#limitReading(this.#link);
-    this.#tellBacklog();
+    this.#reportBacklog();
     this.#signalReady();
     this.retryQuery();
   }
 
   onQueryFailed(): void {
     this.#querying = false;
-    this.#wanted = true;
+    this.#queryWanted = true;
   }
 
-  /** Asks the store what is wanted, unless a query is under way, or the queue of the handler has no room for more rows. */
+  /** Queries the store if a query is wanted, none is pending, and the handler's queue has room for more rows. */
   retryQuery(): void {
     const { refillBelow, refillBelowBytes } = this.#limits;
     const { queued, queuedBytes } = this.handling;
-    if (!this.#wanted || this.#querying || queued > refillBelow || queuedBytes > refillBelowBytes) return;
-    this.#wanted = false;
+    if (!this.#queryWanted || this.#querying || queued > refillBelow || queuedBytes > refillBelowBytes) return;
+    this.#queryWanted = false;
     this.#querying = true;
-    this.#queriesBegun += 1;
+    this.#queriesStarted += 1;
     this.#effects.query(this.accepted);
   }
 
-  /** {@link take} may have something. */
-  get hasTurn(): boolean {
-    return !this.isHalted && this.handling.hasTurn;
+  /** True if {@link take} can return a message: one can start, or a retry may be due. */
+  get canTake(): boolean {
+    return !this.isHalted && this.handling.canTake;
   }
 
   /**
-   * The next message for the handler, which must be answered by {@link finish}; undefined while there is none. Where messages
-   * have keys there may be several at a time.
+   * Returns the next message to start; undefined if none can start. Answer each with {@link finish}. Messages with
+   * different keys can run at the same time.
    */
   take(now: number): Turn | undefined {
     return this.isHalted ? undefined : this.handling.take(now);
   }
 
-  /** How often the message that is to be tried again was begun; undefined when no message waits for that. */
+  /** Number of earlier starts of the first message, if it waits for a retry. */
   get startsBefore(): number | undefined {
     return this.handling.startsBefore;
   }
 
-  /** How often the message may be begun whose starts are counted. */
+  /** Maximum number of starts of the message whose starts are counted. */
   get maxStarts(): number {
     const { first } = this.handling;
     return first === undefined ? 1 : this.#limits.retryOf(first).attempts;
   }
 
-  /** A message has been begun more often than it may be: its handler is not to be called again. */
+  /** Returns true if a message was started more often than allowed, so that its handler must not be called again. */
   isExhausted({ attempts, running }: Turn): boolean {
     return attempts > this.#limits.retryOf(running).attempts;
   }
 
-  /** The handler of a message has ended. */
+  /** Records the result of a message's handler. */
   finish(turn: Turn, result: HandlerResult, now: number): void {
     const handling = this.handling;
     const { running: message, place } = turn;
-    if (result.kind !== "done" && handling.triesAgain(turn, result, now)) {
-      if (result.kind !== "postponed") this.#tellBusy(now);
-      this.#tellQuiet();
+    if (result.kind !== "done" && handling.scheduleRetry(turn, result, now)) {
+      if (result.kind !== "postponed") this.#reportBusy(now);
+      this.#reportDrained();
       return;
     }
     handling.end(turn, result, now);
@@ -339,10 +343,10 @@ export class ListenerChannel {
     if (message.position === undefined && "errorCode" in result) {
       this.#effects.dropped(message, result.errorCode, result.errorMessage);
     }
-    this.#tellQuiet();
+    this.#reportDrained();
   }
 
-  /** The cursor is surely committed. */
+  /** The cursor is committed. */
   onCommitted(cursor: Position): void {
     if (!this.handling.committed(cursor)) return;
     this.#ack();
@@ -350,43 +354,45 @@ export class ListenerChannel {
       this.handling.isBlocked = false;
       this.#signalReady();
     }
-    this.#tellQuiet();
+    this.#reportDrained();
   }
 
-  /** The store has messages that were given to `park`. */
+  /** The store has these parked messages. */
   onParked(positions: readonly Position[]): void {
     for (const message of this.handling.onParked(positions)) this.#done(message, false);
     this.#signalReady();
   }
 
-  /** So many messages that were given to `unpark` are removed. */
+  /** `count` messages passed to `unpark` are deleted. */
   onUnparked(count: number): void {
     this.handling.unparking -= count;
-    this.#tellQuiet();
+    this.#reportDrained();
   }
 
   /**
-   * A start of a parked message is counted in the store, which makes `starts`; 0: the message is not there any more; undefined: it
-   * could not be counted, and is asked for again.
+   * Result of counting a start of a parked message.
+   *
+   * @param starts number of starts including this one; 0 if the message no longer exists; undefined if the count failed
+   * and must be requested again
    */
   onParkedCounted(starts: number | undefined): void {
     this.handling.parkedCounted(starts);
     this.#signalReady();
-    this.#tellQuiet();
+    this.#reportDrained();
   }
 
-  /** What was given to `mark` has its marks. */
+  /** The marks passed to `mark` are written. */
   onMarked(): void {
-    if (this.#leaving !== "marking") return;
-    this.#leaving = "told";
-    this.#effects.quiet();
+    if (this.#givingBack !== "marking") return;
+    this.#givingBack = "drained";
+    this.#effects.drained();
   }
 
   /**
-   * No handler runs, and none will be begun: what is finished beyond an unfinished message gets marks, so that whoever opens
-   * the channel next does not repeat it.
+   * Writes marks for messages that are completed beyond an unfinished message, so that the next owner of the channel
+   * does not repeat them. No handler may run or start.
    *
-   * @returns whether there was anything to mark
+   * @returns false if there was nothing to mark
    */
   mark(): boolean {
     const done = this.handling.finishedBeyond;
@@ -394,82 +400,85 @@ export class ListenerChannel {
     return done.length > 0;
   }
 
-  /** A start of the first message is counted in the store, which makes `starts`; undefined: it could not be, and is asked for again. */
+  /**
+   * Result of counting a start of the first message.
+   *
+   * @param starts number of starts including this one; undefined if the count failed and must be requested again
+   */
   onAttemptCounted(starts: number | undefined): void {
     this.handling.counted(starts);
     this.#signalReady();
-    this.#tellQuiet();
+    this.#reportDrained();
   }
 
-  /** Stops or resumes handing out messages: the lease is not surely held, or the peer stops. */
+  /** Stops or resumes starting messages: while the lease may have expired, and when the peer stops. */
   halt(halted: boolean): void {
-    this.isHalted = halted || this.#leaving !== undefined;
+    this.isHalted = halted || this.#givingBack !== undefined;
     if (this.isHalted) {
-      this.#tellBusy(Number.POSITIVE_INFINITY);
+      this.#reportBusy(Number.POSITIVE_INFINITY);
       return;
     }
-    if (this.#link?.toldBusy === true && !this.#isOccupied) {
-      this.#link.toldBusy = false;
+    if (this.#link?.sentBusy === true && !this.#isOccupied) {
+      this.#link.sentBusy = false;
       this.#ack();
     }
     this.#signalReady();
   }
 
   /**
-   * The channel is to be given back to another listener, which will go on behind the committed cursor and its marks. So no
-   * message begins any more; when no handler runs and all that is handled is committed, `quiet` says that the owner may change.
+   * Prepares the transfer of the channel to another listener, which continues from the committed cursor and the marks.
+   * No message starts any more. When no handler runs and the cursor is committed, `drained` allows the change of owner.
    */
   giveBack(): void {
-    this.#leaving ??= "due";
+    this.#givingBack ??= "draining";
     this.halt(true);
-    this.#tellQuiet();
+    this.#reportDrained();
   }
 
-  /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
+  /** Time of the next necessary {@link tick} in ms; Infinity if only an event can change the state. */
   get deadline(): number {
     const handling = this.handling;
     if (this.isHalted) return Number.POSITIVE_INFINITY;
     const retry = handling.retryDue;
     if (!this.#isOccupied) return retry;
-    const speak = this.#link !== undefined && !this.#link.toldBusy && this.#waiting > 0;
-    return speak ? Math.min(retry, handling.progressAt + this.#limits.busyAfterMs) : retry;
+    const reportsBusy = this.#link !== undefined && !this.#link.sentBusy && this.#waiting > 0;
+    return reportsBusy ? Math.min(retry, handling.progressAt + this.#limits.busyAfterMs) : retry;
   }
 
-  /** Time has passed. */
   tick(now: number): void {
-    this.#tellBusy(now);
+    this.#reportBusy(now);
     if (this.handling.signalRetry(now)) this.#signalReady();
   }
 
-  #tellQuiet(): void {
-    if (this.#leaving !== "due" || this.isHandling || this.isCommitting) return;
-    if (this.handling.isAsking || this.handling.unparking > 0) return;
-    this.#leaving = this.mark() ? "marking" : "told";
-    if (this.#leaving === "told") this.#effects.quiet();
+  #reportDrained(): void {
+    if (this.#givingBack !== "draining" || this.isHandling || this.isCommitting) return;
+    if (this.handling.isCountPending || this.handling.unparking > 0) return;
+    this.#givingBack = this.mark() ? "marking" : "drained";
+    if (this.#givingBack === "drained") this.#effects.drained();
   }
 
-  /** Sends an Ack with what is known. Its number is always the committed one. */
+  /** Sends an Ack with the current state. Its number is always the committed cursor. */
   #ack(): void {
     const link = this.#link;
     if (link === undefined) return;
     const { epoch, number } = this.handling.cursor;
     const backlog = this.#backlog;
-    link.toldBacklog = backlog;
-    if (epoch === link.epoch) link.flights.landed(number);
-    link.toldCredit = this.#credit(link);
+    link.sentBacklog = backlog;
+    if (epoch === link.epoch) link.flights.acknowledge(number);
+    link.grantedCredit = this.#credit(link);
     this.#effects.writeAck(link.connection, {
       epoch,
       number,
-      credit: link.toldCredit,
+      credit: link.grantedCredit,
       backlog,
-      busy: link.toldBusy,
+      busy: link.sentBusy,
       live: link.live,
     });
   }
 
   /**
-   * How many payload bytes the sender may have in flight. What is handled takes no room here, and is in flight for the sender
-   * until its commit: fast handlers need not wait for that.
+   * Payload bytes that the sender may have in flight. Handled messages use no memory here, but stay in flight for the
+   * sender until their commit. They increase the credit, so that fast handlers need not wait for commits.
    */
   #credit({ flights }: Link): number {
     const { creditBytes, maxCreditGrowth } = this.#limits;
@@ -481,23 +490,23 @@ export class ListenerChannel {
     return this.handling.queued + this.#held.length;
   }
 
-  /** @param forgotten it took no room here any more */
-  #done(message: IncomingMessage, forgotten: boolean): void {
-    if (message.fromWire && !forgotten) this.#forget(message);
+  /** @param isReleased whether the message's bytes are no longer counted */
+  #done(message: IncomingMessage, isReleased: boolean): void {
+    if (message.fromWire && !isReleased) this.#releaseBytes(message);
     const link = this.#link;
     if (link !== undefined) {
       if (link.paused) this.#limitReading(link);
-      if (link.toldBusy && !this.isHalted) {
-        link.toldBusy = false;
-        // An at-most-once message moves no cursor, so no other Ack would take the word back.
+      if (link.sentBusy && !this.isHalted) {
+        link.sentBusy = false;
+        // At-most-once messages move no cursor, so no later Ack would withdraw the busy flag.
         if (message.position === undefined) this.#ack();
       }
-      if (this.#credit(link) >= link.toldCredit + this.#limits.creditBytes * toldGrowth) this.#ack();
+      if (this.#credit(link) >= link.grantedCredit + this.#limits.creditBytes * earlyGrantFraction) this.#ack();
     }
     this.retryQuery();
   }
 
-  /** A message came over the connection, which is live or not. */
+  /** @param live whether the message's connection is live */
   #take(message: IncomingMessage, live: boolean): void {
     const { position, payload } = message;
     this.waitingWireBytes += payload.length;
@@ -505,17 +514,17 @@ export class ListenerChannel {
     if (position === undefined) {
       if (live && this.#held.length > 0) this.#held.push(message);
       else this.handling.push(message);
-    } else if (comparePositions(position, this.accepted) <= 0) this.#forget(message);
+    } else if (comparePositions(position, this.accepted) <= 0) this.#releaseBytes(message);
     else if (this.#held.length === 0 && this.#isNext(position.epoch, position.number)) this.#accept(message, position);
     else {
       this.#held.push(message);
       if (this.#gapAfter !== undefined || position.epoch !== this.accepted.epoch) return;
-      this.#gapAfter = this.#queriesBegun;
+      this.#gapAfter = this.#queriesStarted;
       this.onAnnounced();
     }
   }
 
-  /** A row of a query whose snapshot held every row of older epochs that there is. */
+  /** Accepts a row of a query. The query's snapshot contained all existing rows of older epochs. */
   #takeRow(row: StoredRow): void {
     const { epoch, number } = row.position;
     if (comparePositions(row.position, this.accepted) <= 0) return;
@@ -526,15 +535,15 @@ export class ListenerChannel {
 
   #accept(message: IncomingMessage, position: Position): void {
     this.accepted = position;
-    if (this.handling.push(message) && message.fromWire) this.#forget(message);
+    if (this.handling.push(message) && message.fromWire) this.#releaseBytes(message);
   }
 
   #isNext(epoch: number, number: number): boolean {
     return epoch === this.accepted.epoch && number === this.accepted.number + 1;
   }
 
-  /** A message that came over the connection is handled, or not needed. */
-  #forget(message: IncomingMessage): void {
+  /** Stops counting the bytes of a message that is handled or superfluous. */
+  #releaseBytes(message: IncomingMessage): void {
     this.waitingWireBytes -= message.payload.length;
     this.waitingMemoryBytes -= this.#bytesOf(message);
   }
@@ -543,7 +552,7 @@ export class ListenerChannel {
     return memoryBytes(message, this.#limits.messageOverheadBytes);
   }
 
-  /** Accepts what is held and now in order, and notes the gap that is left. */
+  /** Accepts held messages that are now in order, and records the remaining gap. */
   #release(): void {
     this.#gapAfter = undefined;
     for (let message = this.#held.at(0); message; message = this.#held.at(0)) {
@@ -551,24 +560,27 @@ export class ListenerChannel {
       const isNew = position !== undefined && comparePositions(position, this.accepted) > 0;
       if (isNew && !this.#isNext(position.epoch, position.number)) {
         if (position.epoch === this.accepted.epoch) {
-          this.#gapAfter = this.#queriesBegun;
-          this.#wanted = true;
+          this.#gapAfter = this.#queriesStarted;
+          this.#queryWanted = true;
         }
         return;
       }
       this.#held.shift();
       if (isNew) this.#accept(message, position);
       else if (position === undefined) this.handling.push(message);
-      else this.#forget(message);
+      else this.#releaseBytes(message);
     }
   }
 
-  /** Whether what the newest query has found counts for what was asked when `begunBefore` had begun: it began afterwards. */
-  protected concludes(_question: Question, begunBefore: number): boolean {
-    return this.#queriesBegun > begunBefore;
+  /**
+   * Returns true if the newest query can answer a question that was asked after `startedBefore` queries: it started
+   * later.
+   */
+  protected concludes(_question: Question, startedBefore: number): boolean {
+    return this.#queriesStarted > startedBefore;
   }
 
-  /** The store has nothing above the watermark, as the newest query saw it. */
+  /** Draws the conclusions of a query that left no row above the watermark. */
   #conclude(nothingFound: boolean): void {
     const link = this.#link;
     if (this.#epochAfter !== undefined && this.concludes("epoch", this.#epochAfter)) {
@@ -593,37 +605,37 @@ export class ListenerChannel {
     }
   }
 
-  /** What was held comes again. */
+  /** Discards held messages. The sender sends them again. */
   #dropHeld(): void {
     for (let message = this.#held.shift(); message; message = this.#held.shift()) {
-      // At-most-once messages were in order behind what is held; now nothing comes before them any more.
+      // At-most-once messages waited behind a held message. It is gone, so they can start.
       if (message.position === undefined) this.handling.push(message);
-      else this.#forget(message);
+      else this.#releaseBytes(message);
     }
     this.#gapAfter = undefined;
     this.#signalReady();
   }
 
-  /** A sender that stores because of a long backlog hears when it has become short. */
-  #tellBacklog(): void {
+  /** Notifies a sender that stores messages when the backlog has become short. */
+  #reportBacklog(): void {
     const link = this.#link;
     if (link === undefined || link.liveAfter !== undefined) return;
     const short = this.#limits.shortBacklogRows;
-    if (link.toldBacklog > short && this.#backlog <= short) this.#ack();
+    if (link.sentBacklog > short && this.#backlog <= short) this.#ack();
   }
 
-  #tellBusy(now: number): void {
+  #reportBusy(now: number): void {
     const link = this.#link;
-    if (link === undefined || link.toldBusy || this.#waiting === 0) return;
+    if (link === undefined || link.sentBusy || this.#waiting === 0) return;
     if (!this.#isOccupied && !this.isHalted) return;
     if (!this.isHalted && now < this.handling.progressAt + this.#limits.busyAfterMs) return;
-    link.toldBusy = true;
+    link.sentBusy = true;
     this.#ack();
   }
 
   /**
-   * Beyond twice the credit in memory the socket is not read: at-most-once messages have no credit, and that of others counts
-   * nothing but payloads.
+   * Pauses reading while waiting messages use more than twice the credit in memory. Credit alone does not limit it,
+   * since at-most-once messages have none, and it counts only payloads.
    */
   #limitReading(link: Link): void {
     const limit = this.#limits.creditBytes * 2;
@@ -633,13 +645,13 @@ export class ListenerChannel {
     this.#effects.pauseReading(link.connection, paused);
   }
 
-  /** There may be something to {@link take}. */
+  /** Signals that {@link take} can return a message. */
   #signalReady(): void {
-    if (this.hasTurn) this.#effects.ready();
+    if (this.canTake) this.#effects.ready();
   }
 
-  /** A message is in the handler, or waits to be tried again. */
+  /** True if a message is in the handler or waits for a retry. */
   get #isOccupied(): boolean {
-    return this.handling.running + this.handling.pausing > 0;
+    return this.handling.running + this.handling.retrying > 0;
   }
 }

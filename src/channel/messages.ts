@@ -1,46 +1,46 @@
-/** The messages of a channel, and their places in it. */
+/** Messages of a channel and their positions. */
 import type { Delivery, PayloadCompression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 
 /**
- * A place in a channel: the sender's epoch and the message's number within it, from 1. Numbers are contiguous within an
- * epoch and never withdrawn once given. Both stay below 2^53.
+ * Position in a channel: the sender's epoch and the message's number within it, from 1. Numbers are contiguous within
+ * an epoch and never reused. Both stay below 2^53.
  */
 export interface Position {
   readonly epoch: number;
   readonly number: number;
 }
 
-/** Negative when `a` comes before `b`, positive when after, 0 when they are the same place. */
+/** Negative if `a` comes before `b`, positive if it comes after, 0 if they are equal. */
 export function comparePositions(a: Position, b: Position): number {
   return a.epoch === b.epoch ? a.number - b.number : a.epoch - b.epoch;
 }
 
-/** Headers of a message, in order; names may repeat. */
+/** Headers of a message, in order. Names may repeat. */
 export type Headers = readonly (readonly [name: string, value: string])[];
 
-/** The first value of a header; undefined: there is none. */
+/** First value of the header `name`; undefined if there is none. */
 export function headerValue(headers: Headers, name: string): string | undefined {
   for (const [each, value] of headers) if (each === name) return value;
   return undefined;
 }
 
-/** How a payload is compressed, and how long it is uncompressed. */
+/** Compression of a payload, and its uncompressed size. */
 export type PayloadEncoding = Readonly<Pick<PayloadCompression, "compression" | "uncompressedBytes">>;
 
-/** A message on its way out. The caller makes it, with what else it wants to find again when the outcome is known. */
+/** Message to send. The caller may add its own fields, to find its state again when the outcome arrives. */
 export interface OutgoingMessage {
   readonly delivery: Delivery;
   readonly topicKey: number;
-  /** As it travels: perhaps compressed. */
+  /** Payload as transmitted, possibly compressed. */
   readonly payload: Uint8Array;
-  /** Undefined for a plain payload. */
+  /** Undefined for an uncompressed payload. */
   readonly encoding: PayloadEncoding | undefined;
   readonly headers: Headers | undefined;
 }
 
 /**
- * The bytes that a message takes in memory while it waits: its payload, its headers, and `overheadBytes` for itself and for
- * each header. Payloads alone would leave empty messages and long headers without a limit.
+ * Memory in bytes of a waiting message: payload, headers, and `overheadBytes` for the message and for each header. A
+ * count of payloads alone would not limit empty messages and long headers.
  */
 export function memoryBytes(
   { payload, headers }: Pick<IncomingMessage, "payload" | "headers">,
@@ -51,57 +51,60 @@ export function memoryBytes(
   return bytes;
 }
 
-/** A message on its way to the handler. */
+/** Received message for the handler. */
 export interface IncomingMessage {
-  /** The place in the channel; undefined for an at-most-once message. */
+  /** Position in the channel; undefined for an at-most-once message. */
   readonly position: Position | undefined;
   readonly topicKey: number;
-  /** As it came: perhaps compressed. */
+  /** Payload as received, possibly compressed. */
   readonly payload: Uint8Array;
-  /** Undefined for a plain payload. */
+  /** Undefined for an uncompressed payload. */
   readonly encoding: PayloadEncoding | undefined;
   readonly headers: Headers | undefined;
-  /** Messages with the same key are handled in order, those with different keys side by side. */
+  /** Ordering key. Messages with the same key are handled in order, messages with different keys in parallel. */
   readonly key: string | undefined;
-  /** Came over the connection (and counts for what is kept in memory), as opposed to out of the store. */
+  /** True if the message came over the connection and counts for the credit; false if it came from the store. */
   readonly fromWire: boolean;
 }
 
-/** A row of the store, above the accepted watermark. */
+/** Stored message above the accepted watermark. */
 export interface StoredRow extends IncomingMessage {
   readonly position: Position;
 }
 
-/** A message that waits long to be tried again, or behind such a message of its key. The store keeps it; the cursor passes it. */
+/**
+ * Message with a long retry delay, or behind such a message of its key. It stays in the store, and the cursor passes
+ * it.
+ */
 export interface ParkedMessage {
   readonly message: IncomingMessage & { readonly position: Position };
-  /** How often its handler was started. */
+  /** Number of handler starts so far. */
   readonly attempts: number;
-  /** When it is to be tried again. */
+  /** Time of the next attempt. */
   readonly dueAt: number;
 }
 
-/** An attempt that has failed. */
+/** Failed attempt of a message. */
 export interface FailedAttempt {
-  /** From 1. */
+  /** Number of the attempt, from 1. */
   readonly attempt: number;
-  /** In ms since 1970. */
+  /** Time in ms since 1970. */
   readonly at: number;
   readonly code: string;
-  /** In at most `dead_letter_failure_bytes`. */
+  /** At most `dead_letter_failure_bytes` long. */
   readonly message: string;
 }
 
-/** A message whose handler was given up, with the reason. */
+/** Message that failed permanently, with its last error. */
 export interface DeadMessage {
   readonly message: IncomingMessage;
-  /** Uncompressed, unless that was not possible. */
+  /** Uncompressed payload; the compressed one if decompression failed. */
   readonly payload: Uint8Array;
   readonly errorCode: string;
   readonly errorMessage: string;
   readonly attempts: number;
-  /** Of the last error. */
+  /** Stack of the last error. */
   readonly stack?: string | undefined;
-  /** The last attempts that are known, in order. */
+  /** Last known failed attempts, in order. */
   readonly failures: readonly FailedAttempt[];
 }

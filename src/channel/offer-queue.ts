@@ -1,64 +1,67 @@
 import type { OutgoingMessage } from "./messages.js";
 
-/** Messages in a row that were offered at the same moment, behind the same numbered message. */
+/** A run of messages that were offered at the same time after the same numbered message. */
 interface Offer {
   last: number;
-  /** When they were offered. */
+  /** Time of the offer. */
   readonly at: number;
-  /** What {@link OfferQueue.push} was told. */
+  /** Argument `after` of {@link OfferQueue.push}. */
   after: number;
   next: Offer | undefined;
 }
 
-/** Items taken from the front before the array is cut. */
+/** Number of consumed items at the head after which the array is compacted. */
 const compactAfter = 1024;
 
-/** Messages that go together into one batch or one insert. */
+/** Limits of one batch or insert. */
 interface BatchLimits {
   readonly maxMessages: number;
-  /** Payload bytes. One message always fits. */
+  /** Maximum payload bytes. A single message always fits. */
   readonly maxBytes: number;
 }
 
-/** Room that the listener has for messages over its connection now. */
+/** Space that the listener currently offers for messages over its connection. */
 interface BatchWindow {
-  /** The greatest payload, uncompressed. */
+  /** Largest uncompressed payload. */
   readonly maxMessageBytes: number;
-  /** Payload bytes that may still be written; Infinity: any. */
+  /** Payload bytes that may still be written; Infinity if unlimited. */
   readonly credit: number;
-  /** Whether one message may be written without credit, because nothing is in flight. */
+  /** True if nothing is in flight, so that one message may be written without credit. */
   readonly isEmpty: boolean;
 }
 
-/** Messages of a batch, and their payload bytes. */
+/** Messages of a batch, and the sum of their payload bytes. */
 interface Batch<Message> {
   readonly messages: Message[];
   readonly bytes: number;
 }
 
-/** Whether a message is longer than the listener takes over its connection: its limit is lower than when it was offered. */
+/**
+ * Returns true if the message exceeds the listener's limit for its connection. The limit may have been lowered after
+ * the offer.
+ */
 export function isTooLong({ payload, encoding }: OutgoingMessage, maxMessageBytes: number): boolean {
   return (encoding === undefined ? payload.length : encoding.uncompressedBytes) > maxMessageBytes;
 }
 
 /**
- * Messages in the order of their offers. They are numbered without a gap, so that none needs to know its number, and those
- * that were offered at the same moment share one note of it: there may be very many messages.
+ * FIFO queue of offered messages with contiguous numbers. A message does not store its number, and a run of messages
+ * offered at the same time shares one {@link Offer}, because a queue may hold very many messages.
  */
 export class OfferQueue<Message extends OutgoingMessage> {
   /** Payload bytes of all messages. */
   bytes = 0;
-  /** The number of the first message, or of the next one to come when there is none. */
+  /** Number of the first message. In an empty queue, the number of the next message. */
   first: number;
-  /** The number of the last message; `first - 1` when there is none. */
+  /** Number of the last message; `first - 1` in an empty queue. */
   last: number;
-  /** The first messages; undefined when there are none. */
+  /** First run of messages; undefined in an empty queue. */
   oldest: Offer | undefined;
   #messages: Message[] = [];
   #head = 0;
   #newest: Offer | undefined;
 
-  /** @param last the number behind which the first message comes */
+  /** @param last the number before the first message's */
   constructor(last: number) {
     this.first = last + 1;
     this.last = last;
@@ -68,14 +71,14 @@ export class OfferQueue<Message extends OutgoingMessage> {
     return this.last - this.first + 1;
   }
 
-  /** The message with this number; undefined when it is not, or no more, in the queue. */
+  /** Message with this number; undefined if the queue does not contain it. */
   at(number: number): Message | undefined {
     return number < this.first || number > this.last ? undefined : this.#messages[this.#head + number - this.first];
   }
 
   /**
-   * The messages from one number to another that go together: within the limits, and with a window those of the first one's
-   * topic that the listener takes.
+   * Messages between two numbers that fit into one batch. With a `window`, the batch has one topic and the listener's
+   * limits apply too.
    */
   batch(from: number, through: number, { maxMessages, maxBytes }: BatchLimits, window?: BatchWindow): Batch<Message> {
     const messages = this.#messages;
@@ -101,7 +104,9 @@ export class OfferQueue<Message extends OutgoingMessage> {
     for (let number = this.first; number <= this.last; number++) yield this.at(number) as Message;
   }
 
-  /** Appends a message. @param after for {@link lastAfter} */
+  /**
+   * Appends a message. @param after number of the message in the other queue that precedes it, for {@link lastAfter}
+   */
   push(message: Message, at: number, after = 0): void {
     this.#messages.push(message);
     this.bytes += message.payload.length;
@@ -116,7 +121,7 @@ export class OfferQueue<Message extends OutgoingMessage> {
     }
   }
 
-  /** Removes the messages up to a number, which are no more than there are. */
+  /** Removes the messages up to number `through`, which must be in the queue. */
   drop(through: number): void {
     for (let number = this.first; number <= through; number++) {
       this.bytes -= (this.#messages[this.#head] as Message).payload.length;
@@ -134,21 +139,23 @@ export class OfferQueue<Message extends OutgoingMessage> {
     }
   }
 
-  /** The last number of those in front that were pushed with `after` or less; `first - 1` when there is none. */
+  /**
+   * Last number of the leading messages that were pushed with an `after` of at most this value; `first - 1` if none.
+   */
   lastAfter(after: number): number {
     let last = this.first - 1;
     for (let offer = this.oldest; offer !== undefined && offer.after <= after; offer = offer.next) last = offer.last;
     return last;
   }
 
-  /** When the message with this number, or the first one behind it, was offered; undefined when there is no such message. */
+  /** Time at which the message with this number, or the first one after it, was offered; undefined if there is none. */
   offeredAt(number: number): number | undefined {
     let offer = this.oldest;
     while (offer !== undefined && offer.last < number) offer = offer.next;
     return offer?.at;
   }
 
-  /** The last number whose message has waited so long; `first - 1` when there is none. */
+  /** Last number whose message has waited at least `waitMs`; `first - 1` if none. */
   waitingSince(waitMs: number, now: number): number {
     let last = this.first - 1;
     let offer = this.oldest;
@@ -156,7 +163,7 @@ export class OfferQueue<Message extends OutgoingMessage> {
     return last;
   }
 
-  /** Gives the messages new numbers from `first` on, and nothing comes before them any more. */
+  /** Renumbers the messages from `first`, and clears their `after`. */
   renumber(first: number): void {
     const by = first - this.first;
     this.first += by;

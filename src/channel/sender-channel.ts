@@ -1,17 +1,17 @@
 /**
- * The sending half of a channel, as a pure state machine: events come in with their time, effects go out. It knows no
+ * The sending half of a channel as a pure state machine: events come in with their time, effects go out. It uses no
  * socket, no database and no clock.
  *
- * At-least-once messages have contiguous numbers within the sender's epoch and are in one queue until they are
- * confirmed. Three watermarks move over it, all of them numbers of this epoch:
+ * At-least-once messages have contiguous numbers within the sender's epoch and stay in one queue until they are
+ * confirmed. Three watermarks, all numbers of this epoch, move over the queue:
  *
- *     acked    the listener's committed cursor, as heard
- *     stored   surely committed in Postgres: always a prefix, since one insert at a time begins behind it
- *     written  handed to the present connection, or skipped there because the store has it
+ *     acked    the listener's committed cursor, as last acknowledged
+ *     stored   committed in Postgres: always a prefix of the queue, because inserts run one at a time
+ *     written  handed to the current connection, or skipped there because the store has the message
  *
- * A message is confirmed by the first of acked and stored that passes it. It may travel both ways; its number makes
- * the second copy harmless. A send may end before that, because it has waited too long: then its message is kept, so that
- * no number is missing.
+ * A message is confirmed when acked or stored first reaches its number. A message can travel over both paths; the
+ * number makes the second copy harmless. A send can time out before its message is confirmed. The message then stays in
+ * the queue, so that the sequence of numbers has no gap.
  */
 import { type Ack, Delivery } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { ChannelWelcome, LinkState, SenderEffects, SenderLimits, SendOutcome } from "./effects.js";
@@ -22,47 +22,50 @@ import { isTooLong, OfferQueue } from "./offer-queue.js";
 export class SenderChannel<Message extends OutgoingMessage> {
   readonly #limits: SenderLimits;
   readonly #effects: SenderEffects<Message>;
-  /** Numbered messages that are not confirmed. */
+  /** Numbered messages that are not confirmed yet. */
   readonly #numbered: OfferQueue<Message>;
-  /** At-most-once messages that wait for the connection, with the number of {@link #numbered} that they come after. */
+  /**
+   * At-most-once messages that wait for the connection. Each records the last number of {@link #numbered} before it.
+   */
   readonly #unnumbered = new OfferQueue<Message>(0);
-  /** Numbered messages up to this one have their outcome already, though they may still be queued. */
-  #settledThrough = 0;
-  /** Messages that were written to the connection and are not acknowledged. */
+  /** Highest number whose send outcome has been reported. The message itself may still be queued. */
+  #reportedThrough = 0;
+  /** Messages written to the connection and not acknowledged. */
   readonly #flights = new Flights();
   /** Payload bytes that may be in flight. */
   #credit = 0;
-  /** The greatest payload that the listener takes over the connection. */
+  /** Largest payload that the listener accepts over the connection. */
   #maxMessageBytes = Number.POSITIVE_INFINITY;
   readonly #inserts: Inserts;
-  /** The sender's epoch, under which messages are numbered. */
+  /** Epoch of the sender, within which messages are numbered. */
   epoch: number;
   link: LinkState = "connecting";
-  /** Identity of the present connection; events that name another one do nothing. */
+  /** Identity of the current connection. Events that carry another identity are ignored. */
   #connection: unknown;
   #dialling = false;
   #writable = true;
-  /** The listener has said that it is busy. */
+  /** True if the last Ack reported the listener as busy. */
   isBusy = false;
-  /** False while the lease is not surely held: nothing is written to the store. */
+  /** False while the lease may have expired. Nothing is written to the store then. */
   #mayStore = true;
   #stopping = false;
   #endedAs: "fenced" | "abandoned" = "abandoned";
 
-  /** The last number that the listener has handled, and committed, as heard. */
+  /** Last acknowledged number: the listener's committed cursor. */
   ackedNumber = 0;
-  /** The greatest number that is surely committed in Postgres by an insert of this channel. */
+  /** Highest number that an insert of this channel has committed in Postgres. */
   storedNumber: number;
   #written = 0;
   /**
-   * The moment at which {@link tick} has something to do, in ms, as of the last event; Infinity when only an event can change
-   * anything.
+   * Time of the next necessary {@link tick} in ms, as of the last event; Infinity if only an event can change the
+   * state.
    */
   deadline = Number.POSITIVE_INFINITY;
 
   /**
-   * @param epoch the sender's
-   * @param lastNumber where the channel was used before under this epoch: its last number. All up to there must be confirmed
+   * @param epoch epoch of the sender
+   * @param lastNumber last number that the channel has already used under this epoch; all messages up to it must be
+   * confirmed
    */
   constructor(epoch: number, limits: SenderLimits, effects: SenderEffects<Message>, lastNumber = 0) {
     this.epoch = epoch;
@@ -73,12 +76,15 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.storedNumber = lastNumber;
   }
 
-  /** Messages that the listener has not handled: stored ones of this epoch count, written at-most-once messages do not. */
+  /**
+   * Messages that the listener has not handled. Stored messages of this epoch count; written at-most-once messages do
+   * not.
+   */
   get unhandled(): number {
     return this.lastNumber - this.ackedNumber + this.#unnumbered.length;
   }
 
-  /** The number of the newest numbered message. */
+  /** Number of the newest numbered message. */
   get lastNumber(): number {
     return this.#numbered.last;
   }
@@ -88,21 +94,22 @@ export class SenderChannel<Message extends OutgoingMessage> {
     return this.#numbered.length + this.#unnumbered.length;
   }
 
-  /** Their payload bytes. */
+  /** Payload bytes of the pending messages. */
   get pendingBytes(): number {
     return this.#numbered.bytes + this.#unnumbered.bytes;
   }
 
-  /** All of them. */
+  /** All pending messages, the numbered ones first. */
   *unconfirmed(): Iterable<Message> {
     yield* this.#numbered;
     yield* this.#unnumbered;
   }
 
   /**
-   * Takes a message; call {@link flush} before the tick ends. False when the queue is full (one message always fits).
+   * Queues a message. Call {@link flush} in the same event-loop turn.
    *
-   * @param now in ms. Where it is the same for many messages in a row, they take less memory
+   * @param now time in ms. Messages that share one value in a row take less memory
+   * @returns false if the queue is full. An empty queue accepts a message of any size
    */
   offer(message: Message, now: number): boolean {
     const waiting = this.pendingMessages;
@@ -118,8 +125,8 @@ export class SenderChannel<Message extends OutgoingMessage> {
   }
 
   /**
-   * Whether an at-most-once message of so many bytes, uncompressed, need not be offered: it would be the next to be written, and
-   * the connection takes it. The caller writes it before it calls anything else here, and has sent it.
+   * Returns true if an at-most-once message of `bytes` uncompressed bytes can skip the queue: no message is before it,
+   * and the connection accepts it. The caller then writes the message itself before its next call to this channel.
    */
   writesAtOnce(bytes: number): boolean {
     if (this.#connection === undefined || !this.#writable || bytes > this.#maxMessageBytes) return false;
@@ -127,10 +134,10 @@ export class SenderChannel<Message extends OutgoingMessage> {
     return this.link !== "live" || Math.max(this.#written, this.ackedNumber, this.storedNumber) >= this.#numbered.last;
   }
 
-  /** Writes and stores what can be written and stored now. */
+  /** Writes and stores all messages that are due. */
   flush(now: number): void {
     if (this.link === "ended") {
-      this.#settleAll();
+      this.#finishAll();
       return;
     }
     this.#write();
@@ -138,24 +145,24 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.deadline = Math.min(dropDue, this.#storeDue(now));
   }
 
-  /** Time has passed. */
   tick(now: number): void {
     this.#timeOut(now);
     this.flush(now);
   }
 
-  /** A dial begins: at-most-once messages wait for it, and numbered ones too if it is the first. */
+  /**
+   * A dial has started. At-most-once messages wait for its result; numbered messages do so too during the first dial.
+   */
   onDialling(): void {
     this.#dialling = true;
   }
 
-  /** The dial failed. */
   onDialFailed(now: number): void {
     this.#dialling = false;
     if (this.#connection === undefined) this.#goDown(now);
   }
 
-  /** The listener welcomed a new connection, which replaces an older one. */
+  /** The listener accepted a new connection, which replaces the previous one. */
   onConnected(connection: unknown, welcome: ChannelWelcome, now: number): void {
     if (this.link === "ended") return;
     this.#connection = connection;
@@ -182,73 +189,73 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.flush(now);
   }
 
-  /** The listener goes in good order; its final cursor acknowledges. The connection ends soon. */
+  /** The listener shuts down gracefully. Its final cursor acknowledges messages; the connection closes soon. */
   onGoodbye(connection: unknown, cursor: Position, now: number): void {
     if (connection !== this.#connection || this.link === "ended") return;
     this.#acknowledge(cursor.epoch, cursor.number);
     this.#goDown(now);
   }
 
-  /** The connection takes more again after {@link pauseWriting}. */
+  /** The connection accepts data again after {@link pauseWriting}. */
   onWritable(connection: unknown, now: number): void {
     if (connection !== this.#connection) return;
     this.#writable = true;
     this.flush(now);
   }
 
-  /** The connection's buffer is full: nothing is written until {@link onWritable}. */
+  /** The connection's buffer is full. Nothing is written until {@link onWritable}. */
   pauseWriting(): void {
     this.#writable = false;
   }
 
-  /** The connection ended: what is unconfirmed is stored, in order, before anything newer. */
+  /** The connection closed. Unconfirmed messages are stored in order, before any newer message. */
   onClosed(connection: unknown, now: number): void {
     if (connection !== this.#connection || this.link === "ended") return;
     this.#goDown(now);
   }
 
-  /** The insert under way is surely committed. */
+  /** The pending insert has committed. */
   onStored(now: number): void {
     const number = this.#inserts.succeeded();
     if (number === 0) return;
     this.storedNumber = Math.max(this.storedNumber, number);
     this.#confirmThrough(this.storedNumber, "stored");
-    if (this.#inserts.isToAnnounce(this.storedNumber, this.ackedNumber, now)) this.#effects.announce();
+    if (this.#inserts.shouldAnnounce(this.storedNumber, this.ackedNumber, now)) this.#effects.announce();
     this.flush(now);
   }
 
-  /** The insert under way failed, or its end is unknown: it is tried again, from the first unconfirmed message on. */
+  /** The pending insert failed, or its outcome is unknown. It is retried from the first unconfirmed message. */
   onStoreFailed(now: number): void {
-    if (this.#inserts.underWay === 0) return;
+    if (this.#inserts.pending === 0) return;
     this.#inserts.failed(now);
     this.tick(now);
   }
 
-  /** Another process has the name: nothing can be confirmed any more. */
+  /** Another process owns the name. No message can be confirmed any more. */
   onFenced(): void {
     this.end("fenced");
   }
 
-  /** The channel is used no more. What is unconfirmed is settled with the outcome, and so is what is offered later. */
+  /** Closes the channel for good. Unconfirmed messages, and messages offered later, end with `outcome`. */
   end(outcome: "fenced" | "abandoned"): void {
     if (this.link !== "ended") this.#endedAs = outcome;
     this.#connection = undefined;
-    this.#inserts.underWay = 0;
+    this.#inserts.pending = 0;
     this.deadline = Number.POSITIVE_INFINITY;
     this.#setState("ended");
-    this.#settleAll();
+    this.#finishAll();
   }
 
-  /** Whether the lease is surely held, and so whether the store may be written. */
+  /** Sets whether the lease is certainly held. Only then may the channel write to the store. */
   setMayStore(mayStore: boolean, now: number): void {
     this.#mayStore = mayStore;
     this.flush(now);
   }
 
   /**
-   * The sender took its name anew, because another server answers that may have lost the last commits: what is
-   * unconfirmed is numbered again under the new epoch. Whatever was under way under the old one confirms nothing; the
-   * caller closes the connection and drops the answer of an insert under way.
+   * Renumbers unconfirmed messages under a new epoch. Called when the sender took its name again on another server,
+   * which may lack the last commits. Acknowledgements and inserts of the old epoch confirm nothing; the caller closes
+   * the connection and ignores the answer of a pending insert.
    */
   rebase(epoch: number, now: number): void {
     if (this.link === "ended") return;
@@ -258,14 +265,14 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.storedNumber = 0;
     this.#written = 0;
     this.#inserts.reset();
-    // Numbers begin anew with 1.
-    this.#settledThrough = Math.max(0, this.#settledThrough - this.#numbered.first + 1);
+    // The numbers start again at 1.
+    this.#reportedThrough = Math.max(0, this.#reportedThrough - this.#numbered.first + 1);
     this.#numbered.renumber(1);
     this.#unnumbered.renumber(1);
     this.#goDown(now);
   }
 
-  /** From now on everything unconfirmed is stored at once. */
+  /** Stops live delivery: all unconfirmed messages are stored at once from now on. */
   stop(now: number): void {
     this.#stopping = true;
     this.flush(now);
@@ -294,60 +301,61 @@ export class SenderChannel<Message extends OutgoingMessage> {
   #acknowledge(epoch: number, number: number): void {
     if (epoch !== this.epoch || number <= this.ackedNumber) return;
     this.ackedNumber = Math.min(number, this.#numbered.last);
-    this.#flights.landed(this.ackedNumber);
+    this.#flights.acknowledge(this.ackedNumber);
     this.#confirmThrough(this.ackedNumber, "delivered");
   }
 
-  /** Whether every unconfirmed message is to be stored now, not only those that have waited too long. */
+  /** True if all unconfirmed messages must be stored now, not only those whose acknowledgement is overdue. */
   #storesEverything(): boolean {
     if (this.#stopping || this.link === "down") return true;
-    // The next message to write can only be stored if the listener's limit is lower than when it was offered. Nothing newer is
-    // written before the store has it, where the listener finds it.
+    // A listener that lowered its limit after the offer can take this message only from the store. Newer messages wait
+    // until the store has it, so that the order holds.
     const next = this.#numbered.at(Math.max(this.#written + 1, this.#numbered.first));
     if (this.#connection !== undefined && next !== undefined && isTooLong(next, this.#maxMessageBytes)) return true;
-    if (this.link === "draining") return !this.#isAheadOfDrain(this.#limits.shortBacklogRows);
-    return this.isBusy && !this.#isAheadOfDrain(this.#limits.insertRows);
+    if (this.link === "draining") return !this.#hasLongBacklog(this.#limits.shortBacklogRows);
+    return this.isBusy && !this.#hasLongBacklog(this.#limits.insertRows);
   }
 
   /**
-   * The listener has many stored messages to take: more are stored at its pace, as acknowledgements come, or when the ack
-   * timeout asks for it. So the backlog of a sender that never pauses becomes short, too, and its channel goes live.
+   * True if the listener has at least `rows` stored messages to read. The sender then stores more only as
+   * acknowledgements arrive, or when the ack timeout is due. This lets the backlog of a sender that never pauses become
+   * short, so that its channel can go live.
    */
-  #isAheadOfDrain(rows: number): boolean {
+  #hasLongBacklog(rows: number): boolean {
     return this.storedNumber - this.ackedNumber >= rows;
   }
 
   /**
-   * Starts the next insert if one is due: always the oldest unconfirmed messages, one insert at a time.
+   * Starts the next insert if one is due. Inserts run one at a time and take the oldest unconfirmed messages.
    *
-   * @returns when the next one may be, or a send has waited too long
+   * @returns time at which the next insert or send timeout can be due
    */
   #storeDue(now: number): number {
     const queue = this.#numbered;
     if (queue.oldest === undefined) return Number.POSITIVE_INFINITY;
     const { at: oldest } = queue.oldest;
     const { ackTimeoutMs, sendTimeoutMs, insertRows, insertBytes } = this.#limits;
-    const unsettled = this.#settledThrough < queue.first ? oldest : queue.offeredAt(this.#settledThrough + 1);
-    const timeout = unsettled === undefined ? Number.POSITIVE_INFINITY : unsettled + sendTimeoutMs;
-    if (this.#inserts.underWay !== 0 || !this.#mayStore) return timeout;
+    const unreported = this.#reportedThrough < queue.first ? oldest : queue.offeredAt(this.#reportedThrough + 1);
+    const timeout = unreported === undefined ? Number.POSITIVE_INFINITY : unreported + sendTimeoutMs;
+    if (this.#inserts.pending !== 0 || !this.#mayStore) return timeout;
     const stores = this.#storesEverything();
     const due = Math.max(stores ? Number.NEGATIVE_INFINITY : oldest + ackTimeoutMs, this.#inserts.notBefore);
     if (now < due) return Math.min(due, timeout);
     const through = stores ? queue.last : queue.waitingSince(ackTimeoutMs, now);
     const { first } = queue;
     const { messages } = queue.batch(first, through, { maxMessages: insertRows, maxBytes: insertBytes });
-    this.#inserts.underWay = first + messages.length - 1;
+    this.#inserts.pending = first + messages.length - 1;
     this.#effects.store(first, messages);
     return timeout;
   }
 
-  /** Writes to the connection, in the order of the offers while the channel is live, as far as credit goes. */
+  /** Writes to the connection while credit lasts. A live channel keeps the order of the offers. */
   #write(): void {
     if (this.#connection === undefined) return;
     const isLive = this.link === "live";
     const takesNumbered = isLive || this.link === "going-live";
     while (this.#writable) {
-      // What the store has is not written; the listener finds it there.
+      // The listener reads stored messages from the store, so they are not written.
       const written = Math.max(this.#written, this.ackedNumber, this.storedNumber);
       this.#written = written;
       const after = this.#unnumbered.oldest?.after ?? Number.POSITIVE_INFINITY;
@@ -364,15 +372,15 @@ export class SenderChannel<Message extends OutgoingMessage> {
     const through = isLive ? queue.lastAfter(this.#written) : queue.last;
     const { messages } = queue.batch(first, through, { maxMessages, maxBytes }, window);
     if (messages.length === 0) {
-      // The listener does not take the very first.
-      this.#settleUnnumbered(first, "dropped");
+      // The first message exceeds the listener's limit.
+      this.#finishUnnumbered(first, "dropped");
       return;
     }
     this.#effects.writeBatch(Delivery.AT_MOST_ONCE, (messages[0] as Message).topicKey, 0, messages);
-    this.#settleUnnumbered(first + messages.length - 1, "sent");
+    this.#finishUnnumbered(first + messages.length - 1, "sent");
   }
 
-  /** Writes one batch of numbered messages up to `limit`; false when there is none or the credit is used up. */
+  /** Writes one batch of numbered messages up to `limit`. Returns false if there is none or the credit is used up. */
   #writeNumbered(limit: number): boolean {
     const { batchMaxMessages: maxMessages, batchTargetBytes: maxBytes } = this.#limits;
     const from = this.#written + 1;
@@ -387,60 +395,60 @@ export class SenderChannel<Message extends OutgoingMessage> {
   }
 
   /**
-   * Without a connection, at-most-once messages wait for one that is being made, and only so long; with one, until the
-   * send timeout for what is in front of them.
+   * Drops at-most-once messages that have waited too long. Without a connection they wait for the dial in progress, at
+   * most `connectWaitMs`. With a connection they wait up to the send timeout for the numbered messages before them.
    *
-   * @returns when the first of those that stay has waited too long
+   * @returns time at which the first remaining message is dropped
    */
   #dropUnnumbered(now: number): number {
     const queue = this.#unnumbered;
     const isConnected = this.#connection !== undefined;
     const waits = isConnected || ((this.#dialling || this.link === "connecting") && !this.#stopping);
     const waitMs = isConnected ? this.#limits.sendTimeoutMs : this.#limits.connectWaitMs;
-    this.#settleUnnumbered(waits ? queue.waitingSince(waitMs, now) : queue.last, "dropped");
+    this.#finishUnnumbered(waits ? queue.waitingSince(waitMs, now) : queue.last, "dropped");
     return queue.oldest === undefined ? Number.POSITIVE_INFINITY : queue.oldest.at + waitMs;
   }
 
-  /** Numbered messages up to this one end so, and go. */
+  /** Reports `outcome` for numbered messages up to `number` and removes them. */
   #confirmThrough(number: number, outcome: SendOutcome): void {
     const queue = this.#numbered;
     const last = Math.min(number, queue.last);
-    for (let next = Math.max(queue.first, this.#settledThrough + 1); next <= last; next++) {
-      this.#effects.settle(queue.at(next) as Message, outcome);
+    for (let next = Math.max(queue.first, this.#reportedThrough + 1); next <= last; next++) {
+      this.#effects.sendEnded(queue.at(next) as Message, outcome);
     }
     if (last >= queue.first) queue.drop(last);
   }
 
-  /** At-most-once messages up to this one in their queue end so, and go. */
-  #settleUnnumbered(last: number, outcome: "sent" | "dropped"): void {
+  /** Reports `outcome` for at-most-once messages up to queue number `last` and removes them. */
+  #finishUnnumbered(last: number, outcome: "sent" | "dropped"): void {
     const queue = this.#unnumbered;
     for (let number = queue.first; number <= last; number++) {
-      this.#effects.settle(queue.at(number) as Message, outcome);
+      this.#effects.sendEnded(queue.at(number) as Message, outcome);
     }
     if (last >= queue.first) queue.drop(last);
   }
 
-  #settleAll(): void {
+  #finishAll(): void {
     this.#confirmThrough(this.#numbered.last, this.#endedAs);
-    this.#settleUnnumbered(this.#unnumbered.last, "dropped");
+    this.#finishUnnumbered(this.#unnumbered.last, "dropped");
   }
 
-  /** Sends that have waited for a confirmation too long end, and their messages stay. */
+  /** Reports a timeout for sends that have waited too long. Their messages stay in the queue. */
   #timeOut(now: number): void {
     const queue = this.#numbered;
     const through = queue.waitingSince(this.#limits.sendTimeoutMs, now);
-    for (let number = Math.max(this.#settledThrough + 1, queue.first); number <= through; number++) {
-      this.#settledThrough = number;
-      this.#effects.settle(queue.at(number) as Message, "timed-out");
+    for (let number = Math.max(this.#reportedThrough + 1, queue.first); number <= through; number++) {
+      this.#reportedThrough = number;
+      this.#effects.sendEnded(queue.at(number) as Message, "timed-out");
     }
   }
 }
 
-/** The inserts of a channel, one at a time: which is under way, when the next may begin, and what was announced of them. */
+/** State of a channel's inserts, which run one at a time, and of their announcements. */
 class Inserts {
-  /** Last number of the insert under way; 0 when there is none. */
-  underWay = 0;
-  /** No insert begins before, in ms: one has failed. */
+  /** Last number of the pending insert; 0 if none is pending. */
+  pending = 0;
+  /** Earliest time of the next insert in ms, after a failure. */
   notBefore = Number.NEGATIVE_INFINITY;
   #retryDelayMs = 0;
   #announcedNumber = 0;
@@ -452,31 +460,34 @@ class Inserts {
     this.#limits = limits;
   }
 
-  /** The insert under way is done. @returns its last number; 0 when there is none */
+  /** Records that the pending insert committed. @returns its last number; 0 if none was pending */
   succeeded(): number {
-    const number = this.underWay;
-    this.underWay = 0;
+    const number = this.pending;
+    this.pending = 0;
     this.#retryDelayMs = 0;
     return number;
   }
 
-  /** The insert under way has failed, or its end is unknown. */
+  /** Records that the pending insert failed, or that its outcome is unknown. */
   failed(now: number): void {
     const { storeRetryMinMs, storeRetryMaxMs } = this.#limits;
-    this.underWay = 0;
+    this.pending = 0;
     this.#retryDelayMs = Math.min(storeRetryMaxMs, Math.max(storeRetryMinMs, this.#retryDelayMs * 2));
     this.notBefore = now + this.#retryDelayMs;
   }
 
-  /** Numbers begin anew; the answer of an insert under way counts no more. */
+  /** Resets the state for a new epoch. The answer of a pending insert no longer counts. */
   reset(): void {
-    this.underWay = 0;
+    this.pending = 0;
     this.#announcedNumber = 0;
     this.notBefore = Number.NEGATIVE_INFINITY;
   }
 
-  /** One announcement until the listener has taken what was announced, or may have missed it. */
-  isToAnnounce(stored: number, acked: number, now: number): boolean {
+  /**
+   * Returns true if the listener must be notified. One notification is enough until the listener has acknowledged the
+   * announced messages, or may have missed it.
+   */
+  shouldAnnounce(stored: number, acked: number, now: number): boolean {
     if (acked < this.#announcedNumber && now < this.#announcedAt + this.#limits.ackTimeoutMs) return false;
     this.#announcedNumber = stored;
     this.#announcedAt = now;

@@ -5,7 +5,7 @@
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import type { ArgsDef } from "citty";
 import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 type Options = NonNullable<ParseArgsConfig["options"]>;
 
@@ -15,13 +15,16 @@ export function checkArguments(command: string, definition: ArgsDef, rawArgs: re
   const places = Object.entries(definition).filter(([, argument]) => argument.type === "positional");
   const [missing] = places.slice(positionals.length).find(([, { required = true }]) => required) ?? [];
   if (missing !== undefined) {
-    throw new CliError("invalid_argument", `\`hawser ${command}\` needs ${missing.toUpperCase()}. ${seeHelp(command)}`);
+    throw new HawserError(
+      "invalid_argument",
+      `\`hawser ${command}\` needs ${missing.toUpperCase()}. ${seeHelp(command)}`,
+    );
   }
   const surplus = positionals[places.length];
   // An argument that stands for any number of them.
   const takesMore = places.at(-1)?.[1].valueHint?.endsWith("…") ?? false;
   if (surplus !== undefined && !takesMore) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `\`hawser ${command}\` takes ${places.length || "no"} argument${places.length === 1 ? "" : "s"} ` +
         `beside its flags, and "${surplus}" is one more.${whereUrlsBelong(surplus)} ${seeHelp(command)}`,
@@ -71,17 +74,20 @@ export function didYouMean(name: string, known: readonly string[], prefix = ""):
   return close === undefined ? "" : ` Did you mean ${prefix}${close}?`;
 }
 
-/** The action that an argument of the command names. @throws CliError `invalid_argument` */
+/** The action that an argument of the command names. @throws HawserError `invalid_argument` */
 export function actionOf<Action extends string>(command: string, text: string, actions: readonly Action[]): Action {
   const action = actions.find((known) => known === text);
   if (action !== undefined) return action;
   const what = `cannot "${text}".${didYouMean(text, actions)} It can ${actions.join(", ")}`;
-  throw new CliError("invalid_argument", `\`hawser ${command}\` ${what}.${whereUrlsBelong(text)} ${seeHelp(command)}`);
+  throw new HawserError(
+    "invalid_argument",
+    `\`hawser ${command}\` ${what}.${whereUrlsBelong(text)} ${seeHelp(command)}`,
+  );
 }
 
 /** The error for arguments that do not go together. @param action of the command, where it has some */
-export function refusal(command: string, action: string, why: string): CliError {
-  return new CliError("invalid_argument", `\`hawser ${command} ${action}\`: ${why}. ${seeHelp(command)}`);
+export function refusal(command: string, action: string, why: string): HawserError {
+  return new HawserError("invalid_argument", `\`hawser ${command} ${action}\`: ${why}. ${seeHelp(command)}`);
 }
 
 function optionsOf(definition: ArgsDef): Options {
@@ -105,7 +111,7 @@ function parse(command: string, options: Options, rawArgs: readonly string[]) {
     const names = Object.keys(options);
     const bare = /^Option '(?:-\w, )?(--[^' ]+)[^']*' argument is ambiguous/.exec(what!)?.[1];
     if (bare !== undefined) {
-      throw new CliError(
+      throw new HawserError(
         "invalid_argument",
         `\`hawser ${command}\`: ${bare} needs a value, and what follows it begins with a dash; write ${bare}=… if that is its ` +
           `value. ${seeHelp(command)}`,
@@ -114,7 +120,7 @@ function parse(command: string, options: Options, rawArgs: readonly string[]) {
     const unknown = /^Unknown option '(-[^']*)'/.exec(what!)?.[1];
     const hint = unknown === undefined ? "" : hintFor(unknown, names);
     const flags = names.map((name) => `--${name}`);
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `\`hawser ${command}\`: ${what!.replace(/\.$/, "")}.${hint} Its flags are ${flags.join(", ")}. ${seeHelp(command)}`,
     );

@@ -2,20 +2,24 @@
  * `hawser dead`: messages that were given up.
  */
 import { type ArgsDef, defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { databaseSettingsRanges } from "../../generated/ts/settings/peer.js";
+import { HawserError } from "../errors/index.js";
 import {
   type DeadLetterEntry,
   type DeadLetterFilter,
   type DeadLetterOutcome,
   type DeadLetters,
   deadLetters,
+  readDeadLetterRetention,
+  setDeadLetterRetention,
   type WholeDeadLetter,
   withCommandDatabase,
 } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { Descriptors, descriptorsOption, payloadLine, shownPayload } from "./descriptors.js";
-import { databaseOption, databaseUrlOf, type Given, wholeNumber } from "./options.js";
+import { databaseOption, databaseUrlOf, type Given } from "./options.js";
 import { type Column, jsonText, Output, plural, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
+import { momentOf, wholeNumber } from "./quantities.js";
 
 /** The options that choose among dead letters. */
 const filterOptions = {
@@ -25,14 +29,22 @@ const filterOptions = {
     description: "Only those of a channel (sender:source_topic:listener) or a subscribed function",
   },
   topic: { type: "string", valueHint: "TOPIC", description: "Only those for a topic or subject" },
-  error: { type: "string", valueHint: "CODE", description: "Only those with this error code, such as handler_failed" },
+  code: { type: "string", valueHint: "CODE", description: "Only those with this error code, such as handler_failed" },
   origin: {
     type: "string",
     valueHint: "peer|subscription|outbox",
     description: "Only those of peers, of subscriptions, or of the outbox",
   },
-  before: { type: "string", valueHint: "MOMENT", description: "Only those given up before a date, or so long ago: 7d" },
-  after: { type: "string", valueHint: "MOMENT", description: "Only those given up since a date, or since 12h ago" },
+  "older-than": {
+    type: "string",
+    valueHint: "TIME",
+    description: "Only those given up longer ago than a time such as 7d, or before a date",
+  },
+  since: {
+    type: "string",
+    valueHint: "MOMENT",
+    description: "Only those given up since a date, or within a time such as 12h",
+  },
   limit: {
     type: "string",
     valueHint: "N",
@@ -40,17 +52,17 @@ const filterOptions = {
   },
 } as const satisfies ArgsDef;
 
-/** The filter that ids and options make. @throws CliError `invalid_argument` */
+/** The filter that ids and options make. @throws HawserError `invalid_argument` */
 function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): DeadLetterFilter {
   return {
     ids: ids.length === 0 ? undefined : ids.map(idOf),
     source: args.source,
     topic: args.topic,
-    errorCode: args.error,
+    errorCode: args.code,
     origin: args.origin,
-    before: momentOf("before", args.before),
-    after: momentOf("after", args.after),
-    limit: wholeNumber("limit", args.limit, 1, Number.MAX_SAFE_INTEGER),
+    before: momentOf("--older-than", args["older-than"]),
+    after: momentOf("--since", args.since),
+    limit: wholeNumber("--limit", args.limit),
   };
 }
 
@@ -62,35 +74,10 @@ function choosesAmong({ limit: _, ...criteria }: DeadLetterFilter): boolean {
 function idOf(text: string): number {
   const id = Number(text);
   if (/^[1-9]\d*$/.test(text) && Number.isSafeInteger(id)) return id;
-  throw new CliError("invalid_argument", `"${text}" is no id of a dead letter: those are whole numbers from 1 on`);
+  throw new HawserError("invalid_argument", `"${text}" is no id of a dead letter: those are whole numbers from 1 on`);
 }
 
-const unitMs = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
-
-/**
- * The moment that an option names: a date, or how long ago it was (`30m`, `12h`, `7d`).
- *
- * @throws CliError `invalid_argument`, naming the option and the value
- */
-export function momentOf(option: string, value: string | undefined, now: Date = new Date()): Date | undefined {
-  if (value === undefined) return undefined;
-  const ago = /^(\d{1,6})([smhd])$/.exec(value);
-  // A year first: everything else that Date takes means different things to different people.
-  const isDate = /^\d{4}-\d{2}-\d{2}/.test(value);
-  const time = ago === null ? (isDate ? Date.parse(value) : Number.NaN) : now.getTime() - lengthOf(ago);
-  if (time >= 0) return new Date(time);
-  if (time < 0) throw new CliError("invalid_argument", `--${option} "${value}" is before 1970; give a later moment`);
-  throw new CliError(
-    "invalid_argument",
-    `--${option} "${value}" is no moment: give a date such as 2030-01-31T12:00:00Z, or how long ago it was, such as 7d, 12h or 30m`,
-  );
-}
-
-function lengthOf([, count, unit]: readonly string[]): number {
-  return Number(count) * unitMs[unit as keyof typeof unitMs];
-}
-
-const actions = ["list", "retry", "discard"] as const;
+const actions = ["list", "retry", "discard", "retention"] as const;
 type Action = (typeof actions)[number];
 
 const ownOptions = {
@@ -110,18 +97,27 @@ export const dead = withExamples(
       description:
         "List, retry and discard dead letters. They are messages that were given up: their handler failed too often, " +
         "nobody serves their topic any more, a subscribed function failed, or NATS refused them. Retried, they go to their " +
-        "listener, subscribed function or NATS again, the oldest first. Where peers run, they delete old ones after " +
-        "deadLetterRetentionDays; elsewhere they stay",
+        "listener, subscribed function or NATS again, the oldest first. Where peers run, they delete those that are older than " +
+        "the retention of the database, which `retention` shows and `retention DAYS` sets; elsewhere they stay",
     },
     args: {
       action: { type: "positional", required: true, valueHint: actions.join("|"), description: "What to do with them" },
-      ids: { type: "positional", required: false, valueHint: "ID…", description: "Those with these ids" },
+      ids: {
+        type: "positional",
+        required: false,
+        valueHint: "ID…",
+        description: "Those with these ids; with retention: the days, which only members of hawser_owner set",
+      },
       ...databaseOption,
       ...filterOptions,
       ...ownOptions,
     },
     run: async ({ args }) => {
       const action = actionOf("dead", args.action, actions);
+      if (action === "retention") {
+        await retention(args._.slice(1), args);
+        return;
+      }
       const filter = filterOf(args._.slice(1), args);
       const { all = false, json = false, payload = false } = args;
       checkFlags(action, filter, args);
@@ -138,13 +134,36 @@ export const dead = withExamples(
     ["hawser dead list 17 --json --payload", "Everything about one of them"],
     ["hawser dead list --descriptors image.binpb", "With typed payloads as JSON, by an image of `buf build`"],
     ["hawser dead retry 17 18", "Have two of them handled again"],
-    ["hawser dead retry --source shop-1:shop:billing-1 --after 1h", "What one channel has given up in the last hour"],
-    ["hawser dead discard --topic audit --before 7d", "Delete what has been dead for a week"],
+    ["hawser dead retry --source shop-1:shop:billing-1 --since 1h", "What one channel has given up in the last hour"],
+    ["hawser dead discard --topic audit --older-than 7d", "Delete what has been dead for a week"],
+    ["hawser dead retention 90", "Have peers keep them for 90 days"],
   ],
 );
 
+/** Shows the retention, or sets it to the given days. */
+async function retention(
+  values: readonly string[],
+  args: Given<typeof filterOptions & typeof ownOptions & typeof databaseOption>,
+): Promise<void> {
+  const foreign = [...Object.keys(filterOptions), "all", "payload", "descriptors"] as (keyof typeof args)[];
+  const given = foreign.find((flag) => args[flag] !== undefined);
+  if (given !== undefined) throw refusal("dead", "retention", `--${given} goes with the other actions`);
+  if (values.length > 1)
+    throw refusal("dead", "retention", `it takes one number of days, and "${values[1]}" is one more`);
+  const days = wholeNumber("DAYS", values[0], databaseSettingsRanges.deadLetterRetentionDays);
+  const current = await withCommandDatabase(databaseUrlOf(args), async (database) => {
+    if (days !== undefined) await setDeadLetterRetention(database, days);
+    return readDeadLetterRetention(database);
+  });
+  await printOutcomes(
+    [{ deadLetterRetentionDays: current }],
+    args.json ?? false,
+    () => `Peers delete dead letters that are older than ${plural(current, "day")}.`,
+  );
+}
+
 function checkFlags(
-  action: Action,
+  action: Exclude<Action, "retention">,
   filter: DeadLetterFilter,
   { all = false, payload = false, json = false, descriptors }: Given<typeof ownOptions>,
 ): void {
@@ -225,7 +244,7 @@ function wholeLine({ payload, ...letter }: WholeDeadLetter, descriptors: Descrip
 
 async function change(
   letters: DeadLetters,
-  action: Exclude<Action, "list">,
+  action: Exclude<Action, "list" | "retention">,
   selection: DeadLetterFilter & { readonly all: boolean },
   json: boolean,
 ): Promise<void> {
@@ -235,18 +254,18 @@ async function change(
   const missing = outcomes.flatMap((outcome) => (outcome.outcome === "missing" ? [outcome.id] : []));
   if (refused[0] !== undefined) {
     const more = refused.length > 1 ? `; ${refused.length - 1} more were refused` : "";
-    throw new CliError(refused[0].code, `${refused[0].message}${more}`);
+    throw new HawserError(refused[0].code, `${refused[0].message}${more}`);
   }
   if (missing.length > 0) {
     const which = `${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""}`;
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `there is no dead letter ${which}, or none that fits: retried, discarded or expired already? See \`hawser dead list\`.`,
     );
   }
 }
 
-function summaryOf(action: Exclude<Action, "list">, outcomes: readonly DeadLetterOutcome[]): string {
+function summaryOf(action: Exclude<Action, "list" | "retention">, outcomes: readonly DeadLetterOutcome[]): string {
   if (action === "discard") {
     const count = outcomes.filter(({ outcome }) => outcome === "discarded").length;
     return `Discarded ${plural(count, "dead letter")}.`;

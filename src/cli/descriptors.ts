@@ -11,7 +11,7 @@ import {
   toJson,
 } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { readSmallFileSync } from "../files/index.js";
 import { contentTypeHeader, parseContentType } from "../typed/index.js";
 import { base64Of, textOf } from "./output.js";
@@ -54,10 +54,10 @@ export class Descriptors {
     this.#registry = registry;
   }
 
-  /** @throws CliError `invalid_argument` if the file cannot be read, or is no image */
+  /** @throws HawserError `invalid_argument` if the file cannot be read, or is no image */
   static read(path: string): Descriptors {
-    const refuse = (why: string, cause?: unknown): CliError =>
-      new CliError(
+    const refuse = (why: string, cause?: unknown): HawserError =>
+      new HawserError(
         "invalid_argument",
         `--descriptors "${path}": ${why}; make an image of your protos with \`buf build -o image.binpb\``,
         { cause },

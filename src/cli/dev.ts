@@ -7,15 +7,16 @@ import { setTimeout } from "node:timers/promises";
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
-import { CliError, HawserError, withoutPasswords } from "../errors/index.js";
+import { HawserError, withoutPasswords } from "../errors/index.js";
 import { type InstallReport, install } from "../installation/index.js";
 import type { Logger } from "../runtime/index.js";
-import { Serve } from "../serve/index.js";
+import { type HawserServer, serve as startServer } from "../serve/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../store/index.js";
-import { withExamples } from "./command-line.js";
+import { refusal, withExamples } from "./command-line.js";
+import { type CommandLine, commandLineOf, runProgram } from "./dev-program.js";
 import { awaitStopRequest, LogOutput, type StopRequest } from "./long-running.js";
-import { wholeNumber } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
+import { wholeNumber } from "./quantities.js";
 
 /** The one line that `--json` prints. */
 interface DevAnnouncement {
@@ -42,11 +43,21 @@ export const dev = withExamples(
       name: "dev",
       description:
         "Start an embedded Postgres, a nats-server, the schema and `hawser serve` for development. They stop on SIGINT " +
-        "and SIGTERM, and when the program that started this command is gone. HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers " +
-        "to use instead",
+        "and SIGTERM, and when the program that started this command is gone. With `-- COMMAND` they run for that command, which " +
+        "gets their URLs in its environment, and end with it. HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers to use instead",
     },
     args: {
-      json: { type: "boolean", description: "Print one line of JSON when all answer, and nothing else" },
+      command: {
+        type: "positional",
+        required: false,
+        valueHint: "COMMAND…",
+        description: "Behind --: a program to run, with its arguments. Its exit status is that of `hawser dev`",
+      },
+      json: {
+        type: "boolean",
+        description:
+          "Print one line of JSON when all answer, and nothing else. Not with a command, whose output is printed",
+      },
       directory: {
         type: "string",
         valueHint: "DIR",
@@ -63,11 +74,20 @@ export const dev = withExamples(
         description: `The same of nats-server. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
       },
     },
-    run: async ({ args }) => {
+    run: async ({ args, rawArgs }) => {
       const ports = portsOf(args);
-      const request = awaitStopRequest();
+      const { json = false, directory } = args;
+      const commandLine = commandLineOf(rawArgs, args._);
+      if (commandLine !== undefined && json) {
+        throw refusal(
+          "dev",
+          "-- COMMAND",
+          "--json goes without a command, whose output is printed instead; leave it out",
+        );
+      }
+      const request = awaitStopRequest({ parent: true, standardInput: commandLine === undefined });
       try {
-        await runUntil(request, { json: args.json ?? false, directory: args.directory, ...ports });
+        await runUntil(request, { json, directory, commandLine, ...ports });
       } catch (error) {
         // Told to stop while it was starting: that is no failure, and everything has been stopped again.
         if (!request.signal.aborted) throw error;
@@ -79,6 +99,7 @@ export const dev = withExamples(
   [
     ["hawser dev", "Until Ctrl-C; what it has stored is gone then"],
     ["hawser dev --directory .hawser", "The same data at the next start"],
+    ["hawser dev -- npm test", "Servers for one command, with its exit status"],
     ["hawser dev --directory .hawser --port 15433 --nats-port 14223", "Beside the one of another project"],
   ],
 );
@@ -91,7 +112,7 @@ const instead = {
   "nats-port": { variable: "HAWSER_NATS_URL", server: "nats-server" },
 } as const;
 
-/** @throws CliError `invalid_argument`, also for a port of a server that is not started */
+/** @throws HawserError `invalid_argument`, also for a port of a server that is not started */
 function portsOf(
   args: Readonly<Partial<Record<PortFlag, string | undefined>>>,
 ): Pick<DevOptions, "postgresPort" | "natsPort"> {
@@ -101,17 +122,17 @@ function portsOf(
   // The one that nobody has chosen gives way.
   if (natsPort.orAnother) return { postgresPort, natsPort: undefined };
   if (postgresPort.orAnother) return { postgresPort: undefined, natsPort };
-  throw new CliError(
+  throw new HawserError(
     "invalid_argument",
     `--port and --nats-port are both ${natsPort.port}; give one of them another number, or 0 for a free port`,
   );
 }
 
 function portOf(flag: PortFlag, given: string | undefined): PortWish | undefined {
-  const port = wholeNumber(flag, given, 0, 65_535);
+  const port = wholeNumber(`--${flag}`, given, { min: 0, max: 65_535 });
   const { variable, server } = instead[flag];
   if (given !== undefined && process.env[variable]) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `--${flag} is for a ${server} that \`hawser dev\` starts, and ${variable} names one to use instead; leave --${flag} ` +
         `out, or unset ${variable}`,
@@ -127,7 +148,10 @@ interface DevOptions {
   readonly natsPort: PortWish | undefined;
 }
 
-async function runUntil(request: StopRequest, options: DevOptions & { readonly json: boolean }): Promise<void> {
+async function runUntil(
+  request: StopRequest,
+  options: DevOptions & { readonly json: boolean; readonly commandLine: CommandLine | undefined },
+): Promise<void> {
   const { stack, gateway, log } = await start(request, options);
   const stop = async (how: { readonly immediately: boolean }) => {
     if (how.immediately) {
@@ -138,9 +162,15 @@ async function runUntil(request: StopRequest, options: DevOptions & { readonly j
   };
   request.hurry.addEventListener("abort", () => void stop({ immediately: true }));
   try {
-    announce(stack, gateway, options.json);
-    request.started();
-    if (!request.signal.aborted) await Promise.race([once(request.signal, "abort"), stack.closed]);
+    if (options.commandLine !== undefined) {
+      const environment = environmentOf(stack, gateway);
+      if (!request.signal.aborted)
+        process.exitCode = await runProgram(options.commandLine, { environment, request, failed: stack.closed });
+    } else {
+      announce(stack, gateway, options.json);
+      request.started();
+      if (!request.signal.aborted) await Promise.race([once(request.signal, "abort"), stack.closed]);
+    }
   } finally {
     await stop({ immediately: request.hurry.aborted });
   }
@@ -185,7 +215,20 @@ async function start(
   }
 }
 
-function announce(stack: DevStack, { serve, otherNats }: DevGateway, json: boolean): void {
+/** Variables that lead programs to the stack, beside those that the user has set. */
+function environmentOf(stack: DevStack, { otherNats }: DevGateway): Record<string, string> {
+  // A person who has named a server of their own has set the variable already.
+  const isDatabaseOurs = !process.env["HAWSER_DATABASE_URL"];
+  // Not where the SQL functions use another one: messages of programs would not meet them.
+  const isNatsOurs = !process.env["HAWSER_NATS_URL"] && otherNats === undefined;
+  return {
+    ...(isDatabaseOurs && { HAWSER_DATABASE_URL: stack.databaseUrl, ...libpqVariables(stack.databaseUrl) }),
+    ...(isNatsOurs && { NATS_URL: stack.natsUrl! }),
+  };
+}
+
+function announce(stack: DevStack, gateway: DevGateway, json: boolean): void {
+  const { serve, otherNats } = gateway;
   const gatewayUrl = serve?.gatewayUrl ?? null;
   if (json) {
     const { databaseUrl, natsUrl, directory = null } = stack;
@@ -205,30 +248,26 @@ function announce(stack: DevStack, { serve, otherNats }: DevGateway, json: boole
     lines.push(`Data and logs  ${printable(stack.directory)}`);
     if (serve !== undefined) lines.push(`Log of hawser serve  ${printable(join(stack.directory, serveLog))}`);
   }
-  // A person who has named a server of their own has set the variable already.
-  if (!process.env["HAWSER_DATABASE_URL"]) {
-    lines.push(`For programs and the other commands:\n  export HAWSER_DATABASE_URL=${stack.databaseUrl}`);
-    lines.push(`For psql, without an argument:\n  export ${libpqVariables(stack.databaseUrl)}`);
+  const { HAWSER_DATABASE_URL: databaseUrl, NATS_URL: natsUrl, ...ofPsql } = environmentOf(stack, gateway);
+  if (databaseUrl !== undefined) {
+    lines.push(`For programs and the other commands:\n  export HAWSER_DATABASE_URL=${databaseUrl}`);
+    const variables = Object.entries(ofPsql).map(([name, value]) => `${name}=${forShell(value)}`);
+    lines.push(`For psql, without an argument:\n  export ${variables.join(" ")}`);
   }
-  // Not where the SQL functions use another one: what follows a page would not meet them.
-  if (!process.env["HAWSER_NATS_URL"] && otherNats === undefined)
-    lines.push(`For the nats command:\n  export NATS_URL=${stack.natsUrl}`);
+  if (natsUrl !== undefined) lines.push(`For the nats command:\n  export NATS_URL=${natsUrl}`);
   print(process.stdout, `${lines.join("\n")}\nAll answer. Ctrl-C stops them.`);
 }
 
-/** What a URL says, as variables of libpq: in an argument of psql others could read the password. */
-function libpqVariables(url: string): string {
+/** A URL as variables of libpq: in an argument of psql others could read the password. */
+function libpqVariables(url: string): Record<string, string> {
   const { hostname, port, username, password, pathname } = new URL(url);
-  const variables = {
+  return {
     PGHOST: hostname,
     PGPORT: port,
     PGDATABASE: pathname.slice(1),
     PGUSER: username,
     PGPASSWORD: decodeURIComponent(password),
   };
-  return Object.entries(variables)
-    .map(([name, value]) => `${name}=${forShell(value)}`)
-    .join(" ");
 }
 
 /** A word of a shell. */
@@ -257,7 +296,7 @@ interface DevGatewayOptions {
 /** SQL functions that are answered. */
 interface DevGateway {
   /** Undefined if the SQL functions are not there. */
-  readonly serve: Serve | undefined;
+  readonly serve: HawserServer | undefined;
   /** Which NATS server the SQL functions use, in words, if it is not that of {@link DevGatewayOptions}. */
   readonly otherNats: string | undefined;
   /** Ends the answers, and puts back what the database had defined. */
@@ -281,7 +320,7 @@ async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> 
   // Before anything connects to NATS: it is not to be the server of a definition that is replaced.
   const { otherNats, restore } = await define(options);
   try {
-    const serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0", logger });
+    const serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", logger });
     return { serve, otherNats, restore, stop: () => serve.stop().finally(restore) };
   } catch (error) {
     await restore();
@@ -358,7 +397,7 @@ async function prepare(databaseUrl: string, onProgress: (message: string) => voi
   try {
     return await install({ databaseUrl });
   } catch (error) {
-    if (!HawserError.is(error) || !ofTheFunctions.has(error.code)) throw error;
+    if (!(error instanceof HawserError) || !ofTheFunctions.has(error.code)) throw error;
     onProgress(`Without NATS from SQL: ${error.message}`);
     return install({ databaseUrl, nats: false });
   }

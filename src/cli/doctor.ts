@@ -11,7 +11,7 @@ import {
   type NamedFinding,
   type Severity,
 } from "../doctor/index.js";
-import { CliError, errorTable, withoutPasswords } from "../errors/index.js";
+import { HawserError, withoutPasswords } from "../errors/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
@@ -53,7 +53,7 @@ export const doctor = withExamples(
       const { json = false, strict = false, verbose = false } = given;
       const directories = valuesOf(args, rawArgs, "secrets-dir");
       if (given["executor-url"] === "") {
-        throw new CliError("invalid_argument", "--executor-url is empty; give it a URL, or leave it out");
+        throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or leave it out");
       }
       const report = await examine({
         databaseUrl: databaseUrlOf(given),
@@ -75,8 +75,8 @@ export const doctor = withExamples(
   ],
 );
 
-/** Where an error has no code of its own, and for warnings. */
-const generalStatus = 1;
+/** Exit status for findings; errors of the command itself have others. */
+const foundSomething = 1;
 
 /** The heads of findings, coloured by severity and equally wide. */
 const heads: Readonly<Record<Severity, string>> = {
@@ -116,11 +116,9 @@ function doctorJson({ ok, findings, checks }: DoctorReport): object {
   };
 }
 
-/** That of the first error, which all that come after it may be due to; 0 where there are none, or only warnings. */
 function exitStatusFor({ findings }: DoctorReport, { strict }: { readonly strict: boolean }): number {
-  const error = findings.find(({ severity }) => severity === "error");
-  if (error !== undefined) return error.code === undefined ? generalStatus : errorTable[error.code].exitStatus;
-  return strict && findings.some(({ severity }) => severity === "warning") ? generalStatus : 0;
+  const counts = ({ severity }: NamedFinding): boolean => severity === "error" || (strict && severity === "warning");
+  return findings.some(counts) ? foundSomething : 0;
 }
 
 function okLine({ check, seen }: CheckReport): string {

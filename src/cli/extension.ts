@@ -104,7 +104,7 @@ function tell(action: Exclude<Action, "print">, { directory, files, dryRun }: Ex
     print(process.stdout, `${lineHeads[dryRun ? "dry" : "done"][change]} ${printable(path)}`);
   if (action === "uninstall") {
     if (files.length === 0) print(process.stdout, `Nothing of Hawser's is in ${printable(directory)}.`);
-    print(process.stdout, "Databases keep what CREATE EXTENSION has made; `hawser init --uninstall` removes it.");
+    print(process.stdout, "Databases keep what CREATE EXTENSION has made; `hawser uninstall` removes it.");
     return;
   }
   print(

@@ -1,16 +1,10 @@
 /**
- * `hawser init`: the schema, its roles and grants; NATS from SQL, and its removal.
+ * `hawser init`: the schema, its roles and grants, and NATS from SQL.
  */
 import { defineCommand } from "citty";
 import pc from "picocolors";
-import { CliError } from "../errors/index.js";
-import {
-  type InstallReport,
-  install,
-  type MissingPrivilege,
-  type UninstallReport,
-  uninstall,
-} from "../installation/index.js";
+import { HawserError } from "../errors/index.js";
+import { type InstallReport, install, type MissingPrivilege } from "../installation/index.js";
 import { withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { jsonText, plural, print, printable } from "./output.js";
@@ -38,32 +32,16 @@ export const init = withExamples(
           "Accept that every role may use dblink, and with it the connection to the gateway of a session that it shares",
       },
       "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
-      uninstall: {
-        type: "boolean",
-        description:
-          "Take NATS from SQL out again: functions, wrappers, event triggers, schemas, and dblink if it was made here",
-      },
       json: { type: "boolean", description: "Print what was done as one line of JSON" },
     },
     run: async ({ args }) => {
       // citty takes the prefix off: --no-nats is `nats` set to false.
       const noNats = (args as { readonly nats?: boolean }).nats === false;
       const sharedDblink = args["shared-dblink"] ?? false;
-      refuseTogether({
-        uninstall: args.uninstall,
-        "no-nats": noNats,
-        schema: args.schema !== undefined,
-        "shared-dblink": sharedDblink,
-      });
+      refuseWithoutNats(noNats, { schema: args.schema !== undefined, "shared-dblink": sharedDblink });
       const databaseUrl = databaseUrlOf(args);
       const dryRun = args["dry-run"] ?? false;
       const onWait = (line: string) => print(process.stderr, printable(line));
-      if (args.uninstall) {
-        const report = await uninstall({ databaseUrl, dryRun, onWait });
-        if (args.json) print(process.stdout, jsonText(report));
-        else tellRemoval(report);
-        return;
-      }
       const nats = noNats ? false : { sharedDblink, ...(args.schema === undefined ? {} : { schema: args.schema }) };
       const report = await install({ databaseUrl, dryRun, nats, onWait });
       if (args.json) print(process.stdout, jsonText(report));
@@ -82,23 +60,19 @@ export const init = withExamples(
   ],
 );
 
-/** What `--uninstall` and `--no-nats` leave no meaning for. */
-function refuseTogether(
-  given: Readonly<Record<"uninstall" | "no-nats" | "schema" | "shared-dblink", boolean | undefined>>,
-) {
-  const first = given.uninstall ? "uninstall" : given["no-nats"] ? "no-nats" : undefined;
-  const second = (["no-nats", "schema", "shared-dblink"] as const).find((name) => name !== first && given[name]);
-  if (first !== undefined && second !== undefined) {
-    throw new CliError("invalid_argument", `--${first} and --${second} do not go together; leave one of them out`);
-  }
+/** Flags that `--no-nats` leaves without a meaning. */
+function refuseWithoutNats(noNats: boolean, given: Readonly<Record<"schema" | "shared-dblink", boolean>>): void {
+  const other = (["schema", "shared-dblink"] as const).find((name) => given[name]);
+  if (!noNats || other === undefined) return;
+  throw new HawserError("invalid_argument", `--no-nats and --${other} do not go together; leave one of them out`);
 }
 
 /** Scripts that prepare a database go on to call the functions: they are to hear that these are not there. */
-function partial({ missingPrivileges }: InstallReport): CliError {
+function partial({ missingPrivileges }: InstallReport): HawserError {
   const message =
     `NATS from SQL does not work: ${missingPrivileges[0]!.what}. All else was done; the report says what a superuser has to run. ` +
     "With --no-nats, for peers alone, nothing is lacking";
-  return new CliError("not_permitted", message);
+  return new HawserError("not_permitted", message);
 }
 
 function tell(report: InstallReport): void {
@@ -175,49 +149,12 @@ function natsLine({ schema, dblinkSchema, functions, wrappers, eventTriggers }: 
   ].join(" ");
 }
 
-function tellRemoval({
-  database,
-  role,
-  functions,
-  wrappers,
-  eventTriggers,
-  dblink,
-  schemas,
-  login,
-  missingPrivileges,
-  rest,
-  sql,
-}: UninstallReport) {
-  if (sql !== undefined) {
-    process.stdout.write(sql);
-    return;
-  }
-  const removed = [
-    ...(functions > 0 ? [plural(functions, "function")] : []),
-    ...wrappers.map((name) => `the foreign data wrapper ${name}`),
-    ...eventTriggers.map((name) => `the event trigger ${name}`),
-    ...(dblink ? ["dblink"] : []),
-    ...schemas.map((name) => `the schema ${name}`),
-  ];
-  const what = removed.length === 0 ? "nothing: it was not there" : removed.join(", ");
-  print(process.stdout, `Removed from ${pc.bold(printable(database))}, as ${printable(role)}: ${what}.`);
-  print(process.stdout, `The schema hawser stays, with what peers have stored. To remove it, too: ${rest}`);
-  if (login !== null) {
-    print(
-      process.stdout,
-      `The login ${printable(login)} stays: roles are shared by all databases of the server. DROP ROLE ${printable(login)} where none needs it.`,
-    );
-  }
-  if (missingPrivileges.length === 0) return;
-  print(process.stdout, `\nWhat ${pc.bold(printable(role))} could not remove:`);
-  for (const line of missingPrivileges.flatMap(missingPrivilegeLines)) print(process.stdout, line);
-}
-
 function warningLine(warning: string): string {
   return `${pc.yellow("Warning:")} ${printable(warning)}`;
 }
 
-function missingPrivilegeLines({ what, meaning, remedy }: MissingPrivilege): string[] {
+/** Lines about a privilege that the role lacks. */
+export function missingPrivilegeLines({ what, meaning, remedy }: MissingPrivilege): string[] {
   return [
     `${pc.yellow("•")} ${printable(what)}`,
     `    which means: ${printable(meaning)}`,

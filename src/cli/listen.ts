@@ -4,16 +4,20 @@
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Message, Peer } from "../peer/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { Descriptors, descriptorsOption, type PayloadForm, payloadLine, shownPayload } from "./descriptors.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
-import { hostPart, peerOptions, settingsOf, watch, wholeNumber } from "./options.js";
+import { hostPart, peerOptions, settingsOf, watch } from "./options.js";
 import { jsonText, Output, plural, print, printable, startProgress } from "./output.js";
+import { quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
 /** How long the name is waited for, in milliseconds: a predecessor may be ending. */
 const nameWaitMs = 3_000;
+
+/** The longest `--timeout`: 24 days, which a timer of Node can wait. */
+const longestTimerMs = 24 * 86_400_000;
 
 const args = {
   topic: { type: "positional", required: true, description: "The topic to serve" },
@@ -37,8 +41,8 @@ const args = {
   count: { type: "string", valueHint: "N", description: "End after N messages" },
   timeout: {
     type: "string",
-    valueHint: "SECONDS",
-    description: "End after that time; with --count and fewer messages it is a failure",
+    valueHint: "TIME",
+    description: "End after that time, such as 10s; with --count and fewer messages it is a failure",
   },
   base64: { type: "boolean", description: "Print every payload as base64" },
   text: { type: "boolean", description: "Print every payload as text, what is no UTF-8 replaced" },
@@ -75,7 +79,7 @@ export const listen = withExamples(
       "Keep messages for this name while it is away",
     ],
     ["hawser listen orders --descriptors image.binpb", "Typed messages as JSON, by an image of `buf build`"],
-    ["hawser listen replies --count 1 --timeout 10", "Wait for one message, ten seconds at most"],
+    ["hawser listen replies --count 1 --timeout 10s", "Wait for one message, ten seconds at most"],
   ],
 );
 
@@ -84,23 +88,21 @@ async function run(
   subscriptions: readonly string[],
   request: StopRequest,
 ): Promise<void> {
-  const limit = wholeNumber("count", given.count, 1, Number.MAX_SAFE_INTEGER);
-  const timeoutSeconds = wholeNumber("timeout", given.timeout, 1, 2_000_000);
+  const limit = wholeNumber("--count", given.count);
+  const timeoutMs = quantityOf("duration", "--timeout", given.timeout, { min: 1, max: longestTimerMs });
   const form = formOf(given);
   const descriptors = given.descriptors === undefined ? undefined : Descriptors.read(given.descriptors);
   const peer = new Peer({
     ...settingsOf(given),
     name: given.name ?? defaultName(given.topic),
     topic: given.topic,
-    durable: given.durable ?? false,
-    group: given.group,
+    defaults: { durable: given.durable ?? false, group: given.group },
     nameWaitMs,
   });
   const watched = watch(peer);
-  for (const topic of subscriptions) await peer.subscribe(topic);
-  const messages = peer.messages();
+  const messages = new MergedMessages([given.topic, ...subscriptions].map((topic) => peer.messages(topic)));
   const ending = new AbortController();
-  const timer = timeoutSeconds && setTimeout(() => ending.abort(), timeoutSeconds * 1000);
+  const timer = timeoutMs && setTimeout(() => ending.abort(), timeoutMs);
   const stop = AbortSignal.any([request.signal, ending.signal]);
   const stopPeer = (): void => void peer.stop();
   stop.addEventListener("abort", stopPeer);
@@ -108,7 +110,7 @@ async function run(
   let printed = 0;
   try {
     if (stop.aborted) return;
-    await peer.run();
+    await peer.start();
     if (!given.quiet) tellReady(peer, given.name !== undefined);
     printed = await printMessages(messages, peer, {
       json: given.json ?? false,
@@ -133,9 +135,9 @@ async function run(
   // A reader that neither reads nor leaves would keep the process: its lines were given back.
   if (output.isBehind && !output.closed.aborted) process.exit(0);
   if (ending.signal.aborted && limit !== undefined && printed < limit) {
-    throw new CliError(
+    throw new HawserError(
       "aborted",
-      `${printed === 0 ? "no message" : `only ${plural(printed, "message")}`} of ${limit} came within ${timeoutSeconds} s`,
+      `${printed === 0 ? "no message" : `only ${plural(printed, "message")}`} of ${limit} came within ${quantityText("duration", timeoutMs!)}`,
     );
   }
 }
@@ -143,25 +145,49 @@ async function run(
 function formOf({ base64, text, descriptors }: ParsedArgs<typeof args>): PayloadForm {
   if (descriptors !== undefined && (base64 || text)) {
     const other = base64 ? "--base64" : "--text";
-    throw new CliError("invalid_argument", `--descriptors and ${other} exclude each other; leave one out`);
+    throw new HawserError("invalid_argument", `--descriptors and ${other} exclude each other; leave one out`);
   }
-  if (base64 && text) throw new CliError("invalid_argument", "--base64 and --text exclude each other; leave one out");
+  if (base64 && text)
+    throw new HawserError("invalid_argument", "--base64 and --text exclude each other; leave one out");
   if (base64) return "base64";
   return text ? "text" : "auto";
 }
 
-/** @throws CliError `invalid_argument` if the topic is too long to be part of a name */
+/** @throws HawserError `invalid_argument` if the topic is too long to be part of a name */
 function defaultName(topic: string): string {
   const name = `listen-${hostPart()}-${topic}`;
   if (Buffer.byteLength(topic) > 0 && checkHelloSenderName(name)?.rule.includes("bytes")) {
-    throw new CliError("invalid_argument", `"${name}" is too long for a name; choose one with --name`);
+    throw new HawserError("invalid_argument", `"${name}" is too long for a name; choose one with --name`);
   }
   return name;
 }
 
 function tellReady(peer: Peer, named: boolean): void {
   const hint = named ? "" : " (--name chooses another)";
-  print(process.stderr, `Listening at ${peer.boundListenAddress} as ${printable(peer.name)}${hint}. Ctrl-C ends it.`);
+  print(process.stderr, `Listening at ${peer.localAddress} as ${printable(peer.name)}${hint}. Ctrl-C ends it.`);
+}
+
+/** Messages of several topics, one at a time. Asking for the next one finishes the one before. */
+class MergedMessages {
+  readonly #loops: readonly AsyncIterableIterator<Message>[];
+  /** Messages that were asked for and not passed on. */
+  readonly #asked = new Map<AsyncIterator<Message>, Promise<IteratorResult<Message>>>();
+
+  constructor(loops: readonly AsyncIterableIterator<Message>[]) {
+    this.#loops = loops;
+  }
+
+  async next(): Promise<IteratorResult<Message>> {
+    for (const loop of this.#loops) if (!this.#asked.has(loop)) this.#asked.set(loop, loop.next());
+    const first = await Promise.race([...this.#asked].map(async ([loop, asked]) => ({ loop, result: await asked })));
+    this.#asked.delete(first.loop);
+    return first.result;
+  }
+
+  /** Gives back what is not finished. */
+  async return(): Promise<void> {
+    await Promise.all(this.#loops.map((loop) => loop.return?.()));
+  }
 }
 
 /** How long a line that is being written when the command is to end may take, in milliseconds. */
@@ -183,10 +209,10 @@ interface PrintOptions extends LineOptions {
  * written; one whose line is not is given back.
  *
  * @returns how many were printed
- * @throws CliError `output_failed`
+ * @throws HawserError `output_failed`
  */
 async function printMessages(
-  messages: AsyncIterableIterator<Message>,
+  messages: MergedMessages,
   peer: Peer,
   { json, limit, output, stop, progress, ...shown }: PrintOptions,
 ): Promise<number> {
@@ -222,7 +248,7 @@ async function printMessages(
   } finally {
     clearTimeout(timer);
     stop.removeEventListener("abort", onStop);
-    await messages.return?.();
+    await messages.return();
     counter.stop();
   }
 }
@@ -238,13 +264,17 @@ interface LineOptions {
 
 /** A message as a line of JSON, its end included. */
 function jsonLine(message: Message, { form, descriptors }: LineOptions): string {
-  const { to, from, sender, enqueuedBy, headers, attempt, delivery } = message;
+  const { topic, sender, senderTopic, enqueuedBy, attempt, delivery } = message;
+  const headers = [...message.headers];
   const shown = shownPayload(message.payload, headers, descriptors, form);
-  return `${jsonText({ to, from, sender, enqueuedBy, headers, ...shown, attempt, delivery })}\n`;
+  return `${jsonText({ topic, sender, senderTopic, enqueuedBy, headers, ...shown, attempt, delivery })}\n`;
 }
 
 /** A message as a line for people, its end included: topic, sender, payload; nothing in it that a terminal obeys. */
-function plainLine({ to, sender, enqueuedBy, payload, headers }: Message, { form, descriptors }: LineOptions): string {
-  const text = payloadLine(shownPayload(payload, headers, descriptors, form), form);
-  return `${colors.dim(printable(to))} ${colors.cyan(printable(sender ?? enqueuedBy ?? ""))} ${printable(text)}\n`;
+function plainLine(
+  { topic, sender, enqueuedBy, payload, headers }: Message,
+  { form, descriptors }: LineOptions,
+): string {
+  const text = payloadLine(shownPayload(payload, [...headers], descriptors, form), form);
+  return `${colors.dim(printable(topic))} ${colors.cyan(printable(sender ?? enqueuedBy ?? ""))} ${printable(text)}\n`;
 }

@@ -7,18 +7,10 @@ import { fstatSync, readFileSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { CliError, errorTable } from "../errors/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
-import { within } from "../runtime/index.js";
+import { hurryAfterMs, stopSignals, within } from "../runtime/index.js";
 import { isGone } from "./output.js";
-
-const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-
-/**
- * A second signal means "at once" only after this time. One Ctrl-C can arrive twice: from the terminal, and passed on by
- * npm.
- */
-const hurryAfterMs = 300;
 
 /** The request to stop, as it comes. */
 export interface StopRequest {
@@ -39,9 +31,12 @@ const noWatch: ParentWatch = { signal: new AbortController().signal, trustStanda
  * Begins to listen.
  *
  * @param options.parent whether the end of standard input, or of the process that started this one, is a request, too
+ * @param options.standardInput whether this process may read standard input; false where a program that it starts does. Default true
  */
-export function awaitStopRequest(options: { readonly parent: boolean } = { parent: true }): StopRequest {
-  const parent = options.parent ? watchParent() : noWatch;
+export function awaitStopRequest(
+  options: { readonly parent: boolean; readonly standardInput?: boolean } = { parent: true },
+): StopRequest {
+  const parent = options.parent ? watchParent(options.standardInput ?? true) : noWatch;
   const signalled = new AbortController();
   const hurried = new AbortController();
   let first: number | undefined;
@@ -88,9 +83,10 @@ interface ParentWatch {
  * terminal, or when npm runs this command; npm may have put a shell between, which outlives it. A command started with
  * `</dev/null` (as a shell does with `&` in a script) is meant to stay when the script ends, and stays.
  */
-function watchParent(): ParentWatch {
+function watchParent(readsInput: boolean): ParentWatch {
   const gone = new AbortController();
-  const piped = isPipe(0);
+  const hasPipe = isPipe(0);
+  const piped = hasPipe && readsInput;
   let trusted = false;
   let timer: NodeJS.Timeout | undefined;
 
@@ -100,7 +96,7 @@ function watchParent(): ParentWatch {
   if (piped) process.stdin.on("end", onEnd).on("error", onEnd).resume();
 
   const byNpm = process.env["npm_lifecycle_event"] !== undefined;
-  if (piped || isatty(0) || byNpm) {
+  if (hasPipe || isatty(0) || byNpm) {
     const starters = () => (byNpm ? [process.ppid, parentOf(process.ppid)] : [process.ppid]).join();
     const before = starters();
     timer = setInterval(() => {
@@ -234,7 +230,7 @@ export function catchDefects(log: LogOutput): DefectNet {
     log.logger.error({ err, origin }, "a defect of Hawser: an error that nobody caught; please report it");
     if (found.signal.aborted) return;
     const message = "an error that nobody caught: this is a defect of Hawser; please report it with what was logged";
-    found.abort(new CliError("internal", message, { cause: err }));
+    found.abort(new HawserError("internal", message, { cause: err }));
     const { exitStatus } = errorTable.internal;
     late = setTimeout(() => {
       log.closeNow();

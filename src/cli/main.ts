@@ -2,7 +2,7 @@
 /**
  * The `hawser` command.
  */
-import { CliError, errorTable } from "../errors/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
 import { describeError, isGone, print } from "./output.js";
 import { runCli } from "./run.js";
 
@@ -27,6 +27,6 @@ process.once("exit", () => {
   const { message } = unwritten;
   print(
     process.stderr,
-    describeError(new CliError("output_failed", `could not write what was to be printed: ${message}`)),
+    describeError(new HawserError("output_failed", `could not write what was to be printed: ${message}`)),
   );
 });

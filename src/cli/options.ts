@@ -1,11 +1,11 @@
 /**
- * Options that several commands have: the database, TLS, those of a peer, and whole numbers.
+ * Options that several commands have: the database, TLS, and those of a peer.
  */
 import { hostname } from "node:os";
 import type { ArgsDef } from "citty";
 import pc from "picocolors";
-import { CliError, errorTable, HawserError } from "../errors/index.js";
-import type { Peer, PeerOptions, PeerStatus, PeerStatusKind } from "../peer/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
+import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
 import { RareLog, silentLogger } from "../runtime/index.js";
 import { print, printable } from "./output.js";
@@ -29,7 +29,7 @@ export const databaseOption = {
 /**
  * The connection URI that the arguments or HAWSER_DATABASE_URL name; undefined for the PG* variables.
  *
- * @throws CliError `invalid_argument` for an empty one, which a shell makes of a variable that is not set
+ * @throws HawserError `invalid_argument` for an empty one, which a shell makes of a variable that is not set
  */
 export function databaseUrlOf(args: Given<typeof databaseOption>): string | undefined {
   return notEmpty("database-url", args["database-url"]) ?? urlFromEnvironment("HAWSER_DATABASE_URL");
@@ -38,7 +38,7 @@ export function databaseUrlOf(args: Given<typeof databaseOption>): string | unde
 function notEmpty(flag: string, url: string | undefined): string | undefined {
   if (url !== "") return url;
   const remedy = "give it a URL such as postgres://user@host:5432/name, or leave it out";
-  throw new CliError("invalid_argument", `--${flag} is empty; ${remedy}`);
+  throw new HawserError("invalid_argument", `--${flag} is empty; ${remedy}`);
 }
 
 /** Beside {@link databaseOption}, for commands that run a peer: it needs a session. Spread it into their `args`. */
@@ -56,7 +56,7 @@ const sessionOption = {
  * The connection URI that the arguments or HAWSER_SESSION_URL name; undefined if the session goes where the pool goes. The
  * variable is not for a database that the arguments name: that may be another one.
  *
- * @throws CliError `invalid_argument` for an empty one
+ * @throws HawserError `invalid_argument` for an empty one
  */
 function sessionUrlOf(args: Given<typeof databaseOption & typeof sessionOption>): string | undefined {
   const url = notEmpty("session-url", args["session-url"]);
@@ -74,12 +74,13 @@ const ofTheDatabase: ReadonlySet<string> = new Set(["store_failed", "startup_fai
  * @param rawArgs as they were given
  */
 export function namingDefaults(error: unknown, definition: ArgsDef, rawArgs: readonly string[]): unknown {
-  if (!HawserError.is(error) || !ofTheDatabase.has(error.code) || !("database-url" in definition)) return error;
+  if (!(error instanceof HawserError) || !ofTheDatabase.has(error.code) || !("database-url" in definition))
+    return error;
   const given = rawArgs.some((argument) => /^--database-url(=|$)/.test(argument));
   if (given || process.env["HAWSER_DATABASE_URL"]) return error;
   const { code, message, outcome } = error;
   const why = "no --database-url and no HAWSER_DATABASE_URL were given: libpq's defaults were used";
-  return new CliError(code, `${message}; ${why}`, { cause: error, ...(outcome !== undefined && { outcome }) });
+  return new HawserError(code, `${message}; ${why}`, { cause: error, ...(outcome !== undefined && { outcome }) });
 }
 
 /** TLS for commands that run a peer. All peers of a mesh speak it, or none. */
@@ -103,7 +104,7 @@ const tlsOption = {
   },
 } as const satisfies ArgsDef;
 
-/** The peer's option; empty without a certificate. @throws CliError `invalid_argument` for a part without the rest */
+/** The peer's option; empty without a certificate. @throws HawserError `invalid_argument` for a part without the rest */
 function tlsOf(args: Given<typeof tlsOption>): Pick<PeerOptions, "tls"> {
   const { "tls-cert": cert, "tls-key": key, "tls-ca": ca, "tls-mutual": mutual, "tls-server-name": serverName } = args;
   if (cert !== undefined && key !== undefined) {
@@ -119,7 +120,7 @@ function tlsOf(args: Given<typeof tlsOption>): Pick<PeerOptions, "tls"> {
   }
   const given = (Object.keys(tlsOption) as (keyof typeof tlsOption)[]).find((name) => args[name] !== undefined);
   if (given === undefined) return {};
-  throw new CliError("invalid_argument", `--${given} needs both --tls-cert and --tls-key; give them, too`);
+  throw new HawserError("invalid_argument", `--${given} needs both --tls-cert and --tls-key; give them, too`);
 }
 
 /** The options of commands that run a peer. Spread it into a command's `args`. */
@@ -168,7 +169,7 @@ export function settingsOf(
 }
 
 /** Whether a kind of status is nothing to worry about. */
-export const isOrdinary: { readonly [K in PeerStatusKind]: boolean } = {
+export const isOrdinary: { readonly [K in PeerStatus["kind"]]: boolean } = {
   peer_connected: true,
   peer_disconnected: true,
   peer_subscribed: true,
@@ -222,7 +223,7 @@ function passes({ code }: Extract<PeerStatus, { readonly kind: "handshake_refuse
   return errorTable[code].retryable;
 }
 
-/** The value of an option that has only these. @throws CliError `invalid_argument`, naming the option and the value */
+/** The value of an option that has only these. @throws HawserError `invalid_argument`, naming the option and the value */
 export function oneOf<Value extends string>(
   option: string,
   value: string | undefined,
@@ -230,44 +231,5 @@ export function oneOf<Value extends string>(
 ): Value | undefined {
   const found = known.find((each) => each === value);
   if (found !== undefined || value === undefined) return found;
-  throw new CliError("invalid_argument", `--${option} "${value}" is none of ${known.join(", ")}`);
-}
-
-/** Units as they are shown, with their size in that of the option. Where a spelling fits several, the first counts. */
-const units = {
-  bytes: { KiB: 2 ** 10, MiB: 2 ** 20, GiB: 2 ** 30 },
-  ms: { s: 1_000, min: 60_000, h: 3_600_000, ms: 1 },
-} as const;
-
-/**
- * The value of an option that is a whole number.
- *
- * @throws CliError `invalid_argument`, naming the option, the value and the range; for a value with a unit also the number
- */
-export function wholeNumber(option: string, value: string | undefined, min: number, max: number): number | undefined {
-  if (value === undefined) return undefined;
-  const number = Number(value);
-  if (/^\d+$/.test(value) && number >= min && number <= max) return number;
-  const meant = withUnit(option, value);
-  const remedy =
-    meant !== undefined && meant.number >= min && meant.number <= max
-      ? `; write digits alone: ${meant.number} for ${meant.shown}`
-      : "";
-  throw new CliError("invalid_argument", `--${option} "${value}" is not a whole number from ${min} to ${max}${remedy}`);
-}
-
-/** What was meant by a number with a unit, such as `64MB` or `30s`. People mean powers of 1,024 with bytes. */
-function withUnit(option: string, value: string): { readonly number: number; readonly shown: string } | undefined {
-  const [, digits, letters] = /^(\d+)\s*([a-z]+)$/i.exec(value) ?? [];
-  if (digits === undefined || letters === undefined) return undefined;
-  const [, size] = /-(bytes|ms)$/.exec(option) ?? [];
-  if (size === undefined) return undefined;
-  const known = Object.entries(units[size as keyof typeof units]);
-  const [unit, factor] = known.find(([name]) => isSpelling(letters.toLowerCase(), name.toLowerCase())) ?? [];
-  return factor === undefined ? undefined : { number: Number(digits) * factor, shown: `${digits} ${unit}` };
-}
-
-/** The unit, a part of it (`m`), or its decimal namesake (`mb`). */
-function isSpelling(letters: string, unit: string): boolean {
-  return unit.startsWith(letters) || letters === unit.replace("i", "");
+  throw new HawserError("invalid_argument", `--${option} "${value}" is none of ${known.join(", ")}`);
 }

@@ -2,12 +2,12 @@
  * `hawser outbox`: messages that wait for their publishing, or are due later, and publishing again.
  */
 import { type ArgsDef, defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
-import { momentOf } from "./dead.js";
-import { databaseOption, databaseUrlOf, oneOf, wholeNumber } from "./options.js";
+import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
+import { momentOf, wholeNumber } from "./quantities.js";
 
 /** The flags that not all actions have, with those that have them. */
 const actionOptions = {
@@ -41,7 +41,7 @@ export const outbox = withExamples(
       name: "outbox",
       description:
         "Show the outbox, list and cancel messages that are due later, and publish messages again that NATS has lost. " +
-        "replay reaches back as far as the outbox keeps messages (--outbox-retention-ms of hawser serve). Each is looked " +
+        "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). Each is looked " +
         "for in its stream first",
     },
     args: {
@@ -62,9 +62,9 @@ export const outbox = withExamples(
       checkFlags(action, ids, args);
       const json = args.json ?? false;
       const kind = oneOf("kind", args.kind, ["nats", "peer"]);
-      const since = momentOf("since", args.since);
-      const until = momentOf("until", args.until);
-      const limit = wholeNumber("limit", args.limit, 1, Number.MAX_SAFE_INTEGER);
+      const since = momentOf("--since", args.since);
+      const until = momentOf("--until", args.until);
+      const limit = wholeNumber("--limit", args.limit);
       const numbers = ids.map(idOf);
       await withCommandDatabase(databaseUrlOf(args), async (database) => {
         if (action === "status") await status(await outboxOverview(database), json);
@@ -115,7 +115,7 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
 
 function idOf(text: string): bigint {
   if (/^[1-9]\d{0,17}$/.test(text)) return BigInt(text);
-  throw new CliError("invalid_argument", `"${text}" is no id of a message: those are whole numbers from 1 on`);
+  throw new HawserError("invalid_argument", `"${text}" is no id of a message: those are whole numbers from 1 on`);
 }
 
 async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: boolean): Promise<void> {
@@ -162,7 +162,7 @@ async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boole
   const missing = outcomes.filter(({ outcome }) => outcome === "missing").map(({ id }) => id);
   await printOutcomes(outcomes, json, () => `Cancelled ${plural(ids.length - missing.length, "message")}.`);
   if (missing.length > 0) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} is due later: delivered, or cancelled already? See \`hawser outbox list\`.`,
     );

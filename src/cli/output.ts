@@ -5,7 +5,7 @@
 import type { Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";
-import { CliError, HawserError, withoutPasswords } from "../errors/index.js";
+import { HawserError, withoutPasswords } from "../errors/index.js";
 
 /** Writes one piece after another. */
 export class Output {
@@ -31,7 +31,7 @@ export class Output {
    * Resolves when all of the text is written: to the pipe, the terminal or the file.
    *
    * @returns false if the reader has left
-   * @throws CliError `output_failed` if it could not be written for another reason, such as a full disk
+   * @throws HawserError `output_failed` if it could not be written for another reason, such as a full disk
    */
   write(text: string): Promise<boolean> {
     return new Promise((resolve, reject) => {
@@ -42,7 +42,9 @@ export class Output {
           resolve(false);
         } else {
           reject(
-            new CliError("output_failed", `could not write what was to be printed: ${error.message}`, { cause: error }),
+            new HawserError("output_failed", `could not write what was to be printed: ${error.message}`, {
+              cause: error,
+            }),
           );
         }
       });
@@ -205,7 +207,7 @@ const pointsElsewhere = /^(?:The message|Read the cause|Do nothing)|\brun\(\)|st
  * it that a terminal obeys, and no password of a URL.
  */
 export function describeError(error: unknown): string {
-  if (!HawserError.is(error)) {
+  if (!(error instanceof HawserError)) {
     const details = error instanceof Error ? (error.stack ?? error.message) : String(error);
     return `${pc.red("hawser:")} ${shown(details)}\nThis is a defect of Hawser. Please report it with the lines above.`;
   }
@@ -215,7 +217,7 @@ export function describeError(error: unknown): string {
     // Messages often quote their cause; saying it twice helps nobody.
     if (text !== "" && !lines.some((line) => line.includes(text))) lines.push(`  because: ${text}`);
   }
-  const remedy = error.hint ?? error.entry.remedy;
+  const remedy = error.remedy;
   if (!ownRemedy.test(error.message) && !pointsElsewhere.test(remedy)) lines.push(`  what to do: ${shown(remedy)}`);
   return lines.join("\n");
 }

@@ -1,62 +1,110 @@
 /**
- * `hawser peers`: the names that peers have, and had; and forgetting one.
+ * `hawser peers`: the names that peers have, and had; handing one's channels over, and forgetting one.
  */
-import { defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { type ArgsDef, defineCommand } from "citty";
 import { forgetPeer, listPeers, withCommandDatabase } from "../store/index.js";
-import { actionOf, withExamples } from "./command-line.js";
-import { databaseOption, databaseUrlOf } from "./options.js";
+import { actionOf, refusal, withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf, type Given } from "./options.js";
 import { plural, print, printable, printRows } from "./output.js";
+import { reassign } from "./reassign.js";
+
+const actions = ["list", "reassign", "forget"] as const;
+type Action = (typeof actions)[number];
+
+const reassignOptions = {
+  all: { type: "boolean", description: "With reassign, on the way back, too: hand over everything that FROM has" },
+  force: {
+    type: "boolean",
+    description:
+      "With reassign: also if FROM is running, which ends it with name_lost, and if TO does not serve what is stored, " +
+      "which makes dead letters of it",
+  },
+} as const satisfies ArgsDef;
+
+/** Names that an action takes, as the help shows them. */
+const namesOf = { list: [], reassign: ["FROM", "TO"], forget: ["NAME"] } as const satisfies Record<
+  Action,
+  readonly string[]
+>;
 
 export const peers = withExamples(
   defineCommand({
     meta: {
       name: "peers",
       description:
-        "List the peers: every name that was ever taken, or that messages wait for, and whether a process holds it now. " +
-        "`forget NAME` deletes what the database has of a peer that does not come back",
+        "List, replace and forget peers. `list` shows every name that was ever taken, or that messages wait for, and whether a " +
+        "process holds it now. `reassign FROM TO` hands the channels of a listener over to another one: what is stored goes " +
+        "along, senders find the new listener by themselves, and the old one leaves the directory; if FROM has channels that " +
+        "were made for TO, only these go. `forget NAME` deletes what the database has of a peer that does not come back",
     },
     args: {
-      action: { type: "positional", required: false, description: "forget, or nothing to list" },
-      name: { type: "positional", required: false, valueHint: "NAME", description: "The peer to forget" },
+      action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
+      names: {
+        type: "positional",
+        required: false,
+        valueHint: "NAME…",
+        description: "The peers of reassign and forget",
+      },
       ...databaseOption,
-      json: { type: "boolean", description: "Print each peer as one line of JSON" },
+      ...reassignOptions,
+      json: { type: "boolean", description: "Print each peer, or each channel handed over, as one line of JSON" },
     },
     run: async ({ args }) => {
-      if (args.action !== undefined) {
-        actionOf("peers", args.action, ["forget"]);
-        await forget(databaseUrlOf(args), args.name, args.json ?? false);
-        return;
-      }
-      const rows = await withCommandDatabase(databaseUrlOf(args), listPeers);
-      await printRows(rows, {
-        json: args.json ?? false,
-        none: "No peer was ever started with this database.",
-        columns: [
-          { head: "PEER", cell: ({ name }) => name },
-          { head: "STATE", cell: stateOf },
-          { head: "STARTED", cell: ({ startedAt }) => startedAt?.toISOString() ?? "never" },
-          { head: "EPOCH", cell: ({ epoch }) => epoch ?? "" },
-          { head: "WAITING", cell: ({ waiting }) => waiting },
-          { head: "PARKED", cell: ({ parked }) => parked },
-          { head: "SENDS ON", cell: ({ sendsOn }) => sendsOn },
-          { head: "LISTENS ON", cell: ({ listensOn }) => listensOn },
-          { head: "TOPICS", cell: ({ topics }) => topics.join(", ") },
-        ],
-      });
+      const { all = false, force = false, json = false } = args;
+      const action = actionOf("peers", args.action ?? "list", actions);
+      const names = args._.slice(1);
+      checkNames(action, names, args);
+      const url = databaseUrlOf(args);
+      const [first, second] = names as [string, string];
+      if (action === "list") await list(url, json);
+      else if (action === "reassign") await reassign(url, { from: first, to: second, all, force, json });
+      else await forget(url, first, json);
     },
   }),
   [
     ["hawser peers", "Who runs, and for whom messages wait"],
+    ["hawser peers reassign billing-1 billing-2", "billing-1 does not come back: billing-2 goes on in its place"],
+    [
+      "hawser peers reassign billing-2 billing-1",
+      "And back, while billing-2 is stopped; its own channels stay with it",
+    ],
     ["hawser peers forget shop-7f9c", "A pod that does not come back"],
     ["hawser peers --json | jq 'select(.waiting > 1000)'", "Peers that fall behind"],
   ],
 );
 
-async function forget(url: string | undefined, name: string | undefined, json: boolean): Promise<void> {
-  if (name === undefined) {
-    throw new CliError("invalid_argument", "name the peer: `hawser peers forget NAME`");
-  }
+function checkNames(action: Action, names: readonly string[], args: Given<typeof reassignOptions>): void {
+  const wanted: readonly string[] = namesOf[action];
+  const missing = wanted[names.length];
+  if (missing !== undefined)
+    throw refusal("peers", action, `it needs ${missing}: \`hawser peers ${action} ${wanted.join(" ")}\``);
+  const surplus = names[wanted.length];
+  if (surplus !== undefined)
+    throw refusal("peers", action, `it takes ${wanted.join(" and ") || "no name"}, and "${surplus}" is one more`);
+  const flag = (["all", "force"] as const).find((name) => args[name] !== undefined);
+  if (flag !== undefined && action !== "reassign") throw refusal("peers", action, `--${flag} goes with reassign`);
+}
+
+async function list(url: string | undefined, json: boolean): Promise<void> {
+  const rows = await withCommandDatabase(url, listPeers);
+  await printRows(rows, {
+    json,
+    none: "No peer was ever started with this database.",
+    columns: [
+      { head: "PEER", cell: ({ name }) => name },
+      { head: "STATE", cell: stateOf },
+      { head: "STARTED", cell: ({ startedAt }) => startedAt?.toISOString() ?? "never" },
+      { head: "EPOCH", cell: ({ epoch }) => epoch ?? "" },
+      { head: "WAITING", cell: ({ waiting }) => waiting },
+      { head: "PARKED", cell: ({ parked }) => parked },
+      { head: "SENDS ON", cell: ({ sendsOn }) => sendsOn },
+      { head: "LISTENS ON", cell: ({ listensOn }) => listensOn },
+      { head: "TOPICS", cell: ({ topics }) => topics.join(", ") },
+    ],
+  });
+}
+
+async function forget(url: string | undefined, name: string, json: boolean): Promise<void> {
   const forgotten = await withCommandDatabase(url, (database) => forgetPeer(database, name));
   if (json) {
     print(process.stdout, JSON.stringify(forgotten));

@@ -1,8 +1,7 @@
 /**
- * `hawser reassign`: another peer takes the channels of one that does not come back.
+ * `hawser peers reassign`: another peer takes the channels of one that does not come back.
  */
-import { defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   reassign as channelsOf,
   type HandedOverChannel,
@@ -10,85 +9,62 @@ import {
   type OwnedChannel,
   withCommandDatabase,
 } from "../store/index.js";
-import { withExamples } from "./command-line.js";
-import { databaseOption, databaseUrlOf } from "./options.js";
 import { plural, print, printable, printRows } from "./output.js";
 
-export const reassign = withExamples(
-  defineCommand({
-    meta: {
-      name: "reassign",
-      description:
-        "Hand the channels of a listener over to another one. What is stored goes along, senders find the new listener " +
-        "by themselves, and the old one leaves the directory. If FROM has channels that were made for TO, only these go: " +
-        "that is the way back",
-    },
-    args: {
-      from: {
-        type: "positional",
-        required: true,
-        valueHint: "FROM",
-        description: "The listener that has the channels",
-      },
-      to: { type: "positional", required: true, valueHint: "TO", description: "The listener that is to have them" },
-      ...databaseOption,
-      all: { type: "boolean", description: "On the way back, too, hand over everything that FROM has" },
-      force: {
-        type: "boolean",
-        description:
-          "Also if FROM is running, which ends it with name_lost, and if TO does not serve what is stored, which makes " +
-          "dead letters of it",
-      },
-      json: { type: "boolean", description: "Print each channel as one line of JSON" },
-    },
-    run: async ({ args }) => {
-      const { from, to, force = false, json = false } = args;
-      await withCommandDatabase(databaseUrlOf(args), async (database) => {
-        const channels = channelsOf(database);
-        const [owned, state, heir] = await Promise.all([
-          channels.ownedChannels(from),
-          channels.listenerState(from),
-          channels.listenerState(to),
-        ]);
-        if (owned.length === 0 && !state.seen && state.topics.length === 0) throw unknown(from);
-        const back = owned.filter(({ madeFor }) => madeFor === to);
-        const isBack = back.length > 0 && args.all !== true;
-        const chosen = isBack ? back : owned;
-        checkTopics(chosen, to, heir, force);
-        const connectionKeys = isBack ? back.map(({ connectionKey }) => connectionKey) : undefined;
-        const handed = await channels.reassign({ from, to, force, connectionKeys });
-        await printRows(handed, {
-          json,
-          none: `"${printable(from)}" has no channels; nothing was handed over.`,
-          columns: [
-            { head: "KEY", cell: ({ connectionKey }) => connectionKey },
-            { head: "CHANNEL", cell: ({ composite }) => composite },
-            { head: "STORED", cell: ({ stored }) => stored },
-          ],
-        });
-        if (!json && handed.length > 0) print(process.stdout, `\n${summaryOf(handed, from, to)}`);
-        for (const note of notes({
-          from,
-          to,
-          handed,
-          heir,
-          wasRunning: state.running,
-          left: owned.length - chosen.length,
-        })) {
-          print(process.stderr, note);
-        }
-      });
-    },
-  }),
-  [
-    ["hawser reassign billing-1 billing-2", "billing-1 does not come back: billing-2 goes on in its place"],
-    ["hawser reassign billing-2 billing-1", "And back, while billing-2 is stopped; its own channels stay with it"],
-  ],
-);
+/** One hand-over, as it was asked for. */
+interface Reassignment {
+  readonly from: string;
+  readonly to: string;
+  /** On the way back, too, everything that `from` has. */
+  readonly all: boolean;
+  readonly force: boolean;
+  readonly json: boolean;
+}
 
-function unknown(from: string): CliError {
+/**
+ * Hands the channels of a listener over to another one, and prints them.
+ *
+ * @throws HawserError `invalid_argument` for a name that nobody knows, `unsubscribed` for an heir that does not serve what is stored
+ */
+export async function reassign(
+  databaseUrl: string | undefined,
+  { from, to, all, force, json }: Reassignment,
+): Promise<void> {
+  await withCommandDatabase(databaseUrl, async (database) => {
+    const channels = channelsOf(database);
+    const [owned, state, heir] = await Promise.all([
+      channels.ownedChannels(from),
+      channels.listenerState(from),
+      channels.listenerState(to),
+    ]);
+    if (owned.length === 0 && !state.seen && state.topics.length === 0) throw unknown(from);
+    const back = owned.filter(({ madeFor }) => madeFor === to);
+    const isBack = back.length > 0 && !all;
+    const chosen = isBack ? back : owned;
+    checkTopics(chosen, to, heir, force);
+    const connectionKeys = isBack ? back.map(({ connectionKey }) => connectionKey) : undefined;
+    const handed = await channels.reassign({ from, to, force, connectionKeys });
+    await printRows(handed, {
+      json,
+      none: `"${printable(from)}" has no channels; nothing was handed over.`,
+      columns: [
+        { head: "KEY", cell: ({ connectionKey }) => connectionKey },
+        { head: "CHANNEL", cell: ({ composite }) => composite },
+        { head: "STORED", cell: ({ stored }) => stored },
+      ],
+    });
+    if (!json && handed.length > 0) print(process.stdout, `\n${summaryOf(handed, from, to)}`);
+    const left = owned.length - chosen.length;
+    for (const note of notes({ from, to, handed, heir, wasRunning: state.running, left })) print(process.stderr, note);
+  });
+}
+
+function unknown(from: string): HawserError {
   const remedy = "check the name against `hawser peers`";
-  return new CliError("invalid_argument", `there was never a peer "${from}", and nobody has sent to it; ${remedy}`);
+  return new HawserError(
+    "invalid_argument",
+    `there is no record of a peer "${from}", and nobody has sent to it; ${remedy}`,
+  );
 }
 
 /** Stored messages for a topic that the new owner does not serve would end as dead letters. */
@@ -101,7 +77,7 @@ function checkTopics(channels: readonly OwnedChannel[], to: string, heir: Listen
   const what = `"${to}" does not serve ${named}${why}, and messages for that are stored`;
   if (!force) {
     const remedy = "start or subscribe it first, or go on with --force";
-    throw new CliError("unsubscribed", `${what}: they would end as dead letters; ${remedy}`);
+    throw new HawserError("unsubscribed", `${what}: they would end as dead letters; ${remedy}`);
   }
   print(process.stderr, `Warning: ${printable(what)}; unless it does by then, they end as dead letters.`);
 }

@@ -2,7 +2,7 @@
  * From the command line to an exit status.
  */
 import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
-import { CliError, exitStatusOf } from "../errors/index.js";
+import { exitStatusOf, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import {
   checkArguments,
@@ -33,7 +33,7 @@ async function dispatch(args: readonly string[]): Promise<void> {
   const [name, ...given] = args;
   if (name === undefined) {
     print(process.stderr, await overview());
-    throw new CliError("invalid_argument", "No command is given. Name one of the commands above.");
+    throw new HawserError("invalid_argument", "No command is given. Name one of the commands above.");
   }
   if (name === "--help" || name === "-h") return print(process.stdout, await overview());
   if (name === "--version" || name === "-v") return print(process.stdout, version);
@@ -42,7 +42,7 @@ async function dispatch(args: readonly string[]): Promise<void> {
     const what = name.startsWith("-") ? `There is no flag ${name} before the command` : `There is no command "${name}"`;
     const known = Object.keys(commands);
     const hint = name.startsWith("-") ? "" : didYouMean(name, known, "`hawser ").replace(/\?$/, "`?");
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `${what}.${hint}${whereUrlsBelong(name)} The commands are ${known.join(", ")}. ${seeHelp()}`,
     );
@@ -72,15 +72,16 @@ export type AnyCommand = CommandDef<any>;
 export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   dev: async () => (await import("./dev.js")).dev,
   init: async () => (await import("./init.js")).init,
+  uninstall: async () => (await import("./uninstall.js")).uninstall,
   extension: async () => (await import("./extension.js")).extension,
   serve: async () => (await import("./serve.js")).serve,
   send: async () => (await import("./send.js")).send,
+  request: async () => (await import("./request.js")).request,
   listen: async () => (await import("./listen.js")).listen,
   topics: async () => (await import("./topics.js")).topics,
   peers: async () => (await import("./peers.js")).peers,
   pending: async () => (await import("./pending.js")).pending,
   secret: async () => (await import("./secret.js")).secret,
-  reassign: async () => (await import("./reassign.js")).reassign,
   outbox: async () => (await import("./outbox.js")).outbox,
   schedules: async () => (await import("./schedules.js")).schedules,
   dead: async () => (await import("./dead.js")).dead,

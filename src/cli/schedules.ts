@@ -2,7 +2,7 @@
  * `hawser schedules`: what is enqueued again and again, when it ran last and runs next; and ending one.
  */
 import { defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { listSchedules, removeSchedule, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
@@ -61,10 +61,11 @@ async function list(url: string | undefined, json: boolean): Promise<void> {
 }
 
 async function remove(url: string | undefined, name: string | undefined, json: boolean): Promise<void> {
-  if (name === undefined) throw new CliError("invalid_argument", "name the schedule: `hawser schedules remove NAME`");
+  if (name === undefined)
+    throw new HawserError("invalid_argument", "name the schedule: `hawser schedules remove NAME`");
   const removed = await withCommandDatabase(url, (database) => removeSchedule(database, name));
   if (!removed)
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `neither this login nor a role that it is a member of has a schedule "${printable(name)}". See \`hawser schedules\`.`,
     );

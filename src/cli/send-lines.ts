@@ -2,10 +2,10 @@
  * What `hawser send` sends: one message, or with `--lines` standard input as a stream of messages, read no faster than they
  * are confirmed.
  */
-import { peerSettingsDefaults, protocolConstants } from "../../generated/ts/settings/peer.js";
-import { CliError, HawserError } from "../errors/index.js";
+import { protocolConstants, tuningSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { HawserError } from "../errors/index.js";
 import type { Peer, Receipt, SendOptions } from "../peer/index.js";
-import { Room } from "../runtime/index.js";
+import { Semaphore } from "../runtime/index.js";
 import { jsonText, plural, print, printable, startProgress } from "./output.js";
 
 /**
@@ -13,8 +13,8 @@ import { jsonText, plural, print, printable, startProgress } from "./output.js";
  * sent again would have lost its place.
  */
 const windowLimits = {
-  messages: peerSettingsDefaults.maxSendQueueMessages / 4,
-  bytes: peerSettingsDefaults.maxSendQueueBytes / 4,
+  messages: tuningSettingsDefaults.maxSendQueueMessages / 4,
+  bytes: tuningSettingsDefaults.maxSendQueueBytes / 4,
 };
 
 /** How to send, and how to tell of it. */
@@ -38,7 +38,7 @@ export interface SendLinesOptions {
  */
 export async function sendLines(options: SendLinesOptions): Promise<void> {
   const { input, sendTo, tell, quiet, json, signal } = options;
-  const room = { messages: new Room(windowLimits.messages), bytes: new Room(windowLimits.bytes) };
+  const window = { messages: new Semaphore(windowLimits.messages), bytes: new Semaphore(windowLimits.bytes) };
   let underWay = 0;
   const counts = new Map<string, number>();
   const progress = await startProgress("Sending", !quiet && !input.isTTY);
@@ -63,8 +63,8 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       fail(at, error);
     } finally {
       underWay -= 1;
-      room.messages.giveBack();
-      room.bytes.giveBack(bytes);
+      window.messages.release();
+      window.bytes.release(bytes);
     }
   };
   const endReading = (): void => void input.destroy();
@@ -76,22 +76,22 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       if (text.length === 0) continue;
       const payload = options.base64 ? decodeBase64(Buffer.from(text).toString("latin1"), `line ${line}`) : text;
       // One message is always let in, however large.
-      const bytes = Math.min(payload.length, room.bytes.limit);
-      await room.messages.take();
-      await room.bytes.take(bytes);
+      const bytes = Math.min(payload.length, window.bytes.limit);
+      await window.messages.acquire();
+      await window.bytes.acquire(bytes);
       void dispatch(payload, line, bytes);
     }
   } catch (error) {
     if (!signal.aborted) fail(line + 1, readError(error));
   } finally {
     signal.removeEventListener("abort", endReading);
-    await room.messages.take(room.messages.limit);
+    await window.messages.acquire(window.messages.limit);
     progress.stop();
   }
   const summary = summaryOf(counts, confirmed);
   if (!quiet && !json) print(process.stdout, summary);
   if (failure !== undefined) throw failedAt(failure, summary);
-  if (signal.aborted) throw new CliError("aborted", `stopped by a signal while reading. ${summary}`);
+  if (signal.aborted) throw new HawserError("aborted", `stopped by a signal while reading. ${summary}`);
 }
 
 function summaryOf(counts: ReadonlyMap<string, number>, confirmed: number): string {
@@ -100,9 +100,9 @@ function summaryOf(counts: ReadonlyMap<string, number>, confirmed: number): stri
 }
 
 function failedAt({ line, error }: { readonly line: number; readonly error: unknown }, summary: string): unknown {
-  if (!HawserError.is(error)) return error;
+  if (!(error instanceof HawserError)) return error;
   const { outcome } = error;
-  return new CliError(error.code, `line ${line}: ${error.message}. Before and beside it: ${summary}`, {
+  return new HawserError(error.code, `line ${line}: ${error.message}. Before and beside it: ${summary}`, {
     cause: error.cause,
     ...(outcome !== undefined && { outcome }),
   });
@@ -110,8 +110,10 @@ function failedAt({ line, error }: { readonly line: number; readonly error: unkn
 
 /** What a stream of Node throws. */
 function readError(error: unknown): unknown {
-  if (HawserError.is(error)) return error;
-  return new CliError("output_failed", `could not read standard input: ${(error as Error).message}`, { cause: error });
+  if (error instanceof HawserError) return error;
+  return new HawserError("output_failed", `could not read standard input: ${(error as Error).message}`, {
+    cause: error,
+  });
 }
 
 const lineFeed = 0x0a;
@@ -120,7 +122,7 @@ const lineFeed = 0x0a;
  * Splits at line feeds, which belong to no line; nothing else is changed. What follows the last one is a line, too,
  * unless it is empty.
  *
- * @throws CliError `invalid_argument` for a line of more than `maxBytes`: not more than that is kept in memory
+ * @throws HawserError `invalid_argument` for a line of more than `maxBytes`: not more than that is kept in memory
  */
 export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: number): AsyncGenerator<Uint8Array> {
   let parts: Uint8Array[] = [];
@@ -129,7 +131,7 @@ export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: nu
   const take = (part: Uint8Array): void => {
     bytes += part.length;
     if (bytes > maxBytes) {
-      throw new CliError(
+      throw new HawserError(
         "invalid_argument",
         `line ${number} is longer than ${maxBytes} bytes, the most that a message may have`,
       );
@@ -151,14 +153,14 @@ export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: nu
   if (bytes > 0) yield parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
 
-/** All of a stream as one piece. @throws CliError `invalid_argument` if it has more than `maxBytes` */
+/** All of a stream as one piece. @throws HawserError `invalid_argument` if it has more than `maxBytes` */
 export async function allBytes(chunks: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of chunks) {
     bytes += chunk.length;
     if (bytes > maxBytes) {
-      throw new CliError(
+      throw new HawserError(
         "invalid_argument",
         `standard input has more than ${maxBytes} bytes, the most that a message may have; --lines sends its lines one by one`,
       );
@@ -168,10 +170,12 @@ export async function allBytes(chunks: AsyncIterable<Uint8Array>, maxBytes: numb
   return Buffer.concat(parts);
 }
 
-/** What became of a message at one listener. */
-export type Outcome = Receipt | { readonly peer: string; readonly error: HawserError };
+/** Outcome of a send to one listener. */
+export type Outcome =
+  | Receipt<"delivered" | "stored" | "sent" | "dropped">
+  | { readonly peer: string; readonly error: HawserError };
 
-/** Sends to one listener of the topic, or to all. @throws HawserError as {@link Peer.sendTo} */
+/** Sends to one listener of the topic, or to all. @throws HawserError as {@link Peer.send} */
 export async function sendOne(
   peer: Peer,
   topic: string,
@@ -179,7 +183,7 @@ export async function sendOne(
   options: SendOptions,
   toAll: boolean,
 ): Promise<readonly Outcome[]> {
-  return toAll ? await peer.sendAll(topic, payload, options) : [await peer.sendTo(topic, payload, options)];
+  return toAll ? await peer.sendAll(topic, payload, options) : [await peer.send(topic, payload, options)];
 }
 
 const prepositions = { delivered: "to", stored: "for", sent: "to", dropped: "for" } as const;
@@ -201,11 +205,11 @@ export function lineOf(
   return `${outcome.outcome} ${prepositions[outcome.outcome]} ${printable(peer)}\n`;
 }
 
-/** The bytes of base64; white space in it does not count. @throws CliError `invalid_argument` */
+/** The bytes of base64; white space in it does not count. @throws HawserError `invalid_argument` */
 export function decodeBase64(text: string, what = "the message"): Uint8Array {
   const dense = text.replace(/\s/g, "");
   if (!/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(dense)) {
-    throw new CliError("invalid_argument", `${what} is not base64, although --base64 says so`);
+    throw new HawserError("invalid_argument", `${what} is not base64, although --base64 says so`);
   }
   return Buffer.from(dense, "base64");
 }

@@ -4,7 +4,7 @@
 import { fstatSync, type Stats } from "node:fs";
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { CliError, HawserError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { Peer, type PeerOptions, type SendOptions } from "../peer/index.js";
 import { listPeers, withCommandDatabase } from "../store/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
@@ -70,7 +70,7 @@ export const send = withExamples(
 async function run(given: ParsedArgs<typeof args>, headers: [string, string][], request: StopRequest): Promise<void> {
   const { topic, payload, lines = false, base64 = false, quiet = false, json = false } = given;
   if (lines && payload !== undefined && payload !== "-") {
-    throw new CliError("invalid_argument", "--lines reads standard input; leave the message out");
+    throw new HawserError("invalid_argument", "--lines reads standard input; leave the message out");
   }
   const delivery = given["at-most-once"] ? "at-most-once" : "at-least-once";
   const options: SendOptions = { delivery, ...(headers.length > 0 && { headers }) };
@@ -119,13 +119,14 @@ function throwFirstError(outcomes: readonly Outcome[]): void {
   for (const outcome of outcomes) if ("error" in outcome) throw outcome.error;
 }
 
-async function messageOf(payload: string | undefined, base64: boolean): Promise<Uint8Array> {
+/** The message of the command line, or standard input. @throws HawserError `invalid_argument` for an empty standard input */
+export async function messageOf(payload: string | undefined, base64: boolean): Promise<Uint8Array> {
   if (payload !== undefined && payload !== "-") return base64 ? decodeBase64(payload) : Buffer.from(payload);
   const input = standardInput();
   if (input.isTTY) print(process.stderr, "Type the message; Ctrl-D on a line of its own ends it.");
   const bytes = await allBytes(input, protocolConstants.maxStoredMessageBytes);
   if (bytes.length === 0) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       "standard input was empty, and a message has at least one byte; give the message as an argument or by a pipe",
     );
@@ -134,10 +135,11 @@ async function messageOf(payload: string | undefined, base64: boolean): Promise<
   return decodeBase64(Buffer.from(bytes).toString("latin1"));
 }
 
-function headersOf(values: readonly string[]): [string, string][] {
+/** Headers given as NAME=VALUE. @throws HawserError `invalid_argument` */
+export function headersOf(values: readonly string[]): [string, string][] {
   return values.map((value) => {
     const at = value.indexOf("=");
-    if (at < 1) throw new CliError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);
+    if (at < 1) throw new HawserError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);
     return [value.slice(0, at), value.slice(at + 1)];
   });
 }
@@ -147,7 +149,7 @@ function headersOf(values: readonly string[]): [string, string][] {
  * what a sender leaves behind in the database (its name, its channels with their cursors, the listeners that it has
  * met) is found again by the next one instead of growing with every call. So a second call stores for a listener that
  * the first one met, and calls one after another are in order. No one waits for replies to such a name: they are taken
- * and dropped.
+ * and dropped; with `--from` they are dead letters.
  */
 
 /** Several may begin at the same moment and look for a free name at the same moment. */
@@ -164,11 +166,11 @@ interface SendingPeer {
 }
 
 /**
- * Starts it. It is not in the directory: what others send to the topic `from` goes to those who serve it.
+ * Starts the peer. It is no listener of the topic `from`: what others send there goes to those who serve it.
  *
- * @throws HawserError as {@link Peer.run}
+ * @throws HawserError as {@link Peer.start}
  */
-async function startSendingPeer(
+export async function startSendingPeer(
   options: Omit<PeerOptions, "name" | "topic"> & {
     readonly name: string | undefined;
     readonly from: string | undefined;
@@ -177,10 +179,10 @@ async function startSendingPeer(
 ): Promise<SendingPeer> {
   const { name: given, from, ...rest } = options;
   const begin = async (name: string, nameWaitMs: number, handler?: () => void): Promise<Peer> => {
-    const peer = new Peer({ ...rest, name, topic: from ?? name, serveSourceTopic: false, nameWaitMs });
+    const peer = new Peer({ ...rest, name, topic: from, nameWaitMs });
     watch(peer);
-    await peer.run(handler);
-    return peer;
+    if (handler !== undefined) await peer.handle(name, handler);
+    return await peer.start();
   };
   if (given !== undefined) return { peer: await begin(given, givenNameWaitMs), droppedReplies: () => 0 };
   let dropped = 0;
@@ -192,7 +194,7 @@ async function startSendingPeer(
     try {
       return { peer: await begin(`${namePrefix()}${place}`, 0, drop), droppedReplies: () => dropped };
     } catch (error) {
-      if (!HawserError.is(error) || error.code !== "name_in_use" || tries === maxTries) throw error;
+      if (!(error instanceof HawserError) || error.code !== "name_in_use" || tries === maxTries) throw error;
       place = freePlace(await takenNames(options.databaseUrl), 2 ** Math.min(tries - 1, 10));
     }
   }
@@ -220,13 +222,13 @@ function freePlace(taken: ReadonlySet<string>, choices: number): number {
 /**
  * Standard input, to read messages from.
  *
- * @throws CliError `invalid_argument` if it is a directory, which Node would take for an input without a byte, or closed;
+ * @throws HawserError `invalid_argument` if it is a directory, which Node would take for an input without a byte, or closed;
  * where there is a /dev/null, Node has opened it in place of a closed one, and that is an empty input
  */
 function standardInput(): NodeJS.ReadStream {
   const stat = statOf(0);
   if (stat === undefined || stat.isDirectory()) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `standard input is ${stat === undefined ? "closed" : "a directory"}; give a file or a pipe with the message`,
     );

@@ -13,38 +13,80 @@ import {
   serveSettingsDefaults,
   serveSettingsRanges,
 } from "../../generated/ts/settings/nats.js";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
-import { checkServeOptions, type GatewayTls, type OptionName, Serve, type ServeOptions } from "../serve/index.js";
-import { valuesOf, withExamples } from "./command-line.js";
+import {
+  checkServeOptions,
+  type GatewayTls,
+  isTuning,
+  type OptionName,
+  type ServeOptions,
+  serve as startServer,
+  type TuningSetting,
+  tuningSettings,
+} from "../serve/index.js";
+import { didYouMean, valuesOf, withExamples } from "./command-line.js";
 import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
-import { databaseOption, databaseUrlOf, type Given, oneOf, wholeNumber } from "./options.js";
+import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
+import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
-/** The flag of a setting: its name with hyphens. */
-type Flag<Name extends string> = Name extends `${infer First}${infer Rest}`
-  ? `${First extends Lowercase<First> ? First : `-${Lowercase<First>}`}${Flag<Rest>}`
-  : Name;
-
-/** The settings that are numbers. */
+/** Settings of `hawser serve` that are quantities or counts. */
 type NumberSetting = {
   [Name in keyof ServeSettings]: (typeof serveSettingsRanges)[Name]["kind"] extends "number" ? Name : never;
 }[keyof ServeSettings];
 
-const numberSettings = Object.entries(serveSettingsRanges)
-  .filter(([, { kind }]) => kind === "number")
-  .map(([name]) => name as NumberSetting);
+/** Public settings that are numbers: each has a flag. */
+type FlagSetting = Exclude<NumberSetting, TuningSetting>;
 
-function flagOf<Name extends string>(setting: Name): Flag<Name> {
-  return setting.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`) as Flag<Name>;
+type Hyphenated<Name extends string> = Name extends `${infer First}${infer Rest}`
+  ? `${First extends Lowercase<First> ? First : `-${Lowercase<First>}`}${Hyphenated<Rest>}`
+  : Name;
+
+type WithoutUnit<Name extends string> = Name extends `${infer Bare}Ms` | `${infer Bare}Bytes` ? Bare : Name;
+
+/** Flag of a public setting: its name with hyphens and without its unit, which is part of the value. */
+type Flag<Name extends string> = Hyphenated<WithoutUnit<Name>>;
+
+const settingNames = Object.keys(serveSettingsRanges) as (keyof ServeSettings)[];
+
+function isNumber(setting: keyof ServeSettings): setting is NumberSetting {
+  return serveSettingsRanges[setting].kind === "number";
 }
 
-function numberFlag(setting: NumberSetting) {
+const flagSettings = settingNames.filter((name): name is FlagSetting => isNumber(name) && !isTuning(name));
+
+function flagOf<Name extends string>(setting: Name): Flag<Name> {
+  const name = setting.replace(/(Ms|Bytes)$/, "");
+  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`) as Flag<Name>;
+}
+
+/** Unit of a setting's values; undefined for a count. */
+function kindOf(setting: NumberSetting): QuantityKind | undefined {
+  if (setting.endsWith("Ms")) return "duration";
+  return setting.endsWith("Bytes") ? "size" : undefined;
+}
+
+/** Value of a setting as its flag, or `--tune`, takes it. */
+function settingText(setting: NumberSetting, value: number): string {
+  const kind = kindOf(setting);
+  return kind === undefined ? String(value) : quantityText(kind, value);
+}
+
+/** @throws HawserError `invalid_argument` with the option, the value and the range */
+function settingOf(setting: NumberSetting, option: string, value: string | undefined): number | undefined {
+  const kind = kindOf(setting);
+  const range = serveSettingsRanges[setting];
+  return kind === undefined ? wholeNumber(option, value, range) : quantityOf(kind, option, value, range);
+}
+
+function numberFlag(setting: FlagSetting) {
   const { about, min, max } = serveSettingsRanges[setting];
-  const byDefault = serveSettingsDefaults[setting];
-  const inMebibytes = setting.endsWith("Bytes") ? ` (${byDefault / 2 ** 20} MiB)` : "";
-  const description = `${about} From ${min} to ${max}. Default ${byDefault}${inMebibytes}`;
-  return { type: "string", valueHint: "N", description } as const;
+  const [least, most, byDefault] = [min, max, serveSettingsDefaults[setting]].map((value) =>
+    settingText(setting, value),
+  );
+  const valueHint = { duration: "TIME", size: "SIZE", count: "N" }[kindOf(setting) ?? "count"];
+  return { type: "string", valueHint, description: `${about} From ${least} to ${most}. Default ${byDefault}` } as const;
 }
 
 /** The flags. */
@@ -53,8 +95,8 @@ const serveArgs = {
   listen: {
     type: "string",
     valueHint: "HOST:PORT",
-    default: serveSettingsDefaults.gatewayListen,
-    description: serveSettingsRanges.gatewayListen.about,
+    default: serveSettingsDefaults.listen,
+    description: serveSettingsRanges.listen.about,
   },
   advertise: {
     type: "string",
@@ -90,10 +132,15 @@ const serveArgs = {
     type: "boolean",
     description: "Without TLS also beyond this machine: the network is trusted",
   },
-  ...(Object.fromEntries(numberSettings.map((name) => [flagOf(name), numberFlag(name)])) as Record<
-    Flag<NumberSetting>,
+  ...(Object.fromEntries(flagSettings.map((name) => [flagOf(name), numberFlag(name)])) as Record<
+    Flag<FlagSetting>,
     ReturnType<typeof numberFlag>
   >),
+  tune: {
+    type: "string",
+    valueHint: "NAME=VALUE",
+    description: `A tuning setting, which any version may rename or leave out; may be given several times: ${tuningSettings.join(", ")}`,
+  },
   "executor-url": {
     type: "string",
     valueHint: "URL",
@@ -101,56 +148,77 @@ const serveArgs = {
       "The database, as a login in hawser_executor alone, which calls the functions that NATS reaches. Default: the login " +
       "that `hawser init` has made; HAWSER_EXECUTOR_URL is read, too",
   },
-  "monitor-listen": {
+  monitor: {
     type: "string",
     valueHint: "HOST:PORT",
-    description: serveSettingsRanges.monitorListen.about,
-  },
-  "monitor-database": {
-    type: "string",
-    valueHint: "NAME",
-    description: serveSettingsRanges.monitorDatabase.about,
+    description: serveSettingsRanges.monitor.about,
   },
 } as const satisfies ArgsDef;
 
 /** The arguments as they were given. */
 export type ServeArguments = Given<typeof serveArgs>;
 
+/** Values of flags that may be given several times. */
+export interface RepeatedFlags {
+  readonly secretsDirectories?: readonly string[];
+  /** Values of `--tune`. */
+  readonly tuning?: readonly string[];
+}
+
 /** Flags with another name than their option. */
 const otherFlags: Partial<Readonly<Record<OptionName, string>>> = {
-  gatewayListen: "--listen",
   tls: "--tls-cert and --tls-key",
   "tls.sslmode": "--tls-sslmode",
   "tls.rootCertificate": "--tls-root-cert",
   secretsDirectories: "--secrets-dir",
 };
 
+function optionText(name: OptionName): string {
+  if (name.startsWith("tuning.")) return `--tune ${name.slice("tuning.".length)}`;
+  return otherFlags[name] ?? `--${flagOf(name)}`;
+}
+
 /** @throws HawserError `invalid_argument`, `plaintext_refused`, naming the flag */
-export function serveOptionsOf(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
-  const options = readOptions(args, secretsDirectories);
-  checkServeOptions(options, (name) => otherFlags[name] ?? `--${flagOf(name)}`);
+export function serveOptionsOf(args: ServeArguments, repeated: RepeatedFlags = {}): ServeOptions {
+  const options = readOptions(args, repeated);
+  checkServeOptions(options, { nameOf: optionText, timeText: (ms) => quantityText("duration", ms) });
   return options;
 }
 
-function readOptions(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
+function readOptions(args: ServeArguments, { secretsDirectories = [], tuning = [] }: RepeatedFlags): ServeOptions {
   return {
     databaseUrl: databaseUrlOf(args),
-    gatewayListen: args.listen,
+    listen: args.listen,
     advertise: args.advertise,
     executorUrl: args["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
-    monitorListen: args["monitor-listen"],
-    monitorDatabase: args["monitor-database"],
+    monitor: args.monitor,
     allowPlaintext: args["allow-plaintext"],
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),
-    ...Object.fromEntries(numberSettings.map((name) => [name, numberOf(args, name)])),
+    ...Object.fromEntries(flagSettings.map((name) => [name, settingOf(name, optionText(name), args[flagOf(name)])])),
+    tuning: Object.fromEntries(tuning.map(tuningOf)),
   };
 }
 
-function numberOf(args: ServeArguments, setting: NumberSetting): number | undefined {
-  const { min, max } = serveSettingsRanges[setting];
-  const flag = flagOf(setting);
-  return wholeNumber(flag, args[flag], min, max);
+/** A value of `--tune` as an option and its value. @throws HawserError `invalid_argument` */
+function tuningOf(text: string): [TuningSetting, string | number | undefined] {
+  const [, name, value] = /^(\w+)=(.*)$/s.exec(text) ?? [];
+  if (name === undefined || value === undefined) {
+    throw new HawserError(
+      "invalid_argument",
+      `--tune "${text}" is not of the form NAME=VALUE, such as maxSessions=2000`,
+    );
+  }
+  const setting = tuningSettings.find((known) => known === name);
+  if (setting === undefined) throw new HawserError("invalid_argument", `--tune: ${unknownTuning(name)}`);
+  return [setting, isNumber(setting) ? settingOf(setting, `--tune ${setting}`, value) : value];
+}
+
+function unknownTuning(name: string): string {
+  const setting = settingNames.find((known) => known === name);
+  if (setting !== undefined)
+    return `${name} is not a tuning setting; give it by its flag ${optionText(setting as Exclude<typeof setting, TuningSetting>)}`;
+  return `there is no setting "${name}".${didYouMean(name, tuningSettings)} The tuning settings are ${tuningSettings.join(", ")}`;
 }
 
 const sslmodes = ["require", "verify-ca", "verify-full"] as const;
@@ -162,7 +230,7 @@ function tlsOf(args: ServeArguments): GatewayTls | undefined {
     const given = flags.find((name) => args[name] !== undefined);
     if (given === undefined) return undefined;
     const missing = ["--tls-cert", "--tls-key"].filter((name) => args[name.slice(2) as "tls-cert"] === undefined);
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `--${given} needs ${missing.join(" and ")}; give ${missing.length > 1 ? "them" : "it"}, too`,
     );
@@ -209,7 +277,9 @@ export const serve = withExamples(
       });
       const end = AbortSignal.any([request.signal, defects.signal]);
       try {
-        await run(given, valuesOf(args, rawArgs, "secrets-dir"), log.logger, end);
+        const secretsDirectories = valuesOf(args, rawArgs, "secrets-dir");
+        const tuning = valuesOf(args, rawArgs, "tune");
+        await run(serveOptionsOf(given, { secretsDirectories, tuning }), given.json ?? false, log.logger, end);
         log.logger.info({}, "has stopped");
       } catch (error) {
         // Told to stop while it was starting: that is no failure.
@@ -235,15 +305,10 @@ export const serve = withExamples(
   ],
 );
 
-async function run(
-  given: Given<typeof args>,
-  secretsDirectories: readonly string[],
-  logger: Logger,
-  signal: AbortSignal,
-): Promise<void> {
-  await using running = await Serve.start({ ...serveOptionsOf(given, secretsDirectories), logger, signal });
+async function run(options: ServeOptions, json: boolean, logger: Logger, signal: AbortSignal): Promise<void> {
+  await using running = await startServer({ ...options, logger, signal });
   // A container's log has both outputs, and the other one is JSON.
-  if (given.json === true || !process.stdout.isTTY)
+  if (json || !process.stdout.isTTY)
     process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress })}\n`);
   else print(process.stdout, `Answering at ${pc.cyan(printable(running.gatewayUrl))}. Ctrl-C ends it.`);
   if (!signal.aborted) await once(signal, "abort");

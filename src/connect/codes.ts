@@ -47,7 +47,7 @@ export const codesOfErrors: Partial<Readonly<Record<ErrorCode, Code>>> = {
   nats_permission_denied: Code.PermissionDenied,
   nats_timeout: Code.DeadlineExceeded,
   nats_unavailable: Code.Unavailable,
-  no_address: Code.Unavailable,
+  no_listener: Code.Unavailable,
   no_responders: Code.Unavailable,
   not_running: Code.Unavailable,
   not_supported: Code.Unimplemented,
@@ -63,7 +63,7 @@ export const codesOfErrors: Partial<Readonly<Record<ErrorCode, Code>>> = {
 
 /** The error of a call as Connect has it. @param reason what the carrier has thrown */
 export function connectErrorOf(reason: unknown): ConnectError {
-  if (!HawserError.is(reason)) return ConnectError.from(reason, Code.Internal);
+  if (!(reason instanceof HawserError)) return ConnectError.from(reason, Code.Internal);
   const code = codesOfErrors[reason.code] ?? (reason.retryable ? Code.Unavailable : Code.Internal);
   return new ConnectError(reason.message, code, undefined, undefined, reason);
 }

@@ -20,36 +20,20 @@ export type {
   TransportSettings,
   TransportSettingsInput,
 } from "../../generated/ts/settings/connect.js";
-export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  HawserError,
-  type HawserErrorOptions,
-  NatsError,
-  PeerError,
-  RpcError,
-} from "../errors/index.js";
 export type {
   Answer,
-  DeliveryName,
-  DurableOutcome,
-  EnqueuedReply,
-  Handler,
-  Headers,
   Message,
+  MessageHeaders,
+  Payload,
   Receipt,
-  ReplyReceipt,
   RequestOptions,
   SendOptions,
-  Transaction,
   TransactionalMessage,
-  TransientOutcome,
 } from "../peer/index.js";
-export type { LogDetails, Logger } from "../runtime/index.js";
-export { type NatsServer, type NatsServiceOptions, natsMessage, serveNats } from "./nats-service.js";
+export type { LogDetails, Logger, Subscription } from "../runtime/index.js";
+export { type NatsServiceOptions, natsMessage, serveNats } from "./nats-service.js";
 export { createNatsTransport, type NatsTransportOptions } from "./nats-transport.js";
-export { type PeerServer, type PeerServiceOptions, peerMessage, type ServingPeer, servePeer } from "./peer-service.js";
+export { type PeerServiceOptions, peerMessage, type ServingPeer, servePeer } from "./peer-service.js";
 export { type CallingPeer, createPeerTransport, type PeerTransportOptions } from "./peer-transport.js";
 export type { RouteOptions, Routes } from "./routes.js";
 export type { TransportOptions } from "./transport.js";

@@ -9,7 +9,7 @@ import {
   type NatsServiceSettingsInput,
   natsServiceSettingsDefaults,
 } from "../../generated/ts/settings/connect.js";
-import { namesOf, RpcError } from "../errors/index.js";
+import { HawserError, namesOf } from "../errors/index.js";
 import {
   confirmed,
   Discovery,
@@ -20,7 +20,7 @@ import {
   type MicroService,
   SubscriptionSet,
 } from "../nats/index.js";
-import { type Logger, silentLogger, within } from "../runtime/index.js";
+import { type Logger, type Subscription, silentLogger, within } from "../runtime/index.js";
 import { answerCall, type CallSource, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
 import { nameOfCode, statusOfCode } from "./codes.js";
 import {
@@ -44,15 +44,6 @@ export interface NatsServiceOptions extends RouteOptions, NatsServiceSettingsInp
   readonly version?: string | undefined;
   /** Hears what callers are not told: why a handler failed. Default: says nothing; a pino logger fits. */
   readonly logger?: Logger | undefined;
-}
-
-/** Services that answer over NATS. */
-export interface NatsServer extends AsyncDisposable {
-  /**
-   * Takes no more calls, and resolves when those that run are answered. After `stopDeadlineMs` the signals of those that
-   * are left are aborted, and they are answered by `unavailable`. The connection stays open.
-   */
-  stop(): Promise<void>;
 }
 
 /** In a handler over NATS, `context.values.get(natsMessage)` is the message that its call came by. */
@@ -79,24 +70,27 @@ const optionNames: readonly string[] = [
 /**
  * Answers calls to the methods that the routes register, and resolves when the NATS server has taken the subscriptions.
  *
+ * `stop()` takes no more calls, and resolves when those that run are answered. After `stopDeadlineMs` the signals of the
+ * calls that still run are aborted, and they are answered by `unavailable`. The connection stays open.
+ *
  * When the connection reconnects, nats.js subscribes again. A process that is to answer only while it is healthy stops and
  * serves again.
  *
  * @param connection stays the caller's: it is not closed here
- * @throws RpcError (as a rejection) `invalid_argument`; `nats_permission_denied`; `nats_unavailable`
+ * @throws HawserError (as a rejection) `invalid_argument`; `nats_permission_denied`; `nats_unavailable`
  */
 export async function serveNats(
   connection: NatsConnection,
   routes: Routes,
   options: NatsServiceOptions = {},
-): Promise<NatsServer> {
+): Promise<Subscription> {
   checkOptionNames(options, "a service over NATS", optionNames);
   const { queue = "q", subjectPrefix, version = "1.0.0", logger = silentLogger, ...rest } = options;
-  const { concurrency, stopDeadlineMs, ...routeOptions } = rest;
+  const { concurrency, stopTimeoutMs, ...routeOptions } = rest;
   checkQueue(queue);
   checkVersion(version);
   checkSubjectPrefix(subjectPrefix);
-  const checked = checkNatsServiceSettings({ concurrency, stopDeadlineMs });
+  const checked = checkNatsServiceSettings({ concurrency, stopTimeoutMs });
   if (!checked.ok) throw invalidSetting(checked.violation);
   const server = new Server(connection, checked.settings, logger);
   await server.start(collectRoutes(routes, routeOptions), { queue, subjectPrefix, version });
@@ -120,7 +114,8 @@ interface RunningCall {
   isAnswered: boolean;
 }
 
-class Server implements NatsServer {
+class Server implements Subscription {
+  readonly closed: Promise<void>;
   readonly #connection: NatsConnection;
   readonly #settings: NatsServiceSettings;
   readonly #logger: Logger;
@@ -132,11 +127,16 @@ class Server implements NatsServer {
   #onIdle: (() => void) | undefined;
   #refusal: Error | undefined;
   #stopped: Promise<void> | undefined;
+  #end!: () => void;
 
   constructor(connection: NatsConnection, settings: NatsServiceSettings, logger: Logger) {
     this.#connection = connection;
     this.#settings = settings;
     this.#logger = logger;
+    this.closed = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+    void connection.closed().then(() => this.#end());
     this.#subscriptions = new SubscriptionSet(connection, {
       onMessage: (subject, message) => this.#receive(this.#endpoints.get(subject)!, message),
       onRefused: (subject, error) => {
@@ -157,16 +157,20 @@ class Server implements NatsServer {
     if (this.#refusal !== undefined) {
       await this.#subscriptions.drain();
       const words = `NATS does not let this user serve: ${this.#refusal.message}. Allow the subscription`;
-      throw new RpcError("nats_permission_denied", words, { cause: this.#refusal });
+      throw new HawserError("nats_permission_denied", words, { cause: this.#refusal });
     }
     if (!isTaken) {
-      throw new RpcError("nats_unavailable", "the connection to NATS is closed: the services are not served");
+      throw new HawserError("nats_unavailable", "the connection to NATS is closed: the services are not served");
     }
     await this.#discovery.update(services);
   }
 
+  get topics(): readonly string[] {
+    return [...this.#endpoints.keys()];
+  }
+
   stop(): Promise<void> {
-    this.#stopped ??= this.#stop();
+    this.#stopped ??= this.#stop().finally(() => this.#end());
     return this.#stopped;
   }
 
@@ -180,7 +184,7 @@ class Server implements NatsServer {
       this.#onIdle = resolve;
       if (this.#running.size === 0) resolve();
     });
-    await within(this.#settings.stopDeadlineMs, idle);
+    await within(this.#settings.stopTimeoutMs, idle);
     const error = new ConnectError("the service stops; what the call did may last or not", Code.Unavailable);
     this.#stopping.abort(error);
     for (const call of this.#running) this.#answer(call, errorAnswer(error));
@@ -295,7 +299,7 @@ function servicesOf(routes: readonly Route[], { queue, subjectPrefix, version }:
 
 function checkQueue(queue: unknown): void {
   if (typeof queue === "string" && /^[^\s*>]+$/.test(queue)) return;
-  throw new RpcError(
+  throw new HawserError(
     "invalid_argument",
     `queue ${JSON.stringify(queue)}: must be a name without spaces and wildcards. Example: "q"`,
   );
@@ -303,5 +307,5 @@ function checkQueue(queue: unknown): void {
 
 function checkVersion(version: unknown): void {
   if (typeof version === "string" && /^\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?$/.test(version)) return;
-  throw new RpcError("invalid_argument", `version ${JSON.stringify(version)}: must be semantic. Example: "1.0.0"`);
+  throw new HawserError("invalid_argument", `version ${JSON.stringify(version)}: must be semantic. Example: "1.0.0"`);
 }

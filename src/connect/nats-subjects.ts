@@ -3,17 +3,17 @@
  */
 import type { DescMethod } from "@bufbuild/protobuf";
 import { type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
-import { RpcError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { headersReadHere } from "../nats/index.js";
 import type { HeaderPairs } from "./headers.js";
 
 /** Tokens with dots between them, without wildcards. */
 const prefixPattern = /^[^\s.*>$][^\s.*>]*(?:\.[^\s.*>]+)*$/;
 
-/** @throws RpcError `invalid_argument` for what cannot begin a subject */
+/** @throws HawserError `invalid_argument` for what cannot begin a subject */
 export function checkSubjectPrefix(prefix: unknown): void {
   if (prefix === undefined || (typeof prefix === "string" && prefixPattern.test(prefix))) return;
-  throw new RpcError(
+  throw new HawserError(
     "invalid_argument",
     `subjectPrefix ${JSON.stringify(prefix)}: must be words with dots between them, without wildcards, spaces and $ as the first character. Example: "staging.eu"`,
   );

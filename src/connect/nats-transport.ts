@@ -17,12 +17,12 @@ export interface NatsTransportOptions extends TransportOptions {
 /**
  * A transport for clients of Connect: `createClient(Warehouse, createNatsTransport(connection))`. It makes unary calls.
  *
- * Calls fail with a `ConnectError`. Its `cause` is a `NatsError` where NATS, and not the service, was the reason:
+ * Calls fail with a `ConnectError`. Its `cause` is a `HawserError` where NATS, and not the service, was the reason:
  * `unavailable` if nobody answers the subject, `deadline_exceeded` after the time limit, `resource_exhausted` if the call is
  * larger than the NATS server takes, and what else docs/rpc.md lists.
  *
  * @param connection stays the caller's: it is not closed here
- * @throws RpcError `invalid_argument`
+ * @throws HawserError `invalid_argument`
  */
 export function createNatsTransport(connection: NatsConnection, options: NatsTransportOptions = {}): Transport {
   checkTransportOptions(options, "a NATS transport", ["subjectPrefix"]);

@@ -4,11 +4,11 @@
 import { Code, ConnectError, type ContextKey, createContextKey } from "@connectrpc/connect";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
-import { HawserError, namesOf, Reject } from "../errors/index.js";
-import type { AnswerToSend, Handler, TransactionalMessage } from "../peer/index.js";
+import { namesOf } from "../errors/index.js";
+import type { Message, Subscription, TransactionalMessage } from "../peer/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
-import { answerCall, type CallSource, errorAnswer, type OutgoingAnswer } from "./answer-call.js";
-import { firstValue } from "./headers.js";
+import { answerCall, type CallSource, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
+import { firstValue, type HeaderPairs } from "./headers.js";
 import { checkOptionNames } from "./option-checks.js";
 import { methodName } from "./peer-transport.js";
 import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
@@ -17,27 +17,53 @@ import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionN
 export interface PeerServiceOptions extends RouteOptions {
   /** One topic for all services; callers name it too. Default: of each service its name, `acme.v1.Warehouse`. */
   readonly topic?: string | undefined;
+  /**
+   * Each handler runs in a transaction of Postgres, whose client is that of {@link peerMessage}; an error rolls it back.
+   * Default false.
+   */
+  readonly transactional?: boolean | undefined;
   /** Hears what callers are not told: why a handler failed. Default: says nothing; a pino logger fits. */
   readonly logger?: Logger | undefined;
 }
 
-/** What services need of a `Peer`. */
+/** Methods of a `Peer` that services need. */
 export interface ServingPeer {
-  subscribe(topic: string, handler: Handler): Promise<void>;
-  unsubscribe(topic: string): Promise<void>;
+  respond(
+    topic: string,
+    options: { readonly transactional?: boolean },
+    handler: (request: Message) => unknown,
+  ): Promise<Subscription>;
 }
 
-/** Services that answer between peers. */
-export interface PeerServer extends AsyncDisposable {
-  /** Their topics. */
-  readonly topics: readonly string[];
-  /** Takes no more calls. What runs is still answered. The peer goes on. */
-  stop(): Promise<void>;
+/** Answer of a handler of requests. */
+interface AnswerToSend {
+  readonly payload: Uint8Array;
+  readonly headers: HeaderPairs;
+  readonly rollBack: boolean;
+}
+
+/** A request as a call. */
+class PeerCall implements IncomingCall {
+  readonly message: TransactionalMessage;
+  readonly headers: HeaderPairs;
+
+  constructor(message: Message) {
+    this.message = message as TransactionalMessage;
+    this.headers = [...message.headers];
+  }
+
+  get payload(): Uint8Array {
+    return this.message.payload;
+  }
+
+  get signal(): AbortSignal {
+    return this.message.signal;
+  }
 }
 
 /**
  * In a handler between peers, `context.values.get(peerMessage)` is the message that its call came by: it says who calls,
- * and has the client of the transaction if the peer is transactional.
+ * and has the client of the transaction if the service is transactional.
  */
 export const peerMessage: ContextKey<TransactionalMessage | undefined> = createContextKey<
   TransactionalMessage | undefined
@@ -45,30 +71,30 @@ export const peerMessage: ContextKey<TransactionalMessage | undefined> = createC
   description: "hawser: the message of a peer",
 });
 
-const peers: CallSource<TransactionalMessage> = {
+const peers: CallSource<PeerCall> = {
   scheme: "peer",
-  prepare: (values, message) => values.set(peerMessage, message),
+  prepare: (values, { message }) => values.set(peerMessage, message),
 };
 
 const optionNames: readonly string[] = [
-  ...namesOf<Omit<PeerServiceOptions, keyof RouteOptions>>({ topic: true, logger: true }),
+  ...namesOf<Omit<PeerServiceOptions, keyof RouteOptions>>({ topic: true, transactional: true, logger: true }),
   ...routeOptionNames,
 ];
 
 /**
- * Answers calls to the methods that the routes register. Serves their topics from now on or from the peer's next start; a
- * topic of services is for calls alone. A peer without a handler for other messages still needs `run()`.
+ * Answers calls to the methods that the routes register, from now on or from the peer's next start.
  *
- * @throws RpcError (as a rejection) `invalid_argument`
- * @throws PeerError (as a rejection) as `peer.subscribe` does
+ * @returns ends the services: calls that run are still answered, and the peer goes on
+ * @throws HawserError (as a rejection) `invalid_argument`
+ * @throws HawserError (as a rejection) as `peer.respond` does
  */
 export async function servePeer(
   peer: ServingPeer,
   routes: Routes,
   options: PeerServiceOptions = {},
-): Promise<PeerServer> {
+): Promise<Subscription> {
   checkOptionNames(options, "a service between peers", optionNames);
-  const { topic, logger = silentLogger, ...routeOptions } = options;
+  const { topic, transactional = false, logger = silentLogger, ...routeOptions } = options;
   const byTopic = new Map<string, Map<string, Route>>();
   for (const route of collectRoutes(routes, routeOptions)) {
     const name = topic ?? route.method.parent.typeName;
@@ -76,45 +102,38 @@ export async function servePeer(
     byTopic.get(name)!.set(methodName(route.method), route);
   }
   const topics = [...byTopic.keys()];
-  for (const [name, methods] of byTopic) await peer.subscribe(name, handlerOf(methods, logger));
-  let stopped: Promise<void> | undefined;
+  const parts: Subscription[] = [];
+  for (const [name, methods] of byTopic) {
+    parts.push(await peer.respond(name, { transactional }, handlerOf(methods, logger)));
+  }
+  const closed = Promise.all(parts.map((part) => part.closed)).then(() => undefined);
   const stop = async (): Promise<void> => {
-    for (const each of topics) {
-      await peer.unsubscribe(each).catch(async (error: unknown) => {
-        // The peer's own topic is served as long as it runs.
-        if (!HawserError.is(error) || error.code !== "self_topic") throw error;
-        await peer.subscribe(each, () =>
-          toSend(errorAnswer(new ConnectError("the service has stopped", Code.Unavailable))),
-        );
-      });
-    }
+    await Promise.all(parts.map((part) => part.stop()));
   };
-  const stopOnce = () => (stopped ??= stop());
-  return { topics, stop: stopOnce, [Symbol.asyncDispose]: stopOnce };
+  return { topics, closed, stop, [Symbol.asyncDispose]: stop };
 }
 
 function handlerOf(
   methods: ReadonlyMap<string, Route>,
   logger: Logger,
-): (message: TransactionalMessage) => AnswerToSend | Promise<AnswerToSend> {
+): (message: Message) => AnswerToSend | Promise<AnswerToSend> {
   const answered = (answer: OutgoingAnswer, name: string): AnswerToSend => {
     const cause = answer.error?.cause;
     if (cause !== undefined) logger.error({ method: name, err: cause }, "a handler of RPC failed");
     return toSend(answer);
   };
   return (message) => {
-    const { headers, to } = message;
-    if (!message.isRequest) throw new Reject(`"${to}" is a topic of RPC: call it with a client, a message is no call`);
-    const name = firstValue(headers, rpcConstants.methodHeader);
+    const call = new PeerCall(message);
+    const name = firstValue(call.headers, rpcConstants.methodHeader);
     const route = name === undefined ? undefined : methods.get(name);
     if (name === undefined || route === undefined) {
       const words =
         name === undefined
-          ? `the request to "${to}" has no header ${rpcConstants.methodHeader}`
-          : `"${to}" has no method ${name}`;
+          ? `the request to "${message.topic}" has no header ${rpcConstants.methodHeader}`
+          : `"${message.topic}" has no method ${name}`;
       return toSend(errorAnswer(new ConnectError(`${words}; it has ${[...methods.keys()]}`, Code.Unimplemented)));
     }
-    const answer = answerCall(route, message, peers);
+    const answer = answerCall(route, call, peers);
     return answer instanceof Promise ? answer.then((later) => answered(later, name)) : answered(answer, name);
   };
 }

@@ -25,13 +25,13 @@ export interface CallingPeer {
  * A transport for clients of Connect: `createClient(Warehouse, createPeerTransport(peer))`. It makes unary calls; each goes
  * to one listener of the topic, in turn.
  *
- * Calls fail with a `ConnectError`. Its `cause` is a `PeerError` where the peers, and not the service, were the reason:
+ * Calls fail with a `ConnectError`. Its `cause` is a `HawserError` where the peers, and not the service, were the reason:
  * `unavailable` if no listener of the topic can be reached or its connection is lost, `deadline_exceeded` after the time
  * limit, `resource_exhausted` if it is busy, and what else docs/rpc.md lists. A method whose `idempotency_level` says that it
  * may be called twice is called again, at another listener, when the connection is lost.
  *
  * @param peer runs when calls are made
- * @throws RpcError `invalid_argument`
+ * @throws HawserError `invalid_argument`
  */
 export function createPeerTransport(peer: CallingPeer, options: PeerTransportOptions = {}): Transport {
   checkTransportOptions(options, "a peer transport", ["topic"]);
@@ -46,13 +46,14 @@ export function createPeerTransport(peer: CallingPeer, options: PeerTransportOpt
   };
   const carrier: Carrier = {
     scheme: "peer",
-    call({ method, pairs, payload, timeoutMs, signal }) {
-      return peer.request(topic ?? method.parent.typeName, payload, {
+    async call({ method, pairs, payload, timeoutMs, signal }) {
+      const answer = await peer.request(topic ?? method.parent.typeName, payload, {
         headers: headersOf(pairs, method),
         timeoutMs: Math.min(Math.ceil(timeoutMs), maxTimerMs),
         signal,
         idempotent: method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN,
       });
+      return { payload: answer.payload, headers: [...answer.headers] };
     },
   };
   return createTransport(carrier, common);

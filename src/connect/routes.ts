@@ -11,7 +11,7 @@ import {
   type MethodImplSpec,
 } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
-import { namesOf, RpcError } from "../errors/index.js";
+import { HawserError, namesOf } from "../errors/index.js";
 import { formatsOf, type SizeLimit } from "./message-format.js";
 import { streamRefused } from "./transport.js";
 
@@ -62,11 +62,11 @@ type UnaryImplementation = (MethodImplSpec & { kind: "unary" })["impl"];
  * The router is one of Connect, which checks the options, and remembers the implementations. Its own handlers are those of
  * HTTP: they cost several times what an answer costs here.
  *
- * @throws RpcError `invalid_argument` for none at all, or for two of one method
+ * @throws HawserError `invalid_argument` for none at all, or for two of one method
  */
 export function collectRoutes(routes: Routes, options: RouteOptions): readonly Route[] {
   if (typeof routes !== "function") {
-    throw new RpcError("invalid_argument", "routes must be a function: (router) => router.service(Service, { … })");
+    throw new HawserError("invalid_argument", "routes must be a function: (router) => router.service(Service, { … })");
   }
   const collected = new Map<string, Route>();
   const http = createConnectRouter(options);
@@ -74,7 +74,7 @@ export function collectRoutes(routes: Routes, options: RouteOptions): readonly R
     const { method } = spec;
     const name = `${method.parent.typeName}.${method.name}`;
     if (collected.has(name)) {
-      throw new RpcError("invalid_argument", `the routes register ${name} twice; leave one of them out`);
+      throw new HawserError("invalid_argument", `the routes register ${name} twice; leave one of them out`);
     }
     const both = { ...options, ...own };
     const { readMaxBytes = rpcConstants.maxMessageBytes, writeMaxBytes = rpcConstants.maxMessageBytes } = both;
@@ -102,7 +102,7 @@ export function collectRoutes(routes: Routes, options: RouteOptions): readonly R
   };
   routes(router);
   if (collected.size === 0) {
-    throw new RpcError("invalid_argument", "the routes register no method; call router.service(Service, { … })");
+    throw new HawserError("invalid_argument", "the routes register no method; call router.service(Service, { … })");
   }
   return [...collected.values()];
 }

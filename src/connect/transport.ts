@@ -112,7 +112,7 @@ function headerWith(userHeader: HeadersInit, pairs: HeaderPairs): Headers {
   return header;
 }
 
-/** @throws RpcError `invalid_argument` for options that break a rule */
+/** @throws HawserError `invalid_argument` for options that break a rule */
 export function createTransport(carrier: Carrier, options: TransportOptions): Transport {
   const { interceptors = [], jsonOptions, binaryOptions, ...input } = options;
   const checked = checkTransportSettings(input);

@@ -1,6 +1,6 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /**
  * Where ports are looked for: below those that systems give out by themselves, so that no program is given the port by chance
@@ -26,13 +26,13 @@ export interface ChosenPort {
  * The port to start a server with. The caller must be ready to find it taken.
  *
  * @param flag of `hawser dev`, which names another one
- * @throws DevError `bind_failed` if no other one will do, and it is taken
+ * @throws HawserError `bind_failed` if no other one will do, and it is taken
  */
 export async function portFor(flag: string, wish: PortWish | undefined): Promise<ChosenPort> {
   if (wish === undefined) return { port: await freePort(), isAnother: false };
   if (await isFree(wish.port)) return { port: wish.port, isAnother: false };
   if (wish.orAnother) return { port: await freePort(), isAnother: true };
-  throw new DevError(
+  throw new HawserError(
     "bind_failed",
     `the port ${wish.port} of 127.0.0.1 is taken by another program; give ${flag} another number, or 0 for a free one`,
   );

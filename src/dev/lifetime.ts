@@ -5,7 +5,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createRequire } from "node:module";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { giveUp, type RunDirectory } from "./run-directory.js";
 import type { ServerProcess } from "./server-process.js";
 import type { WatchOrder } from "./watchdog.js";
@@ -82,7 +82,7 @@ export async function guardDirectory(directory: RunDirectory): Promise<Guard> {
   const ready = once(child.stdout, "data").then(() => true);
   const failed = ended.then(() => false);
   if (!(await Promise.race([ready, failed]))) {
-    throw new DevError("dev_server_failed", `The watchdog of the dev servers ended with status ${child.exitCode}.`);
+    throw new HawserError("dev_server_failed", `The watchdog of the dev servers ended with status ${child.exitCode}.`);
   }
   child.stdout.destroy();
   // Watching us must not keep us alive.

@@ -19,7 +19,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { writePrivate } from "../files/index.js";
 import { type Account, mayEnter } from "./server-process.js";
 
@@ -59,7 +59,7 @@ export function temporaryRoots(): string[] {
 export function createTemporary(account: Account | undefined): RunDirectory {
   const root = temporaryRoots().find((candidate) => account === undefined || mayEnter(candidate, account));
   if (root === undefined) {
-    throw new DevError(
+    throw new HawserError(
       "dev_server_failed",
       `Postgres must run as uid ${account?.uid}, which may enter none of ${temporaryRoots().join(", ")}. ` +
         "Set TMPDIR to a directory that every user can enter.",
@@ -79,19 +79,19 @@ export function openNamed(directory: string, account: Account | undefined): RunD
   mkdirSync(path, { recursive: true });
   const mark = readMark(path);
   if (mark === undefined && readdirSync(path).length > 0) {
-    throw new DevError(
+    throw new HawserError(
       "dev_server_failed",
       `The directory ${path} is not empty, and no dev stack has made it. Name a new or an empty directory.`,
     );
   }
   if (mark?.owner !== undefined && isAlive(mark.owner)) {
-    throw new DevError(
+    throw new HawserError(
       "dev_server_failed",
       `The directory ${path} is used by the dev stack of process ${mark.owner.pid}. Stop that one or name another.`,
     );
   }
   if (account !== undefined && !mayEnter(resolve(path, ".."), account)) {
-    throw new DevError(
+    throw new HawserError(
       "dev_server_failed",
       `Postgres must run as uid ${account.uid}, which may not enter ${path}. Name a directory that every user can enter.`,
     );

@@ -7,7 +7,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, closeSync, constants, readFileSync, statSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
 import { within } from "../runtime/index.js";
 
@@ -88,7 +88,7 @@ export class ServerProcess {
       });
       return new ServerProcess(command, child, ended);
     } catch (cause) {
-      throw new DevError("dev_server_failed", `${command.name} could not be started from ${command.program}.`, {
+      throw new HawserError("dev_server_failed", `${command.name} could not be started from ${command.program}.`, {
         cause,
       });
     } finally {
@@ -115,10 +115,10 @@ export class ServerProcess {
   }
 
   /** The error of a server that ended although nobody stopped it. */
-  endedEarly(): DevError {
+  endedEarly(): HawserError {
     const said = this.logTail();
     const details = said === "" ? "It wrote nothing to its log." : `The end of its log:\n${said}`;
-    return new DevError("dev_server_failed", `${this.command.name} ended by itself (${this.#end}). ${details}`);
+    return new HawserError("dev_server_failed", `${this.command.name} ended by itself (${this.#end}). ${details}`);
   }
 
   /** Stops it, by stronger means when weaker ones take too long; resolves when it has ended. */

@@ -5,7 +5,7 @@
  * nothing of it runs any more and a temporary directory is gone.
  */
 import type pg from "pg";
-import { DevError, HawserError, withoutPasswords } from "../errors/index.js";
+import { HawserError, withoutPasswords } from "../errors/index.js";
 import { DatabaseAddress, openSession } from "../postgres/index.js";
 import type { PortWish } from "./free-port.js";
 import { type Guard, guardDirectory, Lifetime, type StopOptions } from "./lifetime.js";
@@ -65,7 +65,7 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
     return assemble(givenNats === undefined ? [givenPostgres] : [givenPostgres, givenNats], new Lifetime([]));
   }
   if (process.platform === "win32") {
-    throw new DevError(
+    throw new HawserError(
       "not_supported",
       "Embedded servers run on Linux and macOS only. Set HAWSER_DATABASE_URL and HAWSER_NATS_URL to running servers.",
     );
@@ -108,8 +108,8 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
     await stopServersOf(directory.path);
     giveUp(directory);
     await guard?.release();
-    if (HawserError.is(error) || signal?.aborted) throw error;
-    throw new DevError("dev_server_failed", `The dev servers could not be started: ${(error as Error).message}`, {
+    if (error instanceof HawserError || signal?.aborted) throw error;
+    throw new HawserError("dev_server_failed", `The dev servers could not be started: ${(error as Error).message}`, {
       cause: error,
     });
   }
@@ -176,8 +176,8 @@ async function externalNats(): Promise<DevServer | undefined> {
   return { name: "nats-server", url, origin: "HAWSER_NATS_URL" };
 }
 
-function unreachable(variable: string, url: string, server: string, cause?: unknown): DevError {
-  return new DevError(
+function unreachable(variable: string, url: string, server: string, cause?: unknown): HawserError {
+  return new HawserError(
     "dev_server_failed",
     `No ${server} can be used at ${withoutPasswords(url)}, the value of ${variable}. ` +
       "Correct it, or unset it to use an embedded server.",

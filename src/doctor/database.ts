@@ -7,7 +7,7 @@ import {
   type DatabaseAddress,
   isServerError,
   isTransactionPooled,
-  noHostOfUse,
+  noSuitableHost,
   poolerWords,
 } from "../postgres/index.js";
 import type { Check, Finding } from "./examine.js";
@@ -115,7 +115,8 @@ const certificateFaults: Readonly<Record<string, Words>> = {
 };
 
 function bySocket(error: Error, { role, server }: Place): Words {
-  const hosts = error.message === noHostOfUse && error instanceof AggregateError ? (error.errors as Error[]) : [error];
+  const hosts =
+    error.message === noSuitableHost && error instanceof AggregateError ? (error.errors as Error[]) : [error];
   // One host that is away must not hide why another one, which answered, is of no use.
   if (hosts.length > 1 && !hosts.every(isAbsent) && !hosts.every(isUnresolved)) {
     return [

@@ -21,7 +21,7 @@ interface CallProblem {
   readonly code: ErrorCode;
   readonly message: string;
   readonly detail?: string | undefined;
-  readonly hint?: string | undefined;
+  readonly remedy?: string | undefined;
 }
 
 /** What came of it. */
@@ -97,14 +97,14 @@ async function askGateway(facts: Facts, signal: AbortSignal): Promise<GatewayAns
 function answerOf(error: unknown): GatewayAnswer {
   if (!isServerError(error) || error.code === "57014") {
     const message = `no gateway answered a call within ${gatewayCallMs - 1_000} ms`;
-    const hint = "Check whether `hawser serve` hangs; if so, end it, and start it again";
-    return { kind: "no_gateway", problem: { code: "gateway_unavailable", message, detail: undefined, hint } };
+    const remedy = "Check whether `hawser serve` hangs; if so, end it, and start it again";
+    return { kind: "no_gateway", problem: { code: "gateway_unavailable", message, detail: undefined, remedy } };
   }
-  const { code: sqlstate, message, detail, hint } = error;
+  const { code: sqlstate, message, detail, hint: remedy } = error;
   const find = (codes: readonly ErrorCode[]) => codes.find((code) => errorTable[code].sqlstate === sqlstate);
   const nats = find(ofNats);
-  if (nats !== undefined) return { kind: "no_nats", problem: { code: nats, message, detail, hint } };
-  return { kind: "no_gateway", problem: { code: find(ofGateway) ?? "store_failed", message, detail, hint } };
+  if (nats !== undefined) return { kind: "no_nats", problem: { code: nats, message, detail, remedy } };
+  return { kind: "no_gateway", problem: { code: find(ofGateway) ?? "store_failed", message, detail, remedy } };
 }
 
 /** In their order. */
@@ -140,11 +140,11 @@ async function gateway(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   }
 }
 
-function unreachable({ code, message, detail, hint }: CallProblem, rows: readonly GatewayRow[] | undefined): Finding {
+function unreachable({ code, message, detail, remedy }: CallProblem, rows: readonly GatewayRow[] | undefined): Finding {
   const known =
     rows === undefined ? "" : rows.length === 0 ? "; none is entered in hawser.gateways" : `; entered: ${listed(rows)}`;
   const why = detail ? `: ${oneLine(detail)}` : "";
-  return { severity: "error", code, what: `${message}${why}${known}`, remedy: hint || errorTable[code].remedy };
+  return { severity: "error", code, what: `${message}${why}${known}`, remedy: remedy || errorTable[code].remedy };
 }
 
 /** Those that no gateway has taken out for long, although one runs that should. */
@@ -182,10 +182,10 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
     return { notChecked: "neither could the gateway be asked, nor may this login read the definition" };
   await using probe = await NatsProbe.open(definition.options, facts.options.secretsDirectories, signal);
   if (probe.problem === undefined) return { seen: "this machine reaches it with the options of the server" };
-  const { code, message, detail, hint } = probe.problem;
+  const { code, message, detail, remedy } = probe.problem;
   if (code === "secret_file")
     return { notChecked: `${message}: run it where \`hawser serve\` runs, with its --secrets-dir` };
-  return { findings: [refused({ code, message: `from this machine: ${message}`, detail, hint })] };
+  return { findings: [refused({ code, message: `from this machine: ${message}`, detail, remedy })] };
 }
 
 /** All processes receive subscriptions from one NATS server, whose end all of them would miss something of. */
@@ -205,7 +205,7 @@ function together(rows: readonly GatewayRow[] = [], definition: NatsDefinition):
 }
 
 /** Messages of the gateway often hold their detail. */
-function refused({ code, message, detail, hint }: CallProblem): Finding {
+function refused({ code, message, detail, remedy }: CallProblem): Finding {
   const bare = detail?.replace(/\.$/, "") ?? "";
   // Some begin with the option that they are about.
   const words = bare.replace(/^\w+: /, "").toLowerCase();
@@ -214,7 +214,7 @@ function refused({ code, message, detail, hint }: CallProblem): Finding {
     severity: "error",
     code,
     what: isSaid ? message : `${message}: ${oneLine(bare)}`,
-    remedy: hint || errorTable[code].remedy,
+    remedy: remedy || errorTable[code].remedy,
   };
 }
 

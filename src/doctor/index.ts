@@ -31,7 +31,7 @@ export type { DoctorOptions } from "./facts.js";
 /**
  * Makes all checks, from what all needs to the details, within `totalMs` of the spec.
  *
- * @throws StoreError `invalid_argument` if a URL cannot be read
+ * @throws HawserError `invalid_argument` if a URL cannot be read
  */
 export async function doctor(options: DoctorOptions): Promise<DoctorReport> {
   using facts = new Facts(options);

@@ -3,7 +3,7 @@
  * see that. What is wrong with an object is known by the installation; here each is reported by a check.
  */
 import pg from "pg";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { dblinkSchema, faultsOf, hasNats } from "../installation/index.js";
 import { grantedRoles, inspectSchema, missingSteps, schemaInspectionSql } from "../store/index.js";
@@ -54,7 +54,7 @@ async function schemaIsThere(facts: Facts): Promise<Verdict> {
   const [found] = await facts.rows<{ migrated: boolean }>(schemaInspectionSql);
   if (found!.migrated) return { seen: "the schema hawser is there" };
   const fault = await inspectSchema(facts.client).catch((error: unknown) => error);
-  if (StoreError.is(fault)) return failedBy(fault);
+  if (fault instanceof HawserError) return failedBy(fault);
   const { database } = await inspectLogin(facts);
   return failed({
     code: "schema_missing",
@@ -88,13 +88,13 @@ async function versionOf(facts: Facts): Promise<Verdict> {
       remedy: `Run \`hawser init\` as its owner, "${owner}"`,
     });
   } catch (error) {
-    if (!StoreError.is(error)) throw error;
+    if (!(error instanceof HawserError)) throw error;
     return failedBy(error);
   }
 }
 
-function failedBy({ code, message, hint, entry }: StoreError): Verdict {
-  return failed({ code, what: message, remedy: hint ?? entry.remedy });
+function failedBy({ code, message, remedy }: HawserError): Verdict {
+  return failed({ code, what: message, remedy });
 }
 
 async function replica(facts: Facts) {

@@ -127,7 +127,7 @@ function behind(seconds: number, holder: Holder | undefined): Finding {
     };
   }
   const { pid, role } = holder;
-  const session = pid === null ? "a prepared transaction" : `the session ${pid} of ${role ?? "a role that is gone"}`;
+  const session = pid === null ? "a prepared transaction" : `the session ${pid} of ${role ?? "a dropped role"}`;
   return {
     severity: "warning",
     what: `${what}: ${session} has a lock on ${peerTables.fence}, and each function waits for it`,

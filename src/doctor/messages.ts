@@ -124,7 +124,7 @@ async function storedMessages(facts: Facts): Promise<Verdict> {
         what: `${count} message${count === 1 ? "" : "s"} of peers wait for "${listener}", the oldest for ${ago(oldestSeconds)}${running === null ? "" : `, and it ${running ? "runs" : "does not run"}`}`,
         remedy:
           running === false
-            ? `Start it, or hand over what it has: hawser reassign ${listener} …`
+            ? `Start it, or hand over what it has: hawser peers reassign ${listener} …`
             : `Look at its handler and its log: hawser pending --name ${listener}`,
       }),
     ),

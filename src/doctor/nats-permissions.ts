@@ -9,7 +9,7 @@ import { errors, type NatsConnection, nuid } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
-import { NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { someOf } from "../installation/index.js";
 import { connectOnce, type Established, publishViolation, SecretFiles } from "../nats/index.js";
 import { catalogCheck, natsHangs } from "./check.js";
@@ -30,12 +30,12 @@ export class NatsProbe implements AsyncDisposable {
   readonly #refusedSubscriptions = new Set<string>();
   #isPublishAskable: boolean | undefined;
 
-  readonly problem: NatsError | undefined;
+  readonly problem: HawserError | undefined;
 
   private constructor(
     established: Established | undefined,
     /** Why there is no connection; undefined if there is one. */
-    problem: NatsError | undefined,
+    problem: HawserError | undefined,
   ) {
     this.problem = problem;
     this.#established = established;
@@ -55,7 +55,7 @@ export class NatsProbe implements AsyncDisposable {
       signal.addEventListener("abort", () => void established.connection.close());
       return new NatsProbe(established, undefined);
     } catch (error) {
-      if (!NatsError.is(error)) throw error;
+      if (!(error instanceof HawserError)) throw error;
       return new NatsProbe(undefined, error);
     }
   }

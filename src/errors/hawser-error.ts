@@ -1,89 +1,107 @@
 /**
- * The error every layer of Hawser throws.
+ * The error that every layer of Hawser throws, and the one that handlers throw.
  */
-import { type ErrorCodeName as ErrorCode, type ErrorEntry, errorTable } from "../../generated/ts/errors/errors.js";
+import { type ErrorCodeName as ErrorCode, errorTable } from "../../generated/ts/errors/errors.js";
 
 export type { ErrorCode };
 
-/**
- * Marks our errors across copies of the package (two versions in one process, a worker's clone of the module graph),
- * where `instanceof` says no. The value is the name of the class.
- */
-const brand = Symbol.for("hawser.error");
-
-/**
- * What is known of a message whose send failed: `unknown` says that it may have arrived, or may still arrive. An error
- * without an outcome says that nothing was sent.
- */
-export type ErrorOutcome = "unknown";
-
-/** What an error may carry beside its code and message. */
+/** Options of an error besides its code and message. */
 export interface HawserErrorOptions {
-  /** What led to it, such as the error of Postgres or of a socket. */
+  /** Error that led to this one, such as that of Postgres or of a socket. */
   readonly cause?: unknown;
-  /** What is known of the message, where the error ends a send. */
-  readonly outcome?: ErrorOutcome;
-  /** What is known beyond the message, for SQL's DETAIL: never a secret. */
+  /** State of the message, where the error ends a send: see {@link HawserError.outcome}. */
+  readonly outcome?: "unknown";
+  /** Facts beyond the message, for SQL's DETAIL. Never a secret. */
   readonly detail?: string | undefined;
-  /** What to do, for SQL's HINT, where it is more precise than the remedy of the code. */
-  readonly hint?: string | undefined;
+  /** Next step for the reader, where it is more precise than the remedy of the code. */
+  readonly remedy?: string | undefined;
 }
 
 /**
- * An error with a stable code. What a code means, and what can be done about it, is in the spec's error table
- * (`proto/hawser/errors/v1/errors.proto`); the message says what happened here, with which value, and the remedy.
+ * An error with a stable code. The spec's error table (`proto/hawser/errors/v1/errors.proto`) says what each code means
+ * and what can be done about it; the message says what happened here, with which value, and what to do.
  *
- * Throw the leaf of your layer ({@link PeerError}, {@link StoreError}, …), so that a log line tells where it was thrown;
- * catch by {@link HawserError.is} and `code`.
+ * `error instanceof HawserError` is also true for an error of another copy of the package: two versions in one process, or
+ * a test runner that loads modules twice.
  */
 export class HawserError extends Error {
-  static override readonly name: string = "HawserError";
+  static {
+    recognizeAcrossCopies(HawserError, "HawserError");
+  }
 
-  /** The stable code: a key of the error table, such as `no_address`. */
+  /** Stable code: a key of the error table, such as `busy`. */
   readonly code: ErrorCode;
-  /** True where trying the same again may succeed. */
+  /** True if trying the same again may succeed. */
   readonly retryable: boolean;
-  /** What is known of the message, where the error ended a send; else absent. */
-  declare readonly outcome?: ErrorOutcome;
-  /** What is known beyond the message, such as the server's own words; else absent. */
+  /**
+   * `unknown` if the message, or the call, may have arrived or may still arrive. Absent if nothing was sent, and for errors
+   * that end no send.
+   */
+  declare readonly outcome?: "unknown";
+  /** Facts beyond the message, such as the server's own words: DETAIL in SQL. Absent if there are none. */
   declare readonly detail?: string;
-  /** What to do in this very case; else absent, and the code's remedy says it. */
-  declare readonly hint?: string;
-
-  constructor(code: ErrorCode, message: string, options: HawserErrorOptions = {}) {
-    super(message, "cause" in options ? { cause: options.cause } : undefined);
-    this.code = code;
-    this.retryable = errorTable[code].retryable;
-    if (options.outcome !== undefined) this.outcome = options.outcome;
-    if (options.detail !== undefined) this.detail = options.detail;
-    if (options.hint !== undefined) this.hint = options.hint;
-    const name = new.target.name;
-    // Not enumerable, as in Error itself, so that printing an error shows its code and cause and no bookkeeping.
-    Object.defineProperty(this, "name", { value: name, configurable: true, writable: true });
-    Object.defineProperty(this, brand, { value: name });
-  }
-
-  /** The code's line of the error table: wire code, SQLSTATE, exit status, summary and remedy. */
-  get entry(): ErrorEntry {
-    return errorTable[this.code];
-  }
+  /** Next step for the reader: of this case, or else the remedy of the code. HINT in SQL. */
+  declare readonly remedy: string;
+  /** Exit status of a command that ends with this error. */
+  declare readonly exitStatus: number;
 
   /**
-   * True if `value` is an error of this class, also when it was made by another copy of the package. Asked of
-   * `HawserError` itself, every leaf counts.
+   * @param code key of the error table
+   * @param message what happened, with which value, and what to do
    */
-  static is<T extends typeof HawserError>(this: T, value: unknown): value is InstanceType<T> {
-    if (typeof value !== "object" || value === null || !(brand in value)) return false;
-    // biome-ignore lint/complexity/noThisInStatic: which leaf is asked is the point.
-    const asked: string = this.name;
-    return asked === "HawserError" || value[brand] === asked;
+  constructor(code: ErrorCode, message: string, options: HawserErrorOptions = {}) {
+    super(message, "cause" in options ? { cause: options.cause } : undefined);
+    const { retryable, remedy: usual, exitStatus } = errorTable[code];
+    const { remedy = usual } = options;
+    this.code = code;
+    this.retryable = retryable;
+    if (options.outcome !== undefined) this.outcome = options.outcome;
+    if (options.detail !== undefined) this.detail = options.detail;
+    // Enumerable properties are printed and logged: the remedy of the code would be the same text each time.
+    Object.defineProperty(this, "remedy", { value: remedy, enumerable: remedy !== usual });
+    Object.defineProperty(this, "exitStatus", { value: exitStatus });
+    // Programs tell an abort by this name, as that of Node's own errors.
+    if (code === "aborted") setName(this, "AbortError");
   }
 }
 
 /**
- * The exit status of a command that ends with `error`: that of its code, or that of `internal` for anything which is
- * not ours, since then we failed to say what went wrong.
+ * Thrown by handlers of users for a message that can never succeed: it becomes a dead letter at once, and a request is
+ * answered with it.
  */
+export class Reject extends HawserError {
+  static {
+    recognizeAcrossCopies(Reject, "Reject");
+  }
+
+  /** @param reason what is wrong with the message: the dead letter and the sender of a request show it */
+  constructor(reason: string, options: HawserErrorOptions = {}) {
+    super("rejected", reason, options);
+  }
+}
+
+/**
+ * Makes `instanceof` recognize errors that another copy of the package has made of its own class. Subclasses that others
+ * derive are told apart by their prototype, as usual.
+ */
+function recognizeAcrossCopies(errorClass: typeof HawserError | typeof Reject, name: string): void {
+  const brand = Symbol.for(`hawser.${name}`);
+  setName(errorClass.prototype, name);
+  Object.defineProperty(errorClass.prototype, brand, { value: true });
+  Object.defineProperty(errorClass, Symbol.hasInstance, {
+    value(this: unknown, value: unknown): boolean {
+      if (this !== errorClass) return Function.prototype[Symbol.hasInstance].call(this as typeof HawserError, value);
+      return typeof value === "object" && value !== null && brand in value;
+    },
+  });
+}
+
+/** Not enumerable, as the name of Node's own errors, so that it is not printed as a property. */
+function setName(error: Error, name: string): void {
+  Object.defineProperty(error, "name", { value: name, configurable: true, writable: true });
+}
+
+/** Exit status of a command that ends with `error`: that of a defect for anything that is no {@link HawserError}. */
 export function exitStatusOf(error: unknown): number {
-  return HawserError.is(error) ? error.entry.exitStatus : errorTable.internal.exitStatus;
+  return error instanceof HawserError ? error.exitStatus : errorTable.internal.exitStatus;
 }

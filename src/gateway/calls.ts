@@ -5,8 +5,8 @@
 import { type ArgumentFault, BadArgument, NotText } from "../../generated/ts/nats-functions/argument.js";
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
-import { GatewayError, type HawserError } from "../errors/index.js";
-import type { Room } from "../runtime/index.js";
+import { HawserError } from "../errors/index.js";
+import type { Semaphore } from "../runtime/index.js";
 import { parseCall, TooMuch } from "./call-text.js";
 import { type Answer, type GatewayClient, nullRow } from "./protocol/index.js";
 
@@ -35,12 +35,12 @@ const ping = "Ping";
 /** Answers calls. */
 export class Calls {
   readonly #handler: NatsFunctionsHandler<GatewayCall>;
-  readonly #room: Room;
+  readonly #semaphore: Semaphore;
   readonly #limits: CallLimits;
 
-  constructor(handler: NatsFunctionsHandler<GatewayCall>, room: Room, limits: CallLimits) {
+  constructor(handler: NatsFunctionsHandler<GatewayCall>, semaphore: Semaphore, limits: CallLimits) {
     this.#handler = handler;
-    this.#room = room;
+    this.#semaphore = semaphore;
     this.#limits = limits;
   }
 
@@ -53,7 +53,7 @@ export class Calls {
       timeoutMs: this.#timeoutOf(name, method, request),
       startedAt: performance.now(),
     };
-    if (!this.#room.tryTake()) return this.#wait(method, request, call);
+    if (!this.#semaphore.tryAcquire()) return this.#wait(method, request, call);
     return this.#handle(method, request, call);
   }
 
@@ -63,9 +63,9 @@ export class Calls {
       const { method: asked, json, list } = parseCall(query);
       if (asked === ping) return { name, method: undefined, request: undefined };
       const method = Object.hasOwn(methods, asked) ? methods[asked] : undefined;
-      if (method === undefined) throw new GatewayError("gateway_protocol", `the gateway has no method ${asked}`);
+      if (method === undefined) throw new HawserError("gateway_protocol", `the gateway has no method ${asked}`);
       name = method.sqlName;
-      if (list !== undefined && !method.takesList) throw new GatewayError("gateway_protocol", `${name} takes no list`);
+      if (list !== undefined && !method.takesList) throw new HawserError("gateway_protocol", `${name} takes no list`);
       return { name, method, request: method.read(json, list) };
     } catch (error) {
       if (error instanceof BadArgument) throw badArgument(name, error.fault);
@@ -80,10 +80,10 @@ export class Calls {
     const given = method.timeoutMs(request);
     if (given === undefined || given < 0) return Math.min(requestTimeoutMs, maxCallTimeoutMs);
     if (given <= maxCallTimeoutMs) return given;
-    throw new GatewayError(
+    throw new HawserError(
       "invalid_argument",
       `${name}: the argument timeout is ${given} ms, and the longest that this gateway allows is ${maxCallTimeoutMs} ms`,
-      { hint: "Give a shorter timeout, or start `hawser serve` with a greater --max-call-timeout-ms." },
+      { remedy: "Give a shorter timeout, or start `hawser serve` with a greater --tune maxCallTimeoutMs." },
     );
   }
 
@@ -91,13 +91,13 @@ export class Calls {
     // Not to the last moment: a call that is let in then has no time for NATS any more, and takes the place from others.
     const waitMs = Math.ceil(call.timeoutMs / 2);
     const waiting = new AbortController();
-    const end = (): void => waiting.abort(tooBusy(method.sqlName, this.#room.limit, waitMs));
+    const end = (): void => waiting.abort(tooBusy(method.sqlName, this.#semaphore.limit, waitMs));
     const timer = setTimeout(end, waitMs);
-    await this.#room.take(1, waiting.signal).finally(() => clearTimeout(timer));
+    await this.#semaphore.acquire(1, waiting.signal).finally(() => clearTimeout(timer));
     // A client that has been told that nothing is known of the call is not surprised by it later.
     if (!call.client.isOpen) {
-      this.#room.giveBack();
-      throw new GatewayError("aborted", `${method.sqlName}: the session ended before its turn came; nothing was sent`);
+      this.#semaphore.release();
+      throw new HawserError("aborted", `${method.sqlName}: the session ended before its turn came; nothing was sent`);
     }
     return this.#handle(method, request, call);
   }
@@ -108,11 +108,11 @@ export class Calls {
     try {
       result = method.handle(this.#handler, request, call);
     } catch (error) {
-      this.#room.giveBack();
+      this.#semaphore.release();
       throw error;
     }
     if (result instanceof Promise) return this.#await(method, request, call, result);
-    this.#room.giveBack();
+    this.#semaphore.release();
     return this.#write(method, request, result);
   }
 
@@ -125,7 +125,7 @@ export class Calls {
       // The place is taken until the command has ended, whatever its caller has been told.
       const ended = result.finally(() => {
         clearTimeout(timer);
-        this.#room.giveBack();
+        this.#semaphore.release();
       });
       ended.then((value) => this.#write(method, request, value)).then(resolve, reject);
     });
@@ -149,15 +149,15 @@ export class Calls {
 function badArgument(sqlName: string, { kind, argument, value, rule }: ArgumentFault): HawserError {
   switch (kind) {
     case "null":
-      return new GatewayError("null_argument", `${sqlName}: the argument ${argument} is NULL, and needs a value`, {
-        hint: `Give ${argument} a value${emptyOf(argument)}.`,
+      return new HawserError("null_argument", `${sqlName}: the argument ${argument} is NULL, and needs a value`, {
+        remedy: `Give ${argument} a value${emptyOf(argument)}.`,
       });
     case "rule":
-      return new GatewayError("invalid_argument", `${sqlName}: the argument ${argument} is ${value}, and ${rule}`, {
-        hint: `Give an argument that obeys the rule: it ${rule}.`,
+      return new HawserError("invalid_argument", `${sqlName}: the argument ${argument} is ${value}, and ${rule}`, {
+        remedy: `Give an argument that obeys the rule: it ${rule}.`,
       });
     case "form":
-      return new GatewayError("gateway_protocol", `${sqlName}: ${argument === "" ? "the call" : argument}: ${rule}`);
+      return new HawserError("gateway_protocol", `${sqlName}: ${argument === "" ? "the call" : argument}: ${rule}`);
   }
 }
 
@@ -170,22 +170,22 @@ function emptyOf(argument: string): string {
 /** A call that holds more than the gateway takes apart. */
 function tooMuch(what: "values" | "messages", limit: number): HawserError {
   return what === "values"
-    ? new GatewayError("gateway_limit", `the call has headers with more than ${limit} values`, {
-        hint: "Give fewer headers, or fewer values.",
+    ? new HawserError("gateway_limit", `the call has headers with more than ${limit} values`, {
+        remedy: "Give fewer headers, or fewer values.",
       })
-    : new GatewayError("gateway_limit", `the call has a list of more than ${limit} messages`, {
-        hint: `Split it into lists of at most ${limit} messages.`,
+    : new HawserError("gateway_limit", `the call has a list of more than ${limit} messages`, {
+        remedy: `Split it into lists of at most ${limit} messages.`,
       });
 }
 
 /** A value that is no text. */
 function notText(sqlName: string, request: unknown, why: string): HawserError {
-  return new GatewayError("not_text", `${sqlName}: the value${placeOf(request)} is no text: ${why}`);
+  return new HawserError("not_text", `${sqlName}: the value${placeOf(request)} is no text: ${why}`);
 }
 
 /** A call that waited for its turn until its deadline. */
 function tooBusy(sqlName: string, capacity: number, waitedMs: number): HawserError {
-  return new GatewayError(
+  return new HawserError(
     "gateway_busy",
     `${sqlName}: ${capacity} commands are under way, as many as the option capacity allows, and none ended within ${waitedMs} ms; nothing was sent`,
   );
@@ -195,16 +195,16 @@ function tooBusy(sqlName: string, capacity: number, waitedMs: number): HawserErr
 function tooLate(sqlName: string, changes: boolean, limitMs: number): HawserError {
   const message = `${sqlName}: there is no answer after ${limitMs} ms`;
   return changes
-    ? new GatewayError("outcome_unknown", `${message}, and the outcome is unknown`)
-    : new GatewayError("nats_timeout", message);
+    ? new HawserError("outcome_unknown", `${message}, and the outcome is unknown`)
+    : new HawserError("nats_timeout", message);
 }
 
 /** An answer that is longer than the gateway sends. */
 function tooLong(sqlName: string, bytes: number, maxBytes: number): HawserError {
-  return new GatewayError(
+  return new HawserError(
     "gateway_limit",
     `${sqlName}: the answer has ${bytes} bytes on its way to Postgres, and the limit is ${maxBytes}`,
-    { hint: "Read less, or start `hawser serve` with a greater --max-response-bytes." },
+    { remedy: "Read less, or start `hawser serve` with a greater --tune maxResponseBytes." },
   );
 }
 

@@ -4,9 +4,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
-import { type HawserError, NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
-import { inTime, type Logger, Room } from "../runtime/index.js";
+import { inTime, type Logger, Semaphore } from "../runtime/index.js";
 import { type CallObserver, Calls, type GatewayCall, leftMs, observed } from "./calls.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
 import { PostgresServer, type TlsSource } from "./protocol/index.js";
@@ -45,7 +45,7 @@ const idleCapacity = 128;
 export class Gateway {
   readonly #connector: NatsConnector;
   /** For commands at once. */
-  readonly #room = new Room(idleCapacity);
+  readonly #semaphore = new Semaphore(idleCapacity);
   readonly #options: GatewayOptions;
   #server: PostgresServer | undefined;
   #isStopping = false;
@@ -61,7 +61,7 @@ export class Gateway {
     this.#connector = new NatsConnector({ name: "hawser gateway", secretsDirectories, choice, logger, natsWaitMs });
   }
 
-  /** @throws GatewayError `bind_failed`, `invalid_argument` */
+  /** @throws HawserError `bind_failed`, `invalid_argument` */
   static async start(options: GatewayOptions, signal?: AbortSignal): Promise<Gateway> {
     const gateway = new Gateway(options);
     try {
@@ -90,7 +90,7 @@ export class Gateway {
 
   /** The options of the NATS server; undefined if none is defined. Connects anew if they differ from the present ones. */
   configure(options: CompleteNatsServerOptions | undefined): void {
-    if (options !== undefined) this.#room.limit = options.capacity;
+    if (options !== undefined) this.#semaphore.limit = options.capacity;
     this.#connector.configure(options);
   }
 
@@ -121,7 +121,7 @@ export class Gateway {
       readDefinition: () => this.#options.refresh().catch(() => undefined),
       reload: (always, call) => this.#reload(always, call),
     });
-    const calls = new Calls(handler, this.#room, settings);
+    const calls = new Calls(handler, this.#semaphore, settings);
     this.#server = await PostgresServer.listen(
       {
         ...gatewayConstants,
@@ -165,6 +165,6 @@ export class Gateway {
   }
 }
 
-function connectingLate({ timeoutMs }: GatewayCall): NatsError {
-  return new NatsError("nats_timeout", `connecting to the NATS server has not ended within ${timeoutMs} ms`);
+function connectingLate({ timeoutMs }: GatewayCall): HawserError {
+  return new HawserError("nats_timeout", `connecting to the NATS server has not ended within ${timeoutMs} ms`);
 }

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { type NatsConnection, nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
-import { GatewayError, HawserError, NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type NatsConnector, NatsOperations, type ReadOptions, Refusals, readHeaders } from "../nats/index.js";
 import { inTime } from "../runtime/index.js";
 import { type GatewayCall, leftMs } from "./calls.js";
@@ -206,7 +206,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
       this.#unflushed.forget(client);
     } catch (error) {
       // The session has been told what it would be told the next time.
-      if (HawserError.is(error) && error.code === "outcome_unknown") this.#unflushed.forget(client);
+      if (error instanceof HawserError && error.code === "outcome_unknown") this.#unflushed.forget(client);
       throw error;
     }
   }
@@ -252,31 +252,31 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 }
 
-function notYet({ timeoutMs }: GatewayCall): NatsError {
+function notYet({ timeoutMs }: GatewayCall): HawserError {
   const detail = `Connecting has not ended within the ${timeoutMs} ms of the call.`;
-  return new NatsError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
+  return new HawserError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
 }
 
-function flushLate({ timeoutMs }: GatewayCall): NatsError {
+function flushLate({ timeoutMs }: GatewayCall): HawserError {
   const message = `the NATS server has not confirmed what this session published within ${timeoutMs} ms`;
-  return new NatsError("nats_timeout", message, { detail: "It went over a connection that has been replaced." });
+  return new HawserError("nats_timeout", message, { detail: "It went over a connection that has been replaced." });
 }
 
-function lostBetween(): NatsError {
-  return new NatsError(
+function lostBetween(): HawserError {
+  return new HawserError(
     "outcome_unknown",
     "the connection to NATS was lost between a message that this session published and this flush: whether the " +
       "message arrived is unknown",
     {
       detail: "There is another connection now, which knows nothing of what was sent over the one before.",
-      hint: "Publish again what has been published since the last nats_flush(), where repeating does no harm.",
+      remedy: "Publish again what has been published since the last nats_flush(), where repeating does no harm.",
     },
   );
 }
 
 function refused(violations: readonly { readonly subject: string; readonly message: string }[]): HawserError {
   const subjects = violations.map(({ subject }) => `"${subject}"`).join(", ");
-  return new GatewayError(
+  return new HawserError(
     "nats_permission_denied",
     `the NATS server refused a message of this session to ${subjects}: its user may not publish there`,
     { detail: violations.map(({ message }) => message).join("; ") },
@@ -300,14 +300,14 @@ function publishedId(request: spec.PublishAckRequest | spec.PublishStreamBatchRe
 /** Behind an even number of backslashes: NUL, or half of a surrogate pair, as JSON has them. */
 const noCharacter = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/;
 
-/** @throws GatewayError not_text, where another client has written what no text of Postgres can hold */
+/** @throws HawserError not_text, where another client has written what no text of Postgres can hold */
 function checkedText(store: string, file: spec.GetFileInfoResponse): spec.GetFileInfoResponse {
   const text = JSON.stringify(file, (_name, value) => (typeof value === "bigint" ? undefined : value));
   if (noCharacter.test(text)) {
-    throw new GatewayError(
+    throw new HawserError(
       "not_text",
       `the record of file ${JSON.stringify(file.name)} in object store "${store}" holds NUL or half of a surrogate pair`,
-      { hint: "Have its writer put it again without that, or delete it." },
+      { remedy: "Have its writer put it again without that, or delete it." },
     );
   }
   return file;

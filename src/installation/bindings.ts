@@ -1,6 +1,6 @@
 /**
- * Where the functions live that NATS reaches ("bound functions"): the schema of their wrappers, the login that calls these, and
- * the view by which operators read what is subscribed.
+ * Objects for bound functions, which NATS messages invoke: the schema of their wrappers, the login that calls these,
+ * and the view of subscriptions for operators.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -14,13 +14,12 @@ import {
   trustedRoles,
   wrapperJoinSql,
 } from "../store/index.js";
-import { type Ask, closeSql, type InstalledObject, literal, pinnedPath, someOf } from "./object.js";
+import { type InstalledObject, literal, normalizePrivilegesSql, pinnedPath, type RunQuery, someOf } from "./object.js";
 import type { BindingsState, Fault, State } from "./state.js";
 
-/** The schema of the view of what is subscribed, under the name that it has in the native extension. */
+/** Schema of the view of subscriptions. The native extension uses the same name. */
 export const subscriptionsSchema = "pgnats";
 
-/** The view. */
 export const subscriptionsView = `${subscriptionsSchema}.subscriptions`;
 
 const { scramIterations } = gatewayConstants;
@@ -29,7 +28,9 @@ const schemaComments = {
   [subscriptionsSchema]: "What is subscribed, for operators.",
 };
 
-/** Branches of PL/pgSQL for a schema of ours: made, taken as it is, or refused because its owner could put things into it. */
+/**
+ * PL/pgSQL that creates one of our schemas, accepts an existing one, or fails if its owner could put objects into it.
+ */
 function schemaSql(name: string, comment: string): string {
   return `
   IF to_regnamespace(${literal(name)}) IS NULL THEN
@@ -38,7 +39,7 @@ function schemaSql(name: string, comment: string): string {
   ELSIF EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = ${literal(name)} AND n.nspowner NOT IN ${trustedRoles}) THEN
     RAISE EXCEPTION USING
       ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
-      MESSAGE = 'the schema ${name} belongs to somebody else',
+      MESSAGE = 'the schema ${name} belongs to another role',
       HINT = 'DROP SCHEMA ${name}';
   END IF;
   IF (SELECT n.nspowner <> owner_oid FROM pg_namespace AS n WHERE n.nspname = ${literal(name)}) THEN
@@ -50,7 +51,7 @@ function schemaSql(name: string, comment: string): string {
   END IF;`;
 }
 
-function whereThere(role: string, statements: string): string {
+function ifRoleExists(role: string, statements: string): string {
   return `
   IF EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = ${literal(role)}) THEN
     ${statements}
@@ -66,19 +67,19 @@ ${Object.entries(schemaComments)
   .map(([name, comment]) => schemaSql(name, comment))
   .join("\n")}
   REVOKE ALL ON SCHEMA ${runSchema}, ${subscriptionsSchema} FROM PUBLIC;
-${whereThere("hawser_nats", `GRANT USAGE, CREATE ON SCHEMA ${runSchema} TO hawser_nats;\n    GRANT USAGE ON SCHEMA ${subscriptionsSchema} TO hawser_nats;`)}
-${whereThere("hawser_executor", `GRANT USAGE ON SCHEMA ${runSchema} TO hawser_executor;`)}
-${whereThere("hawser_bridge", `GRANT USAGE ON SCHEMA ${subscriptionsSchema} TO hawser_bridge;`)}
+${ifRoleExists("hawser_nats", `GRANT USAGE, CREATE ON SCHEMA ${runSchema} TO hawser_nats;\n    GRANT USAGE ON SCHEMA ${subscriptionsSchema} TO hawser_nats;`)}
+${ifRoleExists("hawser_executor", `GRANT USAGE ON SCHEMA ${runSchema} TO hawser_executor;`)}
+${ifRoleExists("hawser_bridge", `GRANT USAGE ON SCHEMA ${subscriptionsSchema} TO hawser_bridge;`)}
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE 'the schema ${runSchema} is not ready: %', SQLERRM;
 END
 $handlers$;`;
 
-/** Is there only while {@link view} runs. */
+/** Exists only while {@link view} runs. */
 const comparedView = `${subscriptionsView}_compared`;
 
-/** By the catalogs: to_regclass fails for those who may not use the schema. */
+/** Uses the catalogs, because to_regclass fails for roles without USAGE on the schema. */
 const viewSql = `SELECT c.relkind, c.relowner FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
       WHERE n.nspname || '.' || c.relname = ${literal(subscriptionsView)}`;
 
@@ -89,9 +90,9 @@ const createViewSql = (name: string): string => `VIEW ${name} WITH (security_bar
      WHERE h.kind = 'subscription'`;
 
 /**
- * A subscription is there as long as its wrapper is. The view reads as its owner, who owns the table. CREATE OR REPLACE waits for
- * all readers of the view, pg_dump among them: a view that is already as it should be is left alone. Whether it is so, another
- * one of the same text says.
+ * Creates the view of subscriptions. A subscription exists as long as its wrapper does. The view reads with the
+ * privileges of its owner, who owns the table. CREATE OR REPLACE waits for all readers of the view, including pg_dump,
+ * so a current view is not replaced. Comparing it with a second view of the same text shows whether it is current.
  */
 const view = `DO $handlers$
 DECLARE
@@ -123,13 +124,13 @@ BEGIN
   END IF;
   COMMENT ON VIEW ${subscriptionsView} IS 'The subjects that functions are subscribed to.';
   IF is_new THEN
-    ${closeSql(
+    ${normalizePrivilegesSql(
       `SELECT 'TABLE ${subscriptionsView}' AS object, c.relowner AS owner, coalesce(c.relacl, acldefault('r', c.relowner)) AS acl
         FROM pg_class AS c WHERE c.oid = to_regclass(${literal(subscriptionsView)})`,
     )}
   END IF;
-${whereThere("hawser_nats", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_nats;`)}
-${whereThere("hawser_bridge", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_bridge;`)}
+${ifRoleExists("hawser_nats", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_nats;`)}
+${ifRoleExists("hawser_bridge", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_bridge;`)}
   IF EXISTS (SELECT FROM (${viewSql}) AS v WHERE pg_get_userbyid(v.relowner) <> owner_name) THEN
     EXECUTE format('ALTER VIEW ${subscriptionsView} OWNER TO %I', owner_name);
   END IF;
@@ -142,17 +143,17 @@ $handlers$;`;
 /**
  * HMAC-SHA-256 (RFC 2104) of SQL expressions.
  *
- * @param inner the key with ipad, and what it is of
- * @param outer the key with opad
+ * @param inner key with ipad, followed by the message
+ * @param outer key with opad
  */
 function hmac(inner: string, outer: string): string {
   return `sha256(${outer} || sha256(${inner}))`;
 }
 
 /**
- * The password stays in the table: statements are logged and counted with their text, and what they set is a verifier
- * (RFC 5803), from which it cannot be computed. A function that runs as the login can change its password and its settings: both are
- * put right.
+ * Creates the login. Its password stays in the table, because statements are logged with their text: they contain only
+ * a verifier (RFC 5803), from which the password cannot be computed. A function that runs as the login can change its
+ * password and settings; both are restored.
  */
 const login = `DO $handlers$
 DECLARE
@@ -226,10 +227,10 @@ $handlers$;`;
 
 const create = [pinnedPath, schemas, view, login].join("\n");
 
-/** What it grants. */
+/** Grants that {@link create} makes. */
 export const bindingsGrants = grantsIn(create);
 
-/** Something in the place of something of ours that belongs to others, or is no view. */
+/** Query: objects of other roles, or of another kind, in the place of ours. */
 const occupiedSql = `
   SELECT o.* FROM (
     SELECT 1 AS nth, 'SCHEMA ' || n.nspname AS what, n.nspowner AS owner, true AS kind
@@ -267,15 +268,14 @@ const loginSql = `
     LEFT JOIN pg_roles AS x ON x.rolname = 'hawser_executor'
     LEFT JOIN pg_roles AS b ON b.rolname = 'hawser_bridge'`;
 
-/** Inspects it, and what is bound. */
-export async function inspectBindings(ask: Ask): Promise<BindingsState> {
-  const [row] = await ask<Omit<BindingsState, "login"> & { readonly readsLogin: boolean | null }>(stateSql);
+/** Inspects the schemas, the view, the login and the bound functions. */
+export async function inspectBindings(runQuery: RunQuery): Promise<BindingsState> {
+  const [row] = await runQuery<Omit<BindingsState, "login"> & { readonly readsLogin: boolean | null }>(stateSql);
   const { readsLogin, ...state } = row!;
-  const [found] = readsLogin === true ? await ask<NonNullable<BindingsState["login"]>>(loginSql) : [];
+  const [found] = readsLogin === true ? await runQuery<NonNullable<BindingsState["login"]>>(loginSql) : [];
   return { ...state, login: found ?? null };
 }
 
-/** The object. */
 export const bindings: InstalledObject = {
   name: "bindings",
   what: "the schema of what NATS calls, and its login",
@@ -283,7 +283,7 @@ export const bindings: InstalledObject = {
   create,
   conflicts: `
   SELECT 40 + o.nth AS nth, 'name_occupied' AS code,
-         format('%s of "%s", which is not Hawser''s, stands where its own would', o.what, pg_get_userbyid(o.owner)) AS what,
+         format('%s of "%s", which is not Hawser''s, has the place of one of its objects', o.what, pg_get_userbyid(o.owner)) AS what,
          'DROP ' || o.what AS remedy
     FROM (${occupiedSql}) AS o`,
   faults: (state) => [...schemaFaults(state), ...loginFaults(state)],
@@ -294,8 +294,8 @@ export const bindings: InstalledObject = {
       5,
     );
     return (
-      `NATS still reaches functions: ${named}. End that with nats_unsubscribe and litmus_pgnats_unregister_responder, or all ` +
-      `of it with DROP SCHEMA ${runSchema} CASCADE`
+      `NATS still reaches functions: ${named}. Unbind them with nats_unsubscribe and litmus_pgnats_unregister_responder, or all ` +
+      `of them with DROP SCHEMA ${runSchema} CASCADE`
     );
   },
   removals: ({ bindings: { hasRunSchema, hasSubscriptionsSchema, isOurs } }) => [
@@ -311,7 +311,7 @@ export const bindings: InstalledObject = {
   ],
 };
 
-/** With what wrappers have left behind; not if one was made meanwhile. */
+/** Removes the schema with the leftovers of wrappers, unless a wrapper was created in between. */
 const runSchemaRemoval = `IF NOT EXISTS (
     SELECT FROM pg_catalog.pg_proc AS w WHERE w.pronamespace = pg_catalog.to_regnamespace('${runSchema}') AND w.prosecdef
   ) THEN
@@ -325,7 +325,7 @@ function schemaFaults({ bindings: { hasRunSchema, hasSubscriptionsView } }: Stat
     refused: "make it",
     meaning,
     remedy: "as the owner of the database or a superuser: run `hawser init`",
-    mendable: true,
+    repairable: true,
     check: "bound-functions",
   });
   return [
@@ -341,7 +341,7 @@ function schemaFaults({ bindings: { hasRunSchema, hasSubscriptionsView } }: Stat
   ];
 }
 
-/** `hawser doctor` tries the login, and tells more of it. The name is not known where its table is not there yet. */
+/** `hawser doctor` tests the login in more detail. Its name is unknown while the table does not exist. */
 function loginFaults({ bindings: { login: found, hasRunSchema }, roles: { makesRoles } }: State): Fault[] {
   if (found === null ? hasRunSchema : found.exists && found.joined) return [];
   const name = found === null ? "the login that" : `the login "${found.name}", which`;
@@ -356,7 +356,7 @@ function loginFaults({ bindings: { login: found, hasRunSchema }, roles: { makesR
       meaning: "functions can be subscribed, and `hawser serve` cannot call them",
       remedy:
         "as a role that may make roles: run `hawser init`; or name another login in hawser_executor with `hawser serve --executor-url`",
-      mendable: makesRoles || isThere,
+      repairable: makesRoles || isThere,
       check: "executor-login",
     },
   ];

@@ -1,34 +1,36 @@
 /**
- * dblink where nobody else can use it, and its use by the owner of the SQL functions, which reach the gateway through it.
+ * Installs dblink where other roles cannot use it. The owner of the SQL functions uses it to reach the gateway.
  *
- * It is the extension dblink in a schema of its own or, where an operator has put it elsewhere, there. The script of an
- * extension may not create another extension: it makes the few C functions that are used, one by one ("bare").
+ * This is the extension dblink, in a schema of its own or where an operator has installed it. The script of an
+ * extension cannot create another extension, so it creates the few C functions in use one by one ("bare").
  */
 import { errorTable } from "../errors/index.js";
 import { trustedRoles } from "../store/index.js";
 import {
-  type Ask,
   againText,
-  closeSql,
   functionsOf,
   type InstalledObject,
   identifier,
   literal,
   literals,
+  normalizePrivilegesSql,
   ownerDeclaration,
   pinnedPath,
+  type RunQuery,
   someOf,
   textArray,
 } from "./object.js";
 import type { DblinkState, Fault, State } from "./state.js";
 
-/** The schema that is made for dblink, and closed to everybody but the owner of the functions. */
+/** Schema created for dblink. Only the owner of the functions may use it. */
 export const dblinkSchema = "hawser_dblink";
 
-/** The comment on {@link dblinkSchema} by which it is known again as made by `hawser init`. */
+/** Comment that identifies {@link dblinkSchema} as created by `hawser init`. */
 const mark = "dblink for Hawser, made by hawser init. Nobody else may use it.";
 
-/** What `hawser.gateway_call` uses of dblink, as the extension declares it; all are in its library. */
+/**
+ * Declarations of the dblink functions that `hawser.gateway_call` uses, as in the extension. All are in its library.
+ */
 const declarations: Readonly<Record<string, string>> = {
   "dblink_get_connections()":
     "RETURNS text[] AS '$libdir/dblink', 'dblink_get_connections' LANGUAGE c PARALLEL RESTRICTED",
@@ -45,16 +47,16 @@ const declarations: Readonly<Record<string, string>> = {
     "RETURNS SETOF record AS '$libdir/dblink', 'dblink_record' LANGUAGE c STRICT PARALLEL RESTRICTED",
 };
 
-/** Parameters with their names and results, where the extension has them; by the signature. */
+/** Declarations with parameter names and OUT parameters, where the extension has them, by signature. */
 const namedParameters: Readonly<Record<string, string>> = {
   "dblink_get_notify(text)":
     "dblink_get_notify(conname text, OUT notify_name text, OUT be_pid integer, OUT extra text)",
 };
 
-/** The signatures of what is used. */
+/** Signatures of the dblink functions in use. */
 export const usedDblinkFunctions: readonly string[] = Object.keys(declarations);
 
-/** Functions of dblink's library that touch no connection. */
+/** Functions of dblink's library that use no connection. */
 const harmlessSymbols = [
   "dblink_fdw_validator",
   "dblink_get_pkey",
@@ -65,8 +67,9 @@ const harmlessSymbols = [
 ];
 
 /**
- * An expression: the schema that has all of the bare functions, null if there is none. Only superusers make functions in C, so
- * nobody else can have put them there. By the catalogs: to_regprocedure fails for those who may not use the schema.
+ * SQL expression: schema that contains all bare functions; null if none does. Only superusers can create C functions,
+ * so no other role can have put them there. Uses the catalogs, because to_regprocedure fails for roles without USAGE on
+ * the schema.
  */
 const barePlaceSql = `(
   SELECT min(n.nspname)
@@ -80,11 +83,11 @@ const barePlaceSql = `(
         WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
   HAVING count(*) = ${usedDblinkFunctions.length})`;
 
-/** An expression: the schema of dblink; null if it is not installed. */
+/** SQL expression: schema of dblink; null if it is not installed. */
 export const dblinkPlaceSql = `coalesce(${barePlaceSql},
       (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'dblink'))`;
 
-/** A condition: a role may use all that is used of dblink. @param schema the oid of its schema, as SQL */
+/** SQL condition: a role may use all dblink functions in use. @param schema SQL expression of the schema's oid */
 export const mayUseDblink = (role: string, schema: string): string => `(
   has_schema_privilege(${role}, ${schema}, 'USAGE') AND (
     SELECT count(*) = ${usedDblinkFunctions.length} AND coalesce(bool_and(has_function_privilege(${role}, x.oid, 'EXECUTE')), true)
@@ -92,7 +95,10 @@ export const mayUseDblink = (role: string, schema: string): string => `(
      WHERE x.pronamespace = ${schema}
        AND x.proname || '(' || oidvectortypes(x.proargtypes) || ')' = ANY (${textArray(usedDblinkFunctions)})))`;
 
-/** A condition: the role may do as the owner of the schema `hawser` anyway, who is trusted too. @param owner its oid, as SQL */
+/**
+ * SQL condition: the role may act as the owner of the schema `hawser`, who is trusted. @param owner SQL expression of
+ * the role's oid
+ */
 export const isTrusted = (owner: string): string => `(
   ${owner} IN ${trustedRoles}
   OR EXISTS (
@@ -107,7 +113,7 @@ const foundSql = `
     FROM pg_namespace AS n LEFT JOIN pg_extension AS e ON e.extnamespace = n.oid AND e.extname = 'dblink'
    WHERE n.nspname = ${dblinkPlaceSql}`;
 
-/** Functions by which a connection can be opened, used or read. */
+/** Query: functions that can open, use or read a connection. */
 const library = `
   SELECT p.oid, p.pronamespace
     FROM pg_proc AS p JOIN pg_language AS l ON l.oid = p.prolang AND l.lanname = 'c'
@@ -122,7 +128,7 @@ const openSql = `
    WHERE has_function_privilege('public', p.oid, 'EXECUTE') AND has_schema_privilege('public', p.pronamespace, 'USAGE')
    ORDER BY 1`;
 
-/** Not those who may act as the owner of the schema: they can read the password anyway. */
+/** Excludes roles that may act as the owner of the schema, because they can read the password anyway. */
 const usersSql = `
   SELECT r.rolname AS role
     FROM pg_roles AS r
@@ -136,24 +142,26 @@ const placeSql = `
   SELECT EXISTS (SELECT FROM pg_available_extensions AS a WHERE a.name = 'dblink') AS available,
          to_regnamespace('${dblinkSchema}') IS NOT NULL AS "hasSchema"`;
 
-/** Inspects dblink, and which roles may use it. */
-export async function inspectDblink(ask: Ask): Promise<DblinkState> {
-  const [place] = await ask<Pick<DblinkState, "available" | "hasSchema">>(placeSql);
-  const [found] = await ask<NonNullable<DblinkState["found"]>>(foundSql);
+/** Inspects dblink and the roles that may use it. */
+export async function inspectDblink(runQuery: RunQuery): Promise<DblinkState> {
+  const [place] = await runQuery<Pick<DblinkState, "available" | "hasSchema">>(placeSql);
+  const [found] = await runQuery<NonNullable<DblinkState["found"]>>(foundSql);
   return {
     ...place!,
     found,
-    open: await ask<DblinkState["open"][number]>(openSql),
-    users: (await ask<{ role: string }>(usersSql)).map(({ role }) => role),
+    open: await runQuery<DblinkState["open"][number]>(openSql),
+    users: (await runQuery<{ role: string }>(usersSql)).map(({ role }) => role),
   };
 }
 
 /**
- * @param isBare makes the functions themselves instead of the extension, also where that is installed elsewhere: the script of
- * an extension may not create another one, and its grants on what others made would be missing in dumps
+ * SQL that installs dblink.
+ *
+ * @param isBare creates the functions instead of the extension, even if the extension is installed elsewhere. The
+ * script of an extension cannot create another one, and its grants on existing objects would be missing in dumps
  */
 export function dblinkSql({ isBare }: { readonly isBare: boolean }): string {
-  const making = isBare
+  const creations = isBare
     ? usedDblinkFunctions.map(
         (signature) =>
           `CREATE FUNCTION ${dblinkSchema}.${namedParameters[signature] ?? signature} ${declarations[signature]};`,
@@ -170,19 +178,19 @@ BEGIN
     place := ${literal(dblinkSchema)};
     IF to_regnamespace(${literal(dblinkSchema)}) IS NULL THEN
       CREATE SCHEMA ${dblinkSchema};
-      ${closeSql(
+      ${normalizePrivilegesSql(
         `SELECT 'SCHEMA ${dblinkSchema}' AS object, n.nspowner AS owner, coalesce(n.nspacl, acldefault('n', n.nspowner)) AS acl
         FROM pg_namespace AS n WHERE n.nspname = ${literal(dblinkSchema)}`,
       )}
     ELSIF EXISTS (SELECT FROM pg_namespace AS n WHERE n.nspname = ${literal(dblinkSchema)} AND n.nspowner NOT IN ${trustedRoles}) THEN
       RAISE EXCEPTION USING
         ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
-        MESSAGE = 'the schema ${dblinkSchema} belongs to somebody else',
+        MESSAGE = 'the schema ${dblinkSchema} belongs to another role',
         HINT = 'DROP SCHEMA ${dblinkSchema}';
     END IF;
     COMMENT ON SCHEMA ${dblinkSchema} IS ${literal(mark)};
-    ${making.join("\n    ")}
-    ${closeSql(functionsOf(dblinkSchema, "p.probin ~ '(^|/)dblink$'"))}
+    ${creations.join("\n    ")}
+    ${normalizePrivilegesSql(functionsOf(dblinkSchema, "p.probin ~ '(^|/)dblink$'"))}
   END IF;
   IF place = ${literal(dblinkSchema)} THEN
     -- A connection belongs to the session and not to a role: nobody else may reach it, neither through the schema
@@ -223,13 +231,13 @@ const moveTo = (schema: string) => [
   `ALTER EXTENSION dblink SET SCHEMA ${schema}`,
 ];
 
-/** To a schema of its own, unless functions of ours are, or will be, there already. */
+/** Moves dblink to the schema {@link dblinkSchema}, unless that contains, or will contain, the bare functions. */
 const moveRemedy = `CASE WHEN input.scripted OR ${barePlaceSql} IS NOT NULL THEN ${literal(moveTo("dblink").join("; "))}
               ELSE ${literal(moveTo(dblinkSchema).join("; "))} END`;
 
 const conflicts = `
   SELECT 60 AS nth, 'name_occupied' AS code,
-         format('the schema ${dblinkSchema}, where dblink goes, belongs to "%s", who could put functions of their own beside it', pg_get_userbyid(n.nspowner)) AS what,
+         format('the schema ${dblinkSchema}, where dblink goes, belongs to "%s", who could put functions into it', pg_get_userbyid(n.nspowner)) AS what,
          'DROP SCHEMA ${dblinkSchema}' AS remedy
     FROM pg_namespace AS n CROSS JOIN input
    WHERE n.nspname = '${dblinkSchema}' AND NOT ${isTrusted("n.nspowner")} AND (input.scripted OR ${dblinkPlaceSql} IS NULL)
@@ -250,14 +258,13 @@ const conflicts = `
          'install the contrib modules of Postgres, which it is one of (such as the package postgresql-contrib)'
     FROM input WHERE input.scripted AND NOT EXISTS (SELECT FROM pg_available_extensions AS a WHERE a.name = 'dblink')`;
 
-/** The object. */
 export const dblink: InstalledObject = {
   name: "dblink",
   what: "dblink",
   ofNats: true,
   create: dblinkSql({ isBare: false }),
   conflicts,
-  foresee(state) {
+  predict(state) {
     const { found, available } = state.dblink;
     if (found !== undefined || !available || !state.roles.superuser) return state;
     const made = { schema: dblinkSchema, isOurs: true, isBare: false, usable: true, ownerUses: true };
@@ -274,7 +281,7 @@ export const dblink: InstalledObject = {
 
 const bareFunctions = `FUNCTION ${usedDblinkFunctions.map((signature) => `${dblinkSchema}.${signature}`).join(", ")}`;
 
-/** Something else may have come to use it: then it stays. */
+/** Drops dblink, unless other objects use it. */
 function removal(role: string, what: string) {
   return {
     what: "dblink",
@@ -287,7 +294,7 @@ function removal(role: string, what: string) {
   };
 }
 
-/** Statements that install it for one role alone. */
+/** Statements that install dblink for one role only. */
 function newStatements(hasSchema: boolean, who: string): string[] {
   return [
     ...(hasSchema ? [] : [`CREATE SCHEMA ${dblinkSchema}`]),
@@ -297,7 +304,7 @@ function newStatements(hasSchema: boolean, who: string): string[] {
   ];
 }
 
-/** Statements that let a role use it. */
+/** Statements that let a role use dblink. */
 function useStatements(schema: string, who: string): string[] {
   const [place, role] = [identifier(schema), identifier(who)];
   const routines = usedDblinkFunctions.map((signature) => `${place}.${signature}`).join(", ");
@@ -315,7 +322,7 @@ function missing({ dblink: { found, available, hasSchema }, functions, roles, re
         refused: available ? "install it" : undefined,
         meaning: "the SQL functions are left out: they reach the gateway through dblink",
         remedy: `${available ? "" : "install the contrib modules of Postgres; then, "}as a superuser: ${statements}; ${againText}`,
-        mendable: available && roles.superuser,
+        repairable: available && roles.superuser,
         essential: true,
         code: "not_supported",
       },
@@ -323,14 +330,14 @@ function missing({ dblink: { found, available, hasSchema }, functions, roles, re
   }
   const ours = functions.found.filter(({ isOurs }) => isOurs);
   const cutOff = ours.filter(({ reachesDblink }) => !reachesDblink).map((fn) => fn.owner);
-  // Where they could not be made, that is to be mended first.
+  // Functions that could not be created must be repaired first.
   if (ours.length === 0 && !refusals.has("functions") && !found.usable && !found.ownerUses) cutOff.push(owner);
   return [...new Set(cutOff)].map((name) => ({
     kind: "missing",
     what: `"${name}", whom the SQL functions belong to, may not use dblink in the schema "${found.schema}"`,
     meaning: "the SQL functions fail: they reach the gateway through dblink",
     remedy: `as a superuser: ${useStatements(found.schema, name).join("; ")}`,
-    mendable: found.usable,
+    repairable: found.usable,
     essential: true,
     code: "not_permitted",
   }));

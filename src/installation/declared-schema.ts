@@ -1,71 +1,71 @@
 /**
- * What the generated SQL declares in the schema `hawser`, object by object, and what the catalogs of Postgres have of it.
+ * Objects that the generated SQL declares in the schema `hawser`, and their state in the Postgres catalogs.
  *
- * The SQL is read and no other list is generated beside it: what a version makes is then also what it compares. A test holds
- * that every object of a new database is found in it.
+ * The declarations are parsed from the SQL itself rather than from another generated list, so that a version compares
+ * exactly what it creates. A test checks that every object of a new database is found in the SQL.
  */
 import { createHash } from "node:crypto";
 import { generatedSchemaSql } from "../store/index.js";
-import type { Ask } from "./object.js";
+import type { RunQuery } from "./object.js";
 
-/** A column of a table or a view. */
+/** Column of a table or a view. */
 interface Column {
   readonly name: string;
-  /** As `format_type` prints it. */
+  /** Type as printed by `format_type`. */
   readonly type: string;
   readonly notNull: boolean;
-  /** It has a default, or is generated. */
+  /** True if it has a default or is generated. */
   readonly byDefault: boolean;
 }
 
-/** A table, a partition of one, or a view. */
+/** Table, partition or view. */
 export interface Relation {
   readonly name: string;
   readonly kind: "table" | "view";
   readonly columns: readonly Column[];
 }
 
-/** A constraint, an index or a trigger of a table. */
+/** Constraint, index or trigger of a table. */
 export interface Part {
   readonly kind: "constraint" | "index" | "trigger";
   readonly name: string;
   readonly table: string;
 }
 
-/** A part as Postgres has it. */
+/** Part as found in the catalogs. */
 export interface FoundPart extends Part {
-  /** False: a constraint that was not validated, an index that no query uses, a trigger that is disabled. */
-  readonly isWhole: boolean;
+  /** False for a constraint that is not validated, an index that is not valid, and a disabled trigger. */
+  readonly isValid: boolean;
 }
 
-/** A function, in a form in which two that do the same are equal. */
+/** Function in a canonical form: equal functions have equal fields. */
 interface SchemaFunction {
-  /** As SQL names it, with its schema. */
+  /** Schema-qualified signature. */
   readonly signature: string;
-  /** Language, volatility, whose rights it runs with, its settings, and SHA-256 of its body. */
+  /** Language, volatility, security, settings, and SHA-256 of the body. */
   readonly definition: string;
 }
 
-/** Something with the statement that makes it. */
+/** Object with the statement that creates it. */
 export type Declared<T> = T & { readonly statement: string };
 
-/** What the generated SQL makes. */
+/** Objects that the generated SQL creates. */
 export interface DeclaredSchema {
   readonly relations: readonly Declared<Relation>[];
   readonly parts: readonly Declared<Part>[];
   readonly functions: readonly Declared<SchemaFunction>[];
 }
 
-/** What there is. */
+/** Objects found in the database. */
 export interface FoundSchema {
   readonly relations: readonly Relation[];
   readonly parts: readonly FoundPart[];
   readonly functions: readonly SchemaFunction[];
 }
 
-/** Reads the generated SQL. */
+/** Parses the generated SQL. */
 export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema {
-  // What is in the body of a function is no statement of the text.
+  // Statements in function bodies are not part of the script.
   const text = sql.replaceAll(/\bAS \$(\w+)\$.*?\$\1\$/gs, "");
   const tables = [...text.matchAll(/^CREATE TABLE hawser\.(\w+) \(\n(.*?)\n\)[^;]*;$/gms)].map(
     ([statement, name, lines]) => ({ statement, name: name!, lines: lines!.split(",\n").map((line) => line.trim()) }),
@@ -118,11 +118,11 @@ export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema
   };
 }
 
-/** CREATE FUNCTION, and the comment that follows it, which names the function as GRANT does. */
+/** CREATE FUNCTION and the comment that follows it, which contains the signature. */
 const functionStatement =
   /^(CREATE OR REPLACE FUNCTION hawser\.\w+\((?:(?!^AS ).)*?(LANGUAGE (?:(?!^AS ).)*?)\nAS \$(\w+)\$(.*?)\$\3\$;)\nCOMMENT ON FUNCTION (hawser\.\w+\(.*?\)) IS /gms;
 
-/** Types that Postgres prints otherwise than the spec writes them. */
+/** Types that Postgres prints in another form than the spec. */
 const printedTypes: Readonly<Record<string, string>> = { timestamptz: "timestamp with time zone", bigserial: "bigint" };
 
 const printedType = (type: string): string => printedTypes[type] ?? type;
@@ -141,7 +141,7 @@ function columnOf(line: string): Column {
   };
 }
 
-/** Of `v.name::text AS name`. */
+/** Parses a line such as `v.name::text AS name`. */
 function viewColumnOf(line: string): Column {
   const [, type, name] = /::(\S+) AS (\w+)$/.exec(line)!;
   return { name: name!, type: printedType(type!), notNull: false, byDefault: false };
@@ -169,9 +169,9 @@ const relationsSql = `
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = 'hawser' AND c.relkind IN ('r', 'p', 'v')`;
 
-/** Those of partitions go with their table. */
+/** Excludes the parts of partitions, which belong to those of their table. */
 const partsSql = `
-  SELECT p.kind, p.name, c.relname AS table, p.is_whole AS "isWhole"
+  SELECT p.kind, p.name, c.relname AS table, p.is_whole AS "isValid"
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace CROSS JOIN LATERAL (
       SELECT 'constraint' AS kind, o.conname AS name, o.convalidated AS is_whole FROM pg_constraint AS o
        WHERE o.conrelid = c.oid AND o.contype <> 'n'
@@ -192,11 +192,11 @@ const functionsSql = `
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN pg_language AS l ON l.oid = p.prolang
    WHERE n.nspname = 'hawser'`;
 
-/** Reads the catalogs, for which no right is needed. The path of the session is pg_catalog and nothing before it. */
-export async function foundSchema(ask: Ask): Promise<FoundSchema> {
+/** Reads the schema from the catalogs, which needs no privileges. The search_path of the session must be pg_catalog only. */
+export async function foundSchema(runQuery: RunQuery): Promise<FoundSchema> {
   return {
-    relations: await ask<Relation>(relationsSql),
-    parts: await ask<FoundPart>(partsSql),
-    functions: await ask<SchemaFunction>(functionsSql),
+    relations: await runQuery<Relation>(relationsSql),
+    parts: await runQuery<FoundPart>(partsSql),
+    functions: await runQuery<SchemaFunction>(functionsSql),
   };
 }

@@ -1,7 +1,7 @@
 /**
- * What CREATE SERVER and ALTER SERVER run: the foreign data wrappers with their validator, and the event triggers that follow the
- * definition of the NATS server. Superusers run both functions without having called them, so they belong to superusers, and
- * touch nothing of anybody else.
+ * Foreign data wrappers with their validator, and event triggers that track the definition of the NATS server.
+ * Superusers run these functions implicitly with CREATE SERVER and ALTER SERVER. So the functions belong to superusers
+ * and use no objects of other roles.
  */
 import { connectionOptions, natsForeignDataSql } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
@@ -9,41 +9,40 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
 import { newSchemaSql, runSchema } from "../store/index.js";
 import {
-  type Ask,
-  closeSql,
   functionsOf,
   type InstalledObject,
   identifier,
   literal,
   literals,
+  normalizePrivilegesSql,
   ownerDeclaration,
   pinnedPath,
+  type RunQuery,
 } from "./object.js";
 import type { Fault, ForeignDataState, State } from "./state.js";
 
-/** The foreign data wrappers, both with the one validator. */
+/** Foreign data wrappers, which share one validator. */
 const wrapperNames: readonly string[] = ["litmus_pgnats_fdw", "pgnats_fdw"];
 
 /**
- * The schema of what superusers run without having called it: the validator of the wrappers, and the function of the event
- * triggers. Nothing in it may belong to anybody else.
+ * Schema of functions that superusers run implicitly: the validator of the wrappers, and the event trigger function. No
+ * object in it may belong to another role.
  */
 export const foreignDataSchema = "hawser_fdw";
 
-/** What checks the options of their servers. */
+/** Validator of the options of foreign servers. */
 const validator = `${foreignDataSchema}.nats_fdw_validator`;
 
-/** What the event triggers call. */
+/** Function that the event triggers call. */
 const eventTriggerFunction = `${foreignDataSchema}.follow_nats_ddl()`;
 
-/** An event trigger that follows the definition of the server. */
+/** Event trigger that tracks the definition of the server. */
 interface EventTrigger {
   readonly name: string;
   readonly event: "ddl_command_end" | "sql_drop";
   readonly tags: readonly string[];
 }
 
-/** All of them. */
 const eventTriggers: readonly EventTrigger[] = [
   {
     name: "hawser_nats_server_follow",
@@ -66,15 +65,15 @@ const eventTriggers: readonly EventTrigger[] = [
   },
 ];
 
-/** An expression: a role that is no superuser and owns the schema, or a function in it; null if there is none. Superusers run these. */
-const strangerSql = `(
+/** SQL expression: a role that is not a superuser and owns the schema or a function in it; null if there is none. */
+const untrustedOwnerSql = `(
     SELECT pg_get_userbyid(min(o.owner)) FROM (
       SELECT n.nspowner FROM pg_namespace AS n WHERE n.nspname = '${foreignDataSchema}'
       UNION ALL
       SELECT p.proowner FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE n.nspname = '${foreignDataSchema}'
     ) AS o (owner) WHERE o.owner NOT IN (SELECT s.oid FROM pg_roles AS s WHERE s.rolsuper))`;
 
-/** Written at a server, or at a user mapping, of a wrapper with our validator. */
+/** Query: foreign servers of a wrapper with our validator. */
 const ownServers = `
     SELECT s.oid, s.srvname FROM pg_foreign_server AS s
     JOIN pg_foreign_data_wrapper AS w ON w.oid = s.srvfdw
@@ -131,12 +130,14 @@ COMMENT ON FUNCTION ${eventTriggerFunction} IS 'Tells hawser serve what was done
 
 const functionsSql = [natsForeignDataSql, eventTriggerFunctionSql].join("\n");
 
-/** The functions of the schema, as DROP FUNCTION names them. */
+/** Functions of the schema, in the form that DROP FUNCTION expects. */
 const foreignDataFunctions: readonly string[] = [...functionsSql.matchAll(/^COMMENT ON FUNCTION (.+?\)) IS /gm)].map(
   ([, signature]) => signature!,
 );
 
-/** Makes or replaces all of it, in a block of PL/pgSQL that does nothing unless a superuser runs it. */
+/**
+ * PL/pgSQL block that creates or replaces the schema and its functions. It does nothing if the role is not a superuser.
+ */
 const schemaSql = `DO $fdw$
 DECLARE
   stranger name;
@@ -149,20 +150,23 @@ BEGIN
     EXECUTE $new$${newSchemaSql(foreignDataSchema)}$new$;
     COMMENT ON SCHEMA ${foreignDataSchema} IS 'Foreign data wrappers and event triggers of Hawser. Belongs to a superuser, because superusers run what is in it.';
   END IF;
-  stranger := ${strangerSql};
+  stranger := ${untrustedOwnerSql};
   IF stranger IS NOT NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
       MESSAGE = format('the schema ${foreignDataSchema} or a function in it belongs to %I, who is no superuser', stranger);
   END IF;
   EXECUTE $new$${functionsSql}$new$;
-  ${closeSql(functionsOf(foreignDataSchema))}
+  ${normalizePrivilegesSql(functionsOf(foreignDataSchema))}
   GRANT USAGE ON SCHEMA ${foreignDataSchema} TO PUBLIC;
   GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ${foreignDataSchema} TO PUBLIC;
 END
 $fdw$;`;
 
-/** The wrappers for CREATE SERVER; one that was made beforehand, without anything, is given its validator. */
+/**
+ * Creates the wrappers for CREATE SERVER. A wrapper that was created beforehand without handler and validator gets
+ * ours.
+ */
 const wrappersSql = `${pinnedPath}
 ${schemaSql}
 DO $do$
@@ -187,7 +191,7 @@ EXCEPTION
 END
 $do$;`;
 
-/** The event triggers that tell of changes of the server. */
+/** Creates the event triggers. */
 const triggersSql = `${pinnedPath}
 DO $do$
 BEGIN
@@ -231,7 +235,7 @@ const serversSql = `
    ORDER BY s.oid`;
 
 const schemaStateSql = `
-  SELECT to_regnamespace('${foreignDataSchema}') IS NOT NULL AND ${strangerSql} IS NULL AS "hasSchema"`;
+  SELECT to_regnamespace('${foreignDataSchema}') IS NOT NULL AND ${untrustedOwnerSql} IS NULL AS "hasSchema"`;
 
 interface FoundTriggerRow {
   readonly name: string;
@@ -241,14 +245,14 @@ interface FoundTriggerRow {
   readonly enabled: boolean;
 }
 
-/** Inspects all of it, and what was defined with it. */
-export async function inspectForeignData(ask: Ask): Promise<ForeignDataState> {
-  const [{ hasSchema }] = (await ask<{ hasSchema: boolean }>(schemaStateSql)) as [{ hasSchema: boolean }];
+/** Inspects the wrappers, the event triggers and the foreign servers. */
+export async function inspectForeignData(runQuery: RunQuery): Promise<ForeignDataState> {
+  const [{ hasSchema }] = (await runQuery<{ hasSchema: boolean }>(schemaStateSql)) as [{ hasSchema: boolean }];
   return {
     hasSchema,
-    wrappers: await ask<ForeignDataState["wrappers"][number]>(foundWrappersSql),
-    eventTriggers: (await ask<FoundTriggerRow>(foundTriggersSql)).map(foundTrigger),
-    servers: await ask<ForeignDataState["servers"][number]>(serversSql),
+    wrappers: await runQuery<ForeignDataState["wrappers"][number]>(foundWrappersSql),
+    eventTriggers: (await runQuery<FoundTriggerRow>(foundTriggersSql)).map(foundTrigger),
+    servers: await runQuery<ForeignDataState["servers"][number]>(serversSql),
   };
 }
 
@@ -259,16 +263,16 @@ function foundTrigger({ name, calls, event, tags, enabled }: FoundTriggerRow) {
   return { name, enabled, isOurs, isCurrent: isOurs && event === wanted.event && sameTags };
 }
 
-/** `is` or `are`, and the ending of a plural. */
+/** Verb form for a list: `is` or `are`. */
 const isOrAre = (names: readonly unknown[]) => (names.length === 1 ? "is" : "are");
 const s = (names: readonly unknown[]) => (names.length === 1 ? "" : "s");
 
-/** A superuser touches nothing of an owner who is not known to be trusted. */
-function superuserRuns({ roles: { owner, ownerIsStranger } }: State): string {
-  return `as a superuser: ${ownerIsStranger ? `GRANT hawser_owner TO ${identifier(owner!)}; ` : ""}run \`hawser init\``;
+/** Remedy for a superuser, who uses no objects of an untrusted owner. */
+function superuserRuns({ roles: { owner, ownerIsUntrusted } }: State): string {
+  return `as a superuser: ${ownerIsUntrusted ? `GRANT hawser_owner TO ${identifier(owner!)}; ` : ""}run \`hawser init\``;
 }
 
-/** The foreign data wrappers, and the schema of what superusers run. */
+/** Foreign data wrappers, and the schema of functions that superusers run. */
 export const foreignData: InstalledObject = {
   name: "foreign-data",
   what: "foreign data wrappers",
@@ -276,9 +280,9 @@ export const foreignData: InstalledObject = {
   create: wrappersSql,
   conflicts: `
   SELECT 30 AS nth, 'name_occupied' AS code,
-         format('the schema ${foreignDataSchema}, whose functions superusers run, or a function in it belongs to "%s", who is no superuser', ${strangerSql}) AS what,
+         format('the schema ${foreignDataSchema}, whose functions superusers run, or a function in it belongs to "%s", who is no superuser', ${untrustedOwnerSql}) AS what,
          'DROP SCHEMA ${foreignDataSchema} CASCADE' AS remedy
-    FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolsuper AND ${strangerSql} IS NOT NULL
+    FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolsuper AND ${untrustedOwnerSql} IS NOT NULL
   UNION ALL
   SELECT 31, 'name_occupied',
          format('the foreign data wrapper %s has the %s instead of ${validator} alone: it is another program''s', w.name,
@@ -322,13 +326,13 @@ function missingWrappers(state: State): Fault[] {
       refused: "make them: only superusers may",
       meaning: "CREATE SERVER cannot say which NATS server is used; SELECT hawser.set_nats_server('{…}') can",
       remedy: superuserRuns(state),
-      mendable: state.roles.superuser,
+      repairable: state.roles.superuser,
       severity: "note",
     },
   ];
 }
 
-/** Options that have a twin for a file: their values nobody should read. No value is ever part of a fault. */
+/** Options with a file variant (`_path`): their values are secret. A fault never contains a value. */
 const secretOptions: readonly string[] = connectionOptions.filter((option) =>
   (connectionOptions as readonly string[]).includes(`${option}_path`),
 );
@@ -367,7 +371,6 @@ function excessServers({ foreignData: { servers } }: State): Fault[] {
   ];
 }
 
-/** The event triggers. */
 export const eventTriggersObject: InstalledObject = {
   name: "event-triggers",
   what: "event triggers",
@@ -402,7 +405,7 @@ export const eventTriggersObject: InstalledObject = {
               refused: "make them: only superusers may",
               meaning: `\`hawser serve\` notices changes of the foreign server within ${seconds} seconds instead of at once, and a second server is not refused when it is made`,
               remedy: superuserRuns(state),
-              mendable: state.roles.superuser,
+              repairable: state.roles.superuser,
               severity: "note" as const,
               check: "foreign-data",
             },

@@ -1,6 +1,6 @@
 /**
- * The SQL functions that reach NATS. They belong to the owner of the schema `hawser` and run as it; their text is generated,
- * and put into the schema that the operator chooses.
+ * SQL functions that call NATS. They belong to the owner of the schema `hawser` and run with its privileges. Their text
+ * is generated for the schema that the operator chooses.
  */
 import {
   natsFunctionSignatures,
@@ -11,40 +11,43 @@ import { tables } from "../../generated/ts/rows/nats.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
 import { dblinkPlaceSql, dblinkSchema, isTrusted, mayUseDblink } from "./dblink.js";
 import {
-  type Ask,
   againText,
   type InstalledObject,
   identifier,
   literal,
   literals,
   pinnedPath,
+  type RunQuery,
   someOf,
   textArray,
 } from "./object.js";
 import type { Fault, FoundFunction, FunctionDefinition, FunctionsState, State } from "./state.js";
 
-/** Where the functions go by default. */
+/** Default schema of the functions. */
 export const defaultFunctionsSchema = "public";
 
-/** Where the functions are, and where they find dblink. */
+/** Schemas of the functions and of dblink. */
 export interface FunctionPlaces {
   readonly schema: string;
   readonly dblinkSchema: string;
 }
 
-/** A name that can stand in a quoted identifier, in a string and in a dollar-quoted body; for JavaScript, and for Postgres. */
+/**
+ * Name that is valid in a quoted identifier, a string and a dollar-quoted body; as a regular expression of JavaScript
+ * and of Postgres.
+ */
 const plainName = /^[^"'$\\@\p{Cc}]+$/u;
 const unplainName = `'["''$\\\\@[:cntrl:]]'`;
 
-/** Schemas that belong to Postgres or to us. */
+/** Schemas of Postgres and of Hawser. */
 const reservedSchemas = /^(pg_.*|information_schema|hawser|hawser_run|pgnats|hawser_dblink|hawser_fdw)$/;
 
-/** Makes or replaces the functions. */
+/** SQL that creates or replaces the functions. */
 function functionsSql(places: FunctionPlaces): string {
   return filled(natsFunctionsSql, places);
 }
 
-/** Revokes them from PUBLIC, grants them to the roles that may call them, and gives them to their owner. */
+/** SQL that revokes the functions from PUBLIC, grants them to the roles that may call them, and sets their owner. */
 export function functionsGrantsSql(places: FunctionPlaces): string {
   return filled(natsFunctionsGrantsSql, places);
 }
@@ -57,13 +60,13 @@ function filled(text: string, { schema, dblinkSchema: dblink }: FunctionPlaces):
   return text.replaceAll("@extschema@", () => identifier(schema)).replaceAll("@dblink@", () => identifier(dblink));
 }
 
-/** How many functions there are, without those of the schema `hawser`. */
+/** Number of functions outside the schema `hawser`. */
 export const publicFunctionCount = natsFunctionSignatures.filter((name) => name.startsWith("@extschema@.")).length;
 
 const definition =
   /^CREATE OR REPLACE FUNCTION (.+?\))\nRETURNS (.+?)\nLANGUAGE .+?\nAS \$function\$(.*?)\$function\$;$/gms;
 
-/** The functions for everybody, without those of the schema `hawser`, by their signatures. */
+/** Functions outside the schema `hawser`, by signature. */
 function publicFunctions(places: FunctionPlaces): ReadonlyMap<string, FunctionDefinition> {
   const prefix = `${identifier(places.schema)}.`;
   const definitions = [...functionsSql(places).matchAll(definition)].flatMap(([, declared, result, body]) =>
@@ -95,18 +98,21 @@ function lines(text: string): string[] {
     .filter((line) => line !== "");
 }
 
-/** Of `headers jsonb DEFAULT NULL`: `jsonb`. */
+/** Type of a parameter: `jsonb` for `headers jsonb DEFAULT NULL`. */
 const typeOf = (parameter: string) => parameter.replace(/ DEFAULT NULL$/, "").replace(/^\w+ /, "");
 
 const declared = publicFunctions({ schema: defaultFunctionsSchema, dblinkSchema });
 
-/** What the functions use, in the schema hawser. */
+/** Functions in the schema hawser that the public functions call. */
 const internalFunctions = natsFunctionSignatures.filter((name) => name.startsWith("hawser."));
 const gatewayCall = "hawser.gateway_call(text)";
 
 export const dropInternalFunctions = `DROP FUNCTION IF EXISTS ${internalFunctions.join(", ")};`;
 
-/** By its pinned path and by what it calls, and not by its comment: that may change with any version. */
+/**
+ * Query: functions with our names. They are recognised by their fixed search_path and the functions that they call.
+ * Their comments may change with any version.
+ */
 export const foundFunctionsSql = `
   WITH owners AS MATERIALIZED (
     SELECT o.oid, ${isTrusted("o.oid")} AS is_trusted,
@@ -137,7 +143,7 @@ export const foundFunctionsSql = `
           OR p.prosrc ~ '\\mhawser\\.(gateway_call|enqueue_nats)\\(')
    ORDER BY 1`;
 
-/** Rights of a role that is not there yet are those of everybody. */
+/** SQL expression: the role, or PUBLIC's privileges if it does not exist yet. */
 const roleSql = (name: string) =>
   `coalesce((SELECT r.rolname FROM pg_roles AS r WHERE r.rolname = '${name}'), 'public')`;
 
@@ -152,19 +158,19 @@ const schemaSql = `
 /**
  * Inspects the functions.
  *
- * @param schema where they are to be; undefined: where they are
+ * @param schema intended schema; undefined for their current schema
  */
 export async function inspectFunctions(
-  ask: Ask,
+  runQuery: RunQuery,
   schema: string | undefined,
 ): Promise<{ readonly schema: string; readonly functions: FunctionsState }> {
-  const found = await ask<FoundFunction>(foundFunctionsSql);
+  const found = await runQuery<FoundFunction>(foundFunctionsSql);
   const place = schema ?? found.find(({ isOurs }) => isOurs)?.schema ?? defaultFunctionsSchema;
-  const [state] = await ask<Omit<FunctionsState, "found">>(schemaSql, place);
+  const [state] = await runQuery<Omit<FunctionsState, "found">>(schemaSql, place);
   return { schema: place, functions: { ...state!, found } };
 }
 
-/** Those of ours that this version does not have, or declares with other names or results, are dropped first. */
+/** DROP statements for our functions that this version does not have, or declares with other names or results. */
 function outdated({ functions: { found }, schema }: State): string[] {
   return found
     .filter((fn) => {
@@ -176,10 +182,10 @@ function outdated({ functions: { found }, schema }: State): string[] {
 }
 
 /**
- * The functions, their owner and grants. Functions that are there keep what an operator has granted on them. Where they stay with
- * the role that installs, which is a member of the owner, that owner need not be one of this role.
+ * SQL of the functions, their owner and grants. Existing functions keep the grants of operators. Functions may stay
+ * with the installing role, which is a member of their owner; the owner need not be a member of that role.
  *
- * @param before statements that make place for them
+ * @param before statements that drop outdated functions
  */
 export function functionsText(places: FunctionPlaces, before: readonly string[] = []): string {
   return [
@@ -238,11 +244,11 @@ const conflicts = `
   UNION ALL
   SELECT 20, 'name_occupied', format('the SQL functions are installed in the schema "%s"', min(f.schema)),
          CASE WHEN input.scripted THEN format('CREATE EXTENSION litmus_pgnats SCHEMA %I', min(f.schema)) ELSE 'name that one with --schema' END
-           || ', or run \`hawser init --uninstall\` first'
+           || ', or run \`hawser uninstall\` first'
     FROM (${foundFunctionsSql}) AS f CROSS JOIN input WHERE f."isOurs" AND f.schema <> input.place GROUP BY input.scripted HAVING count(*) > 0
   UNION ALL
   SELECT 21, 'name_occupied',
-         format('functions that are not Hawser''s stand where its own would: %s%s', string_agg(format('%s of "%s"', f.signature, f.owner), ', ') FILTER (WHERE f.nth <= 5),
+         format('functions that are not Hawser''s have the names of its functions: %s%s', string_agg(format('%s of "%s"', f.signature, f.owner), ', ') FILTER (WHERE f.nth <= 5),
                 CASE WHEN count(*) > 5 THEN format(' and %s more', count(*) - 5) END),
          'rename or drop them, or choose another schema'
     FROM (
@@ -250,7 +256,6 @@ const conflicts = `
        WHERE NOT f."isOurs" AND f.schema = input.place AND format('%s(%s)', f.name, f.types) = ANY (${textArray([...declared.keys()])})
     ) AS f HAVING count(*) > 0`;
 
-/** The object. */
 export const functions: InstalledObject = {
   name: "functions",
   what: "the SQL functions",
@@ -263,10 +268,10 @@ export const functions: InstalledObject = {
   conflicts,
   faults: (state) => {
     const { found } = state.dblink;
-    // Without dblink there are none, and that has been said.
+    // Without dblink there are no functions, which the object dblink reports.
     if (found === undefined) return [];
     const wrong = differences(state, { schema: state.schema, dblinkSchema: found.schema });
-    // Where some are still to be made, it does not matter yet whose the others are, but it does whether these work.
+    // While functions are missing, ownership does not matter yet, but missing privileges of the existing ones do.
     if (wrong.length > 0) return [...wrong, ...lackingFaults(state)];
     return [...ownerFaults(state), ...lackingFaults(state), ...callerFaults(state)];
   },
@@ -286,20 +291,20 @@ export const functions: InstalledObject = {
         left: {
           what: `${ours.length} SQL functions of "${owner}" are still there, and "${roles.role}" may not drop them`,
           meaning: "they can be called as before",
-          remedy: `run \`hawser init --uninstall\` as "${owner}" or as a superuser`,
+          remedy: `run \`hawser uninstall\` as "${owner}" or as a superuser`,
         },
       },
     ];
   },
 };
 
-/** The function that tells the version of all. */
+/** Function that returns the version of the SQL functions. */
 const versionFunction = "litmus_pgnats_version";
 
-/** The version in the body of that function. */
+/** Extracts the version from the body of {@link versionFunction}. */
 const versionIn = (body = "") => /'(\d[^']*)'::text/.exec(body)?.[1];
 
-/** What is missing, or of another version. */
+/** Functions that are missing or of another version. */
 function differences(inspected: State, places: FunctionPlaces): Fault[] {
   const { functions: state, schema, roles, refusals } = inspected;
   const present = new Map(oursIn(inspected).map((fn) => [signatureOf(fn), fn]));
@@ -326,7 +331,7 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
       ? `as the owner of the schema: GRANT USAGE, CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(roles.owner ?? roles.role)}, or ` +
         `name a schema of your own with --schema; ${againText}`
       : remedy,
-    mendable: state.creatable,
+    repairable: state.creatable,
     essential: true,
   });
   const asOwner = "as the owner of the schema hawser, or as a superuser";
@@ -351,7 +356,7 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
             ...fault(
               `${named(others)} ${someOf(others, 3)} ${are(others)} of ${version}, and this program is version ${own}`,
               others,
-              // Which of both is newer is not known here.
+              // It is unknown which version is newer.
               `run \`hawser init\` of the newer version ${asOwner}, and let \`hawser serve\` be of the same version`,
             ),
             meaning: "calls may be answered otherwise than this version answers them",
@@ -361,7 +366,7 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
   ];
 }
 
-/** Hawser's functions in the schema where they are to be. */
+/** Hawser's functions in the intended schema. */
 const oursIn = ({ functions: { found }, schema }: State) => found.filter((fn) => fn.isOurs && fn.schema === schema);
 
 function ownerFaults(state: State): Fault[] {
@@ -373,7 +378,7 @@ function ownerFaults(state: State): Fault[] {
     what: `SQL functions in the schema "${schema}" belong to "${name}" and not to "${owner}"`,
     meaning: `they work, and only "${name}" and superusers can bring them up to date`,
     remedy: `as a superuser: run \`hawser init\`, or GRANT CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(owner)}; ${againText}`,
-    mendable: true,
+    repairable: true,
     severity: "note",
   }));
 }
@@ -388,7 +393,7 @@ function lackingFaults(state: State): Fault[] {
       what: `"${found.owner}", whom SQL functions belong to, lacks ${found.lacking.join(", ")}`,
       meaning: "they fail",
       remedy: `as a superuser: GRANT ${identifier(roles.owner ?? roles.role)} TO ${identifier(found.owner)}`,
-      mendable: true,
+      repairable: true,
       code: "not_permitted",
     },
   ];
@@ -403,7 +408,7 @@ function callerFaults({ functions: { usable }, schema }: State): Fault[] {
       refused: "let it",
       meaning: "a login that has only hawser_nats cannot call the SQL functions",
       remedy: `as the owner of the schema: GRANT USAGE ON SCHEMA ${identifier(schema)} TO hawser_nats`,
-      mendable: true,
+      repairable: true,
       code: "not_permitted",
     },
   ];

@@ -1,42 +1,45 @@
 /**
- * What `hawser init` makes in a database: one list of objects, and folds over it.
+ * Database objects that `hawser init` creates: one list of objects, and operations over it.
  *
- * **The objects**, in the order in which they are made (`objects.ts`):
+ * **Objects**, in the order of their creation (`objects.ts`):
  *
- * | object | what | who may make it |
+ * | object | content | required role |
  * |---|---|---|
  * | schema | the schema `hawser`, by the migrations of the store | a role with CREATE on the database |
- * | schema-objects | functions, views and triggers of that schema that were dropped or changed since | the owner of the schema |
- * | roles | hawser_owner, hawser_peer, …, and whose the objects of the schema are | a role that may make roles; membership of hawser_owner to give objects to it |
- * | grants | what the roles may do with the schema | the owner of the schema |
- * | dblink | dblink in a schema that only the owner of the functions may use | a superuser; the installing role may use one that was made for it |
- * | functions | the SQL functions that reach NATS | a role that may make functions in their schema |
- * | bindings | the schema of wrappers, the view of subscriptions, the login that calls bound functions | CREATE on the database; for the login a role that may make roles |
- * | foreign-data | the foreign data wrappers, and the schema of what superusers run | a superuser |
- * | event-triggers | those that follow the definition of the NATS server | a superuser |
+ * | schema-objects | functions, views and triggers of that schema that were dropped or changed | the owner of the schema |
+ * | roles | hawser_owner, hawser_peer, …, and the ownership of the schema's objects | a role that may create roles; membership of hawser_owner to transfer objects to it |
+ * | grants | privileges of the roles on the schema | the owner of the schema |
+ * | dblink | dblink in a schema that only the owner of the functions may use | a superuser; the installing role may use an existing one |
+ * | functions | the SQL functions that call NATS | a role that may create functions in their schema |
+ * | bindings | the schema of wrappers, the view of subscriptions, the login that calls bound functions | CREATE on the database; for the login, a role that may create roles |
+ * | foreign-data | the foreign data wrappers, and the schema of functions that superusers run | a superuser |
+ * | event-triggers | event triggers that track the definition of the NATS server | a superuser |
  *
- * The first four are what peers need; the others are NATS from SQL, and `--no-nats` leaves them out.
+ * Peers need the first four. The others are NATS from SQL; `--no-nats` omits them.
  *
- * **An entry** (`object.ts`) says how its object is made (`create`: one transaction of SQL, which may be run again and leaves out
- * with a NOTICE what its role may not do), what may be in its way (`conflicts`), what is wrong with it (`faults`), which
- * statements a superuser has to run for the present role (`superuserStatements`), what must not be using it when it is removed
- * (`inUse`), and how its parts are removed (`removals`). An inspection (`inspect`, with a part in each object's file) reads the
- * catalogs once, and all but `create` and `conflicts` are functions of the `State` that it returns (`state.ts`).
+ * **An entry** (`object.ts`) has these parts: `create`, a repeatable transaction that skips with a NOTICE what its role
+ * may not do; `conflicts`, existing objects that prevent the installation; `faults`, defects of the object;
+ * `superuserStatements`, statements that a superuser has to run for the current role; `inUse`, uses that prevent the
+ * removal; and `removals`, its removable parts. An inspection (`inspect`, with a part in the file of each object) reads
+ * the catalogs once and returns a `State` (`state.ts`). All parts except `create` and `conflicts` are functions of that
+ * state.
  *
- * **The folds:**
+ * **Operations:**
  *
- * - `install` refuses conflicts, makes one object after the other, inspects, and reports the faults: those of the kind `missing`
- *   as missing privileges, the others as warnings. A refused object does not keep the next one from being made.
- * - A dry run prints the transactions instead, and reports the faults that the present role could not mend.
- * - `uninstall` refuses while something is in use; then it drops the functions, all or none, and every other part by itself.
- * - The script of the extension (`extension/`) runs the same conflicts and the same transactions in one block of PL/pgSQL.
- * - `hawser doctor` reports the faults, each under the check that the fault names.
+ * - `install` rejects conflicts, creates the objects in order, inspects them and reports the faults: those of kind
+ * `missing` as missing privileges, the others as warnings. If one object is refused, the next one is still created.
+ * - A dry run prints the transactions instead, and reports the faults that the current role could not repair.
+ * - `uninstall` fails while an object is in use. Then it drops the functions, all or none, and every other part
+ * separately.
+ * - The script of the extension (`extension/`) checks the same conflicts and runs the same transactions in one PL/pgSQL
+ * block.
+ * - `hawser doctor` reports the faults, each under the check that it names.
  *
- * Nothing is read or made before it is known that the schema `hawser` is Hawser's (`inspectSchema` of the store): the installing
- * role may be a superuser, and somebody else's schema could hold code that would run with its rights. For the same reason all SQL
- * here runs with the path `pg_catalog, pg_temp`.
+ * Before anything is read or created, `inspectSchema` of the store verifies that the schema `hawser` is Hawser's. The
+ * installing role may be a superuser, and a schema of another role could contain code that would run with its
+ * privileges. For the same reason, all SQL here runs with the search_path `pg_catalog, pg_temp`.
  *
- * How to add an object: schema/README.md, "An installed object".
+ * See schema/README.md, "An installed object", for adding an object.
  */
 
 export { dblinkSchema, usedDblinkFunctions } from "./dblink.js";

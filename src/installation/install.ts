@@ -1,9 +1,9 @@
 /**
- * `hawser init`: makes all objects, or says beforehand what would be made, and what the role may not do; and takes those of NATS
- * from SQL out again. Each is a fold over the list of objects.
+ * `hawser init`: creates all objects, or describes in a dry run what it would create and what the role may not do; and
+ * removes the objects of NATS from SQL. Each operation iterates over the list of objects.
  */
 import type pg from "pg";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { DatabaseAddress, insufficientPrivilege, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import {
   applyMissing,
@@ -16,127 +16,130 @@ import {
   runSchema,
   scriptFailure,
   storeFailure,
-  takeTurn,
+  takeInstallationLock,
   tryTransaction,
 } from "../store/index.js";
 import { subscriptionsSchema } from "./bindings.js";
 import { defaultFunctionsSchema } from "./functions.js";
 import type { InstalledObject, Removal } from "./object.js";
-import { asking, type FoundFault, faultsOf, inspect, objects, refuseConflicts } from "./objects.js";
+import { type FoundFault, faultsOf, inspect, objects, queryRunner, refuseConflicts } from "./objects.js";
 import { inspectRoles, presentMembers } from "./roles.js";
 import { refuseLostTables } from "./schema-objects.js";
 import type { Fault, State } from "./state.js";
 
-/** Where something is installed, and as which role. */
+/** Database and role of an installation. */
 interface Place {
   readonly database: string;
   readonly role: string;
 }
 
-/** Where NATS from SQL is installed, and at what risk. */
+/** Options of NATS from SQL. */
 interface NatsInstallation {
-  /** The schema of the SQL functions. */
+  /** Schema of the SQL functions. */
   readonly schema: string;
-  /** Goes on although every role may use dblink. */
+  /** Accepts that every role may use dblink. */
   readonly sharedDblink: boolean;
 }
 
-/** Something that the installing role may not do. */
+/** Missing privilege of the installing role. */
 export interface MissingPrivilege {
-  /** What is not as it should be. */
+  /** Description of the fault. */
   readonly what: string;
-  /** What that means for the users of the database. */
+  /** Consequence for users of the database. */
   readonly meaning: string;
-  /** What to do about it. */
+  /** Repair. */
   readonly remedy: string;
 }
 
-/** What there is of NATS from SQL. */
+/** State of NATS from SQL. */
 interface NatsReport {
-  /** The schema of the SQL functions. */
+  /** Schema of the SQL functions. */
   readonly schema: string;
   /** Null if dblink is not installed. */
   readonly dblinkSchema: string | null;
-  /** How many SQL functions of Hawser are in the schema. */
+  /** Number of Hawser's SQL functions in the schema. */
   readonly functions: number;
-  /** The foreign data wrappers that CREATE SERVER can name. */
+  /** Foreign data wrappers for CREATE SERVER. */
   readonly wrappers: readonly string[];
-  /** Changes of the server are followed at once. */
+  /** True if event triggers report changes of the server at once. */
   readonly eventTriggers: boolean;
-  /** What works and is not as safe as it could be, one line each. */
+  /** Risks, one line each. */
   readonly warnings: readonly string[];
 }
 
-/** What was done, or would be. */
+/** Result of an installation, or prediction of a dry run. */
 export interface InstallReport extends Place {
-  /** The migrations that were applied, or would be. */
+  /** Migrations that were applied, or would be. */
   readonly migrations: readonly { readonly id: number; readonly name: string }[];
-  /** What there is of NATS from SQL, for a dry run: what there was; null if it was not wanted. */
+  /** State of NATS from SQL; in a dry run, the state before. Null if it was not requested. */
   readonly nats: NatsReport | null;
-  /** What this role may not do, one entry for each; first what keeps NATS from SQL from working. Everything else works. */
+  /** Missing privileges of the role, first those that prevent NATS from SQL from working. Everything else works. */
   readonly missingPrivileges: readonly MissingPrivilege[];
-  /** NATS from SQL was wanted, and its functions are missing or fail; for a dry run: would be. */
+  /** True if NATS from SQL was requested and its functions are missing or fail, or would in a dry run. */
   readonly partial: boolean;
   /**
-   * What a superuser has to run for this role, one statement each: also what would be lacking only after some of them. Empty
-   * for a superuser. It makes neither the foreign data wrappers and the event triggers nor the login that calls functions for
-   * NATS: a superuser's `hawser init` does.
+   * Statements that a superuser has to run for this role, including those needed only after others. Empty for a
+   * superuser. They create neither the foreign data wrappers, the event triggers nor the login for bound functions: for
+   * these, run `hawser init` as a superuser.
    */
   readonly superuserStatements: readonly string[];
   /**
-   * What roles may do beyond what this version gives them, and schemas on the search_path of Hawser's logins in which others
-   * may create; one line each, with the statement that takes it away.
+   * Privileges of roles beyond this version's grants, and schemas on the search_path of Hawser's logins in which other
+   * roles may create objects. One line each, with the statement that removes the risk.
    */
   readonly warnings: readonly string[];
   /**
-   * What the roles of Hawser, which all databases share, may do beyond what they are for, who may act as its owner, and who
-   * was in them before the first installation here.
+   * Risks of Hawser's roles, which all databases share: unexpected attributes, members of hawser_owner, and members
+   * before the first installation in this database.
    */
   readonly roleWarnings: readonly string[];
-  /** The SQL, for a dry run; psql runs it as it is. */
+  /** SQL of a dry run, which psql can run. */
   readonly sql?: string;
 }
 
-/** What to install, and where. */
+/** Options of {@link install}. */
 export interface InstallOptions {
   readonly databaseUrl?: string | undefined;
   /** Changes nothing and returns the SQL. Default false. */
   readonly dryRun?: boolean | undefined;
-  /** False: what peers need and no more. */
+  /** False to install only what peers need. */
   readonly nats?: Partial<NatsInstallation> | false | undefined;
-  /** Is told which session it waits for, if that takes longer than 5 s: another installation, or one that has a lock. */
+  /**
+   * Receives a message about the session it waits for, if that takes longer than 5 s: another installation, or the
+   * holder of a lock.
+   */
   readonly onWait?: ((line: string) => void) | undefined;
 }
 
-/** SQLSTATE of a DROP of what others use. */
+/** SQLSTATE of a DROP of an object on which others depend. */
 const dependentObjects = "2BP01";
 
 /**
- * Brings the schema to this version and makes its roles, grants and owners; then NATS from SQL: dblink in a schema of its own, the
- * SQL functions, the foreign data wrappers, the event triggers that follow the server. It may be run again at any time, and by
- * many at once: they take turns.
+ * Migrates the schema to this version and creates its roles, grants and owners; then NATS from SQL: dblink in its own
+ * schema, the SQL functions, the foreign data wrappers, and the event triggers. Can be repeated at any time, and
+ * concurrent calls run one after another.
  *
- * Nothing of the schema `hawser` is touched before its owner is known to be trusted.
+ * The schema `hawser` is not used before its owner has been verified as trusted.
  *
- * @throws StoreError as `migrate`; `schema_missing` where a table was dropped or renamed. Before anything is done: `not_supported` (encoding), `native_extension`, `dblink_shared`,
- * `name_occupied` and `invalid_argument`, of NATS from SQL alone
+ * @throws HawserError as `migrate`; `schema_missing` if a table was dropped or renamed; for NATS from SQL, before any
+ * change: `not_supported` (encoding), `native_extension`, `dblink_shared`, `name_occupied` and `invalid_argument`
  */
 export async function install(options: InstallOptions): Promise<InstallReport> {
   const { databaseUrl, dryRun = false, nats = {}, onWait = () => undefined } = options;
   const wanted = nats === false ? undefined : { schema: defaultFunctionsSchema, sharedDblink: false, ...nats };
   const list = objects.filter(({ ofNats }) => wanted !== undefined || !ofNats);
   return withInstaller(databaseUrl, "prepare the database", async (client, place, address) => {
-    if (!dryRun) await takeTurn(client, onWait);
+    if (!dryRun) await takeInstallationLock(client, onWait);
     await inspectSchema(client);
     if (wanted !== undefined) await refuseConflicts(client, wanted.schema, wanted.sharedDblink);
-    await refuseLostTables(client, asking(client));
+    await refuseLostTables(client, queryRunner(client));
     const before = dryRun ? await inspect(client, wanted?.schema) : undefined;
-    const present = presentMembers(before?.roles ?? (await inspectRoles(asking(client))));
+    const present = presentMembers(before?.roles ?? (await inspectRoles(queryRunner(client))));
     const { steps, isNew, makesSchema } = await missingSteps(client);
-    const state = before ?? (await make(new Preparation(client, { address, tell: onWait }), list, wanted, onWait));
-    const faults = faultsOf(state, list).filter(({ mendable }) => !(dryRun && mendable));
+    const state = before ?? (await make(new Preparation(client, { address, onWait }), list, wanted, onWait));
+    const faults = faultsOf(state, list).filter(({ repairable }) => !(dryRun && repairable));
     const { excess, paths } = state.privileges;
-    // Of an older schema: programs of its version run with what it gave to Hawser's roles, and the steps take that back.
+    // Programs of an older schema's version rely on what it granted to Hawser's roles. The steps revoke that.
     const isOld = dryRun && steps.length > 0;
     const risks = faults.filter(({ kind }) => kind === "risk");
     return {
@@ -169,7 +172,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
   });
 }
 
-/** @returns the state afterwards */
+/** Creates the objects. @returns the state afterwards */
 async function make(
   preparation: Preparation,
   list: readonly InstalledObject[],
@@ -179,42 +182,42 @@ async function make(
   const refusals = new Map<string, string>();
   const { client } = preparation;
   await applyMissing(preparation);
-  // By its row, which may not have been there before.
-  await takeTurn(client, onWait);
+  // Takes the lock by its row, which may not have existed before.
+  await takeInstallationLock(client, onWait);
   for (const object of list) {
     let sql = object.create;
     if (typeof sql === "function") {
-      // What was made by now must not be open to others either.
+      // Objects created so far must not be open to other roles either.
       if (nats !== undefined) await refuseConflicts(client, nats.schema, nats.sharedDblink);
       sql = sql(await inspect(client, nats?.schema), false);
     }
     if (sql === undefined) continue;
     const error = await tryTransaction(preparation, `make ${object.what}`, sql);
     if (error === undefined) continue;
-    // Without its grants the schema works, for its owner.
+    // A schema without its grants still works for its owner.
     if (error.code === insufficientPrivilege || !object.ofNats) refusals.set(object.name, error.message);
     else throw error.code === dependentObjects ? inUse(error) : scriptFailure(`make ${object.what}`, sql, error);
   }
   return inspect(client, nats?.schema, refusals);
 }
 
-function inUse(error: pg.DatabaseError): StoreError {
-  return new StoreError(
+function inUse(error: pg.DatabaseError): HawserError {
+  return new HawserError(
     "name_occupied",
-    `a function that this version declares otherwise is in use: ${error.message}${error.detail ? ` (${error.detail})` : ""}. ` +
-      "Drop what uses it, run `hawser init` again, and make it anew",
+    `a function that this version declares differently is in use: ${error.message}${error.detail ? ` (${error.detail})` : ""}. ` +
+      "Drop the dependent objects, run `hawser init` again, and create them again",
     { cause: error },
   );
 }
 
-/** The SQL of a dry run. */
+/** SQL of a dry run. */
 function planned(state: State, list: readonly InstalledObject[]): string[] {
   const texts: string[] = [];
-  let foreseen = state;
-  for (const { what, create, foresee } of list) {
-    const sql = typeof create === "function" ? create(foreseen, true) : create;
+  let predicted = state;
+  for (const { what, create, predict } of list) {
+    const sql = typeof create === "function" ? create(predicted, true) : create;
     if (sql !== undefined) texts.push(transactionText(what, sql));
-    foreseen = foresee?.(foreseen) ?? foreseen;
+    predicted = predict?.(predicted) ?? predicted;
   }
   return texts;
 }
@@ -250,47 +253,50 @@ function lineOf({ what, remedy }: Fault): string {
   return `${what}: ${remedy}`;
 }
 
-/** What was removed, or would be. */
+/** Result of an uninstallation, or prediction of a dry run. */
 export interface UninstallReport extends Place {
-  /** How many SQL functions. */
+  /** Number of SQL functions. */
   readonly functions: number;
   readonly wrappers: readonly string[];
   readonly eventTriggers: readonly string[];
-  /** dblink and its schema. */
+  /** True if dblink and its schema were removed. */
   readonly dblink: boolean;
-  /** Those of the functions that NATS reaches, and of the view of what is subscribed. */
+  /** Removed schemas: those of wrappers and of the view of subscriptions. */
   readonly schemas: readonly string[];
-  /** The login that has called those functions, which stays: all databases share roles. Null: there is none, or it is not known. */
+  /**
+   * Login that called the bound functions. It is kept, since all databases share roles. Null if it is unknown or does
+   * not exist.
+   */
   readonly login: string | null;
-  /** What is still there because this role may not remove it, or something else uses it. */
+  /** Objects that remain because this role may not remove them, or because others depend on them. */
   readonly missingPrivileges: readonly MissingPrivilege[];
-  /** What removes the rest: the schema `hawser` with everything that peers have stored. */
+  /** Statement that removes the rest: the schema `hawser` with all stored messages of peers. */
   readonly rest: string;
-  /** The SQL, for a dry run; psql runs it as it is. */
+  /** SQL of a dry run, which psql can run. */
   readonly sql?: string;
 }
 
 /**
- * Removes the SQL functions from whatever schema they are in, the event triggers, the foreign data wrappers, and dblink
- * where `hawser init` made it. It may be run again at any time. Nothing is dropped together with what depends on it.
+ * Removes the SQL functions from any schema, the event triggers, the foreign data wrappers, and dblink if `hawser init`
+ * created it. Can be repeated at any time. Dependent objects are never dropped.
  *
- * @throws StoreError `name_occupied` if a foreign server, a view or the like still uses something of it, named in the
- * message, or if the schema `hawser` is not Hawser's; nothing is removed then
+ * @throws HawserError `name_occupied` if a foreign server, a view or another object depends on them, which the message
+ * names, or if the schema `hawser` is not Hawser's; nothing is removed then
  */
 export async function uninstall(
   options: Pick<InstallOptions, "databaseUrl" | "dryRun" | "onWait">,
 ): Promise<UninstallReport> {
   const { databaseUrl, dryRun = false, onWait = () => undefined } = options;
   return withInstaller(databaseUrl, "take NATS out of the database", async (client, place, address) => {
-    if (!dryRun) await takeTurn(client, onWait);
+    if (!dryRun) await takeInstallationLock(client, onWait);
     await inspectSchema(client);
     const before = await inspect(client);
     for (const object of objects.toReversed()) {
       const use = object.inUse?.(before);
-      if (use !== undefined)
-        throw new StoreError("name_occupied", `${use}; then run \`hawser init --uninstall\` again`);
+      if (use !== undefined) throw new HawserError("name_occupied", `${use}; then run \`hawser uninstall\` again`);
     }
-    // In one transaction what nothing may use; then, one block for each, the parts that another role may have to remove.
+    // First a transaction for functions, which must not be in use; then one block per part, since some may need another
+    // role.
     const functions = removalsOf(before, ["functions"]);
     const others = removalsOf(before, othersThanFunctions);
     const transactions = [
@@ -303,7 +309,7 @@ export async function uninstall(
       return { ...place, ...removed(before, undefined), missingPrivileges: [], rest, sql };
     }
     let refusal: string | undefined;
-    const preparation = new Preparation(client, { address, tell: onWait });
+    const preparation = new Preparation(client, { address, onWait });
     for (const { what, sql } of transactions) refusal = (await remove(preparation, what, sql)) ?? refusal;
     const after = await inspect(client);
     return { ...place, ...removed(before, after), missingPrivileges: remaining(after, refusal), rest };
@@ -312,7 +318,7 @@ export async function uninstall(
 
 const othersThanFunctions = objects.map(({ name }) => name).filter((name) => name !== "functions");
 
-/** Of what depends on others first. */
+/** Removals, dependent objects first. */
 function removalsOf(state: State, names: readonly string[]): Removal[] {
   return objects
     .toReversed()
@@ -331,21 +337,24 @@ END
 $do$;`;
 }
 
-/** @returns why the role may not; of the functions alone, since the other parts are left out one by one */
+/**
+ * Runs a removal. @returns the server's message if the role may not drop the functions; other parts are skipped one by
+ * one
+ */
 async function remove(preparation: Preparation, what: string, sql: string): Promise<string | undefined> {
   const error = await tryTransaction(preparation, `remove ${what}`, sql);
   if (error === undefined) return undefined;
   if (error.code === insufficientPrivilege) return error.message;
   if (error.code !== dependentObjects) throw storeFailure(`remove ${what}`, error);
-  throw new StoreError(
+  throw new HawserError(
     "name_occupied",
     `SQL functions are in use: ${(error.detail ?? error.message).replaceAll("\n", "; ")}. Drop that first, then run ` +
-      "`hawser init --uninstall` again",
+      "`hawser uninstall` again",
     { cause: error },
   );
 }
 
-/** What one state has of ours and a later one has not. */
+/** Differences between two states: our objects that exist only before. */
 function removed(before: State, after: State | undefined) {
   const ours = (state: State | undefined) => (state?.functions.found ?? []).filter(({ isOurs }) => isOurs).length;
   const gone = (were: readonly Named[], are: readonly Named[] = []) =>
@@ -367,13 +376,13 @@ interface Named {
   readonly isOurs: boolean;
 }
 
-/** @param refusal why the role may not drop the functions, in the words of Postgres */
+/** Objects that remain. @param refusal server's message why the role may not drop the functions */
 function remaining(state: State, refusal: string | undefined): MissingPrivilege[] {
   const still = ({ what, left }: Removal): MissingPrivilege =>
     left ?? {
       what: `${what} is still there, and "${state.roles.role}" may not drop it`,
       meaning: "it does no harm",
-      remedy: "as a superuser: run `hawser init --uninstall` again",
+      remedy: "as a superuser: run `hawser uninstall` again",
     };
   const why = refusal === undefined ? "" : ` (${refusal})`;
   return [
@@ -385,10 +394,10 @@ function remaining(state: State, refusal: string | undefined): MissingPrivilege[
 }
 
 /**
- * Connects, works, and ends the connection.
+ * Runs `work` with a connection.
  *
- * @param action what could not be done if it fails, to follow "could not"
- * @throws StoreError `store_failed` and `schema_missing`; PostgresError `transaction_pooler`; and what `work` throws
+ * @param action the failed action, to follow "could not"
+ * @throws HawserError `store_failed` and `schema_missing`; `transaction_pooler`; errors of `work`
  */
 async function withInstaller<T>(
   databaseUrl: string | undefined,
@@ -401,7 +410,8 @@ async function withInstaller<T>(
   });
   const { client } = session;
   try {
-    // A superuser may run it, and the path of the session keeps others' objects from being called.
+    // The session must be direct: a superuser may run it, and its search_path keeps it from calling objects of other
+    // roles.
     await refuseTransactionPooler(address, session);
     const { rows } = await client.query<Place>("SELECT current_database() AS database, current_user AS role");
     return await work(client, rows[0]!, address);
@@ -412,7 +422,7 @@ async function withInstaller<T>(
   }
 }
 
-/** A transaction as psql runs it. */
+/** Formats a transaction for psql. */
 function transactionText(what: string, sql: string): string {
   return `-- ${what}\nBEGIN;\n${sql.trim()}\nCOMMIT;\n`;
 }

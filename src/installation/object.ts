@@ -1,84 +1,88 @@
-/**
- * What an object of the installation is: an entry of the list in `objects.ts`. Whatever is done with the installation folds
- * over these entries.
- */
+/** Entry of the list in `objects.ts`. All operations of the installation iterate over these entries. */
 import pg from "pg";
 import type { Fault, State } from "./state.js";
 
-/** A part of an object that can be removed, and is there. */
+/** Removable part of an object, if it exists. */
 export interface Removal {
-  /** Such as `the event trigger hawser_nats_server_drop`. */
+  /** For example, `the event trigger hawser_nats_server_drop`. */
   readonly what: string;
   readonly sql: string;
-  /** What to say instead of the usual sentences where it could not be removed. */
+  /** Message to use instead of the default one if it could not be removed. */
   readonly left?: { readonly what: string; readonly meaning: string; readonly remedy: string };
 }
 
-/** An object of the installation. */
+/** Object of the installation. */
 export interface InstalledObject {
-  /** Of words with hyphens. */
+  /** Kebab-case identifier. */
   readonly name: string;
-  /** What `create` makes, in a few words; heading of its transaction. */
+  /** Short description of what `create` creates. Heading of its transaction. */
   readonly what: string;
-  /** It belongs to NATS from SQL; else peers need it, too. */
+  /** True if it belongs to NATS from SQL; false if peers need it too. */
   readonly ofNats: boolean;
   /**
-   * Makes or mends it: one transaction, which may be run again, and which leaves out with a NOTICE what its role may not do.
-   * A function is given the state after all objects before it were made, in a dry run as it is foreseen; undefined: it cannot be
-   * made in that state.
+   * Transaction that creates or repairs the object. It is repeatable, and skips with a NOTICE what its role may not do.
+   * A function receives the state after the creation of all earlier objects, predicted in a dry run; it returns
+   * undefined if the object cannot be created in that state.
    */
   readonly create?: string | ((state: State, dryRun: boolean) => string | undefined);
-  /** The state after the present role has made it, as far as other objects depend on that. */
-  foresee?(state: State): State;
+  /** State after the current role has created the object, as far as other objects depend on it. */
+  predict?(state: State): State;
   /**
-   * SELECTs of `nth`, `code`, `what` and `remedy`, in ASCII: what is in the way. They may join `input`, which has `place`
-   * (the schema of the functions), `shared` (every role may use dblink) and `scripted` (asked by the script of the extension).
+   * SELECTs of `nth`, `code`, `what` and `remedy` that find conflicts, in ASCII. They can join `input` with the columns
+   * `place` (schema of the functions), `shared` (every role may use dblink) and `scripted` (called by the script of the
+   * extension).
    */
   readonly conflicts?: string;
-  /** What is not as it should be. */
+  /** Defects of the object. */
   faults(state: State): readonly Fault[];
-  /** Statements that only a superuser can run for the present role, each without its semicolon, in their order. */
+  /** Statements that only a superuser can run for the current role, without semicolon, in order. */
   superuserStatements?(state: State): readonly string[];
-  /** Why it must not be removed: what uses it, and what ends that. */
+  /** Uses that prevent the removal, and how to end them; undefined if there are none. */
   inUse?(state: State): string | undefined;
-  /** What `hawser init --uninstall` removes of it. The functions go first, and nothing goes while they are in use. */
+  /**
+   * Parts that `hawser uninstall` removes. Functions are removed first, and nothing is removed while they are in
+   * use.
+   */
   removals?(state: State): readonly Removal[];
 }
 
-/** One inspection: runs a query and returns its rows. */
-export type Ask = <Row extends object>(text: string, ...values: unknown[]) => Promise<Row[]>;
+/** Runs a query of an inspection and returns its rows. */
+export type RunQuery = <Row extends object>(text: string, ...values: unknown[]) => Promise<Row[]>;
 
 export const { escapeIdentifier: identifier, escapeLiteral: literal } = pg;
 
-/** A list of SQL literals. */
+/** Comma-separated SQL literals. */
 export const literals = (values: readonly string[]): string => values.map(literal).join(", ");
 
-/** An SQL array of texts. */
+/** SQL array of texts. */
 export const textArray = (values: readonly string[]): string => `ARRAY[${literals(values)}]::text[]`;
 
-/** Begins the text of transactions: nothing that others have put on the path comes before what is meant. */
+/**
+ * First statement of transactions: fixes the search_path, so that objects of other roles cannot shadow the intended
+ * ones.
+ */
 export const pinnedPath = "SET LOCAL search_path = pg_catalog, pg_temp;";
 
-/** The end of remedies that make something possible. */
+/** Last part of remedies that make a repair possible. */
 export const againText = "then run `hawser init` again";
 
-/** The first few, and how many more there are. */
+/** Lists the first `most` items, and the number of the others. */
 export function someOf(items: readonly string[], most: number): string {
   const more = items.length > most ? ` and ${items.length - most} more` : "";
   return `${items.slice(0, most).join(", ")}${more}`;
 }
 
-/** The owner of the schema `hawser`, to which the functions belong, too: a constant of PL/pgSQL. */
+/** PL/pgSQL constant: owner of the schema `hawser`, who also owns the functions. */
 export const ownerDeclaration =
   "owner CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');";
 
 /**
- * A block of PL/pgSQL that follows the making of objects: revokes what ALTER DEFAULT PRIVILEGES has granted on them to
- * others, and grants the owner what it has left out.
+ * PL/pgSQL block to run after objects were created. It revokes the privileges that ALTER DEFAULT PRIVILEGES granted on
+ * them to other roles, and grants those of the owner that it omitted.
  *
- * @param objects a query of `object` as GRANT names it, `owner` and `acl`
+ * @param objects query of `object` (as in GRANT), `owner` and `acl`
  */
-export function closeSql(objects: string): string {
+export function normalizePrivilegesSql(objects: string): string {
   return `DECLARE
       statement text;
     BEGIN
@@ -94,7 +98,7 @@ export function closeSql(objects: string): string {
     END;`;
 }
 
-/** The query of {@link closeSql} for the functions of a schema, as `p`. */
+/** Query for {@link normalizePrivilegesSql}: functions of a schema, as `p`. */
 export function functionsOf(schema: string, condition = "true"): string {
   return `SELECT 'FUNCTION ' || p.oid::regprocedure AS object, p.proowner AS owner, coalesce(p.proacl, acldefault('f', p.proowner)) AS acl
         FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace(${literal(schema)}) AND ${condition}`;

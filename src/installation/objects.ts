@@ -1,19 +1,17 @@
-/**
- * The list of all that an installation makes, in the order in which it is made; and one inspection of it.
- */
+/** List of the objects of an installation in the order of their creation, and their inspection. */
 import type pg from "pg";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { bindings, inspectBindings } from "./bindings.js";
 import { dblink, dblinkSchema, inspectDblink } from "./dblink.js";
 import { eventTriggersObject, foreignData, inspectForeignData } from "./foreign-data.js";
 import { functions, inspectFunctions } from "./functions.js";
-import type { Ask, InstalledObject } from "./object.js";
+import type { InstalledObject, RunQuery } from "./object.js";
 import { inspectPrivileges, privileges } from "./privileges.js";
 import { hawserSchema, inspectRoles, roles } from "./roles.js";
 import { inspectSchemaObjects, schemaObjects } from "./schema-objects.js";
 import type { Fault, State } from "./state.js";
 
-/** All of them, in the order in which they are made. */
+/** All objects, in the order of their creation. */
 export const objects: readonly InstalledObject[] = [
   hawserSchema,
   schemaObjects,
@@ -26,60 +24,61 @@ export const objects: readonly InstalledObject[] = [
   eventTriggersObject,
 ];
 
-/** Queries on a connection. */
-export const asking =
-  (client: pg.Client): Ask =>
+/** Runs queries on a connection. */
+export const queryRunner =
+  (client: pg.Client): RunQuery =>
   async <Row extends object>(text: string, ...values: unknown[]) =>
     (await client.query<Row>(text, values)).rows;
 
 /**
- * Reads the catalogs of the database as it is. The path of the session is pg_catalog and nothing before it, and it is known
- * that the schema `hawser` is Hawser's.
+ * Reads the state of the database from its catalogs. The search_path of the session must be pg_catalog only, and the
+ * schema `hawser` must have been verified as Hawser's.
  *
- * @param schema where the SQL functions are to be; undefined: where they are
+ * @param schema intended schema of the SQL functions; undefined for their current schema
  */
 export async function inspect(
   client: pg.Client,
   schema?: string,
   refusals: ReadonlyMap<string, string> = new Map(),
 ): Promise<State> {
-  const ask = asking(client);
-  const { schema: place, functions: foundFunctions } = await inspectFunctions(ask, schema);
-  const foundDblink = await inspectDblink(ask);
+  const runQuery = queryRunner(client);
+  const { schema: place, functions: foundFunctions } = await inspectFunctions(runQuery, schema);
+  const foundDblink = await inspectDblink(runQuery);
   return {
     schema: place,
     refusals,
-    schemaObjects: await inspectSchemaObjects(client, ask),
-    roles: await inspectRoles(ask),
-    privileges: await inspectPrivileges(ask, {
+    schemaObjects: await inspectSchemaObjects(client, runQuery),
+    roles: await inspectRoles(runQuery),
+    privileges: await inspectPrivileges(runQuery, {
       schema: place,
       dblink: foundDblink.found?.schema ?? dblinkSchema,
       functions: foundFunctions,
     }),
     dblink: foundDblink,
     functions: foundFunctions,
-    bindings: await inspectBindings(ask),
-    foreignData: await inspectForeignData(ask),
+    bindings: await inspectBindings(runQuery),
+    foreignData: await inspectForeignData(runQuery),
   };
 }
 
-/** A fault, and the check of `hawser doctor` that reports it. */
+/** Fault with the check of `hawser doctor` that reports it. */
 export interface FoundFault extends Fault {
   readonly check: string;
   readonly ofNats: boolean;
 }
 
-/** What is not as it should be, object after object. */
+/** Faults of all objects, in order. */
 export function faultsOf(state: State, list: readonly InstalledObject[] = objects): FoundFault[] {
   return list.flatMap(({ name, ofNats, faults }) => faults(state).map((fault) => ({ check: name, ofNats, ...fault })));
 }
 
 /**
- * A query with one row for each thing that is in the way of an installation, the most telling first: `code`, `what` and `remedy`.
- * Its text is ASCII, so that a database in any encoding takes it.
+ * Query with one row per conflict of an installation, the most important first: `code`, `what` and `remedy`. Its text
+ * is ASCII, so that it works in any database encoding.
  *
- * @param place the schema of the SQL functions; `shared`: every role may use dblink; `scripted`: the script of the extension asks;
- * all of them as SQL
+ * @param place SQL expression: schema of the SQL functions
+ * @param shared SQL expression: true if every role may use dblink
+ * @param scripted SQL expression: true if the script of the extension runs the query
  */
 export function conflictsSql(place: string, shared: string, scripted: string): string {
   const found = objects.flatMap(({ conflicts }) => conflicts ?? []);
@@ -87,24 +86,25 @@ export function conflictsSql(place: string, shared: string, scripted: string): s
   SELECT c.code, c.what, c.remedy FROM (${found.join("\n  UNION ALL")}) AS c ORDER BY c.nth LIMIT 1`;
 }
 
-/** Why NATS from SQL cannot be installed. */
+/** Query for conflicts of NATS from SQL. */
 const conflictQuery = conflictsSql("$1::text", "$2::boolean", "false");
 
 /**
- * Finds what is in the way, before anything is done.
+ * Fails if there is a conflict, before anything is changed.
  *
- * @param sharedDblink goes on although every role may use dblink
- * @throws StoreError `not_supported` (encoding), `native_extension`, `dblink_shared`, `name_occupied`, `invalid_argument`
+ * @param sharedDblink accepts that every role may use dblink
+ * @throws HawserError `not_supported` (encoding), `native_extension`, `dblink_shared`, `name_occupied`,
+ * `invalid_argument`
  */
 export async function refuseConflicts(client: pg.Client, schema: string, sharedDblink: boolean): Promise<void> {
-  const { rows } = await client.query<{ code: StoreError["code"]; what: string; remedy: string }>(conflictQuery, [
+  const { rows } = await client.query<{ code: HawserError["code"]; what: string; remedy: string }>(conflictQuery, [
     schema,
     sharedDblink,
   ]);
   const [conflict] = rows;
   if (conflict === undefined) return;
   const { code, what, remedy } = conflict;
-  throw new StoreError(
+  throw new HawserError(
     code,
     code === "dblink_shared"
       ? `${what}. Close it: ${remedy}. Roles that used it there need the new name and the right. Or accept the risk with --shared-dblink`
@@ -112,7 +112,7 @@ export async function refuseConflicts(client: pg.Client, schema: string, sharedD
   );
 }
 
-/** Whether NATS from SQL was installed, or was to be; else the database is for peers alone. */
+/** Returns true if NATS from SQL was installed, at least in part; false if the database is for peers only. */
 export function hasNats({
   functions: { found, gatewayCall },
   bindings: of,

@@ -1,6 +1,6 @@
 /**
- * Who may do what: the grants of the spec, which roles lack of them, and what roles may do beyond them, by hand, or by ALTER
- * DEFAULT PRIVILEGES of an earlier time.
+ * Privileges: the grants of the spec, missing grants of roles, and excess grants, made by hand or by an earlier ALTER
+ * DEFAULT PRIVILEGES.
  */
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
@@ -9,11 +9,11 @@ import { bindingsGrants, subscriptionsSchema, subscriptionsView } from "./bindin
 import { dblinkSchema } from "./dblink.js";
 import { foreignDataSchema } from "./foreign-data.js";
 import { functionsGrantsSql } from "./functions.js";
-import { type Ask, type InstalledObject, identifier, someOf, textArray } from "./object.js";
+import { type InstalledObject, identifier, type RunQuery, someOf, textArray } from "./object.js";
 import { inspectSearchPaths } from "./search-paths.js";
 import type { ExcessFault, Fault, FunctionsState, PrivilegesState } from "./state.js";
 
-/** What is to be granted as things are. */
+/** Grants that are required in the current state. */
 function wantedGrants({ found }: FunctionsState, schema: string, dblink: string): readonly Grant[] {
   const hasFunctions = found.some((fn) => fn.isOurs && fn.schema === schema);
   const ofFunctions = hasFunctions ? grantsIn(functionsGrantsSql({ schema, dblinkSchema: dblink })) : [];
@@ -21,8 +21,9 @@ function wantedGrants({ found }: FunctionsState, schema: string, dblink: string)
 }
 
 /**
- * The wanted grants with the oids of their objects, null where there is none, or none that could be seen: what finds relations
- * and functions by name fails for a role that may not use their schema. Parameters: role, privilege, kind and object, one array each.
+ * Query: required grants with the oids of their objects. The oid is null if the object does not exist or cannot be
+ * seen, because lookups of relations and functions by name fail for a role without USAGE on their schema. Parameters:
+ * arrays of role, privilege, kind and object.
  */
 const wantedSql = `
   SELECT g.role, g.privilege, g.kind, g.object, g.nth, CASE
@@ -49,7 +50,9 @@ const lackingSql = `
    END, true)
    ORDER BY g.nth`;
 
-/** With these, other logins could be taken over or NATS turned elsewhere: they are named first. */
+/**
+ * Tables with secrets. Access to them allows taking over other logins or redirecting NATS, so they are reported first.
+ */
 const secretTables: readonly string[] = [
   natsTables.gatewaySecret,
   natsTables.executorLogin,
@@ -59,12 +62,12 @@ const secretTables: readonly string[] = [
   natsTables.gateway,
 ];
 
-/** The schemas that are inspected, beside the SQL functions': operators grant those one by one. */
+/** Inspected schemas. The schema of the SQL functions is excluded, because operators grant those individually. */
 const schemas = ["hawser", dblinkSchema, foreignDataSchema, runSchema, subscriptionsSchema];
 
 /**
- * Entries of access control lists that no grant of the spec is for. Not those of superusers, of who runs it, and of who may
- * act as the owner of the schema anyway; nor that everybody may use the schema of the foreign data wrappers.
+ * Query: access control entries that the spec does not grant. Excludes those of superusers, of the current role, of
+ * roles that may act as the owner of the schema, and USAGE on the schema of the foreign data wrappers.
  */
 const excessSql = `
   WITH wanted AS (${wantedSql}
@@ -103,25 +106,25 @@ const excessSql = `
    ORDER BY array_position(${textArray(secretTables)}, h.object), array_position('{SCHEMA,FUNCTION,TABLE,SEQUENCE}', h.kind), h.object,
             h.role, h.grantor, h.privilege`;
 
-/** A privilege that the spec does not give. */
+/** Privilege that the spec does not grant. */
 interface Held {
-  /** Null: every role. */
+  /** Null for PUBLIC. */
   readonly role: string | null;
   readonly kind: Grant["kind"];
-  /** As REVOKE names it. */
+  /** Object in the form that REVOKE expects. */
   readonly object: string;
   readonly privilege: string;
-  /** It may be granted on to others. */
+  /** True if it is held with GRANT OPTION. */
   readonly passable: boolean;
-  /** Who has granted it, where that is not the owner. */
+  /** Grantor, if it is not the owner. */
   readonly grantor: string | null;
-  /** The privilege is the spec's, and only that it may be granted on is not. */
+  /** True if the spec grants the privilege, but not the GRANT OPTION. */
   readonly optionOnly: boolean;
 }
 
-/** Compares what roles have with what they are to have. */
+/** Compares the privileges of roles with the required ones. */
 export async function inspectPrivileges(
-  ask: Ask,
+  runQuery: RunQuery,
   {
     schema,
     dblink,
@@ -130,19 +133,19 @@ export async function inspectPrivileges(
 ): Promise<PrivilegesState> {
   const wanted = wantedGrants(functions, schema, dblink);
   const columns = (["role", "privilege", "kind", "object"] as const).map((name) => wanted.map((grant) => grant[name]));
-  const lacking = await ask<Grant>(lackingSql, ...columns);
+  const lacking = await runQuery<Grant>(lackingSql, ...columns);
   return {
     wanted: wanted.length,
     lacking: grouped(lacking, ({ role }) => role),
-    excess: excessOf(await ask<Held>(excessSql, ...columns)),
-    paths: await inspectSearchPaths(ask),
+    excess: excessOf(await runQuery<Held>(excessSql, ...columns)),
+    paths: await inspectSearchPaths(runQuery),
   };
 }
 
-/** More than these are given by `hawser init` in one go. */
+/** Number of missing grants up to which the remedy lists the statements. */
 const mostStatements = 3;
 
-/** Grants of the spec; made together with the roles. */
+/** Grants of the spec. Created together with the roles. */
 export const privileges: InstalledObject = {
   name: "grants",
   what: "roles, grants and owners",
@@ -155,7 +158,7 @@ export const privileges: InstalledObject = {
   ],
 };
 
-function lackingFault(lacking: readonly Grant[], mendable: boolean, refusal: string | undefined): Fault {
+function lackingFault(lacking: readonly Grant[], repairable: boolean, refusal: string | undefined): Fault {
   const { role, privilege, kind, object } = lacking[0]!;
   const more = lacking.length === 1 ? "" : ` and ${lacking.length - 1} more`;
   const statements = lacking.map((one) => `GRANT ${one.privilege} ON ${one.kind} ${one.object} TO ${one.role}`);
@@ -168,12 +171,15 @@ function lackingFault(lacking: readonly Grant[], mendable: boolean, refusal: str
       lacking.length > mostStatements
         ? "run `hawser init` as the owner of the schema hawser, or as a superuser"
         : `as the owner of the schema hawser: ${statements.join("; ")}`,
-    mendable,
+    repairable,
     code: "not_permitted",
   };
 }
 
-/** One risk for each role and what it has in the same way, with the statement that takes it away. Secrets come first. */
+/**
+ * Groups excess privileges into one risk per role and kind of privilege, with the statement that revokes them. Secrets
+ * come first.
+ */
 function excessOf(rows: readonly Held[]): ExcessFault[] {
   const byObject = grouped(rows, ({ privilege: _privilege, passable: _passable, ...rest }) => JSON.stringify(rest));
   return grouped(byObject, (held) => {
@@ -182,17 +188,17 @@ function excessOf(rows: readonly Held[]): ExcessFault[] {
   }).map(excessFault);
 }
 
-/** Groups in the order of their first members. */
+/** Groups items in the order of their first members. */
 function grouped<Item>(items: readonly Item[], keyOf: (item: Item) => string): Item[][] {
   const groups = new Map<string, Item[]>();
   for (const item of items) groups.set(keyOf(item), [...(groups.get(keyOf(item)) ?? []), item]);
   return [...groups.values()];
 }
 
-/** What subscribed functions could read: then `hawser serve` runs none. */
+/** Roles as which subscribed functions run. If they can read too much, `hawser serve` runs none. */
 const executors = /^hawser_executor(_[0-9a-f]{12})?$/;
 
-/** @param group the privileges on each object, which are the same on all */
+/** @param group privileges on each object, identical for all objects */
 function excessFault(group: readonly (readonly Held[])[]): ExcessFault {
   const first = group[0]!;
   const { role, kind, object, grantor, optionOnly } = first[0]!;
@@ -214,11 +220,11 @@ function excessFault(group: readonly (readonly Held[])[]): ExcessFault {
     kind: "risk",
     what:
       `${role === null ? "every role" : `"${role}"`} ${optionOnly ? "may grant" : "has"} ${listed} on ${kind.toLowerCase()} ` +
-      `${someOf(objects, 1)}${optionOnly ? " to others" : ""}, which Hawser has not given`,
-    // Only the role that has granted it can take it back.
+      `${someOf(objects, 1)}${optionOnly ? " to others" : ""}, which Hawser did not grant`,
+    // Only the grantor can revoke the grant.
     remedy: grantor === null ? revoke : `SET ROLE ${identifier(grantor)}; ${revoke}; RESET ROLE`,
     check: "excess-privileges",
-    // Of several none is named: what is told of one of them elsewhere says nothing of the others.
+    // Only a single object is named as subject: further messages about one of several would not cover the others.
     ...(objects.length === 1 && { subject: object }),
     ...(isRead && {
       meaning: "subscribed functions could read it, and so `hawser serve` calls none",

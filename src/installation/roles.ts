@@ -1,9 +1,9 @@
 /**
- * The roles of Hawser, which all databases of a server share, the schema `hawser` and what belongs to it; and what the
- * present role may do about them.
+ * Roles of Hawser, which all databases of a server share, the schema `hawser` and its objects, and the privileges of
+ * the current role on them.
  */
 import { grantedRoles } from "../store/index.js";
-import { type Ask, againText, type InstalledObject, identifier, someOf } from "./object.js";
+import { againText, type InstalledObject, identifier, type RunQuery, someOf } from "./object.js";
 import type { Fault, RolesState } from "./state.js";
 
 const owner = "hawser_owner";
@@ -22,7 +22,7 @@ const stateSql = `
          EXISTS (
            SELECT FROM pg_namespace AS h JOIN pg_roles AS x ON x.oid = h.nspowner
             WHERE h.nspname = 'hawser' AND NOT x.rolsuper AND NOT coalesce(pg_has_role(x.oid, w.oid, 'MEMBER'), false)
-         ) AS "ownerIsStranger",
+         ) AS "ownerIsUntrusted",
          ARRAY(SELECT g.name FROM unnest($1::text[]) WITH ORDINALITY AS g (name, nth)
                 WHERE NOT EXISTS (SELECT FROM pg_roles AS x WHERE x.rolname = g.name) ORDER BY g.nth) AS missing,
          CASE WHEN w.oid IS NULL THEN r.rolsuper OR r.rolcreaterole
@@ -37,7 +37,7 @@ const stateSql = `
              WHERE pg_get_userbyid(o.owner) <> '${owner}' GROUP BY 1) AS g) AS "otherOwners"
     FROM pg_roles AS r LEFT JOIN pg_roles AS w ON w.rolname = '${owner}' WHERE r.rolname = current_user`;
 
-/** Not hawser_owner, whose members are told each time. */
+/** Excludes hawser_owner, whose members are reported separately. */
 const membersSql = `
   SELECT g.rolname AS role, array_agg(DISTINCT m.rolname::text ORDER BY m.rolname::text) AS members
     FROM pg_auth_members AS a JOIN pg_roles AS g ON g.oid = a.roleid JOIN pg_roles AS m ON m.oid = a.member
@@ -55,9 +55,9 @@ const attributesSql = `
     FROM pg_roles AS r WHERE r.rolname = ANY ($1) ORDER BY array_position($1, r.rolname::text)`;
 
 /**
- * Memberships that are risks. `executor`: what a function can reach beyond its owner's rights is what the executor can, so it is
- * in no other role. `admin`: who may let others in, beside those who act as the owner of Hawser already. `owner`: its members
- * other than the role that runs it, which is made one, and superusers, who need not be.
+ * Memberships that are risks. `executor`: the executor's privileges limit what functions can reach, so it must not be
+ * in any other role. `admin`: roles that can grant membership to others, except those that may act as Hawser's owner.
+ * `owner`: members of hawser_owner, except superusers and the current role, which the installation makes a member.
  */
 const membershipsSql = `
   SELECT k.kind, m.rolname AS member, g.rolname AS role
@@ -79,14 +79,14 @@ interface Membership {
   readonly role: string;
 }
 
-/** Of the role and of Hawser's. */
-export async function inspectRoles(ask: Ask): Promise<RolesState> {
-  const [state] = await ask<Omit<RolesState, "members" | "risks">>(stateSql, grantedRoles);
-  const held = await ask<{ role: string; attributes: string[] }>(attributesSql, grantedRoles);
-  const memberships = await ask<Membership>(membershipsSql, grantedRoles);
+/** Inspects the current role and Hawser's roles. */
+export async function inspectRoles(runQuery: RunQuery): Promise<RolesState> {
+  const [state] = await runQuery<Omit<RolesState, "members" | "risks">>(stateSql, grantedRoles);
+  const held = await runQuery<{ role: string; attributes: string[] }>(attributesSql, grantedRoles);
+  const memberships = await runQuery<Membership>(membershipsSql, grantedRoles);
   return {
     ...state!,
-    members: await ask<{ role: string; members: string[] }>(membersSql, grantedRoles),
+    members: await runQuery<{ role: string; members: string[] }>(membersSql, grantedRoles),
     risks: [
       ...held.filter(({ attributes }) => attributes.length > 0).map(attributeRisk),
       ...memberships.map(membershipRisk),
@@ -94,7 +94,7 @@ export async function inspectRoles(ask: Ask): Promise<RolesState> {
   };
 }
 
-/** What a role that carries Hawser's name may do beyond what it is for: somebody else made it, or changed it. */
+/** Fault for a Hawser role with unexpected attributes: another role created or changed it. */
 function attributeRisk({ role, attributes }: { role: string; attributes: string[] }): Fault {
   return risk(
     `the role ${role}, which is for grants alone, has ${attributes.join(", ")}`,
@@ -124,7 +124,7 @@ function membershipRisk({ kind, member, role }: Membership): Fault {
             "others call. Where it does not install Hawser",
           `REVOKE hawser_owner FROM ${identifier(member)}`,
         ),
-        // A role that installs without being a superuser has to be such a member.
+        // A role that installs without being a superuser must be a member of hawser_owner.
         severity: "note",
       };
   }
@@ -134,7 +134,7 @@ function risk(what: string, remedy: string): Fault {
   return { kind: "risk", what, remedy };
 }
 
-/** What the members of a role have of a database where Hawser is installed. */
+/** Privileges of a role's members in a database where Hawser is installed. */
 const rightsOfMembers: Readonly<Record<string, string>> = {
   hawser_bridge: "read the gateway's password and what NATS carries",
   hawser_peer: "read the secret of the mesh and all messages of peers",
@@ -143,8 +143,8 @@ const rightsOfMembers: Readonly<Record<string, string>> = {
 };
 
 /**
- * The role that made them, or another database's installation, may have put somebody into them. To be asked before the first
- * installation in a database, which gives its secrets to them.
+ * Members of Hawser's roles before the first installation in a database. The creator of the roles, or the installation
+ * of another database, may have added them; the installation gives the secrets of this database to them.
  */
 export function presentMembers(roles: RolesState): Fault[] {
   if (roles.owner !== null) return [];
@@ -159,13 +159,13 @@ export function presentMembers(roles: RolesState): Fault[] {
   );
 }
 
-/** What each role is for, as far as its absence matters. */
+/** Consequence of the absence of a role. */
 const meanings: Readonly<Record<string, string>> = {
   hawser_owner: "the schema belongs to the role that made it, and only that one can migrate it",
   hawser_peer: "no login can be given just the rights of a peer; peers run as the owner of the schema",
 };
 
-/** The schema `hawser`, made by the migrations of the store. */
+/** Schema `hawser`, created by the migrations of the store. */
 export const hawserSchema: InstalledObject = {
   name: "schema",
   what: "the schema hawser",
@@ -176,7 +176,7 @@ export const hawserSchema: InstalledObject = {
       : [
           {
             kind: "missing",
-            what: `"${role}" may not make a schema in the database "${database}"`,
+            what: `"${role}" may not create a schema in the database "${database}"`,
             meaning: "`hawser init` will fail",
             remedy: `as its owner or a superuser: GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(role)}`,
             essential: true,
@@ -186,7 +186,7 @@ export const hawserSchema: InstalledObject = {
     makesSchema ? [] : [`GRANT CREATE ON DATABASE ${identifier(database)} TO ${identifier(role)}`],
 };
 
-/** The roles, and whose the objects of the schema are; made together with the privileges. */
+/** Roles and the ownership of the schema's objects. Created together with the privileges. */
 export const roles: InstalledObject = {
   name: "roles",
   what: "roles and owners",
@@ -205,7 +205,7 @@ function missingRoles({ missing, makesRoles }: RolesState): Fault[] {
     refused: "make roles",
     meaning: meanings[name] ?? "nobody can be given its rights",
     remedy: `as a superuser: CREATE ROLE ${name} NOLOGIN; ${againText}`,
-    mendable: makesRoles,
+    repairable: makesRoles,
     severity: "warning",
   }));
 }
@@ -217,7 +217,7 @@ function foreignOwners(state: RolesState): Fault[] {
   const meaning = (name: string) => `only "${name}" and superusers can migrate them`;
   if (state.owner === null) {
     const what = `the objects of the schema hawser will belong to "${role}" and not to hawser_owner`;
-    return [{ kind: "missing", what, meaning: meaning(role), remedy: join, mendable: joins }];
+    return [{ kind: "missing", what, meaning: meaning(role), remedy: join, repairable: joins }];
   }
   return state.otherOwners.map(({ owner: name, objects }) => ({
     kind: "missing",
@@ -227,7 +227,7 @@ function foreignOwners(state: RolesState): Fault[] {
       name === role && !isMember
         ? join
         : `run \`hawser init\` as "${name}" with membership of hawser_owner, or as a superuser`,
-    mendable: joins && ownsAll && movesSchema,
+    repairable: joins && ownsAll && movesSchema,
     severity: "note",
   }));
 }

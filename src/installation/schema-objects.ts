@@ -1,9 +1,10 @@
 /**
- * The objects of the schema `hawser`, compared with those that this version makes: one may have been dropped, renamed or replaced
- * by hand, or be lost in half a restore. Functions, views and triggers are made anew; what has or guards data is named.
+ * Compares the objects of the schema `hawser` with those of this version. An object may have been dropped, renamed or
+ * replaced manually, or lost in a partial restore. Functions, views and triggers are created again; objects that
+ * contain or protect data are only reported.
  */
 import type pg from "pg";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
 import { grantsSql, missingSteps } from "../store/index.js";
 import {
@@ -15,51 +16,56 @@ import {
   type Relation,
 } from "./declared-schema.js";
 import {
-  type Ask,
   againText,
-  closeSql,
   functionsOf,
   type InstalledObject,
   identifier,
   literals,
+  normalizePrivilegesSql,
   pinnedPath,
+  type RunQuery,
   someOf,
 } from "./object.js";
 import type { Difference, Fault, RolesState } from "./state.js";
 
 const declared = declaredSchema();
 
-/** Nothing can be said of the schema of another version, nor where the role may not see which one it is of. */
+/**
+ * Returns true if the schema has this version. Other versions are not compared, nor a schema whose version the role
+ * cannot read.
+ */
 async function isOfThisVersion(client: pg.Client): Promise<boolean> {
   try {
     return (await missingSteps(client)).steps.length === 0;
   } catch (error) {
-    if (StoreError.is(error) || sqlstateOf(error) === insufficientPrivilege) return false;
+    if (error instanceof HawserError || sqlstateOf(error) === insufficientPrivilege) return false;
     throw error;
   }
 }
 
-/** What is otherwise than this version makes it; nothing for the schema of another version. */
-export async function inspectSchemaObjects(client: pg.Client, ask: Ask): Promise<readonly Difference[]> {
+/** Differences of the schema from this version; empty for a schema of another version. */
+export async function inspectSchemaObjects(client: pg.Client, runQuery: RunQuery): Promise<readonly Difference[]> {
   if (!(await isOfThisVersion(client))) return [];
-  const found = await foundSchema(ask);
+  const found = await foundSchema(runQuery);
   const relations = new Map(found.relations.map((relation) => [relation.name, relation]));
   const parts = new Map(found.parts.map((part) => [partKey(part), part]));
   const functions = new Map(found.functions.map((fn) => [fn.signature, fn]));
-  const strangers = found.relations.filter(({ name }) => !declared.relations.some((one) => one.name === name));
+  const undeclared = found.relations.filter(({ name }) => !declared.relations.some((one) => one.name === name));
   return [
     ...declared.functions.flatMap(({ signature, definition, statement }): Difference[] => {
       const one = functions.get(signature);
       if (one?.definition === definition) return [];
       const how = one === undefined ? "is missing" : "is not that of this version";
-      return [{ object: signature, what: `the function ${signature}`, how, isNew: one === undefined, mend: statement }];
+      return [
+        { object: signature, what: `the function ${signature}`, how, isNew: one === undefined, repair: statement },
+      ];
     }),
     ...declared.relations.flatMap((relation): Difference[] => {
       const one = relations.get(relation.name);
-      return relation.kind === "view" ? viewDifference(relation, one) : tableDifferences(relation, one, strangers);
+      return relation.kind === "view" ? viewDifference(relation, one) : tableDifferences(relation, one, undeclared);
     }),
     ...declared.parts.flatMap((part): Difference[] =>
-      // What a missing table had is missing with it.
+      // The parts of a missing table are missing with it.
       relations.get(part.table)?.kind === "table" ? partDifference(part, parts.get(partKey(part))) : [],
     ),
   ];
@@ -70,10 +76,10 @@ const partKey = ({ kind, table, name }: Part): string => `${kind} ${table} ${nam
 function viewDifference({ name, columns, statement }: Declared<Relation>, found: Relation | undefined): Difference[] {
   const object = `hawser.${name}`;
   const of = { object, what: `the view ${object}`, isNew: true };
-  if (found === undefined) return [{ ...of, how: "is missing", mend: statement }];
+  if (found === undefined) return [{ ...of, how: "is missing", repair: statement }];
   if (found.kind !== "view") return [{ ...of, how: "is a table", remedy: `rename or drop the table, ${againText}` }];
   if (JSON.stringify(found.columns) === JSON.stringify(columns)) return [];
-  return [{ ...of, how: "has other columns", mend: `DROP VIEW ${object};\n${statement}` }];
+  return [{ ...of, how: "has other columns", repair: `DROP VIEW ${object};\n${statement}` }];
 }
 
 const backup = "restore the schema hawser from a backup";
@@ -81,11 +87,11 @@ const backup = "restore the schema hawser from a backup";
 function tableDifferences(
   { name, columns, statement }: Declared<Relation>,
   found: Relation | undefined,
-  strangers: readonly Relation[],
+  undeclared: readonly Relation[],
 ): Difference[] {
   const table = `hawser.${name}`;
   if (found?.kind !== "table") {
-    const renamed = strangers.find((other) => JSON.stringify(other.columns) === JSON.stringify(columns));
+    const renamed = undeclared.find((other) => JSON.stringify(other.columns) === JSON.stringify(columns));
     const rename = `ALTER TABLE hawser.${renamed === undefined ? "…" : identifier(renamed.name)} RENAME TO ${name}`;
     const how = found === undefined ? "is missing" : "is a view";
     return [{ object: table, what: `the table ${table}`, how, isLost: true, remedy: renamedOr(rename) }];
@@ -115,14 +121,14 @@ function tableDifferences(
 const renamedOr = (rename: string): string => `if it was renamed: ${rename}; else ${backup}`;
 
 function partDifference({ kind, table, name, statement }: Declared<Part>, found: FoundPart | undefined): Difference[] {
-  if (found?.isWhole === true) return [];
+  if (found?.isValid === true) return [];
   const of = { object: `hawser.${table}`, what: `the ${kind} ${name} of hawser.${table}` };
   const alter = `ALTER TABLE hawser.${table}`;
   const how = found === undefined ? "is missing" : kind === "trigger" ? "is disabled" : "is not valid";
   switch (kind) {
     case "trigger":
-      return [{ ...of, how, mend: found === undefined ? statement : `${alter} ENABLE TRIGGER ${name};` }];
-    // These take long on a large table, or fail because of a row.
+      return [{ ...of, how, repair: found === undefined ? statement : `${alter} ENABLE TRIGGER ${name};` }];
+    // Creating these can take long on a large table, or fail because of a row.
     case "index":
       return [
         {
@@ -142,54 +148,53 @@ function partDifference({ kind, table, name, statement }: Declared<Part>, found:
 
 const concurrently = (statement: string) => statement.replace("INDEX", "INDEX CONCURRENTLY").replace(/;$/, "");
 
-/** The functions and views that were not there get the privileges of this version and no others. */
-function mendingSql(differences: readonly Difference[]): string | undefined {
-  const mended = differences.filter(({ mend }) => mend !== undefined);
-  if (mended.length === 0) return undefined;
-  const made = literals(["", ...mended.filter(({ isNew }) => isNew === true).map(({ object }) => object)]);
+/** SQL that repairs the differences. New functions and views get exactly the privileges of this version. */
+function repairSql(differences: readonly Difference[]): string | undefined {
+  const repaired = differences.filter(({ repair }) => repair !== undefined);
+  if (repaired.length === 0) return undefined;
+  const made = literals(["", ...repaired.filter(({ isNew }) => isNew === true).map(({ object }) => object)]);
   const objects = `${functionsOf("hawser", `format('hawser.%s(%s)', p.proname, oidvectortypes(p.proargtypes)) IN (${made})`)}
       UNION ALL
       SELECT 'TABLE ' || c.oid::regclass, c.relowner, coalesce(c.relacl, acldefault('r', c.relowner))
         FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('hawser') AND 'hawser.' || c.relname IN (${made})`;
   return [
     pinnedPath,
-    ...mended.map(({ mend }) => mend!),
-    `DO $close$\nBEGIN\n    ${closeSql(objects)}\nEND\n$close$;`,
+    ...repaired.map(({ repair }) => repair!),
+    `DO $close$\nBEGIN\n    ${normalizePrivilegesSql(objects)}\nEND\n$close$;`,
     grantsSql,
   ].join("\n");
 }
 
-const sayings = (differences: readonly Difference[]) => differences.map(({ what, how }) => `${what} ${how}`);
+const descriptions = (differences: readonly Difference[]) => differences.map(({ what, how }) => `${what} ${how}`);
 
 /**
- * Refuses a schema in which something with data is not there: nothing works without it, and an installation cannot bring it back.
+ * Fails if a table or column with data is missing: nothing works without it, and an installation cannot restore it.
  *
- * @throws StoreError `schema_missing`
+ * @throws HawserError `schema_missing`
  */
-export async function refuseLostTables(client: pg.Client, ask: Ask): Promise<void> {
-  const lost = (await inspectSchemaObjects(client, ask)).filter(({ isLost }) => isLost === true);
+export async function refuseLostTables(client: pg.Client, runQuery: RunQuery): Promise<void> {
+  const lost = (await inspectSchemaObjects(client, runQuery)).filter(({ isLost }) => isLost === true);
   if (lost.length === 0) return;
-  throw new StoreError(
+  throw new HawserError(
     "schema_missing",
-    `${someOf(sayings(lost), 5)}, and \`hawser init\` cannot bring back what was in it. Nothing was done`,
-    { hint: [...new Set(lost.map(({ remedy }) => remedy))].slice(0, 5).join(". ") },
+    `${someOf(descriptions(lost), 5)}, and \`hawser init\` cannot restore its content. Nothing was done`,
+    { remedy: [...new Set(lost.map(({ remedy }) => remedy))].slice(0, 5).join(". ") },
   );
 }
 
-/** The object. */
 export const schemaObjects: InstalledObject = {
   name: "schema-objects",
   what: "functions, views and triggers of the schema hawser that are missing or changed",
   ofNats: false,
-  create: ({ schemaObjects: differences }) => mendingSql(differences),
+  create: ({ schemaObjects: differences }) => repairSql(differences),
   faults: ({ schemaObjects: differences, roles, refusals }) => [
-    ...mendableFault(
-      differences.filter(({ mend }) => mend !== undefined),
+    ...repairableFault(
+      differences.filter(({ repair }) => repair !== undefined),
       roles,
       refusals.get("schema-objects"),
     ),
     ...differences
-      .filter(({ mend }) => mend === undefined)
+      .filter(({ repair }) => repair === undefined)
       .map(
         ({ what, how, isLost, remedy }): Fault => ({
           kind: isLost === true ? "missing" : "risk",
@@ -201,7 +206,7 @@ export const schemaObjects: InstalledObject = {
   ],
 };
 
-function mendableFault(
+function repairableFault(
   differences: readonly Difference[],
   { ownsAll }: RolesState,
   refusal: string | undefined,
@@ -210,11 +215,11 @@ function mendableFault(
   return [
     {
       kind: "missing",
-      what: someOf(sayings(differences), 3),
+      what: someOf(descriptions(differences), 3),
       refused: `make ${differences.length === 1 ? "it" : "them"} anew${refusal === undefined ? "" : ` (${refusal})`}`,
       meaning: "what calls it fails, or does something else",
       remedy: "run `hawser init` as the owner of the schema hawser, or as a superuser",
-      mendable: ownsAll,
+      repairable: ownsAll,
       code: "schema_missing",
     },
   ];

@@ -1,13 +1,13 @@
 /**
- * Schemas on the search_path of Hawser's logins in which others may create: no statement of Hawser calls what is put there,
- * but the users' own may, in a handler with `message.client` or in psql.
+ * Finds schemas on the search_path of Hawser's logins in which other roles may create objects. Hawser's own statements
+ * do not call objects there, but those of users may: in a handler with `message.client`, or in psql.
  */
-import { type Ask, identifier, someOf } from "./object.js";
+import { identifier, type RunQuery, someOf } from "./object.js";
 import type { Fault } from "./state.js";
 
 /**
- * The logins that are no superusers and may connect here, and their paths. The login that functions run in has a path of
- * its own in each session, whatever is set for it.
+ * Query: logins that are not superusers and may connect, with their search_path. Excludes the login of bound functions,
+ * whose sessions set their own path.
  */
 const loginsSql = `
   SELECT r.rolname AS login, coalesce(own.path, theirs.path, here.path, fallback.path) AS path
@@ -37,7 +37,7 @@ function settingSql(database: string, role: string): string {
            WHERE s.setdatabase = ${database} AND s.setrole = ${role} AND c.line LIKE 'search\\_path=%'`;
 }
 
-/** Of the schemas that there are; who owns Hawser may do all that it could do by planting. */
+/** Query: existing schemas of the paths. A trusted owner could do anyway whatever planted objects could. */
 const schemasSql = `
   SELECT n.nspname AS name, o.rolname AS owner,
          EXISTS (
@@ -53,24 +53,24 @@ const schemasSql = `
 interface FoundSchema {
   readonly name: string;
   readonly owner: string;
-  /** Every role may create in it. */
+  /** True if every role may create objects in it. */
   readonly isOpen: boolean;
-  /** Its owner may act as Hawser, or is the login that it is named like. */
+  /** True if its owner may act as Hawser, or is the login with the same name. */
   readonly isTrusted: boolean;
 }
 
-/** Of a login: the names on its path, in their order. */
+/** Login with the schemas on its search_path, in order. */
 interface LoginPath {
   readonly login: string;
   readonly names: readonly string[];
 }
 
-/** The risks of it. */
-export async function inspectSearchPaths(ask: Ask): Promise<Fault[]> {
-  const rows = await ask<{ login: string; path: string }>(loginsSql);
+/** Returns the risks of the search paths. */
+export async function inspectSearchPaths(runQuery: RunQuery): Promise<Fault[]> {
+  const rows = await runQuery<{ login: string; path: string }>(loginsSql);
   const logins = rows.map(({ login, path }): LoginPath => ({ login, names: namesOf(path, login) }));
   const named = [...new Set(logins.flatMap(({ names }) => names))];
-  const schemas = await ask<FoundSchema>(schemasSql, named);
+  const schemas = await runQuery<FoundSchema>(schemasSql, named);
   return schemas
     .flatMap((schema) => {
       const has = logins.filter(({ names }) => names.includes(schema.name));
@@ -82,9 +82,9 @@ export async function inspectSearchPaths(ask: Ask): Promise<Fault[]> {
     .map(([what, remedy]) => ({ kind: "risk", what, remedy, check: "roles" }));
 }
 
-type Words = readonly [what: string, remedy: string];
+type RiskText = readonly [what: string, remedy: string];
 
-function openRisk({ name }: FoundSchema, logins: readonly LoginPath[]): Words {
+function openRisk({ name }: FoundSchema, logins: readonly LoginPath[]): RiskText {
   const shown = someOf(
     logins.map(({ login }) => `"${login}"`),
     3,
@@ -96,8 +96,8 @@ function openRisk({ name }: FoundSchema, logins: readonly LoginPath[]): Words {
   ];
 }
 
-/** A schema that is named like a login comes first on its path. */
-function foreignRisk({ name, owner }: FoundSchema, { login, names }: LoginPath): Words {
+/** Risk of a schema with the name of a login, which comes first on that login's path. */
+function foreignRisk({ name, owner }: FoundSchema, { login, names }: LoginPath): RiskText {
   const rest = names.filter((each) => each !== name).map(identifier);
   return [
     `the schema "${name}", which is named like a login of Hawser and so on its search_path, belongs to "${owner}", who can ` +
@@ -106,7 +106,7 @@ function foreignRisk({ name, owner }: FoundSchema, { login, names }: LoginPath):
   ];
 }
 
-/** The schemas of a path as Postgres writes it. */
+/** Parses a search_path as printed by Postgres. */
 function namesOf(path: string, login: string): string[] {
   const names = [...path.matchAll(/"((?:[^"]|"")*)"|[^,\s"]+/g)].map(([word, quoted]) =>
     quoted === undefined ? word.toLowerCase() : quoted.replaceAll('""', '"'),

@@ -1,15 +1,15 @@
 /**
- * What an inspection finds: the state of each object of the installation, what the present role may do about it, and what is
- * wrong with it.
+ * Result of an inspection: the state of each object of the installation, the abilities of the current role, and the
+ * faults.
  */
 import type { ErrorCode } from "../errors/index.js";
 import type { Grant } from "../store/index.js";
 
-/** A database and the present role, as one inspection has found them. */
+/** State of a database for the current role, as of one inspection. */
 export interface State {
-  /** The schema of the SQL functions. */
+  /** Schema of the SQL functions. */
   readonly schema: string;
-  /** What of the schema `hawser` is otherwise than this version makes it. */
+  /** Differences of the schema `hawser` from this version. */
   readonly schemaObjects: readonly Difference[];
   readonly roles: RolesState;
   readonly privileges: PrivilegesState;
@@ -17,202 +17,205 @@ export interface State {
   readonly functions: FunctionsState;
   readonly bindings: BindingsState;
   readonly foreignData: ForeignDataState;
-  /** Why Postgres has refused to make an object, by its name; of an installation that has just been made. */
+  /** Reasons why Postgres refused to create objects, by object name. Set by the installation that has just run. */
   readonly refusals: ReadonlyMap<string, string>;
 }
 
-/** Something that is not as this version makes it. */
+/** Defect of the installation. */
 export interface Fault {
-  /** `missing`: a privilege was missing to make it. `risk`: it works, and lets others do more than they should. */
+  /** `missing`: an object or privilege is missing. `risk`: it works, but other roles can do more than intended. */
   readonly kind: "missing" | "risk";
-  /** What is so, with its values. */
+  /** Description with its values. */
   readonly what: string;
-  /** What the installing role may not do, to follow "may not"; undefined where `what` says it. */
+  /** Action that the installing role may not do, to follow "may not"; undefined if `what` says it. */
   readonly refused?: string | undefined;
-  /** What that means for the users of the database; a risk says it in `what`. */
+  /** Consequence for users of the database. For a risk, `what` says it. */
   readonly meaning?: string;
-  /** `what` tells all that a reader has to know who does not install. */
+  /** True if `what` contains all that a reader needs who does not install. */
   readonly isPlain?: boolean;
-  /** What to do: a statement, or a sentence that begins with a small letter. */
+  /** Repair: a statement, or a sentence that starts with a lowercase letter. */
   readonly remedy: string;
-  /** The present role can mend it: an installation will, and a dry run does not name it. */
-  readonly mendable?: boolean;
-  /** The SQL functions are missing or fail because of it. */
+  /** True if the current role can repair it. An installation will do so, and a dry run does not report it. */
+  readonly repairable?: boolean;
+  /** True if the SQL functions are missing or fail because of it. */
   readonly essential?: boolean;
-  /** How `hawser doctor` reports it. Default: a warning for a risk, else an error. */
+  /** Severity in `hawser doctor`. Default: a warning for a risk, otherwise an error. */
   readonly severity?: "error" | "warning" | "note";
   readonly code?: ErrorCode;
-  /** The role or the schema that it is about, where `hawser doctor` has more to say about that elsewhere. */
+  /** Role or schema concerned, if another check of `hawser doctor` reports more about it. */
   readonly subject?: string;
-  /** The check of `hawser doctor` that reports it. Default: the one that is named like the object. */
+  /** Check of `hawser doctor` that reports it. Default: the check with the name of the object. */
   readonly check?: string;
 }
 
-/** An object of the schema `hawser` that is not as this version makes it. */
+/** Object of the schema `hawser` that differs from this version. */
 export interface Difference {
-  /** With its schema; of a column, a constraint, an index and a trigger its table. */
+  /** Schema-qualified name; for a column, constraint, index or trigger, that of its table. */
   readonly object: string;
-  /** Such as `the function hawser.is_alive(integer, bigint)`. */
+  /** For example, `the function hawser.is_alive(integer, bigint)`. */
   readonly what: string;
-  /** Such as `is missing`. */
+  /** For example, `is missing`. */
   readonly how: string;
-  /** The statements that make it anew. Either this or `remedy`. */
-  readonly mend?: string;
-  /** It is made, and not replaced: it has no privileges yet that somebody has granted. */
+  /** Statements that create it again. Either this or `remedy` is set. */
+  readonly repair?: string;
+  /** True if it is created rather than replaced, so that it has no privileges granted by others. */
   readonly isNew?: boolean;
-  /** It has data, or data cannot be written without it. */
+  /** True if it contains data, or if data cannot be written without it. */
   readonly isLost?: boolean;
-  /** What people can do. */
+  /** Manual repair. */
   readonly remedy?: string;
 }
 
-/** What the present role may do, and what there is. */
+/** Abilities of the current role, and existing roles. */
 export interface RolesState {
   readonly role: string;
   readonly database: string;
   readonly superuser: boolean;
-  /** It may make roles. */
+  /** True if it may create roles. */
   readonly makesRoles: boolean;
-  /** It may make the schema `hawser`, or that is there. */
+  /** True if it may create the schema `hawser`, or if that exists. */
   readonly makesSchema: boolean;
-  /** The owner of the schema `hawser`; null where there is none yet. */
+  /** Owner of the schema `hawser`; null if the schema does not exist. */
   readonly owner: string | null;
-  /** A superuser would not touch the schema `hawser`, because of its owner. */
-  readonly ownerIsStranger: boolean;
-  /** The roles of Hawser that are not there. */
+  /** True if superusers must not use the schema `hawser`, because its owner is not trusted. */
+  readonly ownerIsUntrusted: boolean;
+  /** Missing roles of Hawser. */
   readonly missing: readonly string[];
-  /** The role is in hawser_owner with its rights, or the installation makes it a member. */
+  /** True if the role has the privileges of hawser_owner, or if the installation can make it a member. */
   readonly joins: boolean;
-  /** The role is in hawser_owner. */
+  /** True if the role is a member of hawser_owner. */
   readonly isMember: boolean;
-  /** The role acts as the owner of each object of the schema. */
+  /** True if the role can act as the owner of every object of the schema. */
   readonly ownsAll: boolean;
-  /** It may give the schema away. */
+  /** True if it may change the owner of the schema. */
   readonly movesSchema: boolean;
-  /** How many objects of the schema belong to others than hawser_owner. Sequences, indexes and row types go with their tables. */
+  /**
+   * Number of objects of the schema by owners other than hawser_owner. Sequences, indexes and row types go with their
+   * tables.
+   */
   readonly otherOwners: readonly { readonly owner: string; readonly objects: number }[];
   readonly risks: readonly Fault[];
-  /** Members that the roles have. */
+  /** Members of the roles. */
   readonly members: readonly { readonly role: string; readonly members: readonly string[] }[];
 }
 
-/** What roles have, compared with what they are to have. */
+/** Privileges of roles, compared with the required ones. */
 export interface PrivilegesState {
-  /** How many are wanted. */
+  /** Number of required grants. */
   readonly wanted: number;
-  /** Those of the wanted that are not there, those of a role together. What is not there lacks nothing. */
+  /** Missing grants, grouped by role. Objects that do not exist lack nothing. */
   readonly lacking: readonly (readonly Grant[])[];
   readonly excess: readonly ExcessFault[];
   readonly paths: readonly Fault[];
 }
 
-/** A role has more than it is to have. */
+/** Privileges of a role beyond the required ones. */
 export interface ExcessFault extends Fault {
-  /** Null: every role. */
+  /** Null for PUBLIC. */
   readonly role: string | null;
 }
 
-/** What there is of dblink. */
+/** State of dblink. */
 export interface DblinkState {
-  /** Where it is installed; undefined if it is not. */
+  /** Undefined if it is not installed. */
   readonly found:
     | {
         readonly schema: string;
-        /** Made by `hawser init`, or by our extension. */
+        /** True if `hawser init` or our extension created it. */
         readonly isOurs: boolean;
-        /** Not the extension dblink, but some functions of its library. */
+        /** True for single functions of its library instead of the extension dblink. */
         readonly isBare: boolean;
-        /** The present role may use all that the functions use. */
+        /** True if the current role may use all dblink functions in use. */
         readonly usable: boolean;
-        /** The owner of the functions may, or the present role can let it. */
+        /** True if the owner of the functions may use it, or if the current role can grant that. */
         readonly ownerUses: boolean;
       }
     | undefined;
-  /** Postgres has it. */
+  /** True if the server has dblink. */
   readonly available: boolean;
-  /** {@link dblinkSchema} is there. */
+  /** True if {@link dblinkSchema} exists. */
   readonly hasSchema: boolean;
   /** Functions of dblink's library that every role may call. */
   readonly open: readonly {
     readonly signature: string;
-    /** It is one of the extension dblink. */
+    /** True if it belongs to the extension dblink. */
     readonly isMember: boolean;
   }[];
-  /** Other roles, not everybody, that may call functions of dblink's library. */
+  /** Roles other than PUBLIC that may call functions of dblink's library. */
   readonly users: readonly string[];
 }
 
-/** A function as the catalogs of Postgres describe it. */
+/** Function as described by the catalogs. */
 export interface FunctionDefinition {
   readonly name: string;
-  /** The types of its arguments, as `format_type` prints them. */
+  /** Argument types as printed by `format_type`. */
   readonly types: string;
-  /** As `pg_get_function_arguments` prints them. */
+  /** Arguments as printed by `pg_get_function_arguments`. */
   readonly arguments: string;
-  /** As `pg_get_function_result` prints it. */
+  /** Result as printed by `pg_get_function_result`. */
   readonly result: string;
   readonly body: string;
 }
 
-/** A function with one of our names, wherever it is. */
+/** Function with one of our names, in any schema. */
 export interface FoundFunction extends FunctionDefinition {
-  /** As DROP FUNCTION names it. */
+  /** Signature in the form that DROP FUNCTION expects. */
   readonly signature: string;
   readonly schema: string;
   readonly owner: string;
-  /** Made by `hawser init`, and in hands that may replace it. */
+  /** True if `hawser init` created it and only trusted roles can replace it. */
   readonly isOurs: boolean;
-  /** What its owner lacks of what the function reads: `USAGE on …`; empty if nothing. */
+  /** Privileges that its owner lacks for objects that the function reads: `USAGE on …`. */
   readonly lacking: readonly string[];
-  /** Its owner may use all that it uses of dblink. */
+  /** True if its owner may use all dblink functions in use. */
   readonly reachesDblink: boolean;
 }
 
-/** What there is of the functions. */
+/** State of the SQL functions. */
 export interface FunctionsState {
   readonly found: readonly FoundFunction[];
-  /** The body of `hawser.gateway_call`, through which all others reach the gateway; null if there is none. */
+  /** Body of `hawser.gateway_call`, through which all others reach the gateway; null if it does not exist. */
   readonly gatewayCall: string | null;
-  /** The present role may make functions in the schema. */
+  /** True if the current role may create functions in the schema. */
   readonly creatable: boolean;
-  /** `hawser_nats` may use the schema; true where the role or the schema is missing. */
+  /** True if `hawser_nats` may use the schema, or if the role or the schema does not exist. */
   readonly usable: boolean;
-  /** hawser_owner may make functions in it. */
+  /** True if hawser_owner may create functions in it. */
   readonly ownerCreates: boolean;
-  /** `hawser_nats` may use it, or the present role can let it. */
+  /** True if `hawser_nats` may use it, or if the current role can grant that. */
   readonly callersUse: boolean;
 }
 
-/** What there is for the functions that NATS reaches: schemas, view, login, and the functions themselves. */
+/** State of the objects for bound functions: schemas, view, login, and the functions themselves. */
 export interface BindingsState {
   readonly hasRunSchema: boolean;
   readonly hasSubscriptionsSchema: boolean;
   readonly hasSubscriptionsView: boolean;
-  /** Nothing in the place of something of ours belongs to others. */
+  /** True if no object of another role is in the place of one of ours. */
   readonly isOurs: boolean;
-  /** What is reached, as `public.capture on orders.*`. */
+  /** Bound functions, such as `public.capture on orders.*`. */
   readonly reached: readonly string[];
-  /** The login by which wrappers are called; null where the role may not read which one it is, or it is not known yet. */
+  /** Login that calls the wrappers; null if the role may not read its name, or if it is not known yet. */
   readonly login: {
     readonly name: string;
     readonly exists: boolean;
-    /** It is in hawser_executor, and `hawser_bridge` in it. */
+    /** True if it is a member of hawser_executor, and `hawser_bridge` a member of it. */
     readonly joined: boolean;
   } | null;
 }
 
-/** What there is of the foreign data wrappers and event triggers, by our names. */
+/** State of the foreign data wrappers and event triggers with our names. */
 export interface ForeignDataState {
-  /** The schema is there, and nothing in it belongs to anybody but superusers. */
+  /** True if the schema exists and all its objects belong to superusers. */
   readonly hasSchema: boolean;
   readonly wrappers: readonly { readonly name: string; readonly isOurs: boolean }[];
   readonly eventTriggers: readonly {
     readonly name: string;
     readonly isOurs: boolean;
-    /** It has the event and the tags of this version. */
+    /** True if it has the event and the tags of this version. */
     readonly isCurrent: boolean;
     readonly enabled: boolean;
   }[];
-  /** Foreign servers of ours, with the names of their options, which every role can read with their values. */
+  /** Our foreign servers with the names of their options. Every role can read the options with their values. */
   readonly servers: readonly { readonly name: string; readonly wrapper: string; readonly options: readonly string[] }[];
 }

@@ -3,7 +3,7 @@
  */
 import { isIPv6 } from "node:net";
 import { errors } from "@nats-io/transport-node";
-import { HawserError, type HawserErrorOptions, NatsError } from "../errors/index.js";
+import { HawserError, type HawserErrorOptions } from "../errors/index.js";
 import type { Credentials } from "./credentials.js";
 
 /** The server, as messages name it: host and port. */
@@ -15,37 +15,37 @@ export function serverName({ host, port }: { readonly host: string; readonly por
 }
 
 /** There is no connection. @param detail why, as a sentence without its full stop */
-export function unavailable(server: ServerName, detail: string, options: HawserErrorOptions = {}): NatsError {
+export function unavailable(server: ServerName, detail: string, options: HawserErrorOptions = {}): HawserError {
   const message = `there is no connection to the NATS server ${server}: ${detail}`;
-  return new NatsError("nats_unavailable", message, { ...options, detail: sentence(detail) });
+  return new HawserError("nats_unavailable", message, { ...options, detail: sentence(detail) });
 }
 
 /** None of the servers that were tried took the connection. One that refuses us counts for more than one that is away. */
-export function noServer(servers: readonly ServerName[], failures: readonly NatsError[]): NatsError {
+export function noServer(servers: readonly ServerName[], failures: readonly HawserError[]): HawserError {
   const told = failures.find(({ code }) => code === "nats_unauthorized") ?? failures[0]!;
   if (failures.length === 1) return told;
   const each = failures.map(({ detail = "" }, index) => `${servers[index]}: ${detail}`).join(" ");
   const message = `${told.message} (none of ${servers.length} NATS servers took the connection: ${servers.join(", ")})`;
-  return new NatsError(told.code, message, { detail: each, hint: told.hint, cause: told });
+  return new HawserError(told.code, message, { detail: each, remedy: told.remedy, cause: told });
 }
 
 /** One side does not accept the other. @param detail which one and why */
-function unauthorized(server: ServerName, detail: string, options: HawserErrorOptions = {}): NatsError {
+function unauthorized(server: ServerName, detail: string, options: HawserErrorOptions = {}): HawserError {
   const message = `not authorized at the NATS server ${server}: ${detail}`;
-  return new NatsError("nats_unauthorized", message, { ...options, detail: sentence(detail) });
+  return new HawserError("nats_unauthorized", message, { ...options, detail: sentence(detail) });
 }
 
 /** TLS is off, and the server demands it. */
-export function tlsDemanded(server: ServerName): NatsError {
+export function tlsDemanded(server: ServerName): HawserError {
   return unavailable(server, "the server demands TLS, which is off", {
-    hint: "Set tls_ca_path to the file with the server's authorities (or, for development, tls_insecure 'true').",
+    remedy: "Set tls_ca_path to the file with the server's authorities (or, for development, tls_insecure 'true').",
   });
 }
 
 /** TLS is on, and the server has none. Nothing but this is known of it: no credentials were sent. */
-export function tlsMissing(server: ServerName): NatsError {
+export function tlsMissing(server: ServerName): HawserError {
   return unavailable(server, "the server does not offer TLS, which is on; no credentials were sent", {
-    hint: "Set up TLS on the server, or drop tls_ca_path and tls_insecure, which turn it on.",
+    remedy: "Set up TLS on the server, or drop tls_ca_path and tls_insecure, which turn it on.",
   });
 }
 
@@ -87,7 +87,7 @@ interface TlsFacts {
  *
  * @param cause of the socket; undefined if the server just closed
  */
-export function tlsFailure(server: ServerName, facts: TlsFacts, cause: Error | undefined): NatsError {
+export function tlsFailure(server: ServerName, facts: TlsFacts, cause: Error | undefined): HawserError {
   const { code = "", reason } = (cause ?? {}) as { readonly code?: string; readonly reason?: string };
   if (code === "ERR_TLS_CERT_ALTNAME_INVALID") {
     // Without its cause, which is full of the certificate.
@@ -103,18 +103,18 @@ export function tlsFailure(server: ServerName, facts: TlsFacts, cause: Error | u
   return unavailable(server, `the connection ended before TLS was established: ${closing(cause)}`, { cause });
 }
 
-function oursRefused(server: ServerName, facts: TlsFacts, why: string, cause: Error | undefined): NatsError {
+function oursRefused(server: ServerName, facts: TlsFacts, why: string, cause: Error | undefined): HawserError {
   const options = cause === undefined ? {} : { cause };
   if (facts.hasCertificate)
     return unauthorized(server, `our certificate of tls_cert_path was refused: ${why}`, options);
   return unauthorized(server, "the server demands a client certificate (mutual TLS), and the options have none", {
     ...options,
-    hint: "Set tls_cert_path and tls_key_path.",
+    remedy: "Set tls_cert_path and tls_key_path.",
   });
 }
 
 /** A socket that could not be connected, or that ended before the server had greeted. */
-export function socketFailure(server: ServerName, cause: Error | undefined): NatsError {
+export function socketFailure(server: ServerName, cause: Error | undefined): HawserError {
   return unavailable(server, closing(cause), cause === undefined ? {} : { cause });
 }
 
@@ -137,17 +137,17 @@ export function closing(cause: Error | undefined): string {
  *
  * @param error of nats.js; undefined if the server said nothing
  */
-export function refusal(server: ServerName, credentials: Credentials, error: unknown): NatsError | undefined {
-  if (HawserError.is(error)) return error as NatsError;
+export function refusal(server: ServerName, credentials: Credentials, error: unknown): HawserError | undefined {
+  if (error instanceof HawserError) return error;
   if (!(error instanceof Error)) return undefined;
   const words = shown(credentials.conceal(error.message));
   const refused = /authorization violation|authentication (expired|revoked)|credentials? (expired|revoked)/i.test(
     words,
   );
   if (refused) {
-    const { why, remedy: hint } = credentials.fault?.() ?? {};
+    const { why, remedy } = credentials.fault?.() ?? {};
     const which = why === undefined ? credentials.words : `${credentials.words} (${why})`;
-    return unauthorized(server, `the server refused ${which}: "${words}"`, { hint });
+    return unauthorized(server, `the server refused ${which}: "${words}"`, { remedy });
   }
   if (/secure connection|tls required/i.test(error.message)) return tlsDemanded(server);
   if (error instanceof errors.AuthorizationError || error instanceof errors.ProtocolError) {

@@ -4,7 +4,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import type { NatsError } from "../errors/index.js";
+import type { HawserError } from "../errors/index.js";
 import { inTime, unlessAborted } from "../runtime/index.js";
 import { closing, noServer, refusal, type ServerName, tlsFailure, unavailable } from "./connect-failure.js";
 import { type Credentials, readCredentials, readTls, type TlsMaterial } from "./credentials.js";
@@ -23,7 +23,7 @@ export interface Established {
   readonly connection: NatsConnection;
   readonly server: NatsAddress;
   /** Resolves when the connection has ended, from either side, with what is known of the reason. Never rejects. */
-  readonly ended: Promise<NatsError>;
+  readonly ended: Promise<HawserError>;
   /** The server's words without what is secret. */
   readonly conceal: (text: string) => string;
 }
@@ -49,7 +49,7 @@ export interface ConnectAttempt {
  * gets an equal share of what is left. Nothing but connecting is asked of a server: no JetStream, no right to publish,
  * subscribe or request.
  *
- * @throws NatsError `nats_unavailable`, `nats_unauthorized` or `secret_file`; the reason of the signal once it is aborted
+ * @throws HawserError `nats_unavailable`, `nats_unauthorized` or `secret_file`; the reason of the signal once it is aborted
  */
 export async function connectOnce({
   name,
@@ -62,7 +62,8 @@ export async function connectOnce({
 }: ConnectAttempt): Promise<Established> {
   signal.throwIfAborted();
   const endsAt = performance.now() + natsConnectTimeoutMs;
-  const slowFile = (): NatsError => secretFileError(files.reading ?? "tls_ca_path", "the file system does not answer");
+  const slowFile = (): HawserError =>
+    secretFileError(files.reading ?? "tls_ca_path", "the file system does not answer");
   const { tls, credentials } = await inTime(natsConnectTimeoutMs, slowFile, async (over) => {
     const reading = AbortSignal.any([signal, over]);
     return {
@@ -70,11 +71,11 @@ export async function connectOnce({
       credentials: await unlessAborted(readCredentials(options, files, reading), reading),
     };
   });
-  const failures: NatsError[] = [];
+  const failures: HawserError[] = [];
   for (const [index, server] of servers.entries()) {
     const shareMs = Math.max(1, Math.round((endsAt - performance.now()) / (servers.length - index)));
     const limit = `within ${servers.length === 1 ? natsConnectTimeoutMs : shareMs} ms`;
-    let late = (): NatsError => unavailable(server.name, `the server did not take the connection and greet ${limit}`);
+    let late = (): HawserError => unavailable(server.name, `the server did not take the connection and greet ${limit}`);
     try {
       return await inTime(
         shareMs,
@@ -88,7 +89,7 @@ export async function connectOnce({
       );
     } catch (error) {
       signal.throwIfAborted();
-      failures.push(error as NatsError);
+      failures.push(error as HawserError);
       onFailed(server);
     }
   }
@@ -142,7 +143,7 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
     signal.removeEventListener("abort", leave);
   }
 
-  function refusalOf(error: unknown): NatsError {
+  function refusalOf(error: unknown): HawserError {
     const said = refusal(server.name, credentials, error);
     if (said !== undefined) return said;
     if (tls === undefined) return unavailable(server.name, closing(transport.failure), { cause: transport.failure });
@@ -156,7 +157,7 @@ function lost(
   credentials: Credentials,
   { failure }: SocketTransport,
   reason: Error | undefined,
-): NatsError {
+): HawserError {
   return refusal(server, credentials, reason) ?? unavailable(server, closing(failure), { cause: failure });
 }
 

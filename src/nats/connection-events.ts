@@ -2,7 +2,7 @@
  * What a connector to NATS reports without being asked: its own events, and what the server says of a connection.
  */
 import { errors, type NatsConnection } from "@nats-io/transport-node";
-import type { NatsError } from "../errors/index.js";
+import type { HawserError } from "../errors/index.js";
 import type { Logger } from "../runtime/index.js";
 import type { Established } from "./connect.js";
 import { shown } from "./connect-failure.js";
@@ -23,9 +23,9 @@ export interface NatsConnectorEvents {
   /** There is a connection, the first one or another one: subscriptions are to be made on it. */
   connected: [connection: NatsConnection];
   /** The connection has ended, and not because it was to. */
-  lost: [error: NatsError];
+  lost: [error: HawserError];
   /** An attempt to connect has failed; another one follows. */
-  failed: [error: NatsError];
+  failed: [error: HawserError];
   /** The server has refused something, some time after it was sent. */
   refused: [refusal: Refusal, connection: NatsConnection];
 }

@@ -16,7 +16,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import { type CompleteNatsServerOptions, connectionOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { HawserError, NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { backoffMs, delay, type Logger, RareLog } from "../runtime/index.js";
 import { connectOnce, type Established } from "./connect.js";
 import { Listeners, type NatsConnectorEvents, watchConnection } from "./connection-events.js";
@@ -81,7 +81,7 @@ export class NatsConnector implements AsyncDisposable {
   /** Connections that ended soon, in a row. */
   #shortLives = 0;
   /** Why there is no connection. */
-  #why: NatsError | undefined;
+  #why: HawserError | undefined;
   /** The failure that was logged last: the same one again is not logged as a warning. */
   #logged: string | undefined;
   /** Since when there is none. */
@@ -116,7 +116,7 @@ export class NatsConnector implements AsyncDisposable {
   }
 
   /** Why there is no connection; undefined if there is one, or the first attempt has not ended. */
-  get failure(): NatsError | undefined {
+  get failure(): HawserError | undefined {
     return this.#why === undefined ? undefined : again(this.#why);
   }
 
@@ -171,7 +171,7 @@ export class NatsConnector implements AsyncDisposable {
    * Connects anew with all files read anew, though nothing has changed. The old connection serves until the new one is
    * up, and if that fails, further on.
    *
-   * @throws NatsError of the attempt, or `nats_not_configured`; the reason of the signal
+   * @throws HawserError of the attempt, or `nats_not_configured`; the reason of the signal
    */
   async reconnect(signal?: AbortSignal): Promise<void> {
     this.#checkConfigured();
@@ -184,7 +184,7 @@ export class NatsConnector implements AsyncDisposable {
   /**
    * Whether the server takes a connection with the options of the last `configure`: tries it, and leaves it at once.
    *
-   * @throws NatsError `nats_not_configured`, or why it does not
+   * @throws HawserError `nats_not_configured`, or why it does not
    */
   async reaches(server: NatsAddress): Promise<void> {
     this.#checkConfigured();
@@ -201,7 +201,7 @@ export class NatsConnector implements AsyncDisposable {
    * Connects to that server of the options, as `reconnect` does, unless the connector has no connection, or is about to have
    * another one: then it does nothing.
    *
-   * @throws NatsError of the attempt: the old connection goes on
+   * @throws HawserError of the attempt: the old connection goes on
    */
   async move(server: NatsAddress): Promise<void> {
     if (this.#current === undefined || this.#round !== undefined || this.#stopped !== undefined) return;
@@ -213,7 +213,7 @@ export class NatsConnector implements AsyncDisposable {
   /**
    * Resolves when there is a connection with the options of the last `configure`.
    *
-   * @throws NatsError of the attempt that failed, or `nats_not_configured`; the reason of the signal
+   * @throws HawserError of the attempt that failed, or `nats_not_configured`; the reason of the signal
    */
   async ready(signal?: AbortSignal): Promise<void> {
     this.#checkConfigured();
@@ -225,7 +225,7 @@ export class NatsConnector implements AsyncDisposable {
   /**
    * The live connection. Where there is none, waits until `natsWaitMs` after it was lost (or after the options came).
    *
-   * @throws NatsError `nats_not_configured`, or why the last attempt failed: `nats_unavailable`, `nats_unauthorized`,
+   * @throws HawserError `nats_not_configured`, or why the last attempt failed: `nats_unavailable`, `nats_unauthorized`,
    * `secret_file`; the reason of the signal
    */
   async connected(signal?: AbortSignal): Promise<NatsConnection> {
@@ -239,7 +239,7 @@ export class NatsConnector implements AsyncDisposable {
     }
     if (this.#why !== undefined) throw again(this.#why);
     const detail = `Connecting has not ended within ${this.#natsWaitMs} ms.`;
-    throw new NatsError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
+    throw new HawserError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
   }
 
   /**
@@ -272,7 +272,7 @@ export class NatsConnector implements AsyncDisposable {
     if (this.#options === undefined) throw notConfigured(this.#because);
   }
 
-  #release(error: NatsError): void {
+  #release(error: HawserError): void {
     this.#outcomes.settle(error);
     this.#arrivals.settle();
   }
@@ -314,7 +314,7 @@ export class NatsConnector implements AsyncDisposable {
         return;
       } catch (error) {
         if (signal.aborted) return;
-        const failure = asNatsError(error);
+        const failure = asHawserError(error);
         if (this.#current !== undefined && !this.#isServerEnding) {
           // The connection that was to be replaced goes on.
           this.#round = undefined;
@@ -354,7 +354,7 @@ export class NatsConnector implements AsyncDisposable {
     return established;
   }
 
-  #fail(failure: NatsError, more: object, message: string): void {
+  #fail(failure: HawserError, more: object, message: string): void {
     const isNew = this.#logged !== failure.message;
     this.#logged = failure.message;
     const { code, detail } = failure;
@@ -408,7 +408,7 @@ export class NatsConnector implements AsyncDisposable {
     });
   }
 
-  #lose(error: NatsError): void {
+  #lose(error: HawserError): void {
     const now = performance.now();
     this.#shortLives = now - this.#connectedAt > natsReconnectMaxMs ? 0 : this.#shortLives + 1;
     this.#current = undefined;
@@ -431,27 +431,30 @@ export class NatsConnector implements AsyncDisposable {
 }
 
 /** Whatever an attempt threw. */
-function asNatsError(error: unknown): NatsError {
-  if (HawserError.is(error)) return error as NatsError;
-  return new NatsError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
+function asHawserError(error: unknown): HawserError {
+  if (error instanceof HawserError) return error;
+  return new HawserError("internal", "connecting to NATS failed in a way that was not foreseen", { cause: error });
 }
 
 /** There is nothing to connect to. @param because why, if it is not that no server is defined */
-function notConfigured(because?: HawserError): NatsError {
-  if (because === undefined) return new NatsError("nats_not_configured", "no NATS server is defined in this database");
-  const { message, detail, entry } = because;
-  return new NatsError("nats_not_configured", message, { detail, hint: because.hint ?? entry.remedy, cause: because });
+function notConfigured(because?: HawserError): HawserError {
+  if (because === undefined)
+    return new HawserError("nats_not_configured", "no NATS server is defined in this database");
+  const { message, detail, remedy } = because;
+  return new HawserError("nats_not_configured", message, { detail, remedy, cause: because });
 }
 
 /** There will be no connection any more. */
-function isStopped(): NatsError {
+function isStopped(): HawserError {
   const detail = "Hawser closes its connections.";
-  return new NatsError("nats_unavailable", "there is no connection to the NATS server: it is being closed", { detail });
+  return new HawserError("nats_unavailable", "there is no connection to the NATS server: it is being closed", {
+    detail,
+  });
 }
 
 /** The same error for another caller, with the stack of its own call. */
-function again({ code, message, detail, hint, cause }: NatsError): NatsError {
-  return new NatsError(code, message, { detail, hint, ...(cause === undefined ? {} : { cause }) });
+function again({ code, message, detail, remedy, cause }: HawserError): HawserError {
+  return new HawserError(code, message, { detail, remedy, ...(cause === undefined ? {} : { cause }) });
 }
 
 /** True if both describe the same connection, whatever their other options are, or are both undefined. */

@@ -5,7 +5,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { type Authenticator, jwtAuthenticator, nkeyAuthenticator, nkeys } from "@nats-io/transport-node";
 import { type CompleteNatsServerOptions, resolveAuth } from "../../generated/ts/nats-options/index.js";
-import { NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Creds, type FileOption, type SecretFiles, secretFileError } from "./secret-files.js";
 
 /** How to authenticate once. */
@@ -30,7 +30,7 @@ interface CredentialsFault {
 /**
  * The credentials of the options: the first of the modes whose options are all set. Reads its file.
  *
- * @throws NatsError `secret_file`, or `nats_unauthorized` for an inline seed that is none
+ * @throws HawserError `secret_file`, or `nats_unauthorized` for an inline seed that is none
  */
 export async function readCredentials(
   options: CompleteNatsServerOptions,
@@ -49,7 +49,7 @@ export async function readCredentials(
     case "nkey_seed": {
       if (!isUserSeed(auth.nkey_seed)) {
         const message = 'option "nkey_seed" is not an NKey seed of a user (SU…)';
-        throw new NatsError("nats_unauthorized", message, { detail: `${message}: its checksum is wrong.` });
+        throw new HawserError("nats_unauthorized", message, { detail: `${message}: its checksum is wrong.` });
       }
       return nkey(auth.nkey_seed, auth.mode);
     }
@@ -186,7 +186,7 @@ export interface TlsMaterial {
  * Reads the TLS files of the options. Undefined where TLS is off: it is on if `tls_ca_path` is set or `tls_insecure` is
  * true.
  *
- * @throws NatsError `secret_file` for a file that cannot be read, holds no PEM, or does not belong to the other
+ * @throws HawserError `secret_file` for a file that cannot be read, holds no PEM, or does not belong to the other
  */
 export async function readTls(
   options: CompleteNatsServerOptions,

@@ -41,7 +41,7 @@ export interface DialTarget {
 /**
  * Dials. Nothing has been sent to the server when this resolves, other than TLS.
  *
- * @throws NatsError `nats_unavailable` or `nats_unauthorized`; the reason of the signal once it is aborted. The socket is
+ * @throws HawserError `nats_unavailable` or `nats_unauthorized`; the reason of the signal once it is aborted. The socket is
  * closed then.
  */
 export async function dial(target: DialTarget, signal: AbortSignal): Promise<Dialled> {

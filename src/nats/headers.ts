@@ -10,7 +10,7 @@
  */
 import { Match, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 const version = "NATS/1.0";
 
@@ -150,7 +150,7 @@ const halfOfPair = /\p{Surrogate}/u;
  * array stands for no header.
  *
  * @returns undefined, if there is no header in it
- * @throws NatsError invalid_argument, naming the header and the rule
+ * @throws HawserError invalid_argument, naming the header and the rule
  */
 export function readHeaders(json: unknown): MsgHdrs | undefined {
   if (json === undefined || json === null) return undefined;
@@ -176,7 +176,7 @@ export function readHeaders(json: unknown): MsgHdrs | undefined {
 /**
  * Checks the value of a header before it is written into a block of headers, where a line break would begin another header.
  *
- * @throws NatsError invalid_argument, naming the header and the rule
+ * @throws HawserError invalid_argument, naming the header and the rule
  */
 export function checkHeaderValue(name: string, value: unknown): string {
   if (typeof value !== "string") {
@@ -189,8 +189,8 @@ export function checkHeaderValue(name: string, value: unknown): string {
   return value;
 }
 
-function refused(rule: string): NatsError {
-  return new NatsError("invalid_argument", `${rule}.`);
+function refused(rule: string): HawserError {
+  return new HawserError("invalid_argument", `${rule}.`);
 }
 
 function kindOf(json: unknown): string {

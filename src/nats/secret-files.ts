@@ -10,7 +10,7 @@ import { type FileHandle, lstat, readlink, realpath, stat } from "node:fs/promis
 import { dirname, isAbsolute, sep } from "node:path";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { readSmallFile } from "../files/index.js";
 
 const { maxSecretFileBytes } = gatewayConstants;
@@ -49,7 +49,7 @@ export class SecretFiles {
   /**
    * The content of the file that an option names.
    *
-   * @throws NatsError `secret_file` if it is outside, missing, no regular file, empty, unreadable or has more than
+   * @throws HawserError `secret_file` if it is outside, missing, no regular file, empty, unreadable or has more than
    * `maxSecretFileBytes`
    */
   async read(option: FileOption, path: string, signal: AbortSignal): Promise<Buffer> {
@@ -70,7 +70,7 @@ export class SecretFiles {
    * The same as text, without the white space around it. What has several lines or is PEM was written for something else:
    * a secret goes to a NATS server that the role which named the file may have chosen, too.
    *
-   * @throws NatsError `secret_file` also if it is not UTF-8, has line breaks or NUL within, or begins as PEM
+   * @throws HawserError `secret_file` also if it is not UTF-8, has line breaks or NUL within, or begins as PEM
    */
   async readSecret(option: FileOption, path: string, signal: AbortSignal): Promise<string> {
     const text = await this.#readText(option, path, signal);
@@ -86,7 +86,7 @@ export class SecretFiles {
   /**
    * The JWT and the seed of a `.creds` file, as nsc writes it.
    *
-   * @throws NatsError `secret_file` also if it is not UTF-8, or not of that form
+   * @throws HawserError `secret_file` also if it is not UTF-8, or not of that form
    */
   async readCreds(option: FileOption, path: string, signal: AbortSignal): Promise<Creds> {
     const text = await this.#readText(option, path, signal);
@@ -157,7 +157,7 @@ export class SecretFiles {
     return false;
   }
 
-  #outside(option: FileOption): NatsError {
+  #outside(option: FileOption): HawserError {
     const list = this.directories.length === 0 ? "none are allowed" : this.directories.join(", ");
     return secretFileError(option, `it names no file in the directories that files may be read from: ${list}`);
   }
@@ -178,8 +178,8 @@ async function checkPlace(real: string, opened: FileHandle): Promise<void> {
 }
 
 /** The error for a file that cannot be used. @param rule what is wrong with it, without path and content */
-export function secretFileError(option: FileOption, rule: string): NatsError {
-  return new NatsError("secret_file", `the file of option "${option}" cannot be used: ${rule}`, {
+export function secretFileError(option: FileOption, rule: string): HawserError {
+  return new HawserError("secret_file", `the file of option "${option}" cannot be used: ${rule}`, {
     detail: `${option}: ${rule}.`,
   });
 }

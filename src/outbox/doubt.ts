@@ -1,101 +1,108 @@
 /**
- * Whether a message is published that its stream may have already. Pure.
+ * Decides whether a message that its stream may already have is published again. Pure functions.
  *
- * A stream drops a message that it has already, by its id, for as long as its duplicate window, unless its server has started since
- * then and the message was removed. If the relay is not sure that the stream would drop the message, it looks into the stream
- * first. If the message is not there, the relay publishes it only if the look proves that it never was there: the stream may have
- * removed it. Without that proof publishing might double the message, and the relay makes a dead letter of it.
+ * A stream drops a message whose id it has stored within its duplicate window. It does not if its server has restarted
+ * since and the message was removed. If the relay is not sure that the stream would drop the message, it searches the
+ * stream first. If the message is not found, the relay publishes it only if the search proves that it was never stored,
+ * since the stream may have removed it. Without that proof, publishing might duplicate the message, so it becomes a
+ * dead letter.
  */
 import type { OutboxMessage } from "./position.js";
 
-/** When a message may have been published, by the clock of the relay. */
+/** Time range in which a message may have been published, by the clock of the relay. */
 export interface Doubt {
-  /** Since then; `-Infinity`: by the relay before. */
+  /** Start of the range; `-Infinity` if the previous relay may have published it. */
   readonly from: number;
-  /** Until then. */
+  /** End of the range. */
   readonly until: number;
 }
 
-/** A message that may have been published, by the clock of the relay. */
+/** Message that may have been published. Times are those of the relay's clock. */
 export interface DoubtfulMessage extends Pick<OutboxMessage, "copyOf" | "enqueuedBy"> {
-  /** Its stream may have it since then: when it was enqueued first, or was due, at the earliest. */
+  /** Earliest time at which its stream may have stored it: when it was first enqueued, or due. */
   readonly mayBeThereSince: number;
-  /** It was due later, or is written again. */
+  /** True if the message was scheduled or replayed. */
   readonly isRepeated: boolean;
 }
 
-/** What a look at a stream has found. */
-export interface Looked {
-  /** Of all messages that it has had since then, as far as it still has them. */
+/** Result of a search of a stream. */
+export interface SearchResult {
+  /** Ids of the messages that the stream still has from the searched time range. */
   readonly ids: ReadonlySet<string>;
-  /** Time since which `ids` has those of all messages that the stream ever had; Infinity: not known. */
+  /** Time since which `ids` is complete, with no message removed since; Infinity if unknown. */
   readonly completeSince: number;
-  /** It removes what was consumed. */
+  /** True if the stream removes consumed messages. */
   readonly isConsumed: boolean;
 }
 
-/** What a look has to cover. */
-export interface LookNeeded {
-  /** What the stream has stored since then. */
+/** Time range that a search of the stream must cover. */
+export interface SearchRange {
+  /** Messages stored since this time must be included. */
   readonly since: number;
-  /** It has to be begun behind that. */
+  /** The search must start after this time. */
   readonly after: number;
 }
 
 /**
- * @param dueDoubtMs a message that is published so much too late may have been published before: a failover may have taken back that
- * it was brought in
- * @returns undefined: its stream cannot have it
+ * Range of the search that is needed before publishing; undefined if the stream cannot have the message.
+ *
+ * @param dueDoubtMs delay after which a scheduled message may have been published before: a failover may have lost the
+ * record of it
  */
-export function lookNeeded(
+export function requiredSearch(
   message: DoubtfulMessage,
   doubt: Doubt | undefined,
   now: number,
   dueDoubtMs: number,
-): LookNeeded | undefined {
+): SearchRange | undefined {
   const { copyOf, isRepeated, mayBeThereSince, enqueuedBy } = message;
   const isAgain = copyOf !== undefined || (isRepeated && now - mayBeThereSince > dueDoubtMs);
   if (doubt === undefined && !isAgain) return undefined;
   const isOwn = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
   return {
     since: isOwn && !isAgain ? doubt.from : mayBeThereSince,
-    // What is written again may have got lost until somebody wanted that.
+    // A replayed message may have been lost from the stream at any time before the replay was requested.
     after: Math.max(doubt?.until ?? Number.NEGATIVE_INFINITY, isRepeated ? enqueuedBy : Number.NEGATIVE_INFINITY),
   };
 }
 
-/** Memory that a stream has of ids. */
+/** Deduplication memory of a stream. */
 export interface StreamMemory {
-  /** Duplicate window: the time for which the stream drops a message with the id of another one, in milliseconds. */
+  /** Duplicate window in ms: the time for which the stream drops a message with a known id. */
   readonly windowMs: number;
   /**
-   * Time since which the stream surely knows the ids of all messages that it took, by the clock of the relay. A server that starts
-   * reads the ids of the messages that are there, and has forgotten those of others.
+   * Time since which the stream certainly knows all ids that it accepted, by the clock of the relay. A restarted server
+   * reloads only the ids of the messages that it still has.
    */
   readonly since: number;
 }
 
-/** Whether a stream surely drops a message by itself that it has had. Not one that is written again: it may have lost that. */
+/**
+ * True if the stream certainly drops the message when it has stored it before. Never for replayed messages, since the
+ * stream may have lost them.
+ */
 export function isDroppedByItself(
   { isRepeated }: DoubtfulMessage,
-  { since }: LookNeeded,
+  { since }: SearchRange,
   now: number,
   memory: StreamMemory,
 ): boolean {
   return !isRepeated && since >= memory.since && now - since <= memory.windowMs / 2;
 }
 
-/** Whether the gaps of a stream that keeps its messages matter: not for one that somebody wants in it, and that it has not. */
+/**
+ * True if gaps of a stream that keeps its messages matter. False for a replayed message: it is wanted in the stream.
+ */
 export function needsGaps({ copyOf }: Pick<DoubtfulMessage, "copyOf">, doubt: Doubt | undefined): boolean {
   return copyOf === undefined || doubt !== undefined;
 }
 
-/** What follows from a look. */
+/** Decision after a search of the stream. */
 export function verdictOf(
   message: Pick<DoubtfulMessage, "copyOf"> & { readonly messageId: string },
   doubt: Doubt | undefined,
-  { since }: LookNeeded,
-  { ids, completeSince, isConsumed }: Looked,
+  { since }: SearchRange,
+  { ids, completeSince, isConsumed }: SearchResult,
 ): "known" | "publish" | "undecided" {
   if (ids.has(message.messageId)) return "known";
   const isProved = since >= completeSince || (!isConsumed && !needsGaps(message, doubt));

@@ -1,13 +1,20 @@
 /**
- * The outbox: messages that are written in the user's transactions, and go to NATS or to peers after their commit.
+ * The outbox: messages that are written in the user's transactions and go to NATS or to peers after the commit.
  *
- * The overloads of the SQL function `hawser.enqueue` write rows. Each of the two sinks has a relay, which one process runs
- * at a time (`runner.ts`), with a position of its own. That for NATS is a pure state machine (`relay.ts`), whose head has the
- * rules (`nats-outbox.ts` carries them out, by a publisher that it is given). That for peers is a function of Postgres
- * (`peer-relay.ts`). `outbox-table.ts` is their Postgres. How rows are found that were committed, and only those, is in
- * `docs/transactional.md`.
+ * The overloads of the SQL function `hawser.enqueue` insert rows. Each of the two sinks, NATS and peers, has its own
+ * relay and position. One process at a time runs a relay (`runner.ts`). The NATS relay is a pure state machine
+ * (`relay.ts`, with its rules at the top); `nats-outbox.ts` runs it with a publisher. The peer relay is an SQL function
+ * (`peer-relay.ts`). `outbox-table.ts` is the SQL of both. `docs/transactional.md` explains how a relay finds exactly
+ * the committed rows.
  */
-export { isDroppedByItself, type LookNeeded, lookNeeded, needsGaps, type StreamMemory, verdictOf } from "./doubt.js";
+export {
+  isDroppedByItself,
+  needsGaps,
+  requiredSearch,
+  type SearchRange,
+  type StreamMemory,
+  verdictOf,
+} from "./doubt.js";
 export { NatsOutbox, type NatsOutboxStats } from "./nats-outbox.js";
 export { checkTimes } from "./occurrences.js";
 export type { EnqueuedMessage } from "./outbox-table.js";

@@ -1,6 +1,4 @@
-/**
- * The relay of messages for NATS: the process that leads the subscriptions relays. The rules are in `relay.ts`.
- */
+/** Relay of messages for NATS. It runs in the process that leads the subscriptions. The rules are in `relay.ts`. */
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { NatsConnector } from "../nats/index.js";
@@ -14,8 +12,11 @@ const stopPollMs = 5;
 
 const { publishWithinMs, publishTimeoutMs, maxUnderWay } = outboxConstants;
 
-/** With so many publishes under way it waits for more of them to settle: many that leave with one write cost far less. */
-const goesOnBelow = maxUnderWay / 2;
+/**
+ * Number of publishes in flight at which the relay waits for more of them to complete, because publishes that share a
+ * write cost far less.
+ */
+const resumeBelow = maxUnderWay / 2;
 
 /** Publishes messages to NATS. */
 export interface OutboxPublisher {
@@ -28,26 +29,29 @@ export interface NatsOutboxOptions {
   readonly databaseUrl: string | undefined;
   readonly connector: NatsConnector;
   readonly logger: Logger;
-  /** Makes the publisher. @param tell of messages that are tried again */
-  readonly publisher: (connector: NatsConnector, tell: (problem: string) => void) => OutboxPublisher;
+  /** Creates the publisher. @param onRetry receives a description of messages that will be retried */
+  readonly publisher: (connector: NatsConnector, onRetry: (problem: string) => void) => OutboxPublisher;
   readonly settings: Pick<ServeSettings, "outboxRetentionMs" | "missingStreamMs">;
 }
 
 /** Counters of {@link NatsOutbox}. */
 export interface NatsOutboxStats {
-  /** Published since the process began. */
+  /** Messages published since the process started. */
   readonly relayed: number;
-  /** Given up. */
+  /** Messages that became dead letters. */
   readonly refused: number;
-  /** Read and not published yet. */
+  /** Messages read and not published yet. */
   readonly waiting: number;
-  /** When the oldest of them was enqueued; undefined: there is none. */
+  /** Enqueue time of the oldest waiting message; undefined if none waits. */
   readonly oldestAt: Date | undefined;
-  /** Of those published: written into the outbox again by a replay, and stored again. */
+  /** Published replays that were stored. */
   readonly replayed: number;
-  /** Of those published: their stream has dropped them, as it has, or had, another message with their id. */
+  /** Published messages that their stream dropped because it knew their id. */
   readonly dropped: number;
-  /** When the position moved last, by `performance.now()`; undefined: nothing waits, or another process leads. */
+  /**
+   * Time of the last progress of the position (`performance.now()`); undefined if nothing waits, or another process
+   * leads.
+   */
   readonly positionAt: number | undefined;
 }
 
@@ -58,13 +62,13 @@ export class NatsOutbox {
   readonly #runner: OutboxRunner<Step, Machine>;
   readonly #publisher: OutboxPublisher;
   readonly #rareLog: RareLog;
-  /** How many publishes are under way. */
+  /** Number of publishes in flight. */
   #publishing = 0;
   #relayed = 0;
   #refused = 0;
   #replayed = 0;
   #dropped = 0;
-  /** When the position moved last, or was known to be at the end. */
+  /** Time at which the position last moved or was at the end. */
   #movedAt = 0;
   #lastPosition = "";
 
@@ -73,7 +77,7 @@ export class NatsOutbox {
     const rareLog = new RareLog(logger, "outbox");
     this.#rareLog = rareLog;
     this.#publisher = options.publisher(connector, (problem) => {
-      rareLog.warn("messages of the outbox cannot be published now, and are tried again", problem);
+      rareLog.warn("could not publish messages of the outbox; retrying", problem);
     });
     this.#runner = new OutboxRunner<Step, Machine>(
       {
@@ -83,7 +87,7 @@ export class NatsOutbox {
         retentionMs: settings.outboxRetentionMs,
         maxPayload: () => connector.connection?.info?.max_payload,
         problem: "Postgres does not answer the outbox",
-        begin: ({ position, turn, canNotify, wasGivenBack }) => {
+        start: ({ position, turn, canNotify, wasGivenBack }) => {
           const relay: Machine = new OutboxRelay(position, turn, performance.now(), {
             ...outboxConstants,
             lateMs: wasGivenBack ? 0 : publishWithinMs + publishTimeoutMs,
@@ -96,15 +100,15 @@ export class NatsOutbox {
         notified: (relay) => relay.wake(),
         run: (relay, step, { table, owner }) => {
           if (step.kind === "publish") return this.#publish(relay, step);
-          const begunAt = performance.now();
+          const startedAt = performance.now();
           return this.#runner.turn<TurnOutcome<EnqueuedMessage>>(
             relay,
             () => table.turn(owner, step),
             (outcome = { kind: "unavailable" }) => {
               const isSaved = outcome.kind === "done" && outcome.isSaved;
               if (outcome.kind !== "unavailable") this.#notePosition(relay, step, isSaved);
-              relay.settleTurn(step, outcome, begunAt, performance.now());
-              if (isSaved) this.#tellDead(step);
+              relay.completeTurn(step, outcome, startedAt, performance.now());
+              if (isSaved) this.#reportDeadLetters(step);
             },
           );
         },
@@ -130,20 +134,20 @@ export class NatsOutbox {
     };
   }
 
-  /** This process leads: it takes the outbox over. */
+  /** Called when this process becomes the leader: takes the outbox over. */
   lead(): void {
     this.#runner.lead();
   }
 
-  /** Another process leads. */
+  /** Called when another process becomes the leader. */
   follow(): void {
     this.#runner.follow();
   }
 
   /**
-   * Publishes what it has read, saves that, and ends.
+   * Publishes the messages that were read, saves the position, and stops.
    *
-   * @param limitMs how long that may take
+   * @param limitMs maximum duration
    */
   async stop(limitMs: number): Promise<void> {
     const deadline = new Deadline(limitMs);
@@ -171,8 +175,8 @@ export class NatsOutbox {
     void this.#publisher.publish(step).then((outcome) => {
       this.#publishing -= 1;
       if (outcome.kind === "published") this.#count(step.message, outcome.as);
-      relay.settlePublish(step, outcome, performance.now());
-      if (relay === this.#runner.machine && this.#publishing < goesOnBelow) this.#runner.pumpSoon();
+      relay.completePublish(step, outcome, performance.now());
+      if (relay === this.#runner.machine && this.#publishing < resumeBelow) this.#runner.pumpSoon();
     });
   }
 
@@ -182,12 +186,12 @@ export class NatsOutbox {
     if (as !== "dropped") return;
     this.#dropped += 1;
     this.#rareLog.warn(
-      "a stream has dropped a message of the outbox, as it has, or had, another one with the same id",
+      "a stream dropped a message of the outbox, because it knows the id from another message",
       `${destination}: ${messageId}`,
     );
   }
 
-  #tellDead({ dead }: TurnStep<EnqueuedMessage>): void {
+  #reportDeadLetters({ dead }: TurnStep<EnqueuedMessage>): void {
     this.#refused += dead.length;
     for (const { message, refusal } of dead) {
       this.#rareLog.warn("a message of the outbox became a dead letter", `${message.destination}: ${refusal.message}`);

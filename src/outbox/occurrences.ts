@@ -1,10 +1,9 @@
 /**
- * The occurrences of a schedule, and which of them are enqueued. It has no clock of its own.
+ * Occurrences of a schedule, and which of them are enqueued. Pure functions without a clock.
  *
- * Croner says when a cron expression occurs. Of changes of clocks it has these rules. An expression with fixed times, which has no
- * `*` and no step in second, minute and hour, occurs once where the clock shows its time twice, and right behind the gap where the
- * clock leaves its time out. Any other expression goes by the time that passes: it occurs in both of two equal hours, and not in
- * one that is left out.
+ * Croner evaluates cron expressions. Its rules for daylight-saving changes: an expression with fixed times (no `*` and
+ * no step in second, minute and hour) occurs once if its time exists twice, and right after the gap if its time does
+ * not exist. All other expressions follow elapsed time: they occur in both repeated hours and not in a skipped hour.
  */
 import { Cron } from "croner";
 import { namedRules } from "../../generated/ts/rules/named.js";
@@ -16,7 +15,7 @@ const { lateMs } = scheduleConstants;
 const secondMs = 1_000;
 const mostProblemBytes = 900;
 
-/** The occurrences that are enqueued of those that were missed. */
+/** Policy for missed occurrences: enqueue only the last one, all, or none. */
 export type MissedPolicy = "one" | "all" | "none";
 
 /** Times and policy of a schedule. */
@@ -24,22 +23,24 @@ export interface ScheduleTimes {
   readonly cron: string;
   readonly timezone: string;
   readonly missed: MissedPolicy;
-  /** The occurrences after this time are still to come. Whole seconds. */
+  /** Occurrences after this time are still to be enqueued. Whole seconds. */
   readonly since: Date;
 }
 
 /** Occurrences to enqueue now, and the next one. */
 export interface SchedulePlan {
-  /** The times to enqueue, in their order. */
+  /** Times to enqueue, in order. */
   readonly occurrences: readonly Date[];
-  /** All occurrences up to this time are enqueued, or passed over as missed. */
+  /** Time up to which all occurrences are enqueued or skipped as missed. */
   readonly upto: Date;
-  /** The first occurrence after `upto`, which may be due already; undefined: there is none, as `problem` says. */
+  /**
+   * First occurrence after `upto`, which may already be due; undefined if there is none, for the reason in `problem`.
+   */
   readonly next: Date | undefined;
   readonly problem: string | undefined;
 }
 
-/** A cron expression or time zone that is refused. The message says why, without the value. */
+/** Invalid cron expression or time zone. The message gives the reason without the value. */
 class RefusedTimes extends Error {
   readonly path: "cron" | "timezone";
 
@@ -49,18 +50,18 @@ class RefusedTimes extends Error {
   }
 }
 
-function refused(cause: unknown): RefusedTimes {
+function refusedCron(cause: unknown): RefusedTimes {
   const why = cause instanceof Error ? cause.message.replace(/^Cron[A-Za-z]+: /, "") : String(cause);
   return new RefusedTimes("cron", why, cause);
 }
 
-/** Canonical names of time zones, by the name that was given: asking takes as long as all else of a plan. */
+/** Canonical time-zone names by given name. A lookup in Node.js takes as long as the rest of a plan. */
 const canonicalZones = new Map<string, string>();
 const mostZones = 1_000;
 
 /**
- * The name by which Node.js knows a time zone. Croner keeps much for each name that it is given, for ever, and there are thousands of
- * ways to write one in capitals and small letters.
+ * Canonical name of a time zone in Node.js. Croner caches data per name forever, and thousands of upper- and lowercase
+ * variants of one name are valid.
  *
  * @throws RefusedTimes
  */
@@ -73,11 +74,11 @@ function canonicalZone(timezone: string): string {
     canonicalZones.set(timezone, timeZone);
     return timeZone;
   } catch (cause) {
-    throw new RefusedTimes("timezone", "is no time zone that Node.js knows", cause);
+    throw new RefusedTimes("timezone", "is not a time zone that Node.js knows", cause);
   }
 }
 
-/** The times of a cron expression. */
+/** Times of a cron expression. */
 class CronTimes {
   readonly #cron: Cron;
 
@@ -87,24 +88,24 @@ class CronTimes {
     try {
       this.#cron = new Cron(cron, { timezone: zone, paused: true, mode: "5-or-6-parts", fixedTimeRule: "no-wildcard" });
     } catch (cause) {
-      throw refused(cause);
+      throw refusedCron(cause);
     }
   }
 
-  /** The first occurrence after a time, in milliseconds since 1970; undefined: there is none. @throws RefusedTimes */
+  /** First occurrence after a time, in ms since 1970; undefined if there is none. @throws RefusedTimes */
   after(time: number): number | undefined {
     let next: number | undefined;
     try {
       next = this.#cron.nextRun(new Date(time))?.getTime();
     } catch (cause) {
-      throw refused(cause);
+      throw refusedCron(cause);
     }
     return next !== undefined && next > time ? next : undefined;
   }
 
-  /** The last occurrence before `end`, where there is one after `start` and before `end`. Both in whole seconds. */
+  /** Last occurrence before `end`. Requires at least one between `start` and `end`. All times are in whole seconds. */
   lastBefore(start: number, end: number): number {
-    // Bisection: walking over all that were missed in a long time could take hours.
+    // Bisection, because a loop over all missed occurrences of a long time could take hours.
     let [low, high] = [start, end];
     while (high - low > secondMs) {
       const middle = low + Math.floor((high - low) / 2 / secondMs) * secondMs;
@@ -115,13 +116,13 @@ class CronTimes {
   }
 }
 
-/** Expressions that were parsed lately, by time zone and text: parsing one takes as long as an answer, for each plan of a schedule. */
+/** Recently parsed expressions, by time zone and text. Parsing takes about as long as a database round trip. */
 const knownTimes = new Map<string, CronTimes>();
 const mostKnownTimes = 200;
 
-/** Parses an expression, or returns it as it was parsed before. @throws RefusedTimes */
+/** Parses an expression, with a cache. @throws RefusedTimes */
 function parsedTimes(cron: string, timezone: string): CronTimes {
-  // No name of a time zone has a space.
+  // Time-zone names contain no space.
   const key = `${timezone} ${cron}`;
   let times = knownTimes.get(key);
   if (times === undefined) {
@@ -133,9 +134,9 @@ function parsedTimes(cron: string, timezone: string): CronTimes {
 }
 
 /**
- * Why a schedule cannot have this expression, or this time zone; undefined: it can.
+ * Checks the expression and time zone of a schedule. Returns the violation; undefined if both are valid.
  *
- * @param now for whether it will ever occur
+ * @param now current time, to check that the expression will ever occur
  */
 export function checkTimes(cron: string, timezone: string, now: Date): Violation | undefined {
   const broken =
@@ -143,7 +144,7 @@ export function checkTimes(cron: string, timezone: string, now: Date): Violation
   if (broken !== undefined) return broken;
   try {
     if (new CronTimes(cron, timezone).after(now.getTime()) !== undefined) return undefined;
-    return { path: "cron", value: JSON.stringify(cron), rule: "must occur", remedy: "Give a date that there is." };
+    return { path: "cron", value: JSON.stringify(cron), rule: "must occur", remedy: "Give a date that exists." };
   } catch (error) {
     if (!(error instanceof RefusedTimes)) throw error;
     return error.path === "cron"
@@ -163,18 +164,18 @@ export function checkTimes(cron: string, timezone: string, now: Date): Violation
 }
 
 /**
- * The occurrences to enqueue now. One that is more than `lateMs` late was missed, and the policy says whether it is enqueued. All
- * others are.
+ * Plans the occurrences to enqueue now. An occurrence more than `lateMs` late is missed and subject to the policy. All
+ * others are enqueued.
  *
- * @param limit how many at most; the rest is planned behind `upto`
+ * @param limit maximum number of occurrences; the rest is planned later, from `upto`
  */
 export function planOccurrences(schedule: ScheduleTimes, now: Date, limit: number): SchedulePlan {
   const { cron, timezone, since } = schedule;
   try {
     return planOf(parsedTimes(cron, timezone), schedule, now, limit);
   } catch (error) {
-    // One schedule holds up no others.
-    const { path, message } = error instanceof RefusedTimes ? error : refused(error);
+    // An invalid schedule must not block the others.
+    const { path, message } = error instanceof RefusedTimes ? error : refusedCron(error);
     const why = `${path} ${JSON.stringify(path === "cron" ? cron : timezone)}: ${message}`;
     return { occurrences: [], upto: since, next: undefined, problem: problemOf(why) };
   }
@@ -184,7 +185,7 @@ function planOf(times: CronTimes, { cron, missed, since }: ScheduleTimes, now: D
   const occurrences: Date[] = [];
   let upto = since.getTime();
   let next = times.after(upto);
-  // The first time that was not missed.
+  // Earliest time that does not count as missed.
   const onTime = Math.ceil((now.getTime() - lateMs) / secondMs) * secondMs;
   if (missed !== "all" && next !== undefined && next < onTime) {
     upto = missed === "one" ? times.lastBefore(upto, onTime) : onTime - secondMs;
@@ -198,10 +199,10 @@ function planOf(times: CronTimes, { cron, missed, since }: ScheduleTimes, now: D
   }
   const done = { occurrences, upto: new Date(upto) };
   if (next !== undefined) return { ...done, next: new Date(next), problem: undefined };
-  return { ...done, next: undefined, problem: problemOf(`cron ${JSON.stringify(cron)} does not occur any more`) };
+  return { ...done, next: undefined, problem: problemOf(`cron ${JSON.stringify(cron)} has no further occurrence`) };
 }
 
-/** As the column takes it. */
+/** Text for the column `problem`. */
 function problemOf(why: string): string {
   return `${shortened(why, mostProblemBytes)}. Call hawser.schedule again, with another expression or time zone.`;
 }

@@ -1,6 +1,4 @@
-/**
- * The outbox in Postgres, as relays use it: each call is one statement, and a transaction of its own.
- */
+/** SQL calls of the relays. Each call is one statement and its own transaction. */
 import { type OutboxFunctions, outboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
@@ -9,14 +7,14 @@ import type { DueFound } from "../runtime/index.js";
 import type { DoubtfulMessage } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
 
-/** The sinks of the outbox, as the database names them. */
+/** Sinks of the outbox, as named in the database. */
 export type OutboxKind = "nats" | "peer";
 
-/** A message for NATS as it was enqueued. */
+/** Enqueued message for NATS. */
 export interface EnqueuedMessage extends OutboxMessage, DoubtfulMessage {
-  /** Empty if the message is refused anyway. */
+  /** Empty if the message will be refused. */
   readonly payload: Uint8Array;
-  /** A JSON object of strings, or of arrays of strings. */
+  /** JSON object whose values are strings or arrays of strings. */
   readonly headers: unknown;
   readonly messageId: string;
   readonly toStream: boolean;
@@ -24,34 +22,37 @@ export interface EnqueuedMessage extends OutboxMessage, DoubtfulMessage {
   readonly enqueuedAt: Date;
 }
 
-/** What a relay begins with. */
+/** State of the outbox at a takeover. */
 export interface TakenOutbox {
   readonly turn: bigint;
-  /** Of a relay for peers it is the database's. */
+  /** Unused by the relay for peers, whose position the database keeps. */
   readonly position: OutboxPosition;
-  /** Those who enqueue can notify the relay. */
+  /** True if enqueueing transactions can notify the relay. */
   readonly canNotify: boolean;
-  /** The relay before has ended: it publishes nothing more. */
+  /** True if the previous relay has stopped, so that it publishes no more messages. */
   readonly wasGivenBack: boolean;
 }
 
-/** A turn of a relay for peers. */
+/** Turn of the relay for peers. */
 export interface HandOver {
-  /** Whether those who enqueue have to notify from now on; undefined: as before. */
+  /** Whether enqueueing transactions must notify from now on; undefined if unchanged. */
   readonly asleep: boolean | undefined;
-  /** What is due is brought in, and was not due before this time; undefined: nothing is. */
+  /** Lower bound of the due times of the scheduled messages to move to the outbox; undefined to move none. */
   readonly dueFrom: number | undefined;
   readonly laterFrom: string | undefined;
   readonly maxMessages: number;
   readonly maxBytes: number;
-  /** Looks up the topics that wait for their first listener. */
+  /** True to look up topics that wait for their first listener. */
   readonly adopts: boolean;
 }
 
-/** SQLSTATE of a turn that another relay has had. */
+/** Argument `read` of the SQL function. */
+const sqlReads = { poll: "look", page: "page" } as const;
+
+/** SQLSTATE of a turn whose number another relay has used. */
 const uniqueViolation = "23505";
 
-/** What a message takes besides its payload, about. */
+/** Approximate memory of a message besides its payload. */
 const messageOverheadBytes = 500;
 
 type Row = Awaited<ReturnType<OutboxFunctions["outboxTurn"]>>[number];
@@ -59,9 +60,9 @@ type Row = Awaited<ReturnType<OutboxFunctions["outboxTurn"]>>[number];
 type TurnArguments = Parameters<OutboxFunctions["outboxTurn"]>[0];
 
 /**
- * What a turn of a relay for peers has done. `doneTo` is the snapshot that it has taken. `connectionKeys` are the channels that have new
- * messages, and `owners` the listener of each, to be notified; an empty name: there is none yet. `waiting` are the topics that
- * have new messages for whichever member of a group claims them.
+ * Result of a turn of the relay for peers. `doneTo` is its snapshot. `connectionKeys` are the channels with new
+ * messages, and `owners` their listeners, to be notified; an empty name means no listener yet. `waiting` are the topics
+ * with new messages that group members can claim.
  */
 export interface HandedOver
   extends Pick<Row, "handed" | "hasMore" | "doneTo" | "connectionKeys" | "owners" | "waiting"> {
@@ -74,8 +75,8 @@ export class OutboxTable {
   readonly #maxPayload: () => number | undefined;
 
   /**
-   * @param maxPayload the greatest message that the NATS server takes, in bytes; payloads of longer ones are not read.
-   * undefined: not known
+   * @param maxPayload maximum message size of the NATS server in bytes, undefined if unknown. Larger payloads are not
+   * read
    */
   constructor(
     kind: OutboxKind,
@@ -90,14 +91,14 @@ export class OutboxTable {
   }
 
   /**
-   * Takes over.
+   * Takes the outbox over.
    *
-   * @param after only if this relay works
-   * @returns undefined if another relay works, and goes on
+   * @param after owner that must be the active relay; null for any
+   * @returns undefined if another relay is active and continues
    * @throws the error of Postgres
    */
   async take(owner: string, after: string | null = null): Promise<TakenOutbox | undefined> {
-    const taken = await this.#unlessRaced(() => this.#functions.outboxTake({ kind: this.#kind, owner, after }));
+    const taken = await this.#undefinedIfRaced(() => this.#functions.outboxTake({ kind: this.#kind, owner, after }));
     if (taken === undefined || taken.turn === null) return undefined;
     const { turn, doneFrom, doneTo, doneAfter, series, skipped, canNotify, wasGivenBack } = taken;
     return {
@@ -116,21 +117,24 @@ export class OutboxTable {
     };
   }
 
-  /** The relay has ended, and everything that it has read is done. @throws the error of Postgres; if another one works */
-  async giveBack(owner: string): Promise<void> {
+  /**
+   * Releases the outbox after all messages read are done. @throws the error of Postgres; an error if another relay is
+   * active
+   */
+  async release(owner: string): Promise<void> {
     await this.#functions.outboxTake({ kind: this.#kind, owner: "", after: owner });
   }
 
-  /** Runs a turn of a relay for NATS. @throws the error of Postgres, unless it says that another relay works */
+  /** Runs a turn of the relay for NATS. @throws the error of Postgres, unless another relay is active */
   async turn(owner: string, step: TurnStep<EnqueuedMessage>): Promise<TurnOutcome<EnqueuedMessage>> {
     const { position, read } = step;
     const dead = step.dead.map(({ message, refusal, attempts }) => {
       return { id: String(message.id), code: refusal.code, message: storable(refusal.message), attempts };
     });
-    const look = read?.kind === "look" ? read : undefined;
+    const poll = read?.kind === "poll" ? read : undefined;
     const page = read?.kind === "page" ? read : undefined;
     const maxPayload = this.#maxPayload();
-    const begunAt = performance.now();
+    const startedAt = performance.now();
     const rows = await this.#run(owner, {
       turn: step.turn,
       doneFrom: position.from,
@@ -141,11 +145,11 @@ export class OutboxTable {
       mustSave: step.mustSave,
       dead: dead.length === 0 ? null : JSON.stringify(dead),
       asleep: step.asleep ?? null,
-      read: read?.kind ?? null,
+      read: read === undefined ? null : sqlReads[read.kind],
       readFrom: read?.from ?? null,
       readTo: page?.to ?? null,
       readAfter: page?.after ?? null,
-      readSeries: look === undefined ? null : JSON.stringify(look.series),
+      readSeries: poll === undefined ? null : JSON.stringify(poll.series),
       readRole: page?.role ?? null,
       readRoute: page?.route ?? null,
       readExcluded: page === undefined || page.excluded.length === 0 ? null : JSON.stringify(page.excluded),
@@ -153,23 +157,23 @@ export class OutboxTable {
       maxBytes: BigInt(read?.maxBytes ?? 0),
       maxPayload: maxPayload === undefined ? null : BigInt(maxPayload),
       dueFrom: dateOf(step.dueFrom),
-      laterFrom: look?.laterFrom ?? null,
+      laterFrom: poll?.laterFrom ?? null,
     });
     const last = rows?.pop();
     if (last === undefined || last.state === "lost") return { kind: "deposed" };
     if (last.state === "repeated") return { kind: "done", isSaved: true };
     const outcome = { kind: "done", isSaved: last.state === "saved", due: dueOf(last) } as const;
     if (read === undefined) return outcome;
-    const asOf = { asOf: last.asOf!.getTime(), after: begunAt, before: performance.now() };
+    const asOf = { asOf: last.asOf!.getTime(), after: startedAt, before: performance.now() };
     const messages = rows!.map((row) => messageOf(row, asOf, maxPayload));
     if (read.kind === "page") return { ...outcome, found: { kind: "page", messages, hasMore: last.hasMore === true } };
     const rest = ((last.rest ?? []) as SavedSeries[]).map(({ role, route, after }) => {
       return { role, route: route ?? undefined, after: BigInt(after) };
     });
-    return { ...outcome, found: { kind: "look", to: last.doneTo!, messages, rest } };
+    return { ...outcome, found: { kind: "poll", to: last.doneTo!, messages, rest } };
   }
 
-  /** Runs a turn of a relay for peers. @returns undefined if another relay works @throws the error of Postgres */
+  /** Runs a turn of the relay for peers. @returns undefined if another relay is active @throws the error of Postgres */
   async handOver(owner: string, step: HandOver): Promise<HandedOver | undefined> {
     const rows = await this.#run(owner, {
       asleep: step.asleep ?? null,
@@ -183,17 +187,19 @@ export class OutboxTable {
     return last === undefined || last.state === "lost" ? undefined : { ...last, due: dueOf(last) };
   }
 
-  /** Truncates the oldest slot, if that is possible. @throws the error of Postgres */
+  /** Truncates the oldest slot, if possible. @throws the error of Postgres */
   async rotate(owner: string, retentionMs: number): Promise<boolean> {
     return (await this.#functions.outboxRotate({ kind: this.#kind, owner, retentionMs: BigInt(retentionMs) })).rotated;
   }
 
   #run(owner: string, args: Partial<TurnArguments>): Promise<Row[] | undefined> {
-    return this.#unlessRaced(() => this.#functions.outboxTurn({ ...nothing, ...args, kind: this.#kind, owner }));
+    return this.#undefinedIfRaced(() =>
+      this.#functions.outboxTurn({ ...noArguments, ...args, kind: this.#kind, owner }),
+    );
   }
 
-  /** @returns undefined if another relay has had that turn meanwhile */
-  async #unlessRaced<T>(call: () => Promise<T>): Promise<T | undefined> {
+  /** Returns undefined if another relay has used the turn's number. */
+  async #undefinedIfRaced<T>(call: () => Promise<T>): Promise<T | undefined> {
     try {
       return await call();
     } catch (error) {
@@ -203,7 +209,7 @@ export class OutboxTable {
   }
 }
 
-/** A series as the column has it. */
+/** Series in the JSON format of the column. */
 interface SavedSeries {
   readonly role: string;
   readonly route?: string | null;
@@ -212,12 +218,12 @@ interface SavedSeries {
   readonly after: number | string;
 }
 
-/** An id is a text there: JSON knows no bigint. */
+/** Converts ids to text, because JSON has no bigint. */
 function asSaved(_name: string, value: unknown): unknown {
   return typeof value === "bigint" ? String(value) : value;
 }
 
-const nothing: Omit<TurnArguments, "kind" | "owner"> = {
+const noArguments: Omit<TurnArguments, "kind" | "owner"> = {
   asleep: null,
   dueFrom: null,
   laterFrom: null,
@@ -247,22 +253,22 @@ function dateOf(time: number | undefined): Date | null {
   return time === undefined ? null : new Date(time);
 }
 
-/** A Date has whole milliseconds, rounded down: it is never behind the time. */
+/** A Date truncates to milliseconds, so it is never later than the exact time. */
 function dueOf({ brought, dueFrom, dueInMs }: Row): DueFound {
   return {
-    brought: brought ?? 0,
+    moved: brought ?? 0,
     next: dueFrom === null ? undefined : { from: dueFrom.getTime(), inMs: Number(dueInMs) },
   };
 }
 
-/** What a dead letter can have: a turn that Postgres refuses would be refused for ever. */
+/** Text that a dead letter can store. A turn that Postgres refuses would be refused on every repetition. */
 function storable(text: string): string {
   return shortened(Buffer.from(text).toString().replaceAll("\0", ""), limits.DeadLetter.errorMessage.maxBytes);
 }
 
 const noPayload = new Uint8Array();
 
-/** A time of Postgres, and between which times of `performance.now()` it was. */
+/** Postgres time, with the range of `performance.now()` in which it was read. */
 interface AsOf {
   readonly asOf: number;
   readonly after: number;
@@ -297,7 +303,7 @@ function messageOf(row: Row, { asOf, after, before }: AsOf, maxPayload: number |
     toStream,
     domain,
     enqueuedAt,
-    // Ages by the clock of Postgres alone: the others may be wrong.
+    // Ages are computed from the Postgres clock alone, since the local clock may differ.
     enqueuedBy: before - (asOf - enqueuedAt.getTime()),
     mayBeThereSince: after - (asOf - (firstEnqueuedAt ?? enqueuedAt).getTime()),
     isRepeated: firstEnqueuedAt !== null,

@@ -1,51 +1,53 @@
 /**
- * The relay of messages for peers. Its position is the database's: each turn is one call that reads what is new, stores it for
- * the listeners and moves the position, in one transaction. Here is which process calls it, and when.
+ * Relay of messages for peers. The database keeps its position: each turn is one SQL call that reads new messages,
+ * stores them for the listeners and moves the position, in one transaction. This file decides which process makes these
+ * calls, and when.
  *
- * **Which.** Any process may. The one that works shows in a sequence that it is at work; the others ask when it may be late, and
- * when it says that it has ended. A relay that was replaced and does not know it is stopped by its next turn, whose number another one has had.
+ * **Which process.** Any process may. The active one shows its progress in a sequence. The others check that sequence
+ * when the active one may be overdue, and when it announces its end. A relay that was replaced without noticing is
+ * stopped by its next turn, because another relay has already used the turn's number.
  *
- * **When.** As {@link LookPace} says.
+ * **When.** According to {@link PollPace}.
  *
- * The process also enqueues what is due of the schedules, as `schedules.ts` says.
+ * The process also enqueues the due occurrences of schedules (`schedules.ts`).
  */
 
 import { type OutboxFunctions, outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { outboxConstants, scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import type { DatabaseAddress, PostgresSession, SessionQuery } from "../postgres/index.js";
-import { delay, type Logger, LookPace, RareLog } from "../runtime/index.js";
+import { delay, type Logger, PollPace, RareLog } from "../runtime/index.js";
 import { catalogChannel, messageChannel } from "../store/index.js";
 import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
 import { OutboxRunner, type RelayMachine } from "./runner.js";
 import { runDueSchedules, SchedulePace } from "./schedules.js";
 
-const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, waitingChannel } = outboxConstants;
+const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowPollMs, waitingChannel } = outboxConstants;
 
-const problem = "messages for peers cannot be handed over";
+const problem = "could not hand over messages for peers";
 
 const announceSql =
   "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)";
 
-/** A step of the relay: a turn, or a look for schedules that are due. */
+/** Step of the relay: a turn, or a poll of due schedules. */
 type PeerStep = HandOver | "schedules";
 
 /** Collaborators of {@link PeerRelay}. */
 export interface PeerRelayOptions {
-  /** Leads to a session, and not through a transaction pooler. */
+  /** Address of a direct connection, without a transaction pooler. */
   readonly address: DatabaseAddress;
-  /** For the question whether another relay works. */
+  /** Runs the query that checks for another relay. */
   readonly ask: SessionQuery;
   readonly logger: Logger;
 }
 
-/** Hands over what is enqueued for peers, while no other process does. */
+/** Hands over messages enqueued for peers, while no other process does. */
 export class PeerRelay {
   readonly #runner: OutboxRunner<PeerStep, PeerTurns>;
-  readonly #ask: OutboxFunctions["peerRelayIsFree"];
+  readonly #check: OutboxFunctions["peerRelayIsFree"];
   readonly #logger: Logger;
   readonly #rareLog: RareLog;
   readonly #stopping = new AbortController();
-  /** Ends the pause before the next question. */
+  /** Aborts the pause before the next check. */
   #pause = new AbortController();
   #work: Promise<void> | undefined;
 
@@ -54,7 +56,7 @@ export class PeerRelay {
     const rareLog = new RareLog(logger, "outbox");
     this.#rareLog = rareLog;
     const functions = outboxFunctions({ query: async ({ text, values }) => ({ rows: await ask(text, values) }) });
-    this.#ask = () => functions.peerRelayIsFree();
+    this.#check = () => functions.peerRelayIsFree();
     this.#runner = new OutboxRunner<PeerStep, PeerTurns>(
       {
         kind: "peer",
@@ -62,7 +64,7 @@ export class PeerRelay {
         channels: ["hawser_peer_outbox", catalogChannel, scheduleConstants.channel],
         retentionMs: peerRetentionMs / 2,
         problem,
-        begin: (taken) => new PeerTurns(taken),
+        start: (taken) => new PeerTurns(taken),
         notified: (turns, channel) => {
           if (channel === scheduleConstants.channel) turns.schedules.changed();
           else {
@@ -76,7 +78,7 @@ export class PeerRelay {
             turns,
             () => table.handOver(owner, step),
             (outcome) => {
-              turns.settle(step, outcome, performance.now());
+              turns.complete(step, outcome, performance.now());
               if (outcome !== undefined) this.#announce(session, outcome);
             },
           );
@@ -92,21 +94,24 @@ export class PeerRelay {
   }
 
   /**
-   * Ends, also where Postgres does not answer, unless that is what {@link PeerRelayOptions.ask} waits for. A turn that is under
-   * way is committed, or it is not: the next relay goes on behind it.
+   * Stops, even if Postgres does not answer, unless {@link PeerRelayOptions.ask} is pending. The current turn commits
+   * or not; the next relay continues after it.
    *
-   * @param limitMs how long the turn under way may take
+   * @param limitMs maximum duration of the current turn
    */
-  async stop(limitMs: number = slowLookMs): Promise<void> {
+  async stop(limitMs: number = slowPollMs): Promise<void> {
     this.#stopping.abort();
-    this.askSoon();
+    this.checkSoon();
     await this.#runner.stop(limitMs);
     await this.#work;
     this.#rareLog.end();
   }
 
-  /** Asks within half of `slowLookMs` whether another relay works: one has ended, or a login notifies so. */
-  askSoon(): void {
+  /**
+   * Checks for another relay within half of `slowPollMs`. Called when a relay has ended; any login can send that
+   * notification.
+   */
+  checkSoon(): void {
     this.#pause.abort();
   }
 
@@ -114,19 +119,20 @@ export class PeerRelay {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       this.#pause = new AbortController();
-      let inMs: number = slowLookMs;
+      let inMs: number = slowPollMs;
       try {
         if (!this.#runner.isLeading) {
-          const { isFree, askInMs } = await this.#ask();
+          const { isFree, askInMs } = await this.#check();
           if (!isFree) inMs = askInMs;
           else if (!signal.aborted) this.#runner.lead();
         }
       } catch (error) {
-        if (!signal.aborted) this.#runner.tell(problem, error);
+        if (!signal.aborted) this.#runner.warn(problem, error);
       }
       if (!signal.aborted) await delay(inMs, this.#pause.signal);
-      // Thousands of processes hear of an end at the same time, and every login can notify: no process asks without a pause.
-      await delay((Math.random() * slowLookMs) / 2, signal);
+      // The random delay spreads the checks: thousands of processes are notified of an end at once, and any login can
+      // notify.
+      await delay((Math.random() * slowPollMs) / 2, signal);
     }
   }
 
@@ -138,13 +144,13 @@ export class PeerRelay {
     try {
       inMs = await runDueSchedules(functions, () => turns.isEnding);
     } catch (error) {
-      this.#runner.tell("schedules cannot be run", error);
+      this.#runner.warn("could not run the schedules", error);
     }
-    turns.schedules.endLook(performance.now(), inMs);
+    turns.schedules.endPoll(performance.now(), inMs);
     this.#runner.pump();
   }
 
-  /** Best effort, as for what senders store: a listener also looks by itself. */
+  /** Best effort, as for messages that senders store: listeners also poll. */
   #announce(session: PostgresSession, { owners, connectionKeys, waiting }: HandedOver): void {
     const known = (owners ?? []).flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys![nth] }));
     const topics = waiting ?? [];
@@ -152,28 +158,28 @@ export class PeerRelay {
     const channels = [...known.map(({ name }) => messageChannel(name)), ...topics.map(() => waitingChannel)];
     const payloads = [...known.map(({ key }) => String(key)), ...topics];
     session.query(announceSql, [channels, payloads]).catch((err) => {
-      this.#logger.debug({ err }, "could not announce what was handed over; its listeners will look by themselves");
+      this.#logger.debug({ err }, "could not announce messages that were handed over; their listeners will poll");
     });
   }
 }
 
-/** When a relay for peers has its turns, and looks for schedules. */
+/** Timing of the turns and schedule polls of a peer relay. */
 class PeerTurns implements RelayMachine<PeerStep> {
   readonly schedules: SchedulePace;
-  readonly #pace: LookPace;
+  readonly #pace: PollPace;
   #laterFrom: string | undefined;
-  #isOut = false;
+  #isPending = false;
   isEnding = false;
   #adoptsAt = Number.NEGATIVE_INFINITY;
   isDeposed = false;
 
   constructor({ canNotify }: TakenOutbox) {
-    this.#pace = new LookPace({ ...outboxConstants, canBeNotified: canNotify, idleLookMs: peerBeatMs }, false);
-    this.schedules = new SchedulePace(canNotify ? undefined : slowLookMs);
+    this.#pace = new PollPace({ ...outboxConstants, canBeNotified: canNotify, idlePollMs: peerBeatMs }, false);
+    this.schedules = new SchedulePace(canNotify ? undefined : slowPollMs);
   }
 
   get isIdle(): boolean {
-    return !this.#isOut && !this.schedules.isOut;
+    return !this.#isPending && !this.schedules.isPending;
   }
 
   get readyAt(): number {
@@ -182,14 +188,14 @@ class PeerTurns implements RelayMachine<PeerStep> {
   }
 
   get #turnAt(): number {
-    return this.#isOut ? Number.POSITIVE_INFINITY : this.#pace.at;
+    return this.#isPending ? Number.POSITIVE_INFINITY : this.#pace.at;
   }
 
   wake(): void {
     this.#pace.notified();
   }
 
-  /** The directory has changed. */
+  /** Called when the directory has changed. */
   adopt(): void {
     this.#adoptsAt = Number.NEGATIVE_INFINITY;
   }
@@ -197,14 +203,14 @@ class PeerTurns implements RelayMachine<PeerStep> {
   next(now: number): PeerStep | undefined {
     if (this.readyAt > now) return undefined;
     if (this.#turnAt > now) {
-      this.schedules.beginLook();
+      this.schedules.startPoll();
       return "schedules";
     }
-    this.#isOut = true;
+    this.#isPending = true;
     const adopts = now >= this.#adoptsAt;
-    if (adopts) this.#adoptsAt = now + slowLookMs;
+    if (adopts) this.#adoptsAt = now + slowPollMs;
     return {
-      asleep: this.#pace.beginLook(now),
+      asleep: this.#pace.startPoll(now),
       dueFrom: this.#pace.dueFrom(now),
       laterFrom: this.#laterFrom,
       maxMessages: pageMessages,
@@ -213,16 +219,19 @@ class PeerTurns implements RelayMachine<PeerStep> {
     };
   }
 
-  /** @param outcome undefined: another relay works, or Postgres did not answer: the relay begins again */
-  settle(step: HandOver, outcome: HandedOver | undefined, now: number): void {
-    this.#isOut = false;
+  /**
+   * Completes a turn. @param outcome undefined if another relay works or Postgres did not answer: the relay starts
+   * again
+   */
+  complete(step: HandOver, outcome: HandedOver | undefined, now: number): void {
+    this.#isPending = false;
     if (outcome === undefined) {
       this.isDeposed = true;
       return;
     }
     const { handed, hasMore, due, doneTo } = outcome;
     this.#laterFrom = doneTo!;
-    this.#pace.endLook(now, handed! + due.brought, doneTo!);
+    this.#pace.endPoll(now, handed! + due.moved, doneTo!);
     this.#pace.endDue(now, step.dueFrom, due);
     if (hasMore) this.#pace.notified();
   }

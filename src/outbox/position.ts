@@ -1,56 +1,64 @@
-/** What a relay saves, and what it knows of a message. */
+/** Saved position of a relay, and the message fields that relays use. */
 
-/** A snapshot as `pg_snapshot` is written: `xmin:xmax:xip,…`. */
+/** Snapshot in the text form of `pg_snapshot`: `xmin:xmax:xip,…`. */
 export type Snapshot = string;
 
-/** Up to where the messages of a series are done. */
+/** Position up to which the messages of a series are done. */
 interface Place {
-  /** Everything that it sees is done. */
+  /** Snapshot all of whose messages are done. */
   readonly from: Snapshot;
-  /** The oldest set that is not done is what this sees and `from` does not; undefined: none was begun. */
+  /**
+   * Snapshot at the end of the oldest unfinished set. The set contains what `to` sees and `from` does not. Undefined if
+   * no set was started.
+   */
   readonly to: Snapshot | undefined;
-  /** Of that set everything is done up to this id. */
+  /** Last id up to which all messages of that set are done. */
   readonly after: bigint;
 }
 
-/** The place of the messages of a role, or of one route of a role. */
+/** Position of the messages of a role, or of one route of a role. */
 export interface SeriesPosition extends Place {
   readonly role: string;
-  /** undefined: all routes that have no series of their own. */
+  /** Undefined for all routes that have no series of their own. */
   readonly route: string | undefined;
 }
 
-/** Up to where everything is done: of the messages that belong to no series, and of each series. */
+/** Position of all messages: of those that belong to no series, and of each series. */
 export interface OutboxPosition extends Place {
   readonly series: readonly SeriesPosition[];
-  /** Of what is behind that: messages that are dead letters already. */
+  /** Messages beyond the position that are already dead letters. */
   readonly skipped: readonly bigint[];
 }
 
-/** Why NATS does not take a message. */
+/** Reason why NATS refuses a message. */
 export interface Refusal {
   readonly code: string;
   readonly message: string;
 }
 
-/** A message of the outbox. */
+/** Message of the outbox. */
 export interface OutboxMessage {
-  /** Grows; within a lane in the order of commits. */
+  /** Increases; within a lane in commit order. */
   readonly id: bigint;
-  /** The database role that has enqueued it. */
+  /** Database role that enqueued the message. */
   readonly role: string;
-  /** Where it goes to, as far as one part of NATS can be away while others are there: a JetStream domain, or the destination. */
+  /** Part of NATS that can be unavailable on its own: a JetStream domain or the destination. */
   readonly route: string;
-  /** What is published one by one, in the order of ids, all of one role and route; undefined: the message has no key. */
+  /**
+   * Queue of messages that are published one at a time, in the order of ids. All have one role and route. Undefined for
+   * a message without a key.
+   */
   readonly lane: string | undefined;
-  /** Where it goes to: what is refused for one message may be refused for the next. */
+  /** Destination. A refusal of one message makes a refusal of the next one likely. */
   readonly destination: string;
-  /** Its memory. */
+  /** Memory in bytes. */
   readonly bytes: number;
-  /** When it was enqueued, at the latest, by the clock of the relay. */
+  /** Latest possible enqueue time, by the clock of the relay. */
   readonly enqueuedBy: number;
-  /** It was written again, because its stream may have lost it: the id of the first one. */
+  /**
+   * Id of the original message if this is a replay, which is enqueued because the stream may have lost the original.
+   */
   readonly copyOf: bigint | undefined;
-  /** It is known that NATS would refuse it, as too large: it is not published. */
+  /** Known refusal, for an oversized message. Such a message is not published. */
   readonly refusal: Refusal | undefined;
 }

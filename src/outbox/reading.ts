@@ -1,56 +1,60 @@
 /**
- * What a relay has read of the outbox, what of that is done, and the position that follows from it. Pure.
+ * Messages that a relay has read from the outbox, their completion, and the resulting position. Pure.
  *
- * A **series** is a part of the messages that has a position of its own: those of a role, or those of one route of a role. All
- * others are **main**. A message belongs to the most specific series that is open. A series is opened when its part has more than
- * one look may read, has no room in memory, or goes to a route that is away: so nobody waits for it.
+ * A **series** is a part of the messages with its own position: the messages of a role, or of one route of a role. All
+ * other messages form the **main** series. A message belongs to the most specific open series. A series is opened when
+ * its part exceeds what one poll may read, has no space in memory, or goes to a route that is away, so that it does not
+ * delay others.
  *
- * A **set** is what one snapshot sees and the one before does not, of one series. The sets of a series follow each other
- * without a gap, so that its position is that of its oldest set that is not done. A look reads main's next set completely, and with
- * it those of the series that join. If that is more than a look may read, it reads the roles with the fewest messages, or, if no role
- * fits, the oldest messages. What is left is the rest: its series reads it in pages. A series that has caught up, and has no rest in
- * a look that it joins, is closed: what is new belongs to main again. Its position is saved until all that it had read is done, and
- * all that main had read by then: main's position may be behind.
+ * A **set** contains the messages of one series that one snapshot sees and the previous one does not. The sets of a
+ * series are contiguous, so that its position is that of its oldest unfinished set. A poll reads the next set of main
+ * completely, and with it those of the series that join. If they exceed the limit of a poll, it reads the roles with
+ * the fewest messages or, if no role fits, the oldest messages. The remaining messages are the rest: their series reads
+ * them in pages. A series is closed when it has caught up and has no rest in a poll that it joins; new messages belong
+ * to main again. Its position is saved until all messages read by it, and by main until then, are done, since main's
+ * position may be behind.
  *
- * Messages that are **dropped** leave memory without being done. Their sets are read again from the first of them. What comes
- * then and was not dropped, up to where the set had been read, is done or in memory already.
+ * **Dropped** messages leave memory without being done. Their sets are read again from the first of them. Messages that
+ * then come from the range that was read before and were not dropped are done or in memory already.
  */
 import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, SeriesPosition, Snapshot } from "./position.js";
 import { shareOf } from "./shares.js";
 
-/** A role takes part for so many looks after its last message. */
-const rememberedLooks = 200;
+/** Number of polls for which a role counts as active after its last message. */
+const rememberedPolls = 200;
 
-/** A series that is not main. */
+/** Series other than main. */
 export interface SeriesName {
   readonly role: string;
-  /** undefined: all routes of the role that have no series of their own. */
+  /** Undefined for all routes of the role that have no series of their own. */
   readonly route: string | undefined;
 }
 
-/** A snapshot of this moment is taken, and what it sees is read in the order of ids: main's messages, and those of series that join. */
-export interface LookRead {
-  readonly kind: "look";
-  /** Main's messages are those that this does not see. */
+/**
+ * Poll: takes a snapshot and reads the messages that it sees in the order of ids, for main and for the series that
+ * join.
+ */
+export interface PollRead {
+  readonly kind: "poll";
+  /** Previous snapshot of main. Its messages are those that this snapshot does not see. */
   readonly from: Snapshot;
-  /** Those that are open. Messages of a series that does not join are left out. */
+  /** Open series. Messages of a series that does not join are excluded. */
   readonly series: readonly (SeriesName & { readonly from: Snapshot; readonly joins: boolean })[];
-  /** It tells of messages due later that this does not see; undefined: of all. */
+  /** The poll reports scheduled messages that this snapshot does not see; undefined for all. */
   readonly laterFrom: Snapshot | undefined;
-  /** One message is read whatever its size. */
   readonly maxMessages: number;
   readonly maxBytes: number;
 }
 
-/** More messages of a set, in the order of ids. */
+/** Page: reads more messages of a set, in the order of ids. */
 export interface PageRead {
   readonly kind: "page";
-  /** undefined: main. */
+  /** Undefined for main. */
   readonly role: string | undefined;
   readonly route: string | undefined;
-  /** Messages of these are left out: they are more specific series. */
+  /** More specific series, whose messages are excluded. */
   readonly excluded: readonly SeriesName[];
   readonly from: Snapshot;
   readonly to: Snapshot;
@@ -59,80 +63,80 @@ export interface PageRead {
   readonly maxBytes: number;
 }
 
-export interface LookFound<M> {
-  readonly kind: "look";
-  /** The snapshot that was taken. */
+export interface PollFound<M> {
+  readonly kind: "poll";
+  /** Snapshot of the poll. */
   readonly to: Snapshot;
   readonly messages: readonly M[];
-  /** Series that have more messages, behind `after`: that join, or are to be opened. */
+  /** Series with more messages after id `after`: series that join, or that must be opened. */
   readonly rest: readonly (SeriesName & { readonly after: bigint })[];
 }
 
 export interface PageFound<M> {
   readonly kind: "page";
   readonly messages: readonly M[];
-  /** The set has more. After a full page it may have none: then the next page is empty. */
+  /** True if the set has more messages. After a full page it may have none, so that the next page is empty. */
   readonly hasMore: boolean;
 }
 
-/** What is known of the publishes of a message. */
+/** Publish attempts of a message. */
 export interface PublishState {
-  /** undefined: it was not published. */
+  /** Undefined if it was not published. */
   doubt: Doubt | undefined;
-  /** How often it was refused. */
+  /** Number of refusals. */
   attempts: number;
-  /** How often no answer came, in a row. */
-  silences: number;
+  /** Number of consecutive publishes without an answer. */
+  unanswered: number;
 }
 
-const neverPublished: PublishState = { doubt: undefined, attempts: 0, silences: 0 };
+const neverPublished: PublishState = { doubt: undefined, attempts: 0, unanswered: 0 };
 
-/** A message in memory. */
+/** Message in memory. */
 export interface Entry<M> extends PublishState {
   readonly message: M;
   set: ReadSet<M>;
-  /** Behind another one of its lane, ready to be published, and so on. */
-  place: "waiting" | "ready" | "under way" | "pausing" | "given up";
+  /** State of the message. `waiting`: behind another message of its lane. */
+  place: "waiting" | "ready" | "in flight" | "pausing" | "dead";
 }
 
 interface ReadSet<M> {
-  /** The number of the look that has taken `to`; 0: it was taken by the relay before. */
+  /** Number of the poll that took the snapshot `to`; 0 for the previous relay. */
   readonly nth: number;
   readonly series: Series<M>;
   readonly from: Snapshot;
   readonly to: Snapshot;
-  /** Everything up to this id has been read. */
+  /** Id up to which all messages have been read. */
   readTo: bigint;
   isRead: boolean;
-  /** Read and not done, in the order of ids. */
+  /** Messages read and not done, in the order of ids. */
   undone: Map<bigint, Entry<M>>;
   readonly isInDoubt: boolean;
-  /** Up to `upTo` the set is read again: of that, those that were dropped are not done. */
+  /** While the set is read again, up to id `upTo`: only the `dropped` messages of that range are not done. */
   again: { readonly upTo: bigint; readonly dropped: Map<bigint, PublishState> } | undefined;
 }
 
 interface Series<M> {
-  /** undefined: main. */
+  /** Undefined for main. */
   readonly role: string | undefined;
   readonly route: string | undefined;
-  /** The end of the last set. */
+  /** Snapshot at the end of the last set. */
   frontier: Snapshot;
-  /** This relay has taken that snapshot: nobody has published what comes behind it. */
+  /** True if this relay took that snapshot, so that no other relay has published messages beyond it. */
   isFrontierOwn: boolean;
-  /** Those that are not done, the oldest first. */
+  /** Unfinished sets, the oldest first. */
   sets: ReadSet<M>[];
   isOpen: boolean;
-  /** It is not read. */
+  /** True while its route is away: it is not read. */
   isAway: boolean;
-  /** The last look has left it out. */
-  isLeftOut: boolean;
-  /** The number of the look that has closed it. */
+  /** True if the last poll excluded it. */
+  isExcluded: boolean;
+  /** Number of the poll that closed it. */
   closedAt: number;
 }
 
 export type ReadingSettings = Pick<OutboxConstants, "maxMessages" | "maxBytes" | "pageMessages" | "sharedPageMessages">;
 
-/** A dead letter that the position may not have passed. */
+/** Dead letter that the position may not have passed. */
 interface Skipped {
   readonly role: string;
   readonly route: string;
@@ -142,23 +146,23 @@ interface Skipped {
 export class OutboxReading<M extends OutboxMessage> {
   readonly #settings: ReadingSettings;
   readonly #main: Series<M>;
-  /** The series that are saved. They are read in turns, in this order. */
+  /** Saved series. They are paged round-robin, in this order. */
   readonly #series = new Map<string, Series<M>>();
   readonly #entries = new Map<bigint, Entry<M>>();
-  /** What roles have in memory. */
+  /** Memory use by role. */
   readonly #roles = new Map<string, { messages: number; bytes: number }>();
-  #looks = 0;
-  /** The last looks that have found messages of roles, the oldest first. */
-  readonly #seen = new Map<string, number>();
-  /** Dead letters that the position has not passed; undefined: this relay has not read the message. */
+  #polls = 0;
+  /** Number of the last poll with messages, by role, in the order of these numbers. */
+  readonly #activeRoles = new Map<string, number>();
+  /** Dead letters that the position has not passed; undefined if this relay has not read the message. */
   readonly #skipped: Map<bigint, Skipped | undefined>;
-  /** Of what the relay before may have published. */
-  readonly #inDoubt: PublishState;
+  /** Initial publish state of messages that the previous relay may have published. */
+  readonly #publishedBefore: PublishState;
 
-  /** @param now when this relay has taken over */
+  /** @param now time at which this relay took over */
   constructor(position: OutboxPosition, now: number, settings: ReadingSettings) {
     this.#settings = settings;
-    this.#inDoubt = { ...neverPublished, doubt: { from: Number.NEGATIVE_INFINITY, until: now } };
+    this.#publishedBefore = { ...neverPublished, doubt: { from: Number.NEGATIVE_INFINITY, until: now } };
     this.#main = seriesFrom(undefined, undefined, position);
     this.#skipped = new Map(position.skipped.map((id) => [id, undefined]));
     for (const each of position.series) {
@@ -167,7 +171,7 @@ export class OutboxReading<M extends OutboxMessage> {
     }
   }
 
-  /** Where everything is done up to. */
+  /** Position up to which all messages are done. */
   get position(): OutboxPosition {
     const series = [...this.#series.values()].map((each): SeriesPosition => {
       return { role: each.role!, route: each.route, ...placeOf(each) };
@@ -176,18 +180,18 @@ export class OutboxReading<M extends OutboxMessage> {
     return { ...placeOf(this.#main), series, skipped };
   }
 
-  /** How many messages are in memory. */
+  /** Number of messages in memory. */
   get messages(): number {
     return this.#entries.size;
   }
 
-  /** How many messages were read and are not done, also those that were dropped. */
+  /** Number of messages read and not done, including dropped ones. */
   get waiting(): number {
     const sets = [...this.#series.values()].flatMap((series) => series.sets);
     return sets.reduce((sum, { again }) => sum + (again?.dropped.size ?? 0), this.#entries.size);
   }
 
-  /** The message in memory that was enqueued first, of those that positions wait for. */
+  /** Oldest message in memory that a position waits for. */
   get oldest(): M | undefined {
     let oldest: M | undefined;
     for (const { sets } of [this.#main, ...this.#series.values()]) {
@@ -197,36 +201,36 @@ export class OutboxReading<M extends OutboxMessage> {
     return oldest;
   }
 
-  // ---- what is read ----
+  // ---- reads ----
 
-  /** What the relay before has begun to read of main was read. */
-  get canLook(): boolean {
+  /** True if main has read the set that the previous relay started. */
+  get canPoll(): boolean {
     return isCaughtUp(this.#main);
   }
 
-  /** A series was left out of the last look, and could join the next one. */
+  /** True if a series that the last poll excluded could join the next one. */
   get canJoin(): boolean {
-    if (!this.canLook) return false;
-    for (const series of this.#series.values()) if (series.isLeftOut && this.#joins(series)) return true;
+    if (!this.canPoll) return false;
+    for (const series of this.#series.values()) if (series.isExcluded && this.#joins(series)) return true;
     return false;
   }
 
-  /** {@link page} has one. */
+  /** True if {@link page} returns a read. */
   get canPage(): boolean {
     return this.#nextToPage !== undefined;
   }
 
-  look(): LookRead {
-    this.#openFull();
+  poll(): PollRead {
+    this.#openFullRoles();
     const series = [...this.#series.values()].filter(({ isOpen }) => isOpen);
     const { maxBytes } = this.#settings;
     return {
-      kind: "look",
+      kind: "poll",
       from: this.#main.frontier,
-      laterFrom: this.#looks > 0 ? this.#main.frontier : undefined,
+      laterFrom: this.#polls > 0 ? this.#main.frontier : undefined,
       series: series.map((each) => {
         const joins = this.#joins(each);
-        each.isLeftOut = !joins;
+        each.isExcluded = !joins;
         return { role: each.role!, route: each.route, from: each.frontier, joins };
       }),
       maxMessages: this.#pageMessages,
@@ -234,19 +238,19 @@ export class OutboxReading<M extends OutboxMessage> {
     };
   }
 
-  /** Of the series that has waited longest. */
+  /** Next page, of the series that has waited longest. */
   page(): PageRead | undefined {
     const series = this.#nextToPage;
     if (series === undefined) return undefined;
     const { role, route } = series;
-    if (role === undefined) this.#openFull();
+    if (role === undefined) this.#openFullRoles();
     else {
       const key = keyOf(role, route);
       this.#series.delete(key);
       this.#series.set(key, series);
     }
     const { from, to, readTo } = series.sets.find(({ isRead }) => !isRead)!;
-    const room = this.#roomOf(role);
+    const free = this.#freeMemoryOf(role);
     const isWithin = (other: Series<M>): boolean =>
       other !== series && other.isOpen && route === undefined && (role === undefined || other.role === role);
     const excluded = [...this.#series.values()].filter(isWithin);
@@ -258,17 +262,17 @@ export class OutboxReading<M extends OutboxMessage> {
       from,
       to,
       after: readTo,
-      maxMessages: Math.min(this.#pageMessages, room.messages),
-      maxBytes: room.bytes,
+      maxMessages: Math.min(this.#pageMessages, free.messages),
+      maxBytes: free.bytes,
     };
   }
 
-  /** @returns the new messages, in the order of ids */
-  takeLook(read: LookRead, { to, messages, rest }: LookFound<M>): readonly Entry<M>[] {
-    this.#looks += 1;
-    const nth = this.#looks;
+  /** Adds the result of a poll. @returns the new messages, in the order of ids */
+  takePoll(read: PollRead, { to, messages, rest }: PollFound<M>): readonly Entry<M>[] {
+    this.#polls += 1;
+    const nth = this.#polls;
     const last = messages.at(-1)?.id ?? 0n;
-    // One that went away since then is read from where it was.
+    // A series that was suspended during the poll reads the messages later, from its own position.
     const joined = read.series.flatMap(({ role, route, joins }) => {
       const series = this.#series.get(keyOf(role, route));
       return joins && series?.isOpen && !series.isAway && isCaughtUp(series) ? [series] : [];
@@ -283,7 +287,7 @@ export class OutboxReading<M extends OutboxMessage> {
     };
     const added: Entry<M>[] = [];
     for (const message of messages) {
-      this.#see(message.role);
+      this.#markActive(message.role);
       const series = this.#seriesOf(message);
       const entry = reads.has(series) ? this.#add(setOf(series), message) : undefined;
       if (entry !== undefined) added.push(entry);
@@ -291,7 +295,7 @@ export class OutboxReading<M extends OutboxMessage> {
     for (const { role, route, after } of rest) {
       let series = this.#series.get(keyOf(role, route));
       if (series?.isOpen !== true) {
-        // A route that has no series any more is its role's.
+        // A route without an open series belongs to the series of its role.
         series = this.#open(role, undefined);
         reads.add(series);
       }
@@ -303,24 +307,24 @@ export class OutboxReading<M extends OutboxMessage> {
     for (const series of reads) {
       series.frontier = to;
       series.isFrontierOwn = true;
-      series.isLeftOut = false;
+      series.isExcluded = false;
     }
     this.#close(joined);
     for (const series of reads) this.#dropDone(series);
-    this.#forgetSkipped();
+    this.#removeSkipped();
     return added;
   }
 
-  /** @returns the new messages, in the order of ids */
+  /** Adds the result of a page. @returns the new messages, in the order of ids */
   takePage(read: PageRead, { messages, hasMore }: PageFound<M>): readonly Entry<M>[] {
     const series = read.role === undefined ? this.#main : this.#series.get(keyOf(read.role, read.route));
     const set = series?.sets.find(({ isRead }) => !isRead);
-    // Otherwise it was dropped meanwhile.
+    // The set may have been dropped during the read.
     if (series === undefined || series.isAway || set === undefined || set.to !== read.to || set.readTo !== read.after)
       return [];
     const added: Entry<M>[] = [];
     for (const message of messages) {
-      // Its route has a series since then.
+      // A series was opened for the route during the read.
       if (this.#seriesOf(message) !== series) continue;
       const { again } = set;
       const isAgain = again !== undefined && message.id <= again.upTo;
@@ -337,22 +341,22 @@ export class OutboxReading<M extends OutboxMessage> {
       if (set.isRead || set.readTo >= set.again.upTo) set.again = undefined;
     }
     this.#dropDone(series);
-    this.#forgetSkipped();
+    this.#removeSkipped();
     return added;
   }
 
-  // ---- what becomes of it ----
+  // ---- completion ----
 
-  /** A message is done. */
+  /** Records that a message is done. */
   finish(entry: Entry<M>): void {
     const { set } = entry;
     this.#remove(entry);
     if (!set.isRead || set.undone.size > 0) return;
     this.#dropDone(set.series);
-    this.#forgetSkipped();
+    this.#removeSkipped();
   }
 
-  /** A message is a dead letter: the position says so until it has passed it. */
+  /** Records that a message is a dead letter. The position contains its id until it has passed it. */
   skip(entry: Entry<M>): void {
     const { id, role, route } = entry.message;
     this.#skipped.set(id, { role, route, nth: entry.set.nth });
@@ -360,14 +364,14 @@ export class OutboxReading<M extends OutboxMessage> {
   }
 
   /**
-   * A route of a role is away: it has a series of its own, which is not read until {@link resume}. Its messages leave memory.
+   * Suspends a route of a role: its own series is not read until {@link resume}, and its messages leave memory.
    *
-   * @returns those that have left
+   * @returns the removed messages
    */
   suspend({ role, route }: M, isKept: (entry: Entry<M>) => boolean): readonly Entry<M>[] {
     const series = this.#open(role, route);
     series.isAway = true;
-    series.isLeftOut = true;
+    series.isExcluded = true;
     return series.sets.flatMap((set) => {
       const dropped = [...set.undone.values()].filter((entry) => !isKept(entry));
       this.#drop(set, dropped);
@@ -375,12 +379,12 @@ export class OutboxReading<M extends OutboxMessage> {
     });
   }
 
-  /** A message of a route that is away leaves memory. */
+  /** Removes a message of a suspended route from memory. */
   drop(entry: Entry<M>): void {
     this.#drop(entry.set, [entry]);
   }
 
-  /** A route is not away any more. */
+  /** Ends the suspension of a route. */
   resume({ role, route }: M): void {
     const series = this.#series.get(keyOf(role, route));
     if (series !== undefined) series.isAway = false;
@@ -396,23 +400,23 @@ export class OutboxReading<M extends OutboxMessage> {
   }
 
   #joins(series: Series<M>): boolean {
-    return series.isOpen && !series.isAway && isCaughtUp(series) && this.#hasRoom(series.role!);
+    return series.isOpen && !series.isAway && isCaughtUp(series) && this.#hasMemory(series.role!);
   }
 
   get #nextToPage(): Series<M> | undefined {
-    if (!this.canLook) return this.#main;
+    if (!this.canPoll) return this.#main;
     for (const series of this.#series.values()) {
-      if (!series.isAway && !isCaughtUp(series) && this.#hasRoom(series.role!)) return series;
+      if (!series.isAway && !isCaughtUp(series) && this.#hasMemory(series.role!)) return series;
     }
     return undefined;
   }
 
-  /** Roles that have no room in memory have series of their own. */
-  #openFull(): void {
-    for (const role of this.#roles.keys()) if (!this.#hasRoom(role)) this.#open(role, undefined);
+  /** Opens a series for each role that has no space in memory. */
+  #openFullRoles(): void {
+    for (const role of this.#roles.keys()) if (!this.#hasMemory(role)) this.#open(role, undefined);
   }
 
-  /** A series for what belongs to main, or to the series of its role, as far as it is not done. */
+  /** Opens a series for unfinished messages that belonged to main or to the series of their role. */
   #open(role: string, route: string | undefined): Series<M> {
     const key = keyOf(role, route);
     const known = this.#series.get(key);
@@ -445,16 +449,16 @@ export class OutboxReading<M extends OutboxMessage> {
     return series;
   }
 
-  /** What is new of those that were read completely is their role's again, or main's. */
+  /** Closes series that were read completely. Their new messages belong to the series of the role or to main again. */
   #close(joined: readonly Series<M>[]): void {
     for (const isRoute of [false, true]) {
       for (const series of joined) {
         if ((series.route !== undefined) !== isRoute || !isCaughtUp(series)) continue;
-        // The role's series may not have been read as far.
+        // The series of the role may lag behind, so the series stays open.
         const isWithin = isRoute && this.#series.get(keyOf(series.role!, undefined))?.isOpen === true;
         if (!isWithin) {
           series.isOpen = false;
-          series.closedAt = this.#looks;
+          series.closedAt = this.#polls;
         }
         this.#dropDone(series);
       }
@@ -463,7 +467,7 @@ export class OutboxReading<M extends OutboxMessage> {
 
   #dropDone(series: Series<M>): void {
     series.sets = series.sets.filter(({ isRead, undone }) => !isRead || undone.size > 0);
-    // Until main has done what it had read before, main's position may be behind that of a series that was closed.
+    // Keep a closed series until main has finished what it had read by then, since its position may be behind.
     for (const [key, { isOpen, sets, route, role, closedAt }] of this.#series) {
       const before = [this.#main, route === undefined ? undefined : this.#series.get(keyOf(role!, undefined))];
       const isBehind = before.some((each) => each?.sets.some(({ nth }) => nth <= closedAt));
@@ -473,17 +477,17 @@ export class OutboxReading<M extends OutboxMessage> {
 
   // ---- messages ----
 
-  /** @returns undefined: it is a dead letter, or need not be published */
+  /** Adds a message. @returns undefined if it is a dead letter or need not be published */
   #add(set: ReadSet<M>, message: M, dropped?: PublishState): Entry<M> | undefined {
     const { id, role, route, bytes, copyOf } = message;
     if (this.#skipped.has(id)) {
       this.#skipped.set(id, { role, route, nth: set.nth });
       return undefined;
     }
-    // What was written again is published anyway while the first one is not done.
+    // A replay is not needed while its original is unfinished, because the original will be published.
     if (this.#entries.has(id) || (copyOf !== undefined && this.#isUndone(copyOf))) return undefined;
-    const { doubt, attempts, silences } = dropped ?? (set.isInDoubt ? this.#inDoubt : neverPublished);
-    const entry: Entry<M> = { message, set, place: "waiting", doubt, attempts, silences };
+    const { doubt, attempts, unanswered } = dropped ?? (set.isInDoubt ? this.#publishedBefore : neverPublished);
+    const entry: Entry<M> = { message, set, place: "waiting", doubt, attempts, unanswered };
     set.undone.set(id, entry);
     this.#entries.set(id, entry);
     const memory = this.#roles.get(role) ?? { messages: 0, bytes: 0 };
@@ -516,8 +520,8 @@ export class OutboxReading<M extends OutboxMessage> {
     for (const entry of entries) {
       const { id } = entry.message;
       this.#remove(entry);
-      const { doubt, attempts, silences } = entry;
-      dropped.set(id, { doubt, attempts, silences });
+      const { doubt, attempts, unanswered } = entry;
+      dropped.set(id, { doubt, attempts, unanswered });
       if (id <= set.readTo) set.readTo = id - 1n;
     }
     set.again = { upTo, dropped };
@@ -526,40 +530,40 @@ export class OutboxReading<M extends OutboxMessage> {
 
   // ---- memory ----
 
-  #see(role: string): void {
-    if (this.#seen.get(role) === this.#looks) return;
-    this.#seen.delete(role);
-    this.#seen.set(role, this.#looks);
-    for (const [known, look] of this.#seen) {
-      if (this.#looks - look <= rememberedLooks) break;
-      this.#seen.delete(known);
+  #markActive(role: string): void {
+    if (this.#activeRoles.get(role) === this.#polls) return;
+    this.#activeRoles.delete(role);
+    this.#activeRoles.set(role, this.#polls);
+    for (const [known, poll] of this.#activeRoles) {
+      if (this.#polls - poll <= rememberedPolls) break;
+      this.#activeRoles.delete(known);
     }
   }
 
   get #pageMessages(): number {
     const { pageMessages, sharedPageMessages } = this.#settings;
-    return this.#seen.size > 1 ? sharedPageMessages : pageMessages;
+    return this.#activeRoles.size > 1 ? sharedPageMessages : pageMessages;
   }
 
-  /** @param role undefined: any that has nothing in memory */
-  #roomOf(role: string | undefined): { messages: number; bytes: number } {
+  /** Free memory of a role. @param role undefined for a role that has nothing in memory */
+  #freeMemoryOf(role: string | undefined): { messages: number; bytes: number } {
     const { messages = 0, bytes = 0 } = (role === undefined ? undefined : this.#roles.get(role)) ?? {};
     const users = this.#roles.size + (messages === 0 ? 1 : 0);
     const { maxMessages, maxBytes } = this.#settings;
     return { messages: shareOf(maxMessages * 2, users) - messages, bytes: shareOf(maxBytes * 2, users) - bytes };
   }
 
-  /** For half a page at least: what comes in drops costs a turn each. */
-  #hasRoom(role: string): boolean {
+  /** Requires space for half a page, because small reads cost a turn each. */
+  #hasMemory(role: string): boolean {
     const { maxMessages, pageMessages } = this.#settings;
-    const { messages, bytes } = this.#roomOf(role);
+    const { messages, bytes } = this.#freeMemoryOf(role);
     const page = Math.min(pageMessages, shareOf(maxMessages * 2, Math.max(1, this.#roles.size)));
     return messages > 0 && messages * 2 >= page && bytes > 0;
   }
 
   // ---- dead letters ----
 
-  /** By the positions of main and of all series that the message may belong to at the next relay. */
+  /** Returns true if the positions of main and of all series that may contain the message have passed it. */
   #isPassed(id: bigint, known: Skipped | undefined): boolean {
     if (known === undefined) return false;
     const { role, route, nth } = known;
@@ -571,10 +575,10 @@ export class OutboxReading<M extends OutboxMessage> {
   }
 
   /**
-   * Those that the position has passed. And of the relay before, when all is read that it may have read: what has not come was
-   * truncated with its slot.
+   * Removes dead letters that the position has passed. Once everything is read that the previous relay may have read,
+   * removes those of its dead letters that did not appear: they were truncated with their slot.
    */
-  #forgetSkipped(): void {
+  #removeSkipped(): void {
     if (this.#skipped.size === 0) return;
     const isAllRead = [this.#main, ...this.#series.values()].every((each) => each.isFrontierOwn && isCaughtUp(each));
     for (const [id, known] of this.#skipped) {
@@ -589,10 +593,20 @@ function keyOf(role: string, route: string | undefined): string {
 
 function seriesAt<M>(role: string | undefined, route: string | undefined, frontier: Snapshot): Series<M> {
   const isOpen = true;
-  return { role, route, frontier, isFrontierOwn: false, sets: [], isOpen, isAway: false, isLeftOut: true, closedAt: 0 };
+  return {
+    role,
+    route,
+    frontier,
+    isFrontierOwn: false,
+    sets: [],
+    isOpen,
+    isAway: false,
+    isExcluded: true,
+    closedAt: 0,
+  };
 }
 
-/** As the relay before has saved it. */
+/** Restores a saved series. */
 function seriesFrom<M>(
   role: string | undefined,
   route: string | undefined,
@@ -617,7 +631,7 @@ function isCaughtUp<M>({ sets }: Series<M>): boolean {
   return sets.every(({ isRead }) => isRead);
 }
 
-/** Of the set everything is done up to this id. */
+/** Id up to which all messages of the set are done. */
 function doneUpTo<M>({ readTo, undone }: ReadSet<M>): bigint {
   const [first] = undone.keys();
   return first === undefined || first > readTo ? readTo : first - 1n;

@@ -1,134 +1,141 @@
 /**
- * The relay of the outbox as a pure state machine: what is read from the outbox next, what is published next, and what
- * follows from how that went. It runs nothing itself and has no clock.
+ * The relay of the outbox as a pure state machine. It decides what is read next, what is published next, and how
+ * results are handled. It performs no I/O and has no clock.
  *
- * Two kinds of steps are out at the same time: one **turn** in Postgres, which saves the position, writes dead letters and
- * reads, and any number of **publishes**.
+ * Two kinds of steps can run at the same time: one **turn** in Postgres, which saves the position, writes dead letters
+ * and reads; and any number of **publishes**.
  *
- * What was read, and the position, is in `reading.ts`: main, and the series of roles and routes that are not as far. What can be
- * published is in `publish-window.ts`. A **route** is what can be away while other parts of NATS are there.
+ * `reading.ts` keeps the messages read and the position: the main series, and the series of roles and routes that lag
+ * behind it. `publish-window.ts` keeps the messages that can be published. A **route** is a part of NATS that can be
+ * unavailable on its own.
  *
  * Rules:
- * - The position passes a message only when NATS has it, or when it is a dead letter. The turn that writes dead letters says
- *   which they are, so that the next relay skips those of them that are still in the outbox.
- * - Nothing is published before the turn that read it is committed durably: with it, everything that the snapshot saw is.
- * - Of one lane (a role, a destination and a key) one message is under way at a time. So a refused one is never overtaken,
- *   before it has been written down as a dead letter.
- * - Publishing ends when no turn has been answered for `publishWithinMs`: another relay may be at work.
- * - A message that is refused is tried again after a pause, `tries` times. While a destination refuses everything that a role
- *   sends there, each of these messages has one try. So has each message of a role after `maxRefused` refusals in a row, until
- *   one is taken.
- * - A route that has answered nothing for `awayMs`, while the connection is there, is **away**: its messages leave memory, and
- *   its position waits alone. One of them is tried now and then. When NATS takes or refuses it, the others are read again.
- * - Memory and what is under way are shared by roles, and looks and pages take turns: a role, a destination or a domain that is
- *   slow, or has many messages, delays only itself.
- * - A message whose stream is missing is tried for `missingStreamMs` after it was enqueued: until then its route is away. It is
- *   refused at once if its role has `maxAwayRoutes` others that are.
- * - A message of which nobody can tell whether its stream has it is given up: it is not published again (`doubt.ts`).
- * - No message is given up as long as the relay before may still be publishing it.
- * - A message that was written again is left out while the first one is not done: that is published anyway.
- * - Messages that are due later are in a table of their own. Each look tells when the first of those is due that it sees and the
- *   look before did not, so that none is missed, whatever the order of commits. Then a turn brings in what is due.
+ * - The position passes a message only when NATS has it or when it is a dead letter. A turn that writes dead letters
+ * also saves their ids, so that the next relay skips those that are still in the outbox.
+ * - No message is published before the turn that read it has durably committed. Then everything that the snapshot saw
+ * is durable, too.
+ * - At most one message of a lane (a role, a destination and a key) is in flight. A refused message is therefore never
+ * overtaken before it is written as a dead letter.
+ * - Publishing stops when no turn was answered for `publishWithinMs`, since another relay may be active.
+ * - A refused message is retried after a pause, up to `tries` times. While a destination refuses all messages of a
+ * role, each of them has one try. So has each message of a role after `maxRefused` refusals in a row, until one is
+ * accepted.
+ * - A route that has not answered for `awayMs` although NATS is connected is **away**. Its messages leave memory, and
+ * its position waits on its own. One of its messages is retried periodically as a probe. When NATS accepts or refuses
+ * the probe, the others are read again.
+ * - Roles share memory and the publishes in flight, and polls alternate with pages. A slow or busy role, destination or
+ * domain therefore delays only itself.
+ * - A message whose stream does not exist is retried for `missingStreamMs` after it was enqueued; its route is away
+ * until then. It is refused at once if its role already has `maxAwayRoutes` other routes away.
+ * - A message becomes a dead letter if it cannot be determined whether its stream has it (`doubt.ts`).
+ * - A message is never dead-lettered while the previous relay may still be publishing it.
+ * - A replayed message is skipped while its original is unfinished, because the original will be published.
+ * - Messages due later are in a table of their own. Each poll reports the earliest due time among those that the
+ * previous poll did not see, so that none is missed, in any order of commits. A turn then moves the due messages to the
+ * outbox.
  */
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
-import { backoffMs, type DueFound, Fifo, LookPace, type PaceSettings } from "../runtime/index.js";
+import { backoffMs, type DueFound, Fifo, type PaceSettings, PollPace } from "../runtime/index.js";
 import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, Refusal } from "./position.js";
 import { PublishWindow, type WindowSettings } from "./publish-window.js";
 import {
   type Entry,
-  type LookFound,
-  type LookRead,
   OutboxReading,
   type PageFound,
   type PageRead,
+  type PollFound,
+  type PollRead,
   type ReadingSettings,
 } from "./reading.js";
 
 export type { OutboxMessage, OutboxPosition, Refusal, SeriesPosition, Snapshot } from "./position.js";
-export type { LookFound, LookRead, PageFound, PageRead, SeriesName } from "./reading.js";
+export type { PageFound, PageRead, PollFound, PollRead, SeriesName } from "./reading.js";
 
-/** A message that is given up. */
+/** Message that becomes a dead letter. */
 export interface DeadOutboxMessage<M> {
   readonly message: M;
   readonly refusal: Refusal;
   readonly attempts: number;
 }
 
-/** What a turn reads. */
-export type OutboxRead = LookRead | PageRead;
+/** Read of a turn. */
+export type OutboxRead = PollRead | PageRead;
 
-/** In Postgres, in one transaction. */
+/** Step that runs in Postgres, in one transaction. */
 export interface TurnStep<M> {
   readonly kind: "turn";
-  /** Its number, if it writes anything. It does if `mustSave`, or if it finds a message. */
+  /** Number of the turn, if it writes. It writes if `mustSave` is set or if it finds a message. */
   readonly turn: bigint;
   readonly position: OutboxPosition;
-  /** How many messages are done at that position, since the relay began. */
+  /** Number of messages done at that position since the relay started. */
   readonly done: number;
   readonly mustSave: boolean;
   readonly dead: readonly DeadOutboxMessage<M>[];
   readonly read: OutboxRead | undefined;
-  /** Before it reads: what is due is brought in. None of it is due before this time, of the clock of Postgres. */
+  /**
+   * Lower bound (Postgres clock) of the due times of the scheduled messages that the turn moves to the outbox before the
+   * read; undefined to move none.
+   */
   readonly dueFrom: number | undefined;
-  /** Before it reads: whether those who enqueue have to notify from now on; undefined: as before. */
+  /** Whether enqueueing transactions must notify from now on, written before the read; undefined if unchanged. */
   readonly asleep: boolean | undefined;
 }
 
-/** To NATS. */
+/** Step that runs in NATS. */
 export interface PublishStep<M> {
   readonly kind: "publish";
   readonly message: M;
-  /** undefined: it was not published before. */
+  /** Undefined if it was not published before. */
   readonly doubt: Doubt | undefined;
-  /** When it is published now. */
+  /** Time of this publish. */
   readonly at: number;
 }
 
-/** How a turn went. */
+/** Result of a turn. */
 export type TurnOutcome<M> =
   | {
       readonly kind: "done";
-      /** It has written something, and its number is used. */
+      /** True if the turn has written, so that its number is used. */
       readonly isSaved: boolean;
-      /** Of the kind that was to be read; undefined: nothing was read, because the turn had been saved before. */
-      readonly found?: LookFound<M> | PageFound<M>;
-      /** undefined: the turn had been saved before. */
+      /** Result of the requested read; undefined if the turn had already been saved, so that nothing was read. */
+      readonly found?: PollFound<M> | PageFound<M>;
+      /** Undefined if the turn had already been saved. */
       readonly due?: DueFound;
     }
-  /** Postgres did not answer: it may have been committed, and is repeated as it is. */
+  /** Postgres did not answer. The turn may have committed, so it is repeated unchanged. */
   | { readonly kind: "unavailable" }
-  /** Another relay has taken over, or the server is not the one that this relay has begun on. */
+  /** Another relay has taken over, or this is not the server on which this relay started. */
   | { readonly kind: "deposed" };
 
-/** How a publish went. */
+/** Result of a publish. */
 export type PublishOutcome =
   | {
       readonly kind: "published";
       /**
-       * `known`: its stream had it already, which was in doubt. `dropped`: its stream has, or had, another one with its id, and has
-       * not stored it.
+       * `known`: a message in doubt was already in its stream. `dropped`: the stream dropped it because it knows the id
+       * of another message.
        */
       readonly as: "stored" | "known" | "dropped";
     }
   /**
-   * NATS is away, or has not answered. `connection`: nothing is known of NATS at all. `route`: the connection is there, and the
-   * domain, stream or subject of the message does not answer, or has no room.
+   * NATS is unavailable or did not answer. `connection`: NATS as a whole. `route`: the message's domain, stream or
+   * subject does not answer or is full, while the connection works.
    */
   | {
       readonly kind: "unavailable";
       readonly scope: "connection" | "route";
-      /** It was sent, and NATS may have it. */
+      /** True if the message was sent, so that NATS may have it. */
       readonly mayBeThere: boolean;
     }
   | ({ readonly kind: "refused" } & Refusal)
-  /** It may be in its stream, and nobody can tell: it must not be published again. */
+  /** The message may be in its stream, which cannot be determined: it must not be published again. */
   | ({ readonly kind: "undecided" } & Refusal)
-  /** There is no stream for it now. */
+  /** The stream does not exist now. */
   | ({
       readonly kind: "missing";
-      /** True if the message was sent, so that a stream may have had it. */
+      /** True if the message was sent, so that a stream may have stored it. */
       readonly mayBeThere: boolean;
     } & Refusal);
 
@@ -151,127 +158,130 @@ export interface RelaySettings
       | "probeMaxMs"
       | "maxAwayRoutes"
     > {
-  /** So long after it has taken over it gives no message up. */
+  /** Time after the takeover during which no message becomes a dead letter. */
   readonly lateMs: number;
 }
 
-/** A message that is published again later. */
+/** Message that is published again later. */
 interface Pausing<M> {
   readonly entry: Entry<M>;
   readonly until: number;
   readonly isRefused: boolean;
 }
 
-/** A route that is away. */
+/** Route that is away. */
 interface AwayRoute<M> {
   readonly role: string;
   failures: number;
-  /** The message that is tried. */
+  /** Message that is retried to find out whether the route answers. */
   probe: Entry<M>;
 }
 
 export class OutboxRelay<M extends OutboxMessage> {
   readonly #settings: RelaySettings;
-  readonly #givesUpFrom: number;
+  readonly #deadLettersFrom: number;
   readonly #reading: OutboxReading<M>;
   readonly #window: PublishWindow<Entry<M>>;
-  readonly #pace: LookPace;
+  readonly #pace: PollPace;
   #turn: bigint;
-  /** Messages that are done, ever, and as far as the position is saved. */
+  /** Number of messages done since the relay started. */
   #done = 0;
   #saved = 0;
-  #turnOut: TurnStep<M> | undefined;
-  /** Was not answered, and is repeated as it is. */
+  #pendingTurn: TurnStep<M> | undefined;
+  /** Turn without an answer, to be repeated unchanged. */
   #unanswered: TurnStep<M> | undefined;
   #turnFailures = 0;
   #turnFrom = 0;
-  /** The last turn that has read was a look. */
-  #hasJustLooked = false;
-  /** When the last turn was begun that has been answered. */
+  /** True if the last turn that read was a poll. */
+  #hasJustPolled = false;
+  /** Start time of the last completed turn (performance.now(), ms). */
   #confirmedAt = Number.NEGATIVE_INFINITY;
   isDeposed = false;
   isEnding = false;
-  /** Of each lane the messages that wait for the first, which is ready, under way, or pausing. */
+  /** Messages of each lane that wait for its first message, which is ready, in flight, or pausing. */
   readonly #lanes = new Map<string, Fifo<Entry<M>>>();
-  readonly #underWay = new Map<PublishStep<M>, Entry<M>>();
+  readonly #inFlight = new Map<PublishStep<M>, Entry<M>>();
   #pausing: Pausing<M>[] = [];
-  /** When the first of their pauses is over. */
+  /** End of the shortest pause. */
   #pausingUntil = Number.POSITIVE_INFINITY;
-  /** Roles with destinations whose last message was given up. */
+  /** Roles with destinations whose last message was refused for good. */
   readonly #refusing = new Set<string>();
-  /** Of roles, how many messages in a row were refused. */
+  /** Number of consecutive refused messages by role. */
   readonly #refusals = new Map<string, number>();
-  /** Since when routes of roles have answered nothing. */
-  readonly #silentSince = new Map<string, number>();
+  /** Time since which routes of roles have not answered. */
+  readonly #unansweredSince = new Map<string, number>();
   readonly #away = new Map<string, AwayRoute<M>>();
-  /** Given up, and not written down yet. */
+  /** Dead letters that are not written yet. */
   #dead: (DeadOutboxMessage<M> & { readonly entry: Entry<M> })[] = [];
   #isConnected = true;
 
   /**
-   * @param position as saved by the relay before
-   * @param turn the number of the turn that has taken over
-   * @param now when it has
+   * @param position position saved by the previous relay
+   * @param turn number of the turn that took over
+   * @param now time of the takeover
    */
   constructor(position: OutboxPosition, turn: bigint, now: number, settings: RelaySettings) {
     this.#settings = settings;
-    this.#givesUpFrom = now + settings.lateMs;
+    this.#deadLettersFrom = now + settings.lateMs;
     this.#turn = turn;
     this.#reading = new OutboxReading(position, now, settings);
     this.#window = new PublishWindow(settings);
-    this.#pace = new LookPace(settings, undefined);
+    this.#pace = new PollPace(settings, undefined);
   }
 
-  /** Everything that was read is done, except for what is away, and the position saved. */
+  /** True if all messages read are done, except those of routes that are away, and the position is saved. */
   get isIdle(): boolean {
     const probes = this.#pausing.filter(({ entry }) => this.#away.get(routeOf(entry.message))?.probe === entry);
-    return this.#reading.messages === probes.length && this.#turnOut === undefined && !this.#hasProgress;
+    return this.#reading.messages === probes.length && this.#pendingTurn === undefined && !this.#hasProgress;
   }
 
-  /** Read and not done. */
+  /** Number of messages read and not done. */
   get waiting(): number {
     return this.#reading.waiting;
   }
 
-  /** The first message that the position has not passed. */
+  /** First message that the position has not passed. */
   get oldest(): M | undefined {
     return this.#reading.oldest;
   }
 
-  /** Where everything is done up to. */
+  /** Position up to which all messages are done. */
   get position(): OutboxPosition {
     return this.#reading.position;
   }
 
-  /** Somebody has enqueued: looks at once. */
+  /** Polls at once, since a message was enqueued. */
   wake(): void {
     this.#pace.notified();
   }
 
-  /** Whether there is a connection to NATS. With a new one, what was not answered is published again at once. */
+  /** Sets whether NATS is connected. On a new connection, unanswered messages are published again at once. */
   set isConnected(isConnected: boolean) {
     this.#isConnected = isConnected;
     if (!isConnected) return;
-    this.#silentSince.clear();
+    this.#unansweredSince.clear();
     this.#endPauses(({ isRefused }) => !isRefused);
   }
 
-  /** The next step; undefined: none before {@link readyAt}, or something settles. To be called until then. */
+  /**
+   * Next step; undefined if there is none until {@link readyAt} or until a running step completes. Call it until it
+   * returns undefined.
+   */
   next(now: number): TurnStep<M> | PublishStep<M> | undefined {
     if (this.isDeposed) return undefined;
     if (this.#pausingUntil <= now) this.#endPauses(({ until }) => until <= now);
     return this.#nextTurn(now) ?? this.#nextPublish(now);
   }
 
-  /** From when on {@link next} may have a step though nothing settles until then; Infinity: never. */
+  /** Time from which {@link next} has a step even if no running step completes; Infinity if there is none. */
   get readyAt(): number {
     if (this.isDeposed) return Number.POSITIVE_INFINITY;
-    return this.#turnOut === undefined ? Math.min(this.#pausingUntil, this.#turnAt) : this.#pausingUntil;
+    return this.#pendingTurn === undefined ? Math.min(this.#pausingUntil, this.#turnAt) : this.#pausingUntil;
   }
 
-  settleTurn(step: TurnStep<M>, outcome: TurnOutcome<M>, begunAt: number, now: number): void {
-    if (step !== this.#turnOut) return;
-    this.#turnOut = undefined;
+  completeTurn(step: TurnStep<M>, outcome: TurnOutcome<M>, startedAt: number, now: number): void {
+    if (step !== this.#pendingTurn) return;
+    this.#pendingTurn = undefined;
     if (outcome.kind === "deposed") {
       this.isDeposed = true;
       return;
@@ -285,33 +295,33 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#unanswered = undefined;
     this.#turnFailures = 0;
     this.#turnFrom = 0;
-    this.#confirmedAt = Math.max(this.#confirmedAt, begunAt);
+    this.#confirmedAt = Math.max(this.#confirmedAt, startedAt);
     if (outcome.isSaved) {
       this.#turn = step.turn;
       this.#saved = step.done;
-      this.#writtenDown(step.dead.length);
+      this.#deadLettersSaved(step.dead.length);
     }
     if (outcome.due !== undefined) this.#pace.endDue(now, step.dueFrom, outcome.due);
     this.#take(step.read, outcome.found, now);
   }
 
-  settlePublish(step: PublishStep<M>, outcome: PublishOutcome, now: number): void {
-    const entry = this.#underWay.get(step);
+  completePublish(step: PublishStep<M>, outcome: PublishOutcome, now: number): void {
+    const entry = this.#inFlight.get(step);
     if (entry === undefined) return;
-    this.#underWay.delete(step);
+    this.#inFlight.delete(step);
     const isConnectionLost = outcome.kind === "unavailable" && outcome.scope === "connection";
-    this.#window.settle(entry, isConnectionLost ? undefined : outcome.kind === "published");
+    this.#window.complete(entry, isConnectionLost ? undefined : outcome.kind === "published");
     if ((outcome.kind === "unavailable" || outcome.kind === "missing") && outcome.mayBeThere) {
       entry.doubt = { from: Math.min(entry.doubt?.from ?? step.at, step.at), until: now };
     }
     if (outcome.kind === "unavailable") {
-      entry.silences += 1;
-      this.#silent(entry, outcome.scope, now);
+      entry.unanswered += 1;
+      this.#onUnanswered(entry, outcome.scope, now);
       return;
     }
     if (outcome.kind === "missing" && this.#waitsForStream(entry, now)) return;
-    entry.silences = 0;
-    this.#answers(entry);
+    entry.unanswered = 0;
+    this.#onAnswered(entry);
     const { role } = entry.message;
     if (outcome.kind === "published") {
       this.#refusing.delete(targetOf(entry.message));
@@ -323,7 +333,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     if (isRefused && entry.attempts === 0) this.#refusals.set(role, (this.#refusals.get(role) ?? 0) + 1);
     entry.attempts += 1;
     const { code, message } = outcome;
-    if (entry.attempts >= this.#triesOf(entry)) this.#giveUp(entry, { code, message }, now, isRefused);
+    if (entry.attempts >= this.#triesOf(entry)) this.#deadLetter(entry, { code, message }, now, isRefused);
     else this.#pause(entry, now + this.#pauseAfter(entry.attempts), true);
   }
 
@@ -333,7 +343,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     return this.#done > this.#saved;
   }
 
-  /** When the next turn may begin, if none is out. */
+  /** Time of the next turn, if none is pending. */
   get #turnAt(): number {
     if (this.#unanswered !== undefined) return this.#turnFrom;
     const mayRead = !this.isEnding;
@@ -341,33 +351,33 @@ export class OutboxRelay<M extends OutboxMessage> {
     const { saveMs, publishWithinMs } = this.#settings;
     const readAt = mayRead ? this.#pace.at : Number.POSITIVE_INFINITY;
     const saveAt = this.#hasProgress || this.#dead.length > 0 ? this.#confirmedAt + saveMs : Number.POSITIVE_INFINITY;
-    // A relay that hears nothing from Postgres has to end publishing.
+    // A relay without an answer from Postgres must stop publishing, so it renews its confirmation.
     const renewAt = this.#reading.messages > 0 ? this.#confirmedAt + publishWithinMs / 3 : Number.POSITIVE_INFINITY;
     return Math.max(this.#turnFrom, Math.min(readAt, saveAt, renewAt));
   }
 
   #nextTurn(now: number): TurnStep<M> | undefined {
-    if (this.#turnOut !== undefined || this.#turnAt > now) return undefined;
-    this.#turnOut = this.#unanswered ?? this.#makeTurn(now);
-    return this.#turnOut;
+    if (this.#pendingTurn !== undefined || this.#turnAt > now) return undefined;
+    this.#pendingTurn = this.#unanswered ?? this.#makeTurn(now);
+    return this.#pendingTurn;
   }
 
   #makeTurn(now: number): TurnStep<M> {
     const reading = this.#reading;
-    // A turn with very many would take long, for all.
+    // Limited, because a turn with very many dead letters would delay all messages.
     const dead = this.#dead.slice(0, this.#settings.deadMessages);
     const dueFrom = this.isEnding ? undefined : this.#pace.dueFrom(now);
     let asleep: boolean | undefined;
     let read: OutboxRead | undefined;
     if (!this.isEnding) {
-      const isLookDue = reading.canLook && (this.#pace.lookAt <= now || reading.canJoin);
-      if (isLookDue && !(this.#hasJustLooked && reading.canPage)) {
-        asleep = this.#pace.beginLook(now);
-        read = reading.look();
+      const isPollDue = reading.canPoll && (this.#pace.pollAt <= now || reading.canJoin);
+      if (isPollDue && !(this.#hasJustPolled && reading.canPage)) {
+        asleep = this.#pace.startPoll(now);
+        read = reading.poll();
       } else read = reading.page();
     }
-    if (read !== undefined) this.#hasJustLooked = read.kind === "look";
-    // Behind the look, which may open series.
+    if (read !== undefined) this.#hasJustPolled = read.kind === "poll";
+    // Taken after the poll was created, which may open series.
     const { position } = reading;
     return {
       kind: "turn",
@@ -382,16 +392,16 @@ export class OutboxRelay<M extends OutboxMessage> {
     };
   }
 
-  #take(read: OutboxRead | undefined, found: LookFound<M> | PageFound<M> | undefined, now: number): void {
-    if (read?.kind === "look") {
-      if (found?.kind !== "look") {
-        // It looks again: what the turn has found is not known.
+  #take(read: OutboxRead | undefined, found: PollFound<M> | PageFound<M> | undefined, now: number): void {
+    if (read?.kind === "poll") {
+      if (found?.kind !== "poll") {
+        // Polls again, since the result of the repeated turn is unknown.
         this.#pace.notified();
         return;
       }
-      this.#pace.endLook(now, found.messages.length, found.to);
-      this.#line(this.#reading.takeLook(read, found));
-    } else if (read !== undefined && found?.kind === "page") this.#line(this.#reading.takePage(read, found));
+      this.#pace.endPoll(now, found.messages.length, found.to);
+      this.#enqueue(this.#reading.takePoll(read, found));
+    } else if (read !== undefined && found?.kind === "page") this.#enqueue(this.#reading.takePage(read, found));
   }
 
   // ---- publishes ----
@@ -402,18 +412,18 @@ export class OutboxRelay<M extends OutboxMessage> {
       const { refusal } = entry.message;
       if (refusal === undefined) {
         const step: PublishStep<M> = { kind: "publish", message: entry.message, doubt: entry.doubt, at: now };
-        entry.place = "under way";
-        this.#underWay.set(step, entry);
+        entry.place = "in flight";
+        this.#inFlight.set(step, entry);
         return step;
       }
-      this.#window.settle(entry);
-      this.#giveUp(entry, refusal, now, false);
+      this.#window.complete(entry);
+      this.#deadLetter(entry, refusal, now, false);
     }
     return undefined;
   }
 
-  /** Messages that were read: the first of each lane is ready. */
-  #line(entries: readonly Entry<M>[]): void {
+  /** Queues messages that were read. The first message of each lane is ready. */
+  #enqueue(entries: readonly Entry<M>[]): void {
     for (const entry of entries) {
       const { lane } = entry.message;
       const waiting = lane === undefined ? undefined : this.#lanes.get(lane);
@@ -430,7 +440,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#window.push(entry);
   }
 
-  /** The next of its lane is ready. */
+  /** Makes the next message of the lane ready. */
   #leaveLane({ message: { lane } }: Entry<M>): void {
     if (lane === undefined) return;
     const next = this.#lanes.get(lane)!.shift();
@@ -450,28 +460,28 @@ export class OutboxRelay<M extends OutboxMessage> {
     return isRefusedAnyway || this.#refusing.has(targetOf(message)) ? 1 : tries;
   }
 
-  /** @param isRefused its destination refuses it */
-  #giveUp(entry: Entry<M>, refusal: Refusal, now: number, isRefused: boolean): void {
-    if (now < this.#givesUpFrom) {
+  /** Makes the message a dead letter. @param isRefused true if its destination refused it */
+  #deadLetter(entry: Entry<M>, refusal: Refusal, now: number, isRefused: boolean): void {
+    if (now < this.#deadLettersFrom) {
       const until = now + this.#pauseAfter(Math.max(1, entry.attempts));
-      this.#pause(entry, entry.message.refusal === undefined ? until : this.#givesUpFrom, true);
+      this.#pause(entry, entry.message.refusal === undefined ? until : this.#deadLettersFrom, true);
       return;
     }
     const { message } = entry;
-    if (isRefused) this.#refuses(targetOf(message));
-    entry.place = "given up";
+    if (isRefused) this.#addRefusing(targetOf(message));
+    entry.place = "dead";
     this.#dead.push({ message, refusal, attempts: Math.max(1, entry.attempts), entry });
   }
 
-  /** Remembers a destination that refuses; only the last `maxRefusing` are remembered. */
-  #refuses(target: string): void {
+  /** Records a destination that refuses messages. Keeps the last `maxRefusing`. */
+  #addRefusing(target: string): void {
     this.#refusing.add(target);
     const [first] = this.#refusing;
     if (this.#refusing.size > this.#settings.maxRefusing) this.#refusing.delete(first!);
   }
 
-  /** The oldest of those that were given up are written down: what follows them may go on. */
-  #writtenDown(count: number): void {
+  /** Records that the oldest `count` dead letters are written, so that the messages behind them can proceed. */
+  #deadLettersSaved(count: number): void {
     for (const { entry } of this.#dead.splice(0, count)) {
       this.#done += 1;
       this.#reading.skip(entry);
@@ -487,15 +497,15 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#pausingUntil = Math.min(this.#pausingUntil, until);
   }
 
-  /** They come before those that were read later. */
+  /** Makes pausing messages ready again, before messages that were read later. */
   #endPauses(isOver: (pausing: Pausing<M>) => boolean): void {
     const over = this.#pausing.filter(isOver).map(({ entry }) => entry);
-    this.#keepPausing((pausing) => !isOver(pausing));
+    this.#filterPausing((pausing) => !isOver(pausing));
     for (const entry of over) entry.place = "ready";
-    this.#window.pushAgain(over);
+    this.#window.pushRetries(over);
   }
 
-  #keepPausing(isKept: (pausing: Pausing<M>) => boolean): void {
+  #filterPausing(isKept: (pausing: Pausing<M>) => boolean): void {
     this.#pausing = this.#pausing.filter(isKept);
     this.#pausingUntil = this.#pausing.reduce((least, { until }) => Math.min(least, until), Number.POSITIVE_INFINITY);
   }
@@ -507,15 +517,15 @@ export class OutboxRelay<M extends OutboxMessage> {
 
   // ---- routes that are away ----
 
-  /** No answer came. */
-  #silent(entry: Entry<M>, scope: "connection" | "route", now: number): void {
+  /** Handles a publish without an answer. */
+  #onUnanswered(entry: Entry<M>, scope: "connection" | "route", now: number): void {
     const route = routeOf(entry.message);
     const away = this.#away.get(route);
     if (away !== undefined && away.probe !== entry) {
       this.#drop(entry);
       return;
     }
-    const again = now + this.#pauseAfter(entry.silences);
+    const again = now + this.#pauseAfter(entry.unanswered);
     if (scope === "connection") {
       this.#pause(entry, again, false);
       return;
@@ -525,20 +535,20 @@ export class OutboxRelay<M extends OutboxMessage> {
       this.#pause(entry, this.#probeAt(away, now), false);
       return;
     }
-    const since = this.#silentSince.get(route) ?? now;
-    this.#silentSince.set(route, since);
+    const since = this.#unansweredSince.get(route) ?? now;
+    this.#unansweredSince.set(route, since);
     if (now - since >= this.#settings.awayMs && this.#canSuspend(entry)) this.#suspend(entry, now);
     else this.#pause(entry, again, false);
   }
 
-  /** There is no stream for a message: one may be made yet. @returns false: it is refused */
+  /** Handles a missing stream, which may still be created. @returns false if the message is to be refused */
   #waitsForStream(entry: Entry<M>, now: number): boolean {
     const { message } = entry;
     const away = this.#away.get(routeOf(message));
     const isEarly = now - message.enqueuedBy < this.#settings.missingStreamMs;
     if (!isEarly || (away === undefined && !this.#canSuspend(entry))) return false;
     if (away === undefined) this.#suspend(entry, now);
-    else this.#silent(entry, "route", now);
+    else this.#onUnanswered(entry, "route", now);
     return true;
   }
 
@@ -551,14 +561,14 @@ export class OutboxRelay<M extends OutboxMessage> {
     const { message } = probe;
     const away: AwayRoute<M> = { role: message.role, failures: 1, probe };
     this.#away.set(routeOf(message), away);
-    this.#silentSince.delete(routeOf(message));
+    this.#unansweredSince.delete(routeOf(message));
     const isKept = (entry: Entry<M>): boolean =>
-      entry === probe || entry.place === "under way" || entry.place === "given up";
+      entry === probe || entry.place === "in flight" || entry.place === "dead";
     const dropped = this.#reading.suspend(message, isKept);
     this.#window.clear(message.role, message.route);
     const gone = new Set(dropped);
-    this.#keepPausing(({ entry }) => !gone.has(entry));
-    // Those whose first message is kept wait for nothing more.
+    this.#filterPausing(({ entry }) => !gone.has(entry));
+    // Lanes whose first message was kept have no waiting messages any more.
     for (const { message, place } of dropped) {
       const { lane } = message;
       if (lane === undefined) continue;
@@ -568,7 +578,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#pause(probe, this.#probeAt(away, now), false);
   }
 
-  /** A message of a route that is away has come back without an answer. All that waited for it have left memory. */
+  /** Handles an unanswered message of a route that is away. Its waiting messages have already left memory. */
   #drop(entry: Entry<M>): void {
     this.#reading.drop(entry);
     const { lane } = entry.message;
@@ -580,10 +590,10 @@ export class OutboxRelay<M extends OutboxMessage> {
     return now + backoffMs({ minMs: retryMaxMs, maxMs: probeMaxMs }, failures);
   }
 
-  /** NATS has answered for the route of a message. */
-  #answers({ message }: Entry<M>): void {
+  /** Records that NATS answered for the route of a message. */
+  #onAnswered({ message }: Entry<M>): void {
     const route = routeOf(message);
-    this.#silentSince.delete(route);
+    this.#unansweredSince.delete(route);
     const away = this.#away.get(route);
     if (away === undefined) return;
     this.#away.delete(route);
@@ -592,12 +602,12 @@ export class OutboxRelay<M extends OutboxMessage> {
   }
 }
 
-/** A route of a role. */
+/** Key of a role's route. */
 function routeOf({ role, route }: OutboxMessage): string {
   return `${role}\0${route}`;
 }
 
-/** A destination of a role. */
+/** Key of a role's destination. */
 function targetOf({ role, destination }: OutboxMessage): string {
   return `${role}\0${destination}`;
 }

@@ -1,6 +1,6 @@
 /**
- * The relay of a process: takes a sink of the outbox over while it is to lead, and carries out what a state machine says, in
- * Postgres and in the sink. There is one for each sink; what differs between them is their {@link Sink}.
+ * Runs a relay in a process: takes over a sink of the outbox while the process leads, and carries out the steps of a
+ * state machine in Postgres and in the sink. There is one runner per {@link Sink}.
  */
 import { randomUUID } from "node:crypto";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
@@ -12,64 +12,64 @@ const stopPollMs = 5;
 
 const { queryTimeoutMs, rotateMs, retryMinMs, retryMaxMs } = outboxConstants;
 
-/** What a state machine of a relay says of itself. */
+/** State machine of a relay. */
 export interface RelayMachine<Step> {
-  /** The next step; undefined: none before {@link readyAt}, or something settles. */
+  /** Next step; undefined if there is none until {@link readyAt} or until a running step completes. */
   next(now: number): Step | undefined;
-  /** From when on {@link next} may have a step though nothing settles until then; Infinity: never. */
+  /** Time from which {@link next} has a step even if no running step completes; Infinity if there is none. */
   readonly readyAt: number;
-  /** Another relay has taken over, or this one has to begin again. */
+  /** True if another relay has taken over, or if this one must start again. */
   readonly isDeposed: boolean;
-  /** Everything that was read is done, and the position saved. */
+  /** True if all messages read are done and the position is saved. */
   readonly isIdle: boolean;
-  /** A message was enqueued. */
+  /** Called when a message was enqueued. */
   wake(): void;
-  /** True: reads nothing more; what is read is finished, and the position saved. */
+  /** Set to true to stop reading. Messages already read are finished, and the position is saved. */
   isEnding: boolean;
 }
 
-/** What a relay does for one sink. */
+/** Behaviour of a relay for one sink. */
 export interface Sink<Step, Machine extends RelayMachine<Step>> {
   readonly kind: OutboxKind;
   readonly applicationName: string;
-  /** What is said when a turn fails. */
+  /** Log message for a failed turn. */
   readonly problem: string;
-  /** The NOTIFY channels that wake the relay. */
+  /** NOTIFY channels that wake the relay. */
   readonly channels: readonly string[];
-  /** How long messages stay in the outbox at least, in milliseconds. */
+  /** Minimum time in ms for which messages stay in the outbox. */
   readonly retentionMs: number;
-  /** The greatest message that the sink takes, in bytes; undefined: not known. */
+  /** Maximum message size of the sink in bytes; undefined if unknown. */
   readonly maxPayload?: () => number | undefined;
-  /** Begins at the position that the relay before has left. */
-  begin(taken: TakenOutbox): Machine;
-  /** Tells a machine that there was a notification. */
+  /** Creates a state machine that starts at the position of the previous relay. */
+  start(taken: TakenOutbox): Machine;
+  /** Passes a notification to a machine. */
   notified(machine: Machine, channel: string): void;
-  /** Carries a step out, and settles it. A promise does not reject, and is waited for at the end. */
+  /** Carries out a step and completes it. A returned promise never rejects; {@link OutboxRunner.stop} waits for it. */
   run(machine: Machine, step: Step, relaying: Relaying): Promise<void> | undefined;
-  /** Whether it makes sense to wait until everything that was read is done. */
+  /** Returns true if waiting for the messages already read can succeed. */
   canFinish(): boolean;
 }
 
-/** What a sink works with while this process relays. */
+/** Resources of a sink while this process relays. */
 export interface Relaying {
   readonly table: OutboxTable;
   readonly session: PostgresSession;
   readonly owner: string;
 }
 
-/** What a runner works with. */
+/** Collaborators of {@link OutboxRunner}. */
 export interface RunnerOptions {
   readonly address: DatabaseAddress;
   readonly logger: Logger;
   readonly rareLog: RareLog;
-  /** Takes over again, for as long as it is to lead, when another relay has. */
+  /** True to take over again from another relay for as long as the process leads. */
   readonly retakes: boolean;
 }
 
 export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
   readonly #options: RunnerOptions;
   readonly #sink: Sink<Step, Machine>;
-  /** Identifies the leadership that is carried out; undefined: this process does not relay. */
+  /** Identity of the current leadership; undefined if this process does not relay. */
   #leading: symbol | undefined;
   #relaying: Relaying | undefined;
   #machine: Machine | undefined;
@@ -83,17 +83,17 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     this.#options = options;
   }
 
-  /** undefined: this process does not relay, or has not taken over yet. */
+  /** Undefined if this process does not relay or has not taken over yet. */
   get machine(): Machine | undefined {
     return this.#machine;
   }
 
-  /** This process relays, or tries to. */
+  /** True if this process relays or tries to. */
   get isLeading(): boolean {
     return this.#leading !== undefined;
   }
 
-  /** This process is to relay: it takes the outbox over. */
+  /** Makes this process relay: takes the outbox over. */
   lead(): void {
     if (this.#leading !== undefined) return;
     this.#leading = Symbol();
@@ -115,7 +115,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     this.#track(this.#take(this.#leading, this.#relaying, null));
   }
 
-  /** Another process is to relay. */
+  /** Makes this process stop relaying at once. */
   follow(): void {
     this.#leading = undefined;
     this.#machine = undefined;
@@ -126,9 +126,9 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
   }
 
   /**
-   * Finishes what was read, saves that, and ends.
+   * Finishes the messages that were read, saves the position, and stops.
    *
-   * @param limitMs how long that may take
+   * @param limitMs maximum duration
    */
   async stop(limitMs: number): Promise<void> {
     const deadline = new Deadline(limitMs);
@@ -138,21 +138,21 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     this.pump();
     const isBusy = (): boolean => machine !== undefined && machine === this.#machine && !machine.isIdle;
     while (isBusy() && this.#sink.canFinish() && !deadline.isOver) await delay(stopPollMs);
-    const isGivenBack = machine !== undefined && machine === this.#machine && machine.isIdle;
+    const canRelease = machine !== undefined && machine === this.#machine && machine.isIdle;
     this.#leading = undefined;
     this.#machine = undefined;
     clearTimeout(this.#timer);
-    // Not longer, and without a timer that would keep the process.
-    if (isGivenBack && relaying !== undefined)
+    // Within the deadline, and without a timer that keeps the process alive.
+    if (canRelease && relaying !== undefined)
       await within(
         deadline.remainingMs,
-        relaying.table.giveBack(relaying.owner).catch(() => undefined),
+        relaying.table.release(relaying.owner).catch(() => undefined),
       );
     this.follow();
     await within(deadline.remainingMs, Promise.all(this.#running));
   }
 
-  /** Carries out what the machine says now. */
+  /** Carries out the current steps of the machine. */
   pump(): void {
     const machine = this.#machine;
     const relaying = this.#relaying;
@@ -171,7 +171,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     if (Number.isFinite(readyAt)) this.#timer = setTimeout(() => this.pump(), Math.max(0, readyAt - performance.now()));
   }
 
-  /** What settles together goes on together. */
+  /** Defers {@link pump}, so that completions of one event-loop turn are handled together. */
   pumpSoon(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
@@ -182,22 +182,22 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
   }
 
   /**
-   * Runs a turn, and goes on; removes old messages now and then.
+   * Runs a turn and continues. Removes old messages periodically.
    *
-   * @param settle of the outcome; undefined: Postgres did not answer
+   * @param complete receives the outcome; undefined if Postgres did not answer
    */
   async turn<Outcome>(
     machine: Machine,
     call: () => Promise<Outcome>,
-    settle: (outcome: Outcome | undefined) => void,
+    complete: (outcome: Outcome | undefined) => void,
   ): Promise<void> {
     let outcome: Outcome | undefined;
     try {
       outcome = await call();
     } catch (error) {
-      this.tell(this.#sink.problem, error);
+      this.warn(this.#sink.problem, error);
     }
-    settle(outcome);
+    complete(outcome);
     if (machine !== this.#machine || this.#relaying === undefined) return;
     const { retentionMs } = this.#sink;
     if (performance.now() >= this.#rotatesAt) {
@@ -205,15 +205,15 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
       try {
         await this.#relaying.table.rotate(this.#relaying.owner, retentionMs);
       } catch (error) {
-        this.tell("the oldest messages of the outbox cannot be removed", error);
+        this.warn("could not remove the oldest messages of the outbox", error);
       }
     }
     this.pump();
   }
 
-  /** @param after only if this relay still works; null: whichever does */
+  /** Takes the outbox over. @param after owner that must be the active relay; null for any */
   async #take(leading: symbol, { table, owner }: Relaying, after: string | null, pauseMs = 0): Promise<void> {
-    // So that two processes that both take themselves for the leader do not do so all the time.
+    // The pause keeps two processes that both lead from taking over from each other without interruption.
     await delay(pauseMs);
     const backoff = new Backoff({ minMs: retryMinMs, maxMs: retryMaxMs });
     while (this.#leading === leading) {
@@ -221,8 +221,8 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
         const taken = await table.take(owner, after);
         if (this.#leading !== leading) return;
         if (taken !== undefined) {
-          this.#machine = this.#sink.begin(taken);
-          this.#options.logger.debug({ turn: taken.turn, kind: this.#sink.kind }, "relays the outbox");
+          this.#machine = this.#sink.start(taken);
+          this.#options.logger.debug({ turn: taken.turn, kind: this.#sink.kind }, "relaying the outbox");
           this.pump();
           return;
         }
@@ -231,35 +231,35 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
           return;
         }
       } catch (error) {
-        this.tell("the outbox cannot be taken over", error);
+        this.warn("could not take the outbox over", error);
       }
       await delay(backoff.failed());
     }
   }
 
   /**
-   * Takes over again, from the position that is saved. After a crash or a failover, the server may give ids of transactions
-   * again that the relay has seen end, and it would take the new ones for done.
+   * Takes over again from the saved position. After a crash or a failover, the server may reuse transaction ids that
+   * the relay has seen end, and the relay would skip the new transactions.
    */
   #sessionLost(session: PostgresSession): void {
     if (this.#relaying?.session === session && this.#machine !== undefined) this.#takeAgain();
   }
 
-  /** For as long as this process is to lead, or no other relay works: the server may be another one. */
+  /** Takes over again while this process leads, or while no other relay is active. The server may be another one. */
   #takeAgain(): void {
     clearTimeout(this.#timer);
     this.#machine = undefined;
     const leading = this.#leading;
     if (leading === undefined || this.#relaying === undefined) return;
     const after = this.#options.retakes ? null : this.#relaying.owner;
-    // Another name, by which a turn of before that is still under way does not count.
+    // A new owner name invalidates a previous turn that may still be running.
     const relaying = after === null ? { ...this.#relaying, owner: randomUUID() } : this.#relaying;
     this.#relaying = relaying;
     this.#track(this.#take(leading, relaying, after, retryMinMs));
   }
 
-  /** Warns of an error, if it did not lately. */
-  tell(what: string, error: unknown): void {
+  /** Logs a warning, unless the same one was logged recently. */
+  warn(what: string, error: unknown): void {
     this.#options.rareLog.warn(what, error instanceof Error ? error.message : String(error));
   }
 

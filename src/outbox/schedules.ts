@@ -1,9 +1,9 @@
 /**
- * Schedules: enqueues what is due of them. Any process may do that, also several at a time: the transaction that enqueues an
- * occurrence stores the next one, and does nothing for a schedule that is not as it was when its occurrences were planned. The
- * process that relays messages for peers does it, so that not all ask all the time.
+ * Enqueues due occurrences of schedules. Several processes may do so at the same time: the transaction that enqueues an
+ * occurrence also stores the next one, and does nothing if the schedule changed since it was planned. Normally only the
+ * process that relays messages for peers does it, to avoid polling by all processes.
  *
- * Times are those of the clock of Postgres.
+ * All times are those of the Postgres clock.
  */
 import { setImmediate } from "node:timers/promises";
 import type { SchedulerFunctions } from "../../generated/ts/rows/outbox.js";
@@ -12,19 +12,19 @@ import { type MissedPolicy, planOccurrences, type SchedulePlan } from "./occurre
 
 const { pageSchedules, pageOccurrences, pageMessages, pageBytes, retryMs, checkMs } = scheduleConstants;
 
-/** So many schedules are planned before others get the processor. */
+/** Number of schedules planned before other tasks of the event loop run. */
 const plannedAtOnce = 10;
 
-/** Most schedules of one transaction. */
+/** Maximum number of schedules per transaction. */
 const runAtOnce = 100;
 
 type DueRow = Awaited<ReturnType<SchedulerFunctions["dueSchedules"]>>[number];
 
 /**
- * Enqueues what is due.
+ * Enqueues due occurrences.
  *
- * @param isOver asked now and then whether to end early
- * @returns in how many milliseconds there may be something to do again; Infinity: not before a schedule is made or changed
+ * @param isOver checked regularly; true ends the call early
+ * @returns ms until the next call is needed; Infinity if only a change of a schedule can make one due
  * @throws the error of Postgres
  */
 export async function runDueSchedules(functions: SchedulerFunctions, isOver: () => boolean): Promise<number> {
@@ -36,7 +36,7 @@ export async function runDueSchedules(functions: SchedulerFunctions, isOver: () 
   let [messages, bytes] = [0, 0];
   const flush = async (): Promise<void> => {
     const { ran } = await functions.runSchedules({ runs: JSON.stringify(batch) });
-    // Another process had them first, or their owner is about to change them.
+    // Another process was first, or the owner is changing these schedules.
     if (ran < batch.length) inMs = Math.min(inMs, retryMs);
     anyRan ||= ran > 0;
     batch = [];
@@ -56,54 +56,54 @@ export async function runDueSchedules(functions: SchedulerFunctions, isOver: () 
     if (messages >= pageMessages || bytes >= pageBytes || batch.length >= runAtOnce) await flush();
   }
   if (batch.length > 0) await flush();
-  // Where all are locked, the same would be planned over and over.
+  // If all due schedules are locked, an immediate retry would plan the same again.
   return rows.length > 0 && !anyRan ? Math.max(inMs, retryMs) : inMs;
 }
 
-/** A plan as `hawser.run_schedules` reads it. */
+/** Converts a plan to the JSON format of `hawser.run_schedules`. */
 function runOf({ role, name, revision, since }: DueRow, plan: SchedulePlan): object {
   const { occurrences, upto, next, problem } = plan;
   return { role, name, revision: String(revision), since, upto, next_at: next, times: occurrences, problem };
 }
 
-/** When a process looks for schedules that are due. It has no clock of its own. */
+/** Timing of the polls for due schedules. It has no clock of its own. */
 export class SchedulePace {
   readonly #mostMs: number;
   #at = Number.NEGATIVE_INFINITY;
-  #isOut = false;
+  #isPending = false;
   #wasChanged = false;
 
-  /** @param unnotifiedMs how often it looks, where changes of schedules do not notify it; undefined: they do */
+  /** @param unnotifiedMs poll interval if changes of schedules are not notified; undefined if they are */
   constructor(unnotifiedMs: number | undefined) {
     this.#mostMs = unnotifiedMs ?? Number.POSITIVE_INFINITY;
   }
 
-  /** A look has begun, and has not ended. */
-  get isOut(): boolean {
-    return this.#isOut;
+  /** True while a poll is running. */
+  get isPending(): boolean {
+    return this.#isPending;
   }
 
-  /** When the next look begins; Infinity: not before something happens. */
+  /** Time of the next poll; Infinity if only an event can make one due. */
   get at(): number {
-    return this.#isOut ? Number.POSITIVE_INFINITY : this.#at;
+    return this.#isPending ? Number.POSITIVE_INFINITY : this.#at;
   }
 
-  /** A schedule was made or changed. */
+  /** Called when a schedule was created or changed. */
   changed(): void {
     this.#wasChanged = true;
     this.#at = Number.NEGATIVE_INFINITY;
   }
 
-  beginLook(): void {
-    this.#isOut = true;
+  startPoll(): void {
+    this.#isPending = true;
     this.#wasChanged = false;
   }
 
-  /** @param inMs when there may be something to do again; Infinity: there is no schedule */
-  endLook(now: number, inMs: number): void {
-    this.#isOut = false;
+  /** Ends a poll. @param inMs ms until the next poll is needed; Infinity if there is no schedule */
+  endPoll(now: number, inMs: number): void {
+    this.#isPending = false;
     if (this.#wasChanged) return;
-    // The clock of Postgres may be set meanwhile.
+    // Limited by `checkMs`, because the clock of Postgres may be changed.
     this.#at = now + Math.min(inMs === Number.POSITIVE_INFINITY ? inMs : Math.min(inMs, checkMs), this.#mostMs);
   }
 }

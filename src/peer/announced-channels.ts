@@ -91,7 +91,7 @@ export class AnnouncedChannels {
         this.#endPause = undefined;
         this.#lookUp();
       },
-      (Math.random() * outboxConstants.slowLookMs) / 2,
+      (Math.random() * outboxConstants.slowPollMs) / 2,
     );
     this.#endPause = () => {
       this.#endPause = undefined;

@@ -4,27 +4,31 @@ import {
   protocolConstants,
   type StoreConstants,
   storeConstants,
+  type TuningSettings,
 } from "../../generated/ts/settings/peer.js";
-import { HawserError, PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Logger, shared } from "../runtime/index.js";
 import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
-import type { StatusEmitter } from "./status.js";
+import type { Membership } from "./handling-settings.js";
+import type { StatusTeller } from "./status.js";
 
 /** Settings of a peer and the constants of protocol and store: each reader takes a `Pick` of it, and gets all of it. */
-export type PeerLimits = PeerSettings & ProtocolConstants & StoreConstants;
+export type PeerLimits = PeerSettings & TuningSettings & ProtocolConstants & StoreConstants;
 
-export function limitsOf(settings: PeerSettings): PeerLimits {
-  return { ...protocolConstants, ...storeConstants, ...settings };
+export function limitsOf(settings: PeerSettings, tuning: TuningSettings): PeerLimits {
+  return { ...protocolConstants, ...storeConstants, ...settings, ...tuning };
 }
 
 /** What the parts of a running peer share. */
 export interface PeerContext {
   readonly sender: Sender;
   readonly settings: PeerLimits;
+  /** As it was at the start; it stays while the peer runs. */
+  readonly membership: Membership;
   readonly store: Store;
   readonly lease: Lease;
-  readonly status: StatusEmitter;
+  readonly status: StatusTeller;
   readonly logger: Logger;
   /** Undefined for a peer that speaks plaintext. */
   readonly tls: TlsCredentials | undefined;
@@ -36,8 +40,8 @@ export interface PeerContext {
 
 /** The error itself if it is one of ours, else `internal` with it as the cause. */
 export function asHawserError(error: unknown): HawserError {
-  if (HawserError.is(error)) return error;
-  return new PeerError("internal", error instanceof Error ? error.message : String(error), { cause: error });
+  if (error instanceof HawserError) return error;
+  return new HawserError("internal", error instanceof Error ? error.message : String(error), { cause: error });
 }
 
 /** The mesh secrets: read at start, whenever they change, and again when a handshake fails. */
@@ -56,7 +60,7 @@ export class SecretCache {
     return this.#stale;
   }
 
-  /** Reads them. @throws StoreError `store_failed` */
+  /** Reads them. @throws HawserError `store_failed` */
   readonly refresh = shared(async () => {
     this.#stale = true;
     this.#known = await this.#store.secrets();

@@ -5,18 +5,22 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
 import type { Headers } from "../channel/index.js";
-import { PeerError, TypedError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   contentTypeHeader,
   contentTypeOf,
   encode,
+  formOf,
   idOfMessage,
+  isSchema,
+  jsonContentType,
   keyOfMessage,
   subjectOf,
   type TopicOfSchema,
   topicOf,
 } from "../typed/index.js";
-import { bytesOf, type EnqueueOptions, type MoreHeaders, type NatsSubject } from "./message.js";
+import { type HeadersInput, headerPairsOf } from "./content.js";
+import { bytesOf, type EnqueueOptions, type NatsSubject, type Payload } from "./message.js";
 import {
   checkHeaders,
   checkKnownOptions,
@@ -60,10 +64,6 @@ export function address(
   return checked(destinationOf(to), bytes, contentType, options, now);
 }
 
-function isSchema(to: unknown): to is DescMessage {
-  return typeof to === "object" && to !== null && (to as { kind?: unknown }).kind === "message";
-}
-
 function addressTyped(
   schema: DescMessage,
   message: MessageInitShape<DescMessage>,
@@ -86,21 +86,21 @@ function addressTyped(
   return checked(destination, payload, contentTypeOf(schema, format), given, now);
 }
 
-/** @throws TypedError `invalid_argument`, `invalid_schema` */
+/** @throws HawserError `invalid_argument`, `invalid_schema` */
 function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["via"]): "peers" | "nats" {
   if (via !== undefined && via !== "peers" && via !== "nats")
     throw invalid(`via ${String(via)}: must be "peers" or "nats"`);
   if (topic !== undefined && subject !== undefined && via === undefined) {
     const text = `${schema.typeName}: its option has a topic and a subject; say via: "peers" or via: "nats"`;
-    throw new TypedError("invalid_argument", text);
+    throw new HawserError("invalid_argument", text);
   }
   const sink = via ?? (topic === undefined ? "nats" : "peers");
   if ((sink === "peers" ? topic : subject) !== undefined) return sink;
   const missing = sink === "peers" ? "topic; set one to use peers" : "subject; set one to use NATS";
-  throw new TypedError("invalid_schema", `${schema.typeName}: its option has no ${missing}`);
+  throw new HawserError("invalid_schema", `${schema.typeName}: its option has no ${missing}`);
 }
 
-/** A destination that is no schema. @throws PeerError `invalid_argument` */
+/** A destination that is no schema. @throws HawserError `invalid_argument` */
 function destinationOf(to: string | NatsSubject): Destination {
   if (typeof to === "string") return { sink: "peers", topic: to };
   if (typeof to !== "object" || to === null) {
@@ -113,45 +113,13 @@ function destinationOf(to: string | NatsSubject): Destination {
   return { sink: "nats", subject, stream, domain };
 }
 
-/** The bytes of a payload, and what is said of them. @throws PeerError `invalid_argument` */
+/** The bytes of a payload, and what is said of them. @throws HawserError `invalid_argument` */
 function contentOf(payload: unknown): { readonly bytes: Uint8Array; readonly contentType: string | undefined } {
-  if (typeof payload === "string" || payload instanceof Uint8Array) {
-    return { bytes: bytesOf(payload), contentType: undefined };
-  }
-  const json = jsonOfPayload(payload);
-  if (json !== undefined) return { bytes: bytesOf(json), contentType: jsonType };
-  const given = payload === null ? "null" : `a value of type ${nameOf(payload)}`;
-  throw invalid(`payload ${given}: must be a string, a Uint8Array, or an object, which travels as JSON`);
+  const { kind, value } = formOf(payload);
+  return { bytes: bytesOf(value), contentType: kind === "json" ? jsonContentType : undefined };
 }
 
-/** Undefined for what JSON would not hold: other kinds of bytes, maps, and a promise that nobody awaits. */
-function jsonOfPayload(payload: unknown): string | undefined {
-  if (typeof payload !== "object" || payload === null) return undefined;
-  if (ArrayBuffer.isView(payload) || typeof (payload as { then?: unknown }).then === "function") return undefined;
-  if (notJson.has(Object.prototype.toString.call(payload))) return undefined;
-  try {
-    const json = JSON.stringify(payload) as string | undefined;
-    return json === "null" ? undefined : json;
-  } catch (cause) {
-    throw invalid(
-      `payload of type ${nameOf(payload)}: must be an object that JSON can hold: ${(cause as Error).message}`,
-    );
-  }
-}
-
-const notJson: ReadonlySet<string> = new Set(
-  ["ArrayBuffer", "SharedArrayBuffer", "Map", "Set", "WeakMap", "WeakSet", "Error", "RegExp"].map(
-    (name) => `[object ${name}]`,
-  ),
-);
-
-function nameOf(value: unknown): string {
-  return typeof value === "object" && value !== null ? (value.constructor?.name ?? "object") : typeof value;
-}
-
-const jsonType = "application/json";
-
-/** @throws PeerError `invalid_argument`, `internal_topic` */
+/** @throws HawserError `invalid_argument`, `internal_topic` */
 function checked(
   destination: Destination,
   payload: Uint8Array,
@@ -161,9 +129,7 @@ function checked(
 ): Addressed {
   const { key, messageId, ttlMs, deliverAt } = options;
   checkMarks({ key, messageId, ttlMs });
-  const given = pairsOf(options.headers);
-  const isTyped = given.some(([name]) => name.toLowerCase() === contentTypeHeader);
-  const headers = contentType === undefined || isTyped ? given : [[contentTypeHeader, contentType] as const, ...given];
+  const headers = withContentType(headerPairsOf(options.headers), contentType);
   const common = { destination, payload, key: key ?? null, messageId: messageId ?? null };
   if (destination.sink === "nats") {
     refuseBeside(options, ["all", "ttlMs"], "is for topics, not for subjects");
@@ -188,19 +154,10 @@ function checked(
   };
 }
 
-/** @throws PeerError `invalid_argument` unless they are names and values */
-function pairsOf(headers: MoreHeaders | undefined): Headers {
-  if (headers === undefined) return [];
-  const isObject = typeof headers === "object" && headers !== null;
-  const pairs: unknown[] = Array.isArray(headers)
-    ? headers
-    : Object.entries(isObject ? headers : {}).flatMap(([name, value]) =>
-        (Array.isArray(value) ? value : [value]).map((one: unknown) => [name, one]),
-      );
-  const isPair = (pair: unknown) =>
-    Array.isArray(pair) && pair.length === 2 && typeof pair[0] === "string" && typeof pair[1] === "string";
-  if (isObject && pairs.every(isPair)) return pairs as unknown as Headers;
-  throw invalid("headers: must be an object of strings, or of arrays of strings, or a list of [name, value]");
+/** Pairs with the header `content-type`, unless they have one or it is undefined. */
+function withContentType(pairs: Headers, contentType: string | undefined): Headers {
+  if (contentType === undefined || pairs.some(([name]) => name.toLowerCase() === contentTypeHeader)) return pairs;
+  return [[contentTypeHeader, contentType], ...pairs];
 }
 
 function jsonOf(pairs: Headers): string | null {
@@ -220,27 +177,32 @@ function refuseBeside<Name extends keyof EnqueueOptions>(
   }
 }
 
-/** @throws PeerError `invalid_argument` */
+/** @throws HawserError `invalid_argument` */
 export function checkDeliverAt({ deliverAt }: EnqueueOptions): Date | null {
   if (deliverAt === undefined) return null;
   if (deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())) return deliverAt;
   throw invalid(`deliverAt ${String(deliverAt)}: must be a valid Date`);
 }
 
-function invalid(text: string): PeerError {
-  return new PeerError("invalid_argument", text);
+function invalid(text: string): HawserError {
+  return new HawserError("invalid_argument", text);
 }
 
-/** The bytes of a payload. @throws PeerError `invalid_argument` */
-export function checkPayload(payload: Uint8Array | string): Uint8Array {
-  const bytes = checkBytes(payload, " of at least one byte");
+/** A payload with its headers, as it is sent. */
+interface SentContent {
+  readonly bytes: Uint8Array;
+  readonly headers: HeadersInput | undefined;
+}
+
+/** Bytes of a payload, with the headers of the message. @throws HawserError `invalid_argument` */
+export function checkContent(payload: Payload, headers: HeadersInput | undefined): SentContent {
+  if (typeof payload === "string" || payload instanceof Uint8Array) return { bytes: bytesOf(payload), headers };
+  const { bytes, contentType } = contentOf(payload);
+  return { bytes, headers: withContentType(headerPairsOf(headers), contentType) };
+}
+
+/** @throws HawserError `invalid_argument` for a payload without a byte */
+export function checkPayload(bytes: Uint8Array): Uint8Array {
   if (bytes.length > 0) return bytes;
   throw invalid("payload 0 bytes: must be a Uint8Array or a string of at least one byte");
-}
-
-/** The bytes of a payload that may be empty. @throws PeerError `invalid_argument` */
-export function checkBytes(payload: Uint8Array | string, which = ""): Uint8Array {
-  const bytes = bytesOf(payload);
-  if (bytes instanceof Uint8Array) return bytes;
-  throw invalid(`payload a value of type ${typeof bytes}: must be a Uint8Array or a string${which}`);
 }

@@ -4,7 +4,7 @@
  */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 import { type Addressed, address, checkDeliverAt } from "./destination.js";
 import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./message.js";
@@ -82,7 +82,7 @@ export async function enqueueBatch(
 ): Promise<bigint[]> {
   checkKnownOptions(options, "a batch to enqueue");
   if (!Array.isArray(payloads)) {
-    throw new PeerError(
+    throw new HawserError(
       "invalid_argument",
       `payloads of type ${typeof payloads}: must be an array, with one for each message`,
     );
@@ -168,7 +168,7 @@ export function callerOf(client: SqlClient) {
         const text = `the client is ${client === null ? "null" : `of type ${typeof client}`}, and has no method query(text, values)`;
         const remedy =
           "give a client of node-postgres, or make one with fromDrizzle, fromKysely, fromKnex or fromPrisma";
-        throw new PeerError("invalid_argument", `${text}; ${remedy}`);
+        throw new HawserError("invalid_argument", `${text}; ${remedy}`);
       }
       try {
         return { rows: rowsOf(await client.query(text, values)) };
@@ -177,7 +177,7 @@ export function callerOf(client: SqlClient) {
         if (!notThere.has(String(code))) throw error;
         const why = `the database has no outbox that takes this: ${message}`;
         const remedy = "run hawser init on it, or start a peer there once";
-        throw new PeerError("schema_missing", `${why}; ${remedy}`, { cause: error });
+        throw new HawserError("schema_missing", `${why}; ${remedy}`, { cause: error });
       }
     },
   };

@@ -80,7 +80,7 @@ export class GiveBack {
    * A message has come for a topic that this peer does not serve: if another listener does, the channel goes to it as soon as
    * nothing of it is under way.
    *
-   * @throws StoreError `store_failed` (as a rejection)
+   * @throws HawserError `store_failed` (as a rejection)
    */
   async passOn(connectionKey: number, topicKey: number): Promise<PassedOn> {
     const { store, sender, lease, logger } = this.#context;

@@ -5,13 +5,13 @@
  * with it first, as far as that can be told: its channel stores it when it must. So does everything if no member can take
  * messages over its connection, and when the peer stops.
  */
-import type { PeerSettings } from "../../generated/ts/settings/peer.js";
-import { PeerError } from "../errors/index.js";
+import type { TuningSettings } from "../../generated/ts/settings/peer.js";
+import { HawserError } from "../errors/index.js";
 import { DeadlineTimer, Fifo } from "../runtime/index.js";
 import { asHawserError } from "./context.js";
 import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
-import type { StatusEmitter } from "./status.js";
+import type { StatusTeller } from "./status.js";
 
 /** The members of a group, as the queue sees them. */
 export interface GroupMembers {
@@ -33,7 +33,7 @@ interface Waiting {
   readonly since: number;
 }
 
-type Settings = Pick<PeerSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
+type Settings = Pick<TuningSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
 
 /** After which members whose queues are full are asked again. */
 const whenFullMs = 50;
@@ -49,13 +49,13 @@ export class GroupQueue {
   #full = false;
   #stopping = false;
   #whenEmpty: (() => void)[] = [];
-  #ended: PeerError | undefined;
+  #ended: HawserError | undefined;
 
   readonly #members: GroupMembers;
   readonly #settings: Settings;
-  readonly #status: StatusEmitter;
+  readonly #status: StatusTeller;
 
-  constructor(members: GroupMembers, settings: Settings, status: StatusEmitter) {
+  constructor(members: GroupMembers, settings: Settings, status: StatusTeller) {
     this.#members = members;
     this.#settings = settings;
     this.#status = status;
@@ -130,7 +130,7 @@ export class GroupQueue {
   }
 
   /** What waits is rejected: it was never sent. */
-  end(why: PeerError): void {
+  end(why: HawserError): void {
     this.#ended ??= why;
     this.#timer.stop();
     for (let first = this.#waiting.shift(); first !== undefined; first = this.#waiting.shift()) {
@@ -156,7 +156,7 @@ export class GroupQueue {
   #refuse(message: Outgoing): void {
     const { topic } = this.#members;
     const text = `${this.#waiting.length} messages wait for a member of "${topic}" to have room already`;
-    message.fail(new PeerError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
+    message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
     // Told once, until there was room again: a status for each refused send would be a flood.
     if (this.#full) return;
     this.#full = true;

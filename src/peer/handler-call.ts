@@ -12,7 +12,7 @@ import {
   type MessageTurn,
   type RetryPolicy,
 } from "../channel/index.js";
-import { errorTable, HawserError, PeerError } from "../errors/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
 import { inTime } from "../runtime/index.js";
 import { isRefusedForGood, type Transaction } from "../store/index.js";
@@ -24,7 +24,7 @@ import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { MessageView, type Source } from "./message.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
-import type { TopicHandlers } from "./topic-handlers.js";
+import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
 
 /** A message whose turn it is, with the link by which it came. */
 interface Called {
@@ -44,14 +44,14 @@ export const postponed = Symbol("postponed");
 /** The errors that say that the peer does not serve a message's topic. What a handler throws cannot be asked what it is. */
 const notServed = new WeakSet<object>();
 
-function isNotServed(error: unknown): error is PeerError {
+function isNotServed(error: unknown): error is HawserError {
   return notServed.has(error as object);
 }
 
 /** Whether a channel goes to another listener, which serves a topic; it stays if there is none. */
 export type PassedOn = "goes" | "stays" | "notOwned";
 
-/** Passes a channel on to a listener that serves a topic. @throws StoreError `store_failed` (as a rejection) */
+/** Passes a channel on to a listener that serves a topic. @throws HawserError `store_failed` (as a rejection) */
 export type PassOn = (connectionKey: number, topicKey: number) => Promise<PassedOn>;
 
 /** Thrown to roll back the transaction of a handler whose answer says so. */
@@ -86,7 +86,7 @@ class TopicNames {
     return this.#names.get(topicKey);
   }
 
-  /** The name; undefined for a key that the catalog does not have. @throws StoreError `store_failed` (as a rejection) */
+  /** The name; undefined for a key that the catalog does not have. @throws HawserError `store_failed` (as a rejection) */
   of(topicKey: number): string | Promise<string | undefined> {
     return this.#names.get(topicKey) ?? this.#lookUp(topicKey);
   }
@@ -127,7 +127,7 @@ export class HandlerCalls {
   }
 
   /** Nobody waits any longer for the handlers of messages that run. */
-  abort(reason: PeerError): void {
+  abort(reason: HawserError): void {
     for (const cancellation of this.#waitedFor) cancellation.abort(reason);
   }
 
@@ -161,13 +161,13 @@ export class HandlerCalls {
   }
 
   /** Calls the handler. @returns undefined if the message is done, else what becomes of it */
-  call(source: Source, message: IncomingMessage, to: string, attempt: number): Unfinished | undefined {
-    const view = new MessageView(this.#handlers.reply, source, message, to, message.payload, attempt);
+  call(source: Source, message: IncomingMessage, topic: string, attempt: number): Unfinished | undefined {
+    const view = new MessageView(this.#handlers.reply, source, message, topic, message.payload, attempt);
     try {
       const returned = this.#handlers.handle(view);
       return isThenable(returned) ? (link, turn) => this.#await(link, turn, returned, view) : undefined;
     } catch (error) {
-      return (link, turn) => this.#failed(link, turn, to, error);
+      return (link, turn) => this.#failed(link, turn, topic, error);
     }
   }
 
@@ -181,26 +181,47 @@ export class HandlerCalls {
   answer(source: Source, request: IncomingRequest): unknown {
     const topic = this.topics.of(request.topicKey);
     if (typeof topic !== "string") return this.#answerLater(source, request, topic);
-    const { batch, transactional } = this.#handlers.handlingOf(topic, request.headers);
-    if (batch !== undefined) {
-      const { name } = this.#context.sender;
-      throw new PeerError("not_supported", `"${name}" handles "${topic}" in batches, and answers no requests of it`);
+    const handler = this.#requestHandlerOf(source, request.topicKey, topic);
+    return handler.settings.transactional
+      ? this.#answerInTransaction(source, request, topic, handler)
+      : this.#callFor(source, request, topic, handler, undefined);
+  }
+
+  /** @throws HawserError `unsubscribed`, `not_supported` */
+  #requestHandlerOf(source: Source, topicKey: number, topic: string): RequestHandler {
+    try {
+      this.#checkServed(topic);
+    } catch (error) {
+      this.#passesOn(source, topicKey).catch((err) => {
+        this.#context.logger.debug({ err }, "could not look for who serves the topic of a request");
+      });
+      throw error;
     }
-    if (transactional) return this.#answerInTransaction(source, request, topic);
-    return this.#callFor(source, request, topic, undefined);
+    const handler = this.#handlers.requestsOf(topic);
+    if (handler !== undefined) return handler;
+    const { name } = this.#context.sender;
+    throw new HawserError(
+      "not_supported",
+      `"${name}" handles messages of "${topic}", and answers no requests; use respond`,
+    );
   }
 
   async #answerLater(source: Source, request: IncomingRequest, topic: Promise<string | undefined>): Promise<unknown> {
     if ((await topic) !== undefined) return await this.answer(source, request);
-    throw new PeerError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
+    throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
   }
 
   /** The answer leaves when the handler's transaction has ended: an answer that cannot be sent must not commit it. */
-  async #answerInTransaction(source: Source, request: IncomingRequest, topic: string): Promise<RequestAnswer> {
+  async #answerInTransaction(
+    source: Source,
+    request: IncomingRequest,
+    topic: string,
+    handler: RequestHandler,
+  ): Promise<RequestAnswer> {
     let answer: RequestAnswer | undefined;
     try {
       await this.#context.store.runInTransaction(async (client) => {
-        answer = answerOf(await this.#callFor(source, request, topic, client), request);
+        answer = answerOf(await this.#callFor(source, request, topic, handler, client), request);
         if (answer.rollBack) throw rolledBack;
       });
     } catch (error) {
@@ -210,22 +231,20 @@ export class HandlerCalls {
   }
 
   /** Calls the handler for a request. A promise if it did not finish at once. */
-  #callFor(source: Source, request: IncomingRequest, topic: string, client: Transaction | undefined): unknown {
-    try {
-      this.#checkServed(topic);
-    } catch (error) {
-      this.#passesOn(source, request.topicKey).catch((err) => {
-        this.#context.logger.debug({ err }, "could not look for who serves the topic of a request");
-      });
-      throw error;
-    }
+  #callFor(
+    source: Source,
+    request: IncomingRequest,
+    topic: string,
+    handler: RequestHandler,
+    client: Transaction | undefined,
+  ): unknown {
     request.begun = true;
     const { payload } = request;
     const view = new MessageView(this.#handlers.reply, source, request, topic, payload, 1, client, request);
-    const returned = this.#handlers.handle(view);
-    const { timeoutMs } = this.#handlers.handlingOf(topic, request.headers);
+    const returned = handler.handle(view);
+    const { timeoutMs } = handler.settings;
     if (timeoutMs === undefined || !isThenable(returned)) return returned;
-    return this.#bounded(returned, view, client && (() => void endClient(client)));
+    return this.#bounded(returned, view, timeoutMs, client && (() => void endClient(client)));
   }
 
   async #beginLater(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
@@ -263,9 +282,9 @@ export class HandlerCalls {
       }
       if (transactional) {
         const call = ([view]: readonly MessageView[]): unknown => this.#handlers.handle(view!);
-        return withPlain((await this.#inTransaction([{ link, turn, view }], call)) ?? comesAgain, plain);
+        return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? comesAgain, plain);
       }
-      await this.#bounded(this.#handlers.handle(view), view);
+      await this.#bounded(this.#handlers.handle(view), view, handling.timeoutMs);
       return done;
     } catch (error) {
       const failed = isNotServed(error)
@@ -279,7 +298,7 @@ export class HandlerCalls {
    * A channel that was taken over goes on to who serves the topic, and the message with it. Nothing keeps an at-most-once
    * message for that, but those behind it arrive.
    */
-  async #notServed(link: HandledLink, { running }: MessageTurn, error: PeerError): Promise<HandlerResult> {
+  async #notServed(link: HandledLink, { running }: MessageTurn, error: HawserError): Promise<HandlerResult> {
     try {
       const passedOn = await this.#passesOn(link.source, running.topicKey);
       if (link.isClosed) return comesAgain;
@@ -312,10 +331,11 @@ export class HandlerCalls {
    * @returns the results that are certain; all others are to be handled again. Empty for several of which one has failed
    */
   async #handleTogether(
-    { transactional }: HandlingSettings,
+    handling: HandlingSettings,
     { handle }: BatchHandling,
     called: readonly CalledTogether[],
   ): Promise<ReadonlyMap<CalledTogether, HandlerResult>> {
+    const { transactional, timeoutMs } = handling;
     const results = new Map<CalledTogether, HandlerResult>();
     for (const one of called) if (one.link.isClosed) results.set(one, comesAgain);
     if (results.size > 0) return results;
@@ -329,11 +349,11 @@ export class HandlerCalls {
     };
     try {
       if (transactional) {
-        const result = await this.#inTransaction(items, call);
+        const result = await this.#inTransaction(handling, items, call);
         if (result !== undefined) for (const one of called) results.set(one, result);
       } else {
         const views = items.map(({ view }) => view);
-        await this.#bounded(call(views), views[0]!);
+        await this.#bounded(call(views), views[0]!, timeoutMs);
         for (const one of called) results.set(one, done);
       }
     } catch (error) {
@@ -341,7 +361,7 @@ export class HandlerCalls {
     }
     for (const [index, error] of failed) {
       const one = called[index]!;
-      results.set(one, this.#failed(one.link, one.turn, one.view.to, error));
+      results.set(one, this.#failed(one.link, one.turn, one.view.topic, error));
     }
     return results;
   }
@@ -353,11 +373,12 @@ export class HandlerCalls {
    * @throws what the handler has thrown
    */
   async #inTransaction(
+    { timeoutMs, retry }: HandlingSettings,
     items: readonly Called[],
     call: (views: readonly MessageView[]) => unknown,
   ): Promise<HandlerResult | undefined> {
     const { store, lease, status, nameLost } = this.#context;
-    const [{ link, view: first }] = items as [Called];
+    const [{ link }] = items as [Called];
     const thrown: { error?: unknown } = {};
     let begun = false;
     let ended = false;
@@ -368,7 +389,7 @@ export class HandlerCalls {
         if (items.some((item) => item.link.isClosed)) throw postponed;
         // A handler that is late must not go on writing outside of its transaction: its connection is closed.
         const views = items.map(({ view }) => view.with(client));
-        await this.#bounded(call(views), views[0]!, () => void endClient(client));
+        await this.#bounded(call(views), views[0]!, timeoutMs, () => void endClient(client));
         ended = true;
       } catch (error) {
         thrown.error = error;
@@ -401,10 +422,9 @@ export class HandlerCalls {
       const failed = asHawserError(error);
       status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
       if (!begun || outcomeOf(failed.cause) !== "unknown") return comesAgain;
-      const { attempts } = this.#handlers.handlingOf(first.to, first.headers).retry;
-      const result = sessionEnded(attempts, failed.message);
+      const result = sessionEnded(retry.attempts, failed.message);
       const told = { code: result.errorCode, message: failed.message, error: failed };
-      for (const { link, turn, view } of items) this.#tellFailed(link, turn, view.to, told);
+      for (const { link, turn, view } of items) this.#tellFailed(link, turn, view.topic, told);
       return result;
     }
     return comesAgain;
@@ -439,21 +459,20 @@ export class HandlerCalls {
   }
 
   #checkServed(topic: string): void {
-    const { sender } = this.#context;
     if (this.#handlers.serves(topic)) return;
-    const error = new PeerError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}"`);
+    const error = this.#handlers.unserved(topic);
     notServed.add(error);
     throw error;
   }
 
-  /** @throws PeerError that says why the handler is not to be called */
+  /** @throws HawserError that says why the handler is not to be called */
   #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
     this.#checkServed(topic);
     const { headers } = turn.running;
     const late = headers === undefined ? 0 : lateMs(headers);
-    if (late > 0) throw new PeerError("expired", `its time to live had passed ${late} ms before its handler began`);
+    if (late > 0) throw new HawserError("expired", `its time to live had passed ${late} ms before its handler began`);
     if (channel.isExhausted(turn)) {
-      throw new PeerError(
+      throw new HawserError(
         "handler_crashed",
         `the process, or its session with Postgres, ended in the middle of its handler ${this.#handlers.handlingOf(topic, headers).retry.attempts} times`,
       );
@@ -462,22 +481,26 @@ export class HandlerCalls {
 
   async #await(link: HandledLink, turn: MessageTurn, returned: unknown, view: MessageView): Promise<HandlerResult> {
     try {
-      await this.#bounded(returned, view);
+      await this.#bounded(returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
       return done;
     } catch (error) {
-      return this.#failed(link, turn, view.to, error);
+      return this.#failed(link, turn, view.topic, error);
     }
   }
 
-  /** Waits for the handler, as long as it may take; `onLate` is called then. @throws PeerError `handler_failed` */
-  async #bounded(returned: unknown, { to, headers, cancellation }: MessageView, onLate?: () => void): Promise<unknown> {
-    const { timeoutMs } = this.#handlers.handlingOf(to, headers);
+  /** Waits for the handler, as long as it may take; `onLate` is called then. @throws HawserError `handler_failed` */
+  async #bounded(
+    returned: unknown,
+    { cancellation }: MessageView,
+    timeoutMs: number | undefined,
+    onLate?: () => void,
+  ): Promise<unknown> {
     this.#waitedFor.add(cancellation);
     try {
       if (timeoutMs === undefined) return await returned;
-      const late = (): PeerError => {
+      const late = (): HawserError => {
         onLate?.();
-        const error = new PeerError("handler_failed", `the handler took longer than ${timeoutMs} ms`);
+        const error = new HawserError("handler_failed", `the handler took longer than ${timeoutMs} ms`);
         cancellation.abort(error);
         return error;
       };
@@ -544,7 +567,7 @@ const notBegun: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed"
 export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {
   try {
     // Another copy of the package may have codes that are not known here.
-    if (HawserError.is(error) && Object.hasOwn(errorTable, error.code)) {
+    if (error instanceof HawserError && Object.hasOwn(errorTable, error.code)) {
       return { code: error.code, message: String(error.message) };
     }
   } catch {
@@ -571,7 +594,7 @@ function stackOf(error: unknown): string | undefined {
 
 /** The handler has ended its transaction, or left what Postgres refuses to commit. */
 function isHandlersFault(error: unknown): boolean {
-  return (HawserError.is(error) && error.code === "handler_failed") || isRefusedForGood(error);
+  return (error instanceof HawserError && error.code === "handler_failed") || isRefusedForGood(error);
 }
 
 /** Whether a value is a promise, or behaves as one. */

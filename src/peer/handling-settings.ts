@@ -1,28 +1,32 @@
-/** How the messages of a topic are handled, with all that is left to the peer. */
-import {
-  type BatchSettings,
-  type PeerSettings,
-  type RetrySettings,
-  retrySettingsDefaults,
-} from "../../generated/ts/settings/peer.js";
+/** Settings of a handler, checked and complete. */
+import type { BatchSettings, RetrySettings } from "../../generated/ts/settings/peer.js";
 import type { RetryPolicy } from "../channel/index.js";
-import type { TransactionalMessage } from "./message.js";
+import type { MessageView } from "./message.js";
 
 /** How messages are handled together, and by what. Those of one object may be in one batch. */
 export interface BatchHandling {
   readonly settings: BatchSettings;
   /** What the handler gets of a message. @throws what is wrong with it: then it fails alone, before the batch is handled */
-  decode(message: TransactionalMessage): unknown;
+  decode(message: MessageView): unknown;
   /** @param fail says that the message at an index fails, whatever becomes of the others */
   handle(
-    messages: readonly TransactionalMessage[],
+    messages: readonly MessageView[],
     values: readonly unknown[],
     fail: (index: number, error: unknown) => void,
   ): unknown;
 }
 
-export interface HandlingSettings {
+/** Place of a peer among the listeners of its topics. All topics of a peer have the same. */
+export interface Membership {
+  /** Undefined: the peer is no member of a group. */
+  readonly group: string | undefined;
+  /** Undefined: the default of a group; outside of a group nothing is taken over. */
+  readonly takeoverMs: number | undefined;
+}
+
+export interface HandlingSettings extends Membership {
   readonly transactional: boolean;
+  readonly durable: boolean;
   /** Undefined: no limit. */
   readonly timeoutMs: number | undefined;
   readonly retry: RetryPolicy;
@@ -30,15 +34,7 @@ export interface HandlingSettings {
   readonly batch: BatchHandling | undefined;
 }
 
-/** How a peer handles what nothing else was said of. */
-export function handlingOf(settings: PeerSettings): HandlingSettings {
-  const { transactional, handlerTimeoutMs, maxAttempts, retryDelayMs } = settings;
-  const retry = policyOf({ ...retrySettingsDefaults, attempts: maxAttempts, delayMs: retryDelayMs });
-  return { transactional, timeoutMs: handlerTimeoutMs, retry, batch: undefined };
-}
-
-export function policyOf(retry: RetrySettings & { readonly attempts: number; readonly delayMs: number }): RetryPolicy {
-  const { attempts, delayMs, factor, maxDelayMs, jitterPercent } = retry;
+export function policyOf({ attempts, delayMs, factor, maxDelayMs, jitterPercent }: RetrySettings): RetryPolicy {
   return {
     attempts,
     delayMs: (begun) => {

@@ -4,7 +4,7 @@
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Isolation } from "../channel/index.js";
-import type { HawserError, PeerError } from "../errors/index.js";
+import type { HawserError } from "../errors/index.js";
 import { Repeated } from "../runtime/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
@@ -72,7 +72,7 @@ export class Inbox {
     });
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
-    if (context.settings.group !== undefined) {
+    if (context.membership.group !== undefined) {
       this.#claims = new Claims(context, {
         halted: () => this.#handlesNothing || this.#closed,
         serves: (topic) => handlers.serves(topic),
@@ -94,7 +94,7 @@ export class Inbox {
     };
   }
 
-  /** Binds the socket, and takes what is stored. @throws TransportError `bind_failed`; StoreError `store_failed` */
+  /** Binds the socket, and takes what is stored. @throws HawserError `bind_failed`; `store_failed` */
   async start(): Promise<string> {
     const { context, listenAddress } = this.#options;
     const { store, settings, sender, status, secrets } = context;
@@ -186,7 +186,7 @@ export class Inbox {
     this.#era += 1;
   }
 
-  /** Opens the channels from their committed cursors, and takes what is stored. @throws StoreError `store_failed` */
+  /** Opens the channels from their committed cursors, and takes what is stored. @throws HawserError `store_failed` */
   async reopen(): Promise<void> {
     await this.#openOwned();
     await this.#findMessages();
@@ -196,7 +196,7 @@ export class Inbox {
    * Closes a channel that is to be given back, when nothing of it is under way. It stays closed until {@link mayOpen}.
    *
    * @returns false if everything has begun again meanwhile: then it is not to be given back
-   * @throws StoreError `store_failed` (as a rejection)
+   * @throws HawserError `store_failed` (as a rejection)
    */
   async letGo(connectionKey: number): Promise<boolean> {
     const era = this.#era;
@@ -231,7 +231,7 @@ export class Inbox {
   }
 
   /** Nobody waits any longer for the handlers that run. */
-  abortHandlers(reason: PeerError): void {
+  abortHandlers(reason: HawserError): void {
     this.#shared.calls.abort(reason);
     for (const link of this.#links.values()) link.requests.abort(reason);
   }
@@ -253,7 +253,7 @@ export class Inbox {
 
   #haltSome(): void {
     for (const link of this.#links.values()) {
-      link.halt(this.#handlesNothing || this.#isolation.holdsUp(link));
+      link.halt(this.#handlesNothing || this.#isolation.blocks(link));
       link.requests.wake();
     }
     this.#claims?.pump();
@@ -341,7 +341,7 @@ export class Inbox {
     const known = this.#links.get(channel.connectionKey);
     if (known !== undefined) return known;
     const link = new ListenerLink(this.#shared, channel);
-    if (this.#handlesNothing || this.#isolation.holdsUp(link)) link.halt(true);
+    if (this.#handlesNothing || this.#isolation.blocks(link)) link.halt(true);
     this.#links.set(channel.connectionKey, link);
     return link;
   }

@@ -1,6 +1,6 @@
 /** A request as its handler sees it, while somebody waits for the answer. */
 import type { Headers, IncomingMessage } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Request } from "../wire/index.js";
 import { Cancellation } from "./cancellation.js";
 import { pairsOfFrame } from "./frame-headers.js";
@@ -60,6 +60,6 @@ export class IncomingRequest extends Cancellation implements IncomingMessage {
   }
 }
 
-function notWaitedFor(): PeerError {
-  return new PeerError("aborted", "the sender of the request does not wait for its answer any more");
+function notWaitedFor(): HawserError {
+  return new HawserError("aborted", "the sender of the request does not wait for its answer any more");
 }

@@ -1,11 +1,11 @@
 /**
  * Peers: processes that talk directly over TCP; Postgres is their directory, offline queue and ack ledger.
  *
- * A {@link Peer} is what the user holds, started or not. `run` makes a running peer (running-peer.ts), which opens the
+ * A {@link Peer} is what the user holds, started or not. `start` makes a running peer (running-peer.ts), which opens the
  * store, takes the name, binds the socket and enters the directory, and undoes it in the opposite order. Its two sides
  * share a context and know nothing of each other:
  *
- *     sendTo ▶ Outbox ▶ SenderLink ─────── connection ───────▶ ListenerLink ▶ HandlerCalls ▶ the user's handler
+ *     send ▶ Outbox ▶ SenderLink ─────── connection ───────▶ ListenerLink ▶ HandlerCalls ▶ the user's handler
  *                          └────────────── stored rows ────────────▲
  *
  * **Sending.** The outbox finds the listeners of a topic (topic-directory.ts, topic-routes.ts: in turn, those known to be
@@ -28,64 +28,29 @@
  * reasons; the state machines are in `src/channel`.
  */
 
-export type {
-  BatchSettings,
-  BatchSettingsInput,
-  HandlerSettings,
-  HandlerSettingsInput,
-  PeerSettings,
-  PeerSettingsInput,
-  RetrySettings,
-  RetrySettingsInput,
-} from "../../generated/ts/settings/peer.js";
-export type { Headers } from "../channel/index.js";
-export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  HawserError,
-  type HawserErrorOptions,
-  PeerError,
-  PostgresError,
-  Reject,
-  StoreError,
-  TransportError,
-  TypedError,
-  WireError,
-} from "../errors/index.js";
+export { type ErrorCode, HawserError, Reject } from "../errors/index.js";
 export { version } from "../files/index.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../postgres/index.js";
-export type { LogDetails, Logger } from "../runtime/index.js";
-export type { PendingMessages, Transaction } from "../store/index.js";
-export type { PemSource, TlsOptions } from "../transport/index.js";
-export type { Format } from "../typed/index.js";
+export type { Logger, Subscription } from "../runtime/index.js";
+export { decode, encode } from "../typed/index.js";
+export type { MessageHeaders } from "./content.js";
 export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export type {
-  AnswerToSend,
   Batch,
-  DeliveryName,
-  DurableOutcome,
   EnqueueBatchOptions,
-  EnqueuedReply,
   EnqueueOptions,
-  Handler,
   Message,
-  MoreHeaders,
   NatsSubject,
   Payload,
   Receipt,
-  ReplyReceipt,
   RequestOptions,
   ScheduleOptions,
   SendOptions,
   TransactionalBatch,
   TransactionalMessage,
-  TransientOutcome,
 } from "./message.js";
-export type { BatchOptions, HandleOptions, PeerOptions, StopOptions } from "./options.js";
+export type { BatchOptions, HandleOptions, PeerOptions } from "./options.js";
 export type { Answer } from "./outgoing-request.js";
-export { type ListenerEntry, Peer, type SendAllReceipt } from "./peer.js";
+export { Peer } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";
-export type { PeerStatus, PeerStatusKind } from "./status.js";
-export type { Subscription } from "./topic-handlers.js";
-export type { PublishOptions, TypedHandler } from "./typed.js";
+export type { PeerStatus } from "./status.js";

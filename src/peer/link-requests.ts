@@ -2,15 +2,15 @@
  * The requests to one listener: those that wait for a connection that can take them, and those that wait for their answer.
  * A request is written once, on one connection, and ends by its deadline: one timer serves all.
  */
-import type { PeerSettings } from "../../generated/ts/settings/peer.js";
-import { errorOfWireCode, PeerError } from "../errors/index.js";
+import type { TuningSettings } from "../../generated/ts/settings/peer.js";
+import { errorOfWireCode, HawserError } from "../errors/index.js";
 import { DeadlineTimer } from "../runtime/index.js";
 import type { SenderConnection } from "../transport/index.js";
 import { type Answer as AnswerFrame, ErrorNumber } from "../wire/index.js";
 import { asHawserError } from "./context.js";
 import { pairsOfFrame } from "./frame-headers.js";
 import type { MessageTopic } from "./outgoing.js";
-import type { OutgoingRequest } from "./outgoing-request.js";
+import { type OutgoingRequest, ReceivedAnswer } from "./outgoing-request.js";
 
 export class LinkRequests {
   readonly listenerName: string;
@@ -24,11 +24,11 @@ export class LinkRequests {
   readonly #timer = new DeadlineTimer(() => this.#endLate());
   #whenSettled: (() => void)[] = [];
 
-  readonly #settings: PeerSettings;
+  readonly #settings: TuningSettings;
   readonly #connect: () => void;
 
   /** @param connect called for a request if there is no connection: makes one, or ends in {@link onUnreachable} */
-  constructor(listenerName: string, settings: PeerSettings, connect: () => void) {
+  constructor(listenerName: string, settings: TuningSettings, connect: () => void) {
     this.listenerName = listenerName;
     this.#settings = settings;
     this.#connect = connect;
@@ -51,7 +51,7 @@ export class LinkRequests {
     request.askedOf(this, topic);
     if (this.underWay >= maxRequests || (this.#waiting.size > 0 && bytes > maxSendQueueBytes)) {
       const text = `${this.underWay} requests to "${this.listenerName}" wait for their answers already`;
-      request.failed(new PeerError("busy", `${text}; await earlier ones first, or raise maxRequests`));
+      request.failed(new HawserError("busy", `${text}; await earlier ones first, or raise maxRequests`));
       return;
     }
     this.#timer.arm(request.until);
@@ -92,10 +92,10 @@ export class LinkRequests {
     if (request === undefined) return;
     this.#written.delete(id);
     if (code === ErrorNumber.UNSPECIFIED) {
-      request.answered({ payload, headers: pairsOfFrame(headers), peer: this.listenerName });
+      request.answered(new ReceivedAnswer(payload, pairsOfFrame(headers), this.listenerName));
     } else {
       const known = errorOfWireCode(code)?.code ?? "handler_failed";
-      request.failed(new PeerError(known, message, begun ? { outcome: "unknown" } : {}));
+      request.failed(new HawserError(known, message, begun ? { outcome: "unknown" } : {}));
     }
     this.#tellSettled();
   }
@@ -107,7 +107,7 @@ export class LinkRequests {
     this.#written.clear();
     for (const request of lost) {
       const text = `the connection to "${this.listenerName}" ended before it had answered; it may have handled the request`;
-      request.failed(new PeerError("listener_lost", text, { outcome: "unknown" }));
+      request.failed(new HawserError("listener_lost", text, { outcome: "unknown" }));
     }
     this.onUnreachable("the connection ended");
   }
@@ -144,8 +144,8 @@ export class LinkRequests {
     return true;
   }
 
-  #unreachable(why: string): PeerError {
-    return new PeerError("unreachable", `"${this.listenerName}" takes no request now: ${why}`);
+  #unreachable(why: string): HawserError {
+    return new HawserError("unreachable", `"${this.listenerName}" takes no request now: ${why}`);
   }
 
   #remove(request: OutgoingRequest): void {

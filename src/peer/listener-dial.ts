@@ -3,7 +3,7 @@
  */
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { OutgoingMessage, SenderChannel } from "../channel/index.js";
-import { type HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { Backoff, backoffMs, shared } from "../runtime/index.js";
 import type { ChannelOwner } from "../store/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
@@ -114,7 +114,7 @@ export class ListenerDial {
     // The listener is elsewhere by its own word; the old connection may be half-open for a long time yet.
     const { connection } = this;
     if (moved && connection !== undefined) {
-      this.drop(connection, new TransportError("connection_lost", "the listener has another address now"));
+      this.drop(connection, new HawserError("connection_lost", "the listener has another address now"));
     }
     if (this.connection !== undefined) return;
     if (moved) this.#dialling?.abort();
@@ -154,7 +154,7 @@ export class ListenerDial {
     if (!isNew) return;
     const { connection } = this;
     if (connection !== undefined) {
-      this.drop(connection, new TransportError("connection_lost", "the channel's key has changed"));
+      this.drop(connection, new HawserError("connection_lost", "the channel's key has changed"));
     }
     void this.lookForOwner();
   }
@@ -306,7 +306,7 @@ export class ListenerDial {
     const { listenerName: peer, topic } = this.#dialled;
     const message = error === undefined ? `"${peer}" said goodbye` : error.message;
     this.#context.status.tell({ kind: "peer_disconnected", topic, peer, message });
-    if (TransportError.is(error) && error.code === "fenced") void this.#afterRefusal(error);
+    if (error instanceof HawserError && error.code === "fenced") void this.#afterRefusal(error);
     this.#channel.onClosed(connection, performance.now());
     this.#requests.onClosed();
     this.#onEvent();
@@ -327,7 +327,7 @@ export class ListenerDial {
   #follow(): void {
     const { connection } = this;
     if (connection !== undefined) {
-      this.drop(connection, new TransportError("connection_lost", "the channel has another listener now"));
+      this.drop(connection, new HawserError("connection_lost", "the channel has another listener now"));
     }
     this.#dialling?.abort();
     this.connectNow();

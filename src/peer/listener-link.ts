@@ -21,7 +21,7 @@ import {
   type Position,
   type StoredRow,
 } from "../channel/index.js";
-import { type HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
 import type { Channel, CursorCommit, CursorCommitter } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
@@ -176,7 +176,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   ): number {
     const { channel, source } = this;
     const { dispatcher, calls } = this.#shared;
-    if (compressions.length > 0 || !channel.passes(connection, epoch, firstNumber)) return 0;
+    if (compressions.length > 0 || !channel.canPassThrough(connection, epoch, firstNumber)) return 0;
     if (!dispatcher.takeSlot()) return 0;
     const until = performance.now() + turnMs;
     let at = until - turnMs;
@@ -205,11 +205,11 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#isPassing = false;
     if (done > 0) {
       this.#isUnmarked = true;
-      channel.passed(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
+      channel.passedThrough(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
     }
     if (unfinished === undefined) this.#freeSlot();
     else {
-      const turn = channel.begun(message!, at);
+      const turn = channel.startPassedThrough(message!, at);
       this.#end(turn, unfinished(this, turn), at);
       this.#arm();
     }
@@ -301,7 +301,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const until = performance.now() + turnMs;
     let at = until - turnMs;
     for (let count = 0; !this.isClosed; count++) {
-      if (!channel.hasTurn) break;
+      if (!channel.canTake) break;
       if (count % messagesPerClockRead === 0) {
         at = performance.now();
         if (at > until) {
@@ -402,7 +402,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   closeConnection(connection: unknown): void {
     (connection as ListenerConnection).refuse(
-      new TransportError("fenced", `a newer connection of channel ${this.source.composite} has come`),
+      new HawserError("fenced", `a newer connection of channel ${this.source.composite} has come`),
     );
   }
 
@@ -580,7 +580,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (!this.isClosed) this.#shared.dispatcher.wake(this);
   }
 
-  quiet(): void {
+  drained(): void {
     for (const resolve of this.#whenQuiet.splice(0)) resolve();
   }
 

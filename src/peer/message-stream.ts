@@ -19,16 +19,12 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   readonly #asked: ((result: IteratorResult<Message>) => void)[] = [];
   #ended = false;
 
-  readonly #start: () => Promise<void>;
-  readonly #end: () => void;
+  readonly #subscribed: () => Promise<void>;
 
-  /** `start` begins the receiving, on the first `next`; `end` is called when the loop is left. */
-  constructor(start: () => Promise<void>, end: () => void) {
-    this.#start = start;
-    this.#end = end;
+  /** @param subscribed resolves when the topic has this stream as its handler */
+  constructor(subscribed: () => Promise<void>) {
+    this.#subscribed = subscribed;
   }
-
-  #started: Promise<void> | undefined;
 
   /** The handler: done when the loop has asked for the message after this one. */
   readonly handle = (message: Message): Promise<void> =>
@@ -40,14 +36,7 @@ export class MessageStream implements AsyncIterableIterator<Message> {
     });
 
   async next(): Promise<IteratorResult<Message>> {
-    this.#started ??= this.#start();
-    try {
-      await this.#started;
-    } catch (error) {
-      this.close();
-      this.#end();
-      throw error;
-    }
+    await this.#subscribed();
     this.#finishCurrent();
     if (this.#ended) return { done: true, value: undefined };
     return await new Promise((resolve) => {
@@ -60,11 +49,10 @@ export class MessageStream implements AsyncIterableIterator<Message> {
     this.close();
     this.#current?.giveBack();
     this.#current = undefined;
-    this.#end();
     return { done: true, value: undefined };
   }
 
-  /** The peer stops: the loop ends. */
+  /** The peer stops, or another handler has taken the place of this one: the loop ends. */
   close(): void {
     this.#ended = true;
     for (const resolve of this.#asked.splice(0)) resolve({ done: true, value: undefined });

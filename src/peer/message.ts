@@ -1,43 +1,44 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import type { PoolClient } from "pg";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Channel, Transaction } from "../store/index.js";
 import type { Format } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
 import { Cancellation } from "./cancellation.js";
-import { IncomingRequest } from "./incoming-request.js";
+import { type Content, type HeadersInput, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } from "./content.js";
 
 /** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
 export type DurableOutcome = "delivered" | "stored";
 /** How an at-most-once send ended: handed to a connection, or dropped because there was none. */
 export type TransientOutcome = "sent" | "dropped";
 
-/** What became of a send. */
-export interface Receipt {
-  readonly outcome: DurableOutcome | TransientOutcome;
+/** Outcome of a send. */
+export interface Receipt<Outcome extends DurableOutcome | TransientOutcome = DurableOutcome> {
+  readonly outcome: Outcome;
   /** The listener's name. */
   readonly peer: string;
 }
 
-/** A reply was written in the transaction of a handler. It is handed to the peer if, and only if, that commits. */
+/** Receipt of a send whose delivery is not known to the compiler. */
+export type AnyReceipt = Receipt<DurableOutcome | TransientOutcome>;
+
+/** Receipt of a reply that was written in the transaction of a handler. The reply is sent if, and only if, that commits. */
 export interface EnqueuedReply {
   readonly outcome: "enqueued";
-  /** The name of the peer that it is for. */
+  /** Name of the peer that gets the reply. */
   readonly peer: string;
-  /** The number of the message in the outbox. */
+  /** Number of the message in the outbox. */
   readonly id: bigint;
 }
 
-/** What became of a reply. */
-export type ReplyReceipt = Receipt | EnqueuedReply;
+/** Outcome of a reply. */
+export type ReplyReceipt = AnyReceipt | EnqueuedReply;
 
-/** A payload: text becomes UTF-8; an object that is no `Uint8Array` travels as JSON. */
+/** A payload: text becomes UTF-8; an object that is no `Uint8Array` travels as JSON, with the header `content-type`. */
 export type Payload = string | Uint8Array | object;
-
-/** Names and values; lists of values, or a list of pairs, where names repeat. */
-export type MoreHeaders = Readonly<Record<string, string | readonly string[]>> | Headers;
 
 /** A subject of NATS as the destination of a message. */
 export interface NatsSubject {
@@ -51,8 +52,8 @@ export interface NatsSubject {
 
 /** Options of `enqueueBatch`. */
 export interface EnqueueBatchOptions {
-  /** Names and values; a list of values, or of pairs, where names repeat. */
-  readonly headers?: MoreHeaders | undefined;
+  /** Names with values, or lists of values; or pairs of name and value. */
+  readonly headers?: HeadersInput | undefined;
   /**
    * Messages of one database role with the same destination and key keep the order of their commits. 1 to 1,024 bytes without
    * control characters. A transaction that enqueues with a key locks it to its end.
@@ -101,8 +102,8 @@ export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
 export interface SendOptions {
   /** Default `at-least-once`. */
   readonly delivery?: DeliveryName | undefined;
-  /** Names and values; a list of pairs where names repeat. */
-  readonly headers?: Record<string, string> | Headers | undefined;
+  /** Names with values, or lists of values; or pairs of name and value. */
+  readonly headers?: HeadersInput | undefined;
   /** Ends the wait with `aborted`; the message itself may still arrive. */
   readonly signal?: AbortSignal | undefined;
   /**
@@ -118,24 +119,21 @@ export interface SendOptions {
    * it is a dead letter (`expired`), and an at-most-once message is dropped.
    */
   readonly ttlMs?: number | undefined;
+  /** For a schema: default `binary`, that of Protobuf. `json` is the JSON of Protobuf, for receivers that need it. */
+  readonly format?: Format | undefined;
 }
 
 /** A message for a handler. */
-export interface Message {
-  /** The topic that it was sent to. */
-  readonly to: string;
-  /** The source topic of the {@link sender}. */
-  readonly from: string | undefined;
-  /** The name of the peer that sent it, or enqueued it by `peer.enqueue`. Undefined if no peer did. */
+export interface Message extends Content {
+  /** The topic that the message was sent to. */
+  readonly topic: string;
+  /** Name of the peer that sent the message, or enqueued it by `peer.enqueue`. Undefined if no peer did. */
   readonly sender: string | undefined;
-  /** The database role that enqueued it. Undefined if it was sent. */
+  /** The topic of the {@link sender}, which gets the replies. */
+  readonly senderTopic: string | undefined;
+  /** The database role that enqueued the message. Undefined if it was sent. */
   readonly enqueuedBy: string | undefined;
-  /**
-   * The payload, uncompressed. A view into its frame: it keeps the other messages of the frame (some 256 KiB at most) alive,
-   * so copy what is kept for long.
-   */
-  readonly payload: Uint8Array;
-  readonly headers: Headers;
+  readonly headers: MessageHeaders;
   /**
    * At least how many times it was begun, this time included: 1 for the first attempt, more after the handler failed or
    * the process ended in the middle of it. Starts from before the first unclean exit are not counted.
@@ -150,45 +148,37 @@ export interface Message {
   readonly id: string | undefined;
   /** Its key, if it has one. */
   readonly key: string | undefined;
-  /** The sender waits for an answer: what the handler returns, or the error that it throws. */
-  readonly isRequest: boolean;
   /**
-   * Aborted when the handler's time is up (`handlerTimeoutMs`, or `timeoutMs` of the topic), and when the peer stops and waits
-   * no longer for the handler; of a request also when the sender waits no more, because its time has passed, it has gone or it
-   * has cancelled.
+   * Aborted when the handler's time (`timeoutMs`) is up, and when the peer stops and waits no longer for the handler; of a
+   * request also when the sender waits no more, because its time has passed, it has gone or it has cancelled.
    */
   readonly signal: AbortSignal;
   /**
-   * Sends to the very peer that sent this message, under its source topic. With `transactional: true` it is written in the
+   * Sends to the very peer that sent this message, under its topic. A reply of a transactional handler is written in the
    * handler's transaction (`enqueued`), unless it is `at-most-once`.
    *
-   * @throws PeerError (as a rejection) `no_address` if no peer sent or enqueued the message
+   * @throws HawserError (as a rejection) `no_listener` if no peer sent or enqueued the message
    */
-  reply(payload: Uint8Array | string, options?: SendOptions): Promise<ReplyReceipt>;
+  reply(payload: Payload, options?: Omit<SendOptions, "format">): Promise<ReplyReceipt>;
 }
 
-/** A message for a handler that may be transactional. */
+/** A message for a transactional handler. */
 export interface TransactionalMessage extends Message {
   /**
-   * With `transactional: true`: the client of a transaction that is committed together with the message's being done, so
-   * that what the handler writes through it happens exactly once. Neither commit nor roll back: a handler that does has
-   * failed (`handler_failed`), and what it had committed stays. Keep nothing of it after the handler's end. Replies are
-   * part of the transaction, and so is what is sent with it as the `transaction`; what else is sent meanwhile is sent again
-   * by each attempt.
+   * The client of a transaction that is committed together with the mark that the message is done, so that what the handler
+   * writes through the client happens exactly once. Neither commit nor roll back: a handler that does has failed
+   * (`handler_failed`), and what it had committed stays. Keep nothing of the client after the handler's end. Replies are part
+   * of the transaction, and so is what `peer.enqueue` writes with the client; what is sent meanwhile is sent again by each
+   * attempt.
    *
-   * @throws PeerError `not_supported` for other handlers
+   * @throws HawserError `not_supported` for other handlers
    */
-  readonly client: Transaction;
+  readonly client: PoolClient;
 }
 
 /**
  * Handles a message. When it returns, or its promise resolves, the message is done: it will not come again. When it
- * throws, it is tried again after a while, up to `maxAttempts` times; then the message is a dead letter. One that throws a
- * `Reject` makes it a dead letter at once.
- *
- * A request is handled once: what the handler returns is the answer (text, a `Uint8Array`, {@link AnswerToSend}, or nothing
- * for an empty one), and what it throws is the error. With `transactional: true` the transaction is rolled back if the
- * handler throws, if its answer cannot be sent, or if its answer says `rollBack`.
+ * throws, it is tried again as `retry` says; then the message is a dead letter. A `Reject` makes it a dead letter at once.
  */
 export type Handler = (message: TransactionalMessage) => unknown;
 
@@ -203,7 +193,7 @@ export interface Batch {
    * they are handled again in any case, since the transaction is rolled back: return as soon as all that fail are named.
    *
    * @param message one of {@link messages}
-   * @throws PeerError `invalid_argument` for any other, and when the handler has ended
+   * @throws HawserError `invalid_argument` for any other, and when the handler has ended
    */
   readonly fail: (message: Message, error: unknown) => void;
 }
@@ -212,18 +202,17 @@ export interface Batch {
 export interface TransactionalBatch extends Batch {
   readonly messages: readonly TransactionalMessage[];
   /** The client of the transaction, which is that of each message. */
-  readonly client: Transaction;
+  readonly client: PoolClient;
 }
 
-/** The answer of a handler to a request, with a payload, headers, or both. */
+/** An answer of `respond` with a payload, headers, or both. */
 export interface AnswerToSend {
-  /** Text becomes UTF-8. */
-  readonly payload?: Uint8Array | string | undefined;
-  /** Names and values; a list of pairs where names repeat. */
-  readonly headers?: Record<string, string> | Headers | undefined;
+  readonly payload?: Payload | undefined;
+  /** Names with values, or lists of values; or pairs of name and value. */
+  readonly headers?: HeadersInput | undefined;
   /**
-   * With `transactional: true`: what the handler wrote is rolled back before the answer leaves. Default false: it is
-   * committed before.
+   * Of a transactional handler: what it wrote is rolled back before the answer leaves. Default false: it is committed
+   * before.
    */
   readonly rollBack?: boolean | undefined;
 }
@@ -234,8 +223,8 @@ export interface RequestOptions {
   readonly timeoutMs?: number | undefined;
   /** Ends the wait with `aborted`; the handler's `message.signal` is aborted, too. */
   readonly signal?: AbortSignal | undefined;
-  /** Names and values; a list of pairs where names repeat. */
-  readonly headers?: Record<string, string> | Headers | undefined;
+  /** Names with values, or lists of values; or pairs of name and value. */
+  readonly headers?: HeadersInput | undefined;
   /**
    * Carrying the request out twice does no harm: if the connection to a listener ends before its answer has come, the
    * request goes to another listener of the topic, once. Default false: it fails with `listener_lost`.
@@ -243,7 +232,7 @@ export interface RequestOptions {
   readonly idempotent?: boolean | undefined;
 }
 
-/** How a message is delivered, in users' words. */
+/** Guarantee of a send. */
 export type DeliveryName = "at-least-once" | "at-most-once";
 
 /** Deliveries by their names. */
@@ -268,25 +257,26 @@ export interface Origin {
 /** Replies to where a message came from. @param to undefined: no peer @param transaction that of the handler */
 export type Reply = (
   to: Origin | undefined,
-  payload: Uint8Array | string,
+  payload: Payload,
   options: SendOptions | undefined,
   transaction: Transaction | undefined,
 ) => Promise<ReplyReceipt>;
 
-const noHeaders: Headers = [];
+const noHeaders = new ReceivedHeaders([]);
 
 /** Where a message comes from. */
 export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
 
 /** What the handler sees of a message whose turn has come. A class, so that a million of them share their methods. */
 export class MessageView implements TransactionalMessage {
-  readonly to: string;
+  readonly topic: string;
   readonly payload: Uint8Array;
   readonly attempt: number;
   readonly #message: IncomingMessage;
   readonly #source: Source;
   readonly #transaction: Transaction | undefined;
   #cancellation: Cancellation | undefined;
+  #headers: MessageHeaders | undefined;
 
   readonly #replyTo: Reply;
 
@@ -299,7 +289,7 @@ export class MessageView implements TransactionalMessage {
     replyTo: Reply,
     source: Source,
     message: IncomingMessage,
-    to: string,
+    topic: string,
     payload: Uint8Array,
     attempt: number,
     transaction?: Transaction,
@@ -308,7 +298,7 @@ export class MessageView implements TransactionalMessage {
     this.#replyTo = replyTo;
     this.#source = source;
     this.#message = message;
-    this.to = to;
+    this.topic = topic;
     this.payload = payload;
     this.attempt = attempt;
     this.#transaction = transaction;
@@ -317,9 +307,9 @@ export class MessageView implements TransactionalMessage {
 
   /** The same message in another transaction, or cancelled together with others. */
   with(transaction: Transaction | undefined, cancellation = this.#cancellation): MessageView {
-    const { to, payload, attempt } = this;
+    const { topic, payload, attempt } = this;
     const [replyTo, source, message] = [this.#replyTo, this.#source, this.#message];
-    return new MessageView(replyTo, source, message, to, payload, attempt, transaction, cancellation);
+    return new MessageView(replyTo, source, message, topic, payload, attempt, transaction, cancellation);
   }
 
   /** Aborted when the handler's time is up, and when the peer stops without waiting for it any longer. */
@@ -328,7 +318,7 @@ export class MessageView implements TransactionalMessage {
     return this.#cancellation;
   }
 
-  get from(): string | undefined {
+  get senderTopic(): string | undefined {
     return this.#origin?.topic;
   }
 
@@ -357,8 +347,23 @@ export class MessageView implements TransactionalMessage {
     return [name, topic, role.join(":")];
   }
 
-  get headers(): Headers {
-    return this.#message.headers ?? noHeaders;
+  get headers(): MessageHeaders {
+    const { pairs } = this;
+    this.#headers ??= pairs === undefined ? noHeaders : new ReceivedHeaders(pairs);
+    return this.#headers;
+  }
+
+  /** Headers as pairs, for the types of a topic. */
+  get pairs(): Headers | undefined {
+    return this.#message.headers;
+  }
+
+  text(): string {
+    return textOf(this.payload);
+  }
+
+  json<T>(): T {
+    return jsonOf<T>(this.payload);
   }
 
   get delivery(): DeliveryName {
@@ -376,23 +381,19 @@ export class MessageView implements TransactionalMessage {
     return this.#message.key;
   }
 
-  get isRequest(): boolean {
-    return this.#cancellation instanceof IncomingRequest;
-  }
-
   get signal(): AbortSignal {
     return this.cancellation.signal;
   }
 
-  get client(): Transaction {
-    if (this.#transaction !== undefined) return this.#transaction;
-    throw new PeerError(
+  get client(): PoolClient {
+    if (this.#transaction !== undefined) return this.#transaction as PoolClient;
+    throw new HawserError(
       "not_supported",
-      "message.client needs a transactional handler: handle(topic, { transactional: true }, …), or new Peer({ transactional: true })",
+      "message.client needs a transactional handler: handle(topic, { transactional: true }, …)",
     );
   }
 
-  reply(payload: Uint8Array | string, options?: SendOptions): Promise<ReplyReceipt> {
+  reply(payload: Payload, options?: SendOptions): Promise<ReplyReceipt> {
     return this.#replyTo(this.#origin, payload, options, this.#transaction);
   }
 }
@@ -409,7 +410,7 @@ export class BatchView implements TransactionalBatch {
       const index = this.messages.indexOf(message as TransactionalMessage);
       if (index >= 0 && !this.#hasEnded) return fail(index, error);
       const why = index < 0 ? "the message is not of this batch; give one of batch.messages" : endedBatch;
-      throw new PeerError("invalid_argument", `batch.fail with message ${message?.id}: ${why}`);
+      throw new HawserError("invalid_argument", `batch.fail with message ${message?.id}: ${why}`);
     };
   }
 
@@ -417,7 +418,7 @@ export class BatchView implements TransactionalBatch {
     return this.messages[0]!.signal;
   }
 
-  get client(): Transaction {
+  get client(): PoolClient {
     return this.messages[0]!.client;
   }
 

@@ -1,6 +1,6 @@
 /**
- * Takes over the channels of listeners that have been away for `orphanAfterMs`, or of members of its own group that have been
- * away for `groupTakeoverMs`: where messages wait that this peer could handle as well. Several peers may watch; the first
+ * Takes over the channels of listeners that have been away for `takeoverMs`: where messages wait that this peer could handle as
+ * well. Several peers may watch; the first
  * one has the channel, and the others find that it has an owner.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -112,7 +112,7 @@ export class OrphanWatch {
       }
     } catch (error) {
       // It is back at this very moment.
-      if (!HawserError.is(error) || error.code !== "name_in_use") throw error;
+      if (!(error instanceof HawserError) || error.code !== "name_in_use") throw error;
     }
   }
 }

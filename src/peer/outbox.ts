@@ -3,7 +3,7 @@
  */
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { type HawserError, PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { Repeated } from "../runtime/index.js";
 import type { CatalogChange } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
@@ -68,7 +68,7 @@ export class Outbox {
   /**
    * Sends to one listener of the topic.
    *
-   * @throws PeerError (as a rejection) `no_address`, `invalid_argument`, `busy`, …; StoreError `store_failed`
+   * @throws HawserError (as a rejection) `no_listener`, `invalid_argument`, `busy`, …; `store_failed`
    */
   sendTo(topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);
@@ -82,7 +82,7 @@ export class Outbox {
       const sent = known.isGroup && this.#sendToGroup(known, message);
       if (sent) return sent;
       const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
-      if (candidate === undefined) throw noAddress(topic);
+      if (candidate === undefined) throw noListener(topic);
       return this.#handOne(await this.links.to(candidate, known), known, message);
     });
   }
@@ -107,7 +107,7 @@ export class Outbox {
   /** Sends to every listener of the topic: the tickets, or the errors, in the order of the directory. */
   async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Sent | HawserError }[]> {
     return await this.#inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (known) => {
-      if (known.isEmpty) throw noAddress(topic);
+      if (known.isEmpty) throw noListener(topic);
       const sent: { peer: string; ticket: Sent | HawserError }[] = [];
       for (const candidate of known.all) {
         try {
@@ -157,7 +157,7 @@ export class Outbox {
 
   /** The name is lost: what is pending is rejected. */
   fence(): void {
-    this.#endGroups(new PeerError("name_lost", "the peer's name was lost; the message waited, and was not sent"));
+    this.#endGroups(new HawserError("name_lost", "the peer's name was lost; the message waited, and was not sent"));
     this.links.fence();
   }
 
@@ -167,7 +167,7 @@ export class Outbox {
     const written = this.topics.close();
     this.#polls.stop();
     for (const stop of this.#unlisten) stop();
-    this.#endGroups(new PeerError("not_running", "the peer has stopped; the message waited, and was not sent"));
+    this.#endGroups(new HawserError("not_running", "the peer has stopped; the message waited, and was not sent"));
     this.links.close();
     return written;
   }
@@ -177,7 +177,7 @@ export class Outbox {
     const candidate = routes.chooseUnasked(this.links, request.refusedBy);
     if (candidate === undefined) {
       const { topic } = routes;
-      request.fail(request.failure ?? (routes.isEmpty ? noAddress(topic) : unreachable(topic)));
+      request.fail(request.failure ?? (routes.isEmpty ? noListener(topic) : unreachable(topic)));
     } else if (candidate.link !== undefined) this.#askListener(candidate.link, routes, request);
     else {
       const opened = Promise.resolve(this.links.to(candidate, routes));
@@ -246,7 +246,7 @@ export class Outbox {
     const limit = Math.min(routes.maxMessageBytes(this.links), protocolConstants.maxStoredMessageBytes);
     if (payload.length > limit) {
       const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" take at most ${limit}`;
-      throw new PeerError("invalid_argument", text);
+      throw new HawserError("invalid_argument", text);
     }
     const waiting = new Outgoing(delivery, routes, payload, headers);
     (queue ?? this.#queueOf(routes)).push(waiting);
@@ -275,7 +275,7 @@ export class Outbox {
   /** The link of whoever gets a message of a group that cannot be reached. */
   async #linkForLater(routes: TopicRoutes, bytes: number): Promise<SenderLink> {
     const candidate = routes.choose(this.links) ?? (await this.#chooseForLater(routes));
-    if (candidate === undefined) throw noAddress(routes.topic);
+    if (candidate === undefined) throw noListener(routes.topic);
     const link = await this.links.to(candidate, routes);
     if (bytes > link.dial.maxMessageBytes) throw tooLong("invalid_argument", bytes, link, link.dial.maxMessageBytes);
     return link;
@@ -288,7 +288,7 @@ export class Outbox {
     }
   };
 
-  #endGroups(why: PeerError): void {
+  #endGroups(why: HawserError): void {
     for (const queue of this.#groups.values()) queue.end(why);
     this.#groups.clear();
   }
@@ -297,14 +297,14 @@ export class Outbox {
   async #inOrder<T>(routes: TopicRoutes, send: (routes: TopicRoutes) => Promise<T>): Promise<T> {
     const { maxSendQueueMessages } = this.#context.settings;
     if (routes.waiting >= maxSendQueueMessages) {
-      throw new PeerError("busy", `${routes.waiting} sends to "${routes.topic}" wait for the directory already`);
+      throw new HawserError("busy", `${routes.waiting} sends to "${routes.topic}" wait for the directory already`);
     }
     routes.waiting += 1;
     routes.isOnlyWatched = false;
     // One reading for all that wait for it.
     const known = routes.ready && !routes.isEmpty ? undefined : routes.load();
     const mine = Promise.all([routes.tail, known]).then(async () => {
-      if (this.#closed) throw new PeerError("not_running", "the peer has stopped");
+      if (this.#closed) throw new HawserError("not_running", "the peer has stopped");
       return await send(routes);
     });
     routes.tail = mine.catch(() => undefined);
@@ -357,7 +357,7 @@ export class Outbox {
     for (const name of appeared) this.links.get(name)?.dial.connectNow();
   }
 
-  /** Looks up again the keys of topics and channels, those of waiting messages included. @throws StoreError `store_failed` */
+  /** Looks up again the keys of topics and channels, those of waiting messages included. @throws HawserError `store_failed` */
   async rekey(): Promise<void> {
     const { store } = this.#context;
     const topics = new Set<MessageTopic>([...this.topics.all(), ...this.#groups.keys(), ...this.links.waitingTopics()]);
@@ -395,17 +395,17 @@ function tooLong(
   { listenerName }: SenderLink,
   limit: number,
   how = "",
-): PeerError {
-  return new PeerError(code, `the payload has ${bytes} bytes; "${listenerName}" takes at most ${limit}${how}`);
+): HawserError {
+  return new HawserError(code, `the payload has ${bytes} bytes; "${listenerName}" takes at most ${limit}${how}`);
 }
 
-function unreachable(topic: string): PeerError {
-  return new PeerError("unreachable", `no listener of "${topic}" is in the directory now; start one, or try again`);
+function unreachable(topic: string): HawserError {
+  return new HawserError("unreachable", `no listener of "${topic}" is in the directory now; start one, or try again`);
 }
 
-function noAddress(topic: string): PeerError {
-  return new PeerError(
-    "no_address",
+function noListener(topic: string): HawserError {
+  return new HawserError(
+    "no_listener",
     `nobody serves the topic "${topic}", and nobody did when this peer sent to it before`,
   );
 }

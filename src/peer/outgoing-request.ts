@@ -1,17 +1,37 @@
 /** A request on its way: one object, and one promise, from its caller to the answer, however many listeners are asked. */
 import type { Headers } from "../channel/index.js";
-import { type HawserError, PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Request } from "../wire/index.js";
+import { type Content, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } from "./content.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 
 /** The answer to a request. */
-export interface Answer {
-  /** What the handler returned, as bytes. A view into what was received: copy what is kept for long. */
-  readonly payload: Uint8Array;
-  readonly headers: Headers;
-  /** The name of the listener that answered. */
+export interface Answer extends Content {
+  readonly headers: MessageHeaders;
+  /** Name of the listener that answered. */
   readonly peer: string;
+}
+
+/** An {@link Answer} as it came. */
+export class ReceivedAnswer implements Answer {
+  readonly payload: Uint8Array;
+  readonly headers: MessageHeaders;
+  readonly peer: string;
+
+  constructor(payload: Uint8Array, headers: Headers, peer: string) {
+    this.payload = payload;
+    this.headers = new ReceivedHeaders(headers);
+    this.peer = peer;
+  }
+
+  text(): string {
+    return textOf(this.payload);
+  }
+
+  json<T>(): T {
+    return jsonOf<T>(this.payload);
+  }
 }
 
 /** The requests to one listener. */
@@ -133,7 +153,7 @@ export class OutgoingRequest implements Request {
     const mayHaveBegun = this.#lost !== undefined || this.id > 0;
     this.#asked?.leave(this);
     const text = `${why}${mayHaveBegun ? "; the request may be handled all the same" : "; it had not left yet"}`;
-    this.fail(new PeerError(code, text, mayHaveBegun ? { ...cause, outcome: "unknown" } : cause));
+    this.fail(new HawserError(code, text, mayHaveBegun ? { ...cause, outcome: "unknown" } : cause));
   }
 
   #end(): void {
@@ -147,10 +167,17 @@ const nobody: ReadonlySet<string> = new Set();
 const noHeaders: FrameHeaders = [];
 
 /** The errors of a request that was not carried out, and may be made of another listener. */
-const notBegun: ReadonlySet<string> = new Set(["unreachable", "busy", "unsubscribed", "not_running", "store_failed"]);
+const notBegun: ReadonlySet<string> = new Set([
+  "unreachable",
+  "busy",
+  "unsubscribed",
+  "not_running",
+  "store_failed",
+  "not_supported",
+]);
 
 /** The first listener may have handled the request, whatever the next one says of itself. */
-function notTakenAfter(lost: HawserError, failed: HawserError): PeerError {
+function notTakenAfter(lost: HawserError, failed: HawserError): HawserError {
   const text = `${lost.message}; no other listener took it: ${failed.message}`;
-  return new PeerError("listener_lost", text, { outcome: "unknown", cause: failed });
+  return new HawserError("listener_lost", text, { outcome: "unknown", cause: failed });
 }

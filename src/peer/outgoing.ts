@@ -1,9 +1,9 @@
 /** Sends: each message on its way out, the promise that its caller waits for, and what that becomes. */
 import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Batch, Delivery, PayloadCompression, PayloadHeaders } from "../wire/index.js";
 import { frameHeaders } from "./frame-headers.js";
-import type { Receipt } from "./message.js";
+import type { AnyReceipt } from "./message.js";
 
 /** What a message is for. Shared by all messages of the topic, so that a new key reaches those that wait, too. */
 export interface MessageTopic {
@@ -13,19 +13,19 @@ export interface MessageTopic {
 
 /** A send as its caller knows it. */
 export interface Sent {
-  readonly promise: Promise<Receipt>;
+  readonly promise: Promise<AnyReceipt>;
   /** The caller waits no more: its bytes are its own from here on. */
   keep(): void;
 }
 
-type Resolve = (receipt: Receipt | PromiseLike<never>) => void;
+type Resolve = (receipt: AnyReceipt | PromiseLike<never>) => void;
 
 /**
  * One send: the message as the channel knows it, and the promise that its caller waits for. One small object, because
  * there may be very many of them at a time.
  */
 export class Outgoing implements OutgoingMessage, Sent {
-  readonly promise: Promise<Receipt>;
+  readonly promise: Promise<AnyReceipt>;
   encoding: PayloadEncoding | undefined = undefined;
   #resolve!: Resolve;
 
@@ -51,7 +51,7 @@ export class Outgoing implements OutgoingMessage, Sent {
 
   /** Ends the wait as the channel says. */
   settle(outcome: SendOutcome, receipts: Receipts): void {
-    const receipt = receipts[outcome as Receipt["outcome"]] as Receipt | undefined;
+    const receipt = receipts[outcome as AnyReceipt["outcome"]] as AnyReceipt | undefined;
     if (receipt !== undefined) {
       this.#resolve(receipt);
       return;
@@ -94,11 +94,11 @@ export function batchOf(
 }
 
 /** A link's receipts, one for each outcome: shared by all its messages. */
-export type Receipts = Readonly<Record<Receipt["outcome"], Receipt>>;
+export type Receipts = Readonly<Record<AnyReceipt["outcome"], AnyReceipt>>;
 
 /** The receipts of sends to a listener. */
 export function receiptsFor(peer: string): Receipts {
-  const of = (outcome: Receipt["outcome"]): Receipt => Object.freeze({ outcome, peer });
+  const of = (outcome: AnyReceipt["outcome"]): AnyReceipt => Object.freeze({ outcome, peer });
   return { delivered: of("delivered"), stored: of("stored"), sent: of("sent"), dropped: of("dropped") };
 }
 
@@ -107,15 +107,15 @@ const unknown = { outcome: "unknown" } as const;
 /** The errors of sends that have failed. */
 const failures = {
   "timed-out": (peer: string) =>
-    new PeerError(
+    new HawserError(
       "store_failed",
       `the message for "${peer}" was neither acknowledged nor stored in time; it is still tried and may arrive`,
       unknown,
     ),
   fenced: (peer: string) =>
-    new PeerError("name_lost", `the peer's name was lost before the message for "${peer}" was confirmed`, unknown),
+    new HawserError("name_lost", `the peer's name was lost before the message for "${peer}" was confirmed`, unknown),
   abandoned: (peer: string) =>
-    new PeerError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
+    new HawserError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
 };
 
 /**
@@ -149,21 +149,21 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
 }
 
 /** The caller's signal was aborted before anything was sent. */
-export function abortedBefore(signal: AbortSignal): PeerError {
-  return new PeerError("aborted", "the send was aborted before it began", { cause: signal.reason });
+export function abortedBefore(signal: AbortSignal): HawserError {
+  return new HawserError("aborted", "the send was aborted before it began", { cause: signal.reason });
 }
 
 /**
  * Waits for a receipt until the signal is aborted; then `onLeft` is called.
  *
- * @throws PeerError `aborted`, with outcome `unknown`
+ * @throws HawserError `aborted`, with outcome `unknown`
  */
-export function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
+export function abortable(promise: Promise<AnyReceipt>, signal: AbortSignal, onLeft: () => void): Promise<AnyReceipt> {
   return new Promise((resolve, reject) => {
     const leave = (): void => {
       onLeft();
       const text = "the wait for the send was aborted; the message may still arrive";
-      reject(new PeerError("aborted", text, { cause: signal.reason, outcome: "unknown" }));
+      reject(new HawserError("aborted", text, { cause: signal.reason, outcome: "unknown" }));
     };
     const unlisten = onAbort(signal, leave);
     promise.finally(unlisten).then(resolve, reject);

@@ -2,23 +2,26 @@
  * A peer: a process that exchanges messages with others directly over TCP, with Postgres as directory, offline queue and
  * ack ledger.
  */
+import { EventEmitter } from "node:events";
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { type HawserError, PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { SqlClient } from "../postgres/index.js";
-import { silentLogger } from "../runtime/index.js";
+import { onStopSignal, type Subscription, silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { asHawserError } from "./context.js";
-import { checkBytes, checkPayload } from "./destination.js";
+import { checkContent, checkPayload } from "./destination.js";
 import { enqueueFrom, enqueueReply } from "./enqueue.js";
-import { type HandlingSettings, handlingOf } from "./handling-settings.js";
+import type { HandlingSettings } from "./handling-settings.js";
 import {
+  type AnyReceipt,
   type Batch,
   deliveries,
   type EnqueueOptions,
   type Handler,
   type Message,
+  type MessageView,
   type NatsSubject,
   type Origin,
   type Payload,
@@ -28,12 +31,12 @@ import {
   type SendOptions,
   type TransactionalBatch,
   type TransactionalMessage,
+  type TransientOutcome,
 } from "./message.js";
 import { MessageStream } from "./message-stream.js";
 import {
   type BatchOptions,
   type CheckedOptions,
-  checkAddress,
   checkBatchOptions,
   checkHandleOptions,
   checkHeaders,
@@ -46,28 +49,22 @@ import {
   expiresHeader,
   type HandleOptions,
   type PeerOptions,
+  type RespondOptions,
   type StopOptions,
 } from "./options.js";
 import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
-import { type PeerStatus, StatusEmitter } from "./status.js";
+import { type PeerStatus, StatusTeller } from "./status.js";
 import {
   batchHandling,
   HandlerSubscription,
   plainHandler,
-  type Subscription,
+  type RequestHandler,
   TopicHandlers,
 } from "./topic-handlers.js";
-import {
-  type HandledType,
-  type PublishOptions,
-  type TypedHandler,
-  TypedHandlers,
-  topicOfPeers,
-  typedSend,
-} from "./typed.js";
+import { type HandledType, type TypedHandler, TypedHandlers, topicOfPeers, typedSend } from "./typed.js";
 
 /** A listener of a topic, as the directory has it. */
 export interface ListenerEntry {
@@ -76,38 +73,50 @@ export interface ListenerEntry {
   readonly name: string;
 }
 
-/** What became of one of the sends of {@link Peer.sendAll}. */
-export type SendAllReceipt = Receipt | { readonly peer: string; readonly error: HawserError };
+/** Receipt of one listener, or why the send to it has failed. */
+export type SendAllReceipt<Of extends AnyReceipt = AnyReceipt> =
+  | Of
+  | { readonly peer: string; readonly error: HawserError };
 
-/** What a user gave, whose arguments the overloads say. */
+/** Options of a send at most once. */
+export type TransientOptions = SendOptions & { readonly delivery: "at-most-once" };
+
+/** Options of a send at least once. */
+export type DurableOptions = SendOptions & { readonly delivery?: "at-least-once" | undefined };
+
+/** A handler of the user, whose arguments the overloads name. */
 type UserHandler = (first: never, second: never) => unknown;
 
 type State = "stopped" | "starting" | "running" | "stopping";
 
 /**
- * A peer with a name, a source topic and a listening address. Create it, `run` it, and it receives what is sent to its
- * topic and to the topics it subscribes to; meanwhile it sends. One process at a time has a name.
+ * A peer with a name, a topic and a listening address. Create it, `handle` topics, `start` it: then it receives what is sent
+ * to the topics that it handles, and sends. One process at a time has a name.
+ *
+ * The event `status` tells of what no call can throw.
  */
-export class Peer implements AsyncDisposable {
+export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements AsyncDisposable {
   readonly #options: CheckedOptions;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
-  readonly #status = new StatusEmitter();
+  readonly #status = new StatusTeller(this);
   readonly #handlers: TopicHandlers;
+  /** Topics whose handlers were stopped while the peer was not running. */
   readonly #unsubscribed = new Set<string>();
-  #advertised: string | undefined;
   #state: State = "stopped";
   #transition: Promise<void> = Promise.resolve();
   #running: RunningPeer | undefined;
   /** Ends a start that is under way. */
   #starting: AbortController | undefined;
-  #stream: MessageStream | undefined;
+  /** Loops over messages, with what takes each away when the peer has stopped. */
+  readonly #streams = new Map<MessageStream, () => void>();
   #bound = "";
+  #closing = new Closing();
 
-  /** @throws PeerError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
+  /** @throws HawserError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
   constructor(options: PeerOptions) {
+    super();
     this.#options = checkOptions(options);
-    this.#handlers = new TopicHandlers(this.#options, handlingOf(this.#options.settings), this.#reply);
-    this.#advertised = options.advertise;
+    this.#handlers = new TopicHandlers(this.#options, this.#options.handling, this.#reply);
     this.#logger = options.logger ?? silentLogger;
   }
 
@@ -116,95 +125,85 @@ export class Peer implements AsyncDisposable {
     return this.#options.name;
   }
 
-  /** The address that the socket is bound to, host:port; stays after a stop. Empty before the first start. */
-  get boundListenAddress(): string {
-    return this.#bound;
+  /** The topic under which the peer sends. */
+  get topic(): string {
+    return this.#options.topic;
   }
 
   /** The address in the directory; empty while the peer is not running. */
-  get publishedAddress(): string {
+  get address(): string {
     return this.#running?.publishedAddress ?? "";
   }
 
-  /** The address to publish instead of the bound one; port 0 becomes the bound port. */
-  get advertise(): string | undefined {
-    return this.#advertised;
-  }
-
-  /** @throws PeerError `already_running`, or `invalid_argument` for a malformed address */
-  set advertise(address: string | undefined) {
-    if (this.#state !== "stopped") {
-      throw new PeerError("already_running", "the advertised address can be set only while the peer is stopped");
-    }
-    if (address !== undefined) checkAddress("advertise", address);
-    this.#advertised = address;
-  }
-
-  /** Hears of what no call can throw. */
-  on(event: "status", listener: (status: PeerStatus) => void): this;
-  /**
-   * Handles the messages of a type, decoded and checked: subscribes to the topic that the schema's option names, as
-   * {@link subscribe} does. A topic can have several types, each with a handler of its own; the header `content-type` tells
-   * them apart. What cannot be decoded, breaks a rule, or is of another type is a dead letter at once (`invalid_message`).
-   *
-   * @param schema made by protoc-gen-es, with the option `hawser.v1.topic`
-   * @throws HawserError (as a rejection) `invalid_schema`; as {@link subscribe}
-   */
-  on<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): Promise<void>;
-  on<Desc extends DescMessage>(
-    event: "status" | Desc,
-    listener: ((status: PeerStatus) => void) | TypedHandler<Desc>,
-  ): this | Promise<void> {
-    if (typeof event === "object") {
-      return this.handle(event, listener as TypedHandler<Desc>).then(() => undefined);
-    }
-    this.#status.on(event, listener as (status: PeerStatus) => void);
-    return this;
-  }
-
-  off(event: "status", listener: (status: PeerStatus) => void): this {
-    this.#status.off(event, listener);
-    return this;
+  /** The address that the socket is bound to, host:port; stays after a stop. Empty before the first start. */
+  get localAddress(): string {
+    return this.#bound;
   }
 
   /**
-   * Starts: migrates the database where needed, takes the name, binds the socket, enters the directory, and hands what
-   * comes to `handler`. Without a handler the peer only sends; messages for it wait in the store. Does nothing when it
-   * is running already.
-   *
-   * @throws HawserError `name_in_use` after `nameWaitMs`, `bind_failed`, `startup_failed` with the cause, …; it may be
-   * tried again
+   * Resolves when the running peer has stopped; rejects with `name_lost` if it ended because another process has taken its
+   * name. A start after that has a promise of its own.
    */
-  async run(handler?: Handler): Promise<void> {
+  get closed(): Promise<void> {
+    return this.#closing.promise;
+  }
+
+  /** Whether the peer is running and can store and handle messages, and if not, why. */
+  health(): { ready: boolean; problems: string[] } {
+    const problems =
+      this.#state === "running" && this.#running !== undefined
+        ? this.#running.problems
+        : [`the peer "${this.name}" is ${this.#state}`];
+    return { ready: problems.length === 0, problems };
+  }
+
+  /**
+   * Starts: migrates the database where needed, takes the name, binds the socket, enters the directory with the topics that
+   * have handlers, and begins to handle messages. Does nothing when the peer is running already. A peer without a handler
+   * only sends.
+   *
+   * @throws HawserError (as a rejection) `name_in_use` after `nameWaitMs`, `bind_failed`, `startup_failed` with the cause, …;
+   * it may be tried again
+   */
+  async start(): Promise<this> {
     while (this.#state === "stopping") await this.#transition.catch(() => undefined);
-    if (this.#state !== "stopped") return await this.#transition;
-    if (this.#stream !== undefined && handler !== undefined) {
-      throw new PeerError("already_running", "messages() takes the place of a handler: call run() without one");
+    if (this.#state === "stopped") {
+      if (this.#closing.isOver) this.#closing = new Closing();
+      this.#state = "starting";
+      this.#transition = this.#start();
     }
-    if (this.#stream === undefined) this.#handlers.others = handler;
-    this.#state = "starting";
-    this.#transition = this.#start();
     try {
       await this.#transition;
+      return this;
     } catch (error) {
       this.#transition = Promise.resolve();
       throw error;
     }
   }
 
-  /** The messages as an async iterator instead of a handler; starts the peer if it is not running. */
-  messages(): AsyncIterableIterator<Message> {
-    if (this.#state !== "stopped" || this.#stream !== undefined) {
-      throw new PeerError("already_running", "messages() takes the place of a handler: call it instead of run()");
-    }
-    const stream = new MessageStream(
-      () => this.run(),
-      () => {
-        this.#stream = undefined;
-      },
-    );
-    this.#stream = stream;
-    this.#handlers.others = stream.handle;
+  /**
+   * The messages of a topic as an async iterator instead of a handler: asking for the next one finishes the one before. A
+   * message that was not finished when the loop ended comes again at the next start. The loop ends when the peer stops.
+   *
+   *     for await (const message of peer.messages("orders")) …
+   *
+   * @throws HawserError as {@link handle}: `invalid_argument` and `internal_topic` at once, others by the loop
+   */
+  messages(
+    topic: string,
+    options: HandleOptions & { readonly transactional: true },
+  ): AsyncIterableIterator<TransactionalMessage>;
+  messages(topic: string, options?: HandleOptions): AsyncIterableIterator<Message>;
+  messages(topic: string, options: HandleOptions = {}): AsyncIterableIterator<Message> {
+    checkServable(topic);
+    const settings = checkHandleOptions(options, this.#options);
+    const stream = new MessageStream(() => subscribed);
+    const handler = plainHandler(stream.handle, settings, () => stream.close());
+    const subscribed = this.#serve(topic, settings, () => {
+      this.#handlers.setMessages(topic, handler);
+      this.#streams.set(stream, () => this.#handlers.endStream(topic, handler));
+    });
+    subscribed.catch(() => undefined);
     return stream;
   }
 
@@ -215,69 +214,106 @@ export class Peer implements AsyncDisposable {
    * when Postgres has surely committed the message. At most once it resolves `sent` or `dropped`. The payload's bytes
    * must not change before the promise has settled.
    *
-   * @throws PeerError (as a rejection) `not_running`, `self_topic`, `no_address`, `invalid_argument`, `busy`,
+   * @param payload text becomes UTF-8; an object that is no `Uint8Array` travels as JSON. At least one byte
+   * @throws HawserError (as a rejection) `not_running`, `self_topic`, `no_listener`, `invalid_argument`, `busy`,
    * `store_failed` with `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`
    */
-  sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
-    try {
-      if (options?.signal?.aborted) throw abortedBefore(options.signal);
-      const running = this.#whileRunning();
-      if (topic === this.#options.topic) throw selfTopic(topic);
-      const message = this.#checkMessage(payload, options);
-      return this.#receipt(running.outbox.sendTo(topic, message), message, options?.signal);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-  }
-
-  /**
-   * Makes a request of one listener of the topic, in turn, and waits for what its handler returns. At most once: it is never
-   * stored. A listener that has surely not begun with it is passed over for the next one.
-   *
-   * @param payload may be empty
-   * @throws PeerError (as a rejection)
-   * - `not_running`, `self_topic`, `no_address`, `invalid_argument`, `payload_too_large`, and after all listeners were tried `unreachable` or
-   *   `busy`: nothing was carried out;
-   * - `request_timeout`, `aborted`, `listener_lost`: with outcome `unknown` the handler may have begun;
-   * - `handler_failed`, `rejected`, or the code of the error that the handler threw, with its message
-   */
-  request(topic: string, payload: Uint8Array | string, options?: RequestOptions): Promise<Answer> {
-    try {
-      checkKnownOptions(options, "a request");
-      const { requestTimeoutMs, maxMessageBytes } = this.#options.settings;
-      const { signal, headers, idempotent = false, timeoutMs = requestTimeoutMs } = options ?? {};
-      if (timeoutMs !== requestTimeoutMs) checkTimeout(timeoutMs);
-      if (signal?.aborted) throw abortedBefore(signal);
-      const { outbox } = this.#whileRunning();
-      if (topic === this.#options.topic) throw selfTopic(topic);
-      const pairs = headers && checkHeaders(headers);
-      const { askNext } = outbox;
-      const request = new OutgoingRequest(checkBytes(payload), pairs, maxMessageBytes, timeoutMs, idempotent, askNext);
-      if (signal !== undefined) request.endWith(signal);
-      outbox.request(topic, request);
-      return request.answer;
-    } catch (error) {
-      return Promise.reject(error);
-    }
-  }
-
+  send(topic: string, payload: Payload, options?: DurableOptions): Promise<Receipt>;
+  send(topic: string, payload: Payload, options: TransientOptions): Promise<Receipt<TransientOutcome>>;
+  send(topic: string, payload: Payload, options?: SendOptions): Promise<AnyReceipt>;
   /**
    * Sends a typed message to the topic that its schema's option names. The fields that the option names give its key and
    * id, unless the options do.
    *
-   * @param schema made by protoc-gen-es, with the option `hawser.v1.topic`
+   * @param to a schema made by protoc-gen-es, with the option `hawser.v1.topic`
    * @param message what `create(schema, …)` takes
-   * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`; as
-   * {@link sendTo}
+   * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`
    */
-  publish<Desc extends DescMessage>(
-    schema: Desc,
+  send<Desc extends DescMessage>(to: Desc, message: MessageInitShape<Desc>, options?: DurableOptions): Promise<Receipt>;
+  send<Desc extends DescMessage>(
+    to: Desc,
     message: MessageInitShape<Desc>,
-    options?: PublishOptions,
-  ): Promise<Receipt> {
+    options: TransientOptions,
+  ): Promise<Receipt<TransientOutcome>>;
+  send<Desc extends DescMessage>(to: Desc, message: MessageInitShape<Desc>, options?: SendOptions): Promise<AnyReceipt>;
+  send(to: string | DescMessage, payload: unknown, options?: SendOptions): Promise<AnyReceipt> {
     try {
-      const { topic, payload, send } = typedSend(schema, message, options);
-      return this.sendTo(topic, payload, send);
+      if (isSchema(to)) {
+        const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
+        return this.send(topic, bytes, send);
+      }
+      if (options?.signal?.aborted) throw abortedBefore(options.signal);
+      const running = this.#whileRunning();
+      if (to === this.#options.topic) throw selfTopic(to);
+      const message = this.#checkMessage(payload as Payload, options);
+      return this.#receipt(running.outbox.sendTo(to, message), message, options?.signal);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** Sends to every listener of the topic, as {@link send} does: one receipt each, a failed one with its error. */
+  sendAll(topic: string, payload: Payload, options?: DurableOptions): Promise<SendAllReceipt<Receipt>[]>;
+  sendAll(topic: string, payload: Payload, options?: SendOptions): Promise<SendAllReceipt[]>;
+  sendAll<Desc extends DescMessage>(
+    to: Desc,
+    message: MessageInitShape<Desc>,
+    options?: DurableOptions,
+  ): Promise<SendAllReceipt<Receipt>[]>;
+  sendAll<Desc extends DescMessage>(
+    to: Desc,
+    message: MessageInitShape<Desc>,
+    options?: SendOptions,
+  ): Promise<SendAllReceipt[]>;
+  async sendAll(to: string | DescMessage, payload: unknown, options?: SendOptions): Promise<SendAllReceipt[]> {
+    if (isSchema(to)) {
+      const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
+      return await this.sendAll(topic, bytes, send);
+    }
+    const running = this.#whileRunning();
+    this.#checkForeign(to);
+    const message = this.#checkMessage(payload as Payload, options);
+    const sent = await running.outbox.sendAll(to, message);
+    return await Promise.all(
+      sent.map(async ({ peer, ticket }) => {
+        if (!("promise" in ticket)) return { peer, error: ticket };
+        try {
+          return await this.#receipt(ticket, message, options?.signal);
+        } catch (error) {
+          return { peer, error: asHawserError(error) };
+        }
+      }),
+    );
+  }
+
+  /**
+   * Makes a request of one listener of the topic, in turn, and waits for what its handler ({@link respond}) returns. At most
+   * once: it is never stored. A listener that has surely not begun with it is passed over for the next one.
+   *
+   * @param payload may be empty; an object that is no `Uint8Array` travels as JSON
+   * @throws HawserError (as a rejection)
+   * - `not_running`, `self_topic`, `no_listener`, `invalid_argument`, `payload_too_large`, and after all listeners were tried
+   *   `unreachable` or `busy`: nothing was carried out;
+   * - `not_supported`: the listener handles messages of the topic, and no requests;
+   * - `request_timeout`, `aborted`, `listener_lost`: with outcome `unknown` the handler may have begun;
+   * - `handler_failed`, `rejected`, or the code of the error that the handler threw, with its message
+   */
+  request(topic: string, payload: Payload, options?: RequestOptions): Promise<Answer> {
+    try {
+      checkKnownOptions(options, "a request");
+      const { requestTimeoutMs, maxMessageBytes } = this.#options.settings;
+      const { signal, idempotent = false, timeoutMs = requestTimeoutMs } = options ?? {};
+      if (timeoutMs !== requestTimeoutMs) checkTimeout(timeoutMs);
+      if (signal?.aborted) throw abortedBefore(signal);
+      const { outbox } = this.#whileRunning();
+      if (topic === this.#options.topic) throw selfTopic(topic);
+      const { bytes, headers } = checkContent(payload, options?.headers);
+      const pairs = headers && checkHeaders(headers);
+      const { askNext } = outbox;
+      const request = new OutgoingRequest(bytes, pairs, maxMessageBytes, timeoutMs, idempotent, askNext);
+      if (signal !== undefined) request.endWith(signal);
+      outbox.request(topic, request);
+      return request.answer;
     } catch (error) {
       return Promise.reject(error);
     }
@@ -305,65 +341,56 @@ export class Peer implements AsyncDisposable {
     return enqueueFrom(this.#origin, client, to, payload, options);
   }
 
-  /** Sends to every listener of the topic: one receipt each, a failed one with its error. */
-  async sendAll(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<SendAllReceipt[]> {
-    const running = this.#whileRunning();
-    this.#checkForeign(topic);
-    const message = this.#checkMessage(payload, options);
-    const sent = await running.outbox.sendAll(topic, message);
-    return await Promise.all(
-      sent.map(async ({ peer, ticket }) => {
-        if (!("promise" in ticket)) return { peer, error: ticket };
-        try {
-          return await this.#receipt(ticket, message, options?.signal);
-        } catch (error) {
-          return { peer, error: asHawserError(error) };
-        }
-      }),
-    );
-  }
-
-  /**
-   * Serves a further topic, from now on or from the next start; lasts over stop and run.
-   *
-   * @param handler for the messages and requests of this topic, in place of the one of `run`. The topic may also be the
-   * peer's source topic then. Another call replaces it; without a handler it stays as it is
-   */
-  async subscribe(topic: string, handler?: Handler): Promise<void> {
-    if (handler === undefined) this.#checkForeign(topic);
-    await this.#serve(topic, () => handler && this.#handlers.set(topic, plainHandler(handler, undefined)));
-  }
-
   /** @param set sets the handler of the topic */
-  async #serve(topic: string, set: () => void): Promise<void> {
-    checkTopic(topic);
-    checkNotReserved(topic);
-    await this.#started();
+  async #serve(topic: string, settings: HandlingSettings, set: () => void): Promise<void> {
+    checkServable(topic);
+    // What is asked for in the middle of a start waits for its end: the start has read what there was.
+    if (this.#state === "starting") await this.#transition.catch(() => undefined);
+    this.#checkMembership(topic, settings);
+    const handlers = this.#handlers;
+    const [wasServed, wasDurable] = [handlers.serves(topic), handlers.isDurable(topic)];
     set();
     this.#running?.handlersChanged();
-    if (topic === this.#options.topic) return;
-    const before = this.#handlers.subscriptions.has(topic);
-    this.#handlers.subscriptions.add(topic);
     this.#unsubscribed.delete(topic);
-    if (this.#state !== "running" || before) return;
+    if (this.#state !== "running" || (wasServed && wasDurable === handlers.isDurable(topic))) return;
     try {
       await this.#running?.subscribe(topic);
     } catch (error) {
-      this.#handlers.subscriptions.delete(topic);
-      this.#removeHandler(topic);
+      if (!wasServed) this.#removeHandlers(topic);
       throw error;
     }
   }
 
+  /** @throws HawserError `invalid_argument` */
+  #checkMembership(topic: string, { group, takeoverMs }: HandlingSettings): void {
+    if (this.#running === undefined && this.#handlers.isEmpty) return;
+    const own = this.#running?.membership ?? this.#handlers.membership;
+    const refuseOther = (option: string, given: unknown, other: unknown): void => {
+      if (given === other) return;
+      const shown = (value: unknown) => (value === undefined ? "none" : JSON.stringify(value));
+      const remedy = this.#running
+        ? "give it under defaults, or handle the topic before start"
+        : "give it under defaults";
+      throw new HawserError(
+        "invalid_argument",
+        `${option} ${shown(given)} of "${topic}": the other topics of the peer have ${shown(other)}, and all of a peer have the same; ${remedy}, or use two peers`,
+      );
+    };
+    refuseOther("group", group, own.group);
+    refuseOther("takeoverMs", takeoverMs, own.takeoverMs);
+  }
+
   /**
-   * Handles the messages and requests of a topic, from now on or from the next start; lasts over stop and run. Another call for
-   * the same topic replaces the handler and its options.
+   * Handles the messages of a topic, from now on or from the next start; lasts over stop and start. Before the start it
+   * resolves at once. Another call for the same topic replaces the handler and its options.
    *
    *     await peer.handle("orders", { transactional: true, retry: { attempts: 20 } }, async ({ client }) => { … });
    *
-   * @param options what is left out is as the peer has it
-   * @returns what ends it
-   * @throws PeerError (as a rejection) `invalid_argument`, `internal_topic`; `store_failed` if the peer runs
+   * When the handler returns, or its promise resolves, the message is done: it will not come again. When it throws, the message
+   * is tried again as `retry` says; then it is a dead letter. A `Reject` makes it a dead letter at once.
+   *
+   * @throws HawserError (as a rejection) `invalid_argument`, also for a `group` or `takeoverMs` that is not that of the peer's
+   * other topics; `internal_topic`; `store_failed` if the peer runs
    */
   handle(topic: string, handler: (message: Message) => unknown): Promise<Subscription>;
   handle(
@@ -375,7 +402,7 @@ export class Peer implements AsyncDisposable {
   /**
    * Handles the messages of a type, decoded and checked, of the topic that the schema's option names. A topic can have several
    * types, each with a handler and options of its own; the header `content-type` tells them apart. What cannot be decoded, breaks
-   * a rule, or is of another type is a dead letter at once (`invalid_message`).
+   * a rule, or is of another type is a dead letter at once (`invalid_message`): handle all types of a topic before the start.
    *
    * @param schema made by protoc-gen-es, with the option `hawser.v1.topic`
    * @throws HawserError (as a rejection) `invalid_schema`; `already_running` if the topic has a handler for all its messages
@@ -398,7 +425,7 @@ export class Peer implements AsyncDisposable {
   ): Promise<Subscription> {
     const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
     checkHandler(to, options, handler);
-    const settings = checkHandleOptions(options as HandleOptions, this.#options.settings);
+    const settings = checkHandleOptions(options as HandleOptions, this.#options);
     return await this.#handleWith(to, handler, () => settings);
   }
 
@@ -407,12 +434,10 @@ export class Peer implements AsyncDisposable {
    * one of each key, and at most one of each sender that was sent without a key. One batch of a topic is handled at a time, beside
    * the other handlers of the peer. If the handler throws, the batch is handled in halves, until the message that fails is alone; that
    * one is tried again as `retry` says. `batch.fail` names it at once. With `transactional: true` each batch is one transaction.
-   * Requests are refused (`not_supported`).
    *
    *     await peer.handleBatch("readings", { transactional: true, maxMessages: 500 }, async (messages, { client }) => { … });
    *
-   * @returns what ends it
-   * @throws PeerError (as a rejection) as {@link handle}
+   * @throws HawserError (as a rejection) as {@link handle}
    */
   handleBatch(
     topic: string,
@@ -440,11 +465,46 @@ export class Peer implements AsyncDisposable {
   ): Promise<Subscription>;
   async handleBatch(to: string | DescMessage, options: BatchOptions, handler: UserHandler): Promise<Subscription> {
     checkHandler(to, options, handler);
-    const { handling, batch } = checkBatchOptions(options, this.#options.settings);
+    const { handling, batch } = checkBatchOptions(options, this.#options);
     return await this.#handleWith(to, handler, (types) => ({
       ...handling,
       batch: batchHandling(batch, handler, types && ((message) => types.decode(message))),
     }));
+  }
+
+  /**
+   * Answers the requests of a topic, from now on or from the next start; lasts over stop and start. What the handler returns is
+   * the answer: text, a `Uint8Array`, an object, which travels as JSON, nothing for an empty answer, or
+   * `{ payload, headers, rollBack }`. What it throws is the error of the request. A transactional handler is rolled back if it
+   * throws, if its answer cannot be sent, or if the answer says `rollBack`.
+   *
+   *     await peer.respond("prices", (request) => ({ cents: priceOf(request.json().sku) }));
+   *
+   * Messages of the topic go to {@link handle}; without that they are dead letters.
+   *
+   * @throws HawserError (as a rejection) as {@link handle}
+   */
+  respond(topic: string, handler: (request: Message) => unknown): Promise<Subscription>;
+  respond(
+    topic: string,
+    options: RespondOptions & { readonly transactional: true },
+    handler: (request: TransactionalMessage) => unknown,
+  ): Promise<Subscription>;
+  respond(topic: string, options: RespondOptions, handler: (request: Message) => unknown): Promise<Subscription>;
+  async respond(topic: string, given: RespondOptions | UserHandler, more?: UserHandler): Promise<Subscription> {
+    const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
+    checkHandler(topic, options, handler);
+    const settings = checkHandleOptions(options as RespondOptions, this.#options, "a handler of requests");
+    const subscription = new HandlerSubscription(topic, async () => {
+      if (this.#handlers.requestsOf(topic) === own) await this.#stopHandling(topic, "requests");
+    });
+    const own: RequestHandler = {
+      settings,
+      handle: handler as (message: MessageView) => unknown,
+      ended: subscription.ended,
+    };
+    await this.#serve(topic, settings, () => this.#handlers.setRequests(topic, own));
+    return subscription;
   }
 
   /** @param settingsOf of a handler for one type, or for a topic */
@@ -453,69 +513,64 @@ export class Peer implements AsyncDisposable {
     handler: UserHandler,
     settingsOf: (types: TypedHandlers | undefined) => HandlingSettings,
   ): Promise<Subscription> {
-    if (typeof to !== "object") {
+    if (!isSchema(to)) {
       const subscription = new HandlerSubscription(to, async () => {
-        if (this.#handlers.get(to) === own) await this.#stopHandling(to);
+        if (this.#handlers.messagesOf(to) === own) await this.#stopHandling(to, "messages");
       });
-      const own = plainHandler(handler as Handler, settingsOf(undefined), subscription.ended);
-      await this.#serve(to, () => this.#handlers.set(to, own));
+      const settings = settingsOf(undefined);
+      const own = plainHandler(handler as Handler, settings, subscription.ended);
+      await this.#serve(to, settings, () => this.#handlers.setMessages(to, own));
       return subscription;
     }
     const topic = topicOfPeers(to);
     let stop = async (): Promise<void> => undefined;
     const subscription = new HandlerSubscription(topic, () => stop());
-    await this.#serve(topic, () => {
+    await this.#serve(topic, settingsOf(undefined), () => {
       const types = this.#typesOf(topic);
       const type: HandledType = { schema: to, settings: settingsOf(types), handler, ended: subscription.ended };
-      this.#handlers.set(topic, types);
       types.add(type);
+      this.#handlers.setMessages(topic, types);
       stop = async () => {
-        if (this.#handlers.get(topic) !== types || !types.has(type)) return;
+        if (this.#handlers.messagesOf(topic) !== types || !types.has(type)) return;
         if (types.size > 1) types.remove(type);
-        else await this.#stopHandling(topic);
+        else await this.#stopHandling(topic, "messages");
       };
     });
     return subscription;
   }
 
-  async #stopHandling(topic: string): Promise<void> {
-    if (topic === this.#options.topic) this.#removeHandler(topic);
-    else await this.unsubscribe(topic);
-  }
-
-  /** Serves a topic no more: sends to it fail with `no_address`, and what still comes goes to the dead letters. */
-  async unsubscribe(topic: string): Promise<void> {
-    this.#checkForeign(topic);
-    checkNotReserved(topic);
-    await this.#started();
-    this.#handlers.subscriptions.delete(topic);
+  /** Without a handler the topic is served no more. */
+  async #stopHandling(topic: string, which: "messages" | "requests"): Promise<void> {
+    if (this.#state === "starting") await this.#transition.catch(() => undefined);
+    if (this.#handlers.removeOne(topic, which)) return;
     if (this.#state === "running") await this.#running?.unsubscribe(topic);
     else this.#unsubscribed.add(topic);
-    this.#removeHandler(topic);
+    this.#removeHandlers(topic);
   }
 
-  /** Reads the topic's listeners again. @returns whether it has one */
-  async refreshAddressTopic(topic: string): Promise<boolean> {
+  /**
+   * The topic's listeners in the directory, in the order of their addresses.
+   *
+   * @param options.refresh the running peer takes over what was read: what it sends from now on goes to these listeners, without
+   * waiting for a notification
+   */
+  async listenersOf(topic: string, options: { readonly refresh?: boolean | undefined } = {}): Promise<ListenerEntry[]> {
     checkTopic(topic);
-    if (this.#state === "running" && this.#running) return await this.#running.outbox.topics.refresh(topic);
-    return (await this.listAddresses(topic)).length > 0;
-  }
-
-  /** The topic's listeners in the directory, in the order of their addresses. */
-  async listAddresses(topic: string): Promise<ListenerEntry[]> {
-    checkTopic(topic);
+    checkKnownOptions(options, "listenersOf");
+    if (options.refresh === true && this.#state === "running") await this.#running?.outbox.topics.refresh(topic);
     const { listeners } = await this.#withStore((store) => store.listenersAndRoutes(this.#sender, topic));
     return listeners.map(({ addr, name }) => ({ address: addr, name }));
   }
 
-  /** How many messages this sender (name and source topic) has stored for others. */
-  async pendingCount(): Promise<number> {
-    return await this.#withStore((store) => store.pendingCount(this.#sender));
-  }
-
-  /** How many of them wait for each listener; known routes with 0 included. */
-  async pendingByPeer(): Promise<PendingMessages[]> {
-    return await this.#withStore((store) => store.pendingByPeer(this.#sender));
+  /** How many messages this sender (name and topic) has stored for others, in all and for each listener that it knows. */
+  async pending(): Promise<{ count: number; listeners: PendingMessages[] }> {
+    return await this.#withStore(async (store) => {
+      const [count, listeners] = await Promise.all([
+        store.pendingCount(this.#sender),
+        store.pendingByPeer(this.#sender),
+      ]);
+      return { count, listeners };
+    });
   }
 
   /**
@@ -524,37 +579,37 @@ export class Peer implements AsyncDisposable {
    * @throws HawserError `clear_while_running` while this peer runs, `name_in_use` while another one of its name does, in
    * whichever process; then nothing is deleted
    */
-  async clearStoredMessages(): Promise<void> {
+  async clearStored(): Promise<void> {
     this.#checkStopped("stored messages");
     await this.#withStore((store) => store.clearStoredMessages(this.#sender));
   }
 
-  /** Takes all listeners of this peer's source topic out of the directory. @throws as {@link clearStoredMessages} */
-  async clearAddressesOfTopic(): Promise<void> {
+  /** Takes all listeners of this peer's topic out of the directory. @throws as {@link clearStored} */
+  async clearAddresses(): Promise<void> {
     this.#checkStopped("addresses");
     await this.#withStore((store) => store.clearAddressesOfTopic(this.#sender));
   }
 
   /**
    * Stops: refuses new sends, waits for running handlers, stores what is unconfirmed, tells everybody goodbye, leaves the
-   * directory and gives the name back. All pending promises settle. `run` may follow.
+   * directory and gives the name back. All pending promises settle. `start` may follow.
    *
-   * Ends by the deadline, whatever Postgres or a handler does; half a second is the least that it takes where Postgres does
+   * Ends after `timeoutMs`, whatever Postgres or a handler does; half a second is the least that it takes where Postgres does
    * not answer. What did not end by then is given up: a name that could not be given back is free when the connection has
-   * ended. While a stop is under way a further call waits for it, and the deadline of the first one counts.
+   * ended. While a stop is under way a further call waits for it, and the time of the first one counts.
    */
   async stop(options: StopOptions = {}): Promise<void> {
     checkKnownOptions(options, "stop");
-    const { deadlineMs = this.#options.settings.stopDeadlineMs } = options;
-    if (Number.isNaN(deadlineMs) || deadlineMs < 0) {
-      throw new PeerError("invalid_argument", `deadlineMs ${deadlineMs}: must be a number of milliseconds, 0 or more`);
+    const { timeoutMs = this.#options.settings.stopTimeoutMs } = options;
+    if (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs) || timeoutMs < 0) {
+      throw new HawserError("invalid_argument", `timeoutMs ${timeoutMs}: must be a number of milliseconds, 0 or more`);
     }
-    this.#starting?.abort(new PeerError("aborted", `"${this.name}" was stopped while it was starting`));
-    const until = performance.now() + deadlineMs;
+    this.#starting?.abort(new HawserError("aborted", `"${this.name}" was stopped while it was starting`));
+    const until = performance.now() + timeoutMs;
     while (this.#state === "starting") {
       const ended = this.#transition.catch(() => undefined);
       if (await endsWithin(until - performance.now(), ended)) continue;
-      this.#logger.warn({ deadlineMs }, "the start that is stopped waits for Postgres, and ends when that answers");
+      this.#logger.warn({ timeoutMs }, "the start that is stopped waits for Postgres, and ends when that answers");
       return;
     }
     if (this.#state === "stopping") return await this.#transition;
@@ -562,7 +617,7 @@ export class Peer implements AsyncDisposable {
     if (running === undefined) return;
     this.#state = "stopping";
     this.#transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#ended(running));
-    this.#stream?.close();
+    for (const stream of this.#streams.keys()) stream.close();
     await this.#transition;
   }
 
@@ -570,24 +625,19 @@ export class Peer implements AsyncDisposable {
     await this.stop();
   }
 
-  /** What is asked for in the middle of a start waits for its end: the start has read what there was. */
-  async #started(): Promise<void> {
-    if (this.#state === "starting") await this.#transition.catch(() => undefined);
-  }
-
-  /** @throws PeerError `already_running` */
+  /** @throws HawserError `already_running` */
   #typesOf(topic: string): TypedHandlers {
-    const known = this.#handlers.get(topic);
+    const known = this.#handlers.messagesOf(topic);
     if (known === undefined) return new TypedHandlers(topic);
     if (known instanceof TypedHandlers) return known;
-    throw new PeerError(
+    throw new HawserError(
       "already_running",
       `the topic "${topic}" has a handler for messages of all types; stop that first, or handle each type by its schema`,
     );
   }
 
-  #removeHandler(topic: string): void {
-    this.#handlers.set(topic, undefined);
+  #removeHandlers(topic: string): void {
+    this.#handlers.remove(topic);
     this.#running?.handlersChanged();
   }
 
@@ -598,11 +648,11 @@ export class Peer implements AsyncDisposable {
   async #start(): Promise<void> {
     const starting = new AbortController();
     this.#starting = starting;
+    const endSignals = this.#options.stopOnSignals ? this.#stopOnSignals() : () => undefined;
     try {
       const running = await RunningPeer.start(
         {
           options: this.#options,
-          advertise: this.#advertised,
           logger: this.#logger,
           status: this.#status,
           unsubscribed: this.#unsubscribed,
@@ -613,21 +663,31 @@ export class Peer implements AsyncDisposable {
       );
       if (running.isLost) {
         await running.stop(0);
-        throw new PeerError("name_lost", `"${this.name}" lost its name while it was starting`);
+        throw new HawserError("name_lost", `"${this.name}" lost its name while it was starting`);
       }
+      this.closed.then(endSignals, endSignals);
       this.#running = running;
       this.#bound = running.boundAddress;
       this.#unsubscribed.clear();
       this.#state = "running";
       running.begin();
     } catch (error) {
+      endSignals();
       this.#state = "stopped";
       const cause = asHawserError(error);
       if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
-      throw new PeerError("startup_failed", `"${this.name}" could not start: ${cause.message}`, { cause });
+      throw new HawserError("startup_failed", `"${this.name}" could not start: ${cause.message}`, { cause });
     } finally {
       this.#starting = undefined;
     }
+  }
+
+  /** @returns ends the listening */
+  #stopOnSignals(): () => void {
+    return onStopSignal((signal) => {
+      this.#logger.info({ signal }, `"${this.name}" was told to stop`);
+      this.stop().catch((err) => this.#logger.error({ err }, "could not stop"));
+    });
   }
 
   /** The running peer ends by itself, because another process has the name. */
@@ -636,26 +696,29 @@ export class Peer implements AsyncDisposable {
     if (running === undefined || this.#state !== "running") return;
     this.#state = "stopping";
     this.#transition = ending.finally(() => this.#ended(running));
-    this.#stream?.close();
+    for (const stream of this.#streams.keys()) stream.close();
   }
 
   #ended(running: RunningPeer): void {
     if (this.#running !== running) return;
     this.#running = undefined;
-    this.#stream = undefined;
+    for (const end of this.#streams.values()) end();
+    this.#streams.clear();
     this.#state = "stopped";
     this.#transition = Promise.resolve();
+    if (running.isLost) this.#closing.reject(new HawserError("name_lost", `"${this.name}" has lost its name`));
+    else this.#closing.resolve();
   }
 
   readonly #reply = async (
     to: Origin | undefined,
-    payload: Uint8Array | string,
+    payload: Payload,
     options: SendOptions | undefined,
     transaction: SqlClient | undefined,
   ): Promise<ReplyReceipt> => {
     if (to === undefined) {
-      throw new PeerError(
-        "no_address",
+      throw new HawserError(
+        "no_listener",
         "no peer sent or enqueued the message, so that nobody takes a reply; send to a topic instead",
       );
     }
@@ -664,7 +727,7 @@ export class Peer implements AsyncDisposable {
       checkKnownOptions(options, "a send");
       const { delivery: _, signal, ...marks } = options ?? {};
       if (signal !== undefined) {
-        throw new PeerError("invalid_argument", "signal: a reply in a transaction waits for nothing; leave it out");
+        throw new HawserError("invalid_argument", "signal: a reply in a transaction waits for nothing; leave it out");
       }
       const id = await enqueueReply(transaction, { listener: name, topic, origin: this.#origin }, payload, marks);
       return { outcome: "enqueued", id, peer: name };
@@ -685,15 +748,19 @@ export class Peer implements AsyncDisposable {
     return this.#running;
   }
 
-  #checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
+  #checkMessage(payload: Payload, options: SendOptions | undefined): CheckedMessage {
     if (options !== undefined) checkKnownOptions(options, "a send");
-    const bytes = checkPayload(payload);
+    if (options?.format !== undefined) {
+      throw new HawserError("invalid_argument", `format ${String(options.format)}: is for a schema; leave it out`);
+    }
+    const content = checkContent(payload, options?.headers);
+    const bytes = checkPayload(content.bytes);
     const name = options?.delivery ?? "at-least-once";
     const delivery = deliveries.get(name);
     if (delivery === undefined) {
-      throw new PeerError("invalid_argument", `delivery ${String(name)}: must be "at-least-once" or "at-most-once"`);
+      throw new HawserError("invalid_argument", `delivery ${String(name)}: must be "at-least-once" or "at-most-once"`);
     }
-    const given = options?.headers && checkHeaders(options.headers);
+    const given = content.headers && checkHeaders(content.headers);
     const key = options?.key;
     return { delivery, payload: bytes, headers: options ? withMarks(given, options) : given, key };
   }
@@ -705,12 +772,12 @@ export class Peer implements AsyncDisposable {
 
   #checkStopped(what: string): void {
     if (this.#state !== "stopped") {
-      throw new PeerError("clear_while_running", `${what} can be cleared only while "${this.name}" is not running`);
+      throw new HawserError("clear_while_running", `${what} can be cleared only while "${this.name}" is not running`);
     }
   }
 
   /** The promise of a send, ended early by the caller's signal. */
-  #receipt(sent: Sent | Promise<Sent>, message: CheckedMessage, signal: AbortSignal | undefined): Promise<Receipt> {
+  #receipt(sent: Sent | Promise<Sent>, message: CheckedMessage, signal: AbortSignal | undefined): Promise<AnyReceipt> {
     if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     // A caller that waits no more may use its buffer again.
@@ -736,7 +803,7 @@ export class Peer implements AsyncDisposable {
   }
 }
 
-/** The headers of a message with those for its key, id and time to live. @throws PeerError `invalid_argument` */
+/** The headers of a message with those for its key, id and time to live. @throws HawserError `invalid_argument` */
 function withMarks(headers: Headers | undefined, options: SendOptions): Headers | undefined {
   const { key, messageId, ttlMs } = options;
   if (key === undefined && messageId === undefined && ttlMs === undefined) return headers;
@@ -748,7 +815,44 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   return checkHeaders([...(headers ?? []), ...marks]);
 }
 
-/** @throws PeerError `invalid_argument` for what the overloads exclude */
+/** One run of a peer, until it has stopped. */
+class Closing {
+  readonly promise: Promise<void>;
+  isOver = false;
+  #resolve!: () => void;
+  #reject!: (error: HawserError) => void;
+
+  constructor() {
+    this.promise = new Promise((resolve, reject) => {
+      this.#resolve = resolve;
+      this.#reject = reject;
+    });
+    // The status `name_lost` tells of it as well: whoever does not wait for the end has not missed an error.
+    this.promise.catch(() => undefined);
+  }
+
+  resolve(): void {
+    this.isOver = true;
+    this.#resolve();
+  }
+
+  reject(error: HawserError): void {
+    this.isOver = true;
+    this.#reject(error);
+  }
+}
+
+function isSchema(to: string | DescMessage): to is DescMessage {
+  return typeof to === "object";
+}
+
+/** @throws HawserError `invalid_argument`, `internal_topic` unless it may be the topic of a handler */
+function checkServable(topic: string): void {
+  checkTopic(topic);
+  checkNotReserved(topic);
+}
+
+/** @throws HawserError `invalid_argument` for what the overloads exclude */
 function checkHandler(
   to: string | DescMessage,
   options: object,
@@ -756,7 +860,7 @@ function checkHandler(
 ): asserts handler is UserHandler {
   if (typeof to === "object" && to?.kind !== "message") {
     const remedy = "give a topic, or a schema that protoc-gen-es has made of a message";
-    throw new PeerError(
+    throw new HawserError(
       "invalid_argument",
       `a handler of ${to === null ? "null" : "an object that is no schema"}: ${remedy}`,
     );
@@ -765,13 +869,13 @@ function checkHandler(
   const what = typeof to === "object" ? to.typeName : to;
   const order = typeof options === "function" ? "; options come before it" : "";
   const given = typeof options === "function" ? "not the last argument" : typeof handler;
-  throw new PeerError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);
+  throw new HawserError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);
 }
 
-function notRunning(name: string): PeerError {
-  return new PeerError("not_running", `"${name}" is not running; call run() first`);
+function notRunning(name: string): HawserError {
+  return new HawserError("not_running", `"${name}" is not running; call start() first`);
 }
 
-function selfTopic(topic: string): PeerError {
-  return new PeerError("self_topic", `"${topic}" is this peer's own source topic; name another`);
+function selfTopic(topic: string): HawserError {
+  return new HawserError("self_topic", `"${topic}" is this peer's own topic, under which it sends; name another`);
 }

@@ -1,9 +1,11 @@
 /** The answer to a request, made of what its handler has returned. */
-import { PeerError } from "../errors/index.js";
+import { HawserError, namesOf } from "../errors/index.js";
 import { type Answer, ErrorNumber } from "../wire/index.js";
+import type { HeadersInput } from "./content.js";
+import { checkContent } from "./destination.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import type { IncomingRequest } from "./incoming-request.js";
-import { type AnswerToSend, bytesOf } from "./message.js";
+import type { AnswerToSend, Payload } from "./message.js";
 import { checkHeaders } from "./options.js";
 
 /** An answer, ready to be written. */
@@ -30,40 +32,43 @@ export const noBytes = new Uint8Array(0);
 /**
  * The answer that a handler's return value is, unless it was made of it before.
  *
- * @throws PeerError `handler_failed`, `invalid_argument`, `payload_too_large`, naming what is wrong with it
+ * @throws HawserError `handler_failed`, `invalid_argument`, `payload_too_large`, naming what is wrong with it
  */
 export function answerOf(returned: unknown, { id, maxAnswerBytes }: IncomingRequest): RequestAnswer {
   if (returned instanceof RequestAnswer) return returned;
-  const given = returned ?? {};
-  const isPayload = typeof given === "string" || given instanceof Uint8Array;
-  const { payload = noBytes, headers, rollBack = false } = (isPayload ? { payload: given } : given) as AnswerToSend;
-  const bytes = bytesOf(payload);
-  const isOther = !isPayload && !isAnswer(given);
-  if (isOther || !(bytes instanceof Uint8Array)) {
-    const otherType = typeof given === "object" ? "an object without payload and headers" : typeof given;
-    const type = isOther ? otherType : `an object with a payload of type ${typeof payload}`;
-    throw new PeerError(
-      "handler_failed",
-      `the handler returned ${type} for a request; return text, a Uint8Array, { payload, headers }, or nothing`,
-    );
-  }
+  const { payload = noBytes, headers, rollBack = false } = isAnswer(returned) ? returned : { payload: returned };
+  const content = contentOf(payload, headers);
   if (typeof rollBack !== "boolean") {
     const text = `the handler returned an object with a rollBack of type ${typeof rollBack} for a request; it must be a boolean`;
-    throw new PeerError("handler_failed", text);
+    throw new HawserError("handler_failed", text);
   }
+  const { bytes } = content;
   if (bytes.length > maxAnswerBytes) {
-    throw new PeerError(
+    throw new HawserError(
       "payload_too_large",
       `the handler returned ${bytes.length} bytes; the sender of the request takes at most ${maxAnswerBytes}`,
     );
   }
-  const pairs = checkHeaders(headers);
+  const pairs = checkHeaders(content.headers);
   return new RequestAnswer(id, bytes, pairs === undefined ? [] : frameHeaders(pairs), rollBack);
 }
 
-/** Whether it is an `AnswerToSend`. Of any other object nothing would be sent, in silence. */
-function isAnswer(given: unknown): boolean {
-  if (typeof given !== "object" || given === null) return false;
-  if ("payload" in given || "headers" in given) return true;
-  return Object.getPrototypeOf(given) === Object.prototype && Object.keys(given).length === 0;
+/** Bytes and headers of an answer. @throws HawserError `handler_failed` for a value that cannot travel */
+function contentOf(payload: unknown, headers: HeadersInput | undefined): ReturnType<typeof checkContent> {
+  try {
+    return checkContent((payload ?? noBytes) as Payload, headers);
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new HawserError("handler_failed", `the handler of a request returned what is no answer: ${why}`, { cause });
+  }
+}
+
+const answerNames: ReadonlySet<string> = new Set(
+  namesOf<AnswerToSend>({ payload: true, headers: true, rollBack: true }),
+);
+
+/** Whether it is an `AnswerToSend`: an object with payload or headers and nothing else. All others are payloads. */
+function isAnswer(given: unknown): given is AnswerToSend {
+  if (typeof given !== "object" || given === null || given instanceof Uint8Array) return false;
+  return ("payload" in given || "headers" in given) && Object.keys(given).every((name) => answerNames.has(name));
 }

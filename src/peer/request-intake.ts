@@ -82,8 +82,7 @@ export class RequestIntake implements Turn {
     const { context, handlers } = this.#shared;
     const { name } = context.sender;
     if (this.#isStopping) this.#refuse(connection, frame, "not_running", `"${name}" is stopping`);
-    else if (handlers.isEmpty)
-      this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler, and only sends`);
+    else if (handlers.isEmpty) this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler`);
     else {
       const request = new IncomingRequest(frame);
       if (this.#waiting.size === 0 && this.#mayBegin(connection) && this.#shared.dispatcher.takeSlot())

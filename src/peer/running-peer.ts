@@ -5,29 +5,36 @@
  *     stop:  no new sends ▶ handlers end ▶ everything unconfirmed stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { PeerRelay } from "../outbox/index.js";
 import { Backoff, shared, within } from "../runtime/index.js";
-import { type Lease, openStore, type Registration, type ServedTopic, type Store } from "../store/index.js";
+import {
+  type AbsentListener,
+  type Lease,
+  openStore,
+  type Registration,
+  type ServedTopic,
+  type Store,
+} from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { limitsOf, type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { GiveBack } from "./give-back.js";
+import type { Membership } from "./handling-settings.js";
 import { Inbox } from "./inbox.js";
 import { type CheckedOptions, tellOfReloads } from "./options.js";
-import { OrphanWatch, type Watched } from "./orphan-watch.js";
+import { OrphanWatch } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
-import type { StatusEmitter } from "./status.js";
+import type { StatusTeller } from "./status.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 export interface RunOptions {
   readonly options: CheckedOptions;
-  readonly advertise: string | undefined;
   readonly logger: PeerContext["logger"];
-  readonly status: StatusEmitter;
-  /** Topics to forget at the start: unsubscribed while not running. */
+  readonly status: StatusTeller;
+  /** Topics to leave at the start: their handlers were stopped while the peer was not running. */
   readonly unsubscribed: ReadonlySet<string>;
-  /** Live longer than one run. A peer that only sends has none: what comes for it waits. */
+  /** Live longer than one run. */
   readonly handlers: TopicHandlers;
   /** The name is lost, and the running peer ends by itself. */
   readonly onLost: (ending: Promise<void>) => void;
@@ -57,6 +64,7 @@ export class RunningPeer {
   readonly #duties: { start(): void; stop(): void }[];
 
   readonly #run: RunOptions;
+  readonly membership: Membership;
   readonly store: Store;
   readonly lease: Lease;
 
@@ -67,7 +75,8 @@ export class RunningPeer {
     const { options, status, logger, handlers } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
-      settings: limitsOf(options.settings),
+      settings: limitsOf(options.settings, options.tuning),
+      membership: handlers.membership,
       store,
       lease,
       status,
@@ -76,6 +85,7 @@ export class RunningPeer {
       tls: options.tls,
       nameLost: (cause) => this.#nameLost(cause),
     };
+    this.membership = context.membership;
     this.outbox = new Outbox(context);
     this.#inbox = new Inbox({
       context,
@@ -83,11 +93,10 @@ export class RunningPeer {
       handlers,
       passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),
     });
-    const giveBack = new GiveBack(context, this.#inbox, options.settings.group !== undefined);
+    const giveBack = new GiveBack(context, this.#inbox, this.membership.group !== undefined);
     this.#relay = new PeerRelay({ ...store.relayAccess, logger });
     this.#duties = [new DeadLetterRetention(context), giveBack];
-    // One that only sends could not handle what it took over.
-    if (!handlers.isEmpty) this.#duties.push(...this.#takeovers(context));
+    this.#duties.push(...this.#takeovers(context));
     this.#unlisten = [
       secrets.follow(logger),
       ...(options.tls ? [tellOfReloads(options.tls, status, logger)] : []),
@@ -99,26 +108,25 @@ export class RunningPeer {
         // Handing this peer's channels over writes its rows of the directory, too.
         if (operation !== "insert") void this.#checkEpoch();
       }),
-      store.on("relayEnded", () => this.#relay.askSoon()),
+      store.on("relayEnded", () => this.#relay.checkSoon()),
       store.on("session", (state) => {
-        if (state === "up") this.#stayListed([options.topic, ...handlers.subscriptions]);
+        if (state === "up") this.#stayListed(handlers.topics);
       }),
     ];
   }
 
-  /** Takes over what is stored for listeners that are gone: those of its group, and others. */
+  /** Takes over what is stored for listeners that are gone: those of its group; outside of a group all. */
   #takeovers(context: PeerContext): OrphanWatch[] {
-    const { group, groupTakeoverMs, orphanAfterMs } = context.settings;
-    const watched: Watched[] = [];
-    if (group !== undefined)
-      watched.push({ afterMs: groupTakeoverMs, isWatched: (listener) => listener.group === group });
-    if (orphanAfterMs !== undefined) {
-      watched.push({
-        afterMs: orphanAfterMs,
-        isWatched: (listener) => group === undefined || listener.group !== group,
-      });
-    }
-    return watched.map((each) => new OrphanWatch(context, each, () => this.#servedTopics().map(({ topic }) => topic)));
+    const { group, takeoverMs } = this.membership;
+    const { handlers } = this.#run;
+    const afterMs = takeoverMs ?? (group === undefined ? undefined : storeConstants.groupTakeoverMs);
+    if (afterMs === undefined) return [];
+    const watched = {
+      afterMs,
+      // A peer without a handler could not handle what it took over.
+      isWatched: (listener: AbsentListener) => !handlers.isEmpty && (group === undefined || listener.group === group),
+    };
+    return [new OrphanWatch(context, watched, () => handlers.topics)];
   }
 
   /** Another process has the name. */
@@ -149,7 +157,7 @@ export class RunningPeer {
       started = new RunningPeer(run, store, lease, secrets);
       started.boundAddress = await started.#inbox.start();
       await started.#register();
-      for (const topic of run.handlers.subscriptions) started.outbox.topics.watch(topic);
+      for (const topic of run.handlers.topics) started.#watch(topic);
       signal.throwIfAborted();
       return started;
     } catch (error) {
@@ -172,16 +180,31 @@ export class RunningPeer {
     this.#relay.start();
   }
 
+  /** Reasons why the peer does not send and handle now. */
+  get problems(): string[] {
+    const problems: string[] = [];
+    if (!this.store.isUp) problems.push("there is no session with Postgres");
+    if (this.lease.state !== "held") problems.push(`the name "${this.lease.name}" is not surely held`);
+    if (this.#isBeginningAgain) problems.push("the channels are read anew from another database server");
+    return problems;
+  }
+
   /** A topic has got its first handler, or has lost it. */
   handlersChanged(): void {
     this.#inbox.handlersChanged();
   }
 
-  /** Serves one more topic. */
+  /** Serves one more topic, or the same with another durability. */
   async subscribe(topic: string): Promise<void> {
-    await this.store.addSubscription(this.lease, topic, this.#registration());
+    const { handlers } = this.#run;
+    await this.store.addSubscription(this.lease, this.#served(topic), this.#registration(handlers.isDurable(topic)));
     this.#inbox.serves(topic);
-    this.outbox.topics.watch(topic);
+    this.#watch(topic);
+  }
+
+  /** Whoever has the same topic as this peer is told to nobody: there may be thousands. */
+  #watch(topic: string): void {
+    if (topic !== this.#run.options.topic) this.outbox.topics.watch(topic);
   }
 
   /** Serves a topic no more. */
@@ -209,7 +232,7 @@ export class RunningPeer {
       );
     }
     if (!inTime)
-      this.#inbox.abortHandlers(new PeerError("aborted", `the peer "${this.#run.options.name}" has stopped`));
+      this.#inbox.abortHandlers(new HawserError("aborted", `the peer "${this.#run.options.name}" has stopped`));
     await this.#inbox.close();
     const written = this.outbox.close();
     // Postgres may hang: then the name is free when the connection ends.
@@ -248,10 +271,16 @@ export class RunningPeer {
   }
 
   async #register(): Promise<void> {
-    const { advertise, unsubscribed } = this.#run;
-    this.publishedAddress = published(advertise, this.boundAddress);
+    const { options, unsubscribed, handlers } = this.#run;
+    this.publishedAddress = published(options.advertise, this.boundAddress);
     await this.store.removeSubscriptions(this.lease, [...unsubscribed]);
-    await this.store.registerListener(this.lease, { ...this.#registration(), topics: this.#servedTopics() });
+    const topics = this.#servedTopics();
+    const durable = topics.filter(({ topic }) => handlers.isDurable(topic));
+    const isMixed = durable.length > 0 && durable.length < topics.length;
+    await this.store.registerListener(this.lease, { ...this.#registration(!isMixed && durable.length > 0), topics });
+    for (const topic of isMixed ? durable : []) {
+      await this.store.addSubscription(this.lease, topic, this.#registration(true));
+    }
   }
 
   /** The addresses of topics that this peer serves may have been cleared: it enters itself again. */
@@ -289,13 +318,12 @@ export class RunningPeer {
     }
   });
 
-  /** What it serves: its source topic, and what it subscribed to beyond. */
   #servedTopics(): ServedTopic[] {
-    const { options, handlers } = this.#run;
-    return [
-      ...(options.settings.serveSourceTopic ? [{ topic: options.topic, subscribed: false }] : []),
-      ...[...handlers.subscriptions].map((topic) => ({ topic, subscribed: true })),
-    ];
+    return this.#run.handlers.topics.map((topic) => this.#served(topic));
+  }
+
+  #served(topic: string): ServedTopic {
+    return { topic, subscribed: topic !== this.#run.options.topic };
   }
 
   /** The channels of this peer may have been handed over while it runs, and its epoch raised. */
@@ -310,9 +338,9 @@ export class RunningPeer {
     }
   });
 
-  #registration(): Registration {
-    const { maxMessageBytes, durable, group } = this.#run.options.settings;
-    return { addr: this.publishedAddress, maxMessageBytes, durable, group };
+  #registration(durable: boolean): Registration {
+    const { maxMessageBytes } = this.#run.options.settings;
+    return { addr: this.publishedAddress, maxMessageBytes, durable, group: this.membership.group };
   }
 
   /** Also while stopping: what is unconfirmed can be stored when the lease is back. */
@@ -362,7 +390,7 @@ export class RunningPeer {
     const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
     logger.error({ peer: options.name }, message);
     status.tell({ kind: "fenced", message });
-    status.tell({ kind: "name_lost", message, error: new PeerError("name_lost", message) });
+    status.tell({ kind: "name_lost", message, error: new HawserError("name_lost", message) });
     const ending = this.stop(0);
     onLost(ending);
   }

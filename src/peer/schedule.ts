@@ -6,7 +6,7 @@ import { scheduleFunctions, schedulerFunctions } from "../../generated/ts/rows/o
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes, checkText } from "../../generated/ts/rules/violation.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { checkTimes } from "../outbox/index.js";
 import type { SqlClient } from "../postgres/index.js";
 import { address } from "./destination.js";
@@ -59,5 +59,5 @@ function refuseOwnHeaders(headers: string | null): void {
   if (headers === null) return;
   const own = Object.keys(JSON.parse(headers)).find((name) => ownHeaders.includes(name.toLowerCase()));
   if (own === undefined) return;
-  throw new PeerError("invalid_argument", `header ${own}: is set by Hawser; leave it out`);
+  throw new HawserError("invalid_argument", `header ${own}: is set by Hawser; leave it out`);
 }

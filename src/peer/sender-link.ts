@@ -3,7 +3,7 @@
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, SenderChannel, type SenderEffects, type SendOutcome } from "../channel/index.js";
-import { type HawserError, PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { DeadlineTimer } from "../runtime/index.js";
 import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
@@ -278,7 +278,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     void this.#context.store.announce(this.dial.ownerName, this.dial.connectionKey);
   }
 
-  settle(message: Outgoing, outcome: SendOutcome): void {
+  sendEnded(message: Outgoing, outcome: SendOutcome): void {
     message.settle(outcome, this.#receipts);
   }
 
@@ -319,7 +319,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #refuse(message: Outgoing): void {
     const { listenerName: peer } = this;
     const text = `${this.#waitingMessages} messages wait for "${peer}" already`;
-    message.fail(new PeerError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
+    message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
     // Told once, until there was room again: a status for each refused send would be a flood.
     if (this.#full) return;
     this.#full = true;
@@ -399,7 +399,7 @@ async function insertMessages(
 ): Promise<"stored" | "fenced"> {
   if (!lease.isWritable) {
     const message = `the name "${lease.name}" is not surely held; nothing is written until it is`;
-    throw new PeerError("store_failed", message);
+    throw new HawserError("store_failed", message);
   }
   const rows = messages.map(({ topicKey, payload, encoding, headers }) => ({
     topicKey,

@@ -2,7 +2,7 @@
  * The links of a running peer, one to each listener that it sends to: opened on first use, and forgotten when nobody has
  * used them for a while and their listener has gone.
  */
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { PeerContext } from "./context.js";
 import type { MessageTopic } from "./outgoing.js";
 import { SenderLink } from "./sender-link.js";
@@ -35,7 +35,7 @@ export class SenderLinks {
     return this.#links.get(listenerName);
   }
 
-  /** The link to a listener, opened on first use. @throws StoreError `store_failed`; PeerError `not_running` */
+  /** The link to a listener, opened on first use. @throws HawserError `store_failed`; `not_running` */
   to(candidate: Candidate, topic: MessageTopic): Promise<SenderLink> | SenderLink {
     const known = this.#links.get(candidate.name);
     if (known !== undefined) return known;
@@ -51,7 +51,7 @@ export class SenderLinks {
     const { store, sender } = this.#context;
     if (topic.topicKey === 0) topic.topicKey = await store.topicKey(topic.topic);
     const { connectionKey, owner } = await store.connectionKey(sender, candidate.name);
-    if (this.#closed) throw new PeerError("not_running", "the peer has stopped");
+    if (this.#closed) throw new HawserError("not_running", "the peer has stopped");
     const { name: listenerName } = candidate;
     const channel = { listenerName, topic: topic.topic, connectionKey, address: candidate, owner };
     const link = new SenderLink(this.#context, channel, this.#lastNumbers.get(listenerName) ?? 0, this.#onProgress);
@@ -94,7 +94,7 @@ export class SenderLinks {
     return new Set([...this.#links.values()].flatMap((link) => [...new Set(link.waitingTopics())]));
   }
 
-  /** Looks up again the keys of the channels. @throws StoreError `store_failed` */
+  /** Looks up again the keys of the channels. @throws HawserError `store_failed` */
   async rekey(): Promise<void> {
     const { store, sender } = this.#context;
     const rekey = async (link: SenderLink): Promise<void> =>

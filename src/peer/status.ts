@@ -11,10 +11,10 @@ export type PeerStatus =
   | { readonly kind: "peer_connected"; readonly topic: string; readonly peer: string; readonly message: string }
   /** The connection to a listener ended. */
   | { readonly kind: "peer_disconnected"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** A listener began, or stopped, to serve a topic that this peer has sent to, refreshed or subscribed. */
+  /** A listener began, or stopped, to serve a topic that this peer has sent to, refreshed or handles. */
   | { readonly kind: "peer_subscribed"; readonly topic: string; readonly peer: string; readonly message: string }
   | { readonly kind: "peer_unsubscribed"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** Nobody serves the topic any more, and no listener of it is remembered: sends fail with `no_address`. */
+  /** Nobody serves the topic any more, and no listener of it is remembered: sends fail with `no_listener`. */
   | { readonly kind: "sender_route_lost"; readonly topic: string; readonly peer: string; readonly message: string }
   /** Messages could not be stored; they are tried again. */
   | {
@@ -81,13 +81,20 @@ export type PeerStatus =
 /** The kinds of status. */
 export type PeerStatusKind = PeerStatus["kind"];
 
-/** Emits statuses; a listener that throws is reported to the process, not to the peer. */
-export class StatusEmitter extends EventEmitter<{ status: [PeerStatus] }> {
+/** Emits the statuses of a peer. A listener that throws is reported to the process, not to the peer. */
+export class StatusTeller {
+  readonly #emitter: EventEmitter<{ status: [PeerStatus] }>;
+
+  constructor(emitter: EventEmitter<{ status: [PeerStatus] }> = new EventEmitter()) {
+    this.#emitter = emitter;
+  }
+
   tell(told: PeerStatus): void {
     const status = { ...told, message: shortened(told.message, limits.DeadLetter.errorMessage.maxBytes) };
-    for (const listener of this.listeners("status")) {
+    // Those of `once` take themselves away.
+    for (const listener of this.#emitter.rawListeners("status")) {
       try {
-        listener(status);
+        listener.call(this.#emitter, status);
       } catch (error) {
         queueMicrotask(() => {
           throw error;

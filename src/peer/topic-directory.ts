@@ -25,7 +25,7 @@ export class TopicDirectory {
     return this.#topics.get(topic);
   }
 
-  /** @throws PeerError `invalid_argument` unless it may be a topic */
+  /** @throws HawserError `invalid_argument` unless it may be a topic */
   add(topic: string): TopicRoutes {
     checkTopic(topic);
     const routes: TopicRoutes = new TopicRoutes(topic, () => this.#track(this.#read(routes)));

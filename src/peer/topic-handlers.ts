@@ -1,34 +1,35 @@
 /** The user's handlers of a peer, by topic, and the settings of each. */
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
-import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
-import { BatchView, type Handler, type Origin, type Reply, type TransactionalMessage } from "./message.js";
+import { HawserError, Reject } from "../errors/index.js";
+import type { Subscription } from "../runtime/index.js";
+import type { BatchHandling, HandlingSettings, Membership } from "./handling-settings.js";
+import { BatchView, type Handler, type MessageView, type Origin, type Reply } from "./message.js";
 
-/** The handling of a topic, or of one type of its messages. */
-export interface Subscription extends AsyncDisposable {
-  readonly topics: readonly string[];
-  /** Resolves when it has ended: by {@link stop} or `unsubscribe`, or since another call has taken its place. */
-  readonly closed: Promise<void>;
-  /**
-   * Ends it. With the last type of a topic the peer serves that no more, as after {@link Peer.unsubscribe}; its own topic goes on
-   * to the handler of `run`. Handlers that run go on. Does nothing if another call has taken its place.
-   *
-   * @throws HawserError (as a rejection) `store_failed`: it may be called again
-   */
-  stop(): Promise<void>;
-}
-
-/** What handles the messages of a topic. */
+/** Handler of the messages of a topic. */
 export interface TopicHandler {
-  /** How a message with these headers is handled; undefined: as the peer has it. */
+  /** Settings for a message with these headers; undefined: no handler takes it. */
   settingsOf(headers: Headers | undefined): HandlingSettings | undefined;
-  handle(message: TransactionalMessage): unknown;
+  /** All settings that are in use. */
+  readonly settings: readonly HandlingSettings[];
+  handle(message: MessageView): unknown;
   /** It has been replaced, or taken away. */
   ended(): void;
 }
 
-/** A {@link Subscription} that ends once. */
+/** Handler of the requests of a topic. */
+export interface RequestHandler {
+  readonly settings: HandlingSettings;
+  /** @returns the answer */
+  handle(message: MessageView): unknown;
+  ended(): void;
+}
+
+/**
+ * A {@link Subscription} that ends once: by `stop`, or because another call has taken its place. With the last handler of a
+ * topic the peer serves the topic no more: sends to it fail with `no_listener`, and messages that still arrive become dead
+ * letters. Running handlers go on. `stop` may be called again after a rejection.
+ */
 export class HandlerSubscription implements Subscription {
   readonly topics: readonly string[];
   readonly closed: Promise<void>;
@@ -53,20 +54,16 @@ export class HandlerSubscription implements Subscription {
   }
 }
 
-/** A handler for all messages of a topic. @param settings undefined: as the peer has it */
-export function plainHandler(
-  handle: Handler,
-  settings: HandlingSettings | undefined,
-  ended: () => void = () => undefined,
-): TopicHandler {
-  return { settingsOf: () => settings, handle, ended };
+/** A handler for all messages of a topic. */
+export function plainHandler(handle: Handler, settings: HandlingSettings, ended: () => void): TopicHandler {
+  return { settingsOf: () => settings, settings: [settings], handle, ended };
 }
 
 /** @param decode what the handler gets of a message in place of the message itself */
 export function batchHandling(
   settings: BatchSettings,
   handler: (values: never, batch: never) => unknown,
-  decode?: (message: TransactionalMessage) => unknown,
+  decode?: (message: MessageView) => unknown,
 ): BatchHandling {
   return {
     settings,
@@ -82,58 +79,133 @@ export function batchHandling(
   };
 }
 
+/** Handlers of one topic. At least one of them is there. */
+interface Entry {
+  messages: TopicHandler | undefined;
+  requests: RequestHandler | undefined;
+  /** False while the topic is being left. */
+  isServed: boolean;
+}
+
 export class TopicHandlers {
-  /** Topics that the peer serves beyond its source topic. */
-  readonly subscriptions = new Set<string>();
-  /** That of `run`: for topics that have none of their own. */
-  others: Handler | undefined;
-  readonly #topics = new Map<string, TopicHandler>();
+  readonly #topics = new Map<string, Entry>();
 
   readonly #peer: Origin;
-  readonly #usual: HandlingSettings;
+  readonly #defaults: HandlingSettings;
   readonly reply: Reply;
 
-  /** @param usual how messages are handled of which nothing else was said */
-  constructor(peer: Origin, usual: HandlingSettings, reply: Reply) {
+  /** @param defaults settings of messages whose handler is not known */
+  constructor(peer: Origin, defaults: HandlingSettings, reply: Reply) {
     this.#peer = peer;
-    this.#usual = usual;
+    this.#defaults = defaults;
     this.reply = reply;
   }
 
-  /** Whether the peer serves a topic now. */
+  /** The topics that the peer serves. */
+  get topics(): string[] {
+    return [...this.#topics.keys()].filter((topic) => this.serves(topic));
+  }
+
   serves(topic: string): boolean {
-    return topic === this.#peer.topic || this.subscriptions.has(topic);
+    return this.#topics.get(topic)?.isServed === true;
   }
 
   get isEmpty(): boolean {
-    return this.others === undefined && this.#topics.size === 0;
+    return this.#topics.size === 0;
   }
 
-  get(topic: string): TopicHandler | undefined {
-    return this.#topics.get(topic);
+  /** Whether senders store for the peer while it is stopped. */
+  isDurable(topic: string): boolean {
+    return this.#settingsOf(topic).some(({ durable }) => durable);
   }
 
-  /** Takes the place of the handler of before; undefined: the topic has none any more. */
-  set(topic: string, handler: TopicHandler | undefined): void {
-    const before = this.#topics.get(topic);
-    if (handler === undefined) this.#topics.delete(topic);
-    else this.#topics.set(topic, handler);
+  /** What all handlers have in common; the defaults if there is none. */
+  get membership(): Membership {
+    for (const topic of this.#topics.keys()) for (const settings of this.#settingsOf(topic)) return settings;
+    return this.#defaults;
+  }
+
+  messagesOf(topic: string): TopicHandler | undefined {
+    return this.#topics.get(topic)?.messages;
+  }
+
+  requestsOf(topic: string): RequestHandler | undefined {
+    return this.#topics.get(topic)?.requests;
+  }
+
+  /** Takes the place of the handler of messages before. */
+  setMessages(topic: string, handler: TopicHandler): void {
+    const entry = this.#serve(topic);
+    const before = entry.messages;
+    entry.messages = handler;
     if (before !== handler) before?.ended();
   }
 
-  handlingOf(topic: string | undefined, headers: Headers | undefined): HandlingSettings {
-    if (topic === undefined || this.#topics.size === 0) return this.#usual;
-    return this.#topics.get(topic)?.settingsOf(headers) ?? this.#usual;
+  /** Takes the place of the handler of requests before. */
+  setRequests(topic: string, handler: RequestHandler): void {
+    const entry = this.#serve(topic);
+    entry.requests?.ended();
+    entry.requests = handler;
   }
 
-  handle(message: TransactionalMessage): unknown {
-    const handler = this.#topics.size === 0 ? undefined : this.#topics.get(message.to);
-    if (handler !== undefined) return handler.handle(message);
-    if (this.others !== undefined) return this.others(message);
-    const remedy = "give one to handle() with the topic, or to run(), and retry the dead letter";
-    throw new PeerError(
-      "unsubscribed",
-      `"${this.#peer.name}" has no handler for messages of "${message.to}"; ${remedy}`,
+  /** @returns whether the topic has another handler: else it is being left, and the handler stays until {@link remove} */
+  removeOne(topic: string, which: "messages" | "requests"): boolean {
+    const entry = this.#topics.get(topic);
+    if (entry === undefined) return false;
+    const hasOther = entry[which === "messages" ? "requests" : "messages"] !== undefined;
+    if (hasOther) entry[which] = undefined;
+    else entry.isServed = false;
+    return hasOther;
+  }
+
+  /** A loop over the messages of a topic has ended with the run of its peer. The topic stays in the directory. */
+  endStream(topic: string, handler: TopicHandler): void {
+    const entry = this.#topics.get(topic);
+    if (entry?.messages !== handler) return;
+    entry.messages = undefined;
+    if (entry.requests === undefined) this.#topics.delete(topic);
+  }
+
+  /** The topic has no handler any more. */
+  remove(topic: string): void {
+    const entry = this.#topics.get(topic);
+    this.#topics.delete(topic);
+    entry?.messages?.ended();
+    entry?.requests?.ended();
+  }
+
+  handlingOf(topic: string | undefined, headers: Headers | undefined): HandlingSettings {
+    if (topic === undefined) return this.#defaults;
+    return this.#topics.get(topic)?.messages?.settingsOf(headers) ?? this.#defaults;
+  }
+
+  handle(message: MessageView): unknown {
+    const { topic } = message;
+    const entry = this.#topics.get(topic);
+    if (entry?.messages !== undefined) return entry.messages.handle(message);
+    if (entry === undefined) throw this.unserved(topic);
+    throw new Reject(
+      `"${this.#peer.name}" answers requests to "${topic}" only: make a request, or handle its messages, too`,
     );
+  }
+
+  /** The error for a topic without a handler. */
+  unserved(topic: string): HawserError {
+    return new HawserError("unsubscribed", `"${this.#peer.name}" does not handle "${topic}"`);
+  }
+
+  #serve(topic: string): Entry {
+    let entry = this.#topics.get(topic);
+    if (entry === undefined) {
+      entry = { messages: undefined, requests: undefined, isServed: true };
+      this.#topics.set(topic, entry);
+    }
+    entry.isServed = true;
+    return entry;
+  }
+
+  #settingsOf(topic: string): readonly HandlingSettings[] {
+    const entry = this.#topics.get(topic);
+    return [...(entry?.messages?.settings ?? []), ...(entry?.requests ? [entry.requests.settings] : [])];
   }
 }

@@ -61,7 +61,7 @@ export class TopicRoutes {
   readonly topic: string;
   /**
    * Reads what the catalog has of the topic, one reading at a time, so that none overtakes another: a caller that waited for
-   * one finds its routes remembered. @throws StoreError `store_failed`
+   * one finds its routes remembered. @throws HawserError `store_failed`
    */
   readonly load: () => Promise<void>;
 

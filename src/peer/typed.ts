@@ -1,9 +1,9 @@
 /**
- * Typed messages over peers: what {@link Peer.publish} sends, and which handler a message is for.
+ * Typed messages over peers: conversion of a typed send, and the handlers of a topic by type.
  */
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { type Headers, headerValue } from "../channel/index.js";
-import { namesOf, TypedError } from "../errors/index.js";
+import { HawserError, namesOf } from "../errors/index.js";
 import {
   allRulesOf,
   contentTypeHeader,
@@ -18,16 +18,11 @@ import {
   topicOf,
   typeOf,
 } from "../typed/index.js";
+import { headerPairsOf } from "./content.js";
 import type { HandlingSettings } from "./handling-settings.js";
-import type { Message, SendOptions, TransactionalMessage } from "./message.js";
+import type { Message, MessageView, SendOptions } from "./message.js";
 import { checkedOnce } from "./options.js";
 import type { TopicHandler } from "./topic-handlers.js";
-
-/** How a typed message is sent. */
-export interface PublishOptions extends SendOptions {
-  /** Default `binary`: that of Protobuf. `json` is the JSON of Protobuf, for receivers that need it. */
-  readonly format?: Format | undefined;
-}
 
 /** Handles messages of a type. It gets the message decoded, and as it came; the rest is as with a {@link Handler}. */
 export type TypedHandler<Desc extends DescMessage> = (value: MessageShape<Desc>, message: Message) => unknown;
@@ -50,7 +45,7 @@ function routeOf(schema: DescMessage): Route {
     const of = topicOf(schema);
     const { topic, key, messageId } = of;
     if (topic === undefined) {
-      throw new TypedError("invalid_schema", `${schema.typeName}: its option has no topic; set one to use peers`);
+      throw new HawserError("invalid_schema", `${schema.typeName}: its option has no topic; set one to use peers`);
     }
     const headersOf = (format: Format) => checkedOnce([[contentTypeHeader, contentTypeOf(schema, format)]]);
     const headers = { binary: headersOf("binary"), json: headersOf("json") };
@@ -61,17 +56,17 @@ function routeOf(schema: DescMessage): Route {
   return route;
 }
 
-/** The topic of a schema, whose rules are known to be supported. @throws TypedError `invalid_schema` */
+/** The topic of a schema, whose rules are known to be supported. @throws HawserError `invalid_schema` */
 export function topicOfPeers(schema: DescMessage): string {
   allRulesOf(schema);
   return routeOf(schema).topic;
 }
 
-/** What is sent for a typed message. @throws TypedError */
-export function typedSend<Desc extends DescMessage, Options extends PublishOptions>(
+/** What is sent for a typed message. @throws HawserError */
+export function typedSend<Desc extends DescMessage>(
   schema: Desc,
   message: MessageInitShape<Desc>,
-  options: Options | undefined,
+  options: SendOptions | undefined,
 ): { readonly topic: string; readonly payload: Uint8Array; readonly send: SendOptions } {
   const route = routeOf(schema);
   const { topic } = route;
@@ -81,11 +76,11 @@ export function typedSend<Desc extends DescMessage, Options extends PublishOptio
   const given = options ?? noOptions;
   const format = given.format ?? "binary";
   if (format !== "binary" && format !== "json") {
-    throw new TypedError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
+    throw new HawserError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
   }
   const payload = encode(schema, message, format);
   const headers =
-    given.headers === undefined ? route.headers[format] : [...route.headers[format], ...pairsOf(given.headers)];
+    given.headers === undefined ? route.headers[format] : [...route.headers[format], ...headerPairsOf(given.headers)];
   const key = given.key ?? keyOfMessage(route.of, message);
   const messageId = given.messageId ?? idOfMessage(route.of, message);
   // Copying an object with a further property takes longer than encoding.
@@ -95,9 +90,9 @@ export function typedSend<Desc extends DescMessage, Options extends PublishOptio
   return { topic, payload, send };
 }
 
-const noOptions: PublishOptions = {};
+const noOptions: SendOptions = {};
 const commonOptions: ReadonlySet<string> = new Set(
-  namesOf<PublishOptions>({
+  namesOf<SendOptions>({
     delivery: true,
     signal: true,
     ttlMs: true,
@@ -108,25 +103,20 @@ const commonOptions: ReadonlySet<string> = new Set(
   }),
 );
 
-function hasOnlyCommon(options: PublishOptions): boolean {
+function hasOnlyCommon(options: SendOptions): boolean {
   for (const name in options) if (!commonOptions.has(name)) return false;
   return true;
 }
 
-/** With what a transaction needs, and with names that `sendTo` refuses. */
-function withoutFormat({ format: _, ...rest }: PublishOptions): SendOptions {
+/** Options with names that `send` refuses. */
+function withoutFormat({ format: _, ...rest }: SendOptions): SendOptions {
   return rest;
-}
-
-function pairsOf(headers: Record<string, string> | Headers): Headers {
-  return Array.isArray(headers) ? (headers as Headers) : Object.entries(headers as Record<string, string>);
 }
 
 /** A handler for one type. */
 export interface HandledType {
   readonly schema: DescMessage;
-  /** Undefined: as the peer has it. */
-  readonly settings: HandlingSettings | undefined;
+  readonly settings: HandlingSettings;
   readonly handler: (value: never, message: never) => unknown;
   /** It has been replaced, or taken away. */
   readonly ended: () => void;
@@ -169,6 +159,10 @@ export class TypedHandlers implements TopicHandler {
     for (const { ended } of this.#types.values()) ended();
   }
 
+  get settings(): readonly HandlingSettings[] {
+    return [...this.#types.values()].map(({ settings }) => settings);
+  }
+
   settingsOf(headers: Headers | undefined): HandlingSettings | undefined {
     try {
       return this.#typeOf(headers).type.settings;
@@ -178,13 +172,13 @@ export class TypedHandlers implements TopicHandler {
     }
   }
 
-  handle(message: TransactionalMessage): unknown {
-    return this.#typeOf(message.headers).type.handler(this.decode(message) as never, message as never);
+  handle(message: MessageView): unknown {
+    return this.#typeOf(message.pairs).type.handler(this.decode(message) as never, message as never);
   }
 
-  /** @throws TypedError `invalid_message` */
-  decode({ headers, payload }: TransactionalMessage): unknown {
-    const { type, format } = this.#typeOf(headers);
+  /** @throws HawserError `invalid_message` */
+  decode({ pairs, payload }: MessageView): unknown {
+    const { type, format } = this.#typeOf(pairs);
     return decode(type.schema, payload, format);
   }
 

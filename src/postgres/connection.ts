@@ -1,39 +1,37 @@
-/**
- * One connection of a session, from its opening to its end: what {@link PostgresSession} opens anew.
- */
+/** Connection of a {@link PostgresSession}, from its opening to its end. */
 import type pg from "pg";
 import type { Clock, Logger } from "../runtime/index.js";
 import type { DatabaseAddress } from "./database-address.js";
 import { type OpenSession, openSession, type SessionOptions } from "./open-session.js";
 import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 
-/** Runs one statement on one particular connection. */
+/** Runs one statement on a specific connection. */
 export type SessionQuery = <Row extends object>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
 
-/** What the session is told of a connection. */
+/** Events of a {@link Connection}. */
 export interface ConnectionEvents {
-  /** A query was answered. @param sentAt when it was sent, by the clock */
-  onHeard(sentAt: number): void;
-  /** NOTIFY. */
+  /** A query was answered. @param sentAt time at which it was sent */
+  onAnswer(sentAt: number): void;
+  /** A notification arrived. */
   onNotification(channel: string, payload: string): void;
   /** The connection has ended, with its locks and LISTENs. */
   onEnd(): void;
 }
 
-/** How a connection is opened, and how long an answer may take. */
+/** Options of {@link Connection}. */
 export interface ConnectionOptions extends Omit<SessionOptions, "onClient" | "queryTimeoutMs"> {
   readonly clock: Clock;
   readonly logger: Logger;
-  /** A query without an answer for so long ends the connection. */
+  /** Time without an answer after which a query closes the connection. */
   readonly answerTimeoutMs: number;
 }
 
-/** Sends one query at a time, as the driver demands, and ends when an answer does not come in time. */
+/** Connection that sends one query at a time, as the driver requires, and closes if an answer is late. */
 export class Connection {
   readonly #address: DatabaseAddress;
   readonly #options: ConnectionOptions;
   readonly #events: ConnectionEvents;
-  /** While it is being opened: that of the host that is tried. */
+  /** While the connection is being opened, the client of the host that is tried. */
   #client: pg.Client | undefined;
   #opened: OpenSession | undefined;
   #isCut = false;
@@ -45,12 +43,12 @@ export class Connection {
     this.#events = events;
   }
 
-  /** The server could not be written to when the connection was opened. */
+  /** True if the server was read-only when the connection was opened. */
   get isStandby(): boolean {
     return this.#opened?.isStandby === true;
   }
 
-  /** Connects. @throws as `openSession` */
+  /** Opens the connection. @throws as `openSession` */
   async open(): Promise<void> {
     const { logger } = this.#options;
     this.#opened = await openSession(this.#address, {
@@ -68,12 +66,12 @@ export class Connection {
     });
   }
 
-  /** @throws PostgresError `transaction_pooler`, if the connection leads through one */
+  /** @throws HawserError `transaction_pooler` if the connection goes through one */
   refusePooler(): Promise<void> {
     return refuseTransactionPooler(this.#address, this.#opened!, poolerWords.peerRemedy);
   }
 
-  /** Sends a query when all before it are answered. @throws the driver's error */
+  /** Sends a query after all earlier ones were answered. @throws the driver's error */
   query = <Row extends object>(
     text: string,
     values: readonly unknown[] = [],
@@ -84,19 +82,22 @@ export class Connection {
     return answer;
   };
 
-  /** False if another process of Postgres answers than at first, as behind a transaction pooler: that one has not our locks. */
+  /**
+   * Returns false if the server process has changed, as behind a transaction pooler. The new process does not have our
+   * locks.
+   */
   async isSameBackend(): Promise<boolean> {
     const [server] = await this.query<{ pid: number }>("SELECT pg_backend_pid() AS pid");
     return server?.pid === this.#opened?.backendPid;
   }
 
-  /** Ends it at once, without a word to the server, which may not answer. */
+  /** Closes at once without notifying the server, which may not answer. */
   cut(): void {
     this.#isCut = true;
     this.#client?.connection.stream.destroy();
   }
 
-  /** Ends it in good order: waits until the server has closed it, and its locks are free, but no longer than `limitMs`. */
+  /** Closes gracefully: waits until the server has closed the connection and released its locks, at most `limitMs`. */
   async end(limitMs: number): Promise<void> {
     const cancel = this.#options.clock.setTimeout(() => this.cut(), limitMs);
     await this.#client?.end().catch(() => undefined);
@@ -109,7 +110,7 @@ export class Connection {
     const cancel = clock.setTimeout(() => this.cut(), answerTimeoutMs);
     try {
       const { rows } = await this.#client!.query<Row>({ text, values: values as unknown[] });
-      this.#events.onHeard(sentAt);
+      this.#events.onAnswer(sentAt);
       return rows;
     } finally {
       cancel();

@@ -1,17 +1,17 @@
 /**
- * From a connection URI to what node-postgres is told: the hosts, and TLS in particular.
+ * Converts a connection URI to the settings of node-postgres: the hosts, and TLS in particular.
  *
- * Several hosts, separated by commas, are tried in their order, as libpq does. `target_session_attrs` says which of them
- * is taken; without it, the first that takes writes.
+ * Several hosts, separated by commas, are tried in order, as in libpq. `target_session_attrs` selects the host; by
+ * default, the first that accepts writes.
  *
- * The TLS parameters are read here and not by the driver: its meaning of `sslmode` changes with its next major version,
- * and it does not know PGSSLROOTCERT. What they mean here: `disable` sends everything in the clear; `no-verify`
- * encrypts and trusts any certificate; every other mode encrypts and verifies certificate and host name. `verify-ca`
- * with an `sslrootcert` verifies the certificate alone. There is no mode that falls back to plain text.
+ * The TLS parameters are parsed here and not by the driver, whose meaning of `sslmode` changes with its next major
+ * version, and which ignores PGSSLROOTCERT. Their meaning here: `disable` uses plaintext; `no-verify` encrypts and
+ * trusts any certificate; every other mode encrypts and verifies certificate and host name. `verify-ca` with an
+ * `sslrootcert` verifies only the certificate. No mode falls back to plaintext.
  */
 import pg from "pg";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import { PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { readSmallFileSync } from "../files/index.js";
 
 const tlsParameters = ["sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation"] as const;
@@ -19,21 +19,21 @@ type TlsParameter = (typeof tlsParameters)[number];
 
 const tlsModes = ["disable", "no-verify", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
-/** What a server has to be for a session to stay with it; libpq's words. */
+/** Required kind of server for a session, in libpq's terms. */
 const sessionAttributes = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] as const;
 export type SessionAttributes = (typeof sessionAttributes)[number];
 
 const { builtins } = pg.types;
 
-/** Row values as the generated row types have them: bigint as bigint, the rest as node-postgres has them. */
+/** Parsers for the generated row types: bigint columns as bigint, all others as in node-postgres. */
 const typeParsers: pg.CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: "text" | "binary") =>
     oid === builtins.INT8 ? BigInt : pg.types.getTypeParser(oid, format as "text")) as typeof pg.types.getTypeParser,
 };
 
-/** Where a database is, and the login by which it is reached. */
+/** Address of a database, and the login for it. */
 export class DatabaseAddress {
-  /** For each host what node-postgres is told; at least one, in the order in which they are tried. */
+  /** Settings of node-postgres per host, in the order in which hosts are tried. At least one. */
   readonly hosts: readonly pg.ClientConfig[];
   readonly sessionAttributes: SessionAttributes;
   #next = 0;
@@ -44,13 +44,12 @@ export class DatabaseAddress {
   }
 
   /**
-   * Reads a connection URI.
+   * Parses a connection URI.
    *
    * @param databaseUrl such as `postgres://user:password@host:5432/database?sslmode=verify-full` or
-   * `postgres://a:5432,b:5432/database?target_session_attrs=primary`; without it, and for what it leaves out, the PG*
-   * variables are used
-   * @throws PostgresError `invalid_argument` if the URI cannot be read, or a certificate file; the message never contains the
-   * URI, which may hold a password
+   * `postgres://a:5432,b:5432/database?target_session_attrs=primary`; the PG* variables provide missing parts
+   * @throws HawserError `invalid_argument` if the URI or a certificate file cannot be read; the message never
+   * contains the URI, which may contain a password
    */
   static of(databaseUrl: string | undefined, env = process.env): DatabaseAddress {
     const [address, query] = splitOnce(databaseUrl ?? "", "?");
@@ -73,7 +72,7 @@ export class DatabaseAddress {
     return new DatabaseAddress(hosts, attributes ?? (hosts.length === 1 ? "any" : "read-write"));
   }
 
-  /** The same place with another login. */
+  /** Returns the same address with another login. */
   withLogin(login: { readonly user: string; readonly password: string }): DatabaseAddress {
     const hosts = this.hosts.map(({ connectionString, ...settings }) => {
       const { host, port, database } = new pg.Client({ connectionString });
@@ -82,12 +81,12 @@ export class DatabaseAddress {
     return new DatabaseAddress(hosts, this.sessionAttributes);
   }
 
-  /** The index in {@link hosts} of the host to try next: the one that worked last, or the one after the one that failed. */
+  /** Index in {@link hosts} of the host to try next: the last one that worked, or the one after a failed host. */
   get next(): number {
     return this.#next;
   }
 
-  /** A host was of no use: the one after it comes next, unless another attempt has moved on already. */
+  /** Records that a host failed, so that the next host is tried, unless another attempt has advanced already. */
   failed(host: number): void {
     if (this.#next === host) this.#next = (host + 1) % this.hosts.length;
   }
@@ -101,14 +100,14 @@ export class DatabaseAddress {
 }
 
 /**
- * Reads a connection URI only for its mistakes. Files that it names are not read.
+ * Validates a connection URI. Files named in it are not read.
  *
- * @throws PostgresError `invalid_argument` as {@link DatabaseAddress.of}
+ * @throws HawserError `invalid_argument` as {@link DatabaseAddress.of}
  */
 export function checkConnectionUri(databaseUrl: string, env = process.env): void {
   const [address, query] = splitOnce(databaseUrl, "?");
   const parameters = new URLSearchParams(query);
-  checkedTlsMode(parameters.get("sslmode") ?? undefined);
+  validateTlsMode(parameters.get("sslmode") ?? undefined);
   for (const name of tlsParameters) parameters.delete(name);
   attributesOf(parameters, env);
   urlsOf(address, parameters, env);
@@ -119,7 +118,7 @@ export function hostOf({ host, port }: pg.Client): string {
   return host.startsWith("/") ? host : `${host}:${port}`;
 }
 
-/** A URL for each host; undefined where the environment says everything. */
+/** Connection URL per host; undefined if the environment contains everything. */
 function urlsOf(
   address: string | undefined,
   parameters: URLSearchParams,
@@ -134,9 +133,9 @@ function urlsOf(
   const ports = inAuthority ? [] : (parameters.get("port") ?? env["PGPORT"] ?? "").split(",");
   const hosts = named.split(",");
   if (ports.length > 1 && ports.length !== hosts.length) {
-    throw new PostgresError(
+    throw new HawserError(
       "invalid_argument",
-      `databaseUrl names ${hosts.length} hosts and ${ports.length} ports; name one port for all, or one for each host`,
+      `databaseUrl has ${hosts.length} hosts and ${ports.length} ports; give one port for all, or one for each host`,
     );
   }
   return hosts.map((one, place) => {
@@ -144,15 +143,15 @@ function urlsOf(
     const [, host = "", port] = (inAuthority ? /^(\[.*\]|[^:]*)(?::(.*))?$/.exec(one) : [one, one]) ?? [];
     const chosenPort = port ?? ports[place] ?? ports[0] ?? "";
     if (host === "") {
-      throw new PostgresError(
+      throw new HawserError(
         "invalid_argument",
-        `databaseUrl has no host in place ${place + 1} of its list; write them as host:port,host:port`,
+        `databaseUrl has an empty host at position ${place + 1} of its list; write it as host:port,host:port`,
       );
     }
     if (chosenPort !== "" && !(/^\d+$/.test(chosenPort) && Number(chosenPort) > 0 && Number(chosenPort) < 65_536)) {
-      throw new PostgresError(
+      throw new HawserError(
         "invalid_argument",
-        `databaseUrl has the port "${chosenPort}" of the host in place ${place + 1}; a port is a number from 1 to 65535`,
+        `databaseUrl has the port "${chosenPort}" of the host at position ${place + 1}; a port is a number from 1 to 65535`,
       );
     }
     own.set("host", host.replace(/^\[(.*)\]$/, "$1"));
@@ -167,7 +166,7 @@ function attributesOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): Sess
   if (!value) return undefined;
   const known = sessionAttributes.find((one) => one === value);
   if (known !== undefined) return known;
-  throw new PostgresError(
+  throw new HawserError(
     "invalid_argument",
     `target_session_attrs "${value}" is unknown; use one of ${sessionAttributes.join(", ")}`,
   );
@@ -175,17 +174,17 @@ function attributesOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): Sess
 
 function checkedUrl(address: string, parameters: URLSearchParams): string {
   if (!/^(postgres|postgresql|socket):/.test(address)) {
-    throw new PostgresError(
+    throw new HawserError(
       "invalid_argument",
       "databaseUrl is not a connection URI; it must begin with postgres:// or postgresql://",
     );
   }
   const url = parameters.size === 0 ? address : `${address}?${parameters}`;
   try {
-    // The driver reads it again when it connects; read once here, so that a mistake is reported where it was made.
+    // The driver parses it again when it connects. Parsing it here reports a mistake where it was made.
     new pg.Client({ connectionString: url });
   } catch {
-    throw new PostgresError(
+    throw new HawserError(
       "invalid_argument",
       wrongPort(address) ??
         "databaseUrl cannot be read; check the port, and percent-encode special characters in user name and password",
@@ -195,8 +194,8 @@ function checkedUrl(address: string, parameters: URLSearchParams): string {
 }
 
 /**
- * What is wrong with the port of an address that cannot be read; undefined if it is something else. It is shown only behind
- * a user name, and without a further `@`: otherwise it may be a part of a password.
+ * Describes an invalid port of an address; undefined if the port is not the cause. The port is shown only after a user
+ * name and without a further `@`, because otherwise it may be part of a password.
  */
 function wrongPort(address: string): string | undefined {
   const [, port, rest = ""] = /^[a-z]+:\/\/[^/?#@]*@(?:\[[^\]]*\]|[^:/?#]*):([^/?#]*)(.*)$/is.exec(address) ?? [];
@@ -205,7 +204,7 @@ function wrongPort(address: string): string | undefined {
   return `databaseUrl has the port "${port}"; a port is a number from 1 to 65535`;
 }
 
-/** Takes the TLS parameters out of the others. */
+/** Removes the TLS parameters from the others and converts them. */
 function tlsOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): Pick<pg.ClientConfig, "ssl" | "sslnegotiation"> {
   const tls = new Map<TlsParameter, string>();
   const asked = tlsParameters.some((name) => parameters.has(name)) || Boolean(env["PGSSLMODE"]);
@@ -222,11 +221,11 @@ function tlsOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): Pick<pg.Cli
 
 function tlsOptions(parameters: ReadonlyMap<TlsParameter, string>): NonNullable<pg.ClientConfig["ssl"]> {
   const mode = parameters.get("sslmode");
-  checkedTlsMode(mode);
+  validateTlsMode(mode);
   if (mode === "disable") return false;
   const root = parameters.get("sslrootcert");
   const options: Exclude<pg.ClientConfig["ssl"], boolean | undefined> = {};
-  // "system" is libpq's word for the roots that are trusted anyway.
+  // In libpq, "system" means the trusted root certificates of the system.
   if (root !== undefined && root !== "system") options.ca = certificateFile("sslrootcert", root);
   const certificate = parameters.get("sslcert");
   if (certificate !== undefined) options.cert = certificateFile("sslcert", certificate);
@@ -237,16 +236,16 @@ function tlsOptions(parameters: ReadonlyMap<TlsParameter, string>): NonNullable<
   return options;
 }
 
-function checkedTlsMode(mode: string | undefined): void {
+function validateTlsMode(mode: string | undefined): void {
   if (!mode || tlsModes.includes(mode)) return;
-  throw new PostgresError("invalid_argument", `sslmode "${mode}" is unknown; use one of ${tlsModes.join(", ")}`);
+  throw new HawserError("invalid_argument", `sslmode "${mode}" is unknown; use one of ${tlsModes.join(", ")}`);
 }
 
 function certificateFile(parameter: string, path: string): string {
   try {
     return readSmallFileSync(path, protocolConstants.tlsFileMaxBytes).toString("utf8");
   } catch (cause) {
-    throw new PostgresError("invalid_argument", `${parameter} ${path} cannot be read: ${(cause as Error).message}`, {
+    throw new HawserError("invalid_argument", `${parameter} ${path} cannot be read: ${(cause as Error).message}`, {
       cause,
     });
   }

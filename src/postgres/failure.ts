@@ -1,39 +1,39 @@
 /**
- * What an error of Postgres or of its driver says: whether the server answered, what became of a write, and whether the
- * same may succeed soon.
+ * Classification of errors of Postgres and its driver: answer of the server or not, outcome of a write, chance of a
+ * retry.
  */
 import pg from "pg";
 import { HawserError } from "../errors/index.js";
 
-/** What is known of a write that failed: surely not committed, or sent and never answered. */
+/** Outcome of a failed write: certainly not committed, or sent without an answer. */
 export type WriteOutcome = "failed" | "unknown";
 
-/** SQLSTATEs that the server gives as it takes the session away: operator intervention, and connection exceptions. */
+/** SQLSTATEs with which the server ends a session: operator intervention and connection exceptions. */
 const sessionEnded = /^(57P0[1-5]|08...)$/;
 
-/** SQLSTATE of a write on a server that takes none: a standby, or a primary made read-only. */
+/** SQLSTATE of a write on a read-only server: a standby or a read-only primary. */
 const readOnly = "25006";
 
-/** True if the server itself answered with `error`. */
+/** Returns true if `error` is an answer of the server. */
 export function isServerError(error: unknown): error is pg.DatabaseError {
   return error instanceof pg.DatabaseError;
 }
 
-/** SQLSTATE of everything that a role may not do. */
+/** SQLSTATE of a missing privilege. */
 export const insufficientPrivilege = "42501";
 
-/** SQLSTATE of an error that the server has answered with, also as the cause of an error of Hawser; undefined for all others. */
+/** SQLSTATE of a server error, also if it is the cause of a HawserError; undefined for all others. */
 export function sqlstateOf(error: unknown): string | undefined {
-  const answer = HawserError.is(error) ? error.cause : error;
+  const answer = error instanceof HawserError ? error.cause : error;
   return isServerError(answer) ? answer.code : undefined;
 }
 
 /**
- * What an error means for the one statement (or COMMIT) that was sent when it came.
+ * Outcome of the statement (or COMMIT) that was pending when the error occurred.
  *
- * An ordinary ERROR aborts the transaction, so nothing is committed. A FATAL one ends the session, and may come after
- * the commit: a backend that is terminated while it waits for a synchronous standby has committed already. Anything
- * that is not the server's answer (a reset socket, our own timeout) says nothing.
+ * An ordinary ERROR aborts the transaction, so nothing is committed. A FATAL error ends the session and may follow the
+ * commit: a backend that is terminated while it waits for a synchronous standby has already committed. Errors that are
+ * not an answer of the server (a reset socket, our own timeout) prove nothing.
  */
 export function outcomeOf(error: unknown): WriteOutcome {
   if (!isServerError(error)) return "unknown";
@@ -41,46 +41,51 @@ export function outcomeOf(error: unknown): WriteOutcome {
   return fatal ? "unknown" : "failed";
 }
 
-/** Classes of SQLSTATE that pass: connection, rolled back, out of resources, lock not available, operator intervention. */
-const passing = /^(08|40|53|55P03|57)/;
+/**
+ * SQLSTATE classes of transient errors: connection, rollback, out of resources, lock not available, operator
+ * intervention.
+ */
+const transientStates = /^(08|40|53|55P03|57)/;
 
-/** True if the same again may succeed soon: the server was not heard, or said that it is busy, starting or full. */
+/**
+ * Returns true if a retry may succeed soon: the server was unreachable, or reported that it is busy, starting or full.
+ */
 export function isTransient(error: unknown): boolean {
-  return !isServerError(error) || passing.test(error.code ?? "");
+  return !isServerError(error) || transientStates.test(error.code ?? "");
 }
 
-/** True if the connection should not be used again after `error`. */
+/** Returns true if the connection must not be used after `error`. */
 export function spoilsConnection(error: unknown): boolean {
   return outcomeOf(error) === "unknown" || (isServerError(error) && error.code === readOnly);
 }
 
-/** Why sessions cannot be opened, and since when. */
+/** Reason why sessions cannot be opened, and its start. */
 export interface OpenFailure {
   readonly error: unknown;
-  /** Time of the first of the failed attempts. */
+  /** Time of the first failed attempt. */
   readonly since: Date;
 }
 
-/** Attempts to open sessions with one login: the series of those that failed since the last one that did not. */
+/** Attempts to open sessions with one login: the failures since the last success. */
 export class OpenAttempts {
   #error: unknown;
-  /** Time of the first of the series, by `performance.now()`. */
+  /** Time of the first failure (performance.now(), ms). */
   #failedAt: number | undefined;
 
-  /** A session was opened, or there is no reason to open one. */
+  /** Records a success, or that no session is needed. */
   succeeded(): void {
     this.#error = this.#failedAt = undefined;
   }
 
-  /** No session could be opened. */
+  /** Records a failed attempt. */
   failed(error: unknown): void {
     this.#error = error;
     this.#failedAt ??= performance.now();
   }
 
   /**
-   * Why no session can be opened. A refusal by the server or by Hawser counts at once, because the same login is refused again;
-   * all else counts when attempts have failed for `toleratedMs`, because a server may restart.
+   * Returns the current failure. A refusal by the server or by Hawser counts at once, because the same login will be
+   * refused again. Other errors count after `toleratedMs`, because the server may be restarting.
    */
   failure(toleratedMs: number): OpenFailure | undefined {
     const failedAt = this.#failedAt;
@@ -89,8 +94,8 @@ export class OpenAttempts {
     return { error: this.#error, since: new Date(performance.timeOrigin + failedAt) };
   }
 
-  /** The last attempt was refused, and the next one with the same login is, too. */
+  /** True if the last attempt was refused, so that the next one with the same login will be too. */
   get isRefused(): boolean {
-    return this.#failedAt !== undefined && (HawserError.is(this.#error) || !isTransient(this.#error));
+    return this.#failedAt !== undefined && (this.#error instanceof HawserError || !isTransient(this.#error));
   }
 }

@@ -1,27 +1,27 @@
 /**
- * Connection URIs as users give them: an option, or else an environment variable. Both are checked where they are read, so
- * that an error names the one that is wrong.
+ * Connection URIs from options or environment variables. Both are validated where they are read, so that an error names
+ * the invalid one.
  */
-import { HawserError, PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { checkConnectionUri } from "./database-address.js";
 
-/** Environment variables that commands and the public classes read. An empty one counts as not set. */
+/** Environment variables that commands and the public classes read. An empty variable counts as unset. */
 type UrlVariable = "HAWSER_DATABASE_URL" | "HAWSER_SESSION_URL" | "HAWSER_EXECUTOR_URL";
 
 /**
- * The URI of the environment; undefined if the variable is not set or empty.
+ * Returns the URI of an environment variable; undefined if it is unset or empty.
  *
- * @throws PostgresError `invalid_argument` that names the variable; never with the URI, which may hold a password
+ * @throws HawserError `invalid_argument` that names the variable; never with the URI, which may contain a password
  */
 export function urlFromEnvironment(variable: UrlVariable, env = process.env): string | undefined {
   return checkedUrl(variable, env[variable] || undefined);
 }
 
 /**
- * The options with what they leave out taken from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. The second variable
- * belongs to the first: where `databaseUrl` is given it is not read. What stays undefined is for the `PG*` variables.
+ * Completes the options from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. The second variable is ignored if
+ * `databaseUrl` is given, because it belongs to the first. For values that remain undefined, the `PG*` variables apply.
  *
- * @throws PostgresError `invalid_argument` that names the option or the variable
+ * @throws HawserError `invalid_argument` that names the option or the variable
  */
 export function urlsOrEnvironment(
   given: { readonly databaseUrl?: string | undefined; readonly sessionUrl?: string | undefined },
@@ -37,15 +37,15 @@ export function urlsOrEnvironment(
 }
 
 /**
- * The URI, read for its mistakes; files that it names are read later.
+ * Validates a URI. Files named in it are read later.
  *
- * @param source the option or variable that it comes from
- * @throws PostgresError `invalid_argument` that names the source
+ * @param source option or variable that contains it
+ * @throws HawserError `invalid_argument` that names the source
  */
 export function checkedUrl(source: string, url: string | undefined): string | undefined {
   if (url === undefined) return undefined;
   if (typeof url !== "string") {
-    throw new PostgresError(
+    throw new HawserError(
       "invalid_argument",
       `${source} is a value of type ${typeof url} and must be a string; give a URL such as postgres://user@host:5432/name`,
     );
@@ -53,10 +53,10 @@ export function checkedUrl(source: string, url: string | undefined): string | un
   try {
     checkConnectionUri(url);
   } catch (cause) {
-    if (!HawserError.is(cause)) throw cause;
+    if (!(cause instanceof HawserError)) throw cause;
     const message = cause.message.replace(/^databaseUrl(?= )/, source);
     const named = message.startsWith(source) ? message : `${source}: ${message}`;
-    throw new PostgresError("invalid_argument", named, { cause });
+    throw new HawserError("invalid_argument", named, { cause });
   }
   return url;
 }

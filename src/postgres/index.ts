@@ -1,4 +1,4 @@
-/** Sessions with Postgres: where they go, how they are opened, and which server answers. */
+/** Sessions with Postgres: addresses, opening, ownership, and the identity of the server. */
 export type { SessionQuery } from "./connection.js";
 export { DatabaseAddress } from "./database-address.js";
 export {
@@ -16,7 +16,7 @@ export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients
 export {
   localSettingsSql,
   mayBeReachedLater,
-  noHostOfUse,
+  noSuitableHost,
   type OpenSession,
   openSession,
   postgresBackoff,

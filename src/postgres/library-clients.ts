@@ -1,15 +1,15 @@
 /**
- * Clients of the transactions of query builders and ORMs. None of these libraries is imported: the types of the parameters
- * name the methods that are used, which take `never`, so that each version's own types fit.
+ * Clients for transactions of query builders and ORMs. None of these libraries is imported: the parameter types list
+ * the methods in use with arguments of type `never`, so that the types of all versions fit.
  *
- * The values arrive as with node-postgres: text, numbers, booleans, null, dates, bytes, and arrays of these. For a parameter
- * of type json or jsonb the statement says `$1::text::jsonb`: Postgres.js encodes as JSON what it takes for JSON.
+ * Values have the types of node-postgres: text, numbers, booleans, null, dates, bytes, and arrays of these. Statements
+ * write `$1::text::jsonb` for json and jsonb parameters, because Postgres.js encodes values that it recognises as JSON.
  */
 import type { SqlClient } from "./sql-client.js";
 
 /**
- * Makes a client of a transaction of Drizzle, also of a nested one. With the database itself (`db`), each statement is
- * committed at once.
+ * Creates a client for a transaction of Drizzle, which may be nested. With the database itself (`db`), each statement
+ * is committed at once.
  *
  *     await db.transaction(async (tx) => enqueue(fromDrizzle(tx, sql), …));
  *
@@ -34,31 +34,31 @@ export function fromDrizzle(
 }
 
 /**
- * Makes a client of a transaction of Kysely: that of `db.transaction().execute(async (trx) => …)`, or of
- * `db.startTransaction()`, also behind a savepoint. Plugins do not see its statements. With the database itself (`db`), each
- * statement is committed at once.
+ * Creates a client for a transaction of Kysely: from `db.transaction().execute(async (trx) => …)` or
+ * `db.startTransaction()`, also after a savepoint. Plugins do not see its statements. With the database itself (`db`),
+ * each statement is committed at once.
  */
 export function fromKysely(trx: { withoutPlugins(): { executeQuery(query: never): PromiseLike<unknown> } }): SqlClient {
   return {
     query(sql, parameters) {
       const query = { kind: "RawNode", sqlFragments: [sql], parameters: [] };
       const compiled = { sql, parameters: parameters.map(asText), query, queryId: { queryId: "hawser" } };
-      // Plugins would change the names of columns, and what looks like JSON.
+      // Plugins would rename columns and parse values that look like JSON.
       return trx.withoutPlugins().executeQuery(compiled as never);
     },
   };
 }
 
 /**
- * Makes a client of a transaction of Knex: that of `knex.transaction(async (trx) => …)`, also of a nested one. With `knex`
- * itself, each statement is committed at once.
+ * Creates a client for a transaction of Knex: from `knex.transaction(async (trx) => …)`, which may be nested. With
+ * `knex` itself, each statement is committed at once.
  */
 export function fromKnex(trx: { raw(text: string, bindings: never): PromiseLike<unknown> }): SqlClient {
   return {
     query(text, values) {
       const bindings: unknown[] = [];
       const pieces = piecesOf(text).map((piece) => {
-        // A question mark of the statement itself is no parameter.
+        // A question mark of the statement itself is not a parameter.
         if (typeof piece === "string") return piece.replaceAll("?", "\\?");
         bindings.push(asText(values[piece]));
         return "?";
@@ -69,8 +69,8 @@ export function fromKnex(trx: { raw(text: string, bindings: never): PromiseLike<
 }
 
 /**
- * Makes a client of a transaction of Prisma: that of `prisma.$transaction(async (tx) => …)`, also of a nested one. With the
- * `PrismaClient` itself, each statement is committed at once.
+ * Creates a client for a transaction of Prisma: from `prisma.$transaction(async (tx) => …)`, which may be nested. With
+ * the `PrismaClient` itself, each statement is committed at once.
  */
 export function fromPrisma(tx: { $queryRawUnsafe(text: string, ...values: never[]): PromiseLike<unknown> }): SqlClient {
   return {
@@ -78,10 +78,10 @@ export function fromPrisma(tx: { $queryRawUnsafe(text: string, ...values: never[
   };
 }
 
-/** Names and texts in quotes, and parameters. */
+/** Matches quoted names and strings, and parameters. */
 const quotedOrParameter = /"[^"]*"|'[^']*'|\$(\d+)/g;
 
-/** The statement in pieces: its text, and for each parameter in it the index of the value. */
+/** Splits a statement into its text and, for each parameter, the index of its value. */
 function piecesOf(text: string): (string | number)[] {
   const pieces: (string | number)[] = [];
   let end = 0;
@@ -94,8 +94,8 @@ function piecesOf(text: string): (string | number)[] {
 }
 
 /**
- * Dates, and arrays of bytes, as text: Prisma leaves out the zone of a date, Drizzle on Postgres.js refuses dates, and
- * Postgres.js takes an array of bytes for bytes. All else is left as it is.
+ * Converts dates and arrays of bytes to text: Prisma drops the time zone of a date, Drizzle on Postgres.js rejects
+ * dates, and Postgres.js sends an array of bytes as bytes. Other values are unchanged.
  */
 function asText(value: unknown): unknown {
   if (value instanceof Date) return value.toISOString();

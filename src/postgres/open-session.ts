@@ -1,15 +1,16 @@
 /**
- * Opens every session with Postgres that Hawser has: pools, leases, `hawser serve`, commands, doctor.
+ * Opens all sessions of Hawser with Postgres: pools, leases, `hawser serve`, commands, doctor.
  *
- * What is the same in all of them is set here, before anything is asked:
+ * Common settings of all sessions, made before the first query:
  *
- * - `search_path = pg_catalog, pg_temp`. Other roles may put operators, functions and types into schemas of a login's
- *   path, and Postgres would call them, as this login, wherever pg_catalog has no exact match. A user's code (a handler's
- *   `message.client`, a subscribed function) gets the login's own path: {@link userPathSql}, {@link pinSql}.
- * - The server ends what a dead or stopped client leaves: keepalives where nothing is under way, `tcp_user_timeout` where
- *   an answer is, `idle_in_transaction_session_timeout` where the process lives and stands still.
- * - READ COMMITTED, which the fence relies on.
- * - How values and literals are written, which a database or a role may have settings of its own for ({@link formats}).
+ * - `search_path = pg_catalog, pg_temp`. Other roles may create operators, functions and types in schemas of a login's
+ * path, and Postgres would call them with the privileges of this login wherever pg_catalog has no exact match. A user's
+ * code (a handler's `message.client`, a subscribed function) gets the login's own path: {@link userPathSql},
+ * {@link pinSql}.
+ * - The server ends sessions of dead or suspended clients: keepalives while the session is idle, `tcp_user_timeout`
+ * while an answer is pending, `idle_in_transaction_session_timeout` while the process lives but is suspended.
+ * - READ COMMITTED, which the fence requires.
+ * - Output and literal formats, for which a database or a role may have other settings ({@link formats}).
  */
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -18,65 +19,65 @@ import { type DatabaseAddress, hostOf, type SessionAttributes } from "./database
 
 const { sessionKeepaliveMs, sessionKeepaliveProbes, sessionIdleInTransactionMs } = storeConstants;
 
-/** The waits before Postgres is tried again. */
+/** Delays before reconnecting to Postgres. */
 export const postgresBackoff: BackoffOptions = {
   minMs: storeConstants.storeRetryMinMs,
   maxMs: storeConstants.storeRetryMaxMs,
 };
 
-/** How long the server lets one session wait and work, in milliseconds; 0: without limit. */
+/** Limits that the server enforces for a session, in ms; 0 for none. */
 export interface SessionLimits {
-  /** Default: what the server has for the login. */
+  /** Default: the setting of the login. */
   readonly lockTimeoutMs?: number | undefined;
-  /** Default: what the server has for the login. */
+  /** Default: the setting of the login. */
   readonly statementTimeoutMs?: number | undefined;
 }
 
-/** What a session is opened for. */
+/** Options of {@link openSession}. */
 export interface SessionOptions extends SessionLimits {
-  /** As Postgres shows it. Default `hawser`. */
+  /** Application name in Postgres. Default `hawser`. */
   readonly applicationName?: string | undefined;
-  /** All its transactions are read-only, unless they say otherwise. */
+  /** True to make its transactions read-only by default. */
   readonly readOnly?: boolean | undefined;
-  /** How long connecting may take, to one host. Default `databaseConnectTimeoutMs`. */
+  /** Maximum time to connect to one host. Default `databaseConnectTimeoutMs`. */
   readonly connectTimeoutMs?: number | undefined;
-  /** A statement that is not answered for so long fails. Default: without limit. */
+  /** Maximum time for an answer, after which the statement fails. Default: no limit. */
   readonly queryTimeoutMs?: number | undefined;
   /**
-   * Functions of others run in it, and RESET ALL after them: the settings are made when it connects, so that it goes back
-   * to them; and notices are not sent.
+   * True if functions of other roles run in the session, followed by RESET ALL. The settings are then part of the
+   * startup message, so that RESET ALL restores them, and notices are suppressed.
    */
   readonly runsFunctions?: boolean | undefined;
-  /** The server must take writes, also where the address allows others. */
+  /** True if the server must accept writes, even if the address allows others. */
   readonly needsWrites?: boolean | undefined;
-  /**
-   * Gets each client before it connects: one for each host that is tried. To end the opening, destroy its
-   * stream.
-   */
+  /** Receives each client before it connects, one per host that is tried. Destroy its stream to abort. */
   readonly onClient?: ((client: pg.Client) => void) | undefined;
 }
 
-/** A session, and the process of Postgres that serves it. */
+/** Open session, and the server process that serves it. */
 export interface OpenSession {
   readonly client: pg.Client;
   readonly backendPid: number;
   readonly isStandby: boolean;
 }
 
-/** How Hawser and the driver read and write values. */
+/** Formats in which Hawser and the driver read and write values. */
 const formats: readonly Setting[] = [
-  // Only of what Postgres writes: the order of day and month in what it reads stays as it is.
+  // Affects only the output of Postgres. The order of day and month in its input is unchanged.
   ["datestyle", "ISO"],
-  // All digits.
+  // Full precision.
   ["extra_float_digits", 1],
   ["standard_conforming_strings", "on"],
   ["array_nulls", "on"],
 ];
 
-/** For the rest of the transaction: nothing that others have put on the login's path is called. */
+/**
+ * Fixes the search_path for the rest of the transaction, so that objects of other roles on the login's path are not
+ * called.
+ */
 const pinSql = "SET LOCAL search_path = pg_catalog, pg_temp";
 
-/** For the rest of the transaction: the settings that a new session of the login has. */
+/** Restores the login's own settings for the rest of the transaction. */
 export const userPathSql = [
   ...["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"],
   "standard_conforming_strings",
@@ -84,20 +85,20 @@ export const userPathSql = [
   .map((name) => `SET LOCAL ${name} TO DEFAULT`)
   .join("; ");
 
-/** The limits of a session, for the rest of the transaction, and the pinned path. */
+/** Sets the limits, the formats and the fixed search_path for the rest of the transaction. */
 export function localSettingsSql(limits: SessionLimits): string {
   const settings = [...formats, ...limitSettings(limits)];
   return [pinSql, ...settings.map(([name, value]) => `SET LOCAL ${name} = ${value}`)].join("; ");
 }
 
-/** Everything that is set in a session that is kept, in one text of several statements. */
+/** Settings of a kept session, as one text of several statements. */
 export function sessionSettingsSql(limits: SessionLimits, readOnly = false): string {
   const settings: readonly Setting[] = [
     ...formats,
     ...sessionSettings(limits),
     ...(readOnly ? ([["default_transaction_read_only", "on"]] as const) : []),
   ];
-  // Some platforms lack it.
+  // Some platforms lack this setting.
   return [
     "SET search_path = pg_catalog, pg_temp",
     ...settings.map(([name, value]) => `SET ${name} = '${value}'`),
@@ -105,12 +106,13 @@ export function sessionSettingsSql(limits: SessionLimits, readOnly = false): str
   ].join("; ");
 }
 
-/** A backend notices during a long statement that its client is gone. */
+/** Lets a backend notice during a long statement that its client is gone. */
 const clientCheck: Setting = ["client_connection_check_interval", sessionKeepaliveMs];
 
 /**
- * Takes away what statements of the user may have left in a session; prepared statements are the driver's. A session that is
- * kept then has the login's own path and limits ({@link userPathSql}), and the settings by which its end is noticed.
+ * Removes session state that statements of the user may have left, except prepared statements, which belong to the
+ * driver. A kept session then has the login's own path and limits ({@link userPathSql}), and the settings that detect
+ * its end.
  */
 function cleaningSql(keepsSettings: boolean, checksClients: boolean): string {
   const kept: readonly Setting[] = keepsSettings
@@ -120,7 +122,7 @@ function cleaningSql(keepsSettings: boolean, checksClients: boolean): string {
         ...(checksClients ? [clientCheck] : []),
       ]
     : [];
-  // In one statement: a SET for each takes several times as long.
+  // One statement, because a SET for each takes several times as long.
   const set = kept.map(([name, value]) => `, pg_catalog.set_config('${name}', '${value}', false)`);
   return `RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_catalog.pg_advisory_unlock_all()${set.join("")}`;
 }
@@ -147,7 +149,7 @@ function limitSettings({ lockTimeoutMs, statementTimeoutMs }: SessionLimits): re
   ];
 }
 
-/** As parameters of the startup message: what RESET ALL and DISCARD ALL go back to, whatever the login has of its own. */
+/** Startup parameters, which RESET ALL and DISCARD ALL restore, whatever settings the login has. */
 function startupOptions(limits: SessionLimits): string {
   const settings: readonly Setting[] = [
     ["search_path", "pg_catalog,pg_temp"],
@@ -158,13 +160,13 @@ function startupOptions(limits: SessionLimits): string {
 }
 
 /**
- * Opens a session with the first host of the address that is of use.
+ * Opens a session with the first suitable host of the address.
  *
- * @throws what the last host threw; with several hosts an AggregateError with the error of each. A refusal that is the
- * same everywhere (a wrong password, no such database) ends the search.
+ * @throws the error of the last host; for several hosts, an AggregateError with the error of each. A refusal that all
+ * hosts share (a wrong password, a missing database) ends the search.
  */
 export async function openSession(address: DatabaseAddress, options: SessionOptions = {}): Promise<OpenSession> {
-  return firstOfUse(address, (host, wanted) => openAt(host, wanted, options));
+  return firstSuitableHost(address, (host, wanted) => openAt(host, wanted, options));
 }
 
 async function openAt(
@@ -180,7 +182,7 @@ async function openAt(
     ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
     ...(runsFunctions === true ? { options: startupOptions(options) } : {}),
   });
-  // The running query rejects, and the owner of the session has a listener of its own.
+  // A running query is rejected, and the owner of the session has its own listener.
   client.on("error", () => undefined);
   onClient?.(client);
   try {
@@ -205,16 +207,16 @@ const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in
   pg_catalog.current_setting('transaction_read_only')::bool AS reads_only,
   pg_catalog.current_setting('client_connection_check_interval') <> '0' AS checks_clients`;
 
-/** Makes the settings, and reads which server answers. @throws if that takes longer than connecting may */
+/** Applies the settings and reads facts about the server. @throws if that takes longer than `limitMs` */
 async function prepareSession(
   client: pg.ClientBase,
   settingsSql: string,
   limitMs: number = storeConstants.databaseConnectTimeoutMs,
 ): Promise<ServerFacts> {
-  const late = new Error(`the server did not answer within ${limitMs} ms after it had let the login in`);
+  const late = new Error(`the server did not answer within ${limitMs} ms after it had accepted the login`);
   const timer = setTimeout(() => (client as pg.Client).connection.stream.destroy(late), limitMs);
   try {
-    // Several statements have several results.
+    // The driver returns one result per statement.
     const results = (await client.query(`${settingsSql}; ${factsSql}`)) as unknown as pg.QueryResult<ServerFacts>[];
     return results.at(-1)!.rows[0]!;
   } finally {
@@ -222,7 +224,7 @@ async function prepareSession(
   }
 }
 
-/** The server is of another kind than the session is for. */
+/** Error for a server that is not of the required kind. */
 class UnwantedServer extends Error {}
 
 function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted: SessionAttributes, client: pg.Client) {
@@ -236,14 +238,14 @@ function refuseUnwanted({ standby, reads_only: readsOnly }: ServerFacts, wanted:
   };
   if (isWanted[wanted]) return;
   const is = standby ? "a standby, which takes no writes" : readsOnly ? "read-only" : "a primary";
-  throw new UnwantedServer(`the server ${hostOf(client)} is ${is}; wanted is one that is ${wanted}`);
+  throw new UnwantedServer(`the server ${hostOf(client)} is ${is}; the address requires ${wanted}`);
 }
 
-/** The message of the AggregateError with the error of each host. */
-export const noHostOfUse = "no host of the database is of use";
+/** Message of the AggregateError with the error of each host. */
+export const noSuitableHost = "no host of the database is suitable";
 
-/** Calls `open` with one host after the other, beginning with the one that worked last. */
-async function firstOfUse<T>(
+/** Calls `open` for one host after the other, starting with the last one that worked. */
+async function firstSuitableHost<T>(
   address: DatabaseAddress,
   open: (host: pg.ClientConfig, wanted: SessionAttributes) => Promise<T>,
 ): Promise<T> {
@@ -263,40 +265,40 @@ async function firstOfUse<T>(
       }
     }
   }
-  throw errors.length === 1 ? errors[0] : new AggregateError(errors, noHostOfUse);
+  throw errors.length === 1 ? errors[0] : new AggregateError(errors, noSuitableHost);
 }
 
-/** SQLSTATEs of a server that may be another one's standby, or busy, starting or stopping: another host may do. */
-const ofOneServer = /^(08|25006|53|55P03|57)/;
+/** SQLSTATEs of a server that is read-only, busy, starting or stopping: another host may be suitable. */
+const hostSpecific = /^(08|25006|53|55P03|57)/;
 
 function isSameEverywhere(error: unknown): boolean {
-  return error instanceof pg.DatabaseError && !ofOneServer.test(error.code ?? "");
+  return error instanceof pg.DatabaseError && !hostSpecific.test(error.code ?? "");
 }
 
-/** What a socket says of a server that is away, or whose name is not known yet. */
+/** Socket errors of a server that is down, or whose name cannot be resolved yet. */
 const unreachable = new Set([
   ...["ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "EPIPE", "ENOENT", "EHOSTUNREACH", "ENETUNREACH"],
   ...["ENOTFOUND", "EAI_AGAIN"],
 ]);
 
-/** SQLSTATEs of a server that starts, stops, or has no session free. */
-const notNow = /^(08|53300|57P0[1-3])/;
+/** SQLSTATEs of a server that is starting, stopping, or has no free session. */
+const temporarilyUnavailable = /^(08|53300|57P0[1-3])/;
 
 /**
- * Whether a server may be reached later that {@link openSession} has not reached: it is away, or starts, or is not yet of
- * the kind that is wanted; false for a password, a database or a certificate that is not right.
+ * Returns true if {@link openSession} may succeed later: the server is down, starting, or not yet of the required kind.
+ * Returns false for a wrong password, database or certificate.
  */
 export function mayBeReachedLater(error: unknown): boolean {
   if (error instanceof AggregateError) return error.errors.some(mayBeReachedLater);
   if (error instanceof UnwantedServer) return true;
-  if (error instanceof pg.DatabaseError) return notNow.test(error.code ?? "");
+  if (error instanceof pg.DatabaseError) return temporarilyUnavailable.test(error.code ?? "");
   if (!(error instanceof Error)) return false;
   const { code } = error as NodeJS.ErrnoException;
-  // The driver's own words for a connection that was not made in time, or was closed before it was.
+  // Error texts of the driver for a connection that timed out or was closed before it was established.
   return unreachable.has(code ?? "") || /timeout|terminated|did not answer/i.test(error.message);
 }
 
-/** A pool whose sessions are opened as {@link openSession} does it. */
+/** Connection pool whose sessions are opened as by {@link openSession}. */
 export class SessionPool {
   readonly #pool: pg.Pool;
   readonly #address: DatabaseAddress;
@@ -304,10 +306,10 @@ export class SessionPool {
   #checksClients = false;
 
   /**
-   * @param options.keepsSettings false behind a transaction pooler: a session's settings do not stay, and each transaction
-   * makes its own ({@link localSettingsSql})
-   * @param options.check checks a new session before it is used; if it rejects, the session ends
-   * @param options.onIdleError an idle session was lost; the pool has dropped it already
+   * @param options.keepsSettings false behind a transaction pooler, where session settings are lost and each
+   * transaction sets its own ({@link localSettingsSql})
+   * @param options.check checks a new session before its first use; a rejection closes it
+   * @param options.onIdleError an idle session was lost; the pool has removed it
    */
   constructor(
     address: DatabaseAddress,
@@ -330,7 +332,7 @@ export class SessionPool {
       ...address.hosts[0],
       max: options.max,
       Client: HostClient,
-      // The pool waits for it, and reports its failure as one to connect.
+      // The pool waits for it, and reports its failure as a failure to connect.
       onConnect: async (client) => {
         const facts = await prepareSession(client, settingsSql);
         this.#checksClients = facts.checks_clients;
@@ -341,7 +343,7 @@ export class SessionPool {
     this.#pool.on("error", options.onIdleError);
   }
 
-  /** How many sessions there may be. */
+  /** Maximum number of sessions. */
   get max(): number {
     return this.#pool.options.max;
   }
@@ -350,30 +352,30 @@ export class SessionPool {
     this.#pool.options.max = sessions;
   }
 
-  /** Somebody waits for a session, and none is free. */
+  /** True if callers wait for a session and none is free. */
   get isShort(): boolean {
     return this.#pool.waitingCount > this.#pool.idleCount;
   }
 
-  /** Statements that make a session as it was before statements of a user. They leave the login's own path and limits. */
+  /** Statements that clean a session after statements of a user. The login's own path and limits remain. */
   get cleaningSql(): string {
     return cleaningSql(this.#keepsSettings, this.#checksClients);
   }
 
   /**
-   * A session that is free, or a new one.
+   * Returns a free session or a new one.
    *
-   * @param fits of those that are free, one that fits is taken if there is any among the last two that were used
+   * @param fits preference between the last two used free sessions
    * @throws as {@link openSession}
    */
   async connect(fits: (client: pg.ClientBase) => boolean = () => true): Promise<pg.PoolClient> {
-    const connect = () => firstOfUse(this.#address, () => this.#pool.connect());
+    const connect = () => firstSuitableHost(this.#address, () => this.#pool.connect());
     const client = await connect();
     if (fits(client) || this.#pool.idleCount === 0) return client;
     return await connect().finally(() => client.release());
   }
 
-  /** Ends all sessions; what they do is finished first. */
+  /** Closes all sessions after their running statements. */
   end(): Promise<void> {
     return this.#pool.end();
   }

@@ -1,82 +1,82 @@
 /**
- * Ownership: what one process at a time may have, decided in Postgres. A peer owns its name, `hawser serve` owns leadership
- * of the subscriptions.
+ * Ownership: exclusive right of one process at a time, decided in Postgres. A peer owns its name, `hawser serve` owns
+ * the leadership of the subscriptions.
  *
- * No process can know that it is the only one: it may stand still for a minute, and go on where it was. So ownership has
- * two halves. *Who may go on* is decided by a strategy:
+ * No process can know that it is the only owner, because it may be suspended for a minute and then resume. So ownership
+ * has two parts. A strategy decides *which process is the owner*:
  *
- * - **a session that is alive, with a token** (`src/store/leases.ts`): the row names the session, and the session shows that it
- *   lives by a lock on a random key, which Postgres frees with it. It passes on at once when its owner dies, as soon as the
- *   server notices. A token tells whether an answer that was lost was ours.
- * - **a heartbeat** (`src/bridge/leadership/`): it passes on when the heartbeat has not changed for a while, or the owner has
- *   given it back. It needs no session that lives on, and the row carries what the others need to take over.
+ * - **a session with a token** (`src/store/leases.ts`): the row names the session, and the session proves that it lives
+ * by a lock on a random key, which Postgres releases with it. Ownership passes on as soon as the server notices that
+ * the owner is dead. A token shows whether an unanswered request was our own.
+ * - **a heartbeat** (`src/bridge/leadership/`): ownership passes on when the heartbeat has not changed for a while, or
+ * when the owner has released it. This needs no continuous session, and the row contains what a successor needs.
  *
- * *Whose writes count* is decided by an **epoch**, which grows with each owner, and a **fence**: whatever an owner writes is
- * written in a transaction that first checks its epoch and holds off the next owner until it ends. The next owner raises the
- * epoch, then waits at the fence. So a former owner can do no harm, however late it is.
+ * An **epoch** and a **fence** decide *whose writes count*. The epoch grows with each owner. An owner writes only in
+ * transactions that first check its epoch and block the next owner until they end. The next owner raises the epoch and
+ * then waits at the fence. So a former owner can do no harm, however late its writes are.
  *
- * Both halves are rows of `hawser.owners` and `hawser.fences`. Neither depends on a lock that any login can take: these tables have
- * no grants, and only functions of ours lock them.
+ * Both parts are rows of `hawser.owners` and `hawser.fences`. Neither depends on locks that any login can take: these
+ * tables have no grants, and only our SQL functions lock them.
  *
  *     waiting ──taken──▶ held ──the session is lost──▶ suspended ──confirmed again──▶ held
  *        ▲                │                                └──another has the epoch──▶ lost (leadership: waiting)
  *        └────────────────┴──release──▶ released
  *
- * While it is suspended its writes may still count, as nobody knows of another owner; after an expiry of silence it is not
- * writable any more: by then another process may have it.
+ * While ownership is suspended, writes may still count, since no other owner is known. After `expiryMs` without an
+ * answer of the server it is not writable any more, because another process may be the owner by then.
  */
 
-/** `lost` and `released` are final. */
+/** State of an ownership. `lost` and `released` are final. */
 export type OwnershipState = "waiting" | OwnedState;
 
-/** State from the time on at which it was taken. */
+/** State from the time at which ownership was taken. */
 export type OwnedState = "held" | "suspended" | "lost" | "released";
 
-/** What one process may have at a time, as the process sees it. */
+/** Exclusive right of one process at a time, as seen by this process. */
 export interface Ownership {
   readonly state: OwnershipState;
-  /** Grows with each owner; all that the owner writes is fenced by it. Undefined while this process is not the owner. */
+  /** Epoch, which grows with each owner and fences its writes. Undefined while this process is not the owner. */
   readonly epoch: number | bigint | undefined;
   /**
-   * False when it is not owned, or Postgres has not confirmed it for longer than its expiry: nothing may be written or
-   * acknowledged. What is written all the same is held up by the fence; this is about what cannot be.
+   * False if this process is not the owner, or if Postgres has not confirmed it within its expiry: nothing may be
+   * written or acknowledged then. The fence stops late writes; this flag covers everything that has no fence.
    */
   readonly isWritable: boolean;
   /**
-   * Ends it, and gives it to the next process. Never rejects: if Postgres cannot be told, the next one waits for the end of
-   * the session, or for the expiry.
+   * Releases ownership for the next process. Never rejects: if Postgres is unreachable, the next process waits for the
+   * end of the session or for the expiry.
    *
-   * @param options.clean the owner ends in good order; the next one need not expect work that was cut off
+   * @param options.clean true for a graceful shutdown; the next owner then expects no interrupted work
    */
   release(options: { readonly clean: boolean }): Promise<void>;
 }
 
-/** Life of an owner, by which it knows how long nobody else may have what it owns. */
+/** Time source of an owner, from which it derives how long its ownership is certain. */
 export interface Life {
-  /** Clock of the process, in milliseconds. */
+  /** Time in ms. */
   now(): number;
-  /** It may be another's when the server was not heard from for as long. */
+  /** Time without an answer of the server after which another process may be the owner. */
   readonly expiryMs: number;
-  /** When the server was last heard from over the session that owns it; undefined: when it was last confirmed. */
-  readonly heardAt?: () => number;
+  /** Time of the last answer on the owning session; default: time of the last confirmation. */
+  readonly lastAnswerAt?: () => number;
 }
 
-/** What this process has taken: the state of an {@link Ownership} from then on, for both strategies. */
+/** Taken ownership: the state of an {@link Ownership} from then on, for both strategies. */
 export class Owner<Epoch extends number | bigint> {
   #state: OwnedState = "held";
   #epoch: Epoch;
   readonly #life: Life;
-  /** When the server was heard from, as long as the session does not tell. */
-  #heardAt: number;
+  /** Time of the last confirmation, used while the session provides none. */
+  #confirmedAt: number;
   readonly #callbacks = new Set<(state: OwnedState) => void>();
 
   constructor(epoch: Epoch, life: Life) {
     this.#epoch = epoch;
     this.#life = life;
-    this.#heardAt = life.now();
+    this.#confirmedAt = life.now();
   }
 
-  /** Grows with each owner; what this process writes is fenced by it. */
+  /** Epoch, which grows with each owner and fences the writes of this process. */
   get epoch(): Epoch {
     return this.#epoch;
   }
@@ -85,34 +85,34 @@ export class Owner<Epoch extends number | bigint> {
     return this.#state;
   }
 
-  /** False when the server was not heard from for `expiryMs`, or the ownership has ended. */
+  /** False if the server has not answered for `expiryMs`, or if the ownership has ended. */
   get isWritable(): boolean {
     if (this.#hasEnded) return false;
-    const heardAt = (this.#state === "held" ? this.#life.heardAt?.() : undefined) ?? this.#heardAt;
-    return this.#life.now() - heardAt < this.#life.expiryMs;
+    const lastAnswerAt = (this.#state === "held" ? this.#life.lastAnswerAt?.() : undefined) ?? this.#confirmedAt;
+    return this.#life.now() - lastAnswerAt < this.#life.expiryMs;
   }
 
-  /** Calls back after each change of the state. Returns what ends that. */
+  /** Adds a callback for state changes. Returns a function that removes it. */
   onChange(callback: (state: OwnedState) => void): () => void {
     this.#callbacks.add(callback);
     return () => this.#callbacks.delete(callback);
   }
 
-  /** Postgres has just said that it is still owned. */
+  /** Records that Postgres has confirmed the ownership. */
   confirm(): void {
-    this.#heardAt = this.#life.now();
+    this.#confirmedAt = this.#life.now();
     this.enter("held");
   }
 
-  /** It is owned anew, under a greater epoch. */
+  /** Records a new, greater epoch. */
   protected raise(epoch: Epoch): void {
     this.#epoch = epoch;
   }
 
-  /** Moves to another state, unless the ownership has ended. */
+  /** Changes the state, unless the ownership has ended. */
   enter(state: OwnedState): void {
     if (this.#state === state || this.#hasEnded) return;
-    if (state === "suspended") this.#heardAt = this.#life.heardAt?.() ?? this.#heardAt;
+    if (state === "suspended") this.#confirmedAt = this.#life.lastAnswerAt?.() ?? this.#confirmedAt;
     this.#state = state;
     for (const callback of [...this.#callbacks]) callback(state);
   }

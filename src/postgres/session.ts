@@ -1,86 +1,88 @@
 /**
- * A session with Postgres that outlives its connections. There are two kinds.
+ * Session with Postgres that survives lost connections, of two kinds.
  *
- * **Kept** (`heartbeatMs`): the session holds locks and gets notifications, so that its end means something. It is opened
- * once, connects again by itself, and asks the server at least every `heartbeatMs`, by a query that writes nothing. It
- * goes to a server that takes writes, and not through a transaction pooler. Both sides probe the TCP connection, so that a
- * server whose client's host died frees the locks within seconds. While it is down, queries are rejected.
+ * **Kept** (`heartbeatMs`): the session holds locks and receives notifications, so its loss matters. It is opened once,
+ * reconnects automatically, and queries the server at least every `heartbeatMs` without writing. It requires a server
+ * that accepts writes, and no transaction pooler. Both sides probe the TCP connection, so that the server releases the
+ * locks within seconds after the client's host has died. Queries are rejected while it is down.
  *
  *     connecting ──connected──▶ up ──lost, silent, closed by the server──▶ waiting ──backoff──▶ connecting
  *         └──────────failed──────────────────────────────────────────────────▲
  *
- * **On demand**: it is opened by the first query, and again by the next one after it was lost.
+ * **On demand**: the session is opened by the first query, and again by the next query after a loss.
  *
- * Both kinds listen on each new connection to the channels that they were given, and send one query at a time.
+ * Both kinds LISTEN on their channels on each new connection, and send one query at a time.
  */
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { backoffMs, type Clock, inTime, type Logger, systemClock } from "../runtime/index.js";
 import { Connection, type SessionQuery } from "./connection.js";
 import type { DatabaseAddress } from "./database-address.js";
 import { isServerError, OpenAttempts } from "./failure.js";
 import { postgresBackoff, type SessionLimits } from "./open-session.js";
 
-/** What the user of a session is told. */
+/** Events of a {@link PostgresSession}. */
 interface PostgresSessionEvents {
-  /** There is a new connection. No other query is sent before this resolves; if it rejects, the connection ends. */
+  /**
+   * Called for a new connection. No other query is sent before this resolves; if it rejects, the connection is closed.
+   */
   onConnected?(query: SessionQuery): Promise<void>;
   /** The session can be used. */
   onUp?(): void;
   /** A kept session has answered a heartbeat. */
   onHeartbeat?(query: SessionQuery): Promise<void>;
   /**
-   * The connection is lost, with all its locks and LISTENs. A kept session tells it also of one that was never up, because
-   * {@link onConnected} may have taken locks.
+   * The connection is lost, with its locks and LISTENs. A kept session also reports a connection that never was up,
+   * because {@link onConnected} may have taken locks.
    */
   onDown(): void;
-  /** NOTIFY. */
+  /** A notification arrived. */
   onNotification?(channel: string, payload: string): void;
 }
 
-/** How a session is opened, and kept. */
+/** Options of {@link PostgresSession}. */
 export interface PostgresSessionOptions extends SessionLimits, PostgresSessionEvents {
   readonly address: DatabaseAddress;
   readonly logger: Logger;
-  /** Default: the process's clock. */
+  /** Default: the system clock. */
   readonly clock?: Clock | undefined;
-  /** As Postgres shows it. Default `hawser`. */
+  /** Application name in Postgres. Default `hawser`. */
   readonly applicationName?: string | undefined;
-  /** How long connecting may take, to one host. Default `databaseConnectTimeoutMs`. */
+  /** Maximum time to connect to one host. Default `databaseConnectTimeoutMs`. */
   readonly connectTimeoutMs?: number | undefined;
   /**
-   * A connection that does not answer for so long is ended. On demand the wait for earlier queries counts, too; else the time
-   * runs from when the query is sent.
+   * Maximum time for an answer, after which the connection is closed. For a session on demand it includes the wait for
+   * earlier queries; otherwise it starts when the query is sent.
    */
   readonly queryTimeoutMs: number;
-  /** The session is kept, and asks the server at least so often. Without it, it is opened on demand. */
+  /** Heartbeat interval of a kept session. Undefined for a session on demand. */
   readonly heartbeatMs?: number | undefined;
-  /** The NOTIFY channels that it listens to from the beginning. */
+  /** Initial NOTIFY channels. */
   readonly channels?: readonly string[] | undefined;
 }
 
-/** How long the end of a session on demand may take: it holds no locks. */
+/** Maximum time to close a session on demand, which holds no locks. */
 const endMs = 1_000;
 
-/** A session with Postgres that comes back. */
+/** Session with Postgres that reconnects. */
 export class PostgresSession {
-  /** Of its connections. */
+  /** Attempts to connect. */
   readonly attempts = new OpenAttempts();
   readonly #options: PostgresSessionOptions;
   readonly #clock: Clock;
-  /** How many listen to each channel. */
+  /** Number of listeners by channel. */
   readonly #channels = new Map<string, number>();
   #connection: Connection | undefined;
   #opening: Promise<Connection> | undefined;
-  /** The connection that listens to the channels. */
+  /** Connection that listens to the channels. */
   #listening: Connection | undefined;
   #isUp = false;
   #upAt = 0;
   #isClosed = false;
   #generation = 0;
-  #heardAt = Number.NEGATIVE_INFINITY;
-  /** Of the next heartbeat, or the next attempt to connect. */
+  #lastAnswerAt = Number.NEGATIVE_INFINITY;
+  /** Cancels the timer of the next heartbeat or attempt to connect. */
   #cancelTimer: () => void = () => {};
 
   constructor(options: PostgresSessionOptions) {
@@ -89,7 +91,7 @@ export class PostgresSession {
     for (const channel of options.channels ?? []) this.#channels.set(channel, 1);
   }
 
-  /** The name of its connections, as Postgres shows it. */
+  /** Application name of its connections in Postgres. */
   get applicationName(): string {
     return this.#options.applicationName ?? "hawser";
   }
@@ -99,20 +101,20 @@ export class PostgresSession {
     return this.#generation;
   }
 
-  /** There is a connection that can be used. */
+  /** True if there is a usable connection. */
   get isUp(): boolean {
     return this.#isUp;
   }
 
-  /** When the last answered query was sent, by the clock. */
-  get heardAt(): number {
-    return this.#heardAt;
+  /** Time at which the last answered query was sent. */
+  get lastAnswerAt(): number {
+    return this.#lastAnswerAt;
   }
 
   /**
-   * Makes the first connection of a kept session.
+   * Opens the first connection of a kept session.
    *
-   * @throws whatever node-postgres throws; PostgresError `transaction_pooler`. The session is closed then
+   * @throws the error of node-postgres; HawserError `transaction_pooler`. The session is closed then
    */
   async open(): Promise<void> {
     try {
@@ -124,9 +126,9 @@ export class PostgresSession {
   }
 
   /**
-   * Runs one statement. Usable without `this`.
+   * Runs one statement. Can be passed as a function without binding.
    *
-   * @throws whatever node-postgres throws; an error if a kept session is down; PostgresError `aborted` after {@link close}
+   * @throws the error of node-postgres; an error if a kept session is down; HawserError `aborted` after {@link close}
    */
   query = async <Row extends object>(
     text: string,
@@ -142,14 +144,14 @@ export class PostgresSession {
       const late = () => new Error("Query read timeout");
       return await inTime(timeoutMs, late, () => connection.query<Row>(text, values, timeoutMs), this.#clock);
     } catch (error) {
-      if (!isServerError(error)) this.#abandon(connection);
+      if (!isServerError(error)) this.#replace(connection);
       throw error;
     }
   };
 
-  /** Whether the server can only be read. Once it takes writes, as after a promotion, the session listens, too. */
+  /** Returns true if the server is read-only. After a promotion, the session starts to listen. */
   async isStandby(): Promise<boolean> {
-    // It listens where it can write. A primary becomes a standby only by a restart, which ends its sessions.
+    // A session listens on a primary. A primary becomes a standby only by a restart, which closes its sessions.
     if (this.#isUp && this.#listening === this.#connection) return false;
     const [row] = await this.query<{ standby: boolean }>("SELECT pg_is_in_recovery() AS standby");
     const { standby } = row!;
@@ -158,31 +160,31 @@ export class PostgresSession {
     return standby;
   }
 
-  /** Listens to a channel: at once if the session is up, and on every connection from now on. */
+  /** Listens to a channel: at once if the session is up, and on every later connection. */
   async listen(channel: string): Promise<void> {
     const listeners = this.#channels.get(channel) ?? 0;
     this.#channels.set(channel, listeners + 1);
-    if (listeners === 0) await this.#tell(`LISTEN ${pg.escapeIdentifier(channel)}`);
+    if (listeners === 0) await this.#runOnListening(`LISTEN ${pg.escapeIdentifier(channel)}`);
   }
 
-  /** Takes one {@link listen} back. */
+  /** Reverts one {@link listen}. */
   async unlisten(channel: string): Promise<void> {
     const listeners = this.#channels.get(channel) ?? 0;
     if (listeners > 1) {
       this.#channels.set(channel, listeners - 1);
     } else if (this.#channels.delete(channel)) {
-      await this.#tell(`UNLISTEN ${pg.escapeIdentifier(channel)}`);
+      await this.#runOnListening(`UNLISTEN ${pg.escapeIdentifier(channel)}`);
     }
   }
 
-  /** Ends the present connection: for when it is not known which locks it holds. A kept session connects again. */
+  /** Closes the current connection, if it is unknown which locks it holds. A kept session reconnects. */
   restart(): void {
     this.#connection?.cut();
   }
 
   /**
-   * Ends the session for good, at once if it is being opened. The locks are free then, unless the server does not answer any
-   * more.
+   * Closes the session for good, even while it is being opened. The locks are released, unless the server does not
+   * answer.
    */
   async close(): Promise<void> {
     this.#isClosed = true;
@@ -215,8 +217,8 @@ export class PostgresSession {
         answerTimeoutMs: queryTimeoutMs,
       },
       {
-        onHeard: (sentAt) => {
-          this.#heardAt = sentAt;
+        onAnswer: (sentAt) => {
+          this.#lastAnswerAt = sentAt;
         },
         onNotification: (channel, payload) => this.#options.onNotification?.(channel, payload),
         onEnd: () => this.#onEnd(connection),
@@ -235,7 +237,7 @@ export class PostgresSession {
     } catch (error) {
       connection.cut();
       if (this.#connection === connection) this.#connection = undefined;
-      // Some of its locks may have been taken already. On demand, the query that opened it is rejected, and that is all.
+      // Some of its locks may have been taken. A session on demand only rejects the query that opened it.
       if (isNew && isKept) this.#options.onDown();
       this.#checkOpen();
       this.attempts.failed(error);
@@ -250,7 +252,7 @@ export class PostgresSession {
   }
 
   #checkOpen(): void {
-    if (this.#isClosed) throw new PostgresError("aborted", "the session with Postgres was closed");
+    if (this.#isClosed) throw new HawserError("aborted", "the session with Postgres was closed");
   }
 
   async #listenAll(connection: Connection): Promise<void> {
@@ -258,11 +260,11 @@ export class PostgresSession {
     this.#listening = connection;
   }
 
-  /** Runs it on the connection that listens; another one listens to what is listed when it is made. */
-  async #tell(statement: string): Promise<void> {
+  /** Runs a statement on the listening connection. Later connections listen to all channels on their own. */
+  async #runOnListening(statement: string): Promise<void> {
     const listening = this.#listening;
     if (listening === undefined || listening !== this.#connection) return;
-    // It fails only with the connection.
+    // This fails only if the connection does.
     await listening.query(statement).catch(() => listening.cut());
   }
 
@@ -282,19 +284,23 @@ export class PostgresSession {
         await onHeartbeat?.(connection.query);
         return;
       }
-      const reason = "leases and notifications need a direct connection: name it in sessionUrl";
-      logger.error({}, `the session with Postgres moved, as behind a transaction pooler; ${reason}`);
+      const reason = "leases and notifications need a direct connection: set sessionUrl";
+      logger.error(
+        {},
+        `the session with Postgres moved to another server process, as behind a transaction pooler; ${reason}`,
+      );
       connection.cut();
     } catch (err) {
       logger.debug({ err }, "a heartbeat of the session with Postgres failed");
-      // An answer, although an error: the session lives. Without one its end is told by the connection.
+      // An error of the server is an answer, so the session lives. Without an answer, the connection reports its own
+      // end.
       if (isServerError(err) && this.#connection === connection)
         this.#heartbeatLater(connection, heartbeatMs, failures + 1);
     }
   }
 
-  /** The connection does not answer: the next query opens another one. */
-  #abandon(connection: Connection): void {
+  /** Closes a connection that does not answer. The next query opens another one. */
+  #replace(connection: Connection): void {
     connection.cut();
     this.#onEnd(connection);
   }
@@ -302,24 +308,24 @@ export class PostgresSession {
   #onEnd(connection: Connection): void {
     if (this.#connection !== connection) return;
     this.#connection = undefined;
-    // What was never up is reported by #connect, which rejects, and may have set the timer of the next attempt by now.
+    // A connection that never was up is reported by #connect, which may have set the timer of the next attempt by now.
     if (!this.#isUp) return;
     this.#cancelTimer();
     this.#isUp = false;
-    // Connects at once: mostly the server was restarted and is there again. But not again and again.
+    // Reconnect at once, since the server usually was only restarted, but not in a loop.
     const wasStable = this.#clock.now() - this.#upAt >= postgresBackoff.maxMs;
     this.#options.onDown();
     if (!this.#isClosed && this.#options.heartbeatMs !== undefined) this.#reconnect(wasStable ? 0 : 1);
   }
 
-  /** @param answered the last attempt reached a server that takes writes, and failed after that */
+  /** @param answered true if the last attempt reached a server that accepts writes, and failed afterwards */
   #reconnect(failures: number, answered = false): void {
     const connect = (): void => {
       const before = this.#generation;
       this.#connect().catch((err) => {
         if (this.#isClosed) return;
-        this.#options.logger.warn({ err, failures }, "could not open a session with Postgres; trying again");
-        // A server that is back is tried again soon, even after a long absence; but not again and again.
+        this.#options.logger.warn({ err, failures }, "could not open a session with Postgres; retrying");
+        // A server that answers again is retried soon, even after a long absence, but not in a loop.
         const answers = this.#generation !== before;
         this.#reconnect(answers && !answered ? 1 : failures + 1, answers);
       });

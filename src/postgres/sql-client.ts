@@ -1,27 +1,25 @@
-/**
- * Clients of users: statements in the transaction that the user has begun, with whatever library.
- */
-import { PostgresError } from "../errors/index.js";
+/** Database clients of users: statements in a transaction of any library. */
+import { HawserError } from "../errors/index.js";
 
 /**
- * A client of the user's: a Client, PoolClient or Pool of node-postgres, the `client` of a transactional handler, or what
- * {@link fromDrizzle}, {@link fromKysely}, {@link fromKnex} and {@link fromPrisma} make of a transaction.
+ * Database client of a user: a Client, PoolClient or Pool of node-postgres, the `client` of a transactional handler, or
+ * the result of {@link fromDrizzle}, {@link fromKysely}, {@link fromKnex} or {@link fromPrisma} for a transaction.
  *
- * `query` runs one statement with the parameters `$1`, `$2`, …, and resolves with its rows, or with an object that has them
- * as `rows`; each row is an object. A client that is in no transaction, such as a Pool, commits each statement at once.
+ * `query` runs one statement with the parameters `$1`, `$2`, … and resolves with its rows, or with an object that has
+ * them as `rows`; each row is an object. Without a transaction, as with a Pool, each statement is committed at once.
  */
 export interface SqlClient {
   query(text: string, values: unknown[]): PromiseLike<unknown>;
 }
 
-/** The rows of a result of {@link SqlClient.query}. @throws PostgresError `invalid_argument` if it has none */
+/** Extracts the rows of a result of {@link SqlClient.query}. @throws HawserError `invalid_argument` if it has none */
 export function rowsOf(result: unknown): Record<string, unknown>[] {
   const rows = Array.isArray(result) ? result : (result as { rows?: unknown } | null | undefined)?.rows;
   if (Array.isArray(rows) && rows.every(isObject)) return rows;
-  throw new PostgresError(
+  throw new HawserError(
     "invalid_argument",
-    "query() of the client resolved without the rows; let it resolve with them, or with an object that has them as rows, " +
-      "and let each row be an object",
+    "query() of the client resolved without rows; it must resolve with them, or with an object that has them as rows, " +
+      "and each row must be an object",
   );
 }
 
@@ -29,9 +27,9 @@ function isObject(row: unknown): boolean {
   return typeof row === "object" && row !== null && !Array.isArray(row);
 }
 
-/** An error of Postgres, as far as drivers and the libraries above them pass it on. */
+/** Fields of a Postgres error, as far as drivers and libraries pass them on. */
 export interface ErrorFields {
-  /** The SQLSTATE, where Postgres has answered. */
+  /** SQLSTATE, if Postgres has answered. */
   readonly code?: unknown;
   readonly message?: string;
   readonly detail?: unknown;
@@ -39,7 +37,10 @@ export interface ErrorFields {
   readonly routine?: unknown;
 }
 
-/** The error of Postgres in what a {@link SqlClient} rejected with, which some libraries wrap; itself where there is none. */
+/**
+ * Finds the Postgres error in a rejection of a {@link SqlClient}, which some libraries wrap; the rejection itself if
+ * there is none.
+ */
 export function postgresErrorOf(error: unknown): ErrorFields {
   const { cause, meta } = (error ?? {}) as {
     /** Set by Drizzle. */
@@ -48,7 +49,7 @@ export function postgresErrorOf(error: unknown): ErrorFields {
     readonly meta?: { readonly driverAdapterError?: { readonly cause?: unknown } };
   };
   const wrapped = meta?.driverAdapterError?.cause as (ErrorFields & OriginalError) | null | undefined;
-  // Prisma has its own words for some errors, without `code`.
+  // Prisma replaces the text of some errors and omits `code`.
   if (wrapped?.originalCode !== undefined) {
     return { ...wrapped, code: wrapped.originalCode, message: wrapped.originalMessage ?? "" };
   }

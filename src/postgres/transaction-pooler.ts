@@ -1,39 +1,39 @@
 /**
- * Whether a transaction pooler stands before Postgres. It may give each transaction of a client another session, so that
- * settings, LISTEN and locks of a session do not stay with the client.
+ * Detects a transaction pooler in front of Postgres. It may use another session for each transaction of a client, so
+ * that settings, LISTEN and locks of a session are lost.
  */
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { DatabaseAddress } from "./database-address.js";
 import { sqlstateOf } from "./failure.js";
 import { openSession } from "./open-session.js";
 
-/** How often it is tried: a pool that others use may give a client the same session again by chance. */
+/** Number of checks, because a busy pool may assign the same session again by chance. */
 const tries = 5;
 
 const pidSql = "SELECT pg_catalog.pg_backend_pid() AS pid";
 
-/** The SQLSTATE by which a pooler of single statements refuses a transaction. */
+/** SQLSTATE with which a statement pooler rejects a transaction. */
 const protocolViolation = "08P01";
 
-/** What does not work behind a pooler, and what to do: for errors and findings. */
+/** Explanation and remedies for errors and findings. */
 export const poolerWords = {
   what: "notifications, the locks of leases and leadership, and settings of the session do not work through one",
   remedy:
-    "Name the server of Postgres itself with --database-url or HAWSER_DATABASE_URL; your programs may call the SQL " +
-    "functions through the pooler all the same",
+    "Give the address of Postgres itself with --database-url or HAWSER_DATABASE_URL; your programs may call the SQL " +
+    "functions through the pooler",
   peerRemedy:
-    "Give the URL of the server of Postgres itself as sessionUrl (in the hawser command --session-url or " +
-    "HAWSER_SESSION_URL); databaseUrl may lead through the pooler all the same",
+    "Give the URL of Postgres itself as sessionUrl (in the hawser command --session-url or " +
+    "HAWSER_SESSION_URL); databaseUrl may go through the pooler",
 } as const;
 
 /**
- * Refuses a transaction pooler.
+ * Fails if the connection goes through a transaction pooler.
  *
- * @param session an open session, with the process of Postgres that answered its first statement
- * @param remedy what the user can do here
- * @throws PostgresError `transaction_pooler`; what `openSession` throws, for a pooler only
+ * @param session open session, with the server process that answered its first statement
+ * @param remedy advice for the user
+ * @throws HawserError `transaction_pooler`; for a pooler also the errors of `openSession`
  */
 export async function refuseTransactionPooler(
   address: DatabaseAddress,
@@ -41,16 +41,16 @@ export async function refuseTransactionPooler(
   remedy: string = poolerWords.remedy,
 ): Promise<void> {
   if (!(await isTransactionPooled(address, session))) return;
-  throw new PostgresError(
+  throw new HawserError(
     "transaction_pooler",
-    `at ${address.described.server} a transaction pooler stands before Postgres, and ${poolerWords.what}. ${remedy}`,
+    `at ${address.described.server} there is a transaction pooler in front of Postgres, and ${poolerWords.what}. ${remedy}`,
   );
 }
 
 /**
- * When a client connects, Postgres names the process that serves it; a pooler names something else. Where that is not the
- * process that answers, a second session begins transactions: if it gets the first one's process for one of them, the two
- * share it.
+ * Returns true if the session goes through a transaction pooler. On connect, Postgres sends the id of the serving
+ * process, while a pooler sends another number. In that case, a second session starts transactions: if one of them is
+ * served by the process of the first session, the two share it.
  */
 export async function isTransactionPooled(
   address: DatabaseAddress,
@@ -74,7 +74,7 @@ export async function isTransactionPooled(
 }
 
 async function pidOf(client: pg.Client, sql: string): Promise<number> {
-  // Several statements have several results.
+  // The driver returns one result per statement.
   const results: unknown = await client.query(sql);
   const last = (Array.isArray(results) ? results.at(-1) : results) as pg.QueryResult<{ pid: number }>;
   return last.rows[0]!.pid;

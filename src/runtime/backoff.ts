@@ -1,21 +1,19 @@
-/**
- * How long is waited before something that failed is tried again.
- */
+/** Delays before retries. */
 
-/** The waits double from `minMs` up to `maxMs`; both come from the constants of the spec. */
+/** Delays double from `minMs` to `maxMs`. Both are constants of the spec. */
 export interface BackoffOptions {
   readonly minMs: number;
   readonly maxMs: number;
   /**
-   * The part of each wait that is drawn at random, so that many that failed together do not come back together: with
-   * 0.5 a wait is between half of its time and the whole. Default 0.
+   * Random fraction of each delay, so that callers that failed together do not retry together: with 0.5, a delay is
+   * between half and all of its nominal value. Default 0.
    */
   readonly jitter?: number;
-  /** 0 to 1. Default: `Math.random`. */
+  /** Random number from 0 to 1. Default: `Math.random`. */
   readonly random?: () => number;
 }
 
-/** The wait in milliseconds after `failures` failures in a row (1 or more). */
+/** Delay in ms after `failures` consecutive failures (1 or more). */
 export function backoffMs(
   { minMs, maxMs, jitter = 0, random = Math.random }: BackoffOptions,
   failures: number,
@@ -24,7 +22,7 @@ export function backoffMs(
   return jitter === 0 ? longest : longest * (1 - jitter + jitter * random());
 }
 
-/** Counts failures in a row. */
+/** Counter of consecutive failures. */
 export class Backoff {
   readonly #options: BackoffOptions;
   #failures = 0;
@@ -33,18 +31,18 @@ export class Backoff {
     this.#options = options;
   }
 
-  /** Failures since the last success. */
+  /** Number of failures since the last success. */
   get failures(): number {
     return this.#failures;
   }
 
-  /** One more failure. @returns how long to wait now, in milliseconds */
+  /** Counts a failure. @returns delay before the retry in ms */
   failed(): number {
     this.#failures += 1;
     return backoffMs(this.#options, this.#failures);
   }
 
-  /** A success: the next wait is the shortest again. */
+  /** Records a success: the next delay is the shortest again. */
   reset(): void {
     this.#failures = 0;
   }

@@ -1,27 +1,33 @@
 /**
- * Received bytes that are not decoded yet. Memory follows what has arrived, never what was declared: a chunk is kept by
- * reference while it is alone; what comes behind it is gathered with it in a block, so that a sender of single bytes cannot make
- * each cost a chunk of its own.
+ * Received bytes that are not decoded yet. Memory is proportional to the received bytes, not to declared lengths. A
+ * single chunk is kept by reference; further chunks are appended to a block, so that a sender of single bytes cannot
+ * make each byte cost a chunk.
  */
 import { uncleared } from "./memory.js";
 
 const nothing = new Uint8Array(0);
 
-/** A first-in first-out queue of bytes. Not `Buffer`s: views of those are Buffers too, and cost more. */
+/** FIFO queue of bytes. Uses no `Buffer`s, because views of a Buffer are Buffers and cost more. */
 export class ByteQueue {
-  /** The bytes from `start` to `end` are queued. Those before `start` may be in use as views, and are never written again. */
+  /**
+   * Queued bytes are those from `start` to `end`. Bytes before `start` may be in use as views and are never
+   * overwritten.
+   */
   #bytes: Uint8Array = nothing;
   #start = 0;
   #end = 0;
-  /** The bytes are in a block of this queue, which has room behind `end`. */
+  /** True if the bytes are in a block of this queue, so that it can append to it. */
   #isOwn = false;
 
-  /** How many bytes are queued. */
+  /** Number of queued bytes. */
   get length(): number {
     return this.#end - this.#start;
   }
 
-  /** Appends a chunk. It is kept by reference: its bytes must not change until they are taken, nor while views of them live. */
+  /**
+   * Appends a chunk. It may be kept by reference: its bytes must not change while they are queued or views of them
+   * exist.
+   */
   push(chunk: Uint8Array): void {
     const { length } = this;
     if (length === 0) {
@@ -43,23 +49,23 @@ export class ByteQueue {
     this.#end += chunk.length;
   }
 
-  /** The big-endian u32 at the front, or undefined while fewer than four bytes are queued. Takes nothing. */
+  /** Reads the big-endian u32 at the head without removing it; undefined if fewer than four bytes are queued. */
   peekUint32(): number | undefined {
     if (this.length < 4) return undefined;
     const { buffer, byteOffset } = this.#bytes;
     return new DataView(buffer, byteOffset).getUint32(this.#start);
   }
 
-  /** Drops `count` bytes, of which there must be as many. */
+  /** Removes `count` bytes, which must be queued. */
   skip(count: number): void {
     this.#start += count;
     if (this.#start < this.#end) return;
-    // An idle queue keeps no chunk alive.
+    // An empty queue must keep no chunk alive.
     this.#bytes = nothing;
     this.#start = this.#end = 0;
   }
 
-  /** Takes `count` bytes, of which there must be as many: a view of what has arrived. The result is the caller's. */
+  /** Removes and returns `count` bytes, which must be queued, as a view owned by the caller. */
   take(count: number): Uint8Array {
     const view = this.#bytes.subarray(this.#start, this.#start + count);
     this.skip(count);

@@ -1,16 +1,17 @@
-/**
- * Time comes from outside, so that tests move it instead of waiting: `test/support/manual-clock.ts`.
- */
+/** Injected time, so that tests advance it instead of waiting: `test/support/manual-clock.ts`. */
 
-/** A clock and its timers. */
+/** Clock with timers. */
 export interface Clock {
-  /** Milliseconds on a clock that only goes forward; its zero means nothing. */
+  /** Milliseconds on a monotonic clock with arbitrary origin. */
   now(): number;
-  /** Calls `callback` once after `delayMs`. Returns what takes the call back; doing that late or twice is harmless. */
+  /**
+   * Calls `callback` once after `delayMs`. Returns a function that cancels the call; it may be called late or
+   * repeatedly.
+   */
   setTimeout(callback: () => void, delayMs: number): () => void;
 }
 
-/** The clock of the process. It is monotonic: a change of the wall clock moves nothing. */
+/** Monotonic clock of the process, unaffected by changes of the wall clock. */
 export const systemClock: Clock = {
   now: () => performance.now(),
   setTimeout(callback, delayMs) {
@@ -27,7 +28,7 @@ export function whenAborted(signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Settles as the work does, or with the reason of the signal as soon as it is aborted. */
+/** Settles as `work` does, or rejects with the signal's reason as soon as it is aborted. */
 export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const onAbort = (): void => reject(signal.reason);
@@ -37,9 +38,7 @@ export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise
   });
 }
 
-/**
- * Resolves after `delayMs`; at once and with `false` when `signal` aborts.
- */
+/** Resolves with true after `delayMs`, or with false as soon as `signal` is aborted. */
 export function delay(delayMs: number, signal?: AbortSignal, clock: Clock = systemClock): Promise<boolean> {
   return new Promise((resolve) => {
     if (signal?.aborted) {

@@ -1,7 +1,7 @@
-/** Items taken from the front before the array behind a {@link Fifo} is cut. */
+/** Number of consumed items at the head after which the array is compacted. */
 const compactAfter = 1024;
 
-/** A first-in-first-out queue with access by index; every operation is O(1) amortised. */
+/** FIFO queue with access by index. Every operation is O(1) amortised. */
 export class Fifo<T> {
   #items: T[] = [];
   #head = 0;
@@ -14,7 +14,7 @@ export class Fifo<T> {
     this.#items.push(item);
   }
 
-  /** The item `index` places behind the front; undefined beyond the end. */
+  /** Item at `index` positions behind the head; undefined beyond the end. */
   at(index: number): T | undefined {
     return this.#items[this.#head + index];
   }

@@ -1,14 +1,12 @@
-/**
- * The logger that a user gives us, and how warnings that come in crowds are written to it.
- */
+/** Logger interface for users, and rate limiting of warnings. */
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 
-/** Fields of one log line, but not those that pino writes itself: a field of the same name would be in the line a second time. */
+/** Fields of a log line, except those that pino writes itself, which would appear twice. */
 export type LogDetails = { readonly [field: string]: unknown } & {
   readonly [key in "level" | "time" | "pid" | "hostname" | "name" | "msg"]?: never;
 };
 
-/** The part of pino's interface that Hawser uses. */
+/** Part of pino's interface that Hawser uses. */
 export interface Logger {
   debug(details: LogDetails, message: string): void;
   info(details: LogDetails, message: string): void;
@@ -18,12 +16,12 @@ export interface Logger {
 
 const ignore = (): void => {};
 
-/** Says nothing. The default, because a library does not write on its user's terminal. */
+/** Logger without output. The default, because a library should not write to its user's terminal. */
 export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };
 
 const { natsLogIntervalMs, maxLoggedWords } = gatewayConstants;
 
-/** Logs a problem that comes again at each try: as a warning when it is another one than before, else for debugging. */
+/** Logs a recurring problem: as a warning if it differs from the previous one, otherwise at debug level. */
 export class ProblemLog {
   readonly #logger: Logger;
   #last: string | undefined;
@@ -38,7 +36,9 @@ export class ProblemLog {
     this.#logger[level]({ problem, ...details }, message);
   }
 
-  /** The problem is over: should it come again, it is a warning again. @returns whether there was one */
+  /**
+   * Records that the problem is solved, so that its next occurrence is a warning. @returns true if there was a problem
+   */
   clear(): boolean {
     const hadProblem = this.#last !== undefined;
     this.#last = undefined;
@@ -49,20 +49,21 @@ export class ProblemLog {
 interface Line {
   readonly message: string;
   readonly words: string;
-  /** Those of the first warning of an interval. */
+  /** Details of the first warning of an interval. */
   readonly details: LogDetails;
-  /** How often it came since, and was not logged. */
-  leftOut: number;
+  /** Number of later occurrences that were not logged. */
+  suppressed: number;
 }
 
 /**
- * Logs warnings that others can cause by the thousand: each once per interval, and counted in between. Memory is bounded:
- * only the first `maxLoggedWords` different lines of an interval are kept, the others only counted.
+ * Rate limiter for warnings that others can cause in large numbers: each is logged once per interval and counted in
+ * between. Memory is bounded: only the first `maxLoggedWords` different lines of an interval are kept; further ones are
+ * only counted.
  */
 export class RareLog {
   readonly #lines = new Map<string, Line>();
-  /** How many came beyond the bound. */
-  #beyond = 0;
+  /** Number of warnings beyond the bound. */
+  #overflow = 0;
   #timer: NodeJS.Timeout | undefined;
 
   readonly #logger: Logger;
@@ -73,50 +74,53 @@ export class RareLog {
     this.#client = client;
   }
 
-  /** Logs the warning, or counts it if the same was logged in this interval. @param words tell it apart, such as a server's */
+  /**
+   * Logs the warning, or counts it if the same was logged in this interval. @param words text that distinguishes it,
+   * such as a server's error message
+   */
   warn(message: string, words: string, details: LogDetails = {}): void {
     const key = `${message}\n${words}`;
     const line = this.#lines.get(key);
     if (line !== undefined) {
-      line.leftOut += 1;
+      line.suppressed += 1;
       return;
     }
-    // What was counted is logged at the end of the interval. The timer keeps no process alive.
-    this.#timer ??= setTimeout(() => this.#tell(), natsLogIntervalMs).unref();
+    // The counts are logged at the end of the interval. The timer does not keep the process alive.
+    this.#timer ??= setTimeout(() => this.#logCounts(), natsLogIntervalMs).unref();
     if (this.#lines.size >= maxLoggedWords) {
-      this.#beyond += 1;
+      this.#overflow += 1;
       return;
     }
-    this.#lines.set(key, { message, words, details, leftOut: 0 });
+    this.#lines.set(key, { message, words, details, suppressed: 0 });
     this.#logger.warn({ client: this.#client, words, ...details }, message);
   }
 
-  /** Logs what was counted, and forgets everything. */
+  /** Logs the counts and resets them. */
   end(): void {
     clearTimeout(this.#timer);
-    this.#tell();
+    this.#logCounts();
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#lines.clear();
   }
 
-  /** Logs each line that came again, with how often, and keeps it for another interval. */
-  #tell(): void {
+  /** Logs each repeated line with its count, and keeps it for another interval. */
+  #logCounts(): void {
     this.#timer = undefined;
     const client = this.#client;
     for (const [key, line] of this.#lines) {
-      const { message, words, details, leftOut } = line;
-      if (leftOut === 0) {
+      const { message, words, details, suppressed } = line;
+      if (suppressed === 0) {
         this.#lines.delete(key);
         continue;
       }
-      line.leftOut = 0;
-      this.#logger.warn({ client, words, ...details, times: leftOut }, message);
+      line.suppressed = 0;
+      this.#logger.warn({ client, words, ...details, times: suppressed }, message);
     }
-    if (this.#beyond > 0) {
-      this.#logger.warn({ client, times: this.#beyond }, "more different warnings came than are logged at once");
-      this.#beyond = 0;
+    if (this.#overflow > 0) {
+      this.#logger.warn({ client, times: this.#overflow }, "more different warnings than are logged individually");
+      this.#overflow = 0;
     }
-    if (this.#lines.size > 0) this.#timer = setTimeout(() => this.#tell(), natsLogIntervalMs).unref();
+    if (this.#lines.size > 0) this.#timer = setTimeout(() => this.#logCounts(), natsLogIntervalMs).unref();
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Memory that is not cleared: write every byte of it before anybody reads it. No Buffer: views of those are Buffers, too, and
- * cost more.
+ * Allocates uninitialised memory: write every byte before it is read. Not a Buffer, because views of a Buffer are
+ * Buffers and cost more.
  */
 export function uncleared(bytes: number): Uint8Array {
   const { buffer, byteOffset } = Buffer.allocUnsafeSlow(bytes);

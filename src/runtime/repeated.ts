@@ -1,6 +1,4 @@
-/**
- * Work that is done again and again, one run at a time: after a pause each, and soon when something may have changed.
- */
+/** Periodic work, one run at a time: a run starts after a pause, or earlier when a change is signalled. */
 export class Repeated {
   readonly #pauseMs: number;
   readonly #work: () => Promise<void>;
@@ -9,13 +7,13 @@ export class Repeated {
   #timer: NodeJS.Timeout | undefined;
   #isStopped = false;
 
-  /** @param pauseMs from the end of a run to the next one @param work must not reject */
+  /** @param pauseMs pause between runs @param work must not reject */
   constructor(pauseMs: number, work: () => Promise<void>) {
     this.#pauseMs = pauseMs;
     this.#work = work;
   }
 
-  /** {@link stop} was called. */
+  /** True after {@link stop}. */
   get isStopped(): boolean {
     return this.#isStopped;
   }
@@ -24,7 +22,7 @@ export class Repeated {
     return this.#running !== undefined;
   }
 
-  /** Runs now, or joins the run that is under way. */
+  /** Runs now, or joins the current run. */
   run(): Promise<void> {
     clearTimeout(this.#timer);
     this.#running ??= this.#work().finally(() => {
@@ -37,41 +35,42 @@ export class Repeated {
     return this.#running;
   }
 
-  /** Runs now; once more if a run is under way: it may have begun before the change. */
+  /** Runs now, or again after the current run, which may have started before the change. */
   soon(): void {
     if (this.#running === undefined) void this.run();
     else this.#runsAgain = true;
   }
 
-  /** The next run begins after this time, or earlier by {@link run} or {@link soon}. */
+  /** Schedules the next run after `delayMs`. {@link run} and {@link soon} can start it earlier. */
   runIn(delayMs: number): void {
     clearTimeout(this.#timer);
     if (!this.#isStopped) this.#timer = setTimeout(() => void this.run(), delayMs);
   }
 
-  /** Resolves after a run that began after this call. */
+  /** Resolves after a run that started after this call. */
   async fresh(): Promise<void> {
     await this.#running;
     await this.run();
   }
 
-  /** Runs no more by itself. */
+  /** Stops starting runs periodically. */
   stop(): void {
     this.#isStopped = true;
     clearTimeout(this.#timer);
   }
 
-  /** Resolves when no run is under way. */
+  /** Resolves when no run is active. */
   async ended(): Promise<void> {
     await this.#running;
   }
 }
 
 /**
- * Work that is asked for by several callers, one run at a time. A call waits for a run that begins after it: all calls that
- * come before that run begins share it, because the run under way may have begun before what they want to know of.
+ * Shares runs of `work` between callers, one run at a time. Each call waits for a run that starts after it, because an
+ * active run may have started before a change that the caller needs to see. All calls before the start of a run share
+ * it.
  *
- * @returns what asks for the work; it settles as the run does
+ * @returns a function that requests a run and settles with its result
  */
 export function shared<T>(work: () => Promise<T>): () => Promise<T> {
   let last: Promise<unknown> = Promise.resolve();

@@ -1,20 +1,18 @@
-/**
- * Time limits: a moment by which something must be done, waits that end, and timers for both.
- */
+/** Time limits: deadlines, bounded waits, and timers. */
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { type Clock, systemClock } from "./clock.js";
 
 const { timeLimitSliceMs: sliceMs } = bridgeConstants;
 
-/** Node's timers fire at once when they are set for longer. */
+/** Maximum delay of Node's timers. Longer delays would fire at once. */
 export const maxTimerMs = 2 ** 31 - 1;
 
-/** A moment by which something must have settled. */
+/** Deadline for an operation. */
 export class Deadline {
   readonly #at: number;
   readonly #clock: Clock;
 
-  /** @param timeoutMs from now on; may be Infinity */
+  /** @param timeoutMs time from now in ms; may be Infinity */
   constructor(
     readonly timeoutMs: number,
     clock: Clock = systemClock,
@@ -23,22 +21,22 @@ export class Deadline {
     this.#at = clock.now() + timeoutMs;
   }
 
-  /** Whole milliseconds left, at least 1: most libraries take 0 for their own default. */
+  /** Remaining time in whole ms, at least 1, because most libraries interpret 0 as their default. */
   get remainingMs(): number {
     return Math.max(1, Math.ceil(this.#at - this.#clock.now()));
   }
 
-  /** True from the moment itself on. */
+  /** True once the deadline is reached. */
   get isOver(): boolean {
     return this.#clock.now() >= this.#at;
   }
 }
 
 /**
- * What `work` resolves to; undefined if it does not settle within `ms` (Infinity waits without a limit). Work that is late
- * goes on; should it reject then, that is ignored.
+ * Waits for `work` at most `ms` (may be Infinity). Resolves with its value, or undefined on timeout. Late work
+ * continues, and its later rejection is ignored.
  *
- * @throws what `work` rejects with in time
+ * @throws the rejection of `work`
  */
 export function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
   return new Promise((resolve, reject) => {
@@ -57,10 +55,9 @@ export function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> 
 }
 
 /**
- * Settles as `work` does; after `limitMs` rejects with the error that `late` makes, with which the signal is aborted,
- * too.
+ * Settles as `work` does. After `limitMs`, rejects with the error of `late` and aborts the signal with it.
  *
- * @throws what `work` throws
+ * @throws the rejection of `work`
  */
 export function inTime<T>(
   limitMs: number,
@@ -79,19 +76,19 @@ export function inTime<T>(
   });
 }
 
-/** One timer that follows a moving deadline; set again only when the deadline comes nearer. */
+/** Timer for a moving deadline. It is set again only when the deadline moves closer. */
 export class DeadlineTimer {
   #timer: NodeJS.Timeout | undefined;
   #at = Number.POSITIVE_INFINITY;
 
   readonly #onDue: () => void;
 
-  /** `onDue` is called when the deadline has come; it arms the timer again if there is another. */
+  /** @param onDue called when the deadline is reached; it calls {@link arm} if there is another */
   constructor(onDue: () => void) {
     this.#onDue = onDue;
   }
 
-  /** The deadline is now `at` (ms of `performance.now`), Infinity for none. */
+  /** Sets the deadline to `at` (ms of `performance.now`); Infinity for none. */
   arm(at: number): void {
     if (at >= this.#at) return;
     clearTimeout(this.#timer);
@@ -112,8 +109,8 @@ export class DeadlineTimer {
 }
 
 /**
- * A time limit that does not count the time in which this process stands still, because it or its machine was stopped:
- * what arrived meanwhile is read before the time is over. Keeps the process alive, as a timer does.
+ * Time limit that does not count time in which this process was suspended, with or without its machine: data that
+ * arrived in between is read before the limit expires. Keeps the process alive, as a timer does.
  */
 export class TimeLimit {
   readonly #onOver: () => void;
@@ -122,7 +119,7 @@ export class TimeLimit {
   #cancel = (): void => {};
   #isEnded = false;
 
-  /** @param onOver called once, unless {@link end} is called before */
+  /** @param onOver called once on expiry, unless {@link end} is called before */
   constructor(limitMs: number, onOver: () => void, clock: Clock = systemClock) {
     this.#leftMs = limitMs;
     this.#onOver = onOver;
@@ -130,7 +127,7 @@ export class TimeLimit {
     this.#wait();
   }
 
-  /** The limit is needed no more. */
+  /** Cancels the limit. */
   end(): void {
     this.#isEnded = true;
     this.#cancel();
@@ -147,7 +144,7 @@ export class TimeLimit {
   }
 
   #over(): void {
-    // What was there to read has been read by now.
+    // Data that had arrived has been read by now.
     if (!this.#isEnded) this.#onOver();
   }
 }

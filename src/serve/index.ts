@@ -1,7 +1,7 @@
 /**
- * NATS for SQL: what `hawser serve` runs, and a typed client of the SQL functions.
+ * NATS for SQL: the server that `hawser serve` runs, and the SQL functions as methods.
  *
- * {@link Serve} puts the parts together. It starts them in this order, and each works with what is there by then:
+ * {@link serve} puts the parts together. It starts them in this order, and each works with what is there by then:
  *
  * 1. the monitoring port (`monitoring.ts`, `monitor/`), so that a process that waits for Postgres can be seen to wait;
  * 2. the database: it waits for a Postgres that cannot be reached, then checks or installs the schema;
@@ -12,10 +12,17 @@
  *    `nats-placement.ts` moves them where fewer processes stand;
  * 5. the address of the gateway is entered in Postgres, and the process is up.
  *
- * It stops the other way round, within `stopDeadlineMs`: the bridge ends its functions first, because they may call the
+ * It stops the other way round, within `stopTimeoutMs`: the bridge ends its functions first, because they may call the
  * gateway; then the gateway takes no more clients and answers the calls under way.
  *
  * Several of these processes may serve one database: each runs a gateway, and one of them leads the subscriptions.
  */
 export * from "./public.js";
-export { checkServeOptions, type OptionName } from "./serve-options.js";
+export {
+  checkServeOptions,
+  type GatewayTls,
+  isTuning,
+  type OptionName,
+  type TuningSetting,
+  tuningSettings,
+} from "./serve-options.js";

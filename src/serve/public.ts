@@ -1,20 +1,18 @@
 /**
- * What the package exports as `hawser/nats`: `hawser serve` as a class, and a typed client of the SQL functions.
+ * The entry `hawser/nats`: the server that `hawser serve` runs, the SQL functions that reach NATS, and typed messages over a
+ * NATS connection of the user.
  */
-export type * from "../../generated/ts/nats-functions/client.js";
-export type { ServeSettings, ServeSettingsInput } from "../../generated/ts/settings/nats.js";
+export type { NatsSql } from "../../generated/ts/nats-functions/client.js";
 export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  GatewayError,
-  HawserError,
-  type HawserErrorOptions,
-  PostgresError,
-} from "../errors/index.js";
-export type { SqlClient } from "../postgres/index.js";
-export type { LogDetails, Logger } from "../runtime/index.js";
-export type { PemSource } from "../transport/index.js";
-export { type NatsFunctionsOptions, natsFunctions } from "./nats-functions.js";
-export { Serve } from "./serve.js";
-export type { GatewayTls, ServeOptions } from "./serve-options.js";
+  type ConsumeOptions,
+  consume,
+  type PublishOptions,
+  publish,
+  type SubscribeOptions,
+  subscribe,
+  type TypedHandler,
+  typed,
+} from "../typed-nats/index.js";
+export { natsSql } from "./nats-sql.js";
+export { type HawserServer, serve } from "./serve.js";
+export type { ServeOptions } from "./serve-options.js";

@@ -1,5 +1,5 @@
 /**
- * The options of `Serve`, and whether they go together. Messages name the options as the caller knows them: by their names
+ * The options of `serve`, and whether they go together. Messages name the options as the caller knows them: by their names
  * here, or by the flags of `hawser serve`.
  */
 import { statSync } from "node:fs";
@@ -8,8 +8,8 @@ import { isIPv6 } from "node:net";
 import { join, normalize, posix, resolve, sep, win32 } from "node:path";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
-import { checkServeSettings, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { GatewayError, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkServeSettings, type ServeSettings, serveSettingsRanges } from "../../generated/ts/settings/nats.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { checkedUrl, urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import type { PemSource } from "../transport/index.js";
@@ -25,8 +25,15 @@ export interface GatewayTls {
   readonly rootCertificate?: string | undefined;
 }
 
-/** How to serve. Settings that are left out have the defaults of the spec. */
-export interface ServeOptions extends ServeSettingsInput {
+/** Settings below `tuning`: those that the spec marks so. */
+export type TuningSetting = {
+  [Name in keyof ServeSettings]: (typeof serveSettingsRanges)[Name] extends { readonly isTuning: true } ? Name : never;
+}[keyof ServeSettings];
+
+/** Options of {@link serve}. Settings that are left out have the defaults of the spec. */
+export interface ServeOptions extends Omit<ServeSettingsInput, TuningSetting> {
+  /** Settings that may change with any version. */
+  readonly tuning?: Pick<ServeSettingsInput, TuningSetting> | undefined;
   /**
    * The database, as a login of hawser_bridge or the owner of the schema. Default: the environment variable
    * `HAWSER_DATABASE_URL`, and without it the `PG*` variables of libpq.
@@ -42,7 +49,7 @@ export interface ServeOptions extends ServeSettingsInput {
   readonly tls?: GatewayTls | undefined;
   /** Says that the network between Postgres and the gateway is trusted: needed beyond loopback without TLS. */
   readonly allowPlaintext?: boolean | undefined;
-  /** Below which directories, which exist, the files may be that options of the NATS server name. Default `/run/secrets`. */
+  /** Existing directories that may hold the files that options of the NATS server name. Default `/run/secrets`. */
   readonly secretsDirectories?: readonly string[] | undefined;
   readonly logger?: Logger | undefined;
   /** Ends the start. */
@@ -50,10 +57,18 @@ export interface ServeOptions extends ServeSettingsInput {
 }
 
 /** An option, or a part of `tls`. */
-export type OptionName = keyof ServeOptions | `tls.${keyof GatewayTls}`;
+export type OptionName = keyof ServeOptions | `tls.${keyof GatewayTls}` | `tuning.${TuningSetting}`;
 
 /** Name of an option in the words of the caller. */
 type NameOf = (option: OptionName) => string;
+
+/** Words of the caller for errors: a program knows options and milliseconds, the command flags and units. */
+interface Words {
+  readonly nameOf: NameOf;
+  readonly timeText: (ms: number) => string;
+}
+
+const wordsOfPrograms: Words = { nameOf: (option) => option, timeText: String };
 
 /** Options that have been checked. */
 export interface CheckedServeOptions {
@@ -67,12 +82,14 @@ export interface CheckedServeOptions {
 }
 
 /** @throws HawserError `invalid_argument`, `plaintext_refused` */
-export function checkServeOptions(options: ServeOptions, nameOf: NameOf = (option) => option): CheckedServeOptions {
-  refuseUnknown(options, "Serve", serveOptions);
-  const settings = checkSettings(options, nameOf);
-  const listen = addressOf(settings.gatewayListen, nameOf("gatewayListen"));
+export function checkServeOptions(options: ServeOptions, words: Words = wordsOfPrograms): CheckedServeOptions {
+  const { nameOf } = words;
+  refuseUnknown(options, "serve", serveOptions);
+  if (options.tuning !== undefined) refuseUnknown(options.tuning, "tuning", tuningSettings);
+  const settings = checkSettings(options, words);
+  const listen = addressOf(settings.listen, nameOf("listen"));
   const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, nameOf("advertise"));
-  if (settings.monitorListen !== undefined) addressOf(settings.monitorListen, nameOf("monitorListen"));
+  if (settings.monitor !== undefined) addressOf(settings.monitor, nameOf("monitor"));
   const { tls, allowPlaintext = false } = options;
   for (const place of [listen, ...(advertised === undefined ? [] : [advertised])]) {
     if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place, nameOf);
@@ -88,6 +105,16 @@ export function checkServeOptions(options: ServeOptions, nameOf: NameOf = (optio
   return { settings, listen, advertised, databaseUrl, executorUrl, secretsDirectories };
 }
 
+/** True if the setting is one of `tuning`. */
+export function isTuning(setting: keyof ServeSettings): setting is TuningSetting {
+  return "isTuning" in serveSettingsRanges[setting];
+}
+
+const settingNames = Object.keys(serveSettingsRanges) as (keyof ServeSettings)[];
+
+/** Names of the settings below `tuning`. */
+export const tuningSettings: readonly TuningSetting[] = settingNames.filter(isTuning);
+
 const serveOptions = [
   ...namesOf<Omit<ServeOptions, keyof ServeSettings>>({
     databaseUrl: true,
@@ -98,8 +125,9 @@ const serveOptions = [
     secretsDirectories: true,
     logger: true,
     signal: true,
+    tuning: true,
   }),
-  ...Object.keys(serveSettingsDefaults),
+  ...settingNames.filter((name) => !isTuning(name)),
 ];
 
 const tlsOptions = namesOf<GatewayTls>({ cert: true, key: true, sslmode: true, rootCertificate: true });
@@ -113,21 +141,23 @@ function addressOf(text: string, option: string): Address {
   try {
     return parseAddress(text);
   } catch (error) {
-    if (!HawserError.is(error)) throw error;
-    throw new GatewayError("invalid_argument", `${option}: ${error.message}`, { cause: error });
+    if (!(error instanceof HawserError)) throw error;
+    throw new HawserError("invalid_argument", `${option}: ${error.message}`, { cause: error });
   }
 }
 
-function checkSettings(options: ServeOptions, nameOf: NameOf): ServeSettings {
-  const result = checkServeSettings(options);
+function checkSettings(options: ServeOptions, { nameOf, timeText }: Words): ServeSettings {
+  const result = checkServeSettings({ ...options, ...options.tuning });
   if (!result.ok) {
     const { path, value, rule, remedy } = result.violation;
-    throw invalid(`${path} is ${value} and ${rule}. ${remedy}`);
+    const name = path as keyof ServeSettings;
+    throw invalid(`${nameOf(isTuning(name) ? `tuning.${name}` : name)} is ${value} and ${rule}. ${remedy}`);
   }
   const { callTimeoutMs, maxCallTimeoutMs } = result.settings;
   if (callTimeoutMs > maxCallTimeoutMs) {
     throw invalid(
-      `${nameOf("callTimeoutMs")} is ${callTimeoutMs}, more than ${nameOf("maxCallTimeoutMs")}, which is ${maxCallTimeoutMs}; ` +
+      `${nameOf("callTimeoutMs")} is ${timeText(callTimeoutMs)}, more than ${nameOf("tuning.maxCallTimeoutMs")}, which is ` +
+        `${timeText(maxCallTimeoutMs)}; ` +
         "lower the first or raise the second",
     );
   }
@@ -136,7 +166,7 @@ function checkSettings(options: ServeOptions, nameOf: NameOf): ServeSettings {
 
 function refuseBeyondLoopback(place: Address, nameOf: NameOf): void {
   if (isLoopback(place.host)) return;
-  throw new GatewayError(
+  throw new HawserError(
     "plaintext_refused",
     `${formatAddress(place)} is not a loopback address, and messages between Postgres and the gateway would not be ` +
       `encrypted; set ${nameOf("tls")}, use a loopback address, or set ${nameOf("allowPlaintext")} where the network is trusted`,
@@ -182,8 +212,8 @@ function existing(directory: string, nameOf: NameOf): string {
   );
 }
 
-function invalid(message: string): GatewayError {
-  return new GatewayError("invalid_argument", message);
+function invalid(message: string): HawserError {
+  return new HawserError("invalid_argument", message);
 }
 
 /**

@@ -1,11 +1,11 @@
 /**
- * What `hawser serve` runs: follows the definition of the NATS server in Postgres, and answers the SQL functions.
+ * The server that `hawser serve` runs: it follows the definition of the NATS server in Postgres, and answers the SQL functions.
  */
 import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { Bridge } from "../bridge/index.js";
-import { GatewayError, HawserError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, standings } from "../gateway/index.js";
 import { ServerChoice } from "../nats/index.js";
@@ -29,8 +29,35 @@ import { StoredCounts } from "./stored-counts.js";
 
 const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
 
-/** A running `hawser serve`: its parts, in the order in which they start and stop. */
-export class Serve implements AsyncDisposable {
+/**
+ * Starts what `hawser serve` runs: a server that answers the SQL functions, and runs the functions that NATS reaches.
+ *
+ * Resolves when the gateway listens and Postgres has its address. A Postgres that cannot be reached is waited for until
+ * `signal` is aborted; the NATS server need not be defined or reachable yet.
+ *
+ * @throws HawserError (as a rejection) `invalid_argument`; `plaintext_refused`; `bind_failed`; `store_failed`,
+ * `transaction_pooler`, `schema_missing`, `schema_too_new`; the reason of `signal`
+ */
+export async function serve(options: ServeOptions = {}): Promise<HawserServer> {
+  return await Server.start(options);
+}
+
+/** A running server, as `hawser serve` runs it. `await using` stops it. */
+export interface HawserServer extends AsyncDisposable {
+  /** The address at which the gateway listens, with the real port. */
+  readonly address: string;
+  /** The address at which Postgres reaches the gateway, as a URL for libpq without the password. */
+  readonly gatewayUrl: string;
+  /** The address of metrics and health, with the real port; undefined without the option `monitor`. */
+  readonly monitorAddress: string | undefined;
+  /** The number of database sessions that are connected. */
+  readonly sessionCount: number;
+  /** Takes no more sessions, tells Postgres, and waits for the running calls. A further call waits for the first. */
+  stop(): Promise<void>;
+}
+
+/** The parts of a server, in the order in which they start and stop. */
+class Server implements HawserServer {
   readonly #parts: MonitoredParts = {};
   #monitoring: Monitoring | undefined;
   #peerRelay: PeerRelay | undefined;
@@ -47,31 +74,24 @@ export class Serve implements AsyncDisposable {
     this.#logger = logger;
   }
 
-  /**
-   * Resolves when the gateway listens and Postgres knows where. A Postgres that cannot be reached is waited for until the
-   * signal; the NATS server need not be defined or reachable yet.
-   *
-   * @throws HawserError `invalid_argument`; `plaintext_refused`; `bind_failed`; `store_failed`, `transaction_pooler`,
-   * `schema_missing`, `schema_too_new`; the reason of the signal
-   */
-  static async start(options: ServeOptions = {}): Promise<Serve> {
+  static async start(options: ServeOptions): Promise<Server> {
     const checked = checkServeOptions(options);
     const { tls, logger = silentLogger, signal } = options;
     const credentials = tls === undefined ? undefined : new TlsCredentials({ cert: tls.cert, key: tls.key });
     if (credentials !== undefined) refuseUnbindable(credentials.current);
-    const serve = new Serve(logger);
+    const server = new Server(logger);
     // Postgres may keep us waiting.
-    const end = (): void => void serve.#parts.watch?.stop();
+    const end = (): void => void server.#parts.watch?.stop();
     signal?.addEventListener("abort", end);
     try {
-      await serve.#open(options, checked, credentials);
+      await server.#open(options, checked, credentials);
       signal?.throwIfAborted();
-      serve.#endReloading = serve.#reload(credentials);
-      await serve.#announce(checked.advertised, tls);
+      server.#endReloading = server.#reload(credentials);
+      await server.#announce(checked.advertised, tls);
       signal?.throwIfAborted();
-      return serve;
+      return server;
     } catch (error) {
-      await serve.stop();
+      await server.stop();
       signal?.throwIfAborted();
       throw error;
     } finally {
@@ -79,29 +99,24 @@ export class Serve implements AsyncDisposable {
     }
   }
 
-  /** Where the gateway listens, with the real port. */
   get address(): string {
     return formatAddress(this.#parts.gateway!.address);
   }
 
-  /** Where Postgres reaches the gateway, as a URL for libpq, without its password. */
   get gatewayUrl(): string {
     const { user, database } = this.#parts.watch!.identity;
     return `postgres://${encodeURIComponent(user)}@${formatAddress(this.#own!)}/${encodeURIComponent(database)}`;
   }
 
-  /** Where metrics and health are served, with the real port; undefined: they are not. */
   get monitorAddress(): string | undefined {
     const address = this.#monitoring?.address;
     return address && formatAddress(address);
   }
 
-  /** Database sessions that are connected. */
   get sessionCount(): number {
     return this.#parts.gateway!.sessionCount;
   }
 
-  /** Ends: takes no more sessions, tells Postgres, and waits for the calls under way. A further call waits for the first. */
   stop(): Promise<void> {
     this.#stopping ??= this.#stop();
     return this.#stopping;
@@ -113,10 +128,10 @@ export class Serve implements AsyncDisposable {
 
   async #stop(): Promise<void> {
     this.#endReloading?.();
-    const { stopDeadlineMs } = this.#settings;
-    const endsAt = performance.now() + stopDeadlineMs;
+    const { stopTimeoutMs } = this.#settings;
+    const endsAt = performance.now() + stopTimeoutMs;
     // The functions that it runs may call the gateway.
-    await this.#parts.bridge?.finish(stopDeadlineMs);
+    await this.#parts.bridge?.finish(stopTimeoutMs);
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
     // Then it takes no more sessions; Postgres, which may not answer, need not be waited for.
     const ended = Promise.all([this.#parts.gateway?.stop(leftMs), this.#parts.bridge?.stop(leftMs)]);
@@ -145,7 +160,7 @@ export class Serve implements AsyncDisposable {
         this.#parts.gateway?.configure(found);
         this.#parts.bridge?.configure(found);
       },
-      onRelayEnded: () => this.#peerRelay?.askSoon(),
+      onRelayEnded: () => this.#peerRelay?.checkSoon(),
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;
@@ -154,7 +169,7 @@ export class Serve implements AsyncDisposable {
       },
     });
     this.#parts.watch = watch;
-    if (settings.monitorListen !== undefined) await this.#monitor(settings.monitorListen, databaseUrl, signal);
+    if (settings.monitor !== undefined) await this.#monitor(settings.monitor, databaseUrl, signal);
     signal?.throwIfAborted();
     await this.#prepareDatabase(databaseUrl, signal);
     await watch.open();
@@ -216,7 +231,7 @@ export class Serve implements AsyncDisposable {
         return;
       } catch (error) {
         signal?.throwIfAborted();
-        if (!HawserError.is(error) || !mayBeReachedLater(error.cause)) throw error;
+        if (!(error instanceof HawserError) || !mayBeReachedLater(error.cause)) throw error;
         this.#monitoring?.asked(error);
         if (performance.now() - toldAt >= gatewayConstants.postgresWaitLogMs) {
           const { code, message: problem } = error;
@@ -306,7 +321,7 @@ export class Serve implements AsyncDisposable {
     try {
       await this.#parts.addresses.open();
     } catch (cause) {
-      throw HawserError.is(cause)
+      throw cause instanceof HawserError
         ? cause
         : await explainServeRefusal(session, "enter the address of the gateway", cause);
     }
@@ -322,5 +337,5 @@ function certificateOf({ contextOptions }: TlsMaterial): Uint8Array {
 }
 
 function refuseUnbindable(material: TlsMaterial): void {
-  if (!isBindable(certificateOf(material))) throw new GatewayError("invalid_argument", unbindable);
+  if (!isBindable(certificateOf(material))) throw new HawserError("invalid_argument", unbindable);
 }

@@ -8,7 +8,7 @@ import pg from "pg";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { errorTable, GatewayError, HawserError } from "../errors/index.js";
+import { type ErrorCode, errorTable, HawserError } from "../errors/index.js";
 import type { GatewayIdentity } from "../gateway/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
@@ -98,7 +98,7 @@ export class ServerWatch {
   /**
    * Connects and reads. A database that cannot be reached at first is an error; one that goes away later is waited for.
    *
-   * @throws StoreError `store_failed`, `schema_missing`; PostgresError `aborted` if it is stopped meanwhile
+   * @throws HawserError `store_failed`, `schema_missing`; `aborted` if it is stopped meanwhile
    */
   async open(): Promise<void> {
     try {
@@ -140,11 +140,10 @@ export class ServerWatch {
       this.#log.found(options !== undefined);
       this.#options.onOptions(options);
     } catch (cause) {
-      const problem = HawserError.is(cause) ? cause : await explainServeRefusal(this.session, reading, cause);
+      const problem = cause instanceof HawserError ? cause : await explainServeRefusal(this.session, reading, cause);
       this.#problem = problem;
       if (this.#readings.isStopped) return;
-      // What is wrong with a definition was read by a query.
-      this.#options.onAsked(GatewayError.is(cause) ? undefined : problem);
+      this.#options.onAsked(ofDefinition.has(problem.code) ? undefined : problem);
       this.#log.failed(problem);
       this.#options.onProblem(problem);
     }
@@ -157,7 +156,7 @@ export class ServerWatch {
     const { options, mapping, grant_needed: grant, mappings_of_others: others, login } = row;
     if (grant !== null) {
       const message = "there is a user mapping for the login of `hawser serve`, which may not read it";
-      throw new GatewayError("nats_not_configured", message, { hint: `${grant}, then reload.` });
+      throw new HawserError("nats_not_configured", message, { remedy: `${grant}, then reload.` });
     }
     const ignored =
       mapping !== null || others === null
@@ -175,21 +174,24 @@ export class ServerWatch {
     } catch (cause) {
       if (!(cause instanceof pg.DatabaseError) || cause.code !== invalidParameterValue) throw cause;
       const { message, detail, hint } = cause;
-      throw new GatewayError("invalid_argument", message, { detail, hint, cause });
+      throw new HawserError("invalid_argument", message, { detail, remedy: hint, cause });
     }
   }
 }
 
 const reading = "read which NATS server the database uses";
 
-/** @throws GatewayError if they are not right, as those of server and user mapping together may be */
+/** Codes of what is wrong with a definition: a query has read it, so Postgres answers. */
+const ofDefinition: ReadonlySet<ErrorCode> = new Set(["nats_not_configured", "invalid_argument"]);
+
+/** @throws HawserError if they are not right, as those of server and user mapping together may be */
 function complete(options: Record<string, unknown>, ignored: string | undefined): CompleteNatsServerOptions {
   const result = checkNatsServerOptions(options);
   if (result.ok) return result.options;
   const { message, detail, hint } = result.violation;
-  throw new GatewayError("nats_not_configured", `the options of the NATS server are not right: ${message}`, {
+  throw new HawserError("nats_not_configured", `the options of the NATS server are not right: ${message}`, {
     detail,
-    hint: [hint, ignored].filter((part) => part !== undefined).join(" ") || undefined,
+    remedy: [hint, ignored].filter((part) => part !== undefined).join(" ") || undefined,
   });
 }
 
@@ -223,8 +225,8 @@ class DefinitionLog {
   }
 
   /** The definition cannot be read or used. */
-  failed({ code, message, detail, hint }: HawserError): void {
-    this.#trouble.tell(message, "what the database says about NATS cannot be used", { code, detail, hint });
+  failed({ code, message, detail, remedy }: HawserError): void {
+    this.#trouble.tell(message, "what the database says about NATS cannot be used", { code, detail, remedy });
   }
 
   functionsAreThere(areThere: boolean): void {

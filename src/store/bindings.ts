@@ -1,23 +1,24 @@
 /**
- * Where the wrapper of a binding is, and which function it calls. It is the one with a type of its own, which nobody else may
- * use: others may have functions of the same name.
+ * SQL that finds the wrapper of a binding and the function that it calls. The wrapper has an argument of its own token
+ * type, which no other role may use. That identifies it even if other roles create functions of the same name.
  */
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
-/** The schema of the wrappers, in which roles that may call the SQL functions make them. */
+/** Schema of the wrappers. Roles that may call the SQL functions can create functions there. */
 export const runSchema = "hawser_run";
 
 const { subscriptionArguments, responderArguments, wrapperRandomLength } = bridgeConstants;
 
-/** Of a wrapper's own type. @param wrapper the name of the wrapper, as SQL */
+/** SQL expression: name of the token type of a wrapper. @param wrapper SQL expression of the wrapper's name */
 export function tokenTypeSql(wrapper: string): string {
   return `'token_' || right(${wrapper}, ${wrapperRandomLength})`;
 }
 
 /**
- * Whether a wrapper calls a function that was dropped while it was being made: it is as good as gone.
+ * SQL condition: the wrapper calls a function that was dropped while the wrapper was being created, so that it is
+ * unusable.
  *
- * @param wrapper its oid, as SQL
+ * @param wrapper SQL expression of its oid
  */
 export function danglesSql(wrapper: string): string {
   return `EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = ${wrapper} AND d.refclassid = 'pg_proc'::regclass
@@ -25,8 +26,8 @@ export function danglesSql(wrapper: string): string {
 }
 
 /**
- * Joins bindings, as `h`, to their wrappers, as `w`, and those to the functions that they call, as `f`, which may have other
- * names by now; with `LEFT JOIN` also those that have no wrapper.
+ * SQL joins of bindings `h` to their wrappers `w` and the wrapped functions `f`, which may have been renamed. `LEFT
+ * JOIN` keeps bindings without a wrapper.
  */
 export function wrapperJoinSql(join: "JOIN" | "LEFT JOIN"): string {
   return `${join} pg_type AS token ON token.typnamespace = to_regnamespace('${runSchema}') AND token.typname = ${tokenTypeSql("h.wrapper")}
@@ -41,6 +42,6 @@ export function wrapperJoinSql(join: "JOIN" | "LEFT JOIN"): string {
     ) AS f ON true`;
 }
 
-/** A function as people know it, of what is joined by the above: `public.capture(bytea)`. */
+/** SQL expression of the display name of a joined function: `public.capture(bytea)`. */
 export const functionNameSql =
   "format('%I.%I(%s)', coalesce(f.schema, h.function_schema), coalesce(f.name, h.function_name), h.argument_types)";

@@ -1,6 +1,7 @@
 /**
- * Channels: their keys, owners and cursors, and the keys of topics. A key never changes while its database lives; after
- * each new database session it may be another database (a failover, a restore), so cached keys are looked up again then.
+ * Channels, their keys, owners and cursors, and the keys of topics. A key never changes within a database. A new
+ * database session may reach another database (after a failover or a restore), so cached keys are looked up again for
+ * each session.
  */
 import {
   type ConnKeyMapRow,
@@ -15,52 +16,54 @@ import {
 } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Clock } from "../runtime/index.js";
+import { batched } from "./batched.js";
 import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
 import type { Sender } from "./directory.js";
-import { gathered } from "./gathered.js";
 
-/** A message's place in its channel: (epoch, number), compared in this order. `{ epoch: 0, number: 0 }` is before all. */
+/**
+ * Position of a message in its channel, ordered by epoch, then number. `{ epoch: 0, number: 0 }` precedes all messages.
+ */
 export interface Position {
   readonly epoch: number;
   readonly number: number;
 }
 
-/** A message that is parked. */
+/** Parked message. */
 export interface ParkedMessage extends Position {
   readonly topicKey: number;
   readonly payload: Uint8Array;
-  /** As the frame Batch has it; 0: the payload is plain. */
+  /** Compression as in the frame Batch; 0 if uncompressed. */
   readonly compression: number;
   readonly uncompressedBytes: number;
-  /** Empty: none. */
+  /** Empty if there are none. */
   readonly headers: readonly (readonly [name: string, value: string])[];
-  /** How often its handler was started. */
+  /** Number of handler starts. */
   readonly attempts: number;
-  /** In so many ms it is tried again. */
+  /** Time until the next attempt in ms. */
   readonly delayMs: number;
 }
 
-/** A channel as its listener sees it. */
+/** Channel as its listener sees it. */
 export interface Channel {
   readonly connectionKey: number;
-  /** `sender:source_topic:listener`, as it was made. */
+  /** Original composite `sender:source_topic:listener`. */
   readonly composite: string;
   readonly senderName: string;
   readonly sourceTopic: string;
-  /** The listener that takes its messages: the one it was made for, or the one it was handed over to. */
+  /** Current listener: the original one, or the one to which the channel was handed over. */
   readonly owner: string;
-  /** Up to here the handling of all messages is committed. */
+  /** Position up to which the handling of all messages is committed. */
   readonly cursor: Position;
-  /** The messages beyond the cursor that are done, in order. */
+  /** Completed messages beyond the cursor, in order. */
   readonly done: readonly Position[];
-  /** The messages that are parked, in order. */
+  /** Parked messages, in order. */
   readonly parked: readonly ParkedMessage[];
-  /** How often the next message's handler was started after an unclean exit. */
+  /** Number of handler starts of the next message after an unclean exit. */
   readonly attempts: number;
 }
 
-/** What is parked of the channel `m`, as columns of the table `k`: an array of each. */
+/** SQL join: parked messages of the channel `m`, as arrays in the columns of `k`. */
 const parkedSql = `
   CROSS JOIN LATERAL (
     SELECT coalesce(json_agg(json_build_object(
@@ -74,7 +77,7 @@ const parkedSql = `
      WHERE k.connection_key = m.connection_key
   ) AS k`;
 
-/** The columns that {@link parkedSql} makes. */
+/** Columns of {@link parkedSql}. */
 interface ParkedColumns {
   readonly parked: readonly Omit<ParkedMessage, "headers" | "payload">[];
   readonly parked_headers: readonly ParkedMessageRow["headers"][];
@@ -89,11 +92,11 @@ type ChannelRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof 
   done_numbers: readonly bigint[];
 } & ParkedColumns;
 
-/** Joins the cursor of a channel `m` as `c`, whose columns are NULL if it has none. */
+/** SQL join: cursor of the channel `m` as `c`. Its columns are NULL if the channel has none. */
 export const cursorJoin = "CROSS JOIN LATERAL hawser.cursor_of(m.connection_key) AS c";
 
 const owner = "coalesce(m.owner, m.listener_name)";
-// Cursor, marks and what is parked of one moment: marks go when the cursor passes them.
+// Cursor, marks and parked messages are read in one snapshot, because marks are deleted when the cursor passes them.
 const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers,
                          k.parked, k.parked_headers, k.parked_payloads
                     FROM ${tables.connKeyMap} AS m
@@ -124,9 +127,9 @@ const sql = {
   secrets: `SELECT secret FROM ${tables.meshSecret} ORDER BY id DESC`,
 } as const;
 
-/** The channels of a database. */
+/** Channel lookups of a database. */
 export function channels(database: Database) {
-  const channelKey = gathered(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
+  const channelKey = batched(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
     const [first] = asked;
     const which =
       asked.length === 1 ? `from "${first?.sender.name}" to "${first?.listenerName}"` : `${asked.length} times`;
@@ -144,34 +147,34 @@ export function channels(database: Database) {
     );
     return rows.map(({ connection_key, owner }) => ({ connectionKey: connection_key, owner }));
   });
-  const topicKey = gathered(async (topics: readonly string[]) => {
+  const topicKey = batched(async (topics: readonly string[]) => {
     const which = topics.length === 1 ? `the key of the topic "${topics[0]}"` : `the keys of ${topics.length} topics`;
     const statement = { name: "hawser.keys_of_topics", text: sql.keysOfTopics, values: [topics] };
     return (await database.query<Pick<TopicKeyRow, "k">>(`read ${which}`, statement)).map(({ k }) => k);
   });
   return {
     /**
-     * The key of the channel from a sender to a listener, made on first use, and the channel's present owner. Here and for
-     * topics, all that are asked for at the same time are one statement.
+     * Key of the channel from a sender to a listener, created on first use, and its current owner. Concurrent lookups
+     * share one statement, here and in {@link topicKey}.
      */
     connectionKey: (sender: Sender, listenerName: string): Promise<{ connectionKey: number; owner: string }> =>
       channelKey({ sender, listenerName }),
-    /** The key of a topic, made on first use. */
+    /** Key of a topic, created on first use. */
     topicKey,
-    /** The topic of a key; undefined if there is none. */
+    /** Topic of a key; undefined if there is none. */
     async topicOfKey(topicKey: number): Promise<string | undefined> {
       const statement = { name: "hawser.topic_of_key", text: sql.topicOfKey, values: [topicKey] };
       const [row] = await database.query<Pick<TopicKeyRow, "topic">>(`read the topic of key ${topicKey}`, statement);
       return row?.topic;
     },
-    /** The channels that a listener owns, in key order. */
+    /** Channels that a listener owns, by key. */
     async channelsOwnedBy(listenerName: string): Promise<Channel[]> {
       const statement = { text: sql.owned, values: [listenerName] };
       return (await database.query<ChannelRow>(`read the channels of "${listenerName}"`, statement)).map(channelOf);
     },
     /**
-     * The keys of those of its channels in which messages are stored, in key order; and of a member of a group the topics with
-     * messages that it may claim.
+     * Keys of the listener's channels with stored messages, by key; for a group member, also the topics with messages
+     * that it can claim.
      */
     async channelsWithMessages(listenerName: string): Promise<{ connectionKeys: number[]; topics: string[] }> {
       const caller = database.caller(`look for stored messages of "${listenerName}"`);
@@ -181,25 +184,25 @@ export function channels(database: Database) {
         topics: rows.flatMap(({ topic }) => topic ?? []),
       };
     },
-    /** One channel; undefined if there is none. */
+    /** Returns one channel; undefined if there is none. */
     async channel(connectionKey: number): Promise<Channel | undefined> {
       const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };
       const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
-    /** Reads the channels with these keys that the listener owns, in key order. */
+    /** Returns those of the given channels that the listener owns, by key. */
     async channelsAmong(connectionKeys: readonly number[], listenerName: string): Promise<Channel[]> {
       const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [connectionKeys, listenerName] };
       const action = `read ${connectionKeys.length} announced channels`;
       return (await database.query<ChannelRow>(action, statement)).map(channelOf);
     },
-    /** The epoch of a name; undefined if it was never taken. */
+    /** Epoch of a name; undefined if it was never taken. */
     async peerEpoch(name: string): Promise<number | undefined> {
       const statement = { name: "hawser.peer_epoch", text: sql.peerEpoch, values: [name] };
       const [row] = await database.query<Pick<PeerNameRow, "epoch">>(`read the epoch of "${name}"`, statement);
       return row === undefined ? undefined : Number(row.epoch);
     },
-    /** The mesh secrets, newest first: that is the one to dial with; a listener takes any of them. */
+    /** Mesh secrets, newest first. A sender dials with the newest; a listener accepts any of them. */
     async secrets(): Promise<Uint8Array[]> {
       const rows = await database.query<Pick<MeshSecretRow, "secret">>("read the mesh secrets", { text: sql.secrets });
       return rows.map((row) => row.secret);
@@ -236,12 +239,12 @@ function positionOf(row: { readonly epoch: bigint | null; readonly v: bigint | n
   return { epoch: Number(row.epoch ?? 0), number: Number(row.v ?? 0) };
 }
 
-/** The present listener of a channel, and where it can be dialled: what a sender asks before it dials again. */
+/** Current owner of a channel and its address. A sender reads it before it dials again. */
 export interface ChannelOwner {
   readonly name: string;
-  /** Where it registered last, host:port; undefined while it is not in the directory. */
+  /** Last registered address, host:port; undefined while it is not in the directory. */
   readonly addr: string | undefined;
-  /** The greatest payload that it takes, in bytes; undefined while it is not in the directory. */
+  /** Largest payload in bytes that it accepts; undefined while it is not in the directory. */
   readonly maxMessageBytes: number | undefined;
 }
 
@@ -262,10 +265,10 @@ const ownerSql = {
      WHERE m.connection_key = ANY ($1::integer[])`,
 } as const;
 
-/** The owners of a database's channels. */
+/** Owner lookups of a database's channels. */
 export function channelOwners(database: Database, clock: Clock) {
-  // Senders whose listeners are away ask again and again, each for its own channel.
-  const channelOwner = gathered(
+  // Senders of absent listeners poll, each for its own channel. Their lookups share statements.
+  const channelOwner = batched(
     async (connectionKeys: readonly number[]) => {
       const statement = { name: "hawser.channel_owners", text: ownerSql.owners, values: [connectionKeys] };
       const action = `read the owners of ${connectionKeys.length} channels`;
@@ -276,7 +279,9 @@ export function channelOwners(database: Database, clock: Clock) {
     { clock, ms: storeConstants.ownerLookMs },
   );
   return {
-    /** The channel's owner; undefined if there is no such channel. All that are asked for within a while are one statement. */
+    /**
+     * Owner of a channel; undefined if the channel does not exist. Lookups within `ownerLookMs` share one statement.
+     */
     channelOwner,
   };
 }

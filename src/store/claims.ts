@@ -1,24 +1,22 @@
-/**
- * Messages that wait for a member of a group: members claim them.
- */
+/** Group members claim messages that wait for any member of their group or topic. */
 import { peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
 
-/** The positions of a topic before which nothing waits any more. Undefined: not known. */
+/** Positions of a topic before which no message waits any more; undefined if unknown. */
 export interface ClaimFrom {
-  /** Among the messages for any member. */
+  /** Position among the messages for any member. */
   readonly any?: Position;
-  /** Among the copies of the member's group. */
+  /** Position among the copies of the member's group. */
   readonly ofGroup?: Position;
 }
 
-/** What a member asks for. */
+/** Topics and limits of one claim. */
 export interface ClaimRequest {
   readonly topics: ReadonlyMap<string, ClaimFrom>;
   readonly maxMessages: number;
-  /** Of the payloads. One message always fits. */
+  /** Maximum payload bytes. A single message always fits. */
   readonly maxBytes: number;
 }
 
@@ -26,29 +24,33 @@ export interface ClaimRequest {
 export interface Claimed {
   /** The member's channel of claimed messages. */
   readonly connectionKey: number;
-  /** Another listener has taken the channel over: nothing was claimed. */
+  /** True if another listener has taken over the channel, so that nothing was claimed. */
   readonly isAway: boolean;
-  /** Undefined if nothing was looked for. */
+  /** Undefined if no topic was searched. */
   readonly topic: string | undefined;
-  /** They are copies of the member's group. */
+  /** True for copies of the member's group. */
   readonly ofGroup: boolean;
   readonly messages: number;
-  /** More can be claimed, or may be. If not, others have the keys of all that is left, or nothing is left. */
+  /**
+   * True if more messages may be claimable. If false, none is left, or other members hold the keys of all that are
+   * left.
+   */
   readonly hasMore: boolean;
-  /** Before it nothing waits any more. */
+  /** Position before which no message waits any more. */
   readonly from: Position;
-  /** The number of the last claimed message, in the member's epoch. */
+  /** Number of the last claimed message, in the member's epoch. */
   readonly lastNumber: number;
 }
 
-/** Claims messages of a database. */
+/** Claim functions of a database. */
 export function claims(database: Database) {
   return {
     /**
-     * Moves messages that wait into the member's channel of claimed ones.
+     * Moves waiting messages into the member's channel of claimed messages.
      *
-     * @returns for each topic of which messages wait, and for each of which copies do, what was claimed; `fenced` if another process has the name now
-     * @throws StoreError `store_failed`: perhaps messages were claimed all the same
+     * @returns one result per topic with waiting messages and per topic with waiting copies; `fenced` if another
+     * process owns the name
+     * @throws HawserError `store_failed`; messages may have been claimed nevertheless
      */
     async claimMessages(
       lease: WriterName,

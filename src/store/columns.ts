@@ -1,19 +1,17 @@
-/**
- * Column names in queries, checked by the compiler against the row types that the spec generates.
- */
+/** Column names in queries, checked by the compiler against the generated row types. */
 import type { QueryClient } from "../../generated/ts/rows/peer.js";
 
-/** A list of columns of one table, and the type of a row that has just these. */
+/** Columns of one table, and the type of a row with exactly these columns. */
 export interface ColumnList<Row, Name extends keyof Row & string> {
-  /** `a, b, c`, each behind the alias and a dot if one is given. */
+  /** Comma-separated names, each prefixed with the alias if one is given. */
   sql(alias?: string): string;
   readonly names: readonly Name[];
-  /** Only for types: `typeof list.row`. */
+  /** Type only: `typeof list.row`. */
   readonly row: Pick<Row, Name>;
 }
 
 /**
- * Columns of the table whose rows are `Row`.
+ * Selects columns of the table with rows of type `Row`.
  *
  *     const listener = columnsOf<TopicAddrRow>()("addr", "client_name");
  *     database.query<typeof listener.row>("…", { text: `SELECT ${listener.sql()} FROM ${tables.topicAddr}` });
@@ -26,14 +24,14 @@ export function columnsOf<Row>() {
   });
 }
 
-/** `a = excluded.a, b = excluded.b`: what ON CONFLICT overwrites. */
+/** Assignments of ON CONFLICT DO UPDATE: `a = excluded.a, b = excluded.b`. */
 export function overwrite({ names }: { readonly names: readonly string[] }): string {
   return names.map((name) => `${name} = excluded.${name}`).join(", ");
 }
 
 /**
- * What the generated function clients call, on top of `client`: their arrays of integers are written as
- * Postgres reads them. The driver would quote and escape every element, which costs more than the insert of its row.
+ * Wraps a client for the generated functions: arrays of integers are sent in Postgres's array syntax. The driver would
+ * quote and escape each element, which costs more than the insert of its row.
  */
 export function withIntegerArrays(client: QueryClient): QueryClient {
   return {

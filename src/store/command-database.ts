@@ -1,22 +1,20 @@
-/**
- * A connection for a command that looks at the database, or changes a little, and leaves: no session, no leases.
- */
-import { StoreError } from "../errors/index.js";
+/** Database connection of a short-lived command. It has neither a session with notifications nor leases. */
+import { HawserError } from "../errors/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
 import { silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { missingSteps } from "./migrate.js";
 import { migrations } from "./migrations.js";
 import { explainRefusal, noSchema } from "./missing-privileges.js";
-import type { Asked } from "./schema.js";
+import type { CatalogReader } from "./schema.js";
 
 /**
  * Runs `work` with one connection to a database that has the schema of this version.
  *
- * @param databaseUrl a connection URI; without it the PG* variables say where
- * @throws StoreError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role may not
- * use the schema, saying what gives it the right; `schema_missing` if the database has none, or an
- * older one; `schema_too_new`; `name_occupied` as `inspectSchema`
+ * @param databaseUrl connection URI; without it, the PG* variables apply
+ * @throws HawserError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role
+ * lacks privileges, with the GRANT that is needed; `schema_missing` if the schema is absent or older; `schema_too_new`;
+ * `name_occupied` as `inspectSchema`
  */
 export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
@@ -29,29 +27,29 @@ export async function withCommandDatabase<T>(
     pooled: false,
   });
   try {
-    const { steps } = await missingSteps(askedOf(database, "look for the schema hawser"));
+    const { steps } = await missingSteps(catalogReaderOf(database, "look for the schema hawser"));
     if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);
     return await work(database);
   } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
-    throw await explainRefusal(askedOf(database), "use the schema hawser", error);
+    if (!(error instanceof HawserError)) throw error;
+    throw await explainRefusal(catalogReaderOf(database), "use the schema hawser", error);
   } finally {
     await database.close();
   }
 }
 
-async function outOfDate(database: Database, isAbsent: boolean): Promise<StoreError> {
+async function outOfDate(database: Database, isAbsent: boolean): Promise<HawserError> {
   const text = `SELECT current_database() AS name, (
       SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser') AS owner`;
   const [row] = await database.query<{ name: string; owner: string | null }>("look for the schema hawser", { text });
   const { name, owner } = row!;
   if (isAbsent) return noSchema(name);
-  return new StoreError(
+  return new HawserError(
     "schema_missing",
     `the schema hawser of the database "${name}" is older than this program: run \`hawser init\` as its owner, "${owner}"`,
   );
 }
 
-function askedOf(database: Database, action = "read what a login may do"): Asked {
+function catalogReaderOf(database: Database, action = "read what a login may do"): CatalogReader {
   return { query: async (text) => ({ rows: await database.query(action, { text }) }) };
 }

@@ -1,6 +1,4 @@
-/**
- * Writes cursors, and what goes with them: deleted rows, counted attempts, dead letters.
- */
+/** Commits cursors and the writes that belong to them: deleted rows, attempt counts, dead letters. */
 import { type DeadLetterRow, type StoreFunctions, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -8,71 +6,71 @@ import { shortened, withoutPasswords } from "../errors/index.js";
 import { sqlstateOf } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
-import type { Columns } from "./kept-session.js";
+import type { Columns } from "./pinned-session.js";
 import type { HeaderPair } from "./stored-messages.js";
 import type { WriterName } from "./transaction.js";
 
-/** A message that could not be handled. */
+/** Message that failed permanently. */
 export interface DeadLetter extends Position {
   readonly topic: string;
-  /** Uncompressed. */
+  /** Uncompressed payload. */
   readonly payload: Uint8Array;
   readonly headers: readonly HeaderPair[];
   readonly errorCode: string;
   readonly errorMessage: string;
   readonly attempts: number;
-  /** Of the last error. */
+  /** Stack of the last error. */
   readonly stack?: string | undefined;
   readonly failures?: readonly FailedAttempt[] | undefined;
 }
 
-/** An attempt of a dead letter. */
+/** Failed attempt of a dead letter. */
 interface FailedAttempt {
-  /** From 1. */
+  /** Number of the attempt, from 1. */
   readonly attempt: number;
-  /** In ms since 1970. */
+  /** Time in ms since 1970. */
   readonly at: number;
   readonly code: string;
   readonly message: string;
 }
 
-/** A channel's new cursor, and what else is done of the channel. The cursor may be one that is there already. */
+/** New cursor of a channel and the writes that belong to it. The cursor may be unchanged. */
 export interface CursorCommit extends Position {
   readonly connectionKey: number;
   readonly deadLetters?: readonly DeadLetter[];
-  /** What else is done, and needs marks if the cursor is before it. */
+  /** Other completed messages, which need marks if the cursor is before them. */
   readonly done?: readonly Position[];
-  /** Parked messages that are done, after `deadLetters`. */
+  /** Completed parked messages. They are deleted after `deadLetters` are written. */
   readonly unparked?: readonly Position[];
-  /** There may be marks, which go where the cursor passes them. */
+  /** True if the store may have marks, which are deleted when the cursor passes them. */
   readonly hasMarks?: boolean;
 }
 
-/** What became of a batch of commits. */
+/** Result of a batch of commits. */
 export interface CommittedCursors {
-  /** The channels whose cursor is now at the new position or beyond it: moved by this call, or by an earlier one. */
+  /** Channels whose cursor is now at or beyond the new position, moved by this call or an earlier one. */
   readonly committed: readonly number[];
-  /** The channels that belong to another listener; nothing was written for them. */
+  /** Channels that belong to another listener. Nothing was written for them. */
   readonly notOwned: readonly number[];
 }
 
-/** A dead letter as `hawser.commit_cursors` reads it. */
+/** Dead letter in the JSON format of `hawser.commit_cursors`. */
 type DeadLetterJson = Pick<
   DeadLetterRow,
   "connection_key" | "topic" | "headers" | "error_code" | "error_message" | "attempts" | "stack" | "failures"
 > & { readonly epoch: number; readonly number: number; readonly payload_bytes: number };
 
-/** Writes the cursors of a database. */
+/** Cursor writes of a database. */
 export function cursorCommits(database: Database) {
   const functions = storeFunctions(database.frequentCaller("commit cursors", committedRow));
   return {
     /**
-     * Moves cursors forward, no channel twice, and deletes the stored rows and the marks at or below them, all in one
-     * transaction. A dead letter is written with a mark, and only if its message is not done, so that a call whose fate is
-     * unknown is simply repeated.
+     * Moves cursors forward, each channel at most once, and deletes the stored rows and marks at or below them, in one
+     * transaction. A dead letter is written with a mark, and only if its message is not completed, so that a call with
+     * an unknown outcome can be repeated.
      *
-     * @returns `fenced` if another process has the name now; then nothing was written
-     * @throws StoreError `store_failed`
+     * @returns `fenced` if another process owns the name; nothing was written then
+     * @throws HawserError `store_failed`
      */
     commitCursors: (lease: WriterName, commits: readonly CursorCommit[]) => commitCursors(functions, lease, commits),
     /** Deletes a channel's stored rows at or below its committed cursor. */
@@ -81,16 +79,16 @@ export function cursorCommits(database: Database) {
       connectionKey: number,
       { epoch, number }: Position,
     ): Promise<"deleted" | "fenced"> {
-      // A commit that does not move the cursor: the same rules decide what may be deleted.
+      // A commit that does not move the cursor: it deletes under the same conditions.
       const result = await commitCursors(functions, lease, [{ connectionKey, epoch, number, hasMarks: true }]);
       return result === "fenced" ? "fenced" : "deleted";
     },
     /**
-     * Counts one more start of the handler of the message behind the cursor, before it is started, so that a message that
-     * kills its process is known by its number of attempts. Moving the cursor sets the count back to 0.
+     * Counts one more handler start of the message after the cursor, before the start. So a message that kills its
+     * process is recognised by its count. Moving the cursor resets the count to 0.
      *
-     * @param change -1 takes a counted start back: the process ends in good order, and the message was not finished
-     * @returns how many starts that makes
+     * @param change -1 withdraws a counted start: the process ends gracefully before the message was finished
+     * @returns number of starts
      */
     async countAttempt(
       { name, epoch }: WriterName,
@@ -105,15 +103,16 @@ export function cursorCommits(database: Database) {
   };
 }
 
-/** Writes cursors. */
+/** Cursor writes of a database. */
 export type CursorCommits = ReturnType<typeof cursorCommits>;
 
 const none: readonly never[] = [];
 
 /**
- * No cursor of any channel moves before the database takes it: texts are kept as far as it has characters for them.
+ * Commits cursors. A text that the database encoding cannot represent must not block the cursors of all channels, so
+ * the commit is retried with escaped texts.
  *
- * @param plainer changes what it has no characters for, one after another
+ * @param plainer remaining conversions of such texts, to be tried in order
  */
 async function commitCursors(
   functions: StoreFunctions,
@@ -160,7 +159,7 @@ async function commitCursors(
   return { committed, notOwned };
 }
 
-/** A row of `hawser.commit_cursors` as the driver would read it. */
+/** Converts a row of `hawser.commit_cursors`, as the driver would. */
 function committedRow([held, connectionKey, moved]: Columns): object {
   return { held: held === "t", connection_key: Number(connectionKey), moved: moved === null ? null : moved === "t" };
 }
@@ -189,16 +188,16 @@ function deadLetterJson({ connectionKey, letter }: { connectionKey: number; lett
   };
 }
 
-/** What a handler has thrown, without the passwords of URLs in it, in so many bytes. */
+/** Text of a handler's error within `maxBytes`, without the passwords of its URLs. */
 function textOf(text: string, maxBytes: number): string {
-  // Only so much more than is kept: replacing takes longer for each character of a long text.
+  // Limits the input first, because the replacement is superlinear in the length of the text.
   return shortened(withoutPasswords(storable(text.slice(0, 2 * maxBytes))), maxBytes);
 }
 
-/** SQLSTATE of text that the encoding of the database has no characters for. */
+/** SQLSTATE untranslatable_character: the database encoding cannot represent the text. */
 const untranslatable = "22P05";
 
-/** In ASCII what a handler has thrown. Source and topic the database has held before. */
+/** Escapes the texts of handler errors. Source and topic come from the database, so it can represent them. */
 function withPlainErrors(commit: CursorCommit): CursorCommit {
   return withLetters(commit, ({ errorCode, errorMessage, stack, failures }) => ({
     errorCode: escaped(errorCode),
@@ -223,12 +222,12 @@ function withLetters(commit: CursorCommit, change: (letter: DeadLetter) => Parti
   return { ...commit, deadLetters: commit.deadLetters.map((letter) => ({ ...letter, ...change(letter) })) };
 }
 
-/** As JSON escapes what is not ASCII. */
+/** Escapes non-ASCII characters as JSON does. */
 function escaped(text: string): string {
   return text.replace(/[^\0-\x7f]/g, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
-/** Postgres has no text with U+0000 or lone surrogates, and an error's message may hold both. */
+/** Replaces U+0000 and lone surrogates, which a handler's error may contain and Postgres rejects. */
 function storable(text: string): string {
   return Buffer.from(text).toString().replaceAll("\0", "\uFFFD");
 }

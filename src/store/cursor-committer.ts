@@ -1,13 +1,13 @@
 /**
- * Group commit of cursors: one statement for all channels that wait, one statement at a time.
+ * Group commit of cursors: one statement commits the cursors of all waiting channels, one statement at a time.
  *
- *     idle ──commit()──▶ flushing ──done, more waits──▶ flushing
+ *     idle ──commit()──▶ flushing ──done, more waiting──▶ flushing
  *       ▲                  │   └─────failed, not writable──▶ waiting ──backoff, lease held again──▶ flushing
- *       └──done, no more───┘
+ *       └──done, none left─┘
  *
- * A flush begins at once when nothing is under way, and as soon as the last one ended otherwise: how many channels share
- * a statement follows from how long statements take. One that only removes marks waits for more of them (`sweeping`), until
- * there is something that may not wait.
+ * A flush starts at once if none is running, otherwise when the running one ends. So the number of channels per
+ * statement follows from the duration of a statement. A flush that would only delete marks waits for more of them
+ * (`sweeping`) or for an urgent commit.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { postgresBackoff } from "../postgres/index.js";
@@ -16,19 +16,22 @@ import type { Position } from "./channels.js";
 import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 import type { Lease } from "./leases.js";
 
-/** What the committer tells. */
+/** Events of a {@link CursorCommitter}. */
 export interface CursorCommitterEvents {
-  /** These cursors are committed, now they may be acknowledged; and what else was handed over for their channels. */
+  /** The cursors are committed and may be acknowledged. Their channels' dead letters and marks are committed too. */
   onCommitted(commits: readonly CursorCommit[]): void;
-  /** Another process has the name; nothing is committed from here on. Called once. */
+  /** Another process owns the name. Nothing is committed from now on. Called once. */
   onFenced(): void;
-  /** The channel belongs to another listener: it is not committed, and must not be acknowledged. */
+  /** The channel belongs to another listener: it was not committed and must not be acknowledged. */
   onNotOwned(connectionKey: number): void;
-  /** A flush failed; it is tried again by itself. */
+  /** A flush failed and will be retried. */
   onError(error: unknown): void;
 }
 
-/** What waits for a channel: its newest cursor, and what else is done. Without a cursor both numbers are 0. */
+/**
+ * Uncommitted state of a channel: its newest cursor and its other completed messages. Without a cursor, both numbers
+ * are 0.
+ */
 interface Waiting extends CursorCommit {
   epoch: number;
   number: number;
@@ -39,19 +42,19 @@ interface Waiting extends CursorCommit {
   hasMarks: boolean;
 }
 
-/** What is done of a channel. */
+/** Completed work of a channel. */
 export interface Done {
-  /** Up to here everything is. */
+  /** Position up to which all messages are completed. */
   readonly cursor?: Position | undefined;
-  /** A message that was given up. */
+  /** Message that failed permanently. */
   readonly deadLetter?: DeadLetter;
-  /** Messages beyond the cursor, which are to be marked. */
+  /** Completed messages beyond the cursor, to be marked. */
   readonly messages?: readonly Position[];
-  /** Parked messages. */
+  /** Completed parked messages. */
   readonly unparked?: readonly Position[];
-  /** There may be marks at or below the cursor. */
+  /** True if the store may have marks at or below the cursor. */
   readonly hasMarks?: boolean;
-  /** Nobody waits for it, and what it says is in the store already, as marks. */
+  /** True if no caller waits for the commit, and the store already has its content as marks. */
   readonly mayWait?: boolean;
 }
 
@@ -61,15 +64,15 @@ export class CursorCommitter {
   readonly #store: Pick<CursorCommits, "commitCursors">;
   readonly #clock: Clock;
   readonly #events: CursorCommitterEvents;
-  /** For each channel what to write, in this order; more than one entry only where dead letters are large. */
+  /** Writes per channel, in order. A channel has more than one entry only if its dead letters are large. */
   readonly #waiting = new Map<number, Waiting[]>();
   readonly #endLeaseWatch: () => void;
   #state: "idle" | "sweeping" | "flushing" | "waiting" = "idle";
-  /** Some of what waits may not. */
+  /** True if at least one waiting commit must not be delayed. */
   #isUrgent = false;
   #failures = 0;
   #fenced = false;
-  /** Nothing is taken any more: closed, or fenced. */
+  /** True after close or fencing: further commits are ignored. */
   #ended = false;
   #cancelRetry: () => void = () => {};
   #onDrained: (() => void)[] = [];
@@ -85,11 +88,11 @@ export class CursorCommitter {
     this.#events = options.events;
     this.#endLeaseWatch = lease.onChange((state) => {
       if (state === "lost") this.#end();
-      else if (state === "held" && this.#state === "waiting") this.#begin();
+      else if (state === "held" && this.#state === "waiting") this.#startFlush();
     });
   }
 
-  /** Hands over what is done of a channel. A newer cursor takes the place of one that is not under way yet. */
+  /** Adds completed work of a channel. A newer cursor replaces one whose statement has not been sent. */
   commit(
     connectionKey: number,
     { cursor, deadLetter, messages = [], unparked = [], hasMarks = false, mayWait = false }: Done,
@@ -114,7 +117,7 @@ export class CursorCommitter {
     if (this.#state === "idle" || this.#state === "sweeping") this.#schedule();
   }
 
-  /** Resolves when nothing waits any more: all is committed, or `false` because another process has the name. */
+  /** Resolves when no commit waits any more: true if all are committed, false if another process owns the name. */
   async drain(): Promise<boolean> {
     if (this.#state === "sweeping") {
       this.#isUrgent = true;
@@ -124,32 +127,32 @@ export class CursorCommitter {
     return !this.#fenced;
   }
 
-  /** Drops what waits, and begins no flush any more. One that is under way may still be committed. */
+  /** Discards waiting commits and starts no further flush. A running flush may still commit. */
   close(): void {
     this.#ended = true;
     this.#waiting.clear();
     this.#cancelRetry();
     this.#endLeaseWatch();
-    if (this.#state === "waiting" || this.#state === "sweeping") this.#rest();
+    if (this.#state === "waiting" || this.#state === "sweeping") this.#becomeIdle();
   }
 
   #schedule(): void {
     if (this.#isUrgent) {
       this.#cancelRetry();
       this.#state = "waiting";
-      // After what sockets have brought in this turn of the event loop, so that its cursors share a statement.
-      setImmediate(() => this.#begin());
+      // Runs after the pending socket events of this event-loop turn, so that their cursors share one statement.
+      setImmediate(() => this.#startFlush());
     } else if (this.#state !== "sweeping") {
       this.#state = "sweeping";
-      this.#cancelRetry = this.#clock.setTimeout(() => this.#begin(), storeConstants.markSweepMs);
+      this.#cancelRetry = this.#clock.setTimeout(() => this.#startFlush(), storeConstants.markSweepMs);
     }
   }
 
-  #begin(): void {
+  #startFlush(): void {
     this.#cancelRetry();
     if (this.#state === "flushing") return;
     if (this.#waiting.size === 0) {
-      this.#rest();
+      this.#becomeIdle();
       return;
     }
     if (!this.#lease.isWritable) {
@@ -165,11 +168,11 @@ export class CursorCommitter {
     try {
       result = await this.#store.commitCursors(this.#lease, batch);
     } catch (error) {
-      // Nothing is put back after close(): then there is nothing to try again.
-      this.#putBack(batch);
+      // After close(), `commit` ignores the batch, so nothing is retried.
+      this.#requeue(batch);
       this.#state = "waiting";
       this.#failures += 1;
-      if (this.#waiting.size === 0) this.#rest();
+      if (this.#waiting.size === 0) this.#becomeIdle();
       else this.#retryLater();
       this.#events.onError(error);
       return;
@@ -177,8 +180,8 @@ export class CursorCommitter {
     this.#failures = 0;
     this.#state = "waiting";
     if (this.#ended) {
-      // Closed meanwhile: its channels may be others' by now.
-      this.#rest();
+      // Closed during the flush: other listeners may own the channels by now.
+      this.#becomeIdle();
       return;
     }
     if (result === "fenced") {
@@ -191,11 +194,13 @@ export class CursorCommitter {
       this.#waiting.delete(connectionKey);
       this.#events.onNotOwned(connectionKey);
     }
-    if (this.#waiting.size === 0 || this.#isUrgent) this.#begin();
+    if (this.#waiting.size === 0 || this.#isUrgent) this.#startFlush();
     else this.#schedule();
   }
 
-  /** The first entry of every channel, as far as their dead letters fit one statement; one always does. */
+  /**
+   * Takes the first entry of each channel, as long as the dead letters fit into one statement. One entry always fits.
+   */
   #take(): Waiting[] {
     const batch: Waiting[] = [];
     let bytes = 0;
@@ -211,8 +216,8 @@ export class CursorCommitter {
     return batch;
   }
 
-  /** What could not be written goes in front of what has come since, and into it where it fits. */
-  #putBack(batch: readonly Waiting[]): void {
+  /** Puts a failed batch back in front of newer commits, merged with them where possible. */
+  #requeue(batch: readonly Waiting[]): void {
     for (const entry of batch) {
       const { connectionKey } = entry;
       const newer = this.#waiting.get(connectionKey) ?? [];
@@ -227,7 +232,7 @@ export class CursorCommitter {
 
   #retryLater(): void {
     this.#state = "waiting";
-    this.#cancelRetry = this.#clock.setTimeout(() => this.#begin(), backoffMs(postgresBackoff, this.#failures));
+    this.#cancelRetry = this.#clock.setTimeout(() => this.#startFlush(), backoffMs(postgresBackoff, this.#failures));
   }
 
   #end(): void {
@@ -237,13 +242,13 @@ export class CursorCommitter {
     this.#events.onFenced();
   }
 
-  #rest(): void {
+  #becomeIdle(): void {
     this.#state = "idle";
     for (const resolve of this.#onDrained.splice(0)) resolve();
   }
 }
 
-/** About as much as a statement has for it. */
+/** Approximate size of a dead letter in a statement. */
 function bytesOf({ payload, headers, errorMessage, stack = "", failures = [] }: DeadLetter): number {
   const texts = [...headers.flat(), errorMessage, stack, ...failures.map(({ message }) => message)];
   return payload.length + texts.reduce((sum, text) => sum + text.length, 0);

@@ -1,8 +1,8 @@
 /**
- * The pool: short statements of all peers of the process.
+ * Connection pool for the short statements of all peers of the process.
  *
- * Nothing here depends on the session that a statement lands in, so that the pool also works behind a transaction
- * pooler (`pooled`). What does depend on one, leases and notifications, is on the session (shared-database.ts).
+ * No statement here depends on its session, so that the pool also works behind a transaction pooler (`pooled`). Leases
+ * and notifications need a session: see shared-database.ts.
  */
 import type pg from "pg";
 import type { QueryClient } from "../../generated/ts/rows/peer.js";
@@ -20,41 +20,39 @@ import {
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import { withIntegerArrays } from "./columns.js";
-import { type Columns, KeptSession } from "./kept-session.js";
+import { type Columns, PinnedSession } from "./pinned-session.js";
 import { storeFailure } from "./store-failure.js";
 import { beginSql, inShortTransaction, inTransaction, NotCommitted, type Transaction } from "./transaction.js";
 
 const { lockTimeoutMs, statementTimeoutMs } = storeConstants;
 
-/** Of each statement of Hawser's own. */
+/** Limits of each of Hawser's own statements. */
 export const statementLimits: SessionLimits = { lockTimeoutMs, statementTimeoutMs };
 
-/** How long an answer is waited for: the server's own timeout, and time for it to tell. */
+/** Maximum wait for an answer: the server's own timeouts and time to report them. */
 const answerLimitMs = statementTimeoutMs + lockTimeoutMs;
 
-/** A statement that was sent. */
+/** SQL statement. */
 export interface Statement {
   readonly text: string;
   readonly values?: readonly unknown[];
-  /** Prepared under this name where sessions allow it. For statements that run often, and whose plan stays right. */
+  /** Name of the prepared statement, where sessions allow one. For frequent statements whose plan stays valid. */
   readonly name?: string;
 }
 
-/** The pool of one database. */
+/** Connection pool of one database. */
 export class Database {
   readonly logger: Logger;
   readonly #pool: SessionPool;
   readonly #clock: Clock;
   readonly #pooled: boolean;
-  /** Begins a transaction. */
+  /** Statements that start a transaction. */
   readonly #beginSql: string;
-  /** Sessions that had a transaction of the user last, and have the path and the limits of the login since. */
-  readonly #users = new WeakSet<pg.ClientBase>();
-  readonly #kept: KeptSession;
+  /** Sessions whose last transaction was the user's, so that they have the search_path and the limits of the login. */
+  readonly #userSessions = new WeakSet<pg.ClientBase>();
+  readonly #pinned: PinnedSession;
 
-  /**
-   * @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements
-   */
+  /** @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements */
   constructor(
     address: DatabaseAddress,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number; readonly pooled: boolean },
@@ -71,20 +69,20 @@ export class Database {
       onIdleError: (err) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"),
     });
     const host = {
-      connect: () => this.#pool.connect((one) => !this.#users.has(one)),
-      prepare: (client: pg.ClientBase) => this.#makeOwn(client),
+      connect: () => this.#pool.connect((one) => !this.#userSessions.has(one)),
+      prepare: (client: pg.ClientBase) => this.#restoreSettings(client),
       isWanted: () => this.#pool.isShort,
     };
-    this.#kept = new KeptSession(host, options.clock, answerLimitMs);
+    this.#pinned = new PinnedSession(host, options.clock, answerLimitMs);
   }
 
   /**
-   * The server on which the leases are held. A new connection to another one, after a failover, is not used before the
-   * session has taken the leases anew there: that server may have lost the epoch that fences this process off.
+   * Identity of the server on which the leases are held. After a failover, a connection to another server is refused
+   * until the session has taken the leases there again. That server may lack the epoch that fences this process.
    */
   server: string | undefined;
 
-  /** How many connections there may be. Grows when a further user of the pool asks for more. */
+  /** Maximum number of connections. Grows when another user of the pool needs more. */
   get poolSize(): number {
     return this.#pool.max;
   }
@@ -96,54 +94,55 @@ export class Database {
   async #checkServer(client: pg.ClientBase): Promise<void> {
     if (this.server === undefined) return;
     const server = await serverIdentity(async (text, values) => (await client.query({ text, values })).rows);
-    if (server !== this.server) throw new Error("another database server answers; its leases are not taken yet");
+    if (server !== this.server)
+      throw new Error("connected to another database server, on which the leases are not taken yet");
   }
 
   /**
-   * Runs one statement, a transaction of its own, and returns its rows.
+   * Runs one statement in its own transaction and returns its rows.
    *
-   * @param action what it is for, to follow "could not" in an error
-   * @throws StoreError `store_failed`; its `outcome` is `unknown` if the statement may have been committed all the same
+   * @param action purpose of the statement, to follow "could not" in an error
+   * @throws HawserError `store_failed`; its `outcome` is `unknown` if the statement may have been committed
    */
   async query<Row extends object>(action: string, statement: Statement): Promise<Row[]> {
     const run = async (client: pg.ClientBase) => (await client.query(this.#prepared(statement))).rows as Row[];
-    // Behind a pooler a statement by itself may be run in any session, with whatever others have set there.
+    // A transaction pooler may run a single statement in any session, with settings of its other users.
     return this.#withClient(action, (client) =>
       this.#pooled ? inTransaction(client, this.#beginSql, run) : run(client),
     );
   }
 
-  /** What the generated function clients call. */
+  /** Client for the generated functions. */
   caller(action: string): QueryClient {
     return withIntegerArrays({ query: async (statement) => ({ rows: await this.query(action, statement) }) });
   }
 
   /**
-   * The same for a function that is called all the time: mostly in a session that is kept for it. Its parameters are texts,
-   * bytes, booleans and arrays of integers.
+   * Client for frequently called functions, which mostly run in a pinned session. Their parameters are texts, bytes,
+   * booleans and arrays of integers.
    *
-   * @param rowOf makes a row of its columns
+   * @param rowOf converts the columns of a row
    */
   frequentCaller(action: string, rowOf: (columns: Columns) => object): QueryClient {
     const others = this.caller(action);
     if (this.#pooled) return others;
     return {
       query: (statement) =>
-        this.#kept.isFree
-          ? this.#kept.run(action, statement as typeof statement & { name: string }, rowOf)
+        this.#pinned.isFree
+          ? this.#pinned.run(action, statement as typeof statement & { name: string }, rowOf)
           : others.query(statement),
     };
   }
 
   /**
-   * Runs `work`, with statements of the user in it, in a transaction: what is called through `unlimited` may take any
-   * time, and what it leaves behind in the session does not reach others.
+   * Runs `work`, which contains statements of the user, in a transaction. Code called through `unlimited` has no time
+   * limit. Session state that it leaves behind does not reach other users of the pool.
    *
-   * @param begin statements with which the transaction begins; `work` gets the first row of the last one, if it has rows
-   * @param work resolves with statements with which the transaction ends
-   * @throws StoreError as {@link query}, with what `work` threw as its cause
+   * @param begin statements that start the transaction; `work` receives the first row of the last one, if any
+   * @param work resolves with the statements that end the transaction
+   * @throws HawserError as {@link query}, with the error of `work` as its cause
    */
-  async foreignTransaction<Begun>(
+  async userTransaction<Begun>(
     action: string,
     begin: string,
     work: (
@@ -155,7 +154,7 @@ export class Database {
     await this.#withClient(
       action,
       async (client, limit) => {
-        const beginAll = this.#users.has(client) ? beginSql : `${this.#beginSql}; ${userPathSql}`;
+        const beginAll = this.#userSessions.has(client) ? beginSql : `${this.#beginSql}; ${userPathSql}`;
         await inShortTransaction<Begun>(client, `${beginAll}; ${begin}`, this.#pool.cleaningSql, (transaction, begun) =>
           work(transaction, begun, async (part) => {
             limit.pause();
@@ -166,15 +165,15 @@ export class Database {
             }
           }),
         );
-        if (!this.#pooled) this.#users.add(client);
+        if (!this.#pooled) this.#userSessions.add(client);
       },
       true,
     );
   }
 
-  /** Ends all connections; statements under way are finished first. */
+  /** Closes all connections after their running statements. */
   async close(): Promise<void> {
-    this.#kept.close();
+    this.#pinned.close();
     await this.#pool.end();
   }
 
@@ -182,34 +181,35 @@ export class Database {
     return { text, values: values as unknown[], ...(name !== undefined && !this.#pooled ? { name } : {}) };
   }
 
-  /** A session that a user had last gets our own settings. */
-  async #makeOwn(client: pg.ClientBase): Promise<void> {
-    if (this.#users.delete(client)) await client.query(sessionSettingsSql(statementLimits));
+  /** Restores our own settings in a session that the user had last. */
+  async #restoreSettings(client: pg.ClientBase): Promise<void> {
+    if (this.#userSessions.delete(client)) await client.query(sessionSettingsSql(statementLimits));
   }
 
   /**
-   * The connection is given up when `work` takes longer than `answerLimitMs`, not counting pauses: the server cannot be
-   * heard any more, or its own timeout would have come before.
+   * Runs `work` with a connection. Closes the connection if `work` takes longer than `answerLimitMs` without pauses:
+   * then the server is unreachable, since its own timeouts would have fired before.
    *
-   * @param isUsers `work` is a transaction with statements of the user: if it fails, what it left behind is not known
+   * @param isUserWork whether `work` contains statements of the user. If it fails, the state of the session is unknown
    */
   async #withClient<T>(
     action: string,
     work: (client: pg.PoolClient, limit: { pause(): void; resume(): void }) => Promise<T>,
-    isUsers = false,
+    isUserWork = false,
   ): Promise<T> {
     let client: pg.PoolClient;
     try {
-      const connecting = this.#pool.connect((one) => this.#users.has(one) === isUsers);
-      if (this.#pool.isShort) this.#kept.rest();
+      const connecting = this.#pool.connect((one) => this.#userSessions.has(one) === isUserWork);
+      if (this.#pool.isShort) this.#pinned.releaseIfIdle();
       client = await connecting;
     } catch (cause) {
       throw storeFailure(action, cause);
     }
-    let spoilt = false;
-    // Also after the last answer, until the client is back in the pool: a lost connection must not be an uncaught error.
+    let isBroken = false;
+    // Also handles errors between the last answer and the release, because an unhandled "error" event would end the
+    // process.
     const onError = (): void => {
-      spoilt = true;
+      isBroken = true;
     };
     client.on("error", onError);
     const giveUp = (): void => void client.end();
@@ -221,16 +221,16 @@ export class Database {
       },
     };
     try {
-      if (!isUsers) await this.#makeOwn(client);
+      if (!isUserWork) await this.#restoreSettings(client);
       return await work(client, limit);
     } catch (error) {
       const notCommitted = error instanceof NotCommitted;
-      spoilt ||= isUsers || (notCommitted ? !error.rolledBack : spoilsConnection(error));
+      isBroken ||= isUserWork || (notCommitted ? !error.rolledBack : spoilsConnection(error));
       throw notCommitted ? storeFailure(action, error.cause, "failed") : storeFailure(action, error, outcomeOf(error));
     } finally {
       cancelTimer();
       client.removeListener("error", onError);
-      client.release(spoilt);
+      client.release(isBroken);
     }
   }
 }

@@ -1,41 +1,41 @@
 /**
- * Dead letters: listed, handled again, deleted.
+ * Listing, retrying and deleting dead letters.
  *
- * What is retried becomes a stored message of its channel's retry channel, which has the same sender and owner, a row of
- * its own in `conn_key_map`, and no sender that dials it. See docs/decisions/0015-retry-channels.md.
+ * A retried dead letter becomes a stored message of its channel's retry channel. The retry channel has the same sender
+ * and owner and its own row in `conn_key_map`; no sender dials it. See docs/decisions/0015-retry-channels.md.
  */
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { announce } from "./notifications.js";
 import type { HeaderPair } from "./stored-messages.js";
 
-/** Which dead letters are meant: those that pass all that is given. Nothing given: all. */
+/** Filter of dead letters. All given criteria must match; without criteria, all dead letters match. */
 export interface DeadLetterFilter {
   readonly ids?: readonly number[] | undefined;
   /** `peer`, `subscription` or `outbox`. */
   readonly origin?: string | undefined;
-  /** The composite of the channel that it was sent on, or the subscribed function. */
+  /** Composite of the channel on which the message was sent, or the subscribed function. */
   readonly source?: string | undefined;
-  /** The topic, or the subject. */
+  /** Topic or subject. */
   readonly topic?: string | undefined;
   readonly errorCode?: string | undefined;
-  /** Given up before this moment. */
+  /** Only dead letters created before this time. */
   readonly before?: Date | undefined;
-  /** Given up at this moment or after it. */
+  /** Only dead letters created at or after this time. */
   readonly after?: Date | undefined;
-  /** The oldest so many of them. Default: no limit. */
+  /** Maximum number, oldest first. Default: no limit. */
   readonly limit?: number | undefined;
 }
 
 /**
- * The filter as an SQL condition over `dead_letters AS d`, and its parameters from `$1` on. The limit is not part of it.
+ * Converts the filter, without its limit, to an SQL condition over `dead_letters AS d` and its parameters from `$1`.
  *
- * @param source what stands for the source, as SQL
- * @throws StoreError `invalid_argument` for a value that no dead letter can have
+ * @param source SQL expression of the source
+ * @throws HawserError `invalid_argument` for a value that no dead letter can have
  */
 function conditionsOf(
   filter: DeadLetterFilter,
@@ -62,94 +62,99 @@ function conditionsOf(
 function check({ ids, origin, before, after, limit }: DeadLetterFilter): void {
   for (const id of ids ?? []) {
     if (!Number.isSafeInteger(id) || id < 1 || columnChecks.dead_letters.id(BigInt(id)) !== undefined) {
-      throw new StoreError("invalid_argument", `the dead letter ${id}: an id is a positive integer`);
+      throw new HawserError("invalid_argument", `the dead letter ${id}: an id is a positive integer`);
     }
   }
   const bad = origin === undefined ? undefined : columnChecks.dead_letters.origin(origin);
-  if (bad !== undefined) throw new StoreError("invalid_argument", `origin ${bad.value}: ${bad.rule}. ${bad.remedy}`);
+  if (bad !== undefined) throw new HawserError("invalid_argument", `origin ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   for (const [name, moment] of Object.entries({ before, after })) {
     if (moment !== undefined && Number.isNaN(moment.getTime())) {
-      throw new StoreError("invalid_argument", `${name} is no moment; give a date such as 2030-01-31T12:00:00Z`);
+      throw new HawserError("invalid_argument", `${name} is not a valid date; give one such as 2030-01-31T12:00:00Z`);
     }
   }
   if (limit !== undefined && (!Number.isSafeInteger(limit) || limit < 1)) {
-    throw new StoreError("invalid_argument", `limit ${limit}: must be a positive integer`);
+    throw new HawserError("invalid_argument", `limit ${limit}: must be a positive integer`);
   }
 }
 
-/** A dead letter without its payload. */
+/** Dead letter without its payload. */
 export interface DeadLetterEntry {
   readonly id: number;
   readonly origin: "peer" | "subscription" | "outbox";
-  /** The role whose members may retry and discard it; null: not known. */
+  /** Role whose members may retry and discard it; null if unknown. */
   readonly role: string | null;
-  /** The composite of the channel that it was sent on, or the subscribed function. Of the outbox `core`, or the JetStream domain. */
+  /**
+   * Composite of the channel on which it was sent, or the subscribed function. For the outbox, `core` or the JetStream
+   * domain.
+   */
   readonly source: string;
-  /** The peer that enqueued it for a peer, or else the database role; null: it was sent, or that is not known. */
+  /** Peer or database role that enqueued it; null if it was sent, or if the origin is unknown. */
   readonly enqueuedBy: string | null;
-  /** The listener that owns the channel now, and would have it again; null for other origins. */
+  /** Listener that owns the channel now and would receive it again; null for other origins. */
   readonly listener: string | null;
-  /** The topic, or the subject. */
+  /** Topic or subject. */
   readonly topic: string;
   readonly payloadBytes: number;
   readonly errorCode: string;
   readonly errorMessage: string;
-  /** How often its handler was started, since it was retried last. */
+  /** Number of handler starts since it was last retried. */
   readonly attempts: number;
-  /** When it was given up. */
+  /** Time at which it became a dead letter. */
   readonly createdAt: Date;
-  /** It was retried before, and has failed again (of peers). */
+  /** True if it was retried before and failed again. Only for origin `peer`. */
   readonly retried: boolean;
-  /** It is to be handled again by the process that leads (of subscriptions). */
+  /** True if the leader will handle it again. Only for origin `subscription`. */
   readonly retryRequested: boolean;
 }
 
-/** A dead letter with everything that the message was. */
+/** Dead letter with its payload and headers. */
 export interface WholeDeadLetter extends DeadLetterEntry {
-  /** Uncompressed. */
+  /** Uncompressed payload. */
   readonly payload: Uint8Array;
-  /** Empty: none. */
+  /** Empty if there are none. */
   readonly headers: readonly HeaderPair[];
-  /** The stack of the last error; null: what was thrown had none, or it is of no peer. */
+  /** Stack of the last error; null if it had none, or for other origins than `peer`. */
   readonly stack: string | null;
-  /** The last attempts that are known, in order; empty for other origins. */
+  /** Last known failed attempts, in order; empty for other origins than `peer`. */
   readonly failures: readonly DeadLetterFailure[];
 }
 
-/** A failed attempt of a dead letter. */
+/** Failed attempt of a dead letter. */
 interface DeadLetterFailure {
-  /** From 1. */
+  /** Number of the attempt, from 1. */
   readonly attempt: number;
-  /** In ISO 8601. */
+  /** Time in ISO 8601. */
   readonly at: string;
   readonly code: string;
   readonly message: string;
 }
 
-/** Which dead letters to retry or discard: a filter that names something, or all of them. */
+/** Dead letters to retry or discard: a filter with at least one criterion, or all. */
 type DeadLetterSelection = DeadLetterFilter & {
-  /** No criterion is meant to mean all. Default false: then a selection without any is refused. */
+  /** Selects all dead letters if no criterion is given. Default false: a selection without criteria is refused. */
   readonly all?: boolean | undefined;
 };
 
-/** What became of a selected dead letter. */
+/** Result for one selected dead letter. */
 export type DeadLetterOutcome = { readonly id: number } & (
   | Readonly<{
-      /** A stored message again, which the listener will have. */
+      /** It is a stored message again, which the listener will receive. */
       outcome: "retried";
       listener: string;
     }>
   | Readonly<{
-      /** The process that leads the subscriptions will give it to the function. It stays until that has succeeded. */
+      /**
+       * The leader of the subscriptions will call the function again. The dead letter stays until that has succeeded.
+       */
       outcome: "requested";
       function: string;
     }>
-  /** Of the outbox: a message there again, without a key. */
+  /** It is in the outbox again, without a key. */
   | Readonly<{ outcome: "enqueued" }>
   | Readonly<{ outcome: "discarded" }>
-  /** It cannot be retried, or may not be discarded, and stays. */
+  /** It cannot be retried, or the login may not discard it. It stays. */
   | ({ readonly outcome: "refused" } & Refusal)
-  /** The id was given, and is not there (any more). */
+  /** The given id does not exist (any more). */
   | Readonly<{ outcome: "missing" }>
 );
 
@@ -161,9 +166,9 @@ interface Refusal {
 const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
   LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
-/** What failed again names its retry channel; people know the one it was sent on. */
+/** A dead letter of a retry channel shows the channel on which the message was sent first. */
 const source = "coalesce(b.composite, d.source)";
-/** A sender may give any header; the outbox writes this one. */
+/** Any sender may set any header. Only for messages of the outbox sender, the outbox has written this one. */
 const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
     SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
@@ -188,11 +193,11 @@ function notOwned(id: number): Refusal {
 const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
   handler: (id) => ({
     code: "invalid_argument",
-    message: `dead letter ${id} is of a function that is not subscribed any more; discard it, or call the function with its payload by hand`,
+    message: `dead letter ${id} belongs to a function that is no longer subscribed; discard it, or call the function with its payload yourself`,
   }),
   channel: (id) => ({
     code: "invalid_argument",
-    message: `dead letter ${id} is of a channel that this database does not have; discard it`,
+    message: `dead letter ${id} belongs to a channel that this database does not have; discard it`,
   }),
   topic: (id) => ({
     code: "invalid_argument",
@@ -201,17 +206,20 @@ const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
   owner: notOwned,
   unproven: (id) => ({
     code: "not_permitted",
-    message: `dead letter ${id} is from before Hawser recorded who wrote it, and anybody could have: look at it, publish it by hand if it is yours, and discard it`,
+    message: `dead letter ${id} was written before Hawser recorded its author, and anybody could have written it: inspect it, publish it yourself if it is yours, and discard it`,
   }),
   invalid: (id) => ({
     code: "invalid_argument",
-    message: `dead letter ${id} has a topic, id or headers that no message may have; discard it`,
+    message: `dead letter ${id} has a topic, id or headers that are not valid for a message; discard it`,
   }),
 };
 
-/** The dead letters of a database. All calls throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
+/**
+ * Dead-letter functions of a database. All of them throw HawserError `store_failed`, and `invalid_argument` for an
+ * invalid filter.
+ */
 export function deadLetters(database: Database) {
-  /** The ids that pass, oldest first, in batches that one statement may take. */
+  /** Yields the ids that match, oldest first, in batches for one statement each. */
   async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
     const { limit = Infinity } = selection;
     const [newest] = await database.query<{ id: bigint | null }>("look for dead letters", { text: sql.newest });
@@ -242,7 +250,7 @@ export function deadLetters(database: Database) {
     }
   }
 
-  /** Changes what is selected. @returns by batch and id, then what is missing */
+  /** Applies `changed` to the selected dead letters. @returns the results by batch and id, then the missing ids */
   async function change(
     selection: DeadLetterSelection,
     changed: (ids: readonly bigint[]) => Promise<DeadLetterOutcome[]>,
@@ -259,42 +267,43 @@ export function deadLetters(database: Database) {
   }
 
   return {
-    /** The dead letters that pass the filter, the oldest first. */
+    /** Lists the dead letters that match the filter, oldest first. */
     async list(filter: DeadLetterFilter = {}): Promise<DeadLetterEntry[]> {
       const { where, values } = conditionsOf(filter, source);
       const limit = filter.limit === undefined ? "" : `LIMIT ${filter.limit}`;
       const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id ${limit}`;
       return database.query<DeadLetterEntry>("list the dead letters", { text, values });
     },
-    /** One of them with its payload; undefined if it is not there. */
+    /** Returns a dead letter with its payload; undefined if it does not exist. */
     async get(id: number): Promise<WholeDeadLetter | undefined> {
       check({ ids: [id] });
       const values = [id];
       return (await database.query<WholeDeadLetter>(`read dead letter ${id}`, { text: sql.get, values }))[0];
     },
     /**
-     * Gives dead letters to their listeners again, at least once, in the order of their ids: each is, in one transaction, no
-     * dead letter any more and a stored message. The handler sees the same message, and its reply goes to the same sender.
-     * Works in batches of `deadLetterRows` and `insertBytes`: after an error some may be retried, and the same call again
-     * takes the others. What fails again meanwhile is not retried twice.
+     * Redelivers dead letters at least once, in the order of their ids. Each becomes a stored message of its listener
+     * in one transaction. The handler receives the same message, and its reply goes to the same sender. Works in
+     * batches of `deadLetterRows` and `insertBytes`: after an error, some may be retried, and the same call takes the
+     * rest. Dead letters created during the call are not retried.
      *
-     * What a subscribed function has failed at is handled again by the process that leads, soon or when there is one: it is
-     * told, and deletes the dead letter, or leaves it with the new error. Refused where the function is not subscribed any more.
+     * A dead letter of a subscribed function is handled again by the leading process, as soon as there is one. The
+     * leader is notified and deletes the dead letter, or keeps it with the new error. It is refused if the function is
+     * no longer subscribed.
      *
-     * What NATS has refused of the outbox is published again by the process that leads.
+     * An outbox message that NATS refused is published again by the leading process.
      *
-     * Refused are those of roles that the login is not a member of.
+     * Dead letters of roles that the login is not a member of are refused.
      */
     retry(selection: DeadLetterSelection): Promise<DeadLetterOutcome[]> {
       return change(selection, async (ids) => {
         const caller = database.caller(`retry ${ids.length} dead letters`);
-        const told = new Map<number, string>();
+        const announced = new Map<number, string>();
         const outcomes: DeadLetterOutcome[] = [];
         for (const row of await storeFunctions(caller).retryDeadLetters({ ids })) {
           const id = Number(row.id);
           if (row.connectionKey !== null && row.owner !== null) {
             outcomes.push({ id, outcome: "retried", listener: row.owner });
-            told.set(row.connectionKey, row.owner);
+            announced.set(row.connectionKey, row.owner);
           } else if (row.refused === null && row.function !== null) {
             outcomes.push({ id, outcome: "requested", function: row.function });
           } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
@@ -302,7 +311,7 @@ export function deadLetters(database: Database) {
         }
         await announce(
           database,
-          [...told].map(([connectionKey, listener]) => [listener, connectionKey]),
+          [...announced].map(([connectionKey, listener]) => [listener, connectionKey]),
         );
         return outcomes;
       });
@@ -320,32 +329,29 @@ export function deadLetters(database: Database) {
       });
     },
     /**
-     * Deletes those of the login's roles that are older than so many days, oldest first, at most `deadLetterRows` of them.
+     * Deletes dead letters of the login's roles that are older than the retention of the database, oldest first, at most `deadLetterRows`.
      *
-     * @returns how many; undefined if another process is at work on dead letters, and nothing was done
+     * @returns number of deleted rows; undefined if another process was changing dead letters, so that nothing was done
      */
-    async expire(days: number): Promise<number | undefined> {
-      const caller = database.caller(`delete dead letters older than ${days} days`);
-      const { deleted } = await storeFunctions(caller).expireDeadLetters({
-        days,
-        maxRows: storeConstants.deadLetterRows,
-      });
+    async expire(): Promise<number | undefined> {
+      const caller = database.caller("delete old dead letters");
+      const { deleted } = await storeFunctions(caller).expireDeadLetters({ maxRows: storeConstants.deadLetterRows });
       return deleted ?? undefined;
     },
   };
 }
 
-/** The dead letters of a database. */
+/** Dead-letter functions of a database. */
 export type DeadLetters = ReturnType<typeof deadLetters>;
 
 function refusalOf(reason: string | null, id: number): Refusal {
   const refusal = refusals[reason ?? ""];
-  if (refusal === undefined) throw new StoreError("internal", `dead letter ${id} was refused without a known reason`);
+  if (refusal === undefined) throw new HawserError("internal", `dead letter ${id} was refused for an unknown reason`);
   return refusal(id);
 }
 
-/** Nobody should empty the table because a variable was empty. */
+/** An accidentally empty criterion must not select the whole table. */
 function checkSelection({ all = false, limit: _, ...criteria }: DeadLetterSelection): void {
   if (all || Object.values(criteria).some((value) => value !== undefined)) return;
-  throw new StoreError("invalid_argument", "no dead letters are selected: name some, or say that all are meant");
+  throw new HawserError("invalid_argument", "no dead letters are selected; give at least one criterion, or set all");
 }

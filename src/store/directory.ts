@@ -1,6 +1,6 @@
 /**
- * The directory: which listener serves which topic, and where. And routes: the listeners that a sender has met, so that it
- * can store for them after they have left the directory.
+ * The directory lists which listener serves which topic at which address. Routes list the listeners that a sender has
+ * met, so that it can store messages for them after they have left the directory.
  */
 import {
   type PeerNameRow,
@@ -9,53 +9,56 @@ import {
   type TopicAddrRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
+import { batched } from "./batched.js";
 import { columnsOf, overwrite } from "./columns.js";
 import type { Database } from "./database.js";
-import { gathered } from "./gathered.js";
 import { unlessRunning } from "./leases.js";
 import type { WriterName } from "./transaction.js";
 
-/** A listener of a topic. */
+/** Listener of a topic. */
 export interface Listener {
-  /** Where it can be dialled, host:port. */
+  /** Dial address, host:port. */
   readonly addr: string;
   readonly name: string;
-  /** The greatest payload that it takes, in bytes. */
+  /** Largest payload in bytes that it accepts. */
   readonly maxMessageBytes: number;
-  /** At-least-once messages are stored for it also while it is stopped, and by senders that never met it. */
+  /** True if at-least-once messages are stored for it while it is stopped, also by senders that never met it. */
   readonly durable: boolean;
-  /** Its epoch when it registered; 0 for a row that an operator wrote. */
+  /** Epoch at registration; 0 for a row that an operator wrote. */
   readonly epoch: number;
-  /** The group that it is a member of; undefined: of none. */
+  /** Group of the listener; undefined if none. */
   readonly group: string | undefined;
 }
 
-/** What a listener tells of itself, the same for all its topics. */
+/** Attributes of a listener, the same for all its topics. */
 export interface Registration {
   readonly addr: string;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
-  /** The group that it is a member of. Default: of none. */
+  /** Group of the listener. Default: none. */
   readonly group?: string | undefined;
 }
 
-/** A topic that a listener serves. */
+/** Topic that a listener serves. */
 export interface ServedTopic {
   readonly topic: string;
-  /** True for a further topic that it subscribed to, false for its source topic. */
+  /** True for an additional topic that it subscribed to, false for its source topic. */
   readonly subscribed: boolean;
 }
 
-/** The group of the listener of a row of the directory; NULL: it is a member of none. */
+/** SQL expression: group of the listener in a directory row; NULL if none. */
 export function groupSql(alias: string): string {
   return `(SELECT g.group_name FROM ${tables.peerName} AS g WHERE g.name = ${alias}.client_name)`;
 }
 
-/** The directory of a database. A writer in a name is fenced: after it was lost the call throws `fenced` and changes nothing. */
+/**
+ * Directory writes of a database. Each write is fenced: if another process owns the name, it throws `fenced` and
+ * changes nothing.
+ */
 export function directory(database: Database) {
   type Functions = ReturnType<typeof storeFunctions>;
-  // Each is one statement and one transaction: a process that is stopped in the middle holds up no other.
+  // Each write is one statement and one transaction, so that a process suspended midway blocks no other.
   const write = async (
     lease: WriterName,
     action: string,
@@ -63,7 +66,7 @@ export function directory(database: Database) {
   ): Promise<void> => {
     const writer = { name: lease.name, epoch: BigInt(lease.epoch) };
     if ((await call(storeFunctions(database.caller(action)), writer)).held) return;
-    throw new StoreError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
+    throw new HawserError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
   };
   const enter = (topics: readonly ServedTopic[], { group, ...listener }: Registration, only: boolean) => ({
     addr: listener.addr,
@@ -75,7 +78,7 @@ export function directory(database: Database) {
     groupName: group ?? null,
   });
   return {
-    /** Replaces all rows of the lease's name. A row (topic, address) left by another name is taken over. */
+    /** Replaces all rows of the lease's name. Takes over a row (topic, address) of another name. */
     async registerListener(
       lease: WriterName,
       { topics, ...listener }: Registration & { readonly topics: readonly ServedTopic[] },
@@ -85,14 +88,14 @@ export function directory(database: Database) {
       );
     },
     /** Adds a topic to a registered listener. */
-    async addSubscription(lease: WriterName, topic: string, listener: Registration): Promise<void> {
-      await write(lease, `subscribe to "${topic}"`, (functions, writer) =>
-        functions.enterDirectory({ ...writer, ...enter([{ topic, subscribed: true }], listener, false) }),
+    async addSubscription(lease: WriterName, served: ServedTopic, listener: Registration): Promise<void> {
+      await write(lease, `subscribe to "${served.topic}"`, (functions, writer) =>
+        functions.enterDirectory({ ...writer, ...enter([served], listener, false) }),
       );
     },
     /**
-     * Takes topics away, from the routes of all senders too, so that sends to them fail with `no_address`; also those that
-     * only a predecessor of the name subscribed.
+     * Removes topics from the listener, including topics that only an earlier owner of the name subscribed to, and from
+     * the routes of all senders. Sends to them then fail with `no_listener`.
      */
     async removeSubscriptions(lease: WriterName, topics: readonly string[]): Promise<void> {
       if (topics.length === 0) return;
@@ -101,16 +104,16 @@ export function directory(database: Database) {
         functions.leaveDirectory({ ...writer, all: false, keepDurable: false, topics }),
       );
     },
-    /** Takes the listener out of the directory, for a stop; senders keep their routes. */
+    /** Removes the listener from the directory when it stops. Senders keep their routes. */
     async unregister(lease: WriterName, { keepDurable }: { readonly keepDurable: boolean }): Promise<void> {
       await write(lease, `unregister the listener "${lease.name}"`, (functions, writer) =>
         functions.leaveDirectory({ ...writer, all: true, keepDurable, topics: [] }),
       );
     },
     /**
-     * Takes all listeners of a peer's source topic out of the directory. Live ones register again.
+     * Removes all listeners of a peer's source topic from the directory. Running listeners register again.
      *
-     * @throws StoreError `name_in_use` if a process has the peer's name; then nothing was written
+     * @throws HawserError `name_in_use` if a process owns the peer's name; nothing was written then
      */
     async clearAddressesOfTopic({ name, sourceTopic }: Sender): Promise<void> {
       const caller = database.caller(`clear the addresses of "${sourceTopic}"`);
@@ -119,26 +122,26 @@ export function directory(database: Database) {
   };
 }
 
-/** A sender: its name and its source topic. */
+/** Sender: its name and source topic. */
 export interface Sender {
   readonly name: string;
   readonly sourceTopic: string;
 }
 
-/** A listener that a sender has met. */
+/** Listener that a sender has met. */
 export interface Route {
-  /** Its last known address. */
+  /** Last known address. */
   readonly addr: string;
   readonly name: string;
-  /** The greatest payload that it takes, as last heard, in bytes. */
+  /** Largest payload in bytes that it accepted when last met. */
   readonly maxMessageBytes: number;
 }
 
-/** A topic as a sender finds it. */
+/** Listeners of a topic that a sender can use. */
 export interface TopicListeners {
-  /** Those in the directory, in the order of their addresses. */
+  /** Listeners in the directory, by address. */
   readonly listeners: readonly Listener[];
-  /** Those that the sender has met, in the order of their addresses. */
+  /** Listeners that the sender has met, by address. */
   readonly routes: readonly Route[];
 }
 
@@ -153,7 +156,7 @@ const known = columnsOf<SenderListenerRow>()(
 type BookRow = typeof book.row & Pick<PeerNameRow, "group_name"> & { readonly sender_key: string | null };
 const key = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "client_name");
 const rest = columnsOf<SenderListenerRow>()("addr", "max_message_bytes");
-/** Named one by one: columns that a later version adds keep their defaults. */
+/** Columns are named explicitly, so that columns of later versions keep their defaults. */
 const written = columnsOf<SenderListenerRow>()(...key.names, ...rest.names);
 
 const routeSql = {
@@ -165,9 +168,9 @@ const routeSql = {
             WHERE sender_key = ANY ($1::text[]) AND listener_topic = ANY ($2::text[])
          ) AS found
          ORDER BY addr COLLATE "C", client_name COLLATE "C"`,
-  // A peer that unsubscribes deletes the row of the directory first and the routes after it: either it waits for the lock,
-  // and then deletes this route too, or it has locked the row already, and there is no route to remember. Not waited for:
-  // two peers that each wait for a row of the other would wait in a circle.
+  // A peer that unsubscribes deletes first its directory row and then its routes. It either waits for this lock and
+  // then deletes this route too, or has locked the row already, so that there is no route to remember. SKIP LOCKED,
+  // because two peers that wait for each other's rows would deadlock.
   remember: `INSERT INTO ${tables.senderListener} AS known (${written.sql()})
              SELECT ${written.sql("met")} FROM jsonb_populate_recordset(NULL::${tables.senderListener}, $1) AS met
              CROSS JOIN LATERAL (
@@ -179,7 +182,7 @@ const routeSql = {
              WHERE (${rest.sql("known")}) IS DISTINCT FROM (${rest.sql("excluded")})`,
 } as const;
 
-/** A row of the directory, or of routes, as its readers have it. */
+/** Converts a row of the directory or of the routes. */
 function listenerOf(row: BookRow): Listener {
   return {
     addr: row.addr,
@@ -191,14 +194,14 @@ function listenerOf(row: BookRow): Listener {
   };
 }
 
-/** The key of a sender's routes: `name:source_topic`. */
+/** Key of a sender's routes: `name:source_topic`. */
 export function senderKey({ name, sourceTopic }: Sender): string {
   return `${name}:${sourceTopic}`;
 }
 
-/** What senders in a database remember, and what its directory has beside it. What is asked at the same time is one statement. */
+/** Lookups of listeners and routes. Concurrent lookups share one statement. */
 export function routes(database: Database) {
-  const read = gathered(async (asked: readonly { readonly senderKey: string; readonly topic: string }[]) => {
+  const read = batched(async (asked: readonly { readonly senderKey: string; readonly topic: string }[]) => {
     const topics = [...new Set(asked.map(({ topic }) => topic))];
     const rows = await database.query<BookRow>(`read the listeners and routes of ${topics.length} topics`, {
       name: "hawser.listeners_and_routes",
@@ -217,8 +220,8 @@ export function routes(database: Database) {
       routes: found.get(placeOf(senderKey, topic)) ?? [],
     }));
   });
-  const remember = gathered(async (rows: readonly MetListener[]) => {
-    // No row twice: one statement cannot write it twice. The last one counts.
+  const remember = batched(async (rows: readonly MetListener[]) => {
+    // One statement cannot write the same row twice, so only the last value counts.
     const last = new Map(
       rows.map((row) => [JSON.stringify([row.sender_key, row.listener_topic, row.client_name]), row]),
     );
@@ -230,12 +233,12 @@ export function routes(database: Database) {
     return [];
   });
   return {
-    /** The listeners that serve a topic, and those that the sender has met there. */
+    /** Listeners that serve a topic, and listeners of the topic that the sender has met. */
     listenersAndRoutes: (sender: Sender, topic: string): Promise<TopicListeners> =>
       read({ senderKey: senderKey(sender), topic }),
     /**
-     * Remembers a listener of a topic, or what is new about it, if it is in the directory: one that unsubscribes at the
-     * same time leaves no route behind.
+     * Saves a route to a listener, or its changes, if the listener is in the directory. A concurrent unsubscribe leaves
+     * no route behind.
      */
     async rememberRoute(sender: Sender, topic: string, { addr, name, maxMessageBytes }: Route): Promise<void> {
       await remember({
@@ -249,7 +252,7 @@ export function routes(database: Database) {
   };
 }
 
-/** A row to be written, as JSON. */
+/** Row to be written, as JSON. */
 type MetListener = { readonly [Name in keyof SenderListenerRow]: string | number };
 
 function placeOf(senderKey: string | null, topic: string): string {

@@ -1,26 +1,26 @@
 /**
- * Forgets the name of a peer that does not come back, such as that of a pod: what the database has of it is deleted. Where
- * something would be lost with it, the name is refused.
+ * Deletes all rows of a peer name that will not be used again, such as that of a pod. A name is refused if messages or
+ * channels of other peers depend on it.
  */
 import { storeFunctions } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { unlessRunning } from "./leases.js";
 
-/** What was deleted of a name. */
+/** Result of {@link forgetPeer}. */
 export interface ForgottenPeer {
   readonly name: string;
-  /** How many channels it was the sender or the listener of, and that are gone. */
+  /** Number of deleted channels in which the peer was the sender or the listener. */
   readonly channels: number;
-  /** Senders that run, or did not stop cleanly, and know a channel to it: these channels stay. */
+  /** Senders that run, or did not stop cleanly, and have a channel to the peer. These channels were kept. */
   readonly kept: readonly string[];
 }
 
 /**
- * Deletes the rows of a name: its epoch, its entries of the directory, the routes to it, and its channels.
+ * Deletes the rows of a name: its epoch, directory entries, routes to it, and channels.
  *
- * @throws StoreError, with nothing deleted: `name_in_use` if a process has the name, or if messages, dead letters or channels
- * of others depend on it; `invalid_argument` for a name that there is not; `store_failed`
+ * @throws HawserError, with nothing deleted: `name_in_use` if a process owns the name, or if messages, dead letters or
+ * channels of other peers depend on it; `invalid_argument` if the name is unknown; `store_failed`
  */
 export async function forgetPeer(database: Database, name: string): Promise<ForgottenPeer> {
   const caller = database.caller(`forget the peer "${name}"`);
@@ -29,10 +29,10 @@ export async function forgetPeer(database: Database, name: string): Promise<Forg
   );
   if (refusal === null) return { name, channels, kept };
   if (refusal === "unknown") {
-    const text = `there was never a peer "${name}", or it is forgotten; check the name against \`hawser peers\``;
-    throw new StoreError("invalid_argument", text);
+    const text = `there is no record of a peer "${name}"; check the name with \`hawser peers\``;
+    throw new HawserError("invalid_argument", text);
   }
-  throw new StoreError(
+  throw new HawserError(
     "name_in_use",
     `"${name}" cannot be forgotten: ${reasonOf(refusal, name, Number(count), names)}`,
   );
@@ -43,12 +43,12 @@ function reasonOf(refusal: string, name: string, count: number, names: readonly 
   switch (refusal) {
     case "messages":
       return names.includes(name)
-        ? `${count} stored messages in its channels wait, of which some wait for it; hand them over with \`hawser reassign\``
-        : `${count} of its stored messages wait for ${others}; let these take them`;
+        ? `${count} stored messages wait in its channels, some of them for this peer; hand them over with \`hawser reassign\``
+        : `${count} of its stored messages wait for ${others}; start these listeners until they have handled them`;
     case "dead_letters":
-      return `${count} dead letters are of its channels; retry or discard them with \`hawser dead\``;
+      return `${count} dead letters belong to its channels; retry or discard them with \`hawser dead\``;
     case "handed_over":
-      return `it has ${count} channels that it took over from ${others}; hand them over with \`hawser reassign\``;
+      return `it has ${count} channels taken over from ${others}; hand them over with \`hawser reassign\``;
     default:
       return "its epoch is ahead of the clock of Postgres; try again later";
   }

@@ -1,6 +1,4 @@
-/**
- * The roles and grants of the schema: who may do what.
- */
+/** Roles and grants of the schema. */
 import type pg from "pg";
 import { natsOptionsGrantsSql } from "../../generated/ts/nats-options/index.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
@@ -11,34 +9,34 @@ import { isServerError } from "../postgres/index.js";
 import type { Preparation } from "./preparation.js";
 
 /**
- * Makes the roles, grants and owners as the spec has them, whatever they were. May be run again and again. Those of the
- * errors come last: they are for all roles that are there by then.
+ * SQL that creates the roles, grants and owners of the spec. Can be run repeatedly. The grants of the error functions
+ * come last, because they go to all roles that exist by then.
  */
 export const grantsSql = [peerGrantsSql, natsGrantsSql, outboxGrantsSql, natsOptionsGrantsSql, errorsGrantsSql].join(
   "\n",
 );
 
-/** The roles that {@link grantsSql} makes where they are missing. */
+/** Roles that {@link grantsSql} creates if they are missing. */
 export const grantedRoles: readonly string[] = rolesIn(grantsSql);
 
-/** The roles that generated SQL makes where they are missing. */
+/** Roles that generated SQL creates if they are missing. */
 function rolesIn(sql: string): string[] {
   return [...new Set([...sql.matchAll(/^ *CREATE ROLE (\w+)/gm)].map(([, role]) => role!))];
 }
 
-/** A privilege that a role is to have. */
+/** Privilege of a role. */
 export interface Grant {
   readonly role: string;
   readonly kind: "SCHEMA" | "TABLE" | "SEQUENCE" | "FUNCTION";
-  /** With its schema, and a function with its argument types. */
+  /** Schema-qualified name; for a function, with its argument types. */
   readonly object: string;
   readonly privilege: string;
 }
 
-/** What {@link grantsSql} grants, one entry for each privilege; of roles that it does not make, too. */
+/** Grants of {@link grantsSql}, one entry per privilege. Includes grants to roles that it does not create. */
 export const grants: readonly Grant[] = grantsIn(grantsSql);
 
-/** What generated SQL grants, one entry for each privilege. */
+/** Grants of generated SQL, one entry per privilege. */
 export function grantsIn(sql: string): Grant[] {
   const statements = sql.matchAll(/^ *GRANT ([A-Z, ]+) ON (SCHEMA|TABLE|SEQUENCE|FUNCTION) (.+) TO (\w+);$/gm);
   return [...statements].flatMap(([, privileges, kind, object, role]) =>
@@ -52,24 +50,27 @@ export function grantsIn(sql: string): Grant[] {
 }
 
 /**
- * Makes roles, grants and owners. What the role may not do does not keep it from doing the rest.
+ * Creates roles, grants and owners. A refused statement does not prevent the others.
  *
- * @returns why all of it was refused; undefined if it was not
+ * @returns the server's message if all of it was refused; undefined otherwise
  */
 export async function makeGrants(preparation: Preparation): Promise<string | undefined> {
   return (await tryTransaction(preparation, "make the grants", grantsSql))?.message;
 }
 
-/** Another database of the cluster changes the same roles at the same moment: internal error, and unique violation. */
+/**
+ * SQLSTATEs of a concurrent change of the same roles by another database of the cluster: internal error, unique
+ * violation, serialization failure.
+ */
 const collisions = new Set(["XX000", "23505", "40001"]);
 const collisionTries = 10;
 
 /**
- * Runs statements in one transaction, again where others came between.
+ * Runs statements in one transaction. Retries it after a collision with a concurrent change.
  *
- * @param action what could not be done if a lock is not to be had, to follow "could not"
- * @returns why Postgres refused; undefined if it did not
- * @throws StoreError `store_failed`, which names the sessions in the way
+ * @param action the failed action if a lock is not available, to follow "could not"
+ * @returns the server's error if it refused; undefined otherwise
+ * @throws HawserError `store_failed`, which names the sessions that hold the lock
  */
 export async function tryTransaction(
   preparation: Preparation,

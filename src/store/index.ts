@@ -1,9 +1,9 @@
 /**
- * Postgres as directory, offline queue and ack ledger: migrations, leases, catalog, message store, cursors.
+ * Postgres as directory, offline queue and cursor store: migrations, leases, catalog, stored messages, cursors.
  *
- * Two things hold it together. Names are leased: a row that names a session says who may go on, an epoch in the catalog says whose
- * writes count, and every write of messages and cursors is fenced by it. And every write may be repeated: rows are unique
- * by their number, cursors only move forward, so that a commit whose answer was lost is simply sent again.
+ * Two rules hold throughout. Names are leased: the row of a name records the owning session, and every write of
+ * messages and cursors is fenced by the epoch in that row. And every write can be repeated: rows are unique by their
+ * number and cursors only move forward, so that a commit whose answer was lost is simply sent again.
  */
 
 export { danglesSql, functionNameSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
@@ -12,6 +12,7 @@ export type { ClaimFrom } from "./claims.js";
 export { withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter } from "./cursor-committer.js";
+export { readDeadLetterRetention, setDeadLetterRetention } from "./dead-letter-retention.js";
 export {
   type DeadLetterEntry,
   type DeadLetterFilter,
@@ -23,6 +24,7 @@ export {
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
 export { forgetPeer } from "./forget-peer.js";
 export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";
+export { installationLockKey, installationOwner, takeInstallationLock } from "./installation-lock.js";
 export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";
 export { listPeers, listPending, listTopics, outboxSender } from "./mesh-overview.js";
 export { type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
@@ -41,4 +43,3 @@ export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
 export type { MessageToStore } from "./stored-messages.js";
 export type { Transaction } from "./transaction.js";
-export { installationOwner, installationTurn, takeTurn } from "./turn.js";

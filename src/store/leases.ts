@@ -1,29 +1,29 @@
 /**
- * Takes names, and keeps them over lost sessions: the strategy "a session that is alive, with a token" of {@link Ownership}.
+ * Takes names and keeps them across lost sessions, with the strategy "session with a token" of {@link Ownership}.
  *
- * Who has a name stands in the row `hawser.owners`, which only functions of ours read and write: the epoch, and the session.
- * A session is known by its server process and by an advisory lock on a key that was drawn at random: its life. No other
- * session can hold that lock in that process, and none had known the key before. While the session lives, nobody else gets the
- * name; the epoch says whose writes count. A name is taken in two steps, each a transaction of its own: the first raises the
- * epoch, the second waits at the fence for the writes of older epochs.
+ * The row `hawser.owners` of a name records its epoch and the session that owns it. Only our SQL functions read and
+ * write it. A session is identified by its server process and by an advisory lock on a random key, its life key. No
+ * other session can hold that lock in that process, because the key was unknown before. While the session lives, no
+ * other session gets the name; the epoch decides whose writes count. Taking a name has two steps, each in its own
+ * transaction: the first raises the epoch, the second waits at the fence for the writes of older epochs.
  *
- * A lease: the right to write in a name.
+ * A lease is the right to write under a name:
  *
  *     held ──session lost──▶ suspended ──kept by a new session, epoch unchanged──▶ held
  *       │                        └──────another epoch in the catalog────────▶ lost
  *       └──release──▶ released
  *
- * When the session comes back on another server (a standby that was promoted, a restored copy), that server may have
- * lost the last commits, and among them the epoch of a process that had the name in between and that listeners have
- * heard of. Then the name is taken anew, under a greater epoch, before the lease is held again: it is renewed. The answer
- * to that may be lost. So each renewal leaves a token in the catalog: an epoch beside the token of a renewal that was not
- * answered is ours, and the name is taken once more.
+ * If the session reconnects to another server (a promoted standby, a restored copy), that server may lack the last
+ * commits. The epoch of a process that owned the name in between may be among them, although listeners already know it.
+ * The lease is then renewed: the name is taken again under a greater epoch before the lease is `held`. The answer of
+ * that call may be lost. So each renewal writes a token: an epoch stored with the token of an unanswered renewal is our
+ * own, and the name is taken once more.
  */
 import { randomBytes, randomUUID } from "node:crypto";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { type HawserError, StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   isTransient,
   type Life,
@@ -38,48 +38,48 @@ import {
 import { type Clock, delay, type Logger } from "../runtime/index.js";
 import { storeFailure } from "./store-failure.js";
 
-/** `lost` and `released` are final. */
+/** State of a lease. `lost` and `released` are final. */
 export type LeaseState = OwnedState;
 
-/** A name that was taken, with the epoch that everything written in it carries, which grows when the lease is renewed. */
+/** Taken name and its epoch. All writes under the name carry the epoch, which grows when the lease is renewed. */
 export interface Lease
   extends Pick<Owner<number>, "epoch" | "state" | "isWritable" | "onChange">,
     Pick<Ownership, "release"> {
   readonly name: string;
-  /** The holder before gave the name back in good order, or there was none. */
+  /** True if the previous owner shut down gracefully, or if there was none. */
   readonly wasClean: boolean;
   /**
-   * Calls back when the lease was renewed, before its state becomes `held` again. Nothing numbered under the old epoch
-   * can be confirmed any more. Returns what ends that.
+   * Adds a callback for renewals, called before the state becomes `held` again. Messages numbered under the old epoch
+   * can no longer be confirmed. Returns a function that removes the callback.
    */
   onRenewed(callback: (epoch: number) => void): () => void;
 }
 
-/** The lease as {@link Leases} moves it. */
+/** Lease whose state {@link Leases} changes. */
 export class HeldLease extends Owner<number> implements Lease {
   readonly name: string;
   readonly wasClean: boolean;
-  /** The server on which the epoch was taken. */
+  /** Server on which the epoch was taken. */
   server: string;
   /**
-   * By what a renewal that was sent and not answered is known in the catalog. Made with the first try, and the same for
-   * all further ones: any of them may be the one that was committed.
+   * Token that identifies an unanswered renewal in the catalog. All attempts of one renewal share it, since any of them
+   * may be the one that was committed.
    */
   renewalToken: string | undefined;
-  readonly #giveBack: (lease: HeldLease, clean: boolean) => Promise<void>;
+  readonly #releaseLease: (lease: HeldLease, clean: boolean) => Promise<void>;
   readonly #renewalCallbacks = new Set<(epoch: number) => void>();
   #released: Promise<void> | undefined;
 
   constructor(
     taken: { readonly name: string; readonly epoch: number; readonly wasClean: boolean; readonly server: string },
     life: Life,
-    giveBack: (lease: HeldLease, clean: boolean) => Promise<void>,
+    releaseLease: (lease: HeldLease, clean: boolean) => Promise<void>,
   ) {
     super(taken.epoch, life);
     this.name = taken.name;
     this.server = taken.server;
     this.wasClean = taken.wasClean;
-    this.#giveBack = giveBack;
+    this.#releaseLease = releaseLease;
   }
 
   onRenewed(callback: (epoch: number) => void): () => void {
@@ -88,15 +88,15 @@ export class HeldLease extends Owner<number> implements Lease {
   }
 
   release({ clean }: { readonly clean: boolean }): Promise<void> {
-    this.#released ??= this.#giveBack(this, clean);
+    this.#released ??= this.#releaseLease(this, clean);
     return this.#released;
   }
 
-  /** The name was taken anew on another server. */
+  /** Records that the name was taken again on another server. */
   renew({ epoch, server }: { readonly epoch: number; readonly server: string }): void {
     this.raise(epoch);
     this.server = server;
-    // Answered: an epoch that is raised from now on is raised by another process, whatever is still in the row.
+    // The renewal is answered: from now on another epoch means another process, whatever token the row still has.
     this.renewalToken = undefined;
     for (const callback of [...this.#renewalCallbacks]) callback(epoch);
   }
@@ -106,23 +106,26 @@ const sql = {
   epochs: `SELECT name, epoch FROM ${tables.peerName} WHERE name = ANY ($1)`,
 } as const;
 
-/** How long a name is waited for. */
+/** Wait options of {@link Leases.take}. */
 export interface TakeNameOptions {
-  /** How long to wait while another holds the name, in milliseconds; 0 tries once. */
+  /** Maximum wait in ms while another process owns the name; 0 tries once. */
   readonly waitMs: number;
   /** Ends the wait with `aborted`. */
   readonly signal?: AbortSignal;
 }
 
-/** The leases of one session. */
+/** Leases of one session. */
 export class Leases {
   readonly #session: PostgresSession;
   readonly #clock: Clock;
   readonly #logger: Logger;
-  /** The names that this process holds or is taking. A session may take its own name again: a second taker in it would, too. */
+  /**
+   * Names that this process owns or is taking. A second taker in the same session would succeed in SQL, so it is
+   * refused here.
+   */
   readonly #names = new Map<string, HeldLease | undefined>();
-  /** The key of the present session. */
-  #life = drawLife();
+  /** Life key of the current session. */
+  #lifeKey = newLifeKey();
 
   constructor(session: PostgresSession, options: { readonly clock: Clock; readonly logger: Logger }) {
     this.#session = session;
@@ -131,16 +134,16 @@ export class Leases {
   }
 
   /**
-   * Takes a name: waits until no session that is alive has it, then raises its epoch, and waits for the writes of older ones.
+   * Takes a name: waits until no live session owns it, raises its epoch, and waits for the writes of older epochs.
    *
-   * @throws StoreError `name_in_use` if another holder has it until the wait is over, `aborted` by the signal,
-   * `store_failed` if Postgres cannot be reached until then, or refuses
+   * @throws HawserError `name_in_use` if another process owns the name until `waitMs` is over; `aborted` by the signal;
+   * `store_failed` if Postgres is unreachable until then or refuses
    */
   async take(name: string, { waitMs, signal }: TakeNameOptions): Promise<Lease> {
     const deadline = this.#clock.now() + waitMs;
     for (;;) {
       if (signal?.aborted)
-        throw new StoreError("aborted", `taking the name "${name}" was aborted`, { cause: signal.reason });
+        throw new HawserError("aborted", `taking the name "${name}" was aborted`, { cause: signal.reason });
       const attempt = await this.#attempt(name);
       if (attempt instanceof HeldLease) return attempt;
       if (attempt.code === "store_failed" && !isTransient(attempt.cause)) throw attempt;
@@ -149,20 +152,20 @@ export class Leases {
     }
   }
 
-  /** Every lease that has not ended becomes suspended: the session by which it was held is gone. */
+  /** Suspends all active leases, because their session is lost. */
   suspendAll(): void {
     for (const lease of this.#names.values()) lease?.enter("suspended");
   }
 
-  /** Keeps the names with a new session; goes on trying by itself for those that another still has. */
+  /** Reclaims the names with a new session. Keeps retrying names that another session still owns. */
   async regainAll(query: SessionQuery): Promise<void> {
-    this.#life = drawLife();
+    this.#lifeKey = newLifeKey();
     for (const lease of [...this.#names.values()]) if (lease !== undefined) await this.#regain(lease, query);
   }
 
   /**
-   * Checks that the catalog still has the epochs of the leases. A listener's channels may have been handed over while it
-   * has its session; a listener that has nothing to write would not find out.
+   * Checks that the catalog still has the epochs of the leases. A listener's channels can be handed over while its
+   * session is up, and a listener with nothing to write would not notice.
    */
   async checkAll(query: SessionQuery): Promise<void> {
     const held = [...this.#names.values()].filter((lease) => lease?.state === "held") as HeldLease[];
@@ -174,15 +177,15 @@ export class Leases {
       if (lease.state !== "held" || lease.epoch !== epoch || epochs.get(lease.name) === epoch) continue;
       this.#names.delete(lease.name);
       lease.enter("lost");
-      await this.#free(lease.name, { clean: false });
+      await this.#releaseName(lease.name, { clean: false });
     }
   }
 
-  /** One try. Returns the error to report if it was the last. */
+  /** Tries once. Returns the error to report if this was the last attempt. */
   async #attempt(name: string): Promise<HeldLease | HawserError> {
-    const inUse = new StoreError(
+    const inUse = new HawserError(
       "name_in_use",
-      `the name "${name}" is held by another process, or by another peer of this one; stop that, or choose another name`,
+      `the name "${name}" is held by another process, or by another peer of this process; stop it, or choose another name`,
     );
     if (this.#names.has(name)) return inUse;
     this.#names.set(name, undefined);
@@ -190,9 +193,9 @@ export class Leases {
     const { generation } = this.#session;
     try {
       const server = await serverIdentity(this.#session.query);
-      const owned = await this.#own(name, randomUUID(), this.#session.query);
+      const owned = await this.#takeOwnership(name, randomUUID(), this.#session.query);
       if (owned === undefined) return inUse;
-      // Whose session is lost meanwhile has lost the name with it; the epoch that was raised does no harm.
+      // If the session was lost, so was the name. The raised epoch is harmless.
       if (!this.#session.isUp || this.#session.generation !== generation) {
         return storeFailure(`take the name "${name}"`, new Error("the session with Postgres was lost"));
       }
@@ -200,8 +203,9 @@ export class Leases {
       this.#names.set(name, lease);
       return lease;
     } catch (cause) {
-      // Whether this session has the name or not: not after this.
-      if (this.#session.isUp && this.#session.generation === generation) await this.#free(name, { clean: false });
+      // The session may own the name or not. Release it in either case.
+      if (this.#session.isUp && this.#session.generation === generation)
+        await this.#releaseName(name, { clean: false });
       return storeFailure(`take the name "${name}"`, cause);
     } finally {
       if (lease === undefined) this.#names.delete(name);
@@ -210,110 +214,114 @@ export class Leases {
 
   #leaseOf(taken: ConstructorParameters<typeof HeldLease>[0]): HeldLease {
     const { leaseExpiryMs: expiryMs } = storeConstants;
-    const life = { now: () => this.#clock.now(), expiryMs, heardAt: () => this.#session.heardAt };
-    return new HeldLease(taken, life, (lease, clean) => this.#giveBack(lease, clean));
+    const life = { now: () => this.#clock.now(), expiryMs, lastAnswerAt: () => this.#session.lastAnswerAt };
+    return new HeldLease(taken, life, (lease, clean) => this.#releaseLease(lease, clean));
   }
 
   async #regain(lease: HeldLease, query: SessionQuery): Promise<void> {
-    const isWanted = (): boolean => this.#names.get(lease.name) === lease && lease.state === "suspended";
-    if (!isWanted()) return;
+    const isCurrent = (): boolean => this.#names.get(lease.name) === lease && lease.state === "suspended";
+    if (!isCurrent()) return;
     const { name } = lease;
-    const kept = await storeFunctions(callerOf(query)).keepName({
+    const kept = await storeFunctions(clientOf(query)).keepName({
       name,
       epoch: BigInt(lease.epoch),
       token: lease.renewalToken ?? null,
-      life: this.#life,
+      life: this.#lifeKey,
     });
-    if (kept.owned && isWanted()) {
+    if (kept.owned && isCurrent()) {
       if (kept.inUse) {
         this.#regainLater(lease);
         return;
       }
       const server = await serverIdentity(query);
-      // An epoch whose answer was lost is not used, although it is ours: on this server it may be an old one again.
+      // An epoch whose answer was lost is our own, but is not used: on this server it may be older than another
+      // process's.
       const isKept =
         (server === lease.server && Number(kept.epoch) === lease.epoch) || (await this.#renew(lease, server, query));
       if (!isKept) {
         this.#regainLater(lease);
         return;
       }
-      if (isWanted()) {
+      if (isCurrent()) {
         lease.enter("held");
         return;
       }
     }
-    // Taken by another, or released while the answers were under way.
-    if (kept.owned && !kept.inUse) await storeFunctions(callerOf(query)).releaseName({ name, clean: false });
-    if (!isWanted()) return;
+    // Taken by another process, or released while the answers were pending.
+    if (kept.owned && !kept.inUse) await storeFunctions(clientOf(query)).releaseName({ name, clean: false });
+    if (!isCurrent()) return;
     this.#names.delete(lease.name);
     lease.enter("lost");
   }
 
-  /** @returns false if another process is just about to take the name, or to fence its owner off */
+  /** Takes the name under a greater epoch. @returns false if another process is taking the name or fencing its owner */
   async #renew(lease: HeldLease, server: string, query: SessionQuery): Promise<boolean> {
     const { name } = lease;
     lease.renewalToken ??= randomUUID();
-    const owned = await this.#own(name, lease.renewalToken, query);
+    const owned = await this.#takeOwnership(name, lease.renewalToken, query);
     if (owned === undefined) return false;
     const { epoch } = owned;
-    this.#logger.warn({ peer: name, epoch }, "another database server answers; the name was taken anew");
+    this.#logger.warn({ peer: name, epoch }, "connected to another database server; took the name again");
     lease.renew({ epoch, server });
     return true;
   }
 
-  /** The two steps. @returns undefined if another one has the name, or is about to take it */
-  async #own(name: string, token: string, query: SessionQuery) {
-    const functions = storeFunctions(callerOf(query));
-    const { taken, epoch, wasClean } = await functions.ownName({ name, token, life: this.#life });
+  /** Runs both steps of taking a name. @returns undefined if another process owns it or is taking it */
+  async #takeOwnership(name: string, token: string, query: SessionQuery) {
+    const functions = storeFunctions(clientOf(query));
+    const { taken, epoch, wasClean } = await functions.ownName({ name, token, life: this.#lifeKey });
     if (!taken || epoch === null || wasClean === null) return undefined;
     const { held } = await functions.raiseFence({ name, epoch });
     return held ? { epoch: Number(epoch), wasClean } : undefined;
   }
 
-  /** The holder may be our own old session, whose end the server has not noticed, or a process that is taking over. */
+  /**
+   * Retries later. The owner may be our own old session, whose end the server has not noticed yet, or a process that is
+   * taking over.
+   */
   #regainLater(lease: HeldLease): void {
     const { generation } = this.#session;
     this.#clock.setTimeout(() => {
-      // A newer session tries by itself.
+      // A newer session retries on its own.
       if (this.#session.generation !== generation) return;
       this.#regain(lease, this.#session.query).catch((err) => {
-        this.#logger.debug({ err, peer: lease.name }, "could not take a name again; trying again");
+        this.#logger.debug({ err, peer: lease.name }, "could not take a name again; retrying");
         if (this.#session.isUp) this.#regainLater(lease);
       });
     }, storeConstants.leasePollMs);
   }
 
-  async #giveBack(lease: HeldLease, clean: boolean): Promise<void> {
+  async #releaseLease(lease: HeldLease, clean: boolean): Promise<void> {
     const wasHeld = lease.state === "held";
     const { generation } = this.#session;
     const isSameSession = (): boolean => this.#session.isUp && this.#session.generation === generation;
-    // Before the name is free: from here on nothing is written in it.
+    // Set before the name is free: from now on nothing is written under it.
     lease.enter("released");
-    if (wasHeld && isSameSession()) await this.#free(lease.name, { clean });
+    if (wasHeld && isSameSession()) await this.#releaseName(lease.name, { clean });
     if (this.#names.get(lease.name) === lease) this.#names.delete(lease.name);
   }
 
-  async #free(name: string, { clean }: { readonly clean: boolean }): Promise<void> {
+  async #releaseName(name: string, { clean }: { readonly clean: boolean }): Promise<void> {
     try {
-      await storeFunctions(callerOf(this.#session.query)).releaseName({ name, clean });
+      await storeFunctions(clientOf(this.#session.query)).releaseName({ name, clean });
     } catch (err) {
-      this.#logger.warn({ err, peer: name }, "could not give a name back; ending the session that has it");
+      this.#logger.warn({ err, peer: name }, "could not release a name; closing the session that holds it");
       this.#session.restart();
     }
   }
 }
 
-/** A client of the generated functions that works on the session. */
-function callerOf(query: SessionQuery): QueryClient {
+/** Client of the generated functions on the session. */
+function clientOf(query: SessionQuery): QueryClient {
   return { query: async ({ text, values }) => ({ rows: await query<Record<string, unknown>>(text, values) }) };
 }
 
-/** The key of a session: nobody knows it before the session has its advisory lock. */
-function drawLife(): bigint {
+/** Random key of a session. It is secret until the session holds its advisory lock. */
+function newLifeKey(): bigint {
   return randomBytes(8).readBigInt64BE();
 }
 
-/** An SQL condition: a process has the name, which is given as an SQL expression. It looks once for all names. */
+/** SQL condition: a live process owns the name, which is an SQL expression. Evaluated once for all names. */
 export function nameHeldSql(name: string): string {
   return `${name} IN (
     SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM ${tables.peerName} AS p)) AS r
@@ -321,16 +329,16 @@ export function nameHeldSql(name: string): string {
 }
 
 /**
- * Calls a function that refuses to work while a process has the name.
+ * Calls a function that fails while a process owns the name.
  *
- * @param remedy what the user can do, to follow "is running;"
- * @throws StoreError `name_in_use` if a process has it; otherwise what `call` throws
+ * @param remedy advice for the user, to follow "is running;"
+ * @throws HawserError `name_in_use` if a process owns it; otherwise the error of `call`
  */
 export async function unlessRunning<T>(name: string, call: () => Promise<T>, remedy = "stop it first"): Promise<T> {
   try {
     return await call();
   } catch (error) {
     if (sqlstateOf(error) !== errorTable.name_in_use.sqlstate) throw error;
-    throw new StoreError("name_in_use", `"${name}" is running; ${remedy}`, { cause: error });
+    throw new HawserError("name_in_use", `"${name}" is running; ${remedy}`, { cause: error });
   }
 }

@@ -1,6 +1,4 @@
-/**
- * What an operator wants to see of the mesh: who listens where, who runs, what waits.
- */
+/** Listeners, running peers and waiting messages, as an operator lists them. */
 import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
@@ -9,81 +7,84 @@ import { groupSql } from "./directory.js";
 import { nameHeldSql } from "./leases.js";
 import { waitingMessagesSql } from "./pending.js";
 
-/** A listener of a topic. */
+/** Listener of a topic. */
 export interface TopicOverview {
   readonly topic: string;
-  /** The listener's name. */
+  /** Name of the listener. */
   readonly name: string;
-  /** The published address, host:port. */
+  /** Published address, host:port. */
   readonly address: string;
-  /** Messages are stored for it also by senders that never met it. */
+  /** True if senders that never met the listener also store messages for it. */
   readonly durable: boolean;
-  /** It subscribed to the topic, as opposed to serving it as its source topic. */
+  /** True if the listener subscribed to the topic; false if it is its source topic. */
   readonly subscribed: boolean;
-  /** The group that it is a member of; null: of none. See the setting `group`. */
+  /** Group of the listener; null if none. See the setting `group`. */
   readonly group: string | null;
-  /** A process holds its name now. */
+  /** True if a process owns the name. */
   readonly running: boolean;
 }
 
-/** A name that was taken at least once, or that messages wait for. */
+/** Name that was taken at least once, or for which messages wait. */
 export interface PeerOverview {
   readonly name: string;
-  /** A process holds the name now. */
+  /** True if a process owns the name. */
   readonly running: boolean;
-  /** Null: no peer of this name was ever started. */
+  /** Null if no peer of this name was ever started. */
   readonly epoch: number | null;
-  /** When the name was taken last. */
+  /** Time at which the name was last taken. */
   readonly startedAt: Date | null;
-  /** The last holder ended in good order; false also while one runs. */
+  /** True if the last owner shut down gracefully. False while a process runs. */
   readonly clean: boolean | null;
-  /** The topics that the directory lists it for. */
+  /** Topics of the peer in the directory. */
   readonly topics: readonly string[];
-  /** Messages stored for it that it has not handled. */
+  /** Stored messages for the peer that it has not handled. */
   readonly waiting: number;
-  /** Messages in its channels that are parked: they wait long to be tried again, or behind such a message of their key. */
+  /** Parked messages in its channels: with a long retry delay, or behind such a message of their key. */
   readonly parked: number;
-  /** Channels whose sender it is. */
+  /** Number of channels in which it is the sender. */
   readonly sendsOn: number;
-  /** Channels that it owns as their listener. */
+  /** Number of channels that it owns as their listener. */
   readonly listensOn: number;
 }
 
-/** What waits in one channel for one topic. */
+/** Waiting messages of one channel and topic. */
 export interface PendingOverview {
-  /** The sender's name. That of the outbox is {@link outboxSender}. */
+  /** Name of the sender. Messages of the outbox have {@link outboxSender}. */
   readonly sender: string;
-  /** The sender's source topic. */
+  /** Source topic of the sender. */
   readonly from: string;
-  /** The listener that owns the channel. Null: the first listener of the topic that comes, or a member of `group`. */
+  /**
+   * Listener that owns the channel. Null: the first listener of the topic to come, or a member of `group`, will take
+   * it.
+   */
   readonly listener: string | null;
-  /** The group whose copies they are, until a member claims them. Null: they are no copies, or a listener has them. */
+  /** Group whose copies these are, until a member claims them. Null: no copies, or a listener owns them. */
   readonly group: string | null;
   readonly topic: string;
   readonly count: number;
-  /** Payload bytes as stored, which may be compressed. Of a batch that is handled in part, all. */
+  /** Payload bytes as stored, possibly compressed. Partly handled batches count fully. */
   readonly bytes: number;
-  /** When the oldest was stored. */
+  /** Time at which the oldest message was stored. */
   readonly oldest: Date;
 }
 
-/** Which messages to look at. */
+/** Filter of {@link listPending}. */
 export interface PendingFilter {
-  /** Only those that wait for this listener. */
+  /** Only messages that wait for this listener. */
   readonly listener?: string | undefined;
-  /** Only those sent to this topic. */
+  /** Only messages to this topic. */
   readonly topic?: string | undefined;
 }
 
-/** The sender of messages that were enqueued. */
+/** Sender name of enqueued messages. */
 export const outboxSender = outboxConstants.peerSender;
 
 const owner = "coalesce(m.owner, m.listener_name)";
 
-/** The owner of a channel; null where that is none of a peer: a topic that nobody has served yet has a channel, too. */
+/** Peer that owns a channel; null if no peer does. A topic that was never served has a channel, too. */
 const peerOwner = `CASE WHEN NOT starts_with(${owner}, '${outboxConstants.reservedPrefix}') THEN ${owner} END`;
 
-/** Rows at or below the cursor are handled already, and not deleted yet. */
+/** Rows at or below the cursor are handled, but not deleted yet. */
 const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
 
 const sql = {
@@ -137,17 +138,17 @@ const sql = {
      ORDER BY listener COLLATE "C", "group" COLLATE "C", topic COLLATE "C", sender COLLATE "C", "from" COLLATE "C"`,
 } as const;
 
-/** The directory, by topic and name. */
+/** Lists the directory by topic and name. */
 export async function listTopics(database: Database): Promise<TopicOverview[]> {
   return database.query("list the topics", { text: sql.topics });
 }
 
-/** The peers, by name; also names that only the directory or waiting messages know. */
+/** Lists the peers by name, including names that occur only in the directory or as owners of waiting messages. */
 export async function listPeers(database: Database): Promise<PeerOverview[]> {
   return database.query("list the peers", { text: sql.peers });
 }
 
-/** What waits, by listener, topic and sender. */
+/** Lists waiting messages by listener, topic and sender. */
 export async function listPending(database: Database, filter: PendingFilter = {}): Promise<PendingOverview[]> {
   const values = [filter.listener ?? null, filter.topic ?? null];
   return database.query("list the stored messages", { text: sql.pending, values });

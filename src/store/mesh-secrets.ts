@@ -1,32 +1,32 @@
 /**
- * Rotating the mesh secret: a new one is added, every peer learns of it and dials with it, and then the older is retired.
- * Between the two steps both are valid, so that no peer is shut out on the way.
+ * Rotation of the mesh secret: a new secret is added, all peers learn it and dial with it, then the old one is retired.
+ * Both are valid in between, so that no peer is locked out.
  *
- * A secret is made by Postgres and never leaves it but to peers: it stands in no statement and in no log. The role of
- * peers may read the table and not write it; rotating is for `hawser_owner`, or the role that made the schema.
+ * Postgres generates the secret and sends it only to peers: it appears in no statement and no log. The peers' role can
+ * read the table but not write it; rotation requires `hawser_owner` or the role that created the schema.
  */
 import { type MeshSecretRow, tables } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
 import type { Database, Statement } from "./database.js";
 
-/** A valid mesh secret, without the secret. */
+/** Valid mesh secret, without its bytes. */
 interface MeshSecretEntry {
   /** Grows with each rotation. */
   readonly id: number;
   readonly createdAt: Date;
 }
 
-/** SQLSTATE: the row is there already. */
+/** SQLSTATE unique_violation. */
 const uniqueViolation = "23505";
 
-// The random bits of two UUIDs, as for the first secret: from Postgres's strong generator.
+// Random bits of two UUIDs, as for the first secret, from the strong generator of Postgres.
 const newSecret = "decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')";
 const entry = "id, created_at";
 
 const sql = {
   list: `SELECT ${entry} FROM ${tables.meshSecret} ORDER BY id DESC`,
-  // Two at once choose the same id, and its key lets one of them in.
+  // Two concurrent rotations choose the same id, and the primary key admits one of them.
   rotate: `INSERT INTO ${tables.meshSecret} (id, secret)
            SELECT coalesce(max(id), 0) + 1, ${newSecret} FROM ${tables.meshSecret} HAVING count(*) < 2
            RETURNING ${entry}`,
@@ -34,56 +34,59 @@ const sql = {
            WHERE id < (SELECT max(id) FROM ${tables.meshSecret}) RETURNING ${entry}`,
 } as const;
 
-/** The mesh secrets of a database. */
+/** Mesh-secret functions of a database. */
 export function meshSecrets(database: Pick<Database, "query">) {
   const entries = async (action: string, statement: Statement): Promise<MeshSecretEntry[]> => {
     const rows = await database.query<Pick<MeshSecretRow, "id" | "created_at">>(action, statement);
     return rows.map(({ id, created_at: createdAt }) => ({ id, createdAt }));
   };
   return {
-    /** The valid secrets, newest first: one, or two while one is rotated. */
+    /** Lists the valid secrets, newest first: one, or two during a rotation. */
     meshSecrets: (): Promise<MeshSecretEntry[]> => entries("list the mesh secrets", { text: sql.list }),
     /**
-     * Adds a new secret; running peers hear of it at once and dial with it. The one before stays valid.
+     * Adds a new secret. Running peers are notified and dial with it. The previous secret stays valid.
      *
-     * @throws StoreError `rotation_refused` if two are valid already; `store_failed` if the role may not
+     * @throws HawserError `rotation_refused` if two are already valid; `store_failed` if the role lacks the privilege
      */
     async rotateSecret(): Promise<MeshSecretEntry> {
-      const added = await entries("rotate the mesh secret", { text: sql.rotate }).catch((error: StoreError) => {
+      const added = await entries("rotate the mesh secret", { text: sql.rotate }).catch((error: HawserError) => {
         if (sqlstateOf(error) === uniqueViolation) return [];
-        throw explained(error);
+        throw namingOwners(error);
       });
       if (added[0] !== undefined) return added[0];
-      throw new StoreError(
+      throw new HawserError(
         "rotation_refused",
-        "two mesh secrets are valid already; retire the older one before another is added",
+        "two mesh secrets are already valid; retire the older one before you add another",
       );
     },
     /**
-     * Takes away the secrets before the newest: a peer that knows no newer one is refused from then on. Connections that were
-     * made before go on.
+     * Deletes all secrets but the newest. Peers that know only older ones are refused from then on. Existing
+     * connections continue.
      *
-     * @returns what was taken away
-     * @throws StoreError `rotation_refused` if there is but one; `store_failed` if the role may not
+     * @returns the deleted secrets
+     * @throws HawserError `rotation_refused` if there is only one; `store_failed` if the role lacks the privilege
      */
     async retireSecret(): Promise<MeshSecretEntry[]> {
-      const retired = await entries("retire the older mesh secret", { text: sql.retire }).catch((error: StoreError) => {
-        throw explained(error);
-      });
+      const retired = await entries("retire the older mesh secret", { text: sql.retire }).catch(
+        (error: HawserError) => {
+          throw namingOwners(error);
+        },
+      );
       if (retired.length > 0) return retired;
-      throw new StoreError(
+      throw new HawserError(
         "rotation_refused",
-        "there is but one mesh secret, which peers need; rotate first, then retire the older one",
+        "there is only one mesh secret, which peers need; rotate first, then retire the older one",
       );
     },
   };
 }
 
-/** The steps of a rotation. */
+/** Mesh-secret functions of a database. */
 export type MeshSecrets = ReturnType<typeof meshSecrets>;
 
-function explained(error: StoreError): StoreError {
+/** The error, with the roles that may where the present role may not. */
+export function namingOwners(error: HawserError): HawserError {
   if (sqlstateOf(error) !== insufficientPrivilege) return error;
-  const message = `${error.message}; use a role that is a member of hawser_owner, or the one that made the schema`;
-  return new StoreError(error.code, message, { cause: error.cause });
+  const message = `${error.message}; use a role that is a member of hawser_owner, or the role that created the schema`;
+  return new HawserError(error.code, message, { cause: error.cause });
 }

@@ -1,43 +1,41 @@
-/**
- * Brings a database's schema to this version.
- */
+/** Migrates a database's schema to this version. */
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf } from "./columns.js";
 import { makeGrants } from "./grants.js";
+import { takeInstallationLock } from "./installation-lock.js";
 import { checksumOf, type Migration, type MigrationPart, migrations, partsOf } from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
 import { Preparation } from "./preparation.js";
-import { type Asked, inspectSchema, newSchemaSql } from "./schema.js";
+import { type CatalogReader, inspectSchema, newSchemaSql } from "./schema.js";
 import { scriptFailure, storeFailure } from "./store-failure.js";
-import { takeTurn } from "./turn.js";
 
-/** What to migrate. */
+/** Options of {@link migrate}. */
 export interface MigrateOptions {
   readonly databaseUrl?: string | undefined;
   readonly logger?: Logger | undefined;
-  /** The role that the login should be in, if it is short of rights. Default `hawser_peer`. */
+  /** Role that the login should be a member of if it lacks privileges. Default `hawser_peer`. */
   readonly role?: HawserRole | undefined;
-  /** What it is for, to follow "could not" in an error. Default `migrate the schema hawser`. */
+  /** Purpose of the call, to follow "could not" in an error. Default `migrate the schema hawser`. */
   readonly action?: string | undefined;
-  /** The caller goes on to need a session: a transaction pooler is refused. */
+  /** True if the caller needs a session afterwards: a transaction pooler is refused. */
   readonly needsSession?: boolean | undefined;
-  /** A database to which no step was applied is refused. Default false: it is given the schema. */
+  /** True to refuse a database without any applied step. Default false: the schema is created. */
   readonly needsSchema?: boolean | undefined;
-  /** Ends it at once, also where Postgres does not answer. */
+  /** Aborts the migration at once, even if Postgres does not answer. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What a migration did. */
+/** Result of {@link migrate}. */
 export interface MigrationReport {
-  /** The numbers of the steps that this call applied; empty if there was nothing to do. */
+  /** Ids of the steps that this call applied; empty if there was nothing to do. */
   readonly applied: readonly number[];
   /**
-   * What the installing role may not do, one line each: roles that it may not make, grants and ownership that it may not
-   * give. Everything else works; peers then run as the role that owns the schema.
+   * Statements that the installing role may not run, one line each: missing roles, grants and ownership. Everything
+   * else works; peers then run as the role that owns the schema.
    */
   readonly leftOut: readonly string[];
 }
@@ -55,14 +53,15 @@ const sql = {
 } as const;
 
 /**
- * Applies the migrations that the database does not have yet, part by part, and gives way to sessions that have a lock which
- * it needs. Many processes may call it at once: one works, the others wait for it. Where nothing is to be done, which is found
- * out without any lock, the rights of a peer suffice.
+ * Applies the missing migrations part by part, and yields to sessions that hold a lock it needs. Processes may call it
+ * concurrently: one works while the others wait. An up-to-date schema is recognised without any lock, with the
+ * privileges of a peer.
  *
- * @throws StoreError `transaction_pooler`; `name_occupied` if the schema, or something in it, is not Hawser's;
- * `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if there is
- * something to do and the role may not, or no schema where one is needed; `store_failed` if Postgres cannot be reached or refuses, if a
- * session that the message names has a lock for too long, or if an applied migration is not the one that this version has
+ * @throws HawserError `transaction_pooler`; `name_occupied` if the schema or an object in it is not Hawser's;
+ * `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if a step is
+ * missing and the role may not apply it, or if `needsSchema` is set and there is no schema; `store_failed` if Postgres
+ * is unreachable or refuses, if a session named in the message holds a lock for too long, or if an applied migration
+ * differs from the one of this version
  */
 export async function migrate(
   options: MigrateOptions = {},
@@ -91,9 +90,9 @@ export async function migrate(
     if (options.needsSession === true) await refuseTransactionPooler(address, session);
     if (options.needsSchema === true && (await missingSteps(client, steps)).steps.length === steps.length)
       throw noSchema(address.described.database);
-    const tell = (line: string): void => logger.warn({}, line);
-    const preparation = new Preparation(client, { address, tell, signal });
-    const report = await migrateWith(preparation, steps, leftOut, tell);
+    const onWait = (line: string): void => logger.warn({}, line);
+    const preparation = new Preparation(client, { address, onWait, signal });
+    const report = await migrateWith(preparation, steps, leftOut, onWait);
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
@@ -110,25 +109,25 @@ async function migrateWith(
   preparation: Preparation,
   steps: readonly Migration[],
   leftOut: string[],
-  tell: (line: string) => void,
+  onWait: (line: string) => void,
 ): Promise<MigrationReport> {
   const { client } = preparation;
   if ((await missingSteps(client, steps)).steps.length === 0) return { applied: [], leftOut: [] };
-  await takeTurn(client, tell);
+  await takeInstallationLock(client, onWait);
   const todo = await applyMissing(preparation, steps);
-  // By its row, which may not have been there before.
-  await takeTurn(client, tell);
-  // What the statements themselves have to say is not for anybody's eyes; what is left out is.
+  // Takes the lock by its row, which may not have existed before.
+  await takeInstallationLock(client, onWait);
+  // Notices of the migration statements are dropped. Only those of the grants are reported.
   leftOut.length = 0;
   if (todo.length > 0) {
-    // Apart from the steps: what may not be granted does not keep the schema from being made.
+    // Separate from the steps, so that a refused grant does not prevent the creation of the schema.
     const refused = await makeGrants(preparation);
     if (refused !== undefined) leftOut.push(`the grants were left out: ${refused}`);
   }
   return { applied: todo.map(({ id }) => id), leftOut };
 }
 
-/** Applies the steps that the database lacks; after {@link takeTurn}. */
+/** Applies the missing steps. Call it after {@link takeInstallationLock}. */
 export async function applyMissing(
   preparation: Preparation,
   steps: readonly Migration[] = migrations,
@@ -139,34 +138,37 @@ export async function applyMissing(
   return todo;
 }
 
-/** What a database lacks. */
+/** Steps that a database lacks. */
 export interface MissingSteps {
   readonly steps: readonly Migration[];
-  /** It has none: nobody works in it yet. */
+  /** True if no step was applied, so that the database has no users of the schema. */
   readonly isNew: boolean;
-  /** There is no schema `hawser`: the first step makes it. */
+  /** True if the schema `hawser` does not exist, so that the first step creates it. */
   readonly makesSchema: boolean;
 }
 
-/** The steps that the database lacks, after having checked those that it has. @throws StoreError as {@link migrate} */
-export async function missingSteps(asked: Asked, steps: readonly Migration[] = migrations): Promise<MissingSteps> {
-  const { exists, migrated } = await inspectSchema(asked);
+/** Returns the steps that the database lacks, after checking the applied ones. @throws HawserError as {@link migrate} */
+export async function missingSteps(
+  reader: CatalogReader,
+  steps: readonly Migration[] = migrations,
+): Promise<MissingSteps> {
+  const { exists, migrated } = await inspectSchema(reader);
   if (!migrated) return { steps, isNew: true, makesSchema: !exists };
-  const rows = (await asked.query(sql.applied)).rows as readonly (typeof row.row)[];
+  const rows = (await reader.query(sql.applied)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
     const step = known.get(applied.id);
     if (step === undefined) {
-      throw new StoreError(
+      throw new HawserError(
         "schema_too_new",
         `the database has migration ${applied.id} (${applied.name}), and this version knows only ${steps.length}; upgrade the program`,
       );
     }
     if (checksumOf(step) !== applied.checksum) {
-      throw new StoreError(
+      throw new HawserError(
         "store_failed",
-        `migration ${applied.id} (${applied.name}) was changed after it had been applied to this database, which is of a state between two releases`,
-        { hint: "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`" },
+        `migration ${applied.id} (${applied.name}) was changed after it had been applied to this database, which was migrated by a version between two releases`,
+        { remedy: "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`" },
       );
     }
   }
@@ -174,7 +176,7 @@ export async function missingSteps(asked: Asked, steps: readonly Migration[] = m
   return { steps: steps.filter(({ id }) => !applied.has(id)), isNew: false, makesSchema: false };
 }
 
-/** The parts of a step as psql would run them, with its record. In a new database it is one transaction. */
+/** Parts of a step as psql would run them, including its record. For a new database, a single transaction. */
 export function migrationTransactions(
   step: Migration,
   { isNew, makesSchema }: Pick<MissingSteps, "isNew" | "makesSchema">,
@@ -207,7 +209,7 @@ async function apply(
   }
 }
 
-/** A failure leaves an invalid index, which each write maintains and no query uses: it is made anew. */
+/** Creates the index again if an earlier failure left it invalid: each write maintains it, but no query uses it. */
 async function runOutside(client: pg.Client, { sql: statement, index }: MigrationPart): Promise<void> {
   if (index !== undefined) {
     const { rows } = await client.query<{ valid: boolean }>(sql.index, [index]);

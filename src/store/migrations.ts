@@ -1,10 +1,9 @@
 /**
- * The migrations, in their order.
+ * The migrations, in order.
  *
- * The texts of released steps are frozen: they are files in `schema/migrations/`. The step of the next release follows the
- * spec until then. It is put together from what a file there says about old tables, from the new tables of the spec, and
- * from all functions of the spec. `npm run verify` holds both ends together: the steps must end in what the spec
- * generates.
+ * The SQL of released steps is frozen in `schema/migrations/`. The step of the next release follows the spec until its
+ * release. It consists of the changes to old tables from a file there, the new tables of the spec, and all functions of
+ * the spec. `npm run verify` checks that the steps end in the schema that the spec generates.
  */
 import { createHash } from "node:crypto";
 import { natsOptionsFunctionsSql } from "../../generated/ts/nats-options/index.js";
@@ -14,42 +13,43 @@ import { natsFunctionsSql, natsSchemaSql } from "../../generated/ts/sql/nats-sch
 import { outboxFunctionsSql, outboxSchemaSql } from "../../generated/ts/sql/outbox-schema.js";
 import { peerFunctionsSql, peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 
-/** A step from one version of the schema to the next. */
+/** Step from one version of the schema to the next. */
 export interface Migration {
-  /** Its place: 1, 2, 3, … without a gap. */
+  /** Sequence number: 1, 2, 3, … without gaps. */
   readonly id: number;
-  /** What it does, in a few words. */
+  /** Short description. */
   readonly name: string;
-  /** Its {@link partsOf parts}. The last one runs in the transaction in which the step is recorded. */
+  /** SQL of all {@link partsOf parts}. The last part runs in the transaction that records the step. */
   readonly sql: string;
 }
 
-/** A part of a step. */
+/** Part of a step. */
 export interface MigrationPart {
   readonly sql: string;
-  /** False: one statement that runs outside of a transaction. */
+  /** False for a single statement that runs outside a transaction. */
   readonly isTransaction: boolean;
-  /** The index that the part makes concurrently. */
+  /** Index that the part creates concurrently. */
   readonly index?: string | undefined;
-  /** The tables that it locks against readers and writers, as its statements name them. */
+  /** Tables that it locks against readers or writers. */
   readonly tables: readonly string[];
 }
 
-/** The line between two parts, which the generator of the step knows, too. */
+/** Separator line between two parts. The generator of the step writes it too. */
 const partLine = "-- Next part.\n";
 
-/** Statements that take long and hold up nobody who reads or writes. */
+/** Slow statements that block neither readers nor writers. */
 const outsideTransaction =
   /^(?:--.*\n|\s)*(?:(?:CREATE (?:UNIQUE )?|DROP )INDEX CONCURRENTLY\b|ALTER TABLE \S+ VALIDATE CONSTRAINT\b)/;
 
-/** At the beginning of a line: not in the body of a function. */
+/** Matches only at the start of a line, to skip function bodies. */
 const lockingStatement =
   /^(?:(?:ALTER|DROP|LOCK|TRUNCATE) TABLE (?:IF EXISTS |ONLY )*|(?:CREATE (?:UNIQUE )?INDEX|(?:CREATE|DROP) TRIGGER)[^;]*? ON )(hawser\.\w+(?:,\s*hawser\.\w+)*)/gm;
 
 /**
- * The parts of a step, in their order. All but the last may run again, after a failure in between.
+ * Parts of a step, in order. All parts but the last may run again after a failure.
  *
- * @param isNew the database has no step yet, so that nobody works in it: the step is one part, in which indexes are made at once
+ * @param isNew true if the database has no step yet, so that it has no users: the step is then one part, in which
+ * indexes are created without CONCURRENTLY
  */
 export function partsOf({ sql }: Migration, isNew = false): MigrationPart[] {
   const texts = sql.split(partLine);
@@ -66,7 +66,7 @@ export function partsOf({ sql }: Migration, isNew = false): MigrationPart[] {
   });
 }
 
-/** The whole schema as the spec has it, without grants. */
+/** The whole schema of the spec, without grants. */
 export const generatedSchemaSql = [
   peerSchemaSql,
   errorsFunctionsSql,
@@ -75,7 +75,7 @@ export const generatedSchemaSql = [
   outboxSchemaSql,
 ].join("\n");
 
-/** Each of them replaces the one that is there. */
+/** All functions of the spec. Each replaces the existing one. */
 const functionsSql = [
   peerFunctionsSql,
   errorsFunctionsSql,

@@ -1,15 +1,13 @@
-/**
- * From "permission denied" to what it means here and what to do.
- */
+/** Explains permission errors: the missing role, and the command that grants it. */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
-import { type HawserError, StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { insufficientPrivilege, type PostgresSession, sqlstateOf } from "../postgres/index.js";
 import { migrations } from "./migrations.js";
-import type { Asked } from "./schema.js";
+import type { CatalogReader } from "./schema.js";
 import { storeFailure } from "./store-failure.js";
 
-/** A role whose rights a login needs: that of peers and their commands, or that of `hawser serve`. */
+/** Role whose privileges a login needs: that of peers and their commands, or that of `hawser serve`. */
 export type HawserRole = "hawser_peer" | "hawser_bridge";
 
 const situationSql = (wanted: HawserRole) => `
@@ -25,23 +23,23 @@ interface Situation {
   readonly database: string;
   readonly exists: boolean;
   readonly owner: string | null;
-  /** The role that is wanted exists. */
+  /** True if the wanted role exists. */
   readonly hasRole: boolean;
-  /** The login is in it. */
+  /** True if the login is a member of it. */
   readonly isMember: boolean;
 }
 
 const appliedSql = `SELECT count(*)::int AS applied FROM ${tables.migration}`;
 
 /**
- * The error of an inspection of the schema, or of a migration, as the reader can use it: where a right is missing, which role
- * lacks it and what gives it.
+ * Explains an error of a schema inspection or a migration. For a missing privilege, the message names the role that
+ * lacks it and the remedy.
  *
- * @param wanted the role that is made for what the login does
- * @returns `schema_missing` where the schema is not there or too old and the role may not make it; else `store_failed`
+ * @param wanted role with the privileges for the action
+ * @returns `schema_missing` if the schema is absent or too old and the role may not change it; otherwise `store_failed`
  */
 export async function explainRefusal(
-  client: Asked,
+  client: CatalogReader,
   action: string,
   cause: unknown,
   wanted: HawserRole = "hawser_peer",
@@ -54,15 +52,15 @@ export async function explainRefusal(
   const login = pg.escapeIdentifier(role);
   if (!exists) {
     if (wanted === "hawser_bridge") return noSchema(database, cause);
-    return new StoreError(
+    return new HawserError(
       "schema_missing",
-      `the database "${database}" has no schema hawser, and the role "${role}" may not make it: run \`hawser init\` once as a role that may, or GRANT CREATE ON ` +
+      `the database "${database}" has no schema hawser, and the role "${role}" may not create it: run \`hawser init\` once as a role that may, or GRANT CREATE ON ` +
         `DATABASE ${pg.escapeIdentifier(database)} TO ${login}`,
       { cause },
     );
   }
   if (await isOlder(client)) {
-    return new StoreError(
+    return new HawserError(
       "schema_missing",
       `the schema hawser of the database "${database}" is older than this program, and the role "${role}" may not change ` +
         `it: run \`hawser init\` as its owner, "${owner}"`,
@@ -72,30 +70,30 @@ export async function explainRefusal(
   if (isMember) return storeFailure(action, cause);
   const remedy = hasRole
     ? `GRANT ${wanted} TO ${login}`
-    : `run \`hawser init\` as a role that may make the role ${wanted}, then GRANT ${wanted} TO ${login}; or be "${owner}"`;
-  return new StoreError(
+    : `run \`hawser init\` as a role that may create the role ${wanted}, then GRANT ${wanted} TO ${login}; or be "${owner}"`;
+  return new HawserError(
     "store_failed",
-    `could not ${action}: the role "${role}" has not the rights of ${wanted} in the database "${database}": ${remedy}`,
+    `could not ${action}: the role "${role}" lacks the privileges of ${wanted} in the database "${database}": ${remedy}`,
     { cause },
   );
 }
 
 /** The same for a session of `hawser serve`. */
 export function explainServeRefusal(session: PostgresSession, action: string, cause: unknown): Promise<HawserError> {
-  const asked = { query: async (text: string) => ({ rows: await session.query(text) }) };
-  return explainRefusal(asked, action, cause, "hawser_bridge");
+  const reader = { query: async (text: string) => ({ rows: await session.query(text) }) };
+  return explainRefusal(reader, action, cause, "hawser_bridge");
 }
 
-/** False also where that cannot be seen. */
-async function isOlder(client: Asked): Promise<boolean> {
+/** Returns true if the schema is older than this program; false if that cannot be determined. */
+async function isOlder(client: CatalogReader): Promise<boolean> {
   const { rows } = await client.query(appliedSql).catch(() => ({ rows: [] }));
   const [row] = rows as readonly { readonly applied: number }[];
   return row !== undefined && row.applied < migrations.length;
 }
 
-/** For processes and commands that leave the making of the schema to others. */
-export function noSchema(database: string, cause?: unknown): StoreError {
-  return new StoreError(
+/** Error for processes and commands that do not create the schema themselves. */
+export function noSchema(database: string, cause?: unknown): HawserError {
+  return new HawserError(
     "schema_missing",
     `the database "${database}" has no schema hawser: run \`hawser init\` on it, or name the right database`,
     { cause },

@@ -1,46 +1,45 @@
-/**
- * Telling a database which NATS server its SQL functions use, for as long as a program runs, and undoing that.
- */
+/** Sets the NATS server that a database's SQL functions use while a program runs, and restores the previous one. */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { withCommandDatabase } from "./command-database.js";
 import type { Database } from "./database.js";
 
 type Options = Readonly<Record<string, string>>;
 
-/** The NATS server that a database names. */
+/** NATS server that a database defines. */
 export interface DefinedNatsServer {
-  /** As in CREATE SERVER: strings. They may hold secrets. */
+  /** Options as strings, as in CREATE SERVER. They may contain secrets. */
   readonly options: Options;
-  /** The foreign server that defines them; null: `hawser.set_nats_server` has set them. */
+  /** Foreign server that defines the options; null if `hawser.set_nats_server` set them. */
   readonly foreignServer: string | null;
 }
 
-/** What to tell. */
+/** Input of {@link defineNatsServer}. */
 export interface NatsServerDefinition {
   readonly databaseUrl: string | undefined;
-  /** As in CREATE SERVER: strings. */
+  /** Options as strings, as in CREATE SERVER. */
   readonly options: Options;
-  /** Whether a definition that is there is replaced. Default: never. */
+  /** Returns true if the current definition may be replaced. Default: never. */
   readonly replaces?: ((present: DefinedNatsServer) => boolean) | undefined;
 }
 
-/** What {@link defineNatsServer} found, and did. */
+/** Result of {@link defineNatsServer}. */
 export interface NatsServerOutcome {
-  /** What was defined before; undefined if nothing was. */
+  /** Definition before the call; undefined if there was none. */
   readonly before: DefinedNatsServer | undefined;
-  /** The options are set now; false: `before` was left as it is. */
+  /** True if the options were set; false if `before` was kept. */
   readonly isSet: boolean;
 }
 
 /**
- * Sets the options, unless a NATS server is defined that is not to be replaced.
+ * Sets the options, unless a NATS server is defined that must not be replaced.
  *
- * @throws StoreError as `withCommandDatabase`; `store_failed` for options that are not right, and for a role that may not
+ * @throws HawserError as `withCommandDatabase`; `store_failed` for invalid options, and for a role that lacks the
+ * privilege
  */
 export function defineNatsServer(definition: NatsServerDefinition): Promise<NatsServerOutcome> {
   const { databaseUrl, options, replaces = () => false } = definition;
   return withCommandDatabase(databaseUrl, async (database) => {
-    // Perhaps no `hawser serve` runs that would have read a changed foreign server.
+    // `hawser serve` applies changes of the foreign server, but it may not be running.
     await database.query("read which NATS server is defined", { text: "SELECT hawser.follow_nats_server()" });
     const before = await definedServer(database);
     if (before !== undefined && !replaces(before)) return { before, isSet: false };
@@ -50,11 +49,10 @@ export function defineNatsServer(definition: NatsServerDefinition): Promise<Nats
 }
 
 /**
- * Undoes what {@link defineNatsServer} has set: what was defined before is defined again. If another NATS server
- * has been defined since, that one stays.
+ * Restores the definition before {@link defineNatsServer}. A NATS server that was defined since then is kept.
  *
- * @returns false if it stays
- * @throws StoreError as {@link defineNatsServer}
+ * @returns false if another definition was kept
+ * @throws HawserError as {@link defineNatsServer}
  */
 export function restoreNatsServer(
   { databaseUrl, options }: Pick<NatsServerDefinition, "databaseUrl" | "options">,
@@ -63,7 +61,7 @@ export function restoreNatsServer(
   return withCommandDatabase(databaseUrl, async (database) => {
     const present = await definedServer(database);
     if (present === undefined || present.foreignServer !== null || !isSame(present.options, options)) return false;
-    // Without options, what a foreign server says counts again.
+    // Without explicit options, those of the foreign server apply again.
     await setOptions(database, before === undefined || before.foreignServer !== null ? null : before.options);
     return true;
   });

@@ -1,8 +1,8 @@
 /**
- * NOTIFY: the channels' names, and what their payloads say.
+ * NOTIFY channels and payloads.
  *
- * Notifications are hints. They can be missed (a lost session) or come late; a process that needs to know reads again after
- * each new session, and from time to time (`pollMs`).
+ * Notifications are hints. They can be lost (with a session) or late. A process that depends on them therefore queries
+ * again after each new session and at intervals (`pollMs`).
  */
 import { createHash } from "node:crypto";
 import { notifyChannels, type TopicAddrRow } from "../../generated/ts/rows/peer.js";
@@ -10,34 +10,34 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Database } from "./database.js";
 
-/** A row of the directory was written or taken out. */
+/** Change of a directory row. */
 export interface CatalogChange {
   readonly topic: string;
   readonly addr: string;
-  /** The listener's name. */
+  /** Name of the listener. */
   readonly clientName: string;
   readonly operation: "insert" | "update" | "delete";
 }
 
-/** The NOTIFY channel of the directory. */
+/** NOTIFY channel of the directory. */
 export const catalogChannel = notifyChannels.topicAddr;
 
-/** The NOTIFY channel of the mesh secrets. What it says is only that one was added or taken away. */
+/** NOTIFY channel of the mesh secrets. Its notifications have no content: a secret was added or removed. */
 export const secretsChannel = notifyChannels.meshSecret;
 
-/** The NOTIFY channel that tells when a relay of the outbox for peers has ended. */
+/** NOTIFY channel on which the end of an outbox relay for peers is announced. */
 export const relayChannel = outboxConstants.peerRelayChannel;
 
 /**
- * The NOTIFY channel on which a listener hears of stored messages. A name may be longer than Postgres lets a channel be,
- * so its hash stands for it.
+ * NOTIFY channel for messages stored for a listener. It contains a hash of the name, since names can be longer than a
+ * Postgres identifier.
  */
 export function messageChannel(listenerName: string): string {
   const digits = createHash("sha256").update(listenerName).digest("hex").slice(0, 40);
   return storeConstants.messageChannelPrefix + digits;
 }
 
-/** Reads a notification of {@link catalogChannel}; undefined if it is none of ours. */
+/** Parses a notification of {@link catalogChannel}; undefined if it is not one of ours. */
 export function parseCatalogChange(payload: string): CatalogChange | undefined {
   try {
     const row: Pick<TopicAddrRow, "topic" | "addr" | "client_name"> & Pick<CatalogChange, "operation"> =
@@ -50,32 +50,35 @@ export function parseCatalogChange(payload: string): CatalogChange | undefined {
   }
 }
 
-/** The greatest key of a channel: an int4. */
+/** Largest key of a channel: an int4. */
 const maxConnectionKey = 2 ** 31 - 1;
 
-/** Reads a notification of a {@link messageChannel}: the channel's key; undefined if the payload is none, written as Hawser writes it. */
+/** Parses a notification of a {@link messageChannel}: the channel's key; undefined for any other payload. */
 export function parseAnnouncement(payload: string): number | undefined {
   if (!/^[1-9]\d{0,9}$/.test(payload)) return undefined;
   const connectionKey = Number(payload);
   return connectionKey <= maxConnectionKey ? connectionKey : undefined;
 }
 
-/** The name of a peer, and the key of a channel in which it has an interest. */
+/** Peer to notify, and the key of the channel that has changed. */
 export type Announced = readonly [name: string, connectionKey: number];
 
 /**
- * Tells peers that messages were stored in a channel, or that it has another owner: a statement of its own, after the commit,
- * because NOTIFY would serialise commits. Best effort: it does not throw, and slow polls find what nobody announced.
+ * Notifies peers of stored messages in a channel, or of its new owner. Uses its own statement after the commit, because
+ * NOTIFY serialises commits. Best effort: it does not throw, and slow polls find changes that were not announced.
  */
-export async function announce(database: Database, told: readonly Announced[]): Promise<void> {
-  if (told.length === 0) return;
+export async function announce(database: Database, announced: readonly Announced[]): Promise<void> {
+  if (announced.length === 0) return;
   try {
     await database.query("announce channels", {
       name: "hawser.announce",
       text: "SELECT pg_notify(a.channel, a.payload) FROM unnest($1::text[], $2::text[]) AS a (channel, payload)",
-      values: [told.map(([name]) => messageChannel(name)), told.map(([, connectionKey]) => String(connectionKey))],
+      values: [
+        announced.map(([name]) => messageChannel(name)),
+        announced.map(([, connectionKey]) => String(connectionKey)),
+      ],
     });
   } catch (err) {
-    database.logger.debug({ err, channels: told.length }, "could not announce channels; their peers will poll");
+    database.logger.debug({ err, channels: announced.length }, "could not announce channels; their peers will poll");
   }
 }

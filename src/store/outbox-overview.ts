@@ -1,20 +1,18 @@
-/**
- * The outbox as operators see and change it: what waits, what is due later, cancelling, publishing again.
- */
+/** Outbox functions for operators: status, scheduled messages, cancellation, replay. */
 import { outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
 import type { Database } from "./database.js";
 
-/** A part of the outbox's table. */
+/** Slot of the outbox table. */
 interface OutboxSlot {
   readonly slot: number;
-  /** New messages go there. */
+  /** True if new messages go to this slot. */
   readonly filling: boolean;
   readonly bytes: number;
-  /** When its first message was enqueued; null: it is empty. */
+  /** Time at which its first message was enqueued; null if it is empty. */
   readonly oldest: string | null;
 }
 
-/** What `hawser.outbox_status` says of one kind of messages. */
+/** Row of `hawser.outbox_status`: state of one kind of messages. */
 export interface OutboxOverview {
   readonly kind: "nats" | "peer";
   readonly relay: string | null;
@@ -29,7 +27,7 @@ export interface OutboxOverview {
   readonly deadLetters: number;
 }
 
-/** A message that is not due yet. */
+/** Message that is not due yet. */
 export interface ScheduledMessage {
   readonly id: string;
   readonly kind: "nats" | "peer";
@@ -41,14 +39,14 @@ export interface ScheduledMessage {
   readonly enqueuedAt: Date;
 }
 
-/** Which messages that are not due yet. */
+/** Filter of {@link listScheduled}. */
 export interface ScheduledFilter {
   readonly kind?: string | undefined;
   readonly destination?: string | undefined;
   readonly limit?: number | undefined;
 }
 
-/** What is published again: as the arguments of `hawser.outbox_replay`. */
+/** Messages to publish again: the arguments of `hawser.outbox_replay`. */
 export interface ReplaySelection {
   readonly since: Date;
   readonly until?: Date | undefined;
@@ -56,7 +54,7 @@ export interface ReplaySelection {
   readonly core: boolean;
 }
 
-/** @throws StoreError as {@link Database.query} */
+/** Reads the state of the outbox. @throws HawserError as {@link Database.query} */
 export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
   return database.query<OutboxOverview>("read the state of the outbox", {
     text: `SELECT s.kind, s.relay, s.is_awake AS "isAwake", s.waiting::float8 AS waiting, s.oldest_waiting_at AS "oldestWaitingAt",
@@ -66,7 +64,7 @@ export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
   });
 }
 
-/** Those that are due first. @throws StoreError as {@link Database.query} */
+/** Lists scheduled messages, the next due first. @throws HawserError as {@link Database.query} */
 export function listScheduled(database: Database, filter: ScheduledFilter): Promise<ScheduledMessage[]> {
   const { kind = null, destination = null, limit = null } = filter;
   return database.query<ScheduledMessage>("list the messages that are due later", {
@@ -79,19 +77,20 @@ export function listScheduled(database: Database, filter: ScheduledFilter): Prom
   });
 }
 
-/** Takes back a message that is not due yet. @returns false if there is none of that number (any more) */
+/** Cancels a scheduled message. @returns false if the id does not exist (any more) */
 export async function cancelScheduled(database: Database, id: bigint): Promise<boolean> {
   return (await outboxFunctions(database.caller(`cancel message ${id}`)).cancel({ id })).cancelled;
 }
 
-/** How many messages are looked at in one transaction. */
+/** Number of messages examined per transaction. */
 const pageMessages = 5_000;
 
 /**
- * Writes messages into the outbox again that it still has, page by page.
+ * Enqueues messages again that the outbox still stores, page by page.
  *
- * @param onPage told after each page: how many were written so far, and when the last one was enqueued that was looked at
- * @returns how many were written
+ * @param onPage called after each page with the number of enqueued messages so far and the enqueue time of the last
+ * examined one
+ * @returns number of enqueued messages
  */
 export async function replayOutbox(
   database: Database,

@@ -1,20 +1,21 @@
 /**
- * Messages that wait long to be tried again, with those of their keys behind them. The cursor passes them; whoever opens their
- * channel reads them with its cursor.
+ * Parked messages: messages with a long retry delay, and the messages of their keys behind them. The cursor passes
+ * them. The next owner of the channel reads them together with its cursor.
  */
 import { storeFunctions } from "../../generated/ts/rows/peer.js";
 import type { ParkedMessage, Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
 
-/** Parks messages in a database. Both calls throw StoreError `store_failed`. */
+/** Parking functions of a database. Both throw HawserError `store_failed`. */
 export function parkedMessages(database: Database) {
   return {
     /**
-     * Parks messages of one channel, no one twice, with their marks, unless they are done; of what is parked already, the attempts
-     * and the time are changed. May be repeated.
+     * Parks messages of one channel, each at most once, with their marks, unless they are completed. For messages that
+     * are already parked, updates the attempts and the time. May be repeated.
      *
-     * @returns `fenced` or `notOwned` if nothing was written because another process has the name, or another listener the channel
+     * @returns `fenced` or `notOwned` if nothing was written because another process owns the name, or another listener
+     * the channel
      */
     async parkMessages(
       { name, epoch }: WriterName,
@@ -45,7 +46,7 @@ export function parkedMessages(database: Database) {
       if (!held) return "fenced";
       return owned ? "parked" : "notOwned";
     },
-    /** Counts one more start of a parked message. @returns how many that makes; 0 if it is not there */
+    /** Counts one more start of a parked message. @returns number of starts; 0 if the message is not parked */
     async countParked(
       { name, epoch }: WriterName,
       connectionKey: number,

@@ -1,6 +1,4 @@
-/**
- * What a sender has stored for others, and how it is cleared.
- */
+/** Messages that a sender has stored for its listeners: counting and clearing them. */
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { cursorJoin } from "./channels.js";
@@ -8,16 +6,19 @@ import type { Database } from "./database.js";
 import { type Sender, senderKey } from "./directory.js";
 import { nameHeldSql, unlessRunning } from "./leases.js";
 
-/** How many messages of a row `s` of the store wait, where `c` is its channel's cursor: a batch may be handled in part. */
+/**
+ * SQL expression: number of unhandled messages of the row `s`, where `c` is its channel's cursor. A batch may be
+ * handled in part.
+ */
 export const waitingMessagesSql =
   "CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END";
 
-/** What waits for one listener of one topic. */
+/** Number of messages that wait for one listener of one topic. */
 export interface PendingMessages {
-  /** The listener's last known address; empty if the sender has no route to it any more. */
+  /** Last known address of the listener; empty if the sender has no route to it any more. */
   readonly address: string;
   readonly topic: string;
-  /** The listener's name. */
+  /** Name of the listener. */
   readonly name: string;
   readonly count: number;
 }
@@ -53,18 +54,21 @@ const sql = {
 } as const;
 
 /**
- * Messages that senders have stored in a database. Rows that their listener has handled already, and not deleted yet, do not
- * count; nor do dead letters that are retried: for the sender they were delivered, and they are not its to clear.
+ * Stored messages by sender. Rows that are handled but not deleted yet do not count. Nor do retried dead letters: for
+ * the sender they were delivered, and it cannot clear them.
  */
 export function pending(database: Database) {
   return {
-    /** How many messages wait. */
+    /** Number of waiting messages of a sender. */
     async pendingCount(sender: Sender): Promise<number> {
       const statement = { text: sql.count, values: [sender.name, sender.sourceTopic] };
       const [row] = await database.query<{ count: bigint }>(`count what "${sender.name}" has stored`, statement);
       return Number(row?.count ?? 0);
     },
-    /** How many wait for each listener and topic, known routes with none included; ordered by topic and address. */
+    /**
+     * Number of waiting messages per listener and topic, ordered by topic and address. Includes known routes without
+     * messages.
+     */
     async pendingByPeer(sender: Sender): Promise<PendingMessages[]> {
       const statement = { text: sql.byPeer, values: [sender.name, sender.sourceTopic, senderKey(sender)] };
       const rows = await database.query<Omit<PendingMessages, "count"> & { count: bigint }>(
@@ -74,9 +78,9 @@ export function pending(database: Database) {
       return rows.map(({ address, topic, name, count }) => ({ address, topic, name, count: Number(count) }));
     },
     /**
-     * Deletes the sender's messages and routes. The cursors are their listeners' and stay.
+     * Deletes the sender's messages and routes. The cursors belong to the listeners and stay.
      *
-     * @throws StoreError `name_in_use` if a process has the sender's name; then nothing was deleted
+     * @throws HawserError `name_in_use` if a process owns the sender's name; nothing was deleted then
      */
     async clearStoredMessages({ name, sourceTopic }: Sender): Promise<void> {
       const caller = database.caller(`clear what "${name}" has stored`);
@@ -96,10 +100,10 @@ const backlogSql = {
            GROUP BY 1`,
 } as const;
 
-/** Backlogs of listeners, from all senders: a sender that reaches none of them chooses by these. */
+/** Backlogs of listeners over all senders. A sender that reaches no listener chooses one by its backlog. */
 export function backlogs(database: Database) {
   return {
-    /** The stored messages that each of these listeners has not taken, each channel counted up to `backlogCountRows`. */
+    /** Number of unhandled stored messages per listener. Each channel is counted up to `backlogCountRows`. */
     async backlogsOf(listenerNames: readonly string[]): Promise<Map<string, number>> {
       const statement = { text: backlogSql.count, values: [listenerNames, storeConstants.backlogCountRows] };
       const rows = await database.query<{ name: string; count: string }>("count what waits for listeners", statement);
@@ -109,12 +113,12 @@ export function backlogs(database: Database) {
   };
 }
 
-/** A listener whose name no process holds, and for which messages are stored. */
+/** Listener with stored messages whose name no process owns. */
 export interface AbsentListener {
   readonly name: string;
-  /** The epoch of its name; null if it was never taken. Another one says that it was there in between. */
+  /** Epoch of its name; null if it was never taken. A changed epoch shows that the listener ran in between. */
   readonly epoch: number | null;
-  /** The group that it was a member of when it ran last; null: of none. */
+  /** Group of the listener when it last ran; null if none. */
   readonly group: string | null;
 }
 
@@ -156,16 +160,16 @@ const absentSql = {
      ORDER BY 1`,
 } as const;
 
-/** The absent listeners of a database. */
+/** Functions about absent listeners. */
 export function orphans(database: Database) {
   return {
-    /** The absent listeners, by name. */
+    /** Absent listeners with stored messages, by name. */
     async absentListeners(): Promise<AbsentListener[]> {
       return database.query("read which listeners are away", { text: absentSql.absent });
     },
     /**
-     * The keys of a listener's channels with stored messages all of which are for these topics, in key order. A channel
-     * goes together with its retries, so those count as its own.
+     * Keys of the listener's channels whose stored messages are all for these topics, in key order. A channel includes
+     * its retry channel.
      */
     async channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]> {
       const action = `read what is stored for "${listenerName}"`;

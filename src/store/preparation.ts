@@ -1,27 +1,27 @@
 /**
- * The session in which a database is prepared while others work in it, to whom it gives way.
+ * Session that changes the schema of a database in use, and yields to the sessions of others.
  *
- * A strong lock that is not free holds up more than the session that waits for it: all that come later queue behind it, even
- * those that would not wait for each other. So locks are waited for in short tries, and between two of them the others go on.
- * What others are not held up by, such as CREATE INDEX CONCURRENTLY, is waited for in one go.
+ * A session that waits for a strong lock blocks more than itself: all later requests for the table queue behind it,
+ * even those that are compatible with each other. So {@link Preparation} waits for locks in short attempts, and others
+ * proceed between them. Statements that block no others, such as CREATE INDEX CONCURRENTLY, wait without interruption.
  *
- * If it takes long, a second session asks Postgres who is in the way.
+ * If that takes long, a second session asks Postgres which sessions hold the locks.
  */
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type DatabaseAddress, openSession, sqlstateOf } from "../postgres/index.js";
 import { Backoff, Deadline, delay } from "../runtime/index.js";
 
-/** How long locks are waited for, in milliseconds. */
+/** Time limits of waits for locks. */
 export interface YieldLimits {
-  /** For all locks of a transaction together, in one try. Others wait so long at most. */
+  /** Maximum wait of one attempt for all locks of a transaction. Other sessions are blocked for at most this time. */
   readonly lockMs: number;
-  /** The first pause between two tries; pauses double up to `noticeMs`. */
+  /** First pause between two attempts. Pauses double up to `noticeMs`. */
   readonly pauseMs: number;
-  /** Until the sessions that are in the way are named for the first time. */
+  /** Time until the blocking sessions are first reported. */
   readonly noticeMs: number;
-  /** For all tries together. */
+  /** Maximum time of all attempts together. */
   readonly limitMs: number;
 }
 
@@ -34,42 +34,45 @@ const defaults: YieldLimits = {
 
 /** Collaborators and limits of {@link Preparation}. */
 export interface PreparationOptions {
-  /** The address that the client is connected to. */
+  /** Address to which the client is connected. */
   readonly address: DatabaseAddress;
-  /** Is told which sessions it waits for, if that takes a while. */
-  readonly tell?: ((line: string) => void) | undefined;
+  /** Receives a message about the blocking sessions if the wait takes long. */
+  readonly onWait?: ((line: string) => void) | undefined;
   /** Ends pauses. */
   readonly signal?: AbortSignal | undefined;
   readonly limits?: Partial<YieldLimits> | undefined;
 }
 
-/** Where each write of a peer begins, for a short time: whoever has these meets no half-done one in other tables. */
+/**
+ * Tables that each write of a peer locks first, for a short time. A session that holds them sees no half-done write in
+ * other tables.
+ */
 const peerFence: readonly string[] = ["owners", "fences"];
 
 /**
- * Tables with which transactions begin: those of subscribed functions, of relays of the outbox, of transactional handlers, of
- * writes of peers. A transaction that has one of them waits for none before it. All other tables are locked behind these. Tables
- * of older steps are among them.
+ * Tables that transactions lock first: those of subscribed functions, outbox relays, transactional handlers and peer
+ * writes. A transaction that holds one of them waits for none before it in this list. All other tables are locked after
+ * these. The list includes tables of older steps.
  */
 const lockOrder: readonly string[] = [
   ...["bridge_lead", "bridge_fence", "outbox_turns", "peer_outbox_turns", "peers"],
   ...peerFence,
 ];
 
-/** SQLSTATEs of what may go well a little later: lock_not_available, deadlock_detected. */
-const passing = new Set(["55P03", "40P01"]);
+/** SQLSTATEs of errors that a retry may resolve: lock_not_available, deadlock_detected. */
+const retryable = new Set(["55P03", "40P01"]);
 
 const tablesSql = `
   SELECT c.relname AS name FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = 'hawser' AND c.relkind IN ('r', 'p') AND c.relname = ANY ($1)`;
 
-/** The session that prepares a database. */
+/** Session that prepares a database. */
 export class Preparation {
   readonly client: pg.Client;
   readonly #options: PreparationOptions;
   readonly #limits: YieldLimits;
 
-  /** @param client has the turn: see `takeTurn`. It stays the caller's. */
+  /** @param client holds the installation lock: see `takeInstallationLock`. The caller keeps ownership of it */
   constructor(client: pg.Client, options: PreparationOptions) {
     this.client = client;
     this.#options = options;
@@ -77,22 +80,23 @@ export class Preparation {
   }
 
   /**
-   * Runs `work` in one transaction; again, after a pause, if a lock was not free in time.
+   * Runs `work` in one transaction. Retries it after a pause if a lock was not available in time.
    *
-   * @param action what could not be done if it fails, to follow "could not"
-   * @param tables those of the schema `hawser` that `work` locks against readers or writers; absent ones are left out
-   * @throws StoreError `store_failed`, which names the sessions in the way, if they stay for longer than the limit; and
-   * what `work` throws
+   * @param action the failed action, to follow "could not"
+   * @param tables tables of the schema `hawser` that `work` locks against readers or writers; missing tables are
+   * skipped
+   * @throws HawserError `store_failed`, which names the blocking sessions, if they block for longer than the limit;
+   * errors of `work`
    */
   async transaction(action: string, work: () => Promise<void>, tables: readonly string[] = []): Promise<void> {
     const { client } = this;
     const { lockMs } = this.#limits;
     const ordered = await this.#inLockOrder(tables);
-    await this.#tries(action, async (deadline) => {
+    await this.#retry(action, async (deadline) => {
       try {
         await client.query("BEGIN");
-        // An autovacuum ends for a session that waits longer than deadlock_timeout, and not for one that gives up before. While
-        // this one waits, it holds up no reader or writer.
+        // An autovacuum yields to a session that waits longer than deadlock_timeout, but not to one that gives up
+        // earlier. This mode blocks neither readers nor writers while it waits.
         await this.#lock(ordered, "SHARE UPDATE EXCLUSIVE", deadline);
         await this.#lock(ordered, "ACCESS EXCLUSIVE", new Deadline(lockMs));
         await client.query(`SET LOCAL lock_timeout = ${lockMs}`);
@@ -106,17 +110,17 @@ export class Preparation {
   }
 
   /**
-   * Runs what may not be in a transaction, or takes long, and holds up no reader or writer: CREATE INDEX CONCURRENTLY, VALIDATE
-   * CONSTRAINT.
+   * Runs a slow statement that blocks neither readers nor writers and may not run in a transaction: CREATE INDEX
+   * CONCURRENTLY, VALIDATE CONSTRAINT.
    *
-   * @param action as for {@link transaction}
-   * @param work may be called again
-   * @throws StoreError as {@link transaction}
+   * @param action as in {@link transaction}
+   * @param work may be called more than once
+   * @throws HawserError as in {@link transaction}
    */
   async outsideTransaction(action: string, work: () => Promise<void>): Promise<void> {
     const { client } = this;
     const { rows } = await client.query<{ before: string }>("SELECT current_setting('lock_timeout') AS before");
-    await this.#tries(action, async ({ remainingMs }) => {
+    await this.#retry(action, async ({ remainingMs }) => {
       await client.query(`SET lock_timeout = ${remainingMs}`);
       await work();
     });
@@ -138,7 +142,7 @@ export class Preparation {
     return [...new Set([...lockOrder, ...tables])].filter((name) => present.has(name));
   }
 
-  async #tries(action: string, work: (deadline: Deadline) => Promise<void>): Promise<void> {
+  async #retry(action: string, work: (deadline: Deadline) => Promise<void>): Promise<void> {
     const { pauseMs, noticeMs, limitMs } = this.#limits;
     const { signal } = this.#options;
     const deadline = new Deadline(limitMs);
@@ -150,8 +154,9 @@ export class Preparation {
         await work(deadline);
         return;
       } catch (cause) {
-        if (!passing.has(sqlstateOf(cause) ?? "")) throw cause;
-        if (last.isOver || (deadline.isOver && watch.isDone)) throw gaveUp(action, limitMs, watch.blockers, cause);
+        if (!retryable.has(sqlstateOf(cause) ?? "")) throw cause;
+        if (last.isOver || (deadline.isOver && watch.isDone))
+          throw blockedError(action, limitMs, watch.blockers, cause);
         await delay(pauses.failed(), signal);
         signal?.throwIfAborted();
       }
@@ -159,22 +164,22 @@ export class Preparation {
   }
 
   async #watch(action: string): Promise<BlockerWatch> {
-    const { address, tell = () => undefined, signal } = this.#options;
+    const { address, onWait = () => undefined, signal } = this.#options;
     const { rows } = await this.client.query<{ pid: number }>("SELECT pg_catalog.pg_backend_pid() AS pid");
-    let told = "";
+    let reported = "";
     const found = (blockers: readonly Blocker[]): void => {
       const pids = blockers.map(({ pid }) => pid).join();
-      if (pids !== told) tell(`waiting for ${textOf(blockers)}, to ${action}`);
-      told = pids;
+      if (pids !== reported) onWait(`waiting for ${describe(blockers)}, to ${action}`);
+      reported = pids;
     };
     const { noticeMs, lockMs } = this.#limits;
     return new BlockerWatch({ address, pid: rows[0]!.pid, afterMs: noticeMs, everyMs: lockMs / 4, signal, found });
   }
 }
 
-/** A session that has a lock for which another one waits. What the login may not see of it is null. */
+/** Session that holds a lock for which another session waits. Fields that the login may not see are null. */
 interface Blocker {
-  /** 0: a prepared transaction. */
+  /** Server process id; 0 for a prepared transaction. */
   readonly pid: number;
   readonly role: string | null;
   readonly application: string | null;
@@ -194,48 +199,48 @@ const blockersSql = `
    ORDER BY a.xact_start NULLS LAST, b.pid
    LIMIT 3`;
 
-/** What {@link BlockerWatch} asks, and whom it tells. */
+/** Options of {@link BlockerWatch}. */
 interface WatchOptions {
   readonly address: DatabaseAddress;
-  /** Of the session that may wait. */
+  /** Process id of the session that may wait. */
   readonly pid: number;
-  /** Until it asks for the first time. */
+  /** Time until the first query. */
   readonly afterMs: number;
   readonly everyMs: number;
   readonly signal: AbortSignal | undefined;
   found(blockers: readonly Blocker[]): void;
 }
 
-/** Asks again and again, in a session of its own, for whom another session waits; until it is disposed. */
+/** Queries repeatedly, in its own session, which sessions block another session. Ends when disposed. */
 class BlockerWatch implements AsyncDisposable {
-  /** The last ones that were found. */
+  /** Blocking sessions of the last query that found any. */
   blockers: readonly Blocker[] = [];
   readonly #options: WatchOptions;
   readonly #stop = new AbortController();
-  readonly #asking: Promise<void>;
+  readonly #polling: Promise<void>;
   #failed = false;
 
   constructor(options: WatchOptions) {
     this.#options = options;
     const { signal } = options;
-    this.#asking = this.#ask(AbortSignal.any([this.#stop.signal, ...(signal === undefined ? [] : [signal])])).catch(
+    this.#polling = this.#poll(AbortSignal.any([this.#stop.signal, ...(signal === undefined ? [] : [signal])])).catch(
       () => {
-        // Without a free session, for example: nobody is named then.
+        // For example, if no session is available. The error then names no sessions.
         this.#failed = true;
       },
     );
   }
 
-  /** It has found somebody, or will find nobody. */
+  /** True if it has found a blocking session, or has failed and will find none. */
   get isDone(): boolean {
     return this.#failed || this.blockers.length > 0;
   }
 
-  async #ask(ended: AbortSignal): Promise<void> {
+  async #poll(ended: AbortSignal): Promise<void> {
     const { address, pid, afterMs, everyMs, found } = this.#options;
     if (!(await delay(afterMs, ended))) return;
     const { client } = await openSession(address, {
-      // Not in good order: Postgres may not answer.
+      // Destroys the socket, since Postgres may not answer a graceful end.
       onClient: (opening) => {
         const end = (): void => void opening.connection.stream.destroy();
         if (ended.aborted) end();
@@ -252,11 +257,11 @@ class BlockerWatch implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stop.abort();
-    await this.#asking;
+    await this.#polling;
   }
 }
 
-function textOf(blockers: readonly Blocker[]): string {
+function describe(blockers: readonly Blocker[]): string {
   if (blockers.length === 0) return "another session";
   return blockers
     .map(({ pid, role, application, kind, transactionS, statementS }) => {
@@ -272,12 +277,12 @@ function textOf(blockers: readonly Blocker[]): string {
     .join(" and ");
 }
 
-function gaveUp(action: string, limitMs: number, blockers: readonly Blocker[], cause: unknown): StoreError {
+function blockedError(action: string, limitMs: number, blockers: readonly Blocker[], cause: unknown): HawserError {
   const ends = blockers.filter(({ pid }) => pid > 0).map(({ pid }) => `SELECT pg_terminate_backend(${pid})`);
   const end = ends.length === 0 ? "" : `, or end it (${ends.join("; ")})`;
-  return new StoreError(
+  return new HawserError(
     "store_failed",
-    `could not ${action}: this needs a lock, and for ${limitMs / 1000} s the way was blocked by ${textOf(blockers)}`,
-    { cause, hint: `Wait until it has ended${end}, then try again` },
+    `could not ${action}: this needs a lock, but for ${limitMs / 1000} s it was held by ${describe(blockers)}`,
+    { cause, remedy: `Wait until it has ended${end}, then try again` },
   );
 }

@@ -1,54 +1,57 @@
 /**
- * Hands the channels of a listener that does not come back over to another one, and from that one to who serves what it does
- * not. The channel itself changes hands: its key, composite, cursor and stored messages stay, only its owner is another.
- * Senders look the owner up when they dial.
+ * Hands the channels of a listener that will not return over to another one, and from there to listeners that serve
+ * topics which it does not. The key, composite, cursor and stored messages of a channel stay; only its owner changes.
+ * Senders look up the owner when they dial.
  */
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { nameHeldSql, unlessRunning } from "./leases.js";
 import { announce } from "./notifications.js";
 import { waitingMessagesSql } from "./pending.js";
 import type { WriterName } from "./transaction.js";
 
-/** Whose channels go where. */
+/** Channels to hand over, and their new owner. */
 export interface ReassignOptions {
-  /** The listener that has them. */
+  /** Current owner. */
   readonly from: string;
-  /** The listener that is to have them; it need not run. */
+  /** New owner. It need not run. */
   readonly to: string;
-  /** Only these, as far as `from` owns them, each with its retry channel. Default: all that it owns. */
+  /**
+   * Keys of the channels to hand over, as far as `from` owns them, each with its retry channel. Default: all its
+   * channels.
+   */
   readonly connectionKeys?: readonly number[] | undefined;
-  /** Also if `from` is running: it ends with `name_lost`. Default false. */
+  /** Hands over even if `from` is running: it then ends with `name_lost`. Default false. */
   readonly force?: boolean | undefined;
 }
 
-/** A channel that was handed over. */
+/** Channel that was handed over. */
 export interface HandedOverChannel {
   readonly connectionKey: number;
-  /** `sender:source_topic:listener`, as it was made. */
+  /** Original composite `sender:source_topic:listener`. */
   readonly composite: string;
-  /** The stored messages that the old listener had not handled. */
+  /** Number of stored messages that the old listener had not handled. */
   readonly stored: number;
 }
 
-/** A channel that may be handed over. */
+/** Channel that can be handed over. */
 export interface OwnedChannel extends HandedOverChannel {
-  /** The listener that it was made for. */
+  /** Original listener. */
   readonly madeFor: string;
-  /** The topics of the stored messages. */
+  /** Topics of the stored messages. */
   readonly topics: readonly string[];
 }
 
-/** What is known of a listener before something is handed over. */
+/** State of a listener. */
 export interface ListenerState {
-  /** A process holds its name now. */
+  /** True if a process owns its name. */
   readonly running: boolean;
-  /** A peer of the name was started at least once. */
+  /** True if a peer of this name was started at least once. */
   readonly seen: boolean;
-  /** The topics that the directory lists it for. */
+  /** Topics of the listener in the directory. */
   readonly topics: readonly string[];
 }
 
@@ -104,10 +107,12 @@ const sql = {
            ARRAY(SELECT topic FROM ${tables.topicAddr} WHERE client_name = $1 ORDER BY topic COLLATE "C") AS topics`,
 } as const;
 
-/** Hands over the channels of a database. */
+/** Hand-over functions of a database. */
 export function reassign(database: Database) {
-  /** Tells the new owners, and the senders, which look the owners up when they hear of one of their channels. */
-  const tell = (
+  /**
+   * Notifies the new owners and the senders. A sender looks up the owner when it is notified of one of its channels.
+   */
+  const notify = (
     channels: readonly (Pick<HandedOverChannel, "connectionKey" | "composite"> & { readonly listener: string })[],
   ): Promise<void> =>
     announce(
@@ -118,21 +123,22 @@ export function reassign(database: Database) {
     );
   return {
     /**
-     * Hands channels over, in one transaction that waits for the old listener's writes under way and keeps out all later
-     * ones: its epoch is raised. It leaves the directory; of a listener of whose channels only some were named, durable
-     * rows and those of an operator stay. The new owner is told, and takes what is stored at once if it runs.
+     * Hands channels over in one transaction. It raises the epoch of the old listener, waits for its running writes and
+     * thereby excludes all later ones. The old listener leaves the directory; if only some of its channels were named,
+     * its durable rows and those of an operator stay. A running new owner is notified and reads the stored messages at
+     * once.
      *
-     * @returns what was handed over; empty if `from` owned none of them (any more)
-     * @throws StoreError `name_in_use` if `from` is running, `invalid_argument` for a bad name, `store_failed`; its
-     * `outcome` is `unknown` if it may have happened all the same, and the same call again is harmless then
+     * @returns the channels that were handed over; empty if `from` owns none of them (any more)
+     * @throws HawserError `name_in_use` if `from` is running, `invalid_argument` for an invalid name, `store_failed`;
+     * its `outcome` is `unknown` if the hand-over may have been committed. The same call can be repeated
      */
     async reassign({ from, to, connectionKeys, force = false }: ReassignOptions): Promise<HandedOverChannel[]> {
       checkNewOwner(to);
       if (from === to)
-        throw new StoreError("invalid_argument", `"${from}" has its channels already; name another peer`);
+        throw new HawserError("invalid_argument", `"${from}" has its channels already; name another peer`);
       const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
       const all = connectionKeys === undefined;
-      // Committed before the wait at the fence: writes that begin in between would keep it waiting.
+      // Committed before the wait at the fence. Otherwise writes that start in between would prolong the wait.
       if (all && force) await storeFunctions(caller).endOwnership({ name: from, force });
       const rows = await unlessRunning(
         from,
@@ -142,12 +148,12 @@ export function reassign(database: Database) {
       const channels = rows.map(({ connectionKey, composite, stored }) => {
         return { connectionKey, composite, stored: Number(stored) };
       });
-      await tell(channels.map((channel) => ({ ...channel, listener: to })));
+      await notify(channels.map((channel) => ({ ...channel, listener: to })));
       return channels;
     },
     /**
-     * The channels that a member of a group owns, made for other members that run again and serve the topics of all that is
-     * stored there; retry channels included.
+     * Channels that a group member owns although they were made for other members, if those run again and serve the
+     * topics of all stored messages. Includes retry channels.
      */
     async channelsToGiveBack(name: string): Promise<number[]> {
       const action = `read the channels that "${name}" has taken over`;
@@ -156,10 +162,10 @@ export function reassign(database: Database) {
       return rows.map((row) => row.connection_key);
     },
     /**
-     * The listener that should have a channel because it serves a topic that the channel's owner does not. `heir` is undefined
-     * if there is none, or if the channel was made for its owner; `owned` is false if another listener has it.
+     * Finds a listener for a channel whose owner does not serve a topic. `heir` is undefined if there is none, or if
+     * the channel was made for its owner; `owned` is false if another listener owns the channel.
      *
-     * @throws StoreError `store_failed`
+     * @throws HawserError `store_failed`
      */
     async heirOf(
       owner: string,
@@ -171,13 +177,13 @@ export function reassign(database: Database) {
       return { owned, heir: heir ?? undefined };
     },
     /**
-     * Changes the owner of channels that the caller has taken over, in one transaction: those without a topic go back to the
-     * member of a group that they were made for, if that was started again since they were taken over; the others go to the
-     * heir, if there still is one. The caller has nothing under way in them. Listeners and senders are told.
+     * Changes the owner of channels that the caller has taken over, in one transaction. Channels without a topic return
+     * to the group member that they were made for, if it was started again since. Channels with a topic go to the heir,
+     * if there still is one. The caller must have no pending work in them. Listeners and senders are notified.
      *
-     * @param channels the keys, each with the key of the topic that it needs a listener for
-     * @returns the keys of those that have another owner
-     * @throws StoreError `fenced`; `store_failed`: perhaps they have another owner all the same
+     * @param channels keys of the channels, each with the key of the topic that needs a listener
+     * @returns keys of the channels that have a new owner
+     * @throws HawserError `fenced`; `store_failed`: the owners may have changed nevertheless
      */
     async giveBack({ name, epoch }: WriterName, channels: ReadonlyMap<number, number | undefined>): Promise<number[]> {
       const action = `give ${channels.size} channels back that "${name}" has taken over`;
@@ -189,22 +195,22 @@ export function reassign(database: Database) {
       });
       const back: { connectionKey: number; composite: string; listener: string }[] = [];
       for (const { held, connectionKey, composite, listener } of rows) {
-        if (!held) throw new StoreError("fenced", `could not ${action}: another process has taken the name`);
+        if (!held) throw new HawserError("fenced", `could not ${action}: another process has taken the name`);
         if (connectionKey !== null && composite !== null && listener !== null) {
           back.push({ connectionKey, composite, listener });
         }
       }
-      await tell(back);
+      await notify(back);
       return back.map(({ connectionKey }) => connectionKey);
     },
-    /** The channels that a listener owns, retry channels included, in key order, with what is stored in them. */
+    /** Channels that a listener owns, by key, with their stored messages. Includes retry channels. */
     async ownedChannels(listenerName: string): Promise<OwnedChannel[]> {
       return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });
     },
-    /** What is known of a listener. */
+    /** Reads the state of a listener. */
     async listenerState(name: string): Promise<ListenerState> {
       const [state] = await database.query<ListenerState>(`look for "${name}"`, { text: sql.state, values: [name] });
-      if (state === undefined) throw new StoreError("internal", `could not look for "${name}": no row came back`);
+      if (state === undefined) throw new HawserError("internal", `could not look for "${name}": no row came back`);
       return state;
     },
   };
@@ -213,10 +219,10 @@ export function reassign(database: Database) {
 function checkNewOwner(name: string): void {
   const bad = columnChecks.peers.name(name);
   if (bad !== undefined) {
-    throw new StoreError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}. ${bad.remedy}`);
+    throw new HawserError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   }
   const prefix = protocolConstants.reservedTopicPrefix;
   if (name.startsWith(prefix)) {
-    throw new StoreError("invalid_argument", `the new listener "${name}" begins with ${prefix}, which is reserved`);
+    throw new HawserError("invalid_argument", `the new listener "${name}" begins with ${prefix}, which is reserved`);
   }
 }

@@ -1,6 +1,4 @@
-/**
- * Schedules as operators see and end them.
- */
+/** Schedules as an operator lists and ends them. */
 import { schedulerFunctions, views } from "../../generated/ts/rows/outbox.js";
 import type { Database } from "./database.js";
 
@@ -18,7 +16,7 @@ export interface ScheduleOverview {
   readonly problem: string | null;
 }
 
-/** @throws StoreError as {@link Database.query} */
+/** @throws HawserError as {@link Database.query} */
 export function listSchedules(database: Database): Promise<ScheduleOverview[]> {
   return database.query<ScheduleOverview>("list the schedules", {
     text: `SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, s.next_at AS "nextAt",
@@ -27,7 +25,12 @@ export function listSchedules(database: Database): Promise<ScheduleOverview[]> {
   });
 }
 
-/** Ends a schedule. @returns false if there is none of this name that the login may end @throws StoreError as {@link Database.query} */
+/**
+ * Ends a schedule.
+ *
+ * @returns false if the login owns no schedule of this name
+ * @throws HawserError as {@link Database.query}
+ */
 export async function removeSchedule(database: Database, name: string): Promise<boolean> {
   return (await schedulerFunctions(database.caller(`end the schedule "${name}"`)).unschedule({ name })).ended;
 }

@@ -1,30 +1,31 @@
 /**
- * The schema `hawser`: whose it is, and how it is made. A role that made it beforehand could have put code into it, which
- * would then run with the rights of the role that installs.
+ * Ownership check and creation of the schema `hawser`. A role that created the schema beforehand could have put code
+ * into it, which would then run with the rights of the installing role.
  */
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /**
- * A list of oids, for `IN`: superusers, the present role, and who may act as hawser_owner. All that they could do by code
- * of theirs they may do, or were given by somebody who may.
+ * List of oids for `IN`: superusers, the current role, and members of hawser_owner. Whatever their code could do, they
+ * may do anyway.
  */
 export const trustedRoles = `(
   SELECT r.oid FROM pg_catalog.pg_roles AS r
    WHERE r.rolsuper OR r.rolname = current_user
       OR EXISTS (SELECT FROM pg_catalog.pg_roles AS o WHERE o.rolname = 'hawser_owner' AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')))`;
 
-/** The name of a role, quoted as in the other remedies. */
+/** SQL expression: quoted name of a role. */
 const quoted = (role: string): string =>
   `'"' || pg_catalog.replace(pg_catalog.pg_get_userbyid(${role})::text, '"', '""') || '"'`;
 
-/** How ALTER and DROP name a relation of pg_class as `c`. */
+/** SQL expression: keyword with which ALTER and DROP refer to the relation `c` of pg_class. */
 const relationKind = `CASE c.relkind
             WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END`;
 
 /**
- * One row, by the catalogs alone. Owners count for who may make things in the schema: they would make them beside those of
- * the owner. Who only reads is kept from a table whose reading, or writing, runs something. Where the table of migrations
- * belongs to a trusted role, Hawser was installed here, and what is in the schema is of use.
+ * SQL that inspects the schema and returns one row. It reads only the catalogs. Owners matter only where the login may
+ * create objects in the schema, since its objects would stand beside theirs. A table whose reading or writing runs code
+ * is refused to readers, too. A migrations table of a trusted role shows that Hawser was installed here, so that the
+ * schema's content is of value.
  */
 export const schemaInspectionSql = `
   SELECT h.oid IS NOT NULL AS "exists", m.oid IS NOT NULL AS migrated, current_user AS role,
@@ -85,57 +86,57 @@ interface SchemaInspection {
   readonly migrated: boolean;
   readonly hasTables: boolean;
   readonly role: string;
-  /** What is in the way; null if nothing is. */
+  /** Object that is refused; null if there is none. */
   readonly what: string | null;
   readonly owner: string | null;
-  /** It is not what it should be, whomever it belongs to. */
+  /** True if the object is not of the expected kind, whoever owns it. */
   readonly odd: boolean;
   /** Sentences, the last one without its full stop. */
   readonly remedy: string;
 }
 
-/** A session, or what else can ask the database. */
-export interface Asked {
+/** Session or client that can query the catalogs. */
+export interface CatalogReader {
   query(text: string): Promise<{ readonly rows: readonly object[] }>;
 }
 
-/** Whether the schema is there, and whether it has the table of migrations, without which it has no other table. */
+/** Existence of the schema and of its migrations table. Without that table, Hawser has no other tables there. */
 export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
 
 /**
- * Reads the catalogs, and touches nothing of the schema.
+ * Inspects the schema by reading the catalogs only.
  *
- * @throws StoreError `name_occupied` if it, or something in it, is not Hawser's; `schema_missing` if its table of migrations was
- * dropped or renamed
+ * @throws HawserError `name_occupied` if the schema or an object in it is not Hawser's; `schema_missing` if its
+ * migrations table was dropped or renamed
  */
-export async function inspectSchema(asked: Asked): Promise<SchemaPresence> {
-  const { rows } = await asked.query(schemaInspectionSql);
+export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresence> {
+  const { rows } = await reader.query(schemaInspectionSql);
   const { exists, migrated, hasTables, role, what, owner, odd, remedy } = rows[0] as SchemaInspection;
   if (what === null) {
     if (migrated || !hasTables) return { exists, migrated };
-    throw new StoreError(
+    throw new HawserError(
       "schema_missing",
-      "the schema hawser has tables, and none called hawser.migrations, which says of which version they are. Nothing was done",
+      "the schema hawser has tables but not hawser.migrations, which records their version. Nothing was done",
       {
-        hint:
+        remedy:
           "If it was renamed: ALTER TABLE hawser.… RENAME TO migrations; else restore the schema hawser from a backup. If " +
           "nothing in the schema is needed, or it is not Hawser's: DROP SCHEMA hawser CASCADE",
       },
     );
   }
   const reason = odd
-    ? `${what} of "${owner}" is not the plain table that Hawser makes, and to read or write it could run code of "${owner}" ` +
+    ? `${what} of "${owner}" is not the plain table that Hawser creates, and reading or writing it could run code of "${owner}" ` +
       `with the rights of "${role}"`
     : `${what} belongs to "${owner}", who is neither a superuser nor a member of hawser_owner, and whose code would run with ` +
       `the rights of "${role}"`;
-  throw new StoreError("name_occupied", `${reason}. Nothing was done. ${remedy}`);
+  throw new HawserError("name_occupied", `${reason}. Nothing was done. ${remedy}`);
 }
 
 /**
- * A block of PL/pgSQL. It fails where the schema is there: who made it could have put code of their own into it. What
- * ALTER DEFAULT PRIVILEGES gives to others on new schemas is taken back.
+ * PL/pgSQL block that creates a schema and revokes privileges that ALTER DEFAULT PRIVILEGES grants on it. Fails if the
+ * schema exists, because its creator could have put code into it.
  *
- * @param name a plain name
+ * @param name a name that needs no quoting
  */
 export function newSchemaSql(name: string): string {
   return `DO $do$

@@ -1,6 +1,4 @@
-/**
- * One pool and one session for each process and database, shared by all who open it.
- */
+/** A pool and a session per process and database, shared by all its users. */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress, PostgresSession, serverIdentity } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
@@ -17,23 +15,23 @@ import { storeFailure } from "./store-failure.js";
 
 const { leaseBeatMs } = storeConstants;
 
-/** Where the database is. */
+/** Address of the database. */
 export interface DatabaseLocation {
-  /** A connection URI; without it the PG* variables say where. */
+  /** Connection URI; without it, the PG* variables apply. */
   readonly databaseUrl?: string | undefined;
-  /** A direct connection to the same database, where `databaseUrl` goes through a transaction pooler. */
+  /** URI of a direct connection to the same database, if `databaseUrl` goes through a transaction pooler. */
   readonly sessionUrl?: string | undefined;
 }
 
-/** What the holders of a shared database hear. */
+/** Callbacks of a user of a shared database. */
 interface SharedDatabaseListener {
   onSession(state: "up" | "down"): void;
   onCatalogChange(change: CatalogChange): void;
-  /** Any other notification. */
+  /** Called for all other notifications. */
   onNotification(channel: string, payload: string): void;
 }
 
-/** A pool and a session, and what lives on the session. */
+/** A pool, a session, and the leases of the session. */
 export class SharedDatabase {
   readonly pool: Database;
   readonly session: PostgresSession;
@@ -44,7 +42,7 @@ export class SharedDatabase {
     { databaseUrl, sessionUrl }: DatabaseLocation,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
   ) {
-    // One for both: the pool follows the session to the host that it has found.
+    // Shared, so that the pool follows the session to the host that it has found.
     const address = DatabaseAddress.of(databaseUrl);
     this.pool = new Database(address, { ...options, pooled: sessionUrl !== undefined });
     this.session = new PostgresSession({
@@ -56,24 +54,26 @@ export class SharedDatabase {
       statementTimeoutMs: leaseBeatMs,
       channels: [catalogChannel, secretsChannel, relayChannel],
       onConnected: async (query) => {
-        // Leases first: until the locks are ours again, nothing else of this session matters.
+        // Leases first: the session is of no use until its locks are held again.
         await this.leases.regainAll(query);
         this.pool.server = await serverIdentity(query);
       },
       onHeartbeat: (query) => this.leases.checkAll(query),
-      onUp: () => this.#tell((listener) => listener.onSession("up")),
+      onUp: () => this.#notify((listener) => listener.onSession("up")),
       onDown: () => {
         this.leases.suspendAll();
-        this.#tell((listener) => listener.onSession("down"));
+        this.#notify((listener) => listener.onSession("down"));
       },
-      onNotification: (channel, payload) => this.#notified(channel, payload),
+      onNotification: (channel, payload) => this.#onNotification(channel, payload),
     });
     this.leases = new Leases(this.session, options);
   }
 
   /**
-   * @throws StoreError `store_failed` if Postgres cannot be reached, PostgresError `transaction_pooler` if the session leads
-   * through one
+   * Opens the session.
+   *
+   * @throws HawserError `store_failed` if Postgres cannot be reached, `transaction_pooler` if the session
+   * goes through one
    */
   async open(): Promise<void> {
     try {
@@ -87,27 +87,27 @@ export class SharedDatabase {
     await Promise.all([this.pool.close(), this.session.close()]);
   }
 
-  #notified(channel: string, payload: string): void {
+  #onNotification(channel: string, payload: string): void {
     if (channel !== catalogChannel) {
-      this.#tell((listener) => listener.onNotification(channel, payload));
+      this.#notify((listener) => listener.onNotification(channel, payload));
       return;
     }
-    // Read once for all peers of the process: each hears of every other's coming and going.
+    // Parsed once for all peers of the process, since each receives every directory change.
     const change = parseCatalogChange(payload);
-    if (change !== undefined) this.#tell((listener) => listener.onCatalogChange(change));
+    if (change !== undefined) this.#notify((listener) => listener.onCatalogChange(change));
   }
 
-  #tell(call: (listener: SharedDatabaseListener) => void): void {
+  #notify(call: (listener: SharedDatabaseListener) => void): void {
     for (const listener of [...this.listeners]) call(listener);
   }
 }
 
-/** The open databases of the process. A rejected promise is never kept. */
+/** Open databases of the process. A rejected promise is removed. */
 const open = new Map<string, { users: number; readonly database: Promise<SharedDatabase> }>();
 
 /**
- * Opens a database, or joins those who have it open. Same location means same pool: `poolSize` is the greatest that
- * anybody asked for, clock and logger are the first one's.
+ * Opens a database, or joins its other users. Users of the same location share one pool: its size is the greatest
+ * `poolSize`; clock and logger are those of the first user.
  *
  * @throws as {@link SharedDatabase.open}
  */
@@ -154,7 +154,7 @@ async function opened(
   }
 }
 
-/** What stands for the location when no URL was given. */
+/** Environment variables that identify the location when no URL is given. */
 function pgVariables(): Record<string, string | undefined> {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => name.startsWith("PG")));
 }

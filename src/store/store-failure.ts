@@ -1,26 +1,27 @@
-/**
- * From an error of node-postgres to a StoreError.
- */
-import { HawserError, StoreError } from "../errors/index.js";
+/** Conversion of node-postgres errors to HawserError. */
+import { HawserError } from "../errors/index.js";
 import { isServerError, isTransient, type WriteOutcome } from "../postgres/index.js";
 
-/** SQLSTATE of a session with a database that does not exist. */
-const noDatabase = "3D000";
+/** SQLSTATE for a connection to a database that does not exist. */
+const databaseMissing = "3D000";
 
 /**
- * Wraps what Postgres or the driver threw. What is an error of Hawser passes unchanged.
+ * Wraps an error of Postgres or of the driver. A HawserError passes unchanged.
  *
- * @param action what could not be done, to follow "could not": "store 3 messages of channel 7"
- * @param outcome of a write: what is known of it
+ * @param action the failed action, to follow "could not": "store 3 messages of channel 7"
+ * @param outcome outcome of a write, as far as it is known
  */
 export function storeFailure(action: string, cause: unknown, outcome?: WriteOutcome): HawserError {
-  if (HawserError.is(cause)) return cause;
-  const hint = isAbsent(cause) ? "Start Postgres at this address, or name another one in the URL" : undefined;
-  const options = { cause, hint, ...(outcome === "unknown" && { outcome }) };
-  return new StoreError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
+  if (cause instanceof HawserError) return cause;
+  const remedy = isUnreachable(cause) ? "Start Postgres at this address, or name another one in the URL" : undefined;
+  const options = { cause, remedy, ...(outcome === "unknown" && { outcome }) };
+  return new HawserError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
 }
 
-/** The same for many statements: names the one that the server refused, if the server says where in the script it is. */
+/**
+ * Like {@link storeFailure} for a script of many statements. Names the failed statement if the server reports its
+ * position.
+ */
 export function scriptFailure(action: string, script: string, cause: unknown): HawserError {
   const position = isServerError(cause) ? Number(cause.position ?? 0) : 0;
   const statement = script
@@ -30,34 +31,40 @@ export function scriptFailure(action: string, script: string, cause: unknown): H
   return storeFailure(statement === undefined ? action : `${action}, at ${statement.trim()}`, cause);
 }
 
-/** What the network says where no Postgres is. */
-const absent = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "ENOENT"]);
+/** Error codes of the network when no Postgres answers at the address. */
+const unreachableCodes = new Set(["ECONNREFUSED", "ENOTFOUND", "EAI_AGAIN", "EHOSTUNREACH", "ENETUNREACH", "ENOENT"]);
 
-function isAbsent(cause: unknown): boolean {
-  if (cause instanceof AggregateError) return cause.errors.every(isAbsent);
-  return !isServerError(cause) && absent.has((cause as NodeJS.ErrnoException | undefined)?.code ?? "");
+function isUnreachable(cause: unknown): boolean {
+  if (cause instanceof AggregateError) return cause.errors.every(isUnreachable);
+  return !isServerError(cause) && unreachableCodes.has((cause as NodeJS.ErrnoException | undefined)?.code ?? "");
 }
 
-/** One line about an error, also for those that Node makes without a message (several addresses, none answered). */
+/** Describes an error in one line. Node creates AggregateError without a message if several addresses fail. */
 function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(", ");
   if (!(cause instanceof Error)) return String(cause);
   if (!isServerError(cause)) return cause.message || cause.name;
-  if (cause.code === noDatabase) return `${cause.message}; make it (CREATE DATABASE), or name another one in the URL`;
+  if (cause.code === databaseMissing)
+    return `${cause.message}; create it (CREATE DATABASE), or name another one in the URL`;
   return `${cause.message || cause.name}${cause.hint ? ` (${cause.hint})` : ""}`;
 }
 
-/** True if the store failed because Postgres was not heard, or said that it is busy, starting or full: the same may succeed soon. */
+/** Returns true if Postgres was unreachable, busy, starting or out of resources, so that a retry may succeed soon. */
 export function isTransientFailure(error: unknown): boolean {
-  return StoreError.is(error) && isTransient(error.cause);
+  return isStoreFailure(error) && isTransient(error.cause);
 }
 
 /**
- * True if the server refused a transaction in which it had taken writes before, and would refuse the same again: nothing is
- * committed. A server that takes no writes would have refused the first of them.
+ * Returns true if the server refused a transaction after it had accepted writes in it, and would refuse it again:
+ * nothing is committed. A read-only server would have refused the first write.
  */
 export function isRefusedForGood(error: unknown): boolean {
-  if (!StoreError.is(error) || error.outcome !== undefined) return false;
+  if (!isStoreFailure(error) || error.outcome !== undefined) return false;
   const { cause } = error;
   return isServerError(cause) && !isTransient(cause);
+}
+
+/** True for an error that {@link storeFailure} has made of one of Postgres or of the driver. */
+export function isStoreFailure(error: unknown): error is HawserError {
+  return error instanceof HawserError && error.code === "store_failed";
 }

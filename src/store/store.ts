@@ -1,6 +1,4 @@
-/**
- * The store of one Peer: everything a peer does in Postgres.
- */
+/** The store of one peer: all its access to Postgres. */
 import { EventEmitter } from "node:events";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { type PeerSettingsInput, peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
@@ -32,27 +30,27 @@ import { transactional } from "./transactional.js";
 
 const { waitingChannel } = outboxConstants;
 
-/** What a store tells. Listeners run one after another, in the order in which they were added. */
+/** Events of a store. Listeners are called one after another, in the order in which they were added. */
 interface StoreEvents {
   /** A row of the directory changed. */
   catalog: [change: CatalogChange];
-  /** A mesh secret was added or taken away. */
+  /** A mesh secret was added or removed. */
   secrets: [];
   /** A relay of the outbox for peers has ended. */
   relayEnded: [];
-  /** Messages were stored in a channel of a listener named to {@link Store.listenForMessages}. */
+  /** Messages were stored in a channel of a listener passed to {@link Store.listenForMessages}. */
   announced: [connectionKey: number, listenerName: string];
-  /** A topic has messages to claim. Heard after {@link Store.listenForWaiting}. */
+  /** A topic has messages to claim. Emitted after {@link Store.listenForWaiting}. */
   waiting: [topic: string];
-  /** The database session is there (again), or lost. After "up", look again for what was not announced meanwhile. */
+  /** The database session is up (again) or down. After "up", query again for missed notifications. */
   session: [state: "up" | "down"];
 }
 
-/** Where the database is, and how it is used. */
+/** Location and pool settings of the database. */
 export interface StoreOptions extends DatabaseLocation, Pick<PeerSettingsInput, "poolSize"> {
-  /** Default: says nothing. */
+  /** Default: no log output. */
   readonly logger?: Logger | undefined;
-  /** Default: the process's clock. */
+  /** Default: the system clock. */
   readonly clock?: Clock | undefined;
 }
 
@@ -64,32 +62,32 @@ const newLookUps = (database: Database, clock: Clock) => ({
   ...channelOwners(database, clock),
 });
 
-/** One for all stores of a database: what thousands of peers of one process ask at the same time is one statement. */
+/** Shared by all stores of a database, so that concurrent lookups of thousands of peers are one statement. */
 function lookUpsOf(database: Database, clock: Clock): ReturnType<typeof newLookUps> {
   const known = lookUps.get(database) ?? newLookUps(database, clock);
   lookUps.set(database, known);
   return known;
 }
 
-/** Everything a peer does in Postgres. Every method throws StoreError, or PostgresError. */
+/** All access of a peer to Postgres. Every method throws HawserError. */
 export type Store = Awaited<ReturnType<typeof openStore>>;
 
 /**
- * Opens the store, and waits until Postgres answers. All stores of one process and database share one session and one
+ * Opens the store and waits until Postgres answers. All stores of one process and database share one session and one
  * pool.
  *
- * @throws StoreError `store_failed` if Postgres cannot be reached; PostgresError `invalid_argument` if a URL cannot be
- * read, `transaction_pooler` if the session leads through one
+ * @throws HawserError `store_failed` if Postgres cannot be reached; `invalid_argument` for an invalid URL,
+ * `transaction_pooler` if the session goes through one
  */
 export async function openStore(options: StoreOptions = {}) {
   const { clock = systemClock, logger = silentLogger, poolSize = peerSettingsDefaults.poolSize } = options;
   const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
   const { pool, session, leases } = database;
-  const commits = cursorCommits(pool);
+  const cursorStore = cursorCommits(pool);
   const taken = new Set<Lease>();
   const announcedTo = new Map<string, string>();
   let listensForWaiting = false;
-  // Each part of a peer adds listeners.
+  // Each component of a peer adds listeners.
   const events = new EventEmitter<StoreEvents>().setMaxListeners(0);
   const databaseListener = {
     onSession: (state: "up" | "down") => events.emit("session", state),
@@ -106,14 +104,14 @@ export async function openStore(options: StoreOptions = {}) {
   };
   database.listeners.add(databaseListener);
   let closed: Promise<void> | undefined;
-  /** Ends the use of the database; the last user of a process closes its connections. May be called twice. */
+  /** Ends the use of the database. The last user in the process closes its connections. May be called twice. */
   const close = (): Promise<void> => {
     closed ??= (async () => {
       database.listeners.delete(databaseListener);
       events.removeAllListeners();
       await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
-      const heard = [...announcedTo.keys(), ...(listensForWaiting ? [waitingChannel] : [])];
-      await Promise.all(heard.map((channel) => session.unlisten(channel)));
+      const subscribed = [...announcedTo.keys(), ...(listensForWaiting ? [waitingChannel] : [])];
+      await Promise.all(subscribed.map((channel) => session.unlisten(channel)));
       await release();
     })();
     return closed;
@@ -125,29 +123,29 @@ export async function openStore(options: StoreOptions = {}) {
     ...lookUpsOf(pool, clock),
     ...storedMessages(pool),
     ...claims(pool),
-    ...commits,
+    ...cursorStore,
     ...parkedMessages(pool),
     ...transactional(pool),
     ...pending(pool),
     ...backlogs(pool),
     ...reassign(pool),
     ...orphans(pool),
-    /** Tells a listener that messages were stored for it. Does not throw. */
+    /** Notifies a listener that messages were stored for it. Does not throw. */
     announce: (listenerName: string, connectionKey: number): Promise<void> =>
       announce(pool, [[listenerName, connectionKey]]),
-    /** Messages that were given up. */
+    /** Dead letters of the database. */
     deadLetters: deadLetters(pool),
-    /** Grows with each new database session. Keys that were cached before may be another database's: look them up again. */
+    /** Grows with each new database session. Keys cached before may belong to another database: look them up again. */
     get generation() {
       return session.generation;
     },
-    /** The session is there. Stored messages and cursors do not need it; leases and notifications do. */
+    /** True while the session is up. Leases and notifications need it; stored messages and cursors do not. */
     get isUp() {
       return session.isUp;
     },
-    /** Brings the schema to this version: see {@link migrate}. */
+    /** Migrates the schema to this version: see {@link migrate}. */
     migrate: () => migrate({ databaseUrl: options.sessionUrl ?? options.databaseUrl, logger }),
-    /** Takes a name: see {@link Lease}. Leases not released by then end with {@link close}, unclean. */
+    /** Takes a name: see {@link Lease}. {@link close} releases leases that are still held, as unclean. */
     async takeName(name: string, takeOptions: TakeNameOptions): Promise<Lease> {
       const lease = await leases.take(name, takeOptions);
       taken.add(lease);
@@ -156,25 +154,28 @@ export async function openStore(options: StoreOptions = {}) {
       });
       return lease;
     },
-    /** What a relay of enqueued messages works with: where it opens a session of its own, and whom it asks whether one works. */
+    /**
+     * Access of a relay for enqueued messages: the address for its own session, and a query function to check for
+     * another relay.
+     */
     relayAccess: { address: DatabaseAddress.of(options.sessionUrl ?? options.databaseUrl), ask },
-    /** Makes the group commit of a listener's cursors. */
+    /** Creates the group commit of a listener's cursors. */
     cursorCommitter: (lease: Lease, committerEvents: CursorCommitterEvents) =>
-      new CursorCommitter(lease, commits, { clock, events: committerEvents }),
-    /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
+      new CursorCommitter(lease, cursorStore, { clock, events: committerEvents }),
+    /** Enables `announced` events for this listener's channels, across lost sessions. */
     async listenForMessages(listenerName: string): Promise<void> {
       const channel = messageChannel(listenerName);
       if (announcedTo.has(channel)) return;
       announcedTo.set(channel, listenerName);
       await session.listen(channel);
     },
-    /** From here on, and over lost sessions, `waiting` tells of topics with messages to claim. */
+    /** Enables `waiting` events, across lost sessions. */
     async listenForWaiting(): Promise<void> {
       if (listensForWaiting) return;
       listensForWaiting = true;
       await session.listen(waitingChannel);
     },
-    /** Adds a listener. Returns what takes it away. */
+    /** Adds an event listener. Returns a function that removes it. */
     on<Name extends keyof StoreEvents>(event: Name, listener: (...details: StoreEvents[Name]) => void): () => void {
       events.on(event, listener as never);
       return () => void events.off(event, listener as never);

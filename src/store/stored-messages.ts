@@ -1,64 +1,62 @@
-/**
- * Messages that wait for their listener.
- */
+/** Messages that wait for their listener. */
 import { type DrainRowsResult, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
 
-/** A header: name and value. */
+/** Header: name and value. */
 export type HeaderPair = readonly [name: string, value: string];
 
-/** How a stored payload is compressed. */
+/** Compression of a stored payload: 0 for none, 1 for gzip. */
 type StoredCodec = 0 | 1;
 
-/** A message to store. */
+/** Message to store. */
 export interface MessageToStore {
   readonly topicKey: number;
-  /** Plain, or compressed as `codec` says. Not kept after the call. */
+  /** Payload, compressed according to `codec`. Not kept after the call. */
   readonly payload: Uint8Array;
-  /** 0: plain, 1: gzip. Default 0. */
+  /** Default 0. */
   readonly codec?: StoredCodec;
   readonly headers?: readonly HeaderPair[];
 }
 
-/** A message read back. */
+/** Message read from the store. */
 interface StoredMessage extends Position {
   readonly topicKey: number;
   readonly payload: Uint8Array;
   readonly codec: number;
-  /** Empty: none. */
+  /** Empty if there are none. */
   readonly headers: readonly HeaderPair[];
 }
 
-/** How much to read at once. At least one row of the table is read, however many messages it has. */
+/** Limits of one read. At least one row of the table is read, however many messages it has. */
 export interface DrainLimits {
-  /** Messages. Default `drainRows`. */
+  /** Maximum number of messages. Default `drainRows`. */
   readonly maxRows?: number;
-  /** Of the payloads as stored. Default `drainBytes`. */
+  /** Maximum payload bytes as stored. Default `drainBytes`. */
   readonly maxBytes?: number;
 }
 
-/** The next stored messages of a channel, as of one moment. */
+/** Next stored messages of a channel, read in one snapshot. */
 export interface DrainedPage {
   /** In the order of (epoch, number). */
   readonly rows: StoredMessage[];
-  /** Messages behind the last one, counted up to `backlogCountRows`. */
+  /** Messages after the last row, counted up to `backlogCountRows`. */
   readonly remaining: number;
 }
 
-/** The message store of a database. */
+/** Message store of a database. */
 export function storedMessages(database: Database) {
   return {
     /**
-     * Stores messages of one channel, numbered without a gap from `firstNumber` on in the lease's epoch. Those that are
-     * stored already stay as they are, so that a call whose fate is unknown is simply repeated.
+     * Stores messages of one channel under contiguous numbers from `firstNumber` in the lease's epoch. Messages that
+     * are already stored are kept, so that a call with an unknown outcome can be repeated.
      *
-     * @returns `fenced` if another process has the name now; then nothing was written
-     * @throws StoreError `store_failed`; its `outcome` is `unknown` if the messages may have been stored all the same,
-     * and absent if they surely were not
+     * @returns `fenced` if another process owns the name; nothing was written then
+     * @throws HawserError `store_failed`; its `outcome` is `unknown` if the messages may have been stored, and absent if
+     * they certainly were not
      */
     async storeMessages(
       lease: WriterName,
@@ -84,13 +82,13 @@ export function storedMessages(database: Database) {
       });
       return held ? "stored" : "fenced";
     },
-    /** Reads the next messages after a position, and how many are behind them, in one snapshot. */
+    /** Reads the next messages after a position and the number of messages behind them, in one snapshot. */
     async drain(
       connectionKey: number,
       after: Position,
       { maxRows = storeConstants.drainRows, maxBytes = storeConstants.drainBytes }: DrainLimits = {},
     ): Promise<DrainedPage> {
-      if (maxRows < 1) throw new StoreError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
+      if (maxRows < 1) throw new HawserError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
       const action = `read the stored messages of channel ${connectionKey}`;
       const stored = await storeFunctions(database.caller(action)).drainRows({
         connectionKey,
@@ -104,7 +102,7 @@ export function storedMessages(database: Database) {
       const read = stored.reduce((sum, row) => sum + messagesBehind(row, after), 0);
       return { rows: messagesOf(stored, after), remaining: Math.min(counted - read, storeConstants.backlogCountRows) };
     },
-    /** The stored messages after a position, counted up to `backlogCountRows`. */
+    /** Number of stored messages after a position, counted up to `backlogCountRows`. */
     async backlogOf(connectionKey: number, after: Position): Promise<number> {
       const action = `count the stored messages of channel ${connectionKey}`;
       const { counted } = await storeFunctions(database.caller(action)).countMessages({
@@ -118,14 +116,14 @@ export function storedMessages(database: Database) {
   };
 }
 
-/** As the database counts them. */
+/** Number of messages after the position, counted as the database does. */
 function messagesBehind({ epoch, number, messages }: DrainRowsResult, after: Position): number {
   return Number(epoch) === after.epoch ? Math.min(messages, Number(number) - after.number) : messages;
 }
 
 /**
- * The messages of rows. The first ones of a batch may be at or before the position; or in the row before, where a call was
- * repeated with more messages while it was still under way.
+ * Unpacks the messages of rows. The first messages of a batch may be at or before the position, or also in the previous
+ * row, if a call was repeated with more messages while the first was still running.
  */
 function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMessage[] {
   const messages: StoredMessage[] = [];

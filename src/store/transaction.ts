@@ -1,22 +1,20 @@
-/**
- * Transactions of several statements, and the knowledge of whether one was committed.
- */
+/** Transactions of several statements, with the knowledge of whether they were committed. */
 import type pg from "pg";
 
-/** A writer: a name, and the epoch in which it was taken. A Lease is one. */
+/** Writer: a name and the epoch in which it was taken. A Lease is one. */
 export interface WriterName {
   readonly name: string;
   readonly epoch: number;
 }
 
-/** A client inside a transaction. */
+/** Client inside a transaction. */
 export type Transaction = pg.ClientBase;
 
-/** Carries an error from before COMMIT was sent: whatever it was, nothing is committed. */
+/** Error that occurred before COMMIT was sent, so that nothing is committed. */
 export class NotCommitted extends Error {
   /**
-   * @param cause what ended the transaction
-   * @param rolledBack the connection can be used again
+   * @param cause error that ended the transaction
+   * @param rolledBack true if the connection can be used again
    */
   constructor(
     override readonly cause: unknown,
@@ -26,14 +24,14 @@ export class NotCommitted extends Error {
   }
 }
 
-/** READ COMMITTED, as the fence needs it. */
+/** READ COMMITTED, which the fence requires. */
 export const beginSql = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /**
  * Runs `work` in a transaction.
  *
- * @param begin one or several statements, of which the first is {@link beginSql}
- * @throws NotCommitted if anything went wrong before COMMIT was sent, with what `work` threw as its cause; the driver's
+ * @param begin one or more statements, the first of which is {@link beginSql}
+ * @throws NotCommitted if anything failed before COMMIT was sent, with the error of `work` as its cause; the driver's
  * error if COMMIT itself failed
  */
 export async function inTransaction<T>(
@@ -41,25 +39,25 @@ export async function inTransaction<T>(
   begin: string,
   work: (transaction: Transaction) => Promise<T>,
 ): Promise<T> {
-  const result = await orRolledBack(client, async () => {
+  const result = await rollBackOnError(client, async () => {
     await client.query(begin);
     return work(client);
   });
   const { command } = await client.query("COMMIT");
-  // COMMIT of a transaction in which a statement failed unnoticed rolls back, and is no error.
+  // COMMIT rolls back without an error if a statement of the transaction failed and `work` ignored it.
   if (command !== "COMMIT") throw new NotCommitted(new Error("a statement in it had failed"), true);
   return result;
 }
 
 /**
- * Runs `work` in a transaction, with as few round trips as can be: what comes before and after it is sent together with BEGIN
- * and COMMIT.
+ * Runs `work` in a transaction with the fewest possible round trips: the statements before and after it are sent with
+ * BEGIN and COMMIT.
  *
- * @param begin one or several statements, of which the first is {@link beginSql}; `work` gets the first row of the last one,
- * if it has rows
- * @param after statements that are run after COMMIT
- * @param work resolves with statements that are run at the end; an error of theirs takes back everything
- * @throws as {@link inTransaction}; the driver's error also if a statement of the end failed
+ * @param begin one or more statements, the first of which is {@link beginSql}; `work` receives the first row of the
+ * last one, if any
+ * @param after statements to run after COMMIT
+ * @param work resolves with the final statements of the transaction; an error in them rolls back everything
+ * @throws as {@link inTransaction}; the driver's error also if a final statement failed
  */
 export async function inShortTransaction<Begun>(
   client: pg.ClientBase,
@@ -67,8 +65,8 @@ export async function inShortTransaction<Begun>(
   after: string,
   work: (transaction: Transaction, begun: Begun | undefined) => Promise<string>,
 ): Promise<void> {
-  const end = await orRolledBack(client, async () => {
-    // Several statements have several results.
+  const end = await rollBackOnError(client, async () => {
+    // The driver returns one result per statement.
     const begun = (await client.query(begin)) as unknown as pg.QueryResult[];
     return work(client, begun.at(-1)!.rows[0]);
   });
@@ -78,8 +76,8 @@ export async function inShortTransaction<Begun>(
   }
 }
 
-/** @throws NotCommitted with what `work` threw as its cause */
-async function orRolledBack<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+/** Rolls back if `work` fails. @throws NotCommitted with the error of `work` as its cause */
+async function rollBackOnError<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

@@ -1,46 +1,55 @@
 /**
- * Handlers inside a transaction: the handler's effects and a mark of the message are committed together, so that the effects
- * happen exactly once. Two transactions of the same message collide at the mark; no other ones wait for each other.
+ * Transactional handlers: the handler's effects and a mark of the message are committed together, so that the effects
+ * happen exactly once. Two transactions of the same message conflict at the mark; other transactions do not block each
+ * other.
  */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError, StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
-import { Room } from "../runtime/index.js";
+import { Semaphore } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
+import { isStoreFailure } from "./store-failure.js";
 import type { Transaction, WriterName } from "./transaction.js";
 
-/** What became of a message: `duplicate` if it is done by another transaction. */
+/** Outcome of a transactional handler. `duplicate`: another transaction has completed the message. */
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
-/** A message that is to be handled. */
+/** Message to handle. */
 export interface HandledMessage extends Position {
   readonly connectionKey: number;
-  /** An attempt before may have been committed. */
+  /** True if an earlier attempt may have been committed. */
   readonly mayBeDone?: boolean;
-  /** It is parked: its row there goes, in place of a mark. */
+  /** True if the message is parked: its parked row is deleted instead of writing a mark. */
   readonly isParked?: boolean;
 }
 
-/** A handler that ends the transaction takes it back. */
+/**
+ * Sets a transaction-local setting that COMMIT or ROLLBACK by the handler resets. Its absence shows that the handler ended
+ * the transaction.
+ */
 const handlingSql = `SET LOCAL ${storeConstants.handlingSetting} = 'on'`;
-// A short time limit of the handler's own would go on to be that of what follows, for ever.
+// Resets the limits, because a short limit set by the handler would also apply to the statements that follow, in every
+// attempt.
 const ownLimitsSql = `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs}; SET LOCAL statement_timeout = ${statementLimits.statementTimeoutMs}`;
-// Durably, as the answer to a request says that it is done.
+// Commits durably, because the answer to a request confirms the effects.
 const endSql = `${ownLimitsSql}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
 
-/** Messages of one channel, all of them parked or none. */
+/** Messages of one channel, either all parked or none. */
 interface Part {
   readonly connectionKey: number;
   readonly isParked: boolean;
   readonly positions: Position[];
-  /** The first arguments of the functions below, as text, since several statements are sent at once; the numbers are whole ones. */
+  /**
+   * First arguments of the SQL functions below, as text, since several statements are sent at once. The numbers are
+   * integers.
+   */
   readonly given: string;
 }
 
-/** In an order that is the same for all, so that two transactions never wait for each other's marks in a circle. */
+/** Groups messages by channel in a fixed order, so that two transactions never deadlock on each other's marks. */
 function partsOf({ name, epoch }: WriterName, messages: readonly HandledMessage[]): Part[] {
   const parts = new Map<string, HandledMessage[]>();
   for (const message of messages) {
@@ -57,7 +66,7 @@ function partsOf({ name, epoch }: WriterName, messages: readonly HandledMessage[
     .sort((one, other) => one.connectionKey - other.connectionKey || Number(one.isParked) - Number(other.isParked));
 }
 
-/** Why messages are not to be handled, as an SQL expression. */
+/** SQL expression: reason why the messages must not be handled; NULL if they can be. */
 function refusalSql({ connectionKey, isParked, positions, given }: Part): string {
   if (!isParked) return `hawser.handling_refusal(${given}, true)`;
   const numbers = positions.map(({ epoch, number }) => `(${epoch}, ${number})`);
@@ -65,73 +74,73 @@ function refusalSql({ connectionKey, isParked, positions, given }: Part): string
             WHERE p.connection_key = ${connectionKey} AND (p.epoch, p.number) IN (${numbers}))`;
 }
 
-/** What `hawser.handling_refusal` says, and `hawser.mark_done` by the name of the constraint that its error has. */
+/** Outcomes by the result of `hawser.handling_refusal`, or by the constraint name in an error of `hawser.mark_done`. */
 const refusals = { duplicate: "duplicate", not_owned: "notOwned", fenced: "fenced", ended: "ended" } as const;
 type Refusal = keyof typeof refusals;
 
-/** Ends a transaction without an error: what it did does not count. */
-class Withdrawn extends Error {
+/** Ends a transaction without a failure: its effects are rolled back. */
+class RolledBack extends Error {
   constructor(readonly refusal: Refusal) {
     super(`the transaction was withdrawn: ${refusal}`);
   }
 }
 
-/** Why a transaction is not to be committed; undefined for an error that says something else. */
+/** Reason why the transaction must not be committed; undefined for other errors. */
 function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
-  if (error instanceof Withdrawn) return refusals[error.refusal];
+  if (error instanceof RolledBack) return refusals[error.refusal];
   if (!isServerError(error) || error.schema !== "hawser" || error.table !== "done_messages") return undefined;
   const { constraint = "" } = error;
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
 
-/** For handlers that have a connection at once. */
-const roomOf = new WeakMap<Database, Room>();
+/** Limits of concurrent transactional handlers, one per pool. */
+const handlerLimits = new WeakMap<Database, Semaphore>();
 
-/** Runs handlers in transactions of a database. */
+/** Transactional handlers of a database. */
 export function transactional(database: Database) {
-  // Of the pool, not of its user: all peers of the process share it.
-  const room = roomOf.get(database) ?? new Room(1);
-  roomOf.set(database, room);
+  // Belongs to the pool rather than to its user, because all peers of the process share it.
+  const semaphore = handlerLimits.get(database) ?? new Semaphore(1);
+  handlerLimits.set(database, semaphore);
 
-  const withPlace = async (
+  const inHandlerTransaction = async (
     action: string,
-    look: string | undefined,
+    check: string | undefined,
     handler: (transaction: Transaction) => Promise<void>,
     end: (transaction: Transaction) => string | Promise<string>,
   ): Promise<void> => {
     if (database.poolSize < 2) {
-      throw new StoreError("invalid_argument", "transactional handlers need a poolSize of at least 2");
+      throw new HawserError("invalid_argument", "transactional handlers need a poolSize of at least 2");
     }
     const thrown: { error?: unknown } = {};
     const handle = async (
       transaction: Transaction,
       unlimited: (part: () => Promise<void>) => Promise<void>,
     ): Promise<void> => {
-      // Of no use after the handler's end: what still runs of it would write outside of the transaction.
-      let isLent = true;
+      // Disables the handler's client after its end, since later queries would run outside the transaction.
+      let isUsable = true;
       const query = (...given: [never]): unknown =>
-        isLent
+        isUsable
           ? transaction.query(...given)
-          : Promise.reject(new Error("the handler has ended, and its transaction with it"));
-      const lent = new Proxy(transaction, {
+          : Promise.reject(new Error("the handler has returned, so its transaction has ended"));
+      const handlerClient = new Proxy(transaction, {
         get: (client, name) => (name === "query" ? query : Reflect.get(client, name)),
       });
       try {
-        await unlimited(() => handler(lent));
-        isLent = false;
+        await unlimited(() => handler(handlerClient));
+        isUsable = false;
       } catch (error) {
-        isLent = false;
-        // What a handler throws because its connection is gone says nothing about the handler.
-        if (HawserError.is(error) || (await answers(transaction))) thrown.error = error;
+        isUsable = false;
+        // An error thrown because the connection was lost is not the handler's failure.
+        if (error instanceof HawserError || (await rollBack(transaction))) thrown.error = error;
         throw error;
       }
     };
-    room.limit = database.poolSize - 1;
-    await room.take();
+    semaphore.limit = database.poolSize - 1;
+    await semaphore.acquire();
     try {
-      const begin = look === undefined ? handlingSql : `${handlingSql}; SELECT ${look} AS refusal`;
-      await database.foreignTransaction<Begun>(action, begin, async (transaction, begun, unlimited) => {
-        if (typeof begun?.refusal === "string") throw new Withdrawn(begun.refusal);
+      const begin = check === undefined ? handlingSql : `${handlingSql}; SELECT ${check} AS refusal`;
+      await database.userTransaction<BeginRow>(action, begin, async (transaction, beginRow, unlimited) => {
+        if (typeof beginRow?.refusal === "string") throw new RolledBack(beginRow.refusal);
         await handle(transaction, unlimited);
         return await end(transaction);
       });
@@ -139,15 +148,15 @@ export function transactional(database: Database) {
       if ("error" in thrown) throw thrown.error;
       throw error;
     } finally {
-      room.giveBack();
+      semaphore.release();
     }
   };
 
-  /** Whether messages are done; not if that cannot be told. */
+  /** Returns true if the message is completed; false also if that cannot be determined. */
   const isDone = async (part: Part): Promise<boolean> => {
     try {
       const text = `SELECT ${refusalSql(part)} AS refusal`;
-      const [row] = await database.query<Begun>("look whether a message is done", { text });
+      const [row] = await database.query<BeginRow>("check whether a message is done", { text });
       return row?.refusal === "duplicate";
     } catch {
       return false;
@@ -156,16 +165,16 @@ export function transactional(database: Database) {
 
   return {
     /**
-     * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role) that
-     * ends with marking them as done; without a message it marks none. The transaction belongs to this function: the handler
-     * neither commits nor rolls back. If another one does one of the messages meanwhile, or if the name or a channel is lost, what
-     * it did is rolled back. Whether a message is done that may be is looked before it is called.
+     * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role)
+     * that ends with the completion marks of the messages; without messages, it writes none. The handler must neither
+     * commit nor roll back. If another transaction completes one of the messages first, or the name or a channel is
+     * lost, the effects are rolled back. Messages with `mayBeDone` are checked before the handler is called.
      *
-     * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
+     * Handlers leave at least one connection of the pool to other statements. Further handlers wait for a connection.
      *
-     * @throws what the handler threw, with nothing committed; StoreError `handler_failed` for a handler that ended the
-     * transaction itself, whether or not it began another one; StoreError `store_failed`, whose `outcome` is `unknown` if
-     * all of it may have been committed
+     * @throws the handler's error, with nothing committed; HawserError `handler_failed` for a handler that ended the
+     * transaction itself, even if it started another one; HawserError `store_failed`, whose `outcome` is `unknown` if
+     * the transaction may have been committed
      */
     async handleInTransaction(
       lease: WriterName,
@@ -190,7 +199,7 @@ export function transactional(database: Database) {
             throw error;
           }
         };
-        await withPlace(
+        await inHandlerTransaction(
           action,
           messages.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
           watched,
@@ -204,9 +213,9 @@ export function transactional(database: Database) {
         );
         return "committed";
       } catch (error) {
-        const refusal = StoreError.is(error) ? refusalOf(error.cause) : undefined;
+        const refusal = isStoreFailure(error) ? refusalOf(error.cause) : undefined;
         if (refusal === undefined) {
-          // What another transaction of the same message has written may be all that is wrong.
+          // The handler may have failed only because of rows that another transaction of the same message has written.
           if (hasThrown && others.length === 0 && (await isDone(parts[0]!))) return "duplicate";
           throw error;
         }
@@ -214,40 +223,48 @@ export function transactional(database: Database) {
         return refusal;
       }
     },
-    /** The same for what has no number: nothing is marked. @throws as {@link handleInTransaction} */
+    /**
+     * Like {@link handleInTransaction} for a message without a number: no mark is written. @throws as
+     * {@link handleInTransaction}
+     */
     async runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void> {
-      await withPlace("handle an at-most-once message in a transaction", undefined, handler, async (transaction) => {
-        await endHandler(transaction);
-        return "";
-      });
+      await inHandlerTransaction(
+        "handle an at-most-once message in a transaction",
+        undefined,
+        handler,
+        async (transaction) => {
+          await endHandler(transaction);
+          return "";
+        },
+      );
     },
   };
 }
 
-interface Begun {
+interface BeginRow {
   readonly refusal: Refusal | null;
 }
 
 /**
- * Back to Hawser's own limits after the handler.
+ * Restores Hawser's own limits after the handler.
  *
- * @throws StoreError `handler_failed` unless the transaction is still the one that was begun for it
+ * @throws HawserError `handler_failed` if the transaction is not the original one any more
  */
 async function endHandler(transaction: Transaction): Promise<void> {
   const results = (await transaction.query(endSql)) as unknown as pg.QueryResult<{ handling: string | null }>[];
   if (results.at(-1)!.rows[0]!.handling !== "on") throw endedByHandler();
 }
 
-function endedByHandler(): StoreError {
-  return new StoreError(
+function endedByHandler(): HawserError {
+  return new HawserError(
     "handler_failed",
-    "the handler ended its transaction with COMMIT or ROLLBACK: what it did up to there was committed, or lost, without " +
-      "the message; leave both out, and use SAVEPOINT to take back a part",
+    "the handler ended its transaction with COMMIT or ROLLBACK: its statements up to there were committed or rolled back without " +
+      "the message's mark; remove both, and use SAVEPOINT to roll back a part",
   );
 }
 
-/** Whether the connection of a transaction that is given up still works. */
-async function answers(transaction: Transaction): Promise<boolean> {
+/** Rolls back a failed transaction. Returns false if its connection is lost. */
+async function rollBack(transaction: Transaction): Promise<boolean> {
   try {
     await transaction.query("ROLLBACK");
     return true;

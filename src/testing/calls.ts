@@ -4,7 +4,7 @@
  */
 import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
-import { DevError, type ErrorCode, HawserError } from "../errors/index.js";
+import { type ErrorCode, HawserError } from "../errors/index.js";
 
 /** A stack as the keeper made it. */
 export interface MadeStack {
@@ -62,7 +62,7 @@ export function answerCalls(socket: Socket, answering: Answering): void {
     try {
       return { id, answer: await (answering[call] as (ask: unknown) => Promise<unknown>)(ask) };
     } catch (error) {
-      const code = HawserError.is(error) ? error.code : "dev_server_failed";
+      const code = error instanceof HawserError ? error.code : "dev_server_failed";
       return { id, error: { code, message: (error as Error).message } };
     }
   };
@@ -108,7 +108,7 @@ export class Caller {
     return this.#ended;
   }
 
-  /** @throws DevError with the code of what failed; `dev_server_failed` if the keeper has gone */
+  /** @throws HawserError with the code of what failed; `dev_server_failed` if the keeper has gone */
   call<C extends keyof Calls>(call: C, ...[ask]: Parameters<Calls[C]>): Promise<Answer<C>> {
     if (this.#ended) return Promise.reject(this.#gone());
     const id = ++this.#id;
@@ -124,7 +124,7 @@ export class Caller {
     this.#waiting.delete(id);
     if (this.#waiting.size === 0) this.#socket.unref();
     if (error === undefined) waiting?.resolve(answer);
-    else waiting?.reject(new DevError(error.code, error.message));
+    else waiting?.reject(new HawserError(error.code, error.message));
   }
 
   #end(): void {
@@ -133,8 +133,8 @@ export class Caller {
     this.#waiting.clear();
   }
 
-  #gone(): DevError {
-    return new DevError(
+  #gone(): HawserError {
+    return new HawserError(
       "dev_server_failed",
       `The process that keeps the servers of this run has ended. ${this.#why()}`,
     );

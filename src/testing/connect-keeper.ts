@@ -7,7 +7,7 @@ import { closeSync, openSync, readFileSync } from "node:fs";
 import { connect, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { nodeArgs, type ProcessIdentity } from "../dev/index.js";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { Caller } from "./calls.js";
 import { filesOf, ownerOfRun, type RunFiles } from "./run.js";
 
@@ -36,7 +36,7 @@ export async function keeperOfRun(): Promise<Caller> {
 
 async function reach(): Promise<Caller> {
   if (process.platform === "win32") {
-    throw new DevError("not_supported", "hawser/testing runs on Linux and macOS. On Windows run the tests in WSL.");
+    throw new HawserError("not_supported", "hawser/testing runs on Linux and macOS. On Windows run the tests in WSL.");
   }
   const owner = ownerOfRun();
   const files = filesOf(owner);
@@ -73,7 +73,7 @@ async function connectOrStart(files: RunFiles, owner: ProcessIdentity): Promise<
     if (status !== undefined && status !== 0) break;
     if (status === 0) started = undefined;
   }
-  throw new DevError(
+  throw new HawserError(
     "dev_server_failed",
     `The process that keeps the servers of this run does not answer at ${files.socket}. ${tailOf(files)}`,
   );

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { install } from "../installation/index.js";
 import { withClient } from "./user-client.js";
 
@@ -98,7 +98,7 @@ export class Databases {
   /** @param key null for the base */
   async copy(key: string | null): Promise<CopiedDatabase> {
     const template = key === null ? this.#prefix : this.#templates.get(key)?.name;
-    if (template === undefined) throw new DevError("dev_server_failed", `no template was prepared for ${key}`);
+    if (template === undefined) throw new HawserError("dev_server_failed", `no template was prepared for ${key}`);
     const name = `${this.#prefix}_${++this.#count}`;
     await this.#onServer(`CREATE DATABASE ${name} TEMPLATE ${template}`);
     this.#made.add(name);

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from "node:timers/promises";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /** How {@link eventually} waits. */
 export interface EventuallyOptions {
@@ -14,16 +14,16 @@ export interface EventuallyOptions {
  * For what another process does, and announces by no event.
  *
  * @returns what the assertion returned
- * @throws what it threw last, when the time is over; DevError `aborted` if it returned `false` or has not ended
+ * @throws what it threw last, when the time is over; HawserError `aborted` if it returned `false` or has not ended
  */
 export async function eventually<T>(assertion: () => T | PromiseLike<T>, options: EventuallyOptions = {}): Promise<T> {
   const { withinMs = 5_000, everyMs = 20 } = options;
   for (const [name, value] of Object.entries({ withinMs, everyMs })) {
     if (typeof value === "number" && value >= 0) continue;
-    throw new DevError("invalid_argument", `${name} ${value}: must be a number of milliseconds, 0 or more`);
+    throw new HawserError("invalid_argument", `${name} ${value}: must be a number of milliseconds, 0 or more`);
   }
   const deadline = performance.now() + withinMs;
-  const late = new DevError("aborted", `the assertion did not end within ${withinMs} ms`);
+  const late = new HawserError("aborted", `the assertion did not end within ${withinMs} ms`);
   let failure: unknown = late;
   for (let attempt = 1; ; attempt++) {
     const timer = new AbortController();
@@ -32,7 +32,7 @@ export async function eventually<T>(assertion: () => T | PromiseLike<T>, options
       const result = await Promise.race([attempted(assertion), timeout]);
       if (result === late) throw late;
       if (result !== false) return result as T;
-      failure = new DevError(
+      failure = new HawserError(
         "aborted",
         `the assertion still returned false after ${withinMs} ms and ${attempt} attempts`,
       );

@@ -26,31 +26,24 @@ function onHandled(): void {
   if (handled === faults.killAfterHandler) process.kill(process.pid, "SIGKILL");
 }
 
-const { run, subscribe, on, messages } = Peer.prototype;
-/** The peer subscribes for a typed handler, which has the faults itself. */
-let isTyped = false;
+type AnyMethod = (this: Peer, ...args: unknown[]) => unknown;
 
-Peer.prototype.run = function (this: Peer, handler) {
-  return run.call(this, handler && withFaults(handler));
-};
+const methods = Peer.prototype as unknown as Record<"handle" | "handleBatch" | "respond" | "messages", AnyMethod>;
+const { handle, handleBatch, respond, messages } = methods;
 
-Peer.prototype.subscribe = function (this: Peer, topic, handler) {
-  return subscribe.call(this, topic, handler && !isTyped ? withFaults(handler) : handler);
-};
+/** The method with faults in the handler, which is its last argument. */
+function faulty(method: AnyMethod): AnyMethod {
+  return function (...args) {
+    const handler = args.at(-1);
+    const given = typeof handler === "function" ? [...args.slice(0, -1), withFaults(handler as () => unknown)] : args;
+    return method.apply(this, given);
+  };
+}
 
-Peer.prototype.on = function (this: Peer, event: unknown, listener: (...args: unknown[]) => unknown) {
-  const onAny = on as (this: Peer, event: unknown, listener: unknown) => unknown;
-  if (typeof event === "string") return onAny.call(this, event, listener);
-  isTyped = true;
-  try {
-    return onAny.call(this, event, withFaults(listener));
-  } finally {
-    isTyped = false;
-  }
-} as Peer["on"];
+Object.assign(methods, { handle: faulty(handle), handleBatch: faulty(handleBatch), respond: faulty(respond) });
 
-Peer.prototype.messages = function (this: Peer) {
-  const loop = messages.call(this);
+methods.messages = function (...args) {
+  const loop = messages.apply(this, args) as AsyncIterableIterator<Message>;
   const next = loop.next.bind(loop);
   let isHandling = false;
   // Asking for the next one finishes the one before.

@@ -20,7 +20,6 @@ export const faultsVariable = "HAWSER_TEST_FAULTS";
 interface AttemptedMessage {
   readonly attempt: number;
   readonly delivery?: string;
-  readonly isRequest?: boolean;
 }
 
 /** What is read of a message of JetStream, as nats.js has it. */
@@ -44,7 +43,7 @@ class HandledTwice extends Error {
  * unless it did it in the message's transaction, and the message comes again in the usual way. Its own errors stay what they
  * are.
  *
- * For handlers of a `Peer` (with `maxAttempts` of at least 2), for those of `consume` of `hawser/typed`, and for functions
+ * For handlers of a `Peer` (with `retry.attempts` of at least 2), for those of `consume` of `hawser/nats`, and for functions
  * that take a message of JetStream as nats.js has it and acknowledge it: the first acknowledgement is lost. Requests and
  * at-most-once messages come once.
  */
@@ -66,8 +65,8 @@ export function twice<Args extends readonly unknown[], Result>(
 function comesAgain(message: unknown): boolean {
   // Behind its value: Hawser acknowledges it when the handler has ended well.
   if (isOfJetStream(message)) return message.info.deliveryCount === 1;
-  const { attempt, delivery, isRequest } = (message ?? {}) as Partial<AttemptedMessage>;
-  return attempt === 1 && delivery !== "at-most-once" && isRequest !== true;
+  const { attempt, delivery } = (message ?? {}) as Partial<AttemptedMessage>;
+  return attempt === 1 && delivery !== "at-most-once";
 }
 
 function isOfJetStream(message: unknown): message is AcknowledgedMessage {

@@ -8,14 +8,6 @@
  * the test runner has ended. It has the servers, the templates, and for each stack a copied database, a NATS account and a
  * relay before each server (kept-stacks.ts). What a process asked for goes when its connection to the keeper ends.
  */
-export {
-  DevError,
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  HawserError,
-  type HawserErrorOptions,
-} from "../errors/index.js";
 export { type EventuallyOptions, eventually } from "./eventually.js";
 export { type Faults, twice } from "./faults.js";
 export { setup } from "./global-setup.js";

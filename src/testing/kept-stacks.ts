@@ -3,8 +3,8 @@
  */
 import { randomBytes } from "node:crypto";
 import { type DevStack, startDevStack } from "../dev/index.js";
-import { DevError } from "../errors/index.js";
-import { Serve } from "../serve/index.js";
+import { HawserError } from "../errors/index.js";
+import { type HawserServer, serve as startServer } from "../serve/index.js";
 import type { MadeStack, Side } from "./calls.js";
 import { type CopiedDatabase, Databases, on } from "./databases.js";
 import { accountsOf, configOf, emptyAccount, type NatsAccount, natsRules } from "./nats-accounts.js";
@@ -17,7 +17,7 @@ interface KeptStack {
   readonly database: CopiedDatabase;
   readonly account: NatsAccount | undefined;
   readonly relays: Readonly<Record<Side, Relay | undefined>>;
-  readonly serve: Serve | undefined;
+  readonly serve: HawserServer | undefined;
 }
 
 /** The servers, and what tests have of them. */
@@ -62,7 +62,7 @@ export class KeptStacks {
     try {
       const account = this.#accounts?.shift();
       if (this.#accounts !== undefined && account === undefined) {
-        throw new DevError("busy", "256 stacks are open at the same time. End those that are not needed by drop().");
+        throw new HawserError("busy", "256 stacks are open at the same time. End those that are not needed by drop().");
       }
       if (account !== undefined) undo.push(async () => this.#accounts?.push(account));
       const database = await this.#databases.copy(template);
@@ -73,9 +73,7 @@ export class KeptStacks {
       undo.push(async () => nats.relay?.close());
       const { hostname, port } = new URL(nats.url);
       await this.#databases.defineNats(database.url, { host: hostname, port: Number(port || 4222) });
-      const serving = serve
-        ? await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" })
-        : undefined;
+      const serving = serve ? await startServer({ databaseUrl: postgres.url, listen: "127.0.0.1:0" }) : undefined;
       const relays = { postgres: postgres.relay, nats: nats.relay };
       this.#stacks.set(database.name, { database, account, relays, serve: serving });
       return { id: database.name, databaseUrl: postgres.url, natsUrl: nats.url };
@@ -106,14 +104,14 @@ export class KeptStacks {
     }
   }
 
-  /** @throws DevError `not_supported` if no relay is possible */
+  /** @throws HawserError `not_supported` if no relay is possible */
   relay(id: string, side: Side): Relay {
     const stack = this.#stacks.get(id);
-    if (stack === undefined) throw new DevError("not_running", `the stack ${id} has been dropped`);
+    if (stack === undefined) throw new HawserError("not_running", `the stack ${id} has been dropped`);
     const relay = stack.relays[side];
     if (relay !== undefined) return relay;
     const [name, variable] = side === "nats" ? ["NATS", "HAWSER_NATS_URL"] : ["Postgres", "HAWSER_DATABASE_URL"];
-    throw new DevError(
+    throw new HawserError(
       "not_supported",
       `the connections to ${name} cannot be cut: the server of ${variable} is reached by TLS, by a socket file, or at ` +
         "several addresses. Name one address without TLS, or unset the variable.",

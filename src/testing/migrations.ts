@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { withClient } from "./user-client.js";
 
 /** What prepares the databases of tests, behind what Hawser installs. */
@@ -30,7 +30,7 @@ interface ReadFile {
   readonly content: Buffer;
 }
 
-/** @throws DevError `invalid_argument` */
+/** @throws HawserError `invalid_argument` */
 export function readMigrations(migrations: Migrations): ReadMigrations {
   const isProgram = typeof migrations === "object" && "run" in migrations;
   const paths = [isProgram ? migrations.files : migrations].flat() as string[];
@@ -47,12 +47,12 @@ export function readMigrations(migrations: Migrations): ReadMigrations {
 /** A file as it is; a folder's files in the order of their paths, those with the ending alone. */
 function filesBelow(path: string, ending: string): ReadFile[] {
   if (typeof path !== "string" || path === "") {
-    throw new DevError("invalid_argument", `migrations ${JSON.stringify(path)}: name a file or a folder`);
+    throw new HawserError("invalid_argument", `migrations ${JSON.stringify(path)}: name a file or a folder`);
   }
   const absolute = resolve(path);
   const stat = statSync(absolute, { throwIfNoEntry: false });
   if (stat === undefined) {
-    throw new DevError(
+    throw new HawserError(
       "invalid_argument",
       `migrations "${path}": there is no ${absolute}. Paths are relative to the directory in which the tests are run.`,
     );
@@ -64,7 +64,7 @@ function filesBelow(path: string, ending: string): ReadFile[] {
     .filter((file) => statSync(file).isFile())
     .sort();
   if (files.length === 0) {
-    throw new DevError(
+    throw new HawserError(
       "invalid_argument",
       `migrations "${path}": the folder ${absolute} has no file${ending && ` *${ending}`}.`,
     );
@@ -79,7 +79,9 @@ async function runSql(files: readonly ReadFile[], databaseUrl: string): Promise<
       try {
         await client.query(content.toString());
       } catch (cause) {
-        throw new DevError("invalid_argument", `the migration ${path} failed: ${(cause as Error).message}`, { cause });
+        throw new HawserError("invalid_argument", `the migration ${path} failed: ${(cause as Error).message}`, {
+          cause,
+        });
       }
     }
   });

@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { DevError, namesOf, unknownOption } from "../errors/index.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { type Faults, faultsVariable } from "./faults.js";
 
 /** How a program is started. */
@@ -39,17 +39,17 @@ const stopTimeoutMs = 10_000;
 
 const known = namesOf<ProgramOptions>({ env: true, cwd: true, twice: true, killAfterHandler: true });
 
-/** @throws DevError `invalid_argument`; `startup_failed` if there is no such program */
+/** @throws HawserError `invalid_argument`; `startup_failed` if there is no such program */
 export async function startProgram(
   command: string,
   args: readonly string[],
   options: ProgramOptions,
 ): Promise<TestProgram> {
   const problem = unknownOption(options, "a program", known);
-  if (problem !== undefined) throw new DevError("invalid_argument", problem);
+  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
   const { env = {}, cwd, twice = false, killAfterHandler } = options;
   if (killAfterHandler !== undefined && !(Number.isSafeInteger(killAfterHandler) && killAfterHandler > 0)) {
-    throw new DevError("invalid_argument", `killAfterHandler ${killAfterHandler}: must be a whole number from 1 on`);
+    throw new HawserError("invalid_argument", `killAfterHandler ${killAfterHandler}: must be a whole number from 1 on`);
   }
   const child = spawn(command, args, {
     cwd,
@@ -61,7 +61,7 @@ export async function startProgram(
   try {
     await once(child, "spawn");
   } catch (cause) {
-    throw new DevError("startup_failed", `${command} could not be started: ${(cause as Error).message}`, { cause });
+    throw new HawserError("startup_failed", `${command} could not be started: ${(cause as Error).message}`, { cause });
   }
   return new RunningProgram(child);
 }

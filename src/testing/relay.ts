@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { pipeline, Transform } from "node:stream";
 import { freePort } from "../dev/index.js";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /** Where a relay leads. */
 export interface Target {
@@ -82,7 +82,9 @@ export class Relay {
     try {
       await this.#listen();
     } catch (cause) {
-      throw new DevError("bind_failed", `The port ${this.#port} of the relay was taken while it was cut.`, { cause });
+      throw new HawserError("bind_failed", `The port ${this.#port} of the relay was taken while it was cut.`, {
+        cause,
+      });
     }
   }
 

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isMainThread } from "node:worker_threads";
 import { identityOf, type ProcessIdentity } from "../dev/index.js";
-import { DevError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /** Says whose run it is: the pid of the runner, set by the global set-up for the workers. */
 export const runVariable = "HAWSER_TEST_RUN";
@@ -36,13 +36,13 @@ export interface RunFiles {
   readonly log: string;
 }
 
-/** The files of a run, in a directory that nobody but this user can enter. @throws DevError `dev_server_failed` */
+/** The files of a run, in a directory that nobody but this user can enter. @throws HawserError `dev_server_failed` */
 export function filesOf(owner: ProcessIdentity): RunFiles {
   const directory = directoryOfRuns();
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const { uid, mode } = lstatSync(directory);
   if (uid !== process.getuid?.() || (mode & 0o077) !== 0) {
-    throw new DevError(
+    throw new HawserError(
       "dev_server_failed",
       `The directory ${directory} is not this user's alone. Remove it, or set TMPDIR to a directory of your own.`,
     );

@@ -2,7 +2,7 @@
  * What a test has of the servers of its run: a database and a NATS account of its own, connections that can be cut, and
  * programs that end with it.
  */
-import { DevError, namesOf, unknownOption } from "../errors/index.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import type { Caller, MadeStack, Side } from "./calls.js";
 import { keeperOfRun } from "./connect-keeper.js";
 import { type Migrations, readMigrations } from "./migrations.js";
@@ -30,7 +30,7 @@ export interface Connections {
   /**
    * Ends them all, and refuses others until `restore`. The server and other stacks notice nothing.
    *
-   * @throws DevError `not_supported` for a server of the user's own that is reached by TLS, a socket file or several addresses
+   * @throws HawserError `not_supported` for a server of the user's own that is reached by TLS, a socket file or several addresses
    */
   cut(options?: CutOptions): Promise<void>;
   restore(): Promise<void>;
@@ -53,7 +53,7 @@ export interface TestStack extends AsyncDisposable {
    * Starts a program, which is killed when the stack is dropped or this process ends.
    *
    * @param command such as `node`
-   * @throws DevError `startup_failed` if there is no such program
+   * @throws HawserError `startup_failed` if there is no such program
    */
   start(command: string, args: readonly string[], options?: ProgramOptions): Promise<TestProgram>;
   /** Ends its programs, drops the database, and empties the NATS account. */
@@ -74,7 +74,7 @@ const known = namesOf<TestStackOptions>({ migrations: true, serve: true });
  */
 export async function testStack(options: TestStackOptions = {}): Promise<TestStack> {
   const problem = unknownOption(options, "a test stack", known);
-  if (problem !== undefined) throw new DevError("invalid_argument", problem);
+  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
   const migrations = options.migrations === undefined ? undefined : readMigrations(options.migrations);
   const keeper = await keeperOfRun();
   if (migrations !== undefined) {

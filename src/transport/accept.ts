@@ -1,24 +1,24 @@
 /**
- * A connection that was accepted and has not proved itself yet.
+ * Accepted connection that is not authenticated yet.
  *
  *     first byte awaited ──▶ (TLS) ──▶ preamble awaited ──▶ Hello awaited ──▶ authorizing ──▶ established
  *            └─────────────────┴──────────────┴── anything else, timeout ─┴──────┴──▶ refused
  *
- * The first byte tells TLS from plaintext, so that a dialler who speaks the other one is told so in its own language.
- * Until it has proved itself a stranger costs a socket, a timer and at most two frames of `maxHandshakeFrameBytes` (with
- * TLS, a session); it ends in exactly one report.
+ * The first byte distinguishes TLS from plaintext, so that a dialler with the wrong setting gets an error that it can
+ * read. Until it is authenticated, a connection costs a socket, a timer and at most two frames of
+ * `maxHandshakeFrameBytes` (with TLS, a session). It ends with exactly one report.
  */
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
-import { type ErrorCode, HawserError, TransportError } from "../errors/index.js";
+import { type ErrorCode, HawserError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
   formatAddress,
-  greatestFrameBytes,
   type Hello,
   type HelloFields,
   isLoopback,
+  maxPrefixedFrameBytes,
   ownCapabilities,
   type WelcomeFields,
 } from "../wire/index.js";
@@ -29,55 +29,55 @@ import { ListenerHandshake, nonceBytes, type VerifiedHello } from "./handshake.j
 import type { TlsCredentials } from "./tls-credentials.js";
 import { exporterOf, type TlsAcceptor, tlsFirstByte } from "./tls-socket.js";
 
-/** A handshake that failed. */
+/** Failed handshake. */
 export interface HandshakeRefusal {
-  /** `host:port` of the other side. */
+  /** Address of the other side, `host:port`. */
   readonly remoteAddress: string;
-  /** Why, as it was told (if it could be). */
+  /** Error code, as sent to the dialler if possible. */
   readonly code: ErrorCode;
-  /** Why, in words. Never a secret; may quote what the other side sent. */
+  /** Error message. Never contains a secret; may quote data of the other side. */
   readonly message: string;
-  /** What led to it, where that was on this side. */
+  /** Local cause, if any. */
   readonly cause?: unknown;
 }
 
-/** Whether a sender that has proved itself may come in on its channel. */
+/** Decision whether an authenticated sender may use its channel. */
 export type Authorization =
   | { readonly accept: true; readonly welcome: WelcomeFields }
   | { readonly accept: false; readonly code: ErrorCode; readonly message: string };
 
-/** Where to listen, as whom, and who decides. */
+/** Options of {@link listen}: address, identity, and callbacks for decisions and events. */
 export interface ListenOptions
   extends Pick<PeerSettings, "maxMessageBytes">,
     Partial<Pick<PeerSettings, "allowPlaintext">> {
-  /** `host:port`; port 0 takes a free one. */
+  /** Address to bind, `host:port`. Port 0 requests a free port. */
   readonly address: string;
-  /** This listener's name: a Hello for another is refused. */
+  /** Name of this listener. A Hello for another name is refused. */
   readonly listenerName: string;
-  /** The mesh secrets valid now, asked for each Hello: two while one is rotated. */
+  /** Returns the currently valid mesh secrets. Called for each Hello; there are two during a rotation. */
   readonly secrets: () => readonly Uint8Array[];
   /**
-   * Decides on a Hello that has proved itself and is meant for this listener. A rejection refuses it, with the code of a
-   * HawserError or `internal`. Nothing is owed to an accepted sender before `onConnection`: it may have gone by then.
+   * Decides on an authenticated Hello for this listener. A rejection refuses it, with the code of a HawserError or
+   * `internal`. An accepted sender may have disconnected before `onConnection`.
    */
   readonly authorize: (hello: HelloFields, remote: { readonly address: string }) => Promise<Authorization>;
   /**
-   * A connection is established: its handlers, please; undefined if it was refused or destroyed. Called as soon as `authorize`
-   * has accepted, before any frame, with the `welcome` that `authorize` gave.
+   * Returns the handlers of an established connection, or undefined to end it after a refusal or destruction. Called
+   * right after `authorize` accepted, before any frame, with the `welcome` of `authorize`.
    */
   readonly onConnection: (connection: ListenerConnection, welcome: WelcomeFields) => ListenerHandlers | undefined;
-  /** A connection ended before it was established: exactly once for each. */
+  /** Called exactly once for each connection that ended before it was established. */
   readonly onHandshakeRefused: (refusal: HandshakeRefusal) => void;
-  /** Accept nothing but TLS, with this certificate; read anew when its files change. */
+  /** Credentials for TLS; plaintext is then refused. Reloaded when their files change. */
   readonly tls?: TlsCredentials | undefined;
-  /** Default: the clock of this process. */
+  /** Default: the system clock. */
   readonly clock?: Clock;
 }
 
-/** Takes one accepted socket through the handshake. */
+/** Handshake of one accepted socket. */
 export class AcceptedSocket implements FrameReceiver {
   readonly remoteAddress: string;
-  /** The dialler's IP address; empty if it has gone already. */
+  /** IP address of the dialler; empty if it has already disconnected. */
   readonly remoteHost: string;
   isEstablished = false;
 
@@ -85,8 +85,11 @@ export class AcceptedSocket implements FrameReceiver {
   readonly #cancelTimeout: () => void;
   #frames: FrameSocket | undefined;
   #handshake: ListenerHandshake | undefined;
-  /** What is wrong with how the dialler came; told when it has sent its preamble, so that it hears of it. */
-  #fault: TransportError | undefined;
+  /**
+   * Fault of the connection itself, such as the lack of TLS. Sent after the preamble, so that the dialler can receive
+   * it.
+   */
+  #fault: HawserError | undefined;
   #state: "opening" | "hello" | "authorizing" | "done" = "opening";
 
   readonly #options: ListenOptions;
@@ -95,7 +98,7 @@ export class AcceptedSocket implements FrameReceiver {
   readonly #onProved: () => void;
 
   /**
-   * @param socket belongs to this object from now on
+   * @param socket owned by this object from now on
    * @param acceptor undefined for a listener without TLS
    * @param onProved called when the dialler has proved that it knows the mesh secret
    */
@@ -110,12 +113,12 @@ export class AcceptedSocket implements FrameReceiver {
     this.remoteAddress = formatAddress({ host: this.remoteHost || "unknown", port: socket.remotePort ?? 0 });
     this.#cancelTimeout = clock.setTimeout(() => this.#timeOut(), protocolConstants.handshakeTimeoutMs);
     const trusted = acceptor !== undefined || allowPlaintext || this.remoteHost === "" || isLoopback(this.remoteHost);
-    // A socket without an address has been closed already, and says so itself.
+    // A socket without an address is already closed and emits that itself.
     if (trusted) this.#awaitFirstByte();
-    else this.#speak(socket).fail(plaintextRefused(this.remoteAddress));
+    else this.#openFrames(socket).fail(plaintextRefused(this.remoteAddress));
   }
 
-  /** Closes at once, established or not, without a report. */
+  /** Closes at once without a report, even if established. */
   destroy(): void {
     this.#cancelTimeout();
     this.#state = "done";
@@ -123,7 +126,7 @@ export class AcceptedSocket implements FrameReceiver {
     this.#socket.destroy();
   }
 
-  /** Ends the handshake: the dialler is told why, as far as it can be, and it is reported. */
+  /** Ends the handshake with an error, which is reported and, if possible, sent to the dialler. */
   refuse(error: HawserError): void {
     if (this.#frames !== undefined) {
       this.#frames.fail(error);
@@ -147,15 +150,14 @@ export class AcceptedSocket implements FrameReceiver {
     if (frame.$case === "hello" && this.#state === "hello") {
       this.#state = "authorizing";
       void this.#authorize(frame.value);
-    } else this.refuse(new TransportError("protocol_violation", `the dialler sent ${frame.$case} out of turn`));
+    } else this.refuse(new HawserError("protocol_violation", `the dialler sent ${frame.$case} unexpectedly`));
   }
 
   onClosed(error: HawserError | undefined): void {
     this.#cancelTimeout();
     if (this.#state === "done") return;
     this.#state = "done";
-    const { code, message, cause } =
-      error ?? new TransportError("connection_lost", "the dialler closed the connection");
+    const { code, message, cause } = error ?? new HawserError("connection_lost", "the dialler closed the connection");
     this.#options.onHandshakeRefused({
       remoteAddress: this.remoteAddress,
       code,
@@ -167,7 +169,7 @@ export class AcceptedSocket implements FrameReceiver {
   #awaitFirstByte(): void {
     const socket = this.#socket;
     let socketError: Error | undefined;
-    // The first cause counts; later ones, once TLS or frames are spoken, are told there, too.
+    // The first error counts. Later ones are reported by the TLS or frame socket.
     socket.on("error", (error) => {
       socketError = error;
     });
@@ -182,37 +184,37 @@ export class AcceptedSocket implements FrameReceiver {
     });
   }
 
-  #begin(speaksTls: boolean): void {
+  #begin(isTls: boolean): void {
     const socket = this.#socket;
     const acceptor = this.#acceptor;
-    if (speaksTls && acceptor !== undefined) {
+    if (isTls && acceptor !== undefined) {
       acceptor.accept(socket, {
         onSecure: (secured, fault) => {
           if (this.#state === "done") secured.destroy();
-          else this.#shakeHands(secured, exporterOf(secured), fault);
+          else this.#startHandshake(secured, exporterOf(secured), fault);
         },
         onFailed: (error) => this.onClosed(error),
       });
-    } else if (speaksTls) {
-      const message = "the dialler speaks TLS and this peer does not; give the option tls to this peer too, or to none";
-      this.#speak(socket).fail(new TransportError("tls_mismatch", message), { linger: true });
+    } else if (isTls) {
+      const message = "the dialler uses TLS and this peer does not; set the option tls for this peer too, or for none";
+      this.#openFrames(socket).fail(new HawserError("tls_mismatch", message), { linger: true });
     } else {
-      const message = "this peer accepts nothing but TLS; give the option tls to the dialler, too";
-      const fault = acceptor && new TransportError("tls_mismatch", message);
-      this.#shakeHands(socket, new Uint8Array(0), fault);
+      const message = "this peer accepts only TLS; set the option tls for the dialler, too";
+      const fault = acceptor && new HawserError("tls_mismatch", message);
+      this.#startHandshake(socket, new Uint8Array(0), fault);
     }
   }
 
-  #shakeHands(socket: Socket, exporter: Uint8Array, fault: TransportError | undefined): void {
+  #startHandshake(socket: Socket, exporter: Uint8Array, fault: HawserError | undefined): void {
     const { listenerName } = this.#options;
     this.#fault = fault;
     if (fault === undefined) {
       this.#handshake = new ListenerHandshake({ listenerName, nonce: randomBytes(nonceBytes), exporter });
     }
-    this.#speak(socket);
+    this.#openFrames(socket);
   }
 
-  #speak(socket: Socket): FrameSocket {
+  #openFrames(socket: Socket): FrameSocket {
     const preamble = Buffer.from(protocolConstants.preamble);
     this.#frames = new FrameSocket({ socket, clock: this.#clock, receiver: this, preamble });
     return this.#frames;
@@ -225,12 +227,12 @@ export class AcceptedSocket implements FrameReceiver {
       this.#onProved();
       const decision = await authorize(fieldsOf(hello), { address: this.remoteAddress });
       if (this.#state !== "authorizing") return;
-      if (!decision.accept) throw new TransportError(decision.code, decision.message);
+      if (!decision.accept) throw new HawserError(decision.code, decision.message);
       this.#establish(this.#frames!, verified, hello, decision.welcome);
     } catch (error) {
-      // The cause is for this side's report; the other side gets code and message.
+      // The cause is reported only locally. The other side gets code and message.
       const message = "the listener could not decide on the Hello";
-      this.refuse(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
+      this.refuse(error instanceof HawserError ? error : new HawserError("internal", message, { cause: error }));
     }
   }
 
@@ -246,20 +248,22 @@ export class AcceptedSocket implements FrameReceiver {
     const connection = new ListenerConnection(socket, fieldsOf(hello));
     const handlers = options.onConnection(connection, fields);
     this.#cancelTimeout();
-    // The maker of the handlers may have refused or destroyed the connection already.
+    // `onConnection` may have refused or destroyed the connection.
     if (handlers === undefined || socket.isOver) return;
     this.#state = "done";
     this.isEstablished = true;
     socket.establish(listenerReceiver(socket, hello, maxMessageBytes, handlers), {
       maxFrameBytesIn: maxMessageBytes + protocolConstants.frameOverheadBytes,
-      // Each request says how long its answer may be.
-      maxFrameBytesOut: greatestFrameBytes,
+      // Each request limits its answer.
+      maxFrameBytesOut: maxPrefixedFrameBytes,
     });
   }
 
   #timeOut(): void {
     const { handshakeTimeoutMs } = protocolConstants;
-    this.refuse(new TransportError("handshake_timeout", `no handshake was done in ${handshakeTimeoutMs} ms`));
+    this.refuse(
+      new HawserError("handshake_timeout", `the handshake was not completed within ${handshakeTimeoutMs} ms`),
+    );
   }
 }
 

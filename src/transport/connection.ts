@@ -1,13 +1,13 @@
 /**
- * Both ends of an established connection: what each may write, and what each does with the frames that come.
+ * Both ends of an established connection: the frames that each may write, and the handling of received frames.
  *
  *     sender → listener    Batch, GoLive, Request, Cancel, Goodbye
  *     listener → sender    Ack, Answer, Goodbye
  *
- * Refuse, Ping and Pong are {@link FrameSocket}'s business. Any other frame breaks the protocol. Each receiver names every
- * kind of frame, so that the compiler asks what a new kind means to it.
+ * {@link FrameSocket} handles Refuse, Ping and Pong. Any other frame is a protocol violation. Each receiver lists all
+ * kinds of frames, so that the compiler reports a new kind.
  */
-import { type HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   type Ack,
   type Answer,
@@ -19,28 +19,28 @@ import {
 } from "../wire/index.js";
 import type { FrameReceiver, FrameSocket, ReceivedFrame } from "./frame-socket.js";
 
-/** Who hears of a {@link ListenerConnection}. Called synchronously, one at a time; must not throw. */
+/** Event handlers of a {@link ListenerConnection}. Called synchronously, one at a time; must not throw. */
 export interface ListenerHandlers {
-  /** Messages came, checked; their epoch is the Hello's. The payloads are views of what was received. */
+  /** Validated messages arrived. Their epoch is that of the Hello. The payloads are views of the received bytes. */
   onBatch(batch: Batch): void;
-  /** Everything not known to be stored follows. Its epoch is the Hello's. */
+  /** All messages that are not known to be stored follow. The epoch is that of the Hello. */
   onGoLive(): void;
-  /** A request came, checked. Its payload is a view of what was received. */
+  /** A validated request arrived. Its payload is a view of the received bytes. */
   onRequest(request: Request): void;
-  /** Nobody waits for the answer to a request any more. */
+  /** The sender no longer waits for the answer to a request. */
   onCancel(id: number): void;
-  /** {@link ListenerConnection.canWrite} was false and is true again. */
+  /** {@link ListenerConnection.canWrite} became true again. */
   onDrain(): void;
-  /** The sender goes in good order: acknowledge what is done, write Goodbye, and end. */
+  /** The sender shuts down gracefully: acknowledge completed messages, write Goodbye, and end. */
   onGoodbye(): void;
   /**
-   * The connection has ended: undefined after a Goodbye or {@link ListenerConnection.end}, else why
-   * (`connection_lost`, `protocol_violation`, …). Called once, last.
+   * The connection has ended: undefined after a Goodbye or {@link ListenerConnection.end}, otherwise the error
+   * (`connection_lost`, `protocol_violation`, …). Called once, as the last event.
    */
   onClosed(error: HawserError | undefined): void;
 }
 
-/** What both ends of an established connection have in common. Writing does nothing on a connection that has gone. */
+/** Common part of both ends of an established connection. Writes to a closed connection are ignored. */
 class EstablishedConnection {
   protected readonly socket: FrameSocket;
 
@@ -48,33 +48,37 @@ class EstablishedConnection {
     this.socket = socket;
   }
 
-  /** False from `writeHighWaterBytes` (1 MiB) buffered bytes on, until half of them have gone and `onDrain` is called. */
+  /** False from `writeHighWaterBytes` (1 MiB) buffered bytes until half of them have left and `onDrain` is called. */
   get canWrite(): boolean {
     return this.socket.writer.canWrite;
   }
 
   /**
-   * Says that nothing more will be sent: this side goes in good order. A listener says it with its final committed cursor, behind
-   * the newest Ack, and {@link end} comes next; to a sender's Goodbye it acknowledges what it has, says Goodbye too and closes.
+   * Announces a graceful shutdown: no further messages follow. A listener sends it with its final committed cursor
+   * after the newest Ack, followed by {@link end}. On a sender's Goodbye, it acknowledges what it has handled, answers
+   * with Goodbye and closes.
    */
   writeGoodbye(cursor: Goodbye = { epoch: 0, number: 0 }): void {
     this.socket.writer.write({ $case: "goodbye", value: cursor });
   }
 
-  /** Writes what is buffered, then closes this direction. Handlers are called until the other side has closed the other. */
+  /**
+   * Writes the buffered bytes, then closes this direction. Handlers are called until the other side has closed its
+   * direction.
+   */
   end(): void {
     this.socket.end();
   }
 
-  /** Closes at once; what is buffered is lost. No handler is called any more, not even `onClosed`. */
+  /** Closes at once and discards the buffered bytes. No handler is called any more, not even `onClosed`. */
   destroy(): void {
     this.socket.destroy();
   }
 }
 
-/** An established connection from a sender. */
+/** Established connection from a sender. */
 export class ListenerConnection extends EstablishedConnection {
-  /** Who called, and on which channel: proved by the handshake. */
+  /** Authenticated identity of the sender, and its channel. */
   readonly hello: HelloFields;
 
   constructor(socket: FrameSocket, hello: HelloFields) {
@@ -83,62 +87,65 @@ export class ListenerConnection extends EstablishedConnection {
   }
 
   /**
-   * Writes an Ack. It leaves at the end of this tick; of several Acks in a tick, or while the sender does not read, only
-   * the newest does.
+   * Writes an Ack at the end of this tick. Of several Acks in a tick, or while the sender does not read, only the
+   * newest is sent.
    */
   writeAck(ack: Ack): void {
     this.socket.writer.writeLatest({ $case: "ack", value: ack });
   }
 
   /**
-   * Writes the answer to a request that came on this connection; it leaves at the end of this tick. The sender ends the
-   * connection if the answer breaks a rule of the spec.
+   * Writes the answer to a request of this connection at the end of this tick. If it violates a rule of the spec, the
+   * sender ends the connection.
    */
   writeAnswer(answer: Answer): void {
     this.socket.writer.write({ $case: "answer", value: answer });
   }
 
   /**
-   * Stops reading, so that the sender has to wait. At once: what was received and not delivered yet stays. The connection
-   * is kept alive meanwhile, however long.
+   * Stops reading at once, which throttles the sender. Bytes that were received and not delivered are kept. The
+   * connection is kept alive for any duration.
    */
   pause(): void {
     this.socket.pause();
   }
 
-  /** Reads on; handlers are called later, never within this call. */
+  /** Resumes reading. Handlers are called later, never within this call. */
   resume(): void {
     this.socket.resume();
   }
 
-  /** Tells the sender why, and closes: `fenced` for one that a newer epoch has replaced. Then `onClosed` with the error. */
+  /**
+   * Sends the error to the sender and closes, such as `fenced` when a newer epoch replaces it. `onClosed` gets the
+   * error.
+   */
   refuse(error: HawserError): void {
     this.socket.fail(error);
   }
 }
 
-/** Who hears of a {@link SenderConnection}. Called synchronously, one at a time; must not throw. */
+/** Event handlers of a {@link SenderConnection}. Called synchronously, one at a time; must not throw. */
 export interface SenderHandlers {
-  /** The listener acknowledged, or changed what may be sent. */
+  /** The listener acknowledged messages, or changed its credit or state. */
   onAck(ack: Ack): void;
-  /** The answer to a request of this connection, perhaps to one that nobody waits for any more. */
+  /** Answer to a request of this connection, possibly one that was cancelled. */
   onAnswer(answer: Answer): void;
-  /** The listener goes in good order; its committed cursor is final. The connection closes soon. */
+  /** The listener shuts down gracefully. Its committed cursor is final. The connection closes soon. */
   onGoodbye(goodbye: Goodbye): void;
-  /** {@link SenderConnection.canWrite} was false and is true again. */
+  /** {@link SenderConnection.canWrite} became true again. */
   onDrain(): void;
   /**
-   * The connection has ended: undefined after a Goodbye or {@link SenderConnection.end}, else why (`connection_lost`, or
-   * the code with which the listener refused). Called once, last.
+   * The connection has ended: undefined after a Goodbye or {@link SenderConnection.end}, otherwise the error
+   * (`connection_lost`, or the listener's refusal). Called once, as the last event.
    */
   onClosed(error: HawserError | undefined): void;
 }
 
-/** An established connection to a listener. What is written when it has gone is lost, as is what was on its way. */
+/** Established connection to a listener. Messages written after it has closed are lost, and so are those in transit. */
 export class SenderConnection extends EstablishedConnection {
-  /** What the listener can do. */
+  /** Capabilities of the listener. */
   readonly capabilities: readonly Capability[];
-  /** The greatest payload that the listener takes, uncompressed, in bytes. */
+  /** Largest uncompressed payload in bytes that the listener accepts. */
   readonly maxMessageBytes: number;
 
   constructor(
@@ -150,69 +157,69 @@ export class SenderConnection extends EstablishedConnection {
     this.maxMessageBytes = listener.maxMessageBytes;
   }
 
-  /** Bytes that were written here and have not reached the kernel. */
+  /** Bytes that were written but have not reached the kernel. */
   get bufferedBytes(): number {
     return this.socket.writer.bufferedBytes;
   }
 
   /**
-   * Writes a batch; it leaves at the end of this tick, together with what else is written in it. A batch longer than the
-   * listener's greatest frame (by its headers) leaves as several. The payloads' bytes are the caller's again afterwards.
+   * Writes a batch at the end of this tick, together with other frames of the tick. A batch that exceeds the listener's
+   * frame limit because of its headers is split. The caller may reuse the payload bytes afterwards.
    *
-   * @throws WireError `invalid_argument` if one message is too long for the listener; nothing is written then
+   * @throws HawserError `invalid_argument` if one message is too long for the listener; nothing is written then
    */
   writeBatch(batch: Batch): void {
     this.socket.writer.write({ $case: "batch", value: batch });
   }
 
   /**
-   * Writes an at-most-once message without headers; it leaves at the end of this tick, in a batch with others. Its bytes are the
-   * caller's again afterwards.
+   * Writes an at-most-once message without headers at the end of this tick, in a batch with others. The caller may
+   * reuse its bytes afterwards.
    *
-   * @throws WireError `invalid_argument` if it is too long for the listener
+   * @throws HawserError `invalid_argument` if it is too long for the listener
    */
   writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
     this.socket.writer.writeAtMostOnce(epoch, topicKey, payload);
   }
 
-  /** Whether the listener answers requests. */
+  /** True if the listener answers requests. */
   get takesRequests(): boolean {
     return this.capabilities.includes(Capability.REQUESTS);
   }
 
   /**
-   * Writes a request; it leaves at the end of this tick. Only where {@link takesRequests}.
+   * Writes a request at the end of this tick. Requires {@link takesRequests}.
    *
-   * @throws WireError `invalid_argument` if the request is too long for the listener; nothing is written then
+   * @throws HawserError `invalid_argument` if the request is too long for the listener; nothing is written then
    */
   writeRequest(request: Request): void {
     this.socket.writer.write({ $case: "request", value: request });
   }
 
-  /** Says that nobody waits for the answer to a request any more. */
+  /** Cancels a request: its answer is no longer needed. */
   writeCancel(id: number): void {
     this.socket.writer.write({ $case: "cancel", value: { id } });
   }
 
-  /** Says that everything not known to be stored follows on this connection. */
+  /** Announces that all messages not known to be stored follow on this connection. */
   writeGoLive(epoch: number): void {
     this.socket.writer.write({ $case: "goLive", value: { epoch } });
   }
 }
 
-/** What a listener's connection does with the frames of the sender with this Hello. */
+/** Creates the receiver of a listener's connection, for a sender with this Hello. */
 export function listenerReceiver(
   socket: FrameSocket,
   hello: HelloFields,
   maxMessageBytes: number,
   handlers: ListenerHandlers,
 ): FrameReceiver {
-  const violation = (message: string): void => socket.fail(new TransportError("protocol_violation", message));
-  let saidGoodbye = false;
+  const violation = (message: string): void => socket.fail(new HawserError("protocol_violation", message));
+  let goodbyeReceived = false;
   let lastRequest = 0;
   return {
     onFrame(frame: ReceivedFrame) {
-      if (saidGoodbye) {
+      if (goodbyeReceived) {
         violation(`the sender sent ${frame.$case} after Goodbye`);
         return;
       }
@@ -241,8 +248,8 @@ export function listenerReceiver(
           handlers.onCancel(frame.value.id);
           return;
         case "goodbye":
-          saidGoodbye = true;
-          socket.endsInGoodOrder = true;
+          goodbyeReceived = true;
+          socket.isClosingGracefully = true;
           handlers.onGoodbye();
           return;
         case "challenge":
@@ -261,7 +268,7 @@ export function listenerReceiver(
   };
 }
 
-/** What a sender's connection does with the frames of the listener. */
+/** Creates the receiver of a sender's connection. */
 export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): FrameReceiver {
   return {
     onFrame(frame: ReceivedFrame) {
@@ -273,7 +280,7 @@ export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): F
           handlers.onAnswer(frame.value);
           return;
         case "goodbye":
-          socket.endsInGoodOrder = true;
+          socket.isClosingGracefully = true;
           handlers.onGoodbye(frame.value);
           return;
         case "challenge":
@@ -283,7 +290,7 @@ export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): F
         case "goLive":
         case "request":
         case "cancel":
-          socket.fail(new TransportError("protocol_violation", `the listener sent ${frame.$case} after the handshake`));
+          socket.fail(new HawserError("protocol_violation", `the listener sent ${frame.$case} after the handshake`));
           return;
         default:
           frame satisfies never;
@@ -294,7 +301,7 @@ export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): F
   };
 }
 
-/** What a batch breaks that only the connection knows. */
+/** Checks the rules of a batch that depend on the connection. */
 function faultOfSender(batch: Batch, hello: HelloFields, maxMessageBytes: number): string | undefined {
   if (batch.epoch !== hello.epoch) return `a Batch has epoch ${batch.epoch}; the Hello had ${hello.epoch}`;
   for (const { length } of batch.payloads) {

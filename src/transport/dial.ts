@@ -1,5 +1,5 @@
 /**
- * Dialling a listener: connect, prove who calls, and check who answers.
+ * Dialling a listener: connect, authenticate, and verify the listener.
  *
  *     TCP ──▶ (TLS) ──▶ Challenge awaited ──▶ Welcome awaited ──▶ established
  *      └────────┴───────────────┴─── timeout, abort, error ┴──────▶ rejected
@@ -8,7 +8,7 @@ import { randomBytes } from "node:crypto";
 import { lookup } from "node:dns";
 import { connect, isIP, type LookupFunction, type Socket } from "node:net";
 import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
   type Address,
@@ -25,27 +25,27 @@ import { DiallerHandshake, nonceBytes } from "./handshake.js";
 import type { TlsCredentials } from "./tls-credentials.js";
 import { exporterOf, secureDial } from "./tls-socket.js";
 
-/** Whom to call, and as whom. */
+/** Target address, identity, TLS settings and limits of one dial. */
 export interface DialOptions extends Partial<Pick<PeerSettings, "allowPlaintext">> {
-  /** `host:port` of the listener, as the catalog has it. */
+  /** Address of the listener in the catalog, `host:port`. */
   readonly address: string;
-  /** Who calls, whom it means to reach, on which channel. */
+  /** Sender, intended listener and channel. */
   readonly identity: HelloFields;
-  /** The newest mesh secret. */
+  /** Newest mesh secret. */
   readonly secret: Uint8Array;
-  /** Speak TLS, with this certificate and these authorities; read anew if their files have changed. */
+  /** Credentials for TLS; without them, plaintext. Reloaded if their files have changed. */
   readonly tls?: TlsCredentials | undefined;
-  /** The greatest payload of an answer, in bytes. Default: none is taken. */
+  /** Maximum payload of an answer in bytes. Default: no answers are accepted. */
   readonly maxAnswerBytes?: number;
-  /** Ends the attempt; no effect on an established connection. */
+  /** Aborts the attempt. No effect on an established connection. */
   readonly signal?: AbortSignal;
-  /** Called for what happens once the connection is established, never before the promise's reactions have run. */
+  /** Handlers of the established connection. Called only after the reactions of the promise have run. */
   readonly handlers: SenderHandlers;
-  /** Default: the clock of this process. */
+  /** Default: the system clock. */
   readonly clock?: Clock;
 }
 
-/** An established connection, and what the listener said of the channel. */
+/** Established connection with the listener's Welcome. */
 export interface Dialled {
   readonly connection: SenderConnection;
   readonly welcome: Omit<Welcome, "mac">;
@@ -54,29 +54,28 @@ export interface Dialled {
 /**
  * Dials a listener.
  *
- * A refusal is not proved: before acting on `fenced` for good, read the own epoch in the catalog.
+ * A Refuse is not authenticated: before treating `fenced` as final, read the own epoch in the catalog.
  *
- * @throws TransportError (as a rejection)
+ * @throws HawserError (as a rejection)
  * - with the code of the listener's Refuse: `unauthenticated`, `wrong_peer`, `fenced`, `busy`, …
  * - `unauthenticated` if the listener does not prove that it knows the secret
- * - `unsupported_version` if the two have no version in common
+ * - `unsupported_version` if the two sides have no version in common
  * - `plaintext_refused` for an address that is not loopback without TLS or `allowPlaintext`
- * - `tls_failed` if the listener's certificate is not accepted, or it does not accept the dialler's; `tls_mismatch` if
- *   one of the two speaks TLS and the other does not
- * - `connection_lost` if the connection cannot be made, or ends early; `handshake_timeout` after `handshakeTimeoutMs` for
- *   all of it
+ * - `tls_failed` if one side does not accept the other's certificate; `tls_mismatch` if only one of them uses TLS
+ * - `connection_lost` if the connection cannot be made or ends early; `handshake_timeout` if it is not established
+ * within `handshakeTimeoutMs`
  * - `aborted` by the signal
- * - `invalid_argument` for a malformed address (a WireError), an empty secret, or names that break the rules of Hello
- * - `protocol_violation` for what is not this protocol
+ * - `invalid_argument` for a malformed address, an empty secret, or names that violate the rules of Hello
+ * - `protocol_violation` if the other side does not speak this protocol
  */
 export async function dial(options: DialOptions): Promise<Dialled> {
   const { address, tls, allowPlaintext = false, signal } = options;
   const { host, port } = parseAddress(address);
-  const anywhere = tls !== undefined || allowPlaintext;
-  if (!anywhere && isIP(host) !== 0 && !isLoopback(host)) throw plaintextRefused(address);
-  if (options.secret.length === 0) throw new TransportError("invalid_argument", "the mesh secret is empty");
+  const allowsRemote = tls !== undefined || allowPlaintext;
+  if (!allowsRemote && isIP(host) !== 0 && !isLoopback(host)) throw plaintextRefused(address);
+  if (options.secret.length === 0) throw new HawserError("invalid_argument", "the mesh secret is empty");
   if (signal?.aborted) throw aborted(address, signal);
-  return await new Promise((resolve, reject) => new Attempt(options, { host, port, anywhere }, resolve, reject));
+  return await new Promise((resolve, reject) => new Attempt(options, { host, port, allowsRemote }, resolve, reject));
 }
 
 class Attempt implements FrameReceiver {
@@ -92,7 +91,7 @@ class Attempt implements FrameReceiver {
 
   constructor(
     options: DialOptions,
-    where: Address & { readonly anywhere: boolean },
+    where: Address & { readonly allowsRemote: boolean },
     resolve: (dialled: Dialled) => void,
     reject: (error: HawserError) => void,
   ) {
@@ -103,7 +102,7 @@ class Attempt implements FrameReceiver {
     const cancelTimeout = clock.setTimeout(() => {
       const { handshakeTimeoutMs } = protocolConstants;
       this.#giveUp(
-        new TransportError("handshake_timeout", `${address} did not finish the handshake in ${handshakeTimeoutMs} ms`),
+        new HawserError("handshake_timeout", `${address} did not finish the handshake in ${handshakeTimeoutMs} ms`),
       );
     }, protocolConstants.handshakeTimeoutMs);
     const onAbort = (): void => this.#giveUp(aborted(address, signal));
@@ -137,7 +136,7 @@ class Attempt implements FrameReceiver {
   onFrame(frame: ReceivedFrame): void {
     const socket = this.#socket;
     const handshake = this.#handshake;
-    // A frame comes over a socket, and with it the handshake was begun.
+    // Frames arrive only over a socket, for which the handshake was started.
     if (socket === undefined || handshake === undefined) return;
     try {
       switch (frame.$case) {
@@ -149,18 +148,18 @@ class Attempt implements FrameReceiver {
           this.#establish(socket, frame.value);
           return;
         default:
-          throw new TransportError("protocol_violation", `the listener sent ${frame.$case} during the handshake`);
+          throw new HawserError("protocol_violation", `the listener sent ${frame.$case} during the handshake`);
       }
     } catch (error) {
       const message = "the dialler failed to answer the listener";
-      socket.fail(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
+      socket.fail(error instanceof HawserError ? error : new HawserError("internal", message, { cause: error }));
     }
   }
 
   onClosed(error: HawserError | undefined): void {
     this.#cleanUp();
     const { address } = this.#options;
-    this.#reject(error ?? new TransportError("connection_lost", `${address} closed the connection`));
+    this.#reject(error ?? new HawserError("connection_lost", `${address} closed the connection`));
   }
 
   #establish(socket: FrameSocket, { mac: _, ...welcome }: Welcome): void {
@@ -170,13 +169,13 @@ class Attempt implements FrameReceiver {
       maxFrameBytesIn: (this.#options.maxAnswerBytes ?? 0) + protocolConstants.frameOverheadBytes,
       maxFrameBytesOut: welcome.maxMessageBytes + protocolConstants.frameOverheadBytes,
     });
-    // What came together with Welcome waits until the caller has the connection.
+    // Frames that arrived with the Welcome wait until the caller has the connection.
     socket.pause();
     setImmediate(() => socket.resume());
     this.#resolve({ connection, welcome });
   }
 
-  #giveUp(error: TransportError): void {
+  #giveUp(error: HawserError): void {
     this.#cleanUp();
     this.#cancelOpening();
     this.#socket?.destroy();
@@ -184,40 +183,40 @@ class Attempt implements FrameReceiver {
   }
 }
 
-function aborted(address: string, signal: AbortSignal | undefined): TransportError {
-  return new TransportError("aborted", `dialling ${address} was aborted`, { cause: signal?.reason });
+function aborted(address: string, signal: AbortSignal | undefined): HawserError {
+  return new HawserError("aborted", `dialling ${address} was aborted`, { cause: signal?.reason });
 }
 
-/** Where to, and how. */
+/** Target address and TLS settings of one socket. */
 interface SocketTarget extends Address {
-  /** Speak TLS, with these. */
+  /** Credentials for TLS; undefined for plaintext. */
   readonly tls: TlsCredentials | undefined;
-  /** Host names may lead beyond loopback. */
-  readonly anywhere: boolean;
+  /** True if host names may resolve to other machines. */
+  readonly allowsRemote: boolean;
 }
 
-/** Called once, one of the two; never after the cancelling. */
+/** Events of {@link openSocket}. Exactly one is called, and none after a cancellation. */
 interface OpenSocketEvents {
-  /** @param exporter of the TLS session; empty without TLS */
+  /** @param exporter exporter value of the TLS session; empty without TLS */
   onOpen(socket: Socket, exporter: Uint8Array): void;
-  /** `connection_lost`, `plaintext_refused`, `tls_failed` or `tls_mismatch`. */
-  onFailed(error: TransportError): void;
+  /** Fails with `connection_lost`, `plaintext_refused`, `tls_failed` or `tls_mismatch`. */
+  onFailed(error: HawserError): void;
 }
 
-/** Opens a socket. @returns what cancels it, and does nothing once it is open */
+/** Opens a socket. @returns a function that cancels the attempt; a no-op once the socket is open */
 function openSocket(target: SocketTarget, events: OpenSocketEvents): () => void {
-  const { host, port, tls, anywhere } = target;
+  const { host, port, tls, allowsRemote } = target;
   const raw = connect({
     host,
     port,
     noDelay: true,
     keepAlive: true,
     keepAliveInitialDelay: protocolConstants.pingAfterMs,
-    ...(anywhere ? {} : { lookup: lookupLoopback }),
+    ...(allowsRemote ? {} : { lookup: lookupLoopback }),
   });
   let stop = follow(raw, "connect", opened, (cause) => {
-    // A name that leads elsewhere was refused while it was looked up.
-    events.onFailed(TransportError.is(cause) ? cause : connectionEnded(cause));
+    // The lookup rejected a name that resolves to another machine.
+    events.onFailed(cause instanceof HawserError ? cause : connectionEnded(cause));
   });
   return () => stop();
 
@@ -226,7 +225,7 @@ function openSocket(target: SocketTarget, events: OpenSocketEvents): () => void 
       events.onOpen(raw, new Uint8Array(0));
       return;
     }
-    // What happens to it from here on, the secured one tells.
+    // From now on the TLS socket reports errors.
     raw.on("error", () => {});
     const secured = secureDial(raw, host, tls);
     stop = follow(
@@ -238,7 +237,7 @@ function openSocket(target: SocketTarget, events: OpenSocketEvents): () => void 
   }
 }
 
-/** Waits for the event that says that a socket is ready, or for its end. @returns what destroys it, until it is ready */
+/** Waits until the socket is ready or closed. @returns a function that destroys the socket while it is not ready */
 function follow(
   socket: Socket,
   ready: "connect" | "secureConnect",
@@ -272,10 +271,7 @@ function follow(
   };
 }
 
-/**
- * Resolves host names for `net`, and refuses those that lead elsewhere than to this machine: before anything is
- * dialled.
- */
+/** Lookup function for `net` that rejects host names which resolve to other machines, before anything is dialled. */
 export const lookupLoopback: LookupFunction = (hostname, options, callback) => {
   lookup(hostname, options, (error, address, family) => {
     const found = typeof address === "string" ? [address] : (address ?? []).map((entry) => entry.address);

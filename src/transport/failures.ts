@@ -1,48 +1,45 @@
-/**
- * Why a connection was not made, or ended, in words that say what to do; and how one side tells the other.
- */
+/** Errors of failed connections with their remedies, and their exchange between peers. */
 import { limits } from "../../generated/ts/rules/peer/frames.js";
-import { errorOfWireCode, errorTable, type HawserError, shortened, TransportError } from "../errors/index.js";
+import { errorOfWireCode, errorTable, HawserError, shortened } from "../errors/index.js";
 import type { Refuse } from "../wire/index.js";
 
-/** The Refuse that tells the other side of an error: its code and message, shortened to the limit; never its cause. */
+/** Converts an error to a Refuse: its code and its message, shortened to the limit; never its cause. */
 export function refuseOf(error: HawserError): Refuse {
   const message = shortened(error.message.replaceAll("\0", ""), limits.Refuse.message.maxBytes);
   return { code: errorTable[error.code].wireCode, message };
 }
 
-/**
- * The error that a Refuse tells of. A newer side may refuse with a code that is not known here: the connection is lost
- * either way, and the text says why.
- */
-export function errorOfRefuse({ code, message }: Refuse): TransportError {
+/** Converts a Refuse to an error. An unknown code of a newer version becomes `connection_lost` with the message. */
+export function errorOfRefuse({ code, message }: Refuse): HawserError {
   const known = errorOfWireCode(code)?.code;
-  if (known !== undefined) return new TransportError(known, `the other side refused: ${message}`);
-  return new TransportError("connection_lost", `the other side refused with the unknown code ${code}: ${message}`);
+  if (known !== undefined) return new HawserError(known, `the other side refused: ${message}`);
+  return new HawserError("connection_lost", `the other side refused with the unknown code ${code}: ${message}`);
 }
 
-/** The error for an address that is not loopback. */
-export function plaintextRefused(address: string): TransportError {
-  return new TransportError(
+/** Error for an address that is not loopback. */
+export function plaintextRefused(address: string): HawserError {
+  return new HawserError(
     "plaintext_refused",
     `${address} is not a loopback address, and the connection would not be encrypted; ` +
       "set tls, use a loopback address, or set allowPlaintext where the network is trusted",
   );
 }
 
-/** The error for a connection that ended without a word. @param cause of the socket, if it had one */
-export function connectionEnded(cause: Error | undefined): TransportError {
-  if (isTlsError(cause)) return new TransportError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
+/** Error for a connection that closed without a Refuse. @param cause error of the socket, if any */
+export function connectionEnded(cause: Error | undefined): HawserError {
+  if (isTlsError(cause)) return new HawserError("tls_failed", `TLS failed: ${reasonOf(cause)}`, { cause });
   const why = cause === undefined ? "the other side closed it" : describe(cause);
-  return new TransportError("connection_lost", `the connection ended: ${why}`, cause && { cause });
+  return new HawserError("connection_lost", `the connection ended: ${why}`, cause && { cause });
 }
 
-/** What happened to a socket. An AggregateError (one attempt for each address of a name) has no message of its own. */
+/**
+ * Describes a socket error. An AggregateError, with one error per address of a host name, has no message of its own.
+ */
 function describe(error: Error): string {
   return error instanceof AggregateError ? error.errors.map((one) => String(one.message)).join(", ") : error.message;
 }
 
-/** What went wrong with a certificate, by OpenSSL's name for it. */
+/** Descriptions of certificate errors, by OpenSSL error name. */
 const faultsOfCertificates: Readonly<Record<string, string>> = {
   CERT_HAS_EXPIRED: "has expired; renew it",
   CERT_NOT_YET_VALID: "is not valid yet; check the clocks of both machines",
@@ -51,63 +48,63 @@ const faultsOfCertificates: Readonly<Record<string, string>> = {
   UNABLE_TO_GET_ISSUER_CERT: "comes from an authority that is not trusted; tls.ca must hold it",
   UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "comes from an authority that is not trusted; tls.ca must hold it",
   UNABLE_TO_VERIFY_LEAF_SIGNATURE:
-    "comes from an authority that is not trusted; tls.ca must hold it, and tls.cert those between the two",
+    "comes from an authority that is not trusted; tls.ca must hold it, and tls.cert the intermediate certificates",
   CERT_SIGNATURE_FAILURE: "was not signed by the authority of that name in tls.ca",
   INVALID_PURPOSE:
-    "is not made for this side of a connection; its extended key usage must have both serverAuth and clientAuth",
+    "is not valid for this side of a connection; its extended key usage must include serverAuth and clientAuth",
 };
 
-/** OpenSSL's names for an answer that is no TLS. */
+/** OpenSSL error names for an answer that is not TLS. */
 const noTls = new Set(["ERR_SSL_WRONG_VERSION_NUMBER", "ERR_SSL_HTTP_REQUEST", "ERR_SSL_PACKET_LENGTH_TOO_LONG"]);
 
-/** What is wrong with a certificate, to follow "its certificate". @param code OpenSSL's name for it */
+/** Describes a certificate error, to follow "its certificate". @param code OpenSSL error name */
 export function certificateFault(code: string): string {
   return faultsOfCertificates[code] ?? `was refused: ${code}`;
 }
 
-/** Whether an error of a socket comes from TLS. */
+/** Returns true if a socket error comes from TLS. */
 function isTlsError(error: unknown): error is Error & { readonly code: string } {
   const code = (error as { readonly code?: unknown } | undefined)?.code;
   return typeof code === "string" && (code.startsWith("ERR_SSL_") || code.startsWith("ERR_TLS_"));
 }
 
-/** The error for TLS that the dialler could not establish. @param cause of the socket; undefined if it just ended */
-export function dialTlsFailure(address: string, cause: Error | undefined): TransportError {
+/** Error for a failed TLS handshake of a dialler. @param cause error of the socket; undefined if it closed */
+export function dialTlsFailure(address: string, cause: Error | undefined): HawserError {
   const code = (cause as { readonly code?: string } | undefined)?.code ?? "";
   const options = cause === undefined ? {} : { cause };
   if (noTls.has(code)) {
-    const message = `${address} does not speak TLS; give the option tls to that peer too, or to none of the mesh`;
-    return new TransportError("tls_mismatch", message, options);
+    const message = `${address} does not use TLS; set the option tls for that peer too, or for no peer of the mesh`;
+    return new HawserError("tls_mismatch", message, options);
   }
   if (code === "ERR_TLS_CERT_ALTNAME_INVALID") {
     const { reason = "" } = cause as { readonly reason?: string };
     const remedy =
       'give that peer a certificate with this name or address, publish another address (advertise), or set tls.serverName, or tls.verify: "ca"';
-    return new TransportError("tls_failed", `the certificate of ${address} is for another host: ${reason}; ${remedy}`, {
+    return new HawserError("tls_failed", `the certificate of ${address} is for another host: ${reason}; ${remedy}`, {
       cause,
     });
   }
   if (code in faultsOfCertificates) {
-    return new TransportError("tls_failed", `the certificate of ${address} ${certificateFault(code)}`, options);
+    return new HawserError("tls_failed", `the certificate of ${address} ${certificateFault(code)}`, options);
   }
   if (isTlsError(cause)) {
-    return new TransportError("tls_failed", `TLS with ${address} failed: ${wordsOf(cause)}`, options);
+    return new HawserError("tls_failed", `TLS with ${address} failed: ${reasonOf(cause)}`, options);
   }
   const why = cause === undefined ? "the other side closed it" : cause.message;
-  return new TransportError("connection_lost", `the connection ended before TLS was established: ${why}`, options);
+  return new HawserError("connection_lost", `the connection ended before TLS was established: ${why}`, options);
 }
 
-/** The error for TLS that a listener could not establish with a dialler. */
-export function acceptTlsFailure(cause: Error | undefined): TransportError {
-  if (isTlsError(cause)) return new TransportError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
-  return new TransportError(
+/** Error for a failed TLS handshake of a listener. */
+export function acceptTlsFailure(cause: Error | undefined): HawserError {
+  if (isTlsError(cause)) return new HawserError("tls_failed", `TLS failed: ${reasonOf(cause)}`, { cause });
+  return new HawserError(
     "connection_lost",
     "the dialler ended the connection before TLS was established; perhaps it does not accept this peer's certificate",
     cause === undefined ? {} : { cause },
   );
 }
 
-/** An error of OpenSSL without its numbers and files: "80FC…:error:0A000102:SSL routines:function:unsupported protocol:…". */
-function wordsOf(error: Error): string {
+/** Extracts the reason from an OpenSSL message: "80FC…:error:0A000102:SSL routines:function:unsupported protocol:…". */
+function reasonOf(error: Error): string {
   return /error:[0-9A-F]+:[^:]*:[^:]*:([^:]+)/.exec(error.message)?.[1] ?? error.message.trim();
 }

@@ -1,15 +1,16 @@
 /**
- * Frames over one socket: what both ends of a connection share, during the handshake and after it.
+ * Frames over one socket, for both ends of a connection, during the handshake and after it.
  *
- *     open ── end() ──▶ ending ──▶ closed      what was written leaves, then FIN; frames still come
- *     open ── fail() ─▶ failed ──▶ closed      a Refuse leaves; what comes is thrown away
- *     any ─ destroy() ▶ closed                 at once, and the receiver hears of nothing any more
+ *     open ── end() ──▶ ending ──▶ closed      written bytes leave, then FIN; frames still arrive
+ *     open ── fail() ─▶ failed ──▶ closed      a Refuse leaves; arriving bytes are discarded
+ *     any ─ destroy() ▶ closed                 at once, without further calls of the receiver
  *
- * The receiver hears of the end exactly once, last: when the socket has closed, or already when the connection fails.
+ * The receiver is notified of the end exactly once, as its last call: when the socket has closed, or earlier when the
+ * connection fails.
  */
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Clock } from "../runtime/index.js";
 import { type Frame, FrameDecoder } from "../wire/index.js";
 import { connectionEnded, errorOfRefuse, refuseOf } from "./failures.js";
@@ -17,36 +18,36 @@ import { Liveness } from "./liveness.js";
 import { readSocket } from "./socket-reads.js";
 import { SocketWriter } from "./socket-writer.js";
 
-/** The frames that a {@link FrameSocket} hands on: it deals with the others itself. */
+/** Frames passed to the receiver. {@link FrameSocket} handles the others itself. */
 export type ReceivedFrame = Exclude<Frame, { $case: "refuse" | "ping" | "pong" }>;
 
-/** Who gets what comes over a {@link FrameSocket}. Called synchronously; may call back into the socket. */
+/** Receiver of a {@link FrameSocket}. Called synchronously; may call back into the socket. */
 export interface FrameReceiver {
-  /** The preamble came, where one is expected. */
+  /** The expected preamble arrived. */
   onPreamble?(): void;
-  /** A frame came. */
+  /** A frame arrived. */
   onFrame(frame: ReceivedFrame): void;
-  /** `writer.canWrite` was false and is true again. */
+  /** `writer.canWrite` became true again. */
   onDrain?(): void;
-  /** The connection ended: undefined if in good order. Last. */
+  /** The connection ended: undefined if gracefully. Last call. */
   onClosed(error: HawserError | undefined): void;
 }
 
-/** What a {@link FrameSocket} is made of. */
+/** Options of {@link FrameSocket}. */
 export interface FrameSocketOptions {
-  /** Belongs to the FrameSocket from now on. */
+  /** Owned by the FrameSocket from now on. */
   readonly socket: Socket;
   readonly clock: Clock;
   readonly receiver: FrameReceiver;
-  /** What must come first from the other side. */
+  /** Bytes that the other side must send first. */
   readonly preamble?: Uint8Array;
 }
 
-/** A socket that speaks frames: in the handshake until {@link establish}, then established. */
+/** Socket that exchanges frames: handshake frames until {@link establish}, then all others. */
 export class FrameSocket {
   readonly writer: SocketWriter;
-  /** The other side has said Goodbye, or this one has ended: that the connection closes then is no error. */
-  endsInGoodOrder = false;
+  /** True after a Goodbye of the other side or an end by this side: the close of the connection is then no error. */
+  isClosingGracefully = false;
 
   readonly #socket: Socket;
   readonly #clock: Clock;
@@ -57,7 +58,7 @@ export class FrameSocket {
   #established = false;
   #paused = false;
   #pumping = false;
-  #told = false;
+  #reported = false;
   #socketError: Error | undefined;
 
   constructor({ socket, clock, receiver, preamble }: FrameSocketOptions) {
@@ -71,7 +72,7 @@ export class FrameSocket {
     this.writer = new SocketWriter(this.#socket, () => this.#receiver.onDrain?.());
     this.#liveness = new Liveness(clock, {
       ping: () => this.writer.write({ $case: "ping", value: { token: "0" } }),
-      dead: (silentMs) => this.#lose(`nothing was heard for ${Math.round(silentMs)} ms, not even the answer to a ping`),
+      dead: (silentMs) => this.#lose(`no data arrived for ${Math.round(silentMs)} ms, not even an answer to a ping`),
     });
     this.#socket.on("error", (error) => {
       this.#socketError = error;
@@ -79,14 +80,14 @@ export class FrameSocket {
     this.#socket.on("close", () => this.#closed());
   }
 
-  /** The connection failed, was destroyed, or the other side has gone. */
+  /** True if the connection failed, was destroyed, or was closed by the other side. */
   get isOver(): boolean {
     return this.#state === "failed" || this.#state === "closed";
   }
 
   /**
-   * The handshake is done: from here on frames go to `receiver`, pings are sent and answered, and the limits are those of
-   * the two sides.
+   * Completes the handshake: frames now go to `receiver`, pings are sent and answered, and the limits of both sides
+   * apply.
    */
   establish(
     receiver: FrameReceiver,
@@ -99,7 +100,7 @@ export class FrameSocket {
     this.#liveness.start();
   }
 
-  /** Stops reading: no frame is delivered until {@link resume}, and the other side will feel it. */
+  /** Stops reading: no frame is delivered until {@link resume}, and the other side experiences backpressure. */
   pause(): void {
     if (this.#paused || this.#state === "closed") return;
     this.#paused = true;
@@ -107,7 +108,7 @@ export class FrameSocket {
     this.#liveness.setPaused(true);
   }
 
-  /** Reads on. Frames are delivered in a later microtask, never within this call. */
+  /** Resumes reading. Frames are delivered in a later microtask, never within this call. */
   resume(): void {
     if (!this.#paused || this.#state === "closed") return;
     this.#paused = false;
@@ -116,18 +117,18 @@ export class FrameSocket {
     queueMicrotask(() => this.#pump());
   }
 
-  /** Writes what is buffered, then FIN. The receiver hears `onClosed` when the other side has closed too. */
+  /** Writes the buffered bytes, then FIN. `onClosed` is called when the other side has closed too. */
   end(): void {
     if (this.#state !== "open") return;
     this.#state = "ending";
-    this.endsInGoodOrder = true;
+    this.isClosingGracefully = true;
     this.writer.end();
   }
 
   /**
-   * Ends the connection for a reason that the other side is told in a Refuse, and the receiver in `onClosed`.
+   * Ends the connection with an error, which is sent in a Refuse and passed to `onClosed`.
    *
-   * @param linger what the other side still sends is read and thrown away. Default: once established
+   * @param linger whether to read and discard what the other side still sends. Default: true once established
    */
   fail(error: HawserError, { linger = this.#established }: { readonly linger?: boolean } = {}): void {
     if (this.isOver) return;
@@ -138,19 +139,19 @@ export class FrameSocket {
     this.writer.end();
     if (linger) this.#linger();
     else this.#socket.destroySoon();
-    this.#tell(error);
+    this.#report(error);
   }
 
-  /** Closes at once. What is buffered is lost, and the receiver hears nothing any more, not even `onClosed`. */
+  /** Closes at once and discards the buffered bytes, without further calls of the receiver, not even `onClosed`. */
   destroy(): void {
-    this.#told = true;
+    this.#reported = true;
     this.#close();
   }
 
   #read(bytes: Uint8Array): void {
-    this.#liveness.heard();
+    this.#liveness.bytesArrived();
     for (let at = 0; at < bytes.length && !this.isOver; ) {
-      // What a stranger sends is looked at before more of it is taken.
+      // Bytes of an unauthenticated peer are decoded piece by piece, before more of them are buffered.
       const end = this.#established ? bytes.length : at + protocolConstants.maxHandshakeFrameBytes;
       this.#decoder.push(at === 0 && end >= bytes.length ? bytes : bytes.subarray(at, end));
       this.#pump();
@@ -162,14 +163,14 @@ export class FrameSocket {
     if (this.#pumping) return;
     this.#pumping = true;
     try {
-      // One that is over has nothing more: what has come is forgotten.
+      // A closed connection has discarded its bytes, so the decoder returns undefined.
       while (!this.#paused) {
         const awaitedPreamble = !this.#established && this.#decoder.awaitsPreamble;
         let frame: Frame | undefined;
         try {
           frame = this.#decoder.next();
         } catch (error) {
-          if (!HawserError.is(error)) throw error;
+          if (!(error instanceof HawserError)) throw error;
           this.fail(error);
           return;
         }
@@ -186,13 +187,13 @@ export class FrameSocket {
     switch (frame.$case) {
       case "refuse":
         this.#close();
-        this.#tell(errorOfRefuse(frame.value));
+        this.#report(errorOfRefuse(frame.value));
         return;
       case "ping":
       case "pong":
         if (!this.#established) {
           const message = `the other side sent ${frame.$case} during the handshake`;
-          this.fail(new TransportError("protocol_violation", message));
+          this.fail(new HawserError("protocol_violation", message));
         } else if (frame.$case === "ping") this.writer.writeLatest({ $case: "pong", value: frame.value });
         return;
       default:
@@ -200,7 +201,10 @@ export class FrameSocket {
     }
   }
 
-  /** Closing with bytes unread would reset the connection and the Refuse with it: what comes is read and thrown away. */
+  /**
+   * Reads and discards arriving bytes. Closing with unread bytes would reset the connection, and the Refuse would be
+   * lost.
+   */
   #linger(): void {
     this.#paused = false;
     this.#socket.resume();
@@ -210,26 +214,26 @@ export class FrameSocket {
 
   #lose(message: string): void {
     this.#close();
-    this.#tell(new TransportError("connection_lost", message));
+    this.#report(new HawserError("connection_lost", message));
   }
 
   #close(): void {
     this.#state = "closed";
     this.#liveness.stop();
     this.#decoder.clear();
-    this.writer.abandon();
+    this.writer.discard();
     this.#socket.destroy();
   }
 
   #closed(): void {
     this.#close();
-    if (this.endsInGoodOrder) this.#tell(undefined);
-    else this.#tell(connectionEnded(this.#socketError));
+    if (this.isClosingGracefully) this.#report(undefined);
+    else this.#report(connectionEnded(this.#socketError));
   }
 
-  #tell(error: HawserError | undefined): void {
-    if (this.#told) return;
-    this.#told = true;
+  #report(error: HawserError | undefined): void {
+    if (this.#reported) return;
+    this.#reported = true;
     this.#receiver.onClosed(error);
   }
 }

@@ -1,35 +1,35 @@
 /**
- * The handshake without its sockets: what is proved, and what is checked in which order. Pure; nonces come from outside.
- * docs/protocol.md has the bytes that the MACs cover, test/vectors/handshake.json an example.
+ * Handshake without sockets: proofs and checks. Pure; nonces are passed in. docs/protocol.md has the bytes that the
+ * MACs cover, test/vectors/handshake.json an example.
  *
  *     listener → dialler   Challenge   nonce, versions, capabilities
- *     dialler → listener   Hello       who calls whom on which channel, nonce, MAC
+ *     dialler → listener   Hello       sender, listener, channel, nonce, MAC
  *     listener → dialler   Welcome     cursor, credit, limits, MAC    (or Refuse)
  *
- * Both MACs cover both nonces, so neither can be replayed; they begin with different labels, so neither can be sent back
- * as the other.
+ * Both MACs cover both nonces, so neither can be replayed. They start with different labels, so neither can be
+ * reflected as the other.
  */
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Challenge, type Hello, type HelloFields, ownCapabilities, type Welcome } from "../wire/index.js";
 
-/** The length of a nonce in bytes: the rules accept no other. */
+/** Length of a nonce in bytes. */
 export const nonceBytes = limits.Challenge.nonce.minBytes;
 
-/** What a dialler brings along. */
+/** Options of {@link DiallerHandshake}. */
 export interface DiallerHandshakeOptions {
   readonly identity: HelloFields;
-  /** The newest mesh secret. */
+  /** Newest mesh secret. */
   readonly secret: Uint8Array;
-  /** 32 random bytes, never used before. */
+  /** 32 fresh random bytes. */
   readonly nonce: Uint8Array;
-  /** The TLS exporter value; empty without TLS. */
+  /** TLS exporter value; empty without TLS. */
   readonly exporter: Uint8Array;
 }
 
-/** The dialler's side. Call {@link answer}, then {@link accept}. */
+/** Dialler's side of the handshake. Call {@link answer}, then {@link accept}. */
 export class DiallerHandshake {
   #transcript: Transcript | undefined;
 
@@ -40,19 +40,19 @@ export class DiallerHandshake {
   }
 
   /**
-   * The Hello to send.
+   * Returns the Hello to send.
    *
-   * @throws TransportError `unsupported_version` if the listener does not speak this version; `protocol_violation` for a
-   * second Challenge
+   * @throws HawserError `unsupported_version` if the listener does not support this version; `protocol_violation`
+   * for a second Challenge
    */
   answer(challenge: Challenge): Hello {
     if (this.#transcript !== undefined) {
-      throw new TransportError("protocol_violation", "the listener sent a second Challenge");
+      throw new HawserError("protocol_violation", "the listener sent a second Challenge");
     }
     const { identity, secret, nonce, exporter } = this.#options;
     const { version } = protocolConstants;
     if (challenge.minVersion > version || challenge.maxVersion < version) {
-      throw new TransportError(
+      throw new HawserError(
         "unsupported_version",
         `the listener speaks protocol versions ${challenge.minVersion} to ${challenge.maxVersion}; this is ${version}`,
       );
@@ -65,34 +65,38 @@ export class DiallerHandshake {
   /**
    * Checks the listener's proof.
    *
-   * @throws TransportError `unauthenticated` if it does not know the secret; `protocol_violation` before a Challenge
+   * @throws HawserError `unauthenticated` if the listener does not know the secret; `protocol_violation` before a
+   * Challenge
    */
   accept(welcome: Welcome): void {
     if (this.#transcript === undefined) {
-      throw new TransportError("protocol_violation", "the listener sent Welcome before Challenge");
+      throw new HawserError("protocol_violation", "the listener sent Welcome before Challenge");
     }
-    if (secretOf(welcome.mac, [this.#options.secret], "welcome", this.#transcript) === undefined) {
-      throw new TransportError("unauthenticated", "the listener did not prove that it knows the mesh secret");
+    if (matchingSecret(welcome.mac, [this.#options.secret], "welcome", this.#transcript) === undefined) {
+      throw new HawserError("unauthenticated", "the listener did not prove that it knows the mesh secret");
     }
   }
 }
 
-/** What a listener brings along. */
+/** Options of {@link ListenerHandshake}. */
 export interface ListenerHandshakeOptions {
   readonly listenerName: string;
-  /** 32 random bytes, never used before. */
+  /** 32 fresh random bytes. */
   readonly nonce: Uint8Array;
-  /** The TLS exporter value; empty without TLS. */
+  /** TLS exporter value; empty without TLS. */
   readonly exporter: Uint8Array;
 }
 
-/** What a Hello that has proved itself said, and the secret it used. */
+/** Content of an authenticated Hello, and the secret that it was made with. */
 export interface VerifiedHello {
   readonly transcript: Transcript;
   readonly secret: Uint8Array;
 }
 
-/** The listener's side. Call {@link challenge}, {@link verify}, and {@link welcome} with what it returned. */
+/**
+ * Listener's side of the handshake. Call {@link challenge}, {@link verify}, then {@link welcome} with the result of
+ * `verify`.
+ */
 export class ListenerHandshake {
   readonly #options: ListenerHandshakeOptions;
 
@@ -100,63 +104,60 @@ export class ListenerHandshake {
     this.#options = options;
   }
 
-  /** The Challenge to send. */
+  /** Returns the Challenge to send. */
   challenge(): Challenge {
     const { version } = protocolConstants;
     return { nonce: this.#options.nonce, minVersion: version, maxVersion: version, capabilities: [...ownCapabilities] };
   }
 
   /**
-   * Checks a Hello: first its proof, then its version and whom it is meant for.
+   * Checks a Hello: first its proof, then its version and its intended listener.
    *
-   * @param secrets the mesh secrets that are valid now
-   * @throws TransportError `unauthenticated`, `unsupported_version` or `wrong_peer`
+   * @param secrets currently valid mesh secrets
+   * @throws HawserError `unauthenticated`, `unsupported_version` or `wrong_peer`
    */
   verify(hello: Hello, secrets: readonly Uint8Array[]): VerifiedHello {
     const { listenerName, nonce, exporter } = this.#options;
     const transcript = { ...hello, challengeNonce: nonce, helloNonce: hello.nonce, exporter };
-    const secret = secretOf(hello.mac, secrets, "hello", transcript);
+    const secret = matchingSecret(hello.mac, secrets, "hello", transcript);
     if (secret === undefined) {
-      const inBetween = exporter.length === 0 ? "" : ", or something between the two ends TLS";
-      throw new TransportError(
-        "unauthenticated",
-        `the dialler did not prove that it knows the mesh secret${inBetween}`,
-      );
+      const inBetween = exporter.length === 0 ? "" : ", or an intermediary terminates TLS";
+      throw new HawserError("unauthenticated", `the dialler did not prove that it knows the mesh secret${inBetween}`);
     }
     if (hello.version !== protocolConstants.version) {
-      throw new TransportError(
+      throw new HawserError(
         "unsupported_version",
         `the dialler chose protocol version ${hello.version}; this is ${protocolConstants.version}`,
       );
     }
     if (hello.listenerName !== listenerName) {
-      throw new TransportError("wrong_peer", `the dialler means ${hello.listenerName}; this is ${listenerName}`);
+      throw new HawserError("wrong_peer", `the dialler addressed ${hello.listenerName}; this is ${listenerName}`);
     }
     return { transcript, secret };
   }
 
-  /** The Welcome to send, proved with the secret that the Hello used. */
+  /** Returns the Welcome to send, authenticated with the secret of the Hello. */
   welcome({ secret, transcript }: VerifiedHello, fields: Omit<Welcome, "mac">): Welcome {
     return { ...fields, mac: handshakeMac(secret, "welcome", transcript) };
   }
 }
 
-/** What comes first in the MAC of each direction. */
+/** First bytes of the MAC input, by direction. */
 const macLabels = { hello: "hawser/1 hello", welcome: "hawser/1 welcome" } as const;
 
-/** What both MACs cover, beside the direction's label. */
+/** Data that both MACs cover, besides the label. */
 interface Transcript extends HelloFields {
   readonly challengeNonce: Uint8Array;
   readonly helloNonce: Uint8Array;
   readonly version: number;
-  /** The TLS exporter value of the connection; empty without TLS. It ties the proof to this very TLS session. */
+  /** TLS exporter value of the connection; empty without TLS. It binds the proof to this TLS session. */
   readonly exporter: Uint8Array;
 }
 
 /**
- * HMAC-SHA256 over the label and the transcript, each part as a big-endian u32 length and its bytes.
+ * HMAC-SHA256 over the label and the transcript, each part with a big-endian u32 length prefix.
  *
- * @param secret the mesh secret, not empty: an empty key proves nothing
+ * @param secret mesh secret; must not be empty, because an empty key proves nothing
  * @returns 32 bytes
  */
 export function handshakeMac(
@@ -189,8 +190,8 @@ function uint32(value: number): Buffer {
   return bytes;
 }
 
-/** The first of the secrets under which the transcript has this MAC. Takes the same time wherever MACs differ. */
-function secretOf(
+/** Returns the first secret under which the transcript has this MAC. Compares in constant time. */
+function matchingSecret(
   mac: Uint8Array,
   secrets: readonly Uint8Array[],
   direction: keyof typeof macLabels,

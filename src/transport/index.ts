@@ -1,10 +1,9 @@
 /**
- * TCP connections between peers, with TLS or without: dialling, listening, the handshake, backpressure, and whether the
- * other side is alive.
+ * TCP connections between peers, with or without TLS: dialling, listening, handshake, backpressure and liveness.
  *
- * A sender dials ({@link dial}); a listener accepts ({@link listen}, accept.ts). Both put a {@link FrameSocket} on the
- * socket, which knows frames and how a connection ends, and lead it through the handshake (handshake.ts, pure). Then the
- * socket is handed to a receiver of one of the two roles (connection.ts), and the layer above gets a
+ * A sender dials ({@link dial}); a listener accepts ({@link listen}, accept.ts). Both wrap the socket in a
+ * {@link FrameSocket}, which handles frames and the end of the connection, and run the handshake (handshake.ts, pure).
+ * A receiver for the role of the side then handles the frames (connection.ts), and the layer above gets a
  * {@link SenderConnection} or a {@link ListenerConnection}.
  */
 export type { Authorization, HandshakeRefusal, ListenOptions } from "./accept.js";

@@ -1,24 +1,22 @@
-/**
- * Listening for senders.
- */
+/** Listening for senders. */
 import { lookup } from "node:dns/promises";
 import { createServer, isIP, type Server } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { systemClock } from "../runtime/index.js";
-import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
+import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import { AcceptedSocket, type ListenOptions } from "./accept.js";
 import { plaintextRefused } from "./failures.js";
 import { PendingHandshakes } from "./pending-handshakes.js";
 import { TlsAcceptor } from "./tls-socket.js";
 
-/** A listening socket. */
+/** Listening socket. */
 export interface Listener {
-  /** `host:port` as bound, with the real port. */
+  /** Bound address with the real port, `host:port`. */
   readonly boundAddress: string;
   /**
-   * Ends listening, and handshakes under way (without a report). With `connections: true` established connections are
-   * destroyed too: their handlers are not called any more. Resolves when the port is free.
+   * Stops listening and destroys pending handshakes without a report. With `connections: true`, established connections
+   * are destroyed too, without further calls of their handlers. Resolves when the port is free.
    */
   close(options: { readonly connections: boolean }): Promise<void>;
 }
@@ -26,51 +24,59 @@ export interface Listener {
 /**
  * Binds the address and accepts senders.
  *
- * @throws TransportError (as a rejection) `bind_failed` if the address is malformed, unknown or in use;
+ * @throws HawserError (as a rejection) `bind_failed` if the address is malformed, unknown or in use;
  * `plaintext_refused` if it is not loopback without TLS or `allowPlaintext`
  */
 export async function listen(options: ListenOptions): Promise<Listener> {
   const { address, tls, allowPlaintext = false } = options;
+  const cannotListen = (cause: unknown): HawserError => {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    return new HawserError("bind_failed", `cannot listen on ${address}: ${why}`, { cause });
+  };
+  let parsed: Address;
   try {
-    const { host, port } = parseAddress(address);
+    parsed = parseAddress(address);
+  } catch (cause) {
+    throw cannotListen(cause);
+  }
+  const { host, port } = parsed;
+  try {
     const ip = isIP(host) === 0 ? (await lookup(host)).address : host;
     if (tls === undefined && !allowPlaintext && !isLoopback(ip)) throw plaintextRefused(address);
     await tls?.refresh();
     return await bind(options, ip, port);
   } catch (cause) {
-    if (TransportError.is(cause)) throw cause;
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new TransportError("bind_failed", `cannot listen on ${address}: ${why}`, { cause });
+    throw cause instanceof HawserError ? cause : cannotListen(cause);
   }
 }
 
 async function bind(options: ListenOptions, host: string, port: number): Promise<Listener> {
   const { tls, clock = systemClock } = options;
   const acceptor = tls && new TlsAcceptor(tls);
-  const strangers = new PendingHandshakes<AcceptedSocket>();
-  const proved = new Set<AcceptedSocket>();
+  const pending = new PendingHandshakes<AcceptedSocket>();
+  const authenticated = new Set<AcceptedSocket>();
   const server = createServer(
     { noDelay: true, keepAlive: true, keepAliveInitialDelay: protocolConstants.pingAfterMs },
     (socket) => {
-      const underWay = strangers.size;
-      if (underWay >= protocolConstants.maxPendingHandshakes) {
-        const oldest = strangers.expendable!;
-        strangers.delete(oldest, oldest.remoteHost);
-        oldest.refuse(new TransportError("busy", `${underWay} handshakes were under way, and a newer one came`));
+      const pendingCount = pending.size;
+      if (pendingCount >= protocolConstants.maxPendingHandshakes) {
+        const oldest = pending.oldestOfBusiestOrigin!;
+        pending.delete(oldest, oldest.remoteHost);
+        oldest.refuse(new HawserError("busy", `${pendingCount} handshakes were pending, and a newer one arrived`));
       }
       const accepted: AcceptedSocket = new AcceptedSocket(options, socket, acceptor, () => {
-        strangers.delete(accepted, accepted.remoteHost);
-        proved.add(accepted);
+        pending.delete(accepted, accepted.remoteHost);
+        authenticated.add(accepted);
       });
-      strangers.add(accepted, accepted.remoteHost);
+      pending.add(accepted, accepted.remoteHost);
       socket.once("close", () => {
-        strangers.delete(accepted, accepted.remoteHost);
-        proved.delete(accepted);
+        pending.delete(accepted, accepted.remoteHost);
+        authenticated.delete(accepted);
       });
     },
   );
   await listening(server, host, port);
-  // Out of file descriptors, for example. Listening goes on.
+  // For example, if file descriptors are exhausted. Listening continues.
   server.on("error", (cause) =>
     options.onHandshakeRefused({
       remoteAddress: "unknown",
@@ -86,8 +92,9 @@ async function bind(options: ListenOptions, host: string, port: number): Promise
       server.close();
       stopWatching?.();
       acceptor?.close();
-      for (const accepted of [...strangers, ...proved]) if (connections || !accepted.isEstablished) accepted.destroy();
-      // The server's own "close" waits for every connection; its handle goes with the next turn of the event loop.
+      for (const accepted of [...pending, ...authenticated])
+        if (connections || !accepted.isEstablished) accepted.destroy();
+      // The "close" event of the server waits for all connections; the port is free in the next turn of the event loop.
       await new Promise((resolve) => setImmediate(resolve));
     },
   };
@@ -105,6 +112,6 @@ async function listening(server: Server, host: string, port: number): Promise<vo
 
 function boundAddressOf(server: Server): string {
   const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new TransportError("internal", "a TCP server has no address");
+  if (bound === null || typeof bound === "string") throw new HawserError("internal", "a TCP server has no address");
   return formatAddress({ host: bound.address, port: bound.port });
 }

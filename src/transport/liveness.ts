@@ -1,31 +1,31 @@
 /**
- * Whether the other side is still there, told by the bytes it sends. Pure but for the injected clock.
+ * Detects whether the other side is alive by the bytes that it sends. Pure except for the injected clock.
  *
- *     listening ── pingAfterMs without a byte ──▶ asking ── pingTimeoutMs without a byte ──▶ dead
+ *     listening ── pingAfterMs without a byte ──▶ pinged ── pingTimeoutMs without a byte ──▶ dead
  *         ▲                                         │
  *         └────────────── any byte ─────────────────┘
  *
- * While this side does not read (paused), silence proves nothing: it goes on sending a ping each pingAfterMs, so that the
- * other side hears of it, and does not count the silence.
+ * While this side does not read (paused), silence proves nothing. It still sends a ping every pingAfterMs, so that the
+ * other side receives data, but does not time out.
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Clock } from "../runtime/index.js";
 
-/** A timer this much late says that this process stood still, not that the other side was silent. */
+/** Timer delay beyond which this process itself was suspended, so that silence proves nothing. */
 const stalledMs = 1000;
 
-/** What a {@link Liveness} asks of its connection. */
+/** Side effects of a {@link Liveness}. */
 export interface LivenessEffects {
-  /** Send a Ping. */
+  /** Sends a Ping. */
   ping(): void;
-  /** Nothing came in time: end the connection. Called at most once, last. */
+  /** Ends the connection, because no byte arrived in time. Called at most once, as the last effect. */
   dead(silentMs: number): void;
 }
 
 /** Watches one connection from {@link start} until {@link stop}. */
 export class Liveness {
   #cancel: () => void = () => {};
-  #heardAt: number;
+  #lastByteAt: number;
   #paused = false;
   #running = false;
 
@@ -35,33 +35,33 @@ export class Liveness {
   constructor(clock: Clock, effects: LivenessEffects) {
     this.#clock = clock;
     this.#effects = effects;
-    this.#heardAt = clock.now();
+    this.#lastByteAt = clock.now();
   }
 
-  /** Begins to watch. */
+  /** Starts watching. */
   start(): void {
     this.#running = true;
-    this.#heardAt = this.#clock.now();
-    this.#listen(protocolConstants.pingAfterMs);
+    this.#lastByteAt = this.#clock.now();
+    this.#waitForSilence(protocolConstants.pingAfterMs);
   }
 
-  /** Ends watching. */
+  /** Stops watching. */
   stop(): void {
     this.#running = false;
     this.#cancel();
   }
 
-  /** A byte came. Cheap: it only notes the time. */
-  heard(): void {
-    this.#heardAt = this.#clock.now();
+  /** Records that bytes arrived. Called for each read, so it only stores the time. */
+  bytesArrived(): void {
+    this.#lastByteAt = this.#clock.now();
   }
 
-  /** Says whether this side reads at present. */
+  /** Sets whether this side has stopped reading. */
   setPaused(paused: boolean): void {
     if (this.#paused === paused) return;
     this.#paused = paused;
-    // What came meanwhile lies unread in the socket: the silence begins anew.
-    if (!paused) this.#heardAt = this.#clock.now();
+    // Bytes that arrived in between may be unread, so the silence is measured anew.
+    if (!paused) this.#lastByteAt = this.#clock.now();
   }
 
   #after(delayMs: number, callback: (lateMs: number) => void): void {
@@ -71,22 +71,23 @@ export class Liveness {
     }, delayMs);
   }
 
-  #listen(delayMs: number): void {
+  #waitForSilence(delayMs: number): void {
     this.#after(delayMs, () => {
-      const left = this.#heardAt + protocolConstants.pingAfterMs - this.#clock.now();
-      if (left > 0) this.#listen(left);
-      else this.#ask();
+      const left = this.#lastByteAt + protocolConstants.pingAfterMs - this.#clock.now();
+      if (left > 0) this.#waitForSilence(left);
+      else this.#ping();
     });
   }
 
-  #ask(): void {
-    const askedAt = this.#clock.now();
+  #ping(): void {
+    const pingedAt = this.#clock.now();
     this.#effects.ping();
     this.#after(protocolConstants.pingTimeoutMs, (lateMs) => {
-      const heardSince = this.#heardAt >= askedAt;
-      if (heardSince) this.#listen(Math.max(0, this.#heardAt + protocolConstants.pingAfterMs - this.#clock.now()));
-      else if (this.#paused || lateMs > stalledMs) this.#ask();
-      else this.#effects.dead(this.#clock.now() - this.#heardAt);
+      const isAlive = this.#lastByteAt >= pingedAt;
+      if (isAlive)
+        this.#waitForSilence(Math.max(0, this.#lastByteAt + protocolConstants.pingAfterMs - this.#clock.now()));
+      else if (this.#paused || lateMs > stalledMs) this.#ping();
+      else this.#effects.dead(this.#clock.now() - this.#lastByteAt);
     });
   }
 }

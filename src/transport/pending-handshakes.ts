@@ -1,12 +1,13 @@
 /**
- * Handshakes under way whose dialler has not proved anything yet: how many there are, and which one gives way.
+ * Unauthenticated handshakes: their number, and which of them to drop for a new one.
  *
- * Strangers can open connections faster than they time out. The origin with most of them loses its oldest to a newcomer: an
- * honest dialler needs milliseconds, and is rarely the oldest of an address that has many.
+ * Attackers can open connections faster than they time out. When the limit is reached, the oldest handshake of the
+ * origin with the most is dropped. A legitimate dialler needs only milliseconds and is rarely the oldest of a busy
+ * origin.
  */
 import { isIPv6 } from "node:net";
 
-/** Handshakes by where they come from, each in the order of its coming. */
+/** Handshakes by origin, each in the order of arrival. */
 export class PendingHandshakes<T> {
   readonly #byOrigin = new Map<string, Set<T>>();
   #count = 0;
@@ -15,37 +16,37 @@ export class PendingHandshakes<T> {
     return this.#count;
   }
 
-  /** @param host the dialler's IP address; empty if unknown */
-  add(one: T, host: string): void {
+  /** @param host IP address of the dialler; empty if unknown */
+  add(handshake: T, host: string): void {
     const origin = originOf(host);
     const same = this.#byOrigin.get(origin) ?? new Set();
-    this.#byOrigin.set(origin, same.add(one));
+    this.#byOrigin.set(origin, same.add(handshake));
     this.#count += 1;
   }
 
-  /** Does nothing if it is not there (any more). */
-  delete(one: T, host: string): void {
+  /** Removes a handshake, if present. */
+  delete(handshake: T, host: string): void {
     const origin = originOf(host);
     const same = this.#byOrigin.get(origin);
-    if (!same?.delete(one)) return;
+    if (!same?.delete(handshake)) return;
     this.#count -= 1;
     if (same.size === 0) this.#byOrigin.delete(origin);
   }
 
-  /** The oldest of the origin that has most; undefined if there is none. */
-  get expendable(): T | undefined {
+  /** Oldest handshake of the origin with the most; undefined if there is none. */
+  get oldestOfBusiestOrigin(): T | undefined {
     let most: Set<T> | undefined;
     for (const same of this.#byOrigin.values()) if (same.size > (most?.size ?? 0)) most = same;
     return most?.values().next().value;
   }
 
-  /** All, to be ended. */
+  /** Iterates over all handshakes. */
   *[Symbol.iterator](): IterableIterator<T> {
     for (const same of this.#byOrigin.values()) yield* same;
   }
 }
 
-/** One machine may have a whole IPv6 network of 64 bits: that counts as one. */
+/** Origin of an address. A machine may own a whole /64 network, so IPv6 addresses count by network. */
 function originOf(host: string): string {
   if (!isIPv6(host)) return host;
   if (host.toLowerCase().startsWith("::ffff:") && host.includes(".")) return host.slice("::ffff:".length);

@@ -1,26 +1,26 @@
 /**
- * Reading a socket without memory for each read. All plaintext sockets of a thread read into one block. Who is told of the
- * bytes copies them from there. Node's streams have 64 KiB allocated for each read, and under load the collector
- * marks the whole heap again and again because of them.
+ * Reads sockets without allocating memory per read. All plaintext sockets of a thread read into one shared block, and
+ * the consumer copies the bytes. Node.js streams allocate 64 KiB per read, and under load this makes the garbage
+ * collector mark the whole heap again and again.
  *
- * Node offers this, as the option `onread`, for sockets that it connects. One that a server has accepted gets it by a second
- * socket around its handle, which Node's own server makes in the same way, and does not document: so dialled sockets are
- * taken in the same way, and where a handle is of another kind, data events serve.
+ * Node.js offers the option `onread` only for sockets that it connects. For an accepted socket, a second Socket is
+ * created around its handle. Node's own server does the same, but this is undocumented. Dialled sockets are treated the
+ * same way, and sockets with another kind of handle use data events.
  */
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from "node:net";
 
-/** Twice what Node reads at a time; more makes no difference (measured), and other sockets wait for longer. */
+/** Twice the size of a read in Node.js. Larger blocks bring no gain (measured) and delay other sockets. */
 const blockBytes = 128 * 1024;
 
 let block: Uint8Array | undefined;
 
 /**
- * Reads a socket from now on.
+ * Starts reading a socket.
  *
- * @param socket belongs to the one that is returned: each closes with the other. Nothing was written to it, and it has not
- * ended
- * @param onBytes called with what has come, never within this call; the bytes are valid until it returns
- * @returns the socket to write to and to listen to
+ * @param socket owned by the returned socket, and closed with it and vice versa. Nothing may have been written to it,
+ * and it must not have ended
+ * @param onBytes called with received bytes, never within this call; the bytes are valid until it returns
+ * @returns the socket to use for writing and events
  */
 export function readSocket(socket: Socket, onBytes: (bytes: Uint8Array) => void): Socket {
   const inner = socket as unknown as { _handle?: object | null };
@@ -29,7 +29,7 @@ export function readSocket(socket: Socket, onBytes: (bytes: Uint8Array) => void)
     socket.on("data", (chunk: Buffer) => onBytes(plain(chunk)));
     return socket.resume();
   }
-  // What was read already.
+  // Bytes that were already read.
   const first = socket.read() as Buffer | null;
   block ??= new Uint8Array(blockBytes);
   const options: SocketConstructorOpts & { readonly handle: object; readonly onread: OnReadOpts } = {
@@ -50,7 +50,7 @@ export function readSocket(socket: Socket, onBytes: (bytes: Uint8Array) => void)
   return reading;
 }
 
-/** Views of a Buffer are Buffers, too, and cost more. */
+/** Converts to a plain Uint8Array, because views of a Buffer are Buffers and cost more. */
 function plain({ buffer, byteOffset, byteLength }: Buffer): Uint8Array {
   return new Uint8Array(buffer, byteOffset, byteLength);
 }

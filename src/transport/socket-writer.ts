@@ -1,45 +1,45 @@
-/**
- * The writing half of a connection: frames written in one tick leave in one socket write, and the writer is told when
- * the socket cannot keep up.
- */
+/** Writing half of a connection. Frames written in the same tick leave in one socket write. Reports backpressure. */
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Frame, FrameEncoder, type FrameKind, type Output, recycle } from "../wire/index.js";
 
-/** Encoded bytes that leave at once instead of at the end of the tick: a block, so that the kernel starts early. */
+/** Number of encoded bytes that leave at once instead of at the end of the tick, so that the kernel starts early. */
 const flushBytes = 256 * 1024;
 
-/** What still leaves after Goodbye: the other side would refuse anything else. */
+/** Frames that may follow a Goodbye. The other side would reject any other. */
 const afterGoodbye: ReadonlySet<FrameKind> = new Set(["ping", "pong", "refuse"]);
 
 /**
- * Encodes frames and writes them to a socket. Never throws for a socket that has gone: what is written then is lost. So is
- * what is written after Goodbye, other than Ping, Pong and Refuse.
+ * Encodes frames and writes them to a socket. Writes to a closed socket are lost without an error. So are frames after
+ * Goodbye, except Ping, Pong and Refuse.
  */
 export class SocketWriter {
   readonly #encoder = new FrameEncoder({ maxFrameBytes: protocolConstants.maxHandshakeFrameBytes });
   #flushScheduled = false;
-  /** A tick has ended while the socket was busy with an earlier write: what was gathered leaves behind that. */
+  /** True if a tick ended while the socket was busy: its frames leave after the pending write. */
   #isLate = false;
   #ended = false;
-  #saidGoodbye = false;
-  /** False from `writeHighWaterBytes` buffered bytes on, until half of them have gone. Writing is possible all the same. */
+  #goodbyeSent = false;
+  /** False from `writeHighWaterBytes` buffered bytes until half of them have left. Writing remains possible. */
   canWrite = true;
   #bytesInSocket = 0;
   readonly #inSocket: Output[] = [];
-  /** Encoded when they leave, because a newer one makes them useless: so a reader that stalls cannot pile them up. */
+  /**
+   * Latest frames by kind, which a newer frame replaces. Encoded when they leave, so that they cannot pile up while the
+   * reader stalls.
+   */
   readonly #latest: Frame[] = [];
 
   readonly #socket: Socket;
   readonly #onDrain: () => void;
 
-  /** @param onDrain called when {@link canWrite} turns true again */
+  /** @param onDrain called when {@link canWrite} becomes true again */
   constructor(socket: Socket, onDrain: () => void) {
     this.#socket = socket;
     this.#onDrain = onDrain;
   }
 
-  /** The greatest frame that the other side accepts, in bytes, without its length prefix. */
+  /** Maximum frame size of the other side in bytes, without the length prefix. */
   set maxFrameBytes(bytes: number) {
     this.#encoder.maxFrameBytes = bytes;
   }
@@ -48,42 +48,42 @@ export class SocketWriter {
     return this.#encoder.maxFrameBytes;
   }
 
-  /** Bytes that were written here and have not reached the kernel. */
+  /** Bytes that were written but have not reached the kernel. */
   get bufferedBytes(): number {
     return this.#encoder.bytes + this.#bytesInSocket;
   }
 
-  /** Writes what a dialler sends before its first frame. */
+  /** Writes the preamble, which precedes the dialler's first frame. */
   writePreamble(): void {
     this.#socket.write(protocolConstants.preamble);
   }
 
-  /** Writes a frame. @throws WireError as `FrameEncoder.append` */
+  /** Writes a frame. @throws HawserError as `FrameEncoder.append` */
   write(frame: Frame): void {
-    if (!this.#takes(frame.$case)) return;
+    if (!this.#canSend(frame.$case)) return;
     if (this.#latest.length > 0) this.#encodeLatest();
     this.#encoder.append(frame);
-    this.#saidGoodbye ||= frame.$case === "goodbye";
+    this.#goodbyeSent ||= frame.$case === "goodbye";
     this.#appended();
   }
 
-  /** Writes an at-most-once message. @throws WireError as `FrameEncoder.appendAtMostOnce` */
+  /** Writes an at-most-once message. @throws HawserError as `FrameEncoder.appendAtMostOnce` */
   writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
-    if (!this.#takes("batch")) return;
+    if (!this.#canSend("batch")) return;
     if (this.#latest.length > 0) this.#encodeLatest();
     this.#encoder.appendAtMostOnce(epoch, topicKey, payload);
     this.#appended();
   }
 
-  /** Writes a frame, unless a newer one of its kind replaces it before it leaves. */
+  /** Writes a frame, replacing an unsent frame of its kind. */
   writeLatest(frame: Frame): void {
-    if (!this.#takes(frame.$case)) return;
+    if (!this.#canSend(frame.$case)) return;
     const older = this.#latest.findIndex(({ $case }) => $case === frame.$case);
     this.#latest[older === -1 ? this.#latest.length : older] = frame;
     this.#schedule();
   }
 
-  /** Writes what is buffered, then FIN. Later writes do nothing. */
+  /** Writes the buffered bytes, then FIN. Later writes are ignored. */
   end(): void {
     if (this.#ended) return;
     this.#flush();
@@ -91,14 +91,14 @@ export class SocketWriter {
     this.#socket.end();
   }
 
-  /** Forgets what is buffered. Later writes do nothing. */
-  abandon(): void {
+  /** Discards the buffered bytes. Later writes are ignored. */
+  discard(): void {
     this.#ended = true;
   }
 
-  /** Whether a frame of this kind may still leave. */
-  #takes(kind: FrameKind): boolean {
-    return !this.#ended && (!this.#saidGoodbye || afterGoodbye.has(kind));
+  /** Returns true if a frame of this kind may still be sent. */
+  #canSend(kind: FrameKind): boolean {
+    return !this.#ended && (!this.#goodbyeSent || afterGoodbye.has(kind));
   }
 
   #appended(): void {
@@ -109,9 +109,9 @@ export class SocketWriter {
   }
 
   /**
-   * The end of the tick is the event loop's check phase: what several sockets and promises lead to within one turn leaves
-   * together. A microtask would be no sooner on the wire (measured), and a loop that awaits each send would
-   * pay for a write each.
+   * Schedules a flush in the check phase of the event loop, so that frames caused by several sockets and promises in
+   * one turn leave together. A microtask would not be faster on the wire (measured), and a loop that awaits each send
+   * would cost a write per send.
    */
   #schedule(): void {
     if (this.#flushScheduled) return;
@@ -122,8 +122,7 @@ export class SocketWriter {
   readonly #endOfTick = (): void => {
     this.#flushScheduled = false;
     if (this.#ended) return;
-    // While the socket is still busy with an earlier write, what comes is gathered: a write for each tick would keep a
-    // block of memory for each.
+    // Frames are collected while the socket is busy, because a write per tick would hold a block of memory per tick.
     this.#isLate = this.#inSocket.length > 0;
     if (!this.#isLate) this.#flush();
   };
@@ -146,11 +145,14 @@ export class SocketWriter {
     if (last > 0) this.#socket.uncork();
   }
 
-  /** Writes are done in their order, so that one function serves all; one for each write would cost as much as its frame. */
+  /**
+   * Completion callback, shared by all writes, which complete in order. A closure per write would cost as much as its
+   * frame.
+   */
   readonly #written = (error?: Error | null): void => {
     const output = this.#inSocket.shift()!;
     this.#bytesInSocket -= output.bytes;
-    // Of a socket that is destroyed, the kernel may still have one.
+    // The kernel may still use the blocks of a destroyed socket.
     if (!error) recycle(output);
     if (this.#ended) return;
     if (this.#isLate && this.#inSocket.length === 0 && !this.#flushScheduled) {

@@ -1,14 +1,14 @@
 /**
- * A peer's certificate, key and authorities, kept up to date with their files.
+ * Certificate, key and authorities of a peer, kept in sync with their files.
  *
- * Files are read again from time to time and before each dial, whole: modification times say little where files are
- * renamed or symbolic links turned, as Kubernetes and cert-manager do. What is read is used only if it is complete and
- * belongs together; until then the old stays in use. Connections keep what they were made with. No caller waits long for a
- * file system that does not answer: what was read before is good enough to go on with.
+ * The files are reloaded at intervals and before each dial, by content: modification times are unreliable when files
+ * are renamed or symbolic links switched, as Kubernetes and cert-manager do. New material is used only if it is
+ * complete and consistent; until then the old one stays in use. Established connections are not affected. A file system
+ * that does not answer blocks no caller for long, since the previous material can still be used.
  */
 import { createHash } from "node:crypto";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { TransportError } from "../errors/index.js";
+import type { HawserError } from "../errors/index.js";
 import { readSmallFile, readSmallFileSync } from "../files/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
@@ -24,73 +24,81 @@ import {
 
 const { tlsFileMaxBytes, tlsReloadMs, tlsReloadWaitMs } = protocolConstants;
 
-/** Who hears of new certificates. */
+/** Listener for changes of the certificates. */
 export interface TlsCredentialsListener {
-  /** New connections are made with new material from now on. */
+  /** New connections use new material from now on. */
   onReloaded?(material: TlsMaterial): void;
-  /** The files cannot be used or read; told once for each state they are in. The old material stays in use. */
-  onReloadFailed?(error: TransportError): void;
+  /** The files cannot be read or used. Called once per state of the files. The old material stays in use. */
+  onReloadFailed?(error: HawserError): void;
 }
 
-interface PemPlace {
+interface PemSourceState {
   readonly origin: string;
   readonly path: string | undefined;
   readonly pem: Buffer | undefined;
 }
 
-/** Reads the files of a peer's TLS options, and follows them. */
+/** Loads the files of a peer's TLS options, and follows their changes. */
 export class TlsCredentials {
-  readonly #places: { readonly cert: PemPlace; readonly key: PemPlace; readonly ca: PemPlace | undefined };
+  readonly #sources: {
+    readonly cert: PemSourceState;
+    readonly key: PemSourceState;
+    readonly ca: PemSourceState | undefined;
+  };
   readonly #listeners = new Set<TlsCredentialsListener>();
   #material: TlsMaterial;
-  /** The state of the files that the material was made of. */
+  /** Fingerprint of the files in use. */
   #inUse: string;
-  /** The state of the files, or why they could not be read, that was told last. */
+  /** Fingerprint or read error that was last reported as a failure. */
   #failed: string | undefined;
   #reading: Promise<void> | undefined;
-  /** The reading under way did not answer in time. */
+  /** True if the pending read did not finish in time. */
   #late = false;
 
   readonly options: TlsOptions;
   readonly #clock: Clock;
 
   /**
-   * Reads everything.
+   * Loads all files.
    *
-   * @param clock by which the files are waited for when they are read again
-   * @throws TransportError `invalid_argument` for options of the wrong form, a file that cannot be read, and whatever
-   * {@link loadTlsMaterial} refuses
+   * @param clock clock for the timeout of later reloads
+   * @throws HawserError `invalid_argument` for options of the wrong form, an unreadable file, and all errors of
+   * {@link loadTlsMaterial}
    */
   constructor(options: TlsOptions, clock: Clock = systemClock) {
     this.options = options;
     this.#clock = clock;
     checkTlsOptions(options);
     const { cert, key, ca } = options;
-    this.#places = {
+    this.#sources = {
       cert: placeOf("tls.cert", cert),
       key: placeOf("tls.key", key),
       ca: ca === undefined ? undefined : placeOf("tls.ca", ca),
     };
-    const read = (place: PemPlace): NamedPem => named(place, (path) => readSmallFileSync(path, tlsFileMaxBytes));
-    const pem = this.#pemOf(read(this.#places.cert), read(this.#places.key), this.#places.ca && read(this.#places.ca));
+    const read = (place: PemSourceState): NamedPem => named(place, (path) => readSmallFileSync(path, tlsFileMaxBytes));
+    const pem = this.#pemOf(
+      read(this.#sources.cert),
+      read(this.#sources.key),
+      this.#sources.ca && read(this.#sources.ca),
+    );
     this.#material = loadTlsMaterial(pem, Date.now());
     this.#inUse = fingerprint(pem);
   }
 
-  /** What to make new connections with. */
+  /** Material for new connections. */
   get current(): TlsMaterial {
     return this.#material;
   }
 
-  /** Adds a listener. @returns what takes it away */
+  /** Adds a listener. @returns a function that removes it */
   subscribe(listener: TlsCredentialsListener): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
   /**
-   * Reads the files again, and resolves when that is done, or after `tlsReloadWaitMs`: the reading goes on then, and
-   * a call before its end does not wait for it. Never rejects: what cannot be used is told to the listeners.
+   * Reloads the files. Resolves when that is done, or after `tlsReloadWaitMs`: the read then continues, and calls
+   * before its end do not wait for it. Never rejects: listeners are notified of failures.
    */
   async refresh(): Promise<void> {
     if (this.#late) return;
@@ -101,7 +109,7 @@ export class TlsCredentials {
     const reading = this.#reading;
     await new Promise<void>((resolve) => {
       const cancel = this.#clock.setTimeout(() => {
-        this.#tellLate(reading);
+        this.#reportLate(reading);
         resolve();
       }, tlsReloadWaitMs);
       void reading.then(() => {
@@ -111,7 +119,7 @@ export class TlsCredentials {
     });
   }
 
-  /** Refreshes every `tlsReloadMs`. @returns what ends it */
+  /** Refreshes every `tlsReloadMs`. @returns a function that stops it */
   watch(clock: Clock): () => void {
     let cancel = (): void => {};
     let ended = false;
@@ -130,18 +138,18 @@ export class TlsCredentials {
   }
 
   async #readAgain(): Promise<void> {
-    const { cert, key, ca } = this.#places;
-    const places = ca === undefined ? [cert, key] : [cert, key, ca];
-    if (places.every(({ path }) => path === undefined)) return;
+    const { cert, key, ca } = this.#sources;
+    const sources = ca === undefined ? [cert, key] : [cert, key, ca];
+    if (sources.every(({ path }) => path === undefined)) return;
     let state: string | undefined;
     try {
-      // One after another: each that does not answer keeps one of the few threads that Node does such work with.
+      // Sequentially, because each read that hangs occupies a thread of Node's small pool.
       const pems: NamedPem[] = [];
-      for (const place of places) pems.push(await readPlace(place));
+      for (const place of sources) pems.push(await readPlace(place));
       const [certPem, keyPem, caPem] = pems;
       const pem = this.#pemOf(certPem!, keyPem!, caPem);
       state = fingerprint(pem);
-      // What failed before is tried again all the same: it may be valid only now.
+      // Failed material is loaded again, because it may have become valid.
       const material = state === this.#inUse ? undefined : loadTlsMaterial(pem, Date.now());
       this.#failed = undefined;
       if (material === undefined) return;
@@ -149,21 +157,21 @@ export class TlsCredentials {
       this.#inUse = state;
       for (const listener of [...this.#listeners]) listener.onReloaded?.(this.#material);
     } catch (error) {
-      const failure = error as TransportError;
-      this.#tellFailed(failure, state ?? failure.message);
+      const failure = error as HawserError;
+      this.#reportFailed(failure, state ?? failure.message);
     }
   }
 
-  #tellLate(reading: Promise<void>): void {
+  #reportLate(reading: Promise<void>): void {
     if (this.#late || this.#reading !== reading) return;
     this.#late = true;
-    const { cert, key, ca } = this.#places;
+    const { cert, key, ca } = this.#sources;
     const origins = [cert, key, ca].flatMap((place) => (place?.path === undefined ? [] : [place.origin]));
-    const message = `reading ${origins.join(", ")} has no answer after ${tlsReloadWaitMs} ms; check their file system`;
-    this.#tellFailed(invalid(message), message);
+    const message = `reading ${origins.join(", ")} did not finish within ${tlsReloadWaitMs} ms; check the file system`;
+    this.#reportFailed(invalid(message), message);
   }
 
-  #tellFailed(failure: TransportError, state: string): void {
+  #reportFailed(failure: HawserError, state: string): void {
     if (this.#failed === state) return;
     this.#failed = state;
     for (const listener of [...this.#listeners]) listener.onReloadFailed?.(failure);
@@ -174,13 +182,13 @@ export class TlsCredentials {
   }
 }
 
-function placeOf(option: string, source: PemSource): PemPlace {
+function placeOf(option: string, source: PemSource): PemSourceState {
   if (typeof source !== "string") return { origin: option, path: undefined, pem: Buffer.from(source) };
   if (source.includes("-----BEGIN ")) return { origin: option, path: undefined, pem: Buffer.from(source) };
   return { origin: `${option} ${source}`, path: source, pem: undefined };
 }
 
-function named({ origin, path, pem }: PemPlace, read: (path: string) => Buffer): NamedPem {
+function named({ origin, path, pem }: PemSourceState, read: (path: string) => Buffer): NamedPem {
   try {
     return { origin, pem: pem ?? read(path!) };
   } catch (cause) {
@@ -188,7 +196,7 @@ function named({ origin, path, pem }: PemPlace, read: (path: string) => Buffer):
   }
 }
 
-async function readPlace({ origin, path, pem }: PemPlace): Promise<NamedPem> {
+async function readPlace({ origin, path, pem }: PemSourceState): Promise<NamedPem> {
   try {
     return { origin, pem: pem ?? (await readSmallFile(path!, tlsFileMaxBytes)) };
   } catch (cause) {
@@ -196,11 +204,11 @@ async function readPlace({ origin, path, pem }: PemPlace): Promise<NamedPem> {
   }
 }
 
-function unreadable(origin: string, cause: unknown): TransportError {
+function unreadable(origin: string, cause: unknown): HawserError {
   return invalid(`${origin} cannot be read: ${(cause as Error).message}`, cause);
 }
 
-/** Tells one state of the files from another. */
+/** Hash that identifies a state of the files. */
 function fingerprint({ cert, key, ca }: TlsPem): string {
   const hash = createHash("sha256");
   for (const one of [cert, key, ca]) hash.update(`${one?.pem.length ?? -1}:`).update(one?.pem ?? "");

@@ -1,36 +1,36 @@
 /**
- * What a user says of TLS between peers; certificate, key and authorities as read, and whether they can be used together.
- * Pure: PEM in, material out.
+ * TLS options of a peer; and its certificate, key and authorities, with the check that they fit together. Pure: PEM in,
+ * material out.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext, type SecureContextOptions } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError, unknownOption } from "../errors/index.js";
+import { HawserError, unknownOption } from "../errors/index.js";
 
-/** PEM: its text or bytes, or the path of a file that holds it. Files are read again while the peer runs. */
+/** PEM as text or bytes, or the path of a PEM file. Files are reloaded while the peer runs. */
 export type PemSource = string | Uint8Array;
 
 /**
- * TLS between peers. With it a peer accepts and dials nothing but TLS (1.3 or newer): give it to every peer of a mesh, or
- * to none.
+ * TLS between peers. With it, a peer accepts and dials only TLS 1.3 or newer: set it for all peers of a mesh or for
+ * none.
  */
 export interface TlsOptions {
-  /** This peer's certificate, followed by those between it and its authority, if any. */
+  /** Certificate of this peer, followed by its intermediate certificates, if any. */
   readonly cert: PemSource;
-  /** The private key of that certificate. */
+  /** Private key of the certificate. */
   readonly key: PemSource;
-  /** Opens an encrypted `key`. */
+  /** Passphrase of an encrypted `key`. */
   readonly passphrase?: string | undefined;
-  /** The authorities that the other peers' certificates must come from. Default: those that Node trusts. */
+  /** Authorities that must have issued the other peers' certificates. Default: those that Node.js trusts. */
   readonly ca?: PemSource | undefined;
-  /** Mutual TLS: a peer that dials must show a certificate from `ca`, which must be given. Default false. */
+  /** Mutual TLS: a dialling peer must present a certificate issued by `ca`, which is then required. Default false. */
   readonly mutual?: boolean | undefined;
   /**
-   * What must stand in the certificate of a peer that is dialled. `"full"` (the default): the host of its published
-   * address, a name or an IP address. `"ca"`: anything; that it comes from `ca` is enough.
+   * Check of the certificate of a dialled peer. `"full"` (default): it must contain the host of the published address,
+   * a name or an IP address. `"ca"`: it is sufficient that `ca` issued it.
    */
   readonly verify?: "full" | "ca" | undefined;
-  /** The host name that must stand in the certificate of every peer that is dialled, instead of its address's host. */
+  /** Host name that certificates of dialled peers must contain, instead of the host of the address. */
   readonly serverName?: string | undefined;
 }
 
@@ -52,9 +52,9 @@ const rules: Readonly<Record<keyof TlsOptions, Rule>> = {
 };
 
 /**
- * Checks the form of the options; what the PEM holds is for {@link loadTlsMaterial}.
+ * Checks the form of the options. {@link loadTlsMaterial} checks the content of the PEM.
  *
- * @throws TransportError `invalid_argument`
+ * @throws HawserError `invalid_argument`
  */
 export function checkTlsOptions(options: TlsOptions): void {
   if (typeof options !== "object" || options === null) throw invalid("tls must be an object with cert and key");
@@ -62,7 +62,7 @@ export function checkTlsOptions(options: TlsOptions): void {
   if (problem !== undefined) throw invalid(problem);
   for (const [name, value] of Object.entries(options)) {
     const [holds, must] = rules[name as keyof TlsOptions];
-    // The value may be a secret.
+    // The message omits the value, which may be secret.
     if (value !== undefined && !holds(value)) throw invalid(`tls.${name} ${must}`);
   }
   const { cert, key, ca, mutual, verify, serverName } = options;
@@ -77,12 +77,12 @@ export function checkTlsOptions(options: TlsOptions): void {
   }
 }
 
-/** An error for what the user gave. */
-export function invalid(message: string, cause?: unknown): TransportError {
-  return new TransportError("invalid_argument", message, cause === undefined ? {} : { cause });
+/** Error for invalid options. */
+export function invalid(message: string, cause?: unknown): HawserError {
+  return new HawserError("invalid_argument", message, cause === undefined ? {} : { cause });
 }
 
-/** PEM, each with the words that say where it comes from: "tls.cert /etc/hawser/tls.crt". */
+/** PEM sources, each with its origin for error messages: "tls.cert /etc/hawser/tls.crt". */
 export interface TlsPem {
   readonly cert: NamedPem;
   readonly key: NamedPem;
@@ -90,35 +90,35 @@ export interface TlsPem {
   readonly passphrase: string | undefined;
 }
 
-/** PEM from one place. */
+/** PEM with its origin. */
 export interface NamedPem {
   readonly origin: string;
   readonly pem: Buffer;
 }
 
-/** What new connections are made with. */
+/** TLS material for new connections. */
 export interface TlsMaterial {
-  /** For servers; the same as in `context`. */
+  /** Options for servers; the same as in `context`. */
   readonly contextOptions: SecureContextOptions;
-  /** For diallers, made once: making one costs as much as a handshake. */
+  /** Context for diallers. Created once, because that costs as much as a handshake. */
   readonly context: SecureContext;
-  /** Of this peer's own certificate: the time in milliseconds after which it is not valid any more. */
+  /** Expiry of this peer's certificate in ms since 1970. */
   readonly validUntil: number;
 }
 
 /**
- * Checks that everything is there and belongs together, as of `now`.
+ * Checks that certificate, key and authorities are complete, valid at `now` and fit together.
  *
- * @param now milliseconds since 1970
- * @throws TransportError `invalid_argument`: no certificate or key in the PEM, an encrypted key without its passphrase,
- * a key that does not belong to the certificate, a certificate that is not valid yet or any more
+ * @param now time in ms since 1970
+ * @throws HawserError `invalid_argument`: no certificate or key in the PEM, an encrypted key without passphrase, a
+ * key of another certificate, a certificate that is expired or not yet valid
  */
 export function loadTlsMaterial({ cert, key, ca, passphrase }: TlsPem, now: number): TlsMaterial {
   const [own] = certificatesOf(cert);
   if (ca !== undefined) certificatesOf(ca);
   const privateKey = privateKeyOf(key, passphrase);
   if (own === undefined || !own.checkPrivateKey(privateKey)) {
-    throw invalid(`${key.origin} is not the key of ${cert.origin}; give the two that were made together`);
+    throw invalid(`${key.origin} is not the key of ${cert.origin}; use a matching pair`);
   }
   checkValidity(cert.origin, own, now);
   const contextOptions: SecureContextOptions = {

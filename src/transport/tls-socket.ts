@@ -1,38 +1,36 @@
-/**
- * TLS over a socket, on both sides, and the value that ties the handshake's proofs to it.
- */
+/** TLS over a socket on both sides, and the exporter value that binds the handshake's proofs to the session. */
 import { constants } from "node:crypto";
 import { isIP, type Socket } from "node:net";
 import { connect, createServer, type Server, type TLSSocket } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { acceptTlsFailure, certificateFault } from "./failures.js";
 import type { TlsCredentials } from "./tls-credentials.js";
 
-/** The first byte of a connection that begins with TLS: the type of a handshake record. */
+/** First byte of a TLS connection: the type of a handshake record. */
 export const tlsFirstByte = 0x16;
 
-/** No tickets to resume sessions with: each connection proves itself anew, with the certificate of the day. */
+/** Disables session tickets, so that each connection authenticates with the current certificate. */
 const secureOptions = constants.SSL_OP_NO_TICKET;
 
-/** The exporter value of an established TLS session: the same on both sides of it, and on no other. */
+/** Exporter value of a TLS session. It is the same on both sides, and unique to the session. */
 export function exporterOf(socket: TLSSocket): Uint8Array {
   const { tlsExporterBytes, tlsExporterLabel } = protocolConstants;
   return socket.exportKeyingMaterial(tlsExporterBytes, tlsExporterLabel, Buffer.alloc(0));
 }
 
 /**
- * Begins TLS as the dialler on a connected socket, which belongs to the result from now on. The result tells
- * `secureConnect`, or `error` where the certificate of the other side is not accepted.
+ * Starts TLS as the dialler on a connected socket. The returned socket owns it and emits `secureConnect`, or `error` if
+ * the certificate of the other side is not accepted.
  *
- * @param host of the address that was dialled
+ * @param host host of the dialled address
  */
 export function secureDial(socket: Socket, host: string, { options, current }: TlsCredentials): TLSSocket {
   const name = options.serverName ?? host;
   return connect({
     socket,
     host: name,
-    // An address is no server name (RFC 6066).
+    // An IP address is not a valid server name (RFC 6066).
     servername: isIP(name) === 0 ? name : "",
     secureContext: current.context,
     minVersion: protocolConstants.tlsMinVersion,
@@ -40,18 +38,18 @@ export function secureDial(socket: Socket, host: string, { options, current }: T
   });
 }
 
-/** Who hears what became of TLS on an accepted socket: one of the two, once. */
+/** Events of {@link TlsAcceptor.accept}. Exactly one is called. */
 interface AcceptTlsEvents {
-  /** @param fault why the dialler's certificate is not accepted, where mutual TLS is asked for */
-  onSecure(socket: TLSSocket, fault: TransportError | undefined): void;
-  /** The socket closes by itself. */
-  onFailed(error: TransportError): void;
+  /** @param fault reason why the dialler's certificate is rejected, with mutual TLS */
+  onSecure(socket: TLSSocket, fault: HawserError | undefined): void;
+  /** The socket closes on its own. */
+  onFailed(error: HawserError): void;
 }
 
-/** The TLS side of a listener: takes sockets over, always with the newest certificate. */
+/** Listener's side of TLS. Accepts sockets with the newest certificate. */
 export class TlsAcceptor {
   readonly #server: Server;
-  readonly #underWay = new Map<string, AcceptTlsEvents>();
+  readonly #pending = new Map<string, AcceptTlsEvents>();
   readonly #unsubscribe: () => void;
 
   constructor(credentials: TlsCredentials) {
@@ -59,7 +57,7 @@ export class TlsAcceptor {
     this.#server = createServer({
       ...credentials.current.contextOptions,
       requestCert: mutual,
-      // Refused in the handshake that follows: so the dialler is told why, and not merely cut off.
+      // Rejected in the handshake that follows instead, so that the dialler gets a reason.
       rejectUnauthorized: false,
       secureOptions,
     });
@@ -72,46 +70,48 @@ export class TlsAcceptor {
     this.#server.on("tlsClientError", (error, socket) => this.#take(socket)?.onFailed(acceptTlsFailure(error)));
   }
 
-  /** Begins TLS on a socket that has received its first bytes and put them back. */
+  /** Starts TLS on a socket whose first bytes were received and put back. */
   accept(socket: Socket, events: AcceptTlsEvents): void {
-    // The server's events tell of another object than this socket; what both have is the two addresses.
+    // The server's events carry another object than this socket. The pair of addresses identifies both.
     const key = keyOf(socket);
-    this.#underWay.set(key, events);
+    this.#pending.set(key, events);
     socket.once("close", () => {
-      if (this.#underWay.get(key) !== events) return;
-      this.#underWay.delete(key);
+      if (this.#pending.get(key) !== events) return;
+      this.#pending.delete(key);
       events.onFailed(acceptTlsFailure(undefined));
     });
     this.#server.emit("connection", socket);
   }
 
-  /** Hears of new certificates no more. */
+  /** Stops following certificate changes. */
   close(): void {
     this.#unsubscribe();
   }
 
   #take(socket: TLSSocket): AcceptTlsEvents | undefined {
     const key = keyOf(socket);
-    const events = this.#underWay.get(key);
-    this.#underWay.delete(key);
+    const events = this.#pending.get(key);
+    this.#pending.delete(key);
     return events;
   }
 }
 
-/** The dialler's address alone does not do: it may dial two addresses of this machine from one port. */
+/**
+ * Key of a connection. The dialler's address alone is ambiguous, since it may dial two local addresses from one port.
+ */
 function keyOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): string {
   return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
-function clientFault(socket: TLSSocket): TransportError | undefined {
-  // Node takes a resumed session without a certificate for an authorized one.
+function clientFault(socket: TLSSocket): HawserError | undefined {
+  // Node.js reports a resumed session without a certificate as authorized.
   if (socket.getPeerX509Certificate() === undefined || socket.isSessionReused()) {
-    return new TransportError(
+    return new HawserError(
       "tls_failed",
-      "the dialler showed no certificate, and this peer demands one (mutual TLS); give the dialler tls.cert and tls.key",
+      "the dialler presented no certificate, and this peer requires one (mutual TLS); give the dialler tls.cert and tls.key",
     );
   }
   if (socket.authorized) return undefined;
   const fault = certificateFault(String(socket.authorizationError));
-  return new TransportError("tls_failed", `the certificate of the dialler ${fault}`);
+  return new HawserError("tls_failed", `the certificate of the dialler ${fault}`);
 }

@@ -10,17 +10,18 @@ import {
   jetstreamManager,
 } from "@nats-io/jetstream";
 import { type NatsConnection, nanos } from "@nats-io/transport-node";
-import { namesOf, TypedError } from "../errors/index.js";
-import { type FailureListener, type Handlings, handlersOf, isFinal } from "./handling.js";
+import { HawserError, namesOf } from "../errors/index.js";
+import type { Subscription } from "../runtime/index.js";
+import { type FailureListener, handlersOf, isFinal, type TypedHandlers } from "./handling.js";
 import { checkOptionNames } from "./publish.js";
 
-/** From where to read, and how. */
+/** Options of {@link consume}. */
 export interface ConsumeOptions {
   /** The stream. */
   readonly stream: string;
   /** The durable consumer. It is made if there is none, for the subject of the types; one that is there is used as it is. */
   readonly durable: string;
-  /** Hears of what could not be decoded or handled. */
+  /** Receives each message that could not be decoded or handled, with its error. */
   readonly onFailure: FailureListener<JsMsg>;
   /** After how long a message whose handler has failed comes again. Default 1,000. */
   readonly retryDelayMs?: number | undefined;
@@ -30,14 +31,6 @@ export interface ConsumeOptions {
   readonly config?: Partial<ConsumerConfig> | undefined;
   /** The JetStream domain. */
   readonly domain?: string | undefined;
-}
-
-/** Reading from a stream. */
-export interface Consumption extends AsyncDisposable {
-  /** Ends it when the running handler has ended; what it had not begun with comes again elsewhere. */
-  stop(): Promise<void>;
-  /** Resolves when it has ended; rejects if it ended by itself, such as with the connection. */
-  readonly closed: Promise<void>;
 }
 
 const names = namesOf<ConsumeOptions>({
@@ -56,20 +49,21 @@ const defaultAckWaitMs = 30_000;
  * Handles the messages of a stream, one after the other: at least once. A message is acknowledged when its handler has
  * ended well. It comes again after `retryDelayMs` if the handler fails. It is terminated, so that it does not come again,
  * if it cannot be decoded, breaks a rule, or the handler throws a `Reject`. A handler may take longer than the consumer's
- * `ack_wait`: the server is told that it works.
+ * `ack_wait`: the server is told that it works. `stop()` waits for the running handler; messages that it had received and not
+ * handled come again elsewhere. `closed` rejects if the subscription ends by itself, such as with the connection.
  *
- *     consume(connection, handle(OrderPlacedSchema, async (order) => …), { stream: "ORDERS", durable: "billing", onFailure });
+ *     await consume(connection, typed(OrderPlacedSchema, async (order) => …), { stream: "ORDERS", durable: "billing", onFailure });
  *
  * @throws HawserError (as a rejection) `invalid_schema`, `invalid_argument`; the error of nats.js
  */
 export async function consume(
   connection: NatsConnection,
-  handlings: Handlings<JsMsg>,
+  handlers: TypedHandlers<JsMsg>,
   options: ConsumeOptions,
-): Promise<Consumption> {
+): Promise<Subscription> {
   checkOptionNames(options, "consume", names);
   const { stream, durable, onFailure, retryDelayMs = 1_000, prefetch = 16, config, domain } = options;
-  const handlers = handlersOf(handlings);
+  const types = handlersOf(handlers);
   const inDomain = domain === undefined ? {} : { domain };
   const manager = await jetstreamManager(connection, inDomain);
   const info = await manager.consumers.info(stream, durable).catch((error: unknown) => {
@@ -78,12 +72,12 @@ export async function consume(
       ack_wait: nanos(defaultAckWaitMs),
       ...config,
       durable_name: durable,
-      filter_subject: handlers.pattern,
+      filter_subject: types.pattern,
       ack_policy: AckPolicy.Explicit,
     });
   });
   if (info.config.ack_policy !== AckPolicy.Explicit) {
-    throw new TypedError(
+    throw new HawserError(
       "invalid_argument",
       `durable "${durable}": the consumer has the ack policy ${info.config.ack_policy} and must have explicit; name another, or delete it`,
     );
@@ -99,12 +93,12 @@ export async function consume(
       else await handleOne(message);
     }
     if (!stopping)
-      throw new TypedError("internal", `the consumer "${durable}" of the stream "${stream}" has ended by itself`);
+      throw new HawserError("internal", `the consumer "${durable}" of the stream "${stream}" has ended by itself`);
   };
   const handleOne = async (message: JsMsg): Promise<void> => {
     const working = setInterval(() => message.working(), ackWaitMs / 2);
     try {
-      await handlers.run(message);
+      await types.run(message);
       message.ack();
     } catch (error) {
       if (isFinal(error)) message.term();
@@ -115,12 +109,12 @@ export async function consume(
     }
   };
   const closed = handleAll();
-  // Whoever waits for `closed` hears of it.
+  // A rejection is for those who wait for `closed`.
   closed.catch(() => undefined);
   const stop = async (): Promise<void> => {
     stopping = true;
     messages.stop();
     await closed.catch(() => undefined);
   };
-  return { stop, closed, [Symbol.asyncDispose]: stop };
+  return { topics: [types.pattern], stop, closed, [Symbol.asyncDispose]: stop };
 }

@@ -1,56 +1,61 @@
 /**
- * Which handler a message of NATS is for, and what its failure is told to.
+ * Handlers of typed messages of NATS, and the choice of the handler for a message.
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
 import type { Msg, MsgHdrs } from "@nats-io/transport-node";
-import { HawserError, TypedError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { allRulesOf, contentTypeHeader, decode, typeOf } from "../typed/index.js";
 import { knownTopicOf } from "./publish.js";
 
 /** A message of NATS, from a subscription or a stream. */
 type AnyMessage = Pick<Msg, "subject"> & { readonly data: Uint8Array; readonly headers?: MsgHdrs | undefined };
 
-/** Handles messages of a type. It gets the message decoded, and as it came. */
-export type NatsHandler<Desc extends DescMessage, Message> = (value: MessageShape<Desc>, message: Message) => unknown;
+/** Handler of the messages of one type. It gets the decoded message, and the message of NATS. */
+type ValueHandler<Desc extends DescMessage, Message> = (value: MessageShape<Desc>, message: Message) => unknown;
 
-/** A type with its handler: see {@link handle}. */
-export interface Handling<Message> {
+/** A type with its handler, as {@link typed} makes it. */
+export interface TypedHandler<Message = Msg | JsMsg> {
   readonly schema: DescMessage;
-  readonly handler: NatsHandler<DescMessage, Message>;
+  readonly handler: ValueHandler<DescMessage, Message>;
 }
 
-/** Hears of each message that could not be handled: its error, and the message. */
+/** Receives each message that could not be handled, with its error. */
 export type FailureListener<Message> = (error: unknown, message: Message) => void;
 
-/** A type with its handler, for subjects that have several types. */
-export function handle<Desc extends DescMessage, Message = Msg | JsMsg>(
+/**
+ * A type with its handler, for {@link subscribe} and {@link consume}.
+ *
+ * @param schema made by protoc-gen-es, with a subject in its option `hawser.v1.topic`
+ * @param handler gets the decoded message, and the message of NATS
+ */
+export function typed<Desc extends DescMessage, Message = Msg | JsMsg>(
   schema: Desc,
-  handler: NatsHandler<Desc, Message>,
-): Handling<Message> {
-  return { schema, handler: handler as unknown as NatsHandler<DescMessage, Message> };
+  handler: ValueHandler<Desc, Message>,
+): TypedHandler<Message> {
+  return { schema, handler: handler as unknown as ValueHandler<DescMessage, Message> };
 }
 
-/** What was given: one type, or several. */
-export type Handlings<Message> = Handling<Message> | readonly Handling<Message>[];
+/** One type, or several that have the same subject. */
+export type TypedHandlers<Message> = TypedHandler<Message> | readonly TypedHandler<Message>[];
 
 /** The types of a subject with their handlers. */
 export interface SubjectHandlers<Message> {
   /** The subject to subscribe to. */
   readonly pattern: string;
-  /** Decodes and handles a message. @throws (as a rejection) TypedError `invalid_message`; what the handler throws */
+  /** Decodes and handles a message. @throws (as a rejection) HawserError `invalid_message`; what the handler throws */
   run(message: Message): Promise<unknown>;
 }
 
-/** @throws TypedError `invalid_schema`, also for types that have different subjects */
-export function handlersOf<Message extends AnyMessage>(given: Handlings<Message>): SubjectHandlers<Message> {
-  const all = Array.isArray(given) ? (given as readonly Handling<Message>[]) : [given as Handling<Message>];
+/** @throws HawserError `invalid_schema`, also for types that have different subjects */
+export function handlersOf<Message extends AnyMessage>(given: TypedHandlers<Message>): SubjectHandlers<Message> {
+  const all = Array.isArray(given) ? (given as readonly TypedHandler<Message>[]) : [given as TypedHandler<Message>];
   const types = new Map(all.map((each) => [each.schema.typeName, each]));
   const patterns = new Set(all.map(({ schema }) => patternOf(schema)));
   const [pattern, another] = patterns;
-  if (pattern === undefined) throw new TypedError("invalid_argument", "no type is given; give at least one");
+  if (pattern === undefined) throw new HawserError("invalid_argument", "no type is given; give at least one");
   if (another !== undefined) {
-    throw new TypedError(
+    throw new HawserError(
       "invalid_argument",
       `the types have the subjects ${pattern} and ${another}; use one call for each subject`,
     );
@@ -69,12 +74,12 @@ function patternOf(schema: DescMessage): string {
   allRulesOf(schema);
   const { subject } = knownTopicOf(schema);
   if (subject === undefined) {
-    throw new TypedError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
+    throw new HawserError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
   }
   return subject.pattern;
 }
 
 /** Whether trying the message again would not help: it is none of its type, or its handler has rejected it. */
 export function isFinal(error: unknown): boolean {
-  return HawserError.is(error) && (error.code === "invalid_message" || error.code === "rejected");
+  return error instanceof HawserError && (error.code === "invalid_message" || error.code === "rejected");
 }

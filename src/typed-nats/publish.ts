@@ -4,7 +4,7 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { jetstream } from "@nats-io/jetstream";
 import { type MsgHdrs, type NatsConnection, headers as natsHeaders } from "@nats-io/transport-node";
-import { namesOf, TypedError, unknownOption } from "../errors/index.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import {
   contentTypeHeader,
   contentTypeOf,
@@ -16,7 +16,7 @@ import {
   topicOf,
 } from "../typed/index.js";
 
-/** How a typed message is published. */
+/** Options of {@link publish}. */
 export interface PublishOptions {
   /** Default `binary`: that of Protobuf. `json` is the JSON of Protobuf, for receivers that need it. */
   readonly format?: Format | undefined;
@@ -30,8 +30,8 @@ export interface PublishOptions {
   readonly domain?: string | undefined;
 }
 
-/** What became of a message. */
-export interface Published {
+/** A published message. */
+interface Published {
   readonly subject: string;
   /** Where a stream has it, if the schema's option says `stream: true`. */
   readonly stream?: { readonly name: string; readonly sequence: number; readonly duplicate: boolean };
@@ -47,7 +47,7 @@ const options = namesOf<PublishOptions>({
 
 const topics = new WeakMap<DescMessage, TopicOfSchema>();
 
-/** Where messages of a schema go. @throws TypedError `invalid_schema` */
+/** The topic and subject of a schema. @throws HawserError `invalid_schema` */
 export function knownTopicOf(schema: DescMessage): TopicOfSchema {
   let topic = topics.get(schema);
   if (topic === undefined) {
@@ -57,10 +57,19 @@ export function knownTopicOf(schema: DescMessage): TopicOfSchema {
   return topic;
 }
 
-/** @throws TypedError `invalid_argument` for an option that there is not */
+/** The header by which a stream recognizes a message that it has already. */
+export const messageIdHeader = "Nats-Msg-Id";
+
+/** The format of a typed message; the default is `binary`. @throws HawserError `invalid_argument` */
+export function checkFormat(format: unknown = "binary"): Format {
+  if (format === "binary" || format === "json") return format;
+  throw new HawserError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
+}
+
+/** @throws HawserError `invalid_argument` for an unknown option */
 export function checkOptionNames(given: object, of: string, known: readonly string[]): void {
   const problem = unknownOption(given, of, known);
-  if (problem !== undefined) throw new TypedError("invalid_argument", problem);
+  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
 }
 
 /**
@@ -79,14 +88,15 @@ export async function publish<Desc extends DescMessage>(
   given: PublishOptions = {},
 ): Promise<Published> {
   checkOptionNames(given, "publish", options);
-  const { format = "binary", messageId, timeoutMs, domain } = given;
+  const { messageId, timeoutMs, domain } = given;
+  const format = checkFormat(given.format);
   const topic = knownTopicOf(schema);
   const payload = encode(schema, message, format);
   const subject = subjectOf(topic, message);
   const id = messageId ?? idOfMessage(topic, message);
   const headers = headersOf(contentTypeOf(schema, format), given.headers);
   if (!topic.stream) {
-    if (id !== undefined) headers.set("Nats-Msg-Id", id);
+    if (id !== undefined) headers.set(messageIdHeader, id);
     connection.publish(subject, payload, { headers });
     return { subject };
   }

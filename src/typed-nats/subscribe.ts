@@ -1,57 +1,52 @@
 /**
  * Typed messages of core NATS.
  */
-import type { Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
+import type { Msg, NatsConnection, Subscription as NatsSubscription } from "@nats-io/transport-node";
 import { namesOf } from "../errors/index.js";
-import { type FailureListener, type Handlings, handlersOf } from "./handling.js";
+import type { Subscription } from "../runtime/index.js";
+import { type FailureListener, handlersOf, type TypedHandlers } from "./handling.js";
 import { checkOptionNames } from "./publish.js";
 
-/** How to subscribe. */
+/** Options of {@link subscribe}. */
 export interface SubscribeOptions {
-  /** Hears of what could not be decoded or handled. Core NATS does not send a message again, and nobody else is told. */
+  /** Receives each message that could not be decoded or handled, with its error: core NATS does not send it again. */
   readonly onFailure: FailureListener<Msg>;
   /** The queue group: of its members one gets each message. */
   readonly queue?: string | undefined;
 }
 
-/** A subscription. */
-export interface TypedSubscription extends AsyncDisposable {
-  /** The subject, with `*` for each field in it. */
-  readonly subject: string;
-  /** Ends it: what has come is handled, then the promise resolves. */
-  drain(): Promise<void>;
-  /** Resolves when it has ended, whichever way. */
-  readonly closed: Promise<void>;
-}
-
 /**
  * Subscribes to the subject of a type, or of several that have the same one:
  *
- *     subscribe(connection, handle(OrderPlacedSchema, async (order) => …), { queue: "billing", onFailure });
+ *     await subscribe(connection, typed(OrderPlacedSchema, async (order) => …), { queue: "billing", onFailure });
  *
- * Messages are handled one after the other.
+ * Messages are handled one after the other. `stop()` handles those that have arrived.
  *
- * @throws TypedError `invalid_schema`, `invalid_argument`
+ * @throws HawserError (as a rejection) `invalid_schema`, `invalid_argument`; the error of nats.js
  */
-export function subscribe(
+export async function subscribe(
   connection: NatsConnection,
-  handlings: Handlings<Msg>,
+  handlers: TypedHandlers<Msg>,
   options: SubscribeOptions,
-): TypedSubscription {
+): Promise<Subscription> {
   checkOptionNames(options, "subscribe", namesOf<SubscribeOptions>({ onFailure: true, queue: true }));
   const { onFailure, queue } = options;
-  const handlers = handlersOf(handlings);
-  const subscription = connection.subscribe(handlers.pattern, queue === undefined ? {} : { queue });
-  const closed = handleAll(subscription, handlers.run, onFailure);
-  const drain = async (): Promise<void> => {
+  const types = handlersOf(handlers);
+  const subscription = connection.subscribe(types.pattern, queue === undefined ? {} : { queue });
+  const closed = handleAll(subscription, types.run, onFailure);
+  // A rejection is for those who wait for `closed`.
+  closed.catch(() => undefined);
+  const stop = async (): Promise<void> => {
     if (!subscription.isClosed()) await subscription.drain();
-    await closed;
+    await closed.catch(() => undefined);
   };
-  return { subject: handlers.pattern, drain, closed, [Symbol.asyncDispose]: drain };
+  // The server has the subscription when it answers: a message published from now on arrives.
+  await connection.flush();
+  return { topics: [types.pattern], stop, closed, [Symbol.asyncDispose]: stop };
 }
 
 async function handleAll(
-  subscription: Subscription,
+  subscription: NatsSubscription,
   run: (message: Msg) => Promise<unknown>,
   onFailure: FailureListener<Msg>,
 ): Promise<void> {

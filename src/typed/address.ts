@@ -4,7 +4,7 @@
 import { type DescField, ScalarType } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
-import { TypedError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { shown } from "./check.js";
 import type { TopicOfSchema } from "./topic.js";
 
@@ -17,12 +17,12 @@ export const mustNotBeReserved =
 /**
  * The subject of a message.
  *
- * @throws TypedError `invalid_argument` if a value in it cannot be a word of a subject, or there is none;
+ * @throws HawserError `invalid_argument` if a value in it cannot be a word of a subject, or there is none;
  * `invalid_schema` if the schema has no subject
  */
 export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown): string {
   if (subject === undefined) {
-    throw new TypedError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
+    throw new HawserError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
   }
   const words = subject.words.map((word, index) => {
     if (typeof word === "string") return word;
@@ -36,19 +36,19 @@ export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown):
   });
   const whole = words.join(".");
   const found = checkText("subject", namedRules.natsSubject, whole);
-  if (found) throw new TypedError("invalid_argument", `${schema.typeName}: subject ${found.value}: ${found.rule}`);
+  if (found) throw new HawserError("invalid_argument", `${schema.typeName}: subject ${found.value}: ${found.rule}`);
   return whole;
 }
 
 /** Of the field whose value stands in the id. */
 export const mustFitId = "follows the name of the type in the message's id";
 
-/** The key of a message; undefined if the schema names none. @throws TypedError `invalid_argument` */
+/** The key of a message; undefined if the schema names none. @throws HawserError `invalid_argument` */
 export function keyOfMessage({ key }: TopicOfSchema, message: unknown): string | undefined {
   return key && checked(key, message, "is the key", namedRules.outboxKey);
 }
 
-/** The id of a message; undefined if the schema names no field for it. @throws TypedError `invalid_argument` */
+/** The id of a message; undefined if the schema names no field for it. @throws HawserError `invalid_argument` */
 export function idOfMessage({ messageId }: TopicOfSchema, message: unknown): string | undefined {
   if (messageId === undefined) return undefined;
   return messageId.prefix + checked(messageId.field, message, mustFitId, messageId.rules);
@@ -73,6 +73,6 @@ function zeroOf({ scalar }: DescField): string {
   return scalar === ScalarType.BOOL ? "false" : "0";
 }
 
-function invalid(field: DescField, value: string, must: string): TypedError {
-  return new TypedError("invalid_argument", `${field.parent.typeName}.${field.name} ${shown(value)}: ${must}`);
+function invalid(field: DescField, value: string, must: string): HawserError {
+  return new HawserError("invalid_argument", `${field.parent.typeName}.${field.name} ${shown(value)}: ${must}`);
 }

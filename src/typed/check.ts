@@ -48,13 +48,13 @@ const nothingToCheck = Symbol("nothing to check");
 /**
  * The first rule that the message breaks; undefined if it breaks none. What the message does not have is zero or not set.
  *
- * @throws TypedError `invalid_schema` as {@link rulesOf}
+ * @throws HawserError `invalid_schema` as {@link rulesOf}
  */
 export function brokenRule(schema: DescMessage, message: Readonly<Record<string, unknown>>): BrokenRule | undefined {
   return checkOf(schema)?.(message);
 }
 
-/** The check of messages of a schema; undefined if there is nothing to check. @throws TypedError `invalid_schema` */
+/** The check of messages of a schema; undefined if there is nothing to check. @throws HawserError `invalid_schema` */
 export function checkOf(schema: DescMessage): CheckMessage | undefined {
   let check = checks.get(schema);
   if (check === undefined) {

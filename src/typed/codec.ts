@@ -12,7 +12,7 @@ import {
   toJsonString,
 } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
-import { TypedError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { decodeBinary, type MessageReader, readerOf, Undecodable } from "./binary-reader.js";
 import { encodeBinary, type Fields, type WriteMessage, writerOf, wrongType } from "./binary-writer.js";
 import { type BrokenRule, type CheckMessage, checkOf, shown } from "./check.js";
@@ -22,7 +22,7 @@ import { wrongValue } from "./value-types.js";
 /**
  * The payload of a message, which is checked.
  *
- * @throws TypedError `invalid_argument` naming the field, its value and the rule; `invalid_schema`
+ * @throws HawserError `invalid_argument` naming the field, its value and the rule; `invalid_schema`
  */
 export function encode<Desc extends DescMessage>(
   schema: Desc,
@@ -43,7 +43,7 @@ export function encode<Desc extends DescMessage>(
     const wrong = wrongValue(schema, message);
     if (wrong !== undefined) throw invalidArgument(schema, wrong);
     if (error === wrongType || !(error instanceof Error)) throw error;
-    throw new TypedError("invalid_argument", `${schema.typeName}: ${error.message}`, { cause: error });
+    throw new HawserError("invalid_argument", `${schema.typeName}: ${error.message}`, { cause: error });
   }
   const broken = check?.(fields);
   if (broken !== undefined) throw invalidArgument(schema, broken);
@@ -53,7 +53,7 @@ export function encode<Desc extends DescMessage>(
 /**
  * The message in a payload, checked.
  *
- * @throws TypedError `invalid_message` naming the field, its value and the rule, or why it cannot be decoded;
+ * @throws HawserError `invalid_message` naming the field, its value and the rule, or why it cannot be decoded;
  * `invalid_schema`
  */
 export function decode<Desc extends DescMessage>(
@@ -63,7 +63,7 @@ export function decode<Desc extends DescMessage>(
 ): MessageShape<Desc> {
   const message = format === "json" ? decodeJson(schema, payload) : decodeAsBinary(schema, payload);
   const broken = compiledOf(schema).check?.(message as unknown as Fields);
-  if (broken !== undefined) throw new TypedError("invalid_message", textOf(schema, broken));
+  if (broken !== undefined) throw new HawserError("invalid_message", textOf(schema, broken));
   return message;
 }
 
@@ -87,15 +87,15 @@ function decodeJson<Desc extends DescMessage>(schema: Desc, payload: Uint8Array)
   }
 }
 
-function undecodable(schema: DescMessage, path: string, format: string, cause: unknown): TypedError {
+function undecodable(schema: DescMessage, path: string, format: string, cause: unknown): HawserError {
   const why = cause instanceof Error ? cause.message : String(cause);
-  return new TypedError("invalid_message", `${schema.typeName}${path}: cannot be decoded from ${format}: ${why}`, {
+  return new HawserError("invalid_message", `${schema.typeName}${path}: cannot be decoded from ${format}: ${why}`, {
     cause,
   });
 }
 
-function invalidArgument(schema: DescMessage, broken: BrokenRule): TypedError {
-  return new TypedError("invalid_argument", textOf(schema, broken));
+function invalidArgument(schema: DescMessage, broken: BrokenRule): HawserError {
+  return new HawserError("invalid_argument", textOf(schema, broken));
 }
 
 function textOf({ typeName }: DescMessage, { path, value, must, rule }: BrokenRule): string {
@@ -149,7 +149,7 @@ const compiled = new WeakMap<DescMessage, Compiled>();
 /** Mostly many messages of one schema follow each other. */
 let last: { readonly schema: DescMessage; readonly compiled: Compiled } | undefined;
 
-/** @throws TypedError `invalid_schema` */
+/** @throws HawserError `invalid_schema` */
 function compiledOf(schema: DescMessage): Compiled {
   if (last?.schema === schema) return last.compiled;
   let found = compiled.get(schema);
@@ -187,7 +187,7 @@ export interface TypeOfMessage<Type> {
  *
  * @param types by the names of their messages
  * @param from where it came from, for people
- * @throws TypedError `invalid_message` naming the types that there are
+ * @throws HawserError `invalid_message` naming the types that there are
  */
 export function typeOf<Type extends { readonly schema: DescMessage }>(
   types: ReadonlyMap<string, Type>,
@@ -197,12 +197,15 @@ export function typeOf<Type extends { readonly schema: DescMessage }>(
   const said = contentType === undefined ? undefined : parseContentType(contentType);
   if (said === undefined && contentType !== undefined) {
     const media = "application/x-protobuf or application/json";
-    throw new TypedError("invalid_message", `${contentTypeHeader} ${shown(contentType)}: must be ${media}`);
+    throw new HawserError("invalid_message", `${contentTypeHeader} ${shown(contentType)}: must be ${media}`);
   }
   const type = said?.type === undefined ? onlyOf(types, contentType, from) : types.get(said.type);
   if (type === undefined) {
     const known = [...types.keys()].join(", ");
-    throw new TypedError("invalid_message", `a message of ${said?.type}: the types that ${from} has here are ${known}`);
+    throw new HawserError(
+      "invalid_message",
+      `a message of ${said?.type}: the types that ${from} has here are ${known}`,
+    );
   }
   return { type, format: said?.format };
 }
@@ -211,7 +214,7 @@ function onlyOf<Type>(types: ReadonlyMap<string, Type>, contentType: string | un
   const [only, ...more] = types.values();
   if (only !== undefined && more.length === 0) return only;
   const lack = contentType === undefined ? "without a content-type" : `with the content-type ${shown(contentType)}`;
-  throw new TypedError(
+  throw new HawserError(
     "invalid_message",
     `a message ${lack}, which must say the type: the types that ${from} has here are ${[...types.keys()].join(", ")}`,
   );

@@ -20,6 +20,7 @@ export {
 } from "./content-type.js";
 export { formatPatterns } from "./formats.js";
 export { patternProblem } from "./pattern.js";
+export { formOf, isSchema, jsonContentType, type PayloadForm, ReceivedContent } from "./payload.js";
 export {
   allRulesOf,
   type FieldRules,

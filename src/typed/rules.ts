@@ -27,7 +27,7 @@ import {
   RepeatedRulesSchema,
   StringRulesSchema,
 } from "../../generated/ts/options/buf/validate/validate_pb.js";
-import { TypedError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type FormatName, type FormatPattern, formatPatterns } from "./formats.js";
 import { patternProblem } from "./pattern.js";
 
@@ -127,7 +127,7 @@ const read = new WeakMap<DescMessage, MessageRules>();
 /**
  * The rules of a message, those of the messages in its fields not included.
  *
- * @throws TypedError `invalid_schema` for a rule that is not supported, or does not fit its field
+ * @throws HawserError `invalid_schema` for a rule that is not supported, or does not fit its field
  */
 export function rulesOf(message: DescMessage): MessageRules {
   const known = read.get(message);
@@ -140,7 +140,7 @@ export function rulesOf(message: DescMessage): MessageRules {
 /**
  * The rules of a message and of every message that its fields reach, the message itself first.
  *
- * @throws TypedError as {@link rulesOf}
+ * @throws HawserError as {@link rulesOf}
  */
 export function allRulesOf(message: DescMessage): MessageRules[] {
   const found = new Map<DescMessage, MessageRules>();
@@ -429,12 +429,12 @@ function refuseUnknown(at: DescField | DescMessage | DescOneof, within: string, 
   }
 }
 
-function doesNotFit(field: DescField, name: string, fitting: string | undefined): TypedError {
+function doesNotFit(field: DescField, name: string, fitting: string | undefined): HawserError {
   const takes = fitting === undefined ? "takes only required and ignore" : `takes those of ${fitting}`;
   return invalidSchema(field, `rules of ${name} do not fit the field, which ${takes}`);
 }
 
-function invalidSchema(at: DescField | DescMessage | DescOneof, why: string): TypedError {
+function invalidSchema(at: DescField | DescMessage | DescOneof, why: string): HawserError {
   const name = at.kind === "message" ? at.typeName : `${at.parent.typeName}.${at.name}`;
-  return new TypedError("invalid_schema", `${name}: ${why}`);
+  return new HawserError("invalid_schema", `${name}: ${why}`);
 }

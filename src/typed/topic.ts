@@ -7,7 +7,7 @@ import { topic as topicOption } from "../../generated/ts/options/hawser/v1/topic
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TypedError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { integers } from "./scalars.js";
 
 /** Where messages of a schema are sent. At least one of `topic` and `subject` is set. */
@@ -56,7 +56,7 @@ export function hasTopic(schema: DescMessage): boolean {
 /**
  * Where messages of the schema are sent, as its option says.
  *
- * @throws TypedError `invalid_schema` if it has no such option, or one that breaks a rule
+ * @throws HawserError `invalid_schema` if it has no such option, or one that breaks a rule
  */
 export function topicOf(schema: DescMessage): TopicOfSchema {
   if (!hasTopic(schema)) {
@@ -138,6 +138,6 @@ function checkRules(schema: DescMessage, option: string, rules: TextRules, value
   if (found) throw invalidSchema(schema, `${option} ${found.value}: ${found.rule}. ${found.remedy}`);
 }
 
-function invalidSchema(schema: DescMessage, why: string): TypedError {
-  return new TypedError("invalid_schema", `${schema.typeName}: ${why}`);
+function invalidSchema(schema: DescMessage, why: string): HawserError {
+  return new HawserError("invalid_schema", `${schema.typeName}: ${why}`);
 }

@@ -1,10 +1,8 @@
-/**
- * What a side can do beyond the base protocol, as Challenge, Hello and Welcome say it.
- */
+/** Capabilities beyond the base protocol, which peers exchange in Challenge, Hello and Welcome. */
 import { Capability, Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { canDecompress } from "./compression.js";
 
-/** Whether this process has a capability. The compiler reports one that is missing. */
+/** Capabilities of this process. The type requires an entry for each capability. */
 const has: { readonly [C in Exclude<Capability, Capability.UNSPECIFIED | Capability.UNRECOGNIZED>]: boolean } = {
   [Capability.GZIP]: canDecompress(Compression.GZIP),
   [Capability.ZSTD]: canDecompress(Compression.ZSTD),
@@ -13,15 +11,15 @@ const has: { readonly [C in Exclude<Capability, Capability.UNSPECIFIED | Capabil
 
 const known = Object.keys(has).map(Number) as (keyof typeof has)[];
 
-/** What this process names in Challenge, Hello and Welcome. */
+/** Capabilities that this process sends in Challenge, Hello and Welcome. */
 export const ownCapabilities: readonly Capability[] = known.filter((capability) => has[capability]);
 
-/** Those among some capabilities that are known here, each once: any other belongs to a newer version. */
+/** Returns the known capabilities of a list, without duplicates. Unknown ones belong to a newer version. */
 export function knownCapabilities(capabilities: readonly Capability[]): Capability[] {
   return known.filter((capability) => capabilities.includes(capability));
 }
 
-/** The compression to use towards a side with these capabilities: zstd where both have it, else gzip. */
+/** Returns the compression for a peer with these capabilities: zstd if both sides support it, otherwise gzip. */
 export function chooseCompression(capabilities: readonly Capability[]): Compression {
   return capabilities.includes(Capability.ZSTD) && has[Capability.ZSTD] ? Compression.ZSTD : Compression.GZIP;
 }

@@ -1,28 +1,26 @@
-/**
- * Compression of single payloads, off the main thread. gzip always; zstd where this Node has it (22.15 and later).
- */
+/** Compression of single payloads in the thread pool: gzip always, zstd if this Node.js has it (22.15 and later). */
 import { promisify } from "node:util";
 import * as zlib from "node:zlib";
 import { Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import { WireError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
-/** One of zlib's functions, with the options used here. */
+/** Function of zlib, with the options used here. */
 type Transform = (
   input: Uint8Array,
   options: { readonly chunkSize?: number; readonly maxOutputLength?: number },
 ) => Promise<Uint8Array>;
 
-/** How much output is allocated at a time: never the declared length, which the sender may have made up. */
+/** Output is allocated in chunks of at most this size, since the declared length may be false. */
 const maxChunkBytes = 256 * 1024;
 const minChunkBytes = 1024;
 
 function transformNamed(name: string): Transform | undefined {
-  // Looked up by name because the types of Node 20 do not have zstd.
+  // Looked up by name, because the types of Node.js 20 lack zstd.
   const transform = (zlib as Record<string, unknown>)[name];
   return typeof transform === "function" ? (promisify(transform) as unknown as Transform) : undefined;
 }
 
-/** A way to compress, with its name in errors. A side that can read it has a capability for it. */
+/** Compression format and its name in error messages. A peer that can read it has the capability for it. */
 interface Format {
   readonly name: string;
   readonly compress: Transform | undefined;
@@ -42,7 +40,7 @@ const formats: { readonly [C in Exclude<Compression, Compression.UNSPECIFIED | C
   },
 };
 
-/** Whether this Node can read a compression. */
+/** Returns true if this Node.js can read the format. */
 export function canDecompress(compression: Compression): boolean {
   return formatOf(compression).decompress !== undefined;
 }
@@ -50,8 +48,8 @@ export function canDecompress(compression: Compression): boolean {
 /**
  * Compresses a payload.
  *
- * @returns bytes that are the caller's; they may be longer than the payload
- * @throws WireError `not_supported` for zstd on a Node that has none
+ * @returns bytes owned by the caller; they may be longer than the payload
+ * @throws HawserError `not_supported` for zstd on a Node.js without it
  */
 export async function compress(payload: Uint8Array, compression: Compression): Promise<Uint8Array> {
   const { name, compress } = formatOf(compression);
@@ -60,14 +58,14 @@ export async function compress(payload: Uint8Array, compression: Compression): P
 }
 
 /**
- * Decompresses a payload whose length is declared. Neither memory nor time is spent beyond the declared length, however
- * much the bytes would expand to.
+ * Decompresses a payload of declared length. Memory and time are bounded by the declared length, even if the bytes
+ * would expand further.
  *
- * @param uncompressedBytes the length that the sender declared
- * @param maxBytes the greatest length accepted (`maxMessageBytes`)
- * @returns exactly `uncompressedBytes` bytes, the caller's
- * @throws WireError `protocol_violation` if the declared length is above `maxBytes`, or the bytes are damaged or expand
- * to another length; `not_supported` for zstd on a Node that has none
+ * @param uncompressedBytes length declared by the sender
+ * @param maxBytes maximum accepted length (`maxMessageBytes`)
+ * @returns exactly `uncompressedBytes` bytes, owned by the caller
+ * @throws HawserError `protocol_violation` if the declared length exceeds `maxBytes`, or if the bytes are damaged or
+ * expand to another length; `not_supported` for zstd on a Node.js without it
  */
 export async function decompress(
   payload: Uint8Array,
@@ -82,7 +80,7 @@ export async function decompress(
   }
   const expanded = await decompress(payload, {
     chunkSize: Math.min(Math.max(uncompressedBytes, minChunkBytes), maxChunkBytes),
-    // zlib refuses 0 here; an empty payload is caught by the comparison below.
+    // zlib rejects 0. The comparison below covers an empty payload.
     maxOutputLength: Math.max(uncompressedBytes, 1),
   }).catch((cause: unknown) => {
     throw violation(
@@ -98,10 +96,10 @@ export async function decompress(
   return plain(expanded);
 }
 
-/** @throws WireError `invalid_argument` for a number that is no compression */
+/** Looks up a format. @throws HawserError `invalid_argument` for an unknown compression */
 function formatOf(compression: Compression): Format {
   const format = (formats as Partial<Record<Compression, Format>>)[compression];
-  if (format === undefined) throw new WireError("invalid_argument", `${compression} is no compression`);
+  if (format === undefined) throw new HawserError("invalid_argument", `${compression} is not a known compression`);
   return format;
 }
 
@@ -109,15 +107,15 @@ function tooLong(cause: unknown): boolean {
   return (cause as { code?: unknown } | null)?.code === "ERR_BUFFER_TOO_LARGE";
 }
 
-function violation(message: string, cause?: unknown): WireError {
-  return new WireError("protocol_violation", message, cause === undefined ? {} : { cause });
+function violation(message: string, cause?: unknown): HawserError {
+  return new HawserError("protocol_violation", message, cause === undefined ? {} : { cause });
 }
 
-function missing(name: string): WireError {
-  return new WireError("not_supported", `this Node (${process.version}) has no ${name}; 22.15 and later do`);
+function missing(name: string): HawserError {
+  return new HawserError("not_supported", `this Node (${process.version}) has no ${name}; 22.15 and later do`);
 }
 
-/** zlib gives Buffers; payloads are plain Uint8Arrays everywhere. */
+/** Converts the Buffers of zlib to plain Uint8Arrays, which payloads are everywhere. */
 function plain(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -1,89 +1,90 @@
-/**
- * Bytes in, frames out: the stream of one direction of a connection, split anywhere.
- */
+/** Decodes the byte stream of one direction of a connection, which may be split anywhere, into frames. */
 import { FrameInput } from "../../generated/ts/wire/coding.js";
 import { readFrame } from "../../generated/ts/wire/frames.js";
-import { namesOf, unknownOption, WireError } from "../errors/index.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
 import { knownCapabilities } from "./capabilities.js";
 import { checkFrame, type Frame, faultOfBatch } from "./frames.js";
 
-/** The u32 big-endian length before each frame. */
+/** Length of the u32 big-endian length prefix of each frame. */
 export const lengthPrefixBytes = 4;
 
-/** A frame that has begun has memory for so many times what has come of it: a length that is only declared has none. */
+/**
+ * Ratio of the memory of an incomplete frame to its received bytes. Memory is never allocated by the declared length.
+ */
 const growth = 4;
 
-/** Up to here clearing costs less than not to. */
+/** Size up to which zeroed memory is cheaper to allocate. */
 const smallBytes = 4096;
 
-/** Up to here copying a payload saves no memory. */
+/** Frame size up to which copying a payload saves no memory. */
 const smallFrameBytes = 256;
 
-/** A payload that is shorter than this part of an equal share of its frame is copied. */
+/** Fraction of an equal share of the frame below which a payload is copied. */
 const leastShare = 1 / 4;
 
 const none: Uint8Array = new Uint8Array(0);
 
-/** What a decoder is told when it is made. */
+/** Options of {@link FrameDecoder}. */
 export interface FrameDecoderOptions {
-  /** The greatest frame accepted, in bytes, without its length prefix. */
+  /** Maximum frame size in bytes, without the length prefix. */
   readonly maxFrameBytes: number;
-  /** Bytes that must come before the first frame. Default: none. */
+  /** Bytes that must precede the first frame. Default: none. */
   readonly preamble?: Uint8Array;
 }
 
 const optionNames = namesOf<FrameDecoderOptions>({ maxFrameBytes: true, preamble: true });
 
 /**
- * Decodes a stream of frames. Feed it with {@link push} and call {@link next} until it returns undefined. After `next`
- * has thrown, the stream has no meaning any more, and every further call throws the same error.
+ * Decodes a stream of frames. Pass bytes to {@link push} and call {@link next} until it returns undefined. If `next`
+ * throws, the stream is broken, and every further call throws the same error.
  *
- * Frames are checked against the spec's rules. Each is copied once, into memory of its own: the caller may use what it pushed
- * again. A payload is a view, and keeps its frame in memory; one that is much shorter than its share of a long frame is a
- * copy. What is allocated for a frame follows what has come of it, not its declared length.
+ * Frames are validated against the spec. Each frame is copied once into its own memory, so that the caller may reuse
+ * the pushed bytes. Payloads are views, which keep the frame in memory; a payload that is much shorter than its share
+ * of a long frame is copied. The memory of an incomplete frame is proportional to its received bytes, not to its
+ * declared length.
  */
 export class FrameDecoder {
-  /** The greatest frame accepted from now on, in bytes. May change between two calls of {@link next}. */
+  /** Maximum size of further frames in bytes. May change between calls of {@link next}. */
   maxFrameBytes: number;
 
   readonly #input = new FrameInput();
   #preamble: Uint8Array | undefined;
-  #failure: WireError | undefined;
-  /** Frames that have come whole, and how many of them were taken. */
+  #failure: HawserError | undefined;
+  /** Complete frames, and the number of them that were taken. */
   #whole: Uint8Array[] = [];
   #taken = 0;
-  /** Of the length in front of the next frame: what has come of it, and how many bytes that is. */
+  /** Received part of the next length prefix, and its number of bytes. */
   #prefix = 0;
   #prefixBytes = 0;
-  /** The length of the frame that has begun; undefined: none has. */
+  /** Length of the incomplete frame; undefined if none was started. */
   #length: number | undefined;
   #memory = none;
   #filled = 0;
 
-  /** @throws WireError `invalid_argument` for an option that there is not */
+  /** @throws HawserError `invalid_argument` for an unknown option */
   constructor(options: FrameDecoderOptions) {
     const problem = unknownOption(options, "a FrameDecoder", optionNames);
-    if (problem !== undefined) throw new WireError("invalid_argument", problem);
+    if (problem !== undefined) throw new HawserError("invalid_argument", problem);
     this.maxFrameBytes = options.maxFrameBytes;
     this.#preamble = options.preamble;
-    // The preamble comes first, without a length.
+    // The preamble comes first and has no length prefix.
     this.#length = options.preamble?.length;
   }
 
-  /** True until the whole preamble has come and {@link next} has seen it. */
+  /** True until the complete preamble was received and checked by {@link next}. */
   get awaitsPreamble(): boolean {
     return this.#preamble !== undefined;
   }
 
-  /** Appends received bytes. They are copied. */
+  /** Appends received bytes, which are copied. */
   push(chunk: Uint8Array): void {
     if (this.#failure !== undefined) return;
     let at = 0;
     while (at < chunk.length) at = this.#length === undefined ? this.#readLength(chunk, at) : this.#fill(chunk, at);
   }
 
-  /** Forgets what has come: nothing is to be decoded any more. */
+  /** Discards all received bytes. */
   clear(): void {
     this.#whole = [];
     this.#taken = 0;
@@ -93,10 +94,10 @@ export class FrameDecoder {
   }
 
   /**
-   * The next frame, or undefined while it has not come whole.
+   * Returns the next frame; undefined if it is not complete.
    *
-   * @throws WireError `protocol_violation` for a wrong preamble, a frame above the limit, of an unknown kind, undecodable,
-   * or against a rule of the spec
+   * @throws HawserError `protocol_violation` for a wrong preamble, and for a frame that is too large, of an unknown kind,
+   * undecodable, or against a rule of the spec
    */
   next(): Frame | undefined {
     if (this.#failure !== undefined) throw this.#failure;
@@ -111,17 +112,17 @@ export class FrameDecoder {
       this.#take();
       return decode(this.#input, bytes);
     } catch (error) {
-      if (WireError.is(error)) this.#failure = error;
+      if (error instanceof HawserError) this.#failure = error;
       throw error;
     }
   }
 
-  /** Compares what has come byte by byte, so that a stranger is refused at its first wrong byte. */
+  /** Compares the received bytes one by one, so that a foreign protocol is rejected at its first wrong byte. */
   #takePreamble(preamble: Uint8Array): boolean {
     const [whole] = this.#whole;
     const come = whole ?? this.#memory.subarray(0, this.#filled);
     for (let i = 0; i < come.length; i++) {
-      if (come[i] !== preamble[i]) throw violation("the connection does not begin with the preamble of this protocol");
+      if (come[i] !== preamble[i]) throw violation("the connection does not start with the preamble of this protocol");
     }
     if (whole === undefined) return false;
     this.#take();
@@ -136,7 +137,7 @@ export class FrameDecoder {
     this.#taken = 0;
   }
 
-  /** @returns how far it has read, as {@link #fill} */
+  /** Reads the length prefix. @returns the position behind the consumed bytes, as {@link #fill} */
   #readLength(chunk: Uint8Array, from: number): number {
     let at = from;
     while (this.#prefixBytes < lengthPrefixBytes && at < chunk.length) {
@@ -176,8 +177,8 @@ export class FrameDecoder {
 /**
  * Decodes one frame.
  *
- * @param bytes the frame without its length prefix; the result may keep views of it
- * @throws WireError `protocol_violation`, as {@link FrameDecoder.next}
+ * @param bytes frame without its length prefix; the result may keep views of it
+ * @throws HawserError `protocol_violation`, as {@link FrameDecoder.next}
  */
 export function decodeFrame(bytes: Uint8Array): Frame {
   return decode(new FrameInput(), bytes);
@@ -209,8 +210,8 @@ function decode(input: FrameInput, bytes: Uint8Array): Frame {
 }
 
 /**
- * Copies the payloads shorter than `least`. As views they would keep a frame in memory that may have very long headers,
- * other payloads or fields that this version does not know, none of which counts for them.
+ * Copies payloads shorter than `least`. As views, they would keep the whole frame in memory, with headers, other
+ * payloads and unknown fields that do not count towards their size.
  */
 function copyShort(payloads: Uint8Array[], least: number): void {
   for (let index = 0; index < payloads.length; index++) {
@@ -219,6 +220,6 @@ function copyShort(payloads: Uint8Array[], least: number): void {
   }
 }
 
-function violation(message: string, cause?: unknown): WireError {
-  return new WireError("protocol_violation", message, cause === undefined ? {} : { cause });
+function violation(message: string, cause?: unknown): HawserError {
+  return new HawserError("protocol_violation", message, cause === undefined ? {} : { cause });
 }

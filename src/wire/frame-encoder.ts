@@ -1,32 +1,34 @@
 /**
- * Frames in, bytes out: several frames of one tick become one write. They are encoded into blocks that are filled, written to
- * a socket, and used again once they have been written: allocating each anew costs more than encoding into it (fresh pages,
- * and the collector counts the bytes).
+ * Encodes frames into bytes. Frames of the same tick become one write. They are encoded into reusable blocks, because
+ * allocating new ones costs more than the encoding itself (page faults and garbage collection).
  */
 import { type Batch, Delivery, type Header } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { numberBytes, sized, writeBytes, writeHead } from "../../generated/ts/wire/coding.js";
 import { tags, valueBytes, writeBatch, writeFrame } from "../../generated/ts/wire/frames.js";
-import { WireError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
 import { lengthPrefixBytes } from "./frame-decoder.js";
 import type { Frame } from "./frames.js";
 
-/** What the length before a frame can say. */
-export const greatestFrameBytes = 0xffff_ffff;
+/** Maximum value of the length prefix. */
+export const maxPrefixedFrameBytes = 0xffff_ffff;
 
-/** What is shorter is not divided between two blocks. */
+/** Shorter byte strings are not split between two blocks. */
 const onePieceBytes = 64 * 1024;
 
-/** What an output begins with: enough for an Ack or a few messages, so that a connection whose reader stalls keeps little. */
+/**
+ * Size of the first block of an output: enough for an Ack or a few messages, so that a connection with a stalled reader
+ * keeps little memory.
+ */
 const smallBlockBytes = 8 * 1024;
 
-/** What follows when that is full. */
+/** Size of further blocks. */
 const blockBytes = 256 * 1024;
 
-/** Blocks of each size kept for another use, over all connections: an idle connection holds none. */
-const keptBlocks = 16;
+/** Maximum number of free blocks of each size, shared by all connections. An idle connection holds none. */
+const maxFreeBlocks = 16;
 
-/** Free blocks by their size. */
+/** Free blocks by size. */
 const free: ReadonlyMap<number, Uint8Array[]> = new Map([
   [smallBlockBytes, []],
   [blockBytes, []],
@@ -34,42 +36,42 @@ const free: ReadonlyMap<number, Uint8Array[]> = new Map([
 
 const noBlock = new Uint8Array(0);
 
-/** The bytes that the length of an open batch, which is below 2^21, takes at most. */
+/** Maximum bytes of the length of an open batch, which is below 2^21. */
 const openLengthBytes = 3;
 
-/** More than an open batch takes before its first payload, and around that. */
+/** Upper bound for the bytes of an open batch besides its payloads. */
 const openOverheadBytes = 64;
 
-/** What was encoded since the last {@link FrameEncoder.take}. */
+/** Bytes encoded since the last {@link FrameEncoder.take}. */
 export interface Output {
-  /** The bytes, to be written in this order and not to be changed. */
+  /** Chunks to write in this order. They must not be modified. */
   readonly chunks: readonly Uint8Array[];
-  /** How many bytes the chunks have together. */
+  /** Total bytes of the chunks. */
   readonly bytes: number;
-  /** The memory that {@link recycle} takes back. */
+  /** Blocks that {@link recycle} releases. */
   readonly blocks: readonly Uint8Array[];
 }
 
 /**
- * Gives the memory of an output back once its chunks have been written: nothing may read them afterwards. Without it
- * the collector takes it.
+ * Releases the blocks of an output for reuse after its chunks have been written. They must not be read afterwards.
+ * Without this call, they are garbage collected.
  */
 export function recycle(output: Output): void {
   for (const block of output.blocks) {
     const alike = free.get(block.length);
-    if (alike !== undefined && alike.length < keptBlocks) alike.push(block);
+    if (alike !== undefined && alike.length < maxFreeBlocks) alike.push(block);
   }
 }
 
 /**
- * Encodes frames one behind another until {@link take} is called. The encoding is the canonical one (fields in order,
- * shortest varints, defaults left out), the same bytes that every protobuf library gives.
+ * Appends encoded frames until {@link take} is called. The encoding is canonical (fields in order, shortest varints,
+ * defaults omitted): the same bytes as from any protobuf library.
  */
 export class FrameEncoder {
-  /** The greatest frame that the other side accepts, in bytes, without its length prefix. */
+  /** Maximum frame size of the other side in bytes, without the length prefix. */
   maxFrameBytes: number;
 
-  /** The block being filled, and the position of its next byte: for the codec, which makes room by {@link reserve}. */
+  /** Current block and the position of its next byte. The codec uses both and calls {@link reserve} for space. */
   block: Uint8Array = noBlock;
   at = 0;
 
@@ -77,7 +79,7 @@ export class FrameEncoder {
   #chunks: Uint8Array[] = [];
   #chunkBytes = 0;
   #blocks: Uint8Array[] = [];
-  /** A batch of at-most-once messages that may grow: where its frame begins in the block, or -1; and where it ends at most. */
+  /** Start of the open batch of at-most-once messages in the block, or -1; and its maximum end. */
   #openAt = -1;
   #openEnd = 0;
   #openTopicKey = 0;
@@ -87,17 +89,17 @@ export class FrameEncoder {
     this.maxFrameBytes = options.maxFrameBytes;
   }
 
-  /** How many bytes wait to be taken. */
+  /** Number of bytes that wait to be taken. */
   get bytes(): number {
     return this.#chunkBytes + this.at - this.#chunkStart;
   }
 
   /**
-   * Appends a frame; a Batch as several, if the other side accepts none that long. All of it is copied. That it keeps the
-   * rules of the spec is the caller's to know: see `checkFrame`.
+   * Appends a frame, copying all of its bytes. A Batch that exceeds the limit of the other side becomes several frames.
+   * The caller guarantees the rules of the spec: see `checkFrame`.
    *
-   * @throws WireError `invalid_argument` if the frame, or a single message of a batch, is longer than the other side
-   * accepts; nothing of it is appended then
+   * @throws HawserError `invalid_argument` if the frame, or a single message of a batch, exceeds the limit of the other
+   * side; nothing of it is appended then
    */
   append(frame: Frame): void {
     if (this.#openAt >= 0) this.#closeBatch();
@@ -110,7 +112,7 @@ export class FrameEncoder {
     } else if (frame.$case === "batch") {
       for (const value of splitBatch(frame.value, this.maxFrameBytes)) this.append({ $case: "batch", value });
     } else {
-      throw new WireError(
+      throw new HawserError(
         "invalid_argument",
         `a ${frame.$case} frame takes ${frameBytes} bytes; the other side accepts ${this.maxFrameBytes}`,
       );
@@ -118,8 +120,8 @@ export class FrameEncoder {
   }
 
   /**
-   * Appends an at-most-once message without headers, to the batch of such messages that was appended last, where it is of the
-   * same topic and has room; else in a batch of its own. Throws as {@link append}.
+   * Appends an at-most-once message without headers: to the last batch of such messages if the topic is the same and
+   * space is left, otherwise to a new batch. Throws as {@link append}.
    */
   appendAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
     const { length } = payload;
@@ -144,7 +146,7 @@ export class FrameEncoder {
     writeBytes(this, tags.Batch.payloads, payload);
   }
 
-  /** Writes the lengths of the open batch, in as few bytes as they take. */
+  /** Writes the lengths of the open batch in their shortest form. */
   #closeBatch(): void {
     const { block, at: end } = this;
     const start = this.#openAt;
@@ -168,7 +170,7 @@ export class FrameEncoder {
     this.at = at + lengthPrefixBytes;
   }
 
-  /** Makes room for `count` bytes in one piece. */
+  /** Reserves `count` contiguous bytes. */
   reserve(count: number): void {
     if (this.at + count <= this.block.length) return;
     if (this.at > this.#chunkStart) this.#closeChunk();
@@ -180,7 +182,7 @@ export class FrameEncoder {
     this.#chunkStart = 0;
   }
 
-  /** Copies bytes of any length, in as many pieces as it takes. */
+  /** Copies bytes of any length, split between blocks if necessary. */
   copy(bytes: Uint8Array): void {
     const { length } = bytes;
     if (length < onePieceBytes) {
@@ -198,7 +200,7 @@ export class FrameEncoder {
     }
   }
 
-  /** Takes all that was appended, for one write. Give it to {@link recycle} when it is written. */
+  /** Takes all encoded bytes for one write. Pass the output to {@link recycle} once it is written. */
   take(): Output {
     if (this.#openAt >= 0) this.#closeBatch();
     if (this.at > this.#chunkStart) this.#closeChunk();
@@ -219,7 +221,7 @@ export class FrameEncoder {
   }
 }
 
-/** A batch of at-most-once messages without any. */
+/** Empty batch of at-most-once messages. */
 function atMostOnce(epoch: number, topicKey: number): Batch {
   return {
     epoch,
@@ -232,21 +234,21 @@ function atMostOnce(epoch: number, topicKey: number): Batch {
   };
 }
 
-/** More than the fields of a batch beside its payloads, compressions and headers take, with the tags around it. */
+/** Upper bound for the bytes of a batch besides its payloads, compressions and headers. */
 const fixedBytes = 64;
 
-/** More than the tag and length of a payload, and the entry that says how it is compressed, take. */
+/** Upper bound for the tag and length of a payload and its compression entry. */
 const payloadOverheadBytes = 32;
 
-/** More than the tags and lengths around one header, or around the list of them, take. */
+/** Upper bound for the tags and lengths of one header, or of the list of headers. */
 const headerOverheadBytes = 16;
 
 /**
- * Splits a batch into batches that surely fit a frame each, in order and with their numbers. Callers gather a batch by
- * its payload bytes; headers can make many small payloads much longer than that.
+ * Splits a batch into batches that each fit into a frame, keeping order and numbers. Callers limit a batch by its
+ * payload bytes, and headers can make many small payloads much longer than that.
  *
- * @param maxFrameBytes the greatest frame that the other side accepts, without its length prefix
- * @throws WireError `invalid_argument` if a single message does not fit
+ * @param maxFrameBytes maximum frame size of the other side, without the length prefix
+ * @throws HawserError `invalid_argument` if a single message does not fit
  */
 function splitBatch(batch: Batch, maxFrameBytes: number): readonly Batch[] {
   const room = maxFrameBytes - fixedBytes;
@@ -257,7 +259,7 @@ function splitBatch(batch: Batch, maxFrameBytes: number): readonly Batch[] {
   batch.payloads.forEach((payload, index) => {
     const size = payload.length + payloadOverheadBytes + bytesOfHeaders(headersOf.get(index));
     if (size > room) {
-      throw new WireError(
+      throw new HawserError(
         "invalid_argument",
         `a message takes ${size} bytes with its headers; the other side accepts frames of ${maxFrameBytes}`,
       );
@@ -273,7 +275,7 @@ function splitBatch(batch: Batch, maxFrameBytes: number): readonly Batch[] {
   return parts;
 }
 
-/** At least the bytes that the headers take. */
+/** Upper bound for the bytes of the headers. */
 function bytesOfHeaders(headers: readonly Header[] | undefined): number {
   if (headers === undefined) return 0;
   let bytes = headerOverheadBytes;

@@ -1,15 +1,14 @@
 /**
- * The wire: bytes in, frames out, and back. Framing, the codecs bound to the spec's rules, compression, addresses. Knows
- * no socket and no clock.
+ * Wire protocol: framing, codecs with the rules of the spec, compression, addresses. Uses no socket and no clock.
  *
- * A frame is `{ $case, value }`, and both are the generated code's own types: what `frames.proto` says of a field is what
- * every layer above sees, from the socket to the channel. Nothing is renamed or copied on the way.
+ * A frame is `{ $case, value }` with the types of the generated code. So every layer, from the socket to the channel,
+ * uses the fields of `frames.proto` without renaming or copying them.
  *
- * The payloads of a batch are copied into what leaves, and their bytes are the caller's again. Incoming, they are views into
- * a copy of the frame, valid as long as they are referenced; each view keeps its whole frame alive, so copy what is kept for
- * long.
+ * Payloads to send are copied, so that the caller may reuse their bytes. Received payloads are views of a copy of the
+ * frame. They stay valid while referenced, and each view keeps its whole frame in memory: copy payloads that are kept
+ * for long.
  */
-/** The number of an error's code, as a Refuse carries it. */
+/** Number of an error's code, as carried by a Refuse. */
 export { ErrorCode as ErrorNumber } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 export {
   type Ack,
@@ -33,17 +32,9 @@ export {
   type Request,
   type Welcome,
 } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  HawserError,
-  type HawserErrorOptions,
-  WireError,
-} from "../errors/index.js";
 export { type Address, formatAddress, isLoopback, parseAddress } from "./address.js";
 export { chooseCompression, ownCapabilities } from "./capabilities.js";
 export { compress, decompress } from "./compression.js";
 export { decodeFrame, FrameDecoder, type FrameDecoderOptions } from "./frame-decoder.js";
-export { FrameEncoder, greatestFrameBytes, type Output, recycle } from "./frame-encoder.js";
+export { FrameEncoder, maxPrefixedFrameBytes, type Output, recycle } from "./frame-encoder.js";
 export { checkFrame, type Frame, type FrameKind, type HelloFields, type WelcomeFields } from "./frames.js";

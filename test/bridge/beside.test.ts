@@ -10,7 +10,7 @@ let world: BridgeWorld;
 beforeAll(async () => {
   world = await bridgeWorld({
     bufferBytes: 1_048_576,
-    savedBytes: 0,
+    tuning: { savedBytes: 0 },
     sql: `
       CREATE TABLE got (n int);
       CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
@@ -15,7 +15,7 @@ import { bridgeWorld } from "./support/bridge-world.js";
 import { lossyNetwork } from "./support/lossy-network.js";
 
 const nothing = "CREATE FUNCTION nothing(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'";
-const stopDeadlineMs = 500;
+const stopTimeoutMs = 500;
 /** Timers that are set for longer are not the reserve of a stop, and not its deadline. */
 const longestMs = 1_000;
 
@@ -24,7 +24,7 @@ describe.concurrent("where the connection to NATS is lost while messages wait fo
     await using first = await startNatsServer();
     await using world = await bridgeWorld({
       natsUrl: first.url,
-      takeoverBufferMs,
+      tuning: { takeoverBufferMs },
       sql: `
           CREATE TABLE done (n int);
           CREATE FUNCTION slow(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
@@ -48,7 +48,7 @@ describe.concurrent("where the connection to NATS is lost while messages wait fo
 describe.concurrent("`hawser serve` that is told to stop", () => {
   it("runs all that it has received, where the functions call its gateway", async () => {
     await using world = await bridgeWorld({
-      stopDeadlineMs: 60_000,
+      stopTimeoutMs: 60_000,
       sql: `
         CREATE TABLE done (n int);
         CREATE FUNCTION pass_on(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
@@ -80,9 +80,9 @@ describe.concurrent("`hawser serve` that is told to stop", () => {
       AND application_name = 'hawser serve: bridge' AND wait_event_type = 'Lock'`;
     const isWaiting = async () => (await gateway.value<number>(waiting)) > 0;
     const controller = new AbortController();
-    const started = Serve.start({
+    const started = startServer({
       databaseUrl: database.url,
-      gatewayListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
       signal: controller.signal,
     }).catch((error: unknown) => error);
     await eventually("the bridge waits", isWaiting);
@@ -100,7 +100,7 @@ describe.concurrent("`hawser serve` that is told to stop", () => {
 describe("`hawser serve` that is told to stop where NATS is silent", () => {
   it("ends in time where the NATS server hangs", async () => {
     await using server = await startNatsServer();
-    await using world = await bridgeWorld({ natsUrl: server.url, stopDeadlineMs, sql: nothing });
+    await using world = await bridgeWorld({ natsUrl: server.url, stopTimeoutMs, sql: nothing });
     await world.subscribe(`${world.prefix}.a`, "nothing(bytea)");
     server.signal("SIGSTOP");
     noTimersAbove(longestMs);
@@ -110,7 +110,7 @@ describe("`hawser serve` that is told to stop where NATS is silent", () => {
 
   it("follows what is subscribed, and ends in time, where the connection of responders alone is silent", async () => {
     await using network = await lossyNetwork(testNatsUrl());
-    await using world = await bridgeWorld({ natsUrl: network.url, stopDeadlineMs, sql: nothing });
+    await using world = await bridgeWorld({ natsUrl: network.url, stopTimeoutMs, sql: nothing });
     await world.subscribe(`${world.prefix}.a`, "nothing(bytea)");
     expect(network.freeze("hawser responders")).toBe(1);
     for (const name of ["b", "c"]) {
@@ -123,7 +123,7 @@ describe("`hawser serve` that is told to stop where NATS is silent", () => {
 });
 
 /** The value of a series, summed up. */
-async function metric(serve: Serve, series: RegExp): Promise<number> {
+async function metric(serve: HawserServer, series: RegExp): Promise<number> {
   const text = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
   return text
     .split("\n")
@@ -137,7 +137,7 @@ const discardedSeries = /^hawser_bridge_messages_discarded_total\{reason="buffer
 describe.concurrent("a process that takes over without room for all that the leader has not done", () => {
   it("counts what it would have run and had no room for, and nothing before it leads", async () => {
     await using world = await bridgeWorld({
-      stopDeadlineMs: 100,
+      stopTimeoutMs: 100,
       sql: `
         CREATE TABLE got (n int);
         CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql AS $$
@@ -149,10 +149,10 @@ describe.concurrent("a process that takes over without room for all that the lea
     await world.subscribe(subject, "capture(bytea)");
     await world.subscribe(ended, "capture(bytea)");
     const { logger, lines } = keptLog();
-    await using other = await Serve.start({
+    await using other = await startServer({
       databaseUrl: world.database.url,
-      gatewayListen: "127.0.0.1:0",
-      monitorListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
+      monitor: "127.0.0.1:0",
       // The least that there may be: a fifth of what comes.
       bufferBytes: 1_048_576,
       logger,

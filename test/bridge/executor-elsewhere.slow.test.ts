@@ -2,7 +2,7 @@
  * An --executor-url that leads to another server than that of `hawser serve`.
  */
 import { expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve } from "../../src/serve/index.js";
 import { ownPostgres } from "../faults/support/own-postgres.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
@@ -35,10 +35,10 @@ it("a login that reaches another server, as after a failover, is refused until i
   const subject = `${world.prefix}.x`;
   await world.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
   const log = keptLog();
-  await using _serve = await Serve.start({
+  await using _serve = await serve({
     databaseUrl: world.database.url,
     executorUrl: url.href,
-    gatewayListen: "127.0.0.1:0",
+    listen: "127.0.0.1:0",
     logger: log.logger,
   });
   const refusals = () =>

@@ -98,7 +98,7 @@ describe("the executor's login", () => {
     url.username = String(login!["user_name"]);
     url.password = String(login!["password"]);
     // What waits at the end cannot be run.
-    await using own = await bridgeWorld({ executorUrl: url.href, stopDeadlineMs: 100, sql });
+    await using own = await bridgeWorld({ executorUrl: url.href, stopTimeoutMs: 100, sql });
     const subject = `${own.prefix}.x`;
     await own.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
     const refusals = (wanted: string) =>
@@ -117,7 +117,7 @@ describe("the executor's login", () => {
             `^the login "${url.username}", .*, has reached ${place(other.name)}\\S+, and not ${place(own.database.name)}\\S+, which \`hawser serve\` works for$`,
           ),
         ),
-        hint: "Let --executor-url name the server and the database that --database-url names, with the other login.",
+        remedy: "Let --executor-url name the server and the database that --database-url names, with the other login.",
       },
     ]);
     expect(inspect(own.log.lines, { depth: 9, maxArrayLength: null })).not.toContain(url.password);

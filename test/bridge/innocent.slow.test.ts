@@ -24,7 +24,7 @@ describe("a function", () => {
     const times = (n: string) => world.count(`SELECT count(*) FROM ran WHERE n = '${n}'`);
     const subscriberTimeoutMs = 3_000;
     await world.serve.stop();
-    const timeout = ["--subscriber-timeout-ms", String(subscriberTimeoutMs)];
+    const timeout = ["--subscriber-timeout", `${subscriberTimeoutMs}ms`];
     await using serve = await ServeProcess.start(world.database.url, timeout);
     const subject = `${world.prefix}.s`;
     await world.subscribe(subject, "note(bytea)");

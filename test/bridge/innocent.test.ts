@@ -4,7 +4,7 @@
  * they run side by side.
  */
 import { describe, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 import { lossyNetwork } from "./support/lossy-network.js";
@@ -49,10 +49,10 @@ describe.concurrent("the connection with Postgres is lost without a word, and", 
     await using world = await bridgeWorld({ sql });
     await world.serve.stop();
     await using proxy = await lossyNetwork(world.database.url);
-    await using _serve = await Serve.start({
+    await using _serve = await serve({
       databaseUrl: world.database.url,
       executorUrl: await executorUrl(world, proxy.url),
-      gatewayListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
       subscriberTimeoutMs,
       subscriberSessions: 1,
     });
@@ -73,10 +73,10 @@ describe.concurrent("the connection with Postgres is lost without a word, and", 
     await using world = await bridgeWorld({ sql, serverOptions: { responder_timeout_ms: "1000" } });
     await world.serve.stop();
     await using proxy = await lossyNetwork(world.database.url);
-    await using _serve = await Serve.start({
+    await using _serve = await serve({
       databaseUrl: world.database.url,
       executorUrl: await executorUrl(world, proxy.url),
-      gatewayListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
     });
     const subject = `${world.prefix}.r`;
     await world.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [subject]);

@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { login } from "../store/nats/support/logins.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -26,7 +26,7 @@ const takesTime = `
 `;
 
 /** Asks until another process receives what comes on its own. */
-const receives = (serve: Serve, publish: () => void) =>
+const receives = (serve: HawserServer, publish: () => void) =>
   eventually("the other one receives", async () => {
     publish();
     const metrics = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
@@ -39,7 +39,7 @@ const missing = (published: number) =>
 describe.concurrent("a leader", () => {
   it("that ends loses nothing of what arrives while its last function still runs", async () => {
     await using world = await bridgeWorld({ sql: takesTime });
-    await using _other = await Serve.start({ databaseUrl: world.database.url, gatewayListen: "127.0.0.1:0" });
+    await using _other = await startServer({ databaseUrl: world.database.url, listen: "127.0.0.1:0" });
     const subject = `${world.prefix}.slow`;
     await world.subscribe(subject, "take_time(bytea)");
     // Both know what the leader has done.
@@ -79,11 +79,11 @@ describe.concurrent("a leader", () => {
     const subject = `${world.prefix}.refused`;
     await world.subscribe(subject, "take_time(bytea)");
     await using able = await login(world.database.url, "IN ROLE hawser_executor");
-    await using other = await Serve.start({
+    await using other = await startServer({
       databaseUrl: world.database.url,
       executorUrl: able.url,
-      gatewayListen: "127.0.0.1:0",
-      monitorListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
+      monitor: "127.0.0.1:0",
     });
     const canLead = "SELECT count(*) FROM hawser.gateways WHERE can_lead";
     await eventually("both can lead", async () => (await world.count(canLead)) === 2);
@@ -115,10 +115,10 @@ describe.concurrent("a leader", () => {
       return (await count("SELECT count(*) FROM done")) > 0;
     });
     net.freeze();
-    await using other = await Serve.start({
+    await using other = await startServer({
       databaseUrl: gateway.database.url,
-      gatewayListen: "127.0.0.1:0",
-      monitorListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
+      monitor: "127.0.0.1:0",
     });
     await receives(other, () => gateway.nats.publish(subject, "0"));
     const beats = await count("SELECT beat FROM hawser.bridge_lead");
@@ -154,10 +154,10 @@ describe.concurrent("a leader", () => {
       gateway.nats.publish(subject, "0");
       return (await count("SELECT count(*) FROM done")) > 0;
     });
-    await using other = await Serve.start({
+    await using other = await startServer({
       databaseUrl: gateway.database.url,
-      gatewayListen: "127.0.0.1:0",
-      monitorListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
+      monitor: "127.0.0.1:0",
       logger,
     });
     await receives(other, () => gateway.nats.publish(subject, "0"));

@@ -3,7 +3,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { noTimersAbove } from "../support/timers.js";
@@ -136,7 +136,7 @@ describe.concurrent("subscriptions", () => {
     await eventually("it has run", async () => (await own.count("SELECT count(*) FROM got")) === 1);
     await own.serve.stop();
     expect(await own.hears(subject)).toBe(false);
-    await using _again = await Serve.start({ databaseUrl: own.database.url, gatewayListen: "127.0.0.1:0" });
+    await using _again = await startServer({ databaseUrl: own.database.url, listen: "127.0.0.1:0" });
     await own.live(subject);
     own.nats.publish(subject, "after");
     await eventually("it has run again", async () => (await own.count("SELECT count(*) FROM got")) === 2);

@@ -4,7 +4,7 @@
 import { performance } from "node:perf_hooks";
 import { type Msg, RequestError } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
@@ -278,9 +278,9 @@ describe("requests of SQL to SQL in one database", () => {
 describe("several processes", () => {
   it("share the requests", async () => {
     const log = keptLog();
-    await using _second = await Serve.start({
+    await using _second = await serve({
       databaseUrl: world.database.url,
-      gatewayListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
       responderSessions: 1,
       logger: log.logger,
     });

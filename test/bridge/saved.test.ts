@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
@@ -25,19 +25,19 @@ async function publish(world: BridgeWorld, subject: string, from: number, to: nu
   await world.nats.flush();
 }
 
-/** `subscribe` sends one, and returns when the NATS server has it: `Serve` may count it a moment later. */
+/** `subscribe` sends one, and returns when the NATS server has it: the server may count it a moment later. */
 const probe = 1;
 
 const start = (world: BridgeWorld) =>
-  Serve.start({
+  startServer({
     databaseUrl: world.database.url,
-    gatewayListen: "127.0.0.1:0",
-    monitorListen: "127.0.0.1:0",
-    stopDeadlineMs: 2_000,
+    listen: "127.0.0.1:0",
+    monitor: "127.0.0.1:0",
+    stopTimeoutMs: 2_000,
   });
 
 /** Of its oldest message, in seconds. */
-async function lagOf(serve: Serve): Promise<number> {
+async function lagOf(serve: HawserServer): Promise<number> {
   const metrics = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
   const ages = [...metrics.matchAll(/^hawser_bridge_oldest_message_age_seconds\{.*\} (\S+)/gm)];
   return Math.max(0, ...ages.map(([, age]) => Number(age)));
@@ -46,8 +46,8 @@ async function lagOf(serve: Serve): Promise<number> {
 describe("a process that ends alone while its function waits for a lock", () => {
   it("saves what it has received; the next one runs that first, in order, and nothing is left in the table", async () => {
     // Within its deadline it has to write them.
-    const { world, subject, locked } = await withEnoughTime(1_000, async (stopDeadlineMs) => {
-      const world = await bridgeWorld({ sql: takeSql, stopDeadlineMs, monitorListen: "127.0.0.1:0" });
+    const { world, subject, locked } = await withEnoughTime(1_000, async (stopTimeoutMs) => {
+      const world = await bridgeWorld({ sql: takeSql, stopTimeoutMs, monitor: "127.0.0.1:0" });
       onTestFinished(() => world[Symbol.asyncDispose]());
       const subject = `${world.prefix}.alone`;
       await world.subscribe(subject, "take(bytea)");
@@ -77,7 +77,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
   });
 
   it("where Postgres is away says what is lost, by subject", async () => {
-    await using world = await bridgeWorld({ sql: takeSql, stopDeadlineMs: 1_500, monitorListen: "127.0.0.1:0" });
+    await using world = await bridgeWorld({ sql: takeSql, stopTimeoutMs: 1_500, monitor: "127.0.0.1:0" });
     const subject = `${world.prefix}.away`;
     await world.subscribe(subject, "take(bytea)");
     const locked = await lock(world);
@@ -140,7 +140,7 @@ describe("a function that is slower than its messages arrive", () => {
     overloadLosesNothing({ messages: 60, messageBytes: 40_000 }));
 
   it("and no room in the table either: what was run and what was counted is what was published", async () => {
-    const options = { bufferBytes: 1_048_576, savedBytes: 300_000, monitorListen: "127.0.0.1:0" };
+    const options = { bufferBytes: 1_048_576, tuning: { savedBytes: 300_000 }, monitor: "127.0.0.1:0" };
     await using world = await bridgeWorld({ sql: takeSql, subscriberTimeoutMs, ...options });
     const subject = `${world.prefix}.full`;
     await world.subscribe(subject, "take(bytea)");

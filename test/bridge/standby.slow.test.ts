@@ -1,12 +1,12 @@
 /**
- * A primary and a standby, a `Serve` beside each: subscriptions run on the primary alone, whichever that is, the
+ * A primary and a standby, a server beside each: subscriptions run on the primary alone, whichever that is, the
  * role of each is told over NATS, and what makes and ends subscriptions is refused on the standby.
  */
 import { connect, type Msg, nuid } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
 import { install } from "../../src/installation/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
@@ -90,7 +90,7 @@ it("subscriptions and responders are shown on both servers, and refused on the s
     expect(new Set(ports.map((reply) => reply.string()))).toEqual(new Set([expected]));
   };
 
-  const beside = (url: string): Promise<Serve> => Serve.start({ databaseUrl: url, gatewayListen: "127.0.0.1:0" });
+  const beside = (url: string): Promise<HawserServer> => serve({ databaseUrl: url, listen: "127.0.0.1:0" });
   await using first = await beside(primary.url);
   await told(notice("Master", primary.url));
   await using _second = await beside(standby.url);

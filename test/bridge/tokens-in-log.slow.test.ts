@@ -8,7 +8,7 @@ import { connect, nuid } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
 import { install } from "../../src/installation/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -33,7 +33,7 @@ it("tokens of wrappers are not in the log, whatever Postgres logs of statements 
   const client = new pg.Client(url);
   await client.connect();
   const nats = await connect({ servers: testNatsUrl() });
-  const serve = await Serve.start({ databaseUrl: url, gatewayListen: "127.0.0.1:0" });
+  const serve = await startServer({ databaseUrl: url, listen: "127.0.0.1:0" });
   try {
     const name = nuid.next();
     await (await jetstreamManager(nats)).streams.add({ name, subjects: [`${name}.stream`] });

@@ -6,7 +6,7 @@
 import { connect, nuid } from "@nats-io/transport-node";
 import { expect, it } from "vitest";
 import { install } from "../../src/installation/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
@@ -36,8 +36,8 @@ async function repeatsWith(urlsOf: (servers: PrimaryAndStandby) => readonly stri
   );
   await servers.caughtUp();
   const [first, second] = urlsOf(servers);
-  await using _first = await Serve.start({ databaseUrl: first, gatewayListen: "127.0.0.1:0", takeoverBufferMs });
-  await using _second = await Serve.start({ databaseUrl: second, gatewayListen: "127.0.0.1:0", takeoverBufferMs });
+  await using _first = await serve({ databaseUrl: first, listen: "127.0.0.1:0", tuning: { takeoverBufferMs } });
+  await using _second = await serve({ databaseUrl: second, listen: "127.0.0.1:0", tuning: { takeoverBufferMs } });
   const nats = await connect({ servers: testNatsUrl() });
   let sent = 0;
   const counts = async (): Promise<{ all: number; different: number }> => {

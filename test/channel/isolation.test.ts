@@ -27,12 +27,12 @@ function bench() {
 }
 
 describe("isolation", () => {
-  it("waits for the handlers of others, and holds them up", () => {
+  it("waits until the handlers of other channels end, and blocks new ones", () => {
     const { isolation, running, log, enter } = bench();
     running.add("b");
     enter("a");
     expect(log).toEqual(["holder a"]);
-    expect([isolation.holdsUp("a"), isolation.holdsUp("b")]).toEqual([false, true]);
+    expect([isolation.blocks("a"), isolation.blocks("b")]).toEqual([false, true]);
     isolation.handlerEnded();
     running.delete("b");
     isolation.handlerEnded();
@@ -40,7 +40,7 @@ describe("isolation", () => {
     expect(log).toEqual(["holder a", "a begins"]);
   });
 
-  it("gives one after another its turn, and lets everybody go on behind the last", () => {
+  it("isolates one channel after another, and unblocks all after the last", () => {
     const { isolation, log, enter, timers } = bench();
     enter("a");
     enter("b");
@@ -51,16 +51,16 @@ describe("isolation", () => {
     expect(timers()).toBe(0);
   });
 
-  it("ends a turn after its limit, begun or not", () => {
+  it("ends an isolation at its time limit, started or not", () => {
     const { isolation, running, log, enter, expire } = bench();
     running.add("c");
     enter("a");
     expire();
     expect(log).toEqual(["holder a", "holder none", "a begins"]);
-    expect(isolation.holdsUp("b")).toBe(false);
+    expect(isolation.blocks("b")).toBe(false);
   });
 
-  it("forgets a channel that is closed while it waits, and ignores one that does neither", () => {
+  it("removes a waiting channel that closes, and ignores other channels", () => {
     const { isolation, log, enter } = bench();
     enter("a");
     enter("b");

@@ -4,7 +4,7 @@ import { describe, expect, it } from "vitest";
 import { ListenerBench } from "./support.js";
 
 describe("a listener's channel that takes messages from a connection", () => {
-  it("commits what is handled and acknowledges only what is committed", () => {
+  it("commits handled messages and acknowledges only committed ones", () => {
     const bench = new ListenerBench();
     expect(bench.channel.welcome(0)).toEqual({ cursorEpoch: 7, cursor: 0, backlog: 0, credit: 100 });
     expect(bench.channel.onHello("c1", 7, 0)).toBe(true);
@@ -15,7 +15,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toEqual(["ack c1 7/2"]);
   });
 
-  it("gives as much more credit as is handled and not committed, up to four times the first", () => {
+  it("increases the credit by the uncommitted handled bytes, up to four times the initial credit", () => {
     const bench = ListenerBench.connected();
     // Batches of 10 bytes a message.
     bench.messages("c1", 0, [1, 2]);
@@ -43,7 +43,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.credit).toBe(100);
   });
 
-  it("tells of credit that has grown by a quarter without waiting for a commit, and each time only once", () => {
+  it("grants credit that has grown by a quarter at once, before a commit", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2, 3, 4, 5, 6, 7]);
     expect(bench.handleAll(1)).toHaveLength(7);
@@ -72,10 +72,10 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.credit).toBe(100);
   });
 
-  it("passes nothing that is not next, and nothing while something is queued, held, running, parked or halted", () => {
+  it("passes only the next message through, and none while a message is queued, held, running, parked or halted", () => {
     const bench = ListenerBench.connected({ parkDelayMs: 100, retryDelayMs: 100 });
-    const passes = (first: number) => bench.channel.passes("c1", 7, first);
-    expect([passes(2), bench.channel.passes("c2", 7, 1), bench.channel.passes("c1", 8, 1)]).toEqual(
+    const passes = (first: number) => bench.channel.canPassThrough("c1", 7, first);
+    expect([passes(2), bench.channel.canPassThrough("c2", 7, 1), bench.channel.canPassThrough("c1", 8, 1)]).toEqual(
       Array(3).fill(false),
     );
     bench.messages("c1", 0, [2]);
@@ -98,14 +98,14 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(passes(4)).toBe(false);
   });
 
-  it("passes nothing while messages begin one after another, or are known to be done", () => {
+  it("passes no message through while messages are serialized or completed in advance", () => {
     const careful = ListenerBench.connected({ careful: true });
-    expect(careful.channel.passes("c1", 7, 1)).toBe(false);
+    expect(careful.channel.canPassThrough("c1", 7, 1)).toBe(false);
     const marked = ListenerBench.connected({}, [{ epoch: 7, number: 2 }]);
-    expect(marked.channel.passes("c1", 7, 1)).toBe(false);
+    expect(marked.channel.canPassThrough("c1", 7, 1)).toBe(false);
   });
 
-  it("tries a message again that failed behind passed ones, with the cursor before it", () => {
+  it("retries a message that failed after passed-through ones, with the cursor before it", () => {
     const bench = ListenerBench.connected();
     expect(bench.pass("c1", 1, 1, 2)).toBe(true);
     bench.beginPassed(1, 3);
@@ -117,7 +117,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toEqual(["commit 7/3", "ack c1 7/0", "commit 7/4"]);
   });
 
-  it("hands out a passed message that is still handled, even when the handler has halted the channel", () => {
+  it("returns a passed-through message that is still running, even if the handler halted the channel", () => {
     const bench = ListenerBench.connected();
     expect(bench.pass("c1", 1, 1, 0)).toBe(true);
     bench.channel.halt(true);
@@ -134,7 +134,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.handleAll(2)).toEqual(["7/1", "7/2", "7/3"]);
   });
 
-  it("tells the committed cursor in Welcome, not the watermark", () => {
+  it("sends the committed cursor in Welcome, not the watermark", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     bench.handleAll(1);
@@ -143,7 +143,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toContain("close c1");
   });
 
-  it("ignores what comes from a replaced connection, and a Hello of an older epoch", () => {
+  it("ignores messages of a replaced connection, and a Hello of an older epoch", () => {
     const bench = ListenerBench.connected();
     bench.channel.onHello("c2", 8, 0);
     bench.messages("c1", 0, [1]);
@@ -151,7 +151,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.channel.onHello("c3", 7, 0)).toBe(false);
   });
 
-  it("says busy when a handler is slow while messages wait, and takes it back when it is done", () => {
+  it("reports busy while a handler is slow and messages wait, and withdraws it when the handler is done", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     bench.begin(0);
@@ -163,7 +163,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toEqual(["commit 7/1", "ack c1 7/1"]);
   });
 
-  it("stops reading beyond twice the credit, and reads on at half of that", () => {
+  it("pauses reading above twice the credit, and resumes at half of that", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, new Array(21).fill(undefined));
     expect(bench.take()).toEqual(["pause c1"]);
@@ -175,7 +175,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toEqual(["resume c1"]);
   });
 
-  it("stops reading for messages without a payload", () => {
+  it("pauses reading for messages without a payload", () => {
     const bench = ListenerBench.connected({ messageOverheadBytes: 10 });
     bench.unnumbered("c1", 20, 0);
     expect(bench.take()).toEqual([]);
@@ -185,7 +185,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toEqual(["resume c1"]);
   });
 
-  it("stops reading for headers, of which each one counts", () => {
+  it("pauses reading for headers, each of which counts", () => {
     const bench = ListenerBench.connected({ messageOverheadBytes: 10 });
     const headers = [["name", "v".repeat(26)] as const, ["", ""] as const];
     bench.unnumbered("c1", 3, 1, headers);
@@ -195,7 +195,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toEqual(["pause c1"]);
   });
 
-  it("stops reading for numbered messages, too, and gives credit for their payloads only", () => {
+  it("pauses reading for numbered messages too, and grants credit for their payloads only", () => {
     const bench = ListenerBench.connected({ messageOverheadBytes: 100 });
     bench.messages("c1", 0, [1, 2]);
     expect(bench.take()).toEqual(["pause c1"]);
@@ -208,7 +208,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.credit).toBe(100);
   });
 
-  it("reads on when what was held has come from the store", () => {
+  it("resumes reading when held messages have come from the store", () => {
     const bench = ListenerBench.connected({ messageOverheadBytes: 100 });
     bench.messages("c1", 0, [3, 4]);
     expect(bench.take()).toEqual(["query above 7/0", "pause c1"]);
@@ -217,7 +217,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.channel.waitingMemoryBytes).toBe(0);
   });
 
-  it("asks the store for no more while headers fill the queue", () => {
+  it("does not query the store while headers fill the queue", () => {
     const bench = ListenerBench.connected({ refillBelowBytes: 1_000 });
     bench.unnumbered("c1", 1, 0, [["name", "v".repeat(1_000)]]);
     bench.take();
@@ -229,7 +229,7 @@ describe("a listener's channel that takes messages from a connection", () => {
 });
 
 describe("a listener's channel that fills gaps from the store", () => {
-  it("asks the store for a gap, and goes on in order", () => {
+  it("queries the store for a gap, and continues in order", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [3, 4]);
     expect(bench.take()).toEqual(["query above 7/0"]);
@@ -238,7 +238,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.handleAll(2)).toEqual(["7/1", "7/2", "7/3", "7/4"]);
   });
 
-  it("does not believe a query that began before the gap was seen", () => {
+  it("ignores the conclusion of a query that started before the gap was seen", () => {
     const bench = ListenerBench.connected();
     bench.channel.onAnnounced();
     bench.messages("c1", 0, [3]);
@@ -249,7 +249,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.handleAll(1)).toEqual(["7/1", "7/2", "7/3"]);
   });
 
-  it("reports a gap that nobody can fill, and goes on", () => {
+  it("reports a gap that the store cannot fill, and continues", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [3]);
     bench.take();
@@ -258,7 +258,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.handleAll(1)).toEqual(["7/3"]);
   });
 
-  it("begins a new epoch only when a query begun after its Hello found nothing older", () => {
+  it("starts a new epoch only when a query started after its Hello found nothing older", () => {
     const bench = new ListenerBench({ epoch: 7, number: 4 });
     bench.channel.onAnnounced();
     bench.channel.onHello("c1", 8, 0);
@@ -269,7 +269,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.handleAll(2)).toEqual(["7/5", "8/1"]);
   });
 
-  it("takes rows of several epochs in their order", () => {
+  it("accepts rows of several epochs in order", () => {
     const bench = new ListenerBench({ epoch: 7, number: 4 });
     bench.channel.onAnnounced();
     bench.rows([5], 3);
@@ -277,7 +277,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.handleAll(1)).toEqual(["7/5", "9/1", "9/2"]);
   });
 
-  it("answers GoLive by a query begun after it", () => {
+  it("answers GoLive after a query started after it", () => {
     const bench = ListenerBench.connected();
     bench.channel.onAnnounced();
     bench.channel.onGoLive("c1");
@@ -287,7 +287,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.take()).toEqual(["ack c1 7/0 live"]);
   });
 
-  it("says so when a long backlog has become short", () => {
+  it("sends an Ack when a long backlog has become short", () => {
     const bench = new ListenerBench();
     bench.channel.onHello("c1", 7, 5);
     bench.rows([1, 2], 4);
@@ -296,7 +296,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.take()).toEqual(["ack c1 7/0 backlog 3", "query above 7/3"]);
   });
 
-  it("asks for no more rows while enough wait for the handler", () => {
+  it("queries no more rows while enough wait for the handler", () => {
     const bench = new ListenerBench();
     bench.channel.onAnnounced();
     bench.take();
@@ -306,7 +306,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     expect(bench.take()).toEqual(["commit 7/1", "query above 7/5"]);
   });
 
-  it("deletes leftovers at or below the cursor when the poll has found rows that are none", () => {
+  it("deletes stored rows at or below the cursor that the poll has found", () => {
     const bench = new ListenerBench({ epoch: 7, number: 9 });
     bench.channel.onPolled();
     bench.rows([]);
@@ -321,7 +321,7 @@ describe("a listener's channel that fills gaps from the store", () => {
 });
 
 describe("a listener's channel whose handler fails", () => {
-  it("tries again after a doubling wait, and then gives the message up", () => {
+  it("retries with doubling delays, and then writes a dead letter", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     const fail = (now: number) =>
@@ -343,7 +343,7 @@ describe("a listener's channel whose handler fails", () => {
     expect(bench.handleAll(301)).toEqual(["7/2"]);
   });
 
-  it("does not try an at-most-once message again", () => {
+  it("does not retry an at-most-once message", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [undefined]);
     bench.begin(0);
@@ -351,7 +351,7 @@ describe("a listener's channel whose handler fails", () => {
     expect(bench.take()).toEqual(["dropped handler_failed"]);
   });
 
-  it("hands out nothing while it is halted", () => {
+  it("starts no message while it is halted", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1]);
     bench.channel.halt(true);
@@ -360,7 +360,7 @@ describe("a listener's channel whose handler fails", () => {
     expect(bench.handleAll(2)).toEqual(["7/1"]);
   });
 
-  it("stays busy while it is halted, whatever ends meanwhile", () => {
+  it("stays busy while it is halted, whatever message ends", () => {
     const bench = ListenerBench.connected({ creditBytes: 40 });
     bench.messages("c1", 0, [1, 2]);
     bench.begin(0);
@@ -376,7 +376,7 @@ describe("a listener's channel whose handler fails", () => {
 describe("a listener's channel after an unclean exit", () => {
   const careful = { careful: true, maxAttempts: 3 };
 
-  it("begins its first message only when the attempt is counted, and the next when its cursor is committed", () => {
+  it("starts its first message only when the attempt is counted, and the next when its cursor is committed", () => {
     const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1, 2]);
     expect(bench.handleAll(1)).toEqual([]);
@@ -390,7 +390,7 @@ describe("a listener's channel after an unclean exit", () => {
     expect(bench.handleAll(1)).toEqual(["7/2"]);
   });
 
-  it("asks again when the attempt could not be counted", () => {
+  it("counts again when the attempt could not be counted", () => {
     const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
@@ -399,7 +399,7 @@ describe("a listener's channel after an unclean exit", () => {
     expect(bench.take()).toEqual(["count", "count"]);
   });
 
-  it("gives up a message that was begun too often", () => {
+  it("dead-letters a message that was started too often", () => {
     const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
@@ -427,7 +427,7 @@ describe("a listener's channel after an unclean exit", () => {
     expect(counts).toEqual([1, 2, 4, 8, 5]);
   });
 
-  it("hands out at-most-once messages as ever", () => {
+  it("starts at-most-once messages as usual", () => {
     const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [undefined]);
     expect(bench.handleAll(1)).toEqual(["~"]);
@@ -437,7 +437,7 @@ describe("a listener's channel after an unclean exit", () => {
 describe("a message whose handler's session has ended", () => {
   const sessionEnded = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "" } as const;
 
-  it("begins a message whose session has ended again when all its starts are counted, those here included", () => {
+  it("restarts the message when all its starts are counted, including earlier ones of this process", () => {
     const bench = ListenerBench.connected({ maxAttempts: 4, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
     bench.begin(1);
@@ -460,7 +460,7 @@ describe("a message whose handler's session has ended", () => {
     expect(bench.channel.isUnderSuspicion).toBe(false);
   });
 
-  it("gives up a message whose session ends in its last start, if that was counted before as the last one", () => {
+  it("dead-letters the message if its session ends in its last counted start", () => {
     const bench = ListenerBench.connected({ maxAttempts: 2, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
     for (const attempt of [1, 2]) {
@@ -479,7 +479,7 @@ describe("a message whose handler's session has ended", () => {
     expect(bench.take()).toEqual(["dead 7/1 handler_crashed after 2", "commit 7/1"]);
   });
 
-  it("takes no start for an open one that has ended its session", () => {
+  it("does not report an open start for a message that has ended its session", () => {
     const bench = ListenerBench.connected({ maxAttempts: 3, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
     bench.begin(1);
@@ -495,7 +495,7 @@ describe("a message whose handler's session has ended", () => {
     expect(bench.channel.hasOpenStart).toBe(false);
   });
 
-  it("begins it again when it is the first, alone and behind the committed cursor, while other keys go on", () => {
+  it("restarts the message when it is the first, in isolation after the committed cursor, while other keys continue", () => {
     const bench = ListenerBench.connected({ maxAttempts: 2, retryDelayMs: 0, creditBytes: 10_000, maxAhead: 10 });
     bench.keyed("c1", 0, 1, ["a", "b", "c", "b", "d"]);
     bench.beginAll(1);
@@ -533,7 +533,7 @@ describe("a listener's channel whose messages have keys", () => {
   const done = { kind: "done" } as const;
   const failed = { kind: "failed", errorCode: "handler_failed", errorMessage: "no" } as const;
 
-  it("handles different keys side by side, each in order, and those without a key one after another", () => {
+  it("handles different keys in parallel, each in order, and messages without a key one after another", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", undefined, "a", undefined, "c", "b"]);
     expect(bench.beginAll(1).sort()).toEqual([1, 2, 3, 6]);
@@ -544,7 +544,7 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.channel.isHandling).toBe(true);
   });
 
-  it("commits only what has nothing unfinished before it", () => {
+  it("commits only up to the first unfinished message", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", "c", "a"]);
     bench.beginAll(1);
@@ -558,7 +558,7 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toEqual(["commit 7/4"]);
   });
 
-  it("tries a failed one again without holding up other keys, and writes its dead letter at once", () => {
+  it("retries a failed message without blocking other keys, and writes its dead letter at once", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000, maxAttempts: 2 });
     bench.keyed("c1", 0, 1, ["a", "b", "b", "a"]);
     bench.beginAll(0);
@@ -575,7 +575,7 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toEqual(["commit 7/3"]);
   });
 
-  it("handles messages without a key side by side where they have no order", () => {
+  it("handles messages without a key in parallel in an unordered channel", () => {
     const bench = ListenerBench.connected({ unordered: true, creditBytes: 10_000, maxAhead: 10 });
     bench.keyed("c1", 0, 1, [undefined, "a", undefined, "a"]);
     expect(bench.beginAll(1).sort()).toEqual([1, 2, 3]);
@@ -586,7 +586,7 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.beginAll(101)).toEqual([1]);
   });
 
-  it("lets no more than maxAhead messages wait to be tried again, and asks for no more bytes than may wait", () => {
+  it("lets at most maxAhead messages wait for a retry, and queries no more bytes than may wait", () => {
     const bench = ListenerBench.connected({ unordered: true, creditBytes: 10_000, maxAhead: 3, refillBelowBytes: 20 });
     bench.keyed("c1", 0, 1, [undefined, undefined, undefined, undefined]);
     bench.beginAll(0);
@@ -602,11 +602,11 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toContain("query above 7/5");
   });
 
-  describe("a message that waits long to be tried again", () => {
+  describe("a message with a long retry delay", () => {
     const long = { retryDelayMs: 10_000, maxAhead: 2, creditBytes: 10_000, maxAttempts: 3 };
     const at = (number: number) => ({ epoch: 7, number });
 
-    it("is parked with what comes behind it, and the channel goes on as soon as the store has them", () => {
+    it("is parked with the messages behind it, and the channel continues once the store has them", () => {
       const bench = ListenerBench.connected(long);
       bench.keyed("c1", 0, 1, ["x", "y", "x", "y", "y"]);
       expect(bench.beginAll(0)).toEqual([1, 2]);
@@ -629,7 +629,7 @@ describe("a listener's channel whose messages have keys", () => {
       expect(bench.channel.parkedMessages).toBe(0);
     });
 
-    it("waits in its place where nothing may be parked: without a key, and beyond the limits", () => {
+    it("waits in memory where it cannot be parked: without a key, and beyond the limits", () => {
       const bench = ListenerBench.connected({ ...long, maxParked: 1, maxAhead: 10 });
       bench.keyed("c1", 0, 1, [undefined, "x", "y", "x"]);
       bench.beginAll(0);
@@ -640,7 +640,7 @@ describe("a listener's channel whose messages have keys", () => {
       expect(bench.beginAll(10_000)).toEqual([1, 2, 3]);
     });
 
-    it("comes before all others of its key when the channel is opened, and stays with a newer time if it fails", () => {
+    it("precedes all others of its key when the channel is opened, and keeps its row with a new time if it fails", () => {
       const bench = new ListenerBench(at(3), long, [at(5)]);
       const payload = new Uint8Array(10);
       const message = { topicKey: 1, payload, encoding: undefined, headers: undefined, key: "x", fromWire: false };
@@ -665,7 +665,7 @@ describe("a listener's channel whose messages have keys", () => {
       expect(bench.beginAll(20_050)).toEqual([5]);
     });
 
-    it("begins alone and counted where it may have ended a process, and the channel is not quiet before it is removed", () => {
+    it("starts in isolation and counted where it may have ended a process, and delays the drain until it is removed", () => {
       const bench = new ListenerBench(at(0), { ...long, careful: true });
       const message = { topicKey: 1, payload: new Uint8Array(10), encoding: undefined, headers: undefined, key: "x" };
       const parked = { message: { ...message, position: at(1), fromWire: false }, attempts: 1, dueAt: 0 };
@@ -683,11 +683,11 @@ describe("a listener's channel whose messages have keys", () => {
       bench.finish(done, 0);
       expect(bench.take()).toEqual(["unpark 7/1"]);
       bench.channel.onUnparked(1);
-      expect(bench.take()).toEqual(["quiet"]);
+      expect(bench.take()).toEqual(["drained"]);
     });
   });
 
-  it("takes what has marks for finished, over the connection and out of the store", () => {
+  it("treats marked messages as finished, from the connection and from the store", () => {
     const marked = [2, 3, 5].map((number) => ({ epoch: 7, number }));
     const bench = ListenerBench.connected({ creditBytes: 10_000 }, marked);
     bench.keyed("c1", 0, 1, ["a", "b", "c"]);
@@ -701,7 +701,7 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take().at(-1)).toBe("commit 7/5");
   });
 
-  it("keeps nothing of what is handled while one before it is not", async () => {
+  it("keeps no handled message in memory while an earlier one is unfinished", async () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["slow", "b"]);
     bench.beginAll(0);
@@ -715,7 +715,7 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toEqual(["commit 7/2"]);
   });
 
-  it("runs only so far ahead of a message that is not finished", () => {
+  it("runs only up to its limit ahead of an unfinished message", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", "b", "b", "b", "a", undefined]);
     const slow = bench.channel.take(1)!;
@@ -726,13 +726,13 @@ describe("a listener's channel whose messages have keys", () => {
       bench.finish(done, 1);
     }
     expect(ahead).toHaveLength(3);
-    expect(bench.channel.hasTurn).toBe(false);
+    expect(bench.channel.canTake).toBe(false);
     bench.channel.finish(slow, done, 2);
     expect(bench.handleAll(3)).toHaveLength(3);
     expect(bench.take().at(-1)).toBe("commit 7/7");
   });
 
-  it("says busy when nothing has moved for a while and something waits", () => {
+  it("reports busy when there is no progress while messages wait", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", "a"]);
     bench.beginAll(0);
@@ -744,7 +744,7 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
   });
 
-  it("handles all one after another where care is needed", () => {
+  it("handles all messages one after another in careful mode", () => {
     const bench = ListenerBench.connected({ careful: true, creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", undefined, "a"]);
     const order: number[] = [];
@@ -761,17 +761,17 @@ describe("a listener's channel whose messages have keys", () => {
   });
 });
 
-describe("a channel that is to be given back", () => {
-  it("is quiet at once when nothing of it is under way", () => {
+describe("a channel that is given back", () => {
+  it("is drained at once without pending work", () => {
     const bench = ListenerBench.connected();
     bench.take();
     bench.channel.giveBack();
-    expect(bench.take()).toEqual(["quiet"]);
+    expect(bench.take()).toEqual(["drained"]);
     bench.channel.giveBack();
     expect(bench.take()).toEqual([]);
   });
 
-  it("is quiet when the handler has ended and its cursor is committed, and begins nothing meanwhile", () => {
+  it("is drained when the handler has ended and its cursor is committed, and starts no message until then", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     bench.begin(0);
@@ -783,11 +783,11 @@ describe("a channel that is to be given back", () => {
     expect(bench.begin(1)).toBeUndefined();
     expect(bench.take()).toEqual(["commit 7/1"]);
     bench.channel.onCommitted({ epoch: 7, number: 1 });
-    expect(bench.take().at(-1)).toBe("quiet");
+    expect(bench.take().at(-1)).toBe("drained");
     expect(bench.begin(2)).toBeUndefined();
   });
 
-  it("is quiet when what is finished beyond an unfinished message has its marks", () => {
+  it("is drained when messages finished beyond an unfinished one have their marks", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", "c"]);
     bench.beginAll(0);
@@ -798,17 +798,17 @@ describe("a channel that is to be given back", () => {
     bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1, first);
     expect(bench.take()).toEqual(["mark 7/2 7/3"]);
     bench.channel.onMarked();
-    expect(bench.take()).toEqual(["quiet"]);
+    expect(bench.take()).toEqual(["drained"]);
   });
 
-  it("is quiet when its message is to be tried again: that is for the next owner", () => {
+  it("is drained while its message waits for a retry, which is left to the next owner", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1]);
     bench.begin(0);
     bench.channel.giveBack();
     bench.take();
     bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1);
-    expect(bench.take()).toEqual(["quiet"]);
+    expect(bench.take()).toEqual(["drained"]);
     bench.channel.tick(1_000);
     expect(bench.begin(1_000)).toBeUndefined();
   });
@@ -819,9 +819,9 @@ describe("a channel that is to be given back", () => {
     bench.begin(0);
     bench.take();
     bench.channel.giveBack();
-    expect(bench.take()).not.toContain("quiet");
+    expect(bench.take()).not.toContain("drained");
     bench.channel.onAttemptCounted(1);
-    expect(bench.take()).toContain("quiet");
+    expect(bench.take()).toContain("drained");
     expect(bench.begin(0)).toBeUndefined();
   });
 });

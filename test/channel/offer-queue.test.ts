@@ -19,13 +19,13 @@ function queueOf(moments: readonly number[], last = 0): OfferQueue<OutgoingMessa
 }
 
 describe("a queue of offers", () => {
-  it("numbers what comes without a gap, behind the number it begins with", () => {
+  it("numbers messages contiguously after its initial number", () => {
     const queue = queueOf([0, 0, 1], 7);
     expect([queue.first, queue.last, queue.length, queue.bytes]).toEqual([8, 10, 3, 6]);
     expect([7, 8, 10, 11].map((number) => queue.at(number)?.payload.length)).toEqual([undefined, 1, 3, undefined]);
   });
 
-  it("drops from the front, and numbers on when it is empty", () => {
+  it("drops messages from the head, and keeps numbering when it is empty", () => {
     const queue = queueOf([0, 0, 1]);
     queue.drop(2);
     expect([queue.first, queue.last, queue.length, queue.bytes]).toEqual([3, 3, 1, 3]);
@@ -36,7 +36,7 @@ describe("a queue of offers", () => {
     expect(queue.at(4)?.payload.length).toBe(5);
   });
 
-  it("knows when each message was offered, also in the middle of those of one moment", () => {
+  it("knows the offer time of each message, also within a run of equal times", () => {
     const queue = queueOf([10, 10, 20, 30, 30]);
     expect([1, 2, 3, 4, 5, 6].map((number) => queue.offeredAt(number))).toEqual([10, 10, 20, 30, 30, undefined]);
     queue.drop(1);
@@ -44,7 +44,7 @@ describe("a queue of offers", () => {
     expect([14, 15, 25, 35].map((now) => queue.waitingSince(5, now))).toEqual([1, 2, 3, 5]);
   });
 
-  it("knows how many of the first come behind no later message than a given one", () => {
+  it("knows the last of the leading messages pushed with at most a given number", () => {
     const queue = new OfferQueue(0);
     for (const after of [0, 0, 2, 2, 3]) queue.push(message(1), 1, after);
     expect([0, 1, 2, 3].map((after) => queue.lastAfter(after))).toEqual([2, 2, 4, 5]);
@@ -53,7 +53,7 @@ describe("a queue of offers", () => {
     expect(queue.oldest?.after).toBe(2);
   });
 
-  it("gives all messages new numbers, and then nothing comes before them", () => {
+  it("renumbers the messages, and clears their predecessors", () => {
     const queue = queueOf([10, 20, 20, 30]);
     queue.push(message(1), 30, 4);
     queue.drop(2);
@@ -63,7 +63,7 @@ describe("a queue of offers", () => {
     expect(queue.lastAfter(0)).toBe(3);
   });
 
-  it("keeps its order over many thousand messages, and hands out pieces of it", () => {
+  it("keeps the order of many thousand messages, and returns slices of it", () => {
     const queue = new OfferQueue<OutgoingMessage & { readonly id: number }>(0);
     for (let id = 1, dropped = 0; id <= 10_000; id++) {
       queue.push({ ...message(1), id }, id);
@@ -74,7 +74,7 @@ describe("a queue of offers", () => {
     expect(messages.map(({ id }) => id)).toEqual([9_000, 9_001, 9_002]);
   });
 
-  it("takes together what is within the limits, one message always", () => {
+  it("batches the messages within the limits, at least one", () => {
     // Of 1, 2, 3, … bytes.
     const queue = queueOf([0, 0, 0, 0, 0]);
     const bytesOf = (from: number, through: number, maxMessages: number, maxBytes: number) =>
@@ -85,7 +85,7 @@ describe("a queue of offers", () => {
     expect([bytesOf(5, 9, 9, 1), bytesOf(6, 9, 9, 99)]).toEqual([5, 0]);
   });
 
-  it("takes for the connection messages of one topic, none too long, and as far as credit goes", () => {
+  it("batches messages of one topic for the connection, within its size limit and credit", () => {
     const queue = queueOf([0, 0, 0]);
     queue.push(message(9), 0);
     queue.push(message(1, 2), 0);

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { SenderBench } from "./support.js";
 
 describe("a sender's channel that goes live", () => {
-  it("holds messages while the first dial is under way, and sends them behind GoLive", () => {
+  it("holds messages during the first dial, and sends them after GoLive", () => {
     const bench = new SenderBench();
     bench.send(0, "a", "b");
     expect(bench.take()).toEqual([]);
@@ -30,7 +30,7 @@ describe("a sender's channel that goes live", () => {
     expect(bench.take()).toEqual(["store 1"]);
   });
 
-  it("lets at-most-once messages be written at once only where nothing has to go before them", () => {
+  it("lets an at-most-once message skip the queue only if no message is before it", () => {
     const bench = SenderBench.live();
     const atOnce = () => bench.channel.writesAtOnce(10);
     expect(atOnce()).toBe(true);
@@ -54,7 +54,7 @@ describe("a sender's channel that goes live", () => {
     expect(atOnce()).toBe(false);
   });
 
-  it("keeps within the credit, except that one message may always be in flight", () => {
+  it("stays within the credit, except that one message may always be in flight", () => {
     const bench = new SenderBench();
     bench.connect("c1", 0, 0, { epoch: 0, number: 0 }, 25);
     bench.send(1, "a", "b", "c");
@@ -94,7 +94,7 @@ describe("a sender's channel without a live listener", () => {
     expect(bench.take()).toEqual(["a stored", "b stored", "c stored", "d stored", "announce", "store 5,6"]);
   });
 
-  it("resolves nothing on an unknown commit, and tries the same again after a while", () => {
+  it("resolves nothing on an unknown commit, and retries the same insert later", () => {
     const bench = SenderBench.down();
     bench.send(1, "a");
     bench.channel.onStoreFailed(2);
@@ -118,7 +118,7 @@ describe("a sender's channel without a live listener", () => {
     expect(bench.take()).toEqual(["write 2 b"]);
   });
 
-  it("stores what was written and not acknowledged when the connection ends", () => {
+  it("stores written and unacknowledged messages when the connection ends", () => {
     const bench = SenderBench.live();
     bench.send(1, "a", "b");
     bench.ack("c1", 2, 1);
@@ -127,14 +127,14 @@ describe("a sender's channel without a live listener", () => {
     expect(bench.take()).toEqual(["store 2"]);
   });
 
-  it("sends on a new connection what is not surely stored, also if an insert is under way", () => {
+  it("sends messages that are not certainly stored on a new connection, even if an insert is pending", () => {
     const bench = SenderBench.down();
     bench.send(1, "a", "b");
     bench.connect("c1", 2);
     expect(bench.take()).toEqual(["store 1,2", "write GoLive", "write 1 a,b"]);
   });
 
-  it("does not write what the store has; the listener finds it there", () => {
+  it("does not write stored messages, which the listener reads from the store", () => {
     const bench = SenderBench.down();
     bench.send(1, "a", "b");
     bench.channel.onStored(2);
@@ -144,7 +144,7 @@ describe("a sender's channel without a live listener", () => {
     expect(bench.take()).toEqual(["write GoLive", "write 3 c"]);
   });
 
-  it("stores after the ack timeout, together with everything older", () => {
+  it("stores after the ack timeout, together with all older messages", () => {
     const bench = SenderBench.live();
     bench.send(1, "a");
     bench.send(500, "b");
@@ -157,7 +157,7 @@ describe("a sender's channel without a live listener", () => {
     expect(bench.channel.deadline).toBe(2_500);
   });
 
-  it("stores at once when the listener says that it is busy", () => {
+  it("stores at once when the listener reports busy", () => {
     const bench = SenderBench.live();
     bench.send(1, "a", "b");
     bench.take();
@@ -165,7 +165,7 @@ describe("a sender's channel without a live listener", () => {
     expect(bench.take()).toEqual(["store 1,2"]);
   });
 
-  it("drops at-most-once messages when it is down, and after a while when it is connecting", () => {
+  it("drops at-most-once messages at once while down, and after a delay while connecting", () => {
     const bench = new SenderBench();
     bench.channel.onDialling();
     bench.send(0, "~x");
@@ -177,7 +177,7 @@ describe("a sender's channel without a live listener", () => {
     expect(bench.take()).toEqual(["~y dropped"]);
   });
 
-  it("reports a send that nothing confirms, and still stores it without a gap", () => {
+  it("reports a send that is never confirmed, and still stores it without a gap", () => {
     const bench = SenderBench.down();
     bench.send(0, "a");
     bench.channel.onStoreFailed(29_990);
@@ -189,7 +189,7 @@ describe("a sender's channel without a live listener", () => {
     expect(bench.take()).toEqual(["store 1", "announce"]);
   });
 
-  it("announces again only when the listener has taken what was announced, or may have missed it", () => {
+  it("announces again only when the listener has read the announced messages, or may have missed the notification", () => {
     const bench = SenderBench.down();
     for (const [now, ticket] of [
       [1, "a"],
@@ -204,13 +204,13 @@ describe("a sender's channel without a live listener", () => {
 });
 
 describe("a sender's channel at its limits", () => {
-  it("refuses a message when the queue is full, and takes one of any size when it is empty", () => {
+  it("refuses a message when the queue is full, and accepts one of any size when it is empty", () => {
     const bench = new SenderBench({ maxSendQueueMessages: 2, maxSendQueueBytes: 5 });
     bench.send(0, "a", "b");
     expect(bench.take()).toEqual(["refused b"]);
   });
 
-  it("settles everything when another process has the name", () => {
+  it("ends all sends when another process owns the name", () => {
     const bench = SenderBench.down();
     bench.send(1, "a", "b");
     bench.channel.onFenced();
@@ -219,7 +219,7 @@ describe("a sender's channel at its limits", () => {
     expect(bench.take()).toEqual([]);
   });
 
-  it("stores nothing while the lease is not surely held", () => {
+  it("stores nothing while the lease may have expired", () => {
     const bench = SenderBench.down();
     bench.channel.setMayStore(false, 0);
     bench.send(1, "a");
@@ -228,7 +228,7 @@ describe("a sender's channel at its limits", () => {
     expect(bench.take()).toEqual(["store 1"]);
   });
 
-  it("stores what is unconfirmed when it stops, although it is live", () => {
+  it("stores unconfirmed messages when it stops, even while live", () => {
     const bench = SenderBench.live();
     bench.send(1, "a");
     bench.take();
@@ -236,7 +236,7 @@ describe("a sender's channel at its limits", () => {
     expect(bench.take()).toEqual(["store 1"]);
   });
 
-  it("numbers what is unconfirmed again under a new epoch", () => {
+  it("renumbers unconfirmed messages under a new epoch", () => {
     const bench = SenderBench.live();
     bench.send(1, "a", "b", "c");
     bench.ack("c1", 2, 1);
@@ -250,7 +250,7 @@ describe("a sender's channel at its limits", () => {
 });
 
 describe("a sender's channel that was used before", () => {
-  it("goes on behind its last number, over the connection and through the store", () => {
+  it("continues after its last number, over the connection and through the store", () => {
     const bench = SenderBench.down({}, 7);
     bench.send(1, "a");
     expect(bench.take()).toEqual(["store 8"]);

@@ -107,7 +107,7 @@ export class SenderBench implements SenderEffects<Named> {
   announce(): void {
     this.log.push("announce");
   }
-  settle({ ticket }: Named, outcome: string): void {
+  sendEnded({ ticket }: Named, outcome: string): void {
     this.log.push(`${ticket} ${outcome}`);
   }
   linkChanged(): void {}
@@ -192,15 +192,15 @@ export class ListenerBench implements ListenerEffects {
 
   /** Passes messages of a batch from a number on (0: at most once), if they may pass. @returns whether they may */
   pass(connection: unknown, now: number, first: number, count: number): boolean {
-    if (!this.channel.passes(connection, 7, first)) return false;
+    if (!this.channel.canPassThrough(connection, 7, first)) return false;
     const last = first === 0 ? undefined : { epoch: 7, number: first + count - 1 };
-    if (count > 0) this.channel.passed(last, count, 10 * count, now);
+    if (count > 0) this.channel.passedThrough(last, count, 10 * count, now);
     return true;
   }
 
   /** Begins with the message behind those that were passed. */
   beginPassed(now: number, number: number | undefined): void {
-    this.turns.push(this.channel.begun(message(7, number, true), now));
+    this.turns.push(this.channel.startPassedThrough(message(7, number, true), now));
   }
 
   /** At-most-once messages with these payloads and headers come over a connection. */
@@ -282,8 +282,8 @@ export class ListenerBench implements ListenerEffects {
     this.log.push(`count parked ${place(position)}${isLast ? " alone" : ""}`);
   }
   ready(): void {}
-  quiet(): void {
-    this.log.push("quiet");
+  drained(): void {
+    this.log.push("drained");
   }
   dropped(_message: IncomingMessage, errorCode: string): void {
     this.log.push(`dropped ${errorCode}`);

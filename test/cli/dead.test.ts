@@ -10,7 +10,7 @@ describe("hawser dead", () => {
   beforeAll(async () => {
     w = await peerWorld();
     await w.started("a-1");
-    await w.started("b-1", { maxAttempts: 1 }, () => {
+    await w.started("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
       if (fails) throw new Error("not today");
     });
   });
@@ -25,7 +25,7 @@ describe("hawser dead", () => {
   /** Lets messages with these texts die; resolves with their ids. */
   async function die(...texts: (string | Uint8Array)[]): Promise<number[]> {
     const sender = await w.started(`sender-${(senders += 1)}`);
-    for (const text of texts) await sender.sendTo("b", text, { headers: { trace: "7" } });
+    for (const text of texts) await sender.send("b", text, { headers: { trace: "7" } });
     const select = "SELECT id FROM hawser.dead_letters WHERE source = $1 ORDER BY id";
     const rows = () => w.query<{ id: number }>(select, [`sender-${senders}:sender:b-1`]);
     await eventually("they are dead", async () => (await rows()).length === texts.length);
@@ -59,10 +59,10 @@ describe("hawser dead", () => {
     await w.query("UPDATE hawser.dead_letters SET created_at = now() - interval '2 days' WHERE id = $1", [one]);
     await w.query("UPDATE hawser.dead_letters SET error_code = 'unsubscribed' WHERE id = $1", [two]);
     const ids = async (...args: string[]) => lines((await dead("list", "--json", ...args)).stdout).map(({ id }) => id);
-    expect(await ids("--before", "1d")).toEqual([one]);
-    expect(await ids("--after", "1d")).toEqual([two, three]);
-    expect(await ids("--after", "1999-01-01", "--limit", "2")).toEqual([one, two]);
-    expect(await ids("--error", "unsubscribed")).toEqual([two]);
+    expect(await ids("--older-than", "1d")).toEqual([one]);
+    expect(await ids("--since", "1d")).toEqual([two, three]);
+    expect(await ids("--since", "1999-01-01", "--limit", "2")).toEqual([one, two]);
+    expect(await ids("--code", "unsubscribed")).toEqual([two]);
     expect(await ids("--topic", "b", "--source", `sender-${senders}:sender:b-1`)).toEqual([one, two, three]);
     expect(await ids("--topic", "elsewhere")).toEqual([]);
     expect(await ids("--origin", "subscription")).toEqual([]);
@@ -138,18 +138,18 @@ describe("hawser dead", () => {
     const result = await dead("retry", "--all");
     expect(result).toMatchObject({ status: 64, stdout: "Retried no dead letter.\n" });
     expect(result.stderr).toContain(
-      `dead letter ${id} is of a function that is not subscribed any more; discard it, or call the function with its payload by hand`,
+      `dead letter ${id} belongs to a function that is no longer subscribed; discard it, or call the function with its payload yourself`,
     );
     expect(await w.query("SELECT id FROM hawser.dead_letters")).toEqual([{ id }]);
   });
 
   it.each([
-    [["lst"], 'cannot "lst". Did you mean list? It can list, retry, discard'],
+    [["lst"], 'cannot "lst". Did you mean list? It can list, retry, discard, retention'],
     [[], "`hawser dead` needs ACTION"],
     [["retry", "x7"], '"x7" is no id of a dead letter'],
     [["retry", "0"], '"0" is no id of a dead letter'],
-    [["list", "--before", "yesterday"], '--before "yesterday" is no moment'],
-    [["list", "--after", "01/02/2030"], '--after "01/02/2030" is no moment'],
+    [["list", "--older-than", "yesterday"], '--older-than "yesterday" is not a moment'],
+    [["list", "--since", "01/02/2030"], '--since "01/02/2030" is not a moment'],
     [["list", "--limit", "-1"], "--limit"],
     [["list", "--origin", "mars"], "origin"],
     [["list", "--all"], "list shows all by itself"],
@@ -161,10 +161,32 @@ describe("hawser dead", () => {
     expect(stderr).toContain(message);
   });
 
+  it("shows the retention of the database and sets it, in whole days", async () => {
+    const table = "SELECT dead_letter_retention_days AS days FROM hawser.database_settings";
+    expect(lines((await dead("retention", "--json")).stdout)).toEqual([{ deadLetterRetentionDays: 30 }]);
+    expect((await dead("retention", "7")).stdout).toBe("Peers delete dead letters that are older than 7 days.\n");
+    expect(lines((await dead("retention", "36500", "--json")).stdout)).toEqual([{ deadLetterRetentionDays: 36_500 }]);
+    expect(await w.query(table)).toEqual([{ days: 36_500 }]);
+    for (const days of ["0", "36501", "7d"]) {
+      const { status, stderr } = await dead("retention", days);
+      expect([status, stderr]).toEqual([
+        64,
+        expect.stringContaining(`DAYS "${days}" is not a whole number from 1 to 36500`),
+      ]);
+    }
+    expect(await w.query(table)).toEqual([{ days: 36_500 }]);
+  });
+
   it("explains itself", async () => {
     const { status, stdout } = await dead("--help");
     expect(status).toBe(0);
-    for (const part of ["list|retry|discard", "--all", "--before", "--database-url", "hawser dead retry 17 18"]) {
+    for (const part of [
+      "list|retry|discard|retention",
+      "--all",
+      "--older-than",
+      "--database-url",
+      "hawser dead retry 17 18",
+    ]) {
       expect(stdout).toContain(part);
     }
   });

@@ -8,6 +8,6 @@ import { hawser } from "./support/hawser.js";
 it("a command gives up on a database that accepts connections and says nothing", async () => {
   await using mute = await silentServer();
   const { status, stderr } = await hawser(["topics"], { databaseUrl: `postgres://me@127.0.0.1:${mute.port}/mute` });
-  expect(status).toBe(74);
+  expect(status).toBe(69);
   expect(stderr).toContain("timeout");
 });

@@ -5,16 +5,16 @@ import { stripVTControlCharacters } from "node:util";
 import { describe, expect, it } from "vitest";
 import { databaseOption, namingDefaults } from "../../src/cli/options.js";
 import { describeError } from "../../src/cli/output.js";
-import { errorTable, HawserError, PeerError, StoreError } from "../../src/errors/index.js";
+import { errorTable, HawserError } from "../../src/errors/index.js";
 import { hawser } from "./support/hawser.js";
 
 const described = (error: unknown) => stripVTControlCharacters(describeError(error)).split("\n");
 
 describe("the remedy of the error table", () => {
   it("is said where the message has none", () => {
-    expect(described(new PeerError("no_address", 'nobody serves the topic "orders"'))).toEqual([
-      'hawser: nobody serves the topic "orders" [no_address]',
-      `  what to do: ${errorTable.no_address.remedy}`,
+    expect(described(new HawserError("no_listener", 'nobody serves the topic "orders"'))).toEqual([
+      'hawser: nobody serves the topic "orders" [no_listener]',
+      `  what to do: ${errorTable.no_listener.remedy}`,
     ]);
   });
 
@@ -23,13 +23,13 @@ describe("the remedy of the error table", () => {
     ["in a further sentence", "invalid_argument", "There is no command. Name one."],
     ["as a statement", "name_in_use", 'the role may not do it: GRANT hawser_peer TO "a"'],
   ] as const)("is left out where the message has one of its own, %s", (_, code, message) => {
-    expect(described(new PeerError(code, message))).toEqual([`hawser: ${message} [${code}]`]);
+    expect(described(new HawserError(code, message))).toEqual([`hawser: ${message} [${code}]`]);
   });
 
   it.each(["store_failed", "startup_failed", "connection_lost", "not_running"] as const)(
     "is left out where it only sends the reader elsewhere, or is for programs: %s",
     (code) => {
-      expect(described(new StoreError(code, "it failed"))).toEqual([`hawser: it failed [${code}]`]);
+      expect(described(new HawserError(code, "it failed"))).toEqual([`hawser: it failed [${code}]`]);
     },
   );
 });
@@ -59,17 +59,17 @@ describe("a database that nobody named", () => {
   });
 
   it("keeps code and outcome of the error, and leaves alone what is not about the database", () => {
-    const unknown = new StoreError("store_failed", "could not store", { outcome: "unknown" });
+    const unknown = new HawserError("store_failed", "could not store", { outcome: "unknown" });
     const saved = process.env["HAWSER_DATABASE_URL"];
     delete process.env["HAWSER_DATABASE_URL"];
     try {
       const named = namingDefaults(unknown, databaseOption, []);
-      expect(HawserError.is(named) && named).toMatchObject({
+      expect(named instanceof HawserError && named).toMatchObject({
         code: "store_failed",
         outcome: "unknown",
         cause: unknown,
       });
-      const other = new PeerError("no_address", "nobody");
+      const other = new HawserError("no_listener", "nobody");
       expect(namingDefaults(other, databaseOption, [])).toBe(other);
       expect(namingDefaults(unknown, {}, [])).toBe(unknown);
     } finally {

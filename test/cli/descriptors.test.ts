@@ -110,7 +110,7 @@ describe("hawser listen --descriptors", () => {
     const listens = "SELECT FROM hawser.topic_addr WHERE topic = $1";
     await eventually("it listens", async () => (await world.query(listens, [topic])).length === 1);
     const shop = await world.started(`shop-${round}`);
-    for (const [payload, headers] of sent) await shop.sendTo(topic, payload, { headers });
+    for (const [payload, headers] of sent) await shop.send(topic, payload, { headers });
     const { status, stdout, stderr } = await listener;
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     return stdout;
@@ -137,11 +137,11 @@ describe("hawser listen --descriptors", () => {
 
 describe("hawser dead list --descriptors", () => {
   beforeAll(async () => {
-    await world.started("b-1", { maxAttempts: 1 }, () => {
+    await world.started("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
       throw new Error("not today");
     });
     const sender = await world.started("a-1");
-    for (const [payload, headers] of messages()) await sender.sendTo("b", payload, { headers });
+    for (const [payload, headers] of messages()) await sender.send("b", payload, { headers });
     const count = "SELECT FROM hawser.dead_letters";
     await eventually("all are dead", async () => (await world.query(count)).length === messages().length);
   });

@@ -41,7 +41,7 @@ describe("hawser dev", () => {
     const { port } = server.address() as AddressInfo;
     const { status, stderr } = await hawser(["dev", "--port", "0", "--nats-port", `${port}`]);
     server.close();
-    expect(status).toBe(71);
+    expect(status).toBe(73);
     expect(stderr).toContain(
       `the port ${port} of 127.0.0.1 is taken by another program; give --nats-port another number, or 0 for a free one`,
     );

@@ -38,11 +38,11 @@ describe("hawser doctor", () => {
     expect(verbose.stdout.match(/^ok {6}/gm)).toHaveLength(27);
   });
 
-  it("tells what is wrong and what to do, and ends with the status of the error", async () => {
+  it("tells what is wrong and what to do, and ends with 1", async () => {
     const url = new URL(system.url);
     url.password = "s3cret";
     const { status, stdout } = await hawser(["doctor"], { databaseUrl: url.href });
-    expect(status).toBe(errorTable.store_failed.exitStatus);
+    expect(status).toBe(1);
     expect(stdout).toMatch(
       /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}what to do: Give the right one .*\nNot checked until `database` is in order: schema, login, version, /,
     );
@@ -50,7 +50,7 @@ describe("hawser doctor", () => {
     expect(stdout).not.toContain("s3cret");
   });
 
-  it("ends with 1 for an error without a code, and for warnings with --strict alone", async () => {
+  it("ends with 1 for an error without a code, too, and for warnings with --strict alone", async () => {
     await system.run("ALTER EVENT TRIGGER hawser_nats_server_follow DISABLE");
     try {
       expect((await hawser(["doctor"], { databaseUrl: system.url })).status).toBe(0);
@@ -69,7 +69,7 @@ describe("hawser doctor", () => {
     await system.run("REVOKE EXECUTE ON FUNCTION nats_flush() FROM hawser_nats");
     try {
       const { status, stdout } = await hawser(["doctor", "--json"], { databaseUrl: system.url });
-      expect(status).toBe(errorTable.not_permitted.exitStatus);
+      expect(status).toBe(1);
       expect(stdout.split("\n")).toHaveLength(2);
       const report = JSON.parse(stdout) as { ok: boolean; findings: unknown[]; checks: unknown[] };
       expect(report.ok).toBe(false);

@@ -102,8 +102,8 @@ describe("hawser extension", () => {
       ...user,
       env: { HOME: user === undefined ? process.env["HOME"] : giveTo(user, temporaryDirectory()) },
     });
-    expect(status).toBe(74);
-    expect(stderr).toMatch(new RegExp(`${extension} may not be written to by this user \\(E\\w+\\): run .* sudo`));
+    expect(status).toBe(70);
+    expect(stderr).toMatch(new RegExp(`${extension} is not writable for this user \\(E\\w+\\): run .* sudo`));
     expect(readdirSync(extension)).toEqual([]);
   });
 

@@ -105,13 +105,13 @@ describe("hawser init", () => {
     expect(jsonLines(json.stdout)[0]).toMatchObject({ nats: null });
   });
 
-  it("with --schema puts the functions there, and with --uninstall takes them out and says what stays", async () => {
+  it("with --schema puts the functions there, and `hawser uninstall` takes them out and says what stays", async () => {
     await onServer(database.url, 'CREATE SCHEMA "My bus"');
     const into = await hawser(["init", "--schema", "My bus"], { databaseUrl: database.url });
     expect(into.stdout).toContain(`${publicFunctionCount} functions in the schema My bus`);
-    const dry = await hawser(["init", "--uninstall", "--dry-run"], { databaseUrl: database.url });
+    const dry = await hawser(["uninstall", "--dry-run"], { databaseUrl: database.url });
     expect(dry.stdout).toContain('"My bus".nats_flush()');
-    const out = await hawser(["init", "--uninstall"], { databaseUrl: database.url });
+    const out = await hawser(["uninstall"], { databaseUrl: database.url });
     expect(out).toMatchObject({ status: 0, stderr: "" });
     expect(out.stdout).toContain(
       `Removed from ${database.name}, as postgres: ${publicFunctionCount} functions, the foreign data wrapper litmus_pgnats_fdw`,
@@ -119,7 +119,7 @@ describe("hawser init", () => {
     expect(out.stdout).toContain("the schema hawser_run, the schema pgnats.");
     expect(out.stdout).toContain("To remove it, too: DROP SCHEMA hawser CASCADE");
     expect(out.stdout).toMatch(/^The login hawser_executor_[0-9a-f]{12} stays: roles are shared/m);
-    const again = await hawser(["init", "--uninstall", "--json"], { databaseUrl: database.url });
+    const again = await hawser(["uninstall", "--json"], { databaseUrl: database.url });
     expect(jsonLines(again.stdout)).toEqual([
       {
         ...{ database: database.name, role: "postgres", functions: 0, wrappers: [], eventTriggers: [], dblink: false },
@@ -144,8 +144,6 @@ describe("hawser init", () => {
     for (const flags of [
       ["--no-nats", "--schema", "bus"],
       ["--no-nats", "--shared-dblink"],
-      ["--uninstall", "--no-nats"],
-      ["--uninstall", "--schema", "bus"],
     ]) {
       const { status, stderr } = await hawser(["init", ...flags], { databaseUrl: database.url });
       expect([status, stderr], flags.join(" ")).toEqual([64, expect.stringContaining("do not go together")]);
@@ -249,7 +247,7 @@ describe("a command that cannot reach its database", () => {
       "listen orders",
     ]) {
       const { status, stdout, stderr } = await hawser(args.split(" "), { databaseUrl });
-      expect({ args, stdout, isFailure: [69, 74].includes(status!) }).toEqual({ args, stdout: "", isFailure: true });
+      expect({ args, status, stdout }).toEqual({ args, status: 69, stdout: "" });
       expect(stderr, args).toContain("ECONNREFUSED");
       expect(stderr, args).not.toMatch(/a-secret-word| {4}at /);
     }

@@ -43,18 +43,18 @@ describe("the commands that look at the mesh", () => {
 
   it("topics lists listeners with address, and whether they run", async () => {
     const orders = await started("orders-1");
-    await orders.subscribe("news");
-    const audit = await started("audit-1", { durable: true });
+    await orders.recordTopic("news");
+    const audit = await started("audit-1", { defaults: { durable: true } });
     await audit.stop();
     await world.query(
       "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('orders', '10.0.0.1:1', 'by-hand')",
     );
-    const address = orders.boundListenAddress;
+    const address = orders.localAddress;
     expect(await json("topics")).toMatchObject([
       {
         topic: "audit",
         name: "audit-1",
-        address: audit.boundListenAddress,
+        address: audit.localAddress,
         durable: true,
         subscribed: false,
         running: false,
@@ -66,7 +66,7 @@ describe("the commands that look at the mesh", () => {
     const { stdout } = await text("topics");
     expect(stdout.split("\n").map((line) => line.split(/ {2,}/))).toEqual([
       ["TOPIC", "LISTENER", "ADDRESS", "STATE"],
-      ["audit", "audit-1", audit.boundListenAddress, "away", "durable"],
+      ["audit", "audit-1", audit.localAddress, "away", "durable"],
       ["news", "orders-1", address, "running", "subscribed"],
       ["orders", "by-hand", "10.0.0.1:1", "away"],
       ["orders", "orders-1", address, "running"],
@@ -77,10 +77,10 @@ describe("the commands that look at the mesh", () => {
   it("peers lists names with their state, and what waits for them", async () => {
     const orders = await started("orders-1");
     const shop = await started("shop-1");
-    await shop.sendTo("orders", "met");
+    await shop.send("orders", "met");
     await orders.stop();
-    await shop.sendTo("orders", "1");
-    await shop.sendTo("orders", "2");
+    await shop.send("orders", "1");
+    await shop.send("orders", "2");
     await world.query(
       "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('far', '10.0.0.1:1', 'by-hand')",
     );
@@ -138,17 +138,17 @@ describe("the commands that look at the mesh", () => {
 
   it("pending lists what waits by listener, topic and sender, and can look at some of it", async () => {
     const orders = await started("orders-1");
-    await orders.subscribe("news");
+    await orders.recordTopic("news");
     const shop = await started("shop-1");
     const till = await started("till-1");
-    for (const peer of [shop, till]) await peer.sendTo("orders", "met");
-    await shop.sendTo("news", "met");
+    for (const peer of [shop, till]) await peer.send("orders", "met");
+    await shop.send("news", "met");
     await orders.stop();
     // Stored together, in one row.
-    await Promise.all([shop.sendTo("orders", "12345"), shop.sendTo("orders", "67")]);
+    await Promise.all([shop.send("orders", "12345"), shop.send("orders", "67")]);
     expect(await world.query("SELECT messages FROM hawser.conn_messages")).toEqual([{ messages: 2 }]);
-    await shop.sendTo("news", "news");
-    await till.sendTo("orders", "x");
+    await shop.send("news", "news");
+    await till.send("orders", "x");
     const rows = await json("pending");
     const known = { listener: "orders-1", group: null };
     expect(rows.map(({ oldest: _, ...row }) => row)).toEqual([
@@ -169,7 +169,7 @@ describe("the commands that look at the mesh", () => {
   it("peers forgets one that does not come back", async () => {
     const orders = await started("orders-1");
     const pod = await started("pod-7f9c");
-    await pod.sendTo("orders", "met");
+    await pod.send("orders", "met");
     const refused = await hawser(["peers", "forget", "pod-7f9c"], { databaseUrl: world.url });
     expect(refused.status).not.toBe(0);
     expect(refused.stderr).toContain('"pod-7f9c" is running; stop it first');
@@ -178,7 +178,7 @@ describe("the commands that look at the mesh", () => {
     expect((await json("peers")).map(({ name }) => name)).toEqual(["orders-1"]);
     // The name begins anew, with a listener that knew it before.
     const again = await started("pod-7f9c");
-    await again.sendTo("orders", "new");
+    await again.send("orders", "new");
     await again.stop();
     await orders.stop();
     expect(await json("peers", "forget", "orders-1")).toEqual([{ name: "orders-1", channels: 1, kept: [] }]);
@@ -196,7 +196,7 @@ describe("the commands that look at the mesh", () => {
   });
 
   it("topics and pending show groups by their names", async () => {
-    const member = world.peer("billing-1", { group: "red", durable: true });
+    const member = world.peer("billing-1", { defaults: { group: "red", durable: true } });
     await member.record();
     await member.stop();
     await world.query("SELECT hawser.enqueue('billing', 'x'::text, to_all => true)");
@@ -245,8 +245,8 @@ describe("the commands that look at the mesh", () => {
     expect(lines.stdout).toContain('"a\\u202eb\\u200ec\\u2028d"');
     expect(jsonLines(lines.stdout)).toMatchObject([{ name }]);
     expect((await text("peers")).stdout).toContain("a\\u202eb\\u200ec\\u2028d");
-    const unknown = await hawser(["reassign", `${name}!`, "heir-1"], { databaseUrl: world.url });
-    expect(unknown.stderr).toContain('there was never a peer "a\\u202eb\\u200ec\\u2028d!"');
+    const unknown = await hawser(["peers", "reassign", `${name}!`, "heir-1"], { databaseUrl: world.url });
+    expect(unknown.stderr).toContain('there is no record of a peer "a\\u202eb\\u200ec\\u2028d!"');
   });
 
   it("end in good order when their reader leaves", async () => {

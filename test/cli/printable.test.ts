@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { momentOf } from "../../src/cli/dead.js";
 import { describeError, jsonText, printable } from "../../src/cli/output.js";
-import { CliError } from "../../src/errors/index.js";
+import { momentOf } from "../../src/cli/quantities.js";
+import { HawserError } from "../../src/errors/index.js";
 
 /** What a terminal may obey: controls of ASCII and of Latin-1, ends of lines, and what turns the direction of writing. */
 const obeyed = [
@@ -33,7 +33,7 @@ describe("what others wrote", () => {
   it("does not reach the terminal in the message of an error, of its cause, or of a defect", () => {
     const clearScreen = "\u001b[2J\u009b2J";
     const cause = new Error(`cause ${clearScreen}`);
-    const failure = describeError(new CliError("invalid_argument", `two lines\nof ${clearScreen}`, { cause }));
+    const failure = describeError(new HawserError("invalid_argument", `two lines\nof ${clearScreen}`, { cause }));
     const lines = failure.split("\n");
     expect(lines).toHaveLength(3);
     expect(lines[1]).toContain("of \\u001b[2J\\u009b2J");
@@ -51,10 +51,12 @@ describe("what others wrote", () => {
       "postgresql://h/d?password=geheim&sslpassword=geheim",
       "postgres://u:p/@geheim@h/d",
     ];
-    const text = describeError(new CliError("invalid_argument", urls.join("\n"), { cause: new Error(urls.join(" ")) }));
+    const text = describeError(
+      new HawserError("invalid_argument", urls.join("\n"), { cause: new Error(urls.join(" ")) }),
+    );
     expect(text).not.toContain("geheim");
     const harmless = "see postgres://user@host:5432/name and file:///x/node_modules/@scope/a.js:1:2";
-    expect(describeError(new CliError("invalid_argument", harmless))).toContain(harmless);
+    expect(describeError(new HawserError("invalid_argument", harmless))).toContain(harmless);
   });
 });
 
@@ -66,18 +68,18 @@ describe("a moment", () => {
     ["1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"],
     ["2030-01-31", "2030-01-31T00:00:00.000Z"],
   ])("may be %j", (value, moment) => {
-    expect(momentOf("before", value, now)?.toISOString()).toBe(moment);
+    expect(momentOf("--older-than", value, now)?.toISOString()).toBe(moment);
   });
 
   it.each([
-    ["999999d", /--before "999999d" is before 1970/],
+    ["999999d", /--older-than "999999d" is before 1970/],
     ["0000-01-01", /is before 1970/],
     ["1969-12-31T23:59:59Z", /is before 1970/],
-    ["2030-13-01", /is no moment/],
-    ["2030-01-01T99:00", /is no moment/],
-    ["yesterday", /is no moment/],
+    ["2030-13-01", /is not a moment/],
+    ["2030-01-01T99:00", /is not a moment/],
+    ["yesterday", /is not a moment/],
   ])("may not be %j", (value, message) => {
-    expect(() => momentOf("before", value, now)).toThrow(
+    expect(() => momentOf("--older-than", value, now)).toThrow(
       expect.objectContaining({ code: "invalid_argument", message: expect.stringMatching(message) }),
     );
   });

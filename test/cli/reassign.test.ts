@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { hawser } from "./support/hawser.js";
 
-describe("hawser reassign", () => {
+describe("hawser peers reassign", () => {
   let w: PeerWorld;
   let round = 0;
   let sender: TestPeer;
@@ -20,10 +20,10 @@ describe("hawser reassign", () => {
     names = { lost: `lost-${round}`, heir: `heir-${round}` };
     sender = await w.started(`sender-${round}`);
     lost = await w.started(names.lost, { topic });
-    await sender.sendTo(topic, "first");
+    await sender.send(topic, "first");
   });
 
-  const reassign = (...args: string[]) => hawser(["reassign", ...args], { databaseUrl: w.url });
+  const reassign = (...args: string[]) => hawser(["peers", "reassign", ...args], { databaseUrl: w.url });
   const ownerOf = async (listener: string) => {
     const select =
       "SELECT coalesce(owner, listener_name) AS owner FROM hawser.conn_key_map WHERE listener_name = $1 AND sender_name = $2";
@@ -32,7 +32,7 @@ describe("hawser reassign", () => {
   /** The listener leaves, and two messages are stored for it. */
   const lose = async () => {
     await lost.stop();
-    for (const text of ["2", "3"]) expect((await sender.sendTo(topic, text)).outcome).toBe("stored");
+    for (const text of ["2", "3"]) expect((await sender.send(topic, text)).outcome).toBe("stored");
   };
 
   it("hands over what is stored, prints the channels, and the new listener has it at once", async () => {
@@ -74,7 +74,7 @@ describe("hawser reassign", () => {
     await lose();
     const heir = await w.started(names.heir);
     const refused = await reassign(names.lost, names.heir);
-    expect(refused).toMatchObject({ status: 68, stdout: "" });
+    expect(refused).toMatchObject({ status: 69, stdout: "" });
     expect(refused.stderr).toContain(`"${names.heir}" does not serve "${topic}", and messages for that are stored`);
     expect(refused.stderr).toContain(
       "they would end as dead letters; start or subscribe it first, or go on with --force",
@@ -122,13 +122,15 @@ describe("hawser reassign", () => {
   it("refuses names that nobody has, and one that is reserved", async () => {
     const unknown = await reassign("nobody", names.heir);
     expect(unknown.status).toBe(64);
-    expect(unknown.stderr).toContain('there was never a peer "nobody"');
+    expect(unknown.stderr).toContain('there is no record of a peer "nobody"');
     await lost.stop();
     const reserved = await reassign(names.lost, "__#retry#1");
     expect(reserved.status).toBe(64);
     expect(reserved.stderr).toContain("which is reserved");
     const same = await reassign(names.lost, names.lost);
     expect(same.status).toBe(64);
-    expect((await reassign(names.lost)).stderr).toContain("`hawser reassign` needs TO");
+    expect((await reassign(names.lost)).stderr).toContain(
+      "`hawser peers reassign`: it needs TO: `hawser peers reassign FROM TO`",
+    );
   });
 });

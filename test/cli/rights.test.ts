@@ -13,7 +13,7 @@ it.each(["topics", "pending"])("hawser %s names the role that a login needs", as
   await using database = await testDatabase();
   await using stranger = await login(database.url);
   const run = () => hawser([command], { databaseUrl: stranger.url });
-  const refused = { status: 74, stderr: expect.stringContaining(`GRANT hawser_peer TO "${stranger.role}"`) };
+  const refused = { status: 69, stderr: expect.stringContaining(`GRANT hawser_peer TO "${stranger.role}"`) };
   expect(await run()).toMatchObject(refused);
   // Who may look into the schema for something else is short of the same.
   await onServer(database.url, `GRANT hawser_bridge TO ${stranger.role}`);
@@ -22,12 +22,26 @@ it.each(["topics", "pending"])("hawser %s names the role that a login needs", as
   expect((await run()).status).toBe(0);
 });
 
+it("hawser dead retention shows the retention to peers, and lets owners of the schema set it", async () => {
+  await using database = await testDatabase();
+  await using peer = await login(database.url);
+  await onServer(database.url, `GRANT hawser_peer TO ${peer.role}`);
+  const retention = (...args: string[]) => hawser(["dead", "retention", ...args], { databaseUrl: peer.url });
+  expect(await retention()).toMatchObject({ status: 0, stdout: expect.stringContaining("30 days") });
+  const refused = await retention("5");
+  expect(refused.stderr).toContain("use a role that is a member of hawser_owner, or the one that made the schema");
+  expect(refused.status).not.toBe(0);
+  expect((await retention()).stdout).toContain("30 days");
+  await onServer(database.url, `GRANT hawser_owner TO ${peer.role}`);
+  expect(await retention("5")).toMatchObject({ status: 0, stdout: expect.stringContaining("5 days") });
+});
+
 it("hawser serve and hawser topics say what to do about a database that does not exist", async () => {
   await using database = await testDatabase({ migrated: false });
   for (const command of ["serve", "topics"]) {
     const { status, stderr } = await hawser([command], { databaseUrl: `${database.url}_missing` });
-    expect(status, command).toBe(74);
-    expect(stderr).toContain(`_missing" does not exist; make it (CREATE DATABASE), or name another one in the URL`);
+    expect(status, command).toBe(69);
+    expect(stderr).toContain(`_missing" does not exist; create it (CREATE DATABASE), or name another one in the URL`);
     expect(stderr).not.toContain("migrate");
   }
 });

@@ -42,7 +42,7 @@ describe("hawser", () => {
   it("ends by itself when a command that looks or changes a little is done", async () => {
     await using database = await testDatabase({ nats: false });
     const { url: databaseUrl } = database;
-    const reassign = ["reassign", "nobody-1", "nobody-2"];
+    const reassign = ["peers", "reassign", "nobody-1", "nobody-2"];
     const once = [
       ["topics"],
       ["peers"],
@@ -80,27 +80,38 @@ describe("hawser", () => {
     [["send"], "`hawser send` needs TOPIC."],
     [["dev", "--directory"], "`hawser dev`: Option '--directory <value>' argument missing."],
     [["dev", "--json=yes"], "`hawser dev`: Option '--json' does not take an argument."],
-    [["dev", "now"], '`hawser dev` takes no arguments beside its flags, and "now" is one more.'],
-    [["dev", "--", "--help"], '"--help" is one more.'],
+    [["topics", "now"], '`hawser topics` takes no arguments beside its flags, and "now" is one more.'],
+    [["topics", "--", "--help"], '"--help" is one more.'],
+    [["dev", "npm", "test"], "`hawser dev -- COMMAND`: write -- before the command: `hawser dev -- npm test`."],
+    [["dev", "now", "--", "npm"], "write -- before the command"],
+    [["dev", "--"], "-- needs a command behind it, such as -- npm test."],
+    [["dev", "--json", "--", "npm"], "--json goes without a command, whose output is printed instead; leave it out."],
+    [["peers", "frget"], '`hawser peers` cannot "frget". Did you mean forget? It can list, reassign, forget.'],
+    [["peers", "forget"], "`hawser peers forget`: it needs NAME: `hawser peers forget NAME`."],
+    [["peers", "forget", "a", "b"], '`hawser peers forget`: it takes NAME, and "b" is one more.'],
+    [["peers", "list", "a"], '`hawser peers list`: it takes no name, and "a" is one more.'],
+    [["peers", "--force"], "`hawser peers list`: --force goes with reassign."],
+    [["dead", "retention", "5", "6"], '`hawser dead retention`: it takes one number of days, and "6" is one more.'],
+    [["dead", "retention", "--limit", "5"], "`hawser dead retention`: --limit goes with the other actions."],
     [
       ["dead", "discard", "5", "--topic", "--all"],
       "`hawser dead`: --topic needs a value, and what follows it begins with a dash; write --topic=… if that is its value.",
     ],
-    [["dev", "\u001b]0;x\u0007\u009b2J\u202e"], '"\\u001b]0;x\\u0007\\u009b2J\\u202e" is one more.'],
+    [["topics", "\u001b]0;x\u0007\u009b2J\u202e"], '"\\u001b]0;x\\u0007\\u009b2J\\u202e" is one more.'],
   ])("refuses %j, naming what is wrong and where to look", async (args, message) => {
     const { status, stdout, stderr } = await hawser(args);
     expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
     expect(stderr).toContain(message);
     expect(stderr.split("\n")).toHaveLength(2);
-    expect(stderr).toMatch(/See `hawser (dev |send |dead )?--help`\. \[invalid_argument\]\n$/);
+    expect(stderr).toMatch(/See `hawser (dev |send |dead |topics |peers )?--help`\. \[invalid_argument\]\n$/);
   });
 
   it("takes a negative number for the value of the option before it, which names its range", async () => {
-    const { status, stderr } = await hawser(["serve", "--saved-bytes", "-1"]);
+    const { status, stderr } = await hawser(["serve", "--buffer", "-1"]);
     expect({ status, stderr }).toEqual({
       status: 64,
       stderr: expect.stringMatching(
-        /^hawser: --saved-bytes "-1" is not a whole number from 0 to \d+ \[invalid_argument\]/,
+        /^hawser: --buffer "-1" is not a size from 1MiB to 8GiB; write digits and a unit, such as .* \[invalid_argument\]/,
       ),
     });
   });
@@ -108,7 +119,7 @@ describe("hawser", () => {
   it("says what to do where no Postgres is", async () => {
     for (const command of ["init", "topics"]) {
       const { status, stderr } = await hawser([command, "--database-url", "postgres://u@127.0.0.1:1/db"]);
-      expect(status).toBe(74);
+      expect(status).toBe(69);
       expect(stderr).toContain(
         "ECONNREFUSED 127.0.0.1:1 [store_failed]\n  what to do: Start Postgres at this address, or name",
       );
@@ -121,7 +132,7 @@ describe("hawser", () => {
     [["secret"], "--database-url"],
     [["dead"], "--database-url"],
     [["listen"], "***@db.internal/x"],
-    [["dead", "list", "--before"], "***@db.internal/x"],
+    [["dead", "list", "--older-than"], "***@db.internal/x"],
     [["dead", "list"], "***@db.internal/x"],
     [["send", "orders", "one", "--header"], "***@db.internal/x"],
     [["listen", "orders", "--count"], "***@db.internal/x"],
@@ -140,6 +151,6 @@ describe("hawser", () => {
     const script = '"$@" >/dev/full; echo "status $?" >&2';
     const command = [...nodeCommand("src/cli/main.ts"), "--help"];
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
-    expect(stderr).toMatch(/^hawser: could not write what was to be printed: ENOSPC.* \[output_failed\]\nstatus 74\n$/);
+    expect(stderr).toMatch(/^hawser: could not write what was to be printed: ENOSPC.* \[output_failed\]\nstatus 70\n$/);
   });
 });

@@ -72,7 +72,7 @@ describe("hawser send", () => {
     ];
     expect(received.all).toMatchObject([
       { text: "20 m of rope", sender: firstName, from: firstName, headers: [] },
-      { text: "more", sender: firstName, from: "shop", headers: sent },
+      { text: "more", sender: firstName, senderTopic: "shop", headers: sent },
     ]);
     expect(await send([topic, "quietly", "--quiet"])).toMatchObject({ status: 0, stdout: "", stderr: "" });
     expect(await send([topic, "now", "--at-most-once"])).toMatchObject({ stdout: `sent to ${listener}\n` });
@@ -139,9 +139,9 @@ describe("hawser send", () => {
     });
     sending.child.stdin!.write("first\n");
     await sending.firstLine;
-    expect(orders.received.all).toMatchObject([{ text: "first", from: "billing", sender: firstName }]);
+    expect(orders.received.all).toMatchObject([{ text: "first", senderTopic: "billing", sender: firstName }]);
     for (let sent = 0; sent < 6; sent++)
-      expect(await shop.sendTo("billing", "bill")).toMatchObject({ peer: "billing-1" });
+      expect(await shop.send("billing", "bill")).toMatchObject({ peer: "billing-1" });
     expect(billing.texts).toHaveLength(6);
     sending.child.stdin!.end();
     expect(await sending.ended).toMatchObject({ status: 0 });
@@ -168,7 +168,7 @@ describe("hawser send", () => {
 
   it("fails with the status of the error", async () => {
     await world.started(listener);
-    expect(await send(["nobody", "text"])).toMatchObject({ status: 68, stdout: "" });
+    expect(await send(["nobody", "text"])).toMatchObject({ status: 69, stdout: "" });
     expect(await send([topic, "", "--quiet"])).toMatchObject({ status: 64 });
     const inUse = await send([topic, "text", "--name", listener]);
     expect([inUse.status, inUse.stderr]).toEqual([73, expect.stringContaining("[name_in_use]")]);

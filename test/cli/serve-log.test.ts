@@ -16,7 +16,7 @@ import { type Program, startCommand } from "../support/program.js";
 import { jsonLines } from "./support/hawser.js";
 
 /** In a process of its own, in which signals cause defects. Resolves when it answers. */
-async function startServe(databaseUrl: string, level: string): Promise<Program> {
+async function startServer(databaseUrl: string, level: string): Promise<Program> {
   const preloaded = pathToFileURL(nodeProgram("test/cli/programs/defect-on-signal.ts").file).href;
   const { execArgv, file } = nodeProgram("src/cli/main.ts");
   const command = [file, "serve", "--log-level", level];
@@ -45,7 +45,7 @@ describe("hawser serve", () => {
   afterAll(() => database.drop());
 
   it("has written its last lines when it has ended in order", async () => {
-    const program = await startServe(database.url, "info");
+    const program = await startServer(database.url, "info");
     program.child.kill("SIGTERM");
     const { status, stdout, stderr } = await program.ended;
     expect(status).toBe(0);
@@ -61,7 +61,7 @@ describe("hawser serve", () => {
     ["a rejection that nobody handled", "SIGUSR2", "unhandledRejection"],
     ["an exception that nobody caught", "SIGPIPE", "uncaughtException"],
   ] as const)("logs %s as a defect, stops, and ends with the status of internal", async (_, signal, origin) => {
-    const program = await startServe(database.url, "info");
+    const program = await startServer(database.url, "info");
     program.child.kill(signal);
     const { status, stderr } = await program.ended;
     expect(status).toBe(errorTable.internal.exitStatus);

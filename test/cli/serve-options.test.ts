@@ -5,16 +5,16 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, relative } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { type ServeArguments, serveOptionsOf } from "../../src/cli/serve.js";
+import { type RepeatedFlags, type ServeArguments, serveOptionsOf } from "../../src/cli/serve.js";
 import { checkServeOptions } from "../../src/serve/serve-options.js";
 import { hawser } from "./support/hawser.js";
 
 const pair = { "tls-cert": "a.crt", "tls-key": "a.key" };
 const verified = { ...pair, "tls-sslmode": "verify-full" };
 
-function refusal(given: ServeArguments, secretsDirectories: readonly string[] = []): { code: string; message: string } {
+function refusal(given: ServeArguments, repeated: RepeatedFlags = {}): { code: string; message: string } {
   try {
-    serveOptionsOf(given, secretsDirectories);
+    serveOptionsOf(given, repeated);
   } catch (error) {
     return error as { code: string; message: string };
   }
@@ -38,10 +38,12 @@ describe("flags that do not go together", () => {
       "--tls-root-cert is of no use with --tls-sslmode require",
     ],
     [
-      { "call-timeout-ms": "2000", "max-call-timeout-ms": "1000" },
+      { "call-timeout": "2m" },
       "invalid_argument",
-      "--call-timeout-ms is 2000, more than --max-call-timeout-ms, which is 1000",
+      "--call-timeout is 2m, more than --tune maxCallTimeoutMs, which is 1m; lower the first or raise the second",
     ],
+    [{ "call-timeout": "5000" }, "invalid_argument", "write a unit: 5s"],
+    [{ buffer: "134217728" }, "invalid_argument", "is not a size from 1MiB to 8GiB; write a unit: 128MiB"],
     [
       { listen: "10.1.2.3:5434" },
       "plaintext_refused",
@@ -50,9 +52,9 @@ describe("flags that do not go together", () => {
     [{ listen: "0.0.0.0:5434", ...pair }, "invalid_argument", "0.0.0.0:5434 means all addresses of this machine"],
     [{ listen: "[::]:5434", ...pair }, "invalid_argument", "name it with --advertise"],
     [{ listen: "[0:0::0]:5434", "allow-plaintext": true }, "invalid_argument", "name it with --advertise"],
-    [{ "monitor-listen": "9464" }, "invalid_argument", '--monitor-listen: "9464" is no address; write host:port'],
-    [{ listen: "5434" }, "invalid_argument", '--listen: "5434" is no address'],
-    [{ advertise: "db" }, "invalid_argument", '--advertise: "db" is no address'],
+    [{ monitor: "9464" }, "invalid_argument", '--monitor: "9464" is not an address; write host:port'],
+    [{ listen: "5434" }, "invalid_argument", '--listen: "5434" is not an address'],
+    [{ advertise: "db" }, "invalid_argument", '--advertise: "db" is not an address'],
     [{ advertise: "0.0.0.0:5434", ...pair }, "invalid_argument", "name it with --advertise"],
   ])("are refused: %j", (given, code, words) => {
     expect(refusal(given)).toMatchObject({ code, message: expect.stringContaining(words) });
@@ -73,7 +75,7 @@ describe("flags that go together", () => {
     [{ listen: "0.0.0.0:5434", advertise: "gateway.internal:5434", ...pair }],
     [{ listen: "10.1.2.3:5434", "allow-plaintext": true }],
   ])("are taken: %j", (given) => {
-    expect(serveOptionsOf(given, [])).toMatchObject({
+    expect(serveOptionsOf(given)).toMatchObject({
       tls: given["tls-cert"] === undefined ? undefined : pairOf(given),
     });
   });
@@ -88,11 +90,57 @@ describe("--secrets-dir", () => {
     const directory = mkdtempSync(join(tmpdir(), "hawser-secrets-"));
     onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
     const missing = join(directory, "missing");
-    expect(refusal({}, [directory, missing])).toMatchObject({
+    expect(refusal({}, { secretsDirectories: [directory, missing] })).toMatchObject({
       code: "invalid_argument",
       message: expect.stringContaining(`--secrets-dir "${missing}" is no directory`),
     });
-    const options = serveOptionsOf({}, [relative(process.cwd(), directory)]);
+    const options = serveOptionsOf({}, { secretsDirectories: [relative(process.cwd(), directory)] });
     expect(checkServeOptions(options).secretsDirectories).toEqual([directory]);
+  });
+});
+
+describe("quantities and counts", () => {
+  it("become the settings in milliseconds, bytes and numbers", () => {
+    const given = { buffer: "128MiB", "stop-timeout": "20s", "outbox-retention": "1h", "subscriber-sessions": "8" };
+    expect(serveOptionsOf(given)).toMatchObject({
+      bufferBytes: 134_217_728,
+      stopTimeoutMs: 20_000,
+      outboxRetentionMs: 3_600_000,
+      subscriberSessions: 8,
+    });
+  });
+});
+
+describe("--tune", () => {
+  it("sets tuning settings by their names, the last value of each", () => {
+    const tuning = [
+      "maxSessions=2",
+      "maxSessions=2000",
+      "savedBytes=4GiB",
+      "takeoverBufferMs=0",
+      "monitorDatabase=a=b",
+    ];
+    expect(serveOptionsOf({}, { tuning }).tuning).toEqual({
+      maxSessions: 2000,
+      savedBytes: 2 ** 32,
+      takeoverBufferMs: 0,
+      monitorDatabase: "a=b",
+    });
+  });
+
+  it.each([
+    ["maxSessions", '--tune "maxSessions" is not of the form NAME=VALUE'],
+    ["=1", '--tune "=1" is not of the form NAME=VALUE'],
+    ["maxSesions=1", 'there is no setting "maxSesions". Did you mean maxSessions?'],
+    ["bufferBytes=1MiB", "bufferBytes is not a tuning setting; give it by its flag --buffer"],
+    ["gatewayListen=a:1", "give it by its flag --listen"],
+    ["maxSessions=0", '--tune maxSessions "0" is not a whole number from 1 to 100000'],
+    ["savedBytes=1", '--tune savedBytes "1" is not a size from 0 to 1TiB; write a unit: 1B'],
+    ["monitorDatabase=", '--tune monitorDatabase is "" and must be 1 to 128 bytes long'],
+  ])("refuses %j", (text, words) => {
+    expect(refusal({}, { tuning: [text] })).toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining(words),
+    });
   });
 });

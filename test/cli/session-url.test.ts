@@ -52,6 +52,6 @@ describe("behind a transaction pooler", () => {
   it("HAWSER_SESSION_URL is not for the database of --database-url, which may be another one", async () => {
     const env = { HAWSER_SESSION_URL: "postgres://nobody@127.0.0.1:1/none" };
     const { status, stderr } = await hawser(["send", "nobody", "rope", "--database-url", database.url], { env });
-    expect({ status, stderr }).toMatchObject({ status: 68, stderr: expect.stringContaining("[no_address]") });
+    expect({ status, stderr }).toMatchObject({ status: 69, stderr: expect.stringContaining("[no_listener]") });
   });
 });

@@ -32,7 +32,7 @@ describe("the error table in TypeScript", () => {
       [2, "already_running"],
       [3, "self_topic"],
       [4, "internal_topic"],
-      [5, "no_address"],
+      [5, "no_listener"],
       [6, "bind_failed"],
       [7, "store_failed"],
       [8, "invalid_argument"],

@@ -203,7 +203,7 @@ describe("SQL of messages", () => {
           sql = sqlWith((file) => place(file, text));
         } catch (error) {
           // With names that nothing refers to any more, the descriptors are none.
-          expect((error as Error).name).toMatch(/^(SpecError|HawserError|TypedError|Error)$/);
+          expect((error as Error).name).toMatch(/^(SpecError|HawserError|Error)$/);
           outcomes.refused += 1;
           return;
         }

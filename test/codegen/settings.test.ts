@@ -3,11 +3,15 @@
  */
 import { describe, expect, it } from "vitest";
 import {
+  checkHandlerSettings,
   checkPeerSettings,
+  handlerSettingsDefaults,
   peerSettingsDefaults,
   peerSettingsRanges,
   protocolConstants,
+  retrySettingsDefaults,
   storeConstants,
+  tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import { shop } from "./support/shop.js";
 
@@ -18,25 +22,27 @@ describe("checkPeerSettings", () => {
 
   it("has the defaults that the design names", () => {
     expect(peerSettingsDefaults).toMatchObject({
-      creditBytes: 4 * 1024 * 1024,
       maxMessageBytes: 64 * 1024 * 1024,
-      compressThresholdBytes: 1024 * 1024,
-      maxSendQueueMessages: 10_000,
-      maxSendQueueBytes: 64 * 1024 * 1024,
       concurrency: 64,
-      handlerTimeoutMs: undefined,
-      maxAttempts: 5,
-      ackTimeoutMs: 2000,
       sendTimeoutMs: 30_000,
       allowPlaintext: false,
     });
+    expect(tuningSettingsDefaults).toMatchObject({
+      creditBytes: 4 * 1024 * 1024,
+      compressThresholdBytes: 1024 * 1024,
+      maxSendQueueMessages: 10_000,
+      maxSendQueueBytes: 64 * 1024 * 1024,
+      ackTimeoutMs: 2000,
+    });
+    expect(handlerSettingsDefaults).toMatchObject({ timeoutMs: undefined, durable: false, transactional: false });
+    expect(retrySettingsDefaults).toMatchObject({ attempts: 5, delayMs: 100 });
   });
 
   it("takes undefined as left out, and keeps what is given", () => {
-    const checked = checkPeerSettings({ concurrency: undefined, handlerTimeoutMs: 100, durable: true });
+    const checked = checkHandlerSettings({ group: undefined, timeoutMs: 100, durable: true });
     expect(checked).toEqual({
       ok: true,
-      settings: { ...peerSettingsDefaults, handlerTimeoutMs: 100, durable: true },
+      settings: { ...handlerSettingsDefaults, timeoutMs: 100, durable: true },
     });
   });
 
@@ -66,7 +72,7 @@ describe("checkPeerSettings", () => {
       ok: false,
       violation: { path: "concurrency", value: '"64"' },
     });
-    expect(checkPeerSettings({ durable: 1 } as never)).toMatchObject({
+    expect(checkHandlerSettings({ durable: 1 } as never)).toMatchObject({
       ok: false,
       violation: { path: "durable", rule: "must be true or false" },
     });

@@ -48,8 +48,13 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     '| `greeting` | `"hello \\"you\\""` |  | at most 40 bytes long in UTF-8 | The greeting. |\n',
     '| `sortBy` | `"time"` |  | one of "time", "size" | In which order. |\n| `open` | `true` |  |  |  |\n',
     "| `heating` | none | °C | -10 to 30 | Degrees; absent: no heating. |\n",
-    '| `numberPrefix` | `"#"` |  | Before each number. |\n',
+    "## Tuning settings\n\nNo promise: ",
+    "## Settings of the database\n\n",
+    "| `maxWaiting` | `100` | orders | 0 to 9007199254740991 | How many orders wait. |\n",
+    "## Limits\n\n",
+    "| A cart | `5000` ms | How long a cart is kept. |\n",
   ],
+  "docs/constants.md": ['| `numberPrefix` | `"#"` |  | Before each number. |\n'],
   "docs/nats-functions/nats-functions.md": [
     "(#till_line_t): reads a line of the bill; NULL if there is none\n",
     "    till_ring_up_T(shop text, thing T, pieces integer, patience integer, picture_file bytea DEFAULT NULL, notes jsonb DEFAULT NULL) → bigint\n",
@@ -77,7 +82,7 @@ const lines: Readonly<Record<string, readonly string[]>> = {
   "ts/settings/shop.ts": [
     '   * Default: "time". Range: one of "time", "size".\n',
     "  /** Default: true. */\n  readonly open: boolean;\n",
-    "   * No default. Range: -10 to 30.\n   */\n  readonly heating: number | undefined;\n",
+    "   * No default. Range: -10 to 30. Tuning: any version may rename it, change its default or leave it out.\n   */\n  readonly heating: number | undefined;\n",
     '   * Value: "#".\n',
   ],
   "ts/rules/shop/orders.ts": ["/** Checks `ShipRequest` against the rules of the spec. */\nexport function"],
@@ -97,14 +102,28 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     "getPicture(request: GetPictureRequest, call: Call): Answer<Uint8Array>;\n",
   ],
   "ts/nats-functions/client.ts": [
-    "  readonly pictureFile?: Uint8Array | null | undefined;\n",
-    "async tillCount(): Promise<bigint | null> {",
-    "async tillBill(args: GetBillArguments = {}): Promise<BillRow[]> {",
+    "  ringUp(shop: string, thing: Payload, pieces: number, options?: RingUpOptions): Promise<bigint>;\n",
+    "  readonly pictureFile?: Uint8Array | undefined;\n",
+    "  readonly notes?: Headers | undefined;\n",
+    "  line(options?: LineOptions): Promise<Content | undefined>;\n",
+    "  count(): Promise<bigint | undefined>;\n",
+    "  bill(options?: BillOptions): Promise<BillResult[]>;\n",
   ],
 };
 
 it.each(Object.entries(lines))("has in %s what the spec says", (path, texts) => {
   for (const text of texts) expect(made.files[path]).toContain(text);
+});
+
+it("lists each setting in the part that the spec says, and constants on a page of their own", () => {
+  const page = made.files["docs/settings.md"]!;
+  const [, ofUsers, tuning, ofDatabase, limits] = page.split(/^## .*$/m);
+  const listed = [ofUsers, tuning, ofDatabase, limits].map((text) =>
+    [...text!.matchAll(/^\| `(\w+)` \|/gm)].map(([, name]) => name),
+  );
+  expect(listed).toEqual([["greeting", "sortBy", "open"], ["heating"], ["maxWaiting"], []]);
+  const constants = [...made.files["docs/constants.md"]!.matchAll(/^\| `(\w+)` \|/gm)].map(([, name]) => name);
+  expect(constants).toEqual(["numberPrefix", "cartMs"]);
 });
 
 it("has no check for a oneof without rules", () => {
@@ -148,7 +167,7 @@ it("gives the limits of fields, columns and settings as values", () => {
     greeting: { about: "The greeting.", kind: "string", maxBytes: 40 },
     sortBy: { about: "In which order.", kind: "string", values: ["time", "size"] },
     open: { about: "", kind: "boolean" },
-    heating: { about: "Degrees; absent: no heating.", kind: "number", min: -10, max: 30, unit: "°C" },
+    heating: { about: "Degrees; absent: no heating.", kind: "number", min: -10, max: 30, unit: "°C", isTuning: true },
   });
 });
 

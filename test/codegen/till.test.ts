@@ -4,6 +4,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { sqlMethods } from "../../src/serve/nats-sql.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { type Shop, shop } from "./support/shop.js";
 
@@ -283,69 +284,69 @@ describe("the methods of the gateway", () => {
 
 describe("the client", () => {
   const thing = new Uint8Array([0, 1]).subarray(1);
-  const ringUp = { shop: "s", thing, pieces: 1, pictureFile: thing, notes: { a: 1 } };
+  const bytes = (payload: unknown) => ({ payload });
 
-  it.each<[method: string, args: unknown, row: unknown, text: string, values: unknown[], resolved: unknown]>([
+  it.each<[method: string, given: unknown[], row: unknown, text: string, values: unknown[], resolved: unknown]>([
     [
-      "tillRingUpBinary",
-      ringUp,
+      "ringUp",
+      ["s", thing, 1, { pictureFile: thing, notes: { a: 1 } }],
       { value: "9007199254740993" },
-      'SELECT till_ring_up_binary::text AS value FROM "public".till_ring_up_binary($1::text, $2::bytea, $3::integer, $4::integer, $5::bytea, $6::text::jsonb)',
+      'SELECT value::text AS value FROM "public".till_ring_up_binary($1::text, $2::bytea, $3::integer, $4::integer, $5::bytea, $6::text::jsonb) AS answer(value)',
       ["s", Buffer.of(1), 1, null, Buffer.of(1), '{"a":1}'],
       9007199254740993n,
     ],
     [
-      "tillRingUpJsonbBatch",
-      { shop: "s", things: [null, undefined, 1] },
+      "ringUpBatch",
+      ["s", [{}, [1]]],
       {},
-      'SELECT 1 FROM "public".till_ring_up_jsonb_batch($1::text, $2::text[]::jsonb[])',
-      ["s", ["null", null, "1"]],
+      'SELECT 1 FROM "public".till_ring_up_json_batch($1::text, $2::text[]::json[])',
+      ["s", ["{}", "[1]"]],
       undefined,
     ],
     [
-      "tillRingUpTextBatch",
-      { shop: "s", things: ["a"] },
+      "ringUpBatch",
+      ["s", ["a"]],
       {},
       'SELECT 1 FROM "public".till_ring_up_text_batch($1::text, $2::text[])',
       ["s", ["a"]],
       undefined,
     ],
     [
-      "tillLineJson",
-      undefined,
-      { value: '{"a":1}' },
-      'SELECT till_line_json::text AS value FROM "public".till_line_json($1::text)',
-      [null],
-      { a: 1 },
-    ],
-    [
-      "tillLineText",
-      { line: "l" },
-      { value: null },
-      'SELECT till_line_text AS value FROM "public".till_line_text($1::text)',
-      ["l"],
-      null,
-    ],
-    [
-      "tillPicture",
-      { thing: "x" },
-      { value: 7 },
-      'SELECT till_picture AS value FROM "public".till_picture($1::text)',
-      ["x"],
-      7,
-    ],
-    [
-      "tillCashier",
-      undefined,
-      { value: "Ann" },
-      'SELECT till_cashier AS value FROM "public".till_cashier()',
+      "line",
       [],
-      "Ann",
+      { value: thing },
+      'SELECT value AS value FROM "public".till_line_binary($1::text) AS answer(value)',
+      [null],
+      bytes(thing),
     ],
-    ["tillCount", undefined, { value: null }, 'SELECT till_count::text AS value FROM "public".till_count()', [], null],
     [
-      "tillBill",
+      "line",
+      [{ line: "l" }],
+      { value: null },
+      'SELECT value AS value FROM "public".till_line_binary($1::text) AS answer(value)',
+      ["l"],
       undefined,
+    ],
+    [
+      "picture",
+      ["x"],
+      { value: thing },
+      'SELECT value AS value FROM "public".till_picture($1::text) AS answer(value)',
+      ["x"],
+      bytes(thing),
+    ],
+    ["cashier", [], { value: "Ann" }, 'SELECT value AS value FROM "public".till_cashier() AS answer(value)', [], "Ann"],
+    [
+      "count",
+      [],
+      { value: null },
+      'SELECT value::text AS value FROM "public".till_count() AS answer(value)',
+      [],
+      undefined,
+    ],
+    [
+      "bill",
+      [],
       { ...bill, notes: null },
       'SELECT thing, pieces, unit_price::text, rebate::text, picture, gift, notes, lines FROM "public".till_bill($1::text)',
       [null],
@@ -354,44 +355,44 @@ describe("the client", () => {
           thing: "a",
           pieces: 1,
           unitPrice: 9007199254740993n,
-          rebate: null,
-          picture: "\\x00",
+          rebate: undefined,
+          picture: bytes("\\x00"),
           gift: true,
-          notes: null,
+          notes: undefined,
           lines: [1],
         },
       ],
     ],
     [
-      "tillState",
-      undefined,
+      "state",
+      [],
       { open: true, cents: "7" },
       'SELECT open, cents::text FROM "public".till_state()',
       [],
       { open: true, cents: 7n },
     ],
-    ["tillOpenDrawer", undefined, {}, 'SELECT 1 FROM "public".till_open_drawer()', [], undefined],
-  ])("calls %s", async (name, args, row, text, values, resolved) => {
+  ])("calls %s", async (name, given, row, text, values, resolved) => {
     const asked: unknown[] = [];
     const query = async (text: string, values: unknown[]) => {
       asked.push({ text, values });
       return { rows: [row] };
     };
-    const functions = made.till.client["natsFunctions"]({ query });
-    expect(await functions[name](args)).toEqual(resolved);
+    const methods = sqlMethods(made.till.client["natsSqlMethods"], { query });
+    expect(await methods[name]!(...given)).toEqual(resolved);
     expect(asked).toEqual([{ text, values }]);
   });
 
-  it("has a method for each function that is not internal, and quotes its schema", async () => {
+  it("has a method for each function for which the spec has one, and quotes its schema", async () => {
     const asked: string[] = [];
     const query = async (text: string) => {
       asked.push(text);
       return { rows: [{ value: null }] };
     };
-    const functions = made.till.client["natsFunctions"]({ query }, { schema: 'a"b' });
-    expect(Object.keys(functions)).toHaveLength(18);
-    expect(functions.tillCall).toBeUndefined();
-    await functions.tillCashier();
+    const methods = sqlMethods(made.till.client["natsSqlMethods"], { query }, 'a"b');
+    expect(Object.keys(methods)).toEqual([
+      ...["ringUp", "ringUpBatch", "line", "picture", "cashier", "count", "bill", "state"],
+    ]);
+    await methods["cashier"]!();
     expect(asked[0]).toContain('FROM "a""b".till_cashier()');
   });
 });

@@ -10,23 +10,23 @@ import { additions, next, recordLaterStep } from "./later-schema.js";
 
 /** Everything that peers do with the tables, with peers that meet each other for the first time. */
 async function exchange(world: PeerWorld, suffix: string): Promise<void> {
-  const orders = await world.started(`orders-${suffix}`, { maxAttempts: 1 }, async (message) => {
+  const orders = await world.started(`orders-${suffix}`, { defaults: { retry: { attempts: 1 } } }, async (message) => {
     const text = Buffer.from(message.payload).toString();
     if (text === "poison") throw new Error("never");
     if (text === "answer me") await message.reply("yes");
   });
   const shop = await world.started(`shop${suffix}-1`);
-  await eventually("the channel is live", async () => (await shop.sendTo("orders", "hello")).outcome === "delivered");
-  await shop.sendTo("orders", "answer me");
+  await eventually("the channel is live", async () => (await shop.send("orders", "hello")).outcome === "delivered");
+  await shop.send("orders", "answer me");
   await eventually("the answer is there", () => shop.texts.includes("yes"));
-  await shop.sendTo("orders", "poison");
-  await shop.subscribe("news");
-  await orders.sendTo("news", "noon");
+  await shop.send("orders", "poison");
+  await shop.recordTopic("news");
+  await orders.send("news", "noon");
   await eventually("the news are there", () => shop.texts.includes("noon"));
-  await shop.unsubscribe("news");
+  await shop.leave("news");
   await orders.stop();
-  expect((await shop.sendTo("orders", "while away")).outcome).toBe("stored");
-  expect(await shop.pendingCount()).toBe(1);
+  expect((await shop.send("orders", "while away")).outcome).toBe("stored");
+  expect((await shop.pending()).count).toBe(1);
   await orders.record();
   await eventually("what was stored is handled", () => orders.texts.includes("while away"));
   await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
@@ -40,7 +40,7 @@ describe("a schema that is newer than the program", () => {
     const orders = await world.started("orders-1");
     const shop = await world.started("shop-1");
     await recordLaterStep(world);
-    expect((await shop.sendTo("orders", "one")).outcome).toMatch(/delivered|stored/);
+    expect((await shop.send("orders", "one")).outcome).toMatch(/delivered|stored/);
     await eventually("it arrives", () => orders.texts.includes("one"));
     await shop.stop();
     await expect(world.started("late-1")).rejects.toMatchObject({
@@ -74,10 +74,10 @@ describe("columns that a program does not know", () => {
     await orders.stop();
     await orders.record();
     await world.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('rush', $1, 'orders-1')", [
-      orders.boundListenAddress,
+      orders.localAddress,
     ]);
     const shop = await world.started("shop-1");
-    await eventually("it is reached", async () => (await shop.sendTo("orders", "one")).outcome === "delivered");
-    expect((await shop.listAddresses("rush")).map(({ name }) => name)).toEqual(["orders-1"]);
+    await eventually("it is reached", async () => (await shop.send("orders", "one")).outcome === "delivered");
+    expect((await shop.listenersOf("rush")).map(({ name }) => name)).toEqual(["orders-1"]);
   });
 });

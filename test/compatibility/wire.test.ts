@@ -35,7 +35,7 @@ describe("a peer of a later minor version", () => {
     sender.sendOnce(topicKey, "two");
     await eventually("both are handled", () => orders.received.all.length === 2);
     expect(orders.received.all[0]).toMatchObject({ text: "one", headers: [["trace", "1"]] });
-    await sendLive(() => orders.sendTo("guest", "three"));
+    await sendLive(() => orders.send("guest", "three"));
     expect(guest.texts).toContain("three");
     expect(guest.listener.reported).toEqual([]);
   });
@@ -47,7 +47,7 @@ describe("a peer of a later minor version", () => {
     await using guest = await foreign(world, wire);
     const { sender, topicKey } = await guest.channelTo("orders");
     expect(await sender.send(topicKey, "one")).toBe("delivered");
-    await sendLive(() => orders.sendTo("guest", "two"));
+    await sendLive(() => orders.send("guest", "two"));
   });
 
   it("is refused a kind of frame that is not known here, whoever dialled", async () => {
@@ -60,7 +60,7 @@ describe("a peer of a later minor version", () => {
     const secret = (await guest.store.secrets())[0] as Buffer;
     const { connection_key } = await guest.store.connectionKey("guest", "orders-1");
     const dialled = await wire.dial({
-      address: orders.boundListenAddress,
+      address: orders.localAddress,
       secret,
       hello: {
         senderName: "guest-1",
@@ -74,13 +74,13 @@ describe("a peer of a later minor version", () => {
     (dialled.connection as FrameStream).sendBody(unknownKind);
     expect(await refusalOn(dialled.connection as FrameStream)).toBe("ERROR_CODE_PROTOCOL_VIOLATION");
 
-    await sendLive(() => orders.sendTo("guest", "one"));
+    await sendLive(() => orders.send("guest", "one"));
     const from = orders.statuses.all.length;
     (guest.listener.latest as FrameStream).sendBody(unknownKind);
     const lost = await orders.saw("peer_disconnected", ({ peer }) => peer === "guest-1", from);
     expect(lost.message).toContain("of no kind that this version knows");
     // Nothing is lost by it: what was on its way is stored, and the next connection goes on.
-    await sendLive(() => orders.sendTo("guest", "two"));
+    await sendLive(() => orders.send("guest", "two"));
     expect(guest.texts.filter((text) => text === "one").length).toBeGreaterThanOrEqual(1);
     expect(guest.listener.reported).toEqual([]);
   });
@@ -121,7 +121,7 @@ describe("capabilities", () => {
     await using wire = new NodeWire(bare);
     const orders = await world.started("orders-1");
     await using guest = await foreign(world, wire);
-    await sendLive(() => orders.sendTo("guest", "one"));
+    await sendLive(() => orders.send("guest", "one"));
     const { sender, topicKey } = await guest.channelTo("orders");
     expect(await sender.send(topicKey, "two")).toBe("delivered");
     await orders.stop();
@@ -135,9 +135,9 @@ describe("capabilities", () => {
   ])("may be %s: long payloads travel in gzip, which everybody reads", async (_what, options) => {
     await using world = await peerWorld();
     await using wire = new NodeWire(options);
-    const orders = await world.started("orders-1", { compressThresholdBytes: 1_000 });
+    const orders = await world.started("orders-1", { tuning: { compressThresholdBytes: 1_000 } });
     await using guest = await foreign(world, wire);
-    await sendLive(() => orders.sendTo("guest", long));
+    await sendLive(() => orders.send("guest", long));
     expect(guest.texts).toContain(long);
     const { sender, topicKey } = await guest.channelTo("orders");
     expect(await sender.send(topicKey, "plain")).toBe("delivered");
@@ -146,7 +146,7 @@ describe("capabilities", () => {
   it("tell what may be sent: zstd that was not offered is a dead letter with its reason", async () => {
     await using world = await peerWorld();
     await using wire = new NodeWire(later);
-    const orders = await world.started("orders-1", { maxAttempts: 1 });
+    const orders = await world.started("orders-1", { defaults: { retry: { attempts: 1 } } });
     await using guest = await foreign(world, wire);
     const { sender, topicKey } = await guest.channelTo("orders");
     await sender.isLive();
@@ -170,13 +170,13 @@ describe("two peers without a common version", () => {
     await using wire = laterWire({ versions: { min: 2, max: 3 } });
     const orders = await world.started("orders-1");
     await using guest = await foreign(world, wire);
-    expect((await orders.sendTo("guest", "one")).outcome).toBe("stored");
+    expect((await orders.send("guest", "one")).outcome).toBe("stored");
     const refused = await orders.saw("sender_send_error");
     expect(refused.error).toMatchObject({ code: "unsupported_version", retryable: false });
     expect(refused.message).toContain("the listener speaks protocol versions 2 to 3; this is 1");
     await eventually("the listener was told", () => wire.refusals.includes("ERROR_CODE_UNSUPPORTED_VERSION"));
     await eventually("it came through the store", () => guest.texts.includes("one"));
-    expect((await orders.sendTo("guest", "two", { delivery: "at-most-once" })).outcome).toBe("dropped");
+    expect((await orders.send("guest", "two", { delivery: "at-most-once" })).outcome).toBe("dropped");
   });
 
   it("name the reason on both sides when a later dialler insists", async () => {

@@ -18,7 +18,7 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       await using world = await peerWorld();
       await using wire = makeWire();
       // Without it, looking up the topic of the first message makes the peer busy on a slow machine: the others are stored.
-      const orders = await world.started("orders-1", { busyAfterMs: 20_000 });
+      const orders = await world.started("orders-1", { tuning: { busyAfterMs: 20_000 } });
       await using guest = await foreign(world, wire, "guest-1");
       const { sender, topicKey, refused } = await guest.channelTo("orders");
       expect(refused).toBeUndefined();
@@ -33,8 +33,8 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       ).toBe("delivered");
       expect(orders.texts).toEqual(["one", "two", "three", "four"]);
       expect(orders.received.all.at(-1)).toMatchObject({
-        to: "orders",
-        from: "guest",
+        topic: "orders",
+        senderTopic: "guest",
         sender: "guest-1",
         headers: [
           ["trace", "7f"],
@@ -56,46 +56,43 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       await using wire = makeWire();
       await using guest = await foreign(world, wire, "guest-1");
       // On a slow machine, too, it waits for the acknowledgement rather than store.
-      const orders = await world.started("orders-1", { compressThresholdBytes: 100, ackTimeoutMs: 20_000 });
-      await orders.sendTo("guest", "one");
-      await eventually(
-        "the channel is live",
-        async () => (await orders.sendTo("guest", "more")).outcome === "delivered",
-      );
-      const receipt = await orders.sendTo("guest", "x".repeat(5_000), { headers: { trace: "1" } });
+      const orders = await world.started("orders-1", { tuning: { compressThresholdBytes: 100, ackTimeoutMs: 20_000 } });
+      await orders.send("guest", "one");
+      await eventually("the channel is live", async () => (await orders.send("guest", "more")).outcome === "delivered");
+      const receipt = await orders.send("guest", "x".repeat(5_000), { headers: { trace: "1" } });
       expect(receipt).toMatchObject({ outcome: "delivered", peer: "guest-1" });
       expect(guest.handled.at(-1)).toMatchObject({
         sender: "orders-1",
         text: "x".repeat(5_000),
         headers: [["trace", "1"]],
       });
-      expect((await orders.sendTo("guest", "tick", { delivery: "at-most-once" })).outcome).toBe("sent");
+      expect((await orders.send("guest", "tick", { delivery: "at-most-once" })).outcome).toBe("sent");
       await eventually("the message without a number arrives", () => guest.texts.at(-1) === "tick");
       const numbers = guest.handled.flatMap(({ position }) => (position === undefined ? [] : [position.number]));
       expect(numbers).toEqual(numbers.map((_, index) => index + 1));
       expect(guest.listener.reported).toEqual([]);
-      expect(await orders.pendingCount()).toBe(0);
+      expect((await orders.pending()).count).toBe(0);
     });
 
     it("takes what was stored for it while it was away, in order, and then goes live", async () => {
       await using world = await peerWorld();
       await using wire = makeWire();
-      const orders = await world.started("orders-1", { ackTimeoutMs: 500 });
+      const orders = await world.started("orders-1", { tuning: { ackTimeoutMs: 500 } });
       await (await foreign(world, wire, "guest-1")).stop();
       const first = await foreign(world, wire, "guest-1");
-      await orders.sendTo("guest", "0");
+      await orders.send("guest", "0");
       // Stored, it waits for whoever is there next.
       await eventually("the first has it", () => first.handled.length === 1);
       await first.stop();
       const texts = Array.from({ length: 250 }, (_, index) => `${index + 1}`);
-      const receipts = await Promise.all(texts.map((text) => orders.sendTo("guest", text)));
+      const receipts = await Promise.all(texts.map((text) => orders.send("guest", text)));
       expect(new Set(receipts.map(({ outcome }) => outcome))).toEqual(new Set(["stored"]));
       await using again = await foreign(world, wire, "guest-1");
       await eventually("everything stored is taken", () => again.handled.length >= 250);
-      await eventually("the channel is live", async () => (await orders.sendTo("guest", "z")).outcome === "delivered");
+      await eventually("the channel is live", async () => (await orders.send("guest", "z")).outcome === "delivered");
       expect(again.texts.slice(0, 250)).toEqual(texts);
       // Rows at or below the cursor may be left: copies that were being stored when their message was delivered.
-      expect(await orders.pendingCount()).toBe(0);
+      expect((await orders.pending()).count).toBe(0);
     });
 
     it("stores for a peer that is away, which takes it when it starts", async () => {

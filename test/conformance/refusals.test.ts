@@ -56,31 +56,31 @@ describe("a peer's socket", () => {
     ["an older epoch", "FENCED", (hello) => [{ ...hello, epoch: "1" }]],
     ["an epoch that is yet to come", "FENCED", (hello) => [{ ...hello, epoch: String(Number(hello.epoch) + 1) }]],
   ])("refuses a Hello with %s: %s", async (_what, code, said) => {
-    using dialler = await RawDialler.challenged(peer.boundListenAddress);
+    using dialler = await RawDialler.challenged(peer.localAddress);
     dialler.hello(secret, ...said(identity));
     expect(await dialler.rest()).toEqual([`ERROR_CODE_${code}`]);
   });
 
   it("refuses a Hello that another secret proves", async () => {
-    using dialler = await RawDialler.challenged(peer.boundListenAddress);
+    using dialler = await RawDialler.challenged(peer.localAddress);
     dialler.hello(Buffer.alloc(32, 7), identity);
     expect(await dialler.rest()).toEqual(["ERROR_CODE_UNAUTHENTICATED"]);
   });
 
   it("refuses another preamble, and says so", async () => {
-    using dialler = await RawDialler.to(peer.boundListenAddress, "GET / HTTP/1.1\r\n\r\n");
+    using dialler = await RawDialler.to(peer.localAddress, "GET / HTTP/1.1\r\n\r\n");
     expect(await dialler.rest()).toEqual(["ERROR_CODE_PROTOCOL_VIOLATION"]);
   });
 
   it("refuses a frame of more than 4096 bytes before Welcome, by its length alone", async () => {
-    using dialler = await RawDialler.challenged(peer.boundListenAddress);
+    using dialler = await RawDialler.challenged(peer.localAddress);
     dialler.sendBytes(Uint8Array.of(0, 0, 0x10, 0x01));
     expect(await dialler.rest()).toEqual(["ERROR_CODE_PROTOCOL_VIOLATION"]);
   });
 
   it("refuses the vectors of refused frames, in the place of Hello and after Welcome", async () => {
     for (const { name, frameHex } of refusedVectors) {
-      using atOnce = await RawDialler.challenged(peer.boundListenAddress);
+      using atOnce = await RawDialler.challenged(peer.localAddress);
       atOnce.sendBytes(bytesOfHex(frameHex));
       expect(await atOnce.rest(), name).toEqual(["ERROR_CODE_PROTOCOL_VIOLATION"]);
       using later = await welcomed();
@@ -92,20 +92,20 @@ describe("a peer's socket", () => {
   it("refuses good frames in the place of Hello", async () => {
     for (const { name, frameHex, json } of [...frameVectors, ...longFrameVectors, ...acceptedVectors]) {
       if (["hello", "refuse"].includes(Object.keys(json as object)[0]!)) continue;
-      using dialler = await RawDialler.challenged(peer.boundListenAddress);
+      using dialler = await RawDialler.challenged(peer.localAddress);
       dialler.sendBytes(bytesOfHex(frameHex));
       expect(await dialler.rest(), name).toEqual(["ERROR_CODE_PROTOCOL_VIOLATION"]);
     }
   });
 
   it("closes without an answer when it is refused itself", async () => {
-    using dialler = await RawDialler.challenged(peer.boundListenAddress);
+    using dialler = await RawDialler.challenged(peer.localAddress);
     dialler.send({ refuse: { code: "ERROR_CODE_BUSY", message: "another time" } });
     expect(await dialler.rest()).toEqual([]);
   });
 
   async function welcomed(): Promise<RawDialler> {
-    const dialler = await RawDialler.challenged(peer.boundListenAddress);
+    const dialler = await RawDialler.challenged(peer.localAddress);
     dialler.hello(secret, identity);
     expect((await dialler.receive())?.["welcome"]).toMatchObject({ maxMessageBytes: String(maxMessageBytes) });
     return dialler;

@@ -69,10 +69,7 @@ describe("docs/store-protocol.md", () => {
       const guest = await ForeignPeer.start({ name: "guest-1", topic: "guest", databaseUrl, wire });
       const { sender, topicKey } = await guest.channelTo("orders");
       expect(await sender.send(topicKey, "one")).toBe("delivered");
-      await eventually(
-        "a message comes back",
-        async () => (await orders.sendTo("guest", "two")).outcome === "delivered",
-      );
+      await eventually("a message comes back", async () => (await orders.send("guest", "two")).outcome === "delivered");
       await orders.stop();
       await eventually("the listener is gone", async () => sender.goodbye !== undefined);
       expect(await sender.send(topicKey, "three")).toBe("stored");

@@ -14,7 +14,7 @@ import {
   statusOfCode,
 } from "../../src/connect/codes.js";
 import { decodeError, encodeError } from "../../src/connect/error-json.js";
-import { errorTable, PeerError } from "../../src/errors/index.js";
+import { errorTable, HawserError } from "../../src/errors/index.js";
 import { ShortageSchema } from "./generated/acme/warehouse/v1/warehouse_pb.js";
 
 const codes = Object.values(Code).filter((code) => typeof code === "number");
@@ -41,9 +41,9 @@ describe("codes", () => {
 
   it("stand for errors that exist; other errors are internal, or unavailable where trying again may help", () => {
     expect(Object.keys(codesOfErrors).filter((code) => !(code in errorTable))).toEqual([]);
-    expect(connectErrorOf(new PeerError("connection_lost", "x")).code).toBe(Code.Unavailable);
-    expect(connectErrorOf(new PeerError("schema_missing", "x")).code).toBe(Code.Internal);
-    const cause = new PeerError("request_timeout", "no answer", { outcome: "unknown" });
+    expect(connectErrorOf(new HawserError("connection_lost", "x")).code).toBe(Code.Unavailable);
+    expect(connectErrorOf(new HawserError("schema_missing", "x")).code).toBe(Code.Internal);
+    const cause = new HawserError("request_timeout", "no answer", { outcome: "unknown" });
     expect(connectErrorOf(cause)).toMatchObject({ code: Code.DeadlineExceeded, rawMessage: "no answer", cause });
   });
 });

@@ -2,6 +2,7 @@
  * What is NATS's own in calls: micro services, queue groups, the end of a service, limits, permissions, and messages of
  * others.
  */
+
 import { Code, createClient } from "@connectrpc/connect";
 import { connect, deferred, headers, type Msg, MsgHdrsImpl, type NatsConnection, nuid } from "@nats-io/transport-node";
 import { connect as connectOther, RequestStrategy } from "nats";
@@ -11,9 +12,9 @@ import {
   type NatsServiceOptions,
   type NatsTransportOptions,
   type Routes,
-  RpcError,
   serveNats,
 } from "../../src/connect/index.js";
+import { HawserError } from "../../src/errors/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -136,7 +137,7 @@ describe("a service", () => {
     expect([error.code, causeOf(error)]).toEqual([Code.Unavailable, "no_responders"]);
   });
 
-  it("that stops answers after stopDeadlineMs what still runs, and aborts it", async () => {
+  it("that stops answers after stopTimeoutMs what still runs, and aborts it", async () => {
     const [begun, aborted] = [deferred<void>(), deferred<unknown>()];
     const routes: Routes = (router) =>
       router.rpc(Warehouse.method.look, async (_, { signal }) => {
@@ -145,7 +146,7 @@ describe("a service", () => {
         await new Promise(() => undefined);
         return {};
       });
-    const { client, server } = await served(routes, { stopDeadlineMs: 20 });
+    const { client, server } = await served(routes, { stopTimeoutMs: 20 });
     const call = failureOf(client.look({}));
     await begun;
     await server.stop();
@@ -240,7 +241,7 @@ describe("a call", () => {
     const service = await as("service");
     await serveNats(service, warehouse);
     const refused = await serveNats(service, (router) => router.service(Office, {})).catch((error: unknown) => error);
-    expect(refused).toBeInstanceOf(RpcError);
+    expect(refused).toBeInstanceOf(HawserError);
     expect(refused).toMatchObject({ code: "nats_permission_denied", message: expect.stringContaining("Office.Open") });
     const client = createClient(Warehouse, createNatsTransport(await as("caller")));
     const error = await failureOf(client.look({}));

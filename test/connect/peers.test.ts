@@ -1,7 +1,7 @@
 /**
  * What is the peers' own in calls: topics, listeners that are missing or lost, headers, and messages that are no calls.
  */
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { Code, ConnectError, type ConnectRouter, createClient } from "@connectrpc/connect";
 import { deferred } from "@nats-io/transport-node";
 import { describe, expect, it } from "vitest";
 import {
@@ -29,7 +29,7 @@ describe("services", () => {
       router.service(Office, { open: () => ({}) });
     });
     expect(server.topics).toEqual(["acme.warehouse.v1.Warehouse", "acme.warehouse.v1.Office"]);
-    await service.run();
+    await service.start();
     expect((await createClient(Warehouse, createPeerTransport(caller)).look({})).left).toBe(10);
     await createClient(Office, createPeerTransport(caller)).open({});
 
@@ -47,7 +47,7 @@ describe("services", () => {
     const gone = await failureOf(createClient(Office, createPeerTransport(caller)).open({}));
     expect(gone.code).toBe(Code.Unavailable);
     // The second one before the caller has heard of it.
-    expect(["no_address", "unsubscribed"]).toContain(causeOf(gone));
+    expect(["no_listener", "unsubscribed"]).toContain(causeOf(gone));
   });
 
   it("take calls in turn", async () => {
@@ -67,14 +67,16 @@ describe("services", () => {
   });
 
   it("answer what is no call by an error, and set messages aside that nobody waits for", async () => {
-    const [caller, service] = await world.running("caller-1", "service-1");
+    const caller = await world.started("caller-1");
+    const service = world.peer("service-1");
     await servePeer(service, warehouse, { topic: "service" });
+    await service.start();
     const answer = await caller.request("service", "hello");
     expect(JSON.parse(Buffer.from(answer.payload).toString())).toMatchObject({
       code: "unimplemented",
       message: expect.stringMatching(/^the request to "service" has no header hawser-rpc-method; it has acme/),
     });
-    await caller.sendTo("service", "hello");
+    await caller.send("service", "hello");
     const [letter] = await world.deadLetters(1);
     expect(letter).toMatchObject({ error_code: "rejected", attempts: 1 });
   });
@@ -91,8 +93,8 @@ describe("services", () => {
         new ConnectError("none left", Code.NotFound, {}, [{ desc: ShortageSchema, value: { left: -1 } as never }]),
       ],
     ]);
-    const service = world.peer("service-1", { transactional: true });
-    await servePeer(service, (router) =>
+    const service = world.peer("service-1");
+    const reserve = (router: ConnectRouter) =>
       router.rpc(
         Warehouse.method.reserve,
         async ({ sku }, { values, responseHeader, signal }) => {
@@ -107,9 +109,9 @@ describe("services", () => {
           return sku === "long" ? { note: new Uint8Array(2_000) } : {};
         },
         { writeMaxBytes: 1_000 },
-      ),
-    );
-    await service.run();
+      );
+    await servePeer(service, reserve, { transactional: true });
+    await service.start();
     const client = createClient(Warehouse, createPeerTransport(caller));
     await client.reserve({ sku: "good" });
     const failed = async (sku: string) => (await failureOf(client.reserve({ sku }))).code;
@@ -126,7 +128,7 @@ describe("services", () => {
       "hawser-rpc-method": "acme.warehouse.v1.Warehouse.Reserve",
     };
     const late = await caller.request("acme.warehouse.v1.Warehouse", '{"sku":"late"}', { headers });
-    expect(late.headers).toContainEqual(["hawser-rpc-error", "deadline_exceeded"]);
+    expect(late.headers.get("hawser-rpc-error")).toBe("deadline_exceeded");
     expect(await world.query("SELECT sku FROM reserved")).toEqual([{ sku: "good" }]);
     expect(handled).toEqual(["good", "connect", "other", "detail", "encoding", "long", "headers", "late"]);
   });
@@ -138,9 +140,9 @@ describe("a call", () => {
     const client = createClient(Warehouse, createPeerTransport(caller));
     const notRunning = await failureOf(client.look({}));
     expect([notRunning.code, causeOf(notRunning)]).toEqual([Code.Unavailable, "not_running"]);
-    await caller.run();
+    await caller.start();
     const missing = await failureOf(client.look({}));
-    expect([missing.code, causeOf(missing)]).toEqual([Code.Unavailable, "no_address"]);
+    expect([missing.code, causeOf(missing)]).toEqual([Code.Unavailable, "no_listener"]);
     await world.list("acme.warehouse.v1.Warehouse", "nobody-1");
     const gone = await failureOf(client.look({}, { timeoutMs: 60_000 }));
     expect([gone.code, causeOf(gone)]).toEqual([Code.Unavailable, "unreachable"]);
@@ -165,8 +167,8 @@ describe("a call", () => {
     const looking = client.look({});
     await Promise.all(begun);
     await servePeer(await world.started("other-1"), warehouse);
-    await caller.refreshAddressTopic("acme.warehouse.v1.Warehouse");
-    await service.stop({ deadlineMs: 1 });
+    await caller.listenersOf("acme.warehouse.v1.Warehouse", { refresh: true });
+    await service.stop({ timeoutMs: 1 });
     expect(await reserving).toMatchObject({
       code: Code.Unavailable,
       cause: { code: "listener_lost", outcome: "unknown" },
@@ -214,7 +216,10 @@ describe("a call", () => {
 });
 
 it.each([
-  [{ queue: "q" }, /^"queue" is no option of a service between peers; the options are topic, logger, interceptors/],
+  [
+    { queue: "q" },
+    /^"queue" is no option of a service between peers; the options are topic, transactional, logger, interceptors/,
+  ],
   [{ readMaxBytes: -1 }, /readMaxBytes -1/],
 ])("a service refuses %j", async (options, words) => {
   const refused = await servePeer(world.peer("a-1"), warehouse, options as PeerServiceOptions).catch((error) => error);
@@ -222,7 +227,7 @@ it.each([
 });
 
 it("a transport refuses options that it does not have", () => {
-  const peer = new Peer({ name: "a", topic: "a", listen: "127.0.0.1:0" });
+  const peer = new Peer({ name: "a" });
   const options = { subjectPrefix: "a" } as PeerTransportOptions;
   expect(() => createPeerTransport(peer, options)).toThrow(/^"subjectPrefix" is no option of a peer transport; /);
 });

@@ -174,7 +174,7 @@ describe("the connection to Postgres", () => {
     const finding = onlyFinding(await system.examine({ databaseUrl }));
     expect(finding).toMatchObject({ check: "database", code: "store_failed" });
     expect(finding.what).toContain("connect ECONNREFUSED 127.0.0.1:1; ");
-    expect(finding.what).toContain(`the server ${hostname}:${port} is a primary; wanted is one that is standby`);
+    expect(finding.what).toContain(`the server ${hostname}:${port} is a primary; the address requires standby`);
     expect(finding.what).not.toContain("nothing listens");
     expect(finding.remedy).toContain("target_session_attrs");
     const nowhere = severalHosts("127.0.0.1:1,127.0.0.1:2", "any");
@@ -188,7 +188,7 @@ describe("the connection to Postgres", () => {
     const finding = onlyFinding(await system.examine({ databaseUrl: pooler.url }));
     expect(finding).toMatchObject({ check: "database", severity: "error", code: "transaction_pooler" });
     expect(finding.what).toContain("a transaction pooler stands before Postgres: notifications, ");
-    expect(finding.remedy).toContain("Name the server of Postgres itself with --database-url");
+    expect(finding.remedy).toContain("Give the address of Postgres itself with --database-url");
   });
 
   it("a database without the schema", async () => {
@@ -382,7 +382,7 @@ const faults: readonly Fault[] = [
     finding: {
       ...{ check: "stored-messages", severity: "warning" },
       what: '2 messages of peers wait for "orders-1", the oldest for 5 h, and it does not run',
-      remedy: containing("hawser reassign orders-1"),
+      remedy: containing("hawser peers reassign orders-1"),
     },
     undo: ["DELETE FROM hawser.conn_messages"],
   },

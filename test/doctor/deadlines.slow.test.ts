@@ -5,9 +5,8 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { doctor } from "../../src/doctor/index.js";
-import { errorTable } from "../../src/errors/index.js";
 import { install } from "../../src/installation/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import type { OwnPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
@@ -68,7 +67,7 @@ describe.concurrent("side by side,", () => {
     nats.signal("SIGSTOP");
     const { status, stdout } = await hawser(["doctor"], { databaseUrl: system.url });
     // The gateway has not noticed yet, or has: then it says so.
-    expect([0, errorTable.nats_unavailable.exitStatus]).toContain(status);
+    expect([0, 1]).toContain(status);
     expect(stdout).toMatch(
       /Not checked: nats-permissions: this machine has no connection to NATS|Not checked until `(gateway|nats)` is in order: .*nats-permissions|Not checked: nats-permissions: looked at when/,
     );
@@ -116,7 +115,7 @@ describe.concurrent("side by side,", () => {
     await install({ databaseUrl: primary.url });
     const { hostname: host, port } = new URL(testNatsUrl());
     await onServer(primary.url, `SELECT hawser.set_nats_server('{"host": "${host}", "port": "${port}"}')`);
-    await using _serve = await Serve.start({ databaseUrl: primary.url, gatewayListen: "127.0.0.1:0" });
+    await using _serve = await startServer({ databaseUrl: primary.url, listen: "127.0.0.1:0" });
     // By then it has connected.
     await onServer(primary.url, "SELECT litmus_pgnats_reload_conf()");
     await servers.caughtUp();

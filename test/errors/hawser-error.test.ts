@@ -1,50 +1,72 @@
-import { describe, expect, it } from "vitest";
-import {
-  CliError,
-  DevError,
-  errorOfWireCode,
-  errorTable,
-  exitStatusOf,
-  HawserError,
-  PeerError,
-  StoreError,
-} from "../../src/errors/index.js";
+import { inspect } from "node:util";
+import { describe, expect, it, vi } from "vitest";
+import { errorOfWireCode, errorTable, exitStatusOf, HawserError, Reject } from "../../src/errors/index.js";
 
 describe("HawserError", () => {
   it("carries code, message, cause and what the spec says of the code", () => {
     const cause = new Error("ECONNREFUSED");
-    const error = new StoreError("store_failed", "Postgres at 127.0.0.1:1 cannot be reached.", { cause });
-    expect(error).toMatchObject({ code: "store_failed", retryable: true, cause, name: "StoreError" });
-    expect(error.entry).toBe(errorTable.store_failed);
-    expect(String(error)).toBe("StoreError: Postgres at 127.0.0.1:1 cannot be reached.");
+    const error = new HawserError("store_failed", "Postgres at 127.0.0.1:1 cannot be reached.", { cause });
+    const { exitStatus, remedy } = errorTable.store_failed;
+    expect(error).toMatchObject({ code: "store_failed", retryable: true, exitStatus, remedy, cause });
+    expect(error.name).toBe("HawserError");
+    expect(String(error)).toBe("HawserError: Postgres at 127.0.0.1:1 cannot be reached.");
+    expect(error.stack).toMatch(/^HawserError: Postgres at 127\.0\.0\.1:1 cannot be reached\.\n {4}at /);
   });
 
-  it("has an outcome and a cause only where one was given", () => {
-    const unknown = new PeerError("store_failed", "It may still arrive.", { outcome: "unknown" });
-    expect(unknown.outcome).toBe("unknown");
-    expect("outcome" in new PeerError("busy", "The queue is full.")).toBe(false);
-    expect("cause" in new PeerError("busy", "The queue is full.")).toBe(false);
+  it("has an outcome, a detail and a cause only where one was given", () => {
+    const unknown = new HawserError("store_failed", "It may still arrive.", { outcome: "unknown", detail: "why" });
+    expect(unknown).toMatchObject({ outcome: "unknown", detail: "why" });
+    const error = new HawserError("busy", "The queue is full.");
+    for (const name of ["outcome", "detail", "cause"]) expect(name in error, name).toBe(false);
   });
 
-  it("knows its own by brand, each leaf its own and the base all of them", () => {
-    const error: unknown = new PeerError("busy", "The queue is full.");
-    expect(HawserError.is(error)).toBe(true);
-    expect(PeerError.is(error)).toBe(true);
-    expect(StoreError.is(error)).toBe(false);
+  it("has the remedy of the case instead of that of the code, and prints no other", () => {
+    const special = new HawserError("busy", "The queue is full.", { remedy: "Wait a second." });
+    expect(special.remedy).toBe("Wait a second.");
+    expect(inspect(special)).toContain("remedy: 'Wait a second.'");
+    const usual = new HawserError("busy", "The queue is full.", { remedy: undefined });
+    expect(usual.remedy).toBe(errorTable.busy.remedy);
+    expect(inspect(usual)).toMatch(/\{\s+code: 'busy',\s+retryable: true\s+\}$/);
+  });
+
+  it("has the name AbortError, as Node's own errors, if a signal ended the wait", () => {
+    const error = new HawserError("aborted", "the wait was aborted");
+    expect(error.name).toBe("AbortError");
+    expect(inspect(error)).toMatch(/^HawserError \[AbortError\]: the wait was aborted\n/);
+    expect(Object.keys(error)).toEqual(["code", "retryable"]);
+  });
+
+  it("is no other value", () => {
+    expect(new HawserError("busy", "The queue is full.")).not.toBeInstanceOf(Reject);
     for (const other of [new Error("busy"), { code: "busy" }, "busy", null, undefined]) {
-      expect(HawserError.is(other)).toBe(false);
+      expect(other instanceof HawserError, String(other)).toBe(false);
     }
   });
 
-  it("knows those of another copy of the package, which share no class with it", () => {
-    const foreign = Object.assign(new Error("The queue is full."), {
-      code: "busy",
-      [Symbol.for("hawser.error")]: "PeerError",
-    });
-    expect(foreign).not.toBeInstanceOf(HawserError);
-    expect(HawserError.is(foreign)).toBe(true);
-    expect(PeerError.is(foreign)).toBe(true);
-    expect(DevError.is(foreign)).toBe(false);
+  it("is told from a class that others derive", () => {
+    class Special extends HawserError {}
+    const special = new Special("busy", "The queue is full.");
+    expect([special instanceof Special, special instanceof HawserError]).toEqual([true, true]);
+    expect(new HawserError("busy", "The queue is full.") instanceof Special).toBe(false);
+  });
+
+  it("is recognized by another copy of the package", async () => {
+    vi.resetModules();
+    const other = await import("../../src/errors/index.js");
+    expect(other.HawserError).not.toBe(HawserError);
+    const foreign: unknown = new other.HawserError("busy", "The queue is full.");
+    expect([foreign instanceof HawserError, foreign instanceof Reject]).toEqual([true, false]);
+    const rejected: unknown = new other.Reject("no such order");
+    expect([rejected instanceof HawserError, rejected instanceof Reject]).toEqual([true, true]);
+    expect(exitStatusOf(foreign)).toBe(errorTable.busy.exitStatus);
+  });
+});
+
+describe("Reject", () => {
+  it("is a HawserError with the code rejected, and a name of its own", () => {
+    const error = new Reject("order 7 was deleted", { remedy: "Make it again." });
+    expect(error).toBeInstanceOf(HawserError);
+    expect(error).toMatchObject({ code: "rejected", name: "Reject", remedy: "Make it again.", retryable: false });
   });
 });
 
@@ -61,7 +83,7 @@ describe("errorOfWireCode", () => {
 
 describe("exitStatusOf", () => {
   it("is that of the code, and for anything else that of a defect of ours", () => {
-    expect(exitStatusOf(new CliError("invalid_argument", "--jsn is no flag."))).toBe(64);
+    expect(exitStatusOf(new HawserError("invalid_argument", "--jsn is no flag."))).toBe(64);
     expect(exitStatusOf(new TypeError("x is undefined"))).toBe(errorTable.internal.exitStatus);
   });
 });

@@ -22,9 +22,11 @@ it("is survived by peers: names are taken anew, and messages go on in order", { 
   await using a = new Peer({ ...settings, name: "a-1", topic: "a" });
   await using b = new Peer({ ...settings, name: "b-1", topic: "b" });
   for (const peer of [a, b]) peer.on("status", ({ kind }) => kind === "name_lost" && lost.push(kind));
-  await a.run(() => undefined);
-  await b.run(({ payload }) => texts.push(Buffer.from(payload).toString()));
-  for (let number = 1; number <= 20; number++) await a.sendTo("b", `${number}`);
+  await a.handle(a.topic, () => undefined);
+  await a.start();
+  await b.handle(b.topic, ({ payload }) => texts.push(Buffer.from(payload).toString()));
+  await b.start();
+  for (let number = 1; number <= 20; number++) await a.send("b", `${number}`);
 
   await using standby = await startDevStack({ nats: false });
   const { pathname } = new URL(first.url);
@@ -47,7 +49,7 @@ it("is survived by peers: names are taken anew, and messages go on in order", { 
   const [secret] = await rowsOf(first.url, "SELECT encode(secret, 'hex') AS hex FROM hawser.mesh_secret");
   await onServer(there.href, `UPDATE hawser.mesh_secret SET secret = decode('${secret?.["hex"]}', 'hex')`);
 
-  const during = Array.from({ length: 20 }, (_, n) => a.sendTo("b", `${n + 21}`));
+  const during = Array.from({ length: 20 }, (_, n) => a.send("b", `${n + 21}`));
   proxy.leadTo(there.href);
   proxy.cut();
   for (const { outcome } of await Promise.all(during)) expect(outcome).toMatch(/delivered|stored/);
@@ -55,7 +57,7 @@ it("is survived by peers: names are taken anew, and messages go on in order", { 
     const [row] = await rowsOf(there.href, "SELECT count(*)::text FROM hawser.topic_addr");
     return row?.["count"] === "2";
   });
-  for (let number = 41; number <= 60; number++) await a.sendTo("b", `${number}`);
+  for (let number = 41; number <= 60; number++) await a.send("b", `${number}`);
   await eventually("all have arrived", () => new Set(texts).size === 60);
   // What was unconfirmed may come twice; first occurrences are in order.
   expect([...new Set(texts)]).toEqual(Array.from({ length: 60 }, (_, n) => `${n + 1}`));

@@ -30,7 +30,7 @@ it("slows senders down or refuses their sends; both keep within their limits, an
     perSecond: 1_000,
     window: maxSendQueueMessages + 500,
     payloadBytes,
-    peer: { maxSendQueueMessages, maxSendQueueBytes, creditBytes, sendTimeoutMs: 60_000 },
+    peer: { sendTimeoutMs: 60_000, tuning: { maxSendQueueMessages, maxSendQueueBytes, creditBytes } },
     execArgv: ["--expose-gc"],
   });
   const x = mesh.member("x");

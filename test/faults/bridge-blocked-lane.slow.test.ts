@@ -32,7 +32,7 @@ it(`takeovers beside a lane that stands still (${rounds}) repeat nothing that th
       INSERT INTO passed VALUES (convert_from(payload, 'UTF8')::int);
     END $$;
     SELECT nats_subscribe('${blocked}', 'pass')`);
-  const serves = await start(slow, 2, ["--takeover-buffer-ms", "1000"]);
+  const serves = await start(slow, 2, ["--tune", "takeoverBufferMs=1s"]);
   const leads = async (serve: ServeProcess) => (await serve.metric("hawser_bridge_leading")) === 1;
   const buffered = (serve: ServeProcess) => serve.metric("hawser_bridge_standby_buffer_bytes");
   const barrier = await slow.connect();

@@ -51,7 +51,7 @@ it(
     try {
       await client.query(functionSql);
       // A takeover repeats no message, also none that has become a dead letter: what runs is retried.
-      await using group = await ServeGroup.start(database.url, 3, ["--takeover-buffer-ms", "0"]);
+      await using group = await ServeGroup.start(database.url, 3, ["--tune", "takeoverBufferMs=0"]);
       const letters = async (more = ""): Promise<Letter[]> => {
         const sql = `SELECT id::integer, convert_from(payload, 'UTF8')::integer AS n FROM hawser.dead_letters ${more} ORDER BY id`;
         return (await client.query<Letter>(sql)).rows;

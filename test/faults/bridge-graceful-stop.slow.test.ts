@@ -46,14 +46,14 @@ it(`hands the lead over at once, and loses nothing (HAWSER_FAULT_SEED=${faultSee
   expect(findings.epochs).toBeGreaterThan(stops);
 });
 
-const stopDeadlineMs = 1_000;
+const stopTimeoutMs = 1_000;
 
 it("ends by its deadline, or soon after it, when Postgres is frozen, or has ended", {
   timeout: patienceMs,
 }, async () => {
   await using postgres = await ownPostgres();
   await prepareForSql(postgres.url);
-  const flags = ["--stop-deadline-ms", `${stopDeadlineMs}`];
+  const flags = ["--stop-timeout", `${stopTimeoutMs}ms`];
   await using run = await BridgeRun.start({ databaseUrl: postgres.url, processes: 2, flags, perSecond });
   const { ledger, group, publisher } = run;
   for (const how of ["frozen", "ended"] as const) {
@@ -71,7 +71,7 @@ it("ends by its deadline, or soon after it, when Postgres is frozen, or has ende
     // What the test leaves behind is removed there.
     if (how === "ended") await postgres.start();
     else postgres.resume();
-    console.log(`stopped while Postgres was ${how}, deadline ${stopDeadlineMs} ms: ${JSON.stringify(found)}`);
+    console.log(`stopped while Postgres was ${how}, deadline ${stopTimeoutMs} ms: ${JSON.stringify(found)}`);
     expect(found.map(({ status }) => status)).toEqual([0, 0]);
     if (how === "ended") break;
     const since = Date.now();

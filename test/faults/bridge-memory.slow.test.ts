@@ -29,7 +29,7 @@ it.each(["stopped", "frozen"] as const)(
   async (how) => {
     await using postgres = await ownPostgres();
     await prepareForSql(postgres.url);
-    const flags = isFull ? [] : ["--buffer-bytes", `${3 * 2 ** 20}`];
+    const flags = isFull ? [] : ["--buffer", "3MiB"];
     await using run = await BridgeRun.start({ databaseUrl: postgres.url, processes: 2, flags, perSecond: 0 });
     const { ledger, group, publisher } = run;
     await group.leader();

@@ -19,7 +19,7 @@ const backlog = 6_000;
 const backlogBytes = 2_000;
 /** For what hangs. */
 const limitMs = 150_000;
-const impatient = ["--stop-deadline-ms", "20000"];
+const impatient = ["--stop-timeout", "20s"];
 
 /** Publishes so many, and waits until each process has them. */
 async function receives(slow: SlowFunction, serves: readonly ServeProcess[], count: number, bytes?: number) {
@@ -74,7 +74,7 @@ describe("a process that has received what it cannot run loses nothing of it", (
   it("if it is killed while it saves that, and another one has received it", { timeout }, async () => {
     await using database = await sqlDatabase(testNatsUrl());
     await using slow = await SlowFunction.make(database.url, 0);
-    const [leader] = await leading(await start(slow, 2, ["--stop-deadline-ms", "4000"]));
+    const [leader] = await leading(await start(slow, 2, ["--stop-timeout", "4s"]));
     const gate = await slow.lock();
     await receives(slow, [leader], backlog, backlogBytes);
     const saving = await savesPart(slow, leader);

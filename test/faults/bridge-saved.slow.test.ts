@@ -82,7 +82,7 @@ describe("messages that come far faster than they can be run", () => {
     await gate.end();
     return Math.round(await publishing);
   };
-  const flags = (buffer: number, table: number) => ["--buffer-bytes", `${buffer}`, "--saved-bytes", `${table}`];
+  const flags = (buffer: number, table: number) => ["--buffer", `${buffer}B`, "--tune", `savedBytes=${table}B`];
 
   it(`(${messages} in an instant, 0.4 ms for each) are all run, in order, with room in the table`, {
     timeout: patienceMs + messages * 6,

@@ -43,7 +43,7 @@ it("loses nothing as long as what is kept has room", { timeout: patienceMs }, as
         INSERT INTO done SELECT ${f}, split_part(convert_from(payload, 'UTF8'), ' ', 1)::int$$`);
       await client.query("SELECT nats_subscribe($1, $2::regproc)", [subject, `f${f}`]);
     }
-    const flags = ["--buffer-bytes", `${bufferBytes}`, "--monitor-listen", "127.0.0.1:0"];
+    const flags = ["--buffer", `${bufferBytes}B`, "--monitor", "127.0.0.1:0"];
     await using group = await ServeGroup.start(database.url, 2, flags);
     const leader = await group.leader();
     const [standby] = group.others as [ServeProcess];

@@ -32,7 +32,7 @@ describe.concurrent("a host that dies with a handler's answer in flight", () => 
     const settings: Partial<PeerOptions> = { databaseUrl: url.href, allowPlaintext: true };
 
     const listener = (run: number, address: string, more: Partial<MeshPeerOptions>): MeshPeerOptions => ({
-      peer: { name: "x", topic: "x", listen: `${address}:0`, transactional: true, nameWaitMs: 120_000, ...settings },
+      peer: { name: "x", topic: "x", listen: `${address}:0`, nameWaitMs: 120_000, ...settings },
       run,
       journal: join(directory, `x-${run}`),
       handler: "effect",
@@ -42,8 +42,8 @@ describe.concurrent("a host that dies with a handler's answer in flight", () => 
     await using first = new MeshProcess(slow, [], host.launcher);
     await first.call("run");
     await using sender = new Peer({ name: "a", topic: "a", listen: `${host.here}:0`, ...settings });
-    await sender.run();
-    const send = (number: number) => sender.sendTo("x", `a 1 ${number} ${microseconds()} fine `);
+    await sender.start();
+    const send = (number: number) => sender.send("x", `a 1 ${number} ${microseconds()} fine `);
     const sent = send(1);
     const working =
       "SELECT FROM pg_stat_activity WHERE query LIKE '%FROM pg_sleep%' AND state = 'active' AND pid <> pg_backend_pid()";

@@ -104,7 +104,6 @@ it("transactional handlers have their effects exactly once, however often they w
   await onServer(postgres.url, effectsTable);
   await using mesh = await Mesh.start({
     url: postgres.url,
-    peers: { x: { transactional: true }, y: { transactional: true } },
     handler: "effect",
     // A commit for each: slow disks are to keep up.
     perSecond: 5,

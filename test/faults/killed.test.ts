@@ -52,7 +52,7 @@ it("a listener, a sender that stores, and all sessions of Postgres are killed: n
 it("`hawser serve` that leads and answers is killed: calls and subscriptions go on with the other one", async () => {
   await using database = await sqlDatabase(testNatsUrl());
   await using ledger = await BridgeLedger.make(database.url);
-  await using group = await ServeGroup.start(database.url, 2, ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`]);
+  await using group = await ServeGroup.start(database.url, 2, ["--call-timeout", `${patientLimits.callTimeoutMs}ms`]);
   await using publisher = await BridgePublisher.open({
     natsUrl: testNatsUrl(),
     subjects: ledger.subjects,
@@ -86,7 +86,7 @@ it("`hawser serve` that leads and answers is killed: calls and subscriptions go 
 
 it("nats-server is killed: calls fail clearly, and calls and subscriptions work when it is back", async () => {
   await using nats = await startNatsServer();
-  await using gateway = await testGateway({ natsUrl: nats.url, natsWaitMs: 200 });
+  await using gateway = await testGateway({ natsUrl: nats.url, tuning: { natsWaitMs: 200 } });
   await gateway.client.query(`
     CREATE TABLE got (payload text);
     CREATE FUNCTION keep(payload bytea) RETURNS void LANGUAGE sql AS $$INSERT INTO got VALUES (convert_from(payload, 'UTF8'))$$;

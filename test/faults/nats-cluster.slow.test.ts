@@ -4,7 +4,7 @@
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { type KeptLog, keptLog } from "../bridge/role/log.js";
 import { type BridgeWorld, bridgeWorld } from "../bridge/support/bridge-world.js";
 import { receivedBy } from "../bridge/support/overload.js";
@@ -67,17 +67,17 @@ class Publisher {
 
 /** One process, and what it has logged. */
 interface Member {
-  readonly serve: Serve;
+  readonly serve: HawserServer;
   readonly log: KeptLog;
 }
 
 /** The processes of a test: that of the world, and a second one. */
 async function membersOf(world: BridgeWorld): Promise<AsyncDisposable & { readonly all: readonly Member[] }> {
   const log = keptLog();
-  const second = await Serve.start({
+  const second = await startServer({
     databaseUrl: world.database.url,
-    gatewayListen: "127.0.0.1:0",
-    monitorListen: "127.0.0.1:0",
+    listen: "127.0.0.1:0",
+    monitor: "127.0.0.1:0",
     logger: log.logger,
   });
   return {
@@ -157,7 +157,7 @@ it.concurrent("loses nothing by a restart of one server after the other, nor by 
   await using world = await bridgeWorld({
     natsUrl: servers[0]!.url,
     serverOptions: { host: cluster.host },
-    monitorListen: "127.0.0.1:0",
+    monitor: "127.0.0.1:0",
     sql,
   });
   await using members = await membersOf(world);
@@ -205,7 +205,7 @@ it.concurrent("processes that had to stand on one server part when another one i
   await using world = await bridgeWorld({
     natsUrl: one.url,
     serverOptions: { host: cluster.host },
-    monitorListen: "127.0.0.1:0",
+    monitor: "127.0.0.1:0",
     sql,
   });
   await using members = await membersOf(world);

@@ -47,7 +47,7 @@ it(`a stream and peers have what was committed, once and in order, when peers, s
   await using postgres = await ownPostgres();
   await using nats = await startNatsServer({ jetStream: true });
   await prepareForSql(postgres.url, nats.url);
-  await using group = await ServeGroup.start(postgres.url, 2, ["--outbox-retention-ms", String(retentionMs)]);
+  await using group = await ServeGroup.start(postgres.url, 2, ["--outbox-retention", `${retentionMs}ms`]);
   const watcher = await connect({ servers: nats.url, maxReconnectAttempts: -1, reconnectTimeWait: 50 });
   await (await jetstreamManager(watcher)).streams.add({ name: "OUT", subjects: ["out.>"] });
   const setUp = new pg.Client({ connectionString: postgres.url });

@@ -6,7 +6,7 @@ import { DeliverPolicy, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -44,7 +44,7 @@ it("a replay brings back what a store that was set back has lost, once, in order
         60_000,
       );
     {
-      await using serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: database.url });
+      await using serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: database.url });
       expect(serve.sessionCount).toBe(0);
       await enqueue(1);
       await eventually("the first part is there", async () => (await stored()) === perPart, 60_000);
@@ -62,7 +62,7 @@ it("a replay brings back what a store that was set back has lost, once, in order
     await eventually("the server answers", async () => (await stored().catch(() => -1)) === perPart);
     const { status, stdout } = await hawser(["outbox", "replay", "--since", "1h"], { databaseUrl: database.url });
     expect([status, stdout]).toEqual([0, expect.stringContaining(`Wrote ${2 * perPart} messages`)]);
-    await using serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: database.url });
+    await using serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: database.url });
     expect(serve.sessionCount).toBe(0);
     await eventually("all is back", async () => (await stored()) >= 2 * perPart, 60_000);
     await nothingWaits();

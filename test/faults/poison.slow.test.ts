@@ -34,7 +34,7 @@ it.each([
       ...load,
       handler: "poison",
       poison: { sender: "a", listener: "x", number },
-      peer: { maxAttempts },
+      peer: { defaults: { retry: { attempts: maxAttempts } } },
       window,
     });
     const x = mesh.member("x");

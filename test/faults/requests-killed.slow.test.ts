@@ -37,8 +37,8 @@ it(`${requests} requests end in time when listeners are killed (HAWSER_FAULT_SEE
   });
   for (const name of listeners) start(name);
   await using peer = new Peer({ name: "asks", topic: "asks", listen: "127.0.0.1:0", databaseUrl: database.url });
-  await peer.run();
-  await eventually("all listeners are there", async () => (await peer.listAddresses("answers")).length === 3, 60_000);
+  await peer.start();
+  await eventually("all listeners are there", async () => (await peer.listenersOf("answers")).length === 3, 60_000);
 
   const ends: Record<string, number> = {};
   const wrong: string[] = [];
@@ -57,7 +57,7 @@ it(`${requests} requests end in time when listeners are killed (HAWSER_FAULT_SEE
         const text = Buffer.from(payload).toString();
         if (text !== `answer to ${n}`) wrong.push(`${n}: ${text}`);
       } catch (error) {
-        if (!HawserError.is(error)) throw error;
+        if (!(error instanceof HawserError)) throw error;
         end = error.code;
         // The time between an end and the next dial passes quickly, and so would all requests.
         if (error.code === "unreachable") await delay(50);

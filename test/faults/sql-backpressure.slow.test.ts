@@ -63,7 +63,7 @@ it("ends calls in time while NATS does not read, in bounded memory, and goes on 
   await using nats = await startNatsServer({ jetStream: true });
   await using database = await sqlDatabase(nats.url);
   await using witness = await SqlWitness.open(nats.url);
-  await using serve = await ServeProcess.start(database.url, ["--call-timeout-ms", `${callTimeoutMs}`]);
+  await using serve = await ServeProcess.start(database.url, ["--call-timeout", `${callTimeoutMs}ms`]);
   const options = { databaseUrl: database.url, witness, seed, callTimeoutMs };
   // Mostly those that wait for nothing but the socket, so that they fill what the kernel holds between the two.
   const kinds = [...Array<CallKindName>(4).fill("core batch"), "stream batch", "put file"] as const;

@@ -13,7 +13,7 @@ import { SqlWitness } from "./support/sql-witness.js";
 
 /** Each of the two at least once. */
 const stops = Math.max(2, killsPerLoop(10));
-const flags = ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`];
+const flags = ["--call-timeout", `${patientLimits.callTimeoutMs}ms`];
 
 it(
   `leaves no call of 50 sessions unanswered, and the next ones go to the other gateway (HAWSER_FAULT_SEED=${seed})`,

@@ -18,7 +18,7 @@ import { prepareForSql, sqlDatabase } from "./support/sql-database.js";
 import { patientLimits, SqlLoad } from "./support/sql-load.js";
 import { SqlWitness } from "./support/sql-witness.js";
 
-const flags = ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`];
+const flags = ["--call-timeout", `${patientLimits.callTimeoutMs}ms`];
 
 const gatewayKills = killsPerLoop(2);
 

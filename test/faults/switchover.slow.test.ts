@@ -39,14 +39,16 @@ async function inOneProcess(databaseUrl: string): Promise<Pair> {
   const received = new Log<number>();
   const lost: string[] = [];
   for (const peer of [a, b]) peer.on("status", ({ kind }) => kind === "name_lost" && lost.push(peer.name));
-  await a.run(() => undefined);
-  await b.run(({ payload }) => received.push(Number(Buffer.from(payload).toString().split(" ")[1])));
+  await a.handle(a.topic, () => undefined);
+  await a.start();
+  await b.handle(b.topic, ({ payload }) => received.push(Number(Buffer.from(payload).toString().split(" ")[1])));
+  await b.start();
   let sent = 0;
   const sending: Promise<void>[] = [];
   const timer = setInterval(() => {
     const number = ++sent;
     sending.push(
-      a.sendTo("d", `x ${number}`).then(
+      a.send("d", `x ${number}`).then(
         () => confirmed.push({ number }),
         () => undefined,
       ),

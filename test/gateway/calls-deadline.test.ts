@@ -2,7 +2,7 @@
  * When calls end, and which of them may be under way.
  */
 import { describe, expect, it, vi } from "vitest";
-import { GatewayError, HawserError } from "../../src/errors/index.js";
+import { HawserError } from "../../src/errors/index.js";
 import type { GatewayCall } from "../../src/gateway/calls.js";
 import { errorAnswerOf } from "../../src/gateway/protocol/index.js";
 import {
@@ -42,7 +42,7 @@ describe("the deadline", () => {
     await vi.advanceTimersByTimeAsync(timeoutMs + slack - 1);
     expect([end.outcome, told]).toEqual(["waiting", [timeoutMs]]);
     await vi.advanceTimersByTimeAsync(1);
-    expect([HawserError.is(end.outcome), end.afterMs]).toEqual([true, timeoutMs + slack]);
+    expect([end.outcome instanceof HawserError, end.afterMs]).toEqual([true, timeoutMs + slack]);
   });
 
   it("may not be beyond the cap", () => {
@@ -50,7 +50,7 @@ describe("the deadline", () => {
     expect(outcome).toMatchObject({
       code: "invalid_argument",
       message: expect.stringMatching(/701 ms.*700 ms/),
-      hint: expect.stringContaining("--max-call-timeout-ms"),
+      hint: expect.stringContaining("--tune maxCallTimeoutMs"),
     });
   });
 
@@ -70,7 +70,7 @@ describe("the deadline", () => {
     const wait = pending<void>();
     const end = tested({ publish: () => wait.promise }).start(publish);
     await vi.advanceTimersByTimeAsync(limits.callTimeoutMs);
-    wait.reject(new GatewayError("nats_timeout", "late"));
+    wait.reject(new HawserError("nats_timeout", "late"));
     await flush();
     expect(codeOf(end)).toBe("nats_timeout");
   });
@@ -102,7 +102,7 @@ describe("the deadline", () => {
 
 describe("the place of a command", () => {
   it("is given back by a handler that throws, one that rejects, and one whose answer cannot be sent", async () => {
-    const failure = new GatewayError("no_responders", "nobody");
+    const failure = new HawserError("no_responders", "nobody");
     const { start, capacity } = tested(
       {
         publish: () => {
@@ -119,7 +119,7 @@ describe("the place of a command", () => {
       await flush();
     }
     expect(ends.map(codeOf)).toEqual(["no_responders", "no_responders", "gateway_limit"]);
-    expect([capacity.tryTake(), capacity.tryTake()]).toEqual([true, false]);
+    expect([capacity.tryAcquire(), capacity.tryAcquire()]).toEqual([true, false]);
   });
 
   it.each(["resolves", "rejects"])("is given back when a command that was late %s", async (how) => {
@@ -127,16 +127,16 @@ describe("the place of a command", () => {
     const { start, capacity } = tested({ publish: () => wait.promise }, { capacity: 1 });
     const end = start(publish);
     await vi.advanceTimersByTimeAsync(limits.callTimeoutMs + slack);
-    expect([codeOf(end), capacity.tryTake()]).toEqual(["outcome_unknown", false]);
+    expect([codeOf(end), capacity.tryAcquire()]).toEqual(["outcome_unknown", false]);
     how === "resolves" ? wait.resolve() : wait.reject(new Error("much later"));
     await flush();
-    expect(capacity.tryTake()).toBe(true);
+    expect(capacity.tryAcquire()).toBe(true);
   });
 
   it("that is not there after half of the time is an error, and nothing has been sent", async () => {
     let asked = 0;
     const { start, capacity } = tested({ publish: () => void asked++ }, { capacity: 1 });
-    capacity.tryTake();
+    capacity.tryAcquire();
     const end = start(publish);
     await vi.advanceTimersByTimeAsync(limits.callTimeoutMs / 2 - 1);
     expect(end.outcome).toBe("waiting");
@@ -146,18 +146,18 @@ describe("the place of a command", () => {
       sqlstate: "53300",
       message: expect.stringMatching(/1 commands are under way.*capacity.*2500 ms; nothing was sent/),
     });
-    capacity.giveBack();
-    expect(capacity.tryTake()).toBe(true);
+    capacity.release();
+    expect(capacity.tryAcquire()).toBe(true);
   });
 
   it("is not taken by a session that has gone in the meantime", async () => {
     let asked = 0;
     const { start, capacity, session } = tested({ publish: () => void asked++ }, { capacity: 1 });
-    capacity.tryTake();
+    capacity.tryAcquire();
     const end = start(publish);
     session.isOpen = false;
-    capacity.giveBack();
+    capacity.release();
     await flush();
-    expect([codeOf(end), asked, capacity.tryTake()]).toEqual(["aborted", 0, true]);
+    expect([codeOf(end), asked, capacity.tryAcquire()]).toEqual(["aborted", 0, true]);
   });
 });

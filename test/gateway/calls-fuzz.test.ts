@@ -9,7 +9,7 @@ import { methods } from "../../generated/ts/nats-functions/methods.js";
 import { HawserError } from "../../src/errors/index.js";
 import { Calls } from "../../src/gateway/calls.js";
 import type { Answer, GatewayClient } from "../../src/gateway/protocol/index.js";
-import { Room } from "../../src/runtime/index.js";
+import { Semaphore } from "../../src/runtime/index.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 import { hostileCall } from "./hostile-calls.js";
@@ -24,7 +24,7 @@ const refusals = new Set(["gateway_protocol", "invalid_argument", "null_argument
 
 const session: GatewayClient = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
 const places = 3;
-const capacity = new Room(places);
+const capacity = new Semaphore(places);
 const { handler, asked } = recordingHandler();
 const calls = new Calls(handler, capacity, { callTimeoutMs: 5000, maxCallTimeoutMs: 60_000, maxResponseBytes: 601 });
 
@@ -35,7 +35,7 @@ async function ask(query: Buffer): Promise<string> {
     const given = calls.answer(query, session);
     answer = given instanceof Promise ? await given : given;
   } catch (error) {
-    if (!HawserError.is(error) || !refusals.has(error.code)) throw error;
+    if (!(error instanceof HawserError) || !refusals.has(error.code)) throw error;
     if (error.message.length > 1000) throw new Error(`a refusal of ${error.message.length} characters`);
     return error.code;
   }
@@ -77,7 +77,7 @@ it(
     expect({}.constructor).toBe(Object);
     expect(Object.getOwnPropertyNames(Object.prototype)).not.toContain("a");
     // Each place has been given back.
-    expect(Array.from({ length: places + 1 }, () => capacity.tryTake())).toEqual([true, true, true, false]);
+    expect(Array.from({ length: places + 1 }, () => capacity.tryAcquire())).toEqual([true, true, true, false]);
     if (inputs >= 5_000) {
       // Otherwise this would test the first check alone.
       expect(ends.get("answered")).toBeGreaterThan(inputs / 4);

@@ -28,7 +28,7 @@ describe("an answer", () => {
 
   it("to a ping is NULL, without a place and without the handler", () => {
     const { start, capacity } = tested({}, { capacity: 1 });
-    capacity.tryTake();
+    capacity.tryAcquire();
     expect(start("Ping").outcome).toEqual({ kind: "row", value: null });
     expect(start("Ping {}").outcome).toEqual({ kind: "row", value: null });
   });
@@ -81,7 +81,7 @@ describe("a call that cannot be", () => {
   ])("is refused without a place: %.60s", (query, code) => {
     const { start, capacity } = tested({}, { capacity: 1 });
     expect(codeOf(start(query))).toBe(code);
-    expect(capacity.tryTake()).toBe(true);
+    expect(capacity.tryAcquire()).toBe(true);
   });
 
   it("is refused: values nested deeper than any stack, where an object of headers is wanted", () => {
@@ -124,7 +124,7 @@ describe("the largest answer", () => {
     expect(outcome).toMatchObject({
       code: "gateway_limit",
       message: "nats_get_file: the answer has 1002 bytes on its way to Postgres, and the limit is 1000",
-      hint: expect.stringContaining("--max-response-bytes"),
+      hint: expect.stringContaining("--tune maxResponseBytes"),
     });
     expect(codeOf(start('GetValue {"bucket":"b","key":"k","type":"text"}'))).toBe("gateway_limit");
   });

@@ -3,7 +3,7 @@
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { Serve, type ServeOptions } from "../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve } from "../../src/serve/index.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
@@ -35,9 +35,9 @@ const addresses = async () => (await rows()).map(({ host, port }) => `${host}:${
 beforeEach(() => eventually("those of the test before are gone", async () => (await rows()).length === 1));
 
 const another = (options: ServeOptions = {}) =>
-  Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0", ...patience, logger, ...options });
+  serve({ databaseUrl: gateway.database.url, listen: "127.0.0.1:0", ...patience, logger, ...options });
 
-const portOf = ({ address }: Serve) => Number(address.split(":")[1]);
+const portOf = ({ address }: HawserServer) => Number(address.split(":")[1]);
 
 /** Where a session connects that begins now. */
 const conninfo = () => gateway.value<string>("SELECT hawser.gateway_conninfo()");
@@ -107,14 +107,17 @@ describe("the address of a gateway", () => {
     await before.stop();
     const insert = "INSERT INTO hawser.gateways (host, port, owner) VALUES ('127.0.0.1', $1, 'dead')";
     await gateway.client.query(insert, [portOf(before)]);
-    await using next = await another({ gatewayListen: before.address });
+    await using next = await another({ listen: before.address });
     expect((await rows()).filter(({ port }) => port === portOf(next)).map(({ owner }) => owner)).not.toContain("dead");
   });
 });
 
 describe("a gateway that was killed", () => {
   it("is passed over by its sessions and new ones, is the same when it starts anew there, and is forgotten by the next one", async () => {
-    const killed = await ServeProcess.start(gateway.database.url, ["--nats-wait-ms", `${patience.natsWaitMs}`]);
+    const killed = await ServeProcess.start(gateway.database.url, [
+      "--tune",
+      `natsWaitMs=${patience.tuning.natsWaitMs}ms`,
+    ]);
     const session = await gateway.connect();
     try {
       expect(await addresses()).toEqual([`127.0.0.1:${killed.port}`, gateway.serve.address]);
@@ -199,7 +202,7 @@ describe("two gateways", () => {
   });
 
   it("pass each other's sessions on, where one is full", async () => {
-    await using full = await another({ maxSessions: 1 });
+    await using full = await another({ tuning: { maxSessions: 1 } });
     const [session, other] = [await gateway.connect(), await gateway.connect()];
     try {
       await session.query(publish);
@@ -210,7 +213,7 @@ describe("two gateways", () => {
       await other.query("DELETE FROM hawser.gateways WHERE port <> $1", [portOf(full)]);
       await expect(other.query(publish)).rejects.toMatchObject({
         code: "08001",
-        detail: expect.stringContaining("--max-sessions"),
+        detail: expect.stringContaining("--tune maxSessions"),
       });
     } finally {
       await session.end();

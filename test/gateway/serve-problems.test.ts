@@ -3,7 +3,8 @@
  */
 import { createServer as createTcpServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { type Logger, Serve } from "../../src/serve/index.js";
+import type { Logger } from "../../src/runtime/index.js";
+import { serve } from "../../src/serve/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
@@ -48,7 +49,7 @@ describe("a definition that cannot be used, where none is in force", () => {
     const error = await gateway.errorOf(publish);
     expect(error).toMatchObject({ code: "55000", hint: expect.stringMatching(/./) });
     expect(error.hint).not.toContain("CREATE SERVER");
-    expect(told("cannot be used")).toEqual([expect.objectContaining({ level: "warn", hint: error.hint })]);
+    expect(told("cannot be used")).toEqual([expect.objectContaining({ level: "warn", remedy: error.hint })]);
     await query(`DROP USER MAPPING FOR "${role}" SERVER nats_main`);
     await eventually("it works", async () => typeof (await reached(gateway)) === "object");
     expect(told("can be used again")).toHaveLength(1);
@@ -87,7 +88,7 @@ it("a user mapping for PUBLIC is named, because it does not count", async () => 
     await gateway.serve.stop();
     await query(createServer(testNatsUrl(), { username: "somebody" }));
     await query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (password 'x')");
-    await using _serve = await Serve.start({ databaseUrl: login.url, gatewayListen: "127.0.0.1:0" });
+    await using _serve = await serve({ databaseUrl: login.url, listen: "127.0.0.1:0" });
     const error = await gateway.errorOf(publish);
     expect(error).toMatchObject({ code: "55000", message: expect.stringContaining("not right") });
     expect(error.hint).toContain(`The user mapping for PUBLIC does not count: only one for ${login.name}`);
@@ -102,7 +103,7 @@ it("says that the SQL functions are missing, and what makes them", async () => {
   const found: string[] = [];
   const silent = { debug: () => undefined, info: () => undefined, error: () => undefined };
   const logger: Logger = { ...silent, warn: (_, message) => void found.push(message) };
-  await using _serve = await Serve.start({ databaseUrl: database.url, gatewayListen: "127.0.0.1:0", logger });
+  await using _serve = await serve({ databaseUrl: database.url, listen: "127.0.0.1:0", logger });
   expect(found).toContain("the SQL functions are not installed in this database: run `hawser init`");
 });
 
@@ -112,12 +113,12 @@ describe("a login that lacks rights", () => {
     const login = await bridgeLogin(database.url);
     try {
       await onServer(database.url, `REVOKE hawser_bridge FROM ${login.name}`);
-      await expect(Serve.start({ databaseUrl: login.url, gatewayListen: "127.0.0.1:0" })).rejects.toMatchObject({
+      await expect(serve({ databaseUrl: login.url, listen: "127.0.0.1:0" })).rejects.toMatchObject({
         code: "store_failed",
         message: expect.stringMatching(/GRANT hawser_bridge TO "bridge_of_\w+"$/),
       });
       await onServer(database.url, `GRANT hawser_peer TO ${login.name}`);
-      await expect(Serve.start({ databaseUrl: login.url, gatewayListen: "127.0.0.1:0" })).rejects.toMatchObject({
+      await expect(serve({ databaseUrl: login.url, listen: "127.0.0.1:0" })).rejects.toMatchObject({
         message: expect.stringMatching(/GRANT hawser_bridge TO "bridge_of_\w+"$/),
       });
     } finally {
@@ -130,7 +131,7 @@ describe("a login that lacks rights", () => {
     const login = await bridgeLogin(database.url);
     try {
       for (const databaseUrl of [login.url, database.url]) {
-        await expect(Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0" })).rejects.toMatchObject({
+        await expect(serve({ databaseUrl, listen: "127.0.0.1:0" })).rejects.toMatchObject({
           code: "schema_missing",
           message: `the database "${database.name}" has no schema hawser: run \`hawser init\` on it, or name the right database`,
         });

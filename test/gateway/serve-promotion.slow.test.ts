@@ -4,7 +4,7 @@
 import { expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { install } from "../../src/installation/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -19,7 +19,7 @@ it("enters itself after the promotion, and hears of changes at once", async () =
   const set = (natsUrl: string) => `SELECT hawser.set_nats_server('${JSON.stringify(placeOf(natsUrl))}')`;
   await onServer(servers.primary.url, set(testNatsUrl()));
   await servers.caughtUp();
-  await using serve = await Serve.start({ databaseUrl: servers.standby.url, gatewayListen: "127.0.0.1:0" });
+  await using serve = await startServer({ databaseUrl: servers.standby.url, listen: "127.0.0.1:0" });
   const entered = () => rowsOf(servers.standby.url, "SELECT host || ':' || port AS address FROM hawser.gateways");
   expect(await entered()).toEqual([]);
   await servers.primary.kill("SIGKILL");

@@ -1,11 +1,11 @@
 /**
- * `Serve` while Postgres goes away and comes back, or is silent.
+ * The server while Postgres goes away and comes back, or is silent.
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { install } from "../../src/installation/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -17,7 +17,7 @@ import { noTimersAbove } from "../support/timers.js";
 const { optionsPollMs } = gatewayConstants;
 
 let postgres: OwnPostgres;
-let serve: Serve;
+let serve: HawserServer;
 
 beforeAll(async () => {
   postgres = await ownPostgres();
@@ -26,7 +26,7 @@ beforeAll(async () => {
   await client.connect();
   await defineServer(client, testNatsUrl());
   await client.end();
-  serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0", ...patience });
+  serve = await startServer({ databaseUrl: postgres.url, listen: "127.0.0.1:0", ...patience });
 });
 
 afterAll(async () => {
@@ -77,7 +77,7 @@ it("stops while Postgres is away", async () => {
   // Nobody could take its address away; the next one does.
   const stale = await rowsOf(postgres.url, "SELECT port FROM hawser.gateways");
   expect(stale).toHaveLength(1);
-  serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0", ...patience });
+  serve = await startServer({ databaseUrl: postgres.url, listen: "127.0.0.1:0", ...patience });
   expect(await rowsOf(postgres.url, "SELECT host, port FROM hawser.gateways")).toEqual([
     { host: "127.0.0.1", port: Number(serve.address.split(":")[1]) },
   ]);
@@ -87,7 +87,7 @@ it("a Postgres that is silent is asked in a new session, and does not hold up th
   // Of its own: sessions that stand still hold up others of the server.
   await using postgres = await ownPostgres();
   await install({ databaseUrl: postgres.url });
-  await using serve = await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" });
+  await using serve = await startServer({ databaseUrl: postgres.url, listen: "127.0.0.1:0" });
   const sessions = () =>
     rowsOf(postgres.url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'hawser serve'");
   const [first] = await sessions();

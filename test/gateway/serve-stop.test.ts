@@ -1,25 +1,25 @@
 /**
- * How `Serve` starts, is refused, and ends.
+ * The start, the refusal and the end of `serve`.
  */
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer as createTcpServer, type Server } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { freePort } from "../../src/dev/free-port.js";
-import { Serve, type ServeOptions } from "../../src/serve/index.js";
+import { type ServeOptions, serve as startServer } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { patience, type TestGateway, testGateway } from "../support/gateway.js";
 
 /** How a start fails, before it has looked at any database. */
 async function failure(options: ServeOptions): Promise<unknown> {
-  const started = await Serve.start({ databaseUrl: "postgres://nobody@127.0.0.1:1/none", ...options }).catch(
+  const starting = startServer({ databaseUrl: "postgres://nobody@127.0.0.1:1/none", ...options });
+  return await starting.then(
+    async (server) => {
+      await server.stop();
+      throw new Error("it has started");
+    },
     (error: unknown) => error,
   );
-  if (started instanceof Serve) {
-    await started.stop();
-    throw new Error("it has started");
-  }
-  return started;
 }
 
 /**
@@ -52,10 +52,10 @@ function listening(): Promise<{ readonly port: number; close(): void }> {
 
 describe("a start", () => {
   it.each([
-    [{ gatewayListen: "0.0.0.0:0" }, "0.0.0.0:0"],
-    [{ gatewayListen: "[::]:0" }, "[::]:0"],
-    [{ gatewayListen: "10.1.2.3:5434" }, "10.1.2.3:5434"],
-    [{ gatewayListen: "127.0.0.1:0", advertise: "db.example.org:5434" }, "db.example.org:5434"],
+    [{ listen: "0.0.0.0:0" }, "0.0.0.0:0"],
+    [{ listen: "[::]:0" }, "[::]:0"],
+    [{ listen: "10.1.2.3:5434" }, "10.1.2.3:5434"],
+    [{ listen: "127.0.0.1:0", advertise: "db.example.org:5434" }, "db.example.org:5434"],
   ])("is refused without TLS beyond loopback: %j", async (options, named) => {
     expect(await failure(options)).toMatchObject({
       code: "plaintext_refused",
@@ -66,15 +66,15 @@ describe("a start", () => {
   it("is refused with a setting that breaks its rule, which is named", async () => {
     for (const [options, words] of [
       [{ callTimeoutMs: 99 }, "callTimeoutMs is 99"],
-      [{ maxCallTimeoutMs: 1.5 }, "maxCallTimeoutMs is 1.5"],
-      [{ maxRequestBytes: 1 }, "maxRequestBytes is 1"],
-      [{ maxResponseBytes: Number.NaN }, "maxResponseBytes is NaN"],
-      [{ maxSessions: 0 }, "maxSessions is 0"],
-      [{ natsWaitMs: -1 }, "natsWaitMs is -1"],
-      [{ stopDeadlineMs: 1e9 }, "stopDeadlineMs is 1000000000"],
-      [{ gatewayListen: "" }, 'gatewayListen is ""'],
-      [{ gatewayListen: "127.0.0.1" }, "127.0.0.1"],
-      [{ gatewayListen: "127.0.0.1:65536" }, "65536"],
+      [{ tuning: { maxCallTimeoutMs: 1.5 } }, "maxCallTimeoutMs is 1.5"],
+      [{ tuning: { maxRequestBytes: 1 } }, "maxRequestBytes is 1"],
+      [{ tuning: { maxResponseBytes: Number.NaN } }, "maxResponseBytes is NaN"],
+      [{ tuning: { maxSessions: 0 } }, "maxSessions is 0"],
+      [{ tuning: { natsWaitMs: -1 } }, "natsWaitMs is -1"],
+      [{ stopTimeoutMs: 1e9 }, "stopTimeoutMs is 1000000000"],
+      [{ listen: "" }, 'listen is ""'],
+      [{ listen: "127.0.0.1" }, "127.0.0.1"],
+      [{ listen: "127.0.0.1:65536" }, "65536"],
       [{ advertise: "nowhere" }, "nowhere"],
     ] as const) {
       expect(await failure(options)).toMatchObject({
@@ -87,20 +87,20 @@ describe("a start", () => {
   it("is refused where somebody else listens, and leaves no trace", async () => {
     await using database = await testDatabase();
     const taken = await listening();
-    const options = { databaseUrl: database.url, gatewayListen: `127.0.0.1:${taken.port}` };
+    const options = { databaseUrl: database.url, listen: `127.0.0.1:${taken.port}` };
     expect(await failure(options)).toMatchObject({
       code: "bind_failed",
       message: expect.stringContaining(`${taken.port}`),
     });
     taken.close();
-    const serve = await Serve.start(options);
+    const serve = await startServer(options);
     await serve.stop();
   });
 
   it("ends when its signal is aborted", async () => {
     await using database = await testDatabase();
     const signal = AbortSignal.abort(new Error("not now"));
-    const error = await failure({ databaseUrl: database.url, gatewayListen: "127.0.0.1:0", signal });
+    const error = await failure({ databaseUrl: database.url, listen: "127.0.0.1:0", signal });
     expect(error).toMatchObject({ message: "not now" });
   });
 });
@@ -115,13 +115,13 @@ describe("a stop", () => {
 
   const serving = async (options: ServeOptions = {}) => {
     const databaseUrl = gateway.database.url;
-    const serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0", ...patience, ...options });
+    const serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", ...patience, ...options });
     await gateway.value("SELECT litmus_pgnats_reload_conf()");
     return serve;
   };
 
   it("waits for the call that is under way, and takes no new one", async () => {
-    const serve = await serving({ callTimeoutMs: 30_000, stopDeadlineMs: 30_000 });
+    const serve = await serving({ callTimeoutMs: 30_000, stopTimeoutMs: 30_000 });
     const asked = new Promise<() => void>((resolve) => {
       gateway.nats.subscribe("stop_slow", {
         callback: (_error, message) => resolve(() => void message.respond("done")),
@@ -153,7 +153,7 @@ describe("a stop", () => {
   it("tells idle sessions so that a call that begins before their connection ends goes to the next gateway", async () => {
     const port = await freePort();
     const between = await endless(port);
-    const serve = await serving({ gatewayListen: `127.0.0.1:${port}`, advertise: between.address });
+    const serve = await serving({ listen: `127.0.0.1:${port}`, advertise: between.address });
     await gateway.value("SELECT nats_publish_text('stop.idle', 'x')");
     await using _next = await serving();
     await serve.stop();
@@ -162,7 +162,7 @@ describe("a stop", () => {
   });
 
   it("waits no longer than its deadline; the call is told that its outcome is unknown", async () => {
-    const serve = await serving({ stopDeadlineMs: 50 });
+    const serve = await serving({ stopTimeoutMs: 50 });
     const asked = new Promise<void>((resolve) => {
       gateway.nats.subscribe("stop_never", { callback: () => resolve() });
     });

@@ -5,7 +5,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { type GatewayTls, Serve } from "../../src/serve/index.js";
+import { type GatewayTls, type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { patience, type TestGateway, testGateway } from "../support/gateway.js";
@@ -32,10 +32,14 @@ afterAll(async () => {
 });
 
 /** Serves with TLS while `use` runs. */
-async function serving(tls: Partial<GatewayTls>, use: (serve: Serve) => Promise<void>, options = {}): Promise<void> {
-  await using serve = await Serve.start({
+async function serving(
+  tls: Partial<GatewayTls>,
+  use: (serve: HawserServer) => Promise<void>,
+  options = {},
+): Promise<void> {
+  await using serve = await startServer({
     databaseUrl: gateway.database.url,
-    gatewayListen: "127.0.0.1:0",
+    listen: "127.0.0.1:0",
     ...patience,
     tls: { ...authority.issue(["127.0.0.1", "localhost"]), ...tls },
     ...options,
@@ -99,7 +103,7 @@ it("checks the name with verify-full alone", async () => {
 });
 
 it("lets the gateway listen beyond loopback, and is no need where the network is said to be trusted", async () => {
-  const beyond = { gatewayListen: "0.0.0.0:0", advertise: "127.0.0.1:0" };
+  const beyond = { listen: "0.0.0.0:0", advertise: "127.0.0.1:0" };
   await serving({}, () => call(), beyond);
   await serving({}, () => call(), { ...beyond, tls: undefined, allowPlaintext: true });
 });

@@ -1,9 +1,9 @@
 /**
- * `Serve` follows the definition of the NATS server in Postgres.
+ * The server follows the definition of the NATS server in Postgres.
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer, type TestGateway, testGateway } from "../support/gateway.js";
@@ -137,7 +137,7 @@ describe("a standstill of NATS", () => {
     const late = await startNatsServer();
     try {
       await late.stop();
-      await using gateway = await testGateway({ serverOptions: false, natsWaitMs: 0 });
+      await using gateway = await testGateway({ serverOptions: false, tuning: { natsWaitMs: 0 } });
       await defineServer(gateway.client, late.url);
       await eventually("the functions say so", async () => (await reached(gateway)) === "08003");
       await late.restart();
@@ -153,10 +153,10 @@ describe("the login of serve", () => {
     await gateway.serve.stop();
     const login = await bridgeLogin(gateway.database.url);
     try {
-      await using serve = await Serve.start({
+      await using serve = await startServer({
         databaseUrl: login.url,
-        gatewayListen: "127.0.0.1:0",
-        natsWaitMs: 100,
+        listen: "127.0.0.1:0",
+        tuning: { natsWaitMs: 100 },
       });
       expect(serve.address).toMatch(/^127\.0\.0\.1:\d+$/);
       const mapping = (action: string) => `${action} USER MAPPING FOR ${login.name} SERVER nats_main`;

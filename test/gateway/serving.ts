@@ -1,5 +1,5 @@
 /**
- * What tests of `Serve` share: a look at which NATS server the SQL functions reach, and definitions of servers.
+ * What tests of `serve` share: a look at which NATS server the SQL functions reach, and definitions of servers.
  */
 import type { TestGateway } from "../support/gateway.js";
 import { onServer } from "../support/on-server.js";

@@ -7,7 +7,7 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../../src/errors/index.js";
 import { type CallLimits, Calls, type GatewayCall } from "../../src/gateway/calls.js";
 import type { Answer, GatewayClient } from "../../src/gateway/protocol/index.js";
-import { Room } from "../../src/runtime/index.js";
+import { Semaphore } from "../../src/runtime/index.js";
 import { recordingHandler } from "./recording-handler.js";
 
 export const limits: CallLimits = { callTimeoutMs: 5000, maxCallTimeoutMs: 60_000, maxResponseBytes: 1000 };
@@ -40,7 +40,7 @@ export function tested(
   handler: Partial<NatsFunctionsHandler<GatewayCall>> = {},
   changes: Partial<CallLimits & { capacity: number }> = {},
 ) {
-  const capacity = new Room(changes.capacity ?? 10);
+  const capacity = new Semaphore(changes.capacity ?? 10);
   const session = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
   const full = { ...recordingHandler().handler, ...handler };
   const calls = new Calls(full, capacity, { ...limits, ...changes });
@@ -73,5 +73,5 @@ export function pending<T>() {
 }
 
 export const never = () => new Promise<never>(() => undefined);
-export const codeOf = ({ outcome }: { outcome: unknown }) => (HawserError.is(outcome) ? outcome.code : outcome);
+export const codeOf = ({ outcome }: { outcome: unknown }) => (outcome instanceof HawserError ? outcome.code : outcome);
 export const flush = () => vi.advanceTimersByTimeAsync(0);

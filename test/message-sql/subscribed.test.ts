@@ -2,7 +2,7 @@
 import { create, type DescMessage, fromJson, type Message } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { Peer } from "../../src/peer/index.js";
-import { handle, publish, subscribe } from "../../src/typed-nats/index.js";
+import { publish, subscribe, typed } from "../../src/typed-nats/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { messageIn } from "../typed/support/compile.js";
@@ -76,22 +76,16 @@ it.each([
 it("SQL publishes, and TypeScript handles, over NATS and at a peer", async () => {
   const got: Message[] = [];
   const failures: unknown[] = [];
-  await using _ = subscribe(
-    gateway.nats,
-    handle(schema, (value) => void got.push(value)),
-    {
-      onFailure: (error) => failures.push(error),
-    },
-  );
-  await gateway.nats.flush();
+  const collecting = typed(schema, (value) => void got.push(value));
+  await using _ = await subscribe(gateway.nats, collecting, { onFailure: (error) => failures.push(error) });
   await using peer = new Peer({
     name: `${prefix}-1`,
     topic: prefix,
     listen: "127.0.0.1:0",
     databaseUrl: gateway.database.url,
   });
-  await peer.run();
-  await peer.on(schema, (value) => void got.push(value));
+  await peer.start();
+  await peer.handle(schema, (value) => void got.push(value));
   for (const to of ["nats", "peers"]) {
     await gateway.client.query("SELECT messages.publish_counted(place => $1, count => 9, _to => $2)", [to, to]);
   }

@@ -285,7 +285,7 @@ describe("refuses a schema", () => {
 
 describe("refuses an option that is not as the rules which it names", () => {
   const rules = { named: "path", pattern: { source: "^/[a-z]+$", means: "must be a path" } };
-  const named = [{ name: "path", about: "A path.", rules, file: undefined as never }];
+  const named = [{ name: "path", about: "A path.", rules, limit: "", file: undefined as never }];
   it.each<[what: string, change: (option: Any) => void, message: string]>([
     ["because there are none of that name", (o) => (o["x-rules"] = "paths"), '"paths" is no name of rules with a'],
     ["in its pattern", (o) => (o.pattern = "^/[a-y]+$"), 'pattern and x-pattern-means differ from those of "path"'],

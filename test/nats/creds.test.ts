@@ -40,7 +40,7 @@ describe("a .creds file", () => {
     const error = await errorWith(operator.creds(alice, { exp }));
     expect(error?.code).toBe("nats_unauthorized");
     expect(error?.detail).toBe(refusedWith(`it has expired at ${new Date(exp * 1000).toISOString()}`));
-    expect(error?.hint).toBe("Put a renewed .creds file in its place: it is read again at each attempt.");
+    expect(error?.remedy).toBe("Put a renewed .creds file in its place: it is read again at each attempt.");
   });
 
   it("that is not valid yet is refused, and the error says from when on it is", async () => {
@@ -48,7 +48,7 @@ describe("a .creds file", () => {
     const error = await errorWith(operator.creds(alice, { nbf }));
     expect(error?.code).toBe("nats_unauthorized");
     expect(error?.detail).toBe(refusedWith(`it is valid from ${new Date(nbf * 1000).toISOString()} on`));
-    expect(error?.hint).toContain("Check the clocks");
+    expect(error?.remedy).toContain("Check the clocks");
   });
 
   it.each([
@@ -59,7 +59,7 @@ describe("a .creds file", () => {
     const error = await errorWith(creds());
     expect(error?.code).toBe("nats_unauthorized");
     expect(error?.detail).toBe(refusedWith("it may be revoked, or of an account that the server does not know"));
-    expect(error?.hint).toContain("See why in the server's log.");
+    expect(error?.remedy).toContain("See why in the server's log.");
   });
 
   const seedOf = (key: typeof alice): string => Buffer.from(key.getSeed()).toString();

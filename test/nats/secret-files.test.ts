@@ -3,7 +3,7 @@ import { mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync }
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import type { NatsError } from "../../src/errors/index.js";
+import type { HawserError } from "../../src/errors/index.js";
 import { SecretFiles } from "../../src/nats/secret-files.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
@@ -29,7 +29,7 @@ function world() {
     refusal: async (path: string) => {
       const error = await files.readSecret("token_path", path, never).then(
         () => undefined,
-        (reason: NatsError) => reason,
+        (reason: HawserError) => reason,
       );
       expect(error?.code).toBe("secret_file");
       // Node's own error has the path in it.
@@ -183,7 +183,7 @@ describe("a file outside", () => {
       let reads = 0;
       const isEnough = async () => {
         const all = Array.from({ length: 100 }, () =>
-          read(join(inside, "shadow")).catch((error: NatsError) => error.code),
+          read(join(inside, "shadow")).catch((error: HawserError) => error.code),
         );
         for (const outcome of await Promise.all(all)) outcomes.add(outcome);
         reads += all.length;

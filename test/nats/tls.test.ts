@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import type { NatsError } from "../../src/errors/index.js";
+import type { HawserError } from "../../src/errors/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { connectError, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";
@@ -37,7 +37,7 @@ interface TlsClient {
 function errorOf(
   server: { readonly host: string; readonly port: number },
   { host, ca = authority.certificate, own, options = {} }: TlsClient = {},
-): Promise<NatsError | undefined> {
+): Promise<HawserError | undefined> {
   const secrets = secretsDirectory({ "ca.pem": ca ?? "", "own.pem": own?.cert ?? "", "own.key": own?.key ?? "" });
   const given = {
     ...(ca === null ? {} : { tls_ca_path: join(secrets, "ca.pem") }),
@@ -107,7 +107,7 @@ describe("a server that demands our certificate", () => {
       const error = await errorOf(server);
       expect(error?.code).toBe("nats_unauthorized");
       expect(error?.detail).toContain("demands a client certificate");
-      expect(error?.hint).toContain("tls_cert_path");
+      expect(error?.remedy).toContain("tls_cert_path");
       const ofStranger = stranger.issue(["hawser"]);
       const ofPast = authority.issue(["hawser"], { fromDays: -3, untilDays: -2 });
       for (const own of [ofStranger, ofPast]) {
@@ -155,7 +155,7 @@ describe("TLS on one side only", () => {
       const error = await errorOf(server, { ca: null, options: { token: "in the clear" } });
       expect(error?.code).toBe("nats_unavailable");
       expect(error?.detail).toBe("The server demands TLS, which is off.");
-      expect(error?.hint).toContain("tls_ca_path");
+      expect(error?.remedy).toContain("tls_ca_path");
     }
     expect(fake.received()).toBe("");
   });

@@ -33,7 +33,7 @@ import {
   type SqlClient,
 } from "../../src/peer/index.js";
 import { postgresErrorOf, rowsOf } from "../../src/postgres/index.js";
-import { natsFunctions } from "../../src/serve/index.js";
+import { natsSql } from "../../src/serve/index.js";
 import { readPage } from "../readme/pages.js";
 import { filesOf } from "../readme/snippets.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
@@ -273,7 +273,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
 
   it("passes on the function's own error", async () => {
     const refused = library.transact(async ({ client }) => {
-      await natsFunctions(client).unsubscribeStream({ name: "a".repeat(1025) });
+      await natsSql(client).unsubscribeStream("a".repeat(1025));
     });
     await expect(refused).rejects.toMatchObject({
       code: "invalid_argument",

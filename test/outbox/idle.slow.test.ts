@@ -21,9 +21,10 @@ it("serve and a peer make few transactions while nothing happens", { timeout: 12
     name: "idle",
     topic: "idle",
     listen: "127.0.0.1:0",
-    group: true,
+    defaults: { group: true },
   });
-  await peer.run(() => undefined);
+  await peer.handle(peer.topic, () => undefined);
+  await peer.start();
   /** Transactions until now, and the time in seconds, both by Postgres. */
   const counted = async () => {
     const sql =

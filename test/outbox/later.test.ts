@@ -47,7 +47,7 @@ async function stream(): Promise<{ readonly subject: string; messages(): Promise
 const later = (): Promise<number> => gateway.value("SELECT count(*)::integer FROM hawser.outbox_later");
 
 describe("a message with deliver_at", () => {
-  it("is published when it is due, and not before, in the order of the times", async () => {
+  it("is published when it is due, not earlier, in the order of the times", async () => {
     const { subject, messages } = await stream();
     const start = await gateway.value<Date>("SELECT date_trunc('milliseconds', clock_timestamp())");
     const at = (ms: number): Date => new Date(start.getTime() + ms);
@@ -85,7 +85,7 @@ describe("a message with deliver_at", () => {
     expect((await messages()).map(({ text }) => text)).toEqual(["quick", "slow"]);
   });
 
-  it("is taken back by its number until it is due", async () => {
+  it("can be cancelled by its number until it is due", async () => {
     const { subject, messages } = await stream();
     const deliverAt = new Date(Date.now() + 3_600_000);
     const id = await enqueue(session, { subject, stream: true }, "never", { deliverAt });
@@ -103,7 +103,7 @@ describe("a message with deliver_at", () => {
     await session.query("DELETE FROM hawser.outbox_later");
   });
 
-  it("does not wait for one that somebody is about to take back", async () => {
+  it("does not wait for a message that another session is cancelling", async () => {
     const other = await gateway.connect();
     const { subject, messages } = await withEnoughTime(300, async (limitMs) => {
       const { subject, messages } = await stream();
@@ -127,7 +127,7 @@ describe("a message with deliver_at", () => {
     expect((await messages()).map(({ text }) => text)).toEqual(["next", "kept"]);
   });
 
-  it("is due within ten years", async () => {
+  it("must be due within ten years", async () => {
     for (const moment of ["infinity", "3000-01-01"]) {
       expect(
         await gateway.errorOf("SELECT hawser.enqueue('a', 'x', stream => false, deliver_at => $1::timestamptz)", [

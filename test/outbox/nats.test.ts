@@ -5,7 +5,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -13,7 +13,7 @@ import { startNatsServer } from "../support/nats-server.js";
 let gateway: TestGateway;
 let session: pg.Client;
 beforeAll(async () => {
-  gateway = await testGateway({ missingStreamMs: 0 });
+  gateway = await testGateway({ tuning: { missingStreamMs: 0 } });
   session = await gateway.connect();
 });
 afterAll(async () => {
@@ -40,7 +40,7 @@ async function stream(): Promise<{ subject: string; messages(): Promise<{ text: 
   };
 }
 
-it("a stream gets what was committed, in order, and nothing that was rolled back", async () => {
+it("a stream receives committed messages in order, and none that were rolled back", async () => {
   const { subject, messages } = await stream();
   await session.query("BEGIN");
   await session.query("SELECT hawser.enqueue($1, 'one', stream => true, key => 'k')", [subject]);
@@ -63,7 +63,7 @@ it("a stream gets what was committed, in order, and nothing that was rolled back
   expect(arrived[1]!.id).toBe("mine");
 });
 
-it("core NATS gets it after the commit", async () => {
+it("core NATS receives a message after the commit", async () => {
   const subject = nuid.next();
   const received: string[] = [];
   const subscription = gateway.nats.subscribe(subject, {
@@ -83,7 +83,7 @@ it("core NATS gets it after the commit", async () => {
   subscription.unsubscribe();
 });
 
-it("what no stream takes becomes a dead letter, and holds up nothing else", async () => {
+it("a message that no stream accepts becomes a dead letter, and blocks no others", async () => {
   const { subject, messages } = await stream();
   const nowhere = nuid.next();
   await session.query(
@@ -128,7 +128,7 @@ it("what no stream takes becomes a dead letter, and holds up nothing else", asyn
   expect([stored!.string(), stored!.header.values("A")]).toEqual(["lost?", ["1", "2"]]);
 });
 
-it("what no stream takes waits for one that is made a little later", async () => {
+it("a message without a stream waits for one that is created a little later", async () => {
   await using other = await testGateway();
   const name = nuid.next();
   let wasTried = false;
@@ -146,7 +146,7 @@ it("what no stream takes waits for one that is made a little later", async () =>
   expect(await other.value("SELECT count(*)::integer FROM hawser.dead_letters")).toBe(0);
 });
 
-it("what the user of NATS may not publish becomes a dead letter, to core NATS too", async () => {
+it("a message that the NATS user may not publish becomes a dead letter, for core NATS too", async () => {
   await using server = await startNatsServer({
     jetStream: true,
     config: `authorization { users: [{ user: u, password: p, permissions: { publish: { deny: ["closed.>"] } } }] }
@@ -168,7 +168,7 @@ it("what the user of NATS may not publish becomes a dead letter, to core NATS to
   expect(await dead()).toEqual(["1", "2", "3"].map((text) => ({ text, error_code: "nats_permission_denied" })));
 });
 
-it("a relay that has lost its session takes over again: what it has seen in memory may be undone by a crash", async () => {
+it("a relay that has lost its session takes over again, since a crash may undo transactions that it has seen", async () => {
   const { subject, messages } = await stream();
   const owner = async () =>
     (await session.query("SELECT owner FROM hawser.outbox_turns ORDER BY turn DESC LIMIT 1")).rows[0].owner as string;
@@ -182,16 +182,16 @@ it("a relay that has lost its session takes over again: what it has seen in memo
   await eventually("it has taken over", async () => (await owner()) !== before);
 });
 
-it("what was enqueued while nobody relayed is published, or a dead letter, by the next process", async () => {
+it("messages enqueued while no relay ran are published or dead-lettered by the next process", async () => {
   const { subject, messages } = await stream();
   const nowhere = nuid.next();
   await gateway.serve.stop();
   await session.query("SELECT hawser.enqueue($1, 'late', stream => true)", [subject]);
   await session.query("SELECT hawser.enqueue($1, 'lost', stream => true)", [nowhere]);
-  await using next = await Serve.start({
-    gatewayListen: "127.0.0.1:0",
+  await using next = await startServer({
+    listen: "127.0.0.1:0",
     databaseUrl: gateway.database.url,
-    missingStreamMs: 0,
+    tuning: { missingStreamMs: 0 },
   });
   expect(next.sessionCount).toBe(0);
   await eventually("it has arrived", async () => (await messages()).length === 1);

@@ -283,7 +283,7 @@ describe("a turn", () => {
     const { is_free: isFree, ask_in_ms: askInMs } = await asked();
     expect(isFree).toBe(false);
     expect(askInMs).toBeGreaterThan(0);
-    expect(askInMs).toBeLessThanOrEqual(outboxConstants.peerBeatMs + outboxConstants.slowLookMs / 2 + 1);
+    expect(askInMs).toBeLessThanOrEqual(outboxConstants.peerBeatMs + outboxConstants.slowPollMs / 2 + 1);
     const listening = await connected();
     const told = once(listening, "notification");
     await listening.query(`LISTEN ${outboxConstants.peerRelayChannel}`);

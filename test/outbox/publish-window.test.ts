@@ -23,8 +23,8 @@ function takeAll(window: PublishWindow<Entry>): Entry[] {
   return taken;
 }
 
-describe("the window of publishes", () => {
-  it("lets roles take turns, and the routes of a role", () => {
+describe("the publish window", () => {
+  it("alternates between roles, and between the routes of a role", () => {
     const window = windowOf(
       ...entries("shop", "a", [1, 2, 3]),
       ...entries("shop", "b", [4]),
@@ -33,15 +33,15 @@ describe("the window of publishes", () => {
     expect(takeAll(window).map(({ message }) => Number(message.id))).toEqual([1, 5, 4, 6, 2, 3]);
   });
 
-  it("gives a single route of a single role what it may have, and no more until one settles", () => {
+  it("gives a single route of a single role its full share, and no more until a publish completes", () => {
     const window = windowOf(...entries("shop", "a", upTo(20)));
     const taken = takeAll(window);
     expect(taken).toHaveLength(settings.maxUnderWay);
-    window.settle(taken[0]!);
+    window.complete(taken[0]!);
     expect(takeAll(window)).toHaveLength(1);
   });
 
-  it("always has room for another route, and for another role", () => {
+  it("always has capacity for another route and another role", () => {
     const window = windowOf(...entries("shop", "a", upTo(100)));
     takeAll(window);
     for (const entry of entries("shop", "b", [200])) window.push(entry);
@@ -49,41 +49,41 @@ describe("the window of publishes", () => {
     expect(takeAll(window).map(({ message }) => Number(message.id))).toEqual([200, 300]);
   });
 
-  it("counts bytes, and lets one message through whatever its size", () => {
+  it("counts bytes, and admits one message of any size", () => {
     const window = windowOf(...entries("shop", "a", [1, 2], 1_000_000));
     const [first, ...others] = takeAll(window);
     expect([first?.message.id, others]).toEqual([1n, []]);
-    window.settle(first!);
+    window.complete(first!);
     expect(takeAll(window)).toHaveLength(1);
   });
 
-  it("puts messages that come again among those of their route, by their ids", () => {
+  it("inserts retried messages into their routes by their ids", () => {
     const window = windowOf(...entries("shop", "a", [3, 7]));
-    window.pushAgain(entries("shop", "a", [5, 1]));
+    window.pushRetries(entries("shop", "a", [5, 1]));
     expect(takeAll(window).map(({ message }) => Number(message.id))).toEqual([1, 3, 5, 7]);
   });
 
-  it("forgets what of a route is not under way", () => {
+  it("removes a route's messages that are not in flight", () => {
     const window = windowOf(...entries("shop", "a", upTo(20)), ...entries("shop", "b", [30]));
     const taken = takeAll(window);
     window.clear("shop", "a");
-    for (const entry of taken) window.settle(entry);
+    for (const entry of taken) window.complete(entry);
     expect(takeAll(window)).toEqual([]);
   });
 
-  it("has few messages of a role under way that NATS does not take, and more with each that it takes", () => {
+  it("limits the messages in flight of a role that NATS refuses, and increases the limit with each accepted message", () => {
     const window = new PublishWindow<Entry>({ ...settings, maxUnderWay: 1_000, firstUnderWay: 8 });
     for (const entry of entries("shop", "a", upTo(100))) window.push(entry);
     let taken = takeAll(window);
     expect(taken).toHaveLength(8);
-    for (const entry of taken) window.settle(entry, false);
+    for (const entry of taken) window.complete(entry, false);
     taken = takeAll(window);
     expect(taken).toHaveLength(2);
-    for (const entry of taken) window.settle(entry, true);
+    for (const entry of taken) window.complete(entry, true);
     taken = takeAll(window);
     expect(taken).toHaveLength(4);
     // A lost connection is no fault of the role.
-    for (const entry of taken) window.settle(entry);
+    for (const entry of taken) window.complete(entry);
     expect(takeAll(window)).toHaveLength(4);
   });
 });

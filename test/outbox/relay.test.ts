@@ -1,12 +1,12 @@
 /** The rules of the relay, each by itself. What random faults make of them is for the simulator. */
 import { describe, expect, it } from "vitest";
 import {
-  type LookFound,
-  type LookRead,
   type OutboxMessage,
   type OutboxPosition,
   OutboxRelay,
   type PageRead,
+  type PollFound,
+  type PollRead,
   type PublishOutcome,
   type PublishStep,
   type RelaySettings,
@@ -25,7 +25,7 @@ const messages = (from: number, count: number, given: Partial<OutboxMessage> = {
   Array.from({ length: count }, (_, nth) => message(BigInt(from + nth), given));
 
 const start: OutboxPosition = { from: "100:100:", to: undefined, after: 0n, series: [], skipped: [] };
-const settings: RelaySettings = { ...relaySettings, lateMs: 0, lookMs: 0, manyLookMs: 0, busyLooks: 0 };
+const settings: RelaySettings = { ...relaySettings, lateMs: 0, pollMs: 0, manyPollMs: 0, busyPolls: 0 };
 const noAnswer: PublishOutcome = { kind: "unavailable", scope: "route", mayBeThere: true };
 
 /** A relay whose turns and publishes are answered one by one. */
@@ -48,7 +48,7 @@ class Driven {
     }
   }
 
-  get read(): LookRead | PageRead | undefined {
+  get read(): PollRead | PageRead | undefined {
     return this.turn?.read;
   }
 
@@ -56,13 +56,13 @@ class Driven {
     const turn = this.turn!;
     this.turn = undefined;
     const isSaved = turn.mustSave || (outcome.found?.messages.length ?? 0) > 0;
-    this.relay.settleTurn(turn, { kind: "done", isSaved, ...outcome }, this.now, this.now);
+    this.relay.completeTurn(turn, { kind: "done", isSaved, ...outcome }, this.now, this.now);
     this.pump();
   }
 
-  look(to: string, found: readonly OutboxMessage[], rest: LookFound<OutboxMessage>["rest"] = []): void {
-    expect(this.read?.kind).toBe("look");
-    this.settle({ found: { kind: "look", to, messages: found, rest } });
+  look(to: string, found: readonly OutboxMessage[], rest: PollFound<OutboxMessage>["rest"] = []): void {
+    expect(this.read?.kind).toBe("poll");
+    this.settle({ found: { kind: "poll", to, messages: found, rest } });
   }
 
   page(found: readonly OutboxMessage[], hasMore = false): void {
@@ -72,14 +72,14 @@ class Driven {
 
   /** Looks that find nothing, until there is a page. */
   lookPast(to: string): void {
-    if (this.read?.kind === "look") this.look(to, []);
+    if (this.read?.kind === "poll") this.look(to, []);
   }
 
   /** Turns that find nothing until the time. */
   wait(ms: number): void {
     this.now += ms;
     this.pump();
-    if (this.read?.kind === "look") this.look(this.read.from, []);
+    if (this.read?.kind === "poll") this.look(this.read.from, []);
     else if (this.turn !== undefined && this.read === undefined) this.settle({});
   }
 
@@ -87,7 +87,7 @@ class Driven {
     const nth = this.steps.findIndex((step) => step.message.id === id);
     expect(nth, `message ${id} is under way`).toBeGreaterThanOrEqual(0);
     const [step] = this.steps.splice(nth, 1);
-    this.relay.settlePublish(step!, outcome, this.now);
+    this.relay.completePublish(step!, outcome, this.now);
     this.pump();
   }
 
@@ -99,20 +99,20 @@ class Driven {
 describe("a relay that takes over", () => {
   const position: OutboxPosition = { from: "100:100:", to: "110:110:", after: 70n, series: [], skipped: [71n, 120n] };
 
-  it("reads the set of main to its end before it looks", () => {
+  it("reads main's set completely before it polls", () => {
     const driven = new Driven(position);
     expect(driven.read).toMatchObject({ kind: "page", role: undefined, excluded: [], from: "100:100:", after: 70n });
     driven.page([message(80n)]);
-    expect(driven.read).toMatchObject({ kind: "look", from: "110:110:" });
+    expect(driven.read).toMatchObject({ kind: "poll", from: "110:110:" });
   });
 
-  it("leaves the messages of series out of main's pages", () => {
+  it("excludes the messages of series from main's pages", () => {
     const series = [{ role: "shop", route: "east", from: "90:90:", to: undefined, after: 0n }];
     const driven = new Driven({ ...position, series });
     expect(driven.read).toMatchObject({ kind: "page", excluded: [{ role: "shop", route: "east" }] });
   });
 
-  it("skips dead letters of the relay before, also those that come with its first look", () => {
+  it("skips dead letters of the previous relay, also those in its first poll", () => {
     const driven = new Driven(position);
     driven.page([message(71n), message(80n)]);
     expect(driven.relay.waiting).toBe(1);
@@ -122,7 +122,7 @@ describe("a relay that takes over", () => {
     expect(driven.relay.position).toEqual({ ...position, after: 79n, skipped: [120n] });
   });
 
-  it("does not skip dead letters for ever that were truncated before it has read them", () => {
+  it("stops skipping dead letters that were truncated before it read them", () => {
     const driven = new Driven(position);
     driven.page([]);
     expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined, skipped: [71n, 120n] });
@@ -135,13 +135,13 @@ describe("a relay that takes over", () => {
     expect(driven.relay.position.skipped).toEqual([]);
   });
 
-  it("ends the skipping with a first look that finds nothing, too", () => {
+  it("stops skipping after a first poll that finds nothing, too", () => {
     const driven = new Driven({ ...position, to: undefined, after: 0n });
     driven.look("130:130:", []);
     expect(driven.relay.position).toEqual({ from: "130:130:", to: undefined, after: 0n, series: [], skipped: [] });
   });
 
-  it("takes for published what the relay before may have published, and nothing that comes later", () => {
+  it("treats messages as in doubt that the previous relay may have published, and no later ones", () => {
     const driven = new Driven();
     driven.look("110:110:", [message(1n)]);
     driven.look("120:120:", [message(2n)]);
@@ -150,7 +150,7 @@ describe("a relay that takes over", () => {
 });
 
 describe("series", () => {
-  it("are opened for the rest of a look, while main goes on", () => {
+  it("are opened for the rest of a poll, while main continues", () => {
     const driven = new Driven();
     driven.look(
       "110:110:",
@@ -164,7 +164,7 @@ describe("series", () => {
     expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined });
   });
 
-  it("are opened behind the messages of a role of which a look reads nothing", () => {
+  it("are opened after the messages of a role of which a poll reads nothing", () => {
     const driven = new Driven();
     driven.look("110:110:", [message(8n, { role: "billing" })], [{ role: "shop", route: undefined, after: 2n }]);
     driven.publish(8n);
@@ -181,34 +181,34 @@ describe("series", () => {
     expect(driven.relay.position.series).toMatchObject([{ from: "100:100:", to: "110:110:", after: 8n }]);
   });
 
-  it("are read in turns, with looks between their pages", () => {
+  it("are paged round-robin, with polls between their pages", () => {
     const driven = new Driven();
     const rest = ["shop", "billing"].map((role) => ({ role, route: undefined, after: 4n }));
     driven.look("110:110:", messages(1, 4), rest);
     const reads: string[] = [];
     for (let turn = 0; turn < 6; turn++) {
       const { read } = driven;
-      reads.push(read?.kind === "page" ? read.role! : "look");
+      reads.push(read?.kind === "page" ? read.role! : "poll");
       if (read?.kind === "page") driven.page([message(BigInt(20 + turn), { role: read.role! })], true);
       else driven.look(`12${turn}:12${turn}:`, []);
     }
-    expect(reads).toEqual(["shop", "look", "billing", "look", "shop", "look"]);
+    expect(reads).toEqual(["shop", "poll", "billing", "poll", "shop", "poll"]);
   });
 
-  it("join a look when their set is read, and their position is saved until that is done", () => {
+  it("join a poll when their set is read, and their position is saved until that is done", () => {
     const driven = new Driven();
     driven.look("110:110:", messages(1, 2), [{ role: "shop", route: undefined, after: 2n }]);
     driven.lookPast("111:111:");
     driven.page([message(3n)]);
-    expect(driven.read).toMatchObject({ kind: "look", series: [{ role: "shop", from: "110:110:", joins: true }] });
+    expect(driven.read).toMatchObject({ kind: "poll", series: [{ role: "shop", from: "110:110:", joins: true }] });
     driven.look("120:120:", []);
-    expect(driven.read).toMatchObject({ kind: "look", series: [] });
+    expect(driven.read).toMatchObject({ kind: "poll", series: [] });
     expect(driven.relay.position.series).toHaveLength(1);
     for (const id of [1n, 2n, 3n]) driven.publish(id);
     expect(driven.relay.position.series).toEqual([]);
   });
 
-  it("do not join while their role has no room", () => {
+  it("do not join while their role has no free memory", () => {
     const driven = new Driven(start, { maxMessages: 8, pageMessages: 8 });
     driven.look("110:110:", messages(1, 8));
     expect(driven.read).toMatchObject({ series: [{ role: "shop", from: "110:110:", joins: false }] });
@@ -220,7 +220,7 @@ describe("series", () => {
   });
 });
 
-describe("a route that answers nothing", () => {
+describe("a route that does not answer", () => {
   const east = { route: "domain east", destination: "far" };
 
   /** After messages to a domain that is away for longer than `awayMs`. */
@@ -237,7 +237,7 @@ describe("a route that answers nothing", () => {
     return driven;
   }
 
-  it("is away after a while: its messages leave memory, and its position waits alone", () => {
+  it("is away after a while: its messages leave memory, and its position waits on its own", () => {
     const driven = away();
     driven.publish(2n, noAnswer);
     driven.relay.isEnding = true;
@@ -248,7 +248,7 @@ describe("a route that answers nothing", () => {
     expect(driven.relay.position).toMatchObject({ to: undefined, series });
   });
 
-  it("is tried with one message, with longer and longer pauses", () => {
+  it("is probed with one message, with growing pauses", () => {
     const driven = away();
     driven.publish(2n, noAnswer);
     const tries: number[] = [];
@@ -264,7 +264,7 @@ describe("a route that answers nothing", () => {
     expect(pauses.at(-1)).toBeGreaterThan(pauses[0]!);
   });
 
-  it("is read again when it answers, without what was published, and in doubt only as far as it was tried", () => {
+  it("is read again when it answers, without published messages, and in doubt only as far as it was tried", () => {
     const driven = away();
     driven.publish(2n);
     driven.publish(1n, { kind: "published", as: "stored" });
@@ -284,7 +284,7 @@ describe("a route that answers nothing", () => {
     expect(driven.relay.position.series).toEqual([]);
   });
 
-  it("is not blamed for the loss of the connection", () => {
+  it("is not marked away when the connection is lost", () => {
     const driven = new Driven();
     driven.look("110:110:", [message(1n, east)]);
     const lost: PublishOutcome = { kind: "unavailable", scope: "connection", mayBeThere: true };
@@ -314,7 +314,7 @@ describe("a message whose stream is missing", () => {
   const missing: PublishOutcome = { kind: "missing", mayBeThere: false, code: "no_stream", message: "none takes it" };
   const { missingStreamMs, probeMaxMs, retryMaxMs, tries, saveMs } = settings;
 
-  it("is tried for some time after it was enqueued, while its route is away, and then refused", () => {
+  it("is retried for some time after it was enqueued, while its route is away, and then refused", () => {
     const driven = new Driven();
     driven.look("110:110:", [message(1n, { destination: "new" })]);
     driven.publish(1n, missing);
@@ -332,7 +332,7 @@ describe("a message whose stream is missing", () => {
     expect(driven.relay.waiting).toBe(0);
   });
 
-  it("is refused at once, if its role has many such routes", () => {
+  it("is refused at once if its role has many such routes", () => {
     const driven = new Driven(start, { maxAwayRoutes: 0, tries: 1 });
     driven.look("110:110:", [message(1n, { destination: "new" })]);
     driven.publish(1n, missing);
@@ -341,10 +341,10 @@ describe("a message whose stream is missing", () => {
   });
 });
 
-describe("a message of which nobody can tell whether its stream has it", () => {
+describe("a message whose presence in its stream cannot be determined", () => {
   const undecided: PublishOutcome = { kind: "undecided", code: "outcome_unknown", message: "gone" };
 
-  it("is a dead letter after some tries, which the next one of its destination has as well", () => {
+  it("becomes a dead letter after some tries, and so does the next one of its destination", () => {
     const driven = new Driven(start, { tries: 2 });
     driven.look("110:110:", [message(1n)]);
     driven.publish(1n, undecided);
@@ -359,10 +359,10 @@ describe("a message of which nobody can tell whether its stream has it", () => {
   });
 });
 
-describe("what is refused", () => {
+describe("a refused message", () => {
   const refused: PublishOutcome = { kind: "refused", code: "no_stream", message: "no stream" };
 
-  it("is tried again, several times, before it is a dead letter", () => {
+  it("is retried several times before it becomes a dead letter", () => {
     const driven = new Driven();
     driven.look("110:110:", [message(1n)]);
     for (let time = 1; time <= settings.tries; time++) {
@@ -373,7 +373,7 @@ describe("what is refused", () => {
     expect(driven.relay.waiting).toBe(0);
   });
 
-  it("has one try, once a role has had many refusals in a row, until a message is taken", () => {
+  it("has one try once a role has had many refusals in a row, until a message is accepted", () => {
     const driven = new Driven();
     const many = messages(1, settings.maxRefused).map((each) => ({ ...each, destination: `missing ${each.id}` }));
     driven.look("110:110:", many);
@@ -388,7 +388,7 @@ describe("what is refused", () => {
     expect(driven.underWay).toContain(51n);
   });
 
-  it("is a dead letter without a publish, in the order of its lane, if it is known before", () => {
+  it("becomes a dead letter without a publish, in the order of its lane, if its refusal is known before", () => {
     const driven = new Driven();
     const refusal = { code: "payload_too_large", message: "too large" };
     driven.look("110:110:", [

@@ -7,7 +7,7 @@ import { nanos, nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, jsonLines } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
@@ -52,7 +52,7 @@ const isDone = async (): Promise<boolean> =>
   (await gateway.value("SELECT waiting::integer FROM hawser.outbox_status WHERE kind = 'nats'")) === 0;
 
 describe("a replay", () => {
-  it("brings back what the stream has lost, in order, and nothing twice", async () => {
+  it("restores messages that the stream has lost, in order and without duplicates", async () => {
     const { subject, lose, texts } = await stream();
     const other = await stream();
     const texts100 = Array.from({ length: 100 }, (_, nth) => `m${nth}`);
@@ -79,7 +79,7 @@ describe("a replay", () => {
     expect([await texts(), await other.texts()]).toEqual([texts100, ["a", "b"]]);
   });
 
-  it("looks for many subjects, a few at a time, and leaves no consumer in their stream", async () => {
+  it("searches for many subjects, a few at a time, and leaves no consumer in their stream", async () => {
     const { subject, lose, texts, consumers } = await stream();
     await client.query("SELECT hawser.enqueue($1 || i, 'm', stream => true) FROM generate_series(1, 100) AS i", [
       subject,
@@ -100,7 +100,7 @@ describe("a replay", () => {
     await eventually("no consumer is left", async () => (await consumers()) === 0);
   });
 
-  it("asks a stream again that JetStream cannot tell of now, and does not publish blindly", async () => {
+  it("retries the search of a stream that JetStream cannot answer now, and does not publish blindly", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: `mappings: { "$JS.API.STREAM.NAMES": "names" }`,
@@ -131,7 +131,7 @@ describe("a replay", () => {
     expect(asked).toBeGreaterThanOrEqual(4);
   });
 
-  it("finds what is younger than the retention, also when the other slots are empty", async () => {
+  it("finds messages younger than the retention, even if the other slots are empty", async () => {
     const outboxRetentionMs = 600_000;
     await using other = await testGateway({ outboxRetentionMs });
     const { subject } = await stream();
@@ -149,8 +149,8 @@ describe("a replay", () => {
     const later = async (minutes: number, then: () => Promise<unknown>): Promise<void> => {
       await other.client.query("UPDATE hawser.outbox SET enqueued_at = now() - $1 * interval '1 min'", [minutes]);
       await other.client.query("SELECT setval('hawser.outbox_state_slot_seq', 3 + max(slot)) FROM hawser.outbox");
-      const serve = await Serve.start({
-        gatewayListen: "127.0.0.1:0",
+      const serve = await startServer({
+        listen: "127.0.0.1:0",
         databaseUrl: other.database.url,
         outboxRetentionMs,
       });
@@ -162,7 +162,7 @@ describe("a replay", () => {
     await later(11, () => eventually("it is gone", async () => (await count()) === 0));
   });
 
-  it("leaves out core NATS unless it is wished", async () => {
+  it("skips core NATS unless it is requested", async () => {
     const subject = nuid.next();
     const received: string[] = [];
     gateway.nats.subscribe(subject, { callback: (_, message) => void received.push(message.string()) });
@@ -191,7 +191,7 @@ describe("a replay", () => {
 });
 
 describe("hawser outbox", () => {
-  it("shows the state, what is due later, and takes it back", async () => {
+  it("shows the status and scheduled messages, and cancels one", async () => {
     const { rows } = await client.query(
       "SELECT hawser.enqueue('later.subject', 'abc', stream => false, key => 'k', deliver_at => '2030-01-31T12:00:00Z') AS id",
     );
@@ -211,7 +211,7 @@ describe("hawser outbox", () => {
     expect(jsonLines(again.stdout)).toEqual([{ id, outcome: "missing" }]);
   });
 
-  it("shows what waits, and since when", async () => {
+  it("shows waiting messages and their age", async () => {
     const waiting = await stream();
     await gateway.serve.stop();
     await client.query("SELECT hawser.enqueue($1, 'x', stream => true)", [waiting.subject]);

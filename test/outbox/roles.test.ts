@@ -33,7 +33,7 @@ async function connected(url: string): Promise<pg.Client> {
 }
 
 describe("messages of another role", () => {
-  it("are not taken back by one that guesses their numbers, only by members of their role", async () => {
+  it("cannot be cancelled by guessing their numbers, only by members of their role", async () => {
     const { rows } = await ann.query(
       "SELECT hawser.enqueue('a', 'x', stream => false, deliver_at => now() + interval '1 hour') AS id UNION ALL SELECT hawser.enqueue('a', 'x', deliver_at => now() + interval '1 hour')",
     );
@@ -45,7 +45,7 @@ describe("messages of another role", () => {
     expect((await admin.query(cancel, [[ids[1]]])).rows).toEqual([{ cancelled: true }]);
   });
 
-  it("are not published again by one that asks for all of them", async () => {
+  it("are not published again by a role that replays all of its own", async () => {
     await ann.query("SELECT hawser.enqueue('replayed', 'of ann', stream => false)");
     await mal.query("SELECT hawser.enqueue('replayed', 'of mal', stream => false)");
     const replay = "SELECT hawser.outbox_replay('-infinity', 'replayed', core => true) AS count";
@@ -57,7 +57,7 @@ describe("messages of another role", () => {
     expect((await admin.query(replay)).rows).toEqual([{ count: "2" }]);
   });
 
-  it("carry the role that was set, whatever function enqueues them", async () => {
+  it("belong to the current role, whatever function enqueues them", async () => {
     await admin.query(`GRANT ${logins[0]!.role} TO ${logins[1]!.role}`);
     await mal.query(`BEGIN; SET LOCAL ROLE ${logins[0]!.role}`);
     await mal.query("SELECT hawser.enqueue('set', 'x', stream => false)");
@@ -69,7 +69,7 @@ describe("messages of another role", () => {
 });
 
 describe("a role", () => {
-  it("does not wait for the keys of another one, however many that has locked", async () => {
+  it("does not wait for the keys of another role, however many that has locked", async () => {
     await mal.query("BEGIN");
     // More than there are locks: it has all of its own.
     await mal.query(
@@ -83,7 +83,7 @@ describe("a role", () => {
     await mal.query("ROLLBACK");
   });
 
-  it("has its messages for peers handed over beside another one's thousands of topics, in few turns", async () => {
+  it("has its messages for peers handed over in few turns despite thousands of topics of another role", async () => {
     await takePeers(admin, "relay");
     while ((await peerTurn(admin, "relay", 2_500)).has_more);
     await mal.query("SELECT hawser.enqueue('topic-' || n, 'x') FROM generate_series(1, 5000) AS n");
@@ -97,7 +97,7 @@ describe("a role", () => {
     expect(rows[0]).toEqual({ all: 501, ann: 1 });
   });
 
-  it("that may only use peers does not relay for NATS", async () => {
+  it("that may only use peers cannot relay for NATS", async () => {
     const peer = await login(database.url, "IN ROLE hawser_peer");
     const client = await connected(peer.url);
     await expect(takeNats(client, "mal")).rejects.toMatchObject({ code: "42501" });
@@ -106,7 +106,7 @@ describe("a role", () => {
   });
 });
 
-it("a turn does not save a position that the next relay could not begin with", async () => {
+it("a turn does not save a position at which the next relay could not start", async () => {
   const { turn, position } = await takeNats(admin, "mine");
   for (const series of [null, {}, [{}], [{ role: "ann", from: "1:1:" }], [{ role: "ann", from: "x", after: 1 }]]) {
     const given = { ...position, series: series as never };
@@ -118,7 +118,7 @@ it("a turn does not save a position that the next relay could not begin with", a
   expect(await takeNats(admin, "next")).toMatchObject({ turn: turn + 1n, position });
 });
 
-it("a turn that has handed something over is on disk when it is committed, whatever the database's default is", async () => {
+it("a turn that has handed messages over is durable at its commit, whatever the database's default is", async () => {
   await admin.query("SET synchronous_commit = off");
   await takePeers(admin, "relay");
   while ((await peerTurn(admin, "relay", 2_500)).has_more);

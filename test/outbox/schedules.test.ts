@@ -306,7 +306,7 @@ describe("hawser.schedule_status", () => {
     expect(never).toMatchObject({
       kind: "nats",
       destination: "a.b",
-      problem: expect.stringContaining("does not occur any more"),
+      problem: expect.stringContaining("has no further occurrence"),
     });
     expect(nowhere).toMatchObject({ next_at: null, problem: expect.stringContaining("CEST") });
   });

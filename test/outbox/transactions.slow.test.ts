@@ -6,14 +6,14 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { prepareForSql } from "../faults/support/sql-database.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 
 let postgres: OwnPostgres;
-let serve: Serve;
+let serve: HawserServer;
 let client: pg.Client;
 let natsConnection: Awaited<ReturnType<typeof connect>>;
 const name = `prepared-${process.pid}`;
@@ -35,7 +35,7 @@ beforeAll(async () => {
   client = await session();
   natsConnection = await connect({ servers: testNatsUrl() });
   await (await jetstreamManager(natsConnection)).streams.add({ name, subjects: [`${name}.>`] });
-  serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: postgres.url });
+  serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: postgres.url });
 }, 60_000);
 afterAll(async () => {
   await serve?.stop();

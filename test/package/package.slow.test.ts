@@ -23,7 +23,7 @@ const entryPoints = Object.keys(manifest.exports)
   .map((path) => `hawser${path.slice(1)}`);
 
 /** Those that are given a connection of nats.js, or a router of Connect, and say so. */
-const withConnectionsOfUsers = ["hawser/connect", "hawser/typed"];
+const withConnectionsOfUsers = ["hawser/connect", "hawser/nats"];
 
 const directory = mkdtempSync(join(tmpdir(), "hawser-package-"));
 const project = join(directory, "project");
@@ -154,7 +154,7 @@ it.each(entryPoints)("%s imports", async (entryPoint) => {
   expect(names.length).toBeGreaterThan(0);
   const some: Record<string, string[]> = {
     hawser: ["HawserError", "Peer"],
-    "hawser/nats": ["HawserError", "Serve", "natsFunctions"],
+    "hawser/nats": ["consume", "natsSql", "publish", "serve", "subscribe", "typed"],
   };
   expect(names).toEqual(expect.arrayContaining(some[entryPoint] ?? []));
 });
@@ -165,7 +165,7 @@ it.each(entryPoints)("%s imports", async (entryPoint) => {
 it("type-checks without skipLibCheck, and declares nothing in terms of its client of NATS, except what takes connections of users", async () => {
   const args = ["--noEmit", "-p", "own", "--skipLibCheck", "false", "--listFiles"];
   const files = await run(process.execPath, [tsc, ...args], project);
-  expect(files).toContain("hawser/dist/src/serve/public.d.ts");
+  expect(files).toContain("hawser/dist/src/peer/index.d.ts");
   expect(files.split("\n").filter((file) => file.includes("/@nats-io/"))).toEqual([]);
 });
 
@@ -271,22 +271,23 @@ import { HawserError, Peer, type Message, type PeerOptions, type PeerStatus, typ
 
 const databaseUrl = process.env["DATABASE_URL"] ?? "";
 const options = (name: string): PeerOptions => ({
-  name: \`\${name}-1\`, topic: name, listen: "127.0.0.1:0", databaseUrl,
+  name: \`\${name}-1\`, databaseUrl,
 });
 await using a = new Peer(options("a"));
 await using b = new Peer(options("b"));
 a.on("status", (status: PeerStatus) => {
   if (status.kind === "sender_send_error") console.error(status.error.code);
 });
-await a.run();
-await b.run((message: Message) => {
-  console.log(\`\${message.to} got \${Buffer.from(message.payload).toString()} from \${message.sender}\`);
+await a.start();
+await b.handle("b", (message: Message) => {
+  console.log(\`\${message.topic} got \${message.text()} from \${message.sender}\`);
 });
+await b.start();
 try {
-  const receipt: Receipt = await a.sendTo("b", "hello", { headers: { trace: "1" } });
+  const receipt: Receipt = await a.send("b", "hello", { headers: { trace: "1" } });
   console.log(\`\${receipt.outcome} to \${receipt.peer}\`);
 } catch (error) {
-  if (HawserError.is(error)) console.error(error.code, error.message);
+  if (error instanceof HawserError) console.error(error.code, error.message);
   throw error;
 }
 `;

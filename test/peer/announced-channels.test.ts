@@ -9,7 +9,7 @@ import { ManualClock } from "../support/manual-clock.js";
 import { gate } from "./support/gate.js";
 
 const { announcedChannels } = storeConstants;
-const longestPauseMs = outboxConstants.slowLookMs / 2;
+const longestPauseMs = outboxConstants.slowPollMs / 2;
 
 /** Channels of which the keys in `real` can be opened, and what was asked: keys, or "all". */
 function made(real: readonly number[] = []) {

@@ -41,7 +41,7 @@ const addresses = (argument: string, wrong: readonly string[]): Case<string>[] =
   wrong.map((address) => {
     const shown = JSON.stringify(address);
     const begin = new RegExp(`^${argument}: ${shown.replace(/[[\]/]/g, "\\$&")}`);
-    return [`${argument} ${shown}`, address, [begin, /is no address/, /write host:port/]];
+    return [`${argument} ${shown}`, address, [begin, /is not an address/, /write host:port/]];
   });
 
 const malformed = ["localhost", "localhost:", ":4100", "localhost:65536", "a b:1", "::1:4100", "http://localhost:1"];
@@ -68,9 +68,7 @@ describe("the constructor refuses", () => {
   it("no options at all, and a name that is not set", async () => {
     for (const none of [undefined, null, "a-1"]) {
       const { message } = await failure("invalid_argument", () => new Peer(untyped(none)));
-      expect(message).toMatch(
-        /^the options of a Peer are (undefined|null|string); give an object with name, topic and listen$/,
-      );
+      expect(message).toMatch(/^the options of a Peer are (undefined|null|string); give an object with a name$/);
     }
     const { message } = await failure("invalid_argument", () => new Peer({ ...valid, name: untyped(undefined) }));
     expect(message).toBe("name undefined: must be a string. It is missing: set it.");
@@ -116,48 +114,65 @@ describe("the constructor refuses", () => {
     expect(new Peer(valid).name).toBe("a-1");
   });
 
-  const settings: [keyof PeerOptions, unknown][] = [
-    ["creditBytes", 1_023],
+  const settings: [name: string, value: unknown, options?: (given: object) => object][] = [
     ["maxMessageBytes", 0],
     ["maxMessageBytes", 2 ** 30 + 1],
-    ["compressThresholdBytes", 0],
-    ["maxSendQueueMessages", 0],
-    ["maxSendQueueBytes", 1.5],
     ["concurrency", Number.NaN],
-    ["handlerTimeoutMs", 0],
-    ["maxAttempts", 0],
-    ["retryDelayMs", -1],
-    ["ackTimeoutMs", Number.POSITIVE_INFINITY],
-    ["busyAfterMs", "10"],
     ["sendTimeoutMs", 99],
-    ["connectWaitMs", -1],
     ["nameWaitMs", 3_600_001],
     ["poolSize", 101],
     ["allowPlaintext", "yes"],
-    ["durable", 1],
+    ...(
+      [
+        ["creditBytes", 1_023],
+        ["compressThresholdBytes", 0],
+        ["maxSendQueueMessages", 0],
+        ["maxSendQueueBytes", 1.5],
+        ["ackTimeoutMs", Number.POSITIVE_INFINITY],
+        ["busyAfterMs", "10"],
+        ["connectWaitMs", -1],
+      ] as const
+    ).map(([name, value]) => [`tuning.${name}`, value, () => ({ tuning: { [name]: value } })] as never),
+    ["defaults.timeoutMs", 0, () => ({ defaults: { timeoutMs: 0 } })],
+    ["defaults.durable", 1, () => ({ defaults: { durable: 1 } })],
+    ["defaults.retry.attempts", 0, () => ({ defaults: { retry: { attempts: 0 } } })],
+    ["defaults.retry.delayMs", -1, () => ({ defaults: { retry: { delayMs: -1 } } })],
   ];
   it("settings out of their range, but takes null and undefined for left out", async () => {
-    for (const [setting, value] of settings) {
+    for (const [setting, value, options = (given: object) => given] of settings) {
       const shown = JSON.stringify(value) === "null" ? value : JSON.stringify(value);
       const said = [new RegExp(`^${setting} ${shown}: `), /must be/, /\. (Use|Give)/] as const;
-      await refuses(() => new Peer({ ...valid, [setting]: value }), [`${setting} ${value}`, value, said]);
+      const given = options({ [setting]: value });
+      await refuses(() => new Peer({ ...valid, ...given }), [`${setting} ${value}`, value, said]);
     }
-    expect(new Peer({ ...valid, stopDeadlineMs: untyped(null) }).name).toBe("a-1");
-    const known = [...Object.keys(peerSettingsDefaults), "sessionUrl", "advertise", "tls", "logger"];
-    expect(new Peer({ ...Object.fromEntries(known.map((name) => [name, undefined])), ...valid }).name).toBe("a-1");
+    expect(new Peer({ ...valid, stopTimeoutMs: untyped(null) }).name).toBe("a-1");
+    const beside = [
+      "sessionUrl",
+      "advertise",
+      "tls",
+      "logger",
+      "listen",
+      "topic",
+      "tuning",
+      "defaults",
+      "stopOnSignals",
+    ];
+    const known = [...Object.keys(peerSettingsDefaults), ...beside];
+    const { name, databaseUrl } = valid;
+    const made = new Peer({ ...Object.fromEntries(known.map((each) => [each, undefined])), name, databaseUrl });
+    expect([made.name, made.topic]).toEqual(["a-1", "a-1"]);
   });
 
   const unknown: [given: string, said: RegExp][] = [
-    [
-      "transactionl",
-      /^"transactionl" is no option of a Peer; did you mean transactional\? The options are name, topic, .*transactional/,
-    ],
-    ["MaxAttempt", /did you mean maxAttempts\? The options are name/],
+    ["concurency", /^"concurency" is no option of a Peer; did you mean concurrency\? The options are name, topic, /],
     ["database_url", /did you mean databaseUrl\? The options are name/],
     ["tlss", /did you mean tls\? The options are name/],
-    ["colour", /^"colour" is no option of a Peer; the options are name, topic, listen, .*concurrency, .*durable/],
+    ["colour", /^"colour" is no option of a Peer; the options are name, topic, listen, .*concurrency/],
     ["toString", /^"toString" is no option/],
     ["x".repeat(500), /the options are name/],
+    ["transactional", /; transactional is an option of handle, or of the Peer under defaults$/],
+    ["group", /; group is an option of handle, or of the Peer under defaults$/],
+    ["ackTimeoutMs", /; ackTimeoutMs is an option of the Peer under tuning$/],
   ];
   it("options that there are not, also with undefined", async () => {
     for (const [given, said] of unknown) {
@@ -166,6 +181,14 @@ describe("the constructor refuses", () => {
         expect(message).toMatch(said);
       }
     }
+    const misplaced = () => new Peer({ ...valid, tuning: untyped({ concurrency: 1 }) });
+    expect((await failure("invalid_argument", misplaced)).message).toMatch(/; concurrency is an option of the Peer$/);
+    const transactional = () => new Peer({ ...valid, defaults: untyped({ transactional: true }) });
+    expect((await failure("invalid_argument", transactional)).message).toContain(
+      '"transactional" is no option of defaults',
+    );
+    const signals = () => new Peer({ ...valid, stopOnSignals: untyped("yes") });
+    expect((await failure("invalid_argument", signals)).message).toBe("stopOnSignals yes: must be true or false");
   });
 
   it("options of tls that there are not", async () => {
@@ -180,20 +203,25 @@ describe("the constructor refuses", () => {
     failure("internal_topic", () => new Peer({ ...valid, topic: "__#internal_channel" })));
 
   it("transactional handlers with a pool of less than two connections", async () => {
-    const error = await failure("invalid_argument", () => new Peer({ ...valid, transactional: true, poolSize: 1 }));
+    const peer = new Peer({ ...valid, poolSize: 1 });
+    const error = await failure(
+      "invalid_argument",
+      peer.handle("a", { transactional: true }, () => undefined),
+    );
     expect(error.message).toContain("poolSize 1");
   });
 });
 
 describe("a running peer refuses", () => {
-  /** What is given to `sendTo`, of the topic "b" unless it is another. */
+  /** What is given to `send`, of the topic "b" unless it is another. */
   type Send = { readonly topic?: string; readonly payload?: string | Uint8Array } & SendOptions;
   const sends: Case<Send>[] = [
     ...names("topic").map(([what, topic, said]): Case<Send> => [what, { topic }, said]),
     ["an empty payload", { payload: "" }, [/payload/, /0 bytes/, /at least one byte/]],
     ["an empty payload of bytes", { payload: new Uint8Array() }, [/payload/, /0 bytes/, /at least one/]],
-    ["no payload", { payload: untyped(null) }, [/payload/, /null|object/, /Uint8Array or a string/]],
-    ["a payload that is a list", { payload: untyped([1]) }, [/payload/, /object/, /Uint8Array or a string/]],
+    ["no payload", { payload: untyped(null) }, [/payload/, /null/, /a string, a Uint8Array, or an object/]],
+    ["a payload that is a map", { payload: untyped(new Map()) }, [/payload/, /Map/, /a string, a Uint8Array, or an/]],
+    ["a format without a schema", { format: "json" }, [/format/, /json/, /is for a schema; leave it out/]],
     [
       "an unknown delivery",
       { delivery: untyped("exactly-once") },
@@ -213,7 +241,7 @@ describe("a running peer refuses", () => {
     [
       "a header's value that is a number",
       { headers: { a: untyped(7) } },
-      [/header a 7/, /must be a string/, /Give a string/],
+      [/headers/, /must be an object of strings/, /or a list of/],
     ],
     [
       "257 headers",
@@ -222,7 +250,7 @@ describe("a running peer refuses", () => {
     ],
   ];
 
-  it("what breaks a rule in sendTo, sendAll and a reply, and goes on sending", async () => {
+  it("what breaks a rule in send, sendAll and a reply, and goes on sending", async () => {
     const a = await world.started("a-1");
     const errors: Promise<unknown>[] = [];
     const b = await world.started("b-1", {}, (message) => {
@@ -231,12 +259,12 @@ describe("a running peer refuses", () => {
     });
     for (const wrong of sends) {
       const { topic = "b", payload = "x", ...options } = wrong[1];
-      await refuses(() => a.sendTo(topic, payload, options), wrong);
+      await refuses(() => a.send(topic, payload, options), wrong);
     }
-    await failure("invalid_argument", a.sendTo("b", untyped(undefined)));
+    await failure("invalid_argument", a.send("b", untyped(undefined)));
     await failure("invalid_argument", a.sendAll("b", ""));
     await failure("invalid_argument", a.sendAll("a:b", "x"));
-    expect((await a.sendTo("b", "fine")).outcome).toBe("delivered");
+    expect((await a.send("b", "fine")).outcome).toBe("delivered");
     expect(b.texts).toEqual(["fine"]);
     await Promise.all(errors);
     expect(errors).toHaveLength(2);
@@ -249,50 +277,51 @@ describe("a running peer refuses", () => {
       replies.push(failure("invalid_argument", message.reply("x", untyped({ timeout: 1 }))));
     });
     const mistyped = untyped({ delivry: "at-most-once" });
-    for (const send of [a.sendTo("b", "x", mistyped), a.sendAll("b", "x", mistyped)]) {
+    for (const send of [a.send("b", "x", mistyped), a.sendAll("b", "x", mistyped)]) {
       const { message } = await failure("invalid_argument", send);
       expect(message).toBe(
-        '"delivry" is no option of a send; did you mean delivery? The options are delivery, headers, signal, key, messageId, ttlMs',
+        '"delivry" is no option of a send; did you mean delivery? The options are delivery, headers, signal, key, messageId, ttlMs, format',
       );
     }
-    const text = await failure("invalid_argument", a.sendTo("b", "x", untyped("at-most-once")));
+    const text = await failure("invalid_argument", a.send("b", "x", untyped("at-most-once")));
     expect(text.message).toBe(
-      "the options of a send must be an object; they are delivery, headers, signal, key, messageId, ttlMs",
+      "the options of a send must be an object; they are delivery, headers, signal, key, messageId, ttlMs, format",
     );
-    await a.sendTo("b", "fine", untyped(null));
+    await a.send("b", "fine", untyped(null));
     expect((await replies[0])?.message).toBe(
-      '"timeout" is no option of a send; the options are delivery, headers, signal, key, messageId, ttlMs',
+      '"timeout" is no option of a send; the options are delivery, headers, signal, key, messageId, ttlMs, format',
     );
     expect(b.texts).toEqual(["fine"]);
-    const stop = await failure("invalid_argument", a.stop(untyped({ deadline: 5 })));
-    expect(stop.message).toBe('"deadline" is no option of stop; did you mean deadlineMs? The options are deadlineMs');
-    expect((await a.sendTo("b", "still running")).outcome).toBe("delivered");
+    const stop = await failure("invalid_argument", a.stop(untyped({ timeout: 5 })));
+    expect(stop.message).toBe('"timeout" is no option of stop; did you mean timeoutMs? The options are timeoutMs');
+    expect((await a.send("b", "still running")).outcome).toBe("delivered");
   });
 
-  it("topics that break a rule, are reserved or its own, wherever a topic is named", async () => {
+  it("topics that break a rule or are reserved, wherever a topic is named", async () => {
     const a = await world.started("a-1");
     for (const call of [
-      () => a.subscribe("x:y"),
-      () => a.unsubscribe(""),
-      () => a.refreshAddressTopic("x:y"),
-      () => a.listAddresses(""),
+      () => a.recordTopic("x:y"),
+      () => a.respond("", () => ""),
+      () => a.messages("x:y"),
+      () => a.listenersOf("x:y", { refresh: true }),
+      () => a.listenersOf(""),
     ]) {
       await failure("invalid_argument", call);
     }
-    const error = await failure("self_topic", a.subscribe("a"));
-    expect(error.message).toContain('"a"');
-    await failure("self_topic", a.unsubscribe("a"));
+    for (const send of [a.send("a", "x"), a.sendAll("a", "x"), a.request("a", "x")]) {
+      expect((await failure("self_topic", send)).message).toContain('"a"');
+    }
     for (const peer of [a, world.peer("b-1")]) {
       for (const topic of ["__#internal_channel", "__#other"]) {
-        const { message } = await failure("internal_topic", peer.subscribe(topic));
+        const { message } = await failure("internal_topic", peer.recordTopic(topic));
         expect(message).toContain(`"${topic}"`);
-        await failure("internal_topic", peer.unsubscribe(topic));
+        await failure("internal_topic", () => peer.messages(topic));
         // To ask for one is to ask for a topic that nobody serves.
-        expect(await peer.refreshAddressTopic(topic)).toBe(false);
-        expect(await peer.listAddresses(topic)).toEqual([]);
+        expect((await peer.listenersOf(topic, { refresh: true })).length > 0).toBe(false);
+        expect(await peer.listenersOf(topic)).toEqual([]);
       }
     }
-    await failure("no_address", a.sendTo("__#other", "x"));
-    await failure("no_address", a.sendAll("__#other", "x"));
+    await failure("no_listener", a.send("__#other", "x"));
+    await failure("no_listener", a.sendAll("__#other", "x"));
   });
 });

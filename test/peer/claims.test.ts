@@ -3,16 +3,16 @@
  */
 import { expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import type { Handler, PeerOptions } from "../../src/peer/index.js";
+
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { TestPeer } from "./support/world.js";
+import type { Handler, TestPeer, TestPeerOptions } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
-const member = (name: string, options: Partial<PeerOptions> = {}, handler?: Handler): Promise<TestPeer> =>
-  world.started(name, { group: true, concurrency: 1, ...options }, handler);
+const member = (name: string, options: TestPeerOptions = {}, handler?: Handler): Promise<TestPeer> =>
+  world.started(name, { concurrency: 1, ...options, defaults: { group: true, ...options.defaults } }, handler);
 
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
 
@@ -35,7 +35,7 @@ it("a slow member holds the message in its handler and the next one, and the oth
 });
 
 it("a key of which a message is parked stays with its member, also for what is enqueued later", async () => {
-  const options = { retryDelayMs: 3_600_000, maxAttempts: 2 };
+  const options = { defaults: { retry: { delayMs: 3_600_000, attempts: 2 } } };
   const held = gate();
   const one = await member("b-1", options, async ({ key }) => {
     if (key === undefined) await held.opened;
@@ -88,7 +88,7 @@ it("what a member has claimed when it is gone is taken over, with the order of i
   const write: Handler = async ({ client, payload }) => {
     await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
   };
-  const options = { transactional: true, groupTakeoverMs: 1_000, concurrency: 2 };
+  const options = { transactional: true, concurrency: 2, defaults: { takeoverMs: 1_000 } };
   const gone = await member("b-1", options, async (message) => {
     await write(message);
     await held.opened;
@@ -96,7 +96,7 @@ it("what a member has claimed when it is gone is taken over, with the order of i
   await enqueue(numbers(1, 6), "x");
   await enqueue(["y"]);
   await gone.received.length(2);
-  await gone.stop({ deadlineMs: 0 });
+  await gone.stop({ timeoutMs: 0 });
   const heir = await member("b-2", options, write);
   await enqueue(numbers(7, 9), "x");
   await eventually("all have their effects", async () => (await world.query("SELECT FROM ledger")).length === 10);
@@ -109,7 +109,7 @@ it("what a member has claimed when it is gone is taken over, with the order of i
 it("a member that stops while a message waits to be tried again handles nothing again that it has finished", async () => {
   const handled: string[] = [];
   let isUnlucky = true;
-  const b = world.peer("b-1", { group: true, concurrency: 4 });
+  const b = world.peer("b-1", { concurrency: 4, defaults: { group: true } });
   // As long as may be without being parked.
   const retry = { attempts: 5, delayMs: storeConstants.parkDelayMs - 1, factor: 1 };
   await b.handle("b", { retry }, ({ payload }) => {
@@ -117,13 +117,13 @@ it("a member that stops while a message waits to be tried again handles nothing 
     handled.push(text);
     if (text === "0" && isUnlucky) throw new Error("not yet");
   });
-  await b.run();
+  await b.start();
   await enqueue(numbers(0, 100));
   await eventually("all have begun", () => new Set(handled).size === 101);
   await b.stop();
   isUnlucky = false;
   handled.length = 0;
-  await b.run();
+  await b.start();
   await enqueue(["last"]);
   await eventually("nothing is left", async () => handled.includes("last") && (await world.storedMessages()) === 0);
   expect(handled.sort()).toEqual(["0", "last"]);
@@ -131,7 +131,7 @@ it("a member that stops while a message waits to be tried again handles nothing 
 
 it("transactional handlers of batches have each effect once", async () => {
   await world.query("CREATE TABLE ledger (id bigserial, what text)");
-  const members = ["b-1", "b-2"].map((name) => world.peer(name, { group: true, concurrency: 2 }));
+  const members = ["b-1", "b-2"].map((name) => world.peer(name, { concurrency: 2, defaults: { group: true } }));
   for (const each of members) {
     await each.handleBatch("b", { transactional: true, maxMessages: 10 }, async (messages, { client }) => {
       const texts = messages.map(({ payload }) => Buffer.from(payload).toString());
@@ -140,7 +140,7 @@ it("transactional handlers of batches have each effect once", async () => {
     });
   }
   await enqueue(numbers(1, 100));
-  for (const each of members) await each.run();
+  for (const each of members) await each.start();
   await eventually("all have their effects", async () => (await world.query("SELECT FROM ledger")).length >= 100);
   await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
   const written = (await world.query<{ what: string }>("SELECT what FROM ledger")).map(({ what }) => Number(what));

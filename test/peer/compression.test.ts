@@ -15,7 +15,7 @@ const threshold = 1_000;
 it("compresses strictly above the threshold, live, which puts few bytes on the wire", async () => {
   const port = await freePort();
   await using proxy = await TcpProxy.to(port);
-  const a = await world.started("a-1", { compressThresholdBytes: threshold });
+  const a = await world.started("a-1", { tuning: { compressThresholdBytes: threshold } });
   const got: Uint8Array[] = [];
   const options = { listen: `127.0.0.1:${port}`, advertise: proxy.address };
   const b = await world.started("b-1", options, ({ payload }) => void got.push(payload.slice()));
@@ -28,7 +28,7 @@ it("compresses strictly above the threshold, live, which puts few bytes on the w
     Buffer.from("small"),
   ];
   for (const delivery of ["at-least-once", "at-most-once"] as const) {
-    await Promise.all(payloads.map((payload) => a.sendTo("b", payload, { delivery })));
+    await Promise.all(payloads.map((payload) => a.send("b", payload, { delivery })));
   }
   await b.received.length(payloads.length * 2);
   expect(got.map((payload, n) => Buffer.compare(payload, payloads[n % 5] as Buffer))).toEqual(Array(10).fill(0));
@@ -38,12 +38,12 @@ it("compresses strictly above the threshold, live, which puts few bytes on the w
 });
 
 it("stores as gzip what is above the threshold, and hands it over as it was", async () => {
-  const a = await world.started("a-1", { compressThresholdBytes: threshold });
+  const a = await world.started("a-1", { tuning: { compressThresholdBytes: threshold } });
   const b = await world.started("b-1");
-  await a.sendTo("b", "hello");
+  await a.send("b", "hello");
   await b.stop();
   const payloads = [Buffer.alloc(threshold, "a"), Buffer.alloc(threshold + 1, "b"), randomBytes(threshold * 2)];
-  for (const payload of payloads) expect((await a.sendTo("b", payload)).outcome).toBe("stored");
+  for (const payload of payloads) expect((await a.send("b", payload)).outcome).toBe("stored");
   const rows = await world.query<{ codec: number; payload: Buffer }>(
     "SELECT codec, payload FROM hawser.conn_messages ORDER BY epoch, number",
   );
@@ -57,33 +57,33 @@ it("stores as gzip what is above the threshold, and hands it over as it was", as
 });
 
 it("keeps the order of compressed and small messages", async () => {
-  const a = await world.started("a-1", { compressThresholdBytes: threshold });
+  const a = await world.started("a-1", { tuning: { compressThresholdBytes: threshold } });
   const b = await world.started("b-1");
-  await a.sendTo("b", "begin");
+  await a.send("b", "begin");
   const texts = Array.from({ length: 60 }, (_, n) => (n % 4 === 0 ? `${n} ${"x".repeat(200_000)}` : `${n}`));
-  await Promise.all(texts.map((text) => a.sendTo("b", text)));
+  await Promise.all(texts.map((text) => a.send("b", text)));
   await b.received.length(61);
   expect(b.texts.map((text) => Number.parseInt(text, 10)).slice(1)).toEqual(texts.map((_, n) => n));
 });
 
 it("makes a dead letter with the plain payload", async () => {
-  const a = await world.started("a-1", { compressThresholdBytes: threshold });
-  await world.started("b-1", { maxAttempts: 1 }, () => {
+  const a = await world.started("a-1", { tuning: { compressThresholdBytes: threshold } });
+  await world.started("b-1", { defaults: { retry: { attempts: 1 } } }, () => {
     throw new Error("no");
   });
   const payload = Buffer.alloc(threshold * 10, "x");
-  await a.sendTo("b", payload);
+  await a.send("b", payload);
   const [letter] = await world.deadLetters(1);
   expect(payload.equals(letter?.["payload"] as Buffer)).toBe(true);
 });
 
 it("handles a stored message that is longer than the listener takes over the wire since its restart", async () => {
-  const a = await world.started("a-1", { compressThresholdBytes: threshold });
+  const a = await world.started("a-1", { tuning: { compressThresholdBytes: threshold } });
   const b = await world.started("b-1");
-  await a.sendTo("b", "hello");
+  await a.send("b", "hello");
   await b.stop();
   const text = "z".repeat(100_000);
-  await a.sendTo("b", text);
+  await a.send("b", text);
   const again = await world.started("b-1", { maxMessageBytes: 50_000 });
   await again.received.length(1);
   expect(again.texts[0] === text).toBe(true);

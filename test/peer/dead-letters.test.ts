@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { peerSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
+import { databaseSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
 import { DeadLetterRetention } from "../../src/peer/dead-letter-retention.js";
 import { silentLogger } from "../../src/runtime/index.js";
-import { openStore, type Store } from "../../src/store/index.js";
+import { openStore, type Store, setDeadLetterRetention, withCommandDatabase } from "../../src/store/index.js";
 import { world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
@@ -26,7 +26,7 @@ describe("a dead letter that is retried", () => {
     w = await peerWorld();
     store = await openStore({ databaseUrl: w.url });
     a = await w.started("a-1");
-    b = await w.started("b-1", { maxAttempts: 2, retryDelayMs: 1 }, async (message) => {
+    b = await w.started("b-1", { defaults: { retry: { attempts: 2, delayMs: 1 } } }, async (message) => {
       const text = Buffer.from(message.payload).toString();
       if (fails(text)) throw new Error(`cannot take ${text}`);
       await message.reply(`re ${text}`);
@@ -39,7 +39,7 @@ describe("a dead letter that is retried", () => {
 
   it("is the same message to its handler, and the reply reaches its sender", async () => {
     fails = () => true;
-    const receipt = await a.sendTo("b", "one", { headers: { trace: "7" } });
+    const receipt = await a.send("b", "one", { headers: { trace: "7" } });
     expect(receipt.outcome).toMatch(/delivered|stored/);
     await b.saw("dead_letter");
     const [letter] = await dead(1);
@@ -58,8 +58,8 @@ describe("a dead letter that is retried", () => {
       ["message-id", expect.stringMatching(/^a-1:a:b-1\/\d+\/1$/)],
     ];
     expect(b.received.all.at(-1)).toEqual({ ...before, attempt: 1, headers });
-    expect(before).toMatchObject({ to: "b", from: "a", sender: "a-1", headers: [["trace", "7"]] });
-    expect(a.received.all.at(-1)).toMatchObject({ sender: "b-1", from: "b" });
+    expect(before).toMatchObject({ topic: "b", senderTopic: "a", sender: "a-1", headers: [["trace", "7"]] });
+    expect(a.received.all.at(-1)).toMatchObject({ sender: "b-1", senderTopic: "b" });
     await eventually("nothing is left of it", async () => (await w.storedMessages()) === 0);
     expect(await store.deadLetters.list()).toEqual([]);
   });
@@ -75,7 +75,7 @@ describe("a dead letter that is retried", () => {
     });
     await b.record();
     const before = Date.now();
-    await a.sendTo("orders", "one");
+    await a.send("orders", "one");
     await eventually("it is dead", async () => (await own.deadLetters.list()).length === 1);
     const [letter] = await own.deadLetters.list();
     const { stack, failures } = (await own.deadLetters.get(letter!.id))!;
@@ -96,7 +96,7 @@ describe("a dead letter that is retried", () => {
   it("is a dead letter again if it fails again, and may be retried as often as one likes", async () => {
     const from = b.received.all.length;
     fails = (text) => text === "two";
-    await a.sendTo("b", "two");
+    await a.send("b", "two");
     for (let round = 0; round < 3; round++) {
       const [letter] = await dead(1);
       expect(letter).toMatchObject({ source: "a-1:a:b-1", listener: "b-1", retried: round > 0, attempts: 2 });
@@ -109,11 +109,11 @@ describe("a dead letter that is retried", () => {
 
   it("comes in the order in which it died, beside what its sender sends meanwhile", async () => {
     fails = (text) => text.startsWith("dead");
-    for (let n = 1; n <= 30; n++) await a.sendTo("b", `dead ${n}`);
+    for (let n = 1; n <= 30; n++) await a.send("b", `dead ${n}`);
     await dead(30);
     fails = () => false;
     const from = b.received.all.length;
-    const sending = Promise.all(Array.from({ length: 30 }, (_, n) => a.sendTo("b", `new ${n + 1}`)));
+    const sending = Promise.all(Array.from({ length: 30 }, (_, n) => a.send("b", `new ${n + 1}`)));
     await store.deadLetters.retry({ source: "a-1:a:b-1" });
     await sending;
     await b.received.length(from + 60);
@@ -126,19 +126,19 @@ describe("a dead letter that is retried", () => {
 
   it("waits for its listener while that is away", async () => {
     fails = () => true;
-    await a.sendTo("b", "late");
+    await a.send("b", "late");
     await dead(1);
     await b.stop();
     fails = () => false;
     const from = b.received.all.length;
     expect(await store.deadLetters.retry({ all: true })).toMatchObject([{ listener: "b-1" }]);
     // Not what its sender waits for, and not its to clear.
-    expect(await a.pendingCount()).toBe(0);
+    expect((await a.pending()).count).toBe(0);
     await a.stop();
-    await a.clearStoredMessages();
+    await a.clearStored();
     expect(await w.storedMessages()).toBe(1);
     await a.record();
-    await b.run();
+    await b.start();
     await b.stop();
     await b.record(() => undefined);
     await b.received.length(from + 1);
@@ -160,14 +160,15 @@ const insertSql = `INSERT INTO hawser.dead_letters (origin, source, topic, paylo
   SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => $1) FROM generate_series(1, $2::integer)`;
 
 describe("the retention of dead letters", () => {
-  it("is kept when a peer starts, by its own days", async () => {
+  it("is kept when a peer starts, by the days of the database", async () => {
     await using w = await peerWorld();
-    await w.query(insertSql, [peerSettingsDefaults.deadLetterRetentionDays + 1, 3]);
-    await w.query(insertSql, [peerSettingsDefaults.deadLetterRetentionDays - 1, 2]);
+    await w.query(insertSql, [databaseSettingsDefaults.deadLetterRetentionDays + 1, 3]);
+    await w.query(insertSql, [databaseSettingsDefaults.deadLetterRetentionDays - 1, 2]);
     const count = async () => (await w.query("SELECT FROM hawser.dead_letters")).length;
     await w.started("a-1");
     await eventually("the old ones are gone", async () => (await count()) === 2);
-    await w.started("b-1", { deadLetterRetentionDays: 1 });
+    await withCommandDatabase(w.url, (database) => setDeadLetterRetention(database, 1));
+    await w.started("b-1");
     await eventually("all are gone", async () => (await count()) === 0);
   });
 
@@ -175,7 +176,7 @@ describe("the retention of dead letters", () => {
     await using w = await world();
     const clock = new ManualClock();
     const count = async () => (await w.operator.query("SELECT FROM hawser.dead_letters")).rowCount;
-    const context = { store: w.store, settings: { deadLetterRetentionDays: 30 }, logger: silentLogger };
+    const context = { store: w.store, logger: silentLogger };
     const retention = new DeadLetterRetention(context, clock);
     retention.start();
     await eventually("it waits for the next hour", () => clock.timers === 1);

@@ -20,20 +20,20 @@ describe("a peer that subscribes, sends or refreshes", () => {
 
   it("are those of topics it has sent to, refreshed or subscribed, and of no others", async () => {
     const a = world.peer("a-1");
-    await a.subscribe("before");
+    await a.recordTopic("before");
     await a.record();
-    await a.subscribe("after");
-    await failure("no_address", a.sendTo("sent", "x"));
+    await a.recordTopic("after");
+    await failure("no_listener", a.send("sent", "x"));
     await world.started("known-1");
-    expect(await a.refreshAddressTopic("known")).toBe(true);
+    expect((await a.listenersOf("known", { refresh: true })).length > 0).toBe(true);
 
     const b = await world.started("b-1");
     for (const topic of ["unknown", "before", "after", "sent", "known"]) {
-      await b.subscribe(topic);
+      await b.recordTopic(topic);
       if (topic !== "unknown") await a.saw("peer_subscribed", (status) => status.topic === topic);
     }
     for (const topic of ["unknown", "before", "after", "sent", "known"]) {
-      await b.unsubscribe(topic);
+      await b.leave(topic);
       if (topic !== "unknown") await a.saw("peer_unsubscribed", (status) => status.topic === topic);
     }
     const known = ["before", "after", "sent", "known"];
@@ -43,15 +43,15 @@ describe("a peer that subscribes, sends or refreshes", () => {
   it("makes no routes by subscribing: they come with the first send", async () => {
     const [a, b] = [world.peer("a-1"), world.peer("b-1")];
     for (const peer of [a, b]) {
-      await peer.subscribe("news");
+      await peer.recordTopic("news");
       await peer.record();
     }
     await a.saw("peer_subscribed", ({ peer }) => peer === "b-1");
-    expect(await a.pendingByPeer()).toEqual([]);
+    expect((await a.pending()).listeners).toEqual([]);
     expect(a.statuses.all.filter(({ kind }) => kind === "peer_connected")).toEqual([]);
     const receipts = await a.sendAll("news", "x");
     expect(receipts.map(({ peer }) => peer).sort()).toEqual(["a-1", "b-1"]);
-    expect((await a.pendingByPeer()).map(({ name }) => name).sort()).toEqual(["a-1", "b-1"]);
+    expect((await a.pending()).listeners.map(({ name }) => name).sort()).toEqual(["a-1", "b-1"]);
     await b.stop();
     await a.saw("peer_unsubscribed", ({ peer }) => peer === "b-1");
     const after = await a.sendAll("news", "y");
@@ -60,12 +60,12 @@ describe("a peer that subscribes, sends or refreshes", () => {
 
   it("ends when it unsubscribes itself", async () => {
     const a = await world.started("a-1");
-    await a.subscribe("news");
-    await a.unsubscribe("news");
-    await a.subscribe("other");
+    await a.recordTopic("news");
+    await a.leave("news");
+    await a.recordTopic("other");
     const b = await world.started("b-1");
-    await b.subscribe("news");
-    await b.subscribe("other");
+    await b.recordTopic("news");
+    await b.recordTopic("other");
     await a.saw("peer_subscribed", ({ topic }) => topic === "other");
     expect(comings(a)).toEqual(["+b-1 other"]);
   });
@@ -74,9 +74,9 @@ describe("a peer that subscribes, sends or refreshes", () => {
 describe("the routes of a sender", () => {
   it("are kept to the other listeners of a topic when one unsubscribes: messages are stored for those", async () => {
     const [a, b, c] = await world.running("a-1", "b-1", "c-1");
-    for (const peer of [b, c]) await peer.subscribe("news");
+    for (const peer of [b, c]) await peer.recordTopic("news");
     await a.sendAll("news", "1");
-    await b.unsubscribe("news");
+    await b.leave("news");
     await c.stop();
     await a.stop();
     expect(await world.query("SELECT client_name FROM hawser.sender_listener WHERE listener_topic = 'news'")).toEqual([
@@ -93,47 +93,47 @@ describe("the routes of a sender", () => {
 
   it("are kept for each topic of a listener that serves two at one address", async () => {
     const [a, b] = await world.running("a-1", "b-1");
-    await b.subscribe("news");
-    for (const topic of ["b", "news"]) await a.sendTo(topic, "1");
+    await b.recordTopic("news");
+    for (const topic of ["b", "news"]) await a.send(topic, "1");
     await b.stop();
     await a.stop();
     const again = await world.started("a-1");
     for (const topic of ["b", "news"]) {
-      expect(await again.sendTo(topic, "2")).toEqual({ outcome: "stored", peer: "b-1" });
+      expect(await again.send(topic, "2")).toEqual({ outcome: "stored", peer: "b-1" });
     }
-    expect((await again.pendingByPeer()).map(({ topic, name, count }) => ({ topic, name, count }))).toEqual([
+    expect((await again.pending()).listeners.map(({ topic, name, count }) => ({ topic, name, count }))).toEqual([
       { topic: "b", name: "b-1", count: 1 },
       { topic: "news", name: "b-1", count: 1 },
     ]);
     await b.record();
     await b.received.length(4);
-    expect(b.received.all.map(({ to, text }) => `${to} ${text}`)).toEqual(["b 1", "news 1", "b 2", "news 2"]);
+    expect(b.received.all.map(({ topic, text }) => `${topic} ${text}`)).toEqual(["b 1", "news 1", "b 2", "news 2"]);
     // Unsubscribed, the one is forgotten and the other is not.
-    await b.unsubscribe("news");
+    await b.leave("news");
     await b.stop();
-    expect(await again.refreshAddressTopic("news")).toBe(false);
-    await failure("no_address", again.sendTo("news", "3"));
-    expect(await again.sendTo("b", "3")).toEqual({ outcome: "stored", peer: "b-1" });
+    expect((await again.listenersOf("news", { refresh: true })).length > 0).toBe(false);
+    await failure("no_listener", again.send("news", "3"));
+    expect(await again.send("b", "3")).toEqual({ outcome: "stored", peer: "b-1" });
   });
 });
 
 describe("the directory", () => {
-  it("is listed in the order of addresses, and says whether a topic has one, before run too", async () => {
+  it("is listed in the order of addresses, and says whether a topic has one, before start too", async () => {
     const two = await world.running("many-1", "many-2");
-    const listed = two.map(({ publishedAddress, name }) => ({ address: publishedAddress, name }));
+    const listed = two.map(({ address, name }) => ({ address, name }));
     listed.sort((one, other) => (one.address < other.address ? -1 : 1));
     const a = world.peer("a-1");
-    for (const start of [async () => undefined, () => a.run()]) {
+    for (const start of [async () => undefined, () => a.start()]) {
       await start();
-      expect(await a.listAddresses("many")).toEqual(listed);
-      expect(await a.refreshAddressTopic("many")).toBe(true);
-      expect(await a.listAddresses("nobody")).toEqual([]);
-      expect(await a.refreshAddressTopic("nobody")).toBe(false);
+      expect(await a.listenersOf("many")).toEqual(listed);
+      expect((await a.listenersOf("many", { refresh: true })).length > 0).toBe(true);
+      expect(await a.listenersOf("nobody")).toEqual([]);
+      expect((await a.listenersOf("nobody", { refresh: true })).length > 0).toBe(false);
     }
     await Promise.all(two.map((peer) => peer.stop()));
-    expect(await a.refreshAddressTopic("many")).toBe(false);
+    expect((await a.listenersOf("many", { refresh: true })).length > 0).toBe(false);
     // Who was refreshed while there is as good as met.
-    expect((await a.sendTo("many", "x")).outcome).toBe("stored");
+    expect((await a.send("many", "x")).outcome).toBe("stored");
   });
 
   it("has its listeners remembered as met also while it changes", async () => {
@@ -146,41 +146,41 @@ describe("the directory", () => {
         while (changing)
           await world.query("UPDATE hawser.topic_addr SET registered_at = now() WHERE topic = $1", [topic]);
       })();
-      await a.sendTo(topic, "1");
+      await a.send(topic, "1");
       await b.stop();
       changing = false;
       await changes;
-      expect(await a.sendTo(topic, "2")).toEqual({ outcome: "stored", peer: b.name });
+      expect(await a.send(topic, "2")).toEqual({ outcome: "stored", peer: b.name });
     }
   });
 
   it("loses a row (topic, address) of another name to the listener that registers there", async () => {
     const b = await world.started("b-1");
-    const address = b.boundListenAddress;
+    const address = b.localAddress;
     await b.stop();
     await world.list("b", "old", { addr: address });
     await world.started("b-1", { listen: address });
-    expect(await b.listAddresses("b")).toEqual([{ address, name: "b-1" }]);
+    expect(await b.listenersOf("b")).toEqual([{ address, name: "b-1" }]);
   });
 
-  it("is emptied of a source topic's listeners by clearAddressesOfTopic, only while not running", async () => {
-    const left = await world.started("many-1", { durable: true });
+  it("is emptied of a source topic's listeners by clearAddresses, only while not running", async () => {
+    const left = await world.started("many-1", { defaults: { durable: true } });
     await left.stop();
     const other = world.peer("many-2");
-    expect(await other.listAddresses("many")).toHaveLength(1);
-    await other.clearAddressesOfTopic();
-    expect(await other.listAddresses("many")).toEqual([]);
-    await other.run();
-    await failure("clear_while_running", other.clearAddressesOfTopic());
-    expect(await other.listAddresses("many")).toMatchObject([{ name: "many-2" }]);
+    expect(await other.listenersOf("many")).toHaveLength(1);
+    await other.clearAddresses();
+    expect(await other.listenersOf("many")).toEqual([]);
+    await other.record();
+    await failure("clear_while_running", other.clearAddresses());
+    expect(await other.listenersOf("many")).toMatchObject([{ name: "many-2" }]);
   });
 
   it("has a live listener again after its rows were cleared", async () => {
     const [b, a] = await world.running("many-1", "a-1");
-    await a.sendTo("many", "1");
-    await world.peer("many-2").clearAddressesOfTopic();
-    await eventually("it has registered again", async () => (await a.listAddresses("many")).length === 1);
-    expect((await a.sendTo("many", "2")).outcome).toMatch(/delivered|stored/);
+    await a.send("many", "1");
+    await world.peer("many-2").clearAddresses();
+    await eventually("it has registered again", async () => (await a.listenersOf("many")).length === 1);
+    expect((await a.send("many", "2")).outcome).toMatch(/delivered|stored/);
     await b.received.length(2);
   });
 });

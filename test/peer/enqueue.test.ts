@@ -94,8 +94,8 @@ describe("enqueue for a topic", () => {
     await b.received.length(1);
     expect(b.received.all).toEqual([
       {
-        to: "b",
-        from: undefined,
+        topic: "b",
+        senderTopic: undefined,
         sender: undefined,
         enqueuedBy: role,
         text: "one",
@@ -488,7 +488,7 @@ describe("enqueue of a peer", () => {
     expect(await world.storedMessages()).toBe(0);
     await client.query("COMMIT");
     await Promise.all([a.received.length(2), b.received.length(2)]);
-    const common = { from: "a", enqueuedBy: role, delivery: "at-least-once" };
+    const common = { senderTopic: "a", enqueuedBy: role, delivery: "at-least-once" };
     expect(b.received.all).toEqual(
       expect.arrayContaining([
         expect.objectContaining({ ...common, sender: "a-1", text: "x" }),
@@ -498,7 +498,7 @@ describe("enqueue of a peer", () => {
     expect(a.received.all).toEqual(
       expect.arrayContaining([
         expect.objectContaining({ ...common, sender: "a-1", text: "to itself" }),
-        expect.objectContaining({ from: "b", sender: "b-1", enqueuedBy: undefined, text: "thanks" }),
+        expect.objectContaining({ senderTopic: "b", sender: "b-1", enqueuedBy: undefined, text: "thanks" }),
       ]),
     );
     const decoded = fromBinary(placed, Buffer.from(b.received.all.find(({ sender }) => sender === "a-2")!.text));
@@ -513,9 +513,9 @@ describe("enqueue of a peer", () => {
     });
     await a.enqueue(world, "b", "x");
     await a.received.length(1);
-    expect(a.received.all[0]).toMatchObject({ to: "a", from: "b", sender: "b-1", text: "thanks" });
+    expect(a.received.all[0]).toMatchObject({ topic: "a", senderTopic: "b", sender: "b-1", text: "thanks" });
     expect(receipts.at(-1)).toEqual({ outcome: "enqueued", peer: "a-1", id: expect.any(BigInt) });
-    expect(b.received.all).toMatchObject([{ sender: "a-1", from: "a" }]);
+    expect(b.received.all).toMatchObject([{ sender: "a-1", senderTopic: "a" }]);
   });
 
   it("for NATS has no sender there", async () => {
@@ -526,7 +526,7 @@ describe("enqueue of a peer", () => {
   it("keeps a dead letter's reply", async () => {
     let fails = true;
     const a = await world.started("a-1");
-    const b = await world.started("b-1", { maxAttempts: 1 }, async (message) => {
+    const b = await world.started("b-1", { defaults: { retry: { attempts: 1 } } }, async (message) => {
       if (fails) throw new Error("no");
       await message.reply(`thanks, ${message.sender}`);
     });
@@ -540,17 +540,14 @@ describe("enqueue of a peer", () => {
     await store.deadLetters.retry({ all: true });
     await a.received.length(1);
     expect(a.texts).toEqual(["thanks, a-1"]);
-    await b.saw("dead_letter", ({ message }) => message.includes("no_address") || message.includes("nobody takes"));
+    await b.saw("dead_letter", ({ message }) => message.includes("no_listener") || message.includes("nobody takes"));
   });
 });
 
 it("a send is in no transaction, and its words say what is", async () => {
   const a = await world.started("a-1");
   for (const options of [{ transaction: world }, { deliverAt: new Date() }]) {
-    for (const send of [
-      a.sendTo("b", "x", options as never),
-      a.publish(placed, { orderId: "o-1" }, options as never),
-    ]) {
+    for (const send of [a.send("b", "x", options as never), a.send(placed, { orderId: "o-1" }, options as never)]) {
       const refused = await failure("invalid_argument", send);
       expect(refused.message).toContain("enqueue(client, topic, payload, options) has the transaction of a client");
     }
@@ -559,12 +556,12 @@ it("a send is in no transaction, and its words say what is", async () => {
 
 it("a header that says where a message comes from counts only in what was enqueued", async () => {
   const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "x", { headers: { "message-origin": "c-1:c:root" } });
-  expect(b.received.all).toMatchObject([{ from: "a", sender: "a-1", enqueuedBy: undefined }]);
+  await a.send("b", "x", { headers: { "message-origin": "c-1:c:root" } });
+  expect(b.received.all).toMatchObject([{ senderTopic: "a", sender: "a-1", enqueuedBy: undefined }]);
 });
 
 describe("a transactional handler", () => {
-  const transactional = { transactional: true, maxAttempts: 3, retryDelayMs: 5 };
+  const transactional = { transactional: true, defaults: { retry: { attempts: 3, delayMs: 5 } } };
 
   it("replies and enqueues with its commit, and each attempt before leaves nothing", async () => {
     await world.query("CREATE TABLE booked (what text)");
@@ -577,7 +574,7 @@ describe("a transactional handler", () => {
       await b.enqueue(message.client, "c", `told ${message.attempt}`);
       if (message.attempt < 3) throw new Error("not yet");
     });
-    await a.sendTo("b", "order");
+    await a.send("b", "order");
     await Promise.all([a.received.length(1), c.received.length(1)]);
     expect([a.texts, c.texts]).toEqual([["done 3"], ["told 3"]]);
     expect(receipts.at(-1)).toEqual({ outcome: "enqueued", peer: "a-1", id: expect.any(BigInt) });
@@ -587,7 +584,7 @@ describe("a transactional handler", () => {
   it("cannot reply to what no peer enqueued, nor can another one", async () => {
     const codes: unknown[] = [];
     const reply = async (message: TransactionalMessage) => {
-      codes.push((await failure("no_address", message.reply("x"))).message);
+      codes.push((await failure("no_listener", message.reply("x"))).message);
     };
     await world.started("b-1", transactional, reply);
     await world.started("d-1", {}, reply);

@@ -32,10 +32,10 @@ async function haveEachOnce(groups: readonly (readonly TestPeer[])[], texts: rea
 it("of 20 durable listeners and two groups, of which five are away and two come and go, each has one copy", async () => {
   const listeners = await started(
     numbers(1, 20).map((number) => `b-${number}`),
-    { durable: true },
+    { defaults: { durable: true } },
   );
-  const red = await started(["b-red-1", "b-red-2"], { group: "red" });
-  const blue = await started(["b-blue-1", "b-blue-2"], { group: "blue" });
+  const red = await started(["b-red-1", "b-red-2"], { defaults: { group: "red" } });
+  const blue = await started(["b-blue-1", "b-blue-2"], { defaults: { group: "blue" } });
   const away = listeners.slice(0, 5);
   const [one, two] = listeners.slice(5, 7) as [TestPeer, TestPeer];
   await Promise.all(away.map((peer) => peer.stop()));
@@ -59,10 +59,10 @@ it("of 20 durable listeners and two groups, of which five are away and two come 
 }, 60_000);
 
 it("a listener that is not durable has a copy as long as it runs", async () => {
-  const [durable, plain] = (await Promise.all([world.started("b-1", { durable: true }), world.started("b-2")])) as [
-    TestPeer,
-    TestPeer,
-  ];
+  const [durable, plain] = (await Promise.all([
+    world.started("b-1", { defaults: { durable: true } }),
+    world.started("b-2"),
+  ])) as [TestPeer, TestPeer];
   await toAll(["1"]);
   await haveEachOnce([[durable], [plain]], ["1"]);
   await plain.stop();
@@ -78,8 +78,8 @@ it("a message that finds nobody waits for the first listener", async () => {
   const elsewhere = await world.started("c-1");
   await toAll(["1"], "k");
   await eventually("it waits", async () => (await world.storedMessages()) === 1);
-  const first = await world.started("b-1", { durable: true });
-  const second = await world.started("b-2", { durable: true });
+  const first = await world.started("b-1", { defaults: { durable: true } });
+  const second = await world.started("b-2", { defaults: { durable: true } });
   await first.received.length(1);
   await toAll(["2"], "k");
   await haveEachOnce([[first]], ["1", "2"]);
@@ -88,20 +88,20 @@ it("a message that finds nobody waits for the first listener", async () => {
 });
 
 it("a member takes over the copies of its own group only", async () => {
-  const takeover: Partial<PeerOptions> = { groupTakeoverMs: 1_000, concurrency: 1 };
+  const takeover: Partial<PeerOptions> = { concurrency: 1, defaults: { takeoverMs: 1_000 } };
   // It never ends with what it has, and is gone.
-  const gone = world.peer("b-red-1", { ...takeover, group: "red", ackTimeoutMs: 1_000 });
+  const gone = world.peer("b-red-1", { ...takeover, defaults: { group: "red" }, tuning: { ackTimeoutMs: 1_000 } });
   await gone.record(() => new Promise(() => undefined));
   await toAll(["1", "2"]);
   await gone.received.length(1);
-  const [blue] = await started(["b-blue-1"], { ...takeover, group: "blue" });
-  await gone.stop({ deadlineMs: 500 });
+  const [blue] = await started(["b-blue-1"], { ...takeover, defaults: { group: "blue" } });
+  await gone.stop({ timeoutMs: 500 });
   await toAll(["3"]);
   await blue!.received.length(1);
   const owners = (): Promise<{ owner: string }[]> =>
     world.query("SELECT DISTINCT owner FROM hawser.conn_key_map WHERE owner IS NOT NULL");
   // Another group has taken nothing over by the time that one of its own has.
-  const [red] = await started(["b-red-2"], { ...takeover, group: "red" });
+  const [red] = await started(["b-red-2"], { ...takeover, defaults: { group: "red" } });
   await eventually("its own group has it", () => textsOf([red!]).length === 2);
   expect(textsOf([red!])).toEqual(["1", "2"]);
   expect(await owners()).toEqual([{ owner: "b-red-2" }]);

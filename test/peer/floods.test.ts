@@ -113,7 +113,7 @@ it("what is no key of a channel is not looked up", async () => {
 
 it("a member claims topics that it serves, however many others are notified", async () => {
   const held = gate();
-  const b = await world.started("b-1", { group: true, concurrency: 1 }, () => held.opened);
+  const b = await world.started("b-1", { concurrency: 1, defaults: { group: true } }, () => held.opened);
   for (let n = 0; n < 4; n++) await enqueue("b", `slow ${n}`);
   await b.received.length(1);
   queries = new Queries(["hawser.claim_messages"]);
@@ -129,7 +129,7 @@ it("a member claims topics that it serves, however many others are notified", as
 });
 
 it("a claim that Postgres refuses is a status, and is tried again", async () => {
-  const b = await world.started("b-1", { group: true });
+  const b = await world.started("b-1", { defaults: { group: true } });
   await enqueue("b", "before");
   await b.received.length(1);
   await world.query("ALTER FUNCTION hawser.claim_messages RENAME TO claim_messages_away");
@@ -186,12 +186,12 @@ async function floodsHeard(): Promise<void> {
 
 it("notifications of mesh secrets are one query of a peer at a time", async () => {
   const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "before");
+  await a.send("b", "before");
   const secrets = "SELECT secret FROM";
   queries = new Queries([secrets, announced]);
   await flood(notifyChannels.meshSecret, "g::text", 20_000);
   await floodsHeard();
-  await a.sendTo("b", "after");
+  await a.send("b", "after");
   expect(b.texts).toEqual(["before", "after"]);
   expect(queries.of(secrets).length).toBeGreaterThan(0);
   expect(queries.of(secrets).length).toBeLessThan(2_000);
@@ -200,7 +200,7 @@ it("notifications of mesh secrets are one query of a peer at a time", async () =
 
 it("notifications of the directory are one query at a time, and of topics that a peer has to do with", async () => {
   const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "before");
+  await a.send("b", "before");
   const directory = "NULL AS sender_key";
   const owners = "b.client_name = coalesce(m.owner";
   queries = new Queries([directory, owners, announced]);
@@ -209,7 +209,7 @@ it("notifications of the directory are one query at a time, and of topics that a
   await flood(notifyChannels.topicAddr, change("'b'", "update"), 10_000);
   await flood(notifyChannels.topicAddr, change("'topic ' || g", "delete"), 10_000);
   await floodsHeard();
-  await a.sendTo("b", "after");
+  await a.send("b", "after");
   expect(b.texts).toEqual(["before", "after"]);
   const read = queries.of(directory);
   expect(read.length).toBeGreaterThan(0);

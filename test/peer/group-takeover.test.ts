@@ -2,16 +2,16 @@
  * Groups: what is stored for a member that is gone goes to another one, and its channels go back when it runs again.
  */
 import { expect, it } from "vitest";
-import type { Handler, PeerOptions } from "../../src/peer/index.js";
+
 import { silentLogger } from "../../src/runtime/index.js";
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { TestPeer } from "./support/world.js";
+import type { Handler, TestPeer, TestPeerOptions } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
-const takeover: Partial<PeerOptions> = { group: true, groupTakeoverMs: 1_000 };
+const takeover: TestPeerOptions = { defaults: { group: true, takeoverMs: 1_000 } };
 
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
 
@@ -26,13 +26,13 @@ async function ownerOf(listener: string): Promise<string> {
 /** `b-1` has handled "1", and is gone; "2" to "20" are stored for it, and `b-2` takes them over. */
 async function takenOver(
   handler?: Handler,
-  options: Partial<PeerOptions> = {},
+  options: TestPeerOptions = {},
 ): Promise<{ a: TestPeer; gone: TestPeer; heir: TestPeer }> {
   const gone = await world.started("b-1", takeover);
-  const a = await world.started("a-1", { ackTimeoutMs: 2_000 });
-  await a.sendTo("b", "1");
+  const a = await world.started("a-1", { tuning: { ackTimeoutMs: 2_000 } });
+  await a.send("b", "1");
   await gone.stop();
-  await Promise.all(numbers(2, 20).map((text) => a.sendTo("b", text)));
+  await Promise.all(numbers(2, 20).map((text) => a.send("b", text)));
   const heir = await world.started("b-2", { ...takeover, ...options }, handler);
   await eventually("b-2 has the channel", async () => (await ownerOf("b-1")) === "b-2");
   return { a, gone, heir };
@@ -47,7 +47,7 @@ it("a member takes over what is stored for one that is gone, in order, and gives
   await a.saw("peer_connected", ({ message }) => message.includes('"b-1"'), a.statuses.all.length - 1);
   const before = gone.texts.length;
   await eventually("b-1 gets work again", async () => {
-    await Promise.all([a.sendTo("b", "more"), a.sendTo("b", "more")]);
+    await Promise.all([a.send("b", "more"), a.send("b", "more")]);
     return gone.texts.length > before;
   });
   expect(await world.query("SELECT FROM hawser.peers WHERE group_name = 'default'")).toHaveLength(2);
@@ -74,18 +74,18 @@ it("a channel goes back when the handler that runs has ended and is committed, a
 
 it("a message that only a member serves that is away waits for it, though another one has its channel", async () => {
   const gone = world.peer("b-1", takeover);
-  await gone.subscribe("only1");
+  await gone.recordTopic("only1");
   await gone.record();
-  const a = await world.started("a-1", { ackTimeoutMs: 2_000 });
-  await a.sendTo("b", "0");
-  await a.sendTo("only1", "1");
+  const a = await world.started("a-1", { tuning: { ackTimeoutMs: 2_000 } });
+  await a.send("b", "0");
+  await a.send("only1", "1");
   await gone.stop();
-  await a.sendTo("b", "2");
+  await a.send("b", "2");
   const heir = await world.started("b-2", takeover);
   await eventually("b-2 has the channel", async () => (await ownerOf("b-1")) === "b-2");
   await heir.received.length(1);
-  await a.sendTo("only1", "3");
-  await a.sendTo("b", "4");
+  await a.send("only1", "3");
+  await a.send("b", "4");
   await gone.record();
   await gone.received.length(3);
   expect(gone.texts).toEqual(["0", "1", "3"]);

@@ -2,18 +2,18 @@
  * Groups: members of a topic get messages as they have room.
  */
 import { describe, expect, it } from "vitest";
-import type { Handler, PeerOptions, Receipt } from "../../src/peer/index.js";
+import type { Receipt } from "../../src/peer/index.js";
 import { Pace } from "../../src/peer/pace.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { TestPeer } from "./support/world.js";
+import type { Handler, TestPeer, TestPeerOptions } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
-const member = (name: string, handler?: Handler, options: Partial<PeerOptions> = {}): Promise<TestPeer> =>
-  world.started(name, { group: true, ...options }, handler);
+const member = (name: string, handler?: Handler, options: TestPeerOptions = {}): Promise<TestPeer> =>
+  world.started(name, { ...options, defaults: { group: true, ...options?.defaults } }, handler);
 
 /** How many messages each peer has had. */
 const shares = (...peers: readonly TestPeer[]): number[] => peers.map(({ texts }) => texts.length);
@@ -21,7 +21,7 @@ const shares = (...peers: readonly TestPeer[]): number[] => peers.map(({ texts }
 /** The sender has a connection to each of the listeners. */
 async function connected(sender: TestPeer, topic: string, ...names: readonly string[]): Promise<void> {
   const met = names.map((name) => sender.saw("peer_connected", ({ peer }) => peer === name));
-  await sender.refreshAddressTopic(topic);
+  await sender.listenersOf(topic, { refresh: true });
   await Promise.all(met);
 }
 
@@ -35,9 +35,9 @@ describe("a group", () => {
   it("gives a burst that is made at once to those that are fast", async () => {
     const fast = [await member("b-1"), await member("b-2")];
     const held = gate();
-    const slow = await member("b-3", () => held.opened, { busyAfterMs: 3_600_000 });
+    const slow = await member("b-3", () => held.opened, { tuning: { busyAfterMs: 3_600_000 } });
     const a = await world.started("a-1");
-    const sent = Array.from({ length: 1_000 }, (_, n) => a.sendTo("b", `${n}`));
+    const sent = Array.from({ length: 1_000 }, (_, n) => a.send("b", `${n}`));
     const handled = (...peers: readonly TestPeer[]): number => new Set(peers.flatMap(({ texts }) => texts)).size;
     await eventually("the fast have nearly all", () => handled(...fast) > 950);
     held.open();
@@ -49,9 +49,9 @@ describe("a group", () => {
     const members = [await member("b-1"), await member("b-2"), await member("b-3")];
     const a = await world.started("a-1");
     await connected(a, "b", "b-1", "b-2", "b-3");
-    for (let n = 0; n < 9; n++) await a.sendTo("b", `${n}`);
+    for (let n = 0; n < 9; n++) await a.send("b", `${n}`);
     expect(shares(...members)).toEqual([3, 3, 3]);
-    for (let n = 0; n < 6; n++) await a.sendTo("b", `${n}`, { delivery: "at-most-once" });
+    for (let n = 0; n < 6; n++) await a.send("b", `${n}`, { delivery: "at-most-once" });
     await eventually("all have come", () => shares(...members).every((each) => each === 5));
   });
 
@@ -60,16 +60,14 @@ describe("a group", () => {
     const b = await member(
       "b-1",
       ({ payload }) => (payload[0] === 48 && payload.length === 1 ? held.opened : undefined),
-      {
-        busyAfterMs: 20_000,
-      },
+      { tuning: { busyAfterMs: 20_000 } },
     );
     const a = await world.started("a-1");
-    const sent = Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`));
+    const sent = Array.from({ length: 50 }, (_, n) => a.send("b", `${n}`));
     await b.received.length(1);
     // A further member comes, and takes what waits.
     const other = await member("b-2");
-    await a.refreshAddressTopic("b");
+    await a.listenersOf("b", { refresh: true });
     await eventually("the new one has the rest", () => other.texts.length === 48);
     expect(b.texts).toEqual(["0"]);
     expect(other.texts).toEqual(Array.from({ length: 48 }, (_, n) => `${n + 2}`));
@@ -79,17 +77,17 @@ describe("a group", () => {
 
   it("refuses what is beyond the limits of the queue", async () => {
     const held = gate();
-    await member("b-1", () => held.opened, { busyAfterMs: 20_000 });
-    const a = await world.started("a-1", { maxSendQueueMessages: 5 });
+    await member("b-1", () => held.opened, { tuning: { busyAfterMs: 20_000 } });
+    const a = await world.started("a-1", { tuning: { maxSendQueueMessages: 5 } });
     await connected(a, "b", "b-1");
-    const sent = Array.from({ length: 7 }, (_, n) => a.sendTo("b", `${n}`));
-    const error = await failure("busy", a.sendTo("b", "one too many"));
+    const sent = Array.from({ length: 7 }, (_, n) => a.send("b", `${n}`));
+    const error = await failure("busy", a.send("b", "one too many"));
     expect(error.message).toContain('5 messages wait for a member of "b" to have room already');
-    await failure("busy", a.sendTo("b", "another"));
+    await failure("busy", a.send("b", "another"));
     expect(a.statuses.all.filter(({ kind }) => kind === "sender_busy").length).toBe(1);
     held.open();
     expect(count(await Promise.all(sent))).toEqual({ delivered: 7 });
-    expect(await failure("invalid_argument", a.sendTo("b", new Uint8Array(70_000_000)))).toMatchObject({
+    expect(await failure("invalid_argument", a.send("b", new Uint8Array(70_000_000)))).toMatchObject({
       message: expect.stringContaining("70000000 bytes"),
     });
   });
@@ -97,8 +95,8 @@ describe("a group", () => {
   it("stores what has waited for ackTimeoutMs, and gives most of it to the faster members", async () => {
     const held = gate();
     const members = await Promise.all(["b-1", "b-2"].map((name) => member(name, () => held.opened)));
-    const a = await world.started("a-1", { ackTimeoutMs: 200 });
-    const sent = await Promise.all(Array.from({ length: 40 }, (_, n) => a.sendTo("b", `${n}`)));
+    const a = await world.started("a-1", { tuning: { ackTimeoutMs: 200 } });
+    const sent = await Promise.all(Array.from({ length: 40 }, (_, n) => a.send("b", `${n}`)));
     expect(count(sent)).toEqual({ stored: 40 });
     held.open();
     await eventually("all are handled", () => members.flatMap(({ texts }) => texts).length === 40);
@@ -107,10 +105,10 @@ describe("a group", () => {
   it("stores at once what no member can be reached for", async () => {
     const b = await member("b-1");
     const a = await world.started("a-1");
-    await a.sendTo("b", "1");
+    await a.send("b", "1");
     await b.stop();
-    expect(await a.sendTo("b", "2")).toEqual({ outcome: "stored", peer: "b-1" });
-    const burst = await Promise.all(Array.from({ length: 20 }, (_, n) => a.sendTo("b", `${n + 3}`)));
+    expect(await a.send("b", "2")).toEqual({ outcome: "stored", peer: "b-1" });
+    const burst = await Promise.all(Array.from({ length: 20 }, (_, n) => a.send("b", `${n + 3}`)));
     expect(count(burst)).toEqual({ stored: 20 });
     await b.record();
     await b.received.length(22);
@@ -120,11 +118,11 @@ describe("a group", () => {
   it("loses nothing of what waits when the sender stops", async () => {
     const held = gate();
     const members = await Promise.all(
-      ["b-1", "b-2"].map((name) => member(name, () => held.opened, { busyAfterMs: 20_000 })),
+      ["b-1", "b-2"].map((name) => member(name, () => held.opened, { tuning: { busyAfterMs: 20_000 } })),
     );
     const a = await world.started("a-1");
     await connected(a, "b", "b-1", "b-2");
-    const sent = Array.from({ length: 100 }, (_, n) => a.sendTo("b", `${n}`));
+    const sent = Array.from({ length: 100 }, (_, n) => a.send("b", `${n}`));
     await a.stop();
     expect(count(await Promise.all(sent))).toEqual({ stored: 100 });
     held.open();
@@ -133,10 +131,10 @@ describe("a group", () => {
 
   it("rejects what waits when the sender's name is lost: it was never sent", async () => {
     const held = gate();
-    const b = await member("b-1", () => held.opened, { busyAfterMs: 20_000 });
+    const b = await member("b-1", () => held.opened, { tuning: { busyAfterMs: 20_000 } });
     const a = await world.started("a-1");
     await connected(a, "b", "b-1");
-    const sent = Array.from({ length: 10 }, (_, n) => a.sendTo("b", `${n}`));
+    const sent = Array.from({ length: 10 }, (_, n) => a.send("b", `${n}`));
     await b.received.length(1);
     const results = Promise.allSettled(sent);
     await world.query("SELECT FROM hawser.end_ownership('a-1', true)");
@@ -152,13 +150,13 @@ describe("a group", () => {
 
   it("ends the wait of a caller whose signal is aborted; the message stays", async () => {
     const held = gate();
-    const b = await member("b-1", () => held.opened, { busyAfterMs: 20_000 });
+    const b = await member("b-1", () => held.opened, { tuning: { busyAfterMs: 20_000 } });
     const a = await world.started("a-1");
     await connected(a, "b", "b-1");
-    const before = [a.sendTo("b", "1"), a.sendTo("b", "2")];
+    const before = [a.send("b", "1"), a.send("b", "2")];
     const caller = new AbortController();
     const payload = Buffer.from("3");
-    const left = a.sendTo("b", payload, { signal: caller.signal });
+    const left = a.send("b", payload, { signal: caller.signal });
     caller.abort();
     await failure("aborted", left);
     payload.fill("x");
@@ -170,10 +168,12 @@ describe("a group", () => {
 
   it("makes requests of the member with the least to do", async () => {
     const held = gate();
-    const b = await member("b-1", ({ isRequest }) => (isRequest ? "b-1" : held.opened), { busyAfterMs: 20_000 });
+    const b = await member("b-1", (message) => (message.text() === "who?" ? "b-1" : held.opened), {
+      tuning: { busyAfterMs: 20_000 },
+    });
     const a = await world.started("a-1");
     await connected(a, "b", "b-1");
-    const kept = a.sendTo("b", "kept");
+    const kept = a.send("b", "kept");
     await b.received.length(1);
     await member("b-2", () => "b-2");
     await connected(a, "b", "b-2");
@@ -185,9 +185,9 @@ describe("a group", () => {
   it("is none while a listener of the topic is no member: then all are taken in turn", async () => {
     const members = [await member("b-1"), await member("b-2")];
     const held = gate();
-    const other = await world.started("b-3", { busyAfterMs: 3_600_000 }, () => held.opened);
+    const other = await world.started("b-3", { tuning: { busyAfterMs: 3_600_000 } }, () => held.opened);
     const a = await world.started("a-1");
-    const sent = Array.from({ length: 60 }, (_, n) => a.sendTo("b", `${n}`));
+    const sent = Array.from({ length: 60 }, (_, n) => a.send("b", `${n}`));
     await eventually("the members have theirs", () => shares(...members).every((each) => each === 20));
     held.open();
     await Promise.all(sent);
@@ -224,10 +224,10 @@ describe("the pace of a listener", () => {
 describe("messages with a key", () => {
   it("go to the listener that has not handled the one before, also when a new one would have the key", async () => {
     const held = gate();
-    const first = await member("b-1", () => held.opened, { busyAfterMs: 20_000 });
+    const first = await member("b-1", () => held.opened, { tuning: { busyAfterMs: 20_000 } });
     const a = await world.started("a-1");
     const keys = Array.from({ length: 20 }, (_, n) => `key ${n}`);
-    const sendAll = (text: string): Promise<Receipt>[] => keys.map((key) => a.sendTo("b", `${key} ${text}`, { key }));
+    const sendAll = (text: string): Promise<Receipt>[] => keys.map((key) => a.send("b", `${key} ${text}`, { key }));
     const sent = sendAll("1");
     await first.received.length(20);
     const second = await member("b-2");

@@ -45,7 +45,7 @@ describe("handleBatch", () => {
       await client.query(insertAll, [messages.map(textOf)]);
     });
     await enqueueAll(numbered(50));
-    await b.run();
+    await b.start();
     await eventually("all are done", async () => (await ledger()).length === 50);
     expect(new Set(await ledger()).size).toBe(50);
     expect(Math.max(...batches)).toBe(20);
@@ -60,7 +60,7 @@ describe("handleBatch", () => {
       if (messages.some((message) => textOf(message) === "13")) throw new Error("unlucky");
     });
     await enqueueAll(numbered(30));
-    await b.run();
+    await b.start();
     expect(await world.deadLetters(1)).toMatchObject([{ error_message: "Error: unlucky", attempts: 2 }]);
     await eventually("all others are done", async () => (await ledger()).length === 29);
     expect((await ledger()).sort()).toEqual(
@@ -76,7 +76,7 @@ describe("handleBatch", () => {
     const batches = new Log<string>();
     await b.handleBatch("readings", full(3), (messages) => batches.push(textsOf(messages)));
     await enqueueAll([1, 2, 3].flatMap((nth) => ["a", "b", "c"].map((key) => ({ payload: `${key}${nth}`, key }))));
-    await b.run();
+    await b.start();
     await batches.length(3);
     expect(batches.all).toEqual(["a1 b1 c1", "a2 b2 c2", "a3 b3 c3"]);
   });
@@ -91,7 +91,7 @@ describe("handleBatch", () => {
         done.push(...messages.map(textOf));
       });
       await enqueueAll([1, 2, 3].flatMap((nth) => ["a", "b", "c"].map((key) => ({ payload: `${key}${nth}`, key }))));
-      await b.run();
+      await b.start();
       await eventually("all are done", () => done.length >= 9);
       for (const key of ["a", "b", "c"]) {
         expect(done.filter((text) => text.startsWith(key))).toEqual([`${key}1`, `${key}2`, `${key}3`]);
@@ -103,12 +103,12 @@ describe("handleBatch", () => {
     const b = world.peer("b-1");
     const seen: string[] = [];
     await b.handleBatch("readings", { waitMs: 1 }, (messages) => void seen.push(...messages.map(textOf)));
-    await b.run();
+    await b.start();
     const a = await world.started("a-1");
-    await Promise.all(numbered(5).map(({ payload }) => a.sendTo("readings", payload, { key: payload })));
+    await Promise.all(numbered(5).map(({ payload }) => a.send("readings", payload, { key: payload })));
     await eventually("all are handled", () => seen.length === 5);
     const refused = await failure("not_supported", () => a.request("readings", "x"));
-    expect(refused.message).toContain('handles "readings" in batches');
+    expect(refused.message).toContain('handles messages of "readings", and answers no requests');
     expect(refused.outcome).toBeUndefined();
   });
 
@@ -144,7 +144,7 @@ describe("handleBatch", () => {
       }
     });
     await enqueueAll(numbered(4));
-    await b.run();
+    await b.start();
     await batches.length(1);
     await enqueueAll(["4", "5", "6"].map((payload) => ({ payload })));
     const letters = await world.deadLetters(2);
@@ -163,7 +163,7 @@ describe("handleBatch", () => {
       if (messages.some((message) => textOf(message) === "0")) throw new Reject("no such gauge");
     });
     await enqueueAll(numbered(2));
-    await b.run();
+    await b.start();
     expect(await world.deadLetters(1)).toMatchObject([{ error_code: "rejected", attempts: 1 }]);
     await batches.length(3);
     expect(batches.all[0]).toBe("0 1");
@@ -174,9 +174,9 @@ describe("handleBatch", () => {
     const b = world.peer("b-1");
     const seen = new Log<Batch>();
     await b.handleBatch("readings", {}, (_, batch) => seen.push(batch));
-    await b.run();
+    await b.start();
     const a = await world.started("a-1");
-    for (const text of ["x", "y"]) await a.sendTo("readings", text);
+    for (const text of ["x", "y"]) await a.send("readings", text);
     const [first, second] = seen.all as [Batch, Batch];
     const foreign = await failure("invalid_argument", () => second.fail(first.messages[0]!, new Error("no")));
     expect(foreign.message).toContain("give one of batch.messages");
@@ -195,7 +195,7 @@ describe("handleBatch", () => {
       reasons.push(String(signal.reason));
     });
     await enqueueAll(numbered(2));
-    await b.run();
+    await b.start();
     const letters = await world.deadLetters(2);
     expect(letters.map(({ error_code, attempts }) => [error_code, attempts])).toEqual([
       ["handler_failed", 1],
@@ -217,14 +217,14 @@ describe("handleBatch", () => {
         signal.throwIfAborted();
       });
       await enqueueAll(numbered(4));
-      await b.run();
+      await b.start();
       await batches.length(1);
-      await b.stop({ deadlineMs: 50 });
+      await b.stop({ timeoutMs: 50 });
       const again = new Log<string>();
       await b.handleBatch("readings", {}, (messages) => {
         for (const message of messages) again.push(textOf(message));
       });
-      await b.run();
+      await b.start();
       await again.length(4);
       expect(again.all.sort()).toEqual(["0", "1", "2", "3"]);
       expect(batches.all).toEqual(["0 1 2 3"]);
@@ -238,13 +238,13 @@ describe("handleBatch", () => {
     const pings = new Log<string>();
     await b.handleBatch("readings", full(2), (messages) => void batches.push(textsOf(messages)));
     await b.handle("pings", (message) => pings.push(textOf(message)));
-    await b.run();
+    await b.start();
     const a = await world.started("a-1");
     // In the order of the sends: the reading is part of a batch when the ping is handled.
-    const sent = [a.sendTo("readings", "0", { key: "reading" }), a.sendTo("pings", "1", { key: "ping" })];
+    const sent = [a.send("readings", "0", { key: "reading" }), a.send("pings", "1", { key: "ping" })];
     await pings.length(1);
     expect(batches).toEqual([]);
-    await b.stop({ deadlineMs: 50_000 });
+    await b.stop({ timeoutMs: 50_000 });
     expect(batches).toEqual(["0"]);
     await Promise.all(sent);
   });

@@ -27,16 +27,16 @@ describe("handle", () => {
       await message.client.query("INSERT INTO ledger VALUES ($1)", [textOf(message)]);
     });
     await b.handle("letters", (message) => void plain.push(textOf(message)));
-    await b.run();
+    await b.start();
     const a = await world.started("a-1");
-    await Promise.all([a.sendTo("orders", "an order"), a.sendTo("letters", "a letter")]);
+    await Promise.all([a.send("orders", "an order"), a.send("letters", "a letter")]);
     await eventually("the letter is handled", () => plain.length === 1);
     expect(plain).toEqual(["a letter"]);
     expect(await ledger()).toEqual(["an order"]);
   });
 
   it("tries each topic's messages again as its policy says, and tells of each attempt that failed", async () => {
-    const b = world.peer("b-1", { maxAttempts: 2, retryDelayMs: 1 });
+    const b = world.peer("b-1", { defaults: { retry: { attempts: 2, delayMs: 1 } } });
     const error = new Error("not yet");
     const fail = () => {
       throw error;
@@ -45,7 +45,7 @@ describe("handle", () => {
     await b.handle("letters", fail);
     await b.record();
     const a = await world.started("a-1");
-    await Promise.all([a.sendTo("orders", "x"), a.sendTo("letters", "y")]);
+    await Promise.all([a.send("orders", "x"), a.send("letters", "y")]);
     const letters = await world.deadLetters(2);
     expect(Object.fromEntries(letters.map(({ topic, attempts }) => [topic, attempts]))).toEqual({
       orders: 4,
@@ -73,9 +73,9 @@ describe("handle", () => {
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
       reasons.push(String(signal.reason));
     });
-    await b.run();
+    await b.start();
     const a = await world.started("a-1");
-    await a.sendTo("orders", "x");
+    await a.send("orders", "x");
     await eventually("the signal is aborted", () => reasons.length === 1);
     expect(reasons[0]).toContain("took longer than 20 ms");
     expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_failed" }]);
@@ -90,28 +90,32 @@ describe("handle", () => {
       begun.open();
       await aborted.opened;
     });
-    await b.run();
+    await b.start();
     const a = await world.started("a-1");
-    void a.sendTo("orders", "x").catch(() => undefined);
+    void a.send("orders", "x").catch(() => undefined);
     await begun.opened;
-    await b.stop({ deadlineMs: 50 });
+    await b.stop({ timeoutMs: 50 });
     await aborted.opened;
   });
 
   it("tells of requests and at-most-once messages whose handler has failed, too", async () => {
     const b = world.peer("b-1");
     const error = new Error("no");
-    await b.handle("orders", () => {
+    const fail = async (): Promise<void> => {
       throw error;
-    });
-    await b.handle("ledger", { transactional: true }, async () => {
-      throw error;
-    });
-    await b.run();
+    };
+    for (const [topic, transactional] of [
+      ["orders", false],
+      ["ledger", true],
+    ] as const) {
+      await b.handle(topic, { transactional }, fail);
+      await b.respond(topic, { transactional }, fail);
+    }
+    await b.start();
     const a = await world.started("a-1");
     for (const topic of ["orders", "ledger"]) {
       await failure("handler_failed", () => a.request(topic, "x"));
-      expect(await a.sendTo(topic, "y", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
+      expect(await a.send(topic, "y", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
     }
     const failed = () => b.statuses.all.filter(({ kind }) => kind === "attempt_failed");
     await eventually("all are told", () => failed().length === 4);
@@ -168,18 +172,21 @@ describe("handle", () => {
     const seen: string[] = [];
     const first = await b.handle("orders", () => void seen.push("first"));
     const second = await b.handle("orders", () => void seen.push("second"));
-    await b.run();
+    await b.start();
     expect(second.topics).toEqual(["orders"]);
     await first.closed; // replaced
     await first.stop();
     const a = await world.started("a-1");
-    await a.sendTo("orders", "x");
+    await a.send("orders", "x");
     await eventually("it is handled", () => seen.length > 0);
     expect(seen).toEqual(["second"]);
     await second.stop();
     await second.closed;
-    await eventually("nobody serves the topic", async () => (await a.refreshAddressTopic("orders")) === false);
-    expect((await failure("no_address", () => a.sendTo("orders", "y"))).message).toContain("orders");
+    await eventually(
+      "nobody serves the topic",
+      async () => (await a.listenersOf("orders", { refresh: true })).length > 0 === false,
+    );
+    expect((await failure("no_listener", () => a.send("orders", "y"))).message).toContain("orders");
   });
 
   it.each([
@@ -188,7 +195,7 @@ describe("handle", () => {
     [{ timeoutMs: -1 }, "timeoutMs -1: "],
     [{ transaction: true } as object, "transactional"],
     [{ retry: { delay: 5 } as object }, "delayMs"],
-    [{ transactional: true, group: true } as object, "; group is an option of the Peer"],
+    [{ transactional: true, sendTimeoutMs: 500 } as object, "; sendTimeoutMs is an option of the Peer"],
     [{ retry: null } as object, "the options of retry must be an object"],
     [null as unknown as object, "the options of a handler must be an object"],
   ])("refuses %j, with the value and the rule", async (options, words) => {

@@ -2,16 +2,15 @@
  * Handlers: one message of a channel after another, retries, dead letters, and what their waiting does to senders.
  */
 import { describe, expect, it } from "vitest";
-import type { Handler } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { TestPeer } from "./support/world.js";
+import type { Handler, TestPeer } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
-const quick = { maxAttempts: 3, retryDelayMs: 5 };
+const quick = { defaults: { retry: { attempts: 3, delayMs: 5 } } };
 
 /** The messages of a peer with the attempt at which each came. */
 const attempts = (peer: TestPeer): string[] => peer.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
@@ -22,20 +21,20 @@ describe("a handler that throws", () => {
     const b = await world.started("b-1", quick, (message) => {
       if (message.attempt < 3 && message.payload[0] === 0x78) throw new Error("not yet");
     });
-    const receipts = await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
+    const receipts = await Promise.all([a.send("b", "x"), a.send("b", "y")]);
     expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
     await b.received.length(4);
     expect(attempts(b)).toEqual(["x 1", "x 2", "x 3", "y 1"]);
     expect(await world.deadLetters(0)).toEqual([]);
   });
 
-  it("maxAttempts times makes a dead letter, and the channel goes on", async () => {
+  it("retry.attempts times makes a dead letter, and the channel goes on", async () => {
     const a = await world.started("a-1");
     const b = await world.started("b-1", quick, async (message) => {
       if (message.payload[0] === 0x78) throw new TypeError("never");
     });
-    await a.sendTo("b", "x", { headers: { k: "v" } });
-    await a.sendTo("b", "y");
+    await a.send("b", "x", { headers: { k: "v" } });
+    await a.send("b", "y");
     await b.received.find(({ text }) => text === "y");
     expect(attempts(b)).toEqual(["x 1", "x 2", "x 3", "y 1"]);
     const [code, message] = ["handler_failed", "TypeError: never"];
@@ -62,10 +61,10 @@ describe("a handler that throws", () => {
     ["NULs, which Postgres cannot hold", "\0", undefined],
   ])("with a long message has 8 KiB of it in the dead letter and the status: %s", async (_, character, whole) => {
     const a = await world.started("a-1");
-    const b = await world.started("b-1", { ...quick, maxAttempts: 1 }, ({ delivery }) => {
+    const b = await world.started("b-1", { defaults: { retry: { attempts: 1 } } }, ({ delivery }) => {
       if (delivery === "at-least-once") throw new Error(`no, ${character.repeat(1_000_000)}`);
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     const [letter] = await world.deadLetters(1);
     const stored = letter?.["error_message"] as string;
     const { message: told } = await b.saw("dead_letter");
@@ -84,9 +83,9 @@ describe("a handler that throws", () => {
     const b = await world.started("b-1", quick, (message) => {
       if (message.delivery === "at-most-once") throw new Error("no");
     });
-    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    await a.send("b", "x", { delivery: "at-most-once" });
     expect(await b.saw("dead_letter")).toMatchObject({ stored: false, code: "handler_failed" });
-    await a.sendTo("b", "y");
+    await a.send("b", "y");
     await b.received.length(2);
     expect(b.texts).toEqual(["x", "y"]);
     expect(await world.deadLetters(0)).toEqual([]);
@@ -94,9 +93,9 @@ describe("a handler that throws", () => {
 
   it("makes a dead letter of a stored message, too", async () => {
     const [a] = await world.left("first");
-    await a.sendTo("b", "x");
-    await a.sendTo("b", "y");
-    const again = world.peer("b-1", { ...quick, maxAttempts: 1 });
+    await a.send("b", "x");
+    await a.send("b", "y");
+    const again = world.peer("b-1", { defaults: { retry: { attempts: 1 } } });
     await again.record(({ payload }) => {
       if (payload[0] === 0x78) throw "a bare string";
     });
@@ -107,33 +106,33 @@ describe("a handler that throws", () => {
 
   it("does not hold up other channels", async () => {
     const [bad, good] = await world.running("bad-1", "good-1");
-    const b = await world.started("b-1", { maxAttempts: 1_000, retryDelayMs: 60_000 }, (message) => {
+    const b = await world.started("b-1", { defaults: { retry: { attempts: 1_000, delayMs: 60_000 } } }, (message) => {
       if (message.sender === "bad-1") throw new Error("no");
     });
-    const stuck = bad.sendTo("b", "x");
+    const stuck = bad.send("b", "x");
     await b.received.length(1);
-    for (let n = 0; n < 20; n++) expect((await good.sendTo("b", "y")).outcome).toBe("delivered");
+    for (let n = 0; n < 20; n++) expect((await good.send("b", "y")).outcome).toBe("delivered");
     await b.stop();
     expect((await stuck).outcome).toBe("stored");
   });
 });
 
 describe("a handler that takes long", () => {
-  it("is bounded by handlerTimeoutMs", async () => {
+  it("is bounded by timeoutMs", async () => {
     const a = await world.started("a-1");
     const never = gate();
-    const b = await world.started("b-1", { ...quick, handlerTimeoutMs: 20 }, (message) =>
+    const b = await world.started("b-1", { defaults: { ...quick.defaults, timeoutMs: 20 } }, (message) =>
       message.payload[0] === 0x78 ? never.opened : undefined,
     );
-    await a.sendTo("b", "x");
-    await a.sendTo("b", "y");
+    await a.send("b", "x");
+    await a.send("b", "y");
     await b.received.find(({ text }) => text === "y");
     expect((await b.saw("dead_letter")).message).toMatch(/longer than 20 ms/);
     expect(b.received.all).toHaveLength(4);
   });
 
   it("keeps the order of its channel, and runs beside others up to concurrency", async () => {
-    const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`, { ackTimeoutMs: 100 })));
+    const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`, { tuning: { ackTimeoutMs: 100 } })));
     const held = gate();
     let running = 0;
     let most = 0;
@@ -145,7 +144,7 @@ describe("a handler that takes long", () => {
       running -= 1;
       ended.push(String(message.sender));
     });
-    const sent = senders.flatMap((sender) => [0, 1, 2].map((n) => sender.sendTo("b", `${n}`)));
+    const sent = senders.flatMap((sender) => [0, 1, 2].map((n) => sender.send("b", `${n}`)));
     await b.received.length(2);
     // Two wait; the third channel has no free handler, and is stored.
     await Promise.all(sent.slice(6));
@@ -160,11 +159,11 @@ describe("a handler that takes long", () => {
   });
 
   it("makes its senders store instead of waiting", async () => {
-    const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
+    const a = await world.started("a-1", { tuning: { ackTimeoutMs: 60_000 } });
     const held = gate();
     const b = await world.started("b-1", {}, (message) => (message.payload[0] === 0x78 ? held.opened : undefined));
-    await a.sendTo("b", "begin");
-    const [first, second] = [a.sendTo("b", "x"), a.sendTo("b", "y")];
+    await a.send("b", "begin");
+    const [first, second] = [a.send("b", "x"), a.send("b", "y")];
     // Long before the ack timeout: the listener says that it is busy.
     expect((await second).outcome).toBe("stored");
     expect((await first).outcome).toBe("stored");
@@ -174,12 +173,12 @@ describe("a handler that takes long", () => {
   });
 
   it("leaves an awaited message stored after ackTimeoutMs, once in the end", async () => {
-    const a = await world.started("a-1", { ackTimeoutMs: 50 });
+    const a = await world.started("a-1", { tuning: { ackTimeoutMs: 50 } });
     const held = gate();
     const b = await world.started("b-1", {}, () => held.opened);
-    expect((await a.sendTo("b", "x")).outcome).toBe("stored");
+    expect((await a.send("b", "x")).outcome).toBe("stored");
     held.open();
-    await a.sendTo("b", "y");
+    await a.send("b", "y");
     await b.received.length(2);
     expect(b.texts).toEqual(["x", "y"]);
     await eventually("the copy is gone", async () => (await world.storedMessages()) === 0);
@@ -194,13 +193,13 @@ describe("handlers that await sends to each other", () => {
     const answer: Handler = async (message) => {
       if (message.payload[0] !== 0x6f) return;
       expect((await message.reply("inner")).outcome).toMatch(/delivered|stored/);
-      ended.push(message.to);
+      ended.push(message.topic);
     };
-    const a = await world.started("a-1", { ackTimeoutMs }, answer);
-    const b = await world.started("b-1", { ackTimeoutMs }, answer);
+    const a = await world.started("a-1", { tuning: { ackTimeoutMs } }, answer);
+    const b = await world.started("b-1", { tuning: { ackTimeoutMs } }, answer);
     for (let round = 1; round <= 30; round++) {
       // Each handler of an "outer" waits for an "inner" that waits behind the other's "outer".
-      await Promise.all([a.sendTo("b", "outer"), b.sendTo("a", "outer")]);
+      await Promise.all([a.send("b", "outer"), b.send("a", "outer")]);
       await ended.length(round * 2);
     }
     await Promise.all([a.received.length(60), b.received.length(60)]);
@@ -214,13 +213,13 @@ describe("handlers that await sends to each other", () => {
 describe("a peer without a handler", () => {
   it("sends, and what comes for it waits until it runs with one", async () => {
     const a = world.peer("a-1");
-    await a.run();
-    const b = await world.started("b-1", { ackTimeoutMs: 100 }, async (message) => {
+    await a.start();
+    const b = await world.started("b-1", { tuning: { ackTimeoutMs: 100 } }, async (message) => {
       expect(await message.reply("answer")).toEqual({ outcome: "stored", peer: "a-1" });
     });
-    expect((await a.sendTo("b", "x")).outcome).toMatch(/delivered|stored/);
+    expect((await a.send("b", "x")).outcome).toMatch(/delivered|stored/);
     await b.received.length(1);
-    await eventually("the answer is stored", async () => (await b.pendingCount()) === 1);
+    await eventually("the answer is stored", async () => (await b.pending()).count === 1);
     await a.stop();
     await a.record();
     await a.received.length(1);

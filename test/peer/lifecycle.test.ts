@@ -18,20 +18,17 @@ async function registered(): Promise<{ topic: string; addr: string }[]> {
   return await world.query("SELECT topic, addr FROM hawser.topic_addr ORDER BY topic");
 }
 
-describe("run", () => {
+describe("start", () => {
   it("does nothing when the peer runs already, also called at once twice", async () => {
     const a = world.peer("a-1", { nameWaitMs: 0 });
-    const first: string[] = [];
-    const second: string[] = [];
-    const collect = (list: string[]) => (message: { payload: Uint8Array }) =>
-      void list.push(Buffer.from(message.payload).toString());
-    await Promise.all([a.run(collect(first)), a.run(collect(second))]);
-    const address = a.boundListenAddress;
-    await a.run(collect(second));
-    expect(a.boundListenAddress).toBe(address);
+    await a.recordTopic("a");
+    expect(await Promise.all([a.start(), a.start()])).toEqual([a, a]);
+    const address = a.localAddress;
+    await a.start();
+    expect(a.localAddress).toBe(address);
     const b = await world.started("b-1");
-    await b.sendTo("a", "x");
-    expect({ first, second }).toEqual({ first: ["x"], second: [] });
+    await b.send("a", "x");
+    expect(a.texts).toEqual(["x"]);
     const [peers] = await world.query<{ count: number }>("SELECT count(*) FROM hawser.peers WHERE name = 'a-1'");
     expect(peers).toEqual({ count: 1 });
   });
@@ -42,26 +39,26 @@ describe("run", () => {
     const stopping = a.stop();
     await Promise.all([a.record(), a.record(), stopping]);
     const b = await world.started("b-1");
-    expect((await b.sendTo("a", "x")).outcome).toBe("delivered");
+    expect((await b.send("a", "x")).outcome).toBe("delivered");
     expect(a.texts).toEqual(["x"]);
   });
 
   it("migrates an empty database once, however many peers start at once, and registers them", async () => {
     await using empty = await peerWorld({ migrated: false });
     const peers = Array.from({ length: 8 }, (_, n) => empty.peer(`a-${n}`));
-    await Promise.all(peers.map((peer) => peer.run(nothing)));
+    await Promise.all(peers.map((peer) => peer.startWith(nothing)));
     const rows = await empty.query<{ addr: string }>("SELECT addr FROM hawser.topic_addr WHERE topic = 'a'");
-    expect(rows.map(({ addr }) => addr).sort()).toEqual(peers.map((peer) => peer.boundListenAddress).sort());
+    expect(rows.map(({ addr }) => addr).sort()).toEqual(peers.map((peer) => peer.localAddress).sort());
     const migrations = await empty.query<{ id: number }>("SELECT id FROM hawser.migrations");
     expect(new Set(migrations.map(({ id }) => id)).size).toBe(migrations.length);
   });
 });
 
 describe("stop", () => {
-  it("may be called twice, at once and before run", async () => {
+  it("may be called twice, at once and before start", async () => {
     const a = world.peer("a-1");
     await a.stop();
-    await a.run(nothing);
+    await a.startWith(nothing);
     await Promise.all([a.stop(), a.stop()]);
     await a.stop();
     expect(await registered()).toEqual([]);
@@ -69,19 +66,20 @@ describe("stop", () => {
 
   it("ends a start that is under way", async () => {
     const a = world.peer("a-1");
-    const starting = failure("aborted", a.run(nothing));
+    await a.recordTopic("a");
+    const starting = failure("aborted", a.start());
     await a.stop();
     await starting;
-    await failure("not_running", a.sendTo("b", "x"));
+    await failure("not_running", a.send("b", "x"));
     expect(await registered()).toEqual([]);
   });
 
-  it("lets run follow, at a new address", async () => {
+  it("lets start follow, at a new address", async () => {
     const a = await world.started("a-1");
     await a.stop();
-    await a.run(nothing);
-    expect(a.publishedAddress).toBe(a.boundListenAddress);
-    expect(await registered()).toEqual([{ topic: "a", addr: a.boundListenAddress }]);
+    await a.startWith(nothing);
+    expect(a.address).toBe(a.localAddress);
+    expect(await registered()).toEqual([{ topic: "a", addr: a.localAddress }]);
   });
 
   it("gives the name back in good order", async () => {
@@ -91,14 +89,14 @@ describe("stop", () => {
     expect(await world.query("SELECT clean FROM hawser.peers")).toEqual([{ clean: true }]);
     // At once, for another peer of the name.
     const twin = world.peer("a-1", { nameWaitMs: 0 });
-    await twin.run(nothing);
+    await twin.startWith(nothing);
     expect(twin.name).toBe("a-1");
   });
 
   it("leaves nothing behind that keeps sessions or ports", async () => {
     const [a, b] = await world.running("a-1", "b-1");
-    await a.sendTo("b", "x");
-    const address = b.boundListenAddress;
+    await a.send("b", "x");
+    const address = b.localAddress;
     await Promise.all([a.stop(), b.stop()]);
     const sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     await eventually("Postgres has no session of the peers", async () => (await world.query(sessions)).length === 0);
@@ -108,7 +106,8 @@ describe("stop", () => {
   it("is what `await using` does", async () => {
     {
       await using peer = new Peer({ name: "a-1", topic: "a", listen: "127.0.0.1:0", databaseUrl: world.url });
-      await peer.run(nothing);
+      await peer.handle(peer.topic, nothing);
+      await peer.start();
       expect(await registered()).toHaveLength(1);
     }
     expect(await registered()).toEqual([]);
@@ -119,94 +118,74 @@ describe("stop", () => {
 describe("the advertised address", () => {
   it("is published instead of the bound one while the peer runs; port 0 becomes the bound port", async () => {
     const a = world.peer("a-1", { advertise: "localhost:0" });
-    const said = () => [a.name, a.boundListenAddress, a.publishedAddress];
+    const said = () => [a.name, a.localAddress, a.address];
     expect(said()).toEqual(["a-1", "", ""]);
-    await a.run(nothing);
+    await a.startWith(nothing);
     const [, bound = "", published] = said();
     expect(bound).toMatch(/^127\.0\.0\.1:[1-9]\d*$/);
     expect(published).toBe(bound.replace("127.0.0.1", "localhost"));
     const b = await world.started("b-1");
-    expect(await b.listAddresses("a")).toEqual([{ address: published, name: "a-1" }]);
-    expect((await b.sendTo("a", "x")).outcome).toBe("delivered");
+    expect(await b.listenersOf("a")).toEqual([{ address: published, name: "a-1" }]);
+    expect((await b.send("a", "x")).outcome).toBe("delivered");
     await a.stop();
     expect(said()).toEqual(["a-1", bound, ""]);
   });
 
   it("with a port is published as it is", async () => {
     const a = world.peer("a-1", { advertise: "peers.example:4100" });
-    await a.run(nothing);
-    expect(a.publishedAddress).toBe("peers.example:4100");
-    expect(a.boundListenAddress).toMatch(/^127\.0\.0\.1:/);
-  });
-
-  it("can be set only while the peer is stopped, and is checked", async () => {
-    const a = world.peer("a-1");
-    const error = await failure("invalid_argument", () => {
-      a.advertise = "nowhere";
-    });
-    expect(error.message).toMatch(/advertise.*"nowhere".*host:port/);
-    await a.run(nothing);
-    await failure("already_running", () => {
-      a.advertise = "localhost:1";
-    });
-    await a.stop();
-    a.advertise = "localhost:4100";
-    await a.run(nothing);
-    expect([a.advertise, a.publishedAddress]).toEqual(["localhost:4100", "localhost:4100"]);
-    await a.stop();
-    a.advertise = undefined;
-    await a.run(nothing);
-    expect(a.publishedAddress).toBe(a.boundListenAddress);
+    await a.startWith(nothing);
+    expect(a.address).toBe("peers.example:4100");
+    expect(a.localAddress).toMatch(/^127\.0\.0\.1:/);
   });
 });
 
 describe("a start that fails", () => {
-  it("is bind_failed when the port is in use; run again works when it is free", async () => {
+  it("is bind_failed when the port is in use; start again works when it is free", async () => {
     const other = createServer().listen(0, "127.0.0.1");
     await new Promise((resolve) => other.once("listening", resolve));
     const { port } = other.address() as { port: number };
     const a = world.peer("a-1", { listen: `127.0.0.1:${port}` });
-    const error = await failure("bind_failed", a.run(nothing));
+    const error = await failure("bind_failed", a.startWith(nothing));
     expect(error.message).toContain(`127.0.0.1:${port}`);
     expect((error.cause as NodeJS.ErrnoException).code).toBe("EADDRINUSE");
     // It has unregistered, and holds no name.
     expect(await registered()).toEqual([]);
-    await failure("not_running", a.sendTo("b", "x"));
+    await failure("not_running", a.send("b", "x"));
     const twin = world.peer("a-1", { nameWaitMs: 0 });
-    await twin.run(nothing);
+    await twin.startWith(nothing);
     await twin.stop();
     await new Promise((resolve) => other.close(resolve));
-    await a.run(nothing);
-    expect(a.boundListenAddress).toBe(`127.0.0.1:${port}`);
+    await a.startWith(nothing);
+    expect(a.localAddress).toBe(`127.0.0.1:${port}`);
   });
 
   const malformed = ["nonsense", "localhost", "127.0.0.1", "127.0.0.1:", ":4100", "127.0.0.1:65536", "::1:4100"];
   it("is bind_failed for what is no address, and leaves nothing behind", async () => {
     for (const listen of [...malformed, "http://127.0.0.1:1", " ", "no-such-host.invalid:0"]) {
       const a = world.peer("a-1", { listen });
-      const { message } = await failure("bind_failed", a.run(nothing));
+      const { message } = await failure("bind_failed", a.startWith(nothing));
       expect(message).toContain(listen);
       if (!listen.includes("invalid")) expect(message).toContain("write host:port");
       expect(await registered()).toEqual([]);
       // It may be tried again, and fails again.
-      await failure("bind_failed", a.run(nothing));
+      await failure("bind_failed", a.startWith(nothing));
     }
     // The name is free for one who knows better.
-    await world.peer("a-1", { nameWaitMs: 0 }).run(nothing);
+    await world.peer("a-1", { nameWaitMs: 0 }).startWith(nothing);
   });
 
   it("is none for a host name, which is an address to listen on", async () => {
     const b = await world.started("b-1", { listen: "localhost:0", advertise: "localhost:0" });
-    expect(b.boundListenAddress).toMatch(/^(127\.0\.0\.1|\[::1\]):\d+$/);
-    expect(b.publishedAddress).toMatch(/^localhost:\d+$/);
+    expect(b.localAddress).toMatch(/^(127\.0\.0\.1|\[::1\]):\d+$/);
+    expect(b.address).toMatch(/^localhost:\d+$/);
     const a = await world.started("a-1");
-    expect((await a.sendTo("b", "x")).outcome).toBe("delivered");
+    expect((await a.send("b", "x")).outcome).toBe("delivered");
   });
 
   it("is plaintext_refused for an address beyond loopback unless the network is trusted", async () => {
-    const error = await failure("plaintext_refused", world.peer("a-1", { listen: "0.0.0.0:0" }).run(nothing));
+    const error = await failure("plaintext_refused", world.peer("a-1", { listen: "0.0.0.0:0" }).startWith(nothing));
     expect(error.message).toContain("allowPlaintext");
-    await world.peer("a-1", { listen: "0.0.0.0:0", allowPlaintext: true }).run(nothing);
+    await world.peer("a-1", { listen: "0.0.0.0:0", allowPlaintext: true }).startWith(nothing);
   });
 
   it("is startup_failed with the cause when the database is not there, and shows no password", async () => {
@@ -215,46 +194,46 @@ describe("a start that fails", () => {
     // A server of the user's own may ask for none.
     url.password ||= "s3cret-word";
     const a = world.peer("a-1", { databaseUrl: url.href });
-    const error = await failure("startup_failed", a.run(nothing));
+    const error = await failure("startup_failed", a.startWith(nothing));
     expect(error.message).toContain("hawser_no_such_database");
     expect(error.cause).toMatchObject({ code: "store_failed" });
     expect(JSON.stringify([error.message, String(error.cause)])).not.toContain(url.password);
-    await failure("not_running", a.sendTo("b", "x"));
+    await failure("not_running", a.send("b", "x"));
     const bad = await failure("invalid_argument", () =>
       world.peer("a-1", { databaseUrl: "mysql://u:s3cret-word@h/d" }),
     );
     expect(bad.message).not.toContain("s3cret-word");
   });
 
-  it("is startup_failed when no server answers, and run again works when one does", async () => {
+  it("is startup_failed when no server answers, and start again works when one does", async () => {
     const nobody = new URL(world.url);
     nobody.port = "1";
-    const error = await failure("startup_failed", world.peer("a-1", { databaseUrl: nobody.href }).run(nothing));
+    const error = await failure("startup_failed", world.peer("a-1", { databaseUrl: nobody.href }).startWith(nothing));
     expect(error.message).toContain("ECONNREFUSED");
-    await world.peer("a-1").run(nothing);
+    await world.peer("a-1").startWith(nothing);
   });
 
   it("is name_in_use while another peer has the name, after nameWaitMs", async () => {
     const a = await world.started("a-1");
     const twin = world.peer("a-1", { topic: "other", nameWaitMs: 300 });
-    const error = await failure("name_in_use", twin.run(nothing));
+    const error = await failure("name_in_use", twin.startWith(nothing));
     expect(error.message).toContain('"a-1"');
     expect(error.retryable).toBe(true);
     // The one that runs is not troubled.
     const b = await world.started("b-1");
-    expect((await b.sendTo("a", "x")).outcome).toBe("delivered");
+    expect((await b.send("a", "x")).outcome).toBe("delivered");
     await a.stop();
-    await twin.run(nothing);
+    await twin.startWith(nothing);
   });
 
   it("gets the name when its holder stops within nameWaitMs", async () => {
     const a = await world.started("a-1");
     const twin = world.peer("a-1", { nameWaitMs: 30_000 });
-    const waiting = twin.run(nothing);
-    await eventually("the twin's start is under way", () => twin.publishedAddress === "");
+    const waiting = twin.startWith(nothing);
+    await eventually("the twin's start is under way", () => twin.address === "");
     await a.stop();
     await waiting;
-    expect(twin.publishedAddress).not.toBe("");
+    expect(twin.address).not.toBe("");
   });
 });
 

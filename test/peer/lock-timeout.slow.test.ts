@@ -13,8 +13,8 @@ it("is given up after 5 s with store_failed", async () => {
   const a = await world.started("a-1");
   await world.query("BEGIN");
   await world.query("LOCK TABLE hawser.topic_addr IN ACCESS EXCLUSIVE MODE");
-  const error = await failure("store_failed", a.listAddresses("b"));
+  const error = await failure("store_failed", a.listenersOf("b"));
   await world.query("COMMIT");
   expect(error.message).toContain("lock timeout");
-  expect(await a.listAddresses("b")).toEqual([]);
+  expect(await a.listenersOf("b")).toEqual([]);
 });

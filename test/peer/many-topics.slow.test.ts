@@ -26,7 +26,7 @@ async function distantPeer(world: PeerWorld, name: string, count: number): Promi
   const proxy = await startProxy(world.url, { roundTripMs });
   onTestFinished(() => proxy[Symbol.asyncDispose]());
   const peer = world.peer(name, { databaseUrl: proxy.url });
-  for (const topic of topicsOf(count)) await peer.subscribe(topic);
+  for (const topic of topicsOf(count)) await peer.recordTopic(topic);
   return peer;
 }
 
@@ -49,7 +49,7 @@ describe("a peer with thousands of topics", () => {
     const others: number[] = [];
     for (let round = 0; isStarting || round < 3; round++) {
       const other = world.peer(`other-${round}`);
-      others.push(await timed(() => other.record()), await timed(() => other.subscribe(`news ${round}`)));
+      others.push(await timed(() => other.record()), await timed(() => other.recordTopic(`news ${round}`)));
       await other.stop();
     }
     const tookMs = await starting;
@@ -107,7 +107,7 @@ it("a process that is stopped while it registers keeps nobody out for good", asy
     const until = performance.now() + round * 17;
     await eventually("the moment has come", () => performance.now() >= until);
     program.child.kill("SIGSTOP");
-    waits.push(await timed(() => other.subscribe(`news ${round}`)));
+    waits.push(await timed(() => other.recordTopic(`news ${round}`)));
     program.child.kill("SIGCONT");
   }
   console.log(`longest wait beside a stopped process: ${Math.max(...waits).toFixed(0)} ms`);
@@ -151,13 +151,13 @@ async function polled(count: number): Promise<void> {
 
 async function sendToTopics(world: PeerWorld, count: number): Promise<void> {
   const [sender, listener] = [await world.started("sender-1"), world.peer("listener-1")];
-  for (const topic of topicsOf(count)) await listener.subscribe(topic);
+  for (const topic of topicsOf(count)) await listener.recordTopic(topic);
   await listener.record();
   for (let first = 0; first < count; first += 500) {
     await Promise.all(
       topicsOf(count)
         .slice(first, first + 500)
-        .map((topic) => sender.sendTo(topic, "hello")),
+        .map((topic) => sender.send(topic, "hello")),
     );
   }
 }
@@ -166,7 +166,7 @@ async function sendToAbsent(world: PeerWorld, count: number): Promise<void> {
   const sender = await world.started("sender-1");
   const names = Array.from({ length: count }, (_, n) => `topic${n}-1`);
   const listeners = await Promise.all(names.map((name) => world.started(name)));
-  await Promise.all(names.map((name) => sender.sendTo(name.split("-")[0]!, "hello")));
+  await Promise.all(names.map((name) => sender.send(name.split("-")[0]!, "hello")));
   await Promise.all(listeners.map((listener) => listener.stop()));
-  await Promise.all(names.map((name) => sender.sendTo(name.split("-")[0]!, "wait")));
+  await Promise.all(names.map((name) => sender.send(name.split("-")[0]!, "wait")));
 }

@@ -12,16 +12,16 @@ describe("a key", () => {
     const a = await world.started("a-1");
     const held = gate();
     const seen: string[] = [];
-    await world.started("b-1", { busyAfterMs: 60_000 }, async ({ key, payload }: Message) => {
+    await world.started("b-1", { tuning: { busyAfterMs: 60_000 } }, async ({ key, payload }: Message) => {
       const text = Buffer.from(payload).toString();
       if (text === "slow") await held.opened;
       seen.push(`${key} ${text}`);
     });
-    const slow = a.sendTo("b", "slow", { key: "x" });
-    const behind = a.sendTo("b", "behind", { key: "x" });
+    const slow = a.send("b", "slow", { key: "x" });
+    const behind = a.send("b", "behind", { key: "x" });
     await Promise.all([
-      a.sendTo("b", "y", { key: "y", delivery: "at-most-once" }),
-      a.sendTo("b", "plain", { delivery: "at-most-once" }),
+      a.send("b", "y", { key: "y", delivery: "at-most-once" }),
+      a.send("b", "plain", { delivery: "at-most-once" }),
     ]);
     await eventually("others pass", () => seen.length === 2);
     expect(seen.sort()).toEqual(["undefined plain", "y y"]);
@@ -34,12 +34,12 @@ describe("a key", () => {
     const a = await world.started("a-1");
     const held = gate();
     const begun: string[] = [];
-    await world.started("b-1", { busyAfterMs: 60_000 }, async ({ payload }: Message) => {
+    await world.started("b-1", { tuning: { busyAfterMs: 60_000 } }, async ({ payload }: Message) => {
       begun.push(Buffer.from(payload).toString());
       await held.opened;
     });
-    const plain = [a.sendTo("b", "plain 1"), a.sendTo("b", "plain 2")];
-    const keyed = [a.sendTo("b", "x", { key: "x" }), a.sendTo("b", "y", { key: "y" })];
+    const plain = [a.send("b", "plain 1"), a.send("b", "plain 2")];
+    const keyed = [a.send("b", "x", { key: "x" }), a.send("b", "y", { key: "y" })];
     await eventually("one of each key, and one without", () => begun.length === 3);
     expect(begun.sort()).toEqual(["plain 1", "x", "y"]);
     held.open();
@@ -51,11 +51,11 @@ describe("a key", () => {
     const a = await world.started("a-1");
     const names = ["b-1", "b-2", "b-3"];
     await Promise.all(names.map((name) => world.started(name)));
-    await a.refreshAddressTopic("b");
+    await a.listenersOf("b", { refresh: true });
     const peers = new Map<string, Set<string>>();
     for (let n = 0; n < 60; n++) {
       const key = `key ${n % 20}`;
-      const { peer } = await a.sendTo("b", "x", { key });
+      const { peer } = await a.send("b", "x", { key });
       peers.set(key, (peers.get(key) ?? new Set()).add(peer));
     }
     expect([...peers.values()].every(({ size }) => size === 1)).toBe(true);
@@ -65,11 +65,11 @@ describe("a key", () => {
   it("is known of a stored message, and of one that was enqueued", async () => {
     const a = await world.started("a-1");
     const b = await world.started("b-1");
-    await a.sendTo("b", "first");
+    await a.send("b", "first");
     await b.stop();
-    expect((await a.sendTo("b", "stored", { key: "x", messageId: "17" })).outcome).toBe("stored");
+    expect((await a.send("b", "stored", { key: "x", messageId: "17" })).outcome).toBe("stored");
     const keys: unknown[] = [];
-    await b.run(({ key, id, payload }) => void keys.push([Buffer.from(payload).toString(), key, id]));
+    await b.startWith(({ key, id, payload }) => void keys.push([Buffer.from(payload).toString(), key, id]));
     await eventually("it comes", () => keys.length === 1);
     await enqueue(world, "b", "enqueued", { key: "y", messageId: "18" });
     await eventually("the other one too", () => keys.length === 2);
@@ -85,11 +85,11 @@ describe("an id", () => {
     const a = await world.started("a-1");
     const ids: (string | undefined)[] = [];
     let fails = true;
-    await world.started("b-1", { maxAttempts: 3, retryDelayMs: 1 }, ({ id }) => {
+    await world.started("b-1", { defaults: { retry: { attempts: 3, delayMs: 1 } } }, ({ id }) => {
       ids.push(id);
       if (fails) throw new Error("not yet");
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     expect(new Set(ids).size).toBe(1);
     expect(ids).toHaveLength(3);
     expect(ids[0]).toMatch(/^a-1:a:b-1\/\d+\/1$/);
@@ -98,8 +98,8 @@ describe("an id", () => {
     await world.query("SELECT * FROM hawser.retry_dead_letters($1)", [letters.map(({ id }) => id)]);
     await eventually("it comes again", () => ids.length === 4);
     expect(new Set(ids).size).toBe(1);
-    await a.sendTo("b", "x", { messageId: "order-17" });
-    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    await a.send("b", "x", { messageId: "order-17" });
+    await a.send("b", "x", { delivery: "at-most-once" });
     await eventually("both came", () => ids.length === 6);
     expect(ids.slice(4)).toEqual(["order-17", undefined]);
   });
@@ -109,11 +109,11 @@ describe("a time to live", () => {
   it("makes a message that comes too late a dead letter, and drops one without a number", async () => {
     const a = await world.started("a-1");
     const b = await world.started("b-1");
-    await a.sendTo("b", "in time", { ttlMs: 60_000 });
+    await a.send("b", "in time", { ttlMs: 60_000 });
     await b.stop();
-    await a.sendTo("b", "late", { ttlMs: 20 });
+    await a.send("b", "late", { ttlMs: 20 });
     const over = Date.now() + 20;
-    await a.sendTo("b", "of use");
+    await a.send("b", "of use");
     await eventually("it is too late", () => Date.now() > over);
     await b.record();
     await eventually("what is of use comes", () => b.texts.includes("of use"));
@@ -140,7 +140,7 @@ it("a Reject makes a message a dead letter at once", async () => {
   const b = await world.started("b-1", {}, () => {
     throw new Reject("no such article");
   });
-  await a.sendTo("b", "x");
+  await a.send("b", "x");
   expect(b.texts).toEqual(["x"]);
   expect(await world.query("SELECT error_code, error_message, attempts FROM hawser.dead_letters")).toEqual([
     { error_code: "rejected", error_message: "no such article", attempts: 1 },
@@ -158,7 +158,7 @@ it.each([
 ])("%o is refused", async (options, named) => {
   const a = await world.started("a-1");
   for (const send of [
-    () => a.sendTo("b", "x", options),
+    () => a.send("b", "x", options),
     () => enqueue({ query: () => expect.fail("asked") }, "b", "x", options),
   ]) {
     const error = await failure("invalid_argument", send());

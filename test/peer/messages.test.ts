@@ -17,14 +17,13 @@ async function cursor(): Promise<number> {
   return row?.v ?? 0;
 }
 
-it("starts the peer on the first step, and finishes a message when the next one is asked for", async () => {
-  const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
+it("finishes a message when the next one is asked for", async () => {
+  const a = await world.started("a-1", { tuning: { ackTimeoutMs: 60_000 } });
   const b = world.peer("b-1");
-  const messages = b.messages();
-  expect(b.boundListenAddress).toBe("");
+  const messages = b.messages("b");
+  await b.start();
   const first = messages.next();
-  await eventually("it runs", () => b.publishedAddress !== "");
-  const [one, two] = [a.sendTo("b", "1"), a.sendTo("b", "2")];
+  const [one, two] = [a.send("b", "1"), a.send("b", "2")];
   const got = await first;
   expect(got.done).toBe(false);
   expect(text(got.value)).toBe("1");
@@ -44,14 +43,15 @@ it("is a loop that ends when the peer stops, having finished what its body handl
   const a = await world.started("a-1");
   const b = world.peer("b-1");
   const got: string[] = [];
+  const messages = b.messages("b");
+  await b.start();
   const loop = (async () => {
-    for await (const message of b.messages()) {
+    for await (const message of messages) {
       got.push(text(message));
       await message.reply(`re ${text(message)}`);
     }
   })();
-  await eventually("it runs", () => b.publishedAddress !== "");
-  for (let n = 0; n < 5; n++) await a.sendTo("b", `${n}`);
+  for (let n = 0; n < 5; n++) await a.send("b", `${n}`);
   await a.received.length(5);
   await b.stop();
   await loop;
@@ -63,16 +63,17 @@ it("is a loop that ends when the peer stops, having finished what its body handl
 it("gives a message that was not finished again at the next start, and what came behind it", async () => {
   const a = await world.started("a-1");
   const b = world.peer("b-1");
+  const messages = b.messages("b");
+  await b.start();
   const starting = (async () => {
-    for await (const message of b.messages()) {
+    for await (const message of messages) {
       if (text(message) === "2") break;
     }
   })();
-  await eventually("it runs", () => b.publishedAddress !== "");
-  const sent = ["1", "2", "3"].map((each) => a.sendTo("b", each));
+  const sent = ["1", "2", "3"].map((each) => a.send("b", each));
   await starting;
   // The message in hand is given up, not waited for.
-  noTimersAbove(peerSettingsDefaults.stopDeadlineMs / 2);
+  noTimersAbove(peerSettingsDefaults.stopTimeoutMs / 2);
   await b.stop();
   await Promise.all(sent);
   expect(await cursor()).toBe(1);
@@ -82,18 +83,19 @@ it("gives a message that was not finished again at the next start, and what came
   expect(await world.query("SELECT * FROM hawser.dead_letters")).toEqual([]);
 });
 
-it("stops at once after the loop was left, also with maxAttempts 1 and messages of several senders waiting", async () => {
+it("stops at once after the loop was left, also with one attempt and messages of several senders waiting", async () => {
   const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`)));
-  const b = world.peer("b-1", { maxAttempts: 1 });
+  const b = world.peer("b-1", { defaults: { retry: { attempts: 1 } } });
+  const messages = b.messages("b");
+  await b.start();
   const left = (async () => {
-    for await (const _ of b.messages()) break;
+    for await (const _ of messages) break;
   })();
-  await eventually("it runs", () => b.publishedAddress !== "");
   // The loop is left with the first message: who has not met the listener by then would find nobody.
-  await Promise.all(senders.map((sender) => sender.refreshAddressTopic("b")));
-  const sent = senders.map((sender) => sender.sendTo("b", sender.name));
+  await Promise.all(senders.map((sender) => sender.listenersOf("b", { refresh: true })));
+  const sent = senders.map((sender) => sender.send("b", sender.name));
   await left;
-  noTimersAbove(peerSettingsDefaults.stopDeadlineMs / 2);
+  noTimersAbove(peerSettingsDefaults.stopTimeoutMs / 2);
   await b.stop();
   await Promise.all(sent);
   await b.record();
@@ -103,17 +105,17 @@ it("stops at once after the loop was left, also with maxAttempts 1 and messages 
 });
 
 it("stops at once while messages of several senders wait for the loop", async () => {
-  const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`, { ackTimeoutMs: 500 })));
+  const senders = await Promise.all([1, 2, 3].map((n) => world.started(`a-${n}`, { tuning: { ackTimeoutMs: 500 } })));
   const b = world.peer("b-1");
   const got: string[] = [];
-  const messages = b.messages();
+  const messages = b.messages("b");
+  await b.start();
   const first = messages.next();
-  await eventually("it runs", () => b.publishedAddress !== "");
-  const sent = senders.map((sender) => sender.sendTo("b", sender.name));
+  const sent = senders.map((sender) => sender.send("b", sender.name));
   got.push(text((await first).value));
   // Stored meanwhile, or at the latest by the stop: one is in hand here, and two wait.
   await Promise.all(sent);
-  noTimersAbove(peerSettingsDefaults.stopDeadlineMs / 2);
+  noTimersAbove(peerSettingsDefaults.stopTimeoutMs / 2);
   const stopping = b.stop();
   expect(await messages.next()).toEqual({ done: true, value: undefined });
   await stopping;
@@ -123,47 +125,59 @@ it("stops at once while messages of several senders wait for the loop", async ()
   expect([...got, ...b.texts].sort()).toEqual(["a-1", "a-2", "a-3"]);
 });
 
-it("takes the place of a handler: it cannot be had while the peer runs, nor twice", async () => {
-  const b = await world.started("b-1");
-  await failure("already_running", () => b.messages());
-  await b.stop();
-  const messages = b.messages();
-  await failure("already_running", () => b.messages());
+it("is one handler of its topic: a later one takes its place, and the loop ends", async () => {
+  const b = world.peer("b-1");
+  const messages = b.messages("b");
+  await b.start();
   const next = messages.next();
-  await eventually("it runs", () => b.publishedAddress !== "");
+  await b.recordTopic("b");
+  expect(await next).toEqual({ done: true, value: undefined });
+  const a = await world.started("a-1");
+  await a.send("b", "x");
+  expect(b.texts).toEqual(["x"]);
+});
+
+it("ends with the run of its peer; the next run has a handler or a loop of its own", async () => {
+  const b = world.peer("b-1");
+  const messages = b.messages("b");
+  await b.start();
+  const next = messages.next();
   await b.stop();
   expect((await next).done).toBe(true);
-  // After the stop there may be another, or a handler.
-  const again = b.messages();
-  const following = again.next();
-  await eventually("it runs again", () => b.publishedAddress !== "");
+  await b.start();
   const a = await world.started("a-1");
-  void a.sendTo("b", "x");
+  await failure("no_listener", a.send("b", "nobody handles it"));
+  const again = b.messages("b");
+  const following = again.next();
+  await eventually("the topic is served again", async () => (await a.listenersOf("b", { refresh: true })).length > 0);
+  void a.send("b", "x");
   expect(text((await following).value)).toBe("x");
   await again.return?.();
 });
 
-it("fails as the start does, and may be tried again", async () => {
-  const holder = await world.started("b-1");
-  const b = world.peer("b-1", { nameWaitMs: 0 });
-  await failure("name_in_use", b.messages().next());
-  await holder.stop();
-  const messages = b.messages();
-  const next = messages.next();
-  await eventually("it runs", () => b.publishedAddress !== "");
+it("has the client of a transaction for each message if it is transactional", async () => {
+  await world.query("CREATE TABLE noted (v text)");
+  const b = world.peer("b-1");
+  const messages = b.messages("b", { transactional: true });
+  await b.start();
   const a = await world.started("a-1");
-  void a.sendTo("b", "x");
-  expect(text((await next).value)).toBe("x");
-  await messages.return?.();
+  const sent = ["1", "2"].map((each) => a.send("b", each));
+  for await (const message of messages) {
+    await message.client.query("INSERT INTO noted VALUES ($1)", [message.text()]);
+    if (message.text() === "2") break;
+  }
+  await b.stop();
+  await Promise.all(sent);
+  expect(await world.query("SELECT v FROM noted")).toEqual([{ v: "1" }]);
 });
 
 it("answers every step when several are asked for at once", async () => {
-  const a = await world.started("a-1", { ackTimeoutMs: 500 });
+  const a = await world.started("a-1", { tuning: { ackTimeoutMs: 500 } });
   const b = world.peer("b-1");
-  const messages = b.messages();
+  const messages = b.messages("b");
+  await b.start();
   const steps = [messages.next(), messages.next(), messages.next()];
-  await eventually("it runs", () => b.publishedAddress !== "");
-  await Promise.all(["1", "2", "3"].map((each) => a.sendTo("b", each)));
+  await Promise.all(["1", "2", "3"].map((each) => a.send("b", each)));
   expect((await Promise.all(steps)).map(({ value }) => text(value))).toEqual(["1", "2", "3"]);
   await messages.return?.();
 });

@@ -63,8 +63,8 @@ describe("absences", () => {
 });
 
 describe("the watch for orphans", () => {
-  const orphanAfterMs = 1_000;
-  const lookMs = orphanAfterMs / 4;
+  const takeoverMs = 1_000;
+  const lookMs = takeoverMs / 4;
   let w: World;
   let round = 0;
 
@@ -109,7 +109,7 @@ describe("the watch for orphans", () => {
       },
     };
     // A lease is written with only while its session beats, which a clock that is turned knows nothing of.
-    const watch = new OrphanWatch(context, { afterMs: orphanAfterMs, isWatched }, () => ["served"], clock);
+    const watch = new OrphanWatch(context, { afterMs: takeoverMs, isWatched }, () => ["served"], clock);
     watch.start();
     /** Lets it look so many times, each look being over before the next. */
     const look = async (times: number): Promise<void> => {

@@ -1,9 +1,9 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { limitsOf, type PeerContext, SecretCache } from "../../src/peer/context.js";
-import type { Receipt } from "../../src/peer/index.js";
+import type { AnyReceipt } from "../../src/peer/message.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { Outbox } from "../../src/peer/outbox.js";
-import { StatusEmitter } from "../../src/peer/status.js";
+import { StatusTeller } from "../../src/peer/status.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { openStore, type Store } from "../../src/store/index.js";
 import { Delivery } from "../../src/wire/index.js";
@@ -24,13 +24,15 @@ describe("the outbox of a peer", () => {
     const secrets = new SecretCache(store);
     await secrets.refresh();
     const options = { name: "shop-1", topic: "shop", listen: "127.0.0.1:0", databaseUrl: world.url };
+    const checked = checkOptions(options);
     const context: PeerContext = {
       sender: { name: "shop-1", sourceTopic: "shop" },
-      settings: limitsOf(checkOptions(options).settings),
+      settings: limitsOf(checked.settings, checked.tuning),
+      membership: checked.handling,
       store,
       lease,
       secrets,
-      status: new StatusEmitter(),
+      status: new StatusTeller(),
       logger: silentLogger,
       tls: undefined,
       nameLost: () => undefined,
@@ -43,7 +45,7 @@ describe("the outbox of a peer", () => {
     };
   });
 
-  async function send(topic: string): Promise<Receipt> {
+  async function send(topic: string): Promise<AnyReceipt> {
     const message = {
       delivery: Delivery.AT_LEAST_ONCE,
       payload: new Uint8Array([1]),

@@ -14,7 +14,7 @@ const window = 500;
 async function flood(from: TestPeer, topic: string, enough: () => boolean): Promise<number> {
   let sent = 0;
   const one = async (): Promise<void> => {
-    while (!enough()) await from.sendTo(topic, `${++sent}`);
+    while (!enough()) await from.send(topic, `${++sent}`);
   };
   await Promise.all(Array.from({ length: window }, one));
   return sent;
@@ -33,7 +33,7 @@ it("store no faster than a busy listener drains", async () => {
 
 it("store no faster than a listener drains that has come back", async () => {
   const [a, b] = await world.left("hello");
-  const early = Array.from({ length: 3_000 }, (_, n) => a.sendTo("b", `early ${n}`));
+  const early = Array.from({ length: 3_000 }, (_, n) => a.send("b", `early ${n}`));
   await Promise.all(early);
   await b.record(() => delay(1));
   await b.received.length(2);
@@ -42,10 +42,10 @@ it("store no faster than a listener drains that has come back", async () => {
 });
 
 it("wait for the credit of a live listener, within their queue's limits", async () => {
-  const a = await world.started("a-1", { maxSendQueueMessages: window });
+  const a = await world.started("a-1", { tuning: { maxSendQueueMessages: window } });
   // It stays live, however slow the machine makes its handlers: they are waited for.
-  const b = await world.started("b-1", { creditBytes: 1_024, busyAfterMs: 20_000 }, () => delay(1));
-  await a.sendTo("b", "begin");
+  const b = await world.started("b-1", { tuning: { creditBytes: 1_024, busyAfterMs: 20_000 } }, () => delay(1));
+  await a.send("b", "begin");
   const sent = await flood(a, "b", () => b.received.all.length >= 1_000);
   await b.received.length(sent + 1);
   expect(b.texts).toEqual(["begin", ...Array.from({ length: sent }, (_, n) => `${n + 1}`)]);

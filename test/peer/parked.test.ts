@@ -12,7 +12,10 @@ import type { TestPeer } from "./support/world.js";
 const world = sharedPeerWorld();
 
 /** A message that fails is tried again after an hour. */
-const long = { maxAttempts: 2, retryDelayMs: 3_600_000, busyAfterMs: 60_000 } satisfies Partial<PeerOptions>;
+const long = {
+  defaults: { retry: { attempts: 2, delayMs: 3_600_000 } },
+  tuning: { busyAfterMs: 60_000 },
+} satisfies Partial<PeerOptions>;
 
 const parked = async (): Promise<(readonly [text: string, attempts: number])[]> => {
   const rows = await world.query<{ payload: Buffer; attempts: number }>(
@@ -53,10 +56,10 @@ describe.each([{ transactional: false }, { transactional: true }])(
       failing = new Set(["x 1"]);
       const [a, b] = await begin();
       const receipts = await Promise.all([
-        a.sendTo("b", "x 1", { key: "x", headers: { trace: "é" } }),
-        a.sendTo("b", "y 1", { key: "y" }),
-        a.sendTo("b", "x 2", { key: "x" }),
-        a.sendTo("b", "y 2", { key: "y" }),
+        a.send("b", "x 1", { key: "x", headers: { trace: "é" } }),
+        a.send("b", "y 1", { key: "y" }),
+        a.send("b", "x 2", { key: "x" }),
+        a.send("b", "y 2", { key: "y" }),
       ]);
       expect(receipts.map(({ outcome }) => outcome)).toEqual(Array(4).fill("delivered"));
       await areParked(["x 1", 1], ["x 2", 0]);
@@ -64,7 +67,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
       const before = b.received.all.find(({ text }) => text === "x 1")!;
       await b.stop();
       const second = await world.started("b-1", options, handler);
-      await Promise.all([a.sendTo("b", "x 3", { key: "x" }), a.sendTo("b", "y 3", { key: "y" })]);
+      await Promise.all([a.send("b", "x 3", { key: "x" }), a.send("b", "y 3", { key: "y" })]);
       await areParked(["x 1", 1], ["x 2", 0], ["x 3", 0]);
       await second.received.length(1);
       expect(started(second)).toEqual(["y 3 1"]);
@@ -76,12 +79,12 @@ describe.each([{ transactional: false }, { transactional: true }])(
       await areParked();
       expect(started(third)).toEqual(["x 1 2", "x 2 1", "x 3 1"]);
       expect(third.received.all[0]).toEqual({ ...before, attempt: 2 });
-      await a.sendTo("b", "x 4", { key: "x" });
+      await a.send("b", "x 4", { key: "x" });
       await third.received.length(4);
       if (transactional) expect(await ledger()).toEqual(["x 1", "x 2", "x 3", "x 4", "y 1", "y 2", "y 3"]);
       await third.stop();
       const last = await world.started("b-1", options, handler);
-      await a.sendTo("b", "x 5", { key: "x" });
+      await a.send("b", "x 5", { key: "x" });
       await last.received.length(1);
       expect(started(last)).toEqual(["x 5 1"]);
     });
@@ -89,7 +92,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
     it("is a dead letter after its last attempt, and its key goes on", async () => {
       failing = new Set(["x 1"]);
       const [a, b] = await begin();
-      await Promise.all([a.sendTo("b", "x 1", { key: "x" }), a.sendTo("b", "x 2", { key: "x" })]);
+      await Promise.all([a.send("b", "x 1", { key: "x" }), a.send("b", "x 2", { key: "x" })]);
       await areParked(["x 1", 1], ["x 2", 0]);
       await b.stop();
       await makeDue();
@@ -104,7 +107,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
     it("has its starts counted after an unclean exit, and is given up when they were too many", async () => {
       failing = new Set(["x 1"]);
       const [a, b] = await begin();
-      await a.sendTo("b", "x 1", { key: "x" });
+      await a.send("b", "x 1", { key: "x" });
       await areParked(["x 1", 1]);
       await b.stop();
       await world.query("UPDATE hawser.peers SET clean = false WHERE name = 'b-1'");
@@ -123,7 +126,7 @@ it("goes with its channel to who takes that over, and is found by a listener tha
   };
   const b = await world.started("b-1", long, fail);
   const a = await world.started("a-1");
-  await Promise.all([a.sendTo("b", "x 1", { key: "x" }), a.sendTo("b", "x 2", { key: "x" })]);
+  await Promise.all([a.send("b", "x 1", { key: "x" }), a.send("b", "x 2", { key: "x" })]);
   await areParked(["x 1", 1], ["x 2", 0]);
   await Promise.all([a.stop(), b.stop()]);
   await using store = await openStore({ databaseUrl: world.url });
@@ -151,9 +154,9 @@ it("is parked alone if it was enqueued without a key, and not at all if it was s
   await b.received.find(({ text }) => text === "good");
   await areParked(["bad", 1]);
   await b.saw("attempt_failed");
-  void a.sendTo("b", "bad").catch(() => undefined);
+  void a.send("b", "bad").catch(() => undefined);
   await b.saw("attempt_failed", ({ peer }) => peer === "a-1");
-  void a.sendTo("b", "keyed", { key: "k" }).catch(() => undefined);
+  void a.send("b", "keyed", { key: "k" }).catch(() => undefined);
   await b.received.find(({ text }) => text === "keyed");
   expect(await parked()).toEqual([["bad", 1]]);
 });
@@ -163,7 +166,7 @@ it("is counted for its listener, and keeps its channel from being forgotten", as
     throw new Error("no");
   });
   const a = await world.started("a-1");
-  await a.sendTo("b", "x", { key: "x" });
+  await a.send("b", "x", { key: "x" });
   await areParked(["x", 1]);
   await Promise.all([a.stop(), b.stop()]);
   const error = await failure("name_in_use", () =>
@@ -174,5 +177,5 @@ it("is counted for its listener, and keeps its channel from being forgotten", as
     ["a-1", 0],
     ["b-1", 1],
   ]);
-  expect(error.message).toContain("1 stored messages in its channels wait, of which some wait for it");
+  expect(error.message).toContain("1 stored messages wait in its channels, some of them for this peer");
 });

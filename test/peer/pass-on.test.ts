@@ -2,11 +2,10 @@
  * Channels that were taken over by a listener that does not serve all of their topics: they go to one that does.
  */
 import { afterEach, beforeEach, expect, it } from "vitest";
-import type { PeerOptions } from "../../src/peer/index.js";
 import { openStore, type Store } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { TestPeer } from "./support/world.js";
+import type { TestPeer, TestPeerOptions } from "./support/world.js";
 
 const world = sharedPeerWorld();
 let store: Store;
@@ -23,7 +22,7 @@ async function ownersOf(listener: string): Promise<string[]> {
   return rows.map(({ owner }) => owner);
 }
 
-/** Hands over what a listener owns, as a peer with `orphanAfterMs` does. */
+/** Hands over what a listener owns, as a peer with `takeoverMs` does. */
 async function takeOver(from: string, to: string): Promise<void> {
   const connectionKeys = (await store.ownedChannels(from)).map(({ connectionKey }) => connectionKey);
   await store.reassign({ from, to, connectionKeys });
@@ -33,13 +32,13 @@ async function takeOver(from: string, to: string): Promise<void> {
  * `l-1` serves "shared" and "only1", and has handled a message of each. It is gone, and `l-2`, which serves "shared", has its
  * channels.
  */
-async function takenOver(options: Partial<PeerOptions> = {}): Promise<{ s: TestPeer; l1: TestPeer; l2: TestPeer }> {
+async function takenOver(options: TestPeerOptions = {}): Promise<{ s: TestPeer; l1: TestPeer; l2: TestPeer }> {
   const l1 = world.peer("l-1", { topic: "shared", ...options });
-  await l1.subscribe("only1");
+  await l1.recordTopic("only1");
   await l1.record();
   const s = await world.started("s-1");
-  await s.sendTo("shared", "0");
-  await s.sendTo("only1", "0");
+  await s.send("shared", "0");
+  await s.send("only1", "0");
   await l1.stop();
   const l2 = await world.started("l-2", { topic: "shared", ...options });
   await takeOver("l-1", "l-2");
@@ -55,7 +54,7 @@ it.each([{ transactional: false }, { transactional: true }])(
   async (options) => {
     const { s, l1, l2 } = await takenOver(options);
     await l1.record();
-    await Promise.all(numbers(1, 20).map((text) => s.sendTo("only1", text)));
+    await Promise.all(numbers(1, 20).map((text) => s.send("only1", text)));
     await l1.received.length(22);
     expect(l1.texts).toEqual(["0", "0", ...numbers(1, 20)]);
     expect(await ownersOf("l-1")).toEqual(["l-1"]);
@@ -66,9 +65,9 @@ it.each([{ transactional: false }, { transactional: true }])(
 
 it("a message for a listener that is away waits for it, and messages that others serve do not wait behind it", async () => {
   const { s, l1, l2 } = await takenOver();
-  expect((await s.sendTo("only1", "waits")).outcome).toBe("stored");
+  expect((await s.send("only1", "waits")).outcome).toBe("stored");
   await eventually("the channel is l-1's again", async () => (await ownersOf("l-1"))[0] === "l-1");
-  await s.sendTo("shared", "does not wait");
+  await s.send("shared", "does not wait");
   await l2.received.length(1);
   expect(l2.texts).toEqual(["does not wait"]);
   await l1.record();
@@ -80,7 +79,7 @@ it("a dead letter is retried by the listener that serves its topic", async () =>
   const { s, l1, l2 } = await takenOver();
   // Everything that it has: messages do not wait for it.
   await store.reassign({ from: "l-1", to: "l-2" });
-  await s.sendTo("only1", "late");
+  await s.send("only1", "late");
   expect((await world.deadLetters(1)).map(({ error_code }) => error_code)).toEqual(["unsubscribed"]);
   expect(l2.texts).toEqual([]);
   await l1.record();
@@ -101,16 +100,16 @@ it("a request and an at-most-once message bring the channel to the listener that
   await takeOver("l-1", "l-2");
   await l1.record();
   await eventually("an at-most-once message arrives", async () => {
-    await s.sendTo("only1", "at most once", { delivery: "at-most-once" });
+    await s.send("only1", "at most once", { delivery: "at-most-once" });
     return l1.texts.includes("at most once");
   });
 });
 
 it("what a sender sends goes to another listener of the topic rather than over a channel whose owner does not serve it", async () => {
-  const { s } = await takenOver({ durable: true });
+  const { s } = await takenOver({ defaults: { durable: true } });
   const l3 = await world.started("l-3", { topic: "only1" });
   await s.saw("peer_connected", ({ peer }) => peer === "l-3");
-  await Promise.all(numbers(1, 20).map((text) => s.sendTo("only1", text)));
+  await Promise.all(numbers(1, 20).map((text) => s.send("only1", text)));
   await l3.received.length(20);
   expect(l3.texts).toEqual(numbers(1, 20));
   expect(await ownersOf("l-1")).toEqual(["l-2"]);

@@ -26,7 +26,7 @@ describe("a sender whose listener's channels were handed over", () => {
     const topic = `topic${round}`;
     const sender = await w.started(name("sender"));
     const lost = await w.started(name("lost"), { topic });
-    await sender.sendTo(topic, "first");
+    await sender.send(topic, "first");
     await lost.stop();
     const heir = await w.started(name("heir"), { topic: `other${round}` });
     return { topic, sender, lost, heir };
@@ -43,10 +43,10 @@ describe("a sender whose listener's channels were handed over", () => {
   it("follows the new owner when that is restarted elsewhere", async () => {
     const { topic, sender, heir } = await scene();
     await store.reassign({ from: name("lost"), to: name("heir") });
-    await heir.subscribe(topic);
+    await heir.recordTopic(topic);
     for (let restart = 0; restart < 2; restart++) {
       await eventually("it is live", async () => {
-        await Promise.all([1, 2].map(() => sender.sendTo(topic, "x")));
+        await Promise.all([1, 2].map(() => sender.send(topic, "x")));
         const connected = sender.statuses.all.filter(({ kind }) => kind === "peer_connected");
         return connected.filter((status) => "peer" in status && status.peer === name("lost")).length > restart + 1;
       });
@@ -54,7 +54,7 @@ describe("a sender whose listener's channels were handed over", () => {
       await heir.record();
     }
     await eventually("what is sent under the old name is delivered", async () => {
-      const receipts = await Promise.all([sender.sendTo(topic, "y"), sender.sendTo(topic, "y")]);
+      const receipts = await Promise.all([sender.send(topic, "y"), sender.send(topic, "y")]);
       return receipts.every(({ outcome }) => outcome === "delivered");
     });
   });
@@ -65,7 +65,7 @@ describe("a sender whose listener's channels were handed over", () => {
     await store.reassign({ from: name("lost"), to: name("heir") });
     const late = await w.started(name("sender"));
     // Nobody is listed for the topic: it goes to the one that was met.
-    expect((await late.sendTo(topic, "z")).outcome).toMatch(/delivered|stored/);
+    expect((await late.send(topic, "z")).outcome).toMatch(/delivered|stored/);
     const { message } = await late.saw("peer_connected", ({ peer }) => peer === name("lost"));
     expect(message).toContain(`"${name("heir")}"`);
     // It does not serve the topic, so that it gives it up, and has had it.
@@ -74,7 +74,7 @@ describe("a sender whose listener's channels were handed over", () => {
 
   it("sends to all once each: the new owner gets nothing in the old one's place, too", async () => {
     const { topic, sender, lost, heir } = await scene();
-    await heir.subscribe(topic);
+    await heir.recordTopic(topic);
     await store.reassign({ from: name("lost"), to: name("heir") });
     await sender.saw("peer_connected", ({ message }) => message.includes(`"${name("heir")}"`));
     const peers = async (text: string) => (await sender.sendAll(topic, text)).map(({ peer }) => peer);
@@ -98,10 +98,10 @@ describe("a sender whose listener's channels were handed over", () => {
   it("sees what waits under the new owner's name", async () => {
     const { topic, sender, heir } = await scene();
     await heir.stop();
-    expect((await sender.sendTo(topic, "waits")).outcome).toBe("stored");
+    expect((await sender.send(topic, "waits")).outcome).toBe("stored");
     await store.reassign({ from: name("lost"), to: name("heir") });
-    expect(await sender.pendingCount()).toBe(1);
-    const pending = await sender.pendingByPeer();
+    expect((await sender.pending()).count).toBe(1);
+    const pending = (await sender.pending()).listeners;
     expect(pending.map(({ name: listener, count }) => [listener, count])).toEqual(
       expect.arrayContaining([
         [name("heir"), 1],
@@ -109,7 +109,7 @@ describe("a sender whose listener's channels were handed over", () => {
       ]),
     );
     await sender.stop();
-    await sender.clearStoredMessages();
+    await sender.clearStored();
     expect(await store.ownedChannels(name("heir"))).toMatchObject([{ madeFor: name("lost"), stored: 0 }]);
   });
 
@@ -120,7 +120,7 @@ describe("a sender whose listener's channels were handed over", () => {
     const answerer = await w.started(name("answerer"), {}, (message) => {
       reply = () => message.reply("answer");
     });
-    await asker.sendTo("answerer", "question");
+    await asker.send("answerer", "question");
     await answerer.received.length(1);
     await asker.stop();
     await reply();
@@ -137,7 +137,7 @@ describe("a sender whose listener's channels were handed over", () => {
     await heir.stop();
     const sent: Promise<unknown>[] = [];
     const send = (from: number, to: number) => {
-      for (let n = from; n <= to; n++) sent.push(sender.sendTo(topic, `${n}`));
+      for (let n = from; n <= to; n++) sent.push(sender.send(topic, `${n}`));
     };
     send(1, 100);
     await store.reassign({ from: name("lost"), to: name("heir") });
@@ -162,9 +162,9 @@ describe("a sender whose listener's channels were handed over", () => {
     // The name is free, and the peer may run again.
     await idle.stop();
     await idle.record();
-    const durable = await w.started(name("durable"), { durable: true });
+    const durable = await w.started(name("durable"), { defaults: { durable: true } });
     const sender = await w.started(name("sender"));
-    await sender.sendTo("durable", "1");
+    await sender.send("durable", "1");
     const [channel] = await store.ownedChannels(name("durable"));
     const connectionKeys = [channel?.connectionKey as number];
     await store.reassign({ from: name("durable"), to: name("heir"), connectionKeys, force: true });
@@ -174,31 +174,33 @@ describe("a sender whose listener's channels were handed over", () => {
   it("a message that a clean stop left unfinished counts as no crash, however often that happens", async () => {
     const a = await w.started("a-1");
     const b = await w.started("b-1");
-    await a.sendTo("b", "hello");
+    await a.send("b", "hello");
     await b.stop();
-    await a.sendTo("b", "left");
+    await a.send("b", "left");
     await store.reassign({ from: "b-1", to: "c-1" });
     for (const _ of [1, 2, 3]) {
-      const c = w.peer("c-1", { topic: "b", maxAttempts: 2 });
-      for await (const message of c.messages()) {
+      const c = w.peer("c-1", { topic: "b", defaults: { retry: { attempts: 2 } } });
+      const messages = c.messages("b");
+      await c.start();
+      for await (const message of messages) {
         expect(message.attempt).toBe(1);
         break;
       }
       await c.stop();
     }
-    const c = await w.started("c-1", { topic: "b", maxAttempts: 2 });
+    const c = await w.started("c-1", { topic: "b", defaults: { retry: { attempts: 2 } } });
     await c.received.length(1);
     expect(c.texts).toEqual(["left"]);
   });
 
   it("orphaned retries go only to a peer that serves their topics, and together with their channel", async () => {
     const a = await w.started("d-1");
-    const b = w.peer("e-1", { topic: "t", maxAttempts: 1 });
-    await b.subscribe("u");
+    const b = w.peer("e-1", { topic: "t", defaults: { retry: { attempts: 1 } } });
+    await b.recordTopic("u");
     await b.record(() => {
       throw new Error("no");
     });
-    await a.sendTo("u", "for u");
+    await a.send("u", "for u");
     await b.saw("dead_letter");
     await b.stop();
     await store.deadLetters.retry({ all: true });

@@ -2,7 +2,7 @@
  * Replies: to the very peer that sent the message, whether it is there or not.
  */
 import { expect, it } from "vitest";
-import type { ReplyReceipt } from "../../src/peer/index.js";
+import type { ReplyReceipt } from "../../src/peer/message.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -15,15 +15,15 @@ it("goes to the very peer that sent the message, not to another of its topic", a
   await world.started("b-1", {}, async (message) => {
     receipts.push(await message.reply(`to ${message.sender}`, { headers: { re: "1" } }));
   });
-  for (let n = 0; n < 3; n++) await second.sendTo("b", "x");
-  await first.sendTo("b", "y");
+  for (let n = 0; n < 3; n++) await second.send("b", "x");
+  await first.send("b", "y");
   await second.received.length(3);
   await first.received.length(1);
   expect(receipts.map(({ peer }) => peer)).toEqual(["a-2", "a-2", "a-2", "a-1"]);
   expect(first.received.all).toEqual([
     {
-      to: "a",
-      from: "b",
+      topic: "a",
+      senderTopic: "b",
       sender: "b-1",
       text: "to a-1",
       headers: [["re", "1"]],
@@ -35,13 +35,13 @@ it("goes to the very peer that sent the message, not to another of its topic", a
 
 it("takes both deliveries", async () => {
   // On a slow machine, too, it does not say that it is busy while the first one's topic is looked up.
-  const a = await world.started("a-1", { busyAfterMs: 20_000 });
+  const a = await world.started("a-1", { tuning: { busyAfterMs: 20_000 } });
   const receipts: ReplyReceipt[] = [];
   await world.started("b-1", {}, async (message) => {
     receipts.push(await message.reply("once", { delivery: "at-most-once" }));
     receipts.push(await message.reply(new Uint8Array([1])));
   });
-  await a.sendTo("b", "x");
+  await a.send("b", "x");
   await a.received.length(2);
   expect(receipts).toEqual([
     { outcome: "sent", peer: "a-1" },
@@ -61,7 +61,7 @@ it("is stored for a sender that has left, which has it when it runs again; at-mo
     receipts.push(await message.reply("late"));
     replied.open();
   });
-  await a.sendTo("b", "x", { delivery: "at-most-once" });
+  await a.send("b", "x", { delivery: "at-most-once" });
   await b.received.length(1);
   await a.stop();
   held.open();
@@ -73,12 +73,12 @@ it("is stored for a sender that has left, which has it when it runs again; at-mo
   expect(await world.storedMessages()).toBe(1);
   await a.record();
   await a.received.length(1);
-  expect(a.received.all).toMatchObject([{ to: "a", from: "b", text: "late" }]);
+  expect(a.received.all).toMatchObject([{ topic: "a", senderTopic: "b", text: "late" }]);
 });
 
 it("is stored under the sender's topic also when the sender was known by another topic only", async () => {
   const a = world.peer("a-1");
-  await a.subscribe("news");
+  await a.recordTopic("news");
   await a.record();
   const held = gate();
   const replied = gate();
@@ -88,17 +88,17 @@ it("is stored under the sender's topic also when the sender was known by another
     replied.open();
   });
   // From here on b has a channel to a, and has never looked up the topic "a".
-  await b.sendTo("news", "1");
-  await a.sendTo("b", "x", { delivery: "at-most-once" });
+  await b.send("news", "1");
+  await a.send("b", "x", { delivery: "at-most-once" });
   await b.received.length(1);
   await a.stop();
   held.open();
   await replied.opened;
   await a.record();
   await a.received.length(2);
-  expect(a.received.all.map(({ to, text }) => ({ to, text }))).toEqual([
-    { to: "news", text: "1" },
-    { to: "a", text: "late" },
+  expect(a.received.all.map(({ topic, text }) => ({ topic, text }))).toEqual([
+    { topic: "news", text: "1" },
+    { topic: "a", text: "late" },
   ]);
 });
 
@@ -108,7 +108,7 @@ it("is not_running after the replier has stopped", async () => {
   const b = await world.started("b-1", {}, (message) => {
     reply = () => message.reply("late");
   });
-  await a.sendTo("b", "x");
+  await a.send("b", "x");
   await b.stop();
   await failure("not_running", () => reply?.());
 });
@@ -121,17 +121,17 @@ it("is delivered or stored when the handler awaits it while its peer stops", asy
     await held.opened;
     receipt = await message.reply("while stopping");
   });
-  const sent = a.sendTo("b", "x");
+  const sent = a.send("b", "x");
   await b.received.length(1);
   const stopping = b.stop();
-  await failure("not_running", b.sendTo("a", "new"));
+  await failure("not_running", b.send("a", "new"));
   held.open();
   await stopping;
   expect(receipt?.outcome).toMatch(/delivered|stored/);
   expect((await sent).outcome).toMatch(/delivered|stored/);
   await a.received.length(1);
   await b.record();
-  await b.sendTo("a", "again");
+  await b.send("a", "again");
   await a.received.length(2);
   expect(a.texts).toEqual(["while stopping", "again"]);
   expect(b.texts).toEqual(["x"]);
@@ -139,11 +139,11 @@ it("is delivered or stored when the handler awaits it while its peer stops", asy
 
 it("a reply to oneself makes the own topic no topic to send to", async () => {
   const a = world.peer("a-1");
-  await a.subscribe("q");
+  await a.recordTopic("q");
   await a.record(async (message) => {
-    if (message.to === "q") await message.reply("answer");
+    if (message.topic === "q") await message.reply("answer");
   });
-  await a.sendTo("q", "question");
+  await a.send("q", "question");
   await a.received.find(({ text }) => text === "answer");
-  await failure("self_topic", a.sendTo("a", "self"));
+  await failure("self_topic", a.send("a", "self"));
 });

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { HawserError, type Message, PeerError, Reject, type RequestOptions } from "../../src/peer/index.js";
+import { HawserError, type Message, Reject, type RequestOptions } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { failure } from "./support/errors.js";
@@ -23,7 +23,7 @@ async function failureOf(promise: Promise<unknown>): Promise<HawserError> {
     (value) => expect.fail(`resolved with ${JSON.stringify(value)}`),
     (reason: unknown) => reason,
   );
-  if (!HawserError.is(error)) throw error;
+  if (!(error instanceof HawserError)) throw error;
   return error;
 }
 
@@ -40,23 +40,30 @@ describe("the answer", () => {
           ["trace", "2"],
         ],
       },
+      json: { left: 3 },
       nothing: undefined,
     };
     const b = await world.started("b-1", {}, (message) => returned[textOf(message.payload)]);
     const asked = (what: string) => a.request("b", what, { headers: { trace: what } });
-    expect(await asked("text")).toEqual({ payload: new Uint8Array(Buffer.from("dé")), headers: [], peer: "b-1" });
+    const answer = await asked("text");
+    expect([answer.text(), [...answer.headers], answer.peer]).toEqual(["dé", [], "b-1"]);
     expect((await asked("bytes")).payload).toEqual(new Uint8Array([0, 255]));
-    expect(await asked("headers")).toEqual({
-      payload: new Uint8Array(Buffer.from("x")),
-      headers: [
-        ["trace", "1"],
-        ["trace", "2"],
-      ],
-      peer: "b-1",
-    });
+    const json = await asked("json");
+    expect([json.json(), json.headers.get("Content-Type")]).toEqual([{ left: 3 }, "application/json"]);
+    const { headers, ...more } = await asked("headers");
+    expect([more.payload, headers.getAll("trace"), headers.get("none")]).toEqual([
+      new Uint8Array(Buffer.from("x")),
+      ["1", "2"],
+      undefined,
+    ]);
     expect((await asked("nothing")).payload.length).toBe(0);
     expect((await a.request("b", "")).payload.length).toBe(0);
-    expect(b.received.all[0]).toMatchObject({ to: "b", from: "a", sender: "a-1", headers: [["trace", "text"]] });
+    expect(b.received.all[0]).toMatchObject({
+      topic: "b",
+      senderTopic: "a",
+      sender: "a-1",
+      headers: [["trace", "text"]],
+    });
     expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
   });
 
@@ -123,8 +130,8 @@ describe("the answer", () => {
     };
     const thrown: unknown[] = [
       new Error(`no ship ${"🚢".slice(0, 1)}`),
-      Object.assign(new PeerError("busy", "x"), { code: "of_another_version" }),
-      Object.assign(new PeerError("busy", "x"), { message: 7 }),
+      Object.assign(new HawserError("busy", "x"), { code: "of_another_version" }),
+      Object.assign(new HawserError("busy", "x"), { message: 7 }),
       new Proxy({}, { has: trap, getPrototypeOf: trap }),
     ];
     await world.started("b-1", {}, ({ payload }) => {
@@ -132,20 +139,19 @@ describe("the answer", () => {
     });
     const failed = (n: number) => failureOf(a.request("b", `${n}`, { timeoutMs: 60_000 }));
     expect(await failed(0)).toMatchObject({ code: "handler_failed", message: "Error: no ship \ufffd" });
-    expect(await failed(1)).toMatchObject({ code: "handler_failed", message: "PeerError: x" });
+    expect(await failed(1)).toMatchObject({ code: "handler_failed", message: "HawserError: x" });
     expect(await failed(2)).toMatchObject({ code: "busy", message: "7" });
     expect(await failed(3)).toMatchObject({ code: "handler_failed", message: "a value that cannot be shown" });
     // As a message, too, where it ends in a dead letter.
-    for (const n of [0, 1, 2, 3]) await a.sendTo("b", `${n}`, { delivery: "at-most-once" });
+    for (const n of [0, 1, 2, 3]) await a.send("b", `${n}`, { delivery: "at-most-once" });
     expect(await failed(0)).toMatchObject({ code: "handler_failed" });
   });
 
   it.each([
     [7, "number"],
-    [{ payload: 7 }, "an object with a payload of type number"],
+    [{ payload: 7 }, "number"],
     [{ headers: { "no good": "x" } }, "header name"],
-    [{ stock: 7 }, "an object without payload and headers"],
-    [[1, 2], "an object without payload and headers"],
+    [new Map([["stock", 7]]), "Map"],
   ])("cannot be %j", async (returned, named) => {
     const a = await world.started("a-1");
     await world.started("b-1", {}, () => returned);
@@ -188,7 +194,7 @@ describe("whom a request goes to", () => {
     const a = await world.started("a-1");
     await world.started("b-1", {}, () => "1");
     await world.started("b-2", {}, () => "2");
-    await a.refreshAddressTopic("b");
+    await a.listenersOf("b", { refresh: true });
     const peers = [];
     for (let n = 0; n < 6; n++) peers.push((await a.request("b", "x")).peer);
     expect(peers.filter((peer) => peer === "b-1").length).toBe(3);
@@ -205,7 +211,7 @@ describe("whom a request goes to", () => {
       await release.opened;
       return "3";
     });
-    await a.refreshAddressTopic("b");
+    await a.listenersOf("b", { refresh: true });
     const underWay = Array.from({ length: 9 }, () => a.request("b", "x"));
     await eventually("the third is asked", () => b3.received.all.length > 0);
     const stopped = b3.stop();
@@ -218,9 +224,9 @@ describe("whom a request goes to", () => {
     expect((await a.request("b", "x")).peer).toBe("b-1");
   });
 
-  it("is nobody: `no_address`, or `unreachable` where there was somebody", async () => {
+  it("is nobody: `no_listener`, or `unreachable` where there was somebody", async () => {
     const a = await world.started("a-1");
-    expect(await failureOf(a.request("nobody", "x"))).toMatchObject({ code: "no_address" });
+    expect(await failureOf(a.request("nobody", "x"))).toMatchObject({ code: "no_listener" });
     const b = await world.started("b-1", {}, () => "1");
     await a.request("b", "x");
     await b.stop();
@@ -229,34 +235,35 @@ describe("whom a request goes to", () => {
     while (error.code === "listener_lost") error = await failureOf(a.request("b", "x"));
     expect(error).toMatchObject({ code: "unreachable" });
     expect(error.outcome).toBeUndefined();
-    await b.run(() => "again");
+    await b.startWith(() => "again");
     await eventually("it is back", async () => (await a.request("b", "x").catch(() => undefined))?.peer === "b-1");
   });
 
-  it("is no peer that has no handler", async () => {
+  it("is no peer that only handles messages of the topic", async () => {
     const a = await world.started("a-1");
     const b = world.peer("b-1");
-    await b.run();
-    expect(await failure("unsubscribed", a.request("b", "x"))).toMatchObject({
-      message: '"b-1" has no handler, and only sends',
+    await b.handle("b", () => undefined);
+    await b.start();
+    expect(await failure("not_supported", a.request("b", "x"))).toMatchObject({
+      message: '"b-1" handles messages of "b", and answers no requests; use respond',
     });
     await world.started("b-2", {}, () => "2");
-    await a.refreshAddressTopic("b");
+    await a.listenersOf("b", { refresh: true });
     expect((await a.request("b", "x")).peer).toBe("b-2");
   });
 
   it("is the handler of its topic", async () => {
     const a = await world.started("a-1");
     const b = world.peer("b-1");
-    await b.subscribe("c", () => "of c");
-    await b.run();
-    await b.subscribe("d", () => "of d");
-    await b.subscribe("b", () => "of b");
+    await b.respond("c", () => "of c");
+    await b.start();
+    const ofD = await b.respond("d", () => "of d");
+    await b.respond("b", () => "of b");
     for (const topic of ["b", "c", "d"]) expect(textOf((await a.request(topic, "x")).payload)).toBe(`of ${topic}`);
-    await b.unsubscribe("d");
+    await ofD.stop();
     await eventually("nobody serves it", async () => {
       const error = await a.request("d", "x").catch((reason: unknown) => reason);
-      return HawserError.is(error) && ["unreachable", "no_address"].includes(error.code);
+      return error instanceof HawserError && ["unreachable", "no_listener"].includes(error.code);
     });
   });
 });
@@ -310,7 +317,7 @@ describe("no answer", () => {
   it("because the caller aborts while the listeners are looked up: then nothing leaves", async () => {
     const a = await world.started("a-1");
     const b = await world.started("b-1", {}, () => "x");
-    await b.subscribe("b.extra");
+    await b.recordTopic("b.extra");
     // Its connection is open, and its handler would begin at once.
     await a.request("b", "first");
     await (await world.started("c-1")).request("b.extra", "of another peer");
@@ -323,9 +330,9 @@ describe("no answer", () => {
   });
 
   it("because too many wait: `busy`", async () => {
-    const a = await world.started("a-1", { maxRequests: 3 });
+    const a = await world.started("a-1", { tuning: { maxRequests: 3 } });
     const [begun, release] = [gate(), gate()];
-    await world.started("b-1", { concurrency: 1, maxRequests: 1 }, async () => {
+    await world.started("b-1", { concurrency: 1, tuning: { maxRequests: 1 } }, async () => {
       begun.open();
       await release.opened;
       return "x";
@@ -350,7 +357,7 @@ describe("no answer", () => {
   it("because those that wait take too much memory, headers and all: `busy`", async () => {
     const a = await world.started("a-1");
     const [begun, release] = [gate(), gate()];
-    await world.started("b-1", { concurrency: 1, creditBytes: 1_024 }, async () => {
+    await world.started("b-1", { concurrency: 1, tuning: { creditBytes: 1_024 } }, async () => {
       begun.open();
       await release.opened;
       return "x";
@@ -371,7 +378,7 @@ describe("no answer", () => {
   it("not because many have waited that were cancelled", async () => {
     const a = await world.started("a-1");
     const [begun, release] = [gate(), gate()];
-    await world.started("b-1", { concurrency: 1, maxRequests: 3 }, async () => {
+    await world.started("b-1", { concurrency: 1, tuning: { maxRequests: 3 } }, async () => {
       begun.open();
       await release.opened;
     });
@@ -422,8 +429,8 @@ describe("an idempotent request whose first listener was lost after its handler 
     const error = failureOf(a.request("b", "x".repeat(1_001), { idempotent: true, ...options }));
     await begun.opened;
     await addOthers();
-    await a.refreshAddressTopic("b");
-    await b.stop({ deadlineMs: 1 });
+    await a.listenersOf("b", { refresh: true });
+    await b.stop({ timeoutMs: 1 });
     await onLost(a);
     return await error;
   }
@@ -431,7 +438,15 @@ describe("an idempotent request whose first listener was lost after its handler 
   it.each([
     ["is the only one", undefined, async (): Promise<void> => undefined],
     ["is followed by one that is gone", "unreachable", () => world.list("b", "b-0")],
-    ["is followed by one without a handler", "unsubscribed", () => world.peer("b-2").run()],
+    [
+      "is followed by one that handles messages only",
+      "not_supported",
+      async () => {
+        const b = world.peer("b-2");
+        await b.handle("b", () => undefined);
+        await b.start();
+      },
+    ],
     [
       "is followed by one that takes shorter ones",
       "payload_too_large",

@@ -1,9 +1,7 @@
 import { expect, it } from "vitest";
-import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
-import { handlingOf } from "../../src/peer/handling-settings.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { RunningPeer } from "../../src/peer/running-peer.js";
-import { StatusEmitter } from "../../src/peer/status.js";
+import { StatusTeller } from "../../src/peer/status.js";
 import { TopicHandlers } from "../../src/peer/topic-handlers.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { HeldLease } from "../../src/store/leases.js";
@@ -17,14 +15,14 @@ it("that stops while it begins again on another database server does not go on w
   await using proxy = await startProxy(world.url);
   const told: string[] = [];
   const logger = { ...silentLogger, debug: (_details: unknown, text?: string) => void told.push(String(text)) };
+  const options = checkOptions({ name: "a-1", topic: "a", databaseUrl: proxy.url });
   const running = await RunningPeer.start(
     {
-      options: checkOptions({ name: "a-1", topic: "a", listen: "127.0.0.1:0", databaseUrl: proxy.url }),
-      advertise: undefined,
+      options,
       logger,
-      status: new StatusEmitter(),
+      status: new StatusTeller(),
       unsubscribed: new Set(),
-      handlers: new TopicHandlers({ name: "a-1", topic: "a" }, handlingOf(peerSettingsDefaults), () =>
+      handlers: new TopicHandlers({ name: "a-1", topic: "a" }, options.handling, () =>
         Promise.reject(new Error("no replies")),
       ),
       onLost: () => undefined,

@@ -42,7 +42,7 @@ describe("schedule", () => {
     await schedule(client, "tick", { cron: "* * * * * *", to: "b", payload: { a: 1 }, headers: { x: "1" }, key: "k" });
     await b.received.length(3);
     const [first, second] = b.received.all;
-    expect(first).toMatchObject({ to: "b", text: '{"a":1}' });
+    expect(first).toMatchObject({ topic: "b", text: '{"a":1}' });
     const headers = Object.fromEntries(first!.headers as [string, string][]);
     expect(headers).toEqual({
       x: "1",

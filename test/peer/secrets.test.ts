@@ -59,12 +59,12 @@ describe("the mesh secret", () => {
     await step((secrets) => secrets.retireSecret());
     const knownToListener = (await world.query<{ secret: Buffer }>("SELECT secret FROM hawser.mesh_secret"))[0]?.secret;
     expect(knownToListener?.equals(old?.secret as Buffer)).toBe(false);
-    await sender.run();
-    expect(await sender.sendTo("lr", "proved with the new one")).toMatchObject({ outcome: "delivered" });
+    await sender.start();
+    expect(await sender.send("lr", "proved with the new one")).toMatchObject({ outcome: "delivered" });
 
     // One that only knows the old secret, as after a theft.
     const stolen = dial({
-      address: listener.publishedAddress,
+      address: listener.address,
       identity: { senderName: "sr-1", sourceTopic: "sr", listenerName: "lr-1", connectionKey: 1, epoch: 1 },
       secret: old?.secret as Buffer,
       handlers: { onAck() {}, onAnswer() {}, onGoodbye() {}, onDrain() {}, onClosed() {} },
@@ -99,8 +99,8 @@ describe("the mesh secret", () => {
     await using listener = await TestListener.start({ listenerName, secrets: () => [old?.secret as Buffer] });
     await world.list("deaf", listenerName, { addr: listener.address });
     await step((secrets) => secrets.rotateSecret());
-    const sender = await world.started("sd-1", { ackTimeoutMs: 100 });
-    await sender.sendTo("deaf", "hello");
+    const sender = await world.started("sd-1", { tuning: { ackTimeoutMs: 100 } });
+    await sender.send("deaf", "hello");
     expect((await listener.accepted.next()).connection.hello.senderName).toBe("sd-1");
     expect(listener.refusals.all).toMatchObject([{ code: "unauthenticated" }]);
     await sender.stop();
@@ -119,10 +119,10 @@ describe("the mesh secret", () => {
     wire.freeze();
     await steps();
     wire.cut();
-    expect((await sender.sendTo("lw", "first")).outcome).toMatch(/delivered|stored/);
+    expect((await sender.send("lw", "first")).outcome).toMatch(/delivered|stored/);
     await listener.received.find(({ text }) => text === "first");
     await sender.saw("peer_connected");
-    expect(await sender.sendTo("lw", "second")).toMatchObject({ outcome: "delivered" });
+    expect(await sender.send("lw", "second")).toMatchObject({ outcome: "delivered" });
     await Promise.all([sender.stop(), listener.stop()]);
   });
 });
@@ -134,7 +134,7 @@ function numberedStream(from: TestPeer, to: TestPeer) {
   let ending = false;
   const one = async (): Promise<void> => {
     const topic = to.name.split("-")[0] as string;
-    while (!ending) outcomes.push((await from.sendTo(topic, String(++sent))).outcome);
+    while (!ending) outcomes.push((await from.send(topic, String(++sent))).outcome);
   };
   const running = Promise.all(Array.from({ length: 8 }, one));
   running.catch(() => undefined);

@@ -20,10 +20,10 @@ it("resolves `delivered` when the handler is done and its cursor is committed", 
     await world.query("SELECT 1");
     done = true;
   });
-  expect(await a.sendTo("b", "hello")).toEqual({ outcome: "delivered", peer: "b-1" });
+  expect(await a.send("b", "hello")).toEqual({ outcome: "delivered", peer: "b-1" });
   expect(done).toBe(true);
   expect(b.received.all).toEqual([
-    { to: "b", from: "a", sender: "a-1", text: "hello", headers: [], attempt: 1, delivery: "at-least-once" },
+    { topic: "b", senderTopic: "a", sender: "a-1", text: "hello", headers: [], attempt: 1, delivery: "at-least-once" },
   ]);
   const cursors = await world.query("SELECT v FROM hawser.conn_mess_number");
   expect(cursors).toEqual([{ v: 1 }]);
@@ -37,14 +37,14 @@ it("takes bytes and text, with headers from a record or pairs, and hands them ov
     ["x", "1"],
     ["x", "2"],
   ] as const;
-  await a.sendTo("b", "dé", { headers: { trace: "abc", empty: "" } });
-  await a.sendTo("b", new Uint8Array([0, 255, 7]), { delivery: "at-most-once", headers: pairs });
-  await a.sendTo("b", Buffer.from("view").subarray(1));
+  await a.send("b", "dé", { headers: { trace: "abc", empty: "" } });
+  await a.send("b", new Uint8Array([0, 255, 7]), { delivery: "at-most-once", headers: pairs });
+  await a.send("b", Buffer.from("view").subarray(1));
   await b.received.length(3);
   expect(payloads.map((payload) => [...payload])).toEqual([[0x64, 0xc3, 0xa9], [0, 255, 7], [...Buffer.from("iew")]]);
   await b.stop();
   const quoted = { trace: 'ü "quoted" \t' };
-  await a.sendTo("b", "stored", { headers: quoted });
+  await a.send("b", "stored", { headers: quoted });
   await b.record();
   await b.received.length(4);
   const headers = [Object.entries({ trace: "abc", empty: "" }), pairs, [], Object.entries(quoted)];
@@ -53,9 +53,9 @@ it("takes bytes and text, with headers from a record or pairs, and hands them ov
 
 it("resolves `stored` once Postgres has it while the listener is stopped, and the listener gets it when it runs", async () => {
   const [a, b] = await world.left("first");
-  expect(await a.sendTo("b", "second")).toEqual({ outcome: "stored", peer: "b-1" });
+  expect(await a.send("b", "second")).toEqual({ outcome: "stored", peer: "b-1" });
   expect(await world.storedMessages()).toBe(1);
-  expect(await a.sendTo("b", "third")).toEqual({ outcome: "stored", peer: "b-1" });
+  expect(await a.send("b", "third")).toEqual({ outcome: "stored", peer: "b-1" });
   await b.record();
   await b.received.length(3);
   expect(b.texts).toEqual(["first", "second", "third"]);
@@ -82,7 +82,7 @@ async function whileLocked<T>(
 
 it("confirms nothing as stored before Postgres has committed it", async () => {
   const [a] = await world.left("1");
-  const { sent, isSettled, letGo } = await whileLocked("conn_messages", () => a.sendTo("b", "2"));
+  const { sent, isSettled, letGo } = await whileLocked("conn_messages", () => a.send("b", "2"));
   expect(isSettled()).toBe(false);
   expect(await world.storedMessages()).toBe(0);
   await letGo();
@@ -91,13 +91,13 @@ it("confirms nothing as stored before Postgres has committed it", async () => {
 });
 
 it("confirms nothing as delivered before the listener's cursor is committed", async () => {
-  const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
+  const a = await world.started("a-1", { tuning: { ackTimeoutMs: 60_000 } });
   const b = await world.started("b-1");
-  await a.sendTo("b", "1");
-  const { sent, isSettled, letGo } = await whileLocked("conn_mess_number", () => a.sendTo("b", "2"));
+  await a.send("b", "1");
+  const { sent, isSettled, letGo } = await whileLocked("conn_mess_number", () => a.send("b", "2"));
   // The handler is done, and the acknowledgement is not on its way.
   expect(b.texts).toEqual(["1", "2"]);
-  await a.sendTo("b", "at most once", { delivery: "at-most-once" });
+  await a.send("b", "at most once", { delivery: "at-most-once" });
   await b.received.length(3);
   expect(isSettled()).toBe(false);
   await letGo();
@@ -106,7 +106,7 @@ it("confirms nothing as delivered before the listener's cursor is committed", as
 
 it("resolves `sent` for at-most-once over a connection, without a number", async () => {
   const [a, b] = await world.running("a-1", "b-1");
-  expect(await a.sendTo("b", "x", { delivery: "at-most-once" })).toEqual({ outcome: "sent", peer: "b-1" });
+  expect(await a.send("b", "x", { delivery: "at-most-once" })).toEqual({ outcome: "sent", peer: "b-1" });
   await b.received.length(1);
   expect(b.received.all[0]).toMatchObject({ text: "x", delivery: "at-most-once" });
   expect(await world.query("SELECT v FROM hawser.conn_mess_number WHERE v > 0")).toEqual([]);
@@ -114,11 +114,11 @@ it("resolves `sent` for at-most-once over a connection, without a number", async
 
 it("keeps the order of both deliveries on a live channel", async () => {
   const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "begin");
-  await eventually("the channel is live", async () => (await a.sendTo("b", "ping")).outcome === "delivered");
+  await a.send("b", "begin");
+  await eventually("the channel is live", async () => (await a.send("b", "ping")).outcome === "delivered");
   const before = b.received.all.length;
   const sent = Array.from({ length: 200 }, (_, n) =>
-    a.sendTo("b", `${n}`, { delivery: n % 3 === 0 ? "at-most-once" : "at-least-once" }),
+    a.send("b", `${n}`, { delivery: n % 3 === 0 ? "at-most-once" : "at-least-once" }),
   );
   await Promise.all(sent);
   await b.received.length(before + 200);
@@ -127,93 +127,93 @@ it("keeps the order of both deliveries on a live channel", async () => {
 
 it("confirms what is sent one at a time without a wait for a poll", async () => {
   const [a] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "hello");
+  await a.send("b", "hello");
   noTimersAbove(storeConstants.pollMs - 1);
-  for (let n = 0; n < 5; n++) expect((await a.sendTo("b", `${n}`)).outcome).toBe("delivered");
+  for (let n = 0; n < 5; n++) expect((await a.send("b", `${n}`)).outcome).toBe("delivered");
 });
 
 it("drops at-most-once for a listener that is down, and stores nothing", async () => {
   const [a, b] = await world.left("hello");
-  expect(await a.sendTo("b", "lost", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "b-1" });
-  expect(await a.pendingCount()).toBe(0);
+  expect(await a.send("b", "lost", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "b-1" });
+  expect((await a.pending()).count).toBe(0);
   expect(await world.storedMessages()).toBe(0);
   await b.record();
-  await a.sendTo("b", "after");
+  await a.send("b", "after");
   await b.received.length(2);
   expect(b.texts).toEqual(["hello", "after"]);
 });
 
 it("drops at-most-once within connectWaitMs where the directory leads to nobody", async () => {
-  const a = await world.started("a-1", { connectWaitMs: 300 });
+  const a = await world.started("a-1", { tuning: { connectWaitMs: 300 } });
   await world.list("ghost", "ghost-1");
   noTimersAbove(300);
-  expect(await a.sendTo("ghost", "x", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "ghost-1" });
+  expect(await a.send("ghost", "x", { delivery: "at-most-once" })).toEqual({ outcome: "dropped", peer: "ghost-1" });
   expect(await world.storedMessages()).toBe(0);
 });
 
 it("stores for a row that an operator wrote, and the listener has it when it starts at another address", async () => {
   const a = await world.started("a-1");
   await world.list("b", "b-1");
-  expect(await a.sendTo("b", "early")).toEqual({ outcome: "stored", peer: "b-1" });
+  expect(await a.send("b", "early")).toEqual({ outcome: "stored", peer: "b-1" });
   await a.stop();
   const b = await world.started("b-1");
   await b.received.length(1);
   expect(b.texts).toEqual(["early"]);
 });
 
-it("refuses a topic that nobody serves and this sender never met with no_address", async () => {
+it("refuses a topic that nobody serves and this sender never met with no_listener", async () => {
   const a = await world.started("a-1");
   for (const delivery of ["at-least-once", "at-most-once"] as const) {
-    const error = await failure("no_address", a.sendTo("nobody", "x", { delivery }));
+    const error = await failure("no_listener", a.send("nobody", "x", { delivery }));
     expect(error.message).toContain('"nobody"');
     expect(error.outcome).toBeUndefined();
   }
-  await failure("no_address", a.sendAll("nobody", "x"));
+  await failure("no_listener", a.sendAll("nobody", "x"));
   // Once somebody does, it works.
   await world.started("nobody-1");
-  expect(await a.sendTo("nobody", "x")).toEqual({ outcome: "delivered", peer: "nobody-1" });
+  expect(await a.send("nobody", "x")).toEqual({ outcome: "delivered", peer: "nobody-1" });
 });
 
 it("remembers whom it has met over its own restart, and need not have met a durable listener", async () => {
   const [a, b] = await world.running("a-1", "b-1");
-  const durable = await world.started("durable-1", { durable: true });
-  await a.sendTo("b", "1");
+  const durable = await world.started("durable-1", { defaults: { durable: true } });
+  await a.send("b", "1");
   await Promise.all([a, b, durable].map((peer) => peer.stop()));
   const again = await world.started("a-1");
-  expect(await again.sendTo("b", "2")).toEqual({ outcome: "stored", peer: "b-1" });
-  expect(await again.sendTo("durable", "3")).toEqual({ outcome: "stored", peer: "durable-1" });
+  expect(await again.send("b", "2")).toEqual({ outcome: "stored", peer: "b-1" });
+  expect(await again.send("durable", "3")).toEqual({ outcome: "stored", peer: "durable-1" });
   await durable.record();
   await durable.received.length(1);
   // Another sender never met the first.
   const c = await world.started("c-1");
-  await failure("no_address", c.sendTo("b", "3"));
+  await failure("no_listener", c.send("b", "3"));
 });
 
 it("refuses the own source topic with self_topic, also where others serve it", async () => {
   const a = await world.started("a-1");
   await world.started("a-2");
-  await failure("self_topic", a.sendTo("a", "x"));
+  await failure("self_topic", a.send("a", "x"));
   await failure("self_topic", a.sendAll("a", "x"));
 });
 
 it("is not_running before run and after stop", async () => {
   const a = world.peer("a-1");
-  const error = await failure("not_running", a.sendTo("b", "x"));
+  const error = await failure("not_running", a.send("b", "x"));
   expect(error.message).toContain('"a-1"');
   await failure("not_running", a.sendAll("b", "x"));
   await a.record();
   await a.stop();
-  await failure("not_running", a.sendTo("b", "x"));
+  await failure("not_running", a.send("b", "x"));
 });
 
 it("delivers a burst of 1,000 once each and in order, from the first send on", async () => {
   const [a, b] = await world.running("a-1", "b-1");
   const texts = Array.from({ length: 1_000 }, (_, n) => `message ${n}`);
-  const receipts = await Promise.all(texts.map((text) => a.sendTo("b", text)));
+  const receipts = await Promise.all(texts.map((text) => a.send("b", text)));
   expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
   await b.received.length(1_000);
   // A message behind them shows that nothing comes twice.
-  await a.sendTo("b", "end");
+  await a.send("b", "end");
   await b.received.find(({ text }) => text === "end");
   expect(b.texts).toEqual([...texts, "end"]);
 });
@@ -221,13 +221,13 @@ it("delivers a burst of 1,000 once each and in order, from the first send on", a
 it("delivers a burst over a restart of the listener once each and in order", async () => {
   const [a, b] = await world.running("a-1", "b-1");
   const texts = Array.from({ length: 1_000 }, (_, n) => `${n}`);
-  const sent = texts.map((text) => a.sendTo("b", text));
+  const sent = texts.map((text) => a.send("b", text));
   await b.received.length(100);
   await b.stop();
   await Promise.all(sent);
   await b.record();
   await b.received.length(1_000);
-  await a.sendTo("b", "end");
+  await a.send("b", "end");
   await b.received.find(({ text }) => text === "end");
   expect(b.texts).toEqual([...texts, "end"]);
 });
@@ -241,7 +241,7 @@ describe("an AbortSignal", () => {
     });
     const b = await world.started("b-1", {}, () => held);
     const stop = new AbortController();
-    const sent = a.sendTo("b", "x", { signal: stop.signal });
+    const sent = a.send("b", "x", { signal: stop.signal });
     await b.received.length(1);
     const reason = new Error("enough");
     stop.abort(reason);
@@ -249,7 +249,7 @@ describe("an AbortSignal", () => {
     expect(error).toMatchObject({ cause: reason, outcome: "unknown" });
     release();
     // Its number was given: the next one comes behind it.
-    expect((await a.sendTo("b", "y", { signal: new AbortController().signal })).peer).toBe("b-1");
+    expect((await a.send("b", "y", { signal: new AbortController().signal })).peer).toBe("b-1");
     await b.received.length(2);
     expect(b.texts).toEqual(["x", "y"]);
   });
@@ -271,7 +271,7 @@ describe("an AbortSignal", () => {
       listeners -= 1;
       remove(...args);
     };
-    await Promise.all(Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`, { signal })));
+    await Promise.all(Array.from({ length: 50 }, (_, n) => a.send("b", `${n}`, { signal })));
     expect(listeners).toBe(0);
     // Node warns of more than ten.
     expect(most).toBe(1);
@@ -280,17 +280,17 @@ describe("an AbortSignal", () => {
   it("rejects at once with aborted for a signal that was aborted before", async () => {
     const a = await world.started("a-1");
     await world.started("b-1");
-    await failure("aborted", a.sendTo("b", "x", { signal: AbortSignal.abort() }));
+    await failure("aborted", a.send("b", "x", { signal: AbortSignal.abort() }));
     expect(await a.sendAll("b", "x", { signal: AbortSignal.abort() })).toMatchObject([{ error: { code: "aborted" } }]);
   });
 
   it("leaves the caller its buffer, wherever the message was at that moment", async () => {
-    const a = await world.started("a-1", { compressThresholdBytes: 1_000_000 });
+    const a = await world.started("a-1", { tuning: { compressThresholdBytes: 1_000_000 } });
     const b = await world.started("b-1");
     // The topic is being looked up.
     const early = Buffer.from("good");
     const stop = new AbortController();
-    const lookedUp = a.sendTo("b", early, { signal: stop.signal });
+    const lookedUp = a.send("b", early, { signal: stop.signal });
     stop.abort();
     await failure("aborted", lookedUp);
     early.fill("X");
@@ -304,7 +304,7 @@ describe("an AbortSignal", () => {
     // It is being compressed, in another thread.
     const long = Buffer.alloc(8 << 20, "abcdefg");
     const hurry = new AbortController();
-    const compressed = a.sendTo("b", long, { signal: hurry.signal });
+    const compressed = a.send("b", long, { signal: hurry.signal });
     await new Promise((resolve) => setImmediate(resolve));
     hurry.abort();
     await failure("aborted", compressed);

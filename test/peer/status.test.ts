@@ -31,7 +31,7 @@ describe("a sender hears", () => {
   it("that a connection was made and has ended, and who serves a topic it has sent to", async () => {
     const [a, b] = await world.running("a-1", "b-1");
     await world.started("c-1");
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     expect(await a.saw("peer_connected")).toMatchObject({ peer: "b-1" });
     await b.stop();
     expect(await a.saw("peer_disconnected")).toMatchObject({ peer: "b-1" });
@@ -48,19 +48,19 @@ describe("a sender hears", () => {
     const [a, b] = await world.left("1");
     const hasty = await world.started("hasty-1", { sendTimeoutMs: 200 });
     await world.list("b", "b-1");
-    await hasty.refreshAddressTopic("b");
+    await hasty.listenersOf("b", { refresh: true });
     const mend = await breakTable("conn_messages");
-    const sent = a.sendTo("b", "2");
+    const sent = a.send("b", "2");
     const status = await a.saw("sender_store_error");
     expect(status).toMatchObject({ peer: "b-1", error: { code: "store_failed" } });
     expect(status.message).toContain("broken");
-    const error = await failure("store_failed", hasty.sendTo("b", "2"));
+    const error = await failure("store_failed", hasty.send("b", "2"));
     expect(error).toMatchObject({ outcome: "unknown", retryable: true });
     expect(error.message).toContain('"b-1"');
     await mend();
     expect((await sent).outcome).toBe("stored");
-    await eventually("it is stored after all", async () => (await hasty.pendingCount()) === 1);
-    expect((await hasty.sendTo("b", "3")).outcome).toBe("stored");
+    await eventually("it is stored after all", async () => (await hasty.pending()).count === 1);
+    expect((await hasty.send("b", "3")).outcome).toBe("stored");
     await b.record();
     await b.received.length(4);
     const came = b.received.all.map(({ sender, text }) => `${sender} ${text}`).sort();
@@ -69,8 +69,8 @@ describe("a sender hears", () => {
 
   it("that an address leads to another peer", async () => {
     const [a, b] = await world.running("a-1", "b-1");
-    await world.list("x", "x-1", { addr: b.boundListenAddress });
-    expect(await a.sendTo("x", "not for b")).toEqual({ outcome: "stored", peer: "x-1" });
+    await world.list("x", "x-1", { addr: b.localAddress });
+    expect(await a.send("x", "not for b")).toEqual({ outcome: "stored", peer: "x-1" });
     expect(await a.saw("sender_send_error")).toMatchObject({ peer: "x-1", error: { code: "wrong_peer" } });
     expect(await b.saw("handshake_refused")).toMatchObject({ code: "wrong_peer" });
     expect(b.texts).toEqual([]);
@@ -83,7 +83,7 @@ describe("a sender hears", () => {
     expect(a.on("status", listener).off("status", listener)).toBe(a);
     await a.record();
     await world.started("b-1");
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     expect(kinds(a)).toContain("peer_connected");
     expect(heard).toEqual([]);
   });
@@ -91,25 +91,25 @@ describe("a sender hears", () => {
 
 describe("a listener hears", () => {
   it("that a cursor cannot be committed; nothing is acknowledged until it is, and nothing is handled twice", async () => {
-    const a = await world.started("a-1", { ackTimeoutMs: 100 });
+    const a = await world.started("a-1", { tuning: { ackTimeoutMs: 100 } });
     const b = await world.started("b-1");
-    await a.sendTo("b", "1");
-    await eventually("its cursor is committed", async () => (await a.pendingCount()) === 0);
+    await a.send("b", "1");
+    await eventually("its cursor is committed", async () => (await a.pending()).count === 0);
     const mend = await breakTable("conn_mess_number");
-    expect((await a.sendTo("b", "2")).outcome).toBe("stored");
+    expect((await a.send("b", "2")).outcome).toBe("stored");
     const status = await b.saw("listener_store_error");
     expect(status.error.code).toBe("store_failed");
     expect(status.message).toContain("broken");
     await mend();
-    await eventually("its cursor is committed", async () => (await a.pendingCount()) === 0);
-    await a.sendTo("b", "3");
+    await eventually("its cursor is committed", async () => (await a.pending()).count === 0);
+    await a.send("b", "3");
     await b.received.length(3);
     expect(b.texts).toEqual(["1", "2", "3"]);
   });
 
   it("that stored messages cannot be read, and takes them when they can", async () => {
     const [a, b] = await world.left("1");
-    await a.sendTo("b", "2");
+    await a.send("b", "2");
     await world.query("ALTER TABLE hawser.conn_messages RENAME COLUMN payload TO hidden");
     await b.record();
     await b.saw("listener_store_error");
@@ -120,7 +120,7 @@ describe("a listener hears", () => {
 
   it("of a stranger who was not let in", async () => {
     const b = await world.started("b-1");
-    const [host, port] = b.boundListenAddress.split(":") as [string, string];
+    const [host, port] = b.localAddress.split(":") as [string, string];
     const socket = connect(Number(port), host);
     socket.on("error", () => undefined);
     await new Promise((resolve) => socket.once("connect", resolve));
@@ -132,7 +132,7 @@ describe("a listener hears", () => {
 
   it("of a gap where somebody deleted stored messages, and goes on behind it", async () => {
     const [a, b] = await world.left("1");
-    for (const text of ["2", "3", "4", "5"]) await a.sendTo("b", text);
+    for (const text of ["2", "3", "4", "5"]) await a.send("b", text);
     await world.query("DELETE FROM hawser.conn_messages WHERE number IN (3, 4)");
     await b.record();
     await b.received.length(3);
@@ -140,15 +140,15 @@ describe("a listener hears", () => {
     const [epoch] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser.peers WHERE name = 'a-1'");
     expect(await b.saw("gap")).toMatchObject({ peer: "a-1", first: 3, last: 4, epoch: epoch?.epoch });
     // And live.
-    await eventually("live again", async () => (await a.sendTo("b", "ping")).outcome === "delivered");
+    await eventually("live again", async () => (await a.send("b", "ping")).outcome === "delivered");
   });
 
   it("nothing of a gap when everything stored was taken", async () => {
     const [a, b] = await world.running("a-1", "b-1");
     for (let round = 0; round < 5; round++) {
-      await a.sendTo("b", `live ${round}`);
+      await a.send("b", `live ${round}`);
       await b.stop();
-      await a.sendTo("b", `stored ${round}`);
+      await a.send("b", `stored ${round}`);
       await b.record();
     }
     await b.received.length(10);
@@ -159,30 +159,32 @@ describe("a listener hears", () => {
 describe("a peer whose name is lost", () => {
   it("hears it when it stores, ends by itself, and may run again", async () => {
     const [a, b] = await world.left("1");
+    const closed = failure("name_lost", a.closed);
     await takeAway("a-1");
-    const error = await failure("name_lost", a.sendTo("b", "2"));
+    const error = await failure("name_lost", a.send("b", "2"));
     expect(error.outcome).toBe("unknown");
     expect(kinds(a).filter((kind) => kind === "fenced" || kind === "name_lost")).toEqual(["fenced", "name_lost"]);
     expect((await a.saw("name_lost")).error.code).toBe("name_lost");
-    await eventually("it has ended", () => a.publishedAddress === "");
-    await failure("not_running", a.sendTo("b", "3"));
+    await closed;
+    expect(a.address).toBe("");
+    await failure("not_running", a.send("b", "3"));
     await a.stop();
     await a.record();
-    expect((await a.sendTo("b", "4")).outcome).toBe("stored");
+    expect((await a.send("b", "4")).outcome).toBe("stored");
     await b.record();
     await b.received.length(2);
     expect(b.texts).toEqual(["1", "4"]);
   });
 
   it("hears it when it commits a cursor; what it handled is not acknowledged", async () => {
-    const a = await world.started("a-1", { ackTimeoutMs: 100 });
+    const a = await world.started("a-1", { tuning: { ackTimeoutMs: 100 } });
     const b = await world.started("b-1");
-    await a.sendTo("b", "1");
-    await eventually("its cursor is committed", async () => (await a.pendingCount()) === 0);
+    await a.send("b", "1");
+    await eventually("its cursor is committed", async () => (await a.pending()).count === 0);
     await takeAway("b-1");
-    expect((await a.sendTo("b", "2")).outcome).toBe("stored");
+    expect((await a.send("b", "2")).outcome).toBe("stored");
     await b.saw("name_lost");
-    await eventually("it has ended", () => b.publishedAddress === "");
+    await eventually("it has ended", () => b.address === "");
     const successor = await world.started("b-1");
     await successor.received.length(1);
     expect(successor.texts).toEqual(["2"]);
@@ -192,19 +194,19 @@ describe("a peer whose name is lost", () => {
 describe("the mesh secret", () => {
   it("may be rotated while peers run: those that start with the new one and those with the old one go live", async () => {
     const [b, a] = await world.running("b-1", "a-1");
-    await a.sendTo("b", "old");
+    await a.send("b", "old");
     // Without its trigger, as for peers that miss the notification.
     await world.query("SET session_replication_role = replica");
     await world.query("INSERT INTO hawser.mesh_secret (id, secret) VALUES (2, decode(repeat('ab', 32), 'hex'))");
     const c = await world.started("c-1");
     // b knows only the old one at first; c dials with the new one.
-    await eventually("c's channel is live", async () => (await c.sendTo("b", "x")).outcome === "delivered");
+    await eventually("c's channel is live", async () => (await c.send("b", "x")).outcome === "delivered");
     expect((await b.saw("handshake_refused")).code).toBe("unauthenticated");
     // The old one goes: whoever still dials with it reads the new one.
     await world.query("DELETE FROM hawser.mesh_secret WHERE id = 1");
     await b.stop();
     await b.record();
-    await eventually("a's channel is live", async () => (await a.sendTo("b", "y")).outcome === "delivered");
+    await eventually("a's channel is live", async () => (await a.send("b", "y")).outcome === "delivered");
   });
 });
 
@@ -218,10 +220,10 @@ it("hears with details why a peer ends, and standard output and error stay silen
   const logger = { debug: take("debug"), info: take("info"), warn: take("warn"), error: take("error") };
   const a = await world.started("a-1", { logger });
   const b = await world.started("b-1");
-  await a.sendTo("b", "x");
+  await a.send("b", "x");
   await b.stop();
   await world.query("SELECT FROM hawser.end_ownership('a-1', true)");
-  await a.sendTo("b", "y").catch(() => undefined);
+  await a.send("b", "y").catch(() => undefined);
   expect(await lines.find(({ level }) => level === "error")).toMatchObject({
     details: { peer: "a-1" },
     message: expect.stringContaining('"a-1"'),

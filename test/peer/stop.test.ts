@@ -14,21 +14,21 @@ const world = sharedPeerWorld();
 
 it("settles every pending send: delivered or stored, and each arrives once in order", async () => {
   const [a, b] = await world.running("a-1", "b-1");
-  await a.sendTo("b", "begin");
-  const sent = Array.from({ length: 2_000 }, (_, n) => a.sendTo("b", `${n}`));
+  await a.send("b", "begin");
+  const sent = Array.from({ length: 2_000 }, (_, n) => a.send("b", `${n}`));
   await a.stop();
   const receipts = await Promise.all(sent);
   expect(receipts.every(({ outcome }) => outcome === "delivered" || outcome === "stored")).toBe(true);
   await b.received.length(2_001);
   const again = await world.started("a-1");
-  await again.sendTo("b", "end");
+  await again.send("b", "end");
   await b.received.find(({ text }) => text === "end");
   expect(b.texts).toEqual(["begin", ...receipts.map((_, n) => `${n}`), "end"]);
 });
 
 it("settles sends that were begun in the same moment, before the topic was looked up", async () => {
   const [b, a] = await world.running("b-1", "a-1");
-  const sent = Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`));
+  const sent = Array.from({ length: 50 }, (_, n) => a.send("b", `${n}`));
   const stopping = a.stop();
   const outcomes = await Promise.allSettled(sent);
   await stopping;
@@ -40,33 +40,33 @@ it("settles sends that were begun in the same moment, before the topic was looke
   }
   await b.received.length(confirmed.length);
   const again = await world.started("a-1");
-  await again.sendTo("b", "end");
+  await again.send("b", "end");
   await b.received.find(({ text }) => text === "end");
   expect(b.texts).toEqual([...confirmed, "end"]);
 });
 
 it("stores what waits for a handler that runs, without waiting for it", async () => {
-  const a = await world.started("a-1", { ackTimeoutMs: 60_000 });
+  const a = await world.started("a-1", { tuning: { ackTimeoutMs: 60_000 } });
   const held = gate();
-  const b = await world.started("b-1", { busyAfterMs: 60_000 }, () => held.opened);
-  const sent = [1, 2, 3].map((n) => a.sendTo("b", `${n}`));
+  const b = await world.started("b-1", { tuning: { busyAfterMs: 60_000 } }, () => held.opened);
+  const sent = [1, 2, 3].map((n) => a.send("b", `${n}`));
   await b.received.length(1);
   await a.stop();
   expect((await Promise.all(sent)).map(({ outcome }) => outcome)).toEqual(["stored", "stored", "stored"]);
-  expect(await a.pendingCount()).toBe(3);
+  expect((await a.pending()).count).toBe(3);
   held.open();
   await b.received.length(3);
   expect(b.texts).toEqual(["1", "2", "3"]);
 });
 
 it("drops at-most-once messages that wait for a connection", async () => {
-  const a = await world.started("a-1", { connectWaitMs: 60_000 });
+  const a = await world.started("a-1", { tuning: { connectWaitMs: 60_000 } });
   // It accepts connections, and never says a word.
   await using silent = await startProxy(world.url);
   silent.freeze();
   await world.list("mute", "mute-1", { addr: new URL(silent.url).host });
-  const sent = a.sendTo("mute", "x", { delivery: "at-most-once" });
-  await eventually("it has looked the topic up", async () => (await a.pendingByPeer()).length === 1);
+  const sent = a.send("mute", "x", { delivery: "at-most-once" });
+  await eventually("it has looked the topic up", async () => (await a.pending()).listeners.length === 1);
   await a.stop();
   expect((await sent).outcome).toBe("dropped");
 });
@@ -75,20 +75,20 @@ it("waits for a running handler, and its message does not come again", async () 
   const a = await world.started("a-1");
   const held = gate();
   const b = await world.started("b-1", {}, () => held.opened);
-  const sent = a.sendTo("b", "x");
+  const sent = a.send("b", "x");
   await b.received.length(1);
   let stopped = false;
   const stopping = b.stop().then(() => {
     stopped = true;
   });
   // The stop refuses what is new while it waits.
-  await failure("not_running", b.sendTo("a", "y"));
+  await failure("not_running", b.send("a", "y"));
   expect(stopped).toBe(false);
   held.open();
   await stopping;
   expect((await sent).outcome).toMatch(/delivered|stored/);
   await b.record();
-  await a.sendTo("b", "z");
+  await a.send("b", "z");
   await b.received.length(2);
   expect(b.texts).toEqual(["x", "z"]);
 });
@@ -97,9 +97,9 @@ it("gives up a handler that outlasts the deadline; its message comes again", asy
   const a = await world.started("a-1");
   const held = gate();
   const b = await world.started("b-1", {}, () => held.opened);
-  const sent = a.sendTo("b", "x");
+  const sent = a.send("b", "x");
   await b.received.length(1);
-  await b.stop({ deadlineMs: 100 });
+  await b.stop({ timeoutMs: 100 });
   expect((await sent).outcome).toBe("stored");
   expect(await world.query("SELECT clean FROM hawser.peers WHERE name = 'b-1'")).toEqual([{ clean: false }]);
   // The old handler ends late, into nothing.
@@ -114,12 +114,12 @@ it("ends by its deadline when Postgres does not answer, and every pending send i
   const a = await world.started("a-1", { databaseUrl: proxy.url });
   const held = gate();
   const b = await world.started("b-1", {}, () => held.opened);
-  const sent = [1, 2, 3].map((n) => a.sendTo("b", `${n}`));
+  const sent = [1, 2, 3].map((n) => a.send("b", `${n}`));
   await b.received.length(1);
   proxy.freeze();
   // Of themselves they would give up after 30 s.
   noTimersAbove(2_000);
-  const stopping = a.stop({ deadlineMs: 500 });
+  const stopping = a.stop({ timeoutMs: 500 });
   const outcomes = await Promise.allSettled(sent);
   for (const outcome of outcomes) {
     expect(outcome).toMatchObject({ status: "rejected", reason: { code: "store_failed", outcome: "unknown" } });
@@ -135,13 +135,13 @@ it("keeps its deadline when Postgres hangs, with sends, a handler and a cursor u
   const a = await world.started("a-1", { databaseUrl: proxy.url });
   const held = gate();
   const b = await world.started("b-1", { databaseUrl: proxy.url }, () => held.opened);
-  const sent = a.sendTo("b", "x");
+  const sent = a.send("b", "x");
   sent.catch(() => undefined);
   await b.received.length(1);
   proxy.freeze();
   held.open();
   noTimersAbove(deadlineMs);
-  await Promise.all([a.stop({ deadlineMs }), b.stop({ deadlineMs })]);
+  await Promise.all([a.stop({ timeoutMs: deadlineMs }), b.stop({ timeoutMs: deadlineMs })]);
   await Promise.allSettled([sent]);
 });
 
@@ -149,9 +149,9 @@ it("keeps its deadline when the start that it ends hangs in Postgres", async () 
   await using proxy = await startProxy(world.url);
   proxy.freeze();
   const a = world.peer("a-1", { databaseUrl: proxy.url });
-  const starting = failure("startup_failed", a.run());
+  const starting = failure("startup_failed", a.start());
   noTimersAbove(500);
-  await a.stop({ deadlineMs: 500 });
+  await a.stop({ timeoutMs: 500 });
   proxy.cut();
   await starting;
 });
@@ -160,12 +160,12 @@ it("says goodbye, so that senders know at once and dial again at the next start"
   const [a, b] = await world.left("1");
   expect((await a.saw("peer_disconnected")).message).toContain("goodbye");
   const receipts: Receipt[] = [];
-  receipts.push(await a.sendTo("b", "2"));
+  receipts.push(await a.send("b", "2"));
   const before = a.statuses.all.length;
   await b.record();
   await a.saw("peer_connected", ({ peer }) => peer === "b-1", before);
   await eventually("live again", async () => {
-    receipts.push(await a.sendTo("b", "ping"));
+    receipts.push(await a.send("b", "ping"));
     return receipts.at(-1)?.outcome === "delivered";
   });
   expect(receipts[0]?.outcome).toBe("stored");

@@ -1,7 +1,7 @@
 import { renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Peer, type PeerOptions, type TlsOptions } from "../../src/peer/index.js";
+import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { temporaryDirectory } from "../support/temporary.js";
 import { elsewhere } from "../transport/elsewhere.js";
@@ -13,7 +13,9 @@ const otherAuthority = new CertificateAuthority("Another authority");
 const local = ["localhost", "127.0.0.1"];
 
 /** The options of one peer of the mesh, with a certificate of its own. */
-function tls(options: Partial<TlsOptions> = {}): { readonly tls: TlsOptions } {
+function tls(options: Partial<NonNullable<PeerOptions["tls"]>> = {}): {
+  readonly tls: NonNullable<PeerOptions["tls"]>;
+} {
   return { tls: { ...authority.issue(local), ca: authority.certificate, ...options } };
 }
 
@@ -35,11 +37,11 @@ describe("peers over TLS", () => {
     await peer.record(async (message) => {
       if (message.attempt === 1 && Buffer.from(message.payload).toString() === "1") await message.reply("an answer");
     });
-    expect(await sender.sendTo(to, "1")).toMatchObject({ outcome: "delivered" });
+    expect(await sender.send(to, "1")).toMatchObject({ outcome: "delivered" });
     await sender.received.find(({ text }) => text === "an answer");
 
     await peer.stop();
-    expect(await sender.sendTo(to, "2")).toMatchObject({ outcome: "stored" });
+    expect(await sender.send(to, "2")).toMatchObject({ outcome: "stored" });
     const away = sender.statuses.all.length;
     await peer.record();
     await peer.received.find(({ text }) => text === "2");
@@ -49,7 +51,7 @@ describe("peers over TLS", () => {
     listener.cut();
     await sender.saw("peer_disconnected", () => true, before);
     await sender.saw("peer_connected", () => true, before);
-    const receipts = Array.from({ length: 50 }, (_, index) => sender.sendTo(to, String(index + 3)));
+    const receipts = Array.from({ length: 50 }, (_, index) => sender.send(to, String(index + 3)));
     await Promise.all(receipts);
     await peer.received.find(({ text }) => text === "52");
     expect(peer.texts).toEqual(Array.from({ length: 52 }, (_, index) => String(index + 1)));
@@ -63,14 +65,14 @@ describe("peers over TLS", () => {
     });
     const listener = await world.started("na-1", beyond());
     const sender = await world.started("nb-1", beyond());
-    expect(await sender.sendTo("na", "hello")).toMatchObject({ outcome: "delivered" });
-    expect(listener.publishedAddress).toMatch(`${elsewhere}:`);
+    expect(await sender.send("na", "hello")).toMatchObject({ outcome: "delivered" });
+    expect(listener.address).toMatch(`${elsewhere}:`);
     await Promise.all([sender.stop(), listener.stop()]);
   });
 
   it.each<[string, Partial<PeerOptions>, Partial<PeerOptions>, string, RegExp, string]>([
-    ["a sender without TLS", tls(), {}, "tls_mismatch", /accepts nothing but TLS/, "tls_mismatch"],
-    ["a listener without TLS", {}, tls(), "tls_mismatch", /does not speak TLS/, "tls_mismatch"],
+    ["a sender without TLS", tls(), {}, "tls_mismatch", /accepts only TLS/, "tls_mismatch"],
+    ["a listener without TLS", {}, tls(), "tls_mismatch", /does not use TLS/, "tls_mismatch"],
     [
       "a sender whom mutual TLS does not let in",
       tls({ mutual: true }),
@@ -91,7 +93,7 @@ describe("peers over TLS", () => {
     const id = `${what.length}`;
     const listener = await world.started(`l${id}-1`, listens);
     const sender = await world.started(`s${id}-1`, dials);
-    expect(await sender.sendTo(`l${id}`, "kept")).toMatchObject({ outcome: "stored" });
+    expect(await sender.send(`l${id}`, "kept")).toMatchObject({ outcome: "stored" });
     const status = await sender.saw("sender_send_error");
     expect(status.error.code).toBe(code);
     expect(status.message).toMatch(message);
@@ -120,8 +122,8 @@ describe("peers over TLS", () => {
     await using other = await cuttablePeer(world, "rb-1", files);
     for (const { peer } of [one, other]) await peer.record();
     const exchange = async (text: string): Promise<void> => {
-      expect(await one.peer.sendTo("rb", text)).toMatchObject({ outcome: "delivered" });
-      expect(await other.peer.sendTo("ra", text)).toMatchObject({ outcome: "delivered" });
+      expect(await one.peer.send("rb", text)).toMatchObject({ outcome: "delivered" });
+      expect(await other.peer.send("ra", text)).toMatchObject({ outcome: "delivered" });
     };
     /** Ends all connections: each side reads its files before it dials again. */
     const reconnect = async (): Promise<void> => {
@@ -154,10 +156,16 @@ describe("peers over TLS", () => {
     const make = (options: Partial<PeerOptions>) => () =>
       new Peer({ name: "x-1", topic: "x", listen: "127.0.0.1:0", databaseUrl: world.url, ...options });
     const invalid = (message: RegExp) =>
-      expect.objectContaining({ name: "PeerError", code: "invalid_argument", message: expect.stringMatching(message) });
+      expect.objectContaining({
+        name: "HawserError",
+        code: "invalid_argument",
+        message: expect.stringMatching(message),
+      });
     expect(make({ ...tls(), allowPlaintext: true })).toThrow(invalid(/allowPlaintext true together with tls/));
     expect(make(tls({ key: authority.issue(local).key }))).toThrow(invalid(/tls\.key is not the key of tls\.cert/));
     expect(make(tls({ cert: "/nowhere/tls.crt" }))).toThrow(invalid(/tls\.cert \/nowhere\/tls\.crt cannot be read/));
-    expect(make({ tls: true as unknown as TlsOptions })).toThrow(invalid(/tls must be an object with cert and key/));
+    expect(make({ tls: true as unknown as NonNullable<PeerOptions["tls"]> })).toThrow(
+      invalid(/tls must be an object with cert and key/),
+    );
   });
 });

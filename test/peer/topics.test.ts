@@ -14,15 +14,15 @@ const world = sharedPeerWorld();
 /** Peers of one topic, in the order of their addresses, which is the order of turns. */
 async function listeners(topic: string, count: number): Promise<TestPeer[]> {
   const peers = await Promise.all(Array.from({ length: count }, (_, n) => world.started(`${topic}-${n}`)));
-  return peers.sort((one, other) => (one.publishedAddress < other.publishedAddress ? -1 : 1));
+  return peers.sort((one, other) => (one.address < other.address ? -1 : 1));
 }
 
 describe("round robin", () => {
   it("gives each listener its turn, beginning with the first address, whether sends are awaited or not", async () => {
     const three = await listeners("many", 3);
     const a = await world.started("a-1");
-    const receipts = await Promise.all(Array.from({ length: 50 }, (_, n) => a.sendTo("many", `${n}`)));
-    for (let n = 50; n < 100; n++) receipts.push(await a.sendTo("many", `${n}`));
+    const receipts = await Promise.all(Array.from({ length: 50 }, (_, n) => a.send("many", `${n}`)));
+    for (let n = 50; n < 100; n++) receipts.push(await a.send("many", `${n}`));
     expect(receipts.map(({ peer }) => peer)).toEqual(receipts.map((_, n) => three[n % 3]?.name));
     await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 100);
     expect(three.map(({ texts }) => texts)).toEqual(
@@ -34,24 +34,24 @@ describe("round robin", () => {
     const [first, second] = await listeners("one", 2);
     const [other] = await listeners("other", 2);
     const a = await world.started("a-1");
-    expect((await a.sendTo("one", "x")).peer).toBe(first?.name);
-    expect((await a.sendTo("other", "x")).peer).toBe(other?.name);
-    expect((await a.sendTo("one", "x")).peer).toBe(second?.name);
+    expect((await a.send("one", "x")).peer).toBe(first?.name);
+    expect((await a.send("other", "x")).peer).toBe(other?.name);
+    expect((await a.send("one", "x")).peer).toBe(second?.name);
   });
 
   it("leaves out a listener that has left, and takes it in again when it is back", async () => {
     const [first, second] = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
-    for (const text of ["1", "2"]) await a.sendTo("many", text);
+    for (const text of ["1", "2"]) await a.send("many", text);
     await first.stop();
     await a.saw("peer_unsubscribed", ({ peer }) => peer === first.name);
     for (let n = 0; n < 6; n++)
-      expect(await a.sendTo("many", `${n}`)).toEqual({ outcome: "delivered", peer: second.name });
+      expect(await a.send("many", `${n}`)).toEqual({ outcome: "delivered", peer: second.name });
     const before = a.statuses.all.length;
     await first.record();
     await a.saw("peer_connected", ({ peer }) => peer === first.name, before);
     const peers = new Set<string>();
-    for (let n = 0; n < 2; n++) peers.add((await a.sendTo("many", `${n}`)).peer);
+    for (let n = 0; n < 2; n++) peers.add((await a.send("many", `${n}`)).peer);
     expect(peers).toEqual(new Set([first.name, second.name]));
   });
 
@@ -60,18 +60,21 @@ describe("round robin", () => {
     await world.list("many", "ghost");
     const a = await world.started("a-1");
     // Until its dial has failed it may get a message; that one is stored.
-    await a.sendTo("many", "x");
-    await a.sendTo("many", "x");
-    for (let n = 0; n < 4; n++) expect(await a.sendTo("many", "y")).toEqual({ outcome: "delivered", peer: b.name });
+    await a.send("many", "x");
+    await a.send("many", "x");
+    for (let n = 0; n < 4; n++) expect(await a.send("many", "y")).toEqual({ outcome: "delivered", peer: b.name });
   });
 
   it("stores for the one used last when none can be reached", async () => {
     const two = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
-    for (const text of ["1", "2"]) await a.sendTo("many", text);
+    for (const text of ["1", "2"]) await a.send("many", text);
     await Promise.all(two.map((peer) => peer.stop()));
-    await eventually("both are known to be gone", async () => !(await a.refreshAddressTopic("many")));
-    const receipts = [await a.sendTo("many", "1"), await a.sendTo("many", "2")];
+    await eventually(
+      "both are known to be gone",
+      async () => !((await a.listenersOf("many", { refresh: true })).length > 0),
+    );
+    const receipts = [await a.send("many", "1"), await a.send("many", "2")];
     expect(receipts).toEqual([
       { outcome: "stored", peer: two[1].name },
       { outcome: "stored", peer: two[1].name },
@@ -84,7 +87,7 @@ describe("round robin", () => {
     const two = Object.entries(handlers).map(([name, handler]) => world.started(name, {}, handler));
     const [slow, fast] = (await Promise.all(two)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
-    const sent = Array.from({ length: 20 }, (_, n) => a.sendTo("many", `${n}`));
+    const sent = Array.from({ length: 20 }, (_, n) => a.send("many", `${n}`));
     await Promise.all([fast.received.length(10), slow.received.length(1)]);
     expect(slow.texts).toHaveLength(1);
     held.open();
@@ -97,16 +100,19 @@ describe("round robin", () => {
   it("leaves what is stored for one that is away to it, when another of the topic has come back", async () => {
     const two = (await listeners("many", 2)) as [TestPeer, TestPeer];
     const a = await world.started("a-1");
-    for (const text of ["1", "2"]) await a.sendTo("many", text);
+    for (const text of ["1", "2"]) await a.send("many", text);
     await Promise.all(two.map((peer) => peer.stop()));
-    await eventually("both are known to be gone", async () => !(await a.refreshAddressTopic("many")));
-    expect(await a.sendTo("many", "stored")).toEqual({ outcome: "stored", peer: two[1].name });
+    await eventually(
+      "both are known to be gone",
+      async () => !((await a.listenersOf("many", { refresh: true })).length > 0),
+    );
+    expect(await a.send("many", "stored")).toEqual({ outcome: "stored", peer: two[1].name });
     const before = a.statuses.all.length;
     await two[0].record();
     await a.saw("peer_connected", ({ peer }) => peer === two[0].name, before);
-    expect(await a.sendTo("many", "live")).toMatchObject({ peer: two[0].name });
+    expect(await a.send("many", "live")).toMatchObject({ peer: two[0].name });
     await two[0].received.find(({ text }) => text === "live");
-    expect(await a.pendingByPeer()).toContainEqual(expect.objectContaining({ name: two[1].name, count: 1 }));
+    expect((await a.pending()).listeners).toContainEqual(expect.objectContaining({ name: two[1].name, count: 1 }));
     await two[1].record();
     await two[1].received.find(({ text }) => text === "stored");
     expect(two[0].texts).not.toContain("stored");
@@ -156,43 +162,43 @@ describe("sendAll", () => {
 describe("subscribe", () => {
   it("before run serves the topic from the start, and over stop and run", async () => {
     const b = world.peer("b-1");
-    await b.subscribe("news");
+    await b.recordTopic("news");
     await b.record();
     const a = await world.started("a-1");
-    expect(await a.sendTo("news", "x")).toEqual({ outcome: "delivered", peer: "b-1" });
-    expect(await a.sendTo("b", "y")).toEqual({ outcome: "delivered", peer: "b-1" });
+    expect(await a.send("news", "x")).toEqual({ outcome: "delivered", peer: "b-1" });
+    expect(await a.send("b", "y")).toEqual({ outcome: "delivered", peer: "b-1" });
     await b.stop();
     await b.record();
-    await eventually("it is live", async () => (await a.sendTo("news", "z")).outcome === "delivered");
+    await eventually("it is live", async () => (await a.send("news", "z")).outcome === "delivered");
     expect(b.received.all.slice(0, 3)).toMatchObject([
-      { to: "news", from: "a", text: "x" },
-      { to: "b", from: "a", text: "y" },
-      { to: "news", from: "a", text: "z" },
+      { topic: "news", senderTopic: "a", text: "x" },
+      { topic: "b", senderTopic: "a", text: "y" },
+      { topic: "news", senderTopic: "a", text: "z" },
     ]);
   });
 
   it("while running serves the topic at once, and tells senders that know the topic", async () => {
     const [a, b] = await world.running("a-1", "b-1");
-    await failure("no_address", a.sendTo("news", "x"));
-    await b.subscribe("news");
-    await b.subscribe("news");
-    expect(await a.sendTo("news", "y")).toEqual({ outcome: "delivered", peer: "b-1" });
+    await failure("no_listener", a.send("news", "x"));
+    await b.recordTopic("news");
+    await b.recordTopic("news");
+    expect(await a.send("news", "y")).toEqual({ outcome: "delivered", peer: "b-1" });
     expect(b.texts).toEqual(["y"]);
     expect(await a.saw("peer_subscribed", ({ topic }) => topic === "news")).toMatchObject({ peer: "b-1" });
   });
 
   it("shares a topic with others: round robin, and each its own source topic", async () => {
     const three = ["x-1", "y-1", "z-1"].map((name) => world.peer(name));
-    for (const peer of three) await peer.subscribe("shared");
+    for (const peer of three) await peer.recordTopic("shared");
     await Promise.all(three.map((peer) => peer.record()));
     const server = await world.started("server-1");
     for (let n = 0; n < 10; n++) {
-      for (const own of ["x", "y", "z"]) await server.sendTo(own, `${n}`);
-      await server.sendTo("shared", `${n}`);
+      for (const own of ["x", "y", "z"]) await server.send(own, `${n}`);
+      await server.send("shared", `${n}`);
     }
     await eventually("everything has come", () => three.reduce((sum, { texts }) => sum + texts.length, 0) === 40);
     const counts = three.map(({ received }) => {
-      const to = received.all.map((message) => message.to);
+      const to = received.all.map((message) => message.topic);
       return {
         own: to.filter((topic) => topic !== "shared").length,
         shared: to.filter((topic) => topic === "shared").length,
@@ -204,44 +210,44 @@ describe("subscribe", () => {
 
   it("includes the peer itself in what it sends to the topic, and in replies", async () => {
     const a = world.peer("a-1");
-    await a.subscribe("news");
+    await a.recordTopic("news");
     await a.record(async (message) => {
       if (Buffer.from(message.payload).toString() === "question")
         expect(await message.reply("self")).toMatchObject({ peer: "a-1" });
     });
     // The only one, too.
-    await a.sendTo("news", "question");
+    await a.send("news", "question");
     await a.received.length(2);
     expect(a.received.all).toMatchObject([
-      { to: "news", from: "a", sender: "a-1", text: "question" },
-      { to: "a", text: "self" },
+      { topic: "news", senderTopic: "a", sender: "a-1", text: "question" },
+      { topic: "a", text: "self" },
     ]);
     const b = await world.started("b-1");
-    await b.subscribe("news");
+    await b.recordTopic("news");
     await a.saw("peer_subscribed", ({ peer }) => peer === "b-1");
     const both = new Set(["a-1", "b-1"]);
     expect(new Set((await a.sendAll("news", "x")).map(({ peer }) => peer))).toEqual(both);
-    const peers = [await a.sendTo("news", "1"), await a.sendTo("news", "2")].map(({ peer }) => peer);
+    const peers = [await a.send("news", "1"), await a.send("news", "2")].map(({ peer }) => peer);
     expect(new Set(peers)).toEqual(both);
   });
 });
 
 describe("unsubscribe", () => {
-  it("takes away one listener's topic and no other's; after the last, senders are refused with no_address", async () => {
+  it("takes away one listener's topic and no other's; after the last, senders are refused with no_listener", async () => {
     const [a, b, c] = await world.running("a-1", "b-1", "c-1");
-    await b.subscribe("news");
-    await c.subscribe("news");
+    await b.recordTopic("news");
+    await c.recordTopic("news");
     await a.sendAll("news", "1");
-    await b.unsubscribe("news");
+    await b.leave("news");
     await a.saw("peer_unsubscribed", ({ peer, topic }) => peer === "b-1" && topic === "news");
-    for (let n = 0; n < 3; n++) expect((await a.sendTo("news", "2")).peer).toBe("c-1");
+    for (let n = 0; n < 3; n++) expect((await a.send("news", "2")).peer).toBe("c-1");
     expect(a.statuses.all.filter(({ kind }) => kind === "sender_route_lost")).toEqual([]);
-    await c.unsubscribe("news");
+    await c.leave("news");
     expect(await a.saw("sender_route_lost")).toMatchObject({ topic: "news", peer: "c-1" });
-    await failure("no_address", a.sendTo("news", "3"));
-    await failure("no_address", a.sendTo("news", "3", { delivery: "at-most-once" }));
+    await failure("no_listener", a.send("news", "3"));
+    await failure("no_listener", a.send("news", "3", { delivery: "at-most-once" }));
     // The source topic is another matter.
-    expect((await a.sendTo("b", "4")).outcome).toBe("delivered");
+    expect((await a.send("b", "4")).outcome).toBe("delivered");
     expect([b.texts, c.texts]).toEqual([
       ["1", "4"],
       ["1", "2", "2", "2"],
@@ -250,13 +256,13 @@ describe("unsubscribe", () => {
 
   it("sends what still comes for the topic to the dead letters, with the reason", async () => {
     const [a, b] = await world.running("a-1", "b-1");
-    await b.subscribe("news");
-    await a.sendTo("news", "1");
-    await a.sendTo("b", "2");
+    await b.recordTopic("news");
+    await a.send("news", "1");
+    await a.send("b", "2");
     await b.stop();
-    expect((await a.sendTo("news", "late", { headers: { k: "v" } })).outcome).toBe("stored");
-    expect((await a.sendTo("b", "behind it")).outcome).toBe("stored");
-    await b.unsubscribe("news");
+    expect((await a.send("news", "late", { headers: { k: "v" } })).outcome).toBe("stored");
+    expect((await a.send("b", "behind it")).outcome).toBe("stored");
+    await b.leave("news");
     await b.record();
     await b.received.find(({ text }) => text === "behind it");
     expect(b.texts).toEqual(["1", "2", "behind it"]);
@@ -277,34 +283,35 @@ describe("unsubscribe", () => {
 
   it("leaves no route behind at a sender that looked the topic up meanwhile", async () => {
     const [a, b] = await world.running("a-1", "b-1");
-    await b.subscribe("news");
+    await b.recordTopic("news");
     // The sender has read the directory, and waits for its routes.
     await world.query("BEGIN");
     await world.query("LOCK TABLE hawser.sender_listener IN ACCESS EXCLUSIVE MODE");
-    const sent = Promise.allSettled([a.sendTo("news", "1")]);
+    const sent = Promise.allSettled([a.send("news", "1")]);
     const waiting =
       "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     await eventually("the sender waits", async () => (await rowsOf(world.url, waiting)).length > 0);
-    const unsubscribing = b.unsubscribe("news");
+    const unsubscribing = b.leave("news");
     const leaving = `${waiting} AND query LIKE '%leave_directory%'`;
     await eventually("the listener waits, too", async () => (await rowsOf(world.url, leaving)).length === 1);
     await world.query("COMMIT");
     await Promise.all([sent, unsubscribing]);
     expect(await world.query("SELECT * FROM hawser.sender_listener WHERE listener_topic = 'news'")).toEqual([]);
-    await eventually("the sender knows", async () => !(await a.refreshAddressTopic("news")));
-    await failure("no_address", a.sendTo("news", "2"));
+    await eventually("the sender knows", async () => !((await a.listenersOf("news", { refresh: true })).length > 0));
+    await failure("no_listener", a.send("news", "2"));
   });
 
   it("works on a topic that only a predecessor of the name subscribed", async () => {
-    const b = await world.started("b-1", { durable: true });
-    await b.subscribe("news");
+    const b = await world.started("b-1", { defaults: { durable: true } });
+    await b.recordTopic("news");
     const a = await world.started("a-1");
-    await a.sendTo("news", "1");
+    await a.send("news", "1");
     await b.stop();
     const successor = world.peer("b-1");
-    await successor.unsubscribe("news");
+    await successor.recordTopic("news");
+    await successor.leave("news");
     await successor.record();
-    await eventually("nobody serves it", async () => !(await a.refreshAddressTopic("news")));
-    await failure("no_address", a.sendTo("news", "2"));
+    await eventually("nobody serves it", async () => !((await a.listenersOf("news", { refresh: true })).length > 0));
+    await failure("no_listener", a.send("news", "2"));
   });
 });

@@ -4,16 +4,18 @@
 import pg from "pg";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { enqueue, type Handler, type Message } from "../../src/peer/index.js";
+import { enqueue, type Message } from "../../src/peer/index.js";
 import type { Transaction } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
+import type { Handler } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
-const transactional = { transactional: true, maxAttempts: 3, retryDelayMs: 5 };
+const retry = { attempts: 3, delayMs: 5 };
+const transactional = { transactional: true, defaults: { retry } };
 
 beforeEach(() => world.query("CREATE TABLE ledger (id bigserial, what text)"));
 
@@ -34,7 +36,7 @@ describe("a transactional handler", () => {
   it("commits what it wrote with its mark, which the cursor passes, and the sender hears delivered", async () => {
     const a = await world.started("a-1");
     await world.started("b-1", transactional, write);
-    const receipts = await Promise.all(["x", "y", "z"].map((text) => a.sendTo("b", text)));
+    const receipts = await Promise.all(["x", "y", "z"].map((text) => a.send("b", text)));
     expect(receipts.map(({ peer }) => peer)).toEqual(["b-1", "b-1", "b-1"]);
     await eventually("all are in the ledger", async () => (await ledger()).length === 3);
     expect(await ledger()).toEqual(["x", "y", "z"]);
@@ -62,7 +64,7 @@ describe("a transactional handler", () => {
       await client.query("INSERT INTO ledger (what) VALUES ($1)", [`attempt ${attempt}`]);
       if (attempt < 3) throw new Error("not yet");
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     await eventually("it is done", async () => (await ledger()).length > 0);
     expect(await ledger()).toEqual(["attempt 3"]);
   });
@@ -73,7 +75,7 @@ describe("a transactional handler", () => {
       if (message.payload[0] === 0x78) throw new Error("never");
       await write(message);
     });
-    await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
+    await Promise.all([a.send("b", "x"), a.send("b", "y")]);
     expect(await world.deadLetters(1)).toMatchObject([{ error_message: "Error: never", attempts: 3 }]);
     await eventually("the next is done", async () => (await ledger()).length === 1);
     expect(await ledger()).toEqual(["y"]);
@@ -85,10 +87,10 @@ describe("a transactional handler", () => {
       await write(message);
       if (message.payload[0] === 0x78) throw new Error("no");
     });
-    await a.sendTo("b", "first");
-    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    await a.send("b", "first");
+    await a.send("b", "x", { delivery: "at-most-once" });
     expect(await b.saw("dead_letter")).toMatchObject({ stored: false, code: "handler_failed" });
-    await a.sendTo("b", "y", { delivery: "at-most-once" });
+    await a.send("b", "y", { delivery: "at-most-once" });
     await eventually("the good one is there", async () => (await ledger()).includes("y"));
     expect(await ledger()).toEqual(["first", "y"]);
   });
@@ -98,26 +100,30 @@ describe("a transactional handler", () => {
     const b = world.peer("b-1", transactional);
     await b.record(async (message) => {
       await write(message);
-      await b.sendTo("a", `attempt ${message.attempt}`);
+      await b.send("a", `attempt ${message.attempt}`);
       throw new Error("no");
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     await world.deadLetters(1);
     await a.received.length(3);
     expect(a.texts).toEqual(["attempt 1", "attempt 2", "attempt 3"]);
     expect(await ledger()).toEqual([]);
   });
 
-  it("that takes longer than handlerTimeoutMs writes nothing any more", async () => {
+  it("that takes longer than timeoutMs writes nothing any more", async () => {
     const a = await world.started("a-1");
     const late: unknown[] = [];
     const held = gate();
-    await world.started("b-1", { ...transactional, handlerTimeoutMs: 50 }, async ({ client, attempt }) => {
-      if (attempt > 1) return;
-      await held.opened;
-      await client.query("INSERT INTO ledger (what) VALUES ('late')").catch((error) => late.push(error));
-    });
-    await a.sendTo("b", "x");
+    await world.started(
+      "b-1",
+      { ...transactional, defaults: { retry, timeoutMs: 50 } },
+      async ({ client, attempt }) => {
+        if (attempt > 1) return;
+        await held.opened;
+        await client.query("INSERT INTO ledger (what) VALUES ('late')").catch((error) => late.push(error));
+      },
+    );
+    await a.send("b", "x");
     await eventually("the message is done", async () => (await cursor()) === 1);
     held.open();
     await eventually("the late statement has failed", () => late.length === 1);
@@ -130,12 +136,16 @@ describe("a transactional handler", () => {
   ])("whose session ends is tried again: %s", async (_, maxAttempts, ends, begun) => {
     const a = await world.started("a-1");
     const attempts: number[] = [];
-    await world.started("b-1", { ...transactional, maxAttempts }, async ({ client, attempt }) => {
-      attempts.push(attempt);
-      await client.query("INSERT INTO ledger (what) VALUES ('x')");
-      if (attempts.length <= ends) await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
-    });
-    await a.sendTo("b", "x");
+    await world.started(
+      "b-1",
+      { ...transactional, defaults: { retry: { ...retry, attempts: maxAttempts } } },
+      async ({ client, attempt }) => {
+        attempts.push(attempt);
+        await client.query("INSERT INTO ledger (what) VALUES ('x')");
+        if (attempts.length <= ends) await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
+      },
+    );
+    await a.send("b", "x");
     await eventually("it is in the ledger", async () => (await ledger()).length > 0);
     expect(await ledger()).toEqual(["x"]);
     expect(attempts).toEqual(begun);
@@ -153,7 +163,7 @@ describe("a transactional handler", () => {
       },
     ],
   ])(
-    "that %s, its session, is a dead letter after maxAttempts starts, and the next message goes on",
+    "that %s, its session, is a dead letter after retry.attempts starts, and the next message goes on",
     async (_, end) => {
       const a = await world.started("a-1");
       const attempts: number[] = [];
@@ -163,7 +173,7 @@ describe("a transactional handler", () => {
         await write(message);
         await end(message.client);
       });
-      await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
+      await Promise.all([a.send("b", "x"), a.send("b", "y")]);
       const [letter] = await world.deadLetters(1);
       expect(letter).toMatchObject({ error_code: "handler_crashed", attempts: 3 });
       expect(letter?.["error_message"]).toMatch(
@@ -186,12 +196,12 @@ describe("a transactional handler", () => {
       attempts.push(attempt);
       await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
     };
-    const slow = { ...transactional, maxAttempts: 4, retryDelayMs: 300 };
+    const slow = { ...transactional, defaults: { retry: { attempts: 4, delayMs: 300 } } };
     const b = await world.started("b-1", slow, handler);
-    const sent = a.sendTo("b", "x");
+    const sent = a.send("b", "x");
     await eventually("it has begun twice", () => attempts.length === 2);
     await b.stop();
-    await b.run(handler);
+    await b.startWith(handler);
     await sent;
     expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_crashed", attempts: 4 }]);
     expect(attempts).toEqual([1, 2, 3, 4]);
@@ -199,12 +209,12 @@ describe("a transactional handler", () => {
 
   it("drains what was stored in order, each once", async () => {
     const a = await world.started("a-1");
-    const b = world.peer("b-1", transactional);
-    await b.run();
-    const texts = Array.from({ length: 50 }, (_, index) => String(index));
-    await Promise.all(texts.map((text) => a.sendTo("b", text)));
+    const b = world.peer("b-1", { ...transactional, defaults: { retry, durable: true } });
+    await b.startWith(write);
     await b.stop();
-    await b.run(write);
+    const texts = Array.from({ length: 50 }, (_, index) => String(index));
+    await Promise.all(texts.map((text) => a.send("b", text)));
+    await b.startWith(write);
     await eventually("all are there", async () => (await ledger()).length >= texts.length);
     expect(await ledger()).toEqual(texts);
     await eventually("the cursor has passed them", async () => (await world.storedMessages()) === 0);
@@ -245,7 +255,7 @@ describe("transactional handlers of one channel", () => {
 
   it("keep the order of each key, and one that fails holds up its own key only", async () => {
     let failed = 0;
-    await world.started("b-1", { ...sixteen, maxAttempts: 5 }, async (message) => {
+    await world.started("b-1", { ...sixteen, defaults: { retry: { attempts: 5 } } }, async (message) => {
       const text = Buffer.from(message.payload).toString();
       if (text === "a0" && failed < 4) {
         failed += 1;
@@ -279,15 +289,15 @@ describe("transactional handlers of one channel", () => {
       // As long as may be without being parked.
       const retry = { attempts: 1_000, delayMs: storeConstants.parkDelayMs - 1, factor: 1 };
       await b.handle("b", { retry }, handler);
-      await b.run();
+      await b.start();
       const a = await world.started("a-1");
       if (isEnqueued) await enqueueAll(numbered(101).map((payload) => ({ payload })));
-      else for (const payload of numbered(101)) void a.sendTo("b", payload, { key: payload }).catch(() => undefined);
+      else for (const payload of numbered(101)) void a.send("b", payload, { key: payload }).catch(() => undefined);
       await eventually("all were begun", () => new Set(handled).size === 101);
       await b.stop();
       expect(await marks()).toBe(100);
       handled.splice(0, handled.length, ...Array.from({ length: 200 }, () => "before"));
-      await b.run();
+      await b.start();
       await eventually("the first is done", async () => handled.length > 200 && (await world.storedMessages()) === 0);
       expect(handled.slice(200)).toEqual(["0"]);
       await eventually("no mark is left", async () => (await marks()) === 0);
@@ -306,13 +316,14 @@ it("message.client without transactional: true says what is missing", async () =
   await world.started("b-1", {}, async (message) => {
     seen.push(await failure("not_supported", () => message.client));
   });
-  await a.sendTo("b", "x");
+  await a.send("b", "x");
   await eventually("the handler has tried", () => seen.length === 1);
   expect(String(seen[0])).toContain("transactional: true");
 });
 
 describe("a transactional handler that goes wrong", () => {
-  const transactional = { transactional: true, maxAttempts: 2, retryDelayMs: 5 };
+  const retry = { attempts: 2, delayMs: 5 };
+  const transactional = { transactional: true, defaults: { retry } };
 
   it.each([
     ["a statement's error that it swallowed", "INSERT INTO taken VALUES (1)", /current transaction is aborted|taken/],
@@ -327,7 +338,7 @@ describe("a transactional handler that goes wrong", () => {
       calls += 1;
       await client.query(statement).catch(() => undefined);
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     const [letter] = await world.deadLetters(1);
     expect(calls).toBe(2);
     expect(letter?.["error_message"]).toMatch(message);
@@ -347,7 +358,7 @@ describe("a transactional handler that goes wrong", () => {
       await message.client.query(statement);
       if (statement.includes("BEGIN")) await message.client.query("INSERT INTO public.ledger (what) VALUES ('behind')");
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     const [letter] = await world.deadLetters(1);
     expect(letter).toMatchObject({ error_code: "handler_failed", attempts: 2 });
     expect(letter?.["error_message"]).toMatch(/ended its transaction with COMMIT or ROLLBACK.*SAVEPOINT/);
@@ -360,8 +371,8 @@ describe("a transactional handler that goes wrong", () => {
     const b = await world.started("b-1", transactional, async ({ client, delivery }) => {
       if (delivery === "at-most-once") await client.query("COMMIT; BEGIN");
     });
-    await a.sendTo("b", "first");
-    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    await a.send("b", "first");
+    await a.send("b", "x", { delivery: "at-most-once" });
     expect(await b.saw("dead_letter")).toMatchObject({ stored: false, code: "handler_failed" });
   });
 
@@ -376,7 +387,7 @@ describe("a transactional handler that goes wrong", () => {
       attempted += 1;
       await client.query(statement);
     });
-    await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
+    await Promise.all([a.send("b", "x"), a.send("b", "y")]);
     await b.received.find(({ text }) => text === "y");
     expect(attempted).toBe(attempts);
     const letters = attempts === 1 ? 0 : 1;
@@ -391,7 +402,7 @@ describe("a transactional handler that goes wrong", () => {
       await message.client.query("ROLLBACK TO SAVEPOINT here");
       await write(message);
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     await eventually("it is done", async () => (await cursor()) === 1);
     expect(await ledger()).toEqual(["x"]);
   });
@@ -407,12 +418,12 @@ describe("a transactional handler that goes wrong", () => {
     };
     await world.started("b-1", { ...transactional, ...pool }, handler);
     await world.started("c-1", { ...transactional, ...pool }, handler);
-    const sends = ["b", "c", "b", "c"].map((topic) => a.sendTo(topic, "x"));
+    const sends = ["b", "c", "b", "c"].map((topic) => a.send(topic, "x"));
     const receipts = await Promise.all(sends);
     expect(receipts.map(({ outcome }) => outcome)).toEqual(["stored", "stored", "stored", "stored"]);
     await eventually("a handler runs", () => running > 0);
     // The other connection is everybody else's.
-    expect(await a.pendingCount()).toBe(4);
+    expect((await a.pending()).count).toBe(4);
     expect(running).toBe(1);
     held.open();
   });
@@ -429,16 +440,16 @@ describe("a transactional handler that goes wrong", () => {
       ended.open();
     };
     const b = world.peer("b-1", transactional);
-    await b.run(handler);
-    const sent = a.sendTo("b", "x");
+    await b.startWith(handler);
+    const sent = a.send("b", "x");
     await eventually("the handler runs", () => calls === 1);
-    await b.stop({ deadlineMs: 0 });
-    await b.run(handler);
+    await b.stop({ timeoutMs: 0 });
+    await b.startWith(handler);
     held.open();
     await ended.opened;
     await sent;
     await eventually("the message is done", async () => (await cursor()) === 1);
-    expect((await b.sendTo("a", "still here")).peer).toBe("a-1");
+    expect((await b.send("a", "still here")).peer).toBe("a-1");
     expect(b.statuses.all.filter(({ kind }) => kind === "name_lost")).toEqual([]);
   });
 
@@ -456,7 +467,7 @@ describe("a transactional handler that goes wrong", () => {
       if (attempt === 1) throw new Error("no");
       await written;
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     await eventually("it is done", async () => (await cursor()) === 1);
     await eventually("the first attempt's statement was refused", () => late !== undefined);
     expect(await world.query("SELECT what FROM ledger")).toEqual([{ what: "attempt 2" }]);
@@ -470,10 +481,10 @@ describe("a transactional handler that goes wrong", () => {
       calls += 1;
       await client.query("SELECT pg_terminate_backend(pg_backend_pid())");
     });
-    await a.sendTo("b", "first");
-    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    await a.send("b", "first");
+    await a.send("b", "x", { delivery: "at-most-once" });
     expect(await b.saw("dead_letter")).toMatchObject({ stored: false });
-    await a.sendTo("b", "last");
+    await a.send("b", "last");
     await b.received.find(({ text }) => text === "last");
     expect(calls).toBe(1);
   });
@@ -481,11 +492,11 @@ describe("a transactional handler that goes wrong", () => {
   it("a handler that was given up in a long statement does not keep the channel for as long as that takes", async () => {
     const a = await world.started("a-1");
     let starts = 0;
-    await world.started("b-1", { ...transactional, handlerTimeoutMs: 100 }, async ({ client }) => {
+    await world.started("b-1", { ...transactional, defaults: { retry, timeoutMs: 100 } }, async ({ client }) => {
       starts += 1;
       if (starts === 1) await client.query("SELECT pg_sleep(3600)");
     });
-    await a.sendTo("b", "x");
+    await a.send("b", "x");
     await eventually("it is done", async () => (await cursor()) === 1);
     expect(starts).toBeGreaterThan(1);
   });

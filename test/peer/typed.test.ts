@@ -44,19 +44,19 @@ const deadLetters = () =>
     "SELECT error_code, error_message, attempts FROM hawser.dead_letters ORDER BY id",
   );
 
-describe("publish and on", () => {
+describe("send and handle of a schema", () => {
   it("carry messages of several types on one topic, with key and id from their fields", async () => {
     const a = await world.started("a-1");
     const b = world.peer("b-1");
     const received = new Log<unknown>();
     await Promise.all([
-      b.on(placed, (order, message) => received.push([order, message.key, message.id, message.headers])),
-      b.on(cancelled, (order, message) => received.push([order, message.key])),
+      b.handle(placed, (order, message) => received.push([order, message.key, message.id, [...message.headers]])),
+      b.handle(cancelled, (order, message) => received.push([order, message.key])),
     ]);
-    await b.run();
-    expect(await a.publish(placed, { orderId: "o-1", cents: 7n })).toEqual({ outcome: "delivered", peer: "b-1" });
-    await a.publish(cancelled, { orderId: "o-1" });
-    await a.publish(placed, { orderId: "o-2" }, { format: "json", headers: { trace: "1" }, key: "k" });
+    await b.start();
+    expect(await a.send(placed, { orderId: "o-1", cents: 7n })).toEqual({ outcome: "delivered", peer: "b-1" });
+    await a.send(cancelled, { orderId: "o-1" });
+    await a.send(placed, { orderId: "o-2" }, { format: "json", headers: { trace: "1" }, key: "k" });
     expect(received.all).toEqual([
       [
         { $typeName: "acme.v1.OrderPlaced", orderId: "o-1", cents: 7n },
@@ -81,8 +81,8 @@ describe("publish and on", () => {
     const a = world.peer("a-1");
     const b = world.peer("b-1");
     const received = new Log<unknown>();
-    await b.on(placed, (order, message) => received.push([order, message.key, message.id]));
-    await b.run();
+    await b.handle(placed, (order, message) => received.push([order, message.key, message.id]));
+    await b.start();
     const client = new pg.Client(world.url);
     await client.connect();
     for (const [end, orderId] of [
@@ -102,10 +102,10 @@ describe("publish and on", () => {
     const a = await world.started("a-1");
     const b = world.peer("b-1");
     const received = new Log<unknown>();
-    await b.on(cancelled, (order) => received.push(order));
-    await b.run();
-    await a.sendTo("orders", toBinary(cancelled, { $typeName: cancelled.typeName, orderId: "o-1" } as never));
-    await a.sendTo("orders", '{"orderId": "o-2"}', { headers: { "content-type": "application/json" } });
+    await b.handle(cancelled, (order) => received.push(order));
+    await b.start();
+    await a.send("orders", toBinary(cancelled, { $typeName: cancelled.typeName, orderId: "o-1" } as never));
+    await a.send("orders", '{"orderId": "o-2"}', { headers: { "content-type": "application/json" } });
     expect(received.all).toMatchObject([{ orderId: "o-1" }, { orderId: "o-2" }]);
   });
 
@@ -113,13 +113,16 @@ describe("publish and on", () => {
     const a = await world.started("a-1");
     const b = world.peer("b-1");
     const calls = new Log<unknown>();
-    await Promise.all([b.on(placed, (order) => calls.push(order)), b.on(cancelled, (order) => calls.push(order))]);
-    await b.run();
+    await Promise.all([
+      b.handle(placed, (order) => calls.push(order)),
+      b.handle(cancelled, (order) => calls.push(order)),
+    ]);
+    await b.start();
     const send = (payload: string | Uint8Array, type?: string) =>
-      a.sendTo("orders", payload, type === undefined ? {} : { headers: { "content-type": type } });
+      a.send("orders", payload, type === undefined ? {} : { headers: { "content-type": type } });
     await send(Buffer.from("0a0161", "hex"), "application/x-protobuf; type=acme.v1.OrderPlaced");
     await send(Buffer.from("0a0561", "hex"), "application/x-protobuf; type=acme.v1.OrderPlaced");
-    await a.publish(messageIn(registry, "acme.v1.OrderShipped"), { orderId: "o-1" });
+    await a.send(messageIn(registry, "acme.v1.OrderShipped"), { orderId: "o-1" });
     await send("x");
     await send("x", "text/plain");
     expect(calls.all).toEqual([]);
@@ -136,12 +139,12 @@ describe("publish and on", () => {
 
   it("try again what a handler fails at", async () => {
     const a = await world.started("a-1");
-    const b = world.peer("b-1", { retryDelayMs: 10, maxAttempts: 2 });
-    await b.on(cancelled, () => {
+    const b = world.peer("b-1", { defaults: { retry: { delayMs: 10, attempts: 2 } } });
+    await b.handle(cancelled, () => {
       throw new Error("no room");
     });
-    await b.run();
-    await a.publish(cancelled, { orderId: "o-1" });
+    await b.start();
+    await a.send(cancelled, { orderId: "o-1" });
     await world.deadLetters(1);
     expect(await deadLetters()).toEqual([
       { error_code: "handler_failed", error_message: "Error: no room", attempts: 2 },
@@ -151,8 +154,8 @@ describe("publish and on", () => {
   it("refuse values and schemas before anything is sent", async () => {
     const a = await world.started("a-1");
     const failure = async (name: string, value: Record<string, unknown>, options?: object) => {
-      const error = await a.publish(messageIn(registry, `acme.v1.${name}`), value, options).catch((e: unknown) => e);
-      return HawserError.is(error) ? `${error.code}: ${error.message}` : error;
+      const error = await a.send(messageIn(registry, `acme.v1.${name}`), value, options).catch((e: unknown) => e);
+      return error instanceof HawserError ? `${error.code}: ${error.message}` : error;
     };
     expect(await failure("OrderPlaced", { orderId: "a" })).toBe(
       'invalid_argument: acme.v1.OrderPlaced.order_id "a": must have at least 2 characters (string.min_len)',
@@ -165,7 +168,7 @@ describe("publish and on", () => {
     );
     expect(await failure("Part", {})).toMatch(/^invalid_schema: acme.v1.Part: it has no option/);
     const unsupported = messageIn(registry, "acme.v1.Unsupported");
-    await expect(a.on(unsupported, () => undefined)).rejects.toMatchObject({ code: "invalid_schema" });
+    await expect(a.handle(unsupported, () => undefined)).rejects.toMatchObject({ code: "invalid_schema" });
     expect(await failure("Unsupported", {})).toMatch(
       /^invalid_schema: acme.v1.Part.text: rule string.pattern: "a" must/,
     );
@@ -174,12 +177,12 @@ describe("publish and on", () => {
     );
   });
 
-  it("leave the topic to one of on and subscribe", async () => {
+  it("leave the topic to handlers of types or to one for all its messages", async () => {
     const b = await world.started("b-1");
-    await b.subscribe("orders", () => undefined);
-    await expect(b.on(placed, () => undefined)).rejects.toMatchObject({ code: "already_running" });
-    await b.unsubscribe("orders");
-    await b.on(placed, () => undefined);
+    const all = await b.handle("orders", () => undefined);
+    await expect(b.handle(placed, () => undefined)).rejects.toMatchObject({ code: "already_running" });
+    await all.stop();
+    await b.handle(placed, () => undefined);
   });
 });
 
@@ -202,9 +205,9 @@ describe("handle and handleBatch of a schema", () => {
         throw new Error("no room");
       }),
     ]);
-    await b.run();
-    await a.publish(placed, { orderId: "o-1" });
-    await a.publish(cancelled, { orderId: "o-2" });
+    await b.start();
+    await a.send(placed, { orderId: "o-1" });
+    await a.send(cancelled, { orderId: "o-2" });
     expect(await ledger()).toEqual(["o-1"]);
     expect(await deadLetters()).toEqual([
       { error_code: "handler_failed", error_message: expect.stringContaining("no room"), attempts: 1 },
@@ -219,11 +222,11 @@ describe("handle and handleBatch of a schema", () => {
       await client.query("INSERT INTO ledger SELECT unnest($1::text[])", [orders.map(orderIdOf)]);
       batches.push(orders.map((order, index) => [orderIdOf(order), messages[index]!.key]));
     });
-    await b.run();
+    await b.start();
     const headers = { "content-type": "application/x-protobuf; type=acme.v1.OrderPlaced" };
-    await a.sendTo("orders", Buffer.from("0a0161", "hex"), { headers });
+    await a.send("orders", Buffer.from("0a0161", "hex"), { headers });
     expect(await deadLetters()).toMatchObject([{ error_code: "invalid_message", attempts: 1 }]);
-    await Promise.all(["o-1", "o-2"].map((orderId) => a.publish(placed, { orderId })));
+    await Promise.all(["o-1", "o-2"].map((orderId) => a.send(placed, { orderId })));
     expect(batches.all).toEqual([
       [
         ["o-1", "o-1"],
@@ -245,17 +248,20 @@ describe("handle and handleBatch of a schema", () => {
     expect(first.topics).toEqual(["orders"]);
     await first.closed; // replaced
     await first.stop();
-    await b.run();
-    await a.publish(placed, { orderId: "o-1" });
+    await b.start();
+    await a.send(placed, { orderId: "o-1" });
     await second.stop();
     await second.closed;
-    await a.publish(placed, { orderId: "o-2" });
-    await a.publish(cancelled, { orderId: "o-3" });
+    await a.send(placed, { orderId: "o-2" });
+    await a.send(cancelled, { orderId: "o-3" });
     expect(seen).toEqual(["third", "third"]);
     expect(await deadLetters()).toMatchObject([{ error_code: "invalid_message" }]);
     await third.stop();
     await third.stop();
-    await eventually("nobody serves the topic", async () => (await a.refreshAddressTopic("orders")) === false);
+    await eventually(
+      "nobody serves the topic",
+      async () => (await a.listenersOf("orders", { refresh: true })).length > 0 === false,
+    );
   });
 
   it("refuse a topic that has a handler for all its messages", async () => {

@@ -47,17 +47,17 @@ describe("the address of a database", () => {
   });
 
   it.each([
-    ["postgres://u:secret@a,,b/d", /no host in place 2 of its list; write them as host:port,host:port/],
-    ["postgres://u:secret@a:x,b/d", /port "x" of the host in place 1; a port is a number from 1 to 65535/],
-    ["postgres://u:secret@/d?host=a,b&port=1,2,3", /2 hosts and 3 ports; name one port for all, or one for each host/],
+    ["postgres://u:secret@a,,b/d", /an empty host at position 2 of its list; write it as host:port,host:port/],
+    ["postgres://u:secret@a:x,b/d", /port "x" of the host at position 1; a port is a number from 1 to 65535/],
+    ["postgres://u:secret@/d?host=a,b&port=1,2,3", /2 hosts and 3 ports; give one port for all, or one for each host/],
     ["postgres://u:secret@a/d?target_session_attrs=writer", /"writer" is unknown; use one of any, read-write, /],
     ["postgres://u:secret@a:abc/d", /has the port "abc"; a port is a number from 1 to 65535/],
     ["postgres://u:secret@[::1]:65536/d", /has the port "65536"; a port is/],
     // What stands there may be a part of a password.
     ["postgres://u:secret", /cannot be read; check the port, and percent-encode/],
     ["postgres://u@a:secret/b@c/d", /cannot be read; check the port, and percent-encode/],
-    ["postgres://u:secret@a:65536,b/d", /port "65536" of the host in place 1; a port is a number from 1 to 65535/],
-    ["postgres://u:secret@/d?host=a,b&port=1,x", /port "x" of the host in place 2/],
+    ["postgres://u:secret@a:65536,b/d", /port "65536" of the host at position 1; a port is a number from 1 to 65535/],
+    ["postgres://u:secret@/d?host=a,b&port=1,x", /port "x" of the host at position 2/],
   ])("%s is refused", (url, message) => {
     const read = () => DatabaseAddress.of(url, {});
     expect(read).toThrow(expect.objectContaining({ code: "invalid_argument" }));

@@ -58,7 +58,7 @@ describe("a session with Postgres", () => {
     await pool.end();
   });
 
-  it("writes and reads values in the formats of the driver, whatever the database has set", async () => {
+  it("writes and reads values in the driver's formats, whatever the database has set", async () => {
     await using other = await testDatabase({ migrated: false });
     const name = new URL(other.url).pathname.slice(1);
     for (const format of [
@@ -77,7 +77,7 @@ describe("a session with Postgres", () => {
     expect(rows).toEqual([{ time, number: 123456789, text: "\\d", list: ["NULL", null], style: "ISO, DMY" }]);
   });
 
-  it("in which functions run has them again after DISCARD ALL", async () => {
+  it("that runs functions has them again after DISCARD ALL", async () => {
     const { client } = await openSession(DatabaseAddress.of(database.url), { runsFunctions: true });
     await client.query("SET search_path = public; SET default_transaction_isolation = serializable");
     await client.query("DISCARD ALL");
@@ -87,14 +87,14 @@ describe("a session with Postgres", () => {
     await client.end();
   });
 
-  it("is ended by the server when its transaction stands still", async () => {
+  it("is ended by the server when its transaction is idle for too long", async () => {
     const { client } = await openSession(DatabaseAddress.of(database.url));
     const ended = new Promise<void>((resolve) => client.on("end", () => resolve()));
     await client.query("SET idle_in_transaction_session_timeout = 20; BEGIN");
     await ended;
   });
 
-  it("goes to the next host where one does not answer, and begins with that one from then on", async () => {
+  it("tries the next host if one does not answer, and starts with that one from then on", async () => {
     const address = DatabaseAddress.of(withDeadHost());
     const tried: string[] = [];
     const onClient = ({ port }: pg.Client) => void tried.push(String(port));
@@ -103,7 +103,7 @@ describe("a session with Postgres", () => {
     expect(tried).toEqual([deadHost.split(":")[1], port, port]);
   });
 
-  it("of a pool goes to the next host, too", async () => {
+  it("of a pool tries the next host, too", async () => {
     const pool = new SessionPool(DatabaseAddress.of(withDeadHost()), {
       max: 2,
       keepsSettings: true,
@@ -116,24 +116,24 @@ describe("a session with Postgres", () => {
     await pool.end();
   });
 
-  it("is not opened with a server of another kind than is wanted", async () => {
+  it("is not opened with a server that is not of the required kind", async () => {
     const { host, username, password, pathname } = new URL(database.url);
     const url = `postgres://${username}:${password}@${host}${pathname}`;
     const open = (attributes: string) => openSession(DatabaseAddress.of(`${url}?target_session_attrs=${attributes}`));
-    await expect(open("standby")).rejects.toThrow(`the server ${host} is a primary; wanted is one that is standby`);
-    await expect(open("read-only")).rejects.toThrow("is a primary; wanted is one that is read-only");
+    await expect(open("standby")).rejects.toThrow(`the server ${host} is a primary; the address requires standby`);
+    await expect(open("read-only")).rejects.toThrow("is a primary; the address requires read-only");
     for (const attributes of ["any", "primary", "read-write", "prefer-standby"]) {
       await (await open(attributes)).client.end();
     }
   });
 
-  it("that takes no writes is not opened where writes are needed", async () => {
+  it("that is read-only is not opened where writes are needed", async () => {
     const readOnly = `${database.url}?options=-c%20default_transaction_read_only%3Don`;
     const opening = openSession(DatabaseAddress.of(readOnly), { needsWrites: true });
-    await expect(opening).rejects.toThrow(/is read-only; wanted is one that is read-write/);
+    await expect(opening).rejects.toThrow(/is read-only; the address requires read-write/);
   });
 
-  it("is refused at once where every host would refuse it", async () => {
+  it("is refused at once with an error that all hosts share", async () => {
     const { host, username, password } = new URL(database.url);
     const tried: number[] = [];
     const address = DatabaseAddress.of(`postgres://${username}:${password}@${host},${deadHost}/no_such_database`);
@@ -142,12 +142,12 @@ describe("a session with Postgres", () => {
     expect(tried).toHaveLength(1);
   });
 
-  it("that no host gives is refused with the reason of each", async () => {
+  it("that no host provides is refused with the reason of each", async () => {
     const opening = openSession(DatabaseAddress.of(`postgres://${deadHost},${deadHost}/d`));
     await expect(opening).rejects.toMatchObject({ errors: [{ code: "ECONNREFUSED" }, { code: "ECONNREFUSED" }] });
   });
 
-  it("is given up when a server lets the login in and then says nothing", async () => {
+  it("is abandoned when a server accepts the login and then does not answer", async () => {
     const silent = net.createServer((socket) => {
       socket.on("error", () => undefined);
       // AuthenticationOk and ReadyForQuery.

@@ -95,7 +95,7 @@ describe.each([
   };
   const owns = ({ owned }: Contender) => owned?.state === "held" && owned.isWritable;
 
-  it("is one process's alone, and the next one's with a greater epoch once it is released", async () => {
+  it("belongs to one process, and after its release to the next with a greater epoch", async () => {
     await using database = await testDatabase();
     const [first, second] = [contender(database.url), contender(database.url)];
     await first.acquire();
@@ -110,7 +110,7 @@ describe.each([
     await second.owned!.release({ clean: true });
   });
 
-  it("is held again under the same epoch when the session has come back", async () => {
+  it("is held again under the same epoch when the session is back", async () => {
     await using database = await testDatabase();
     const owner = contender(database.url);
     await owner.acquire();

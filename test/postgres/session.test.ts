@@ -6,7 +6,7 @@ import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { testDatabase } from "../support/database.js";
 
-it("asks one thing at a time, in order, and goes on after one that fails", async () => {
+it("sends one query at a time, in order, and continues after a failed one", async () => {
   await using database = await testDatabase();
   const warnings: string[] = [];
   const onWarning = ({ message }: Error): void => void warnings.push(message);
@@ -25,7 +25,7 @@ it("asks one thing at a time, in order, and goes on after one that fails", async
   expect(warnings).toEqual([]);
 });
 
-it("waits no longer than it is to, also behind a question that takes longer, and has another session then", async () => {
+it("times out also behind a slower query, and opens another session then", async () => {
   await using database = await testDatabase();
   const session = sessionWith(database.url);
   await session.query("SELECT");
@@ -40,7 +40,7 @@ it("waits no longer than it is to, also behind a question that takes longer, and
   await session.close();
 });
 
-it("on demand, is not lost before it was there: the question that opens it is rejected, and nothing is told", async () => {
+it("on demand, reports no loss before it was up: only the query that opens it is rejected", async () => {
   await using database = await testDatabase();
   let lost = 0;
   // Postgres refuses an empty name, so that each connection fails at its LISTEN.

@@ -15,7 +15,7 @@ describe("the rows of a result", () => {
     (result) => {
       const rows = () => rowsOf(result);
       expect(rows).toThrow(HawserError);
-      expect(rows).toThrow("resolved without the rows");
+      expect(rows).toThrow("resolved without rows");
     },
   );
 });

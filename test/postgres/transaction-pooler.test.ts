@@ -6,7 +6,7 @@ import { HawserError } from "../../src/errors/index.js";
 import { install } from "../../src/installation/index.js";
 import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { DatabaseAddress, isTransactionPooled, openSession } from "../../src/postgres/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { migrations } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -51,14 +51,16 @@ describe("through a transaction pooler", () => {
   const refusal = (url: string) => ({
     code: "transaction_pooler",
     message: expect.stringMatching(
-      new RegExp(`at 127.0.0.1:${new URL(url).port} a transaction pooler stands .* Name the server of Postgres itself`),
+      new RegExp(
+        `at 127.0.0.1:${new URL(url).port} there is a transaction pooler .* Give the address of Postgres itself`,
+      ),
     ),
   });
 
-  it("Serve does not start, and says what does not work and what to do", async () => {
+  it("serve does not start, and says what does not work and what to do", async () => {
     await using database = await testDatabase();
     await using pooler = await startPooler(database.url, "transaction");
-    const starting = Serve.start({ databaseUrl: pooler.url, gatewayListen: "127.0.0.1:0" });
+    const starting = startServer({ databaseUrl: pooler.url, listen: "127.0.0.1:0" });
     await expect(starting).rejects.toMatchObject(refusal(pooler.url));
   });
 
@@ -81,7 +83,7 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
       await using pooler = await startPooler(database.url, "transaction");
       await using one = peer("one", { databaseUrl: pooler.url });
       await using other = peer("other", { databaseUrl: pooler.url });
-      for (const refused of await Promise.allSettled([one.run(), other.run()])) {
+      for (const refused of await Promise.allSettled([one.start(), other.start()])) {
         expect(refused).toMatchObject({
           reason: { code: "transaction_pooler", message: expect.stringContaining("itself as sessionUrl") },
         });
@@ -93,7 +95,7 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
     await using database = await testDatabase();
     await using pooler = await startPooler(database.url, "transaction");
     await using one = peer("one", { databaseUrl: database.url, sessionUrl: pooler.url });
-    await expect(one.run()).rejects.toMatchObject({ code: "transaction_pooler" });
+    await expect(one.start()).rejects.toMatchObject({ code: "transaction_pooler" });
   });
 
   it("runs with the server itself as sessionUrl", async () => {
@@ -102,15 +104,16 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
     await using one = peer("one", { databaseUrl: pooler.url, sessionUrl: database.url });
     await using other = peer("other", { databaseUrl: pooler.url, sessionUrl: database.url });
     const received = new Promise<string>((resolve) => {
-      void other.run(({ payload }) => resolve(Buffer.from(payload).toString()));
+      void other.handle(other.topic, (message) => resolve(message.text()));
     });
-    await one.run();
+    await other.start();
+    await one.start();
     await eventually("the other one is known", async () => {
       try {
-        await one.sendTo("other", "ahoy");
+        await one.send("other", "ahoy");
         return true;
       } catch (error) {
-        if (HawserError.is(error) && error.code === "no_address") return false;
+        if (error instanceof HawserError && error.code === "no_listener") return false;
         throw error;
       }
     });
@@ -121,14 +124,14 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
     await using database = await testDatabase();
     await using pooler = await startPooler(database.url, "session");
     await using one = peer("one", { databaseUrl: pooler.url });
-    await one.run();
-    expect(one.boundListenAddress).toMatch(/^127\.0\.0\.1:/);
+    await one.start();
+    expect(one.localAddress).toMatch(/^127\.0\.0\.1:/);
   });
 });
 
-it("Serve runs through a pool in session mode as it does without one", async () => {
+it("serve runs through a pool in session mode as it does without one", async () => {
   await using database = await testDatabase();
   await using pooler = await startPooler(database.url, "session");
-  await using serve = await Serve.start({ databaseUrl: pooler.url, gatewayListen: "127.0.0.1:0" });
+  await using serve = await startServer({ databaseUrl: pooler.url, listen: "127.0.0.1:0" });
   expect(serve.gatewayUrl).toMatch(/^postgres:/);
 });

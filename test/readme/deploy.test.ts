@@ -8,6 +8,7 @@ import type { ArgsDef } from "citty";
 import { load } from "js-yaml";
 import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
+import { quantityOf } from "../../src/cli/quantities.js";
 import { commands } from "../../src/cli/run.js";
 import { testDatabase } from "../support/database.js";
 import { projectDirectory } from "../support/program.js";
@@ -37,6 +38,12 @@ function unknownIn([command = "", ...words]: readonly string[]): string[] {
   });
 }
 
+/** The milliseconds that `hawser serve` takes to stop, by its command line. */
+function stopTimeoutIn(words: readonly string[]): number {
+  const flag = "--stop-timeout";
+  return quantityOf("duration", flag, words[words.indexOf(flag) + 1], { min: 0, max: 3_600_000 })!;
+}
+
 describe("the systemd unit", () => {
   const unit = read("examples/deploy/hawser.service");
   const lines = unit.split("\n").filter((line) => line !== "" && !line.startsWith("#"));
@@ -64,7 +71,7 @@ describe("the systemd unit", () => {
     const [program, ...words] = settingOf("ExecStart").split(" ");
     expect(program).toMatch(/\/hawser$/);
     expect(unknownIn(words)).toEqual([]);
-    const deadlineMs = Number(words[words.indexOf("--stop-deadline-ms") + 1]);
+    const deadlineMs = stopTimeoutIn(words);
     expect(Number(settingOf("TimeoutStopSec")) * 1000).toBeGreaterThan(deadlineMs + 10_000);
   });
 
@@ -115,7 +122,7 @@ describe("the containers", () => {
 
   it("wait longer for the end of `hawser serve` than that takes", () => {
     const { command, stop_grace_period } = compose.services["hawser"]!;
-    const deadlineMs = Number(command![command!.indexOf("--stop-deadline-ms") + 1]);
+    const deadlineMs = stopTimeoutIn(command!);
     expect(Number(stop_grace_period!.replace("s", "")) * 1000).toBeGreaterThan(deadlineMs + 10_000);
   });
 

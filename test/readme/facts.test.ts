@@ -7,7 +7,13 @@ import { load } from "js-yaml";
 import { describe, expect, it } from "vitest";
 import { patterns } from "../../examples/patterns.js";
 import { bridgeConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { peerSettingsDefaults, protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+import {
+  handlerSettingsDefaults,
+  peerSettingsDefaults,
+  protocolConstants,
+  storeConstants,
+  tuningSettingsDefaults,
+} from "../../generated/ts/settings/peer.js";
 import { tiers } from "../../scripts/layers/rules.js";
 import { Peer } from "../../src/peer/index.js";
 import { mutants } from "../simulator/mutants.js";
@@ -131,7 +137,15 @@ describe("docs/delivery.md", () => {
   });
 
   it("names settings that exist", () => {
-    const known = new Set(Object.keys({ ...peerSettingsDefaults, ...protocolConstants, ...storeConstants }));
+    const known = new Set(
+      Object.keys({
+        ...peerSettingsDefaults,
+        ...tuningSettingsDefaults,
+        ...handlerSettingsDefaults,
+        ...protocolConstants,
+        ...storeConstants,
+      }),
+    );
     const named = [...text.matchAll(/`(\w+(?:Ms|Rows|Bytes|Messages))`/g)].map(([, name]) => name!);
     const isMethod = (name: string) => name in Peer.prototype;
     expect(named.filter((name) => !known.has(name) && !isMethod(name))).toEqual([]);
@@ -150,10 +164,10 @@ describe("docs/nats-to-sql.md", () => {
     for (const phrase of [
       `up to ${maxBatchMessages.toLocaleString("en")} messages or ${maxBatchBytes / mebibyte} MiB`,
       `\`--subscriber-sessions\` (${subscriberSessions})`,
-      `\`--subscriber-timeout-ms\`, ${subscriberTimeoutMs / 1000} s`,
+      `\`--subscriber-timeout\`, ${subscriberTimeoutMs / 1000} s`,
       `\`--responder-sessions\` (${responderSessions})`,
-      `\`--buffer-bytes\`** (${bufferBytes / mebibyte} MiB)`,
-      `\`--takeover-buffer-ms\` (${takeoverBufferMs / 1000} s)`,
+      `\`--buffer\`** (${bufferBytes / mebibyte} MiB)`,
+      `\`--tune takeoverBufferMs\` (${takeoverBufferMs / 1000} s)`,
       `silent for ${leaderExpiryMs / 1000} seconds`,
       `${maxQueuedRequests.toLocaleString("en")}, or ${maxQueuedRequestBytes / mebibyte} MiB, for a responder`,
       `within ${patroniTimeoutMs / 1000} seconds`,

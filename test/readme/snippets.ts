@@ -186,7 +186,7 @@ export function blocksOf(markdown: string): Block[] {
 /** The modules that an example may import from, by their names for users. */
 const modules: Readonly<Record<string, string>> = {
   hawser: "src/peer/index.js",
-  "hawser/nats": "src/serve/index.js",
+  "hawser/nats": "src/serve/public.js",
 };
 
 /** What an example imports from others, and is installed here, or part of Node. */
@@ -219,10 +219,11 @@ function importsOf(line: string, root: string): string[][] {
 
 const preambles: Readonly<Record<Preamble, string>> = {
   peer: `
-await using orders = new Peer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0" });
-await orders.run(() => undefined);
-await using peer = new Peer({ name: "billing-1", topic: "billing", listen: "127.0.0.1:0" });
-await peer.run();
+await using orders = new Peer({ name: "orders-1" });
+await orders.handle("orders", () => undefined);
+await orders.start();
+await using peer = new Peer({ name: "billing-1", topic: "billing" });
+await peer.start();
 `,
   nats: `
 await using here = await sqlFunctions(process.env.HAWSER_DATABASE_URL!, process.env.HAWSER_NATS_URL!);

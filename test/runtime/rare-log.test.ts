@@ -16,7 +16,7 @@ beforeEach(() => {
 afterEach(() => vi.useRealTimers());
 
 describe("words of the server", () => {
-  it("are logged at once, and when they come again with their number after the interval", () => {
+  it("are logged at once, and with their count after the interval if they are repeated", () => {
     for (let count = 0; count < 1000; count++) log.warn("refused", "a");
     log.warn("complains", "a");
     const first = { message: "refused", client: "test", words: "a" };
@@ -25,7 +25,7 @@ describe("words of the server", () => {
     expect(lines.slice(2)).toEqual([{ ...first, times: 999 }]);
   });
 
-  it("are logged once per interval while they go on coming, and at once after one without them", () => {
+  it("are logged once per interval while they recur, and at once after an interval without them", () => {
     for (let seconds = 0; seconds < 40; seconds++) {
       log.warn("refused", "a");
       vi.advanceTimersByTime(natsLogIntervalMs / 10);
@@ -37,14 +37,14 @@ describe("words of the server", () => {
     expect(lines.at(-1)).toEqual({ message: "refused", client: "test", words: "a" });
   });
 
-  it("are counted where too many different ones come", () => {
+  it("are only counted if too many different ones arrive", () => {
     for (let count = 0; count < maxLoggedWords + 50; count++) log.warn("refused", `${count}`);
     expect(lines).toHaveLength(maxLoggedWords);
     vi.advanceTimersByTime(natsLogIntervalMs);
     expect(lines.slice(maxLoggedWords)).toMatchObject([{ times: 50 }]);
   });
 
-  it("are told with their number at the end", () => {
+  it("are logged with their count at the end", () => {
     for (let count = 0; count < 3; count++) log.warn("refused", "a");
     log.end();
     expect(lines).toMatchObject([{ words: "a" }, { words: "a", times: 2 }]);

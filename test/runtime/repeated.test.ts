@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { ProblemLog, Repeated, shared, silentLogger } from "../../src/runtime/index.js";
 
 describe("shared work", () => {
-  it("is done once for all who ask before it begins, and once more for those who ask while it is done", async () => {
+  it("runs once for all callers before its start, and once more for callers during the run", async () => {
     const ends: (() => void)[] = [];
     const ask = shared(() => new Promise<number>((resolve) => ends.push(() => resolve(ends.length))));
     const first = [ask(), ask()];
@@ -15,7 +15,7 @@ describe("shared work", () => {
     expect(await Promise.all(second)).toEqual([2, 2]);
   });
 
-  it("is done again after it has failed, which only those hear who asked for it", async () => {
+  it("runs again after a failure, which rejects only the callers of that run", async () => {
     let runs = 0;
     const ask = shared(async () => {
       runs += 1;
@@ -46,7 +46,7 @@ describe("repeated work", () => {
   });
   afterEach(() => vi.useRealTimers());
 
-  it("is done one run at a time, with a pause after each", async () => {
+  it("runs one at a time, with a pause after each run", async () => {
     const repeated = new Repeated(100, work);
     const [one, other] = [repeated.run(), repeated.run()];
     expect(one).toBe(other);
@@ -59,7 +59,7 @@ describe("repeated work", () => {
     expect([begun, repeated.isRunning]).toEqual([2, true]);
   });
 
-  it("is done once more when something changes during a run, however often", async () => {
+  it("runs once more after changes during a run", async () => {
     const repeated = new Repeated(100, work);
     repeated.soon();
     for (let count = 0; count < 3; count++) repeated.soon();
@@ -69,7 +69,7 @@ describe("repeated work", () => {
     expect([begun, repeated.isRunning]).toEqual([2, false]);
   });
 
-  it("is fresh when a run has ended that began after the question", async () => {
+  it("resolves fresh() when a run has ended that started after the call", async () => {
     const repeated = new Repeated(100, work);
     void repeated.run();
     let isFresh = false;
@@ -82,7 +82,7 @@ describe("repeated work", () => {
     expect(isFresh).toBe(true);
   });
 
-  it("is not done any more once it is stopped, and ends with its run", async () => {
+  it("starts no run after stop, and ends with its current run", async () => {
     const repeated = new Repeated(100, work);
     repeated.soon();
     repeated.soon();
@@ -99,7 +99,7 @@ describe("repeated work", () => {
   });
 });
 
-it("a problem is a warning when it is another one than before", () => {
+it("a problem is logged as a warning when it differs from the previous one", () => {
   const lines: string[] = [];
   const log = new ProblemLog({
     ...silentLogger,

@@ -20,7 +20,7 @@ function standStill(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 }
 
-it("is over once, not before its limit", async () => {
+it("fires once, not before its limit", async () => {
   const clock = new ManualClock();
   const { over } = timeLimit(700, clock);
   clock.advance(699);
@@ -34,7 +34,7 @@ it("is over once, not before its limit", async () => {
   expect(over).toEqual([700]);
 });
 
-it("does not count the time in which the process stands still", async () => {
+it("does not count time in which the process is suspended", async () => {
   const clock = new ManualClock();
   const { over } = timeLimit(1_400, clock);
   clock.stall(1_800);
@@ -45,7 +45,7 @@ it("does not count the time in which the process stands still", async () => {
   expect(over).toHaveLength(1);
 });
 
-it("is not over where what was there to read ends it", async () => {
+it("does not fire if data that had arrived cancels it", async () => {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const far = connect((server.address() as { port: number }).port, "127.0.0.1");
@@ -82,7 +82,7 @@ describe("a wait with a limit", () => {
     expect(await within(0, never)).toBeUndefined();
   });
 
-  it("tells the work that its time is over", async () => {
+  it("aborts the signal of late work", async () => {
     const clock = new ManualClock();
     const late = new Error("too late");
     let reason: unknown;

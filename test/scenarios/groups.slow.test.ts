@@ -13,7 +13,7 @@ const ackTimeoutMs = 2_000;
 
 it("members are killed and come back at any moment: all is handled, and in order in each channel", async () => {
   const url = await ownDatabase();
-  const options = { group: true, groupTakeoverMs: 1_000, handlerMs: 1 };
+  const options = { defaults: { group: true, takeoverMs: 1_000 }, handlerMs: 1 };
   const all: PeerProcess[] = [];
   const start = async (name: string): Promise<PeerProcess> => {
     const started = peerProcess(url, name, options);
@@ -23,7 +23,7 @@ it("members are killed and come back at any moment: all is handled, and in order
   };
   const members = new Map<string, PeerProcess>();
   for (const name of ["b-1", "b-2", "b-3"]) members.set(name, await start(name));
-  const a = await runningPeer(url, "a-1", { ackTimeoutMs });
+  const a = await runningPeer(url, "a-1", { tuning: { ackTimeoutMs } });
   await a.call("beginStream", { topic: "b", prefix: "n", window: 2_000, perSecond: 200 });
   for (let round = 0; round < 6; round++) {
     const name = `b-${(round % 3) + 1}`;

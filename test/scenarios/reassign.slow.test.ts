@@ -143,7 +143,7 @@ it("may come in the middle of a drain: everything is handled, in order, and noth
         handedOver = (await store.reassign({ from, to, force: end !== "kill" })).length;
         return true;
       } catch (error) {
-        if (HawserError.is(error) && error.code === "name_in_use") return false;
+        if (error instanceof HawserError && error.code === "name_in_use") return false;
         throw error;
       }
     });
@@ -206,7 +206,7 @@ it("leaves the old listener nothing when it is back, until the channels are hand
   expect(b1.messages.all.at(-1)).toMatchObject({ sender: "a-1", text: "10" });
 });
 
-it("is done by another peer of the topic after orphanAfterMs, and by one of them only", async () => {
+it("is done by another peer of the topic after takeoverMs, and by one of them only", async () => {
   const { url } = await ownDatabase();
   const a = await runningPeer(url, "a-1");
   const b1 = await runningPeer(url, "b-1");
@@ -216,10 +216,10 @@ it("is done by another peer of the topic after orphanAfterMs, and by one of them
   expect(new Set(await send(a, "b", 11, 300))).toEqual(new Set(["stored b-1"]));
   await a.finish();
   const heirs = await Promise.all(
-    ["b-2", "b-3", "b-4"].map((name) => runningPeer(url, name, { orphanAfterMs: 1_000 })),
+    ["b-2", "b-3", "b-4"].map((name) => runningPeer(url, name, { defaults: { takeoverMs: 1_000 } })),
   );
   // A listener of something else has no part in it.
-  const other = await runningPeer(url, "c-1", { orphanAfterMs: 1_000 });
+  const other = await runningPeer(url, "c-1", { defaults: { takeoverMs: 1_000 } });
   await eventually("they are taken over", async () => {
     return (await rowsOf(url, "SELECT FROM hawser.conn_messages")).length === 0;
   });

@@ -10,15 +10,15 @@ import { type PeerProcess, peerProcess, runningPeer } from "./support/peer-proce
 
 it("a listener that is away is stored for by a sender that never met it if it is durable, else unknown to it", async () => {
   const url = await ownDatabase();
-  const durable = await runningPeer(url, "b-1", { durable: true });
+  const durable = await runningPeer(url, "b-1", { defaults: { durable: true } });
   const other = await runningPeer(url, "c-1");
   await Promise.all([durable.finish(), other.finish()]);
   const a = await runningPeer(url, "a-1");
   for (const text of ["1", "2"]) expect(await a.call("sendTo", "b", text)).toEqual({ outcome: "stored", peer: "b-1" });
-  await expect(a.call("sendTo", "c", "1")).rejects.toMatchObject({ code: "no_address" });
+  await expect(a.call("sendTo", "c", "1")).rejects.toMatchObject({ code: "no_listener" });
   expect(await storedMessages(url)).toBe(2);
   await a.finish();
-  const back = await runningPeer(url, "b-1", { durable: true });
+  const back = await runningPeer(url, "b-1", { defaults: { durable: true } });
   await back.messages.length(2);
   expect(textsOf(back)).toEqual(["1", "2"]);
 });
@@ -33,7 +33,7 @@ it("a listener that moves to other addresses while two senders send gets everyth
     addresses.add(address);
     const b = await runningPeer(url, "b-1", { listen: address });
     listeners.push(b);
-    expect(await b.call("listAddresses", "b")).toEqual([{ address, name: "b-1" }]);
+    expect(await b.call("listenersOf", "b")).toEqual([{ address, name: "b-1" }]);
     if (listeners.length === 1) {
       for (const [n, sender] of senders.entries()) {
         await sender.call("beginStream", { topic: "b", prefix: `${n}`, window: 100, perSecond: 200 });
@@ -74,7 +74,7 @@ it("an address that another peer has taken leads to nobody: its messages are sto
   // Killed, it stays in the directory.
   await b.crash();
   const c = await runningPeer(url, "c-1", { listen: address });
-  expect(await c.call("listAddresses", "b")).toEqual([{ address, name: "b-1" }]);
+  expect(await c.call("listenersOf", "b")).toEqual([{ address, name: "b-1" }]);
   for (const text of ["2", "3"]) expect(await a.call("sendTo", "b", text)).toEqual({ outcome: "stored", peer: "b-1" });
   await a.statuses.find((status) => status.kind === "sender_send_error" && status.error.code === "wrong_peer");
   await c.statuses.find((status) => status.kind === "handshake_refused" && status.code === "wrong_peer");
@@ -106,7 +106,7 @@ it.each(["finish", "crash"] as const)(
     await eventually("the reply is stored", async () => (await again.call("pendingCount")) === 1);
     const back = await runningPeer(url, "a-1");
     await back.messages.length(1);
-    expect(back.messages.all).toMatchObject([{ from: "b", sender: "b-1", text: "re second" }]);
+    expect(back.messages.all).toMatchObject([{ senderTopic: "b", sender: "b-1", text: "re second" }]);
     await eventually("nothing is stored", async () => (await storedMessages(url)) === 0);
   },
 );
@@ -115,19 +115,20 @@ it("a topic that a killed process subscribed and its successor unsubscribed has 
   const url = await ownDatabase();
   const a = await runningPeer(url, "a-1");
   const b = peerProcess(url, "b-1", { handler: "reply" });
-  await b.call("subscribe", "news");
+  await b.call("handle", "news");
   await b.call("run");
   await a.call("sendTo", "news", "one");
   await a.messages.length(1);
   await b.crash();
   const successor = await runningPeer(url, "b-1", { handler: "reply" });
-  await successor.call("unsubscribe", "news");
-  expect(await a.call("refreshAddressTopic", "news")).toBe(false);
-  await expect(a.call("sendTo", "news", "two")).rejects.toMatchObject({ code: "no_address" });
+  await successor.call("handle", "news");
+  await successor.call("stopHandling", "news");
+  expect(await a.call("listenersOf", "news", true)).toEqual([]);
+  await expect(a.call("sendTo", "news", "two")).rejects.toMatchObject({ code: "no_listener" });
   // Also for a sender that begins anew, and remembers whom it has met.
   await a.finish();
   const again = await runningPeer(url, "a-1");
-  await expect(again.call("sendTo", "news", "three")).rejects.toMatchObject({ code: "no_address" });
+  await expect(again.call("sendTo", "news", "three")).rejects.toMatchObject({ code: "no_listener" });
   await again.call("sendTo", "b", "marker");
   await again.messages.length(1);
   expect(textsOf(again)).toEqual(["re marker"]);
@@ -142,19 +143,19 @@ it("a topic that is subscribed and unsubscribed 10 times while messages flow los
   await a.call("beginStream", { topic: "news", prefix: "x", window: 50, perSecond: 500 });
   for (let round = 0; round < 10; round++) {
     const [taken, refused] = [a.confirmed.all.length, a.unconfirmed.all.length];
-    await b.call("subscribe", "news");
+    await b.call("handle", "news");
     await a.confirmed.length(taken + 20);
     await a.call("hurryStream", 40);
-    await b.call("unsubscribe", "news");
+    await b.call("stopHandling", "news");
     await a.unconfirmed.length(refused + 20);
   }
-  await b.call("subscribe", "news");
+  await b.call("handle", "news");
   await a.confirmed.length(a.confirmed.all.length + 20);
   await a.call("endStream");
   await a.call("sendTo", "b", "marker");
   await b.messages.find(({ text }) => text === "marker");
 
-  expect(new Set(a.unconfirmed.all.map(({ failure }) => failure.code))).toEqual(new Set(["no_address"]));
+  expect(new Set(a.unconfirmed.all.map(({ failure }) => failure.code))).toEqual(new Set(["no_listener"]));
   const handled = textsOf(b).filter((text) => text !== "marker");
   const dead = (
     await rowsOf(url, "SELECT convert_from(payload, 'UTF8') AS text, error_code FROM hawser.dead_letters")

@@ -5,7 +5,7 @@
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { hawser } from "../cli/support/hawser.js";
 import { extensionServer } from "../support/extension-server.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -24,7 +24,7 @@ it("creates the extension, and goes on as with `hawser init`", { timeout: 120_00
     const [enable] = statementsOf("01-enable.sql");
     expect(enable).toBe("CREATE EXTENSION IF NOT EXISTS litmus_pgnats;");
     await client.query(enable!);
-    await using serve = await Serve.start({ databaseUrl: database.url, gatewayListen: "127.0.0.1:0" });
+    await using serve = await startServer({ databaseUrl: database.url, listen: "127.0.0.1:0" });
     expect(serve.sessionCount).toBe(0);
     const results: pg.QueryResult[] = [];
     for (const statement of statementsOf("13-example.sql")) {

@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { expect, it } from "vitest";
-import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { tuningSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { ownDatabase, storedMessages, textsOf } from "./support/own-database.js";
@@ -44,10 +44,10 @@ it.each([1, 10])(
   async (messages) => {
     const url = await ownDatabase();
     // As users have it.
-    const { ackTimeoutMs } = peerSettingsDefaults;
+    const { ackTimeoutMs } = tuningSettingsDefaults;
     const [a, b] = await Promise.all([
-      runningPeer(url, "a-1", { handler: "round", ackTimeoutMs }),
-      runningPeer(url, "b-1", { handler: "round", ackTimeoutMs }),
+      runningPeer(url, "a-1", { handler: "round", tuning: { ackTimeoutMs } }),
+      runningPeer(url, "b-1", { handler: "round", tuning: { ackTimeoutMs } }),
     ]);
     // From a to b and back again is a round; each handler ends when its send is confirmed.
     const names = Array.from({ length: messages }, (_, n) => `m${n}`);

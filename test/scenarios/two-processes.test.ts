@@ -8,16 +8,16 @@ import { peerProcess, runningPeer } from "./support/peer-process.js";
 it("exchange a burst of messages and replies, once each and in order, and end by themselves", async () => {
   const url = await ownDatabase();
   const b = peerProcess(url, "b-1", { handler: "reply" });
-  await b.call("subscribe", "news");
+  await b.call("handle", "news");
   const [a] = await Promise.all([runningPeer(url, "a-1"), b.call("run")]);
   expect(a.pid).not.toBe(b.pid);
-  expect(await a.call("refreshAddressTopic", "news")).toBe(true);
+  expect(await a.call("listenersOf", "news", true)).not.toEqual([]);
   const texts = Array.from({ length: 250 }, (_, n) => `${n}`);
   const receipts = await Promise.all(texts.map((text) => a.call("sendTo", "news", text)));
   expect(receipts.every(({ outcome, peer }) => peer === "b-1" && /delivered|stored/.test(outcome))).toBe(true);
   await Promise.all([a.messages.length(250), b.messages.length(250)]);
-  expect(b.messages.all[0]).toMatchObject({ to: "news", from: "a", sender: "a-1" });
-  expect(a.messages.all[0]).toMatchObject({ to: "a", from: "b", sender: "b-1" });
+  expect(b.messages.all[0]).toMatchObject({ topic: "news", senderTopic: "a", sender: "a-1" });
+  expect(a.messages.all[0]).toMatchObject({ topic: "a", senderTopic: "b", sender: "b-1" });
   // Whatever came twice would have come before this.
   await a.call("sendTo", "b", "end");
   await a.messages.length(251);

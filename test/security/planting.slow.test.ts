@@ -12,8 +12,8 @@ import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
-import { enqueue, Peer } from "../../src/peer/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { enqueue, Peer, type TransactionalMessage } from "../../src/peer/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
@@ -171,9 +171,13 @@ describe("what a role without rights has planted", () => {
       await tried(["secret", "list"], databaseUrl);
       await tried(["secret", "rotate"], databaseUrl);
       await tried(["send", "planted", "hello", "--quiet"], databaseUrl);
-      await tried(["listen", "planted", "--name", `planted-${login}`, "--durable", "--timeout", "1"], databaseUrl, own);
+      await tried(
+        ["listen", "planted", "--name", `planted-${login}`, "--durable", "--timeout", "1s"],
+        databaseUrl,
+        own,
+      );
       await tried(["send", "planted", "hello"], databaseUrl, own);
-      await tried(["reassign", `planted-${login}`, "planted-heir", "--force"], databaseUrl);
+      await tried(["peers", "reassign", `planted-${login}`, "planted-heir", "--force"], databaseUrl);
       await tried(["dead", "list"], databaseUrl, own);
       await tried(["dead", "retry", "--all"], databaseUrl);
       await tried(["dead", "discard", "--all"], databaseUrl, own);
@@ -185,13 +189,13 @@ describe("what a role without rights has planted", () => {
       await tried(["schedules", "remove", "planted"], databaseUrl);
       await tried(["init"], databaseUrl);
       await tried(["init", "--no-nats"], databaseUrl);
-      await tried(["init", "--uninstall", "--dry-run"], databaseUrl);
+      await tried(["uninstall", "--dry-run"], databaseUrl);
       commandsRun.add("serve");
     }
     await tried(["extension", "print", "sql"], urls.superuser, 0);
     await installByExtension(commandsRun);
     await useDev(commandsRun);
-    await tried(["init", "--uninstall"], urls.superuser);
+    await tried(["uninstall"], urls.superuser);
 
     expect([...commandsRun].sort()).toEqual(Object.keys(commands).sort());
     const total = (kind: keyof Planted) => planted.reduce((sum, one) => sum + one[kind], 0);
@@ -210,8 +214,8 @@ function statements(): number {
 
 /** The gateway's functions, subscriptions with dead letters and their retry, responders, a failover of the lead. */
 async function useServe(databaseUrl: string): Promise<void> {
-  await using serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0", monitorListen: "127.0.0.1:0" });
-  await using second = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0" });
+  await using serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", monitor: "127.0.0.1:0" });
+  await using second = await startServer({ databaseUrl, listen: "127.0.0.1:0" });
   expect(second.address).not.toBe(serve.address);
   const subject = `planted.${Math.random().toString(36).slice(2)}`;
   await calling(urls.superuser, async (client) => {
@@ -285,17 +289,21 @@ async function usePeers(databaseUrl: string, pooled: boolean): Promise<void> {
   const topic = `work-${id}`;
   const handled: string[] = [];
   await using sender = new Peer({ ...where, name: `sender-${id}`, topic: `source-${id}` });
-  await sender.run(() => undefined);
+  await sender.handle(sender.topic, () => undefined);
+  await sender.start();
   {
-    await using worker = new Peer({ ...where, name: `worker-${id}`, topic, transactional: true, maxAttempts: 1 });
-    await worker.run(async (message) => {
-      handled.push(message.payload.toString());
-      await message.client?.query("SELECT pg_catalog.pg_backend_pid()");
+    await using worker = new Peer({ ...where, name: `worker-${id}`, topic });
+    const handle = async (message: TransactionalMessage): Promise<void> => {
+      handled.push(message.text());
+      await message.client.query("SELECT pg_catalog.pg_backend_pid()");
       if (handled.length === 2) throw new Error("no");
       await message.reply(Buffer.from("done"));
-    });
-    await worker.subscribe(`news-${id}`);
-    for (const text of ["one", "two", "three"]) await sender.sendTo(topic, Buffer.from(text));
+    };
+    const options = { transactional: true, retry: { attempts: 1 } } as const;
+    await worker.handle(topic, options, handle);
+    await worker.start();
+    await worker.handle(`news-${id}`, options, handle);
+    for (const text of ["one", "two", "three"]) await sender.send(topic, Buffer.from(text));
     await eventually("all are handled", async () => handled.length >= 3);
     const transaction = new pg.Client({ connectionString: databaseUrl, options: "-c search_path=pg_catalog,pg_temp" });
     await transaction.connect();
@@ -308,10 +316,10 @@ async function usePeers(databaseUrl: string, pooled: boolean): Promise<void> {
     await transaction.end();
     await eventually("what was enqueued is handled, too", async () => handled.length >= 8);
   }
-  await sender.sendTo(topic, Buffer.from("stored"));
+  await sender.send(topic, Buffer.from("stored"));
   await sender.stop();
-  await sender.clearStoredMessages();
-  await sender.clearAddressesOfTopic();
+  await sender.clearStored();
+  await sender.clearAddresses();
 }
 
 /** Another database, in which the extension's script installs everything. */

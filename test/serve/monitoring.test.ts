@@ -1,14 +1,14 @@
 /**
- * What a running `Serve` shows at its monitoring port: each part of it has to arrive there.
+ * What a running server shows at its monitoring port: each part of it has to arrive there.
  */
 import { expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { outboxState } from "../../src/serve/monitoring.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 
 it("shows calls, messages and requests that were handled, and that all is well", async () => {
-  await using gateway = await testGateway({ monitorListen: "127.0.0.1:0" });
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0" });
   const base = `http://${gateway.serve.monitorAddress}`;
   const subject = `monitored_${gateway.database.name}`;
   await gateway.client.query(`
@@ -48,7 +48,7 @@ it("shows calls, messages and requests that were handled, and that all is well",
 });
 
 it("shows the name that it is given in place of that of the database", async () => {
-  await using gateway = await testGateway({ monitorListen: "127.0.0.1:0", monitorDatabase: "app, of the north" });
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0", tuning: { monitorDatabase: "app, of the north" } });
   const metrics = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
   expect(metrics).toMatch(/^hawser_bridge_leading\{database="app, of the north"\} [01]$/m);
 });
@@ -62,7 +62,7 @@ it("knows of calls that reached no gateway, although their transactions rolled b
     error: ignore,
     warn: (_: object, text: string) => void warnings.push(text),
   };
-  await using gateway = await testGateway({ monitorListen: "127.0.0.1:0", serverOptions: false, logger });
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0", serverOptions: false, logger });
   const unreached = async (): Promise<number> => {
     const text = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
     return Number(/^hawser_gateway_unreached_timestamp_seconds\{.*\} (\S+)$/m.exec(text)![1]);
@@ -100,10 +100,10 @@ it("counts the outbox and dead letters in the database, also while no process re
     SELECT 'subscription', 's', 't', ''::bytea, 'c', 'm', 1, now() - age, 'r' FROM unnest('{1 min,9 min,11 min}'::interval[]) AS age
     UNION ALL
     SELECT 'outbox', 's', 't', '', 'c', 'm', 1, now(), 'r' FROM generate_series(1, 10001)`);
-  await using serve = await Serve.start({
+  await using serve = await startServer({
     databaseUrl: gateway.database.url,
-    gatewayListen: "127.0.0.1:0",
-    monitorListen: "127.0.0.1:0",
+    listen: "127.0.0.1:0",
+    monitor: "127.0.0.1:0",
   });
   const shown = async (): Promise<Map<string, number>> => {
     const lines = (await (await fetch(`http://${serve.monitorAddress}/metrics`)).text()).split("\n");

@@ -3,7 +3,7 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { doctor } from "../../src/doctor/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
@@ -21,8 +21,8 @@ function gatewayAt(hosts: readonly string[]): Promise<TestGateway> {
   return testGateway({ natsUrl: servers[0]!.url, serverOptions: { host: hosts.join(",") } });
 }
 
-const another = (gateway: TestGateway): Promise<Serve> =>
-  Serve.start({ databaseUrl: gateway.database.url, gatewayListen: "127.0.0.1:0" });
+const another = (gateway: TestGateway): Promise<HawserServer> =>
+  serve({ databaseUrl: gateway.database.url, listen: "127.0.0.1:0" });
 
 /** Where the processes stand, as they say. */
 async function standing(gateway: TestGateway): Promise<(string | null)[]> {

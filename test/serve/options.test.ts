@@ -1,21 +1,23 @@
 import { expect, it, onTestFinished, vi } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve } from "../../src/serve/index.js";
 
 it.each([
-  [
-    { gatewaylisten: "127.0.0.1:0" },
-    /^"gatewaylisten" is no option of Serve; did you mean gatewayListen\? The options are/,
-  ],
+  [{ lisen: "127.0.0.1:0" }, /^"lisen" is no option of serve; did you mean listen\? The options are/],
   [
     { colour: "red" },
-    /^"colour" is no option of Serve; the options are databaseUrl, .*signal, gatewayListen, .*bufferBytes/,
+    /^"colour" is no option of serve; the options are databaseUrl, .*tuning, listen, .*outboxRetentionMs$/,
   ],
+  [
+    { tuning: { bufferbytes: 1 } },
+    /^"bufferbytes" is no option of tuning; did you mean bufferBytes\? The options are bufferBytes, /,
+  ],
+  [{ bufferBytes: 1_048_576 }, /^"bufferBytes" is no option of serve; the options are databaseUrl, /],
   [
     { tls: { cert: "c", key: "k", sslMode: "require" } },
     /^"sslMode" is no option of tls; did you mean sslmode\? The options are cert, key, sslmode, rootCertificate$/,
   ],
 ] as const)("refuses an option that there is not, with those that there are: %j", async (options, message) => {
-  await expect(Serve.start(options as object)).rejects.toMatchObject({
+  await expect(serve(options as object)).rejects.toMatchObject({
     code: "invalid_argument",
     message: expect.stringMatching(message),
   });
@@ -27,7 +29,7 @@ it.each([
 ] as const)("reads %s, and names it where it cannot be right", async (variable, options) => {
   onTestFinished(() => void vi.unstubAllEnvs());
   vi.stubEnv(variable, "mysql://u:s3cret@h/db");
-  await expect(Serve.start(options)).rejects.toMatchObject({
+  await expect(serve(options)).rejects.toMatchObject({
     code: "invalid_argument",
     message: `${variable} is not a connection URI; it must begin with postgres:// or postgresql://`,
   });

@@ -2,7 +2,7 @@
  * `/readyz` and the metrics say whether the logins of `hawser serve` have working sessions, and if not, which and why.
  */
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { bridgeLogin } from "../gateway/serving.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
@@ -10,13 +10,13 @@ import { onServer, rowsOf } from "../support/on-server.js";
 
 let gateway: TestGateway;
 let login: Awaited<ReturnType<typeof bridgeLogin>>;
-let serve: Serve;
+let serve: HawserServer;
 
 beforeAll(async () => {
   gateway = await testGateway();
   await gateway.serve.stop();
   login = await bridgeLogin(gateway.database.url);
-  serve = await Serve.start({ databaseUrl: login.url, gatewayListen: "127.0.0.1:0", monitorListen: "127.0.0.1:0" });
+  serve = await startServer({ databaseUrl: login.url, listen: "127.0.0.1:0", monitor: "127.0.0.1:0" });
   await eventually("it is ready", async () => (await readiness()).status === 200);
 });
 afterAll(async () => {

@@ -1,6 +1,6 @@
 import net from "node:net";
 import { expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve } from "../../src/serve/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 
@@ -45,10 +45,10 @@ it("hawser serve waits for a Postgres that is away when it starts, says so, and 
   await using database = await testDatabase();
   const server = await laterServer(database.url);
   const { lines, logger } = keptWarnings();
-  const starting = Serve.start({
+  const starting = serve({
     databaseUrl: server.url,
-    gatewayListen: "127.0.0.1:0",
-    monitorListen: "127.0.0.1:0",
+    listen: "127.0.0.1:0",
+    monitor: "127.0.0.1:0",
     logger,
   });
   await eventually("it says that it waits", async () => lines.length > 0);
@@ -67,7 +67,7 @@ it("hawser serve can be stopped while it waits for Postgres", async () => {
   const { url } = await laterServer(database.url);
   const { lines, logger } = keptWarnings();
   const stop = new AbortController();
-  const starting = Serve.start({ databaseUrl: url, gatewayListen: "127.0.0.1:0", logger, signal: stop.signal });
+  const starting = serve({ databaseUrl: url, listen: "127.0.0.1:0", logger, signal: stop.signal });
   await eventually("it says that it waits", async () => lines.length > 0);
   stop.abort(new Error("told to stop"));
   await expect(starting).rejects.toThrow("told to stop");
@@ -76,6 +76,6 @@ it("hawser serve can be stopped while it waits for Postgres", async () => {
 it("hawser serve does not wait for a login that Postgres refuses", async () => {
   await using database = await testDatabase();
   const url = Object.assign(new URL(database.url), { username: "nobody_of_this_name" });
-  const starting = Serve.start({ databaseUrl: url.href, gatewayListen: "127.0.0.1:0" });
+  const starting = serve({ databaseUrl: url.href, listen: "127.0.0.1:0" });
   await expect(starting).rejects.toMatchObject({ code: "store_failed" });
 });

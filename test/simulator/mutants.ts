@@ -122,17 +122,17 @@ function twoInserts(effects: Effects): Effects {
 /** Confirms numbered messages as soon as they are written. */
 function resolvesOnWrite(effects: Effects): Effects {
   const settled = new Set<SimulatedMessage>();
-  const settle: Effects["settle"] = (message, outcome) => {
+  const sendEnded: Effects["sendEnded"] = (message, outcome) => {
     if (settled.has(message)) return;
     settled.add(message);
-    effects.settle(message, outcome);
+    effects.sendEnded(message, outcome);
   };
   return {
     ...effects,
-    settle,
+    sendEnded,
     writeBatch: (delivery, topicKey, first, messages) => {
       effects.writeBatch(delivery, topicKey, first, messages);
-      if (delivery === Delivery.AT_LEAST_ONCE) for (const message of messages) settle(message, "delivered");
+      if (delivery === Delivery.AT_LEAST_ONCE) for (const message of messages) sendEnded(message, "delivered");
     },
   };
 }
@@ -175,8 +175,8 @@ const ackBeforeCommit: MakeListener = (cursor, done, limits, effects) => {
 function believing(believed: Question): MakeListener {
   return (cursor, done, limits, effects) =>
     new (class extends ListenerChannel {
-      protected override concludes(question: Question, begunBefore: number): boolean {
-        return question === believed || super.concludes(question, begunBefore);
+      protected override concludes(question: Question, startedBefore: number): boolean {
+        return question === believed || super.concludes(question, startedBefore);
       }
     })(cursor, done, limits, effects);
 }
@@ -208,7 +208,7 @@ const isQuietAtOnce: MakeListener = (cursor, done, limits, effects) => {
   return new (class extends ListenerChannel {
     override giveBack(): void {
       super.giveBack();
-      effects.quiet();
+      effects.drained();
     }
   })(cursor, done, limits, effects);
 };
@@ -223,7 +223,7 @@ const isQuietUncommitted: MakeListener = (cursor, done, limits, effects) => {
     }
     override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
       super.finish(turn, result, now);
-      if (isLeaving && !this.isHandling) effects.quiet();
+      if (isLeaving && !this.isHandling) effects.drained();
     }
   })(cursor, done, limits, effects);
 };
@@ -288,10 +288,10 @@ const forgetsKeys: MakeListener = (cursor, done, limits, effects) => {
 /** Passes messages of a batch whatever is missing before them. */
 const passesGaps: MakeListener = (cursor, done, limits, effects) => {
   return new (class extends ListenerChannel {
-    override passes(connection: unknown, epoch: number, firstNumber: number): boolean {
+    override canPassThrough(connection: unknown, epoch: number, firstNumber: number): boolean {
       const { accepted } = this;
       const isLater = epoch === accepted.epoch && firstNumber > accepted.number;
-      return super.passes(connection, epoch, isLater ? accepted.number + 1 : firstNumber);
+      return super.canPassThrough(connection, epoch, isLater ? accepted.number + 1 : firstNumber);
     }
   })(cursor, done, limits, effects);
 };
@@ -302,7 +302,7 @@ const passesWhileSerial: MakeListener = (cursor, done, limits, effects) =>
     constructor() {
       super(cursor, done, limits, effects);
       const isIdle = () => this.handling.first === undefined && this.handling.running + this.handling.parked === 0;
-      Object.defineProperty(this.handling, "isFree", { get: isIdle });
+      Object.defineProperty(this.handling, "isIdle", { get: isIdle });
     }
   })();
 

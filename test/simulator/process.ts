@@ -155,7 +155,7 @@ export class PeerProcess {
     if (record.delivery === Delivery.AT_MOST_ONCE && (overtakes || channel.writesAtOnce(record.payload.length))) {
       this.world.counts.add("transition: at-most-once written at once");
       effects.writeBatch(record.delivery, record.topicKey, 0, [message]);
-      effects.settle(message, "sent");
+      effects.sendEnded(message, "sent");
       return;
     }
     const taken = channel.offer(message, this.now);
@@ -528,7 +528,7 @@ export class PeerProcess {
         if (world.random.chance(world.notifyLossRate)) world.counts.add("fault: lost notification");
         else world.schedule.after(world.random.delay(3), () => world.announce(to, key));
       },
-      settle: (message, outcome) => {
+      sendEnded: (message, outcome) => {
         world.settle(message.record, outcome);
         if (this.stopping) world.schedule.after(0, () => this.deliver(() => this.endIfStopped()));
       },

@@ -130,7 +130,7 @@ export class Receiving {
       if (parked.some(({ attempts }) => attempts === 0)) world.counts.add("transition: parked behind its key read");
       this.#arm(opened);
       this.#channels.set(key, opened);
-      if (this.#process.haltsHandlers || this.#isolation.holdsUp(opened)) opened.channel.halt(true);
+      if (this.#process.haltsHandlers || this.#isolation.blocks(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
     }
   }
@@ -157,7 +157,7 @@ export class Receiving {
 
   halt(halted: boolean): void {
     for (const incoming of this.#channels.values()) {
-      incoming.channel.halt(halted || this.#isolation.holdsUp(incoming));
+      incoming.channel.halt(halted || this.#isolation.blocks(incoming));
       this.#arm(incoming);
     }
   }
@@ -371,11 +371,11 @@ export class Receiving {
     const { position } = batch[0]!;
     const isPlain = ({ topicKey, key }: IncomingMessage) => key === undefined && world.serves(process.name, topicKey);
     if (world.transactional || !batch.every(isPlain) || !world.random.chance(world.passRate)) return 0;
-    if (!channel.passes(wire, position?.epoch ?? 0, position?.number ?? 0)) return 0;
+    if (!channel.canPassThrough(wire, position?.epoch ?? 0, position?.number ?? 0)) return 0;
     let done = 0;
     let bytes = 0;
     const passed = () => {
-      if (done > 0) channel.passed(batch[done - 1]!.position, done, bytes, process.now);
+      if (done > 0) channel.passedThrough(batch[done - 1]!.position, done, bytes, process.now);
     };
     for (const message of batch) {
       const record = world.recordOf(message);
@@ -398,7 +398,7 @@ export class Receiving {
         world.counts.add("transition: passed messages end with one that fails");
         passed();
         if (world.mutant.passesWhatFails) return done;
-        const turn: MessageTurn | undefined = channel.begun(message, process.now);
+        const turn: MessageTurn | undefined = channel.startPassedThrough(message, process.now);
         if (turn === undefined) throw new Violation(`message ${record.id} was passed, and is not the next one`);
         this.#finish(incoming, turn, simulatedFailure);
         return done + 1;
@@ -562,7 +562,7 @@ export class Receiving {
         this.#isolation.enter(incoming, () => this.#count(incoming));
       },
       ready: () => world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming))),
-      quiet: () => this.#quiet(incoming),
+      drained: () => this.#quiet(incoming),
       dropped: () => world.counts.add("transition: at-most-once handler failed"),
       gap: (epoch, first, last) => world.gap(process, key, epoch, first, last),
     };
@@ -684,7 +684,7 @@ export class Receiving {
     const turn = channel.take(process.now);
     if (turn === undefined) return;
     const { running: message } = turn;
-    if (incoming.channel.hasTurn) {
+    if (incoming.channel.canTake) {
       world.counts.add("transition: handled side by side");
       world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming)));
     }

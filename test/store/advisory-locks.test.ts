@@ -42,13 +42,13 @@ describe("a login without any right that holds every advisory lock", () => {
     await shop.record();
     const first = new TestPeer({ ...settings, name: "billing-1", topic: "billing" });
     await first.record();
-    expect((await shop.sendTo("billing", "one")).outcome).toBe("delivered");
+    expect((await shop.send("billing", "one")).outcome).toBe("delivered");
     await eventually("the cursor is committed", async () => {
       const [row] = await rowsOf(w.url, "SELECT max(v)::int AS cursor FROM hawser.conn_mess_number");
       return row?.["cursor"] === 1;
     });
     await first.stop();
-    expect((await shop.sendTo("billing", "two")).outcome).toBe("stored");
+    expect((await shop.send("billing", "two")).outcome).toBe("stored");
     await using second = new TestPeer({ ...settings, name: "billing-1", topic: "billing" });
     await second.record();
     await eventually("what was stored is handled", () => second.texts.includes("two"));
@@ -91,7 +91,7 @@ describe("a login without any right that holds every advisory lock", () => {
       two,
     ]);
     expect(discarded.rows).toEqual([{ id: two }]);
-    const { rows: expired } = await w.operator.query("SELECT deleted FROM hawser.expire_dead_letters(1, 10)");
+    const { rows: expired } = await w.operator.query("SELECT deleted FROM hawser.expire_dead_letters(10)");
     expect(expired).toEqual([{ deleted: 0 }]);
     await listener.release({ clean: true });
     expect(await w.store.reassign({ from: "listener", to: "heir" })).toHaveLength(2);

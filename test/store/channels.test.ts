@@ -11,7 +11,7 @@ describe("channels", () => {
   });
   afterAll(() => w[Symbol.asyncDispose]());
 
-  it("have one key each, however many ask for it first", async () => {
+  it("have one key each, however many callers request it first", async () => {
     const other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
     const sender = { name: "a", sourceTopic: "b" };
     const asked = Array.from({ length: 20 }, (_, n) => (n % 2 === 0 ? w.store : other).connectionKey(sender, "c"));
@@ -29,7 +29,7 @@ describe("channels", () => {
     await other.close();
   });
 
-  it("tell their owner, which is the one they were handed over to", async () => {
+  it("have the owner to which they were handed over", async () => {
     const sender = { name: "one", sourceTopic: "source" };
     const { connectionKey, owner } = await w.store.connectionKey(sender, "two");
     expect(owner).toBe("two");
@@ -104,7 +104,7 @@ describe("what a sender has stored", () => {
     expect((await w.store.channel(key))!.cursor).toEqual({ epoch: lease.epoch, number: 2 });
   });
 
-  it("is cleared for good: a holder that has lost its session stores no more, and loses its name", async () => {
+  it("is cleared for good: an owner that has lost its session stores no more, and loses its name", async () => {
     await using w = await world();
     const lease = await w.take("sender");
     const key = await w.channelOf(sender, "listener");
@@ -134,7 +134,7 @@ describe("what a sender has stored", () => {
 });
 
 describe("announcements", () => {
-  it("reach the listener they are for, also over a lost session, and nobody else", async () => {
+  it("reach their listener, also over a lost session, and no other", async () => {
     await using w = await world();
     const name = "a listener whose name is longer than a channel's may be ".repeat(4);
     const heard: string[] = [];
@@ -168,7 +168,7 @@ describe("announcements", () => {
     expect(heard).toEqual([`2 ${name}`, `4 ${name}`]);
   });
 
-  it("let pass what is no announcement, as an operator's NOTIFY may be", async () => {
+  it("ignore other payloads, such as an operator's NOTIFY", async () => {
     await using w = await world();
     const heard: unknown[] = [];
     w.store.on("catalog", (change) => heard.push(change));

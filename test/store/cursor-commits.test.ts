@@ -75,7 +75,7 @@ describe.each([
     ]);
   });
 
-  it("deletes the rows that the cursor has passed, and no others", async () => {
+  it("deletes exactly the rows that the cursor has passed", async () => {
     const other = await newChannel();
     for (const key of [channel, other]) {
       await w.store.storeMessages(sender, key, 1, textMessages("a"));
@@ -93,7 +93,7 @@ describe.each([
     expect(await rowsOf(other)).toEqual([]);
   });
 
-  it("deletes what was stored at or below the cursor afterwards", async () => {
+  it("deletes rows that were stored at or below the cursor afterwards", async () => {
     const cursor = { epoch: sender.epoch, number: 2 };
     await commit({ connectionKey: channel, ...cursor });
     await w.store.storeMessages(sender, channel, 1, textMessages("late", "late"));
@@ -103,7 +103,7 @@ describe.each([
     expect((await w.store.channel(channel))!.cursor).toEqual(cursor);
   });
 
-  it("touches no channel of another listener", async () => {
+  it("does not change channels of another listener", async () => {
     const foreign = await newChannel("somebody else");
     await w.store.storeMessages(sender, foreign, 1, textMessages("a"));
     const result = await commit(
@@ -130,7 +130,7 @@ describe.each([
     expect(await w.store.channel(channel)).toMatchObject({ owner: "another" });
   });
 
-  it("writes nothing once the name was taken by another", async () => {
+  it("writes nothing once another process has taken the name", async () => {
     const old = { name: "listener", epoch: listener.epoch - 1 };
     expect(await w.store.commitCursors(old, [{ connectionKey: channel, epoch: 1, number: 1 }])).toBe("fenced");
     expect(await w.store.deleteRowsUpTo(old, channel, { epoch: 1, number: 1 })).toBe("fenced");
@@ -149,7 +149,7 @@ describe.each([
     expect(await w.store.channel(channel)).toMatchObject({ attempts: 1 });
   });
 
-  it("writes a dead letter unless its message is done, with a mark if the cursor does not pass it", async () => {
+  it("writes a dead letter unless its message is completed, with a mark if the cursor does not pass it", async () => {
     await commit({ connectionKey: channel, epoch: 1, number: 4 });
     const deadLetters = [letter(4), letter(5), letter(7), letter(8)];
     await commit({ connectionKey: channel, epoch: 1, number: 7, deadLetters });
@@ -180,7 +180,7 @@ describe.each([
     );
   });
 
-  it("writes a dead letter once, also when a commit whose answer was lost is repeated with more", async () => {
+  it("writes a dead letter once, also when a commit with a lost answer is repeated with more", async () => {
     await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
     await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
     await commit({ connectionKey: channel, epoch: 1, number: 3, deadLetters: [letter(1), letter(3)] });
@@ -199,7 +199,7 @@ describe.each([
     expect(await lettersOf(channel)).toEqual([]);
   });
 
-  it("makes two commits of the same channels wait for each other, in no circle", async () => {
+  it("lets two commits of the same channels wait for each other without a deadlock", async () => {
     const keys = await Promise.all(Array.from({ length: 20 }, () => newChannel()));
     const commits = Array.from({ length: 30 }, (_, round) => {
       const inSomeOrder = round % 2 === 0 ? keys : [...keys].reverse();

@@ -87,7 +87,7 @@ describe("the group commit of cursors", () => {
     return { epoch: 1, number, payload: Buffer.alloc(bytes), ...rest };
   }
 
-  it("begins at once, with what the tick brought, the newest of each channel", async () => {
+  it("starts at once, with the newest cursors of the tick", async () => {
     commit(1, 1, 1);
     commit(2, 1, 7);
     commit(1, 1, 2);
@@ -97,7 +97,7 @@ describe("the group commit of cursors", () => {
     expect(told).toEqual([["committed", "1:2", "2:7"]]);
   });
 
-  it("has one flush under way, and begins the next when it is done", async () => {
+  it("runs one flush at a time, and starts the next when it is done", async () => {
     commit(1, 1, 1);
     await settled();
     for (let number = 2; number <= 5; number++) commit(1, 1, number);
@@ -116,7 +116,7 @@ describe("the group commit of cursors", () => {
     expect(flushes).toHaveLength(3);
   });
 
-  it("lets wait what only removes marks, until there is something that may not", async () => {
+  it("delays commits that only remove marks until one is urgent", async () => {
     const sweep = (number: number) =>
       committer.commit(1, { cursor: { epoch: 1, number }, hasMarks: true, mayWait: true });
     sweep(1);
@@ -141,7 +141,7 @@ describe("the group commit of cursors", () => {
     expect(clock.timers).toBe(0);
   });
 
-  it("tries again after a failure, later each time, with the newest values", async () => {
+  it("retries after a failure with growing delays and the newest values", async () => {
     commit(1, 1, 1, letter(1));
     await settled();
     const waits: number[] = [];
@@ -165,7 +165,7 @@ describe("the group commit of cursors", () => {
     expect(flushes).toHaveLength(11);
   });
 
-  it("writes large dead letters in statements of their own, in order", async () => {
+  it("writes large dead letters in separate statements, in order", async () => {
     // Beside their texts.
     const half = storeConstants.insertBytes / 2 - 1_000;
     commit(1, 1, 1, letter(1, half));
@@ -182,7 +182,7 @@ describe("the group commit of cursors", () => {
     expect(flushes[0]!.commits[0]!.deadLetters!.map(({ number }) => number)).toEqual([1, 2]);
   });
 
-  it("begins nothing while the lease is not writable, and goes on when it is again", async () => {
+  it("starts no flush while the lease is not writable, and continues when it is again", async () => {
     writable = false;
     commit(1, 1, 1);
     await settled();
@@ -200,7 +200,7 @@ describe("the group commit of cursors", () => {
     expect(flushes).toHaveLength(2);
   });
 
-  it("says once that it is fenced, and takes nothing any more", async () => {
+  it("reports fencing once, and ignores later commits", async () => {
     commit(1, 1, 1);
     await settled();
     const drained = committer.drain();
@@ -214,7 +214,7 @@ describe("the group commit of cursors", () => {
     expect(await committer.drain()).toBe(false);
   });
 
-  it("ends with its lease, also while a flush is under way", async () => {
+  it("ends with its lease, also during a flush", async () => {
     commit(1, 1, 1);
     await settled();
     const drained = committer.drain();
@@ -239,7 +239,7 @@ describe("the group commit of cursors", () => {
     expect(flushes).toHaveLength(1);
   });
 
-  it("drains: at once when idle, else when all is committed", async () => {
+  it("drains at once when idle, otherwise when all is committed", async () => {
     expect(await committer.drain()).toBe(true);
     commit(1, 1, 1);
     let drained = false;
@@ -254,7 +254,7 @@ describe("the group commit of cursors", () => {
     expect(drained).toBe(true);
   });
 
-  it("drops what waits when it is closed", async () => {
+  it("discards waiting commits when it is closed", async () => {
     commit(1, 1, 1);
     committer.close();
     await settled();
@@ -271,7 +271,7 @@ describe("the group commit on Postgres", () => {
   });
   afterEach(() => w[Symbol.asyncDispose]());
 
-  it("commits many channels in few statements, and goes on over a lost database session", async () => {
+  it("commits many channels in few statements, and continues after a lost database session", async () => {
     const sender = await w.take("sender");
     const listener = await w.take("listener");
     const keys: number[] = [];

@@ -126,13 +126,13 @@ describe("a dead letter", () => {
     };
     expect(await theirs.deadLetters.retry({ ids: [first] })).toEqual([notTheirs]);
     expect(await theirs.deadLetters.discard({ ids: [first] })).toEqual([notTheirs]);
-    expect(await theirs.deadLetters.expire(30)).toBe(0);
+    expect(await theirs.deadLetters.expire()).toBe(0);
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids);
 
     await using own = await openStore({ databaseUrl: one.url });
     expect(await own.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "retried" }]);
     expect(await own.deadLetters.discard({ ids: [second] })).toEqual([{ id: second, outcome: "discarded" }]);
-    expect(await own.deadLetters.expire(30)).toBe(1);
+    expect(await own.deadLetters.expire()).toBe(1);
     expect(await w.store.deadLetters.list()).toEqual([]);
   });
 

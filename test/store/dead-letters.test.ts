@@ -66,7 +66,7 @@ describe("dead letters", () => {
     };
   }
 
-  it("are listed, the oldest first, with everything but their payload", async () => {
+  it("are listed without their payload, the oldest first", async () => {
     const [id] = await die([{ payload: Buffer.alloc(100), headers: [["a", "1"]], attempts: 3 }, {}]);
     const list = await w.store.deadLetters.list();
     expect(list).toHaveLength(2);
@@ -123,7 +123,7 @@ describe("dead letters", () => {
     });
   });
 
-  it("become stored messages of a channel of their own, in their order, and are dead letters no more", async () => {
+  it("become stored messages of their own channel in order, and are no dead letters any more", async () => {
     const ids = await die([{ headers: [["a", "1"]] }, { topic: "other" }, {}]);
     const report = await w.store.deadLetters.retry({ ids: [...ids].reverse() });
     const retry = await retryChannel();
@@ -143,7 +143,7 @@ describe("dead letters", () => {
     });
   });
 
-  it("are counted on where they were: a number is never given twice", async () => {
+  it("are numbered after the last number, which is never reused", async () => {
     await w.store.deadLetters.retry({ ids: await die([{}, {}]) });
     const { connectionKey = 0 } = (await retryChannel()) ?? {};
     await w.store.commitCursors(listener, [{ connectionKey, epoch: fixed, number: 1 }]);
@@ -153,7 +153,7 @@ describe("dead letters", () => {
     expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([3]);
   });
 
-  it("go back over the same channel when they fail again, and are listed under the one they were sent on", async () => {
+  it("return over the same channel when they fail again, and are listed under the original one", async () => {
     await w.store.deadLetters.retry({ ids: await die([{}]) });
     const { connectionKey = 0 } = (await retryChannel()) ?? {};
     const [id] = await die([{}], { key: connectionKey, epoch: fixed });
@@ -164,7 +164,7 @@ describe("dead letters", () => {
     expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([2]);
   });
 
-  it("are retried once when many retry them at once, and discard finds only what is left", async () => {
+  it("are retried once by concurrent retries, and discard finds only the rest", async () => {
     const ids = await die(Array.from({ length: 200 }, () => ({})));
     await using other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
     const reports = await Promise.all([
@@ -181,7 +181,7 @@ describe("dead letters", () => {
     expect(await w.store.deadLetters.list()).toEqual([]);
   });
 
-  it("are retried in their order while more of them come, and those are not taken with them", async () => {
+  it("are retried in order while new ones are written, which are not retried with them", async () => {
     const ids = await die(Array.from({ length: storeConstants.deadLetterRows + 5 }, () => ({})));
     const retrying = w.store.deadLetters.retry({ all: true });
     const later = await die([{}]);
@@ -193,7 +193,7 @@ describe("dead letters", () => {
     expect([...retried.map(({ id }) => id), ...left]).toEqual([...ids, ...later]);
   });
 
-  it("are taken in batches that keep to the bytes of one insert, however long they are", async () => {
+  it("are retried in batches within the bytes of one insert, however long they are", async () => {
     const long = { payload: Buffer.alloc(storeConstants.insertBytes * 0.6, 1) };
     await die([long, long, long]);
     const sizes: number[] = [];
@@ -208,7 +208,7 @@ describe("dead letters", () => {
     expect(await store.backlogOf(connectionKey, start)).toBe(3);
   });
 
-  it("follow their channel to its new owner, and a retry channel goes along", async () => {
+  it("follow their channel to its new owner together with the retry channel", async () => {
     const lost = await w.take(`lost-${round}`);
     const key = await w.channelOf(of("source"), `lost-${round}`);
     const ids = await die([{}, {}], { key, lease: lost });
@@ -234,7 +234,7 @@ describe("dead letters", () => {
     ]);
   });
 
-  it("wait for a hand-over under way, and go to the new owner", async () => {
+  it("wait for a pending hand-over, and go to the new owner", async () => {
     const lost = await w.take(`lost-${round}`);
     const key = await w.channelOf(of("source"), `lost-${round}`);
     const ids = await die([{}], { key, lease: lost });
@@ -253,7 +253,7 @@ describe("dead letters", () => {
     expect((await w.store.ownedChannels(`heir-${round}`)).map(({ stored }) => stored)).toEqual([0, 1]);
   });
 
-  it("are no pending messages of their sender, who cannot clear them", async () => {
+  it("are not pending messages of their sender, which cannot clear them", async () => {
     await w.store.deadLetters.retry({ ids: await die([{}]) });
     const sender = of(`source ${round}`);
     expect(await w.store.pendingCount(sender)).toBe(0);
@@ -262,7 +262,7 @@ describe("dead letters", () => {
     expect((await retryChannel())?.stored).toHaveLength(1);
   });
 
-  it("of functions that are not subscribed, unknown channels and unknown topics cannot be retried, and stay", async () => {
+  it("of unsubscribed functions, unknown channels and unknown topics cannot be retried, and stay", async () => {
     const insert = async (origin: string, topic: string, key: number | null): Promise<number> => {
       const { rows } = await w.operator.query(
         "INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key) VALUES ($1, 's', $2, 'x', 'c', 'm', 1, $3) RETURNING id",
@@ -291,7 +291,7 @@ describe("dead letters", () => {
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids.slice(0, 3));
   });
 
-  it("are discarded, those that are selected and no others", async () => {
+  it("are discarded if they are selected, and only then", async () => {
     const [one, two, three] = (await die([{}, {}, {}])) as [number, number, number];
     expect(await w.store.deadLetters.discard({ ids: [two, 999_999] })).toEqual([
       { id: two, outcome: "discarded" },
@@ -302,7 +302,7 @@ describe("dead letters", () => {
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([three]);
   });
 
-  it("are not all meant by naming nothing", async () => {
+  it("are not all selected by an empty selection", async () => {
     await die([{}]);
     for (const selection of [{}, { limit: 5 }, { topic: undefined }]) {
       await expect(w.store.deadLetters.retry(selection)).rejects.toMatchObject({ code: "invalid_argument" });
@@ -311,15 +311,15 @@ describe("dead letters", () => {
     expect(await w.store.deadLetters.list()).toHaveLength(1);
   });
 
-  it("expire after so many days, the oldest first and a batch at a time", async () => {
+  it("expire after the given days, the oldest first, one batch at a time", async () => {
     await w.operator.query(
       `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
        SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => n) FROM generate_series(1, $1::integer) AS n`,
       [storeConstants.deadLetterRows + 40],
     );
-    expect(await w.store.deadLetters.expire(30)).toBe(storeConstants.deadLetterRows);
-    expect(await w.store.deadLetters.expire(30)).toBe(11);
-    expect(await w.store.deadLetters.expire(30)).toBe(0);
+    expect(await w.store.deadLetters.expire()).toBe(storeConstants.deadLetterRows);
+    expect(await w.store.deadLetters.expire()).toBe(11);
+    expect(await w.store.deadLetters.expire()).toBe(0);
     const list = await w.store.deadLetters.list();
     expect(list).toHaveLength(29);
     expect(Math.min(...list.map(({ createdAt }) => createdAt.getTime()))).toBeGreaterThan(Date.now() - 30 * 86_400_000);
@@ -329,8 +329,8 @@ describe("dead letters", () => {
     const busy = await w.connect();
     await busy.query("BEGIN");
     await busy.query(`SELECT FROM hawser.${fn}('{}')`);
-    expect(await w.store.deadLetters.expire(1)).toBeUndefined();
+    expect(await w.store.deadLetters.expire()).toBeUndefined();
     await busy.query("COMMIT");
-    expect(await w.store.deadLetters.expire(1)).toBe(0);
+    expect(await w.store.deadLetters.expire()).toBe(0);
   });
 });

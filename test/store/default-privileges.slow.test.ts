@@ -177,7 +177,7 @@ describe("default privileges of the installing role", () => {
 
 describe("what was granted by hand", () => {
   /** The statement of a warning. */
-  const remedyOf = (warning: string) => /which Hawser has not given: (.*)$/.exec(warning)![1]!;
+  const remedyOf = (warning: string) => /which Hawser did not grant: (.*)$/.exec(warning)![1]!;
 
   it("is named with the statement that takes it away, secrets first, and left as it is", async () => {
     database = await installed();
@@ -207,14 +207,14 @@ describe("what was granted by hand", () => {
       const { warnings } = await install({ databaseUrl: database.url });
       expect(warnings.map((line) => line.slice(0, line.indexOf(" ON ")))).toEqual(
         [
-          `"${reader.role}" has SELECT on table hawser.gateway_secret and ${tables!["others"]} more, which Hawser has not given: REVOKE SELECT`,
-          `"${odd}" has UPDATE (host), UPDATE (port) on table hawser.gateways, which Hawser has not given: REVOKE UPDATE (host), UPDATE (port)`,
-          `"${reader.role}" has CREATE, USAGE on schema hawser_dblink, which Hawser has not given: REVOKE CREATE, USAGE`,
-          "hawser_nats has CREATE on schema hawser_fdw, which Hawser has not given: REVOKE CREATE",
-          `"${odd}" has EXECUTE on function hawser.gateway_conninfo() and 1 more, which Hawser has not given: REVOKE EXECUTE`,
-          "hawser_peer has DELETE on table hawser.peers, which Hawser has not given: REVOKE DELETE",
-          "hawser_peer may grant SELECT on table hawser.peers to others, which Hawser has not given: REVOKE GRANT OPTION FOR SELECT",
-          "hawser_nats has USAGE on sequence hawser.dead_letters_id_seq, which Hawser has not given: REVOKE USAGE",
+          `"${reader.role}" has SELECT on table hawser.gateway_secret and ${tables!["others"]} more, which Hawser did not grant: REVOKE SELECT`,
+          `"${odd}" has UPDATE (host), UPDATE (port) on table hawser.gateways, which Hawser did not grant: REVOKE UPDATE (host), UPDATE (port)`,
+          `"${reader.role}" has CREATE, USAGE on schema hawser_dblink, which Hawser did not grant: REVOKE CREATE, USAGE`,
+          "hawser_nats has CREATE on schema hawser_fdw, which Hawser did not grant: REVOKE CREATE",
+          `"${odd}" has EXECUTE on function hawser.gateway_conninfo() and 1 more, which Hawser did not grant: REVOKE EXECUTE`,
+          "hawser_peer has DELETE on table hawser.peers, which Hawser did not grant: REVOKE DELETE",
+          "hawser_peer may grant SELECT on table hawser.peers to others, which Hawser did not grant: REVOKE GRANT OPTION FOR SELECT",
+          "hawser_nats has USAGE on sequence hawser.dead_letters_id_seq, which Hawser did not grant: REVOKE USAGE",
         ].map((line) => line.replace(/^(hawser_\w+)/, '"$1"')),
       );
       expect((await install({ databaseUrl: database.url, dryRun: true })).warnings).toEqual(warnings);
@@ -269,7 +269,7 @@ describe("what was granted by hand", () => {
       "GRANT SELECT ON hawser.theirs TO PUBLIC",
     );
     expect((await install({ databaseUrl: limited.installerUrl })).warnings).toEqual([
-      "every role has SELECT on table hawser.theirs, which Hawser has not given: REVOKE SELECT ON TABLE hawser.theirs FROM PUBLIC",
+      "every role has SELECT on table hawser.theirs, which Hawser did not grant: REVOKE SELECT ON TABLE hawser.theirs FROM PUBLIC",
     ]);
   });
 });
@@ -292,7 +292,7 @@ describe("remedies", () => {
     theirs.password = "test";
     try {
       const { missingPrivileges } = await install({ databaseUrl: theirs.href, dryRun: true, nats: false });
-      const foreseen = missingPrivileges.find(({ what }) => what.includes("may not make a schema"))!.remedy;
+      const foreseen = missingPrivileges.find(({ what }) => what.includes("may not create a schema"))!.remedy;
       const error = await install({ databaseUrl: theirs.href, nats: false }).catch((thrown: Error) => thrown);
       const granting = /GRANT CREATE .*$/.exec((error as Error).message)![0];
       expect(foreseen).toBe(`as its owner or a superuser: ${granting}`);

@@ -59,20 +59,20 @@ describe("the directory", () => {
     expect(await listenersOf(w.store, "topic")).toMatchObject([{ name: "two", group: undefined }]);
   });
 
-  it("has nothing left of a name's earlier registration", async () => {
+  it("keeps no rows of an earlier registration of a name", async () => {
     await register(one, "10.0.0.1:1", "topic", "news");
     await register(one, "10.0.0.1:2", "topic");
     expect(await addressesOf("topic")).toEqual(["one@10.0.0.1:2"]);
     expect(await addressesOf("news")).toEqual([]);
   });
 
-  it("gives a row that another name left to whoever registers the address", async () => {
+  it("assigns the row of an address to the listener that registered it last", async () => {
     await register(one, "10.0.0.1:1", "topic");
     await register(two, "10.0.0.1:1", "topic");
     expect(await addressesOf("topic")).toEqual(["two@10.0.0.1:1"]);
   });
 
-  it("takes a listener out for a stop, unless it is durable", async () => {
+  it("removes a listener when it stops, unless it is durable", async () => {
     await register(one, "10.0.0.1:1", "topic");
     await w.store.unregister(one, { keepDurable: true });
     expect(await addressesOf("topic")).toEqual([]);
@@ -84,10 +84,10 @@ describe("the directory", () => {
     expect(await addressesOf("topic")).toEqual([]);
   });
 
-  it("forgets a topic that is unsubscribed in senders' routes too, and only that one", async () => {
+  it("removes an unsubscribed topic from senders' routes too, and only that topic", async () => {
     await register(one, "10.0.0.1:1", "topic");
     const listener = { addr: "10.0.0.1:1", maxMessageBytes: 5, durable: false };
-    await w.store.addSubscription(one, "news", listener);
+    await w.store.addSubscription(one, { topic: "news", subscribed: true }, listener);
     await register(two, "10.0.0.2:1", "topic", "news");
     for (const topic of ["topic", "news"]) {
       await w.store.rememberRoute(sender, topic, { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 });
@@ -100,7 +100,7 @@ describe("the directory", () => {
     expect((await routesOf("topic")).map(({ name }) => name)).toEqual(["one", "two"]);
   });
 
-  it("keeps a sender's routes when the listener stops, and what is new about them", async () => {
+  it("keeps a sender's routes when the listener stops, and their changes", async () => {
     await register(one, "10.0.0.1:1", "topic");
     await w.store.rememberRoute(sender, "topic", { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 });
     await w.store.rememberRoute(sender, "topic", { addr: "10.0.0.1:9", name: "one", maxMessageBytes: 7 });
@@ -110,7 +110,7 @@ describe("the directory", () => {
     expect(await routesOf("topic", { ...sender, sourceTopic: "other" })).toEqual([]);
   });
 
-  it("leaves no route to a listener that unsubscribed between the look-up and the remembering", async () => {
+  it("leaves no route to a listener that unsubscribed between the lookup and the save", async () => {
     const route = { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 };
     await w.store.rememberRoute(sender, "news", route);
     expect(await routesOf("news")).toEqual([]);
@@ -140,7 +140,7 @@ describe("the directory", () => {
     }
   });
 
-  it("tells of every change", async () => {
+  it("notifies of every change", async () => {
     const told: string[] = [];
     const seen = new Promise<void>((resolve) => {
       w.store.on("catalog", ({ operation, topic, addr, clientName }) => {
@@ -152,7 +152,11 @@ describe("the directory", () => {
     });
     await register(one, "10.0.0.1:1", "told");
     await register(two, "10.0.0.1:1", "told");
-    await w.store.addSubscription(two, "told", { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false });
+    await w.store.addSubscription(
+      two,
+      { topic: "told", subscribed: true },
+      { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false },
+    );
     await w.operator.query("UPDATE hawser.topic_addr SET addr = '10.0.0.9:1'");
     await w.store.clearAddressesOfTopic({ name: "nobody", sourceTopic: "told" });
     await seen;

@@ -43,16 +43,16 @@ describe("a database that is not UTF-8", () => {
   it("takes a dead letter with characters that it does not have, so that no channel stands still", async () => {
     const options = { listen: "127.0.0.1:0", databaseUrl: url, ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
     const sender = new TestPeer({ ...options, name: "a-1", topic: "a" });
-    const listener = new TestPeer({ ...options, name: "b-1", topic: "b", maxAttempts: 1 });
+    const listener = new TestPeer({ ...options, name: "b-1", topic: "b", defaults: { retry: { attempts: 1 } } });
     try {
       await sender.record();
       await listener.record(({ payload }) => {
         const error = Buffer.from(payload).toString();
         if (error !== "fine") throw new Error(error);
       });
-      await sender.sendTo("b", "\u65e5 \u00e9", { headers: { which: "\u00e9" } });
-      await sender.sendTo("b", "\u00e9", { headers: { which: "\u65e5" } });
-      await sender.sendTo("b", "fine");
+      await sender.send("b", "\u65e5 \u00e9", { headers: { which: "\u00e9" } });
+      await sender.send("b", "\u00e9", { headers: { which: "\u65e5" } });
+      await sender.send("b", "fine");
       await listener.received.length(3);
       const letters = "SELECT error_message, headers FROM hawser.dead_letters ORDER BY id";
       await eventually("both are dead letters", async () => (await rowsOf(url, letters)).length === 2);
@@ -60,9 +60,9 @@ describe("a database that is not UTF-8", () => {
       // What has no need to be is not escaped, unless another one of the same moment needs it.
       expect(first?.error_message).toMatch(/^Error: \\u65e5 (\\u00e9|\u00e9)$/);
       expect(second?.headers).toEqual([["which", "\\u65e5"]]);
-      await eventually("nothing waits", async () => (await sender.pendingCount()) === 0);
+      await eventually("nothing waits", async () => (await sender.pending()).count === 0);
     } finally {
-      await Promise.all([sender.stop({ deadlineMs: 2_000 }), listener.stop({ deadlineMs: 2_000 })]);
+      await Promise.all([sender.stop({ timeoutMs: 2_000 }), listener.stop({ timeoutMs: 2_000 })]);
     }
   });
 });

@@ -15,8 +15,8 @@ import {
   uninstall,
   usedDblinkFunctions,
 } from "../../src/installation/index.js";
-import { Serve } from "../../src/serve/index.js";
-import { takeTurn } from "../../src/store/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
+import { takeInstallationLock } from "../../src/store/index.js";
 import { Witness } from "../gateway/functions/witness.js";
 import { type TestDatabase, testNatsUrl } from "../support/database.js";
 import { type ExtensionServer, extensionServer } from "../support/extension-server.js";
@@ -95,7 +95,7 @@ function withoutDblink(content: readonly string[]): string[] {
   );
 }
 
-const nothingMade = expect.arrayContaining([expect.stringContaining("has made nothing")]);
+const nothingMade = expect.arrayContaining([expect.stringContaining("created nothing")]);
 
 describe("CREATE EXTENSION litmus_pgnats", () => {
   it("makes what `hawser init` makes, with the functions of dblink that are used instead of the extension", async () => {
@@ -231,7 +231,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     });
   });
 
-  it("is undone by `hawser init --uninstall`, its functions of dblink included", async () => {
+  it("is undone by `hawser uninstall`, its functions of dblink included", async () => {
     await onServer(database.url, create);
     expect((await uninstall({ databaseUrl: database.url, dryRun: true })).sql).toContain(
       "DROP FUNCTION hawser_dblink.",
@@ -253,7 +253,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     const installer = new pg.Client(older.url);
     await installer.connect();
     try {
-      await takeTurn(installer, () => undefined);
+      await takeInstallationLock(installer, () => undefined);
       expect(await noticesOf(older.url, create)).toEqual(nothingMade);
     } finally {
       await installer.end();
@@ -298,7 +298,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
 
   it("makes functions that reach NATS", async () => {
     await onServer(database.url, create);
-    await using serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: database.url });
+    await using serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: database.url });
     expect(serve).toBeDefined();
     const client = new pg.Client(database.url);
     await client.connect();

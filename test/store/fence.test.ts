@@ -49,22 +49,22 @@ describe("the fence of a name", () => {
     return Number((await w.operator.query("SELECT count(*) FROM hawser.conn_messages")).rows[0].count);
   }
 
-  it("keeps out messages whose write waited while the name was taken", async () => {
+  it("rejects messages whose write waited while the name was taken", async () => {
     expect(await writeLate(storeSql)).toEqual([{ held: false }]);
     expect(await storedRows()).toBe(0);
   });
 
-  it("keeps out cursors whose write waited while the name was taken", async () => {
+  it("rejects cursors whose write waited while the name was taken", async () => {
     expect(await writeLate(commitSql)).toEqual([{ held: false, moved: null }]);
     expect((await w.operator.query("SELECT FROM hawser.conn_mess_number")).rowCount).toBe(0);
   });
 
-  it("would let the late write through if lock and write were one statement", async () => {
+  it("would accept the late write if lock and write were one statement", async () => {
     await writeLate(naiveStoreSql);
     expect(await storedRows()).toBe(1);
   });
 
-  it("refuses to write in a transaction whose snapshot is older than the lock", async () => {
+  it("rejects a write in a transaction whose snapshot is older than the lock", async () => {
     const snapshot = await w.connect();
     await snapshot.query("SET default_transaction_isolation = 'repeatable read'");
     await expect(snapshot.query(storeSql, ["writer", epoch, connectionKey])).rejects.toThrow("needs READ COMMITTED");
@@ -72,7 +72,7 @@ describe("the fence of a name", () => {
     expect(await storedRows()).toBe(0);
   });
 
-  it("makes whoever takes the name wait for writes under way", async () => {
+  it("makes a new owner wait for running writes", async () => {
     const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
     await late.query("BEGIN");
     expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: true }]);
@@ -83,7 +83,7 @@ describe("the fence of a name", () => {
     expect(await storedRows()).toBe(1);
   });
 
-  it("lets no further write begin while whoever takes the name waits", async () => {
+  it("lets no further write start while a new owner waits", async () => {
     const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
     await late.query("BEGIN");
     expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: true }]);
@@ -97,20 +97,20 @@ describe("the fence of a name", () => {
     expect((await taker.query(storeSql, ["writer", next, connectionKey])).rows).toEqual([{ held: true }]);
   });
 
-  it("is not passed by an epoch that was taken and not raised at the fence", async () => {
+  it("rejects an epoch that was taken but not raised at the fence", async () => {
     await w.operator.query("SELECT FROM hawser.end_ownership('writer', true)");
     const next = await own(taker, "writer");
     expect((await taker.query(storeSql, ["writer", next, connectionKey])).rows).toEqual([{ held: false }]);
     expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: false }]);
   });
 
-  it("is nobody's where the name was never taken", async () => {
+  it("rejects all writes of a name that was never taken", async () => {
     await w.operator.query("SELECT FROM hawser.end_ownership('unborn', false)");
     await w.operator.query("SELECT FROM hawser.share_fences('{unborn}')");
     expect((await late.query("SELECT held FROM hawser.fenced('unborn', 0)")).rows).toEqual([{ held: false }]);
   });
 
-  it("fences a transaction of several statements just the same", async () => {
+  it("fences a transaction of several statements the same way", async () => {
     const lease = await w.take("listener");
     await takeOver(w.operator, "listener");
     const registration = { addr: "127.0.0.1:1", maxMessageBytes: 1, durable: false, topics: [] };
@@ -118,7 +118,7 @@ describe("the fence of a name", () => {
     expect(await w.store.countAttempt(lease, connectionKey)).toBe("fenced");
   });
 
-  it("gives an epoch beyond the clock and beyond the last one", async () => {
+  it("assigns an epoch greater than the clock and the last one", async () => {
     const now = Date.now();
     const take = async () =>
       (await w.operator.query("SELECT epoch, was_clean FROM hawser.own_name('fresh', 'twin', 1)")).rows[0];

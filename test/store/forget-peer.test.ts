@@ -32,7 +32,7 @@ async function stopped(lease: Lease): Promise<void> {
   await lease.release({ clean: true });
 }
 
-describe("a listener that does not come back", () => {
+describe("a listener that does not return", () => {
   let shop: Lease;
   let pod: Lease;
   let channel: number;
@@ -65,17 +65,17 @@ describe("a listener that does not come back", () => {
     await expect(forget("pod")).rejects.toMatchObject({
       code: "name_in_use",
       message: expect.stringMatching(
-        /^"pod" cannot be forgotten: 1 stored messages .* hand them over with `hawser reassign`$/,
+        /^"pod" cannot be forgotten: 1 stored messages .* hand them over with `hawser peers reassign`$/,
       ),
     });
     await stopped(shop);
     await expect(forget("shop")).rejects.toThrow(
-      '"shop" cannot be forgotten: 1 of its stored messages wait for "pod"; let these take them',
+      '"shop" cannot be forgotten: 1 of its stored messages wait for "pod"; start these listeners until they have handled them',
     );
     expect(await rowsWith("pod")).toEqual(before);
   });
 
-  it("leaves nothing, and may come again", async () => {
+  it("leaves nothing behind, and may return", async () => {
     await handled();
     const { epoch } = pod;
     await stopped(pod);
@@ -91,7 +91,7 @@ describe("a listener that does not come back", () => {
     await expect(forget("__#outbox")).rejects.toMatchObject({ code: "invalid_argument" });
   });
 
-  it("leaves the channel of a sender that runs, which knows it, but no route to it", async () => {
+  it("keeps the channel of a running sender that knows it, but no route to it", async () => {
     await handled();
     await stopped(pod);
     expect(await forget("pod")).toEqual({ name: "pod", channels: 0, kept: ["shop"] });
@@ -106,7 +106,7 @@ describe("a listener that does not come back", () => {
     expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
   });
 
-  it("is refused with dead letters, and with channels of another that it took over", async () => {
+  it("is refused with dead letters, and with channels taken over from another listener", async () => {
     const letter = {
       topic: "t",
       payload: Buffer.from("a"),
@@ -119,11 +119,11 @@ describe("a listener that does not come back", () => {
     await w.store.topicKey("t");
     await w.store.commitCursors(pod, [{ connectionKey: channel, ...at, deadLetters: [{ ...letter, ...at }] }]);
     await stopped(pod);
-    await expect(forget("pod")).rejects.toThrow("1 dead letters are of its channels; retry or discard them");
+    await expect(forget("pod")).rejects.toThrow("1 dead letters belong to its channels; retry or discard them");
     await w.store.deadLetters.discard({ all: true });
     await w.store.reassign({ from: "pod", to: "heir" });
     await stopped(await w.take("heir"));
-    await expect(forget("heir")).rejects.toThrow('it has 1 channels that it took over from "pod"');
+    await expect(forget("heir")).rejects.toThrow('it has 1 channels taken over from "pod"');
     // The channel is the heir's, and stays with it.
     expect(await forget("pod")).toMatchObject({ channels: 0, kept: [] });
     expect(await w.store.channel(channel)).toMatchObject({ owner: "heir" });
@@ -132,7 +132,7 @@ describe("a listener that does not come back", () => {
   });
 });
 
-it("forgets a sender while its listener runs, which commits nothing more for it", async () => {
+it("deletes a sender while its listener runs, which commits nothing more for it", async () => {
   const pod = await w.take("pod");
   const orders = await w.take("orders");
   const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
@@ -151,7 +151,7 @@ it("forgets a sender while its listener runs, which commits nothing more for it"
   expect((await w.operator.query("SELECT FROM hawser.conn_mess_number")).rows).toEqual([]);
 });
 
-it("waits for no handler of what was not confirmed, and that has no effects", async () => {
+it("does not wait for a handler of an unconfirmed message, which has no effects", async () => {
   const pod = await w.take("pod");
   const orders = await w.take("orders");
   const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
@@ -164,7 +164,7 @@ it("waits for no handler of what was not confirmed, and that has no effects", as
   expect(outcome).toBe("notOwned");
 });
 
-it("keeps the name from being taken until it has ended", async () => {
+it("prevents the name from being taken until it has ended", async () => {
   const pod = await w.take("pod");
   await stopped(pod);
   await w.operator.query("BEGIN");

@@ -48,7 +48,7 @@ describe("a lease", () => {
     }
   });
 
-  it("goes to whoever waits when it is released, with a greater epoch and the word that the end was clean", async () => {
+  it("passes to the waiting process when it is released, with a greater epoch and the clean flag", async () => {
     const w = await aWorld();
     const other = await otherProcess(w.url);
     let epoch = 0;
@@ -67,7 +67,7 @@ describe("a lease", () => {
     }
   });
 
-  it("is waited for no longer than the caller says, or until the signal", async () => {
+  it("is waited for until the time limit, or until the signal is aborted", async () => {
     const clock = new ManualClock();
     const w = await aWorld({ clock });
     const other = await otherProcess(w.url);
@@ -90,7 +90,7 @@ describe("a lease", () => {
     await expect(aborted).rejects.toMatchObject({ code: "aborted" });
   });
 
-  it("survives a lost session when nobody took the name meanwhile", async () => {
+  it("survives a lost session if no other process took the name", async () => {
     const w = await aWorld();
     const lease = await w.take("one");
     const states: string[] = [];
@@ -106,7 +106,7 @@ describe("a lease", () => {
     await expect(other.takeName("one", { waitMs: 0 })).rejects.toMatchObject({ code: "name_in_use" });
   });
 
-  it("is lost when another took the name while the session was away", async () => {
+  it("is lost if another process took the name while the session was away", async () => {
     const w = await aWorld();
     const lease = await w.take("one");
     await using proxied = await startProxy(w.url);
@@ -129,7 +129,7 @@ describe("a lease", () => {
     await (await w.take("two")).release({ clean: true });
   });
 
-  it("waits while its last session is still alive for the server, and goes on once that has ended", async () => {
+  it("waits while the server still considers its last session alive, and continues once that has ended", async () => {
     const w = await aWorld();
     await using proxied = await startProxy(w.url);
     const store = await openStore({ databaseUrl: proxied.url });
@@ -148,7 +148,7 @@ describe("a lease", () => {
     expect(states).toEqual(["suspended", "held"]);
   });
 
-  it("passes on at once when its session has ended, whoever holds its key by then", async () => {
+  it("passes on at once when its session has ended, even if another session holds its key", async () => {
     const w = await aWorld();
     const holder = await w.connect();
     await own(holder, "one");
@@ -161,7 +161,7 @@ describe("a lease", () => {
     expect(await w.take("one")).toMatchObject({ state: "held" });
   });
 
-  it("is not kept by a server process that has only its number", async () => {
+  it("is not kept by a server process that has only its process id", async () => {
     const w = await aWorld();
     const namesake = await w.connect();
     await w.take("one").then((lease) => lease.release({ clean: true }));
@@ -172,7 +172,7 @@ describe("a lease", () => {
     expect(await w.take("one")).toMatchObject({ state: "held" });
   });
 
-  it("stops being writable when the server was not heard for the expiry time, and is again after the next beat", async () => {
+  it("stops being writable when the server did not answer for the expiry time, and is again after the next heartbeat", async () => {
     const clock = new ManualClock();
     const w = await aWorld({ clock });
     const lease = await w.take("one");
@@ -183,7 +183,7 @@ describe("a lease", () => {
     expect(lease.state).toBe("held");
   });
 
-  it("is lost at the next beat when its epoch in the catalog was raised under it", async () => {
+  it("is lost at the next heartbeat if its epoch in the catalog was raised", async () => {
     const clock = new ManualClock();
     const w = await aWorld({ clock });
     const lease = await w.take("one");
@@ -196,7 +196,7 @@ describe("a lease", () => {
     expect(await other.takeName("one", { waitMs: 1000 })).toMatchObject({ state: "held" });
   });
 
-  it("ends a session whose server is silent, and makes a new one", async () => {
+  it("ends a session whose server does not answer, and opens a new one", async () => {
     const w = await aWorld();
     await using proxied = await startProxy(w.url);
     const clock = new ManualClock();
@@ -218,7 +218,7 @@ describe("a lease", () => {
     expect(lease.isWritable).toBe(true);
   });
 
-  it("is freed within seconds when its process is killed", async () => {
+  it("is released within seconds when its process is killed", async () => {
     const w = await aWorld();
     const holder = startProgram("test/store/programs/hold-name.ts", ["one"], { env: { HAWSER_DATABASE_URL: w.url } });
     expect(await holder.firstLine).toBe("held");

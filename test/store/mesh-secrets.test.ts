@@ -19,7 +19,7 @@ describe("rotating the mesh secret", () => {
     w.operator.query("DELETE FROM hawser.mesh_secret WHERE id < (SELECT max(id) FROM hawser.mesh_secret)"),
   );
 
-  it("adds a secret that nobody has seen, newest first, and keeps the one before", async () => {
+  it("adds a new secret, newest first, and keeps the previous one", async () => {
     const [before] = await w.store.secrets();
     const added = await rotate();
     const after = await w.store.secrets();
@@ -33,7 +33,7 @@ describe("rotating the mesh secret", () => {
     expect(JSON.stringify(listed)).not.toContain(Buffer.from(after[0] as Uint8Array).toString("hex"));
   });
 
-  it("takes the older away, and never the last", async () => {
+  it("deletes the older one, and never the last", async () => {
     const [first] = await step((secrets) => secrets.meshSecrets());
     await expect(retire()).rejects.toThrow(refused(/there is but one mesh secret.*rotate first/));
     const added = await rotate();
@@ -42,7 +42,7 @@ describe("rotating the mesh secret", () => {
     await expect(retire()).rejects.toThrow(refused(/there is but one/));
   });
 
-  it("refuses a third, also when two ask at the same time", async () => {
+  it("refuses a third, also for two concurrent calls", async () => {
     const outcomes = await Promise.allSettled([rotate(), rotate(), rotate()]);
     expect(outcomes.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
     for (const outcome of outcomes) {
@@ -54,7 +54,7 @@ describe("rotating the mesh secret", () => {
     expect(await w.store.secrets()).toHaveLength(1);
   });
 
-  it("is heard of at once by every open store, without the secret", async () => {
+  it("notifies every open store at once, without the secret", async () => {
     await using store = await openStore({ databaseUrl: w.url });
     const heard = () => new Promise<void>((resolve) => store.on("secrets", () => resolve()));
     const listener = await w.connect();

@@ -28,7 +28,7 @@ describe("stored messages", () => {
     return (await w.store.drain(channel, after, limits)).rows.map(({ number }) => number);
   }
 
-  it("come back as they were stored, in order", async () => {
+  it("are read as they were stored, in order", async () => {
     const messages: MessageToStore[] = [
       { topicKey: 3, payload: Buffer.from("plain") },
       {
@@ -70,15 +70,15 @@ describe("stored messages", () => {
     expect(await w.store.backlogOf(channel, start)).toBe(0);
   });
 
-  it("are refused in a channel of another sender, and that is surely not stored", async () => {
+  it("are refused in a channel of another sender, and are certainly not stored", async () => {
     const foreign = await w.channelOf({ name: "other", sourceTopic: "source" }, "listener");
     const storing = w.store.storeMessages(lease, foreign, 1, textMessages("a"));
-    await expect(storing).rejects.toMatchObject({ code: "store_failed", name: "StoreError", retryable: true });
+    await expect(storing).rejects.toMatchObject({ code: "store_failed", name: "HawserError", retryable: true });
     await expect(storing).rejects.not.toHaveProperty("outcome");
     await expect(storing).rejects.toThrow(`channel ${foreign} is not one of sender "sender"`);
   });
 
-  it("come in the order of epoch and number, not of their rows", async () => {
+  it("are read in the order of epoch and number, not of their rows", async () => {
     const insert = "INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number) VALUES ($1, '', $2, $3)";
     for (const [epoch, number] of [
       [2, 1],
@@ -105,7 +105,7 @@ describe("stored messages", () => {
     ]);
   });
 
-  it("come in pages of limited rows and bytes, at least one row each", async () => {
+  it("are read in pages limited by rows and bytes, at least one row each", async () => {
     const { epoch } = lease;
     for (const [index, letter] of ["a", "b", "c", "d"].entries()) {
       await w.store.storeMessages(lease, channel, index + 1, textMessages(letter.repeat(4)));
@@ -134,7 +134,7 @@ describe("stored messages", () => {
     expect(await w.store.backlogOf(channel, { epoch: 2, number: 0 })).toBe(0);
   });
 
-  it("take a whole insert of the greatest size", async () => {
+  it("accept a whole insert of the maximum size", async () => {
     const { insertRows } = storeConstants;
     const payload = Buffer.alloc(100, "x");
     await w.store.storeMessages(
@@ -159,8 +159,8 @@ describe("stored messages", () => {
     expect(rows.map(({ payload }) => Buffer.compare(payload, payloads.shift()!))).toEqual([0, 0, 0]);
   });
 
-  describe("whose commit was cut off", () => {
-    it("are reported unknown, were stored, and are stored once after the retry", async () => {
+  describe("an insert whose commit was interrupted", () => {
+    it("is reported unknown, was stored, and is stored once after the retry", async () => {
       await using proxy = await startProxy(w.url);
       await using store = await openStore({ databaseUrl: proxy.url });
       await store.drain(channel, start);
@@ -173,7 +173,7 @@ describe("stored messages", () => {
       expect(await numbersOf(start)).toEqual([1, 2]);
     });
 
-    it("are reported unknown when the server ends the session during the statement", async () => {
+    it("is reported unknown if the server ends the session during the statement", async () => {
       const { rows } = await w.operator.query("SELECT pg_backend_pid() AS pid");
       const taker = await w.connect();
       await taker.query("BEGIN");
@@ -193,7 +193,7 @@ describe("stored messages", () => {
       expect(await w.store.storeMessages(lease, channel, 1, textMessages("a"))).toBe("stored");
     });
 
-    it("are surely not stored when the server could not be reached", async () => {
+    it("is certainly not stored if the server could not be reached", async () => {
       const store = await openStore({ databaseUrl: "postgres://nobody@127.0.0.1:1/none", sessionUrl: w.url });
       const storing = store.storeMessages(lease, channel, 1, textMessages("a"));
       await expect(storing).rejects.toThrow(/could not store messages 1 to 1 of channel \d+: .*ECONNREFUSED/);

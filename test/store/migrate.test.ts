@@ -44,14 +44,14 @@ describe("migrate", () => {
     for (const database of databases) await database.drop();
   });
 
-  it("makes the schema once, however many start at the same time", async () => {
+  it("creates the schema once, however many processes start at the same time", async () => {
     const reports = await Promise.all(Array.from({ length: 8 }, () => migrate({ databaseUrl: url })));
     expect(reports.flatMap(({ applied }) => applied)).toEqual(migrations.map(({ id }) => id));
     const rows = await rowsOf(url, "SELECT id, name, checksum FROM hawser.migrations ORDER BY id");
     expect(rows).toEqual(migrations.map((step) => ({ id: step.id, name: step.name, checksum: checksumOf(step) })));
   });
 
-  it("makes a mesh secret of 32 bytes, another one in each database", async () => {
+  it("creates a mesh secret of 32 bytes, different in each database", async () => {
     await migrate({ databaseUrl: url });
     const other = await testDatabase({ migrated: false });
     databases.push(other);
@@ -65,7 +65,7 @@ describe("migrate", () => {
     expect((await store.secrets()).map((secret) => secret[0])).toEqual([0xab, secrets[0]![0]]);
   });
 
-  it("applies what is new, and only that", async () => {
+  it("applies only new steps", async () => {
     expect((await migrate({ databaseUrl: url })).applied).toEqual(migrations.map(({ id }) => id));
     expect((await migrate({ databaseUrl: url })).applied).toEqual([]);
     expect((await migrate({ databaseUrl: url }, withNext)).applied).toEqual([next.id]);
@@ -86,17 +86,17 @@ describe("migrate", () => {
     );
   });
 
-  it("says of a database between two releases what to do about that, and not about the disk", async () => {
+  it("explains the repair of a database between two releases", async () => {
     await migrate({ databaseUrl: url });
     const changed = migrations.map((step) => (step.id === 1 ? { ...step, sql: `${step.sql}\n` } : step));
     await expect(migrate({ databaseUrl: url }, changed)).rejects.toMatchObject({
       code: "store_failed",
       message: expect.stringContaining("between two releases"),
-      hint: expect.stringMatching(/DROP SCHEMA hawser CASCADE.*`hawser init`/),
+      remedy: expect.stringMatching(/DROP SCHEMA hawser CASCADE.*`hawser init`/),
     });
   });
 
-  it("leaves nothing behind of a step that fails, and goes on from there", async () => {
+  it("leaves nothing behind of a failed step, and continues from there", async () => {
     const broken = [...migrations, { ...next, sql: `${next.sql} SELECT 1/0;` }];
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toMatchObject({ code: "store_failed" });
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toThrow(`apply migration ${next.id} (add a table)`);
@@ -110,7 +110,7 @@ describe("migrate", () => {
     );
   });
 
-  it("begins a step again that a running peer has brought into a deadlock", async () => {
+  it("restarts a step that caused a deadlock with a running peer", async () => {
     await migrate({ databaseUrl: url });
     const altering: Migration = {
       id: next.id,
@@ -134,7 +134,7 @@ describe("migrate", () => {
     expect((await migrating).applied).toEqual([next.id]);
   });
 
-  it("works for a role that may make nothing but its own objects, and says what it had to leave out", async () => {
+  it("works for a role that may create only its own objects, and reports the skipped grants", async () => {
     const role = `hawser_test_${process.pid}`;
     const { pathname } = new URL(url);
     await onServer(
@@ -153,11 +153,11 @@ describe("migrate", () => {
     }
   });
 
-  it("leads to the schema that the spec says", async () => {
+  it("results in the schema of the spec", async () => {
     expect(await compareMigratedSchema(url)).toEqual([]);
   });
 
-  it("is found out when it leads somewhere else", async () => {
+  it("is detected if it results in another schema", async () => {
     const changes = [
       "ALTER TABLE hawser.topic_addr DROP CONSTRAINT topic_addr_epoch_range",
       "DROP INDEX hawser.dead_letters_created_at",
@@ -181,7 +181,7 @@ describe("migrate", () => {
     ]);
   });
 
-  it("takes the functions of NATS, and else names the one that it does not take", async () => {
+  it("accepts the functions of NATS, and names one that it does not accept", async () => {
     await makeNatsFunctions(url);
     const wrong =
       "CREATE FUNCTION @extschema@.nats_look() RETURNS TABLE (\n  at text,\n  position bigint\n) LANGUAGE sql AS ''";
@@ -190,7 +190,7 @@ describe("migrate", () => {
     );
   });
 
-  it("grants again what was granted already", async () => {
+  it("repeats grants without errors", async () => {
     await migrate({ databaseUrl: url });
     await onServer(url, peerGrantsSql);
   });

@@ -13,7 +13,7 @@ import {
   migrations,
   migrationTransactions,
   Preparation,
-  takeTurn,
+  takeInstallationLock,
 } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -56,7 +56,7 @@ describe("hawser init with nothing to do", () => {
     await dump.end();
   });
 
-  it("makes a view anew that is not as it should be", async () => {
+  it("creates a view again that differs from this version", async () => {
     await using database = await testDatabase();
     const definition = () =>
       rowsOf(
@@ -92,8 +92,8 @@ async function installer(
   const client = await connected(url);
   const lines = new EventEmitter();
   const told = once(lines, "line").then(([line]) => line as string);
-  const tell = (line: string): void => void lines.emit("line", line);
-  return { client, preparation: new Preparation(client, { address: DatabaseAddress.of(url), limits, tell }), told };
+  const onWait = (line: string): void => void lines.emit("line", line);
+  return { client, preparation: new Preparation(client, { address: DatabaseAddress.of(url), limits, onWait }), told };
 }
 
 function waits(url: string, what: string): Promise<void> {
@@ -127,7 +127,7 @@ async function storingPeer(w: World) {
 }
 
 describe("a step of the schema", () => {
-  it("waits in short tries, between which peers go on, and says for whom", async () => {
+  it("waits in short attempts, between which peers proceed, and reports for whom it waits", async () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const reader = await connected(w.url);
@@ -148,7 +148,7 @@ describe("a step of the schema", () => {
     expect(await store()).toBe("stored");
   });
 
-  it("names whoever is in its way when it gives up, with nothing changed", async () => {
+  it("names the blocking session when it gives up, with nothing changed", async () => {
     await using w = await world();
     const reader = await connected(w.url);
     await reader.query("BEGIN; SELECT FROM hawser.conn_messages");
@@ -157,14 +157,14 @@ describe("a step of the schema", () => {
     await expect(applyMissing(preparation, stepsWithMade)).rejects.toMatchObject({
       code: "store_failed",
       message: expect.stringMatching(
-        new RegExp(`^could not apply migration ${madeStep.id} .* the way was blocked by the session ${pid} \\(`),
+        new RegExp(`^could not apply migration ${madeStep.id} .* it was held by the session ${pid} \\(`),
       ),
-      hint: expect.stringContaining(`SELECT pg_terminate_backend(${pid})`),
+      remedy: expect.stringContaining(`SELECT pg_terminate_backend(${pid})`),
     });
     expect(await hasMade(w.url)).toEqual({ check: null, index: null, columns: 0, recorded: 0 });
   });
 
-  it("has no lock for which a peer waits whose write it waits for", async () => {
+  it("holds no lock for which a peer waits while it waits for that peer's write", async () => {
     await using w = await world();
     const { lease, channel } = await storingPeer(w);
     const peer = await connected(w.url);
@@ -184,7 +184,7 @@ describe("a step of the schema", () => {
     expect(await hasMade(w.url)).toEqual(allMade);
   });
 
-  it("waits for a vacuum without holding up peers", async () => {
+  it("waits for a vacuum without blocking peers", async () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const vacuum = await connected(w.url);
@@ -197,7 +197,7 @@ describe("a step of the schema", () => {
     expect(await migrating).toEqual([madeStep]);
   });
 
-  it("is done by the next installation if one was killed between its parts, and makes an index anew that is half made", async () => {
+  it("is completed by the next installation if one was killed between its parts, and replaces a half-built index", async () => {
     await using w = await world();
     const { store } = await storingPeer(w);
     const reader = await connected(w.url);
@@ -221,7 +221,7 @@ describe("a step of the schema", () => {
     expect(await hasMade(w.url)).toEqual(allMade);
   });
 
-  it("locks each table that it changes before it changes the first one", async () => {
+  it("locks all tables that it changes before it changes the first one", async () => {
     await using database = await testDatabase({ migrated: false });
     await migrate({ databaseUrl: database.url }, releasedMigrations.slice(0, 1));
     const { client, preparation } = await installer(database.url, {});
@@ -256,12 +256,12 @@ describe("a step of the schema", () => {
   });
 });
 
-it("who waits for the turn is in the way of no index that is made concurrently", async () => {
+it("a session that waits for the installation lock does not block a concurrent index build", async () => {
   await using database = await testDatabase({ migrated: false });
   const [first, second] = [await connected(database.url), await connected(database.url)];
-  await takeTurn(first, () => undefined);
+  await takeInstallationLock(first, () => undefined);
   const { rows } = await second.query("SELECT pg_backend_pid() AS pid");
-  const waiting = takeTurn(second, () => undefined);
+  const waiting = takeInstallationLock(second, () => undefined);
   await eventually("the second one asks for the turn", async () => {
     const [asking] = await rowsOf(database.url, `SELECT query FROM pg_stat_activity WHERE pid = ${rows[0].pid}`);
     return String(asking?.["query"]).includes("advisory_lock");

@@ -34,7 +34,7 @@ describe("channels that are handed over", () => {
   const ownerOf = async (key: number) => (await w.store.channel(key))?.owner;
   const free = () => lost.release({ clean: false });
 
-  it("keep key, composite, cursor and stored messages, and have another owner", async () => {
+  it("keep key, composite, cursor and stored messages, and have a new owner", async () => {
     const before = await w.store.channel(channel);
     await free();
     const handed = await w.store.reassign({ from, to });
@@ -71,7 +71,7 @@ describe("channels that are handed over", () => {
     const giveBack = (heir: Lease, keys: number[]) =>
       w.store.giveBack(heir, new Map(keys.map((key) => [key, undefined])));
 
-    it("belong to the listener again that they were made for, from the cursor on", async () => {
+    it("return to the listener that they were made for, and continue at the cursor", async () => {
       const { heir, back } = await returned(["topic"]);
       await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
@@ -89,7 +89,7 @@ describe("channels that are handed over", () => {
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
     });
 
-    it("go back with what is retried of their dead letters", async () => {
+    it("return together with the retries of their dead letters", async () => {
       const { heir } = await returned(["topic"]);
       await w.operator.query("INSERT INTO hawser.conn_key_map (composite, connection_key, owner) VALUES ($1, $2, $3)", [
         `sender:source:__#retry#${channel}`,
@@ -102,13 +102,13 @@ describe("channels that are handed over", () => {
       expect(await ownerOf(channel + 1_000_000)).toBe(from);
     });
 
-    it("stay while their listener does not serve a topic of what is stored", async () => {
+    it("stay while their listener does not serve a topic of the stored messages", async () => {
       await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("another")]);
       await returned(["topic"]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
     });
 
-    it("stay if their listener is in no group, is not started again, or is not running", async () => {
+    it("stay if their listener has no group, was not started again, or does not run", async () => {
       const { heir, back } = await returned(["topic"], { isMember: false });
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
       expect(await giveBack(heir, [channel])).toEqual([]);
@@ -123,7 +123,7 @@ describe("channels that are handed over", () => {
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
     });
 
-    it("stay if the name of the member that has them was taken by another process", async () => {
+    it("stay if another process took the name of the member that has them", async () => {
       const { heir } = await returned(["topic"]);
       await w.operator.query("SELECT FROM hawser.end_ownership($1, true)", [to]);
       await expect(giveBack(heir, [channel])).rejects.toMatchObject({ code: "fenced" });
@@ -146,7 +146,7 @@ describe("channels that are handed over", () => {
       );
     beforeEach(() => w.operator.query("DELETE FROM hawser.topic_addr"));
 
-    it("go to a listener of the topic: one that runs, and first the one that they were made for", async () => {
+    it("go to a running listener of the topic, preferably the one that they were made for", async () => {
       await free();
       const owner = await w.take(to);
       await w.store.reassign({ from, to, connectionKeys: [channel] });
@@ -171,7 +171,7 @@ describe("channels that are handed over", () => {
       expect(await heir()).toEqual({ owned: false, heir: undefined });
     });
 
-    it("do not wait for a listener all of whose channels were handed over at once, until it registers again", async () => {
+    it("do not wait for a listener whose channels were all handed over, until it registers again", async () => {
       await free();
       await w.store.reassign({ from, to });
       await meet();
@@ -184,14 +184,14 @@ describe("channels that are handed over", () => {
       expect(await heir()).toEqual({ owned: true, heir: from });
     });
 
-    it("stay where they were made for", async () => {
+    it("stay with the listener that they were made for", async () => {
       const other = await w.take(`a-${names}`);
       await register(other, 1, ["topic"]);
       expect(await heir(from)).toEqual({ owned: true, heir: undefined });
     });
   });
 
-  it("take what their sender stores late, which only the new owner can commit", async () => {
+  it("accept late messages of their sender, which only the new owner can commit", async () => {
     await free();
     await w.store.reassign({ from, to });
     expect(await w.store.storeMessages(sender, channel, 4, textMessages("4"))).toBe("stored");
@@ -204,7 +204,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.backlogOf(channel, start)).toBe(0);
   });
 
-  it("go back as they were", async () => {
+  it("return unchanged", async () => {
     await free();
     const before = await w.operator.query("SELECT * FROM hawser.conn_key_map WHERE connection_key = $1", [channel]);
     await w.store.reassign({ from, to });
@@ -214,7 +214,7 @@ describe("channels that are handed over", () => {
     expect(after.rows).toEqual(before.rows);
   });
 
-  it("are those that are named, as far as the old listener owns them", async () => {
+  it("are exactly the named ones that the old listener owns", async () => {
     const other = await w.channelOf({ name: "sender", sourceTopic: "other" }, from);
     const foreign = await w.channelOf({ name: "sender", sourceTopic: "source" }, "somebody");
     await free();
@@ -225,7 +225,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.reassign({ from, to, connectionKeys: [] })).toEqual([]);
   });
 
-  it("are refused while their listener runs, in this process or another, and nothing changes", async () => {
+  it("are refused while their listener runs in any process, without a change", async () => {
     const refused = expect.objectContaining({ code: "name_in_use", message: expect.stringContaining(`"${from}"`) });
     await expect(w.store.reassign({ from, to })).rejects.toEqual(refused);
     await using other = await openStore({ databaseUrl: `${w.url}?application_name=other` });
@@ -235,7 +235,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.listenerState(from)).toMatchObject({ running: true, seen: true });
   });
 
-  it("can be taken by force: what the listener does from then on is fenced", async () => {
+  it("can be taken by force: later actions of the listener are fenced", async () => {
     await w.store.reassign({ from, to, force: true });
     expect(await ownerOf(channel)).toBe(to);
     expect(await w.store.peerEpoch(from)).toBeGreaterThan(lost.epoch);
@@ -246,7 +246,7 @@ describe("channels that are handed over", () => {
     await eventually("the name is lost, and the session is back", () => lost.state === "lost" && w.store.isUp);
   });
 
-  it("wait for a commit of the old listener that is under way, and have its cursor", async () => {
+  it("wait for a running commit of the old listener, and have its cursor", async () => {
     await free();
     const [late, taker] = [await w.connect(), await w.connect()];
     const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
@@ -279,7 +279,7 @@ describe("channels that are handed over", () => {
     expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: sender.epoch, number: 1 });
   });
 
-  it("leave no effect of a transactional handler that was cut off, and are handled once by the new owner", async () => {
+  it("leave no effect of an interrupted transactional handler, and are handled once by the new owner", async () => {
     await w.operator.query("CREATE TABLE IF NOT EXISTS effects (effect text)");
     await w.operator.query("TRUNCATE effects");
     const message = { connectionKey: channel, epoch: sender.epoch, number: 2 };
@@ -297,7 +297,7 @@ describe("channels that are handed over", () => {
     expect((await w.operator.query("SELECT effect FROM effects")).rows).toEqual([{ effect: "heir" }]);
   });
 
-  it("go to one of two who take them at once", async () => {
+  it("go to one of two concurrent takers", async () => {
     await free();
     const outcomes = await Promise.all([
       w.store.reassign({ from, to }),
@@ -309,7 +309,7 @@ describe("channels that are handed over", () => {
     expect(await ownerOf(channel)).toBe(winner);
   });
 
-  it("pass through two hands in either order, and are lost in none", async () => {
+  it("pass through two listeners in either order without a loss", async () => {
     await free();
     const third = `third-${names}`;
     await Promise.all([w.store.reassign({ from, to }), w.store.reassign({ from: to, to: third })]);
@@ -317,7 +317,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.backlogOf(channel, { epoch: sender.epoch, number: 1 })).toBe(2);
   });
 
-  it("keep the old listener from starting until they are handed over", async () => {
+  it("prevent the old listener from starting until they are handed over", async () => {
     await free();
     const taker = await w.connect();
     await taker.query("BEGIN");
@@ -329,7 +329,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.channelsOwnedBy(from)).toEqual([]);
   });
 
-  it("may be those of a name that nobody ever took", async () => {
+  it("may belong to a name that was never taken", async () => {
     const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, `never-${names}`);
     await w.store.storeMessages(sender, key, 1, textMessages("1"));
     const handed = await w.store.reassign({ from: `never-${names}`, to });
@@ -338,7 +338,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.listenerState(`never-${names}`)).toEqual({ running: false, seen: false, topics: [] });
   });
 
-  it("take their listener out of the directory, and keep a durable one in it when only some were named", async () => {
+  it("remove their listener from the directory, but keep its durable rows when only some were named", async () => {
     const register = (durable: boolean) =>
       w.store.registerListener(lost, {
         addr: `127.0.0.1:${names}`,
@@ -430,7 +430,7 @@ describe("channels that are handed over", () => {
     await expect(direct).rejects.toMatchObject({ code: "22023" });
   });
 
-  it("are handed over wholly or not at all by a process that is killed in the middle", async () => {
+  it("are handed over completely or not at all by a process that is killed midway", async () => {
     await free();
     const keys = [channel];
     for (let n = 0; n < 50; n++) keys.push(await w.channelOf({ name: "sender", sourceTopic: `many ${n}` }, from));

@@ -58,45 +58,45 @@ describe("the roles of a database", () => {
   });
 
   describe("a login with hawser_peer and nothing else", () => {
-    it("runs peers: sends, stores, drains, gives up, subscribes, and cleans up after itself", async () => {
+    it("runs peers: sends, stores, drains, dead-letters, subscribes, and cleans up after itself", async () => {
       const databaseUrl = as(peerLogin, world.url);
-      const failing = { maxAttempts: 2, retryDelayMs: 1, databaseUrl };
-      const billing = await world.started("billing-1", { ...failing, durable: true }, ({ payload }) => {
+      const defaults = { durable: true, retry: { attempts: 2, delayMs: 1 } };
+      const billing = await world.started("billing-1", { databaseUrl, defaults }, ({ payload }) => {
         if (Buffer.from(payload).toString() === "poison") throw new Error("too much");
       });
       const shop = await world.started("shop-1", { databaseUrl });
 
-      expect(await shop.sendTo("billing", "live")).toMatchObject({ outcome: "delivered" });
-      expect(await shop.sendTo("billing", "now", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
-      await shop.sendTo("billing", "poison");
+      expect(await shop.send("billing", "live")).toMatchObject({ outcome: "delivered" });
+      expect(await shop.send("billing", "now", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
+      await shop.send("billing", "poison");
       await billing.saw("dead_letter");
       const letters = () => world.query("SELECT topic, error_code FROM hawser.dead_letters");
       await eventually("the dead letter is there", async () => (await letters()).length > 0);
       expect(await letters()).toEqual([{ topic: "billing", error_code: "handler_failed" }]);
 
-      await billing.subscribe("news");
+      await billing.recordTopic("news");
       expect(await shop.sendAll("news", "to all")).toMatchObject([{ outcome: "delivered" }]);
-      await billing.unsubscribe("news");
-      expect(await shop.refreshAddressTopic("news")).toBe(false);
+      await billing.leave("news");
+      expect((await shop.listenersOf("news", { refresh: true })).length > 0).toBe(false);
 
       await billing.stop();
-      expect(await shop.sendTo("billing", "stored")).toMatchObject({ outcome: "stored" });
-      expect(await shop.pendingCount()).toBe(1);
-      expect(await shop.pendingByPeer()).toMatchObject([{ topic: "billing", name: "billing-1", count: 1 }]);
+      expect(await shop.send("billing", "stored")).toMatchObject({ outcome: "stored" });
+      expect((await shop.pending()).count).toBe(1);
+      expect((await shop.pending()).listeners).toMatchObject([{ topic: "billing", name: "billing-1", count: 1 }]);
       await billing.record();
       await billing.received.find(({ text }) => text === "stored");
       await eventually("its row is gone", async () => (await world.storedMessages()) === 0);
 
       await billing.stop();
-      await shop.sendTo("billing", "to be cleared");
+      await shop.send("billing", "to be cleared");
       await shop.stop();
-      await shop.clearStoredMessages();
-      expect(await shop.pendingCount()).toBe(0);
-      await shop.clearAddressesOfTopic();
-      expect(await shop.listAddresses("shop")).toEqual([]);
+      await shop.clearStored();
+      expect((await shop.pending()).count).toBe(0);
+      await shop.clearAddresses();
+      expect(await shop.listenersOf("shop")).toEqual([]);
     });
 
-    it("runs a transactional peer, with the rights of its own on its own tables", async () => {
+    it("runs a transactional peer with its own privileges on its own tables", async () => {
       await onServer(
         world.url,
         `CREATE TABLE effects_${suffix} (payload text)`,
@@ -107,7 +107,7 @@ describe("the roles of a database", () => {
         await client!.query(`INSERT INTO effects_${suffix} VALUES ($1)`, [Buffer.from(payload).toString()]);
       });
       const till = await world.started("till-1", { databaseUrl });
-      await till.sendTo("ledger", "once");
+      await till.send("ledger", "once");
       expect(await world.query(`SELECT payload FROM effects_${suffix}`)).toEqual([{ payload: "once" }]);
     });
 
@@ -161,7 +161,7 @@ describe("the roles of a database", () => {
       expect(await refusal(as(peerLogin, world.url), statement)).toBe(denied);
     });
 
-    it("cannot pass its rights on", async () => {
+    it("cannot grant its privileges to others", async () => {
       // Postgres only warns.
       await rowsOf(as(peerLogin, world.url), `GRANT SELECT ON hawser.mesh_secret TO ${strangerLogin}`);
       expect(
@@ -169,7 +169,7 @@ describe("the roles of a database", () => {
       ).toEqual([{ may: false }]);
     });
 
-    it("may not rotate or retire the mesh secret, and is told who may", async () => {
+    it("may not rotate or retire the mesh secret, and gets an error that names who may", async () => {
       const databaseUrl = as(peerLogin, world.url);
       await withCommandDatabase(databaseUrl, async (database) => {
         const { rotateSecret, retireSecret, meshSecrets: list } = meshSecrets(database);
@@ -180,7 +180,7 @@ describe("the roles of a database", () => {
       });
     });
 
-    it("has the privileges of the spec on tables, sequences and functions, and no others", async () => {
+    it("has exactly the privileges of the spec on tables, sequences and functions", async () => {
       const have = await world.query<{ object: string; privilege: string }>(
         `SELECT o.object, a.privilege_type AS privilege
            FROM (
@@ -228,20 +228,20 @@ describe("the roles of a database", () => {
       for (const { call } of functions) expect(`${call} ${await refusal(databaseUrl, call)}`).toBe(`${call} ${denied}`);
     });
 
-    it("starts no peer, and is told which grant it needs", async () => {
+    it("starts no peer, and gets an error that names the missing grant", async () => {
       const peer = new Peer({
         name: "stranger-1",
         topic: "stranger",
         listen: "127.0.0.1:0",
         databaseUrl: as(strangerLogin, world.url),
       });
-      const error = await peer.run().catch((thrown) => thrown);
-      expect(HawserError.is(error) && error.code).toBe("startup_failed");
+      const error = await peer.start().catch((thrown) => thrown);
+      expect(error instanceof HawserError && error.code).toBe("startup_failed");
       expect(error.message).toContain(`GRANT hawser_peer TO "${strangerLogin}"`);
     });
   });
 
-  it("leaves nothing to everybody", async () => {
+  it("has no grants to PUBLIC", async () => {
     const open = await world.query(
       `SELECT o.object, a.privilege_type
          FROM (
@@ -258,7 +258,7 @@ describe("the roles of a database", () => {
     expect(open).toEqual([]);
   });
 
-  it("has no function whose search_path its caller chooses, and no object of another owner", async () => {
+  it("has no function whose search_path the caller controls, and no object of another owner", async () => {
     const functions = await world.query<{ name: string; settings: string[] | null; owner: string }>(
       `SELECT oid::regprocedure::text AS name, proconfig AS settings, pg_get_userbyid(proowner) AS owner
          FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace`,
@@ -291,16 +291,16 @@ describe("the roles of a database", () => {
 });
 
 describe("a database without the schema", () => {
-  it("is refused to a login with hawser_peer: a peer does not start, and says to run hawser init", async () => {
+  it("is refused to a login with hawser_peer: a peer does not start, and asks to run hawser init", async () => {
     await using world = await peerWorld({ migrated: false });
     const login = `test_early_${suffix}`;
     await onServer(world.url, `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
     try {
       const error = await world
         .peer("early-1", { databaseUrl: as(login, world.url) })
-        .run()
+        .start()
         .catch((thrown) => thrown);
-      expect(HawserError.is(error) && error.code).toBe("schema_missing");
+      expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain("`hawser init`");
       expect(await world.query("SELECT FROM pg_namespace WHERE nspname = 'hawser'")).toEqual([]);
     } finally {
@@ -308,14 +308,14 @@ describe("a database without the schema", () => {
     }
   });
 
-  it("an older schema, too, says who may bring it up to date", async () => {
+  it("an older schema is refused with the role that can migrate it", async () => {
     await using world = await peerWorld();
     const login = `test_late_${suffix}`;
     await onServer(world.url, `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
     try {
       await onServer(world.url, "DELETE FROM hawser.migrations");
       const error = await migrate({ databaseUrl: as(login, world.url) }).catch((thrown) => thrown);
-      expect(HawserError.is(error) && error.code).toBe("schema_missing");
+      expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain(`run \`hawser init\` as its owner, "${await schemaOwner(world.url)}"`);
     } finally {
       await onServer(world.url, `DROP ROLE ${login}`);

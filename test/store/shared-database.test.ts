@@ -36,7 +36,7 @@ describe("the stores of a process", () => {
     await again.close();
   });
 
-  it("have as many connections as the one who asked for most", async () => {
+  it("have as many connections as the largest request", async () => {
     const databaseUrl = `${w.url}?application_name=sized`;
     const small = await openStore({ databaseUrl, poolSize: 1 });
     await Promise.all(Array.from({ length: 10 }, () => small.pendingCount(sender)));
@@ -47,7 +47,7 @@ describe("the stores of a process", () => {
     await Promise.all([small.close(), large.close()]);
   });
 
-  it("tell each their own announcements and none after their close", async () => {
+  it("receive their own announcements, and none after their close", async () => {
     const one = await openStore({ databaseUrl: w.url });
     const two = await openStore({ databaseUrl: w.url });
     const heard: string[] = [];
@@ -66,7 +66,7 @@ describe("the stores of a process", () => {
     await two.close();
   });
 
-  it("ask nothing of a session but that it runs statements, when a session URL says that there is a pooler", async () => {
+  it("use only plain statements of the pool if a session URL shows that there is a pooler", async () => {
     await using direct = await openStore({ databaseUrl: w.url });
     await using pooled = await openStore({ databaseUrl: `${w.url}?application_name=pooled`, sessionUrl: w.url });
     for (const store of [direct, pooled]) {
@@ -90,7 +90,7 @@ describe("the stores of a process", () => {
     expect([1, 2]).toContain(await connections("pooled"));
   });
 
-  it("lend the session that commits keep to who needs one, and replace it when it is lost", async () => {
+  it("release the pinned commit session to other callers, and replace it when it is lost", async () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=kept`, poolSize: 1 });
     const lease = await store.takeName("kept", { waitMs: 0 });
     const { connectionKey } = await store.connectionKey({ name: "sender", sourceTopic: "source" }, "kept");
@@ -128,7 +128,7 @@ describe("the stores of a process", () => {
     }
   });
 
-  it("say what is wrong, and never the password", async () => {
+  it("report mistakes without the password", async () => {
     const url = new URL(w.url);
     url.password = "s3cret";
     const wrong = [
@@ -145,7 +145,7 @@ describe("the stores of a process", () => {
         () => expect.unreachable(what),
         (thrown) => thrown,
       );
-      expect(error, what).toMatchObject({ name: code === "store_failed" ? "StoreError" : "PostgresError", code });
+      expect(error, what).toMatchObject({ name: "HawserError", code });
       expect(`${error.message} ${error.stack} ${JSON.stringify(error)}`, what).not.toContain("s3cret");
     }
   });

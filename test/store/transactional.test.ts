@@ -55,7 +55,7 @@ describe("a handler inside a transaction", () => {
     return (await w.operator.query(text, [channel])).rows.map(({ number }) => String(number));
   }
 
-  it("has its effects together with the mark", async () => {
+  it("commits its effects together with the mark", async () => {
     await w.store.storeMessages(sender, channel, 1, textMessages("a", "b"));
     const outcome = await w.store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('one')");
@@ -67,7 +67,7 @@ describe("a handler inside a transaction", () => {
     expect(await w.store.backlogOf(channel, { epoch: sender.epoch, number: 1 })).toBe(1);
   });
 
-  it("has the path and the limits of a plain login, and nobody behind it has what it sets", async () => {
+  it("has the search_path and limits of a plain login, and leaves no settings to later users of the session", async () => {
     const { rows } = await w.operator.query("SELECT current_user AS role, current_database() AS database");
     const role = rows[0].role;
     const settings = ["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"];
@@ -124,7 +124,7 @@ describe("a handler inside a transaction", () => {
   });
 
   // An attempt that the process gave up for lost may still be under way in the server.
-  it("has no effects if its message has become a dead letter meanwhile", async () => {
+  it("has no effects if its message has become a dead letter", async () => {
     const handled = await w.store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('once')");
       const commit = { ...message(1), deadLetters: [letter(message(1))] };
@@ -136,7 +136,7 @@ describe("a handler inside a transaction", () => {
     expect(await marks()).toEqual([]);
   });
 
-  it("is waited for by a dead letter from the mark on, which is then not written", async () => {
+  it("blocks a dead letter from its mark on, which is then not written", async () => {
     const late = await w.connect();
     await late.query("BEGIN");
     await late.query("SET LOCAL hawser.handling = 'on'");
@@ -160,7 +160,7 @@ describe("a handler inside a transaction", () => {
     expect(await letters()).toBe(0);
   });
 
-  it("leaves a mark, with which the channel is opened, and which goes when the cursor passes it", async () => {
+  it("leaves a mark, which is read when the channel is opened and deleted when the cursor passes it", async () => {
     for (const number of [3, 2]) {
       await w.store.handleInTransaction(listener, [message(number)], async (client) => {
         await client.query("INSERT INTO effects VALUES ($1)", [String(number)]);
@@ -182,7 +182,7 @@ describe("a handler inside a transaction", () => {
     expect(await marks()).toEqual([]);
   });
 
-  it("keeps nobody waiting who handles another message of the channel", async () => {
+  it("does not block handlers of other messages of the channel", async () => {
     const inside = await w.store.handleInTransaction(listener, [message(1)], async () => {
       expect(await w.store.handleInTransaction(listener, [message(2)], async () => {})).toBe("committed");
       await w.store.commitCursors(listener, [{ ...message(0), done: [message(3)] }]);
@@ -191,7 +191,7 @@ describe("a handler inside a transaction", () => {
     expect(await marks()).toEqual(["1", "2", "3"]);
   });
 
-  it("leaves nothing behind when it throws, and its own error comes through", async () => {
+  it("leaves nothing behind when it throws, and its error is passed on", async () => {
     const error = new Error("no");
     const failing = w.store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('half')");
@@ -211,7 +211,7 @@ describe("a handler inside a transaction", () => {
     expect(await effects()).toEqual([]);
   });
 
-  it("is not called by one who lost the name or the channel", async () => {
+  it("is not called after the name or the channel was lost", async () => {
     const called = async () => expect.unreachable("it has no right to");
     const old = { name: "listener", epoch: listener.epoch - 1 };
     expect(await w.store.handleInTransaction(old, [repeated(1)], called)).toBe("fenced");
@@ -219,7 +219,7 @@ describe("a handler inside a transaction", () => {
     expect(await w.store.handleInTransaction(listener, [repeated(1)], called)).toBe("notOwned");
   });
 
-  it("is not taken for failed if another transaction has done its message", async () => {
+  it("does not count as failed if another transaction has completed its message", async () => {
     await w.operator.query("CREATE TABLE once (number integer PRIMARY KEY)");
     const insert = (transaction: pg.ClientBase) => transaction.query("INSERT INTO once VALUES (1)");
     const outcome = await w.store.handleInTransaction(listener, [message(1)], async (client) => {
@@ -230,7 +230,7 @@ describe("a handler inside a transaction", () => {
     expect(outcome).toBe("duplicate");
   });
 
-  it("has no effects when the name or the channel was lost while it ran, and keeps nobody waiting for it", async () => {
+  it("has no effects if the name or the channel was lost while it ran, and blocks nobody", async () => {
     const mine = await w.take("transient");
     const key = await w.channelOf({ name: "sender", sourceTopic: `lost ${channels}` }, "transient");
     const handing = w.store.handleInTransaction(mine, [{ ...message(1), connectionKey: key }], async (client) => {
@@ -248,7 +248,7 @@ describe("a handler inside a transaction", () => {
     expect((await w.store.channel(key))!.cursor).toEqual({ epoch: 0, number: 0 });
   });
 
-  it("leaves a connection to everybody else, however many handlers wait for each other", async () => {
+  it("leaves a connection to other statements, however many handlers wait for each other", async () => {
     let finish: () => void = () => {};
     const gate = new Promise<void>((resolve) => {
       finish = resolve;
@@ -276,7 +276,7 @@ describe("a handler inside a transaction", () => {
     await small.close();
   });
 
-  it("leaves no settings, roles or locks to those who have the connection after it", async () => {
+  it("leaves no settings, roles or locks to later users of the connection", async () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=settings`, poolSize: 2 });
     await store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("SET search_path = nowhere; SET ROLE hawser_peer; CREATE TEMP TABLE peers (a integer)");
@@ -295,7 +295,7 @@ describe("a handler inside a transaction", () => {
     expect(await store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(0);
   });
 
-  it("is reported unknown when the answer to its commit is lost", async () => {
+  it("is reported unknown if the answer to its commit is lost", async () => {
     await using proxy = await startProxy(w.url);
     await using store = await openStore({ databaseUrl: proxy.url, sessionUrl: w.url });
     await store.backlogOf(channel, { epoch: 0, number: 0 });

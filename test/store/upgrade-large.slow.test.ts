@@ -43,7 +43,7 @@ it("a step of the schema holds up no send for longer than a second, with million
   const send = async (peer: (typeof storing)[number], topic: string, expected: string): Promise<void> => {
     for (let n = 0; !isOver; n += 1) {
       const began = performance.now();
-      expect((await peer.sendTo(topic, `message ${n}`)).outcome).toBe(expected);
+      expect((await peer.send(topic, `message ${n}`)).outcome).toBe(expected);
       waits.push(performance.now() - began);
       await delay(20);
     }
@@ -72,8 +72,8 @@ it("a step of the schema holds up no send for longer than a second, with million
   );
   const [{ pid }] = (await backup.query("SELECT pg_backend_pid() AS pid")).rows;
   const lines: string[] = [];
-  const tell = (line: string): void => void lines.push(line);
-  const preparation = new Preparation(await connected(), { address: DatabaseAddress.of(world.url), tell });
+  const onWait = (line: string): void => void lines.push(line);
+  const preparation = new Preparation(await connected(), { address: DatabaseAddress.of(world.url), onWait });
   waits = [];
   let hasEnded = false;
   const migrating = applyMissing(preparation, stepsWithMade).finally(() => {

@@ -9,7 +9,7 @@ import { errorTable } from "../../generated/ts/errors/errors.js";
 import { releasedMigrations } from "../../generated/ts/sql/migrations.js";
 import { install } from "../../src/installation/index.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { applyMissing, migrate, migrations, openStore, Preparation } from "../../src/store/index.js";
 import { partsOf } from "../../src/store/migrations.js";
 import { TestPeer } from "../peer/support/world.js";
@@ -128,7 +128,7 @@ async function expectToWork(url: string, subject: string): Promise<void> {
   const { hostname: host, port } = new URL(testNatsUrl());
   await onServer(url, `SELECT hawser.set_nats_server('${JSON.stringify({ host, port })}')`);
   const taken = async () => (await rowsOf(url, "SELECT text FROM taken ORDER BY text")).map(({ text }) => text);
-  const serve = await Serve.start({ databaseUrl: url, gatewayListen: "127.0.0.1:0" });
+  const serve = await startServer({ databaseUrl: url, listen: "127.0.0.1:0" });
   try {
     await eventually("what was saved and retried has run", async () => (await taken()).length >= 2);
     expect(await taken()).toEqual(["dead", "saved"]);

@@ -1,10 +1,10 @@
 /**
  * SQL functions that reach a real NATS: a database of the test's own with everything that `hawser init` makes, and a
- * `Serve` that answers.
+ * server that answers.
  */
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
-import { Serve, type ServeOptions } from "../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve as startServer } from "../../src/serve/index.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "./database.js";
 import { onServer } from "./on-server.js";
 
@@ -19,7 +19,7 @@ export interface TestGatewayOptions extends Omit<ServeOptions, "databaseUrl"> {
 /** A database whose SQL functions work. */
 export interface TestGateway extends AsyncDisposable {
   readonly database: TestDatabase;
-  readonly serve: Serve;
+  readonly serve: HawserServer;
   /** Connected to the database as superuser. */
   readonly client: pg.Client;
   /** A client of the NATS server that knows nothing of ours. */
@@ -33,7 +33,7 @@ export interface TestGateway extends AsyncDisposable {
 }
 
 /** For calls that are to succeed, where NATS is there: the machine may have much other work. */
-export const patience = { callTimeoutMs: 30_000, natsWaitMs: 20_000 } as const;
+export const patience = { callTimeoutMs: 30_000, tuning: { natsWaitMs: 20_000 } } as const;
 
 /**
  * Makes one.
@@ -67,8 +67,8 @@ export async function testGateway(options: TestGatewayOptions = {}): Promise<Tes
     if (serverOptions !== false) await defineServer(client, natsUrl, serverOptions);
     const nats = await connect({ servers: natsUrl });
     undo.push(() => nats.close());
-    const serve = await Serve.start({
-      gatewayListen: "127.0.0.1:0",
+    const serve = await startServer({
+      listen: "127.0.0.1:0",
       callTimeoutMs,
       ...serveOptions,
       databaseUrl: database.url,

@@ -9,16 +9,17 @@ import { onServer, rowsOf } from "../support/on-server.js";
 /** A sender, and a listener of the topic `b` with the handler. */
 async function peersWith(handler: (message: TransactionalMessage) => unknown, transactional = false) {
   const database = await testDatabase();
-  const options = { listen: "127.0.0.1:0", databaseUrl: database.url, retryDelayMs: 1 };
-  const listener = new Peer({ ...options, name: "b-1", topic: "b", transactional });
+  const options = { databaseUrl: database.url, defaults: { retry: { delayMs: 1 } } };
+  const listener = new Peer({ ...options, name: "b-1", topic: "b" });
   const sender = new Peer({ ...options, name: "a-1", topic: "a" });
   onTestFinished(async () => {
     await sender.stop();
     await listener.stop();
     await database.drop();
   });
-  await listener.run(handler);
-  await sender.run();
+  await listener.handle("b", { transactional }, (message) => handler(message as TransactionalMessage));
+  await listener.start();
+  await sender.start();
   return { sender, database };
 }
 
@@ -27,7 +28,7 @@ describe("twice, for a peer", () => {
     const seen: string[] = [];
     const handler = ({ payload, attempt }: Message) => void seen.push(`${Buffer.from(payload)}, ${attempt}`);
     const { sender, database } = await peersWith(twice(handler));
-    for (const text of ["one", "two"]) await sender.sendTo("b", text);
+    for (const text of ["one", "two"]) await sender.send("b", text);
     expect(seen).toEqual(["one, 1", "one, 2", "two, 1", "two, 2"]);
     expect(await rowsOf(database.url, "SELECT FROM hawser.dead_letters")).toEqual([]);
   });
@@ -40,7 +41,7 @@ describe("twice, for a peer", () => {
     };
     const { sender, database } = await peersWith(twice(handler), true);
     await onServer(database.url, "CREATE TABLE effects (number int)");
-    await sender.sendTo("b", "one");
+    await sender.send("b", "one");
     expect(await rowsOf(database.url, "SELECT number FROM effects")).toEqual([{ number: 2 }]);
   });
 
@@ -54,7 +55,7 @@ describe("twice, for a peer", () => {
         if (payload[0] === 2) onSeen();
       }),
     );
-    for (const byte of [1, 2]) await sender.sendTo("b", new Uint8Array([byte]), { delivery: "at-most-once" });
+    for (const byte of [1, 2]) await sender.send("b", new Uint8Array([byte]), { delivery: "at-most-once" });
     await last;
     expect(seen).toEqual([1, 1]);
   });

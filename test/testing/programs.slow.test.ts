@@ -11,15 +11,17 @@ import { Peer } from "hawser";
 
 const [way] = process.argv.slice(2);
 const databaseUrl = process.env.DATABASE_URL;
-const peer = new Peer({ name: "listener", topic: "listener", listen: "127.0.0.1:0", databaseUrl, retryDelayMs: 1 });
+const peer = new Peer({ name: "listener", databaseUrl, stopOnSignals: true, defaults: { retry: { delayMs: 1 } } });
 const handle = ({ payload, attempt }) => void process.stdout.write(Buffer.from(payload) + " " + attempt + "\\n");
-process.once("SIGTERM", () => peer.stop());
 if (way === "loop") {
-  for await (const message of peer.messages()) handle(message);
+  (async () => {
+    for await (const message of peer.messages("listener")) handle(message);
+  })();
 } else if (way === "topic") {
-  await peer.subscribe("another", handle);
-  await peer.run(() => { throw new Error("not this one"); });
-} else await peer.run(handle);
+  await peer.handle("another", handle);
+  await peer.handle("listener", () => { throw new Error("not this one"); });
+} else await peer.handle("listener", handle);
+await peer.start();
 `;
 
 const tests = `
@@ -35,12 +37,12 @@ async function withPrograms(way, use) {
   const { databaseUrl } = stack;
   const env = { DATABASE_URL: databaseUrl };
   const start = (faults) => stack.start("node", ["listener.js", way], { env, ...faults });
-  await using sender = new Peer({ name: "sender", topic: "sender", listen: "127.0.0.1:0", databaseUrl });
-  await sender.run();
+  await using sender = new Peer({ name: "sender", databaseUrl });
+  await sender.start();
   const topic = way === "topic" ? "another" : "listener";
   const send = async (text) => {
     await eventually(() => sender.refreshAddressTopic(topic), { withinMs });
-    await sender.sendTo(topic, text);
+    await sender.send(topic, text);
   };
   await use({ start, send, sender });
 }

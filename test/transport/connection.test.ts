@@ -40,7 +40,7 @@ async function establishRaw(listener: TestListener): Promise<{ client: RawClient
 }
 
 describe("a connection between two peers", () => {
-  it("tells each side who the other is, and carries batches one way and acks the other", async () => {
+  it("gives each side the other's identity, and carries batches one way and acks the other", async () => {
     await using pair = await connectPair();
     const { sender, accepted } = pair;
     expect(accepted.connection.hello).toEqual(identity);
@@ -56,7 +56,7 @@ describe("a connection between two peers", () => {
     expect(await sender.events.next()).toEqual({ kind: "ack", ack });
   });
 
-  it("keeps content and order of whatever is sent", async () => {
+  it("preserves content and order of all messages", async () => {
     await using pair = await connectPair({ listen: { maxMessageBytes: 1 << 30 } });
     await fc.assert(
       fc.asyncProperty(fc.array(batchArbitrary, { minLength: 1, maxLength: 10 }), async (batches) => {
@@ -72,7 +72,7 @@ describe("a connection between two peers", () => {
     );
   });
 
-  it("writes what several promises and calls of one tick lead to at once", async () => {
+  it("combines the frames of several promises and calls of one tick into one write", async () => {
     await using pair = await connectPair();
     await settle();
     const writes = vi.spyOn(Socket.prototype, "write");
@@ -89,7 +89,7 @@ describe("a connection between two peers", () => {
     writes.mockRestore();
   });
 
-  it("writes of several acks in a tick only the newest", async () => {
+  it("sends only the newest of several acks in a tick", async () => {
     await using pair = await connectPair();
     for (let number = 1; number <= 100; number++) pair.accepted.connection.writeAck({ ...ack, number });
     pair.accepted.connection.writeGoodbye({ epoch, number: 100 });
@@ -97,7 +97,7 @@ describe("a connection between two peers", () => {
     expect((await pair.sender.events.next()).kind).toBe("goodbye");
   });
 
-  it("refuses what is too long for the other side at the call, and goes on", async () => {
+  it("rejects an oversized message at the call, and continues", async () => {
     await using pair = await connectPair();
     const invalid = expect.objectContaining({ code: "invalid_argument" });
     const payloads = [new Uint8Array(pair.sender.connection.maxMessageBytes + protocolConstants.frameOverheadBytes)];
@@ -106,7 +106,7 @@ describe("a connection between two peers", () => {
     expect(await pair.accepted.events.next()).toEqual({ kind: "batch", batch });
   });
 
-  it("ends where a frame breaks the rules, at the side that receives it", async () => {
+  it("ends at the receiver of a frame that violates the rules", async () => {
     await using pair = await connectPair();
     pair.sender.connection.writeBatch({ ...batch, topicKey: 0 });
     const closed = { kind: "closed", code: "protocol_violation" };
@@ -114,7 +114,7 @@ describe("a connection between two peers", () => {
     expect(await pair.sender.events.next()).toMatchObject(closed);
   });
 
-  it("ends in good order after Goodbye", async () => {
+  it("ends gracefully after Goodbye", async () => {
     await using pair = await connectPair();
     pair.sender.connection.writeGoodbye();
     expect((await pair.accepted.events.next()).kind).toBe("goodbye");
@@ -127,7 +127,7 @@ describe("a connection between two peers", () => {
     expect(await pair.accepted.events.next()).toEqual(inGoodOrder);
   });
 
-  it("writes nothing after Goodbye, which the other side would refuse", async () => {
+  it("ignores writes after Goodbye, which the other side would refuse", async () => {
     await using pair = await connectPair();
     const { sender, accepted } = pair;
     sender.connection.writeGoodbye();
@@ -143,7 +143,7 @@ describe("a connection between two peers", () => {
     expect(await accepted.events.next()).toEqual(inGoodOrder);
   });
 
-  it("lets everything written leave before it ends", async () => {
+  it("sends everything written before it ends", async () => {
     await using pair = await connectPair();
     for (let i = 0; i < 50; i++) pair.sender.connection.writeBatch(batch);
     pair.sender.connection.end();
@@ -153,7 +153,7 @@ describe("a connection between two peers", () => {
     expect(await pair.sender.events.next()).toEqual(inGoodOrder);
   });
 
-  it("tells nobody anything after destroy, and takes writes without a word", async () => {
+  it("calls no handler after destroy, and ignores writes", async () => {
     await using pair = await connectPair();
     pair.accepted.connection.writeAck(ack);
     pair.sender.connection.destroy();
@@ -167,7 +167,7 @@ describe("a connection between two peers", () => {
     expect(pair.accepted.events.all).toHaveLength(1);
   });
 
-  it("tells both sides when the network cuts it", async () => {
+  it("reports a cut of the network on both sides", async () => {
     await using listener = await TestListener.start();
     await using proxy = await TcpProxy.to(listener.port);
     const sender = await dialTest(proxy.address);
@@ -195,7 +195,7 @@ describe("backpressure", () => {
     return count;
   }
 
-  it("says when the socket cannot keep up, and when it can again", async () => {
+  it("reports when the socket cannot keep up, and when it can again", async () => {
     await using pair = await connectPair();
     const { connection } = pair.sender;
     expect(connection.canWrite).toBe(true);
@@ -231,7 +231,7 @@ describe("backpressure", () => {
     expect(process.memoryUsage().arrayBuffers - before.memory).toBeLessThan(16 * 1024 * 1024);
   });
 
-  it("delivers nothing from the moment of pause, not even what has come already", async () => {
+  it("delivers nothing after pause, not even frames that have arrived", async () => {
     await using listener = await TestListener.start();
     const { client, accepted } = await establishRaw(listener);
     const events = accepted.events;
@@ -271,7 +271,7 @@ describe("backpressure", () => {
   });
 });
 
-describe("what breaks the protocol after the handshake", () => {
+describe("a protocol violation after the handshake", () => {
   const changed = (changes: Partial<Batch>): Frame => ({ $case: "batch", value: { ...batch, ...changes } });
   const limit = 1024 * 1024;
   const long = { ...plain, payloads: [new Uint8Array(limit + 1)] };
@@ -285,7 +285,7 @@ describe("what breaks the protocol after the handshake", () => {
     ["a payload above the limit", [changed(long)]],
     ["a declared length above the limit", [changed({ compressions: [expands] })]],
     ["a batch after Goodbye", [{ $case: "goodbye", value: { epoch: 0, number: 0 } }, changed({})]],
-  ])("%s is refused with its code", async (_, frames) => {
+  ])('of kind "%s" is refused with its code', async (_, frames) => {
     await using listener = await TestListener.start();
     const { client, accepted } = await establishRaw(listener);
     client.send(...frames);
@@ -300,7 +300,7 @@ describe("what breaks the protocol after the handshake", () => {
     expect(listener.refusals.all).toEqual([]);
   });
 
-  it("is told to a dialler that goes on writing", async () => {
+  it("is reported to a dialler that keeps writing", async () => {
     await using pair = await connectPair();
     const { connection } = pair.sender;
     const long = { ...plain, payloads: [new Uint8Array(500_000)] };
@@ -328,7 +328,7 @@ describe("what breaks the protocol after the handshake", () => {
 describe("a silent connection", () => {
   const { pingAfterMs, pingTimeoutMs } = protocolConstants;
 
-  it("is kept by pings and their answers", async () => {
+  it("is kept alive by pings and their answers", async () => {
     const clocks = { near: new ManualClock(), far: new ManualClock() };
     await using pair = await connectPair({ listen: { clock: clocks.far }, dial: { clock: clocks.near } });
     await settle();
@@ -361,7 +361,7 @@ describe("a silent connection", () => {
     }
   });
 
-  it("outlasts a listener that does not read for long", async () => {
+  it("outlasts a listener that does not read for a long time", async () => {
     const clocks = { near: new ManualClock(), far: new ManualClock() };
     await using pair = await connectPair({ listen: { clock: clocks.far }, dial: { clock: clocks.near } });
     pair.accepted.connection.pause();

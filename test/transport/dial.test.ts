@@ -11,7 +11,7 @@ import { connectPair, dialTest, Inbox, identity, TestListener } from "./pair.js"
 const withCode = (code: string) => expect.objectContaining({ code });
 
 describe("dialling", () => {
-  it("rejects when nobody listens, and says why", async () => {
+  it("rejects with the reason if nobody listens", async () => {
     const listener = await TestListener.start();
     const { address, port } = listener;
     await listener.close(true);
@@ -23,7 +23,7 @@ describe("dialling", () => {
     await expect(dialTest(`localhost:${port}`)).rejects.toThrow(refused);
   });
 
-  it("rejects when the listener does not finish the handshake in time", async () => {
+  it("rejects if the listener does not finish the handshake in time", async () => {
     const clock = new ManualClock();
     const hellos = new Inbox<Frame>();
     await using listener = await fakeListener((frame) => hellos.push(frame));
@@ -33,7 +33,7 @@ describe("dialling", () => {
     await expect(dialled).rejects.toThrow(withCode("handshake_timeout"));
   });
 
-  it("rejects what does not speak the protocol", async () => {
+  it("rejects a foreign protocol", async () => {
     const server = createServer((socket) => void socket.end("HTTP/1.1 400 Bad Request\r\n\r\n"));
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const { port } = server.address() as { port: number };
@@ -41,7 +41,7 @@ describe("dialling", () => {
     server.close();
   });
 
-  it("stops at its signal, before and meanwhile", async () => {
+  it("is aborted by its signal, before and during the attempt", async () => {
     await using listener = await fakeListener(() => {});
     const reason = new Error("enough");
     const aborted = expect.objectContaining({ code: "aborted", cause: reason });
@@ -52,7 +52,7 @@ describe("dialling", () => {
     await expect(dialled).rejects.toThrow(aborted);
   });
 
-  it("leaves an established connection alone when its signal fires later", async () => {
+  it("leaves an established connection alone when its signal is aborted later", async () => {
     const attempt = new AbortController();
     await using pair = await connectPair({ dial: { signal: attempt.signal } });
     attempt.abort();
@@ -60,7 +60,7 @@ describe("dialling", () => {
     expect(await pair.accepted.events.next()).toEqual({ kind: "goLive" });
   });
 
-  it("goes beyond loopback only where the network is trusted, and then before anything is sent", async () => {
+  it("leaves loopback only if the network is trusted, and otherwise fails before anything is sent", async () => {
     const refused = withCode("plaintext_refused");
     for (const address of ["192.0.2.1:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"]) {
       await expect(dialTest(address)).rejects.toThrow(refused);
@@ -79,14 +79,17 @@ describe("dialling", () => {
     (await dialTest(listener.address, { allowPlaintext: true })).connection.destroy();
   });
 
-  it.each([{}, { all: true }])("looks names up, and refuses those that lead elsewhere (%j)", async (options) => {
-    const found = (host: string): Promise<Error | null> =>
-      new Promise((resolve) => lookupLoopback(host, options, (error) => resolve(error)));
-    // An address is looked up to itself.
-    expect(await found("192.0.2.1")).toMatchObject({ code: "plaintext_refused" });
-    expect(await found("2001:db8::1")).toMatchObject({ code: "plaintext_refused" });
-    expect(await found("127.0.0.1")).toBeNull();
-    expect(await found("localhost")).toBeNull();
-    expect(await found("no-such-host.invalid")).toMatchObject({ syscall: "getaddrinfo" });
-  });
+  it.each([{}, { all: true }])(
+    "resolves host names, and refuses those that resolve to other machines (%j)",
+    async (options) => {
+      const found = (host: string): Promise<Error | null> =>
+        new Promise((resolve) => lookupLoopback(host, options, (error) => resolve(error)));
+      // An address is looked up to itself.
+      expect(await found("192.0.2.1")).toMatchObject({ code: "plaintext_refused" });
+      expect(await found("2001:db8::1")).toMatchObject({ code: "plaintext_refused" });
+      expect(await found("127.0.0.1")).toBeNull();
+      expect(await found("localhost")).toBeNull();
+      expect(await found("no-such-host.invalid")).toMatchObject({ syscall: "getaddrinfo" });
+    },
+  );
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
-import { TransportError } from "../../src/errors/index.js";
+import { HawserError } from "../../src/errors/index.js";
 import type { Authorization } from "../../src/transport/index.js";
 import { encode } from "../wire/coding.js";
 import { fakeListener } from "./fake-listener.js";
@@ -12,7 +12,7 @@ const withCode = (code: string) => expect.objectContaining({ code });
 const newSecret = new Uint8Array(32).fill(8);
 
 describe("a handshake over sockets", () => {
-  it("refuses a dialler with the wrong secret, and says so to both sides once", async () => {
+  it("refuses a dialler with the wrong secret, and reports that once on each side", async () => {
     await using listener = await TestListener.start();
     await expect(dialTest(listener.address, { secret: newSecret })).rejects.toThrow(withCode("unauthenticated"));
     const refusal = await listener.refusals.next();
@@ -24,13 +24,13 @@ describe("a handshake over sockets", () => {
     expect(listener.accepted.all).toHaveLength(0);
   });
 
-  it("accepts both secrets while one is rotated", async () => {
+  it("accepts both secrets during a rotation", async () => {
     await using listener = await TestListener.start({ secrets: () => [newSecret, secret] });
     for (const one of [secret, newSecret]) (await dialTest(listener.address, { secret: one })).connection.destroy();
     expect(listener.accepted.all).toHaveLength(2);
   });
 
-  it("does not believe a listener that sends the dialler's own MAC back", async () => {
+  it("rejects a listener that reflects the dialler's own MAC", async () => {
     await using listener = await fakeListener((frame, socket) => {
       if (frame.$case !== "hello") return;
       const { mac } = frame.value;
@@ -39,7 +39,7 @@ describe("a handshake over sockets", () => {
     await expect(dialTest(listener.address)).rejects.toThrow(withCode("unauthenticated"));
   });
 
-  it("does not accept the recorded bytes of another connection", async () => {
+  it("rejects the recorded bytes of another connection", async () => {
     await using pair = await connectPair();
     const { listener } = pair;
     await using proxy = await TcpProxy.to(listener.port);
@@ -59,7 +59,7 @@ describe("a handshake over sockets", () => {
     expect((await listener.refusals.next()).code).toBe("wrong_peer");
   });
 
-  it("passes on what the listener decides: an older epoch is fenced", async () => {
+  it("passes on the listener's decision: an older epoch is fenced", async () => {
     await using listener = await TestListener.start({
       authorize: async ({ epoch }) =>
         epoch < identity.epoch
@@ -74,10 +74,10 @@ describe("a handshake over sockets", () => {
     (await dialTest(listener.address)).connection.destroy();
   });
 
-  it("lets the listener turn the older of two twins away", async () => {
+  it("lets the listener refuse the older of two twins", async () => {
     await using pair = await connectPair();
     const twin = await dialTest(pair.listener.address);
-    pair.accepted.connection.refuse(new TransportError("fenced", "a newer connection took the channel"));
+    pair.accepted.connection.refuse(new HawserError("fenced", "a newer connection took the channel"));
     expect(await pair.sender.events.next()).toMatchObject({ kind: "closed", code: "fenced" });
     expect(await pair.accepted.events.next()).toMatchObject({ kind: "closed", code: "fenced" });
     twin.connection.writeGoLive(identity.epoch);
@@ -87,7 +87,7 @@ describe("a handshake over sockets", () => {
   });
 
   it.each([
-    ["a HawserError", new TransportError("store_failed", "Postgres is away"), "store_failed"],
+    ["a HawserError", new HawserError("store_failed", "Postgres is away"), "store_failed"],
     ["anything else", new Error("a defect"), "internal"],
   ])("refuses when the decision fails with %s", async (_, error, code) => {
     await using listener = await TestListener.start({ authorize: () => Promise.reject(error) });
@@ -97,7 +97,7 @@ describe("a handshake over sockets", () => {
     if (code === "internal") expect(refusal.cause).toBe(error);
   });
 
-  it("refuses when the handlers cannot be made", async () => {
+  it("refuses when the handlers cannot be created", async () => {
     const error = new Error("a defect");
     await using listener = await TestListener.start({
       onConnection: () => {
@@ -112,7 +112,7 @@ describe("a handshake over sockets", () => {
     expect(await listener.refusals.next()).toMatchObject({ code: "internal", cause: error });
   });
 
-  it("forgets a dialler that goes while the listener decides", async () => {
+  it("discards a dialler that disconnects while the listener decides", async () => {
     const decisions = new Inbox<(decision: Authorization) => void>();
     await using listener = await TestListener.start({
       authorize: () => new Promise((resolve) => decisions.push(resolve)),
@@ -129,7 +129,7 @@ describe("a handshake over sockets", () => {
     expect(listener.refusals.all).toHaveLength(1);
   });
 
-  it("delivers what comes together with Welcome once the dialler has its connection", async () => {
+  it("delivers frames that arrive with Welcome once the dialler has its connection", async () => {
     const ack = { epoch: identity.epoch, number: 1, credit: 1, backlog: 0, busy: false, live: false };
     await using listener = await TestListener.start({
       onConnection: (connection) => {

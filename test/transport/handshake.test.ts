@@ -43,7 +43,7 @@ describe("the vectors of the handshake's MACs", () => {
 });
 
 describe("the handshake", () => {
-  it("convinces both sides that know the secret", () => {
+  it("succeeds on both sides if they know the secret", () => {
     const { listener, dialler } = bothSides();
     const hello = dialler.answer(listener.challenge());
     const verified = listener.verify(hello, [secret]);
@@ -51,7 +51,7 @@ describe("the handshake", () => {
     dialler.accept(listener.welcome(verified, accepted));
   });
 
-  it.each([0, 1])("takes either of two secrets and answers with the one the dialler used (%i)", (used) => {
+  it.each([0, 1])("accepts either of two secrets and answers with the one of the dialler (%i)", (used) => {
     const secrets = [newSecret, secret];
     const { listener, dialler } = bothSides({ dialler: secrets[used]! });
     const verified = listener.verify(dialler.answer(listener.challenge()), secrets);
@@ -69,7 +69,7 @@ describe("the handshake", () => {
     expect(() => listener.verify(hello, secrets)).toThrow(unauthenticated);
   });
 
-  it("is not convinced by a MAC under an empty key", () => {
+  it("fails with a MAC under an empty key", () => {
     const { listener, dialler } = bothSides({ dialler: new Uint8Array(0) });
     const hello = dialler.answer(listener.challenge());
     expect(() => listener.verify(hello, [new Uint8Array(0)])).toThrow(unauthenticated);
@@ -92,7 +92,7 @@ describe("the handshake", () => {
     expect(() => listener.verify(hello, [secret])).toThrow(unauthenticated);
   });
 
-  it("notices a Hello from another connection, with or without TLS", () => {
+  it("detects a Hello from another connection, with or without TLS", () => {
     const { dialler } = bothSides();
     const hello = dialler.answer({ ...bothSides().listener.challenge(), nonce: helloNonce });
     expect(() => bothSides().listener.verify(hello, [secret])).toThrow(unauthenticated);
@@ -101,13 +101,13 @@ describe("the handshake", () => {
     expect(() => relayed.listener.verify(other, [secret])).toThrow(unauthenticated);
   });
 
-  it("does not take the dialler's own MAC back as the listener's", () => {
+  it("rejects the dialler's own MAC as the listener's", () => {
     const { listener, dialler } = bothSides();
     const hello = dialler.answer(listener.challenge());
     expect(() => dialler.accept({ ...accepted, mac: hello.mac })).toThrow(unauthenticated);
   });
 
-  it("does not take a Welcome of another handshake", () => {
+  it("rejects a Welcome of another handshake", () => {
     const { listener, dialler } = bothSides();
     dialler.answer(listener.challenge());
     const other = bothSides();
@@ -118,7 +118,7 @@ describe("the handshake", () => {
     expect(() => dialler.accept(other.listener.welcome(verified, accepted))).toThrow(unauthenticated);
   });
 
-  it("refuses a Hello that is meant for another listener, once it has proved itself", () => {
+  it("refuses an authenticated Hello for another listener", () => {
     const { dialler, listener } = bothSides();
     const other = new ListenerHandshake({ listenerName: "orders-2", nonce: challengeNonce, exporter });
     const hello = dialler.answer(listener.challenge());
@@ -126,7 +126,7 @@ describe("the handshake", () => {
     expect(() => other.verify(hello, [newSecret])).toThrow(unauthenticated);
   });
 
-  it("refuses versions it does not speak", () => {
+  it("refuses unsupported versions", () => {
     const unsupported = expect.objectContaining({ code: "unsupported_version" });
     const { listener, dialler } = bothSides();
     const challenge = listener.challenge();
@@ -138,7 +138,7 @@ describe("the handshake", () => {
     expect(() => listener.verify(hello, [secret])).toThrow(unsupported);
   });
 
-  it("goes only one way", () => {
+  it("fails out of sequence", () => {
     const violation = expect.objectContaining({ code: "protocol_violation" });
     const { listener, dialler } = bothSides();
     expect(() => dialler.accept({ ...accepted, mac: new Uint8Array(32) })).toThrow(violation);

@@ -61,7 +61,7 @@ describe("a listener", () => {
     expect(listener.accepted.all).toHaveLength(0);
   });
 
-  it("refuses a length of 4 GiB before it has memory for what came with it", async () => {
+  it("refuses a length of 4 GiB before it allocates memory for the frame", async () => {
     const used = () => process.memoryUsage().arrayBuffers;
     const taken: number[] = [];
     await using listener = await TestListener.start({ onHandshakeRefused: () => taken.push(used()) });
@@ -78,7 +78,7 @@ describe("a listener", () => {
     expect(taken[0]! - before).toBeLessThan(100_000);
   });
 
-  it("gives the whole handshake its time, however many bytes come meanwhile", async () => {
+  it("limits the whole handshake by its timeout, however many bytes arrive", async () => {
     const clock = new ManualClock();
     await using listener = await TestListener.start({ clock });
     using client = await RawClient.connect(listener.port);
@@ -96,7 +96,7 @@ describe("a listener", () => {
     await client.closed;
   });
 
-  it("lets honest diallers in, however many strangers keep it waiting", async () => {
+  it("accepts legitimate diallers, however many others keep it waiting", async () => {
     const clock = new ManualClock();
     await using listener = await TestListener.start({ clock });
     const { maxPendingHandshakes } = protocolConstants;
@@ -121,7 +121,7 @@ describe("a listener", () => {
     expect(listener.refusals.all).toHaveLength(maxPendingHandshakes + 2);
   });
 
-  it("does not count those who have proved themselves and wait for a decision", async () => {
+  it("does not count authenticated diallers that wait for a decision", async () => {
     const clock = new ManualClock();
     const decisions = new Inbox<(decision: Authorization) => void>();
     await using listener = await TestListener.start({
@@ -149,7 +149,7 @@ describe("a listener", () => {
     await expect(TestListener.start({ address: "no-such-host.invalid:0" })).rejects.toThrow(failed);
   });
 
-  it("listens beyond loopback only where the network is trusted", async () => {
+  it("listens beyond loopback only if the network is trusted", async () => {
     await expect(TestListener.start({ address: "0.0.0.0:0" })).rejects.toThrow(withCode("plaintext_refused"));
     await using listener = await TestListener.start({ address: "0.0.0.0:0", allowPlaintext: true });
     expect(listener.address).toMatch(/^0\.0\.0\.0:\d+$/);
@@ -173,7 +173,7 @@ describe("a listener", () => {
     (await dialTest(six.address)).connection.destroy();
   });
 
-  it("frees its port when it closes, and leaves connections alone if told so", async () => {
+  it("frees its port when it closes, and keeps connections if requested", async () => {
     const pair = await connectPair();
     await pair.listener.close(false);
     await using again = await TestListener.start({ address: pair.listener.address });
@@ -185,7 +185,7 @@ describe("a listener", () => {
     expect(pair.accepted.events.all).toHaveLength(1);
   });
 
-  it("ends handshakes under way without a report when it closes", async () => {
+  it("ends pending handshakes without a report when it closes", async () => {
     const listener = await TestListener.start();
     using client = await RawClient.connect(listener.port);
     await client.begin();

@@ -20,7 +20,7 @@ describe("Liveness", () => {
     liveness.start();
   });
 
-  it("pings after silence, and gives up when there is no answer", () => {
+  it("pings after silence, and reports the connection dead without an answer", () => {
     clock.advance(pingAfterMs - 1);
     expect(events).toEqual([]);
     clock.advance(1);
@@ -33,20 +33,20 @@ describe("Liveness", () => {
     expect(events).toHaveLength(2);
   });
 
-  it("counts silence from the last byte", () => {
+  it("measures silence from the last byte", () => {
     for (let i = 0; i < 10; i++) {
       clock.advance(pingAfterMs - 1);
-      liveness.heard();
+      liveness.bytesArrived();
     }
     expect(events).toEqual([]);
     clock.advance(pingAfterMs);
     expect(events).toHaveLength(1);
   });
 
-  it("takes any byte for an answer, and begins anew", () => {
+  it("accepts any byte as an answer, and starts again", () => {
     clock.advance(pingAfterMs);
     clock.advance(pingTimeoutMs - 1);
-    liveness.heard();
+    liveness.bytesArrived();
     clock.advance(pingAfterMs - 1);
     expect(events).toHaveLength(1);
     clock.advance(1);
@@ -55,14 +55,14 @@ describe("Liveness", () => {
     expect(events[2]).toBe(`dead after ${pingAfterMs + pingTimeoutMs}`);
   });
 
-  it("goes on pinging while this side does not read, and never gives up", () => {
+  it("keeps pinging while this side does not read, and does not time out", () => {
     liveness.setPaused(true);
     clock.advance(10 * (pingAfterMs + pingTimeoutMs));
     expect(events.length).toBeGreaterThan(10);
     expect(events.every((event) => event.startsWith("ping"))).toBe(true);
   });
 
-  it("begins anew when this side reads again", () => {
+  it("starts again when this side resumes reading", () => {
     liveness.setPaused(true);
     clock.advance(pingAfterMs + pingTimeoutMs - 1);
     liveness.setPaused(false);
@@ -73,7 +73,7 @@ describe("Liveness", () => {
     expect(events.at(-1)).toMatch(/^dead/);
   });
 
-  it("asks again when it was this process that stood still", () => {
+  it("pings again if this process itself was suspended", () => {
     clock.advance(pingAfterMs);
     clock.stall(pingTimeoutMs + 60_000);
     expect(events.map((event) => event.split(" ")[0])).toEqual(["ping", "ping"]);

@@ -7,12 +7,12 @@ function pendingFrom(...hosts: readonly string[]): PendingHandshakes<string> {
   return pending;
 }
 
-describe("handshakes under way", () => {
-  it("give way by the oldest of the address that has most", () => {
+describe("pending handshakes", () => {
+  it("drop the oldest of the address that has the most", () => {
     const pending = pendingFrom("192.0.2.1", "192.0.2.9", "192.0.2.9", "192.0.2.2");
-    expect(pending.expendable).toBe("192.0.2.9 #1");
+    expect(pending.oldestOfBusiestOrigin).toBe("192.0.2.9 #1");
     pending.delete("192.0.2.9 #1", "192.0.2.9");
-    expect(pending.expendable).toBe("192.0.2.1 #0");
+    expect(pending.oldestOfBusiestOrigin).toBe("192.0.2.1 #0");
     expect(pending.size).toBe(3);
   });
 
@@ -25,10 +25,10 @@ describe("handshakes under way", () => {
     ["one link with a zone", "fe80::1%eth0", "fe80::2%eth0", true],
   ])("count %s as one origin or not", (_, one, other, same) => {
     const pending = pendingFrom("198.51.100.1", one, other);
-    expect(pending.expendable).toBe(same ? `${one} #1` : "198.51.100.1 #0");
+    expect(pending.oldestOfBusiestOrigin).toBe(same ? `${one} #1` : "198.51.100.1 #0");
   });
 
-  it("are forgotten once, whatever is deleted", () => {
+  it("are removed once, whatever is deleted", () => {
     const pending = pendingFrom("192.0.2.1");
     pending.delete("nobody", "192.0.2.1");
     pending.delete("nobody", "192.0.2.2");
@@ -36,6 +36,6 @@ describe("handshakes under way", () => {
     pending.delete("192.0.2.1 #0", "192.0.2.1");
     pending.delete("192.0.2.1 #0", "192.0.2.1");
     expect(pending.size).toBe(0);
-    expect(pending.expendable).toBeUndefined();
+    expect(pending.oldestOfBusiestOrigin).toBeUndefined();
   });
 });

@@ -60,7 +60,7 @@ const has = (end: End, sent: Buffer) =>
 const loopback = { port: 0, host: "127.0.0.1" };
 
 describe("a socket", () => {
-  it("is read into the block that others are read into, and gets its own bytes", async () => {
+  it("reads into the shared block, and passes on its own bytes", async () => {
     const pairs = await Promise.all([1, 2, 3].map(() => pair(loopback)));
     const ends = await Promise.all(pairs.flatMap(({ dialled, accepted }) => [dialled, accepted]));
     const sent = ends.map(() => bytes(3_000_000));
@@ -69,7 +69,7 @@ describe("a socket", () => {
     expect(new Set(ends.flatMap(({ memory }) => [...memory])).size).toBe(1);
   });
 
-  it("has what was read before, in front of what comes behind it, and the end", async () => {
+  it("passes on bytes that were read before, then later ones, and the end", async () => {
     const { dialled, accepted, server } = await pair(loopback, true);
     const sent = bytes(3_000_000);
     dialled.socket.end(sent);
@@ -80,7 +80,7 @@ describe("a socket", () => {
     await new Promise((resolve) => server.close(resolve));
   });
 
-  it("closes with the one that it was made of, and the other way round", async () => {
+  it("closes with the original socket, and vice versa", async () => {
     for (const which of ["given", "socket"] as const) {
       const { accepted, dialled } = await pair(loopback, true);
       dialled.socket.write("1");
@@ -91,7 +91,7 @@ describe("a socket", () => {
     }
   });
 
-  it("is not read while it pauses", async () => {
+  it("does not read while it is paused", async () => {
     const { dialled, accepted } = await pair(loopback);
     const { socket, come } = await accepted;
     const closed = Promise.all([socket, dialled.socket].map((each) => once(each, "close")));
@@ -110,7 +110,7 @@ describe("a socket", () => {
     expect(Buffer.compare(Buffer.concat(come), sent)).toBe(0);
   });
 
-  it("of another kind is read as streams are", async () => {
+  it("of another kind is read through data events", async () => {
     const { dialled, accepted } = await pair({ path: join(temporaryDirectory(), "socket") }, true);
     expect(dialled.socket).toBe(dialled.given);
     const sent = bytes(200_000);

@@ -5,7 +5,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { TransportError } from "../../src/errors/index.js";
+import type { HawserError } from "../../src/errors/index.js";
 import type { Clock } from "../../src/runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
@@ -56,13 +56,13 @@ describe("the option tls", () => {
     expect(refused).not.toThrow(/sesame|PRIVATE KEY/);
   });
 
-  it("refuses a key that Node's TLS does not take", () => {
+  it("refuses a key that Node's TLS does not accept", () => {
     const { privateKey } = generateKeyPairSync("x25519");
     const key = privateKey.export({ type: "pkcs8", format: "pem" }) as string;
     expect(() => new TlsCredentials({ ...ours, key })).toThrow(/tls\.key is not the key of tls\.cert/);
   });
 
-  it("takes text, bytes, files and an encrypted key", async () => {
+  it("accepts text, bytes, files and an encrypted key", async () => {
     const directory = temporaryDirectory();
     writeFileSync(join(directory, "tls.crt"), ours.cert);
     writeFileSync(join(directory, "tls.key"), ours.key);
@@ -83,7 +83,7 @@ describe("the option tls", () => {
 /** Files of a certificate, and who reads them. */
 class Files {
   readonly directory = temporaryDirectory();
-  readonly told = new Inbox<"reloaded" | TransportError>();
+  readonly told = new Inbox<"reloaded" | HawserError>();
 
   constructor(issued: Issued = ours, ca = authority.certificate) {
     this.write(issued, ca);
@@ -122,15 +122,15 @@ async function authorityShownBy(address: string, shows: Issued = ours): Promise<
     const tls = new TlsCredentials({ ...shows, ca });
     const outcome = await dialTest(address, { tls }).then(
       ({ connection }) => connection.destroy(),
-      (error: TransportError) => error.code,
+      (error: HawserError) => error.code,
     );
     if (outcome === undefined) return name;
   }
   return "none";
 }
 
-describe("certificates that are renewed", () => {
-  it("are used for new connections at the next reading, and leave the others alone", async () => {
+describe("renewed certificates", () => {
+  it("are used for new connections after the next reload, and do not affect others", async () => {
     const files = new Files();
     const clock = new ManualClock();
     await using listener = await TestListener.start({ tls: files.credentials(), clock });
@@ -149,7 +149,7 @@ describe("certificates that are renewed", () => {
     before.connection.destroy();
   });
 
-  it("are seen behind symbolic links that are turned, as Kubernetes does", async () => {
+  it("are noticed behind switched symbolic links, as with Kubernetes", async () => {
     const files = new Files();
     const { directory } = files;
     const version = (name: string, issued: Issued): void => {
@@ -176,7 +176,7 @@ describe("certificates that are renewed", () => {
     }
   });
 
-  it("are seen when a file takes the place of another, by the next dial", async () => {
+  it("are noticed by the next dial when another file is renamed over them", async () => {
     const files = new Files();
     await using listener = await TestListener.start({
       tls: new TlsCredentials({ ...ours, ca: nextAuthority.certificate, mutual: true }),
@@ -191,7 +191,7 @@ describe("certificates that are renewed", () => {
     (await dialTest(listener.address, { tls })).connection.destroy();
   });
 
-  it("change whom mutual TLS lets in", async () => {
+  it("change which diallers mutual TLS accepts", async () => {
     const files = new Files();
     const clock = new ManualClock();
     await using listener = await TestListener.start({ tls: files.credentials({ mutual: true }), clock });
@@ -204,7 +204,7 @@ describe("certificates that are renewed", () => {
     expect(await authorityShownBy(listener.address, ours)).toBe("first");
   });
 
-  it("are not used while they are half written, which is told once", async () => {
+  it("are not used while they are half written, which is reported once", async () => {
     const files = new Files();
     const tls = files.credentials();
     const before = tls.current;
@@ -230,7 +230,7 @@ describe("certificates that are renewed", () => {
     expect(tls.current).not.toBe(before);
   });
 
-  it("that become unusable in the same way again are told of again", async () => {
+  it("that become invalid in the same way again are reported again", async () => {
     const files = new Files();
     const tls = files.credentials();
     for (const next of [ours, nextAuthority.issue(local)]) {
@@ -247,7 +247,7 @@ describe("certificates that are renewed", () => {
     ]);
   });
 
-  it("that have become pipes are told of, and the old stay in use", async () => {
+  it("that were replaced by pipes are reported, and the old ones stay in use", async () => {
     const files = new Files();
     const tls = files.credentials();
     await using listener = await TestListener.start({
@@ -259,7 +259,7 @@ describe("certificates that are renewed", () => {
     expect(await files.told.next()).toMatchObject({ message: expect.stringContaining("not a regular file") });
   });
 
-  it("on a file system that does not answer keep nobody from dialling and listening, and are used when it does", async () => {
+  it("on a file system that does not answer block no dial and no listener, and are used when it does", async () => {
     const files = new Files();
     const clock = new ManualClock();
     const tls = files.credentials({}, clock);
@@ -279,7 +279,7 @@ describe("certificates that are renewed", () => {
     expect(files.told.all).toHaveLength(1);
     expect(await files.told.next()).toMatchObject({
       message: expect.stringMatching(
-        /reading tls\.cert .*tls\.crt, tls\.key .*, tls\.ca .* has no answer after 500 ms/,
+        /reading tls\.cert .*tls\.crt, tls\.key .*, tls\.ca .* did not finish within 500 ms/,
       ),
     });
 
@@ -288,7 +288,7 @@ describe("certificates that are renewed", () => {
     expect(await authorityShownBy(listener.address)).toBe("next");
   });
 
-  it("are not read as new when nothing of them has changed", async () => {
+  it("are not loaded again without a change", async () => {
     const files = new Files();
     const tls = files.credentials();
     files.write(ours);
@@ -296,7 +296,7 @@ describe("certificates that are renewed", () => {
     expect(files.told.all).toEqual([]);
   });
 
-  it("that are valid only from later on are used from then on", async () => {
+  it("that become valid later are used from then on", async () => {
     const files = new Files();
     const tls = files.credentials();
     files.write(authority.issue(local, { fromDays: 1, untilDays: 2 }));
@@ -308,7 +308,7 @@ describe("certificates that are renewed", () => {
     expect(await files.told.next()).toBe("reloaded");
   });
 
-  it("are looked at no more once the listener has closed", async () => {
+  it("are not watched any more once the listener has closed", async () => {
     const files = new Files();
     const clock = new ManualClock();
     const listener = await TestListener.start({ tls: files.credentials(), clock });

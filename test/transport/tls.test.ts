@@ -38,7 +38,7 @@ function credentials(options: Partial<TlsOptions> = {}): TlsCredentials {
 }
 
 describe("TLS between two peers", () => {
-  it("tells two connections apart that come from one port to two addresses of the listener", async () => {
+  it("distinguishes two connections from one port to two addresses of the listener", async () => {
     await using listener = await TestListener.start({ address: "0.0.0.0:0", tls: credentials() });
     const localPort = await freePort();
     const from = { port: listener.port, localAddress: "127.0.0.1", localPort };
@@ -59,7 +59,7 @@ describe("TLS between two peers", () => {
     expect(listener.refusals.all).toHaveLength(2);
   });
 
-  it("carries frames both ways and says goodbye in good order", async () => {
+  it("carries frames both ways and ends gracefully", async () => {
     await using pair = await connectPair({ listen: { tls: credentials() }, dial: { tls: credentials() } });
     const { sender, accepted } = pair;
     const payloads = [new Uint8Array(300_000).fill(7), new Uint8Array(1)];
@@ -88,7 +88,7 @@ describe("TLS between two peers", () => {
     expect(await accepted.events.next()).toMatchObject({ kind: "closed", code: undefined });
   });
 
-  it("hides from the network what is sent", async () => {
+  it("hides the traffic from the network", async () => {
     await using listener = await TestListener.start({ tls: credentials() });
     await using wire = await TcpProxy.to(listener.port);
     const { connection } = await dialTest(wire.address, { tls: credentials() });
@@ -112,7 +112,7 @@ describe("TLS between two peers", () => {
     connection.destroy();
   });
 
-  it("survives bytes that come one at a time", async () => {
+  it("works with bytes that arrive one at a time", async () => {
     await using listener = await TestListener.start({ tls: credentials() });
     await using wire = await TcpProxy.to(listener.port, { pieceBytes: 1 });
     const { connection } = await dialTest(wire.address, { tls: credentials() });
@@ -127,11 +127,11 @@ describe("TLS between two peers", () => {
     (await dialTest(listener.address, { tls })).connection.destroy();
     // And plaintext from there is refused by name.
     const refused = dialTest(listener.address, { allowPlaintext: true });
-    await expect(refused).rejects.toThrow(failed("tls_mismatch", "accepts nothing but TLS"));
+    await expect(refused).rejects.toThrow(failed("tls_mismatch", "accepts only TLS"));
     expect(await listener.refusals.next()).toMatchObject({ code: "tls_mismatch" });
   });
 
-  it("accepts no version before 1.3", async () => {
+  it("refuses versions before 1.3", async () => {
     await using listener = await TestListener.start({ tls: credentials() });
     const socket = connectTls({ port: listener.port, ca: authority.certificate, maxVersion: "TLSv1.2" });
     socket.on("error", () => {});
@@ -174,14 +174,14 @@ describe("the certificate of a listener", () => {
     );
   });
 
-  it("may be for the address that is dialled, or for a name", async () => {
+  it("may be for the dialled address or for a name", async () => {
     await using byAddress = await TestListener.start({ tls: credentials(authority.issue(["127.0.0.1"])) });
     (await dialTest(byAddress.address, { tls: credentials() })).connection.destroy();
     await using byName = await TestListener.start({ tls: credentials(authority.issue(["localhost"])) });
     (await dialTest(`localhost:${byName.port}`, { tls: credentials() })).connection.destroy();
   });
 
-  it("may be for serverName, or for anybody with verify: ca", async () => {
+  it("may be for serverName, or for any host with verify: ca", async () => {
     const tls = credentials(authority.issue(["orders.example"]));
     await using listener = await TestListener.start({ tls });
     (await dialTest(listener.address, { tls: credentials({ serverName: "orders.example" }) })).connection.destroy();
@@ -194,7 +194,7 @@ describe("the certificate of a listener", () => {
 describe("mutual TLS", () => {
   const mutual = () => credentials({ mutual: true });
 
-  it("lets those in who show a certificate of the authority", async () => {
+  it("accepts diallers with a certificate of the authority", async () => {
     await using listener = await TestListener.start({ tls: mutual() });
     const { connection } = await dialTest(listener.address, { tls: credentials() });
     connection.writeGoLive(identity.epoch);
@@ -219,7 +219,7 @@ describe("mutual TLS", () => {
     expect(listener.accepted.all).toHaveLength(0);
   });
 
-  it("refuses who shows no certificate, also one that comes back with a session ticket", async () => {
+  it("refuses a dialler without a certificate, even if it resumes a session", async () => {
     await using listener = await TestListener.start({ tls: mutual() });
     let session: Buffer | undefined;
     for (const attempt of ["first", "second"]) {
@@ -231,7 +231,7 @@ describe("mutual TLS", () => {
       await new Promise((resolve) => socket.once("secureConnect", resolve));
       expect(socket.isSessionReused(), attempt).toBe(false);
       socket.write(protocolConstants.preamble);
-      const message = expect.stringContaining("showed no certificate");
+      const message = expect.stringContaining("presented no certificate");
       expect(await client.frames.next()).toMatchObject({
         $case: "refuse",
         value: { code: ErrorCode.TLS_FAILED, message },
@@ -243,28 +243,26 @@ describe("mutual TLS", () => {
   });
 });
 
-describe("a peer with TLS and one without", () => {
-  it("end with a name for it on both sides, whoever dials", async () => {
+describe("a peer with TLS and a peer without", () => {
+  it("report the mismatch on both sides, whoever dials", async () => {
     await using secure = await TestListener.start({ tls: credentials() });
     await expect(dialTest(secure.address)).rejects.toThrow(
-      failed("tls_mismatch", "accepts nothing but TLS; give the option tls to the dialler"),
+      failed("tls_mismatch", "accepts only TLS; set the option tls for the dialler"),
     );
-    expect(await secure.refusals.next()).toEqual(failed("tls_mismatch", "accepts nothing but TLS"));
+    expect(await secure.refusals.next()).toEqual(failed("tls_mismatch", "accepts only TLS"));
 
     await using plain = await TestListener.start();
     await expect(dialTest(plain.address, { tls: credentials() })).rejects.toThrow(
-      failed("tls_mismatch", /does not speak TLS; give the option tls/),
+      failed("tls_mismatch", /does not use TLS; set the option tls/),
     );
-    expect(await plain.refusals.next()).toEqual(
-      failed("tls_mismatch", "the dialler speaks TLS and this peer does not"),
-    );
+    expect(await plain.refusals.next()).toEqual(failed("tls_mismatch", "the dialler uses TLS and this peer does not"));
     for (const { refusals, accepted } of [secure, plain]) {
       expect(refusals.all).toHaveLength(1);
       expect(accepted.all).toHaveLength(0);
     }
   });
 
-  it("find out about each other although the dialler's first words come in pieces", async () => {
+  it("detect each other although the dialler's first bytes arrive in pieces", async () => {
     await using plain = await TestListener.start();
     // One that goes on writing would lose the answer if the listener closed at once: that resets the connection.
     const socket = connect({ port: plain.port, host: "127.0.0.1", allowHalfOpen: true });
@@ -283,7 +281,7 @@ describe("a peer with TLS and one without", () => {
     expect(plain.refusals.all).toMatchObject([{ code: "tls_mismatch" }]);
   });
 
-  it("hears of a server that says nothing to TLS when the time is over", async () => {
+  it("times out on a server that does not answer TLS", async () => {
     const server = createServer(() => {});
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     const connected = new Promise((resolve) => server.once("connection", resolve));
@@ -325,7 +323,7 @@ describe("a listener with TLS", () => {
     (await dialTest(listener.address, { tls: credentials() })).connection.destroy();
   });
 
-  it("gives TLS and the handshake together their time", async () => {
+  it("limits TLS and handshake together by the timeout", async () => {
     const clock = new ManualClock();
     await using listener = await TestListener.start({ tls: credentials(), clock });
     using silent = await RawClient.connect(listener.port);
@@ -343,7 +341,7 @@ describe("a listener with TLS", () => {
     expect(listener.refusals.all).toHaveLength(3);
   });
 
-  it("ends handshakes under way without a report when it closes", async () => {
+  it("ends pending handshakes without a report when it closes", async () => {
     const listener = await TestListener.start({ tls: credentials() });
     using half = await RawClient.connect(listener.port);
     half.socket.write(Buffer.from([0x16, 3, 1]));
@@ -355,19 +353,19 @@ describe("a listener with TLS", () => {
 });
 
 describe("a man in the middle", () => {
-  it("who ends TLS on both sides with a certificate that the dialler trusts is refused", async () => {
+  it("that terminates TLS on both sides with a trusted certificate is refused", async () => {
     await using listener = await TestListener.start({ tls: credentials() });
     await using proxy = await TlsProxy.to(listener.port, { ...authority.issue(local), ca: authority.certificate });
     await expect(dialTest(proxy.address, { tls: credentials() })).rejects.toThrow(
       failed("unauthenticated", "did not prove"),
     );
-    expect(await listener.refusals.next()).toEqual(failed("unauthenticated", "something between the two ends TLS"));
+    expect(await listener.refusals.next()).toEqual(failed("unauthenticated", "an intermediary terminates TLS"));
     expect(listener.accepted.all).toHaveLength(0);
     // It did pass everything on.
     expect(Buffer.concat(proxy.read).includes(Buffer.from(identity.senderName))).toBe(true);
   });
 
-  it("who takes TLS off in front of a plaintext listener is refused", async () => {
+  it("that removes TLS in front of a plaintext listener is refused", async () => {
     await using listener = await TestListener.start();
     await using proxy = await TlsProxy.to(listener.port, authority.issue(local));
     await expect(dialTest(proxy.address, { tls: credentials() })).rejects.toThrow(

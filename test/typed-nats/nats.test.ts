@@ -6,8 +6,9 @@ import { create, type DescMessage, toBinary } from "@bufbuild/protobuf";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { Reject } from "../../src/errors/index.js";
 import { enqueue } from "../../src/peer/index.js";
-import { consume, handle, publish, Reject, subscribe } from "../../src/typed-nats/index.js";
+import { consume, publish, subscribe, typed } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
@@ -66,20 +67,21 @@ afterAll(async () => {
 describe("core NATS", () => {
   it("carries messages of several types on one subject", async () => {
     const received: unknown[] = [];
-    await using subscription = subscribe(
+    await using subscription = await subscribe(
       connection,
       [
-        handle(placed, (order, message) => received.push([order, message.subject])),
-        handle(cancelled, (order) => received.push(order)),
+        typed(placed, (order, message) => received.push([order, message.subject])),
+        typed(cancelled, (order) => received.push(order)),
       ],
       { onFailure: (error) => received.push(error) },
     );
-    expect(subscription.subject).toBe(`${root}.*.orders`);
+    expect(subscription.topics).toEqual([`${root}.*.orders`]);
     expect(await publish(connection, placed, { tenant: "acme", orderId: "o-1" })).toEqual({
       subject: `${root}.acme.orders`,
     });
     await publish(connection, cancelled, { tenant: "b" }, { format: "json", headers: { trace: ["1", "2"] } });
-    await subscription.drain();
+    await subscription.stop();
+    await subscription.closed;
     expect(received).toEqual([
       [{ $typeName: "acme.v1.OrderPlaced", tenant: "acme", orderId: "o-1" }, `${root}.acme.orders`],
       { $typeName: "acme.v1.OrderCancelled", tenant: "b" },
@@ -89,14 +91,16 @@ describe("core NATS", () => {
   it("shares messages within a queue group, and tells what could not be handled", async () => {
     const counts = [0, 0];
     const failures: string[] = [];
-    const members = counts.map((_, index) =>
-      subscribe(
-        connection,
-        handle(placed, () => (counts[index]! += 1)),
-        {
-          queue: "billing",
-          onFailure: (error, message) => failures.push(`${message.subject}: ${(error as Error).message}`),
-        },
+    const members = await Promise.all(
+      counts.map((_, index) =>
+        subscribe(
+          connection,
+          typed(placed, () => (counts[index]! += 1)),
+          {
+            queue: "billing",
+            onFailure: (error, message) => failures.push(`${message.subject}: ${(error as Error).message}`),
+          },
+        ),
       ),
     );
     for (let count = 0; count < 50; count++) await publish(connection, placed, { tenant: "a", orderId: "o-1" });
@@ -105,7 +109,7 @@ describe("core NATS", () => {
     connection.publish(`${root}.a.orders`, toBinary(placed, create(placed, { orderId: "x" })), { headers: type });
     connection.publish(`${root}.a.orders`, new Uint8Array([255]));
     await connection.flush();
-    for (const member of members) await member.drain();
+    for (const member of members) await member.stop();
     expect(counts[0]! + counts[1]!).toBe(50);
     expect(failures.sort()).toEqual([
       `${root}.a.orders: acme.v1.OrderPlaced.order_id "x": must have at least 2 characters (string.min_len)`,
@@ -122,8 +126,11 @@ describe("core NATS", () => {
       "acme.v1.NoSubject: its option has no subject; set one to use NATS",
     );
     await expect(publish(connection, placed, {}, { fromat: "json" } as object)).rejects.toThrow(/did you mean format/);
-    const both = [handle(placed, () => undefined), handle(stored, () => undefined)];
-    expect(() => subscribe(connection, both as never, { onFailure: () => undefined })).toThrow(
+    await expect(publish(connection, placed, {}, { format: "xml" as never })).rejects.toThrow(
+      'format xml: must be "binary" or "json"',
+    );
+    const both = [typed(placed, () => undefined), typed(stored, () => undefined)];
+    await expect(subscribe(connection, both as never, { onFailure: () => undefined })).rejects.toThrow(
       `the types have the subjects ${root}.*.orders and ${root}.stored; use one call for each subject`,
     );
   });
@@ -139,7 +146,7 @@ describe("a stream", () => {
     connection.publish(`${root}.stored`, new Uint8Array([255]));
     const seen: string[] = [];
     const failures: string[] = [];
-    const handling = handle(stored, (value) => {
+    const handling = typed(stored, (value) => {
       const { orderId } = value as unknown as { orderId: string };
       seen.push(orderId);
       if (orderId === "o-reject") throw new Reject("sold out");
@@ -180,7 +187,7 @@ describe("a stream", () => {
     onTestFinished(() => void vi.useRealTimers());
     const seen: string[] = [];
     let end = (): void => {};
-    const handling = handle(stored, async (value) => {
+    const handling = typed(stored, async (value) => {
       seen.push((value as unknown as { orderId: string }).orderId);
       await new Promise<void>((resolve) => {
         end = resolve;
@@ -217,7 +224,7 @@ describe("a stream", () => {
     await expect(
       consume(
         connection,
-        handle(stored, () => undefined),
+        typed(stored, () => undefined),
         options,
       ),
     ).rejects.toMatchObject({
@@ -230,14 +237,14 @@ it("is published if, and only if, the transaction commits", async () => {
   await using gateway = await testGateway();
   const received: unknown[] = [];
   const onFailure = (error: unknown) => received.push(error);
-  await using core = subscribe(
+  await using core = await subscribe(
     connection,
-    handle(placed, (order) => received.push(order)),
+    typed(placed, (order) => received.push(order)),
     { onFailure },
   );
   await using stream = await consume(
     connection,
-    handle(stored, (order) => received.push(order)),
+    typed(stored, (order) => received.push(order)),
     {
       stream: root,
       durable: "transactions",
@@ -245,7 +252,6 @@ it("is published if, and only if, the transaction commits", async () => {
       onFailure,
     },
   );
-  await connection.flush();
   for (const [end, orderId] of [
     ["ROLLBACK", "o-back"],
     ["COMMIT", "o-there"],
@@ -279,5 +285,5 @@ it("is published if, and only if, the transaction commits", async () => {
       { $typeName: "acme.v1.OrderStored", orderId: "o-there" },
     ]),
   );
-  expect([core.subject, stream.closed]).toBeDefined();
+  expect([...core.topics, ...stream.topics]).toEqual([`${root}.*.orders`, `${root}.stored`]);
 });

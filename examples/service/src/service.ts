@@ -16,18 +16,18 @@ export async function startService(databaseUrl = process.env["HAWSER_DATABASE_UR
   const pool = new pg.Pool({ connectionString: databaseUrl });
   await pool.query(await readFile(new URL("../migrations/1-orders.sql", import.meta.url), "utf8"));
 
-  const peer = new Peer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0", databaseUrl });
+  const peer = new Peer({ name: "orders-1", topic: "orders", databaseUrl });
   // The booking and the acknowledgement are one transaction: a killed process leaves both, or neither.
-  await peer.handle("orders", { transactional: true }, async ({ payload, client }) => {
-    const { id, article } = JSON.parse(Buffer.from(payload).toString()) as { id: string; article: string };
-    await client.query("INSERT INTO bookings VALUES ($1, $2)", [id, article]);
+  await peer.handle("orders", { transactional: true }, async (message) => {
+    const { id, article } = message.json<{ id: string; article: string }>();
+    await message.client.query("INSERT INTO bookings VALUES ($1, $2)", [id, article]);
     console.log(`booked order ${id}: ${article}`);
   });
   await peer.handle("order-reports", { transactional: true }, async ({ client }) => {
     const { rows } = await client.query<{ count: string }>("SELECT count(*) FROM bookings");
     console.log(`${rows[0]?.count} bookings`);
   });
-  await peer.run();
+  await peer.start();
   await schedule(pool, "order-report", { cron: "* * * * *", to: "order-reports" });
 
   return {

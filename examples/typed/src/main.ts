@@ -5,7 +5,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { Peer } from "hawser";
 import { createNatsTransport, createPeerTransport, serveNats, servePeer } from "hawser/connect";
-import { handle, publish, subscribe } from "hawser/typed";
+import { publish, subscribe, typed } from "hawser/nats";
 import pg from "pg";
 import {
   OrderPackedSchema,
@@ -63,15 +63,14 @@ async function intoSql(): Promise<void> {
 /** SQL and TypeScript publish, and TypeScript receives, over NATS. */
 async function overNats(): Promise<void> {
   const prices = counter(2);
-  await using _ = subscribe(
+  await using _ = await subscribe(
     nats,
-    handle(PriceChangedSchema, ({ sku, cents }) => {
+    typed(PriceChangedSchema, ({ sku, cents }) => {
       console.log(`NATS: ${sku} costs ${cents} cents`);
       prices.count();
     }),
     { onFailure: (error) => console.error(error) },
   );
-  await nats.flush();
   await publish(nats, PriceChangedSchema, { sku: "buoy", cents: 24n });
   await nats.flush();
   await database.query("SELECT shop.publish_price_changed(sku => 'rope', cents => 1299)");

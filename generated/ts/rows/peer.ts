@@ -294,6 +294,14 @@ export interface MeshSecretRow {
   created_at: Date;
 }
 
+/** A row of hawser.database_settings. Settings that all programs of the database share: one row. Without it the defaults of the spec apply. */
+export interface DatabaseSettingRow {
+  /** Always 1. */
+  id: number;
+  /** Age in days from which peers delete dead letters. `hawser dead retention` sets it. */
+  dead_letter_retention_days: number;
+}
+
 /** A row of hawser.migrations. The migrations that this database has. */
 export interface MigrationRow {
   /** The migration's number. */
@@ -323,6 +331,7 @@ export const tables = {
   fence: "hawser.fences",
   deadLetter: "hawser.dead_letters",
   meshSecret: "hawser.mesh_secret",
+  databaseSetting: "hawser.database_settings",
   migration: "hawser.migrations",
 } as const;
 
@@ -343,6 +352,7 @@ export const columns = {
   fence: ["what", "epoch"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
   meshSecret: ["id", "secret", "created_at"],
+  databaseSetting: ["id", "dead_letter_retention_days"],
   migration: ["id", "name", "applied_at", "checksum"],
 } as const;
 
@@ -1160,8 +1170,6 @@ export interface DiscardDeadLettersResult {
 
 /** Arguments of hawser.expire_dead_letters. */
 export interface ExpireDeadLettersArguments {
-  /** How old they are at least, in days. */
-  days: number;
   /** How many to delete at most, up to `dead_letter_rows`. */
   maxRows: number;
 }
@@ -1863,15 +1871,14 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /**
-     * Deletes the oldest of the dead letters of the caller's roles that are older than some days, unless another is at work on dead
-     * letters.
+     * Deletes the oldest of the dead letters of the caller's roles that are older than the retention of the database, unless another is
+     * at work on dead letters.
      */
     async expireDeadLetters(args: ExpireDeadLettersArguments): Promise<ExpireDeadLettersResult> {
       const { rows } = await client.query({
         name: "hawser.expire_dead_letters",
-        text: "SELECT deleted FROM hawser.expire_dead_letters($1::integer, $2::integer)",
+        text: "SELECT deleted FROM hawser.expire_dead_letters($1::integer)",
         values: [
-          args.days,
           args.maxRows,
         ],
       });

@@ -111,14 +111,14 @@ export const namedRules = {
   snapshot: {
     maxBytes: 8388608,
   },
-  /** What keeps messages in order: those of one destination and key are published in the order of their commits. */
+  /** Order key: messages of one destination and key are published in the order of their commits. */
   outboxKey: {
     minBytes: 1,
     maxBytes: 1024,
     pattern: /^[^\u0001-\u001f\u007f]+$/u,
     means: "must not contain control characters",
   },
-  /** What the destination knows a message by: a second one of the same id is a repetition. */
+  /** Id of a message at its destination, where a second message of the same id is a repetition. */
   outboxMessageId: {
     minBytes: 1,
     maxBytes: 255,

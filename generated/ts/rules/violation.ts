@@ -109,8 +109,8 @@ export function missing(path: string, text: RuleText): Violation {
   return violation(path, "nothing", text);
 }
 
-/** What a setting is, what it may be, and in which unit. */
-export type SettingRules = { readonly unit?: string; readonly about: string } & (
+/** Kind, limits, unit and meaning of a setting; `isTuning` if no version promises to keep it. */
+export type SettingRules = { readonly unit?: string; readonly isTuning?: true; readonly about: string } & (
   | ({ readonly kind: "number" } & Required<Range<number>>)
   | ({ readonly kind: "string" } & TextRules)
   | { readonly kind: "boolean" }

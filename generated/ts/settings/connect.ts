@@ -68,7 +68,7 @@ export interface NatsServiceSettings {
    *
    * Default: 10000 ms. Range: 0 to 3600000.
    */
-  readonly stopDeadlineMs: number;
+  readonly stopTimeoutMs: number;
 }
 
 /** Connect service settings as a user gives them: what is left out, or undefined, has its default. */
@@ -77,13 +77,13 @@ export type NatsServiceSettingsInput = { readonly [Name in keyof NatsServiceSett
 /** The defaults. */
 export const natsServiceSettingsDefaults: NatsServiceSettings = {
   concurrency: 1000,
-  stopDeadlineMs: 10000,
+  stopTimeoutMs: 10000,
 };
 
 /** What each setting is, what it may be, and in which unit. */
 export const natsServiceSettingsRanges = {
   concurrency: { kind: "number", min: 1, max: 1000000, unit: "calls", about: "How many calls run at once; further ones are refused." },
-  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a stop waits for the calls that run." },
+  stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a stop waits for the calls that run." },
 } as const satisfies Readonly<Record<keyof NatsServiceSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */

@@ -5,8 +5,8 @@
 import { type CheckedSettings, checkSettings, type SettingRules, type SettingValues } from "../rules/violation.js";
 
 /**
- * Serve settings. What a user may set on `hawser serve`. The flag of a setting is its name with hyphens: `callTimeoutMs` is
- * `--call-timeout-ms`. One is different: `gatewayListen` is `--listen`.
+ * Serve settings. Options of `serve` and `hawser serve`. The flag of a public setting is its name with hyphens and without its unit:
+ * `callTimeoutMs` is `--call-timeout 5s`. A tuning setting is given by its name: `--tune maxSessions=2000`.
  */
 export interface ServeSettings {
   /**
@@ -14,7 +14,7 @@ export interface ServeSettings {
    *
    * Default: "127.0.0.1:5434". Range: 3 to 261 bytes long in UTF-8.
    */
-  readonly gatewayListen: string;
+  readonly listen: string;
   /**
    * How long a call of an SQL function may take that names no time limit itself.
    *
@@ -24,31 +24,31 @@ export interface ServeSettings {
   /**
    * The longest time limit that a call may name.
    *
-   * Default: 60000 ms. Range: 100 to 86400000.
+   * Default: 60000 ms. Range: 100 to 86400000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxCallTimeoutMs: number;
   /**
    * The largest call that the gateway reads, as Postgres sends it: bytes travel as base64, a third longer.
    *
-   * Default: 134217728 bytes. Range: 65536 to 1073741824.
+   * Default: 134217728 bytes. Range: 65536 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxRequestBytes: number;
   /**
    * The largest answer that the gateway sends: bytes travel as hexadecimal digits, twice as long.
    *
-   * Default: 134217728 bytes. Range: 65536 to 1073741824.
+   * Default: 134217728 bytes. Range: 65536 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxResponseBytes: number;
   /**
    * How many database sessions may be connected to the gateway at once.
    *
-   * Default: 1000 sessions. Range: 1 to 100000.
+   * Default: 1000 sessions. Range: 1 to 100000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxSessions: number;
   /**
    * How long calls wait for a connection to NATS that has just been lost; after that they fail at once.
    *
-   * Default: 1000 ms. Range: 0 to 60000.
+   * Default: 1000 ms. Range: 0 to 60000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly natsWaitMs: number;
   /**
@@ -56,7 +56,7 @@ export interface ServeSettings {
    *
    * Default: 10000 ms. Range: 0 to 3600000.
    */
-  readonly stopDeadlineMs: number;
+  readonly stopTimeoutMs: number;
   /**
    * How many database sessions run the functions of subscriptions at once.
    *
@@ -77,7 +77,7 @@ export interface ServeSettings {
   readonly responderSessions: number;
   /**
    * How many bytes of received messages are kept in memory until functions have run. When the buffer is half full, new
-   * messages go to a table (`saved_bytes`). If the table is full or slow too, messages are discarded and counted. A
+   * messages go to a table (`savedBytes`). If the table is full or slow too, messages are discarded and counted. A
    * process that does not lead keeps messages for a takeover in three quarters of the buffer.
    *
    * Default: 67108864 bytes. Range: 1048576 to 8589934592.
@@ -88,7 +88,7 @@ export interface ServeSettings {
    * milliseconds before it, to cover what the old leader did not finish. 0: nothing is repeated, and what the old
    * leader did not finish is lost.
    *
-   * Default: 10000 ms. Range: 0 to 600000.
+   * Default: 10000 ms. Range: 0 to 600000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly takeoverBufferMs: number;
   /**
@@ -96,18 +96,18 @@ export interface ServeSettings {
    *
    * No default. Range: 3 to 261 bytes long in UTF-8.
    */
-  readonly monitorListen: string | undefined;
+  readonly monitor: string | undefined;
   /**
    * The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database.
    *
-   * No default. Range: 1 to 128 bytes long in UTF-8.
+   * No default. Range: 1 to 128 bytes long in UTF-8. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly monitorDatabase: string | undefined;
   /**
    * How many bytes of messages may wait in the table that is used when the buffer is half full: subjects, payloads,
    * headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count.
    *
-   * Default: 1073741824 bytes. Range: 0 to 1099511627776.
+   * Default: 1073741824 bytes. Range: 0 to 1099511627776. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly savedBytes: number;
   /**
@@ -121,7 +121,7 @@ export interface ServeSettings {
    * How long a message of the outbox whose stream does not exist is tried again after it was enqueued, before it becomes a dead
    * letter: the stream may be made a little later than the first message is enqueued. 0: it becomes one at once.
    *
-   * Default: 60000 ms. Range: 0 to 604800000.
+   * Default: 60000 ms. Range: 0 to 604800000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly missingStreamMs: number;
 }
@@ -131,20 +131,20 @@ export type ServeSettingsInput = { readonly [Name in keyof ServeSettings]?: Serv
 
 /** The defaults. */
 export const serveSettingsDefaults: ServeSettings = {
-  gatewayListen: "127.0.0.1:5434",
+  listen: "127.0.0.1:5434",
   callTimeoutMs: 5000,
   maxCallTimeoutMs: 60000,
   maxRequestBytes: 134217728,
   maxResponseBytes: 134217728,
   maxSessions: 1000,
   natsWaitMs: 1000,
-  stopDeadlineMs: 10000,
+  stopTimeoutMs: 10000,
   subscriberSessions: 4,
   subscriberTimeoutMs: 30000,
   responderSessions: 4,
   bufferBytes: 67108864,
   takeoverBufferMs: 10000,
-  monitorListen: undefined,
+  monitor: undefined,
   monitorDatabase: undefined,
   savedBytes: 1073741824,
   outboxRetentionMs: 900000,
@@ -153,24 +153,24 @@ export const serveSettingsDefaults: ServeSettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const serveSettingsRanges = {
-  gatewayListen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where the gateway listens for Postgres; port 0 takes a free port. Without TLS only loopback addresses." },
+  listen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where the gateway listens for Postgres; port 0 takes a free port. Without TLS only loopback addresses." },
   callTimeoutMs: { kind: "number", min: 100, max: 3600000, unit: "ms", about: "How long a call of an SQL function may take that names no time limit itself." },
-  maxCallTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "The longest time limit that a call may name." },
-  maxRequestBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", about: "The largest call that the gateway reads, as Postgres sends it: bytes travel as base64, a third longer." },
-  maxResponseBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", about: "The largest answer that the gateway sends: bytes travel as hexadecimal digits, twice as long." },
-  maxSessions: { kind: "number", min: 1, max: 100000, unit: "sessions", about: "How many database sessions may be connected to the gateway at once." },
-  natsWaitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "How long calls wait for a connection to NATS that has just been lost; after that they fail at once." },
-  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a clean stop waits for the calls that are under way." },
+  maxCallTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", isTuning: true, about: "The longest time limit that a call may name." },
+  maxRequestBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", isTuning: true, about: "The largest call that the gateway reads, as Postgres sends it: bytes travel as base64, a third longer." },
+  maxResponseBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", isTuning: true, about: "The largest answer that the gateway sends: bytes travel as hexadecimal digits, twice as long." },
+  maxSessions: { kind: "number", min: 1, max: 100000, unit: "sessions", isTuning: true, about: "How many database sessions may be connected to the gateway at once." },
+  natsWaitMs: { kind: "number", min: 0, max: 60000, unit: "ms", isTuning: true, about: "How long calls wait for a connection to NATS that has just been lost; after that they fail at once." },
+  stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a clean stop waits for the calls that are under way." },
   subscriberSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "How many database sessions run the functions of subscriptions at once." },
   subscriberTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", about: "The statement timeout of subscribed functions. It applies to a whole batch. Hawser chooses the size of the batch." },
   responderSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "How many database sessions run the functions of responders at once." },
-  bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes", about: "How many bytes of received messages are kept in memory until functions have run. When the buffer is half full, new messages go to a table (`saved_bytes`). If the table is full or slow too, messages are discarded and counted. A process that does not lead keeps messages for a takeover in three quarters of the buffer." },
-  takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms", about: "A new leader repeats the messages since the last known progress of the old leader, and the messages of this many milliseconds before it, to cover what the old leader did not finish. 0: nothing is repeated, and what the old leader did not finish is lost." },
-  monitorListen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set." },
-  monitorDatabase: { kind: "string", minBytes: 1, maxBytes: 128, about: "The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database." },
-  savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes", about: "How many bytes of messages may wait in the table that is used when the buffer is half full: subjects, payloads, headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count." },
+  bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes", about: "How many bytes of received messages are kept in memory until functions have run. When the buffer is half full, new messages go to a table (`savedBytes`). If the table is full or slow too, messages are discarded and counted. A process that does not lead keeps messages for a takeover in three quarters of the buffer." },
+  takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms", isTuning: true, about: "A new leader repeats the messages since the last known progress of the old leader, and the messages of this many milliseconds before it, to cover what the old leader did not finish. 0: nothing is repeated, and what the old leader did not finish is lost." },
+  monitor: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set." },
+  monitorDatabase: { kind: "string", minBytes: 1, maxBytes: 128, isTuning: true, about: "The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database." },
+  savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes", isTuning: true, about: "How many bytes of messages may wait in the table that is used when the buffer is half full: subjects, payloads, headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count." },
   outboxRetentionMs: { kind: "number", min: 1000, max: 604800000, unit: "ms", about: "How long messages that are published stay in the outbox after they were enqueued, at least, so that they can be published again." },
-  missingStreamMs: { kind: "number", min: 0, max: 604800000, unit: "ms", about: "How long a message of the outbox whose stream does not exist is tried again after it was enqueued, before it becomes a dead letter: the stream may be made a little later than the first message is enqueued. 0: it becomes one at once." },
+  missingStreamMs: { kind: "number", min: 0, max: 604800000, unit: "ms", isTuning: true, about: "How long a message of the outbox whose stream does not exist is tried again after it was enqueued, before it becomes a dead letter: the stream may be made a little later than the first message is enqueued. 0: it becomes one at once." },
 } as const satisfies Readonly<Record<keyof ServeSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -620,7 +620,7 @@ export const monitorConstants = {
    *
    * Value: 1000 ms.
    */
-  stopDeadlineMs: 1000,
+  stopTimeoutMs: 1000,
   /**
    * The pause between two counts of what waits in the database.
    *
@@ -937,7 +937,7 @@ export const gatewayConstants = {
   natsInboxPrefix: "_INBOX.hawser",
   /**
    * The time that a stop leaves to calls under way, even if subscribed functions, which may call the gateway and so end
-   * first, have used all of `stop_deadline_ms`.
+   * first, have used all of `stop_timeout_ms`.
    *
    * Value: 500 ms.
    */

@@ -57,53 +57,53 @@ export const outboxConstants = {
    */
   maxUnderWayBytes: 16777216,
   /**
-   * How often a relay looks for new messages while some come.
+   * Interval between polls of a relay for new messages while some arrive.
    *
    * Value: 1 ms.
    */
-  lookMs: 1,
+  pollMs: 1,
   /**
-   * How often it looks when a look has found `many_messages` or more: each look takes processor time from those who enqueue.
+   * Poll interval after a poll that found at least `many_messages`: each poll takes processor time from enqueueing transactions.
    *
    * Value: 3 ms.
    */
-  manyLookMs: 3,
+  manyPollMs: 3,
   /**
-   * See `many_look_ms`.
+   * See `many_poll_ms`.
    *
    * Value: 4 messages.
    */
   manyMessages: 4,
   /**
-   * After so long without a message it asks to be notified, and looks less and less often.
+   * Time without a message after which the relay asks for notifications and polls less and less often.
    *
    * Value: 30 ms.
    */
   awakeMs: 30,
   /**
-   * It looks that often, and is not notified, when so many looks have found something, each within `awake_ms` of the one before.
+   * Number of successful polls, each within `awake_ms` of the previous one, after which the relay polls every `poll_ms` without notifications.
    *
-   * Value: 4 looks.
+   * Value: 4 polls.
    */
-  busyLooks: 4,
+  busyPolls: 4,
   /**
-   * How often it looks at least while a transaction is open that may have been told to notify nobody.
+   * Maximum poll interval while a transaction is open that may have been told not to notify.
    *
    * Value: 1000 ms.
    */
-  slowLookMs: 1000,
+  slowPollMs: 1000,
   /**
-   * How often it looks at least when everybody who enqueues notifies it.
+   * Maximum poll interval when every enqueueing transaction notifies the relay.
    *
    * Value: 10000 ms.
    */
-  idleLookMs: 10000,
+  idlePollMs: 10000,
   /**
-   * How often it looks at least on a server with prepared transactions, which cannot notify.
+   * Maximum poll interval on a server with prepared transactions, which cannot notify.
    *
    * Value: 20 ms.
    */
-  unnotifiedLookMs: 20,
+  unnotifiedPollMs: 20,
   /**
    * How often the position is saved while there is no room to read more.
    *
@@ -276,7 +276,7 @@ export const outboxConstants = {
    */
   movedMessages: 10000,
   /**
-   * How often a relay for peers shows at least that it is at work: it looks that often, whatever `idle_look_ms` says. One that is
+   * How often a relay for peers shows at least that it is at work: it looks that often, whatever `idle_poll_ms` says. One that is
    * late is replaced when its session has ended.
    *
    * Value: 2500 ms.

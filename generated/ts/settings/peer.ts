@@ -3,40 +3,8 @@
 
 import { type CheckedSettings, checkSettings, type SettingRules, type SettingValues } from "../rules/violation.js";
 
-/** Peer settings. What a user may set on a Peer. */
+/** Peer settings. Settings of a Peer. */
 export interface PeerSettings {
-  /**
-   * How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not
-   * committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and
-   * `messageOverheadBytes`, its connection is not read.
-   *
-   * Default: 4194304 bytes. Range: 1024 to 1073741824.
-   */
-  readonly creditBytes: number;
-  /**
-   * The greatest payload that this peer receives, uncompressed.
-   *
-   * Default: 67108864 bytes. Range: 1 to 1073741824.
-   */
-  readonly maxMessageBytes: number;
-  /**
-   * Payloads strictly longer than this are compressed.
-   *
-   * Default: 1048576 bytes. Range: 1 to 1073741824.
-   */
-  readonly compressThresholdBytes: number;
-  /**
-   * How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`.
-   *
-   * Default: 10000 messages. Range: 1 to 10000000.
-   */
-  readonly maxSendQueueMessages: number;
-  /**
-   * How many payload bytes may wait for one listener, unconfirmed; one message always fits.
-   *
-   * Default: 67108864 bytes. Range: 1 to 1099511627776.
-   */
-  readonly maxSendQueueBytes: number;
   /**
    * How many handlers run side by side, over all channels of the peer; beside them one batch of each topic that is
    * handled in batches.
@@ -45,121 +13,11 @@ export interface PeerSettings {
    */
   readonly concurrency: number;
   /**
-   * How long a handler may take; without it there is no limit.
-   *
-   * No default. Range: 1 to 2147483647.
-   */
-  readonly handlerTimeoutMs: number | undefined;
-  /**
-   * How often a message's handler is tried before the message is a dead letter.
-   *
-   * Default: 5 attempts. Range: 1 to 1000000.
-   */
-  readonly maxAttempts: number;
-  /**
-   * The wait before a failed handler is tried again; it doubles each time, up to an hour.
-   *
-   * Default: 100 ms. Range: 1 to 3600000.
-   */
-  readonly retryDelayMs: number;
-  /**
-   * How long an at-least-once message waits for its acknowledgement before it is stored too.
-   *
-   * Default: 2000 ms. Range: 10 to 3600000.
-   */
-  readonly ackTimeoutMs: number;
-  /**
-   * If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of
-   * waiting.
-   *
-   * Default: 10 ms. Range: 1 to 3600000.
-   */
-  readonly busyAfterMs: number;
-  /**
    * How long a send may stay without any confirmation before it is rejected with `store_failed`.
    *
    * Default: 30000 ms. Range: 100 to 86400000.
    */
   readonly sendTimeoutMs: number;
-  /**
-   * How long an at-most-once message waits for a connection that is being made.
-   *
-   * Default: 1000 ms. Range: 0 to 3600000.
-   */
-  readonly connectWaitMs: number;
-  /**
-   * How long run() waits for a name that another process holds.
-   *
-   * Default: 15000 ms. Range: 0 to 3600000.
-   */
-  readonly nameWaitMs: number;
-  /**
-   * How long stop() waits for running handlers and for storing what is unconfirmed.
-   *
-   * Default: 10000 ms. Range: 0 to 3600000.
-   */
-  readonly stopDeadlineMs: number;
-  /**
-   * Connections of the pool to Postgres, beside the one session for leases and notifications.
-   *
-   * Default: 4 connections. Range: 1 to 100.
-   */
-  readonly poolSize: number;
-  /**
-   * Dial and accept addresses other than loopback without TLS: the network is trusted.
-   *
-   * Default: false.
-   */
-  readonly allowPlaintext: boolean;
-  /**
-   * Senders store messages for this listener while it is stopped, even if they have never connected to it.
-   *
-   * Default: false.
-   */
-  readonly durable: boolean;
-  /**
-   * Each handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects
-   * there happen exactly once. Handlers run side by side, each on a connection of the pool, which needs at least 2.
-   *
-   * Default: false.
-   */
-  readonly transactional: boolean;
-  /**
-   * Serve the source topic. False for a peer that only sends under it: what others are sent there does not go to it.
-   *
-   * Default: true.
-   */
-  readonly serveSourceTopic: boolean;
-  /**
-   * If a listener is away this long without a break, this peer takes over its stored messages, channel by channel. This
-   * peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. Without
-   * it nothing is taken over.
-   *
-   * No default. Range: 1000 to 2147483647.
-   */
-  readonly orphanAfterMs: number | undefined;
-  /**
-   * The name of the group that the peer is a member of; `true` means `"default"`. The listeners of its topics, if all of them are
-   * members of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a
-   * member that is gone, and get one copy of a message that is enqueued for all listeners. Without it the peer is no member.
-   *
-   * No default. Range: 1 to 255 bytes long in UTF-8. Range: must not contain ':' or control characters.
-   */
-  readonly group: string | undefined;
-  /**
-   * Of a member of a group: if another member of it is away this long without a break, this peer takes over its stored
-   * messages, as with `orphanAfterMs`, and gives its channels back when it runs again.
-   *
-   * Default: 15000 ms. Range: 1000 to 2147483647.
-   */
-  readonly groupTakeoverMs: number;
-  /**
-   * A running peer deletes all dead letters older than this that belong to roles its login is a member of, even those of other
-   * peers and of subscribed functions. If peers of one login have different values, the lowest counts.
-   *
-   * Default: 30 days. Range: 1 to 36500.
-   */
-  readonly deadLetterRetentionDays: number;
   /**
    * How long a request waits for its answer, unless it says so itself.
    *
@@ -167,12 +25,35 @@ export interface PeerSettings {
    */
   readonly requestTimeoutMs: number;
   /**
-   * How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many
-   * requests to one listener may be without an answer before `request` is refused with `busy`.
+   * How long stop() waits for running handlers and for storing what is unconfirmed.
    *
-   * Default: 10000 requests. Range: 1 to 10000000.
+   * Default: 10000 ms. Range: 0 to 3600000.
    */
-  readonly maxRequests: number;
+  readonly stopTimeoutMs: number;
+  /**
+   * How long start() waits for a name that another process holds.
+   *
+   * Default: 15000 ms. Range: 0 to 3600000.
+   */
+  readonly nameWaitMs: number;
+  /**
+   * Connections of the pool to Postgres, beside the one session for leases and notifications.
+   *
+   * Default: 4 connections. Range: 1 to 100.
+   */
+  readonly poolSize: number;
+  /**
+   * The greatest payload that this peer receives, uncompressed.
+   *
+   * Default: 67108864 bytes. Range: 1 to 1073741824.
+   */
+  readonly maxMessageBytes: number;
+  /**
+   * Dial and accept addresses other than loopback without TLS: the network is trusted.
+   *
+   * Default: false.
+   */
+  readonly allowPlaintext: boolean;
 }
 
 /** Peer settings as a user gives them: what is left out, or undefined, has its default. */
@@ -180,62 +61,26 @@ export type PeerSettingsInput = { readonly [Name in keyof PeerSettings]?: PeerSe
 
 /** The defaults. */
 export const peerSettingsDefaults: PeerSettings = {
-  creditBytes: 4194304,
-  maxMessageBytes: 67108864,
-  compressThresholdBytes: 1048576,
-  maxSendQueueMessages: 10000,
-  maxSendQueueBytes: 67108864,
   concurrency: 64,
-  handlerTimeoutMs: undefined,
-  maxAttempts: 5,
-  retryDelayMs: 100,
-  ackTimeoutMs: 2000,
-  busyAfterMs: 10,
   sendTimeoutMs: 30000,
-  connectWaitMs: 1000,
-  nameWaitMs: 15000,
-  stopDeadlineMs: 10000,
-  poolSize: 4,
-  allowPlaintext: false,
-  durable: false,
-  transactional: false,
-  serveSourceTopic: true,
-  orphanAfterMs: undefined,
-  group: undefined,
-  groupTakeoverMs: 15000,
-  deadLetterRetentionDays: 30,
   requestTimeoutMs: 10000,
-  maxRequests: 10000,
+  stopTimeoutMs: 10000,
+  nameWaitMs: 15000,
+  poolSize: 4,
+  maxMessageBytes: 67108864,
+  allowPlaintext: false,
 };
 
 /** What each setting is, what it may be, and in which unit. */
 export const peerSettingsRanges = {
-  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and `messageOverheadBytes`, its connection is not read." },
-  maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The greatest payload that this peer receives, uncompressed." },
-  compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Payloads strictly longer than this are compressed." },
-  maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", about: "How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`." },
-  maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes", about: "How many payload bytes may wait for one listener, unconfirmed; one message always fits." },
   concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "How many handlers run side by side, over all channels of the peer; beside them one batch of each topic that is handled in batches." },
-  handlerTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long a handler may take; without it there is no limit." },
-  maxAttempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "How often a message's handler is tried before the message is a dead letter." },
-  retryDelayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "The wait before a failed handler is tried again; it doubles each time, up to an hour." },
-  ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", about: "How long an at-least-once message waits for its acknowledgement before it is stored too." },
-  busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of waiting." },
   sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "How long a send may stay without any confirmation before it is rejected with `store_failed`." },
-  connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long an at-most-once message waits for a connection that is being made." },
-  nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long run() waits for a name that another process holds." },
-  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long stop() waits for running handlers and for storing what is unconfirmed." },
-  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Connections of the pool to Postgres, beside the one session for leases and notifications." },
-  allowPlaintext: { kind: "boolean", about: "Dial and accept addresses other than loopback without TLS: the network is trusted." },
-  durable: { kind: "boolean", about: "Senders store messages for this listener while it is stopped, even if they have never connected to it." },
-  transactional: { kind: "boolean", about: "Each handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there happen exactly once. Handlers run side by side, each on a connection of the pool, which needs at least 2." },
-  serveSourceTopic: { kind: "boolean", about: "Serve the source topic. False for a peer that only sends under it: what others are sent there does not go to it." },
-  orphanAfterMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "If a listener is away this long without a break, this peer takes over its stored messages, channel by channel. This peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. Without it nothing is taken over." },
-  group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters", about: "The name of the group that the peer is a member of; `true` means `\"default\"`. The listeners of its topics, if all of them are members of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a member that is gone, and get one copy of a message that is enqueued for all listeners. Without it the peer is no member." },
-  groupTakeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "Of a member of a group: if another member of it is away this long without a break, this peer takes over its stored messages, as with `orphanAfterMs`, and gives its channels back when it runs again." },
-  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "A running peer deletes all dead letters older than this that belong to roles its login is a member of, even those of other peers and of subscribed functions. If peers of one login have different values, the lowest counts." },
   requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long a request waits for its answer, unless it says so itself." },
-  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", about: "How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many requests to one listener may be without an answer before `request` is refused with `busy`." },
+  stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long stop() waits for running handlers and for storing what is unconfirmed." },
+  nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long start() waits for a name that another process holds." },
+  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Connections of the pool to Postgres, beside the one session for leases and notifications." },
+  maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The greatest payload that this peer receives, uncompressed." },
+  allowPlaintext: { kind: "boolean", about: "Dial and accept addresses other than loopback without TLS: the network is trusted." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -243,21 +88,162 @@ export function checkPeerSettings(input: PeerSettingsInput): CheckedSettings<Pee
   return checkSettings<PeerSettings>(peerSettingsDefaults, peerSettingsRanges, input);
 }
 
-/** Handler settings. What may be set of the handler of one topic; what is left out is as the peer has it. */
+/** Tuning settings. Settings of a Peer under `tuning`. Their names, defaults and ranges may change in any release. */
+export interface TuningSettings {
+  /**
+   * How long an at-least-once message waits for its acknowledgement before it is stored too.
+   *
+   * Default: 2000 ms. Range: 10 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   */
+  readonly ackTimeoutMs: number;
+  /**
+   * If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of
+   * waiting.
+   *
+   * Default: 10 ms. Range: 1 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   */
+  readonly busyAfterMs: number;
+  /**
+   * How long an at-most-once message waits for a connection that is being made.
+   *
+   * Default: 1000 ms. Range: 0 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   */
+  readonly connectWaitMs: number;
+  /**
+   * How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not
+   * committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and
+   * `messageOverheadBytes`, its connection is not read.
+   *
+   * Default: 4194304 bytes. Range: 1024 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
+   */
+  readonly creditBytes: number;
+  /**
+   * Payloads strictly longer than this are compressed.
+   *
+   * Default: 1048576 bytes. Range: 1 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
+   */
+  readonly compressThresholdBytes: number;
+  /**
+   * How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`.
+   *
+   * Default: 10000 messages. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
+   */
+  readonly maxSendQueueMessages: number;
+  /**
+   * How many payload bytes may wait for one listener, unconfirmed; one message always fits.
+   *
+   * Default: 67108864 bytes. Range: 1 to 1099511627776. Tuning: any version may rename it, change its default or leave it out.
+   */
+  readonly maxSendQueueBytes: number;
+  /**
+   * How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many
+   * requests to one listener may be without an answer before `request` is refused with `busy`.
+   *
+   * Default: 10000 requests. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
+   */
+  readonly maxRequests: number;
+}
+
+/** Tuning settings as a user gives them: what is left out, or undefined, has its default. */
+export type TuningSettingsInput = { readonly [Name in keyof TuningSettings]?: TuningSettings[Name] | undefined };
+
+/** The defaults. */
+export const tuningSettingsDefaults: TuningSettings = {
+  ackTimeoutMs: 2000,
+  busyAfterMs: 10,
+  connectWaitMs: 1000,
+  creditBytes: 4194304,
+  compressThresholdBytes: 1048576,
+  maxSendQueueMessages: 10000,
+  maxSendQueueBytes: 67108864,
+  maxRequests: 10000,
+};
+
+/** What each setting is, what it may be, and in which unit. */
+export const tuningSettingsRanges = {
+  ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", isTuning: true, about: "How long an at-least-once message waits for its acknowledgement before it is stored too." },
+  busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", isTuning: true, about: "If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of waiting." },
+  connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", isTuning: true, about: "How long an at-most-once message waits for a connection that is being made." },
+  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", isTuning: true, about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and `messageOverheadBytes`, its connection is not read." },
+  compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", isTuning: true, about: "Payloads strictly longer than this are compressed." },
+  maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", isTuning: true, about: "How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`." },
+  maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes", isTuning: true, about: "How many payload bytes may wait for one listener, unconfirmed; one message always fits." },
+  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", isTuning: true, about: "How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many requests to one listener may be without an answer before `request` is refused with `busy`." },
+} as const satisfies Readonly<Record<keyof TuningSettings, SettingRules>>;
+
+/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+export function checkTuningSettings(input: TuningSettingsInput): CheckedSettings<TuningSettings> {
+  return checkSettings<TuningSettings>(tuningSettingsDefaults, tuningSettingsRanges, input);
+}
+
+/** Database settings. Settings that all peers of a database share. */
+export interface DatabaseSettings {
+  /**
+   * Running peers delete dead letters older than this: each those of the roles that its login is a member of, which may be of other
+   * peers and of subscribed functions. `hawser dead retention` shows and sets it.
+   *
+   * Default: 30 days. Range: 1 to 36500.
+   */
+  readonly deadLetterRetentionDays: number;
+}
+
+/** Database settings as a user gives them: what is left out, or undefined, has its default. */
+export type DatabaseSettingsInput = { readonly [Name in keyof DatabaseSettings]?: DatabaseSettings[Name] | undefined };
+
+/** The defaults. */
+export const databaseSettingsDefaults: DatabaseSettings = {
+  deadLetterRetentionDays: 30,
+};
+
+/** What each setting is, what it may be, and in which unit. */
+export const databaseSettingsRanges = {
+  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "Running peers delete dead letters older than this: each those of the roles that its login is a member of, which may be of other peers and of subscribed functions. `hawser dead retention` shows and sets it." },
+} as const satisfies Readonly<Record<keyof DatabaseSettings, SettingRules>>;
+
+/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+export function checkDatabaseSettings(input: DatabaseSettingsInput): CheckedSettings<DatabaseSettings> {
+  return checkSettings<DatabaseSettings>(databaseSettingsDefaults, databaseSettingsRanges, input);
+}
+
+/** Handler settings. Settings of the handler of a topic. */
 export interface HandlerSettings {
   /**
    * The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there
-   * happen exactly once.
+   * happen exactly once. Transactional handlers run side by side, each on a connection of the pool, which needs at least 2.
    *
-   * No default.
+   * Default: false.
    */
-  readonly transactional: boolean | undefined;
+  readonly transactional: boolean;
   /**
-   * How long the handler may take.
+   * How long the handler may take; without it there is no limit.
    *
    * No default. Range: 1 to 2147483647.
    */
   readonly timeoutMs: number | undefined;
+  /**
+   * Senders store messages of the topic for this listener while it is stopped, even if they have never connected to it.
+   *
+   * Default: false.
+   */
+  readonly durable: boolean;
+  /**
+   * Name of the group that the peer is a member of; `true` means `"default"`. Listeners of a topic, if all of them are members
+   * of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a member that
+   * is gone, and get one copy of a message that is enqueued for all listeners. All topics of a peer have the same group.
+   * Without it the peer is no member.
+   *
+   * No default. Range: 1 to 255 bytes long in UTF-8. Range: must not contain ':' or control characters.
+   */
+  readonly group: string | undefined;
+  /**
+   * If another listener is away this long without a break, this peer takes over its stored messages, channel by channel. This
+   * peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. A member of a
+   * group takes over from the other members only, after 15000 ms by default, and gives the channels back when they run again.
+   * Outside of a group nothing is taken over without it. All topics of a peer have the same value.
+   *
+   * No default. Range: 1000 to 2147483647.
+   */
+  readonly takeoverMs: number | undefined;
 }
 
 /** Handler settings as a user gives them: what is left out, or undefined, has its default. */
@@ -265,14 +251,20 @@ export type HandlerSettingsInput = { readonly [Name in keyof HandlerSettings]?: 
 
 /** The defaults. */
 export const handlerSettingsDefaults: HandlerSettings = {
-  transactional: undefined,
+  transactional: false,
   timeoutMs: undefined,
+  durable: false,
+  group: undefined,
+  takeoverMs: undefined,
 };
 
 /** What each setting is, what it may be, and in which unit. */
 export const handlerSettingsRanges = {
-  transactional: { kind: "boolean", about: "The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there happen exactly once." },
-  timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long the handler may take." },
+  transactional: { kind: "boolean", about: "The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there happen exactly once. Transactional handlers run side by side, each on a connection of the pool, which needs at least 2." },
+  timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long the handler may take; without it there is no limit." },
+  durable: { kind: "boolean", about: "Senders store messages of the topic for this listener while it is stopped, even if they have never connected to it." },
+  group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters", about: "Name of the group that the peer is a member of; `true` means `\"default\"`. Listeners of a topic, if all of them are members of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a member that is gone, and get one copy of a message that is enqueued for all listeners. All topics of a peer have the same group. Without it the peer is no member." },
+  takeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "If another listener is away this long without a break, this peer takes over its stored messages, channel by channel. This peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. A member of a group takes over from the other members only, after 15000 ms by default, and gives the channels back when they run again. Outside of a group nothing is taken over without it. All topics of a peer have the same value." },
 } as const satisfies Readonly<Record<keyof HandlerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -327,17 +319,17 @@ export function checkBatchSettings(input: BatchSettingsInput): CheckedSettings<B
 /** Retry settings. How a handler that has failed is tried again. */
 export interface RetrySettings {
   /**
-   * How often a message's handler is tried before the message is a dead letter. Without it as the peer has it.
+   * How often a message's handler is tried before the message is a dead letter.
    *
-   * No default. Range: 1 to 1000000.
+   * Default: 5 attempts. Range: 1 to 1000000.
    */
-  readonly attempts: number | undefined;
+  readonly attempts: number;
   /**
-   * The wait before the second attempt. Without it as the peer has it.
+   * The wait before the second attempt.
    *
-   * No default. Range: 1 to 3600000.
+   * Default: 100 ms. Range: 1 to 3600000.
    */
-  readonly delayMs: number | undefined;
+  readonly delayMs: number;
   /**
    * Each further wait is so many times the one before.
    *
@@ -364,8 +356,8 @@ export type RetrySettingsInput = { readonly [Name in keyof RetrySettings]?: Retr
 
 /** The defaults. */
 export const retrySettingsDefaults: RetrySettings = {
-  attempts: undefined,
-  delayMs: undefined,
+  attempts: 5,
+  delayMs: 100,
   factor: 2,
   maxDelayMs: 3600000,
   jitterPercent: 0,
@@ -373,8 +365,8 @@ export const retrySettingsDefaults: RetrySettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const retrySettingsRanges = {
-  attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "How often a message's handler is tried before the message is a dead letter. Without it as the peer has it." },
-  delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "The wait before the second attempt. Without it as the peer has it." },
+  attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "How often a message's handler is tried before the message is a dead letter." },
+  delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "The wait before the second attempt." },
   factor: { kind: "number", min: 1, max: 100, about: "Each further wait is so many times the one before." },
   maxDelayMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "The longest wait." },
   jitterPercent: { kind: "number", min: 0, max: 100, unit: "percent", about: "A wait is shortened at random by at most so many percent of it, so that what has failed together is not tried again together." },
@@ -850,6 +842,12 @@ export const storeConstants = {
    * Value: "hawser.handling".
    */
   handlingSetting: "hawser.handling",
+  /**
+   * A member of a group takes over from another member that is away this long, unless `takeoverMs` says otherwise.
+   *
+   * Value: 15000 ms.
+   */
+  groupTakeoverMs: 15000,
 } as const;
 
 export type StoreConstants = SettingValues<typeof storeConstants>;

@@ -9318,6 +9318,7 @@ UPDATE hawser.dead_letters SET retry_requested = false WHERE retry_requested AND
 -- Their results have a column more, or they are no longer for everybody.
 DROP FUNCTION hawser.discard_dead_letters(bigint[]);
 DROP FUNCTION hawser.request_retries(bigint[]);
+DROP FUNCTION hawser.expire_dead_letters(integer, integer);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
 -- One function marks what is done.
 DROP FUNCTION hawser.finish_retry(bigint, bytea);
@@ -9838,6 +9839,18 @@ COMMENT ON TABLE hawser.mesh_secret IS 'The mesh secret, made at the first migra
 COMMENT ON COLUMN hawser.mesh_secret.id IS 'Grows with each rotation.';
 COMMENT ON COLUMN hawser.mesh_secret.secret IS 'The secret.';
 COMMENT ON COLUMN hawser.mesh_secret.created_at IS 'When it was made.';
+
+CREATE TABLE hawser.database_settings (
+  id integer DEFAULT 1 NOT NULL,
+  dead_letter_retention_days integer NOT NULL,
+  CONSTRAINT database_settings_pkey PRIMARY KEY (id),
+  CONSTRAINT database_settings_dead_letter_retention_days_range CHECK (dead_letter_retention_days BETWEEN 1 AND 36500),
+  CONSTRAINT database_settings_one_row CHECK (id = 1)
+);
+
+COMMENT ON TABLE hawser.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
+COMMENT ON COLUMN hawser.database_settings.id IS 'Always 1.';
+COMMENT ON COLUMN hawser.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
 
 COMMENT ON TABLE hawser.migrations IS 'The migrations that this database has.';
 COMMENT ON COLUMN hawser.migrations.id IS 'The migration''s number.';

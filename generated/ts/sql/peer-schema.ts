@@ -476,6 +476,18 @@ FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
 INSERT INTO hawser.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
 
+CREATE TABLE hawser.database_settings (
+  id integer DEFAULT 1 NOT NULL,
+  dead_letter_retention_days integer NOT NULL,
+  CONSTRAINT database_settings_pkey PRIMARY KEY (id),
+  CONSTRAINT database_settings_dead_letter_retention_days_range CHECK (dead_letter_retention_days BETWEEN 1 AND 36500),
+  CONSTRAINT database_settings_one_row CHECK (id = 1)
+);
+
+COMMENT ON TABLE hawser.database_settings IS 'Settings that all programs of the database share: one row. Without it the defaults of the spec apply.';
+COMMENT ON COLUMN hawser.database_settings.id IS 'Always 1.';
+COMMENT ON COLUMN hawser.database_settings.dead_letter_retention_days IS 'Age in days from which peers delete dead letters. \`hawser dead retention\` sets it.';
+
 CREATE TABLE hawser.migrations (
   id integer NOT NULL,
   name text NOT NULL,
@@ -3511,7 +3523,6 @@ $function$;
 COMMENT ON FUNCTION hawser.discard_dead_letters(bigint[]) IS 'Deletes dead letters of the caller''s roles.';
 
 CREATE OR REPLACE FUNCTION hawser.expire_dead_letters(
-  p_days integer,
   p_max_rows integer,
   OUT deleted integer
 )
@@ -3521,6 +3532,8 @@ AS $function$
 #variable_conflict use_column
 DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
+  v_days CONSTANT integer := coalesce(
+    (SELECT s.dead_letter_retention_days FROM hawser.database_settings AS s), 30);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT hawser.lock_dead_letters(false) THEN
@@ -3530,15 +3543,15 @@ BEGIN
    WHERE d.id = ANY (ARRAY(
      SELECT o.id
        FROM hawser.dead_letters AS o
-      WHERE o.created_at < clock_timestamp() - make_interval(days => p_days) AND (v_roles IS NULL OR o.role = ANY (v_roles))
+      WHERE o.created_at < clock_timestamp() - make_interval(days => v_days) AND (v_roles IS NULL OR o.role = ANY (v_roles))
       ORDER BY o.created_at
       LIMIT least(p_max_rows, 1000)
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END
 $function$;
-COMMENT ON FUNCTION hawser.expire_dead_letters(integer, integer) IS 'Deletes the oldest of the dead letters of the caller''s roles that are older than some days, unless another is at work on dead
-letters.';
+COMMENT ON FUNCTION hawser.expire_dead_letters(integer) IS 'Deletes the oldest of the dead letters of the caller''s roles that are older than the retention of the database, unless another is
+at work on dead letters.';
 
 DO $do$
 DECLARE
@@ -3593,6 +3606,7 @@ REVOKE ALL ON TABLE hawser.owners FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.fences FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.dead_letters FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.mesh_secret FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.database_settings FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.migrations FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
@@ -3637,7 +3651,7 @@ REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.discard_dead_letters(bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -3699,6 +3713,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.peers TO hawser_peer;
     GRANT SELECT ON TABLE hawser.dead_letters TO hawser_peer;
     GRANT SELECT ON TABLE hawser.mesh_secret TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.database_settings TO hawser_peer;
     GRANT SELECT ON TABLE hawser.migrations TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.own_name(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.raise_fence(text, bigint) TO hawser_peer;
@@ -3737,7 +3752,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -3782,6 +3797,7 @@ BEGIN
        'fences',
        'dead_letters',
        'mesh_secret',
+       'database_settings',
        'migrations'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
@@ -3831,7 +3847,7 @@ BEGIN
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.discard_dead_letters(bigint[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.expire_dead_letters(integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.expire_dead_letters(integer) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

@@ -88,7 +88,7 @@ BEGIN
   ELSE
     -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
     v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-    IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1)) >= @OutboxConstants.slow_look_ms@ / 2 THEN
+    IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1)) >= @OutboxConstants.slow_poll_ms@ / 2 THEN
       PERFORM setval('hawser.outbox_state_peer_beat_seq', v_beat_ms);
     END IF;
     v_reads := '{look}';

@@ -3,7 +3,7 @@ DECLARE
   -- A beat of the future: the clock was set back.
   v_age_ms CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000 - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1);
   -- A look that comes earlier than this shows nothing.
-  v_late_ms CONSTANT integer := @OutboxConstants.peer_beat_ms@ + @OutboxConstants.slow_look_ms@ / 2;
+  v_late_ms CONSTANT integer := @OutboxConstants.peer_beat_ms@ + @OutboxConstants.slow_poll_ms@ / 2;
 BEGIN
   SELECT t.owner, t.pid INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
   is_free := coalesce(v_last.owner, '') = '' OR v_age_ms NOT BETWEEN 0 AND @OutboxConstants.peer_relay_expiry_ms@;

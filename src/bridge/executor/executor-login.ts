@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
-import { BridgeError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { DatabaseAddress, OpenAttempts, type PostgresSession } from "../../postgres/index.js";
 
 /** Where the login is from. */
@@ -76,7 +76,7 @@ export class ExecutorLogin {
     this.#options = options;
   }
 
-  /** Address and login of a session. @throws what the bridge's session throws; PostgresError `invalid_argument` */
+  /** Address and login of a session. @throws what the bridge's session throws; HawserError `invalid_argument` */
   async address(): Promise<DatabaseAddress> {
     const { databaseUrl, executorUrl, session } = this.#options;
     if (executorUrl !== undefined) return DatabaseAddress.of(executorUrl);
@@ -88,7 +88,7 @@ export class ExecutorLogin {
    * Checks a session that was opened, before anything of others runs in it.
    *
    * @returns the process that it has
-   * @throws BridgeError `executor_login` if it has reached another database, or a function could get more by it than its
+   * @throws HawserError `executor_login` if it has reached another database, or a function could get more by it than its
    * owner's rights; what the sessions throw
    */
   async admit(client: pg.Client): Promise<Backend> {
@@ -96,10 +96,10 @@ export class ExecutorLogin {
     // Asked only now: if the executor's session has reached a server that is gone by now, the two differ.
     const [own] = await this.#options.session.query<DatabaseIdentity>(identitySql);
     if (!isSameDatabase(reached!, own!)) {
-      throw new BridgeError(
+      throw new HawserError(
         "executor_login",
         `the login "${client.user}", by which subscribed functions are called, has reached ${differenceOf(reached!, own!)}`,
-        { hint: sameDatabaseRemedy(this.#options.executorUrl) },
+        { remedy: sameDatabaseRemedy(this.#options.executorUrl) },
       );
     }
     return { ...(await refusePowerfulLogin(client)), serverStartedAt: reached!.startedAt };
@@ -123,7 +123,7 @@ export class ExecutorLogin {
   }
 }
 
-/** @throws BridgeError `executor_login` if a function could get more by the login than its owner's rights */
+/** @throws HawserError `executor_login` if a function could get more by the login than its owner's rights */
 async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "serverStartedAt">> {
   const { rows } = await client.query<Rights>(rightsSql);
   const {
@@ -139,11 +139,11 @@ async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "se
     settings,
   } = rows[0]!;
   if (settings.length > 0) {
-    throw new BridgeError(
+    throw new HawserError(
       "executor_login",
       `the login "${name}", by which subscribed functions are called, has settings of its own (${settings[0]}), which a ` +
         "function may have made",
-      { hint: `ALTER ROLE ${pg.escapeIdentifier(name)} RESET ALL, or run \`hawser init\`.` },
+      { remedy: `ALTER ROLE ${pg.escapeIdentifier(name)} RESET ALL, or run \`hawser init\`.` },
     );
   }
   const powers = [
@@ -162,10 +162,10 @@ async function refusePowerfulLogin(client: pg.Client): Promise<Omit<Backend, "se
     ...(readable.length > 0 && !superuser ? [`may read hawser.${readable[0]}`] : []),
   ];
   if (powers.length === 0) return { pid, startedAt };
-  throw new BridgeError(
+  throw new HawserError(
     "executor_login",
     `the login "${name}", by which subscribed functions are called, ${powers.join(", and ")}: a function could use that`,
-    { hint: "Use a login that is in hawser_executor and in no other role; `hawser init` makes one." },
+    { remedy: "Use a login that is in hawser_executor and in no other role; `hawser init` makes one." },
   );
 }
 

@@ -2,7 +2,7 @@
  * Sessions for the functions of several roles: as many as are asked for at once, none shared by two roles.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { BridgeError, HawserError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { type Logger, ProblemLog } from "../../runtime/index.js";
 import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session.js";
 
@@ -35,7 +35,7 @@ export class ExecutorPool {
    * A session for the role: a kept one, or a new one in the place of another.
    *
    * @param mayHavePlans of earlier transactions
-   * @throws whatever node-postgres throws; BridgeError `executor_login`
+   * @throws whatever node-postgres throws; HawserError `executor_login`
    */
   async take(runAs: string, mayHavePlans = true): Promise<ExecutorSession> {
     for (const session of [...this.#idle.keys()].reverse()) {
@@ -104,7 +104,7 @@ export class ExecutorPool {
       const session = await ExecutorSession.open({ login, runAs, logger });
       if (this.#isStopped) {
         session.destroy();
-        throw new BridgeError("aborted", "Hawser is being stopped");
+        throw new HawserError("aborted", "Hawser is being stopped");
       }
       login.attempts.succeeded();
       this.#problems.clear();
@@ -112,8 +112,7 @@ export class ExecutorPool {
     } catch (error) {
       if (this.#isStopped) throw error;
       const { message } = error as Error;
-      const { code, hint } = HawserError.is(error) ? error : {};
-      const details = { ...(code !== undefined && { code }), ...(hint !== undefined && { hint }) };
+      const details = error instanceof HawserError ? { code: error.code, remedy: error.remedy } : {};
       login.attempts.failed(error);
       this.#problems.tell(message, noSession, details);
       throw error;

@@ -93,7 +93,7 @@ export class ExecutorSession {
   /**
    * Connects.
    *
-   * @throws BridgeError `executor_login` if the login may do too much, or reaches another database; whatever node-postgres
+   * @throws HawserError `executor_login` if the login may do too much, or reaches another database; whatever node-postgres
    * throws
    */
   static async open(options: ExecutorSessionOptions): Promise<ExecutorSession> {

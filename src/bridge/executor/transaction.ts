@@ -37,7 +37,9 @@ export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number):
   if (!(error instanceof pg.DatabaseError) || error.code === undefined) {
     const message = wordsOf(error);
     // Before a session was there, the login can be at fault: waited for, too.
-    return HawserError.is(error) ? { kind: "unavailable", code: error.code, message } : { kind: "lost", message };
+    return error instanceof HawserError
+      ? { kind: "unavailable", code: error.code, message }
+      : { kind: "lost", message };
   }
   const { code } = error;
   const message = wordsOf(error);

@@ -130,7 +130,7 @@ export class PostgresLeadershipTable implements LeadershipTable {
       ended: holders.filter(({ ended }) => ended === true).length,
       foreign: holders
         .filter(({ is_executor }) => is_executor !== true)
-        .map(({ pid, role }) => ({ pid, role: role ?? "a role that is gone" })),
+        .map(({ pid, role }) => ({ pid, role: role ?? "a dropped role" })),
     };
   }
 

@@ -18,7 +18,7 @@ import {
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { DevError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { findProgram } from "../server-process.js";
 import { debianPackage, type FetchedProgram, goInstall, type NatsSource, officialRelease } from "./sources.js";
 
@@ -73,7 +73,7 @@ export async function fetchNatsServer(search: NatsSearch): Promise<NatsBinary> {
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }
-  throw new DevError(
+  throw new HawserError(
     "dev_server_failed",
     `No nats-server is on PATH or in the cache, and none could be fetched:\n${failures.map((f) => `  - ${f}`).join("\n")}\n` +
       "Install nats-server 2.9 or newer, or set HAWSER_NATS_URL to use a running one.",
@@ -146,7 +146,7 @@ function keepBinary(fetched: FetchedProgram & { readonly version: string }): Nat
     moveInto(place, draft, record);
     return { program: join(place, programFile), version, origin };
   } catch (cause) {
-    throw new DevError(
+    throw new HawserError(
       "dev_server_failed",
       `nats-server ${version} was fetched, but could not be kept in ${root}. Set HAWSER_CACHE_DIR to a writable directory.`,
       { cause },

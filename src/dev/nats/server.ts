@@ -6,7 +6,7 @@ import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { DevError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { writePrivate } from "../../files/index.js";
 import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
@@ -96,7 +96,7 @@ async function startAt(
     }
     signal?.throwIfAborted();
     if (Date.now() > deadline) {
-      throw new DevError(
+      throw new HawserError(
         "dev_server_failed",
         `nats-server did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`,
       );

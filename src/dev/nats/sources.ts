@@ -7,7 +7,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFil
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { gunzipSync } from "node:zlib";
-import { DevError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { findProgram } from "../server-process.js";
 
 /** A way to get a nats-server. */
@@ -70,12 +70,12 @@ export function officialRelease(site: ReleaseSite = gitHub): NatsSource {
     async *fetch(directory, signal): AsyncIterable<FetchedProgram> {
       const platform = releasePlatform();
       const expected = site.checksums[platform];
-      if (expected === undefined) throw new DevError("not_supported", `no checksum is pinned for ${platform}`);
+      if (expected === undefined) throw new HawserError("not_supported", `no checksum is pinned for ${platform}`);
       const name = `nats-server-v${natsServerVersion}-${platform}`;
       const archive = await download(`${site.url}/v${natsServerVersion}/${name}.tar.gz`, site.answerTimeoutMs, signal);
       const actual = createHash("sha256").update(archive).digest("hex");
       if (actual !== expected) {
-        throw new DevError("dev_server_failed", `${name}.tar.gz has SHA-256 ${actual}; expected ${expected}`);
+        throw new HawserError("dev_server_failed", `${name}.tar.gz has SHA-256 ${actual}; expected ${expected}`);
       }
       await unpack(gunzipSync(archive), directory);
       yield { program: join(directory, name, "nats-server"), origin: `official release, archive SHA-256 ${expected}` };
@@ -96,7 +96,7 @@ async function download(url: string, answerTimeoutMs: number, signal: AbortSigna
   try {
     const response = await fetch(url, { signal: AbortSignal.any(signals) });
     clearTimeout(timer);
-    if (!response.ok) throw new DevError("dev_server_failed", `${url} answers ${response.status}`);
+    if (!response.ok) throw new HawserError("dev_server_failed", `${url} answers ${response.status}`);
     return Buffer.from(await response.arrayBuffer());
   } finally {
     clearTimeout(timer);
@@ -130,7 +130,7 @@ export function goInstall(version = natsServerVersion): NatsSource {
     name: `go install of version ${version}`,
     async *fetch(directory, signal): AsyncIterable<FetchedProgram> {
       const go = findProgram("go");
-      if (go === undefined) throw new DevError("not_supported", "no Go toolchain is on PATH");
+      if (go === undefined) throw new HawserError("not_supported", "no Go toolchain is on PATH");
       await promisify(execFile)(go, ["install", `github.com/nats-io/nats-server/v2@v${version}`], {
         cwd: directory,
         // Without cgo the program depends on nothing, and building it needs no C compiler.
@@ -195,14 +195,14 @@ async function debianSystem(): Promise<{ mirror: string; codename: string }> {
   const osRelease = existsSync("/etc/os-release") ? readFileSync("/etc/os-release", "utf8") : "";
   const codename = /^VERSION_CODENAME=(\w+)$/m.exec(osRelease)?.[1] ?? "sid";
   if (!/^ID=debian$/m.test(osRelease) || !findProgram("apt-get") || !findProgram("dpkg")) {
-    throw new DevError("not_supported", "this machine is not a Debian");
+    throw new HawserError("not_supported", "this machine is not a Debian");
   }
   const { stdout } = await run("apt-get", ["indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)"]);
   const mirror = stdout
     .split("\n")
     .map((line) => line.split(" "))
     .find(([release, component]) => release === codename && component === "main")?.[2];
-  if (mirror === undefined) throw new DevError("not_supported", `apt has no source for ${codename}`);
+  if (mirror === undefined) throw new HawserError("not_supported", `apt has no source for ${codename}`);
   return { mirror, codename };
 }
 
@@ -221,7 +221,7 @@ async function fetchFrom(
   await run("apt-get", [...apt, "download", program.package], limits);
   const archive = readdirSync(directory).find((name) => name.endsWith(".deb"));
   if (archive === undefined)
-    throw new DevError("dev_server_failed", `apt downloaded no ${program.package} from ${release}`);
+    throw new HawserError("dev_server_failed", `apt downloaded no ${program.package} from ${release}`);
   await run("dpkg", ["-x", archive, "unpacked"], limits);
   return {
     program: join(directory, "unpacked", program.path),

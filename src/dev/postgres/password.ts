@@ -9,7 +9,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { DevError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { writePrivate } from "../../files/index.js";
 import type { Account } from "../server-process.js";
 import type { PostgresBinaries } from "./binaries.js";
@@ -50,7 +50,7 @@ export function keepPassword(dataDirectory: string, password: string, account: A
  * Gives a password to a cluster that does not run and has none: one that an earlier Hawser made, which let everybody in.
  * The server that does it accepts no connections.
  *
- * @throws DevError `dev_server_failed`
+ * @throws HawserError `dev_server_failed`
  */
 export async function setPassword(
   dataDirectory: string,
@@ -82,7 +82,7 @@ export async function setPassword(
   } catch (cause) {
     signal?.throwIfAborted();
     const said = (cause as { stderr?: string }).stderr?.trim() || (cause as Error).message;
-    throw new DevError(
+    throw new HawserError(
       "dev_server_failed",
       `The role postgres of the cluster in ${dataDirectory} could not be given a password, which its servers ask for: ` +
         `${said}. Repair that, or name another directory.`,

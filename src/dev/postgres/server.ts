@@ -6,7 +6,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync } fro
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import { DevError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { writePrivate } from "../../files/index.js";
 import { DatabaseAddress, openSession } from "../../postgres/index.js";
 import { type PortWish, portFor } from "../free-port.js";
@@ -113,7 +113,7 @@ async function makeCluster(
     const remedy = /could not look up effective user ID/.test(said)
       ? `Give uid ${process.getuid?.()} an entry in /etc/passwd, or set HAWSER_DATABASE_URL to use a running Postgres.`
       : "Set HAWSER_DATABASE_URL to use a running Postgres instead.";
-    throw new DevError("dev_server_failed", `initdb failed in ${dataDirectory}: ${said}. ${remedy}`, { cause });
+    throw new HawserError("dev_server_failed", `initdb failed in ${dataDirectory}: ${said}. ${remedy}`, { cause });
   } finally {
     rmSync(passwordFile, { force: true });
   }
@@ -132,7 +132,10 @@ async function isReady(
     signal?.throwIfAborted();
     if (saysReady(server, startedAt, directory)) return true;
     if (Date.now() > deadline) {
-      throw new DevError("dev_server_failed", `Postgres did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`);
+      throw new HawserError(
+        "dev_server_failed",
+        `Postgres did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`,
+      );
     }
     await Promise.race([delay(10), server.ended]);
   }
@@ -154,13 +157,13 @@ function saysReady(server: ServerProcess, startedAt: number, { postgresData }: R
   }
 }
 
-/** @throws DevError `dev_server_failed` if the password is not that of the cluster any more */
+/** @throws HawserError `dev_server_failed` if the password is not that of the cluster any more */
 async function logIn(url: string, { postgresData }: RunDirectory): Promise<void> {
   try {
     const { client } = await openSession(DatabaseAddress.of(url), { connectTimeoutMs: 5_000 });
     await client.end();
   } catch (cause) {
-    throw new DevError(
+    throw new HawserError(
       "dev_server_failed",
       `Postgres refused the role postgres: ${(cause as Error).message}. If its password was changed, write it into ` +
         `${passwordFileOf(postgresData)}; if it is not known, remove that file: the next start sets another one.`,

@@ -43,9 +43,9 @@ export const nullRow: RowAnswer = { kind: "row", value: null };
  * remedy of its code; anything else is `XX000` with its message. Never a stack or a cause.
  */
 export function errorAnswerOf(error: unknown): ErrorAnswer {
-  if (HawserError.is(error)) {
-    const { entry, message, detail, hint } = error;
-    return { kind: "error", sqlstate: entry.sqlstate, message, detail, hint: hint ?? entry.remedy };
+  if (error instanceof HawserError) {
+    const { code, message, detail, remedy: hint } = error;
+    return { kind: "error", sqlstate: errorTable[code].sqlstate, message, detail, hint };
   }
   const message = error instanceof Error ? error.message : String(error);
   return {
@@ -57,5 +57,5 @@ export function errorAnswerOf(error: unknown): ErrorAnswer {
 
 /** Whether the error is a defect of ours, which belongs in the log, too. */
 export function isDefect(error: unknown): boolean {
-  return !HawserError.is(error) || error.code === "internal";
+  return !(error instanceof HawserError) || error.code === "internal";
 }

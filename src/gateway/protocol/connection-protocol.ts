@@ -281,6 +281,6 @@ function violation(message: string): ErrorAnswer {
 function tooLarge(bytes: number, maxRequestBytes: number): ErrorAnswer {
   const { sqlstate } = errorTable.gateway_limit;
   const message = `the call has ${bytes} bytes on its way to the gateway, and the limit is ${maxRequestBytes}`;
-  const hint = "Send less at once, or start `hawser serve` with a greater --max-request-bytes.";
+  const hint = "Send less at once, or start `hawser serve` with a greater --tune maxRequestBytes.";
   return { kind: "error", sqlstate, message, hint };
 }

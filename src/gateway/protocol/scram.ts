@@ -4,7 +4,7 @@
  */
 import { createHash, createHmac, pbkdf2, randomBytes, timingSafeEqual } from "node:crypto";
 import { promisify } from "node:util";
-import { GatewayError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 
 /** The name of the mechanism without channel binding. */
 const scramMechanism = "SCRAM-SHA-256";
@@ -27,7 +27,7 @@ export interface ScramVerifier {
 /**
  * Derives the verifier of a password, off the event loop. The salt is random unless given.
  *
- * @throws GatewayError (as a rejection) `invalid_argument` if the password is empty or not printable ASCII
+ * @throws HawserError (as a rejection) `invalid_argument` if the password is empty or not printable ASCII
  */
 export async function scramVerifierOf(
   password: string,
@@ -35,7 +35,7 @@ export async function scramVerifierOf(
   salt: Buffer = randomBytes(saltBytes),
 ): Promise<ScramVerifier> {
   if (!/^[\x20-\x7e]+$/.test(password)) {
-    throw new GatewayError(
+    throw new HawserError(
       "invalid_argument",
       "the password of the gateway must be printable ASCII and not empty; `hawser init` makes one",
     );

@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { type GatewayConstants, gatewayConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
-import { errorTable, GatewayError } from "../../errors/index.js";
+import { errorTable, HawserError } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
 import { PendingHandshakes } from "../../transport/index.js";
 import type { ErrorAnswer, GatewayClient } from "./answer.js";
@@ -96,7 +96,7 @@ export class PostgresServer {
    * Binds the address and accepts connections.
    *
    * @param signal ends the attempt
-   * @throws GatewayError (as a rejection) `bind_failed` if the address is unknown or in use, `invalid_argument` for a
+   * @throws HawserError (as a rejection) `bind_failed` if the address is unknown or in use, `invalid_argument` for a
    * password that is not printable ASCII
    */
   static async listen(options: PostgresServerOptions, signal?: AbortSignal): Promise<PostgresServer> {
@@ -122,7 +122,7 @@ export class PostgresServer {
     } catch (cause) {
       if (signal?.aborted) throw cause;
       const why = cause instanceof Error ? cause.message : String(cause);
-      throw new GatewayError("bind_failed", `the gateway cannot listen on ${host}:${port}: ${why}`, { cause });
+      throw new HawserError("bind_failed", `the gateway cannot listen on ${host}:${port}: ${why}`, { cause });
     }
     return new PostgresServer(options, rules, server);
   }
@@ -148,7 +148,7 @@ export class PostgresServer {
       return;
     }
     if (this.#pending.size >= Math.max(this.#options.maxSessions, leastPending))
-      this.#displace(this.#pending.expendable!);
+      this.#displace(this.#pending.oldestOfBusiestOrigin!);
     const connection = new ClientConnection(this.#options, this.#rules, socket, this.#events);
     this.#pending.add(connection, connection.remoteHost);
   }
@@ -168,8 +168,8 @@ export class PostgresServer {
         kind: "error",
         // The one at which libpq goes on to the next gateway.
         sqlstate: "57P03",
-        message: `the gateway has ${maxSessions} sessions already, as many as --max-sessions allows`,
-        hint: "Close database sessions that use it, or start `hawser serve` with a greater --max-sessions.",
+        message: `the gateway has ${maxSessions} sessions already, as many as --tune maxSessions allows`,
+        hint: "Close database sessions that use it, or start `hawser serve` with a greater --tune maxSessions.",
       };
     }
     this.#pending.delete(connection, connection.remoteHost);

@@ -1,22 +1,23 @@
-/**
- * The files of the extension in the directory of a Postgres server.
- */
+/** Files of the extension in the directory of a Postgres server. */
 import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { HawserError, StoreError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { extensionName, extensionScript } from "./script.js";
 import type { ServerDirectories } from "./server-directories.js";
 
-/** A file as it is to be. */
+/** File and its intended content. */
 interface ExtensionFile {
   readonly name: string;
   readonly text: string;
 }
 
-/** The first line of the files that are ours. */
+/** Text in the first line of our files. */
 const fileMark = "Made by hawser extension";
 
-/** The file `litmus_pgnats.control`. It names no schema: the functions go where CREATE EXTENSION says, else to the first of the path. */
+/**
+ * Content of `litmus_pgnats.control`. It names no schema: CREATE EXTENSION uses its SCHEMA option or the first schema
+ * of the search_path.
+ */
 function controlFile(version: string): string {
   return `# ${extensionName}. ${fileMark}.
 comment = 'NATS from SQL, over Hawser: the script installs, and the extension owns nothing'
@@ -28,13 +29,13 @@ trusted = false
 `;
 }
 
-/** What became of a file, or would. */
+/** Change of a file, made or planned. */
 interface FileChange {
   readonly path: string;
   readonly change: "written" | "unchanged" | "removed";
 }
 
-/** What was done in the directory, or would be. */
+/** Changes in the directory, made or planned. */
 export interface ExtensionReport {
   readonly directory: string;
   readonly files: readonly FileChange[];
@@ -44,7 +45,7 @@ export interface ExtensionReport {
 const controlName = `${extensionName}.control`;
 const scriptName = new RegExp(`^${extensionName}--.*\\.sql$`);
 
-/** Both files of a version: the script, and the control file. */
+/** Files of a version: the script and the control file. */
 export function extensionFiles(version: string): { readonly sql: ExtensionFile; readonly control: ExtensionFile } {
   return {
     sql: { name: `${extensionName}--${version}.sql`, text: extensionScript(version) },
@@ -53,10 +54,10 @@ export function extensionFiles(version: string): { readonly sql: ExtensionFile; 
 }
 
 /**
- * Writes the files, each at once or not at all, and removes those of other versions. It may be run again at any time.
+ * Writes the files, each atomically, and removes those of other versions. Can be repeated at any time.
  *
- * @throws StoreError `native_extension` if the native extension is installed there; `invalid_argument` if there is no such
- * directory; `output_failed` if it may not be written to
+ * @throws HawserError `native_extension` if the native extension is installed there; `invalid_argument` if the directory
+ * does not exist; `output_failed` if it is not writable
  */
 export function installExtension(
   where: ServerDirectories,
@@ -66,11 +67,11 @@ export function installExtension(
   const { sql, control } = extensionFiles(version);
   const present = namesIn(directory);
   refuseNative(where, present, sql.name);
-  // A reader of the control file finds the script.
+  // The script is written first, so that a reader of the control file finds it.
   const changes = [sql, control].map(({ name, text }): FileChange => {
     const path = join(directory, name);
     if (present.includes(name) && readFileSync(path, "utf8") === text) return { path, change: "unchanged" };
-    if (!dryRun) changing(directory, () => replace(path, text));
+    if (!dryRun) wrapWriteErrors(directory, () => replace(path, text));
     return { path, change: "written" };
   });
   const old = ourScripts(directory, present).filter((name) => name !== sql.name);
@@ -78,9 +79,9 @@ export function installExtension(
 }
 
 /**
- * Removes the files that are ours. Databases keep what CREATE EXTENSION has made.
+ * Removes our files. Databases keep the objects that CREATE EXTENSION created.
  *
- * @throws StoreError `invalid_argument` and `output_failed` as {@link installExtension}
+ * @throws HawserError `invalid_argument` and `output_failed` as {@link installExtension}
  */
 export function uninstallExtension(
   { extension: directory }: ServerDirectories,
@@ -94,7 +95,7 @@ export function uninstallExtension(
 function remove(directory: string, names: readonly string[], dryRun: boolean): FileChange[] {
   return names.map((name) => {
     const path = join(directory, name);
-    if (!dryRun) changing(directory, () => rmSync(path, { force: true }));
+    if (!dryRun) wrapWriteErrors(directory, () => rmSync(path, { force: true }));
     return { path, change: "removed" };
   });
 }
@@ -111,9 +112,9 @@ function namesIn(directory: string): string[] {
   try {
     return readdirSync(directory);
   } catch (cause) {
-    throw new StoreError(
+    throw new HawserError(
       "invalid_argument",
-      `${directory} is no directory that can be read (${(cause as Error).message}): it is to be share/extension of a Postgres server`,
+      `${directory} cannot be read as a directory (${(cause as Error).message}): give share/extension of a Postgres server`,
       { cause },
     );
   }
@@ -131,19 +132,19 @@ function refuseNative(
     ...(library === undefined ? [] : libraries.filter((path) => existsSync(path))),
   ];
   if (files.length === 0) return;
-  throw new StoreError(
+  throw new HawserError(
     "native_extension",
     `the native extension ${extensionName} is installed in this server: ${files.join(", ")}. DROP EXTENSION ${extensionName} in ` +
       "each database, take it out of shared_preload_libraries, restart Postgres, and remove its package or these files",
   );
 }
 
-/** A reader sees the old file or the new one. */
+/** Replaces a file atomically. */
 function replace(path: string, text: string): void {
   const draft = `${path}.${process.pid}.draft`;
   try {
     writeFileSync(draft, text, { flag: "wx" });
-    // Whatever the umask is: the server runs as another user.
+    // Independent of the umask, because the server runs as another user.
     chmodSync(draft, 0o644);
     renameSync(draft, path);
   } catch (error) {
@@ -152,17 +153,17 @@ function replace(path: string, text: string): void {
   }
 }
 
-function changing(directory: string, work: () => void): void {
+function wrapWriteErrors(directory: string, work: () => void): void {
   try {
     work();
   } catch (cause) {
-    if (HawserError.is(cause)) throw cause;
+    if (cause instanceof HawserError) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     const refused = code === "EACCES" || code === "EPERM" || code === "EROFS";
-    throw new StoreError(
+    throw new HawserError(
       "output_failed",
       refused
-        ? `${directory} may not be written to by this user (${code}): run the command as its owner, such as with sudo`
+        ? `${directory} is not writable for this user (${code}): run the command as its owner, such as with sudo`
         : `the files of the extension could not be written to ${directory}: ${message}`,
       { cause },
     );

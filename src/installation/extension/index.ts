@@ -1,6 +1,4 @@
-/**
- * Packaging as a Postgres extension: `CREATE EXTENSION litmus_pgnats`.
- */
+/** Packaging as a Postgres extension: `CREATE EXTENSION litmus_pgnats`. */
 export {
   type ExtensionReport,
   extensionFiles,

@@ -1,14 +1,14 @@
 /**
- * The script of the extension: what `hawser init` does as a superuser, in one block, and then nothing of it belongs to the
- * extension.
+ * Script of the extension. It does the same as `hawser init` by a superuser, in one block, and then removes all objects
+ * from the extension.
  */
 import { tables } from "../../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../../generated/ts/settings/peer.js";
 import { type ErrorCode, errorTable } from "../../errors/index.js";
 import {
   checksumOf,
+  installationLockKey,
   installationOwner,
-  installationTurn,
   migrations,
   migrationTransactions,
   newSchemaSql,
@@ -20,18 +20,18 @@ import { dropInternalFunctions, foundFunctionsSql, functionsText } from "../func
 import { literal } from "../object.js";
 import { conflictsSql, objects } from "../objects.js";
 
-/** What CREATE EXTENSION calls it. */
+/** Name for CREATE EXTENSION. */
 export const extensionName = "litmus_pgnats";
 
-/** Stands for the schema of the functions, which is known when the script runs. */
+/** Placeholder for the schema of the functions, which is known when the script runs. */
 const schema = "hawser_schema_of_functions";
 
-/** Does all of it, and is there only while the script runs. */
+/** Temporary function that runs the whole installation. */
 const installer = "pg_temp.hawser_install()";
 
 /**
- * SQL as a literal in PL/pgSQL, dollar-quoted. What is not ASCII is put in when it runs: Postgres converts a script to the
- * encoding of the database before it runs any of it, and where it cannot, nothing could be said about that.
+ * PL/pgSQL expression for an SQL text, dollar-quoted. Non-ASCII characters are inserted at run time: Postgres converts
+ * a script to the database encoding before it runs, and a failed conversion could not be reported properly.
  */
 function embedded(sql: string): string {
   const mark = (character: string) => `<U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}>`;
@@ -45,68 +45,72 @@ function embedded(sql: string): string {
   );
 }
 
-/** What this one makes otherwise than `hawser init`: it may not create another extension, and knows its schema when it runs. */
-const otherwise: Readonly<Record<string, string>> = {
+/**
+ * Objects that the script creates differently from `hawser init`, because a script cannot create another extension and
+ * knows its schema only at run time.
+ */
+const overrides: Readonly<Record<string, string>> = {
   dblink: embedded(dblinkSql({ isBare: true })),
   functions: `replace(${embedded(functionsText({ schema, dblinkSchema }))}, '${schema}', place)`,
 };
 
-/** Each object by itself, in the order of the list. */
-const making = objects
-  .flatMap(({ name, create }) => otherwise[name] ?? (typeof create === "string" ? embedded(create) : []))
+/** Statements that create the objects, in the order of the list. */
+const creationText = objects
+  .flatMap(({ name, create }) => overrides[name] ?? (typeof create === "string" ? embedded(create) : []))
   .map((sql) => `  EXECUTE ${sql};`)
   .join("\n");
 
-/** All steps, in a database without the schema. */
+/** All migration steps, for a database without the schema. */
 const stepsText = migrations
   .flatMap((step) => migrationTransactions(step, { isNew: true, makesSchema: false }))
   .map(({ sql }) => `    EXECUTE ${embedded(sql)};`)
   .join("\n");
 
-/** Whether another session that is alive has the turn. */
-const turnHeldSql = `SELECT EXISTS (SELECT FROM ${tables.owner} AS o WHERE o.what = '${installationOwner}' AND o.pid <> pg_backend_pid() AND hawser.is_alive(o.pid, o.life))`;
+/** Query: true if another live session holds the installation lock. */
+const lockHeldSql = `SELECT EXISTS (SELECT FROM ${tables.owner} AS o WHERE o.what = '${installationOwner}' AND o.pid <> pg_backend_pid() AND hawser.is_alive(o.pid, o.life))`;
 
-/** Ends the script where something in the schema is not Hawser's: to read it could run the code of others. */
-const strangerSql = `
+/** Fails if an object in the schema is not Hawser's, since reading it could run code of another role. */
+const refuseForeignSql = `
   IF prepared THEN
     EXECUTE ${embedded(schemaInspectionSql)} INTO one;
     IF one.what IS NOT NULL THEN
       RAISE EXCEPTION USING ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
-        MESSAGE = format(CASE WHEN one.odd THEN '%s of %I is not the plain table that Hawser makes' ELSE '%s belongs to %I, who is neither a superuser nor a member of hawser_owner' END, one.what, one.owner),
+        MESSAGE = format(CASE WHEN one.odd THEN '%s of %I is not the plain table that Hawser creates' ELSE '%s belongs to %I, who is neither a superuser nor a member of hawser_owner' END, one.what, one.owner),
         HINT = one.remedy || '.';
     END IF;
   END IF;`;
 
 const record = `(${migrations.map((step) => `(${step.id}, ${literal(checksumOf(step))})`).join(", ")})`;
 
-/** Whether the database has all steps of this version, and no others. */
+/** Query: true if the database has all steps of this version and no others. */
 const completeSql = `SELECT count(*) = ${migrations.length} AND bool_and((id, checksum) IN ${record}) FROM ${tables.migration}`;
 
 /**
- * Waits for the turn where it has a row, and locks that to the end. Where a step is missing, nothing will be made, and the turn
- * is not waited for: whoever has it may make an index concurrently, which waits for the end of this transaction.
+ * Waits for the installation lock if it is a row, and locks the row until the end. If a step is missing, the script
+ * creates nothing, so it does not wait: the holder may be creating an index concurrently, which waits for this
+ * transaction.
  */
-const turnSql = `
+const waitForLockSql = `
   IF prepared THEN
     EXECUTE ${embedded(completeSql)} INTO prepared;
   END IF;
   IF prepared AND to_regclass('${tables.owner}') IS NOT NULL THEN
     FOR nth IN 1 .. ${storeConstants.turnLimitMs / storeConstants.leasePollMs} LOOP
-      EXECUTE ${embedded(turnHeldSql)} INTO held;
+      EXECUTE ${embedded(lockHeldSql)} INTO held;
       EXIT WHEN NOT held;
       PERFORM pg_sleep(${storeConstants.leasePollMs / 1000});
     END LOOP;
     EXECUTE ${embedded(`SELECT FROM ${tables.owner} WHERE what = '${installationOwner}' FOR UPDATE`)};
-    EXECUTE ${embedded(turnHeldSql)} INTO held;
+    EXECUTE ${embedded(lockHeldSql)} INTO held;
     IF held THEN
       EXECUTE ${embedded(`SELECT pid FROM ${tables.owner} WHERE what = '${installationOwner}'`)} INTO one;
       RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
         MESSAGE = format('the database is being prepared by the session %s', one.pid),
-        HINT = 'Try again when it has ended. If it is no installation at work: SELECT pg_terminate_backend(pid) with its pid.';
+        HINT = 'Try again when it has ended. If it is not an active installation: SELECT pg_terminate_backend(pid) with its pid.';
     END IF;
   END IF;`;
 
-/** Returns where the schema is there already, unless this version has made it for peers alone. */
+/** Returns if the schema already exists, unless this version created it for peers only. */
 const leftAloneSql = `
   IF to_regnamespace('hawser') IS NOT NULL THEN
     IF prepared THEN
@@ -118,14 +122,14 @@ const leftAloneSql = `
         SET LOCAL client_min_messages = notice;
       END IF;
       RAISE NOTICE USING
-        MESSAGE = 'the schema hawser is there already, and the extension ${extensionName} has made nothing',
-        HINT = 'If a dump is being restored, it brings the rest. Else \`hawser init\` says whether something is missing, and makes it.';
+        MESSAGE = 'the schema hawser already exists, and the extension ${extensionName} created nothing',
+        HINT = 'If a dump is being restored, it brings the rest. Otherwise, run \`hawser init\`, which creates what is missing.';
       RETURN;
     END IF;
     ${dropInternalFunctions}
   END IF;`;
 
-/** The conflicts that `hawser init` would find, too. */
+/** Error codes of the conflicts that `hawser init` checks. */
 const conflictCodes: readonly ErrorCode[] = [
   "not_supported",
   "native_extension",
@@ -140,7 +144,7 @@ const conflicts = `
       ${conflictCodes.map((code) => `WHEN '${code}' THEN ${literal(errorTable[code].sqlstate)}`).join("\n      ")} END;
   END IF;`;
 
-/** The script, for `litmus_pgnats--<version>.sql`. It is ASCII. */
+/** Content of `litmus_pgnats--<version>.sql`, in ASCII. */
 export function extensionScript(version: string): string {
   return `-- ${extensionName} ${version}. Made by hawser extension.
 \\echo Use "CREATE EXTENSION ${extensionName}" to load this file. \\quit
@@ -162,10 +166,10 @@ BEGIN
   -- As every other installation of this database does: they take turns, and nobody can hold up the others for ever.
   PERFORM set_config('lock_timeout', '${storeConstants.turnLimitMs}', true);
   IF NOT prepared THEN
-    PERFORM pg_advisory_xact_lock(${installationTurn});
+    PERFORM pg_advisory_xact_lock(${installationLockKey});
   END IF;
-${strangerSql}
-${turnSql}
+${refuseForeignSql}
+${waitForLockSql}
   PERFORM set_config('lock_timeout', timeout_before, true);
 ${leftAloneSql}
 ${conflicts}
@@ -183,7 +187,7 @@ ${conflicts}
     EXECUTE ${embedded(newSchemaSql("hawser"))};
 ${stepsText}
   END IF;
-${making}
+${creationText}
 
   -- What belongs to an extension is not dumped, and goes with it. One at a time: a table takes its types along.
   LOOP

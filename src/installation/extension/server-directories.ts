@@ -1,20 +1,18 @@
-/**
- * Where a Postgres server of this machine has its extensions, as its own pg_config says.
- */
+/** Extension directories of a Postgres server on this machine, as reported by its pg_config. */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
-import { StoreError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 
-/** The directories of one server. */
+/** Directories of one server. */
 export interface ServerDirectories {
-  /** Of control files and scripts. */
+  /** Directory of control files and scripts. */
   readonly extension: string;
-  /** Of libraries; undefined where only the other one was named. */
+  /** Directory of libraries; undefined if only the extension directory was given. */
   readonly library?: string | undefined;
 }
 
-/** Where packages put pg_config beside the server, and not on the path: `parent/<matching>/bin`. */
+/** Directories of pg_config in packages that do not put it on the PATH: `parent/<matching>/bin`. */
 const usualPlaces: readonly (readonly [parent: string, matching: RegExp])[] = [
   ["/usr/lib/postgresql", /^\d+$/],
   ["/usr", /^pgsql-\d+$/],
@@ -25,11 +23,12 @@ const usualPlaces: readonly (readonly [parent: string, matching: RegExp])[] = [
 ];
 
 /**
- * The directories of the server that pg_config is of.
+ * Finds the directories of the server that pg_config belongs to.
  *
- * @param options.pgConfig the program; default: the one on the path, and where there is none the one in a usual place
- * @param options.path the path, default PATH; `options.usual` the usual directories
- * @throws StoreError `invalid_argument` if there is none, or the several that there are belong to different servers
+ * @param options.pgConfig path of pg_config; default: the one on the PATH, otherwise the one in a usual directory
+ * @param options.path value to use instead of PATH
+ * @param options.usual directories to use instead of the usual ones
+ * @throws HawserError `invalid_argument` if there is no pg_config, or if there are several for different servers
  */
 export function findServerDirectories(
   options: {
@@ -39,12 +38,12 @@ export function findServerDirectories(
   } = {},
 ): ServerDirectories {
   if (options.pgConfig !== undefined) return directoriesOf(options.pgConfig);
-  const onPath = among((options.path ?? process.env["PATH"] ?? "").split(delimiter));
-  const candidates = onPath.length > 0 ? onPath : among(options.usual ?? usualDirectories());
+  const onPath = pgConfigsIn((options.path ?? process.env["PATH"] ?? "").split(delimiter));
+  const candidates = onPath.length > 0 ? onPath : pgConfigsIn(options.usual ?? usualDirectories());
   if (candidates.length === 0) {
-    throw new StoreError(
+    throw new HawserError(
       "invalid_argument",
-      "no pg_config was found, which says where Postgres has its extensions: name it with --pg-config, or name the directory " +
+      "no pg_config was found, which reports the extension directory of Postgres: give it with --pg-config, or name the directory " +
         "share/extension of the server with --directory. On another machine, take the files from `hawser extension print`",
     );
   }
@@ -58,13 +57,13 @@ export function findServerDirectories(
   const listed = [first!, ...others]
     .map(({ program, directories }) => `${program} (${directories.extension})`)
     .join(", ");
-  throw new StoreError(
+  throw new HawserError(
     "invalid_argument",
     `there are several Postgres servers here: ${listed}. Name one of them with --pg-config`,
   );
 }
 
-function among(directories: readonly string[]): string[] {
+function pgConfigsIn(directories: readonly string[]): string[] {
   const programs = directories.filter(isAbsolute).map((directory) => join(directory, "pg_config"));
   return [...new Set(programs)].filter((program) => existsSync(program));
 }
@@ -81,16 +80,16 @@ function usualDirectories(): string[] {
 
 function directoriesOf(pgConfig: string): ServerDirectories {
   return {
-    extension: join(ask(pgConfig, "--sharedir"), "extension"),
-    library: ask(pgConfig, "--pkglibdir"),
+    extension: join(runPgConfig(pgConfig, "--sharedir"), "extension"),
+    library: runPgConfig(pgConfig, "--pkglibdir"),
   };
 }
 
-function ask(pgConfig: string, question: string): string {
+function runPgConfig(pgConfig: string, question: string): string {
   const { stdout, stderr, error } = spawnSync(pgConfig, [question], { encoding: "utf8", timeout: 10_000 });
   const answer = (stdout ?? "").trim();
   if (error === undefined && isAbsolute(answer)) return answer;
-  throw new StoreError(
+  throw new HawserError(
     "invalid_argument",
     `"${pgConfig} ${question}" does not name a directory (${error?.message ?? (stderr.trim() || JSON.stringify(answer))}): ` +
       "name the pg_config of the server with --pg-config, or its directory share/extension with --directory",

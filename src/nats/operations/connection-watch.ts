@@ -4,7 +4,7 @@
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
-import { type HawserError, NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
 import { onEnd } from "../confirmed.js";
 import { Asking } from "./asking.js";
@@ -47,25 +47,25 @@ export class ConnectionWatch {
     return this.#asking.ask(subject, payload, timeoutMs, headers);
   }
 
-  /** @throws NatsError nats_unavailable, if nothing that is sent now can leave any more */
+  /** @throws HawserError nats_unavailable, if nothing that is sent now can leave any more */
   checkOpen(attempt: Attempt): void {
     if (this.connection.isDraining() || isOver(this.connection)) throw notConnected(attempt);
   }
 
-  /** @throws NatsError payload_too_large, if the server would end the connection over a message of that many bytes */
+  /** @throws HawserError payload_too_large, if the server would end the connection over a message of that many bytes */
   checkSize(attempt: Attempt, bytes: number): void {
     const limit = this.connection.info?.max_payload;
     if (limit !== undefined && bytes > limit) throw tooLarge(attempt, bytes, limit);
   }
 
-  /** @throws NatsError not_supported, if the server knows no headers: it would end the connection over them */
+  /** @throws HawserError not_supported, if the server knows no headers: it would end the connection over them */
   checkHeaders({ name }: Attempt): void {
     const { info } = this.connection;
     if (info === undefined || info.headers === true) return;
-    throw new NatsError(
+    throw new HawserError(
       "not_supported",
       `The NATS server (version ${info.version}) knows no headers, which the ${name} needs.`,
-      { hint: "Allow headers in the server's configuration, or use a server that has them." },
+      { remedy: "Allow headers in the server's configuration, or use a server that has them." },
     );
   }
 
@@ -77,7 +77,7 @@ export class ConnectionWatch {
   /**
    * Resolves when the server has taken what waits; nothing of the attempt has been sent until then.
    *
-   * @throws NatsError nats_unavailable, if it does not by the deadline, or the connection ends
+   * @throws HawserError nats_unavailable, if it does not by the deadline, or the connection ends
    */
   async drained(attempt: Attempt, deadline: Deadline): Promise<void> {
     this.#draining ??= this.#drain().finally(() => {
@@ -116,8 +116,8 @@ export class ConnectionWatch {
   }
 }
 
-function congested({ name, timeoutMs }: Attempt): NatsError {
-  return new NatsError(
+function congested({ name, timeoutMs }: Attempt): HawserError {
+  return new HawserError(
     "nats_unavailable",
     `The NATS server has not read what was sent before for ${timeoutMs} ms: the ${name} was not sent.`,
   );

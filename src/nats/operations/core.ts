@@ -3,7 +3,7 @@
  * request with its one answer.
  */
 import type { MsgHdrs } from "@nats-io/transport-node";
-import { type HawserError, NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { receivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
@@ -109,7 +109,7 @@ class Outgoing implements Attempt {
 }
 
 function stillWaiting({ name, timeoutMs }: Attempt): HawserError {
-  return new NatsError(
+  return new HawserError(
     "outcome_unknown",
     `The NATS server has not taken all of the ${name} within ${timeoutMs} ms: it may still be sent or not.`,
     { outcome: "unknown" },
@@ -152,14 +152,14 @@ export async function request(
   const code = received?.get(serviceErrorCode) ?? "";
   // Whether it is an answer or an error is not known.
   if (code === "" && received?.problem !== undefined) {
-    throw new NatsError(
+    throw new HawserError(
       "unreadable_headers",
       `The answer to the request to "${subject}" has headers that cannot be read: ${received.problem}.`,
     );
   }
   if (code === "") return answer.data;
   const words = received?.get(serviceError) ?? "";
-  throw new NatsError(
+  throw new HawserError(
     "nats_failed",
     `The service at "${subject}" answered with error ${code}: ${words || "no words"}.`,
     {
@@ -175,11 +175,11 @@ const unsafe = /[\u0000-\u0020]/;
  * The last check before a subject becomes part of a line of the protocol. Its real rules are in the spec, and have been
  * checked with the call.
  *
- * @throws NatsError invalid_argument, if `subject` is empty or would end its word or line of the protocol
+ * @throws HawserError invalid_argument, if `subject` is empty or would end its word or line of the protocol
  */
 export function checkSubject(argument: string, subject: string): void {
   if (subject !== "" && !unsafe.test(subject)) return;
-  throw new NatsError(
+  throw new HawserError(
     "invalid_argument",
     `${argument} ${JSON.stringify(subject)} must not be empty, and have no white space and no control characters.`,
   );

@@ -8,7 +8,7 @@ import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type MsgHdrs, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
-import { Room } from "../../runtime/index.js";
+import { Semaphore } from "../../runtime/index.js";
 import type { JetStreamCall } from "./jetstream.js";
 
 /** What is read. */
@@ -233,12 +233,12 @@ export function inboxPrefixOf(connection: NatsConnection): string | undefined {
  */
 export class DownloadBudget {
   readonly #connection: NatsConnection;
-  readonly #room: Room;
+  readonly #semaphore: Semaphore;
 
   /** @param maxBytes default: `maxDownloadBytes` of the spec */
   constructor(connection: NatsConnection, maxBytes: number = gatewayConstants.maxDownloadBytes) {
     this.#connection = connection;
-    this.#room = new Room(maxBytes);
+    this.#semaphore = new Semaphore(maxBytes);
   }
 
   /**
@@ -249,16 +249,16 @@ export class DownloadBudget {
    * @throws what `work` throws
    */
   async spend<T>(bytes: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    const taken = Math.min(bytes, this.#room.limit);
-    await this.#room.take(taken, signal);
+    const taken = Math.min(bytes, this.#semaphore.limit);
+    await this.#semaphore.acquire(taken, signal);
     let whole = false;
     try {
       const result = await work();
       whole = true;
       return result;
     } finally {
-      if (whole) this.#room.giveBack(taken);
-      else void this.#arrival().then(() => this.#room.giveBack(taken));
+      if (whole) this.#semaphore.release(taken);
+      else void this.#arrival().then(() => this.#semaphore.release(taken));
     }
   }
 

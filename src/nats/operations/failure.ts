@@ -6,7 +6,7 @@
 import { JetStreamApiCodes, JetStreamApiError, type PubAck } from "@nats-io/jetstream";
 import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
-import { HawserError, NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 
 /** Operation that is tried, described for the error that it may end with. */
 export interface Attempt {
@@ -59,7 +59,7 @@ const lostWords: ReadonlySet<string> = new Set(["connection closed", "connection
 
 /** Makes an error of Hawser from what `attempt` threw. An error that is one already is returned as it is. */
 export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
-  if (HawserError.is(cause)) return cause;
+  if (cause instanceof HawserError) return cause;
   const { name } = attempt;
   for (const error of causesOf(cause)) {
     if (error instanceof errors.PermissionViolationError) return permissionDenied(error, attempt);
@@ -69,40 +69,40 @@ export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
     if (error instanceof JetStreamApiError) return apiFailure(error, attempt);
     if (error instanceof JetStreamStatusError) {
       const detail = `status ${error.code}`;
-      return new NatsError("nats_failed", `NATS refused the ${name}: ${error.message}.`, { cause, detail });
+      return new HawserError("nats_failed", `NATS refused the ${name}: ${error.message}.`, { cause, detail });
     }
     if (error instanceof errors.ClosedConnectionError || error instanceof errors.DrainingConnectionError) {
       return connectionLost(attempt, cause);
     }
     if (lostWords.has(error.message)) return connectionLost(attempt, cause);
     if (error instanceof errors.InvalidSubjectError || error instanceof errors.InvalidArgumentError) {
-      return new NatsError("invalid_argument", `The ${name} was refused before it was sent: ${error.message}.`, {
+      return new HawserError("invalid_argument", `The ${name} was refused before it was sent: ${error.message}.`, {
         cause,
       });
     }
   }
   const words = cause instanceof Error ? cause.message : String(cause);
   if (cause instanceof TypeError || cause instanceof RangeError) {
-    return new NatsError("internal", `The ${name} failed by a defect: ${words}.`, { cause });
+    return new HawserError("internal", `The ${name} failed by a defect: ${words}.`, { cause });
   }
-  return new NatsError("nats_failed", `The ${name} failed: ${words}.`, { cause });
+  return new HawserError("nats_failed", `The ${name} failed: ${words}.`, { cause });
 }
 
 /** Error of an attempt without a connection: nothing has been sent. */
-export function notConnected({ name }: Attempt, cause?: unknown): NatsError {
-  return new NatsError("nats_unavailable", `There is no connection to NATS: the ${name} was not sent.`, { cause });
+export function notConnected({ name }: Attempt, cause?: unknown): HawserError {
+  return new HawserError("nats_unavailable", `There is no connection to NATS: the ${name} was not sent.`, { cause });
 }
 
 /** Error of an attempt whose connection ended when the request may have been sent. */
-export function connectionLost(attempt: Attempt, cause?: unknown): NatsError {
+export function connectionLost(attempt: Attempt, cause?: unknown): HawserError {
   const { name } = attempt;
   if (!attempt.changes) {
-    return new NatsError("nats_unavailable", `The connection to NATS ended during the ${name}.`, {
+    return new HawserError("nats_unavailable", `The connection to NATS ended during the ${name}.`, {
       cause,
-      hint: "Try again: nothing was to be changed by it.",
+      remedy: "Try again: nothing was to be changed by it.",
     });
   }
-  return new NatsError(
+  return new HawserError(
     "outcome_unknown",
     `The connection to NATS ended during the ${name}: it may have been carried out or not.`,
     { cause, outcome: "unknown" },
@@ -110,28 +110,28 @@ export function connectionLost(attempt: Attempt, cause?: unknown): NatsError {
 }
 
 /** Error of an attempt without an answer within its time limit. */
-export function timedOut(attempt: Attempt, cause?: unknown): NatsError {
+export function timedOut(attempt: Attempt, cause?: unknown): HawserError {
   const { name, timeoutMs } = attempt;
   const message = `NATS did not answer the ${name} within ${timeoutMs} ms`;
-  if (!attempt.changes) return new NatsError("nats_timeout", `${message}.`, { cause });
-  return new NatsError("nats_timeout", `${message}; it may have been carried out or not.`, {
+  if (!attempt.changes) return new HawserError("nats_timeout", `${message}.`, { cause });
+  return new HawserError("nats_timeout", `${message}; it may have been carried out or not.`, {
     cause,
     outcome: "unknown",
   });
 }
 
 /** Error of an attempt that needs JetStream, where JetStream does not answer. */
-function noJetStream(attempt: Attempt, cause?: unknown): NatsError {
+function noJetStream(attempt: Attempt, cause?: unknown): HawserError {
   const { name, domain } = attempt;
   const where =
     domain === undefined ? "The NATS server has no JetStream" : `No JetStream of domain "${domain}" answers`;
-  return new NatsError("jetstream_unavailable", `${where}, which the ${name} needs.`, { cause });
+  return new HawserError("jetstream_unavailable", `${where}, which the ${name} needs.`, { cause });
 }
 
 /** Error of a publish whose subject no stream takes, although JetStream answers. */
-export function noStream({ name, subject, domain }: Attempt, cause?: unknown): NatsError {
+export function noStream({ name, subject, domain }: Attempt, cause?: unknown): HawserError {
   const where = domain === undefined ? "" : ` in domain "${domain}"`;
-  return new NatsError(
+  return new HawserError(
     "no_stream",
     `No stream${where} takes messages of the subject "${subject}": the ${name} failed.`,
     {
@@ -141,64 +141,64 @@ export function noStream({ name, subject, domain }: Attempt, cause?: unknown): N
 }
 
 /** Error of a publish that was acknowledged by another domain than the one that was named. */
-export function wrongDomain({ name, domain }: Attempt, ack: PubAck): NatsError {
+export function wrongDomain({ name, domain }: Attempt, ack: PubAck): HawserError {
   const at = ack.domain === undefined ? "a server without a domain" : `domain "${ack.domain}"`;
-  return new NatsError("no_stream", `No stream in domain "${domain}" acknowledged the ${name}.`, {
+  return new HawserError("no_stream", `No stream in domain "${domain}" acknowledged the ${name}.`, {
     detail: `Stream "${ack.stream}" of ${at} has stored the message as number ${ack.seq}.`,
     outcome: "unknown",
   });
 }
 
 /** Error of a message that is larger than the server takes; headers and payload count, as they do for the server. */
-export function tooLarge({ name }: Attempt, bytes: number, limit: number): NatsError {
-  return new NatsError(
+export function tooLarge({ name }: Attempt, bytes: number, limit: number): HawserError {
+  return new HawserError(
     "payload_too_large",
     `The ${name} has ${bytes} bytes with its headers; the NATS server takes at most ${limit} (max_payload).`,
   );
 }
 
-function permissionDenied(error: InstanceType<typeof errors.PermissionViolationError>, { name }: Attempt): NatsError {
-  return new NatsError("nats_permission_denied", `The NATS server does not permit the ${name}.`, {
+function permissionDenied(error: InstanceType<typeof errors.PermissionViolationError>, { name }: Attempt): HawserError {
+  return new HawserError("nats_permission_denied", `The NATS server does not permit the ${name}.`, {
     cause: error,
     detail: error.message,
   });
 }
 
-function noResponders({ name, subject }: Attempt, cause: unknown): NatsError {
-  return new NatsError("no_responders", `Nobody answers the ${name}.`, {
+function noResponders({ name, subject }: Attempt, cause: unknown): HawserError {
+  return new HawserError("no_responders", `Nobody answers the ${name}.`, {
     cause,
     ...(subject === undefined ? {} : { detail: `No subscriber of "${subject}" is connected.` }),
   });
 }
 
-function apiFailure(error: JetStreamApiError, attempt: Attempt): NatsError {
+function apiFailure(error: JetStreamApiError, attempt: Attempt): HawserError {
   const { name, replicas = 1 } = attempt;
   const detail = `err_code ${error.code}, status ${error.status}`;
   if (replicas > 1 && tooManyReplicas.has(error.code)) {
     const words = `The ${name} was to make it with replicas '${replicas}', which NATS refused: ${error.message}.`;
-    return new NatsError("nats_failed", words, {
+    return new HawserError("nats_failed", words, {
       cause: error,
       detail,
-      hint: `Set option replicas of the NATS server to no more than its cluster has servers with JetStream; without a cluster, to 1.`,
+      remedy: `Set option replicas of the NATS server to no more than its cluster has servers with JetStream; without a cluster, to 1.`,
     });
   }
   if (notThere.has(error.code)) return noJetStream(attempt, error);
   if (leaderless.has(error.code)) {
     const words = `JetStream is not available at the moment, which the ${name} needs: ${error.message}.`;
-    return new NatsError("jetstream_unavailable", words, {
+    return new HawserError("jetstream_unavailable", words, {
       cause: error,
       detail,
-      hint: "Try again: the servers of the cluster elect a leader, which needs the majority of them.",
+      remedy: "Try again: the servers of the cluster elect a leader, which needs the majority of them.",
     });
   }
   if (error.code === apiCode.messageTooLarge) {
-    return new NatsError("payload_too_large", `The ${name} is larger than its stream or bucket allows.`, {
+    return new HawserError("payload_too_large", `The ${name} is larger than its stream or bucket allows.`, {
       cause: error,
       detail: `${error.message} (${detail})`,
-      hint: "Send less, or raise the maximum message size of the stream or bucket.",
+      remedy: "Send less, or raise the maximum message size of the stream or bucket.",
     });
   }
-  return new NatsError("nats_failed", `NATS refused the ${name}: ${error.message}.`, { cause: error, detail });
+  return new HawserError("nats_failed", `NATS refused the ${name}: ${error.message}.`, { cause: error, detail });
 }
 
 /** The error and its causes, up to a number of them. */

@@ -3,7 +3,7 @@
  */
 import { createHash } from "node:crypto";
 import { DeliverPolicy } from "@nats-io/jetstream";
-import { NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { type DownloadBudget, deliver } from "./delivery.js";
 import { chunkSubject, type FileRecord, hasDigest, streamOf } from "./file-record.js";
 import type { JetStreamCall } from "./jetstream.js";
@@ -21,7 +21,7 @@ const maxLinks = 8;
  * The content of the file, or of the one that it links to. Starts again if the file is replaced meanwhile.
  *
  * @param recordAt the record of a file that is there
- * @throws NatsError gateway_limit: larger than `maxBytes`; nats_failed: damaged, or a link that leads nowhere; and what
+ * @throws HawserError gateway_limit: larger than `maxBytes`; nats_failed: damaged, or a link that leads nowhere; and what
  *   `recordAt` throws
  */
 export async function downloadFile(
@@ -84,22 +84,22 @@ async function readContent(
 function linkedBy(record: FileRecord, at: FilePlace, links: number): FilePlace {
   const link = record.options!.link!;
   const shown = `File "${at.name}" of store "${at.store}"`;
-  if (!link.name) throw new NatsError("nats_failed", `${shown} is a link to the whole store "${link.bucket}".`);
-  if (links >= maxLinks) throw new NatsError("nats_failed", `${shown} is the end of more than ${maxLinks} links.`);
+  if (!link.name) throw new HawserError("nats_failed", `${shown} is a link to the whole store "${link.bucket}".`);
+  if (links >= maxLinks) throw new HawserError("nats_failed", `${shown} is the end of more than ${maxLinks} links.`);
   return { store: link.bucket, name: link.name };
 }
 
 function checkSize({ size = 0 }: FileRecord, { store, name }: FilePlace, maxBytes: number): void {
   if (!Number.isSafeInteger(size) || size < 0) throw damaged({ store, name });
   if (size <= maxBytes) return;
-  throw new NatsError(
+  throw new HawserError(
     "gateway_limit",
     `File "${name}" of store "${store}" has ${size} bytes; at most ${maxBytes} are read.`,
   );
 }
 
-function damaged({ store, name }: FilePlace): NatsError {
-  return new NatsError(
+function damaged({ store, name }: FilePlace): HawserError {
+  return new HawserError(
     "nats_failed",
     `File "${name}" of store "${store}" is damaged: its content is not that of its size and digest.`,
   );

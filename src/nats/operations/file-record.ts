@@ -3,7 +3,7 @@
  */
 import type { JsonObject } from "../../../generated/ts/nats-functions/argument.js";
 import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
-import { NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 
 /** The JSON of a record. Writers add fields, and a change keeps those that it does not know. */
 export interface FileRecord {
@@ -68,7 +68,7 @@ export function hasDigest(record: FileRecord, sha256: Buffer): boolean {
   return text.startsWith(digestType) && Buffer.from(text.slice(digestType.length), "base64url").equals(sha256);
 }
 
-/** @throws NatsError nats_failed, if it is no record of a file */
+/** @throws HawserError nats_failed, if it is no record of a file */
 export function readRecord(store: string, json: Uint8Array): FileRecord {
   let value: unknown;
   try {
@@ -103,8 +103,8 @@ export function fileInfo(store: string, { record, storedAt }: StoredRecord): Get
   };
 }
 
-function unreadable(store: string, cause?: unknown): NatsError {
-  return new NatsError("nats_failed", `The object store "${store}" has a record of a file that cannot be read.`, {
+function unreadable(store: string, cause?: unknown): HawserError {
+  return new HawserError("nats_failed", `The object store "${store}" has a record of a file that cannot be read.`, {
     cause,
   });
 }

@@ -14,7 +14,7 @@ import type { GetHistoryResponse } from "../../../generated/ts/nats-functions/me
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { checkText } from "../../../generated/ts/rules/violation.js";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
-import { NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
 import { ReceivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
@@ -100,7 +100,7 @@ export class KeyValue {
    * Puts the value of a key that has none, or none any more; makes the bucket as {@link put} does.
    *
    * @returns its revision
-   * @throws NatsError key_exists; HawserError as `natsFailure` maps it; payload_too_large
+   * @throws HawserError key_exists; as `natsFailure` maps it; payload_too_large
    */
   create(bucket: string, key: string, value: Uint8Array, options: StorageOptions): Promise<bigint> {
     const attempt = attemptOf(`creation of key "${key}" in bucket "${bucket}"`, options, true);
@@ -128,7 +128,7 @@ export class KeyValue {
    * Puts a value in the place of the given revision.
    *
    * @returns the new revision
-   * @throws NatsError wrong_revision, also if there is no such key or bucket; HawserError as `natsFailure` maps it;
+   * @throws HawserError wrong_revision, also if there is no such key or bucket; as `natsFailure` maps it;
    * payload_too_large
    */
   update(bucket: string, key: string, value: Uint8Array, revision: bigint, options: StorageOptions): Promise<bigint> {
@@ -170,7 +170,7 @@ export class KeyValue {
   /**
    * The keys that have a value, in the order of their bytes; none if the bucket is missing.
    *
-   * @throws NatsError gateway_limit, if they are larger than `maxBytes`; HawserError as `natsFailure` maps it
+   * @throws HawserError gateway_limit, if they are larger than `maxBytes`; as `natsFailure` maps it
    */
   async keys(bucket: string, options: ReadOptions): Promise<string[]> {
     const attempt = attemptOf(`list of the keys of bucket "${bucket}"`, options, false);
@@ -195,7 +195,7 @@ export class KeyValue {
   /**
    * The revisions of a key that the bucket keeps, the oldest first; none if the key or the bucket is missing.
    *
-   * @throws NatsError gateway_limit, if their values are larger than `maxBytes`; HawserError as `natsFailure` maps it
+   * @throws HawserError gateway_limit, if their values are larger than `maxBytes`; as `natsFailure` maps it
    */
   async history(bucket: string, key: string, options: ReadOptions): Promise<GetHistoryResponse[]> {
     const attempt = attemptOf(`history of key "${key}" in bucket "${bucket}"`, options, false);
@@ -304,13 +304,13 @@ function streamOf(bucket: string): string {
   return `KV_${bucket}`;
 }
 
-/** @throws NatsError invalid_argument, before a name becomes part of a subject; they have been checked with the call */
+/** @throws HawserError invalid_argument, before a name becomes part of a subject; they have been checked with the call */
 function checkNames({ name }: Attempt, bucket: string, key?: string): void {
   const violation =
     checkText("bucket", namedRules.bucket, bucket) ??
     (key === undefined ? undefined : checkText("key", namedRules.key, key));
   if (violation === undefined) return;
-  throw new NatsError("invalid_argument", `The ${name} was refused: its ${violation.path} ${violation.rule}.`);
+  throw new HawserError("invalid_argument", `The ${name} was refused: its ${violation.path} ${violation.rule}.`);
 }
 
 /** The subject of a key. */
@@ -394,10 +394,10 @@ async function isMissing(call: BucketCall, bucket: string): Promise<boolean> {
 }
 
 /** The bucket could not be made, and nothing tells whether it is there. */
-function maybeMissing(attempt: Attempt, denied: Error): NatsError {
+function maybeMissing(attempt: Attempt, denied: Error): HawserError {
   const { code, detail } = natsFailure(denied, attempt);
   const words = `Nobody acknowledged the ${attempt.name}; if the bucket is missing, this user may not make it.`;
-  return new NatsError(code, words, {
+  return new HawserError(code, words, {
     cause: denied,
     ...(detail === undefined ? {} : { detail }),
     outcome: "unknown",
@@ -420,7 +420,7 @@ async function read(call: BucketCall, bucket: string, key: string): Promise<Uint
  * The last that was done to a key; null for nothing. From the leader of the stream, so that a session reads what it has
  * just put, and a missing bucket is told from a JetStream that does not answer.
  *
- * @throws JetStreamApiError what the stream said; NatsError nats_failed, if something else answered
+ * @throws JetStreamApiError what the stream said; HawserError nats_failed, if something else answered
  */
 async function entryOf(call: BucketCall, bucket: string, key: string): Promise<Entry | null> {
   const { attempt } = call;
@@ -462,8 +462,8 @@ function readStored({ name }: Attempt, answer: Msg): StoredAnswer {
   return stored;
 }
 
-function noApi(name: string, cause?: unknown): NatsError {
-  return new NatsError("nats_failed", `The ${name} was answered by something that is no JetStream.`, { cause });
+function noApi(name: string, cause?: unknown): HawserError {
+  return new HawserError("nats_failed", `The ${name} was answered by something that is no JetStream.`, { cause });
 }
 
 async function readDirectly(
@@ -494,19 +494,19 @@ async function lastOf(call: BucketCall, bucket: string, key: string, refusal: Er
   }
 }
 
-function keyExists({ name }: Attempt, cause: unknown, detail: string): NatsError {
-  return new NatsError("key_exists", `The ${name} was refused: it has a value.`, { cause, detail });
+function keyExists({ name }: Attempt, cause: unknown, detail: string): HawserError {
+  return new HawserError("key_exists", `The ${name} was refused: it has a value.`, { cause, detail });
 }
 
-function wrongRevision({ name }: Attempt, revision: bigint, cause: Error, detail = cause.message): NatsError {
-  return new NatsError("wrong_revision", `The ${name} was refused: its revision is not ${revision}.`, {
+function wrongRevision({ name }: Attempt, revision: bigint, cause: Error, detail = cause.message): HawserError {
+  return new HawserError("wrong_revision", `The ${name} was refused: its revision is not ${revision}.`, {
     cause,
     detail,
   });
 }
 
-function tooMuch({ name }: Attempt, maxBytes: number): NatsError {
-  return new NatsError("gateway_limit", `The ${name} is larger than ${maxBytes} bytes.`);
+function tooMuch({ name }: Attempt, maxBytes: number): HawserError {
+  return new HawserError("gateway_limit", `The ${name} is larger than ${maxBytes} bytes.`);
 }
 
 /** True if the key has a value, or the user may not know. */

@@ -3,7 +3,7 @@
  */
 import type { NatsConnection, ServerInfo } from "@nats-io/transport-node";
 import type { GetServerInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
-import { NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { ConnectionWatch } from "./connection-watch.js";
 import { type PublishOptions, publish, type RequestOptions, request } from "./core.js";
@@ -58,13 +58,13 @@ export class NatsOperations {
   /**
    * The server and the connection to it, as the server has told it last.
    *
-   * @throws NatsError nats_unavailable, if there is no connection any more
+   * @throws HawserError nats_unavailable, if there is no connection any more
    */
   serverInfo(): GetServerInfoResponse {
     // Old and other servers leave things out, whatever the library's type says.
     const info: Partial<ServerInfo> | undefined = this.connection.info;
     if (info === undefined || this.connection.isClosed()) {
-      throw new NatsError("nats_unavailable", "There is no connection to NATS, so nothing is known of its server.");
+      throw new HawserError("nats_unavailable", "There is no connection to NATS, so nothing is known of its server.");
     }
     const tlsRequired = info.tls_required ?? false;
     return {
@@ -91,7 +91,7 @@ export class NatsOperations {
   /**
    * Resolves when the server has handled all that was sent before, and has reported what it refused of that.
    *
-   * @throws NatsError nats_unavailable, nats_timeout; outcome_unknown, if the connection ended meanwhile
+   * @throws HawserError nats_unavailable, nats_timeout; outcome_unknown, if the connection ended meanwhile
    */
   async flush({ timeoutMs }: { readonly timeoutMs: number }): Promise<void> {
     const attempt = { name: "flush", changes: true, timeoutMs };

@@ -9,7 +9,7 @@ import { DeliverPolicy, JetStreamApiError, JsHeaders, PubHeaders } from "@nats-i
 import { Objm } from "@nats-io/obj";
 import { headers, nuid } from "@nats-io/transport-node";
 import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
-import { NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type DownloadBudget, deliver } from "./delivery.js";
 import { type Attempt, isAnotherLast, isStreamMissing } from "./failure.js";
@@ -233,10 +233,13 @@ async function purge({ manager }: JetStreamCall, store: string, subject: string)
   await manager.streams.purge(streamOf(store), { filter: subject });
 }
 
-function missing(store: string, name: string): NatsError {
-  return new NatsError("file_missing", `There is no file "${name}" in the object store "${store}".`);
+function missing(store: string, name: string): HawserError {
+  return new HawserError("file_missing", `There is no file "${name}" in the object store "${store}".`);
 }
 
-function listTooLarge(store: string, maxBytes: number): NatsError {
-  return new NatsError("gateway_limit", `The list of the files of store "${store}" is larger than ${maxBytes} bytes.`);
+function listTooLarge(store: string, maxBytes: number): HawserError {
+  return new HawserError(
+    "gateway_limit",
+    `The list of the files of store "${store}" is larger than ${maxBytes} bytes.`,
+  );
 }

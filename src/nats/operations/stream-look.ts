@@ -9,7 +9,7 @@
  */
 import { DeliverPolicy, type MsgRequest, PubHeaders, RetentionPolicy, type StreamInfo } from "@nats-io/jetstream";
 import { millis, type NatsConnection } from "@nats-io/transport-node";
-import { NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { type JetStream, jetStreamOf } from "./jetstream.js";
 
 /** A stream that takes a subject. */
@@ -86,7 +86,7 @@ export async function streamOf(
 /**
  * @param all looks at all messages of the stream: where the numbers of all have to show that none is missing, and where messages are
  * stored with other subjects than they were published to
- * @throws what the library throws; NatsError nats_timeout
+ * @throws what the library throws; HawserError nats_timeout
  */
 export async function lookInto(
   stream: FoundStream,
@@ -108,7 +108,7 @@ export async function lookInto(
   return { ids: seen.ids, completeSince: clock.here(completeFrom) + range.skewMs, isConsumed };
 }
 
-/** @throws what the library throws; NatsError nats_timeout */
+/** @throws what the library throws; HawserError nats_timeout */
 export async function lookIntoAll(stream: FoundStream, range: LookRange): Promise<StreamContent> {
   const { streams } = stream.jetStream.manager;
   const before = await streams.info(stream.name);
@@ -196,7 +196,7 @@ async function readByConsumer({ name, jetStream, subject, timeoutMs }: FoundStre
     // The server would keep it for minutes, and a stream has a limit for its consumers.
     consumer.delete().catch(() => undefined);
   }
-  throw new NatsError("nats_timeout", `The messages of the subject "${subject}" did not all come.`);
+  throw new HawserError("nats_timeout", `The messages of the subject "${subject}" did not all come.`);
 }
 
 async function readOneByOne(stream: FoundStream, part: Part, { requests }: LookRange): Promise<Seen> {

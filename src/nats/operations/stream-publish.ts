@@ -16,7 +16,7 @@ import {
 } from "@nats-io/transport-node";
 import type { PublishAckResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
-import { type HawserError, NatsError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
 import { checkHeaderValue, copyOfHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
@@ -94,7 +94,7 @@ export class StreamPublisher {
       options,
     );
     if (payloads.length > 1 && ownId(options.headers) !== undefined) {
-      throw new NatsError(
+      throw new HawserError(
         "invalid_argument",
         `headers: one ${PubHeaders.MsgIdHdr} for ${payloads.length} messages would make all but the first duplicates.`,
       );
@@ -256,23 +256,23 @@ function ownId(headers: MsgHdrs | undefined): string | undefined {
 }
 
 /** There is time left, but one that is sent again might be stored twice. */
-function notRepeated(attempt: Attempt, stream: string | undefined, windowMs: number | undefined): NatsError {
+function notRepeated(attempt: Attempt, stream: string | undefined, windowMs: number | undefined): HawserError {
   const { code, message } = timedOut(attempt);
   const why =
     windowMs === undefined
       ? "it is not known how long the stream knows a repetition (duplicate_window)"
       : `stream "${stream}" knows a repetition for ${windowMs} ms only (duplicate_window)`;
-  return new NatsError(code, message, { outcome: "unknown", detail: `It was not sent again: ${why}.` });
+  return new HawserError(code, message, { outcome: "unknown", detail: `It was not sent again: ${why}.` });
 }
 
 /** The failure of a batch, with what was stored of it. */
-function partly(error: HawserError, acks: readonly (PublishAckResponse | undefined)[]): NatsError {
+function partly(error: HawserError, acks: readonly (PublishAckResponse | undefined)[]): HawserError {
   const stored = acks.filter((ack) => ack !== undefined).length;
   const count = `${stored} of ${acks.length} messages are known to be stored.`;
-  return new NatsError(error.code, `${error.message} ${count}`, {
+  return new HawserError(error.code, `${error.message} ${count}`, {
     cause: error,
-    ...(error.detail === undefined ? {} : { detail: error.detail }),
-    ...(error.hint === undefined ? {} : { hint: error.hint }),
+    detail: error.detail,
+    remedy: error.remedy,
     ...(stored > 0 || error.outcome !== undefined ? { outcome: "unknown" as const } : {}),
   });
 }
@@ -320,8 +320,8 @@ async function inspectStream(connection: NatsConnection, attempt: Attempt, timeo
 }
 
 /** There is no stream by now. Something was sent, and one may have been there. */
-function afterSilence({ code, message, cause }: HawserError): NatsError {
-  return new NatsError(code, message, { cause, outcome: "unknown" });
+function afterSilence({ code, message, cause }: HawserError): HawserError {
+  return new HawserError(code, message, { cause, outcome: "unknown" });
 }
 
 /** True if nobody listens to the subject, no stream either. */
@@ -339,7 +339,7 @@ export function ackIn(answer: Msg): PubAck | undefined {
   }
 }
 
-/** @throws JetStreamApiError what the stream said; NatsError nats_failed, if something else answered */
+/** @throws JetStreamApiError what the stream said; HawserError nats_failed, if something else answered */
 export function readAck({ name }: Attempt, answer: Msg): PubAck {
   let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
   try {
@@ -353,6 +353,6 @@ export function readAck({ name }: Attempt, answer: Msg): PubAck {
   return ack as PubAck;
 }
 
-function notAnAck(name: string, cause?: unknown): NatsError {
-  return new NatsError("nats_failed", `The ${name} was answered by something that is no stream.`, { cause });
+function notAnAck(name: string, cause?: unknown): HawserError {
+  return new HawserError("nats_failed", `The ${name} was answered by something that is no stream.`, { cause });
 }

@@ -448,7 +448,7 @@ function subscriptionGauges(now: () => number): readonly SubscriptionMetric[] {
     ],
     [
       "hawser_bridge_saved_bytes",
-      "What the messages in hawser.saved_messages count for against --saved-bytes.",
+      "What the messages in hawser.saved_messages count for against --tune savedBytes.",
       ({ savedBytes }) => savedBytes,
     ],
     [

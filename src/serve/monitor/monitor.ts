@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type MonitorConstants, monitorConstants } from "../../../generated/ts/settings/nats.js";
-import { GatewayError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import type { Logger } from "../../runtime/index.js";
 import { type Address, formatAddress } from "../../wire/index.js";
 import { type HealthCheck, type HealthPage, healthReport } from "./health.js";
@@ -47,7 +47,7 @@ export class Monitor implements AsyncDisposable {
   /**
    * Binds the address and answers.
    *
-   * @throws GatewayError (as a rejection) `bind_failed` if the address is unknown or in use; the reason of the signal
+   * @throws HawserError (as a rejection) `bind_failed` if the address is unknown or in use; the reason of the signal
    */
   static async start(options: MonitorOptions, signal?: AbortSignal): Promise<Monitor> {
     signal?.throwIfAborted();
@@ -68,7 +68,7 @@ export class Monitor implements AsyncDisposable {
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause);
       const message = `the monitoring port cannot be opened at ${formatAddress(options.listen)}: ${why}`;
-      throw new GatewayError("bind_failed", message, { cause });
+      throw new HawserError("bind_failed", message, { cause });
     }
     const monitor = new Monitor(options, limits, server);
     if (signal?.aborted) await monitor.stop();
@@ -77,7 +77,7 @@ export class Monitor implements AsyncDisposable {
   }
 
   /**
-   * Listens no more, closes idle connections at once and the others when they have their answer, `stopDeadlineMs` later at
+   * Listens no more, closes idle connections at once and the others when they have their answer, `stopTimeoutMs` later at
    * the latest. A further call waits for the first.
    */
   stop(): Promise<void> {
@@ -92,7 +92,7 @@ export class Monitor implements AsyncDisposable {
   async #stop(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeIdleConnections();
-    const deadline = setTimeout(() => this.#server.closeAllConnections(), this.#limits.stopDeadlineMs);
+    const deadline = setTimeout(() => this.#server.closeAllConnections(), this.#limits.stopTimeoutMs);
     await closed;
     clearTimeout(deadline);
   }

@@ -5,14 +5,14 @@ import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jet
 import { connect, errors, nuid } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { StreamReading, StreamSource } from "../../../src/bridge/streams/stream-source.js";
-import { Serve } from "../../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../../src/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { type BridgeWorld, bridgeWorld } from "../support/bridge-world.js";
 
 let world: BridgeWorld;
 let manager: JetStreamManager;
-let serve: Serve;
+let serve: HawserServer;
 beforeAll(async () => {
   world = await bridgeWorld({
     sql: `
@@ -37,8 +37,8 @@ afterAll(async () => {
 async function stopped(work: () => Promise<unknown>): Promise<void> {
   await serve.stop();
   await work();
-  serve = await Serve.start({
-    gatewayListen: "127.0.0.1:0",
+  serve = await startServer({
+    listen: "127.0.0.1:0",
     databaseUrl: world.database.url,
     logger: world.log.logger,
   });

@@ -1,5 +1,5 @@
 /**
- * A database, a `Serve` and clients of both, with what tests of the bridge observe: subjects of their own, the moment from
+ * A database, a server and clients of both, with what tests of the bridge observe: subjects of their own, the moment from
  * which a subscription is live, logins, and what was logged.
  */
 import { headers, type MsgHdrs, type NatsConnection, nuid } from "@nats-io/transport-node";
@@ -9,14 +9,14 @@ import { eventually } from "../../support/eventually.js";
 import { type TestGateway, type TestGatewayOptions, testGateway } from "../../support/gateway.js";
 import { type KeptLog, keptLog } from "../role/log.js";
 
-/** What `Serve` and the database are made with. */
+/** What the server and the database are made with. */
 export interface BridgeWorldOptions extends Omit<TestGatewayOptions, "logger"> {
   /** Statements that make tables and functions. */
   readonly sql?: string;
 }
 
 export interface BridgeWorld extends TestGateway {
-  /** What `Serve` has logged. */
+  /** What the server has logged. */
   readonly log: KeptLog;
   /** All subjects of the test are below it: the NATS server is shared. */
   readonly prefix: string;

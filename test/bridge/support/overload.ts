@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import { expect } from "vitest";
-import type { Serve } from "../../../src/serve/index.js";
+import type { HawserServer } from "../../../src/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "./bridge-world.js";
 
@@ -33,7 +33,7 @@ export const numbers = async (world: BridgeWorld) =>
   (await world.rows<{ n: number }>("SELECT n FROM ran ORDER BY id")).map(({ n }) => n);
 export const upTo = (last: number) => Array.from({ length: last }, (_, at) => at + 1);
 
-export async function receivedBy(serve: Serve): Promise<number> {
+export async function receivedBy(serve: HawserServer): Promise<number> {
   const metrics = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
   return [...metrics.matchAll(/^hawser_bridge_messages_received_total\{.*\} (\d+)/gm)].reduce(
     (sum, [, n]) => sum + Number(n),
@@ -100,7 +100,7 @@ export async function overloadLosesNothing(load: Load): Promise<void> {
     sql: takeSql,
     bufferBytes,
     subscriberTimeoutMs,
-    monitorListen: "127.0.0.1:0",
+    monitor: "127.0.0.1:0",
   });
   const subject = `${world.prefix}.slow`;
   await world.subscribe(subject, "take(bytea)");
@@ -129,9 +129,9 @@ export async function slowRoleLeavesRoom({ messages, messageBytes }: Load): Prom
   const others = Math.floor(savedBytes / 12 / messageBytes);
   await using world = await bridgeWorld({
     bufferBytes,
-    savedBytes,
+    tuning: { savedBytes },
     subscriberTimeoutMs,
-    monitorListen: "127.0.0.1:0",
+    monitor: "127.0.0.1:0",
     sql: `
       CREATE TABLE ran (n int, who text);
       CREATE TABLE gate (open bool);

@@ -107,6 +107,20 @@ const functions: readonly RefusalCase[] = [
     ),
     says: 'rpc FooService.Foo: function "foo(text, text)" is taken by rpc FooService.Foo in FILE; choose another',
   },
+  ...[
+    { name: "a function without a method of the client", option: 'name: "foo" method: ""' },
+    { name: "a method of the client for an internal function", option: 'name: "foo" internal: true method: "foo"' },
+    { name: "a method of the client for a function that is made with the tables", option: `${local} method: "foo"` },
+  ].map(({ name, option }) => ({
+    name,
+    proto: gatewayFn("", "", option, option.includes("local") ? "" : "changes: false"),
+    says: 'rpc FooService.Foo: method names the client\'s method, or is "-", for each function that is neither internal nor made with the tables',
+  })),
+  {
+    name: "a method of the client that is not in camelCase",
+    proto: gatewayFn("", "", 'name: "foo" method: "Foo_bar"'),
+    says: 'rpc FooService.Foo: method "Foo_bar" is not a name in camelCase',
+  },
   {
     name: "an alias that is another function's name",
     proto: gatewayFn("", "", 'name: "foo" alias: "foo"'),
@@ -115,6 +129,23 @@ const functions: readonly RefusalCase[] = [
 ];
 
 const parameters: readonly RefusalCase[] = [
+  ...[
+    { name: "a parameter that the client leaves out", field: "string a = 1", option: 'client_name: "-"' },
+    {
+      name: "an optional parameter among the client's options",
+      field: "optional string a = 1",
+      option: "client_option: true",
+    },
+  ].map(({ name, field, option }) => ({
+    name,
+    proto: gatewayFn(`${field} ${gatewayValue(option)};`, ""),
+    says: "message FooRequest.a: the client can leave out only results, and client_option is for required parameters",
+  })),
+  {
+    name: "a name of the client that is not in camelCase",
+    proto: gatewayFn(`string a = 1 ${gatewayValue('client_name: "a-b"')};`, ""),
+    says: 'message FooRequest.a: client_name "a-b" is not a name in camelCase',
+  },
   ...[
     { name: "a map as a parameter", proto: gatewayFn("map<string, string> tags = 1;", "") },
     { name: "a oneof of parameters", proto: gatewayFn("oneof one { string a = 1; string b = 2; }", "") },
@@ -226,9 +257,13 @@ const results: readonly RefusalCase[] = [
       proto: gatewayFn("", `optional string a = 1 ${gatewayValue("no_default: true")};`),
     },
     { name: "a list as a result", proto: gatewayFn("", `repeated bytes a = 1 ${payload};`, typed) },
+    {
+      name: "a result as an option of the client",
+      proto: gatewayFn("", `string a = 1 ${gatewayValue("client_option: true")};`),
+    },
   ].map((one) => ({
     ...one,
-    says: "message FooResponse.a: only a parameter has a payload type, a timeout, no default, or is a list of payloads",
+    says: "message FooResponse.a: only a parameter has a payload type, a timeout, no default, a client option, or is a list of payloads",
   })),
   {
     name: "a list of numbers as a result of the gateway",

@@ -74,6 +74,16 @@ export const settingCases: readonly RefusalCase[] = [
     says: "message Foo: some settings are fixed and some are not; put the fixed ones into a group of their own",
   },
   {
+    name: "a fixed setting in a part of the settings page",
+    proto: setting("bool a = 1", 'default: "true" fixed: true part: SETTING_PART_TUNING'),
+    says: "message Foo.a: a fixed setting has no part; leave part out, or say that it is not fixed",
+  },
+  {
+    name: "a setting of users among the limits",
+    proto: setting("bool a = 1", 'default: "true" limit: "A"'),
+    says: "message Foo.a: limit is for fixed settings; leave it out, or say that the setting is fixed",
+  },
+  {
     name: "settings without a title",
     proto: "message Foo { option (hawser.spec.v1.settings) = {}; }",
     says: "message Foo: settings: the group has no title",

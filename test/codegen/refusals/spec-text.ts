@@ -11,7 +11,7 @@ export interface RefusalCase {
 }
 
 /** An error without a mistake. */
-export const goodError = '{sqlstate: "55000" exit_status: 1 summary: "x" remedy: "y"}';
+export const goodError = '{sqlstate: "55000" exit_status: 70 summary: "x" remedy: "y"}';
 
 /** A table `foo` with these fields. */
 export function table(fields: string, option = 'primary_key: "id"'): string {
@@ -34,9 +34,10 @@ export function gatewayFn(
   option = 'name: "foo"',
   changes = "changes: false",
 ): string {
+  const method = /\b(internal|execute|method):/.test(option) ? "" : 'method: "foo"';
   return `import "google/protobuf/struct.proto";
   service FooService {
-    rpc Foo(FooRequest) returns (FooResponse) { option (hawser.spec.v1.gateway_function) = {${option} ${changes}}; }
+    rpc Foo(FooRequest) returns (FooResponse) { option (hawser.spec.v1.gateway_function) = {${option} ${method} ${changes}}; }
   }
   message FooRequest { ${request} }
   message FooResponse { ${response} }`;

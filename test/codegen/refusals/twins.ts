@@ -22,6 +22,15 @@ export const twinCases: readonly RefusalCase[] = [
     says: 'rpc FooService.Two: function "foo" is taken by rpc FooService.One in FILE; choose another',
   },
   {
+    name: "two methods of the client of one name",
+    proto: `service FooService {
+      rpc One(OneRequest) returns (OneResponse) { option (hawser.spec.v1.gateway_function) = {name: "one" method: "foo" changes: false}; }
+      rpc Two(TwoRequest) returns (TwoResponse) { option (hawser.spec.v1.gateway_function) = {name: "two" method: "foo" changes: false}; }
+    }
+    message OneRequest {} message TwoRequest {} message OneResponse {} message TwoResponse {}`,
+    says: 'rpc FooService.Two: method of the client "foo" is taken by rpc FooService.One in FILE; choose another',
+  },
+  {
     name: "two errors of one code",
     proto: `enum FooError { FOO_ERROR_UNSPECIFIED = 0; FOO_ERROR_LOST = 1 [(hawser.spec.v1.error) = ${goodError}]; }
       enum BarError { BAR_ERROR_UNSPECIFIED = 0; BAR_ERROR_LOST = 1 [(hawser.spec.v1.error) = ${goodError}]; }`,

@@ -139,7 +139,7 @@ async function carry(options: RouteOptions): Promise<(own: TransportOptions) => 
   const [caller, service] = [peer("caller"), peer("service")];
   const topic = `conformance-${process.pid}`;
   await servePeer(service, answering, { ...options, topic });
-  await Promise.all([caller.run(), service.run()]);
+  await Promise.all([caller.start(), service.start()]);
   process.once("SIGTERM", () => void Promise.all([caller.stop(), service.stop()]));
   return (own) => createPeerTransport(caller, { ...own, topic });
 }

@@ -9,7 +9,7 @@ import { expect } from "vitest";
 import type { DoctorOptions } from "../../../src/doctor/index.js";
 import { type DoctorReport, doctor, type NamedFinding } from "../../../src/doctor/index.js";
 import { install } from "../../../src/installation/index.js";
-import { Serve, type ServeOptions } from "../../../src/serve/index.js";
+import { type HawserServer, type ServeOptions, serve as startServer } from "../../../src/serve/index.js";
 import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
 import { testNatsUrl } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
@@ -53,7 +53,7 @@ export interface System extends AsyncDisposable {
   /** Connects as superuser. */
   readonly superuserUrl: string;
   readonly name: string;
-  readonly serve: Serve | undefined;
+  readonly serve: HawserServer | undefined;
   /** Runs statements as superuser. */
   run(...statements: readonly string[]): Promise<void>;
   /** Resolves when somebody leads, which is so some time after there is a connection to NATS. */
@@ -84,9 +84,7 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
     const { hostname: host, port } = new URL(natsUrl);
     await run(`SELECT hawser.set_nats_server(${pg.escapeLiteral(JSON.stringify({ host, port, ...natsOptions }))})`);
   }
-  const serve = isServed
-    ? await Serve.start({ gatewayListen: "127.0.0.1:0", ...serveOptions, databaseUrl: url })
-    : undefined;
+  const serve = isServed ? await startServer({ listen: "127.0.0.1:0", ...serveOptions, databaseUrl: url }) : undefined;
   if (serve !== undefined) await run("SELECT litmus_pgnats_reload_conf()").catch(() => undefined);
   const leader = "SELECT FROM hawser.bridge_lead WHERE owner IS NOT NULL";
   return {

@@ -13,15 +13,15 @@ const [name, topic, further = "", concurrency] = process.argv.slice(2) as [strin
 const peer = new Peer({
   name,
   topic,
-  listen: "127.0.0.1:0",
   databaseUrl,
-  transactional: true,
   ...(concurrency === undefined ? {} : { concurrency: Number(concurrency), poolSize: Number(concurrency) + 1 }),
-  maxAttempts: 1_000,
   nameWaitMs: 60_000,
-  group: process.env["BOOKING_GROUP"] || undefined,
-  durable: process.env["BOOKING_DURABLE"] === "1",
-  groupTakeoverMs: 1_000,
+  defaults: {
+    retry: { attempts: 1_000 },
+    group: process.env["BOOKING_GROUP"] || undefined,
+    durable: process.env["BOOKING_DURABLE"] === "1",
+    ...(process.env["BOOKING_GROUP"] ? { takeoverMs: 1_000 } : {}),
+  },
 });
 
 peer.on("status", (status) => {
@@ -32,9 +32,10 @@ peer.on("status", (status) => {
 
 async function start(): Promise<boolean> {
   try {
-    await peer.run(async ({ client, payload, headers }) => {
-      const id = Buffer.from(payload).toString();
-      const key = headers.find(([header]) => header === "key")?.[1];
+    await peer.handle(topic, { transactional: true }, async (message) => {
+      const { client, headers } = message;
+      const id = message.text();
+      const key = headers.get("key");
       await client.query("INSERT INTO booked (topic, id, key, peer) VALUES ($1, $2, $3, $4)", [
         topic,
         id,
@@ -44,6 +45,7 @@ async function start(): Promise<boolean> {
       if (further === "") return;
       await peer.enqueue(client, further, id, { key, headers: key === undefined ? {} : { key } });
     });
+    await peer.start();
     return true;
   } catch {
     // Postgres is away.

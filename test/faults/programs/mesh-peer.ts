@@ -117,7 +117,7 @@ class Stream {
     const header = `${options.peer.name} ${options.run} ${number} ${sentAt} ${mark} `;
     const line = { topic, number, sentAt };
     try {
-      const { outcome } = await peer.sendTo(topic, header.padEnd(payloadBytes, "."));
+      const { outcome } = await peer.send(topic, header.padEnd(payloadBytes, "."));
       note({ kind: "confirmed", at: microseconds(), ...line, outcome });
       return true;
     } catch (error) {
@@ -139,8 +139,10 @@ let streams: Stream[] = [];
 
 const work: WorkOf<MeshCalls> = {
   async run() {
-    await peer.run(handle);
-    return peer.boundListenAddress;
+    const transactional = options.handler === "effect" || options.handler === "answer";
+    await peer.handle(peer.topic, { transactional }, (message) => handle(message as TransactionalMessage));
+    await peer.start();
+    return peer.localAddress;
   },
   stop: () => peer.stop(),
   async beginStreams(all) {

@@ -11,20 +11,16 @@ import { Peer } from "../../../src/peer/index.js";
 const peer = new Peer({
   name: process.argv[2]!,
   topic: "scheduled",
-  listen: "127.0.0.1:0",
-  group: true,
-  groupTakeoverMs: 1_000,
-  transactional: true,
-  maxAttempts: 1_000,
   nameWaitMs: 60_000,
+  defaults: { group: true, takeoverMs: 1_000, retry: { attempts: 1_000 } },
 });
-await peer.run(async ({ client, headers }) => {
-  const header = (name: string): string | undefined => headers.find(([each]) => each === name)?.[1];
+await peer.handle(peer.topic, { transactional: true }, async ({ client, headers }) => {
   await client.query("INSERT INTO ran (name, time) VALUES ($1, $2)", [
-    header("schedule-name"),
-    header("schedule-time"),
+    headers.get("schedule-name"),
+    headers.get("schedule-time"),
   ]);
 });
+await peer.start();
 const client = new pg.Client({ connectionString: process.env["HAWSER_DATABASE_URL"] });
 await client.connect();
 const functions = schedulerFunctions({

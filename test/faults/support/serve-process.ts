@@ -60,7 +60,7 @@ export class ServeProcess implements AsyncDisposable {
     return this.#program!.pid;
   }
 
-  /** A metric, all its labels together, where it was started with `--monitor-listen`. */
+  /** A metric, all its labels together, where it was started with `--monitor`. */
   async metric(name: string): Promise<number> {
     const text = await (await fetch(`http://${this.#monitorAddress}/metrics`)).text();
     const samples = text.matchAll(new RegExp(`^${name}(?:\\{.*\\})? (\\d+)`, "gm"));

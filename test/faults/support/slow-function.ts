@@ -164,7 +164,7 @@ export class SlowFunction implements AsyncDisposable {
 /** How many messages it has received since it was started. */
 export const received = (serve: ServeProcess) => serve.metric("hawser_bridge_messages_received_total");
 
-const monitored = ["--monitor-listen", "127.0.0.1:0"];
+const monitored = ["--monitor", "127.0.0.1:0"];
 
 /** Tells it to end, and resolves when it has. */
 export async function stop(serve: ServeProcess): Promise<void> {

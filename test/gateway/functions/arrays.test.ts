@@ -8,7 +8,7 @@ import { Witness } from "./witness.js";
 let gateway: TestGateway;
 let witness: Witness;
 beforeAll(async () => {
-  gateway = await testGateway({ callTimeoutMs: 240_000, maxCallTimeoutMs: 240_000 });
+  gateway = await testGateway({ callTimeoutMs: 240_000, tuning: { maxCallTimeoutMs: 240_000 } });
   witness = await Witness.open(gateway.nats, "arrays.>");
   await witness.manager.streams.add({ name: "arrays", subjects: ["arrays.stream"] });
 });

@@ -14,7 +14,7 @@ let server: TestNatsServer;
 let gateway: TestGateway;
 beforeAll(async () => {
   server = await startNatsServer({ jetStream: true });
-  gateway = await testGateway({ natsUrl: server.url, natsWaitMs: 3000 });
+  gateway = await testGateway({ natsUrl: server.url, tuning: { natsWaitMs: 3000 } });
 });
 afterAll(async () => {
   await gateway?.[Symbol.asyncDispose]();

@@ -3,7 +3,7 @@
  */
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { Serve } from "../../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../../src/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { defineServer, patience, type TestGateway, testGateway } from "../../support/gateway.js";
 import { startNatsServer } from "../../support/nats-server.js";
@@ -49,7 +49,7 @@ describe("without a definition of the NATS server", () => {
 describe("without a connection to NATS", () => {
   it("every function says why there is none (08003), and works when there is one again, in the same session", async () => {
     await using server = await startNatsServer({ jetStream: true });
-    await using away = await testGateway({ natsUrl: server.url, natsWaitMs: 0 });
+    await using away = await testGateway({ natsUrl: server.url, tuning: { natsWaitMs: 0 } });
     await away.value("SELECT nats_publish_text('a', 'b')");
     const session = await away.value("SELECT pg_backend_pid()");
     await server.stop();
@@ -65,7 +65,11 @@ describe("without a connection to NATS", () => {
 
   it("a call waits a moment for the connection that is being made", async () => {
     await using server = await startNatsServer();
-    await using waiting = await testGateway({ natsUrl: server.url, natsWaitMs: 60_000, callTimeoutMs: 30_000 });
+    await using waiting = await testGateway({
+      natsUrl: server.url,
+      callTimeoutMs: 30_000,
+      tuning: { natsWaitMs: 60_000 },
+    });
     await server.stop();
     const published = waiting.value("SELECT nats_publish_text('a', 'b')").then(
       () => "published",
@@ -85,9 +89,9 @@ describe("without the gateway", () => {
     await gone.serve.stop();
     await expectEach(gone, remote, { code: "08001", hint: expect.stringContaining("hawser serve") });
     await expect(fresh.query("SELECT nats_publish_text('a', 'b')")).rejects.toMatchObject({ code: "08001" });
-    await using _again = await Serve.start({
+    await using _again = await startServer({
       databaseUrl: gone.database.url,
-      gatewayListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
       ...patience,
     });
     await gone.value("SELECT nats_publish_text('a', 'b')");
@@ -99,12 +103,12 @@ describe("without the gateway", () => {
     await using restarted = await testGateway();
     const sessions = await Promise.all(Array.from({ length: 5 }, () => restarted.connect()));
     const witness = await Witness.open(restarted.nats, "failing_restart.>");
-    let { serve } = restarted as { serve: Serve };
+    let { serve } = restarted as { serve: HawserServer };
     for (let round = 0; round < 3; round++) {
       for (const session of sessions) await session.query("SELECT nats_publish_text('failing_restart.x', 'x')");
       expect(await witness.messages(sessions.length)).toHaveLength(sessions.length);
       await serve.stop();
-      serve = await Serve.start({ databaseUrl: restarted.database.url, gatewayListen: "127.0.0.1:0", ...patience });
+      serve = await startServer({ databaseUrl: restarted.database.url, listen: "127.0.0.1:0", ...patience });
     }
     await serve.stop();
     for (const session of sessions) await session.end();
@@ -220,7 +224,7 @@ describe("credentials that the server refuses", () => {
     await using server = await startNatsServer({ config: 'authorization { token: "right" }', jetStream: true });
     const wrong = "wrong-and-secret";
     const { hostname, port } = new URL(server.url);
-    await using refused = await testGateway({ natsWaitMs: 100 });
+    await using refused = await testGateway({ tuning: { natsWaitMs: 100 } });
     await defineServer(refused.client, server.url, { token: wrong });
     await refused.errorOf("SELECT litmus_pgnats_reload_conf()");
     for (const call of [...commands.slice(0, 5), ...reloads]) {

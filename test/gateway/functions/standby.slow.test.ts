@@ -5,7 +5,7 @@ import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";
 import { install } from "../../../src/installation/index.js";
-import { Serve } from "../../../src/serve/index.js";
+import { serve } from "../../../src/serve/index.js";
 import { testNatsUrl } from "../../support/database.js";
 import { defineServer, patience } from "../../support/gateway.js";
 import { startPrimaryAndStandby } from "../../support/standby.js";
@@ -26,7 +26,7 @@ it("every function works on a hot standby, also in a transaction that is said to
   await install({ databaseUrl: primary.url });
   await using onPrimary = await openSession(primary.url);
   await defineServer(onPrimary.client, testNatsUrl());
-  await using _serve = await Serve.start({ databaseUrl: primary.url, gatewayListen: "127.0.0.1:0", ...patience });
+  await using _serve = await serve({ databaseUrl: primary.url, listen: "127.0.0.1:0", ...patience });
   const nats = await connect({ servers: testNatsUrl() });
   onTestFinished(() => nats.close());
   await servers.caughtUp();

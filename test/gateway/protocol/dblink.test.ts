@@ -7,7 +7,7 @@ import { createSecureContext, TLSSocket } from "node:tls";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { freePort } from "../../../src/dev/free-port.js";
-import { errorTable, GatewayError } from "../../../src/errors/index.js";
+import { errorTable, HawserError } from "../../../src/errors/index.js";
 import { type Answer, isBindable, nullRow, PostgresServer } from "../../../src/gateway/protocol/index.js";
 import { TlsCredentials } from "../../../src/transport/index.js";
 import { CertificateAuthority, type Issued } from "../../support/certificate-authority.js";
@@ -393,6 +393,6 @@ describe("a stop while calls are under way", () => {
     await server.stop({ deadlineMs: 20 });
     await call;
     // What comes of the call later reaches nobody and does no harm.
-    reject(new GatewayError("nats_timeout", "too late"));
+    reject(new HawserError("nats_timeout", "too late"));
   });
 });

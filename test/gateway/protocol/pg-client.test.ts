@@ -1,6 +1,6 @@
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { errorTable, GatewayError } from "../../../src/errors/index.js";
+import { errorTable, HawserError } from "../../../src/errors/index.js";
 import type { PostgresServer } from "../../../src/gateway/protocol/index.js";
 import { eventually } from "../../support/eventually.js";
 import { database, KeepingLogger, password, startServer, textOf, user } from "./test-server.js";
@@ -23,8 +23,8 @@ describe("a client that knows the password", () => {
     const server = await startServer({
       answer: (query) => {
         if (textOf(query) === "throw")
-          throw new GatewayError("no_responders", "nobody\0there", { detail: "the detail" });
-        return Promise.reject(new GatewayError("file_missing", "no file", { hint: "look" }));
+          throw new HawserError("no_responders", "nobody\0there", { detail: "the detail" });
+        return Promise.reject(new HawserError("file_missing", "no file", { remedy: "look" }));
       },
     });
     const client = await connect(server);

@@ -1,7 +1,7 @@
 import { jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
 import { describe, expect, inject, it } from "vitest";
-import { type ErrorCode, NatsError } from "../../../src/errors/index.js";
+import { type ErrorCode, HawserError } from "../../../src/errors/index.js";
 import { natsFailure } from "../../../src/nats/operations/failure.js";
 import { bytesOf, failureOf, operationsOf, timeoutMs } from "./operations-of.js";
 
@@ -30,7 +30,7 @@ describe("natsFailure", () => {
     const failure = natsFailure(error, attempt);
     expect(failure.code).toBe(code);
     expect(failure.message).toContain('publish to "a"');
-    expect(failure).toBeInstanceOf(NatsError);
+    expect(failure).toBeInstanceOf(HawserError);
     expect(failure.cause).toBe(error);
   });
 
@@ -49,12 +49,12 @@ describe("natsFailure", () => {
 
   it("tells JetStream without a leader from none at all", () => {
     expect(natsFailure(api(10008), attempt).message).toContain("not available at the moment");
-    expect(natsFailure(api(10008), attempt).hint).toContain("Try again");
+    expect(natsFailure(api(10008), attempt).remedy).toContain("Try again");
     expect(natsFailure(api(10076), attempt).message).toContain("has no JetStream");
   });
 
   it("hands on an error of Hawser", () => {
-    const own = new NatsError("file_missing", "There is no file.");
+    const own = new HawserError("file_missing", "There is no file.");
     expect(natsFailure(own, attempt)).toBe(own);
   });
 });

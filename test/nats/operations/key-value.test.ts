@@ -13,7 +13,7 @@ async function inTime<T>(timeoutMs: number, work: (timeoutMs: number) => Promise
   try {
     return await work(timeoutMs);
   } catch (error) {
-    if (!(HawserError.is(error) && error.code === "nats_timeout") || timeoutMs > 60_000) throw error;
+    if (!(error instanceof HawserError && error.code === "nats_timeout") || timeoutMs > 60_000) throw error;
     return inTime(2 * timeoutMs, work);
   }
 }

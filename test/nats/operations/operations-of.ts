@@ -41,7 +41,7 @@ export async function failureOf(code: ErrorCode, work: () => unknown): Promise<H
   try {
     await work();
   } catch (error) {
-    if (!HawserError.is(error)) throw new Error("it threw something that is no HawserError", { cause: error });
+    if (!(error instanceof HawserError)) throw new Error("it threw something that is no HawserError", { cause: error });
     if (error.code === code) return error;
     throw new Error(`it failed with ${error.code}, not ${code}: ${error.message}`, { cause: error });
   }

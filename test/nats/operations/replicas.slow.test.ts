@@ -24,7 +24,7 @@ it("more than one is refused by a server without a cluster, unless the bucket or
   ]) {
     const error = await failureOf("nats_failed", put);
     expect(error.message).toContain(refusal);
-    expect(error.hint).toContain("Set option replicas");
+    expect(error.remedy).toContain("Set option replicas");
   }
   await keyValue.put("b", "k", bytesOf(1), { timeoutMs });
   await objectStores.put("s", "f", bytesOf(1), { timeoutMs, replicas: 1 });

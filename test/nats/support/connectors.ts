@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
-import type { NatsError } from "../../../src/errors/index.js";
+import type { HawserError } from "../../../src/errors/index.js";
 import { NatsConnector, type NatsConnectorEvents } from "../../../src/nats/index.js";
 import { temporaryDirectory } from "../../support/temporary.js";
 
@@ -56,14 +56,14 @@ export function testConnector(
 export async function connectError(
   options: CompleteNatsServerOptions,
   secretsDirectory?: string,
-): Promise<NatsError | undefined> {
+): Promise<HawserError | undefined> {
   const { connector } = testConnector(secretsDirectory === undefined ? {} : { secretsDirectories: [secretsDirectory] });
   connector.configure(options);
   try {
     await connector.ready();
     return undefined;
   } catch (error) {
-    return error as NatsError;
+    return error as HawserError;
   } finally {
     await connector.stop();
   }

@@ -26,7 +26,7 @@ export async function cuttablePeer(
     peer,
     cut: () => proxy.cut(),
     [Symbol.asyncDispose]: async () => {
-      await peer.stop({ deadlineMs: 2_000 });
+      await peer.stop({ timeoutMs: 2_000 });
       await proxy[Symbol.asyncDispose]();
     },
   };

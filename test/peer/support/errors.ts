@@ -11,7 +11,7 @@ export async function failure(
   try {
     outcome = await (typeof act === "function" ? act() : act);
   } catch (error) {
-    if (!HawserError.is(error)) throw error;
+    if (!(error instanceof HawserError)) throw error;
     expect({ code: error.code, message: error.message }, what).toEqual({ code, message: expect.any(String) });
     return error;
   }

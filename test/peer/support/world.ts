@@ -2,7 +2,15 @@
  * What the tests of peers begin with: a database of their own, an operator's look into it, and peers that record.
  */
 import pg from "pg";
-import { type Handler, type Message, Peer, type PeerOptions, type PeerStatus } from "../../../src/peer/index.js";
+import {
+  type HandleOptions,
+  type Message,
+  Peer,
+  type PeerOptions,
+  type PeerStatus,
+  type Subscription,
+  type TransactionalMessage,
+} from "../../../src/peer/index.js";
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { Log } from "./log.js";
@@ -11,16 +19,22 @@ import { Log } from "./log.js";
  * Whether a message is delivered or stored, sent or dropped, is not to depend on how slow the machine is: by default a
  * sender waits longer for its listener than one would elsewhere.
  */
-const patient: Partial<PeerOptions> = { ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
+const patient: NonNullable<PeerOptions["tuning"]> = { ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
+
+/** A handler of the tests. The client is there if the peer is transactional. */
+export type Handler = (message: TransactionalMessage) => unknown;
+
+/** Options of a peer of the tests, and those of its recording handlers. */
+export type TestPeerOptions = Partial<PeerOptions> & Pick<HandleOptions, "transactional">;
 
 /** A message as a handler saw it. */
 export interface Received {
-  readonly to: string;
-  readonly from: string | undefined;
+  readonly topic: string;
+  readonly senderTopic: string | undefined;
   readonly sender: string | undefined;
   readonly enqueuedBy: string | undefined;
   readonly text: string;
-  readonly headers: Message["headers"];
+  readonly headers: readonly (readonly [string, string])[];
   readonly attempt: number;
   readonly delivery: Message["delivery"];
 }
@@ -30,17 +44,49 @@ export class TestPeer extends Peer {
   readonly received = new Log<Received>();
   readonly statuses = new Log<PeerStatus>();
 
-  constructor(options: PeerOptions) {
+  readonly #options: HandleOptions;
+  readonly #subscriptions = new Map<string, readonly Subscription[]>();
+  #then: Handler | undefined;
+
+  constructor({ transactional, ...options }: PeerOptions & Pick<HandleOptions, "transactional">) {
     super(options);
+    this.#options = { transactional };
     this.on("status", (status) => this.statuses.push(status));
   }
 
-  /** Runs with a handler that records, and then does what `handler` does. */
+  /** Starts with a handler of the messages and requests of its own topic that records, and then does what `handler` does. */
   async record(handler?: Handler): Promise<void> {
-    await this.run((message) => {
+    this.#then = handler;
+    if (!this.#subscriptions.has(this.topic)) await this.recordTopic(this.topic);
+    await this.start();
+  }
+
+  /** Handles a topic as {@link record} does, and answers its requests. */
+  async recordTopic(topic: string): Promise<void> {
+    await this.#handleAll(topic, (message) => {
       this.received.push(received(message));
-      return handler?.(message);
+      return this.#then?.(message);
     });
+  }
+
+  /** Handles a topic no more. */
+  async leave(topic: string): Promise<void> {
+    for (const subscription of this.#subscriptions.get(topic) ?? []) await subscription.stop();
+    this.#subscriptions.delete(topic);
+  }
+
+  /** Starts with a handler of its own topic that records nothing. */
+  async startWith(handler: Handler): Promise<void> {
+    await this.#handleAll(this.topic, handler);
+    await this.start();
+  }
+
+  async #handleAll(topic: string, handler: Handler): Promise<void> {
+    const either = (message: Message): unknown => handler(message as TransactionalMessage);
+    this.#subscriptions.set(topic, [
+      await this.handle(topic, this.#options, either),
+      await this.respond(topic, this.#options, either),
+    ]);
   }
 
   /** The texts received so far. */
@@ -64,8 +110,9 @@ export class TestPeer extends Peer {
 
 /** What a handler sees of a message, to be kept. */
 export function received(message: Message): Received {
-  const { to, from, sender, enqueuedBy, headers, attempt, delivery } = message;
-  return { to, from, sender, enqueuedBy, text: Buffer.from(message.payload).toString(), headers, attempt, delivery };
+  const { topic, senderTopic, sender, enqueuedBy, attempt, delivery } = message;
+  const headers = [...message.headers];
+  return { topic, senderTopic, sender, enqueuedBy, text: message.text(), headers, attempt, delivery };
 }
 
 /** A database and the peers on it. Disposing stops them and drops it. */
@@ -90,16 +137,16 @@ export class PeerWorld implements AsyncDisposable {
   }
 
   /** A peer, not running yet. Its topic is its name up to the first hyphen. */
-  peer(name: string, options: Partial<PeerOptions> = {}): TestPeer {
+  peer(name: string, options: TestPeerOptions = {}): TestPeer {
     const topic = name.split("-")[0] as string;
-    const own = { name, topic, listen: "127.0.0.1:0", databaseUrl: this.url };
-    const made = new TestPeer({ ...own, ...patient, ...options });
+    const tuning = { ...patient, ...options.tuning };
+    const made = new TestPeer({ name, topic, databaseUrl: this.url, ...options, tuning });
     this.#peers.push(made);
     return made;
   }
 
   /** The same, running with a handler that records. */
-  async started(name: string, options?: Partial<PeerOptions>, handler?: Handler): Promise<TestPeer> {
+  async started(name: string, options?: TestPeerOptions, handler?: Handler): Promise<TestPeer> {
     const made = this.peer(name, options);
     await made.record(handler);
     return made;
@@ -124,7 +171,7 @@ export class PeerWorld implements AsyncDisposable {
   /** A sender `a-1`, and `b-1`, which has handled a message of it with this text and stopped. */
   async left(text: string): Promise<[sender: TestPeer, listener: TestPeer]> {
     const [a, b] = await this.running("a-1", "b-1");
-    await a.sendTo("b", text);
+    await a.send("b", text);
     await b.stop();
     return [a, b];
   }
@@ -161,7 +208,7 @@ export class PeerWorld implements AsyncDisposable {
   }
 
   async #stopPeers(): Promise<void> {
-    await Promise.all(this.#peers.splice(0).map((each) => each.stop({ deadlineMs: 2_000 })));
+    await Promise.all(this.#peers.splice(0).map((each) => each.stop({ timeoutMs: 2_000 })));
   }
 }
 

@@ -2,7 +2,7 @@
  * What an example that calls SQL functions goes on from: the NATS server of a prepared database, and what answers.
  */
 import pg from "pg";
-import { Serve } from "../../../src/serve/index.js";
+import { serve as startServer } from "../../../src/serve/index.js";
 import { defineNatsServer } from "../../../src/store/index.js";
 
 /** It ends with its block. */
@@ -14,7 +14,7 @@ export interface SqlFunctions extends AsyncDisposable {
 export async function sqlFunctions(databaseUrl: string, natsUrl: string): Promise<SqlFunctions> {
   const { hostname, port } = new URL(natsUrl);
   await defineNatsServer({ databaseUrl, options: { host: hostname, port } });
-  const serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0" });
+  const serve = await startServer({ databaseUrl, listen: "127.0.0.1:0" });
   const pool = new pg.Pool({ connectionString: databaseUrl });
   return {
     pool,

@@ -3,7 +3,7 @@
  * when the test lets go of it and the peer has stopped. Its options come from the test.
  */
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
-import { type Message, Peer } from "../../../src/peer/index.js";
+import { type Message, Peer, type Subscription } from "../../../src/peer/index.js";
 import { received } from "../../peer/support/world.js";
 import type { Ledger } from "../support/ledger.js";
 import { openLedger } from "../support/ledger.js";
@@ -39,6 +39,7 @@ let hurry = 0;
 let wake = (): void => undefined;
 let streaming: Promise<number> | undefined;
 let streamed = 0;
+const subscriptions = new Map<string, Subscription>();
 
 /** Sends one message after another, at most `window` of them unconfirmed, until it is ended. */
 async function stream({ topic, prefix, window, perSecond }: StreamOptions): Promise<number> {
@@ -52,7 +53,7 @@ async function stream({ topic, prefix, window, perSecond }: StreamOptions): Prom
     streamed = number;
     const mine = number;
     const sent: Promise<void> = peer
-      .sendTo(topic, `${prefix} ${mine}`)
+      .send(topic, `${prefix} ${mine}`)
       .then(
         ({ outcome }) => tell({ kind: "confirmed", number: mine, outcome }),
         (error) => tell({ kind: "unconfirmed", number: mine, failure: failureOf(error) }),
@@ -74,23 +75,27 @@ async function pause(ms: number): Promise<void> {
 const work: WorkOf<Calls> = {
   async run() {
     if (options.handler === "ledger") ledger = await openLedger(options.ledgerUrl as string);
-    await peer.run(handle);
-    return peer.boundListenAddress;
+    await peer.handle(peer.topic, handle);
+    await peer.start();
+    return peer.localAddress;
   },
   async stop() {
     await peer.stop();
     await ledger?.close();
   },
-  sendTo: (topic, text, delivery) => peer.sendTo(topic, text, { delivery }),
+  sendTo: (topic, text, delivery) => peer.send(topic, text, { delivery }),
   async sendAll(topic, text) {
     const receipts = await peer.sendAll(topic, text);
     return receipts.map((each) => ({ peer: each.peer, outcome: "error" in each ? each.error.code : each.outcome }));
   },
-  subscribe: (topic) => peer.subscribe(topic),
-  unsubscribe: (topic) => peer.unsubscribe(topic),
-  refreshAddressTopic: (topic) => peer.refreshAddressTopic(topic),
-  listAddresses: (topic) => peer.listAddresses(topic),
-  pendingCount: () => peer.pendingCount(),
+  async handle(topic) {
+    subscriptions.set(topic, await peer.handle(topic, handle));
+  },
+  async stopHandling(topic) {
+    await subscriptions.get(topic)?.stop();
+  },
+  listenersOf: (topic, refresh) => peer.listenersOf(topic, { refresh }),
+  pendingCount: () => peer.pending().then(({ count }) => count),
   async beginStream(streamOptions) {
     ending = false;
     streaming = stream(streamOptions);

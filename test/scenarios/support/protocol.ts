@@ -1,9 +1,12 @@
 /**
  * What a test and its peer processes say to each other over IPC, as JSON.
  */
-import type { ListenerEntry, PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
+import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
 import type { Received } from "../../peer/support/world.js";
 import type { RemoteFailure } from "./remote-protocol.js";
+
+/** Outcome of a send. */
+export type Outcome = "delivered" | "stored" | "sent" | "dropped";
 
 /** What a peer process is started with. */
 export interface PeerProgramOptions {
@@ -25,13 +28,12 @@ export interface Calls {
   /** Resolves with the address that it is bound to. */
   run(): string;
   stop(): void;
-  sendTo(topic: string, text: string, delivery?: "at-least-once" | "at-most-once"): Receipt;
+  sendTo(topic: string, text: string, delivery?: "at-least-once" | "at-most-once"): Receipt<Outcome>;
   /** The receipts, of a failed send with the error's code for the outcome. */
   sendAll(topic: string, text: string): { readonly peer: string; readonly outcome: string }[];
-  subscribe(topic: string): void;
-  unsubscribe(topic: string): void;
-  refreshAddressTopic(topic: string): boolean;
-  listAddresses(topic: string): ListenerEntry[];
+  handle(topic: string): void;
+  stopHandling(topic: string): void;
+  listenersOf(topic: string, refresh?: boolean): { readonly address: string; readonly name: string }[];
   pendingCount(): number;
   /** Begins to send numbered messages, and goes on until `endStream`; tells what was confirmed. */
   beginStream(stream: StreamOptions): void;
@@ -60,5 +62,5 @@ export type Report =
   | { readonly kind: "message"; readonly message: Received; readonly id: string | undefined; readonly at: number }
   | { readonly kind: "status"; readonly status: PeerStatus }
   /** A message of the stream was confirmed. */
-  | { readonly kind: "confirmed"; readonly number: number; readonly outcome: Receipt["outcome"] }
+  | { readonly kind: "confirmed"; readonly number: number; readonly outcome: Outcome }
   | { readonly kind: "unconfirmed"; readonly number: number; readonly failure: RemoteFailure };

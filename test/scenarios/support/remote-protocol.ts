@@ -53,7 +53,7 @@ export function tell(report: object): void {
 export function failureOf(error: unknown): RemoteFailure {
   const causes: string[] = [];
   for (let cause = (error as Error).cause; cause instanceof Error; cause = cause.cause) causes.push(cause.message);
-  if (!HawserError.is(error)) return { code: "foreign", message: String(error), causes };
+  if (!(error instanceof HawserError)) return { code: "foreign", message: String(error), causes };
   const { code, message, outcome } = error;
   return { code, message, causes, ...(outcome === undefined ? {} : { outcome }) };
 }

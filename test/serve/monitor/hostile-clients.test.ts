@@ -109,7 +109,7 @@ describe("the monitoring port, towards a client that is slow or hostile", () => 
   });
 
   it("stops at once where connections are idle", async () => {
-    const monitor = await started({ keepAliveMs: 60_000, stopDeadlineMs: 60_000 });
+    const monitor = await started({ keepAliveMs: 60_000, stopTimeoutMs: 60_000 });
     const socket = await connected(monitor);
     socket.write(`${request}\r\n`);
     await once(socket, "readable");
@@ -120,7 +120,7 @@ describe("the monitoring port, towards a client that is slow or hostile", () => 
   });
 
   it("stops within its deadline where a client does not go", async () => {
-    const monitor = await started({ stopDeadlineMs: 100 }, () => new Promise(() => {}));
+    const monitor = await started({ stopTimeoutMs: 100 }, () => new Promise(() => {}));
     const [asking, mute] = [await connected(monitor), await connected(monitor)];
     asking.write(`${request.replace("/healthz", "/metrics")}\r\n`);
     // The server itself ends neither of them as soon.
@@ -134,7 +134,7 @@ describe("the monitoring port, towards a client that is slow or hostile", () => 
     const isAsked = new Promise<void>((resolve) => {
       asked = resolve;
     });
-    const monitor = await started({ stopDeadlineMs: 60_000 }, () => {
+    const monitor = await started({ stopTimeoutMs: 60_000 }, () => {
       asked();
       return new Promise((resolve) => {
         give = resolve;

@@ -131,7 +131,7 @@ describe("the monitoring port", () => {
     closing.push(() => taken.close());
     const { port } = taken.address() as AddressInfo;
     const failure = await Monitor.start(optionsOf({ listen: { host: "127.0.0.1", port } })).catch((error) => error);
-    expect(HawserError.is(failure) && failure.code).toBe("bind_failed");
+    expect(failure instanceof HawserError && failure.code).toBe("bind_failed");
     expect(failure.message).toContain(`the monitoring port cannot be opened at 127.0.0.1:${port}: `);
     expect(failure.message).toContain("EADDRINUSE");
     const foreign = await Monitor.start(optionsOf({ listen: { host: "2001:db8::1", port: 9 } })).catch(

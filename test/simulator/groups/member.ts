@@ -257,7 +257,7 @@ export class Member {
         commit();
       },
       mark: () => this.#soon(() => channelOf()?.onMarked()),
-      quiet: () =>
+      drained: () =>
         this.#soon(() => {
           const home = name.split(" ")[1]!;
           this.#drop(name);
@@ -285,7 +285,7 @@ export class Member {
     const { random, schedule } = this.#world;
     for (;;) {
       const channel = this.#channels.get(name)?.channel;
-      if (channel === undefined || this.#running >= this.#concurrency || !channel.hasTurn) return;
+      if (channel === undefined || this.#running >= this.#concurrency || !channel.canTake) return;
       const turn = channel.take(schedule.now);
       if (turn === undefined) return;
       this.#running += 1;

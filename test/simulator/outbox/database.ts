@@ -5,12 +5,12 @@
 import type { DoubtfulMessage } from "../../../src/outbox/doubt.js";
 import type {
   DeadOutboxMessage,
-  LookFound,
-  LookRead,
   OutboxMessage,
   OutboxPosition,
   PageFound,
   PageRead,
+  PollFound,
+  PollRead,
   SeriesName,
   SeriesPosition,
   Snapshot,
@@ -128,8 +128,8 @@ export type TurnAnswer =
   | {
       readonly kind: "done";
       readonly isSaved: boolean;
-      readonly found?: LookFound<Row> | PageFound<Row>;
-      readonly due?: { brought: number; next: { from: number; inMs: number } | undefined };
+      readonly found?: PollFound<Row> | PageFound<Row>;
+      readonly due?: { moved: number; next: { from: number; inMs: number } | undefined };
     }
   | { readonly kind: "deposed" };
 
@@ -398,8 +398,8 @@ export class OutboxDatabase {
     const brought = step.dueFrom === undefined ? undefined : this.#bring("nats", step.dueFrom);
     if (step.asleep !== undefined) this.isAsleep = step.asleep;
     let next = brought?.next;
-    let found: LookFound<Row> | PageFound<Row> | undefined;
-    if (step.read?.kind === "look") {
+    let found: PollFound<Row> | PageFound<Row> | undefined;
+    if (step.read?.kind === "poll") {
       found = this.#look("nats", step.read);
       next = earlier(next, this.#leastDue("nats", step.read.laterFrom));
     } else if (step.read?.kind === "page") found = this.#page("nats", step.read);
@@ -416,7 +416,7 @@ export class OutboxDatabase {
     });
     if (isSaved) this.#save({ sink: "nats", turn, owner, position, cluster: this.cluster, dead });
     const inMs = next === undefined ? 0 : Math.max(0, next - this.#world.schedule.now);
-    const due = { brought: brought?.count ?? 0, next: next === undefined ? undefined : { from: next, inMs } };
+    const due = { moved: brought?.count ?? 0, next: next === undefined ? undefined : { from: next, inMs } };
     return found === undefined ? { kind: "done", isSaved, due } : { kind: "done", isSaved, due, found };
   }
 
@@ -433,7 +433,7 @@ export class OutboxDatabase {
     const { position } = latest;
     const [lagging] = position.series.filter(({ to }) => to !== undefined);
     const look = this.#look("peer", {
-      kind: "look",
+      kind: "poll",
       from: position.from,
       laterFrom: undefined,
       series: position.series.map(({ role, route, from, to }) => ({ role, route, from, joins: to === undefined })),
@@ -506,7 +506,7 @@ export class OutboxDatabase {
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  #look(sink: Sink, { from, series, maxMessages }: LookRead): LookFound<Row> {
+  #look(sink: Sink, { from, series, maxMessages }: PollRead): PollFound<Row> {
     const to = this.#snapshot();
     const found: { row: Row; name: SeriesName }[] = [];
     for (const row of this.#seen(sink, to)) {
@@ -530,7 +530,7 @@ export class OutboxDatabase {
     }
     if (rest.length > 0) this.#world.counts.add("transition: look with a rest");
     if (later.size > 0) this.#world.counts.add("transition: look without a role that has more");
-    return { kind: "look", to, messages: first.map(({ row }) => row), rest };
+    return { kind: "poll", to, messages: first.map(({ row }) => row), rest };
   }
 
   #page(sink: Sink, { role, route, excluded, from, to, after, maxMessages }: PageRead): PageFound<Row> {

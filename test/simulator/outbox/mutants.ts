@@ -101,7 +101,7 @@ export const unchanged: OutboxMutant = {};
 /** Saves what has been read for what is done. */
 function positionBeforeAck(step: TurnStep<Row>): TurnStep<Row> {
   const { read } = step;
-  if (read?.kind !== "look") return step;
+  if (read?.kind !== "poll") return step;
   return { ...step, position: { from: read.from, to: undefined, after: 0n, series: [], skipped: [] } };
 }
 
@@ -119,7 +119,7 @@ function joinsUnread(step: TurnStep<Row>): TurnStep<Row> {
 /** Saves no series that is read with main again. */
 function forgetsClosed(step: TurnStep<Row>): TurnStep<Row> {
   const { read, position } = step;
-  if (read?.kind !== "look") return step;
+  if (read?.kind !== "poll") return step;
   const series = position.series.filter(({ role, route }) =>
     read.series.some((open) => open.role === role && open.route === route),
   );
@@ -127,13 +127,13 @@ function forgetsClosed(step: TurnStep<Row>): TurnStep<Row> {
 }
 
 function withoutRest(answer: TurnAnswer): TurnAnswer {
-  if (answer.kind !== "done" || answer.found?.kind !== "look") return answer;
+  if (answer.kind !== "done" || answer.found?.kind !== "poll") return answer;
   return { ...answer, found: { ...answer.found, rest: [] } };
 }
 
 /** The rest of a role of which a look has read nothing is read from behind the messages of the others. */
 function restBehindOthers(answer: TurnAnswer): TurnAnswer {
-  if (answer.kind !== "done" || answer.found?.kind !== "look") return answer;
+  if (answer.kind !== "done" || answer.found?.kind !== "poll") return answer;
   const after = answer.found.messages.at(-1)?.id ?? 0n;
   return { ...answer, found: { ...answer.found, rest: answer.found.rest.map((each) => ({ ...each, after })) } };
 }
@@ -146,10 +146,10 @@ function withoutDropped(answer: TurnAnswer, { read }: TurnStep<Row>): TurnAnswer
 
 /** Nothing new is read while pages are. */
 function looksLast(answer: TurnAnswer, { read, position }: TurnStep<Row>): TurnAnswer {
-  if (answer.kind !== "done" || answer.found?.kind !== "look" || read?.kind !== "look") return answer;
+  if (answer.kind !== "done" || answer.found?.kind !== "poll" || read?.kind !== "poll") return answer;
   const isPaging = position.series.some(({ to }) => to !== undefined) && read.series.every(({ joins }) => !joins);
   if (!isPaging || read.laterFrom === undefined) return answer;
-  return { ...answer, found: { kind: "look", to: read.from, messages: [], rest: [] } };
+  return { ...answer, found: { kind: "poll", to: read.from, messages: [], rest: [] } };
 }
 
 export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {

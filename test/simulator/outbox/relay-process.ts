@@ -19,14 +19,14 @@ export const relaySettings: RelaySettings = {
   firstUnderWay: 8,
   leastUnderWay: 2,
   deadMessages: 4,
-  lookMs: 2,
-  manyLookMs: 3,
+  pollMs: 2,
+  manyPollMs: 3,
   manyMessages: 4,
-  slowLookMs: 5_000,
-  idleLookMs: 30_000,
-  unnotifiedLookMs: 20,
+  slowPollMs: 5_000,
+  idlePollMs: 30_000,
+  unnotifiedPollMs: 20,
   awakeMs: 30,
-  busyLooks: 2,
+  busyPolls: 2,
   canBeNotified: true,
   saveMs: 10,
   publishWithinMs: 500,
@@ -185,9 +185,9 @@ export class RelayProcess {
           }
           const changed = answer && (mutant.answer?.(answer, given) ?? answer);
           const known = mutant.manyPerKey === true ? withoutLanes(changed) : changed;
-          relay.settleTurn(given, known ?? { kind: "unavailable" }, begunAt, schedule.now);
+          relay.completeTurn(given, known ?? { kind: "unavailable" }, begunAt, schedule.now);
           if (mutant.sleepsAtOnce === true && given.asleep === true) {
-            this.#sleepsUntil = schedule.now + relaySettings.slowLookMs;
+            this.#sleepsUntil = schedule.now + relaySettings.slowPollMs;
           }
           this.#pump();
         }),
@@ -210,7 +210,7 @@ export class RelayProcess {
       this.deliver(() => {
         if (this.#relay !== relay) return;
         const changed = this.#world.mutant.outcome?.(outcome) ?? outcome;
-        relay.settlePublish(step, changed, this.#world.schedule.now);
+        relay.completePublish(step, changed, this.#world.schedule.now);
         this.#pump();
       }),
     );

@@ -2,7 +2,7 @@
  * One run of the outbox: applications that write and enqueue, processes that relay, NATS, faults, and the rules that must
  * hold. Everything follows from the seed.
  */
-import { type Doubt, isDroppedByItself, lookNeeded, verdictOf } from "../../../src/outbox/doubt.js";
+import { type Doubt, isDroppedByItself, requiredSearch, verdictOf } from "../../../src/outbox/doubt.js";
 import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/relay.js";
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
@@ -261,7 +261,7 @@ export class OutboxWorld {
   #verdictOf(row: Row, doubt: Doubt | undefined): ReturnType<typeof verdictOf> {
     const { now } = this.schedule;
     const { believesDoubtful, believesAgain, believesLooks } = this.mutant;
-    const needed = lookNeeded(row, doubt, now, duplicateWindowMs / 2);
+    const needed = requiredSearch(row, doubt, now, duplicateWindowMs / 2);
     if (needed === undefined) return "publish";
     const isGoneSince =
       (since: number) =>
@@ -341,7 +341,7 @@ export class OutboxWorld {
     if (row.lane !== undefined && (this.#all.some(isBefore) || this.#allLater.some(isBefore))) return;
     if (row.later !== undefined) {
       const { dueAt, tx, enqueuedAt } = row.later;
-      const knownAt = tx.committedAt + relaySettings.slowLookMs / 5 + 2 * (tx.committedAt - enqueuedAt);
+      const knownAt = tx.committedAt + relaySettings.slowPollMs / 5 + 2 * (tx.committedAt - enqueuedAt);
       const isAlone = this.#stream.filter((other) => other.row.lane === row.lane).length < 2;
       if (isAlone && at > Math.max(dueAt, knownAt) + 200)
         throw new Violation(`${row.messageId} was published ${Math.round(at - dueAt)} ms after it was due`);
@@ -351,7 +351,7 @@ export class OutboxWorld {
     const lateMs = at - row.tx.committedAt;
     const hasWaited = this.#stream.filter((other) => other.row.lane === row.lane).length > 1;
     const awayMs = this.#wasEastAway ? 5 * relaySettings.awayMs : 0;
-    const isQuick = lateMs <= relaySettings.slowLookMs / 5 + 2 * openMs + awayMs;
+    const isQuick = lateMs <= relaySettings.slowPollMs / 5 + 2 * openMs + awayMs;
     if (!isQuick && !hasWaited)
       throw new Violation(`${row.messageId} was published ${Math.round(lateMs)} ms after its commit`);
   }

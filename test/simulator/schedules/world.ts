@@ -74,9 +74,9 @@ class Runner {
   sessionLost(): void {
     const session = ++this.#session;
     this.#pace = new SchedulePace(undefined);
-    this.#pace.beginLook();
+    this.#pace.startPoll();
     this.#after(this.#world.random.delay(200), session, () => {
-      this.#pace.endLook(this.#world.schedule.now, 0);
+      this.#pace.endPoll(this.#world.schedule.now, 0);
       this.pump();
     });
   }
@@ -91,7 +91,7 @@ class Runner {
       });
       return;
     }
-    this.#pace.beginLook();
+    this.#pace.startPoll();
     this.#call(() => this.#look());
   }
 
@@ -126,7 +126,7 @@ class Runner {
       const inMs = planned.map((one) => (one.plan.next?.getTime() ?? Number.POSITIVE_INFINITY) - asOf);
       const next = Math.max(0, Math.min(dueInMs, ...inMs));
       if (planned.length === 0) {
-        this.#pace.endLook(schedule.now, next);
+        this.#pace.endPoll(schedule.now, next);
         this.pump();
         return;
       }
@@ -145,7 +145,7 @@ class Runner {
     const isBehind = typeof ran === "number" && ran < planned.length;
     if (isBehind) counts.add("transition: had by another runner");
     this.#answered(() => {
-      this.#pace.endLook(this.#world.schedule.now, isBehind ? Math.min(next, retryMs) : next);
+      this.#pace.endPoll(this.#world.schedule.now, isBehind ? Math.min(next, retryMs) : next);
       this.pump();
     });
   }

@@ -31,7 +31,7 @@ async function installed(): Promise<TestDatabase> {
 /** The error of an installation. */
 async function failure(options: Parameters<typeof install>[0] = {}): Promise<HawserError> {
   const error = await install({ databaseUrl: database.url, ...options }).catch((thrown: unknown) => thrown);
-  if (!HawserError.is(error)) throw new Error(`it did not fail: ${JSON.stringify(error)}`);
+  if (!(error instanceof HawserError)) throw new Error(`it did not fail: ${JSON.stringify(error)}`);
   return error;
 }
 
@@ -207,7 +207,7 @@ describe("installing NATS from SQL", () => {
       const error = await failure();
       expect(error.code).toBe("name_occupied");
       expect(error.message).toContain('installed in the schema "bus"');
-      expect(error.message).toContain("hawser init --uninstall");
+      expect(error.message).toContain("hawser uninstall");
     });
   });
 

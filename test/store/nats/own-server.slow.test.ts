@@ -70,7 +70,7 @@ describe("installing on a server of one's own", () => {
 
     // It works all the same: peers run as the owner of the schema.
     await using peer = new Peer({ name: "one", topic: "one", listen: "127.0.0.1:0", databaseUrl });
-    await peer.run();
+    await peer.start();
     await peer.stop();
 
     await onServer(url, ...foreseen.missingPrivileges.map(({ remedy }) => /CREATE ROLE \w+ NOLOGIN/.exec(remedy)![0]));
@@ -91,7 +91,7 @@ describe("installing on a server of one's own", () => {
       listen: "127.0.0.1:0",
       databaseUrl: as("worker"),
     });
-    await worker.run();
+    await worker.start();
   });
 
   it("makes the roles itself where it may, without being a superuser", async () => {
@@ -105,7 +105,7 @@ describe("installing on a server of one's own", () => {
     await onServer(url, "CREATE ROLE app LOGIN PASSWORD 'test'");
     const databaseUrl = as("app");
     const error = await install({ databaseUrl }).catch((thrown) => thrown);
-    expect(HawserError.is(error) && error.code).toBe("schema_missing");
+    expect(error instanceof HawserError && error.code).toBe("schema_missing");
     expect(error.message).toContain('GRANT CREATE ON DATABASE "app" TO "app"');
     const { missingPrivileges } = await install({ databaseUrl, dryRun: true });
     expect(missingPrivileges[0]).toMatchObject({ meaning: "`hawser init` will fail" });

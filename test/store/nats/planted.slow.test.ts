@@ -4,7 +4,7 @@
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { install, uninstall } from "../../../src/installation/index.js";
-import { migrate, newSchemaSql, takeTurn } from "../../../src/store/index.js";
+import { migrate, newSchemaSql, takeInstallationLock } from "../../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { codeOf, type Login, login } from "./support/logins.js";
@@ -177,14 +177,14 @@ describe("a turn that somebody does not give back", () => {
     try {
       await holder.query("SELECT pg_advisory_lock(hashtextextended('hawser:migrate', 0))");
       const told: string[] = [];
-      const turn = takeTurn(waiting, (line) => told.push(line), { noticeMs: 100, limitMs: 1_000 });
+      const turn = takeInstallationLock(waiting, (line) => told.push(line), { noticeMs: 100, limitMs: 1_000 });
       await expect(turn).rejects.toMatchObject({
         code: "store_failed",
         message: expect.stringContaining(`("${mallory.role}", held up)`),
       });
       expect(told).toEqual([expect.stringContaining(`("${mallory.role}", held up)`)]);
       await holder.query("SELECT pg_advisory_unlock_all()");
-      await takeTurn(waiting, (line) => told.push(line));
+      await takeInstallationLock(waiting, (line) => told.push(line));
       expect(told).toHaveLength(1);
     } finally {
       await Promise.all([holder.end(), waiting.end()]);

@@ -5,7 +5,7 @@ import pg from "pg";
 import { describe, expect, it } from "vitest";
 import { declaredSchema, foundSchema } from "../../../src/installation/declared-schema.js";
 import { install } from "../../../src/installation/index.js";
-import { asking } from "../../../src/installation/objects.js";
+import { queryRunner } from "../../../src/installation/objects.js";
 import { testDatabase } from "../../support/database.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 
@@ -13,7 +13,7 @@ async function found(databaseUrl: string) {
   const client = new pg.Client({ connectionString: databaseUrl });
   await client.connect();
   try {
-    return await foundSchema(asking(client));
+    return await foundSchema(queryRunner(client));
   } finally {
     await client.end();
   }
@@ -21,7 +21,7 @@ async function found(databaseUrl: string) {
 
 /** A list without an order, as the other list has it. */
 function sorted(items: readonly object[]): string[] {
-  return items.map((item) => JSON.stringify(Object.entries({ ...item, statement: "", isWhole: true }).sort())).sort();
+  return items.map((item) => JSON.stringify(Object.entries({ ...item, statement: "", isValid: true }).sort())).sort();
 }
 
 describe("the objects of a new database", () => {

@@ -246,7 +246,7 @@ describe("dblink that is installed already", () => {
   });
   const failure = async () => {
     const error = await install({ databaseUrl: database.url }).catch((thrown: unknown) => thrown);
-    return HawserError.is(error) ? error : undefined;
+    return error instanceof HawserError ? error : undefined;
   };
   const remedyOf = (message: string) => /Close it: (.*?)\. Roles that/.exec(message)![1]!;
 

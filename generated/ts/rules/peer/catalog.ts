@@ -90,6 +90,9 @@ export const limits = {
     id: { min: 1 },
     secret: { minBytes: 32, maxBytes: 32 },
   },
+  DatabaseSetting: {
+    deadLetterRetentionDays: { min: 1, max: 36500 },
+  },
   Migration: {
     id: { min: 1 },
   },
@@ -202,6 +205,10 @@ export const columnChecks = {
   mesh_secret: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),
     secret: (value: Uint8Array) => checkBytes("secret", { minBytes: 32, maxBytes: 32 }, value),
+  },
+  database_settings: {
+    id: (value: number) => checkInteger("id", { min: -2147483648, max: 2147483647 }, value),
+    dead_letter_retention_days: (value: number) => checkInteger("dead_letter_retention_days", { min: 1, max: 36500 }, value),
   },
   migrations: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),

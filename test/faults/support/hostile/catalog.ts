@@ -235,6 +235,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.parked_messages": { grants: "p:SELECT", others: victimsChannels },
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
   "hawser.conn_sender": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser.database_settings": { grants: "p:SELECT", others: "true" },
   "hawser.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },
   "hawser.executor_login": { grants: "b:SELECT", others: "true" },
   "hawser.gateway_secret": { grants: "b:SELECT", others: "true" },

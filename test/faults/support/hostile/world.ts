@@ -286,12 +286,14 @@ export class HostileWorld implements AsyncDisposable {
   /** Stored messages for a peer that does not run. */
   async #storeForVictim(): Promise<void> {
     const options = { listen: "127.0.0.1:0", databaseUrl: this.database.url, nameWaitMs: 5_000 };
-    const peer = new Peer({ ...options, name: "victim-peer", topic: "victim-topic", durable: true });
-    await peer.run(() => undefined);
+    const peer = new Peer({ ...options, name: "victim-peer", topic: "victim-topic", defaults: { durable: true } });
+    await peer.handle(peer.topic, () => undefined);
+    await peer.start();
     await peer.stop();
     const sender = new Peer({ ...options, name: "victim-sender", topic: "victim-source" });
-    await sender.run(() => undefined);
-    await sender.sendTo("victim-topic", `${victimMarker}-stored`);
+    await sender.handle(sender.topic, () => undefined);
+    await sender.start();
+    await sender.send("victim-topic", `${victimMarker}-stored`);
     await sender.stop();
   }
 }

@@ -4,7 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { LookPace, type PaceSettings } from "../../src/runtime/index.js";
+import { type PaceSettings, PollPace } from "../../src/runtime/index.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 
@@ -19,7 +19,7 @@ interface Message {
 }
 
 /** @returns the first message that had to wait too long; undefined: none had */
-function late(seed: number, pace: LookPace, slowestMs: number): string | undefined {
+function late(seed: number, pace: PollPace, slowestMs: number): string | undefined {
   const random = new Random(seed);
   const endMs = 20_000;
   // Some come alone, others close together.
@@ -54,7 +54,7 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
   let now = 0;
   for (let looks = 0; messages.some(({ foundAt }) => foundAt === undefined); looks++) {
     if (looks > 100_000) return "it looks without end";
-    const asleep = pace.beginLook(now);
+    const asleep = pace.startPoll(now);
     advance(now);
     // What is said counts at once, and the look reads behind it.
     isAsleep = asleep ?? isAsleep;
@@ -63,7 +63,7 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
     for (const message of found) message.foundAt = now;
     now += lookTakesMs;
     advance(now);
-    pace.endLook(now, found.length, snapshot);
+    pace.endPoll(now, found.length, snapshot);
     // Until the next look is due, or somebody notifies.
     for (const { at } of [...moments]) {
       if (pace.at <= now || at > pace.at) break;
@@ -74,15 +74,15 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
   }
   const tooLate = messages.find(
     ({ enqueuedAt, committedAt, foundAt }) =>
-      foundAt! - committedAt > slowestMs + Math.min(settings.slowLookMs, 2 * (committedAt - enqueuedAt)),
+      foundAt! - committedAt > slowestMs + Math.min(settings.slowPollMs, 2 * (committedAt - enqueuedAt)),
   );
   return tooLate && JSON.stringify(tooLate);
 }
 
 function firstLate(
-  made: () => LookPace,
+  made: () => PollPace,
   seeds: number,
-  slowestMs = 2 * settings.lookMs + 2 * lookTakesMs,
+  slowestMs = 2 * settings.pollMs + 2 * lookTakesMs,
 ): string | undefined {
   for (let seed = 1; seed <= seeds; seed++) {
     const found = late(seed, made(), slowestMs);
@@ -91,60 +91,60 @@ function firstLate(
   return undefined;
 }
 
-describe("the pace of a relay", () => {
-  it("finds a message soon after its commit, however long its transaction went on", () => {
-    expect(firstLate(() => new LookPace(settings, false), atDepth(20_000))).toBeUndefined();
+describe("the poll pace of a relay", () => {
+  it("finds a message soon after its commit, however long its transaction lasted", () => {
+    expect(firstLate(() => new PollPace(settings, false), atDepth(20_000))).toBeUndefined();
   });
 
-  it("looks often where nobody can notify it", () => {
-    const { unnotifiedLookMs } = outboxConstants;
-    const made = () => new LookPace({ ...settings, canBeNotified: false }, undefined);
-    expect(firstLate(made, atDepth(5_000), 2 * unnotifiedLookMs)).toBeUndefined();
+  it("polls often if it cannot be notified", () => {
+    const { unnotifiedPollMs } = outboxConstants;
+    const made = () => new PollPace({ ...settings, canBeNotified: false }, undefined);
+    expect(firstLate(made, atDepth(5_000), 2 * unnotifiedPollMs)).toBeUndefined();
   });
 
-  it.each<[string, () => LookPace]>([
+  it.each<[string, () => PollPace]>([
     [
       "hears no notification",
       () =>
-        new (class extends LookPace {
+        new (class extends PollPace {
           override notified(): void {}
         })(settings, false),
     ],
     [
       "tells nobody that it sleeps",
       () =>
-        new (class extends LookPace {
-          override beginLook(now: number) {
-            super.beginLook(now);
+        new (class extends PollPace {
+          override startPoll(now: number) {
+            super.startPoll(now);
             return undefined;
           }
         })(settings, false),
     ],
-    ["looks slowly at once", () => new LookPace({ ...settings, lookMs: settings.slowLookMs }, false)],
+    ["looks slowly at once", () => new PollPace({ ...settings, pollMs: settings.slowPollMs }, false)],
     [
       "takes it that everybody notifies it as soon as it sleeps",
       () =>
-        new (class extends LookPace {
-          override endLook(now: number, found: number): void {
-            super.endLook(now, found, "7:7:");
+        new (class extends PollPace {
+          override endPoll(now: number, found: number): void {
+            super.endPoll(now, found, "7:7:");
           }
         })(settings, false),
     ],
     [
       "forgets a notification that comes during a look",
       () =>
-        new (class extends LookPace {
+        new (class extends PollPace {
           #isLooking = false;
           override notified(): void {
             if (!this.#isLooking) super.notified();
           }
-          override beginLook(now: number) {
+          override startPoll(now: number) {
             this.#isLooking = true;
-            return super.beginLook(now);
+            return super.startPoll(now);
           }
-          override endLook(now: number, found: number, snapshot: string): void {
+          override endPoll(now: number, found: number, snapshot: string): void {
             this.#isLooking = false;
-            super.endLook(now, found, snapshot);
+            super.endPoll(now, found, snapshot);
           }
         })(settings, false),
     ],
@@ -156,23 +156,23 @@ describe("the pace of a relay", () => {
     ["when nothing comes, and everybody notifies it", "20:20:", 30],
     ["about once a second while a transaction is open that may not notify it", "15:20:15", 80],
   ])("looks seldom %s", (_, later, most) => {
-    const pace = new LookPace(settings, false);
+    const pace = new PollPace(settings, false);
     let looks = 0;
     for (let now = 0; now < 60_000; looks++) {
-      pace.beginLook(now);
-      pace.endLook(now, 0, now === 0 ? "15:20:15" : later);
+      pace.startPoll(now);
+      pace.endPoll(now, 0, now === 0 ? "15:20:15" : later);
       now = pace.at;
     }
     expect(looks).toBeLessThan(most);
   });
 
-  it("looks once for each message that notifies it, as long as few come", () => {
-    const pace = new LookPace(settings, false);
+  it("polls once per notification while few messages arrive", () => {
+    const pace = new PollPace(settings, false);
     let looks = 0;
     let notifies = false;
     const look = (now: number, hasFound: boolean): void => {
-      notifies = pace.beginLook(now) ?? notifies;
-      pace.endLook(now, hasFound ? 1 : 0, "7:7:");
+      notifies = pace.startPoll(now) ?? notifies;
+      pace.endPoll(now, hasFound ? 1 : 0, "7:7:");
       looks += 1;
     };
     let now = 0;
@@ -190,48 +190,48 @@ describe("the pace of a relay", () => {
     expect(looks).toBeLessThanOrEqual(11);
   });
 
-  it("asks not to be notified where messages come one after another, until none comes for a while", () => {
-    const pace = new LookPace(settings, true);
+  it("asks for no notifications while messages arrive in succession, until none arrives for a while", () => {
+    const pace = new PollPace(settings, true);
     let now = 0;
-    for (let found = 0; found < settings.busyLooks; found++, now += 5) {
-      expect(pace.beginLook(now)).toBeUndefined();
-      pace.endLook(now, 1, "7:7:");
+    for (let found = 0; found < settings.busyPolls; found++, now += 5) {
+      expect(pace.startPoll(now)).toBeUndefined();
+      pace.endPoll(now, 1, "7:7:");
       pace.notified();
     }
-    expect(pace.beginLook(now)).toBe(false);
-    pace.endLook(now, 1, "7:7:");
-    expect(pace.at).toBe(now + settings.lookMs);
-    now += settings.lookMs;
-    pace.beginLook(now);
-    pace.endLook(now, settings.manyMessages, "7:7:");
-    expect(pace.at).toBe(now + settings.manyLookMs);
+    expect(pace.startPoll(now)).toBe(false);
+    pace.endPoll(now, 1, "7:7:");
+    expect(pace.at).toBe(now + settings.pollMs);
+    now += settings.pollMs;
+    pace.startPoll(now);
+    pace.endPoll(now, settings.manyMessages, "7:7:");
+    expect(pace.at).toBe(now + settings.manyPollMs);
     now += settings.awakeMs;
-    expect(pace.beginLook(now)).toBe(true);
+    expect(pace.startPoll(now)).toBe(true);
   });
 
-  it("looks when a later message is due, and at once behind those that were brought in", () => {
-    const pace = new LookPace({ ...settings, lookMs: 3, dueCheckMs: 10 }, false);
-    pace.beginLook(0);
-    pace.endLook(0, 0, "7:7:");
-    pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
+  it("polls when a scheduled message is due, and again right after due messages were moved", () => {
+    const pace = new PollPace({ ...settings, pollMs: 3, dueCheckMs: 10 }, false);
+    pace.startPoll(0);
+    pace.endPoll(0, 0, "7:7:");
+    pace.endDue(0, undefined, { moved: 0, next: { from: 5, inMs: 2 } });
     expect(pace.at).toBe(2);
     expect(pace.dueFrom(1)).toBeUndefined();
-    pace.endDue(1, undefined, { brought: 0, next: undefined });
+    pace.endDue(1, undefined, { moved: 0, next: undefined });
     expect(pace.dueFrom(2)).toBe(5);
-    pace.endDue(2, 5, { brought: 3, next: undefined });
+    pace.endDue(2, 5, { moved: 3, next: undefined });
     expect(pace.at).toBe(Number.NEGATIVE_INFINITY);
     expect(pace.dueFrom(100)).toBeUndefined();
   });
 
-  it("asks for due messages now and then, for the clock of Postgres may be set", () => {
-    const pace = new LookPace({ ...settings, lookMs: 3, dueCheckMs: 10 }, false);
-    pace.endDue(0, undefined, { brought: 0, next: { from: 5_000, inMs: 5_000 } });
+  it("checks for due messages at intervals, because the clock of Postgres may be changed", () => {
+    const pace = new PollPace({ ...settings, pollMs: 3, dueCheckMs: 10 }, false);
+    pace.endDue(0, undefined, { moved: 0, next: { from: 5_000, inMs: 5_000 } });
     expect(pace.dueAt).toBe(10);
   });
 
-  it("asks again for what is due when it was not told what became of a turn", () => {
-    const pace = new LookPace(settings, false);
-    pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
+  it("checks for due messages again if the result of a turn is unknown", () => {
+    const pace = new PollPace(settings, false);
+    pace.endDue(0, undefined, { moved: 0, next: { from: 5, inMs: 2 } });
     expect(pace.dueFrom(3)).toBe(5);
     expect(pace.dueFrom(4)).toBe(5);
   });

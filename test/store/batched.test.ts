@@ -1,13 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { gathered } from "../../src/store/gathered.js";
+import { batched } from "../../src/store/batched.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 
-describe("gathered questions", () => {
-  it("are asked together when they come together, or while others are under way, and each has its own answer", async () => {
+describe("batched lookups", () => {
+  it("share a statement if they start together or while another one runs, and each has its own result", async () => {
     const asked: (readonly number[])[] = [];
     let answer: () => void = () => undefined;
-    const ask = gathered(async (numbers: readonly number[]) => {
+    const ask = batched(async (numbers: readonly number[]) => {
       asked.push(numbers);
       await new Promise<void>((resolve) => {
         answer = resolve;
@@ -28,9 +28,9 @@ describe("gathered questions", () => {
     ]);
   });
 
-  it("fail together, and those that come later do not", async () => {
+  it("fail together, and later ones do not", async () => {
     let isUp = false;
-    const ask = gathered(async (numbers: readonly number[]) => {
+    const ask = batched(async (numbers: readonly number[]) => {
       if (!isUp) throw new Error("down");
       return numbers;
     });
@@ -40,10 +40,10 @@ describe("gathered questions", () => {
     expect(await ask(3)).toBe(3);
   });
 
-  it("wait for the pause between two statements, the first not", async () => {
+  it("wait for the interval between two statements, except the first", async () => {
     const clock = new ManualClock();
     const asked: (readonly number[])[] = [];
-    const ask = gathered(
+    const ask = batched(
       async (numbers: readonly number[]) => {
         asked.push(numbers);
         return numbers;

@@ -1,55 +1,55 @@
 /**
- * A session of the pool for a statement that runs all the time, as the commit of a cursor does behind each live message. It is
- * kept between two runs, and the statement is prepared once and sent without what the driver makes for each query: the pool, its
- * timers and the description of the rows cost three times as much as the rest.
+ * A pooled session that is pinned to a frequent statement, such as the commit of a cursor after each live message. The
+ * session stays checked out between runs, and the statement is prepared once and sent without the driver's per-query
+ * overhead. The pool, its timers and the row descriptions would cost three times as much as the rest.
  *
- * The session goes back to the pool when it has rested for a while, or when others wait for one.
+ * The session returns to the pool after it was idle for a while, or when others wait for a session.
  */
 import type pg from "pg";
 import { outcomeOf, spoilsConnection } from "../postgres/index.js";
 import type { Clock } from "../runtime/index.js";
 import { storeFailure } from "./store-failure.js";
 
-/** A statement that is prepared under its name. */
+/** Statement that is prepared under its name. */
 interface PreparedStatement {
   readonly name: string;
   readonly text: string;
   readonly values: readonly unknown[];
 }
 
-/** The columns of a row, as text. */
+/** Columns of a row in text format. */
 export type Columns = readonly (string | null)[];
 
-/** What {@link KeptSession} needs of the pool. */
-export interface KeptSessionHost {
-  /** A session of the pool. */
+/** Pool functions that {@link PinnedSession} needs. */
+export interface PinnedSessionHost {
+  /** Checks out a session. */
   connect(): Promise<pg.PoolClient>;
-  /** Makes a session ready that was used for something else before. */
+  /** Resets a session that was used for other statements. */
   prepare(client: pg.PoolClient): Promise<void>;
-  /** Others wait for a session. */
+  /** True if others wait for a session. */
   isWanted(): boolean;
 }
 
-export class KeptSession {
-  readonly #host: KeptSessionHost;
+export class PinnedSession {
+  readonly #host: PinnedSessionHost;
   readonly #clock: Clock;
   readonly #limitMs: number;
   #client: pg.PoolClient | undefined;
   #isBusy = false;
   #isLost = false;
   #isClosed = false;
-  /** When a statement was sent last, or has ended. */
-  #movedAt = 0;
+  /** Time of the last send or answer in ms. */
+  #activeAt = 0;
   #cancelTimer = (): void => {};
 
-  /** @param limitMs a statement may take so long, and the session rest */
-  constructor(host: KeptSessionHost, clock: Clock, limitMs: number) {
+  /** @param limitMs maximum duration of a statement, and maximum idle time of the session */
+  constructor(host: PinnedSessionHost, clock: Clock, limitMs: number) {
     this.#host = host;
     this.#clock = clock;
     this.#limitMs = limitMs;
   }
 
-  /** {@link run} may be called. */
+  /** True if {@link run} may be called. */
   get isFree(): boolean {
     return !this.#isBusy && !this.#isClosed;
   }
@@ -57,9 +57,9 @@ export class KeptSession {
   /**
    * Runs a statement whose parameters are texts, bytes, booleans and arrays of integers.
    *
-   * @param action what it is for, to follow "could not" in an error
-   * @param rowOf makes a row of its columns
-   * @throws StoreError `store_failed`
+   * @param action purpose of the statement, to follow "could not" in an error
+   * @param rowOf converts the columns of a row
+   * @throws HawserError `store_failed`
    */
   async run<Row>(
     action: string,
@@ -67,32 +67,32 @@ export class KeptSession {
     rowOf: (columns: Columns) => Row,
   ): Promise<{ rows: Row[] }> {
     this.#isBusy = true;
-    let isSpoilt = false;
+    let isBroken = false;
     try {
       const client = this.#client ?? (await this.#connect());
-      this.#movedAt = this.#clock.now();
+      this.#activeAt = this.#clock.now();
       return await new Promise((resolve, reject) => {
         client.query(new Run(statement, rowOf, (error, rows) => (error ? reject(error) : resolve({ rows }))));
       });
     } catch (error) {
-      isSpoilt = spoilsConnection(error);
+      isBroken = spoilsConnection(error);
       throw storeFailure(action, error, outcomeOf(error));
     } finally {
       this.#isBusy = false;
-      this.#movedAt = this.#clock.now();
-      if (isSpoilt || this.#isLost || this.#isClosed || this.#host.isWanted()) this.#release(isSpoilt);
+      this.#activeAt = this.#clock.now();
+      if (isBroken || this.#isLost || this.#isClosed || this.#host.isWanted()) this.#release(isBroken);
     }
   }
 
-  /** Gives the session back to the pool, unless a statement runs. */
-  rest(): void {
+  /** Returns the session to the pool unless a statement runs. */
+  releaseIfIdle(): void {
     if (!this.#isBusy) this.#release(false);
   }
 
-  /** Keeps no session any more. */
+  /** Releases the session for good. */
   close(): void {
     this.#isClosed = true;
-    this.rest();
+    this.releaseIfIdle();
   }
 
   async #connect(): Promise<pg.PoolClient> {
@@ -100,7 +100,7 @@ export class KeptSession {
     this.#client = client;
     this.#isLost = false;
     client.on("error", this.#onError);
-    this.#movedAt = this.#clock.now();
+    this.#activeAt = this.#clock.now();
     this.#watch(this.#limitMs);
     await this.#host.prepare(client);
     return client;
@@ -108,40 +108,40 @@ export class KeptSession {
 
   readonly #onError = (): void => {
     this.#isLost = true;
-    this.rest();
+    this.releaseIfIdle();
   };
 
-  #release(isSpoilt: boolean): void {
+  #release(isBroken: boolean): void {
     const client = this.#client;
     if (client === undefined) return;
     this.#cancelTimer();
     this.#client = undefined;
     client.removeListener("error", this.#onError);
-    client.release(isSpoilt || this.#isLost);
+    client.release(isBroken || this.#isLost);
   }
 
-  /** One timer for the answer and for the rest, as each statement moves both. */
+  /** Watches both the answer and the idle time with one timer, because each statement restarts both. */
   #watch(waitMs: number): void {
     this.#cancelTimer = this.#clock.setTimeout(() => {
-      const leftMs = this.#movedAt + this.#limitMs - this.#clock.now();
+      const leftMs = this.#activeAt + this.#limitMs - this.#clock.now();
       if (leftMs > 0) this.#watch(leftMs);
       else if (this.#isBusy) void this.#client?.end();
-      else this.rest();
+      else this.releaseIfIdle();
     }, waitMs);
   }
 }
 
-/** The parts of a connection of the driver that its types leave out. */
+/** Members of the driver's connection that its types omit. */
 interface DriverConnection extends pg.Connection {
-  /** The texts of prepared statements, which the driver keeps by `name` and `text` of what it runs. */
+  /** Texts of prepared statements. The driver fills it from `name` and `text` of each submitted query. */
   readonly parsedStatements: Record<string, string>;
 }
 
-/** A run of a statement, as the driver submits it and tells of its answer. */
+/** Execution of a statement, in the form that the driver accepts. */
 class Run<Row> implements pg.Submittable {
   readonly name: string;
   readonly text: string;
-  /** The driver puts another in its place where it has a time limit of its own. */
+  /** Replaced by the driver if it has a time limit of its own. */
   callback: (error: Error | null, rows: Row[]) => void;
   readonly #values: readonly unknown[];
   readonly #rowOf: (columns: Columns) => Row;

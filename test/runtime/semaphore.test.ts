@@ -1,15 +1,15 @@
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
-import { Room } from "../../src/runtime/index.js";
+import { Semaphore } from "../../src/runtime/index.js";
 
 beforeEach(() => vi.useFakeTimers());
 afterEach(() => vi.useRealTimers());
 
 /** Waits for a place, so long. @returns false if there was none */
-async function take(room: Room, waitMs: number): Promise<boolean> {
+async function acquireWithin(semaphore: Semaphore, waitMs: number): Promise<boolean> {
   const waiting = new AbortController();
   const timer = setTimeout(() => waiting.abort("late"), waitMs);
   try {
-    await room.take(1, waiting.signal);
+    await semaphore.acquire(1, waiting.signal);
     return true;
   } catch {
     return false;
@@ -19,10 +19,10 @@ async function take(room: Room, waitMs: number): Promise<boolean> {
 }
 
 /** Names those that got a place, in their order, and with "late" those that got none in time. */
-function queue(room: Room) {
+function queue(semaphore: Semaphore) {
   const order: string[] = [];
   const enter = (name: string, waitMs = 1000) =>
-    void take(room, waitMs).then((admitted) => order.push(admitted ? name : `late ${name}`));
+    void acquireWithin(semaphore, waitMs).then((admitted) => order.push(admitted ? name : `late ${name}`));
   /** What has happened since the last time. */
   const news = async () => {
     await vi.advanceTimersByTimeAsync(0);
@@ -31,39 +31,39 @@ function queue(room: Room) {
   return { enter, news };
 }
 
-it("gives as many places as the limit, and each again when it has been given back", () => {
-  const room = new Room(2);
-  expect([room.tryTake(), room.tryTake(), room.tryTake()]).toEqual([true, true, false]);
-  room.giveBack();
-  expect([room.tryTake(), room.tryTake()]).toEqual([true, false]);
+it("grants as many permits as its limit, and each again after its release", () => {
+  const semaphore = new Semaphore(2);
+  expect([semaphore.tryAcquire(), semaphore.tryAcquire(), semaphore.tryAcquire()]).toEqual([true, true, false]);
+  semaphore.release();
+  expect([semaphore.tryAcquire(), semaphore.tryAcquire()]).toEqual([true, false]);
 });
 
-it("serves whoever came first, first", async () => {
-  const room = new Room(1);
-  const { enter, news } = queue(room);
+it("serves waiters first come, first served", async () => {
+  const semaphore = new Semaphore(1);
+  const { enter, news } = queue(semaphore);
   for (const name of ["a", "b", "c"]) enter(name);
   expect(await news()).toEqual(["a"]);
-  room.giveBack();
+  semaphore.release();
   expect(await news()).toEqual(["b"]);
-  room.giveBack();
+  semaphore.release();
   expect(await news()).toEqual(["c"]);
 });
 
-it("lets nobody in past those who wait", async () => {
-  const room = new Room(1);
-  const { enter, news } = queue(room);
+it("lets no caller overtake the waiters", async () => {
+  const semaphore = new Semaphore(1);
+  const { enter, news } = queue(semaphore);
   enter("a");
   enter("b");
   await news();
-  room.giveBack();
+  semaphore.release();
   // b has the place already, though it does not know yet.
-  expect(room.tryTake()).toBe(false);
+  expect(semaphore.tryAcquire()).toBe(false);
   expect(await news()).toEqual(["b"]);
 });
 
-it("lets whoever waited long enough go, without a place", async () => {
-  const room = new Room(1);
-  const { enter, news } = queue(room);
+it("rejects a waiter whose signal is aborted, without a permit", async () => {
+  const semaphore = new Semaphore(1);
+  const { enter, news } = queue(semaphore);
   enter("a");
   enter("b", 100);
   enter("c", 50);
@@ -72,57 +72,57 @@ it("lets whoever waited long enough go, without a place", async () => {
   expect(await news()).toEqual([]);
   await vi.advanceTimersByTimeAsync(1);
   expect(await news()).toEqual(["late c"]);
-  room.giveBack();
+  semaphore.release();
   expect(await news()).toEqual(["b"]);
   await vi.advanceTimersByTimeAsync(1000);
   expect(await news()).toEqual([]);
   expect(vi.getTimerCount()).toBe(0);
 });
 
-it("waits not at all for 0 ms, where there is a place", async () => {
-  const room = new Room(1);
-  expect(await take(room, 0)).toBe(true);
-  const second = take(room, 0);
+it("does not wait for 0 ms if a permit is free", async () => {
+  const semaphore = new Semaphore(1);
+  expect(await acquireWithin(semaphore, 0)).toBe(true);
+  const second = acquireWithin(semaphore, 0);
   await vi.advanceTimersByTimeAsync(0);
   expect(await second).toBe(false);
 });
 
-it("lets as many in at once as a greater limit has room for", async () => {
-  const room = new Room(1);
-  const { enter, news } = queue(room);
+it("admits as many waiters at once as a greater limit permits", async () => {
+  const semaphore = new Semaphore(1);
+  const { enter, news } = queue(semaphore);
   for (const name of ["a", "b", "c", "d", "e"]) enter(name);
   expect(await news()).toEqual(["a"]);
-  room.limit = 4;
-  expect([room.limit, await news()]).toEqual([4, ["b", "c", "d"]]);
-  room.giveBack();
+  semaphore.limit = 4;
+  expect([semaphore.limit, await news()]).toEqual([4, ["b", "c", "d"]]);
+  semaphore.release();
   expect(await news()).toEqual(["e"]);
 });
 
-it("waits until fewer are under way than a smaller limit, and ends nobody", async () => {
-  const room = new Room(3);
-  const { enter, news } = queue(room);
+it("waits until fewer permits are held than a smaller limit, and revokes none", async () => {
+  const semaphore = new Semaphore(3);
+  const { enter, news } = queue(semaphore);
   for (const name of ["a", "b", "c", "d"]) enter(name);
   expect(await news()).toEqual(["a", "b", "c"]);
-  room.limit = 1;
+  semaphore.limit = 1;
   for (let ended = 1; ended <= 2; ended++) {
-    room.giveBack();
+    semaphore.release();
     expect(await news()).toEqual([]);
-    expect(room.tryTake()).toBe(false);
+    expect(semaphore.tryAcquire()).toBe(false);
   }
-  room.giveBack();
+  semaphore.release();
   expect(await news()).toEqual(["d"]);
 });
 
-it("knows all places again after a thousand turns with some who gave up", async () => {
-  const room = new Room(5);
+it("has all permits free after a thousand acquisitions, some of them aborted", async () => {
+  const semaphore = new Semaphore(5);
   let running = 0;
   let most = 0;
   const one = async (number: number) => {
-    if (!(await take(room, number % 7 === 0 ? 3 : 10_000))) return "late";
+    if (!(await acquireWithin(semaphore, number % 7 === 0 ? 3 : 10_000))) return "late";
     most = Math.max(most, ++running);
     await new Promise((resolve) => setTimeout(resolve, number % 5));
     running--;
-    room.giveBack();
+    semaphore.release();
     return "done";
   };
   const all = Promise.all(Array.from({ length: 1000 }, (_, number) => one(number)));
@@ -134,5 +134,5 @@ it("knows all places again after a thousand turns with some who gave up", async 
     ends.filter((end) => end === "late").length > 50,
     ends.filter((end) => end === "done").length > 800,
   ]).toEqual([5, true, true]);
-  expect(Array.from({ length: 6 }, () => room.tryTake())).toEqual([true, true, true, true, true, false]);
+  expect(Array.from({ length: 6 }, () => semaphore.tryAcquire())).toEqual([true, true, true, true, true, false]);
 });

@@ -1,0 +1,88 @@
+/**
+ * The program that `hawser dev -- COMMAND` runs beside its servers.
+ */
+import { spawn } from "node:child_process";
+import { constants } from "node:os";
+import { HawserError } from "../errors/index.js";
+import { within } from "../runtime/index.js";
+import { refusal } from "./command-line.js";
+import type { StopRequest } from "./long-running.js";
+
+/** A program and its arguments. */
+export type CommandLine = readonly [program: string, ...args: string[]];
+
+/**
+ * The command line behind `--`; undefined without one.
+ *
+ * @param rawArgs of `hawser dev`
+ * @param positionals all arguments that are no flags
+ * @throws HawserError `invalid_argument` if there is no program behind `--`, or one before it
+ */
+export function commandLineOf(rawArgs: readonly string[], positionals: readonly string[]): CommandLine | undefined {
+  const at = rawArgs.indexOf("--");
+  const [program, ...args] = at === -1 ? [] : rawArgs.slice(at + 1);
+  const given = program === undefined ? 0 : args.length + 1;
+  if (positionals.length > given) {
+    throw refusal("dev", "-- COMMAND", `write -- before the command: \`hawser dev -- ${positionals.join(" ")}\``);
+  }
+  if (at !== -1 && program === undefined)
+    throw refusal("dev", "-- COMMAND", "-- needs a command behind it, such as -- npm test");
+  return program === undefined ? undefined : [program, ...args];
+}
+
+/** Time for the program to end on SIGTERM, where a server has ended by itself. */
+const termMs = 5_000;
+
+/**
+ * Runs a program, and resolves with its exit status: 128 and the number of the signal, if one ended it.
+ *
+ * @param options.environment what is added to that of this process
+ * @param options.request signals are passed on, the second as SIGKILL
+ * @param options.failed rejects if the program has nothing to work with any more: then it is ended
+ * @throws HawserError `invalid_argument` if it cannot be started; the error of `failed`
+ */
+export async function runProgram(
+  [program, ...args]: CommandLine,
+  {
+    environment,
+    request,
+    failed,
+  }: {
+    readonly environment: Readonly<Record<string, string>>;
+    readonly request: StopRequest;
+    readonly failed: Promise<unknown>;
+  },
+): Promise<number> {
+  const child = spawn(program, args, { stdio: "inherit", env: { ...process.env, ...environment } });
+  const ended = new Promise<number>((resolve, reject) => {
+    child.once("error", (cause) => {
+      const message = `cannot run "${program}": ${cause.message}; name a program that is on the PATH, or its file`;
+      reject(new HawserError("invalid_argument", message, { cause }));
+    });
+    child.once("exit", (code, signal) => resolve(code ?? 128 + constants.signals[signal!]));
+  });
+  const pass = (): void => {
+    const { reason } = request.signal;
+    // A terminal sends Ctrl-C to the program, too.
+    if (reason === "SIGINT" && process.stdin.isTTY) return;
+    child.kill(reason in constants.signals ? (reason as NodeJS.Signals) : "SIGTERM");
+  };
+  const kill = (): void => void child.kill("SIGKILL");
+  request.signal.addEventListener("abort", pass);
+  request.hurry.addEventListener("abort", kill);
+  try {
+    const orphaned = failed.then(() => ended);
+    return await Promise.race([ended, orphaned]);
+  } catch (error) {
+    child.kill("SIGTERM");
+    await within(
+      termMs,
+      ended.catch(() => undefined),
+    );
+    kill();
+    throw error;
+  } finally {
+    request.signal.removeEventListener("abort", pass);
+    request.hurry.removeEventListener("abort", kill);
+  }
+}

@@ -1,0 +1,101 @@
+/**
+ * `hawser request`: a request to one listener of a topic, and its answer.
+ */
+import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
+import { peerSettingsRanges } from "../../generated/ts/settings/peer.js";
+import { valuesOf, withExamples } from "./command-line.js";
+import { Descriptors, descriptorsOption, payloadLine, shownPayload } from "./descriptors.js";
+import { awaitStopRequest, type StopRequest } from "./long-running.js";
+import { peerOptions, settingsOf, type Watched, watch } from "./options.js";
+import { jsonText, Output, printable } from "./output.js";
+import { quantityOf } from "./quantities.js";
+import { headersOf, messageOf, startSendingPeer } from "./send.js";
+
+const args = {
+  topic: { type: "positional", required: true, description: "The topic of the listeners, of which one answers" },
+  payload: {
+    type: "positional",
+    required: false,
+    description: "The request. Without it the request is empty; with - standard input is the request, up to its end",
+  },
+  name: {
+    type: "string",
+    valueHint: "NAME",
+    description: "The name of the peer that asks. Default: the first free one of send-HOST-1, send-HOST-2, …",
+  },
+  from: { type: "string", valueHint: "TOPIC", description: "The topic to ask under. Default: the peer's name" },
+  timeout: {
+    type: "string",
+    valueHint: "TIME",
+    description: "Wait so long for the answer, such as 30s. Default: as a peer waits",
+  },
+  idempotent: {
+    type: "boolean",
+    description: "Ask another listener if the connection is lost, also where the first one may have begun",
+  },
+  base64: { type: "boolean", description: "The request is base64 of what is to be sent" },
+  header: { type: "string", valueHint: "NAME=VALUE", description: "A header; may be given several times" },
+  ...descriptorsOption,
+  ...peerOptions,
+  json: { type: "boolean", description: "Print the answer as one line of JSON" },
+} as const satisfies ArgsDef;
+
+export const request = withExamples(
+  defineCommand({
+    meta: {
+      name: "request",
+      description:
+        "Make a request of one listener of a topic, and print its answer. A request is never stored: it fails where no listener " +
+        "runs, or none answers in time",
+    },
+    args,
+    run: async ({ args: given, rawArgs }) => {
+      const stopRequest = awaitStopRequest({ parent: false });
+      stopRequest.hurry.addEventListener("abort", () => process.exit(130));
+      try {
+        await run(given, headersOf(valuesOf(args, rawArgs, "header")), stopRequest);
+      } finally {
+        stopRequest.close();
+        // What is not read any more must not keep the process alive.
+        if (given.payload === "-" && !process.stdin.readableEnded) process.stdin.destroy();
+      }
+    },
+  }),
+  [
+    ["hawser request prices rope", "Ask one listener of the topic"],
+    ["hawser request prices --timeout 30s - < question.json", "A file as the request, and more time for the answer"],
+    ["hawser request prices rope --json | jq -r .payload", "The answer alone"],
+  ],
+);
+
+async function run(
+  given: ParsedArgs<typeof args>,
+  headers: [string, string][],
+  { signal }: StopRequest,
+): Promise<void> {
+  const { topic, payload, base64 = false, idempotent = false, json = false } = given;
+  const timeoutMs = quantityOf("duration", "--timeout", given.timeout, peerSettingsRanges.requestTimeoutMs);
+  const descriptors = given.descriptors === undefined ? undefined : Descriptors.read(given.descriptors);
+  const message = payload === undefined ? new Uint8Array() : await messageOf(payload, base64);
+  let watched: Watched | undefined;
+  const { peer } = await startSendingPeer({ ...settingsOf(given), name: given.name, from: given.from }, (started) => {
+    watched = watch(started);
+  });
+  try {
+    const answer = await peer.request(topic, message, {
+      signal,
+      idempotent,
+      ...(timeoutMs !== undefined && { timeoutMs }),
+      ...(headers.length > 0 && { headers }),
+    });
+    const answered = [...answer.headers];
+    const shown = shownPayload(answer.payload, answered, descriptors);
+    const line = json ? jsonText({ peer: answer.peer, headers: answered, ...shown }) : printable(payloadLine(shown));
+    await new Output().write(`${line}\n`);
+  } catch (error) {
+    throw watched?.lostName() ?? error;
+  } finally {
+    await peer.stop();
+    watched?.end();
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * `hawser uninstall`: the removal of NATS from SQL.
+ */
+import { defineCommand } from "citty";
+import pc from "picocolors";
+import { uninstall as removeNats, type UninstallReport } from "../installation/index.js";
+import { withExamples } from "./command-line.js";
+import { missingPrivilegeLines } from "./init.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
+import { jsonText, plural, print, printable } from "./output.js";
+
+export const uninstall = withExamples(
+  defineCommand({
+    meta: {
+      name: "uninstall",
+      description:
+        "Remove NATS from SQL from a database: functions, wrappers, event triggers, schemas, and dblink if `hawser init` made " +
+        "it. It removes nothing while functions are subscribed or answer requests. The schema hawser stays, with the messages of peers",
+    },
+    args: {
+      ...databaseOption,
+      "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
+      json: { type: "boolean", description: "Print what was removed as one line of JSON" },
+    },
+    run: async ({ args }) => {
+      const onWait = (line: string) => print(process.stderr, printable(line));
+      const databaseUrl = databaseUrlOf(args);
+      const report = await removeNats({ databaseUrl, dryRun: args["dry-run"] ?? false, onWait });
+      if (args.json) print(process.stdout, jsonText(report));
+      else tellRemoval(report);
+    },
+  }),
+  [
+    ["hawser uninstall --dry-run", "Have the SQL read before it is run"],
+    ["hawser uninstall --database-url postgres://dba@db.internal/app", "Remove NATS from SQL from the database `app`"],
+  ],
+);
+
+function tellRemoval({
+  database,
+  role,
+  functions,
+  wrappers,
+  eventTriggers,
+  dblink,
+  schemas,
+  login,
+  missingPrivileges,
+  rest,
+  sql,
+}: UninstallReport) {
+  if (sql !== undefined) {
+    process.stdout.write(sql);
+    return;
+  }
+  const removed = [
+    ...(functions > 0 ? [plural(functions, "function")] : []),
+    ...wrappers.map((name) => `the foreign data wrapper ${name}`),
+    ...eventTriggers.map((name) => `the event trigger ${name}`),
+    ...(dblink ? ["dblink"] : []),
+    ...schemas.map((name) => `the schema ${name}`),
+  ];
+  const what = removed.length === 0 ? "nothing: it was not there" : removed.join(", ");
+  print(process.stdout, `Removed from ${pc.bold(printable(database))}, as ${printable(role)}: ${what}.`);
+  print(process.stdout, `The schema hawser stays, with what peers have stored. To remove it, too: ${rest}`);
+  if (login !== null) {
+    print(
+      process.stdout,
+      `The login ${printable(login)} stays: roles are shared by all databases of the server. DROP ROLE ${printable(login)} where none needs it.`,
+    );
+  }
+  if (missingPrivileges.length === 0) return;
+  print(process.stdout, `\nWhat ${pc.bold(printable(role))} could not remove:`);
+  for (const line of missingPrivileges.flatMap(missingPrivilegeLines)) print(process.stdout, line);
+}

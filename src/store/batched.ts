@@ -1,0 +1,57 @@
+/**
+ * Batches single lookups into few statements.
+ *
+ * A lookup made while no statement runs is sent at the end of the current turn of the event loop. Lookups made while a
+ * statement runs wait for its answer and then share one statement. So a single lookup does not wait, and thousands of
+ * lookups are a few statements.
+ */
+import { type Clock, delay } from "../runtime/index.js";
+
+/** Minimum interval between statements. */
+export interface Pause {
+  readonly clock: Clock;
+  /** Milliseconds from the start of one statement to the start of the next. */
+  readonly ms: number;
+}
+
+/**
+ * Returns a function that looks up one key and batches concurrent calls.
+ *
+ * @param lookUpAll looks up many keys. Its results are in the order of the keys; its error rejects all of them
+ * @param pause default: no pause between statements
+ */
+export function batched<Key, Answer>(
+  lookUpAll: (keys: readonly Key[]) => Promise<readonly Answer[]>,
+  pause?: Pause,
+): (key: Key) => Promise<Answer> {
+  let waiting: { key: Key; resolve: (answer: Answer) => void; reject: (error: unknown) => void }[] = [];
+  let isBusy = false;
+  let startedAt = Number.NEGATIVE_INFINITY;
+  const sendBatch = async (): Promise<void> => {
+    if (pause !== undefined) {
+      await delay(Math.max(0, startedAt + pause.ms - pause.clock.now()), undefined, pause.clock);
+      startedAt = pause.clock.now();
+    }
+    const batch = waiting;
+    waiting = [];
+    try {
+      const answers = await lookUpAll(batch.map(({ key }) => key));
+      for (const [index, { resolve }] of batch.entries()) resolve(answers[index] as Answer);
+    } catch (error) {
+      for (const { reject } of batch) reject(error);
+    }
+  };
+  const run = async (): Promise<void> => {
+    // Lets all callers of this event-loop turn join the batch, even if they wait for a few promises first.
+    await new Promise(setImmediate);
+    while (waiting.length > 0) await sendBatch();
+    isBusy = false;
+  };
+  return (key) =>
+    new Promise((resolve, reject) => {
+      waiting.push({ key, resolve, reject });
+      if (isBusy) return;
+      isBusy = true;
+      void run();
+    });
+}

@@ -1,0 +1,81 @@
+/**
+ * Payloads that users give and get: text, bytes, or an object that travels as JSON.
+ */
+import type { DescMessage } from "@bufbuild/protobuf";
+import type { Content } from "../../generated/ts/nats-functions/client.js";
+import { HawserError } from "../errors/index.js";
+
+/** The header `content-type` of an object that travels as JSON. */
+export const jsonContentType = "application/json";
+
+/** A payload in the form in which it travels. */
+export type PayloadForm =
+  | { readonly kind: "text" | "json"; readonly value: string }
+  | { readonly kind: "binary"; readonly value: Uint8Array };
+
+/**
+ * The form of a payload.
+ *
+ * @param name the argument that an error names
+ * @throws HawserError `invalid_argument` for other values, and for objects that JSON cannot hold
+ */
+export function formOf(payload: unknown, name = "payload"): PayloadForm {
+  if (typeof payload === "string") return { kind: "text", value: payload };
+  if (payload instanceof Uint8Array) return { kind: "binary", value: payload };
+  const value = jsonOf(payload, name);
+  if (value !== undefined) return { kind: "json", value };
+  const given = payload === null ? "null" : `a value of type ${typeName(payload)}`;
+  throw invalid(`${name} ${given}: must be a string, a Uint8Array, or an object, which travels as JSON`);
+}
+
+/** Undefined for objects that JSON would lose: other kinds of bytes, maps, and a promise that nobody awaits. */
+function jsonOf(payload: unknown, name: string): string | undefined {
+  if (typeof payload !== "object" || payload === null) return undefined;
+  if (ArrayBuffer.isView(payload) || typeof (payload as { then?: unknown }).then === "function") return undefined;
+  if (notJson.has(Object.prototype.toString.call(payload))) return undefined;
+  try {
+    const json = JSON.stringify(payload) as string | undefined;
+    return json === "null" ? undefined : json;
+  } catch (cause) {
+    const why = (cause as Error).message;
+    throw invalid(`${name} of type ${typeName(payload)}: must be an object that JSON can hold: ${why}`);
+  }
+}
+
+const notJson: ReadonlySet<string> = new Set(
+  ["ArrayBuffer", "SharedArrayBuffer", "Map", "Set", "WeakMap", "WeakSet", "Error", "RegExp"].map(
+    (name) => `[object ${name}]`,
+  ),
+);
+
+function typeName(value: unknown): string {
+  return typeof value === "object" && value !== null ? (value.constructor?.name ?? "object") : typeof value;
+}
+
+function invalid(message: string): HawserError {
+  return new HawserError("invalid_argument", message);
+}
+
+/** True for the schema of a message, as protoc-gen-es makes it. */
+export function isSchema(value: unknown): value is DescMessage {
+  return typeof value === "object" && value !== null && (value as { kind?: unknown }).kind === "message";
+}
+
+/** A received payload. */
+export class ReceivedContent implements Content {
+  readonly payload: Uint8Array;
+
+  constructor(payload: Uint8Array) {
+    this.payload = payload;
+  }
+
+  text(): string {
+    const { buffer, byteOffset, byteLength } = this.payload;
+    return Buffer.from(buffer, byteOffset, byteLength).toString();
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: the sender decides what the JSON is, as with json() of fetch
+  json<T = any>(): T {
+    return JSON.parse(this.text()) as T;
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * Programs as users write them, and misuses that must not compile.
+ */
+import { create, type DescMessage } from "@bufbuild/protobuf";
+import { StringValueSchema } from "@bufbuild/protobuf/wkt";
+import { createClient } from "@connectrpc/connect";
+import { sql } from "drizzle-orm";
+import { drizzle } from "drizzle-orm/node-postgres";
+import { integer, pgTable } from "drizzle-orm/pg-core";
+import pg from "pg";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { createPeerTransport, servePeer } from "../../src/connect/index.js";
+import {
+  type ErrorCode,
+  enqueue,
+  fromDrizzle,
+  HawserError,
+  Peer,
+  type Receipt,
+  schedule,
+} from "../../src/peer/index.js";
+import { Warehouse } from "../connect/generated/acme/warehouse/v1/warehouse_pb.js";
+import { eventually } from "../support/eventually.js";
+import { compileSchemas, messageIn } from "../typed/support/compile.js";
+import { Log } from "./support/log.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
+let pool: pg.Pool;
+
+beforeEach(() => {
+  pool = new pg.Pool({ connectionString: world.url });
+  // The world ends its sessions after each test.
+  pool.on("error", () => undefined);
+});
+afterEach(() => pool.end());
+
+describe("a program", () => {
+  it("has two peers that send and reply", async () => {
+    const { url: databaseUrl } = world;
+    const said = new Log<string>();
+    await using billing = new Peer({ name: "billing-1", databaseUrl });
+    await billing.handle("billing", async (message) => {
+      said.push(`${message.sender} sends "${message.text()}"`);
+      await message.reply("paid");
+    });
+    await billing.start();
+
+    await using shop = new Peer({ name: "shop-1", topic: "shop", databaseUrl });
+    await shop.handle("shop", (message) => void said.push(message.text()));
+    await shop.start();
+    const { outcome }: Receipt = await shop.send("billing", "order 1");
+    expect(["delivered", "stored"]).toContain(outcome);
+    await said.length(2);
+    expect([...said.all].sort()).toEqual(["paid", 'shop-1 sends "order 1"']);
+  });
+
+  it("enqueues in a transaction of Drizzle, and handles it in one of its own", async () => {
+    const { url: databaseUrl } = world;
+    await world.query("CREATE TABLE orders (id integer)");
+    await world.query("CREATE TABLE bookings (id integer)");
+    const orders = pgTable("orders", { id: integer() });
+    const bookings = pgTable("bookings", { id: integer() });
+    const mails = new Log<unknown>();
+    await using warehouse = new Peer({ name: "warehouse-1", databaseUrl });
+    await warehouse.handle(
+      "warehouse",
+      { transactional: true, retry: { attempts: 10, delayMs: 1 } },
+      async (message) => {
+        const { id } = message.json();
+        await drizzle(message.client).insert(bookings).values({ id });
+        await warehouse.enqueue(message.client, "mail", { booked: id });
+        if (message.attempt < 3) throw new Error("not yet");
+      },
+    );
+    await warehouse.handle("mail", (message) => void mails.push([message.json(), message.headers.get("content-type")]));
+    await warehouse.start();
+
+    const db = drizzle(pool);
+    await db.transaction(async (tx) => {
+      await tx.insert(orders).values({ id: 17 });
+      await enqueue(fromDrizzle(tx, sql), "warehouse", { id: 17 }, { key: "order-17" });
+    });
+    await mails.length(1);
+    expect(mails.all).toEqual([[{ booked: 17 }, "application/json"]]);
+    expect(await world.query("SELECT id FROM bookings")).toEqual([{ id: 17 }]);
+  });
+
+  it("sends typed messages, and calls a service of Connect", async () => {
+    const { url: databaseUrl } = world;
+    const registry = await compileSchemas({
+      "acme/v1/programs.proto": `syntax = "proto3"; package acme.v1;
+        import "hawser/v1/topic.proto";
+        message OrderPlaced { option (hawser.v1.topic) = {topic: "orders"}; string order_id = 1; }`,
+    });
+    const placed = messageIn(registry, "acme.v1.OrderPlaced");
+    const booked = new Log<unknown>();
+    await using warehouse = new Peer({ name: "warehouse-1", databaseUrl });
+    await warehouse.handle(placed, (order, message) => void booked.push([{ ...order }, message.sender]));
+    await servePeer(warehouse, (router) =>
+      router.service(Warehouse, { reserve: ({ quantity }) => ({ reserved: quantity }), look: () => ({ left: 10 }) }),
+    );
+    await warehouse.start();
+    await using shop = await new Peer({ name: "shop-1", databaseUrl }).start();
+    await shop.send(placed, { orderId: "17" });
+    expect(await shop.sendAll(placed, { orderId: "18" })).toMatchObject([{ peer: "warehouse-1" }]);
+    await booked.length(2);
+    expect(booked.all).toMatchObject([
+      [{ orderId: "17" }, "shop-1"],
+      [{ orderId: "18" }, "shop-1"],
+    ]);
+    const client = createClient(Warehouse, createPeerTransport(shop));
+    expect((await client.reserve({ sku: "RO-180", quantity: 4 })).reserved).toBe(4);
+  });
+
+  it("has a schedule and a batch", async () => {
+    const { url: databaseUrl } = world;
+    await world.query("CREATE TABLE readings (celsius float8)");
+    await using peer = new Peer({ name: "meter-1", databaseUrl });
+    const ticks = new Log<string>();
+    await peer.handle("reports", ({ headers }) => void ticks.push(headers.get("schedule-name") ?? ""));
+    const batch = { maxMessages: 500, waitMs: 20, transactional: true } as const;
+    await peer.handleBatch("readings", batch, async (readings, { client }) => {
+      const values = readings.map((reading) => reading.json().celsius);
+      await client.query("INSERT INTO readings SELECT * FROM unnest($1::float8[])", [values]);
+    });
+    await peer.start();
+    await schedule(pool, "nightly", { cron: "* * * * * *", timezone: "Europe/Berlin", to: "reports", missed: "one" });
+    for (const celsius of [17.5, 18]) await enqueue(pool, "readings", { celsius });
+    const written = async () => (await world.query("SELECT celsius FROM readings ORDER BY celsius")).length;
+    await eventually("the readings are written", async () => (await written()) === 2);
+    await ticks.length(1);
+    expect(ticks.all[0]).toBe("nightly");
+  });
+
+  it("answers requests with text, JSON and errors", async () => {
+    const { url: databaseUrl } = world;
+    await using prices = new Peer({ name: "prices-1", databaseUrl });
+    await prices.respond("prices", (request) => {
+      const { sku } = request.json<{ sku: string }>();
+      if (sku !== "rope") throw new Error("no such article");
+      return { cents: 210 };
+    });
+    await prices.start();
+    await using shop = await new Peer({ name: "shop-1", databaseUrl }).start();
+    const answer = await shop.request("prices", { sku: "rope" });
+    expect([answer.json(), answer.peer]).toEqual([{ cents: 210 }, "prices-1"]);
+    const error = await shop.request("prices", { sku: "sand" }).catch((thrown: unknown) => thrown);
+    expect(error instanceof HawserError && error.code === ("handler_failed" satisfies ErrorCode)).toBe(true);
+  });
+});
+
+it("misuses do not compile", () => {
+  const peer = new Peer({ name: "a-1", databaseUrl: world.url });
+  const typed: DescMessage = StringValueSchema;
+  const compiled = (code: ErrorCode): unknown[] => [
+    peer.handle("a", { transactional: true }, ({ client }) => drizzle(client)),
+    peer.handle(StringValueSchema, ({ value }, { sender }) => [value, sender]),
+    peer.send(StringValueSchema, { value: "x" }, { format: "json" }),
+    peer.send("a", { any: "object" }, { key: "k" }).then(({ outcome }) => outcome satisfies "delivered" | "stored"),
+    peer.send("a", "x", { delivery: "at-most-once" }).then(({ outcome }) => outcome satisfies "sent" | "dropped"),
+    peer.send(typed, create(typed)),
+    peer.on("status", (status) => status.kind === "attempt_failed" && status.attempt),
+    // @ts-expect-error only a transactional handler has a client
+    peer.handle("a", ({ client }) => client),
+    // @ts-expect-error only a transactional handler has a client
+    peer.respond("a", { timeoutMs: 5 }, ({ client }) => client),
+    // @ts-expect-error no such option
+    peer.handle("a", { transactionl: true }, () => undefined),
+    // @ts-expect-error a request is handled once
+    peer.respond("a", { retry: { attempts: 2 } }, () => "x"),
+    // @ts-expect-error options of handlers are under defaults
+    () => new Peer({ name: "a-1", transactional: true }),
+    // @ts-expect-error each topic says so for itself
+    () => new Peer({ name: "a-1", defaults: { transactional: true } }),
+    // @ts-expect-error it is under tuning
+    () => new Peer({ name: "a-1", ackTimeoutMs: 500 }),
+    // @ts-expect-error a name is required
+    () => new Peer({ topic: "a" }),
+    // @ts-expect-error a delivered message is not dropped
+    peer.send("a", "x").then(({ outcome }) => outcome === "dropped"),
+    // @ts-expect-error no field of the message
+    peer.send(StringValueSchema, { text: "x" }),
+    // @ts-expect-error a number is no payload
+    peer.send("a", 7),
+    // @ts-expect-error of enqueue
+    peer.send("a", "x", { deliverAt: new Date() }),
+    // @ts-expect-error no such code
+    code === "no_adress",
+    // @ts-expect-error no such event
+    peer.on("stats", () => undefined),
+    // @ts-expect-error the handler comes last
+    peer.handle("a", () => undefined, { transactional: true }),
+  ];
+  expect(compiled).toBeTypeOf("function");
+});
