@@ -169,7 +169,7 @@ export class ServeMetrics {
       });
     this.#gauge(
       "hawser_nats_up",
-      "1 if this client is connected to NATS, else 0.",
+      "True (1) if this client is connected to NATS.",
       ["client"],
       ofEach(({ isUp }) => Number(isUp)),
     );
@@ -179,7 +179,7 @@ export class ServeMetrics {
       ["client"],
       ofEach(({ reconnects }) => reconnects),
     );
-    this.#number("hawser_postgres_up", "1 if sessions with Postgres can be opened and answer, else 0.", () =>
+    this.#number("hawser_postgres_up", "True (1) if sessions with Postgres can be opened and answer.", () =>
       Number(counters.postgres.isUp),
     );
     this.#total("hawser_postgres_reconnects_total", "Reconnections to Postgres.", [], () => [
@@ -193,7 +193,7 @@ export class ServeMetrics {
       const present = bridge()?.role ?? "unknown";
       return databaseRoles.map((role) => [{ role }, Number(role === present)]);
     });
-    this.#number("hawser_bridge_leading", "1 if this process leads, else 0.", () =>
+    this.#number("hawser_bridge_leading", "True (1) if this process leads.", () =>
       Number(bridge()?.epoch !== undefined),
     );
     this.#number("hawser_bridge_leader_epoch", "Last epoch in which this process led; 0: none.", () =>
@@ -392,7 +392,7 @@ const streamGauges: readonly StreamMetric[] = [
   ],
   [
     "hawser_stream_reading",
-    "1 if the stream is being read, else 0; hawser.stream_status has the reason.",
+    "True (1) if the stream is being read; if not, hawser.stream_status says why.",
     ({ isReading }) => Number(isReading),
   ],
 ];
