@@ -46,7 +46,7 @@ export class OutgoingRequest implements Request {
   /** 0: it was not written yet to the listener that is asked. */
   id = 0;
   topicKey = 0;
-  /** How long the caller waits from now on, when it is written. */
+  /** Rest of the caller's wait when the request is written, in ms. */
   timeoutMs: number;
   readonly maxAnswerBytes: number;
   readonly payload: Uint8Array;
