@@ -6,12 +6,13 @@ import { type Headers, headerValue, type IncomingMessage } from "../channel/inde
 import { HawserError } from "../errors/index.js";
 import type { Channel, Transaction } from "../store/index.js";
 import type { Format } from "../typed/index.js";
+import { jsonOf, textOf } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
 import { Cancellation } from "./cancellation.js";
-import { type Content, type HeadersInput, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } from "./content.js";
+import { type Content, type HeadersInput, type MessageHeaders, ReceivedHeaders } from "./content.js";
 
 /** Outcome of an at-least-once send: the listener has handled the message, or Postgres has surely committed it. */
-export type DurableOutcome = "delivered" | "stored";
+type DurableOutcome = "delivered" | "stored";
 /** Outcome of an at-most-once send: the message was handed to a connection, or dropped because there was none. */
 export type TransientOutcome = "sent" | "dropped";
 
