@@ -133,7 +133,7 @@ describe("--tune", () => {
     ["=1", '--tune "=1" is not of the form NAME=VALUE'],
     ["maxSesions=1", 'there is no setting "maxSesions". Did you mean maxSessions?'],
     ["bufferBytes=1MiB", "bufferBytes is not a tuning setting; give it by its flag --buffer"],
-    ["gatewayListen=a:1", "give it by its flag --listen"],
+    ["listen=a:1", "give it by its flag --listen"],
     ["maxSessions=0", '--tune maxSessions "0" is not a whole number from 1 to 100000'],
     ["savedBytes=1", '--tune savedBytes "1" is not a size from 0 to 1TiB; write a unit: 1B'],
     ["monitorDatabase=", '--tune monitorDatabase is "" and must be 1 to 128 bytes long'],

@@ -569,7 +569,7 @@ it("tells apart every error that the operations and their handler throw", () => 
   const folder = "src/nats/operations";
   const files = [...readdirSync(folder).map((file) => `${folder}/${file}`), "src/gateway/nats-handler.ts"];
   const thrown = files.flatMap((file) => [
-    ...readFileSync(file, "utf8").matchAll(/new (?:Nats|Gateway)Error\(\s*"(\w+)"/g),
+    ...readFileSync(file, "utf8").matchAll(/new HawserError\(\s*"(\w+)"/g),
   ]);
   const codes = new Set(thrown.map(([, code]) => code as ErrorCode));
   expect(codes.size).toBeGreaterThan(12);
