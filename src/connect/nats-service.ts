@@ -72,7 +72,7 @@ const optionNames: readonly string[] = [
 /**
  * Answers calls to the methods that the routes register, and resolves when the NATS server has taken the subscriptions.
  *
- * `stop()` takes no more calls, and resolves when those that run are answered. After `stopDeadlineMs` the signals of the
+ * `stop()` takes no more calls, and resolves when those that run are answered. After `stopTimeoutMs` the signals of the
  * calls that still run are aborted, and they are answered by `unavailable`. The connection stays open.
  *
  * When the connection reconnects, nats.js subscribes again. A process that is to answer only while it is healthy stops and
