@@ -1,6 +1,6 @@
 /**
- * The generators, for programs that run them by themselves: what the package exports as `hawser/codegen`. docs/codegen.md
- * tells of the plugins that `buf generate` runs.
+ * Entry `hawser/codegen`: the generators, for programs that run them without buf. docs/codegen.md describes the plugins
+ * that `buf generate` runs.
  */
 export { generateMessageSql } from "./message-sql/generate.js";
 export { OptionError } from "./message-sql/options.js";

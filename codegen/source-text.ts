@@ -1,7 +1,8 @@
 import { existsSync, readFileSync } from "node:fs";
 
 /**
- * The text of a TypeScript file, by its path in this folder. The package has it in the source map of what was compiled.
+ * Reads the text of a TypeScript file by its path in this folder. The published package takes it from the source map of
+ * the compiled file.
  */
 export function sourceText(path: string): string {
   const source = new URL(path, import.meta.url);

@@ -2,8 +2,8 @@
 import { SpecError } from "./model/spec-error.js";
 import { runPlugin } from "./plugin.js";
 /**
- * `protoc-gen-hawser-spec`: the plugin of `buf generate` for protos with the options of `hawser.spec.v1`, outside of this
- * project. docs/codegen.md says what it makes.
+ * `protoc-gen-hawser-spec`: plugin of `buf generate` for protos of other projects that use the options of
+ * `hawser.spec.v1`. docs/codegen.md lists its output.
  */
 import { generateSpecParts } from "./spec-parts.js";
 

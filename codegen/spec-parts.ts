@@ -22,10 +22,10 @@ export const partGenerators: Generators = {
 };
 
 /**
- * Generates settings, rules, errors and their reference pages from protos of a user, by the options of `hawser.spec.v1`.
- * Tables and SQL functions are left out: they are made in the schema `hawser`, which belongs to Hawser.
+ * Generates settings, rules, errors and their reference pages from a user's protos, by the options of `hawser.spec.v1`.
+ * Tables and SQL functions are left out, because they live in the schema `hawser`, which belongs to Hawser.
  *
- * @param files the files of the registry that are generated from
+ * @param files the files of the registry to generate from
  * @throws SpecError for a mistake in the protos
  */
 export function generateSpecParts(registry: FileRegistry, files: readonly DescFile[]): GeneratedFile[] {

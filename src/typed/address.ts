@@ -29,7 +29,7 @@ export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown):
     const text = textOf(word, message as Fields);
     if (index === 0 && text.startsWith("$")) throw invalid(word, text, mustNotBeReserved);
     if (text.includes(".") || checkText("", namedRules.natsSubject, text) !== undefined) {
-      const must = "stands in the subject and must be one word: not empty, without '.', '*', '>' and white space";
+      const must = "goes into the subject and must be one token: not empty, without '.', '*', '>' and white space";
       throw invalid(word, text, must);
     }
     return text;

@@ -103,11 +103,11 @@ describe("what is published", () => {
     ],
     [
       "tenant => 'a.b', _key => 'k', _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.tenant: stands in the subject and must be one word: .* "a\.b"/,
+      /^22P02: acme\.v1\.OrderPlaced\.tenant: goes into the subject and must be one token: .* "a\.b"/,
     ],
     [
       "_key => 'k', _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.tenant: stands in the subject and must be one word: .* ""/,
+      /^22P02: acme\.v1\.OrderPlaced\.tenant: goes into the subject and must be one token: .* ""/,
     ],
     [
       "tenant => 'a', _to => 'nats'",

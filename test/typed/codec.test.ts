@@ -345,7 +345,7 @@ describe("a subject", () => {
 
   it.each(["", "a.b", "*", ">", "a b", "\n"])("refuses the word %j", (tenant) => {
     const topic = topicOf(messageIn(registry, "acme.orders.v1.OrderPlaced"));
-    const must = "stands in the subject and must be one word: not empty, without '.', '*', '>' and white space";
+    const must = "goes into the subject and must be one token: not empty, without '.', '*', '>' and white space";
     expect(() => subjectOf(topic, { tenant })).toThrow(
       expect.objectContaining({
         code: "invalid_argument",

@@ -10,7 +10,7 @@ export interface PeerSettings {
    * committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and
    * `messageOverheadBytes`, its connection is not read.
    *
-   * Default: 4194304 bytes. Range: 1024 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 4194304 bytes. Range: 1024 to 1073741824. Tuning: any version may rename it, change its default or remove it.
    */
   readonly creditBytes: number;
   /**
@@ -22,19 +22,19 @@ export interface PeerSettings {
   /**
    * Payloads strictly longer than this are compressed.
    *
-   * Default: 1048576 bytes. Range: 1 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 1048576 bytes. Range: 1 to 1073741824. Tuning: any version may rename it, change its default or remove it.
    */
   readonly compressThresholdBytes: number;
   /**
    * How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`.
    *
-   * Default: 10000 messages. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 10000 messages. Range: 1 to 10000000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxSendQueueMessages: number;
   /**
    * How many payload bytes may wait for one listener, unconfirmed; one message always fits.
    *
-   * Default: 67108864 bytes. Range: 1 to 1099511627776. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 67108864 bytes. Range: 1 to 1099511627776. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxSendQueueBytes: number;
   /**
@@ -65,14 +65,14 @@ export interface PeerSettings {
   /**
    * How long an at-least-once message waits for its acknowledgement before it is stored too.
    *
-   * Default: 2000 ms. Range: 10 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 2000 ms. Range: 10 to 3600000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly ackTimeoutMs: number;
   /**
    * If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of
    * waiting.
    *
-   * Default: 10 ms. Range: 1 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 10 ms. Range: 1 to 3600000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly busyAfterMs: number;
   /**
@@ -84,7 +84,7 @@ export interface PeerSettings {
   /**
    * How long an at-most-once message waits for a connection that is being made.
    *
-   * Default: 1000 ms. Range: 0 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 1000 ms. Range: 0 to 3600000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly connectWaitMs: number;
   /**
@@ -163,12 +163,12 @@ export interface PeerSettings {
    * How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many
    * requests to one listener may be without an answer before `request` is refused with `busy`.
    *
-   * Default: 10000 requests. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 10000 requests. Range: 1 to 10000000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxRequests: number;
 }
 
-/** Peer settings as a user gives them: what is left out, or undefined, has its default. */
+/** Peer settings as a user gives them: a setting that is absent or undefined has its default. */
 export type PeerSettingsInput = { readonly [Name in keyof PeerSettings]?: PeerSettings[Name] | undefined };
 
 /** The defaults. */
@@ -200,7 +200,7 @@ export const peerSettingsDefaults: PeerSettings = {
   maxRequests: 10000,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const peerSettingsRanges = {
   creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", isTuning: true, about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and `messageOverheadBytes`, its connection is not read." },
   maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The greatest payload that this peer receives, uncompressed." },
@@ -229,7 +229,7 @@ export const peerSettingsRanges = {
   maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", isTuning: true, about: "How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many requests to one listener may be without an answer before `request` is refused with `busy`." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkPeerSettings(input: PeerSettingsInput): CheckedSettings<PeerSettings> {
   return checkSettings<PeerSettings>(peerSettingsDefaults, peerSettingsRanges, input);
 }
@@ -245,7 +245,7 @@ export interface DatabaseSettings {
   readonly deadLetterRetentionDays: number;
 }
 
-/** Database settings as a user gives them: what is left out, or undefined, has its default. */
+/** Database settings as a user gives them: a setting that is absent or undefined has its default. */
 export type DatabaseSettingsInput = { readonly [Name in keyof DatabaseSettings]?: DatabaseSettings[Name] | undefined };
 
 /** The defaults. */
@@ -253,12 +253,12 @@ export const databaseSettingsDefaults: DatabaseSettings = {
   deadLetterRetentionDays: 30,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const databaseSettingsRanges = {
   deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "Running peers delete dead letters older than this: each those of the roles that its login is a member of, which may be of other peers and of subscribed functions. `hawser dead retention` shows and sets it." },
 } as const satisfies Readonly<Record<keyof DatabaseSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkDatabaseSettings(input: DatabaseSettingsInput): CheckedSettings<DatabaseSettings> {
   return checkSettings<DatabaseSettings>(databaseSettingsDefaults, databaseSettingsRanges, input);
 }
@@ -280,7 +280,7 @@ export interface HandlerSettings {
   readonly timeoutMs: number | undefined;
 }
 
-/** Handler settings as a user gives them: what is left out, or undefined, has its default. */
+/** Handler settings as a user gives them: a setting that is absent or undefined has its default. */
 export type HandlerSettingsInput = { readonly [Name in keyof HandlerSettings]?: HandlerSettings[Name] | undefined };
 
 /** The defaults. */
@@ -289,13 +289,13 @@ export const handlerSettingsDefaults: HandlerSettings = {
   timeoutMs: undefined,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const handlerSettingsRanges = {
   transactional: { kind: "boolean", about: "The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there happen exactly once." },
   timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long the handler may take." },
 } as const satisfies Readonly<Record<keyof HandlerSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkHandlerSettings(input: HandlerSettingsInput): CheckedSettings<HandlerSettings> {
   return checkSettings<HandlerSettings>(handlerSettingsDefaults, handlerSettingsRanges, input);
 }
@@ -322,7 +322,7 @@ export interface BatchSettings {
   readonly waitMs: number;
 }
 
-/** Batch settings as a user gives them: what is left out, or undefined, has its default. */
+/** Batch settings as a user gives them: a setting that is absent or undefined has its default. */
 export type BatchSettingsInput = { readonly [Name in keyof BatchSettings]?: BatchSettings[Name] | undefined };
 
 /** The defaults. */
@@ -332,14 +332,14 @@ export const batchSettingsDefaults: BatchSettings = {
   waitMs: 0,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const batchSettingsRanges = {
   maxMessages: { kind: "number", min: 1, max: 10000, unit: "messages", about: "How many messages a batch has at most." },
   maxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "How many payload bytes a batch has at most; one message always fits." },
   waitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "How long a message waits for others at most, while no batch is handled." },
 } as const satisfies Readonly<Record<keyof BatchSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkBatchSettings(input: BatchSettingsInput): CheckedSettings<BatchSettings> {
   return checkSettings<BatchSettings>(batchSettingsDefaults, batchSettingsRanges, input);
 }
@@ -379,7 +379,7 @@ export interface RetrySettings {
   readonly jitterPercent: number;
 }
 
-/** Retry settings as a user gives them: what is left out, or undefined, has its default. */
+/** Retry settings as a user gives them: a setting that is absent or undefined has its default. */
 export type RetrySettingsInput = { readonly [Name in keyof RetrySettings]?: RetrySettings[Name] | undefined };
 
 /** The defaults. */
@@ -391,7 +391,7 @@ export const retrySettingsDefaults: RetrySettings = {
   jitterPercent: 0,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const retrySettingsRanges = {
   attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "How often a message's handler is tried before the message is a dead letter. Without it as the peer has it." },
   delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "The wait before the second attempt. Without it as the peer has it." },
@@ -400,7 +400,7 @@ export const retrySettingsRanges = {
   jitterPercent: { kind: "number", min: 0, max: 100, unit: "percent", about: "A wait is shortened at random by at most so many percent of it, so that what has failed together is not tried again together." },
 } as const satisfies Readonly<Record<keyof RetrySettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkRetrySettings(input: RetrySettingsInput): CheckedSettings<RetrySettings> {
   return checkSettings<RetrySettings>(retrySettingsDefaults, retrySettingsRanges, input);
 }
