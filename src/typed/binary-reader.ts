@@ -7,9 +7,9 @@ import { isWrapperDesc } from "@bufbuild/protobuf/wkt";
 import { isAscii, latin1Of } from "../runtime/index.js";
 import { isLong, wireTypeOf, wireTypeOfValue, wireTypes } from "./scalars.js";
 
-/** Why bytes are no message of a schema. */
+/** Error for bytes that are not a message of the schema. */
 export class Undecodable extends Error {
-  /** The field, as in `lines[2].sku`; empty for the message itself. */
+  /** Path of the field, such as `lines[2].sku`; empty for the message itself. */
   path = "";
 
   /** Prefixes the path with the field that contains the message. */
