@@ -83,7 +83,7 @@ function readLoop(fields: readonly ReadField[]): string {
       -- A group: nothing in it is known.
       v_depth := v_depth + CASE v_wire WHEN 3 THEN 1 ELSE -1 END;
       IF v_depth < 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'data_exception', MESSAGE = 'a group ends that has not begun';
+        RAISE EXCEPTION USING ERRCODE = 'data_exception', MESSAGE = 'a group ends that was not started';
       END IF;
       CONTINUE;
     ELSE

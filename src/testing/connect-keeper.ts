@@ -19,7 +19,7 @@ const bindTimeoutMs = 60_000;
  */
 const refusalMs = 1_000;
 /** Time after which the user is informed: the very first start may have to fetch nats-server. */
-const tellAfterMs = 5_000;
+const informAfterMs = 5_000;
 
 /** Exit status of a keeper that was killed or could not be started. */
 const failed = 1;
@@ -46,7 +46,7 @@ async function reach(): Promise<Caller> {
   const caller = new Caller(await connectOrStart(files, owner), () => tailOf(files));
   const timer = setTimeout(() => {
     process.stderr.write(`hawser/testing: waiting for Postgres and nats-server; see their log: ${files.log}\n`);
-  }, tellAfterMs);
+  }, informAfterMs);
   try {
     await caller.call("ready");
     return caller;

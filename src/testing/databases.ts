@@ -20,7 +20,7 @@ interface Template {
   readonly name: string;
   /** Resolves when the template is prepared (true) or has failed (false). */
   readonly prepared: Promise<boolean>;
-  readonly settle: (isPrepared: boolean) => void;
+  readonly finish: (isPrepared: boolean) => void;
 }
 
 /** Databases that a run has created in a Postgres. */
@@ -41,13 +41,13 @@ export class Databases {
   }
 
   /** Creates the base template. @throws the errors of `install` */
-  async prepare(tell: (line: string) => void): Promise<void> {
+  async prepare(log: (line: string) => void): Promise<void> {
     const name = this.#prefix;
     await this.#onServer(`CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8'`);
     this.#made.add(name);
     const { nats, missingPrivileges } = await install({ databaseUrl: this.#urlOf(name) });
     this.#hasNats = (nats?.functions ?? 0) > 0;
-    for (const { what, meaning } of missingPrivileges) tell(`Left out: ${what}; ${meaning}`);
+    for (const { what, meaning } of missingPrivileges) log(`Left out: ${what}; ${meaning}`);
     await this.#noteExecutor(name);
     await this.#close(name);
   }
@@ -63,10 +63,10 @@ export class Databases {
       if (known === undefined) break;
       if (await known.prepared) return null;
     }
-    let settle: Template["settle"] = () => undefined;
-    const prepared = new Promise<boolean>((resolve) => (settle = resolve));
+    let finish: Template["finish"] = () => undefined;
+    const prepared = new Promise<boolean>((resolve) => (finish = resolve));
     const name = `${this.#prefix}_t${++this.#count}`;
-    this.#templates.set(key, { name, prepared, settle });
+    this.#templates.set(key, { name, prepared, finish });
     try {
       await this.#onServer(`CREATE DATABASE ${name} TEMPLATE ${this.#prefix}`);
     } catch (error) {
@@ -87,10 +87,10 @@ export class Databases {
         this.#templates.delete(key);
         await this.#drop(template.name);
       }
-      template.settle(isPrepared);
+      template.finish(isPrepared);
     } catch (error) {
       this.#templates.delete(key);
-      template.settle(false);
+      template.finish(false);
       throw error;
     }
   }

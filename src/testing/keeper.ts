@@ -20,9 +20,9 @@ const runner = JSON.parse(owner) as ProcessIdentity;
  * Interval of checking the runner, the longest time that the servers outlive it; a check outside Linux starts a
  * process.
  */
-const lookMs = process.platform === "linux" ? 100 : 1_000;
+const checkMs = process.platform === "linux" ? 100 : 1_000;
 
-const tell = (line: string): void => console.error(line);
+const log = (line: string): void => console.error(line);
 /** Programs that the processes of the run have started, by connection. */
 const programsOf = new Map<Socket, ProcessIdentity[]>();
 let ending: Promise<void> | undefined;
@@ -31,8 +31,8 @@ const bound = new Promise<void>((resolve) => {
   onBound = resolve;
 });
 // Loaded only after this process has become the keeper.
-const starting = bound.then(() => import("./kept-stacks.js")).then(({ KeptStacks }) => KeptStacks.start(tell));
-starting.catch((error: Error) => tell(error.message));
+const starting = bound.then(() => import("./kept-stacks.js")).then(({ KeptStacks }) => KeptStacks.start(log));
+starting.catch((error: Error) => log(error.message));
 
 const server = createServer((socket) => serve(socket));
 server.listen(socketPath);
@@ -46,7 +46,7 @@ removeLeftovers();
 onBound();
 setInterval(() => {
   if (!isAlive(runner)) void end();
-}, lookMs);
+}, checkMs);
 
 /** Serves one process of the run, and releases its resources when it ends. */
 function serve(socket: Socket): void {
@@ -96,7 +96,7 @@ function serve(socket: Socket): void {
     programsOf.delete(socket);
     killAll(programs);
     // When the keeper ends, all stacks are dropped together.
-    if (ending === undefined) leave().catch((error: Error) => tell(error.message));
+    if (ending === undefined) leave().catch((error: Error) => log(error.message));
   });
 }
 
@@ -127,7 +127,7 @@ function end(): Promise<void> {
       () => undefined,
     );
     rmSync(socketPath.replace(/\.sock$/, ".log"), { force: true });
-  })().catch((error: Error) => tell(error.message));
+  })().catch((error: Error) => log(error.message));
   // The answer to the caller of stop is written before the exit, which waits for two turns of the event loop.
   void ending.then(() => setImmediate(() => setImmediate(() => process.exit(0))));
   return ending;

@@ -8,7 +8,7 @@ import { type CopiedDatabase, Databases, on } from "./databases.js";
 import { accountsOf, configOf, emptyAccount, type NatsAccount, natsRules } from "./nats-accounts.js";
 import { type Relay, relayTo } from "./relay.js";
 
-type Tell = (line: string) => void;
+type Log = (line: string) => void;
 
 /** Resources of a test's stack. */
 interface KeptStack {
@@ -21,28 +21,28 @@ interface KeptStack {
 /** Servers and stacks of a run. */
 export class KeptStacks {
   readonly #dev: DevStack;
-  readonly #tell: Tell;
+  readonly #log: Log;
   readonly #databases: Databases;
   /** Undefined for an external NATS server, which all stacks share. */
   readonly #accounts: NatsAccount[] | undefined;
   readonly #stacks = new Map<string, KeptStack>();
 
-  private constructor(dev: DevStack, databases: Databases, accounts: NatsAccount[] | undefined, tell: Tell) {
+  private constructor(dev: DevStack, databases: Databases, accounts: NatsAccount[] | undefined, log: Log) {
     this.#dev = dev;
     this.#databases = databases;
     this.#accounts = accounts;
-    this.#tell = tell;
+    this.#log = log;
   }
 
   /** @throws HawserError `dev_server_failed`, and the errors of an installation; nothing is left behind then */
-  static async start(tell: Tell): Promise<KeptStacks> {
+  static async start(log: Log): Promise<KeptStacks> {
     const accounts = process.env["HAWSER_NATS_URL"] ? undefined : accountsOf(randomBytes(12).toString("hex"));
-    const dev = await startDevStack({ onProgress: tell, natsConfig: accounts && configOf(accounts) });
+    const dev = await startDevStack({ onProgress: log, natsConfig: accounts && configOf(accounts) });
     const databases = new Databases(dev.databaseUrl);
-    const stacks = new KeptStacks(dev, databases, accounts, tell);
+    const stacks = new KeptStacks(dev, databases, accounts, log);
     try {
       if (!process.env["HAWSER_DATABASE_URL"]) await withoutDisk(dev.databaseUrl);
-      await databases.prepare(tell);
+      await databases.prepare(log);
       return stacks;
     } catch (error) {
       await stacks.stop();
@@ -98,7 +98,7 @@ export class KeptStacks {
       await emptyAccount(this.#dev.natsUrl!, account);
       this.#accounts?.push(account);
     } catch (error) {
-      this.#tell(`The account ${account.user} is not used again: ${(error as Error).message}`);
+      this.#log(`The account ${account.user} is not used again: ${(error as Error).message}`);
     }
   }
 

@@ -214,7 +214,7 @@ describe("a call", () => {
 });
 
 it.each([
-  [{ queue: "q" }, /^"queue" is no option of a service between peers; the options are topic, logger, interceptors/],
+  [{ queue: "q" }, /^"queue" is not an option of a service between peers; the options are topic, logger, interceptors/],
   [{ readMaxBytes: -1 }, /readMaxBytes -1/],
 ])("a service refuses %j", async (options, words) => {
   const refused = await servePeer(world.peer("a-1"), warehouse, options as PeerServiceOptions).catch((error) => error);
@@ -224,5 +224,5 @@ it.each([
 it("a transport refuses options that it does not have", () => {
   const peer = new Peer({ name: "a", topic: "a", listen: "127.0.0.1:0" });
   const options = { subjectPrefix: "a" } as PeerTransportOptions;
-  expect(() => createPeerTransport(peer, options)).toThrow(/^"subjectPrefix" is no option of a peer transport; /);
+  expect(() => createPeerTransport(peer, options)).toThrow(/^"subjectPrefix" is not an option of a peer transport; /);
 });

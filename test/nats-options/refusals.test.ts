@@ -44,7 +44,7 @@ describe("refuses an option", () => {
     [
       "whose description would end a comment",
       (p) => (p.loud.description = "a */ b"),
-      "#/properties/loud/description: holds a control character, or */",
+      "#/properties/loud/description: contains a control character, or */",
     ],
     [
       "whose remedy would end the function's body",
@@ -109,20 +109,20 @@ describe("refuses an option", () => {
     [
       "with an explanation of no pattern",
       (p) => (p.title["x-pattern-means"] = "a letter"),
-      "#/properties/title/x-pattern-means: stands without a pattern",
+      "#/properties/title/x-pattern-means: needs a pattern",
     ],
     [
       "with a word of JSON Schema that SQL has no part for",
       (p) => (p.title.format = "uri"),
-      "#/properties/title/format: is not known here; known are",
+      "#/properties/title/format: is unknown here; use one of",
     ],
-    ["with a word of another type", (p) => (p.loud.minimum = 0), "#/properties/loud/minimum: is not known here"],
+    ["with a word of another type", (p) => (p.loud.minimum = 0), "#/properties/loud/minimum: is unknown here"],
     [
       "that is a credential and not a text",
       (p) => (p.level["x-user-mapping"] = true),
-      "#/properties/level/x-user-mapping: is not known here",
+      "#/properties/level/x-user-mapping: is unknown here",
     ],
-    ["with a mistyped mark", (p) => (p.key["x-secrets"] = true), "#/properties/key/x-secrets: is not known here"],
+    ["with a mistyped mark", (p) => (p.key["x-secrets"] = true), "#/properties/key/x-secrets: is unknown here"],
     [
       "with a mark that is no boolean",
       (p) => (p.key["x-secret"] = 1),
@@ -188,7 +188,7 @@ describe("refuses a rule over several options", () => {
     [
       "in words that SQL has no part for",
       (s) => (s.allOf[0].then.minProperties = 2),
-      "#/allOf/0/then/minProperties: is not known here; known are required, properties, not",
+      "#/allOf/0/then/minProperties: is unknown here; use one of required, properties, not",
     ],
     [
       "about the value of an unknown option",
@@ -203,7 +203,7 @@ describe("refuses a rule over several options", () => {
     [
       "about more than a value",
       (s) => (s.allOf[0].if.properties.level = { minimum: 3 }),
-      "#/allOf/0/if/properties/level/minimum: is not known here",
+      "#/allOf/0/if/properties/level/minimum: is unknown here",
     ],
     ["that demands nothing", (s) => (s.allOf[0].if = {}), "#/allOf/0/if: demands nothing"],
     ["with then but no if", (s) => delete s.allOf[0].if, "#/allOf/0: has then or else without if"],
@@ -261,7 +261,7 @@ describe("refuses a schema", () => {
     ["that lets unknown options pass", (s) => delete s.additionalProperties, "#/additionalProperties: is not false"],
     ["of another type", (s) => (s.type = "array"), '#/type: is not "object"'],
     ["without options", (s) => (s.properties = {}), "#/properties: has no option"],
-    ["with an unknown word", (s) => (s.dependantRequired = {}), "#/dependantRequired: is not known here"],
+    ["with an unknown word", (s) => (s.dependantRequired = {}), "#/dependantRequired: is unknown here"],
     ["with a title that is no type's name", (s) => (s.title = "small options"), "#/title: is not the name of a"],
     ["without an SQLSTATE", (s) => delete s["x-sqlstate"].missing, "#/x-sqlstate/missing: is missing"],
     ["with a bad SQLSTATE", (s) => (s["x-sqlstate"].value = "HV1"), '#/x-sqlstate/value: "HV1" is not the SQLSTATE'],
@@ -278,7 +278,7 @@ describe("refuses a schema", () => {
   it("with an option written twice", () => {
     const twice = smallSchema.replace('"loud": {', '"level": {},\n    "loud": {');
     expect(refusalOfText(twice)).toMatch(
-      /^#\/properties\/level: stands twice in its object; the second time in line \d+$/,
+      /^#\/properties\/level: occurs twice in its object; the second time in line \d+$/,
     );
   });
 });

@@ -150,12 +150,12 @@ describe("the constructor refuses", () => {
   const unknown: [given: string, said: RegExp][] = [
     [
       "transactionl",
-      /^"transactionl" is no option of a Peer; did you mean transactional\? The options are name, topic, .*transactional/,
+      /^"transactionl" is not an option of a Peer; did you mean transactional\? The options are name, topic, .*transactional/,
     ],
     ["MaxAttempt", /did you mean maxAttempts\? The options are name/],
     ["database_url", /did you mean databaseUrl\? The options are name/],
     ["tlss", /did you mean tls\? The options are name/],
-    ["colour", /^"colour" is no option of a Peer; the options are name, topic, listen, .*concurrency, .*durable/],
+    ["colour", /^"colour" is not an option of a Peer; the options are name, topic, listen, .*concurrency, .*durable/],
     ["toString", /^"toString" is no option/],
     ["x".repeat(500), /the options are name/],
   ];
@@ -172,7 +172,7 @@ describe("the constructor refuses", () => {
     const tls = { cert: "c.pem", key: "k.pem", sni: "x" };
     const { message } = await failure("invalid_argument", () => new Peer({ ...valid, tls }));
     expect(message).toBe(
-      '"sni" is no option of tls; the options are cert, key, passphrase, ca, mutual, verify, serverName',
+      '"sni" is not an option of tls; the options are cert, key, passphrase, ca, mutual, verify, serverName',
     );
   });
 
@@ -252,7 +252,7 @@ describe("a running peer refuses", () => {
     for (const send of [a.sendTo("b", "x", mistyped), a.sendAll("b", "x", mistyped)]) {
       const { message } = await failure("invalid_argument", send);
       expect(message).toBe(
-        '"delivry" is no option of a send; did you mean delivery? The options are delivery, headers, signal, key, messageId, ttlMs',
+        '"delivry" is not an option of a send; did you mean delivery? The options are delivery, headers, signal, key, messageId, ttlMs',
       );
     }
     const text = await failure("invalid_argument", a.sendTo("b", "x", untyped("at-most-once")));
@@ -261,11 +261,11 @@ describe("a running peer refuses", () => {
     );
     await a.sendTo("b", "fine", untyped(null));
     expect((await replies[0])?.message).toBe(
-      '"timeout" is no option of a send; the options are delivery, headers, signal, key, messageId, ttlMs',
+      '"timeout" is not an option of a send; the options are delivery, headers, signal, key, messageId, ttlMs',
     );
     expect(b.texts).toEqual(["fine"]);
     const stop = await failure("invalid_argument", a.stop(untyped({ deadline: 5 })));
-    expect(stop.message).toBe('"deadline" is no option of stop; did you mean deadlineMs? The options are deadlineMs');
+    expect(stop.message).toBe('"deadline" is not an option of stop; did you mean deadlineMs? The options are deadlineMs');
     expect((await a.sendTo("b", "still running")).outcome).toBe("delivered");
   });
 

@@ -67,7 +67,7 @@ describe("the rules", () => {
   });
 
   it("know no other folders", () => {
-    expect(whyForbidden("src/utils/x.ts", "src/wire/x.js")).toMatch(/^src\/utils is no layer; the layers are cli, /);
+    expect(whyForbidden("src/utils/x.ts", "src/wire/x.js")).toMatch(/^src\/utils is not a layer; the layers are cli, /);
     expect(whyForbidden("src/peer/x.ts", "src/utils/x.js")).toMatch(/^src\/utils is no layer/);
   });
 });
@@ -79,7 +79,7 @@ describe("the rule of index.ts", () => {
   it("lets files outside a folder that has one import it alone", () => {
     expect(why("src/gateway/x.ts", "src/nats/index.js")).toBeUndefined();
     expect(why("src/gateway/x.ts", "src/nats/dial.js")).toBe(
-      "src/nats is imported from outside through its index.ts alone",
+      "src/nats may be imported from outside only through its index.ts",
     );
     expect(why("src/gateway/x.ts", "src/dev/stack.js")).toBeUndefined();
   });
@@ -113,9 +113,9 @@ describe("checkLayers", () => {
       imports: 7,
       violations: [
         'generated/ts/errors.ts:1 imports "../../src/errors/index.js": errors is above generated, and imports point down',
-        'src/peer/peer.ts:3 imports "../errors/shop.js": src/errors is imported from outside through its index.ts alone',
+        'src/peer/peer.ts:3 imports "../errors/shop.js": src/errors may be imported from outside only through its index.ts',
         'src/store/store.ts:2 imports "../transport/t.js": ' +
-          "store and transport are of one tier, and know nothing of each other",
+          "store and transport are in the same tier, and may not import each other",
         'src/wire/frame.ts:2 imports "../store/store.js": store is above wire, and imports point down',
       ],
     });

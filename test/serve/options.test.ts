@@ -2,19 +2,19 @@ import { expect, it, onTestFinished, vi } from "vitest";
 import { serve } from "../../src/serve/index.js";
 
 it.each([
-  [{ lisen: "127.0.0.1:0" }, /^"lisen" is no option of serve; did you mean listen\? The options are/],
+  [{ lisen: "127.0.0.1:0" }, /^"lisen" is not an option of serve; did you mean listen\? The options are/],
   [
     { colour: "red" },
-    /^"colour" is no option of serve; the options are databaseUrl, .*tuning, listen, .*outboxRetentionMs$/,
+    /^"colour" is not an option of serve; the options are databaseUrl, .*tuning, listen, .*outboxRetentionMs$/,
   ],
   [
     { tuning: { bufferbytes: 1 } },
-    /^"bufferbytes" is no option of tuning; did you mean bufferBytes\? The options are bufferBytes, /,
+    /^"bufferbytes" is not an option of tuning; did you mean bufferBytes\? The options are bufferBytes, /,
   ],
-  [{ bufferBytes: 1_048_576 }, /^"bufferBytes" is no option of serve; the options are databaseUrl, /],
+  [{ bufferBytes: 1_048_576 }, /^"bufferBytes" is not an option of serve; the options are databaseUrl, /],
   [
     { tls: { cert: "c", key: "k", sslMode: "require" } },
-    /^"sslMode" is no option of tls; did you mean sslmode\? The options are cert, key, sslmode, rootCertificate$/,
+    /^"sslMode" is not an option of tls; did you mean sslmode\? The options are cert, key, sslmode, rootCertificate$/,
   ],
 ] as const)("refuses an option that there is not, with those that there are: %j", async (options, message) => {
   await expect(serve(options as object)).rejects.toMatchObject({

@@ -172,13 +172,13 @@ describe("refuses", () => {
       "a limit that is NaN",
       DOUBLE,
       rule({ case: "double", value: { greaterThan: { case: "gt", value: Number.NaN } } }),
-      "rule double.gt: NaN cannot be compared; leave it out",
+      "rule double.gt: NaN cannot be compared; remove it",
     ],
     [
       "NUL",
       STRING,
       rule({ case: "string", value: { prefix: "\0" } }),
-      "rule string.prefix: has NUL, which no text in Postgres can hold; leave it out",
+      "rule string.prefix: has NUL, which Postgres cannot store in a text; leave it out",
     ],
     [
       "a length that nothing has",
@@ -190,7 +190,7 @@ describe("refuses", () => {
       "a pattern for a part",
       STRING,
       rule({ case: "string", value: { pattern: "a" } }),
-      'rule string.pattern: "a" must begin with ^ and end with $, so that it stands for the whole string',
+      'rule string.pattern: "a" must begin with ^ and end with $, so that it matches the whole string',
     ],
     [
       "a pattern that RE2 cannot read",

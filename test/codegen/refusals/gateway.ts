@@ -139,7 +139,7 @@ const parameters: readonly RefusalCase[] = [
   ].map(({ name, field, option }) => ({
     name,
     proto: gatewayFn(`${field} ${gatewayValue(option)};`, ""),
-    says: "message FooRequest.a: the client can leave out only results, and client_option is for required parameters",
+    says: "message FooRequest.a: the client can omit only results, and client_option is for required parameters",
   })),
   {
     name: "a name of the client that is not in camelCase",
@@ -229,7 +229,7 @@ const parameters: readonly RefusalCase[] = [
   ].map(({ field, rule }) => ({
     name: `no ${rule} of the parameter ${field.split(" = ")[0]}`,
     proto: gatewayFn(field, "", field.includes("payload") ? typed : undefined),
-    says: `message FooRequest.a: a parameter that roles give has a limit: add the rule ${rule}`,
+    says: `message FooRequest.a: a parameter of a function that roles can call needs a limit: add the rule ${rule}`,
   })),
   {
     name: "a parameter without a default behind one with a default",
