@@ -52,7 +52,7 @@ describe("hawser serve", () => {
     // Without a terminal both outputs are JSON.
     expect(jsonLines(stdout)).toEqual([{ gatewayUrl: expect.stringContaining("postgres://") }]);
     const told = jsonLines(stderr).map(({ msg }) => msg);
-    expect(told).toContain("told to stop; waiting for the calls that are under way");
+    expect(told).toContain("stopping; waiting for pending calls");
     expect(told.at(-1)).toBe("has stopped");
     expect(told.filter((line) => /Postgres is a|the role of Postgres/.test(line as string))).toHaveLength(1);
   });
