@@ -49,14 +49,14 @@ describe("refuses an option", () => {
     [
       "whose remedy would end the function's body",
       (p) => (p.loud["x-remedy"] = "a $hawser$ b\n"),
-      "#/properties/loud/x-remedy: holds a control character",
+      "#/properties/loud/x-remedy: contains a control character",
     ],
     [
       "with a default above its range",
       (p) => (p.level.default = 6),
       "#/properties/level/default: 6 is outside its range, -5 to 5",
     ],
-    ["with a default of another type", (p) => (p.level.default = "1"), "#/properties/level/default: is not a whole"],
+    ["with a default of another type", (p) => (p.level.default = "1"), "#/properties/level/default: is not an integer"],
     [
       "with a boolean default that is a text",
       (p) => (p.loud.default = "true"),
@@ -82,7 +82,7 @@ describe("refuses an option", () => {
     [
       "with half a number as limit",
       (p) => (p.level.maximum = 5.5),
-      "#/properties/level/maximum: is not a whole number",
+      "#/properties/level/maximum: is not an integer",
     ],
     [
       "with a limit where numbers stop being exact",
@@ -164,7 +164,7 @@ describe("refuses a rule over several options", () => {
     [
       "of an unknown option",
       (s) => (s.dependentRequired.volume = ["loud"]),
-      "#/dependentRequired/volume: is not known",
+      "#/dependentRequired/volume: is unknown",
     ],
     ["that needs itself", (s) => (s.dependentRequired.loud = ["loud"]), "#/dependentRequired/loud: needs itself"],
     [
@@ -287,7 +287,7 @@ describe("refuses an option that is not as the rules which it names", () => {
   const rules = { named: "path", pattern: { source: "^/[a-z]+$", means: "must be a path" } };
   const named = [{ name: "path", about: "A path.", rules, limit: "", file: undefined as never }];
   it.each<[what: string, change: (option: Any) => void, message: string]>([
-    ["because there are none of that name", (o) => (o["x-rules"] = "paths"), '"paths" is no name of rules with a'],
+    ["because there are none of that name", (o) => (o["x-rules"] = "paths"), '"paths" does not name rules with a'],
     ["in its pattern", (o) => (o.pattern = "^/[a-y]+$"), 'pattern and x-pattern-means differ from those of "path"'],
     ["in its words", (o) => (o["x-pattern-means"] = "a way"), "pattern and x-pattern-means differ from those of"],
     ["not: it is", () => undefined, "accepted"],

@@ -68,7 +68,7 @@ describe("the rules", () => {
 
   it("know no other folders", () => {
     expect(whyForbidden("src/utils/x.ts", "src/wire/x.js")).toMatch(/^src\/utils is not a layer; the layers are cli, /);
-    expect(whyForbidden("src/peer/x.ts", "src/utils/x.js")).toMatch(/^src\/utils is no layer/);
+    expect(whyForbidden("src/peer/x.ts", "src/utils/x.js")).toMatch(/^src\/utils is not a layer/);
   });
 });
 
@@ -85,11 +85,11 @@ describe("the rule of index.ts", () => {
   });
 
   it("is about the outermost folder around what is imported, and not around the importer", () => {
-    expect(why("src/gateway/x.ts", "src/nats/operations/index.js")).toMatch(/^src\/nats is imported/);
-    expect(why("src/nats/x.ts", "src/nats/operations/core.js")).toMatch(/^src\/nats\/operations is imported/);
+    expect(why("src/gateway/x.ts", "src/nats/operations/index.js")).toMatch(/^src\/nats may be imported/);
+    expect(why("src/nats/x.ts", "src/nats/operations/core.js")).toMatch(/^src\/nats\/operations may be imported/);
     expect(why("src/nats/x.ts", "src/nats/operations/index.js")).toBeUndefined();
     expect(why("src/nats/operations/core.ts", "src/nats/headers.js")).toBeUndefined();
-    expect(why("src/cli/x.ts", "src/serve/monitor/health.js")).toMatch(/^src\/serve\/monitor is imported/);
+    expect(why("src/cli/x.ts", "src/serve/monitor/health.js")).toMatch(/^src\/serve\/monitor may be imported/);
   });
 
   it("says nothing about tests, which look inside, and about what is generated", () => {

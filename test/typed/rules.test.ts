@@ -178,7 +178,7 @@ describe("refuses", () => {
       "NUL",
       STRING,
       rule({ case: "string", value: { prefix: "\0" } }),
-      "rule string.prefix: has NUL, which Postgres cannot store in a text; leave it out",
+      "rule string.prefix: has NUL, which Postgres cannot store in a text; remove it",
     ],
     [
       "a length that nothing has",
@@ -202,8 +202,8 @@ describe("refuses", () => {
       "a pattern that can take very long",
       STRING,
       rule({ case: "string", value: { pattern: "^(?:a+)+$" } }),
-      'rule string.pattern: "^(?:a+)+$" can read "aaaaaaaa" in more than 100 ways, so that a match may take very long; ' +
-        "write it so that the next character decides what it belongs to, such as (?:[a-z]+-)*[a-z]* for ([a-z]+-?)*",
+      'rule string.pattern: "^(?:a+)+$" can read "aaaaaaaa" in more than 100 ways, so a match may take very long; ' +
+        "write it so that the next character determines the branch, such as (?:[a-z]+-)*[a-z]* for ([a-z]+-?)*",
     ],
   ])("%s", (_, type, rules, why) => {
     expect(() => rulesOf(schemaWith(type, rules))).toThrow(

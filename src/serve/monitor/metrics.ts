@@ -168,7 +168,7 @@ export class ServeMetrics {
       });
     this.#gauge(
       "hawser_nats_up",
-      "1 if the connection to NATS is established, else 0. Each client in use has a connection of its own.",
+      "Connection to NATS: 1 if it is established, else 0. Each client in use has a connection of its own.",
       ["client"],
       ofEach(({ isUp }) => Number(isUp)),
     );
@@ -178,7 +178,7 @@ export class ServeMetrics {
       ["client"],
       ofEach(({ reconnects }) => reconnects),
     );
-    this.#number("hawser_postgres_up", "1 if sessions with Postgres can be opened and answer, else 0.", () =>
+    this.#number("hawser_postgres_up", "Sessions with Postgres: 1 if they can be opened and answer, else 0.", () =>
       Number(counters.postgres.isUp),
     );
     this.#total("hawser_postgres_reconnects_total", "Reconnects to Postgres.", [], () => [
@@ -192,7 +192,7 @@ export class ServeMetrics {
       const present = bridge()?.role ?? "unknown";
       return databaseRoles.map((role) => [{ role }, Number(role === present)]);
     });
-    this.#number("hawser_bridge_leading", "1 if this process runs the subscribed functions, else 0.", () =>
+    this.#number("hawser_bridge_leading", "Leadership: 1 if this process runs the subscribed functions, else 0.", () =>
       Number(bridge()?.epoch !== undefined),
     );
     this.#number(
@@ -401,7 +401,7 @@ const streamGauges: readonly StreamMetric[] = [
   ],
   [
     "hawser_stream_reading",
-    "1 if the stream is being read, else 0; the view hawser.stream_status has the reason.",
+    "State of the stream: 1 if it is being read, else 0; the view hawser.stream_status has the reason.",
     ({ isReading }) => Number(isReading),
   ],
 ];
