@@ -120,7 +120,7 @@ function refuseResult(value: GatewayValue): void {
 
 function readValue(field: DescField, options: SpecOptions): GatewayValue {
   if (field.oneof !== undefined || field.fieldKind === "map") {
-    throw new SpecError(field, "a parameter or result of a function is no map and no part of a oneof");
+    throw new SpecError(field, "a parameter or result of a function must not be a map or part of a oneof");
   }
   refuseOption(field, "setting", options.setting(field));
   const option = options.gatewayValue(field) ?? noOption;

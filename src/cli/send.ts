@@ -145,11 +145,10 @@ export function headersOf(values: readonly string[]): [string, string][] {
 }
 
 /*
- * The peer behind `hawser send`. Without `--name` it takes the first free name of `send-<host>-1`, `send-<host>-2`, …:
- * what a sender leaves behind in the database (its name, its channels with their cursors, the listeners that it has
- * met) is found again by the next one instead of growing with every call. So a second call stores for a listener that
- * the first one met, and calls one after another are in order. No one waits for replies to such a name: they are taken
- * and dropped.
+ * Peer of `hawser send`. Without `--name` it takes the first free name of `send-<host>-1`, `send-<host>-2`, …, so that
+ * the next call reuses a sender's state in the database (its name, its channels with their cursors, its known listeners)
+ * instead of adding to it. A second call therefore stores messages for a listener that the first one has met, and
+ * consecutive calls are in order. Replies to such a name are received and dropped, because nobody waits for them.
  */
 
 /** Number of attempts to take a free name, because several senders may start at the same moment. */

@@ -146,7 +146,7 @@ export async function relayTo(
   return { url: url.href, relay };
 }
 
-/** One direction of a connection. */
+/** Direction of a connection; holds its data while the connection is silently cut. */
 class Passage extends Transform {
   #rewrite: RewriteLine | undefined;
   #begun = "";

@@ -115,7 +115,8 @@ async function unpack(archive: Buffer, directory: string): Promise<void> {
 }
 
 /*
- * nats-server built from its source by the Go toolchain, which verifies what it downloads by Go's checksum database.
+ * Second source: nats-server built from its source by the Go toolchain, which verifies downloads with Go's checksum
+ * database.
  */
 
 /** Time limit of compiling, which takes a minute or two on two cores. */
@@ -148,9 +149,9 @@ export function goInstall(version = natsServerVersion): NatsSource {
 }
 
 /*
- * Programs out of Debian's packages, without root and without touching the system: apt with directories of its own, from
- * the mirror that this machine already uses. apt checks the archive's signature with the system's keyring and each file
- * against it; `dpkg -x` only unpacks.
+ * Third source: programs from Debian's packages, without root and without changes of the system. apt uses private
+ * directories and the mirror of this machine, and checks the archive's signature with the system's keyring and each file
+ * against the archive; `dpkg -x` only unpacks.
  */
 
 const run = promisify(execFile);

@@ -151,7 +151,7 @@ const parameters: readonly RefusalCase[] = [
     { name: "a oneof of parameters", proto: gatewayFn("oneof one { string a = 1; string b = 2; }", "") },
   ].map((one, number) => ({
     ...one,
-    says: `message FooRequest.${["tags", "a"][number]}: a parameter or result of a function is no map and no part of a oneof`,
+    says: `message FooRequest.${["tags", "a"][number]}: a parameter or result of a function must not be a map or part of a oneof`,
   })),
   {
     name: "a list as a parameter",
