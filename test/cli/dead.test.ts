@@ -152,7 +152,7 @@ describe("hawser dead", () => {
     [["list", "--since", "01/02/2030"], '--since "01/02/2030" is not a moment'],
     [["list", "--limit", "-1"], "--limit"],
     [["list", "--origin", "mars"], "origin"],
-    [["list", "--all"], "list shows all by itself"],
+    [["list", "--all"], "list shows all by default"],
     [["list", "--payload"], "--payload goes with list --json"],
     [["discard", "1", "--payload", "--json"], "--payload goes with list --json"],
   ])("refuses %j", async (args, message) => {

@@ -192,7 +192,7 @@ describe("a file that is no image", () => {
   it.each([
     ["that is missing", () => join(directory, "nowhere.binpb"), /cannot be read: ENOENT/],
     ["that is a directory", () => directory, /cannot be read: it is not a regular file/],
-    ["of text", () => written("order.txt", "message Order {}"), /is no image/],
+    ["of text", () => written("order.txt", "message Order {}"), /is not an image/],
     ["without content", () => written("empty.binpb", ""), /is not an image, or is empty/],
     ["of JSON", () => written("image.json", '{"file": []}'), /is JSON or text; it must be binary/],
     [

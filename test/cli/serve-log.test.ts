@@ -66,7 +66,7 @@ describe("hawser serve", () => {
     const { status, stderr } = await program.ended;
     expect(status).toBe(errorTable.internal.exitStatus);
     const lines = stderr.split("\n").filter((line) => line !== "");
-    expect(lines).toContainEqual(expect.stringContaining("this is a defect of Hawser"));
+    expect(lines).toContainEqual(expect.stringContaining("uncaught error, a defect of Hawser"));
     const logged = jsonLines(lines.filter((line) => line.startsWith("{")).join("\n"));
     expect(logged).toContainEqual(
       expect.objectContaining({ level: 50, origin, err: expect.objectContaining({ message: "a defect for a test" }) }),

@@ -88,7 +88,7 @@ describe("--secrets-dir", () => {
     const missing = join(directory, "missing");
     expect(refusal({}, { secretsDirectories: [directory, missing] })).toMatchObject({
       code: "invalid_argument",
-      message: expect.stringContaining(`--secrets-dir "${missing}" is no directory`),
+      message: expect.stringContaining(`--secrets-dir "${missing}" is not a directory`),
     });
     const options = serveOptionsOf({}, { secretsDirectories: [relative(process.cwd(), directory)] });
     expect(checkServeOptions(options).secretsDirectories).toEqual([directory]);

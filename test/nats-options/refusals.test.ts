@@ -79,11 +79,7 @@ describe("refuses an option", () => {
       "#/properties/level/minimum: is missing: every number has a range",
     ],
     ["with an empty range", (p) => (p.level.minimum = 6), "#/properties/level/minimum: is above the maximum, 5"],
-    [
-      "with half a number as limit",
-      (p) => (p.level.maximum = 5.5),
-      "#/properties/level/maximum: is not an integer",
-    ],
+    ["with half a number as limit", (p) => (p.level.maximum = 5.5), "#/properties/level/maximum: is not an integer"],
     [
       "with a limit where numbers stop being exact",
       (p) => (p.level.maximum = Number.MAX_SAFE_INTEGER),
@@ -161,11 +157,7 @@ describe("refuses a rule over several options", () => {
       (s) => (s.dependentRequired.loud = ["volume"]),
       '#/dependentRequired/loud: names the unknown option "volume"',
     ],
-    [
-      "of an unknown option",
-      (s) => (s.dependentRequired.volume = ["loud"]),
-      "#/dependentRequired/volume: is unknown",
-    ],
+    ["of an unknown option", (s) => (s.dependentRequired.volume = ["loud"]), "#/dependentRequired/volume: is unknown"],
     ["that needs itself", (s) => (s.dependentRequired.loud = ["loud"]), "#/dependentRequired/loud: needs itself"],
     [
       "that names an option twice",

@@ -265,7 +265,9 @@ describe("a running peer refuses", () => {
     );
     expect(b.texts).toEqual(["fine"]);
     const stop = await failure("invalid_argument", a.stop(untyped({ deadline: 5 })));
-    expect(stop.message).toBe('"deadline" is not an option of stop; did you mean deadlineMs? The options are deadlineMs');
+    expect(stop.message).toBe(
+      '"deadline" is not an option of stop; did you mean deadlineMs? The options are deadlineMs',
+    );
     expect((await a.sendTo("b", "still running")).outcome).toBe("delivered");
   });
 
