@@ -32,11 +32,7 @@ describe("flags that do not go together", () => {
       "invalid_argument",
       '--tls-root-cert "ca.crt" is not an absolute path; Postgres reads it',
     ],
-    [
-      { ...pair, "tls-root-cert": "/ca.crt" },
-      "invalid_argument",
-      "--tls-root-cert is of no use with --tls-sslmode require",
-    ],
+    [{ ...pair, "tls-root-cert": "/ca.crt" }, "invalid_argument", "--tls-root-cert does not fit --tls-sslmode require"],
     [
       { "call-timeout": "2m" },
       "invalid_argument",
@@ -92,7 +88,7 @@ describe("--secrets-dir", () => {
     const missing = join(directory, "missing");
     expect(refusal({}, { secretsDirectories: [directory, missing] })).toMatchObject({
       code: "invalid_argument",
-      message: expect.stringContaining(`--secrets-dir "${missing}" is no directory`),
+      message: expect.stringContaining(`--secrets-dir "${missing}" is not a directory`),
     });
     const options = serveOptionsOf({}, { secretsDirectories: [relative(process.cwd(), directory)] });
     expect(checkServeOptions(options).secretsDirectories).toEqual([directory]);

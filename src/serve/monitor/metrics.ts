@@ -1,8 +1,8 @@
 /**
- * The metrics of one `hawser serve`, in a registry of their own: several may be in one process.
+ * Metrics of one `hawser serve`, in a registry of their own, because a process may run several.
  *
- * Most numbers belong to others and are read from {@link ServeCounters} whenever the page is asked for; a subscription or
- * responder that is gone has no series any more. Only what has a duration or a size is reported one by one.
+ * Most numbers belong to other parts and are read from {@link ServeCounters} at each scrape; a subscription or
+ * responder that no longer exists has no series. Only durations and sizes are reported individually.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { methods } from "../../../generated/ts/nats-functions/methods.js";
@@ -11,42 +11,41 @@ import { type ConnectionCounters, natsClients, type ServeCounters } from "./coun
 
 const databaseRoles = ["primary", "standby", "unknown"] as const satisfies readonly PostgresRole[];
 
-/** How a call ended for its caller. */
+/** Results of a call for its caller. */
 export const callOutcomes = ["ok", "error"] as const;
 
-/** One of {@link callOutcomes}. */
 export type CallOutcome = (typeof callOutcomes)[number];
 
-/** Stands for what is no method: a caller's own words are no label. */
+/** Label for unknown methods, because a label must not contain callers' texts. */
 const noMethod = "unknown";
 
-/** In seconds: a publish takes some ten microseconds, a request up to its time limit. */
+/** Buckets in seconds: a publish takes some ten microseconds, a request up to its time limit. */
 const callDurationBuckets = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
 const batchSizeBuckets = [1, 3, 10, 30, 100, 300, 1_000];
-/** In seconds: from one row to a statement timeout, or to the greatest sensible `responder_timeout_ms`. */
+/** Buckets in seconds: from one row to a statement timeout, or to the greatest sensible `responder_timeout_ms`. */
 const functionDurationBuckets = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30];
 
 type Labels = Readonly<Record<string, string>>;
 
-/** A function that NATS calls: which one it is, for labels. */
+/** Function that NATS calls, identified for labels. */
 type BoundFunction = Pick<ResponderStats, "id" | "subject" | "functionName">;
 
-/** Labels, and the number that they have. */
+/** Labels and the value of a series. */
 type Sample = readonly [labels: Labels, value: number];
 
-/** What the metrics show. */
+/** Sources of the metrics. */
 export interface ServeMetricsOptions {
-  /** Of this program. */
+  /** Version of this program. */
   readonly version: string;
-  /** The label `database` of all of them. */
+  /** Label `database` of all metrics. */
   readonly database: string;
-  /** Read at each scrape, from the first one on. */
+  /** Counters, read at each scrape. */
   readonly counters: ServeCounters;
-  /** Milliseconds, by the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
+  /** Milliseconds on the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
   readonly now?: (() => number) | undefined;
 }
 
-/** Defines the metrics, takes what is reported one by one, and writes the page. */
+/** Defines the metrics, records individual reports, and renders the page. */
 export class ServeMetrics {
   readonly #registry = new Registry();
   readonly #counters: ServeCounters;
@@ -55,7 +54,7 @@ export class ServeMetrics {
   readonly #batchSizes: Histogram;
   readonly #batchDurations: Histogram;
   readonly #requestDurations: Histogram;
-  /** The labels of responders that have durations, by id. */
+  /** Labels of responders with recorded durations, by id. */
   readonly #observedResponders = new Map<bigint, Labels>();
 
   constructor({ version, database, counters, now = () => performance.now() }: ServeMetricsOptions) {
@@ -78,7 +77,7 @@ export class ServeMetrics {
       labelNames: ["method", "outcome"],
       registers: [this.#registry],
     });
-    // A first error shows as a step from zero, and not as a series that begins with one, which rate() does not see.
+    // A first error appears as a step from zero; rate() would not see a series that begins with one.
     for (const method of [...Object.keys(methods), noMethod]) {
       for (const outcome of callOutcomes) this.#calls.inc({ method, outcome }, 0);
     }
@@ -114,24 +113,24 @@ export class ServeMetrics {
     collectDefaultMetrics({ register: this.#registry });
   }
 
-  /** The media type of {@link text}. */
+  /** Media type of {@link text}. */
   get contentType(): string {
     return this.#registry.contentType;
   }
 
   /**
-   * All of them in Prometheus's text format, read now.
+   * Renders all metrics in Prometheus's text format.
    *
-   * @throws (as a rejection) what a counter throws that is read, or if a total is negative or no number
+   * @throws (as a rejection) the error of a counter, or if a total is negative or not a number
    */
   text(): Promise<string> {
     return this.#registry.metrics();
   }
 
   /**
-   * The gateway has answered a call. Costs less than a microsecond.
+   * Records a call that the gateway has answered. Takes less than a microsecond.
    *
-   * @param asked the method that was called, by its name in the protocol (`Publish`); what is none counts as `unknown`
+   * @param asked name of the method in the protocol (`Publish`); an unknown one counts as `unknown`
    */
   observeCall(asked: string | undefined, outcome: CallOutcome, durationMs: number): void {
     const method = asked !== undefined && Object.hasOwn(methods, asked) ? asked : noMethod;
@@ -139,13 +138,13 @@ export class ServeMetrics {
     this.#callDurations.observe({ method }, durationMs / 1_000);
   }
 
-  /** A transaction with messages is over, whatever became of them. */
+  /** Records a transaction with messages that has ended, whatever its outcome. */
   observeBatch(messages: number, durationMs: number): void {
     this.#batchSizes.observe(messages);
     this.#batchDurations.observe(durationMs / 1_000);
   }
 
-  /** A request is over whose function was run, however it ended. */
+  /** Records a request whose function has run, whatever its outcome. */
   observeRequest(responder: BoundFunction, durationMs: number): void {
     let labels = this.#observedResponders.get(responder.id);
     if (labels === undefined) this.#observedResponders.set(responder.id, (labels = labelsOf("responder", responder)));
@@ -153,8 +152,8 @@ export class ServeMetrics {
   }
 
   /**
-   * Lets go of the counters. What watches the garbage collector and the event loop lasts as long as the process: prom-client
-   * offers no end of it, and without this it would hold all that the counters lead to.
+   * Releases the counters. The metrics of the garbage collector and the event loop live as long as the process, because
+   * prom-client cannot stop them; without this method, they would retain the registry and all counters.
    */
   close(): void {
     this.#registry.clear();
@@ -252,7 +251,7 @@ export class ServeMetrics {
           ),
         ),
     );
-    this.#number("hawser_responder_requests_in_flight", "Requests whose function runs now.", () => {
+    this.#number("hawser_responder_requests_in_flight", "Requests whose function is running.", () => {
       return bridge()?.responders.running;
     });
     this.#number("hawser_responder_requests_queued", "Requests that wait for a session.", () => {
@@ -330,7 +329,7 @@ export class ServeMetrics {
     );
   }
 
-  /** Also of a responder whose last request ended after it had gone. */
+  /** Removes the series of responders that no longer exist, including those whose last request ended later. */
   #forgetGoneResponders(): void {
     const present = new Set(this.#counters.bridge?.responders.responders.map(({ id }) => id));
     for (const [id, labels] of this.#observedResponders) {
@@ -340,7 +339,7 @@ export class ServeMetrics {
     }
   }
 
-  /** A counter that shows totals of others. One without labels is there with zero if nothing is read. */
+  /** Defines a counter that shows others' totals. Without labels, it is zero if nothing is read. */
   #total(name: string, help: string, labelNames: readonly string[], read: () => readonly Sample[]): void {
     new Counter({
       ...{ name, help, labelNames, registers: [this.#registry] },
@@ -351,7 +350,7 @@ export class ServeMetrics {
     });
   }
 
-  /** A gauge that shows numbers of others. One without labels is there with zero if nothing is read. */
+  /** Defines a gauge that shows others' numbers. Without labels, it is zero if nothing is read. */
   #gauge(name: string, help: string, labelNames: readonly string[], read: () => readonly Sample[]): void {
     new Gauge({
       ...{ name, help, labelNames, registers: [this.#registry] },
@@ -362,7 +361,7 @@ export class ServeMetrics {
     });
   }
 
-  /** A gauge of one number; 0 for undefined. */
+  /** Defines a gauge of one number; undefined is shown as 0. */
   #number(name: string, help: string, read: () => number | undefined): void {
     this.#gauge(name, help, [], () => [[{}, read() ?? 0]]);
   }
