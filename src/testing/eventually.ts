@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { HawserError } from "../errors/index.js";
 
 /** How {@link eventually} waits. */
-export interface EventuallyOptions {
+interface EventuallyOptions {
   /** How long the assertion may fail, in milliseconds. Default 5,000. */
   readonly withinMs?: number | undefined;
   /** The pause between two attempts, in milliseconds. Default 20. */

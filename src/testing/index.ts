@@ -8,9 +8,8 @@
  * the test runner has ended. It has the servers, the templates, and for each stack a copied database, a NATS account and a
  * relay before each server (kept-stacks.ts). What a process asked for goes when its connection to the keeper ends.
  */
-export { type EventuallyOptions, eventually } from "./eventually.js";
-export { type Faults, twice } from "./faults.js";
+export { eventually } from "./eventually.js";
+export { twice } from "./faults.js";
 export { setup } from "./global-setup.js";
-export type { MigrationProgram, Migrations } from "./migrations.js";
-export type { ProgramEnd, ProgramOptions, TestProgram } from "./program.js";
-export { type Connections, type CutOptions, type TestStack, type TestStackOptions, testStack } from "./test-stack.js";
+export type { TestProgram } from "./program.js";
+export { type TestStack, type TestStackOptions, testStack } from "./test-stack.js";

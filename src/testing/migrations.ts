@@ -11,7 +11,7 @@ import { withClient } from "./user-client.js";
 export type Migrations = string | readonly string[] | MigrationProgram;
 
 /** Migrations that are more than files of SQL. */
-export interface MigrationProgram {
+interface MigrationProgram {
   /** Files and folders that `run` reads. When one of them has changed, the template is prepared anew. */
   readonly files: string | readonly string[];
   /** Prepares the database of the URL. Called once for all who name the same files; connections are to be closed behind it. */

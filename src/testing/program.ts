@@ -16,7 +16,7 @@ export interface ProgramOptions extends Faults {
 }
 
 /** How a program ended. */
-export interface ProgramEnd {
+interface ProgramEnd {
   /** Null if a signal ended it. */
   readonly status: number | null;
   readonly signal: NodeJS.Signals | null;

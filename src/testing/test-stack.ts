@@ -20,13 +20,13 @@ export interface TestStackOptions {
 }
 
 /** How connections are cut. */
-export interface CutOptions {
+interface CutOptions {
   /** They stay, and nothing passes or answers: what a broken network looks like. Default false: they are reset. */
   readonly silent?: boolean | undefined;
 }
 
 /** The connections of a stack to one of its servers. */
-export interface Connections {
+interface Connections {
   /**
    * Ends them all, and refuses others until `restore`. The server and other stacks notice nothing.
    *
