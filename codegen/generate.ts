@@ -27,26 +27,26 @@ const generators: Readonly<Record<string, Generator>> = {
   docs: generateDocs,
   // The codec of the frames, with its checks.
   "ts/wire": generateCodecs,
-  // Tables, functions and grants of the schema `hawser`: the SQL that the program runs.
+  // Tables, functions and grants of the schema `hawser`: the SQL that `hawser init` runs.
   "ts/sql": generateSql,
   // Row types, column lists, and a typed client of the SQL functions.
   "ts/rows": generateRows,
-  // The SQL functions that reach NATS, the readers of their calls, the interface of the handlers, their typed client.
+  // The SQL functions that reach NATS, the readers of their calls, the interface of their handlers, their typed client.
   "ts/nats-functions": generateGatewayTypescript,
   "docs/nats-functions": generateGatewayDocs,
 };
 
-/** Relative to the working directory, which buf makes the root of the project. */
+/** Relative to the working directory: buf runs plugins in the root of the project. */
 const schemaFile = "schema/nats-server-options.schema.json";
 
-/** What is made of the proto files alone. */
+/** Generates the files that depend on the proto files alone. */
 export function generateFromSpec(spec: Spec): GeneratedFile[] {
   return Object.entries(generators).flatMap(([folder, generate]) => inFolder(folder, generate(spec)));
 }
 
 /**
- * All of `generated/` but the types of the frames: what is made of the proto files, of the migrations, and of the JSON
- * Schema of the options of the NATS server.
+ * Generates all of `generated/` except the types of the frames, from the proto files, the migrations and the JSON
+ * Schema of the NATS server's options.
  */
 export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {
   const model = readOptionsSchema(readSchemaFile(), schemaFile);

@@ -1,8 +1,8 @@
-/** The plugin that `buf generate` runs: all of `generated/` but the codecs of the frames. */
+/** Plugin of `buf generate` for this project: generates all of `generated/` except the codecs of the frames. */
 import { generateAll } from "./generate.js";
 import { runSpecPlugin } from "./plugin.js";
 
-// json-schema-to-typescript would write what it does to stdout, which is the response's.
+// With VERBOSE, json-schema-to-typescript writes to stdout, which carries the plugin's response.
 delete process.env["VERBOSE"];
 
 await runSpecPlugin(generateAll);

@@ -13,26 +13,26 @@ import { readSpec, type Spec } from "./model/spec.js";
 import { SpecError } from "./model/spec-error.js";
 import { SchemaError } from "./nats-options/schema-node.js";
 
-/** A file that a generator makes, its path relative to the folder that it is made in. */
+/** Generated file; its path is relative to the output folder. */
 export interface GeneratedFile {
   readonly path: string;
   readonly content: string;
 }
 
-/** Makes files from the spec. Pure but for reading files that the spec names. */
+/** Generates files from the spec. Its only side effect is reading the files that the spec names. */
 export type Generator = (spec: Spec) => readonly GeneratedFile[];
 
 /** A {@link Generator} that may use libraries which return promises. */
 export type SpecGenerator = (spec: Spec) => readonly GeneratedFile[] | Promise<readonly GeneratedFile[]>;
 
-/** Makes files from any protos: all that were read, those that buf asks for, and the plugin's options. */
+/** Generates files from any protos: all files read, the files that buf asks for, and the plugin's options. */
 export type FileGenerator = (
   registry: FileRegistry,
   files: readonly DescFile[],
   parameter: string,
 ) => readonly GeneratedFile[] | Promise<readonly GeneratedFile[]>;
 
-/** A class of errors that say what is wrong with the input. */
+/** Error class for mistakes in the input, as opposed to defects of the generator. */
 type Mistake = abstract new (...parts: never[]) => Error;
 
 /**
@@ -58,7 +58,7 @@ export function runSpecPlugin(generate: SpecGenerator): Promise<void> {
   return runPlugin(ofSpec(generate), specMistakes);
 }
 
-/** The response to one request for what is made from Hawser's own spec. */
+/** Answers one request with the files generated from Hawser's own spec. */
 export function answer(request: CodeGeneratorRequest, generate: SpecGenerator): Promise<CodeGeneratorResponse> {
   return respond(request, ofSpec(generate), specMistakes);
 }
@@ -69,7 +69,6 @@ function ofSpec(generate: SpecGenerator): FileGenerator {
   return (registry, files) => generate(readSpec(registry, files));
 }
 
-/** The response to one request. */
 async function respond(
   request: CodeGeneratorRequest,
   generate: FileGenerator,
@@ -84,8 +83,8 @@ async function respond(
   });
   try {
     const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: request.protoFile }));
-    const asked = new Set(request.fileToGenerate);
-    const files = [...registry.files].filter((file) => asked.has(file.proto.name));
+    const requested = new Set(request.fileToGenerate);
+    const files = [...registry.files].filter((file) => requested.has(file.proto.name));
     files.sort((one, other) => (one.proto.name < other.proto.name ? -1 : 1));
     for (const { path, content } of await generate(registry, files, request.parameter)) {
       response.file.push(create(CodeGeneratorResponse_FileSchema, { name: path, content }));

@@ -1,13 +1,13 @@
-/** Printing: the pieces that all generators need, so that none of them joins quotes by hand. */
+/** Printing shared by all generators, so that no generator concatenates quotes or Markdown by hand. */
 import { isMadeWithTables } from "./model/gateway-functions.js";
 import { areaOf } from "./model/names.js";
 import type { Spec, SpecFile } from "./model/spec.js";
 
 /**
- * The first lines of a generated file: which tool made it, from what, and that nobody edits it.
+ * First lines of a generated file: the generator, the sources, and the notice that the file is not edited.
  *
  * @param plugin the plugin's folder, such as `codegen/sql`
- * @param sources files of the spec, or paths from the root of the project
+ * @param sources files of the spec, or paths relative to the root of the project
  */
 function headLines(plugin: string, sources: readonly (SpecFile | string)[]): string[] {
   return [
@@ -29,12 +29,11 @@ export function markdownHead(plugin: string, sources: readonly (SpecFile | strin
 /** The line terminators of TypeScript. */
 const lineEnds = /\r\n|[\n\r\u2028\u2029]/g;
 
-/** A string literal. */
 export function stringLiteral(value: string): string {
   return JSON.stringify(value).replace(/[\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16)}`);
 }
 
-/** A template literal with the text as it is, so that long texts stay readable. */
+/** Template literal of a text without escapes of line terminators, so that long texts stay readable. */
 export function templateLiteral(text: string): string {
   return `\`${text.replace(/\\|`|\$\{/g, (piece) => `\\${piece}`)}\``;
 }
@@ -58,22 +57,20 @@ export function docstring(text: string, indent = ""): string {
   return `${indent}/**\n${body}${indent} */\n`;
 }
 
-/** A property name, in quotes only where it needs them. */
+/** Property name, quoted only if necessary. */
 export function propertyName(name: string): string {
-  // In a literal, this one would set the prototype.
+  // A plain `__proto__` in an object literal would set the prototype.
   if (name === "__proto__") return '["__proto__"]';
   return /^[A-Za-z_$][\w$]*$/.test(name) ? name : stringLiteral(name);
 }
 
-/** Printing of Markdown: text in cells and tables whose cells cannot break out of their row. */
-
-/** A table; a row's cells are Markdown already. */
+/** Markdown table; the cells of a row are Markdown already. */
 export function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.map(cell).join(" | ")} |\n`;
   return line(head) + line(head.map(() => "---")) + rows.map(line).join("");
 }
 
-/** Code within a line. */
+/** Inline code. */
 export function code(text: string): string {
   const line = text.replace(/\s*[\n\r]\s*/g, " ");
   const longest = Math.max(0, ...(line.match(/`+/g) ?? []).map((marks) => marks.length));
@@ -87,7 +84,7 @@ export function codes(texts: readonly string[]): string {
   return texts.map(code).join(", ");
 }
 
-/** A comment of the spec as Markdown: what would be taken for HTML is escaped. */
+/** Comment of the spec as Markdown; angle brackets are escaped so that they are not read as HTML. */
 export function prose(text: string): string {
   return text.replace(/[<>]/g, (mark) => (mark === "<" ? "&lt;" : "&gt;"));
 }
@@ -96,14 +93,14 @@ function cell(text: string): string {
   return text.replaceAll("|", "\\|").replace(/\s*[\n\r]\s*/g, " ");
 }
 
-/** The file says something in SQL: tables, functions or errors. */
+/** True if a file declares anything in SQL: tables, functions or errors. */
 export function hasSql(file: SpecFile): boolean {
   const families = file.gatewayGroups.flatMap((group) => group.families).filter(isMadeWithTables);
   const relations = file.tables.length + file.views.length;
   return relations + file.functionGroups.length + families.length + file.errorTables.length > 0;
 }
 
-/** The files of the spec by what their package is about (`peer` for `hawser.peer.v1`), sorted. */
+/** Files of the spec by the area of their package (`peer` for `hawser.peer.v1`), sorted. */
 export function filesByArea(spec: Spec): [area: string, files: SpecFile[]][] {
   const areas = new Map<string, SpecFile[]>();
   for (const file of spec.files) {

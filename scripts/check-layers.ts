@@ -1,6 +1,4 @@
-/**
- * `npm run lint`, last part: imports follow the layers that CONTRIBUTING names.
- */
+/** Last part of `npm run lint`: imports must follow the layers that CONTRIBUTING names. */
 import { fileURLToPath } from "node:url";
 import { checkLayers } from "./layers/check.js";
 

@@ -1,5 +1,5 @@
 /**
- * `npm run freeze-migration`, before a release: the text of the step that followed the spec until now becomes a file in
+ * `npm run freeze-migration`, before a release: writes the step that followed the spec until now to a file in
  * `schema/migrations/`, which is never edited again.
  */
 import { rmSync, writeFileSync } from "node:fs";
@@ -8,7 +8,9 @@ import { migrations } from "../src/store/index.js";
 
 const last = migrations.at(-1)!;
 if (nextMigration === undefined) {
-  process.stdout.write(`Nothing to freeze: migration ${last.id} (${last.name}) is the last, and is frozen already.\n`);
+  process.stdout.write(
+    `Nothing to freeze: migration ${last.id} (${last.name}) is the last one, and is already frozen.\n`,
+  );
 } else {
   const path = `schema/migrations/${last.id}-${last.name.replaceAll(" ", "-")}`;
   writeFileSync(`${path}.sql`, last.sql);

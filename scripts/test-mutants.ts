@@ -1,6 +1,6 @@
 /**
  * `npm run test:mutants`: puts small mistakes into the code, one at a time, and counts how many of them the tests of
- * `npm test` notice.
+ * `npm test` detect.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
@@ -22,26 +22,29 @@ const usage = `Usage: npm run test:mutants -- [--sample N] [--seed S] [--part FO
   --jobs N       how many are tried side by side. Default 2
   --json FILE    writes each mutant with the test that noticed it`;
 
-/** How long tests may take without a mutant. With one, which may make a loop endless: so many times as long, and 10 s. */
+/**
+ * Time limit of the tests without a mutant. A mutant may cause an endless loop: its limit is that time multiplied by
+ * the factor, plus 10 s.
+ */
 const untouchedDeadlineMs = 900_000;
 const timeLimitFactor = 5;
 
-/** How long a process may take to end in good order. */
+/** Time in which a process must end gracefully. */
 const stopMs = 10_000;
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
-/** What became of a mutant. */
+/** Result of a mutant. */
 interface Outcome extends Mutant {
-  /** The test that noticed it, or "the deadline"; null if none did. */
+  /** Test that detected it, or "the deadline"; null if none did. */
   readonly noticedBy: string | null;
 }
 
-/** A process that tries mutants; a new one takes its place when it hangs. */
+/** Process that tests mutants; a new one replaces it if it hangs. */
 class Tester {
   #child: Promise<ChildProcess> | undefined;
 
-  /** Resolves with undefined when there is no answer within the deadline. */
+  /** Resolves with undefined if there is no answer within the deadline. */
   async run(order: Order, deadlineMs: number): Promise<Answer | undefined> {
     this.#child ??= start();
     const child = await this.#child;
@@ -61,13 +64,13 @@ class Tester {
     }
   }
 
-  /** Ends it, in good order if it can. */
+  /** Ends the process, gracefully if possible. */
   async stop(): Promise<undefined> {
     const child = await this.#child;
     this.#child = undefined;
     if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
     const ended = once(child, "exit");
-    // One that has hung does not hear it.
+    // A process that hangs does not react to the disconnect.
     if (child.connected) child.disconnect();
     const hung = setTimeout(killGroup, stopMs, child.pid);
     await ended;
@@ -75,7 +78,7 @@ class Tester {
   }
 }
 
-/** With its workers. */
+/** Kills a process with its workers. */
 function killGroup(pid: number): void {
   process.kill(-pid, "SIGKILL");
 }
@@ -84,7 +87,7 @@ async function start(): Promise<ChildProcess> {
   const child = fork(fileURLToPath(new URL("./mutants/test-process.ts", import.meta.url)), {
     execArgv: ["--import", "tsx"],
     stdio: ["ignore", "ignore", "ignore", "ipc"],
-    // A group of its own, so that all of it can be ended at once.
+    // A process group of its own, so that all of its processes can be killed.
     detached: true,
   });
   const gone = once(child, "exit").then(([status]) => {
@@ -94,13 +97,13 @@ async function start(): Promise<ChildProcess> {
   return child;
 }
 
-/** Tests, by how their paths begin, and how long they may take with a mutant. */
+/** Tests by path prefix, with the deadline for a mutant. */
 interface Ring {
   readonly paths: readonly string[];
   readonly deadlineMs: number;
 }
 
-/** Runs the tests without a mutant. @throws Error if they fail, as they would notice every mutant then */
+/** Runs the tests without a mutant. @throws Error if they fail, because they would then detect every mutant */
 async function measure(tester: Tester, { folder, rings }: Part): Promise<Ring[]> {
   const measured: Ring[] = [];
   for (const paths of rings) {
@@ -117,7 +120,7 @@ async function measure(tester: Tester, { folder, rings }: Part): Promise<Ring[]>
   return measured;
 }
 
-/** Tries one: ring by ring, until a test notices it. */
+/** Tests one mutant: ring by ring, until a test detects it. */
 async function tryMutant(tester: Tester, rings: readonly Ring[], mutant: Mutant): Promise<Outcome> {
   for (const { paths, deadlineMs } of rings) {
     const answer = await tester.run({ mutant, paths }, deadlineMs);
@@ -134,7 +137,7 @@ function mutantsOf({ folder }: Part): Mutant[] {
     .flatMap((file) => makeMutants(join(folder, file), readFileSync(join(root, folder, file), "utf8")));
 }
 
-/** `count` of them, the same ones for the same seed: mulberry32. */
+/** `count` mutants, the same for the same seed: mulberry32. */
 function sample<T>(all: readonly T[], count: number, seed: number): T[] {
   if (count === 0 || count >= all.length) return [...all];
   let state = seed;
@@ -156,7 +159,7 @@ interface Settings {
   readonly json: string | undefined;
 }
 
-/** @throws Error that says what would be right */
+/** @throws Error that names the valid values */
 function readSettings(): Settings | "help" {
   const { values } = parseArgs({
     options: {
@@ -172,9 +175,9 @@ function readSettings(): Settings | "help" {
   const whole = (name: "sample" | "seed" | "jobs", least: number): number => {
     const value = Number(values[name]);
     if (/^\d{1,9}$/.test(values[name]) && value >= least) return value;
-    throw new Error(`--${name} is "${values[name]}"; it must be a whole number of at least ${least}.`);
+    throw new Error(`--${name} is "${values[name]}"; it must be an integer of at least ${least}.`);
   };
-  // The shell completes folders with a slash.
+  // Shells complete folders with a slash.
   const wanted = values.part?.replace(/\/$/, "");
   const chosen = wanted === undefined ? parts : parts.filter(({ folder }) => folder === wanted);
   if (chosen.length === 0) {
@@ -194,13 +197,13 @@ function readSettings(): Settings | "help" {
 /** @throws Error if the tests fail without a mutant, or cannot be run */
 async function main(settings: Settings): Promise<void> {
   const outcomes: Outcome[] = [];
-  // Once before anything is tried, so that a file that cannot be written is noticed at once.
+  // Written once in the beginning, so that an unwritable file is detected at once.
   const save = (): void => {
     if (settings.json !== undefined) writeFileSync(settings.json, `${JSON.stringify(outcomes, null, 2)}\n`);
   };
   save();
   const stack = await startDevStack({ onProgress: (message) => console.error(message) });
-  // The testers use it instead of starting one each.
+  // The testers use this stack instead of starting one each.
   process.env["HAWSER_DATABASE_URL"] = stack.databaseUrl;
   process.env["HAWSER_NATS_URL"] = stack.natsUrl!;
   const testers = Array.from({ length: settings.jobs }, () => new Tester());
@@ -232,7 +235,7 @@ async function main(settings: Settings): Promise<void> {
   console.log(`${noticed} of ${outcomes.length} mutants: ${((100 * noticed) / outcomes.length).toFixed(1)} %`);
 }
 
-/** Tries the mutants of a part, and prints those that no test noticed. @returns how many were noticed */
+/** Tests the mutants of a part, and prints the undetected ones. @returns the number of detected mutants */
 async function tryAll(
   testers: readonly Tester[],
   { part, rings }: { readonly part: Part; readonly rings: readonly Ring[] },

@@ -1,8 +1,9 @@
 /**
- * `npm run test:nats-js -- <version> [vitest's arguments]`: the compiler and the test suite on another version of nats.js.
+ * `npm run test:nats-js -- <version> [vitest's arguments]`: the compiler and the test suite on another version of
+ * nats.js.
  *
- * They run in a copy of the project, whose `node_modules` has everything that ours has, and that version of `@nats-io/*`.
- * The versions are kept in the cache directory.
+ * They run in a copy of the project, whose `node_modules` has the project's packages and that version of `@nats-io/*`.
+ * The cache directory keeps the versions.
  */
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
@@ -40,13 +41,13 @@ if (/^3\.\d+\.\d+$/.test(version)) {
   }
 } else {
   console.error(
-    `"${version}" is no version of nats.js that the tests can run on.\n` +
+    `"${version}" is not a version of nats.js that the tests support.\n` +
       `Usage: npm run test:nats-js -- 3.3.0|3.3.1|… [vitest's arguments]`,
   );
   process.exitCode = 64;
 }
 
-/** A copy of the project with these packages as `node_modules/@nats-io`. */
+/** Creates a copy of the project with these packages as `node_modules/@nats-io`. */
 function copyWith(packages: string): string {
   const copy = mkdtempSync(join(tmpdir(), "hawser-nats-js-"));
   for (const name of readdirSync(project)) {

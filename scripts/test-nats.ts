@@ -1,7 +1,7 @@
 /**
  * `npm run test:nats -- <version> [vitest's arguments]`: the test suite on another version of nats-server.
  *
- * Go builds the server from its source; it is kept in the cache directory. The tests find it first on PATH.
+ * Go builds the server from its source; the cache directory keeps it. The tests find it first on PATH.
  */
 import { installNats } from "./nats/install-nats.js";
 import { runSuite } from "./suite/run-suite.js";
@@ -11,7 +11,7 @@ if (/^2\.(9|[1-9]\d)(\.\d+)?$/.test(wanted)) {
   const server = await installNats(wanted).catch((error: Error) => {
     console.error(
       `nats-server ${wanted} could not be built: ${error.message}\n` +
-        "It takes Go and a version that exists; or put a nats-server of that version first on PATH and run `npm test`.",
+        "It requires Go and an existing version; or put a nats-server of that version first on PATH and run `npm test`.",
     );
   });
   if (server === undefined) {
@@ -23,7 +23,7 @@ if (/^2\.(9|[1-9]\d)(\.\d+)?$/.test(wanted)) {
   }
 } else {
   console.error(
-    `"${wanted}" is no version of nats-server that the tests can run on.\n` +
+    `"${wanted}" is not a version of nats-server that the tests support.\n` +
       "Usage: npm run test:nats -- 2.9|2.10|2.11|…|2.9.25|… [vitest's arguments]",
   );
   process.exitCode = 64;

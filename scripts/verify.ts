@@ -1,8 +1,9 @@
 /**
- * `npm run verify`: the spec is well-formed, keeps its promises to the last release, and `generated/` is what it makes.
+ * `npm run verify`: checks that the spec is well-formed and compatible with the last release, and that `generated/` is
+ * up to date.
  *
- * Every step prints one line; a failed one what is wrong and what to do. A step is a function below scripts/verify/:
- * add it to the list.
+ * Every step prints one line; a failed step adds the problem and its remedy. A step is a function below
+ * scripts/verify/: add it to the list.
  */
 import { apiStep } from "./verify/api.js";
 import { breakingStep } from "./verify/breaking.js";

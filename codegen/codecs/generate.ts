@@ -1,9 +1,10 @@
 /**
- * The codec of the frames between peers: each message has a function that reads and checks it in one pass, one that tells
- * its bytes, and one that writes it. What decoders of protobuf take, it takes; a length that leaves its message is refused.
+ * Generates the codec of the frames between peers: for each message a function that reads and checks it in one pass,
+ * one that returns its encoded size, and one that writes it. The reader accepts everything that protobuf decoders
+ * accept, except a length that extends beyond its message.
  *
- * Types and enums are ts-proto's. Only what frames need is made: fields 1 to 15 of int32, uint32, uint64, bool, enum,
- * string, bytes and message.
+ * Types and enums come from ts-proto. Only the features that frames use are supported: fields 1 to 15 of int32, uint32,
+ * uint64, bool, enum, string, bytes and message.
  */
 import { ScalarType } from "@bufbuild/protobuf";
 import type { Message, MessageField } from "../model/messages.js";
@@ -19,7 +20,7 @@ import { checkedField, importLine } from "../validators/checks.js";
 const frameType = "hawser.peer.v1.Frame";
 const runtimeFile = "codecs/runtime/coding.ts";
 
-/** `frames.ts`, the codec of `Frame`, and `coding.ts`, on which it stands. Nothing for a spec without frames. */
+/** Generates `frames.ts`, the codec of `Frame`, and its runtime `coding.ts`. Empty for a spec without frames. */
 export function generateCodecs(spec: Spec): GeneratedFile[] {
   const file = spec.files.find(({ messages }) => messages.some(({ desc }) => desc.typeName === frameType));
   if (file === undefined) return [];
@@ -74,21 +75,21 @@ const runtimeNames = [
   "writeText",
 ];
 
-/** The tags of all fields, for what writes a part of a frame. */
+/** Prints the tags of all fields, for code that writes parts of a frame. */
 function tagsOf(frame: string, kinds: readonly MessageField[], messages: readonly Message[]): string {
   const line = (name: string, fields: readonly MessageField[]): string =>
     `  ${name}: { ${fields.map((field) => `${field.name}: ${tagOf(field)}`).join(", ")} },\n`;
   const lines = [line(frame, kinds), ...messages.map((message) => line(message.name, fieldsOf(message)))];
-  return `${docstring("The tag of each field, which is one byte.")}export const tags = {\n${lines.join("")}} as const;\n`;
+  return `${docstring("Tag of each field, which is one byte.")}export const tags = {\n${lines.join("")}} as const;\n`;
 }
 
-/** Reads, measures and writes the frame around its value. */
+/** Prints the functions that read, measure and write a frame around its value. */
 function frameFunctions(kinds: readonly MessageField[]): string {
   const doc = (text: string): string => docstring(text);
   const cases = kinds.map((kind) => ({ name: stringLiteral(kind.name), tag: tagOf(kind), type: nestedName(kind) }));
-  return `${doc("One frame: its kind, and the value of that kind.")}export type Frame = NonNullable<Envelope["kind"]>;
+  return `${doc("Frame: its kind, and the value of that kind.")}export type Frame = NonNullable<Envelope["kind"]>;
 
-${doc("Reads the frame with which the input has begun. `breaksRule` of the input says whether its values keep the rules.\n\n@throws RangeError, TypeError for what is no frame")}export function readFrame(input: FrameInput): Frame {
+${doc("Reads the frame that the input has started. Sets `breaksRule` of the input if a value breaks a rule.\n\n@throws RangeError, TypeError if the bytes are not a frame")}export function readFrame(input: FrameInput): Frame {
   const { bytes } = input;
   const end = bytes.length;
   let frame: Frame | undefined;
@@ -109,16 +110,16 @@ ${cases
     if (before !== undefined && before !== frame) throw new RangeError(\`it has two kinds, \${before.$case} and \${frame!.$case}\`);
   }
   if (input.at !== end) throw input.misfit(end);
-  if (frame === undefined) throw new RangeError("it is of no kind that this version knows");
+  if (frame === undefined) throw new RangeError("its kind is unknown to this version");
   return frame;
 }
 
-${doc("The bytes of a frame's value.")}export function valueBytes(frame: Frame): number {
+${doc("Encoded size of a frame's value in bytes.")}export function valueBytes(frame: Frame): number {
   switch (frame.$case) {
 ${cases.map(({ name, type }) => `    case ${name}:\n      return bytesOf${type}(frame.value);\n`).join("")}  }
 }
 
-${doc("Writes a frame, whose value takes `bytes`. There is room for 11 bytes.")}export function writeFrame(output: FrameOutput, frame: Frame, bytes: number): void {
+${doc("Writes a frame whose value takes `bytes`. The caller has reserved 11 bytes.")}export function writeFrame(output: FrameOutput, frame: Frame, bytes: number): void {
   switch (frame.$case) {
 ${cases
   .map(
@@ -137,7 +138,7 @@ function fieldsOf(message: Message): MessageField[] {
   });
 }
 
-/** Tag of a field, which takes one byte. A list of numbers is written in one piece. */
+/** Tag of a field, which takes one byte. A list of numbers is packed. */
 function tagOf({ field, kind, repeated }: MessageField): number {
   if (field.number > 15) throw new SpecError(field, "fields of frames have numbers up to 15, whose tags take one byte");
   const isVarint = kind === "number" || kind === "bigint" || kind === "boolean" || kind === "enum";
@@ -148,7 +149,7 @@ function nestedName({ field }: MessageField): string {
   return typescriptName(field.message!);
 }
 
-/** Whether a list comes last in its message and nests nothing: equal ones that follow each other are handled once. */
+/** True if a list comes last in its message and nests no list: consecutive equal lists are then handled once. */
 function isSharedList(field: MessageField, fields: readonly MessageField[]): boolean {
   const { message } = field.field;
   return (
@@ -158,7 +159,7 @@ function isSharedList(field: MessageField, fields: readonly MessageField[]): boo
   );
 }
 
-/** What of a varint field follows `first`, and what it is without it. */
+/** Expressions that finish a varint after its byte `first`. */
 function varint(field: MessageField): string {
   const { scalar } = field.field;
   if (field.kind === "enum" || scalar === ScalarType.INT32) return "first < 0x80 ? first : input.rest32(first)";
@@ -185,7 +186,7 @@ function emptyValue(field: MessageField): string {
     case "message":
       throw new SpecError(
         field.field,
-        "protobuf merges a message that comes twice, others take the last: make it a list",
+        "decoders differ on a message that occurs twice (protobuf merges it, others take the last): make it a list",
       );
     default:
       return "0";
@@ -242,23 +243,23 @@ ${rules.length === 0 ? "" : `  if (!(${rules.join(" && ")})) input.breaksRule = 
 `;
 }
 
-/** The `max_items` rule of a list. A list without one would let a short frame take much memory before any rule is checked. */
+/** `max_items` rule of a list. Without it, a short frame could take much memory before any rule is checked. */
 function maxItemsOf({ field, rules }: MessageField): number {
   if (rules.maxItems === undefined) throw new SpecError(field, "a list of a frame has a rule max_items");
   return rules.maxItems;
 }
 
-/** The arguments that name a list and its greatest length. */
+/** Arguments that name a list and its greatest length. */
 function listLimit(message: Message, field: MessageField): string {
   return `${stringLiteral(`${message.name}.${field.name}`)}, ${maxItemsOf(field)}`;
 }
 
-/** Refuses the element behind the last one that a list may have, before it is read. */
+/** Refuses the first element beyond a list's limit before it is read. */
 function hasRoom(message: Message, field: MessageField): string {
   return `if (message.${field.name}.length === ${maxItemsOf(field)}) throw input.tooLong(${listLimit(message, field)});`;
 }
 
-/** The rules of a field as comparisons of what was decoded. Lengths of lists are checked while they are read. */
+/** Conditions that decoded values break a field's rules. Lengths of lists are checked while they are read. */
 function conditions(message: Message, field: MessageField): string[] {
   const checked = checkedField(field);
   if (checked === undefined) return [];
@@ -322,7 +323,7 @@ function writer(message: Message): string {
   const lines = fields.flatMap((field, index) => {
     const value = `message.${field.name}`;
     const tag = tagOf(field);
-    // Room for all numbers that follow each other is made at once.
+    // Room for consecutive numbers is reserved at once.
     const isFirst = isNumber(field) && (index === 0 || !isNumber(fields[index - 1]!));
     const following = fields.slice(index).findIndex((one) => !isNumber(one));
     const count = following === -1 ? fields.length - index : following;

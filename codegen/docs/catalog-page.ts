@@ -8,7 +8,7 @@ import type { View } from "../model/views.js";
 import { code, codes, markdownTable, prose } from "../print.js";
 import { functionSignature } from "../sql/function.js";
 
-/** The tables and functions of one file: columns, keys, indexes, channels, who may do what. */
+/** Tables and functions of one file: columns, keys, indexes, channels, grants. */
 export function catalogSection(file: SpecFile): string {
   return [
     `## ${file.file.proto.package}\n`,
@@ -67,7 +67,7 @@ function tableFacts(table: Table): string[] {
     ...(table.notify === undefined
       ? []
       : [
-          `Each change is told on channel ${code(table.notify.channel)}, as JSON of \`operation\`, ${codes(table.notify.columns)}`,
+          `Each change is notified on channel ${code(table.notify.channel)}, as JSON with \`operation\`, ${codes(table.notify.columns)}`,
         ]),
     ...table.grants.map((grant) => {
       const columns = grant.columns.length === 0 ? "" : ` on ${codes(grant.columns)}`;

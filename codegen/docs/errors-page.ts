@@ -2,7 +2,7 @@ import type { ErrorEntry } from "../model/errors.js";
 import type { SpecFile } from "../model/spec.js";
 import { code, markdownTable, prose } from "../print.js";
 
-/** The errors of one file: those that programs branch on first, then those for people. */
+/** Errors of one file: first the codes that programs branch on, then the codes for people. */
 export function errorsSections(file: SpecFile): string {
   return file.errorTables
     .map(({ comment, errors }) => {

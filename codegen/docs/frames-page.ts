@@ -6,7 +6,7 @@ import type { SpecFile } from "../model/spec.js";
 import { specTypeOf } from "../model/value-kind.js";
 import { code, codes, markdownTable, prose } from "../print.js";
 
-/** The messages of one file: their fields, types and limits. */
+/** Messages of one file: their fields, types and limits. */
 export function framesSection(file: SpecFile): string {
   return [
     `## ${file.file.proto.package}\n`,

@@ -7,7 +7,10 @@ import { errorsSections } from "./errors-page.js";
 import { framesSection } from "./frames-page.js";
 import { constantsSections, settingsOfUsers } from "./settings-page.js";
 
-/** The reference pages: `frames.md`, `catalog.md`, `settings.md`, `constants.md` and `errors.md`, each if the spec has such things. */
+/**
+ * Generates the reference pages `frames.md`, `catalog.md`, `settings.md`, `constants.md` and `errors.md`, each if the
+ * spec has content for it.
+ */
 export function generateDocs(spec: Spec): GeneratedFile[] {
   const checked = messagesWithRules(spec.files.flatMap((file) => file.messages));
   return [
@@ -39,7 +42,7 @@ export function generateDocs(spec: Spec): GeneratedFile[] {
   ];
 }
 
-/** The page of users: what the other pages have by file, it has by part. */
+/** Settings page for users, ordered by part; the other pages are ordered by file. */
 function settingsPage(spec: Spec): GeneratedFile[] {
   const sections = settingsOfUsers(spec.files, spec.namedRules);
   const sources = spec.files.filter((file) => file.settingGroups.length > 0);

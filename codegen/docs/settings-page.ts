@@ -4,14 +4,14 @@ import type { Setting, SettingGroup, SettingPart } from "../model/settings.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import { code, markdownTable, prose } from "../print.js";
 
-/** Parts of the page of users, in its order. */
+/** Parts of the settings page, in its order. */
 const parts: readonly { readonly part: SettingPart; readonly title: string; readonly about: string }[] = [
   { part: "public", title: "Public settings", about: "A later version changes these as semantic versioning says." },
   {
     part: "tuning",
     title: "Tuning settings",
     about:
-      "No promise: any version may rename one of these, change its default or leave it out. The defaults suit almost everybody; " +
+      "No promise: any version may rename one of these, change its default or remove it. The defaults suit almost everybody;  " +
       "measure before and after a change.",
   },
   {
@@ -22,7 +22,7 @@ const parts: readonly { readonly part: SettingPart; readonly title: string; read
   },
 ];
 
-/** Settings that users set, in three parts, and the limits that they meet. */
+/** Settings that users can set, in three parts, and the limits that they meet. */
 export function settingsOfUsers(files: readonly SpecFile[], namedRules: Spec["namedRules"]): string[] {
   const groups = files.flatMap(({ settingGroups }) => settingGroups);
   return [...parts.flatMap((part) => partSection(part, groups)), ...limitsSection(groups, namedRules)];
@@ -36,7 +36,7 @@ function partSection({ part, title, about }: (typeof parts)[number], groups: rea
   return sections.length === 0 ? [] : [`## ${title}\n`, `${prose(about)}\n`, ...sections];
 }
 
-/** Values of a file that are the same for everyone. */
+/** Constants of a file. */
 export function constantsSections(file: SpecFile): string {
   return file.settingGroups
     .filter(({ fixed }) => fixed)
@@ -72,11 +72,12 @@ function limitsSection(groups: readonly SettingGroup[], namedRules: readonly Nam
       .map((setting) => [setting.limit, `${valueText(setting)} ${setting.unit}`, prose(setting.comment)]),
   ].filter(([limit]) => limit !== "");
   if (rows.length === 0) return [];
-  const about = "The same for everyone. What is beyond a limit is refused with an error that names the limit.";
+  const about =
+    "Limits are the same for everyone. A value beyond a limit is refused with an error that names the limit.";
   return ["## Limits\n", `${about}\n`, markdownTable(["Of", "Limit", "Meaning"], rows)];
 }
 
-/** Headers are the only values of named rules whose limits read differently. */
+/** Kind of named rules. Headers are the only named rules whose limits read differently. */
 function kindOf({ maxNameBytes }: NamedRules["rules"]): "json" | "bytes" {
   return maxNameBytes === undefined ? "bytes" : "json";
 }

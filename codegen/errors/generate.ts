@@ -3,7 +3,7 @@ import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
 import { docstring, filesByArea, propertyName, stringLiteral, typescriptHead } from "../print.js";
 
-/** `<area>.ts` for each package with errors: the table by code, its types, and the look-up by wire code. */
+/** Generates `<area>.ts` for each package with errors: the table by code, its types, and the look-up by wire code. */
 export function generateErrors(spec: Spec): GeneratedFile[] {
   return filesByArea(spec).flatMap(([area, files]) => {
     const sources = files.filter((file) => file.errorTables.length > 0);
@@ -18,25 +18,25 @@ function errorsModule(sources: readonly SpecFile[]): string {
     typescriptHead("codegen/errors", sources),
     entryInterface,
     `${docstring(tables.map((table) => table.comment).join("\n\n"))}export const errorTable = {\n${entries.join("")}} as const satisfies Record<string, ErrorEntry>;\n`,
-    `${docstring("The stable code of an error.")}export type ErrorCodeName = keyof typeof errorTable;\n`,
+    `${docstring("Stable code of an error.")}export type ErrorCodeName = keyof typeof errorTable;\n`,
     byWireCode,
   ].join("\n");
 }
 
-const entryInterface = `${docstring("What the spec says of an error.")}export interface ErrorEntry {
-  /** The stable code, by which programs tell errors apart. */
+const entryInterface = `${docstring("Entry of the error table.")}export interface ErrorEntry {
+  /** Stable code, by which programs distinguish errors. */
   readonly code: string;
-  /** The number in frames. */
+  /** Number in frames. */
   readonly wireCode: number;
-  /** The SQLSTATE it has in SQL. */
+  /** SQLSTATE in SQL. */
   readonly sqlstate: string;
-  /** The exit status of a command that ends with it. */
+  /** Exit status of a command that ends with the error. */
   readonly exitStatus: number;
-  /** Trying the same again may succeed. */
+  /** True if a retry may succeed. */
   readonly retryable: boolean;
-  /** What happened. */
+  /** Description of the failure. */
   readonly summary: string;
-  /** What to do. */
+  /** Remedy. */
   readonly remedy: string;
 }
 `;
@@ -45,12 +45,12 @@ const byWireCode = `const codesByWireCode: ReadonlyMap<number, ErrorCodeName> = 
   Object.values(errorTable).map((error) => [error.wireCode, error.code]),
 );
 
-${docstring("The error with a number in a frame; undefined for a number that this version does not know.")}export function errorByWireCode(wireCode: number): (typeof errorTable)[ErrorCodeName] | undefined {
+${docstring("Finds the error with a number in a frame; undefined if this version does not know the number.")}export function errorByWireCode(wireCode: number): (typeof errorTable)[ErrorCodeName] | undefined {
   const code = codesByWireCode.get(wireCode);
   return code === undefined ? undefined : errorTable[code];
 }
 
-${docstring("Whether a text is the code of an error.")}export function isErrorCodeName(code: string): code is ErrorCodeName {
+${docstring("True if a text is the code of an error.")}export function isErrorCodeName(code: string): code is ErrorCodeName {
   return Object.hasOwn(errorTable, code);
 }
 `;

@@ -8,12 +8,12 @@ import { docstring, stringLiteral, typescriptHead } from "../print.js";
 import { sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
 
-/** A function with its method in the client. */
+/** Function that has a method in the client. */
 interface ClientFamily extends GatewayFamily {
   readonly clientMethod: string;
 }
 
-/** A result that the client has. */
+/** Result that the client returns. */
 interface ClientResult extends GatewayValue {
   readonly clientName: string;
 }
@@ -122,7 +122,7 @@ function resultType(value: GatewayValue): string {
   return optional ? `${type} | undefined` : type;
 }
 
-/** True for a function that publishes: it has a subject, a payload and headers, which say of which type the payload is. */
+/** True for a function that publishes: it has a subject, a payload and headers, which carry the type of the payload. */
 function publishes({ parameters }: GatewayFamily): boolean {
   const isHeaders = (value: GatewayValue) => parameterType(value) === "Headers";
   return parameters[0]?.name === "subject" && parameters.some(({ payload }) => payload) && parameters.some(isHeaders);
@@ -145,7 +145,7 @@ function optionsName({ clientMethod }: ClientFamily): string {
   return `${pascalCase(clientMethod)}Options`;
 }
 
-/** The interface of a method's options; empty where it has none. */
+/** Interface of a method's options; empty if it has none. */
 function optionsInterface(family: ClientFamily): string {
   const options = sqlParameters(family).filter(isOption);
   if (options.length === 0) return "";
@@ -162,12 +162,12 @@ function resultName({ clientMethod }: ClientFamily): string {
   return `${pascalCase(clientMethod)}Result`;
 }
 
-/** True for a function whose rows have one column: the client has a list of its values. */
+/** True for a function whose rows have a single column: the client returns a list of its values. */
 function isListOfValues(family: GatewayFamily): boolean {
   return family.returns === "rows" && resultsOf(family).length === 1;
 }
 
-/** The interface of a row; empty where the method has no rows. */
+/** Interface of a row; empty if the method returns no rows. */
 function resultInterface(family: ClientFamily): string {
   if ((family.returns !== "row" && family.returns !== "rows") || isListOfValues(family)) return "";
   const properties = resultsOf(family).map(
@@ -177,7 +177,7 @@ function resultInterface(family: ClientFamily): string {
   return `${docstring(doc)}interface ${resultName(family)} {\n${properties.join("")}}\n`;
 }
 
-/** The type that a method resolves with. */
+/** Type that a method's promise resolves to. */
 function returnType(family: ClientFamily): string {
   switch (family.returns) {
     case "nothing":
@@ -193,7 +193,7 @@ function returnType(family: ClientFamily): string {
 
 function clientInterface(comment: string, families: readonly ClientFamily[]): string {
   const doc = [
-    `${comment} The SQL functions as methods: each call is one SELECT, in the transaction that the client is in.`,
+    `${comment} The SQL functions as methods: each call is one SELECT in the client's current transaction.`,
     "",
     "In the descriptions NULL is `undefined` in TypeScript.",
   ].join("\n");
@@ -229,6 +229,7 @@ function methodSignatures(family: ClientFamily): string {
 const typedDoc =
   "The same with typed messages: the option `hawser.v1.topic` of the schema has the subject, and says whether a stream keeps\nthe messages.";
 
+/** Entry of a parameter, with the SQL type of its cast unless it is a payload. */
 function parameterEntry(value: GatewayValue): string {
   const kind = value.payload
     ? value.repeated

@@ -10,7 +10,7 @@ import { gatewaySql } from "./sql.js";
 
 const runtimeFile = "codegen/gateway/runtime/argument.ts";
 
-/** The files that declare functions of the gateway, and all of their packages, whose constants the bodies name. */
+/** Files that declare functions of the gateway, and all files of their packages, whose constants the bodies name. */
 interface Sources {
   readonly files: readonly SpecFile[];
   readonly groups: readonly GatewayGroup[];
@@ -26,7 +26,7 @@ function sourcesOf(spec: Spec): Sources {
   return { all, files, groups: files.flatMap((file) => file.gatewayGroups) };
 }
 
-/** The functions in TypeScript: `methods.ts`, `client.ts`, `sql.ts`, `argument.ts`. */
+/** Generates the functions in TypeScript: `methods.ts`, `client.ts`, `sql.ts`, `argument.ts`. */
 export function generateGatewayTypescript(spec: Spec): GeneratedFile[] {
   const sources = sourcesOf(spec);
   const runtime = sourceText("gateway/runtime/argument.ts");
@@ -38,7 +38,7 @@ export function generateGatewayTypescript(spec: Spec): GeneratedFile[] {
   ];
 }
 
-/** `nats-functions.md`. */
+/** Generates `nats-functions.md`. */
 export function generateGatewayDocs(spec: Spec): GeneratedFile[] {
   const { files, groups } = sourcesOf(spec);
   return [{ path: "nats-functions.md", content: referencePage(files, groups) }];
@@ -55,8 +55,8 @@ function sqlModule(sources: Sources): string {
   const { functions, grants, signatures } = sqlOf(sources);
   return [
     typescriptHead("codegen/gateway", sources.files),
-    `${docstring("Makes or replaces the functions. `@extschema@` stands for their schema, `@dblink@` for that of dblink.")}export const natsFunctionsSql = ${templateLiteral(functions)};\n`,
-    `${docstring("Takes the functions from PUBLIC and gives them to hawser_nats.")}export const natsFunctionsGrantsSql = ${templateLiteral(grants)};\n`,
-    `${docstring("All of them, as DROP FUNCTION names them.")}export const natsFunctionSignatures: readonly string[] = [\n${signatures.map((one) => `  ${stringLiteral(one)},\n`).join("")}];\n`,
+    `${docstring("Creates or replaces the functions. `@extschema@` is their schema, `@dblink@` the schema of dblink.")}export const natsFunctionsSql = ${templateLiteral(functions)};\n`,
+    `${docstring("Revokes the functions from PUBLIC and grants them to hawser_nats.")}export const natsFunctionsGrantsSql = ${templateLiteral(grants)};\n`,
+    `${docstring("All functions, as DROP FUNCTION names them.")}export const natsFunctionSignatures: readonly string[] = [\n${signatures.map((one) => `  ${stringLiteral(one)},\n`).join("")}];\n`,
   ].join("\n");
 }

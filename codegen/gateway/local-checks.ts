@@ -8,27 +8,31 @@ import { bytesText, rangeText } from "../validators/runtime/violation.js";
 import { limitedArguments, sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
 
-/** Holds the bytes of a payload, or of all of them, that are made of another type: their length is known only then. */
+/**
+ * Variable with the bytes of the payloads that are converted from another type: their length is only known after the
+ * conversion.
+ */
 const madeOnce = "payload_bytes";
 
-/** Whether payloads of the type are. */
+/** True if payloads of the variant are converted to bytes. */
 function isMadeOnce({ payloadType }: GatewayVariant): boolean {
   return payloadType !== undefined && payloadType !== "binary";
 }
 
-/** A condition under which an argument is refused, and the statements that refuse it. */
+/** Condition under which an argument is refused, and the statements that refuse it. */
 interface Refusal {
   readonly condition: string;
   readonly statements: readonly string[];
 }
 
 /**
- * The body of a function that is answered in Postgres, behind the checks of its arguments, which fail with the words that the
- * gateway has for those of the other functions. Those that run as their caller check only the limits.
+ * Body of a function that Postgres answers itself, after the checks of its arguments. The checks fail with the same
+ * messages as the gateway. A function that runs as its caller checks only the limits.
  *
- * Postgres prepares each expression of a function anew in each transaction, so the checks take most of the time of a short
- * body. One that has `@checks@` begins with a way for plain calls, under one condition: `@plain@`, or `@plain key@` where the
- * optional `key` may be given, which is checked there. `@checks@` stands behind it; `@plain_payload@` is the payload there.
+ * Postgres prepares each expression of a function anew in each transaction, so the checks take most of the time of a
+ * short body. A body with `@checks@` therefore starts with a fast path for plain calls, under a single condition:
+ * `@plain@`, or `@plain key@` if the optional `key` may be set, which is checked there. `@checks@` follows the fast
+ * path; `@plain_payload@` is the payload within it.
  */
 export function withChecks(family: GatewayFamily, variant: GatewayVariant, body: string): string {
   if (family.internal) return body;
@@ -37,7 +41,7 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
   if (family.invoker) return behind(limitStatements(called, given), body);
   const payload = sqlParameters(family).find((value) => value.payload);
   const made = payload !== undefined && isMadeOnce(variant) ? payload : undefined;
-  // The limits of texts are among the checks.
+  // The checks include the limits of texts.
   const long = given.filter(({ name, repeated, sqlType }) => name !== made?.name && (repeated || sqlType !== "text"));
   const checks = [
     ...limitStatements(called, long),
@@ -65,7 +69,10 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
   ].join("\n");
 }
 
-/** The condition of a call that needs no other check: nothing optional is given, except what is named, and what is needed is right. */
+/**
+ * Condition of a call that needs no other check: no optional argument is set except `allowed`, and all required ones
+ * are valid.
+ */
 function plainCondition(family: GatewayFamily, variant: GatewayVariant, allowed: readonly string[]): string {
   const conditions = limitedArguments(family, variant, ({ name }) => name).flatMap((argument, index) => {
     const { optional, payload } = sqlParameters(family)[index]!;
@@ -83,7 +90,7 @@ function plainCondition(family: GatewayFamily, variant: GatewayVariant, allowed:
   return `(${conditions.join("\n    AND ")})`;
 }
 
-/** The rules of a text, by as few functions as they can be checked with. */
+/** Conditions for the rules of a text, in as few function calls as possible. */
 function shortConditions({ name, rules: { minBytes = 0, maxBytes, pattern } }: LimitedArgument): string[] {
   const isNeverEmpty = pattern !== undefined && !new RegExp(pattern.source, "u").test("");
   return [
@@ -94,7 +101,7 @@ function shortConditions({ name, rules: { minBytes = 0, maxBytes, pattern } }: L
   ];
 }
 
-/** Joins the refusals under one condition. */
+/** Puts the refusals under a single condition. */
 function together(refusals: readonly Refusal[]): string[] {
   if (refusals.length === 0) return [];
   return [
@@ -104,7 +111,10 @@ function together(refusals: readonly Refusal[]): string[] {
   ];
 }
 
-/** Makes the bytes, and checks how long they are. A text is as long as its bytes, and a list has as many elements. */
+/**
+ * Converts the payload to bytes and checks their length. A text has the length of its bytes, and a list has the same
+ * number of elements.
+ */
 function madePayload(called: string, { name, repeated, rules }: GatewayValue, variant: GatewayVariant): string[] {
   const { maxItems, ...others } = rules;
   const count = { name, expression: name, sqlType: "bytea", repeated, rules: repeated && maxItems ? { maxItems } : {} };
@@ -119,7 +129,7 @@ function madePayload(called: string, { name, repeated, rules }: GatewayValue, va
   ];
 }
 
-/** The expression of the bytes of a payload. */
+/** Expression for the bytes of a payload. */
 function bytesOf(one: string, { payloadType }: GatewayVariant): string {
   if (payloadType === undefined || payloadType === "binary") return one;
   return `convert_to(${payloadType === "text" ? one : `${one}::text`}, 'UTF8')`;
@@ -127,7 +137,7 @@ function bytesOf(one: string, { payloadType }: GatewayVariant): string {
 
 function refusalsOf(family: GatewayFamily, { payloadType }: GatewayVariant, value: GatewayValue): Refusal[] {
   const { name } = value;
-  // Postgres does not compare values of json.
+  // The type json has no comparison operators.
   const hasNull =
     payloadType === "json"
       ? `EXISTS (SELECT FROM unnest(${name}) AS p (one) WHERE p.one IS NULL)`
@@ -158,7 +168,7 @@ function refusalsOf(family: GatewayFamily, { payloadType }: GatewayVariant, valu
   ];
 }
 
-/** What a value has to fulfil, and in words. */
+/** Conditions of a value, each with its rule in words. */
 function rulesOf(value: GatewayValue): [condition: string, rule: string][] {
   const { bytes, pattern, range } = columnLimits(value.name, value.rules);
   const words = {
@@ -166,7 +176,7 @@ function rulesOf(value: GatewayValue): [condition: string, rule: string][] {
     pattern: value.rules.pattern?.means,
     range: rangeText(value.rules)?.rule,
   };
-  // Those of payloads, headers and lists are checked before.
+  // Payloads, headers and lists have been checked before.
   if (value.kind !== "string") return range === undefined ? [] : [[range, words.range!]];
   return [
     ...(range === undefined ? [] : [[range, words.range!] as [string, string]]),
@@ -175,7 +185,7 @@ function rulesOf(value: GatewayValue): [condition: string, rule: string][] {
   ];
 }
 
-/** A value in an error: of a long text its beginning, and how long it is. */
+/** Value in an error: the beginning of a long text, with its length. */
 function shown({ name, kind }: GatewayValue): string {
   return kind === "string"
     ? `CASE WHEN octet_length(${name}) > 240 THEN format('%s (%s bytes)', to_json(left(${name}, 60) || chr(8230)), octet_length(${name})) ELSE to_json(${name})::text END`

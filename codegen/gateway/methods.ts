@@ -8,7 +8,7 @@ import { checkExpression, importLine, ruleImports } from "../validators/checks.j
 import { handlerResult, nameWithStar, requestType, responseInterface } from "./typescript-types.js";
 import { rowWriter, writeLine } from "./write-line.js";
 
-/** What argument.ts exports. */
+/** Exports of argument.ts. */
 const argumentNames = [
   "bytesText",
   "decodeText",
@@ -28,13 +28,13 @@ const argumentNames = [
 ];
 
 /**
- * `methods.ts`: the requests and answers, the interface of the handlers, and for each method how its argument is read,
- * checked and handed to the handler, and how the answer is written.
+ * Generates `methods.ts`: the requests and answers, the interface of the handlers, and for each method the functions
+ * that read and check its argument, call the handler, and write the answer.
  */
 export function methodsModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const answered = groups.flatMap(({ families }) => families.filter(({ local }) => !local));
   const body = [
-    `${docstring("The types that a payload can have in SQL, by their part of a function's name.")}export type PayloadType = ${Object.keys(payloadTypes).map(stringLiteral).join(" | ")};\n`,
+    `${docstring("SQL types of payloads, by their part of a function's name.")}export type PayloadType = ${Object.keys(payloadTypes).map(stringLiteral).join(" | ")};\n`,
     ...answered.map((family) =>
       [requestType(family), responseInterface(family)].filter((text) => text !== "").join("\n"),
     ),
@@ -57,25 +57,25 @@ function handlerInterface(groups: readonly GatewayGroup[], families: readonly Ga
       `${docstring(family.comment, "  ")}  ${lowerFirst(family.method.name)}(request: ${family.method.input.name}, call: Call): Answer<${handlerResult(family)}>;\n`,
   );
   return [
-    `${docstring("An answer that is there, or will be.")}export type Answer<T> = T | Promise<T>;\n`,
-    `${docstring(`What answers the functions. ${groups[0]!.comment}\n\n\`Call\` is what a handler is told of the call: its session, its deadline.`)}export interface NatsFunctionsHandler<Call> {\n${methods.join("\n")}}\n`,
+    `${docstring("Answer, or a promise of it.")}export type Answer<T> = T | Promise<T>;\n`,
+    `${docstring(`Handlers of the functions. ${groups[0]!.comment}\n\n\`Call\` is the context of a call: its session and its deadline.`)}export interface NatsFunctionsHandler<Call> {\n${methods.join("\n")}}\n`,
   ].join("\n");
 }
 
-const methodType = `${docstring("A method as the gateway needs it.")}export interface Method {
-  /** What SQL knows it by, with * for the type of the payload. */
+const methodType = `${docstring("Method as the gateway calls it.")}export interface Method {
+  /** Name of the SQL function, with * for the type of the payload. */
   readonly sqlName: string;
-  /** After a lost answer the outcome is unknown. */
+  /** True if the outcome is unknown after a lost answer, because the call may change something in NATS. */
   readonly changes: boolean;
-  /** A list of payloads stands behind its argument. */
+  /** True if a list of payloads follows the argument. */
   readonly takesList: boolean;
-  /** The call's own time limit in milliseconds, as it was given; undefined for methods that have none. */
+  /** Time limit of the call in milliseconds, as the caller set it; undefined for methods without one. */
   timeoutMs?(request: unknown): number | undefined;
   /** Reads and checks the argument. @throws BadArgument */
   read(json: unknown, list: PayloadList | undefined): unknown;
-  /** Has it answered. */
+  /** Calls the handler. */
   handle<Call>(handler: NatsFunctionsHandler<Call>, request: unknown, call: Call): Answer<unknown>;
-  /** The answer as the function in SQL expects it. @throws NotText */
+  /** Answer in the form that the SQL function reads. @throws NotText */
   write(result: unknown, request: unknown): string | null;
 }
 `;
@@ -158,5 +158,5 @@ function methodTable(families: readonly GatewayFamily[]): string {
       "  },",
     ].join("\n");
   });
-  return `${docstring("The methods by the name they have in a call.")}export const methods: Readonly<Record<string, Method>> = {\n${entries.join("\n")}\n};\n`;
+  return `${docstring("Methods by their names in calls.")}export const methods: Readonly<Record<string, Method>> = {\n${entries.join("\n")}\n};\n`;
 }

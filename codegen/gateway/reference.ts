@@ -6,22 +6,22 @@ import type { SpecFile } from "../model/spec.js";
 import { markdownHead, prose } from "../print.js";
 import { sqlParameters } from "./sql-argument.js";
 
-/** `nats-functions.md`: every function with its parameters, their limits, and what it returns. */
+/** Generates `nats-functions.md`: every function with its parameters, their limits, and its result. */
 export function referencePage(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const families = groups.flatMap((group) => group.families.filter(({ internal }) => !internal));
   return [
     markdownHead("codegen/gateway", sources),
     "# SQL functions\n",
-    "`T` stands for the type of the payload: there is one function each for `text`, `json`, `jsonb` and `binary`, whose",
+    "`T` is the type of the payload: there is one function each for `text`, `json`, `jsonb` and `binary`, whose",
     "payloads are `bytea`. A parameter that is optional may be left out or NULL; the others may be NULL only where the table",
-    "says so. How the functions behave is told in [docs/nats-from-sql.md](../../../docs/nats-from-sql.md), and the errors are",
+    "says so. The behaviour of the functions is described in [docs/nats-from-sql.md](../../../docs/nats-from-sql.md), and the errors are",
     "in [errors.md](../errors.md).\n",
     `${families.map(entry).join("\n")}\n`,
     ...families.map(section),
   ].join("\n");
 }
 
-/** Its line in the table of contents. */
+/** Line of a function in the table of contents. */
 function entry(family: GatewayFamily): string {
   const name = nameWithT(family.names[0]!);
   const firstSentence = prose(family.comment)

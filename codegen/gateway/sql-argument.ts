@@ -4,20 +4,20 @@ import type { GatewayValue } from "../model/gateway-values.js";
 import type { LimitedArgument } from "../sql/limits.js";
 import { sqlString } from "../sql/literal.js";
 
-/** The parameters in SQL, which leave out what is sent along without being one. */
+/** Parameters of the SQL function, without the values that are only sent with the call. */
 export function sqlParameters(family: GatewayFamily): GatewayValue[] {
   return family.parameters.filter(({ payloadType, messageContext }) => !payloadType && !messageContext);
 }
 
-/** The type of a value in SQL, where the function has this type of payload. */
+/** SQL type of a value in a variant of the function. */
 export function sqlTypeOf(value: GatewayValue, { payloadType }: GatewayVariant): string {
   const type = value.payload && payloadType !== undefined ? payloadTypes[payloadType] : value.sqlType;
   return value.repeated ? `${type}[]` : type;
 }
 
 /**
- * The expression of a call's text: the method, a space, and its argument as JSON, as protobuf writes it: bytes in base64,
- * no value as null. The parameters stand in it as $1, $2, …, since the names of results may be the same.
+ * Expression for the text of a call: the method, a space, and the argument as JSON in protobuf's format: bytes in
+ * base64, an absent value as null. Parameters are written as $1, $2, …, because results may have the same names.
  */
 export function queryExpression(family: GatewayFamily, variant: GatewayVariant): string {
   const parts: string[] = [];
@@ -38,7 +38,7 @@ export function queryExpression(family: GatewayFamily, variant: GatewayVariant):
   return parts.join(" || ");
 }
 
-/** The arguments of a function whose limits are checked. The parameters stand as $1, $2, …, unless their names are wanted. */
+/** Arguments whose limits are checked. Parameters are written as $1, $2, …, unless `expressionOf` names them. */
 export function limitedArguments(
   family: GatewayFamily,
   variant: GatewayVariant,
@@ -57,7 +57,7 @@ export function limitedArguments(
   });
 }
 
-/** The position of a parameter, $1 being the first. */
+/** Position of a parameter, starting with $1. */
 export function positionOf(family: GatewayFamily, value: GatewayValue): string {
   return `$${sqlParameters(family).indexOf(value) + 1}`;
 }
@@ -69,7 +69,7 @@ function jsonExpression(value: GatewayValue, position: string, { payloadType }: 
     case "bytes":
       return `coalesce('"' || replace(encode(${bytesExpression(value, position, payloadType)}, 'base64'), E'\\n', '') || '"', 'null')`;
     case "bigint":
-      // As a text: JSON in JavaScript does not hold the last digits.
+      // As a text: a JSON number loses digits in JavaScript.
       return `coalesce('"' || ${position} || '"', 'null')`;
     default:
       return `coalesce(${position}::text, 'null')`;

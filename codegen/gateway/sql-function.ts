@@ -6,17 +6,17 @@ import { withChecks } from "./local-checks.js";
 import { limitedArguments, positionOf, queryExpression, sqlParameters, sqlTypeOf } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
 
-/** Stands for the schema of the functions, as in the script of an extension. */
+/** Placeholder for the schema of the functions, as in the script of an extension. */
 const schemaPlaceholder = "@extschema@";
 
-/** What a body may name beside fixed settings. */
+/** Values that a body may name besides fixed settings. */
 export interface BodyValues {
   readonly constants: SqlConstants;
-  /** The version of the package, for `@version@`. */
+  /** Version of the package, for `@version@`. */
   readonly version: string;
 }
 
-/** CREATE FUNCTION, and its comment, for each name of a function. */
+/** CREATE FUNCTION and its comment, for the name and each alias of a function. */
 export function gatewayFunctionStatements(
   family: GatewayFamily,
   variant: GatewayVariant,
@@ -32,8 +32,8 @@ export function gatewayFunctionStatements(
     return [
       `CREATE OR REPLACE FUNCTION ${called}(${inputs.length === 0 ? "" : `\n${inputs.join(",\n")}\n`})`,
       `RETURNS ${returnType(family, variant)}`,
-      // Those for the others alone run within a definer function, which has pinned the path; the body of one that runs as
-      // its caller needs to know his path.
+      // Internal functions run within a definer function, which has pinned the path; a function that runs as its caller
+      // needs the caller's path.
       ...(family.internal || family.invoker
         ? [`LANGUAGE ${language} VOLATILE SECURITY INVOKER PARALLEL UNSAFE`]
         : [`LANGUAGE ${language} VOLATILE SECURITY DEFINER PARALLEL UNSAFE`, "SET search_path = pg_catalog, pg_temp"]),
@@ -44,7 +44,7 @@ export function gatewayFunctionStatements(
   });
 }
 
-/** A function as GRANT and DROP name it. */
+/** Function as GRANT and DROP name it. */
 export function gatewaySignature(family: GatewayFamily, variant: GatewayVariant, name: string): string {
   return `${qualifiedName(family, name)}(${sqlParameters(family)
     .map((value) => sqlTypeOf(value, variant))
@@ -89,16 +89,17 @@ function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, va
     case "value":
       return { language: "plpgsql", body: callBody(query, valueReturn(family, variant, name)) };
     default:
-      // In PL/pgSQL parameters and result columns may not have the same names, and here they do.
+      // PL/pgSQL forbids parameters and result columns with the same name, which these functions have.
       return { language: "sql", body: rowsBody(family, variant, `hawser.gateway_call(${query})`) };
   }
 }
 
 /**
- * Calls over the connection of the session, if it is there and well; `hawser.gateway_call` does the rest, and has the
- * reasons for each step. A further function for each call would cost a fifth of its time in Postgres.
+ * Body that uses the session's connection if it exists and is usable, and calls `hawser.gateway_call` otherwise, where
+ * the reasons for each step are written. A further function for each call would add a fifth to the time of a call in
+ * Postgres.
  *
- * @param end what is done with `answer`
+ * @param end statements that use `answer`
  */
 function callBody(query: string, end: readonly string[]): string {
   return [
@@ -109,7 +110,7 @@ function callBody(query: string, end: readonly string[]): string {
     "  failure text;",
     "  failure_hint text;",
     "BEGIN",
-    // Only CASE promises an order, and of a connection that is not there nothing can be asked.
+    // Only CASE guarantees the order of evaluation, and dblink_is_busy fails for a missing connection.
     "  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())",
     "    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0",
     "      AND @dblink@.dblink_error_message('hawser') = 'OK' END)",
@@ -172,8 +173,9 @@ function rowsBody(family: GatewayFamily, variant: GatewayVariant, call: string):
 }
 
 /**
- * Lists travel behind the argument: a line with their form (`t` text as it is, `b` all together in base64) and the length
- * of each in bytes, `-` for NULL; then all of them, one after the other. An array that is NULL has the form `n`.
+ * Body for a list of payloads. The list follows the argument: a line with its form (`t`: text as it is, `b`: everything
+ * in base64) and the length of each payload in bytes, `-` for NULL; then all payloads without separators. A NULL array
+ * has the form `n`.
  */
 function batchBody(family: GatewayFamily, variant: GatewayVariant): string {
   const list = positionOf(family, family.batch!);

@@ -8,14 +8,14 @@ import { createRole, giveFunctionsToOwner, whereRoleExists } from "../sql/grants
 import { sqlString } from "../sql/literal.js";
 import { gatewayFunctionStatements, gatewaySignature } from "./sql-function.js";
 
-/** The role that may call the functions. */
+/** Role that may call the functions. */
 const callerRole = "hawser_nats" satisfies keyof typeof roles;
 
-/** The functions of some files: SQL with placeholders for the schemas, and what to know of it. */
+/** SQL of the gateway functions of some files, with placeholders for schemas. */
 export interface GatewaySql {
-  /** Makes or replaces the functions. `@extschema@` is their schema, `@dblink@` that of dblink. */
+  /** Creates or replaces the functions. `@extschema@` is their schema, `@dblink@` the schema of dblink. */
   readonly functions: string;
-  /** Takes them from PUBLIC and gives them to the role that may call them. */
+  /** Revokes the functions from PUBLIC and grants them to {@link callerRole}. */
   readonly grants: string;
   /** All functions, as DROP names them. */
   readonly signatures: readonly string[];
@@ -67,7 +67,7 @@ function functionObjects(signatures: readonly string[]): string[] {
   ];
 }
 
-/** Relative to the working directory, which buf makes the root of the project. */
+/** Relative to the working directory, which is the root of the project under buf. */
 function packageVersion(): string {
   return (JSON.parse(readFileSync("package.json", "utf8")) as { version: string }).version;
 }

@@ -13,7 +13,7 @@ const typeOfKind: Record<GatewayKind, string> = {
   timestamp: "Date",
 };
 
-/** The type that a handler gets or gives. */
+/** Type of a value in a handler's request or result. */
 function handlerType(value: GatewayValue): string {
   if (value.payloadType) {
     return "PayloadType";
@@ -21,7 +21,7 @@ function handlerType(value: GatewayValue): string {
   return value.repeated || isTextList(value) ? `readonly ${typeOfKind[value.kind]}[]` : typeOfKind[value.kind];
 }
 
-/** What SQL knows a function by, with `*` for the type of the payload. */
+/** Name of the SQL function, with `*` for the type of the payload. */
 export function nameWithStar(family: GatewayFamily): string {
   return `${isMadeWithTables(family) ? "hawser." : ""}${family.names[0]!.replace("{T}", "*")}`;
 }
@@ -29,20 +29,20 @@ export function nameWithStar(family: GatewayFamily): string {
 /** The type of a method's request. */
 export function requestType(family: GatewayFamily): string {
   const { name } = family.method.input;
-  const doc = `What \`${nameWithStar(family)}\` is called with.`;
+  const doc = `Arguments of \`${nameWithStar(family)}\`.`;
   return family.parameters.length === 0
     ? `${docstring(doc)}export type ${name} = Readonly<Record<string, never>>;\n`
     : printInterface(name, doc, family.parameters);
 }
 
-/** The interface of what a method answers; empty where that is nothing or one value. */
+/** Interface of a method's answer; empty for a method without result or with a single value. */
 export function responseInterface(family: GatewayFamily): string {
   return family.returns === "row" || family.returns === "rows"
-    ? printInterface(family.method.output.name, `A row of what \`${nameWithStar(family)}\` returns.`, family.results)
+    ? printInterface(family.method.output.name, `Result row of \`${nameWithStar(family)}\`.`, family.results)
     : "";
 }
 
-/** The type of what a handler resolves with. */
+/** Type that a handler's promise resolves to. */
 export function handlerResult(family: GatewayFamily): string {
   switch (family.returns) {
     case "nothing":

@@ -2,7 +2,7 @@ import type { GatewayFamily } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
 import { handlerResult } from "./typescript-types.js";
 
-/** The line of a method's `write`: its answer as the function in SQL reads it. */
+/** Line of a method's `write`: the answer in the form that the SQL function reads. */
 export function writeLine(family: GatewayFamily): string {
   const result = `result as ${handlerResult(family)}`;
   switch (family.returns) {
@@ -31,7 +31,7 @@ function valueLine(family: GatewayFamily, result: string): string {
   ].join("\n");
 }
 
-/** A row as json_to_recordset reads it: by the names of the columns; what JSON has no form for as text. */
+/** Row in the form that json_to_recordset reads: keyed by column name; types without a JSON form are texts. */
 export function rowWriter(family: GatewayFamily): string {
   const cells = family.results.map((value) => {
     const given = `row.${value.property}`;
@@ -46,7 +46,7 @@ function rowWriterName(family: GatewayFamily): string {
   return `write${family.method.output.name}`;
 }
 
-/** A value as Postgres reads its type. */
+/** Value in the input format of its Postgres type. */
 function valueText({ kind }: GatewayValue, given: string): string {
   switch (kind) {
     case "bytes":

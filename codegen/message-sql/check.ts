@@ -1,4 +1,4 @@
-/** The functions `check_…`: the rules of `buf.validate` of a message, and of the messages in it. */
+/** Functions `check_…`: check the `buf.validate` rules of a message and of the messages in it. */
 import { type DescField, ScalarType } from "@bufbuild/protobuf";
 import { type FieldRules, type Rule, type RuleValue, rulesOf, type ValueRules } from "../../src/typed/index.js";
 import { sqlString } from "../sql/literal.js";
@@ -8,7 +8,9 @@ import { bytesLiteral, indented } from "./names.js";
 import type { SqlOptions } from "./options.js";
 import { helperName, isNotZero } from "./values.js";
 
-/** `check_order_placed(message order_placed, path text)`: refuses a row that breaks a rule, with the field and the rule. */
+/**
+ * `check_order_placed(message order_placed, path text)`: refuses a row that breaks a rule, with the field and the rule.
+ */
 export function checkFunction(options: SqlOptions, message: MessageModel): MadeFunction {
   const type = qualified(options, message.name);
   const { checks, variables } = new MessageChecks(options, message).print();
@@ -24,7 +26,7 @@ export function checkFunction(options: SqlOptions, message: MessageModel): MadeF
   });
 }
 
-/** Whether the check of a message can refuse anything. */
+/** True if the check of a message can refuse anything. */
 export function hasChecks(options: SqlOptions, message: MessageModel): boolean {
   return new MessageChecks(options, message).print().checks !== "";
 }
@@ -42,7 +44,7 @@ class MessageChecks {
     this.#message = message;
   }
 
-  /** The statements, and the declarations of the variables that they need. */
+  /** Statements, and the declarations of their variables. */
   print(): { readonly checks: string; readonly variables: string } {
     const checks = this.#all();
     const variables = this.#elements.map((field) => {
@@ -79,7 +81,7 @@ class MessageChecks {
     const at = [`.${field.desc.name}`];
     const required = rules.required ? this.#refuseUnless(this.#isSet(field), at, "must be set", "required", 2) : "";
     if (rules.shape === "single") {
-      // The value that is absent is zero where NULL is not told from it.
+      // Where NULL and zero are the same, an absent value counts as zero.
       const isImplicit = field.shape === "single" && field.presence === "implicit";
       const value = isImplicit ? `coalesce(${x}, ${zeroFor(field.value)})` : x;
       const checks = this.#valueChecks(rules.value, field.value, value, at, isImplicit ? 2 : 4);
@@ -148,14 +150,14 @@ class MessageChecks {
     return `    IF ${isNotZeroValue(this.#options, value, x)} THEN\n${checks}    END IF;\n`;
   }
 
-  /** By FOREACH: a subscript looks at all elements before it. */
+  /** Iterates with FOREACH: a subscript would scan all elements before it. */
   #forEach(field: FieldModel, checks: string): string {
     this.#elements.push(field);
     const loop = `FOREACH ${elementName(field)} IN ARRAY coalesce(message.${field.column}, '{}') LOOP`;
     return `  v_n := 0;\n  ${loop}\n    v_n := v_n + 1;\n${checks}  END LOOP;\n`;
   }
 
-  /** The checks of one value that is there. */
+  /** Checks of one value that is set. */
   #valueChecks(rules: ValueRules, value: ValueKind, x: string, at: readonly string[], spaces: number): string {
     const own = rules.rules
       .map((rule) => {
@@ -168,7 +170,7 @@ class MessageChecks {
     return `${own}${" ".repeat(spaces)}${check}\n`;
   }
 
-  /** @param at what stands behind the path: texts that begin with "." or "[" or are "]", and expressions */
+  /** @param at parts of the path after the message: texts that begin with "." or "[" or are "]", and expressions */
   #refuseUnless(
     holds: string,
     at: readonly string[],
@@ -187,7 +189,7 @@ class MessageChecks {
     return " ".repeat(spaces) + indented(spaces, text);
   }
 
-  /** Whether a field has a value: one that is not zero, if it does not tell "not set" from zero. */
+  /** Condition that a field has a value; without presence, a value other than zero. */
   #isSet(field: FieldModel): string {
     const x = `message.${field.column}`;
     if (field.shape !== "single") return `coalesce(cardinality(${x}), 0) > 0`;
@@ -200,7 +202,7 @@ class MessageChecks {
   }
 }
 
-/** The variable that has an element of a list or map. */
+/** Variable of the current element of a list or map. */
 function elementName({ number }: FieldModel): string {
   return `v_${number}`;
 }
@@ -230,7 +232,7 @@ function indentedLines(text: string): string {
   return text.replaceAll(/^(?=.)/gm, "  ");
 }
 
-/** A value as it stands in an error: short, and without bytes. */
+/** Value in an error: short, and without bytes. */
 function shownValue(value: ValueKind, x: string): string | undefined {
   const scalar = value.kind === "scalar" || value.kind === "wrapper" ? value.scalar : undefined;
   if (scalar === ScalarType.BYTES) return `octet_length(${x}) || ' bytes'`;
@@ -239,12 +241,12 @@ function shownValue(value: ValueKind, x: string): string | undefined {
   return value.kind === "message" ? undefined : `(${x})::text`;
 }
 
-/** What a rule demands, as a condition and in words. */
+/** Condition and text of a rule. */
 function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): { holds: string; says: string } {
   const scalar = value.kind === "scalar" || value.kind === "wrapper" ? value.scalar : undefined;
   const isBytes = scalar === ScalarType.BYTES;
   const isFloat = scalar === ScalarType.FLOAT || scalar === ScalarType.DOUBLE;
-  /** What is compared with the values of rules. */
+  /** Expression that is compared with the values of rules. */
   const compared =
     value.kind === "enum"
       ? enumNumber(options, value, x)
@@ -277,7 +279,7 @@ function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): 
           ? []
           : [`${upper.inclusive ? "at most" : "less than"} ${limitText(value, upper.value)}`]),
       ];
-      // Postgres takes NaN for the greatest number; here it is in no range.
+      // Postgres sorts NaN above all numbers; rules exclude NaN from every range.
       const notNan = isFloat ? ` AND ${compared} <> 'NaN'` : "";
       return { holds: `(${holds})${notNan}`, says: `must be ${words.join(outside ? " or " : " and ")}` };
     }
@@ -326,7 +328,7 @@ function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): 
   }
 }
 
-/** A value of a rule as a constant of SQL. */
+/** Value of a rule as an SQL constant. */
 function literal(value: RuleValue, isFloat: boolean): string {
   if (typeof value === "string") return `${sqlString(value)}::text`;
   if (value instanceof Uint8Array) return bytesLiteral(value);
@@ -343,7 +345,7 @@ function shownRule(value: RuleValue): string {
   return value instanceof Uint8Array ? `0x${Buffer.from(value).toString("hex")}` : String(value);
 }
 
-/** Nanoseconds as a time. */
+/** Limit in nanoseconds, as a time. */
 function limitText(value: ValueKind, limit: number | bigint): string {
   if (typeof limit !== "bigint") return String(limit);
   if (value.kind === "duration") return `${Number(limit) / 1e9}s`;

@@ -1,4 +1,7 @@
-/** The functions `decode_…` and `from_json_…`: a message of Protobuf, or of protobuf JSON, as a row of the composite type. */
+/**
+ * Functions `decode_…` and `from_json_…`: convert a message in Protobuf, or in protobuf JSON, to a row of the composite
+ * type.
+ */
 import { ScalarType } from "@bufbuild/protobuf";
 import { sqlString } from "../sql/literal.js";
 import { fullName, refuse } from "./encode.js";
@@ -16,20 +19,23 @@ import { indented, quoted } from "./names.js";
 import type { SqlOptions } from "./options.js";
 import { helperName, jsonValue, readValue, tagOf, wireTypeOf, wrapperName, zeroOf } from "./values.js";
 
-/** The SQLSTATE of what was refused by name already: `invalid_message`. */
+/** SQLSTATE `invalid_message`: the error already names the field. */
 const refused = "22P02";
 
-/** A field, and what is done with a value of it, which `v_n` (a varint) or `v_bytes` has. */
+/** Field, and the statements for a value of it, which is in `v_n` (a varint) or `v_bytes`. */
 interface ReadField {
   readonly number: number;
   readonly value: ValueKind;
   /** Statements of one line each. */
   readonly found: readonly string[];
-  /** The same for many values in one, of a list that is packed. */
+  /** Statements for several values of a packed list. */
   readonly packed?: readonly string[];
 }
 
-/** Reads the fields of a message, the last of several that have one number last. Fields that are not listed are passed over. */
+/**
+ * Prints the loop that reads the fields of a message. The last value of a repeated number wins. Unknown fields are
+ * skipped.
+ */
 function readLoop(fields: readonly ReadField[]): string {
   const cases = fields.flatMap(({ number, value, found, packed }) => [
     `      WHEN ${tagOf(number, wireTypeOf(value))} THEN\n        ${found.join("\n        ")}`,
@@ -77,7 +83,7 @@ function readLoop(fields: readonly ReadField[]): string {
       -- A group: nothing in it is known.
       v_depth := v_depth + CASE v_wire WHEN 3 THEN 1 ELSE -1 END;
       IF v_depth < 0 THEN
-        RAISE EXCEPTION USING ERRCODE = 'data_exception', MESSAGE = 'a group ends that has not begun';
+        RAISE EXCEPTION USING ERRCODE = 'data_exception', MESSAGE = 'a group ends that was not started';
       END IF;
       CONTINUE;
     ELSE
@@ -114,7 +120,10 @@ const readVariables = `  -- In memory, once: else each byte would be looked up i
   v_depth integer := 0;
 `;
 
-/** `decode_order_placed(payload bytea)`: the row. What cannot be read is refused with its field. Checks no rules. */
+/**
+ * `decode_order_placed(payload bytea)`: returns the row. An error names the field that cannot be read. Rules are not
+ * checked.
+ */
 export function decodeFunction(options: SqlOptions, message: MessageModel): MadeFunction {
   const type = qualified(options, message.name);
   const read = message.fields.map((field) => readField(options, message, field));
@@ -150,7 +159,7 @@ $function$`,
   });
 }
 
-/** Gives each field what it has when it is absent. An empty message is a row, and not NULL. */
+/** Prints the assignment of each field's absent value. An empty message is a row, not NULL. */
 function emptyRow(options: SqlOptions, message: MessageModel): string {
   if (message.fields.length === 0) return `  v := ROW()::${qualified(options, message.name)};\n`;
   return message.fields
@@ -197,7 +206,7 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
       value: { kind: "message", message },
       declare: `${map} ${field.entry}[] := '{}';`,
       found: appended(map, true, (bytes) => `${qualified(options, `hawser_decode_${field.entryName}`)}(${bytes})`),
-      // Of several entries with one key the last one counts.
+      // Of several entries with the same key, the last is used.
       atEnd: [
         `v_tag := ${tagOf(number, 2)};`,
         `IF (SELECT count(DISTINCT e.key) FROM unnest(${map}) AS e) < cardinality(${map}) THEN`,
@@ -218,7 +227,8 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
     isRead(other.value) ? `r_${other.number} := '{}';` : `v.${other.column} := NULL;`,
   );
   if (isRead(value)) {
-    // Of a message that is there in parts, these are merged: as if their bytes were one message. They are joined once.
+    // Protobuf merges the parts of a message that occurs several times, as if their bytes were one message. The parts
+    // are joined once.
     const parts = `r_${number}`;
     const joined = `(SELECT string_agg(p.part, ''::bytea ORDER BY p.n) FROM unnest(${parts}) WITH ORDINALITY AS p (part, n))`;
     return {
@@ -260,11 +270,11 @@ function packedFixed(options: SqlOptions, list: string, value: ValueKind, size: 
 }
 
 /**
- * Appends an element to a list. By array_append alone, which Postgres does in place: any other expression copies the list
- * each time.
+ * Appends an element to a list with a bare array_append, which Postgres runs in place: any other expression copies the
+ * list each time.
  *
- * @param isMessage whether the element is a message: one of no bytes, two of which could be each 4 bytes of a payload, is
- * a constant of the plan, and no call
+ * @param isMessage true if the element is a message: an empty one is a constant of the plan instead of a call, because
+ * a payload can hold an empty message in every 2 bytes
  */
 function appended(list: string, isMessage: boolean, read: (bytes: string) => string): string[] {
   const append = (bytes: string): string => `${list} := array_append(${list}, ${read(bytes)});`;
@@ -276,12 +286,12 @@ function isInOneof({ desc }: FieldModel): boolean {
   return desc.oneof !== undefined;
 }
 
-/** Whether a value is a message on the wire, so that its bytes are collected first. */
+/** True if a value is a message on the wire, so that its bytes are collected first. */
 function isRead({ kind }: ValueKind): boolean {
   return kind !== "scalar" && kind !== "enum";
 }
 
-/** The function that reads an entry of a map. */
+/** Function that reads an entry of a map. */
 export function entryFunction(options: SqlOptions, field: Extract<FieldModel, { shape: "map" }>): MadeFunction {
   const [key, value] = entryFields(field);
   const parts = [key!, value!].map(
@@ -292,7 +302,7 @@ export function entryFunction(options: SqlOptions, field: Extract<FieldModel, { 
     }),
   );
   const isMessage = field.value.kind !== "scalar" && field.value.kind !== "enum";
-  // A value that is absent is an empty message.
+  // An absent value is an empty message.
   const empty = isMessage ? readValue(options, field.value, "NULL", "''::bytea") : zeroOf(field.value);
   return madeFunction({
     options,
@@ -314,7 +324,7 @@ $function$`,
   });
 }
 
-/** The functions that read messages of google.protobuf that are a single value in SQL. */
+/** Functions that read the messages of google.protobuf that are single values in SQL. */
 export function wellKnownFunctions(options: SqlOptions, kinds: readonly ValueKind[]): MadeFunction[] {
   const make = (name: string, type: string, init: string, parts: readonly ReadField[], result: string): MadeFunction =>
     madeFunction({
@@ -350,7 +360,7 @@ export function wellKnownFunctions(options: SqlOptions, kinds: readonly ValueKin
   return [...pair, ...wrappers];
 }
 
-/** `from_json_order_placed(jsonb)`: the row of an object of protobuf JSON. Checks no rules. */
+/** `from_json_order_placed(jsonb)`: the row of an object in protobuf JSON. Rules are not checked. */
 export function jsonFunction(options: SqlOptions, message: MessageModel): MadeFunction {
   const type = qualified(options, message.name);
   const oneofs = message.desc.oneofs
@@ -414,7 +424,7 @@ ${required}  END IF;
 `;
 }
 
-/** A key of a map: each is a string in JSON. */
+/** Key of a map, which is always a string in JSON. */
 function jsonKey(options: SqlOptions, key: ScalarType): string {
   if (key === ScalarType.STRING) return "i.key";
   const value: ValueKind = { kind: "scalar", scalar: key };

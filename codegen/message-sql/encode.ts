@@ -1,4 +1,4 @@
-/** The functions `encode_…`: a row of the composite type as a message of Protobuf. */
+/** Functions `encode_…`: convert a row of the composite type to a Protobuf message. */
 import { sqlString } from "../sql/literal.js";
 import { type MadeFunction, madeFunction, pure } from "./helpers.js";
 import { type EnumModel, entryFields, type FieldModel, fieldType, type MessageModel, qualified } from "./model.js";
@@ -6,7 +6,10 @@ import { bytesLiteral, varintBytes } from "./names.js";
 import type { SqlOptions } from "./options.js";
 import { bytesOfTag, helperName, isNotZero, rawValue, tagOf, wireTypeOf, wireValue, zeroOf } from "./values.js";
 
-/** `encode_order_placed(message order_placed)`. Refuses what the type of a field does not allow; checks no rules. */
+/**
+ * `encode_order_placed(message order_placed)`: refuses values that the type of a field does not allow. Rules are not
+ * checked.
+ */
 export function encodeFunction(options: SqlOptions, message: MessageModel): MadeFunction {
   const type = qualified(options, message.name);
   const oneofs = message.desc.oneofs
@@ -43,12 +46,12 @@ $function$`,
   });
 }
 
-/** The full name of a field: `acme.v1.OrderPlaced.tenant`. */
+/** Full name of a field: `acme.v1.OrderPlaced.tenant`. */
 export function fullName({ desc }: FieldModel): string {
   return `${desc.parent.typeName}.${desc.name}`;
 }
 
-/** A statement that refuses a message. */
+/** Statement that refuses a message. */
 export function refuse(options: SqlOptions, where: string, what: string): string {
   return `PERFORM ${helperName(options, "refuse")}(${sqlString(where)}, ${what});`;
 }
@@ -66,7 +69,7 @@ function encodeField(options: SqlOptions, field: FieldModel): string {
     return `  IF ${isSet} THEN\n${encodeSingle(options, field, x, name)}${missing}  END IF;\n`;
   }
   const isMap = field.shape === "map";
-  // No field has such a name: that of a column would mean the column, and not the row.
+  // No column has this name, so it always refers to the row and not to a column.
   const row = '"#e"';
   const elements = isMap ? "AS e" : field.value.kind === "message" ? `AS ${row}` : "AS e (value)";
   const tag = bytesLiteral(varintBytes(tagOf(field.number, 2)));
@@ -89,7 +92,7 @@ function encodeField(options: SqlOptions, field: FieldModel): string {
   if (isMap) {
     const parts = entryFields(field).map((part) => {
       const value = `e.${part.column}`;
-      // What stands for NULL has no bytes, and is zero again when it is read.
+      // NULL is encoded as no bytes, and is read back as zero.
       return `coalesce(${bytesOfTag(part.number, part.value)} || ${wireValue(options, part.value, value, name)}, ''::bytea)`;
     });
     encoded = `    v_all := v_all || (\n      SELECT string_agg(${tag} || ${helperName(options, "sized")}(${parts.join(" || ")}), ''::bytea)\n        FROM unnest(${x}) ${elements}\n    );\n`;
@@ -104,7 +107,7 @@ function encodeField(options: SqlOptions, field: FieldModel): string {
   return `  IF cardinality(${x}) > 0 THEN\n${refusals.join("")}${encoded}  END IF;\n`;
 }
 
-/** With the byte of a small number or length in one step: most are. */
+/** Encodes a tag and a small number or length with one concatenation, because most values are small. */
 function encodeSingle(options: SqlOptions, field: FieldModel, x: string, name: string): string {
   const { number, value } = field;
   const raw = rawValue(options, value, x, name);
@@ -126,7 +129,7 @@ function encodeSingle(options: SqlOptions, field: FieldModel, x: string, name: s
   return `    v_all := v_all || ${bytesLiteral(tag)} || ${raw};\n`;
 }
 
-/** The functions of an enum: its name by its number, its number by its name, and its name by a value of JSON. */
+/** Functions of an enum: name from number, number from name, and name from a JSON value. */
 export function enumFunctions(options: SqlOptions, { desc, name }: EnumModel): MadeFunction[] {
   const numbers = desc.values.map((value) => `    WHEN ${sqlString(value.name)} THEN ${value.number}`);
   const firstOf = new Map(desc.values.toReversed().map((value) => [value.number, value.name]));

@@ -7,12 +7,13 @@ import { readModel } from "./model.js";
 import { readOptions } from "./options.js";
 
 /**
- * Makes the SQL of users' messages: a file for each directory of protos that has a message with a topic, or one for all that
- * buf asks for. Each is complete: what the messages of two directories have in common stands in both.
+ * Generates the SQL of users' messages: a file for each directory of protos with a message that has a topic, or a
+ * single file. Each file is complete; definitions that two directories share are in both.
  *
  * @param parameter the options of the plugin, as in `schema=shop,role=web`
- * @throws SpecError for what SQL cannot have, and for names that are none, HawserError `invalid_schema` for a topic or rule that cannot be used,
- * OptionError
+ * @throws SpecError for anything that SQL cannot represent, and for invalid names
+ * @throws HawserError `invalid_schema` for an invalid topic or rule
+ * @throws OptionError for an invalid option
  */
 export function generateMessageSql(
   registry: FileRegistry,

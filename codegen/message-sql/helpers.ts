@@ -1,45 +1,45 @@
 /**
- * The functions that all messages share, in the schema of the messages: varints, the bytes of floats, values of JSON, and
- * the one that refuses a value.
+ * Functions that all messages share, in the schema of the messages: varints, bytes of floats, JSON values, and
+ * refusals.
  */
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { sqlString } from "../sql/literal.js";
 import { bytesLiteral, quoted } from "./names.js";
 import type { SqlOptions } from "./options.js";
 
-/** A function that is made. */
+/** Generated function. */
 export interface MadeFunction {
-  /** Without schema and quotes. */
+  /** Name without schema and quotes. */
   readonly name: string;
-  /** With the schema, as GRANT names it: `"messages"."hawser_varint"(bigint)`. */
+  /** Signature with the schema, as GRANT names it: `"messages"."hawser_varint"(bigint)`. */
   readonly signature: string;
   /** CREATE OR REPLACE FUNCTION. */
   readonly create: string;
   readonly comment: string;
 }
 
-/** What a function is, beside its body. */
+/** Parts of a function. */
 export interface FunctionParts {
   readonly options: SqlOptions;
   readonly name: string;
-  /** `tenant text DEFAULT NULL`, … */
+  /** Parameters, such as `tenant text DEFAULT NULL`. */
   readonly parameters: readonly string[];
-  /** Their types, as in the signature. */
+  /** Types of the parameters, as in the signature. */
   readonly types: readonly string[];
   readonly returns: string;
-  /** `LANGUAGE …` and what else stands between RETURNS and the body. */
+  /** `LANGUAGE …` and the other properties between RETURNS and the body. */
   readonly properties: string;
-  /** `AS $$…$$` or `RETURN …`. */
+  /** Body: `AS $$…$$` or `RETURN …`. */
   readonly body: string;
   readonly comment: string;
 }
 
-/** What a function has that changes nothing, and is never found by another name than it was made with. */
+/** Properties of a function without side effects, with a pinned search_path. */
 export const pure = "LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp";
-/** The same for one that catches errors: that begins a subtransaction, which workers may not. */
+/** Properties of a pure function that catches errors: that starts a subtransaction, which parallel workers may not. */
 export const pureWithCatch = "LANGUAGE plpgsql IMMUTABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp";
 
-/** Puts a function together. */
+/** Assembles a function. */
 export function madeFunction(parts: FunctionParts): MadeFunction {
   const name = `${quoted(parts.options.schema)}.${quoted(parts.name)}`;
   const body = withSafeQuotes(parts.body);
@@ -53,7 +53,9 @@ export function madeFunction(parts: FunctionParts): MadeFunction {
   };
 }
 
-/** A text of the user's, such as a pattern, may have the very mark that ends the body. */
+/**
+ * Chooses a dollar quote that the body does not contain: a user's text, such as a pattern, may contain the usual one.
+ */
 function withSafeQuotes(body: string): string {
   const mark = "$function$";
   if (body.indexOf(mark, body.indexOf(mark) + mark.length) === body.lastIndexOf(mark)) return body;
@@ -64,7 +66,7 @@ function withSafeQuotes(body: string): string {
   return `${body.slice(0, start)}${other}${inner}${other}${body.slice(end + mark.length)}`;
 }
 
-/** The helpers. Their names begin with `hawser_`. */
+/** Helpers; their names begin with `hawser_`. */
 export function helperFunctions(options: SqlOptions): MadeFunction[] {
   const own = (name: string): string => `${quoted(options.schema)}.${quoted(`hawser_${name}`)}`;
   const helper = (
@@ -328,7 +330,10 @@ END`,
   ];
 }
 
-/** Values of protobuf JSON. What is none raises an error of the class 22, which the function of the message names. */
+/**
+ * Helpers for values of protobuf JSON. An invalid value raises an error of class 22, to which the message's function
+ * adds the field.
+ */
 function jsonHelpers(
   helper: (name: string, types: readonly string[], returns: string, body: string, comment: string) => MadeFunction,
   own: (name: string) => string,

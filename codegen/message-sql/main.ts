@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** `protoc-gen-hawser-sql`: the plugin of `buf generate` that makes SQL of a user's messages. docs/typed-sql.md has its options. */
+/**
+ * `protoc-gen-hawser-sql`: plugin of `buf generate` that generates SQL from a user's messages. docs/typed-sql.md lists
+ * its options.
+ */
 import { HawserError } from "../../src/errors/index.js";
 import { SpecError } from "../model/spec-error.js";
 import { runPlugin } from "../plugin.js";

@@ -1,6 +1,6 @@
 /**
- * The file that is made: everything for one schema, in the order in which Postgres takes it. It may be run any number of
- * times, and brings what an older one has made up to date.
+ * Generated migration file: everything for one schema, in the order of dependencies. The file can be run repeatedly,
+ * and updates the objects of an earlier generation.
  */
 import { dollarQuoted, sqlComment, sqlString } from "../sql/literal.js";
 import { checkFunction } from "./check.js";
@@ -18,17 +18,17 @@ import {
   type TopicMessage,
 } from "./publish.js";
 
-/** Ends the comment of each function and type: what has it may be replaced. */
+/** End of the comment of each generated function and type. Objects with this mark may be replaced. */
 const mark = "Made by protoc-gen-hawser-sql.";
 
-/** A composite type. */
+/** Composite type. */
 interface CompositeType {
   readonly name: string;
   readonly attributes: readonly { readonly name: string; readonly type: string }[];
   readonly comment: string;
 }
 
-/** The text of the migration. */
+/** Prints the migration. */
 export function migrationOf(model: SqlModel): string {
   const { options, messages, enums } = model;
   const withTopic = messages.filter((message): message is TopicMessage => message.topic !== undefined);
@@ -99,7 +99,9 @@ function typesOf({ options }: SqlModel, message: MessageModel): CompositeType[] 
   ];
 }
 
-/** What must be right before anything is made. What others have planted is not taken for ours. */
+/**
+ * Prints the checks before any object is created, so that objects planted by others are never taken for generated ones.
+ */
 function guard(
   { options }: SqlModel,
   types: readonly CompositeType[],
@@ -146,7 +148,7 @@ BEGIN
 ${check}  IF to_regnamespace(${sqlString(quoted(options.schema))}) IS NULL THEN
     CREATE SCHEMA ${quoted(options.schema)};
   END IF;
-  -- What has one of the names and belongs to another role may be a trap.
+  -- An object of another role with one of the names may be a trap.
   SELECT o.what, o.owner INTO v_name, v_owner
     FROM (
       SELECT format('function %s', p.oid::regprocedure), pg_get_userbyid(p.proowner), p.proowner
@@ -196,7 +198,7 @@ END`,
 `;
 }
 
-/** Makes a type, or gives it the attributes that it lacks. */
+/** Creates a type, or adds its missing attributes. */
 function typeStatement({ options }: SqlModel, { name, attributes, comment }: CompositeType): string {
   const type = qualified(options, name);
   const list = attributes.map((each) => `${quoted(each.name)} ${each.type}`);
@@ -231,7 +233,7 @@ COMMENT ON TYPE ${type} IS ${sqlString(`${comment} ${mark}`)};
 `;
 }
 
-/** Drops what a publish function was when its message had other fields: otherwise both would be there. */
+/** Drops earlier overloads of a publish function, whose message had other fields. */
 function dropOlder({ options }: SqlModel, { name, parameters }: PublishFunction): string {
   const names = parameters.map((each) => sqlString(each.name)).join(", ");
   const types = parameters.map((each) => `${sqlString(each.type)}::regtype`).join(", ");

@@ -1,6 +1,6 @@
 /**
- * What the SQL is made from: the messages that have a topic, and all that their fields reach, with the names and the types
- * that they have in SQL. What SQL cannot have is refused here.
+ * Model of the generated SQL: the messages with a topic and all types that their fields reach, with their names and
+ * types in SQL. Anything that SQL cannot represent is refused here.
  */
 import { type DescEnum, type DescField, type DescFile, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence, isWrapperDesc } from "@bufbuild/protobuf/wkt";
@@ -10,33 +10,33 @@ import { SpecError } from "../model/spec-error.js";
 import { maxIdentifierBytes, quoted, snakeCase } from "./names.js";
 import type { SqlOptions } from "./options.js";
 
-/** What one value is: that of a field, of an element of a list, or a key or value of a map. */
+/** Kind of one value: of a field, of an element of a list, or of a key or value of a map. */
 export type ValueKind =
   | { readonly kind: "scalar"; readonly scalar: ScalarType }
   | { readonly kind: "enum"; readonly enum: EnumModel }
   | { readonly kind: "message"; readonly message: MessageModel }
   | { readonly kind: "timestamp" | "duration" }
-  /** A wrapper, such as StringValue: a value that may be NULL. */
+  /** Wrapper, such as StringValue: a value that may be NULL. */
   | { readonly kind: "wrapper"; readonly scalar: ScalarType };
 
-/** An enum: a text in SQL. */
+/** Enum, which is a text in SQL. */
 export interface EnumModel {
   readonly desc: DescEnum;
-  /** Of its names in SQL: the functions `…_name(integer)` and `…_number(text)`. */
+  /** Stem of its function names in SQL: `…_name(integer)` and `…_number(text)`. */
   readonly name: string;
 }
 
-/** A field: an attribute of the type, and a parameter of the function that publishes. */
+/** Field: an attribute of the type, and a parameter of the publish function. */
 export type FieldModel = {
   readonly desc: DescField;
   readonly number: number;
-  /** In quotes. */
+  /** Quoted column name. */
   readonly column: string;
   readonly value: ValueKind;
 } & (
   | {
       readonly shape: "single";
-      /** `implicit`: absent means zero, and the column is never NULL when a message is read. */
+      /** `implicit`: an absent field means zero, and the column is never NULL after a message is read. */
       readonly presence: "implicit" | "explicit" | "required";
     }
   | { readonly shape: "list" }
@@ -44,39 +44,39 @@ export type FieldModel = {
   | { readonly shape: "map"; readonly key: ScalarType; readonly entry: string; readonly entryName: string }
 );
 
-/** A message: a composite type. */
+/** Message, which is a composite type in SQL. */
 export interface MessageModel {
   readonly desc: DescMessage;
-  /** Of the type, without schema and quotes: functions are named after it. */
+  /** Type name without schema and quotes; functions are named after it. */
   readonly name: string;
-  /** In the order of their numbers: so a field that is added comes last in old and in new databases. */
+  /** Fields in the order of their numbers, so that an added field comes last in old and new databases. */
   readonly fields: readonly FieldModel[];
-  /** Undefined for a message that only stands in others. */
+  /** Undefined for a message that is only part of others. */
   readonly topic: TopicOfSchema | undefined;
 }
 
-/** All that is made. */
+/** All objects to generate. */
 export interface SqlModel {
   readonly options: SqlOptions;
   readonly enums: readonly EnumModel[];
-  /** Each behind those that its fields have. */
+  /** Messages in the order of dependencies: each after the messages of its fields. */
   readonly messages: readonly MessageModel[];
-  /** The files whose messages have a topic. */
+  /** Files whose messages have a topic. */
   readonly files: readonly string[];
 }
 
-/** The parameters of `publish_…` that are no fields. */
+/** Parameters of `publish_…` that are not fields. */
 const ownParameters = ["_key", "_message_id", "_deliver_at", "_headers", "_to"] as const;
-/** Postgres takes 100 parameters. */
+/** Greatest number of fields: Postgres limits a function to 100 parameters. */
 const maxFields = 100 - ownParameters.length;
-/** The longest of what stands before or behind the name of a type. */
+/** Length of the longest prefix or suffix of a type's name. */
 const longestAffix = "hawser_decode_".length;
 
 /**
- * Reads the messages that have the option `hawser.v1.topic`.
+ * Reads the messages with the option `hawser.v1.topic`.
  *
- * @param files those that buf asks for
- * @throws SpecError for what SQL cannot have, HawserError `invalid_schema` for an option or rule that cannot be used
+ * @param files the files that buf requests
+ * @throws SpecError for anything that SQL cannot represent, HawserError `invalid_schema` for an invalid option or rule
  */
 export function readModel(files: readonly DescFile[], options: SqlOptions): SqlModel {
   return new ModelReader(options).read(files);
@@ -190,7 +190,7 @@ class ModelReader {
     return model;
   }
 
-  /** The name of a type: `outer_inner` for one that is nested. */
+  /** Name of a type: `outer_inner` for a nested one. */
   #name(desc: DescMessage | DescEnum): string {
     const parts: string[] = [];
     for (let at: DescMessage | DescEnum | undefined = desc; at !== undefined; at = at.parent) parts.unshift(at.name);
@@ -216,12 +216,12 @@ class ModelReader {
   }
 }
 
-/** With its schema, both in quotes. */
+/** Name with its schema, both quoted. */
 export function qualified({ schema }: SqlOptions, name: string): string {
   return `${quoted(schema)}.${quoted(name)}`;
 }
 
-/** The type of a value in SQL. */
+/** SQL type of a value. */
 export function typeOf(options: SqlOptions, value: ValueKind): string {
   switch (value.kind) {
     case "scalar":
@@ -238,14 +238,14 @@ export function typeOf(options: SqlOptions, value: ValueKind): string {
   }
 }
 
-/** The type of a field in SQL. */
+/** SQL type of a field. */
 export function fieldType(options: SqlOptions, field: FieldModel): string {
   if (field.shape === "map") return `${field.entry}[]`;
   const type = typeOf(options, field.value);
   return field.shape === "list" ? `${type}[]` : type;
 }
 
-/** Fields 1 and 2 of the message that an entry of a map is. */
+/** Fields 1 and 2 of the message that represents a map entry. */
 export function entryFields(field: Extract<FieldModel, { shape: "map" }>): readonly FieldModel[] {
   const part = (number: number, name: string, value: ValueKind): FieldModel => ({
     desc: field.desc,

@@ -1,9 +1,9 @@
-/** Names and literals of the SQL that is made of users' messages. */
+/** Names and literals of the SQL that is generated from users' messages. */
 
-/** Postgres cuts longer identifiers off, silently. */
+/** Postgres truncates longer identifiers without an error. */
 export const maxIdentifierBytes = 63;
 
-/** An identifier in quotes, so that words of SQL's grammar are names, too. */
+/** Quoted identifier, so that key words of SQL are valid names too. */
 export function quoted(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
@@ -16,13 +16,13 @@ export function snakeCase(name: string): string {
     .toLowerCase();
 }
 
-/** Bytes as a constant, whatever `standard_conforming_strings` is: `E'\\x0a00'::bytea`. */
+/** Bytes as a constant that is independent of `standard_conforming_strings`: `E'\\x0a00'::bytea`. */
 export function bytesLiteral(bytes: Iterable<number>): string {
   const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
   return `E'\\\\x${hex}'::bytea`;
 }
 
-/** A varint of a small number, such as a tag. */
+/** Bytes of a small number as a varint, such as a tag. */
 export function varintBytes(value: number): number[] {
   const bytes: number[] = [];
   let rest = value;
@@ -33,7 +33,7 @@ export function varintBytes(value: number): number[] {
   return [...bytes, rest];
 }
 
-/** The text, each line behind the first with so many spaces before it. */
+/** Indents every line of a text but the first by `spaces`. */
 export function indented(spaces: number, text: string): string {
   return text.replaceAll(/\n(?=[^\n])/g, `\n${" ".repeat(spaces)}`);
 }

@@ -1,18 +1,18 @@
 import { maxIdentifierBytes } from "./names.js";
 
-/** What a user asks of the plugin in `buf.gen.yaml`, under `opt`. */
+/** Options of the plugin in `buf.gen.yaml`, under `opt`. */
 export interface SqlOptions {
-  /** The schema of everything that is made. */
+  /** Schema of all generated objects. */
   readonly schema: string;
-  /** Stands before the name of each type. */
+  /** Prefix of the name of each type. */
   readonly prefix: string;
-  /** The roles that may call the functions. */
+  /** Roles that may call the functions. */
   readonly roles: readonly string[];
-  /** The one file that is made. Undefined: one for each directory of protos. */
+  /** Path of the only generated file; undefined for one file per directory of protos. */
   readonly file: string | undefined;
 }
 
-/** An option that cannot be used. buf prints the message. */
+/** Invalid option. buf prints the message. */
 export class OptionError extends Error {
   override readonly name = "OptionError";
 }
@@ -20,7 +20,7 @@ export class OptionError extends Error {
 /**
  * Reads `schema=shop,role=web,role=worker`.
  *
- * @throws OptionError for an option that is not known, is there twice, or has a value that cannot be used
+ * @throws OptionError for an option that is unknown, repeated, or has an invalid value
  */
 export function readOptions(parameter: string): SqlOptions {
   const given = new Map<string, string[]>();
@@ -34,7 +34,7 @@ export function readOptions(parameter: string): SqlOptions {
   }
   const one = (name: string, otherwise: string): string => {
     const [value = otherwise, ...others] = given.get(name) ?? [];
-    if (others.length > 0) throw new OptionError(`the option ${name} is there twice; give it once`);
+    if (others.length > 0) throw new OptionError(`the option ${name} is given twice; give it once`);
     const rule = known.get(name)!;
     if (!rule.pattern.test(value)) throw new OptionError(`the option ${name} is "${value}"; ${rule.says}`);
     return value;

@@ -1,4 +1,4 @@
-/** The functions `publish_…` and `read_…`: what users call. */
+/** Functions `publish_…` and `read_…`, which users call. */
 import { namedRules } from "../../generated/ts/rules/named.js";
 import type { TextRules } from "../../generated/ts/rules/violation.js";
 import { mustFitId, mustNotBeReserved } from "../../src/typed/index.js";
@@ -11,24 +11,27 @@ import { quoted } from "./names.js";
 import type { SqlOptions } from "./options.js";
 import { helperName, zeroOf } from "./values.js";
 
-/** A message that has a topic. */
+/** Message with a topic. */
 export type TopicMessage = MessageModel & { readonly topic: NonNullable<MessageModel["topic"]> };
 
-/** What a function that publishes has, beside what all have. */
+/** Generated function that publishes. */
 export interface PublishFunction extends MadeFunction {
-  /** The names and types of its parameters: another function of this name that has others is an older one. */
+  /**
+   * Names and types of its parameters. A function of the same name with other parameters comes from an earlier
+   * generation.
+   */
   readonly parameters: readonly { readonly name: string; readonly type: string }[];
 }
 
-/** The functions that a message is handed to, with the types of their parameters. */
+/** Functions that publish functions call, with the types of their parameters. */
 export const enqueueFunctions = {
   nats: "hawser.enqueue(text, bytea, boolean, jsonb, text, text, text, timestamptz)",
   peers: "hawser.enqueue(text, bytea, jsonb, text, text, timestamptz, boolean)",
 };
 
 /**
- * `publish_order_placed(tenant text, …, _key text, …)`: checks the rules and enqueues, in the present transaction. It runs
- * with the rights of its owner: who may call it may send this message, and nothing else.
+ * `publish_order_placed(tenant text, …, _key text, …)`: checks the rules and enqueues the message in the current
+ * transaction. It runs with the rights of its owner: a role that may call it can send this message, and nothing else.
  */
 export function publishFunction(options: SqlOptions, message: TopicMessage): PublishFunction {
   const { topic, desc } = message;
@@ -37,11 +40,11 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
   const parameters = [
     ...message.fields.map((field) => ({
       name: field.desc.name,
-      // A function has no lengths of types.
+      // Parameters of a function have no length modifiers.
       type: fieldType(options, field).replace("(20)", ""),
     })),
     { name: "_key", type: "text" },
-    // Core NATS has no ids.
+    // Core NATS has no message ids.
     ...(topic.topic !== undefined || topic.stream ? [{ name: "_message_id", type: "text" }] : []),
     { name: "_deliver_at", type: "timestamptz" },
     { name: "_headers", type: "jsonb" },
@@ -81,7 +84,8 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
     const ofNats = `    IF starts_with(${text}, '$') THEN
       ${refuse(options, fullName(field), `${sqlString(`${mustNotBeReserved}; it is `)} || to_json(left(${text}, 60))`)}
     END IF;\n`;
-    const says = "stands in the subject and must be one word: not empty, without '.', '*', '>' and white space; it is ";
+    const says =
+      "goes into the subject and must be one token: not empty, without '.', '*', '>' and white space; it is ";
     return `${word === first ? ofNats : ""}    IF strpos(${text}, '.') > 0 OR ${text} !~ ${sqlString(namedRules.natsSubject.pattern.source)} THEN
       ${refuse(options, fullName(field), `${sqlString(says)} || to_json(left(${text}, 60))`)}
     END IF;\n`;
@@ -126,7 +130,7 @@ $function$`,
   };
 }
 
-/** Refuses a field whose value is to be the key or the id, and cannot be, unless the caller has given another one. */
+/** Refuses a field whose value is used as the key or id and is invalid for it, unless the caller passes another one. */
 function checkOf(
   options: SqlOptions,
   field: FieldModel,
@@ -145,12 +149,11 @@ function checkOf(
   END IF;\n`;
 }
 
-/** The value of a field as a text: absent, it is that of zero, as in TypeScript. */
+/** Value of a field as a text; for an absent field the zero value, as in TypeScript. */
 function textOf(field: FieldModel): string {
   return `coalesce(v.${field.column}, ${zeroOf(field.value)})::text`;
 }
 
-/** The value of the header content-type. */
 function contentType({ desc }: MessageModel): string {
   return `application/x-protobuf; type=${desc.typeName}`;
 }
@@ -177,7 +180,10 @@ function subjectOf({ subject }: TopicMessage["topic"], modelOf: (name: string) =
   return parts.join(" || ");
 }
 
-/** `read_order_placed(payload bytea, headers jsonb)`: the row of a message that came, as Protobuf or as JSON; rules checked. */
+/**
+ * `read_order_placed(payload bytea, headers jsonb)`: the row of a received message, from Protobuf or JSON, with its
+ * rules checked.
+ */
 export function readFunction(options: SqlOptions, message: MessageModel): MadeFunction {
   const type = qualified(options, message.name);
   const { typeName } = message.desc;
@@ -207,7 +213,7 @@ $function$`,
   });
 }
 
-/** Helpers of these functions. */
+/** Helpers of the functions of this file. */
 export function publishHelpers(options: SqlOptions): MadeFunction[] {
   const refuseName = helperName(options, "refuse");
   const helper = (
@@ -245,7 +251,7 @@ export function publishHelpers(options: SqlOptions): MadeFunction[] {
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = '_headers: names that begin with Nats- are for the NATS server; leave them out, and give the id as _message_id';
   END IF;
-  -- What is no object is refused by the function that enqueues.
+  -- The function that enqueues refuses a value that is not an object.
   RETURN CASE jsonb_typeof($1) WHEN 'object' THEN $1 ELSE jsonb_build_array($1) END;
 END`,
       false,

@@ -1,19 +1,19 @@
-/** How a single value is written on the wire of Protobuf, and read: expressions of SQL. */
+/** SQL expressions that write and read a single value in the Protobuf wire format. */
 import { ScalarType } from "@bufbuild/protobuf";
 import { sqlString } from "../sql/literal.js";
 import { qualified, type ValueKind } from "./model.js";
 import { bytesLiteral, quoted, varintBytes } from "./names.js";
 import type { SqlOptions } from "./options.js";
 
-/** The wire types: a varint, 8 bytes, bytes with a length, 4 bytes. */
+/** Wire types: varint, 8 bytes, length-delimited, 4 bytes. */
 export type WireType = 0 | 1 | 2 | 5;
 
-/** The name of a helper, with its schema. */
+/** Name of a helper, with its schema. */
 export function helperName(options: SqlOptions, name: string): string {
   return `${quoted(options.schema)}.${quoted(`hawser_${name}`)}`;
 }
 
-/** How a value stands on the wire. */
+/** Wire type of a value. */
 export function wireTypeOf(value: ValueKind): WireType {
   return value.kind === "scalar" ? scalarWireTypes[value.scalar] : value.kind === "enum" ? 0 : 2;
 }
@@ -37,10 +37,10 @@ const scalarWireTypes: Readonly<Record<ScalarType, WireType>> = {
 };
 
 /**
- * A value in the form that its wire type has: a bigint for a varint, else bytea, without the length.
+ * Value in the form of its wire type: a bigint for a varint, otherwise bytea without the length.
  *
- * @param x the value: an expression
- * @param field a text: the field, for errors
+ * @param x expression for the value
+ * @param field text with the field, for errors
  */
 export function rawValue(options: SqlOptions, value: ValueKind, x: string, field: string): string {
   const helper = (name: string, ...rest: string[]): string => `${helperName(options, name)}(${rest.join(", ")})`;
@@ -92,24 +92,23 @@ export function rawValue(options: SqlOptions, value: ValueKind, x: string, field
   }
 }
 
-/** A value as its bytes on the wire, behind its length if it has one; without a tag. */
+/** Bytes of a value on the wire, with its length if it is length-delimited, without the tag. */
 export function wireValue(options: SqlOptions, value: ValueKind, x: string, field: string): string {
   const raw = rawValue(options, value, x, field);
   const form = { 0: "varint", 1: undefined, 2: "sized", 5: undefined }[wireTypeOf(value)];
   return form === undefined ? raw : `${helperName(options, form)}(${raw})`;
 }
 
-/** The tag of a field. */
 export function tagOf(number: number, wireType: WireType): number {
   return number * 8 + wireType;
 }
 
-/** The same as a literal of bytes. */
+/** Tag of a field as a bytes literal. */
 export function bytesOfTag(number: number, value: ValueKind): string {
   return bytesLiteral(varintBytes(tagOf(number, wireTypeOf(value))));
 }
 
-/** Whether a value is not the zero that a field without presence leaves out. NULL is neither. */
+/** Condition that a value is not the zero that a field without presence omits. NULL counts as zero. */
 export function isNotZero(value: ValueKind, x: string): string {
   if (value.kind !== "scalar") return `${x} IS DISTINCT FROM NULL`;
   switch (value.scalar) {
@@ -119,7 +118,7 @@ export function isNotZero(value: ValueKind, x: string): string {
       return `${x} <> ''::bytea`;
     case ScalarType.BOOL:
       return x;
-    // Minus zero is not left out.
+    // Minus zero is encoded.
     case ScalarType.FLOAT:
       return `float4send(${x}) <> ${bytesLiteral([0, 0, 0, 0])}`;
     case ScalarType.DOUBLE:
@@ -129,7 +128,7 @@ export function isNotZero(value: ValueKind, x: string): string {
   }
 }
 
-/** The zero of a scalar or an enum, as a constant of its type; that of a message is NULL. */
+/** Zero of a scalar or an enum as a constant of its type; NULL for a message. */
 export function zeroOf(value: ValueKind): string {
   if (value.kind === "enum") return sqlString(value.enum.desc.values.find(({ number }) => number === 0)!.name);
   if (value.kind !== "scalar") return "NULL";
@@ -145,10 +144,10 @@ export function zeroOf(value: ValueKind): string {
 }
 
 /**
- * A value that was read.
+ * Reads a value.
  *
- * @param n what has a varint, as a bigint
- * @param bytes what has all others, as bytea, without the length
+ * @param n expression for a varint, as a bigint
+ * @param bytes expression for any other value, as bytea without the length
  */
 export function readValue(options: SqlOptions, value: ValueKind, n: string, bytes: string): string {
   const helper = (name: string, x: string): string => `${helperName(options, name)}(${x})`;
@@ -198,12 +197,12 @@ export function readValue(options: SqlOptions, value: ValueKind, n: string, byte
   }
 }
 
-/** The helper that reads a wrapper: `decode_string_value`. */
+/** Helper that reads a wrapper: `decode_string_value`. */
 export function wrapperName(scalar: ScalarType): string {
   return `decode_${ScalarType[scalar].toLowerCase()}_value`;
 }
 
-/** The same of protobuf JSON; `x` is a jsonb that is not null. */
+/** Reads a value from protobuf JSON; `x` is a jsonb that is not null. */
 export function jsonValue(options: SqlOptions, value: ValueKind, x: string): string {
   const helper = (name: string, ...rest: string[]): string => `${helperName(options, name)}(${rest.join(", ")})`;
   switch (value.kind) {

@@ -10,7 +10,7 @@ import {
   valueKindOf,
 } from "./value-kind.js";
 
-/** The SQL types that the spec knows. */
+/** SQL types that a column can have. */
 const sqlTypes = [
   "smallint",
   "integer",
@@ -50,26 +50,28 @@ const rangeOfType: Partial<Record<SqlType, IntegerRange>> = {
   bigserial: int64Range,
 };
 
-/** What a value of the type is in TypeScript and for rules. */
+/** Kind of the type's values in TypeScript and in rules. */
 export function kindOfSqlType(type: SqlType): ValueKind {
   return kindOfType[type];
 }
 
-/** The range of an integer type; undefined for the others. */
+/** Range of an integer type; undefined for other types. */
 export function rangeOfSqlType(type: SqlType): IntegerRange | undefined {
   return rangeOfType[type];
 }
 
-/** The field's type is unsigned: its column must not be negative, although SQL's types are signed. */
+/**
+ * True if the field's type is unsigned. SQL's types are signed, so its column needs a check against negative values.
+ */
 export function isUnsigned(field: DescField): boolean {
   return field.scalar === ScalarType.UINT32 || field.scalar === ScalarType.UINT64;
 }
 
 /**
- * The SQL type of a field: the one that the option names, else the field's own.
+ * SQL type of a field: the type that the option names, else the default of the field's type.
  *
- * @throws SpecError if the option names an unknown type, or one that cannot hold the field's values, or if the field
- * has a type that no column can have.
+ * @throws SpecError if the option names an unknown type or a type that cannot hold the field's values, or if no column
+ * can have the field's type.
  */
 export function readSqlType(field: DescField, named: string): SqlType {
   if (named !== "" && !(sqlTypes as readonly string[]).includes(named)) {
@@ -92,7 +94,7 @@ export function readSqlType(field: DescField, named: string): SqlType {
   return named as SqlType;
 }
 
-/** The SQL types that hold a field's values, the default first. */
+/** SQL types that hold a field's values, the default first. */
 function fittingTypes(field: DescField): readonly SqlType[] {
   if (valueKindOf(field) === "timestamp") {
     return ["timestamptz"];

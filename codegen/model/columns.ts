@@ -8,29 +8,29 @@ import { type Rules, readRules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
 import type { IntegerRange, ValueKind } from "./value-kind.js";
 
-/** A column of a table, or a parameter or result column of a function. */
+/** Column of a table, or parameter or result column of a function. */
 export interface Column {
   readonly field: DescField;
   readonly name: string;
   readonly type: SqlType;
-  /** The column is an array of `type`. */
+  /** True if the column is an array of `type`. */
   readonly repeated: boolean;
   readonly nullable: boolean;
-  /** The default, as an SQL expression. */
+  /** Default, as an SQL expression. */
   readonly default?: string;
-  /** The expression of a stored generated column. */
+  /** Expression of a stored generated column. */
   readonly generated?: string;
-  /** Long values are kept as they come. */
+  /** True if Postgres stores long values without compression. */
   readonly uncompressed: boolean;
-  /** What one value is; of an array, one element. */
+  /** Kind of one value, or of one element of an array. */
   readonly kind: ValueKind;
-  /** The type's range, if it is an integer type. */
+  /** Range of an integer type. */
   readonly range: IntegerRange | undefined;
   readonly rules: Rules;
   readonly comment: string;
 }
 
-/** The columns of a table: the fields of its message, in the order of their declaration. */
+/** Reads the columns of a table: the fields of its message, in the order of their declaration. */
 export function readTableColumns(message: DescMessage, options: SpecOptions): Column[] {
   return message.fields.map((field) => {
     const column = readColumn(field, options);
@@ -51,9 +51,9 @@ export function readTableColumns(message: DescMessage, options: SpecOptions): Co
 }
 
 /**
- * The parameters or result columns of a function: values that pass by, so without defaults.
+ * Reads the parameters or result columns of a function, which are not stored and so have no defaults.
  *
- * @param checked the function checks their rules; others have none
+ * @param checked true if the function checks their rules; otherwise rules are refused
  */
 export function readValueColumns(message: DescMessage, options: SpecOptions, checked: boolean): Column[] {
   return message.fields.map((field) => {
@@ -75,12 +75,15 @@ export function readValueColumns(message: DescMessage, options: SpecOptions, che
   });
 }
 
-/** The SQL type as it is written: `bytea`, `integer[]`. */
+/** SQL type as it is written: `bytea`, `integer[]`. */
 export function typeName(column: Column): string {
   return column.repeated ? `${column.type}[]` : column.type;
 }
 
-/** The cast of a parameter `$n` of this SQL type: JSON from text, because Postgres.js encodes as JSON what it takes for JSON. */
+/**
+ * Cast of a parameter `$n` to this SQL type. JSON is cast from text, because Postgres.js would encode a JSON parameter
+ * once more.
+ */
 export function parameterCast(sqlType: string): string {
   return sqlType.replace(/^jsonb?(\[\])?$/, "text$1::$&");
 }

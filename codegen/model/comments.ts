@@ -1,7 +1,7 @@
 import type { AnyDesc, DescFile } from "@bufbuild/protobuf";
 import { fileOf } from "./spec-error.js";
 
-/** Field numbers in descriptor.proto, of which the paths in SourceCodeInfo are made. */
+/** Field numbers of descriptor.proto, which make up the paths in SourceCodeInfo. */
 const path = {
   fileMessage: 4,
   fileEnum: 5,
@@ -18,8 +18,8 @@ const path = {
 const commentsByFile = new WeakMap<DescFile, Map<string, string>>();
 
 /**
- * The comment directly above an element, without the comment marks; for a file, the one above `syntax`.
- * Empty if there is none.
+ * Comment directly above an element, without the comment marks; for a file, the comment above `syntax`. Empty if there
+ * is none.
  */
 export function commentOf(desc: AnyDesc): string {
   const file = fileOf(desc);
@@ -31,7 +31,7 @@ export function commentOf(desc: AnyDesc): string {
   return comments.get(pathOf(desc).join(".")) ?? "";
 }
 
-/** The comment as one paragraph: its line breaks become spaces. */
+/** Comment as one paragraph: line breaks become spaces. */
 export function commentLineOf(desc: AnyDesc): string {
   return commentOf(desc).replace(/\s*\n\s*/g, " ");
 }

@@ -1,18 +1,18 @@
 import type { AnyDesc } from "@bufbuild/protobuf";
 import { elementOf, fileOf, SpecError } from "./spec-error.js";
 
-/** @throws SpecError at the element if two of the parts it lists (`what`, in the plural) have one name. */
-export function refuseTwins(where: AnyDesc, what: string, parts: readonly { readonly name: string }[]): void {
+/** @throws SpecError at `where` if two of `parts` have the same name; `what` is the plural noun of the parts */
+export function refuseDuplicates(where: AnyDesc, what: string, parts: readonly { readonly name: string }[]): void {
   const seen = new Set<string>();
   for (const { name } of parts) {
     if (seen.has(name)) {
-      throw new SpecError(where, `two of its ${what} are named "${name}"; each needs a name of its own`);
+      throw new SpecError(where, `two ${what} are named "${name}"; give each a different name`);
     }
     seen.add(name);
   }
 }
 
-/** The names taken within one space, such as all tables; the second to take a name is refused. */
+/** Names used within one namespace, such as all tables. A second use of a name is refused. */
 export class TakenNames {
   readonly #owners = new Map<string, AnyDesc>();
 

@@ -3,7 +3,7 @@ import { commentOf } from "./comments.js";
 import type { ErrorOption, SpecOptions } from "./options.js";
 import { SpecError } from "./spec-error.js";
 
-/** The errors of one enum. */
+/** Errors of one enum. */
 export interface ErrorTable {
   readonly enumeration: DescEnum;
   readonly comment: string;
@@ -12,20 +12,23 @@ export interface ErrorTable {
 
 export interface ErrorEntry {
   readonly value: DescEnumValue;
-  /** The stable code: the value's name in lower case, without the enum's prefix. */
+  /** Stable code: the value's name in lower case, without the enum's prefix. */
   readonly code: string;
-  /** The number in frames: the value's number. */
+  /** Number in frames: the value's number. */
   readonly wireCode: number;
   readonly sqlstate: string;
   readonly exitStatus: number;
   readonly retryable: boolean;
   readonly summary: string;
   readonly remedy: string;
-  /** The call after which programs look for the code; empty for a code that is for people. */
+  /** Call after which programs check for the code; empty for a code that is meant for people. */
   readonly branchAfter: string;
 }
 
-/** Few, so that supervisors and scripts can know them all (decision 0067): 0 and 1 are no error. */
+/**
+ * Exit statuses of the command. Few, so that supervisors and scripts can know all of them (decision 0067); 0 and 1 are
+ * not errors.
+ */
 const exitStatuses: ReadonlyMap<number, string> = new Map([
   [64, "usage"],
   [69, "away"],
@@ -36,7 +39,7 @@ const exitStatuses: ReadonlyMap<number, string> = new Map([
   [78, "set-up"],
 ]);
 
-/** The errors of an enum; undefined if none of its values is an error. */
+/** Reads the errors of an enum; undefined if none of its values is an error. */
 export function readErrorTable(enumeration: DescEnum, options: SpecOptions): ErrorTable | undefined {
   if (!enumeration.values.some((value) => options.error(value) !== undefined)) {
     return undefined;

@@ -1,7 +1,7 @@
 import type { DescField } from "@bufbuild/protobuf";
 import { SpecError } from "./spec-error.js";
 
-/** @throws SpecError if a field has an option that nothing would read where it stands. */
+/** @throws SpecError if a field has an option that is never read in its message */
 export function refuseOption(field: DescField, name: "column" | "setting", option: object | undefined): void {
   if (option === undefined) {
     return;

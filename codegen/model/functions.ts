@@ -7,43 +7,43 @@ import { knownRole } from "./roles.js";
 import type { Rules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
 
-/** The methods of one service that are SQL functions. */
+/** Methods of one service that are SQL functions. */
 export interface FunctionGroup {
   readonly service: DescService;
   readonly comment: string;
   readonly functions: readonly SqlFunction[];
 }
 
-/** An SQL function of the schema `hawser`. */
+/** SQL function of the schema `hawser`. */
 export interface SqlFunction {
   readonly method: DescMethod;
   readonly name: string;
   readonly comment: string;
-  /** Where the PL/pgSQL body is, relative to the root of the project. */
+  /** Path of the PL/pgSQL body, relative to the root of the project. */
   readonly bodyFile: string;
   readonly securityDefiner: boolean;
   readonly execute: readonly string[];
   readonly returnsSet: boolean;
-  /** Settings while it runs, such as `enable_seqscan = off`. */
+  /** Settings that apply while the function runs, such as `enable_seqscan = off`. */
   readonly settings: readonly string[];
-  /** Its optional parameters may be left out. */
+  /** True if callers may omit optional parameters. */
   readonly optionalDefaults: boolean;
-  /** All its statements see the database as the one does that calls it. */
+  /** True for STABLE: all statements of the function see the snapshot of the calling statement. */
   readonly readsOnly: boolean;
-  /** Its result stays the same as long as a session lives. */
+  /** True if the result stays the same for the lifetime of a session. */
   readonly constant: boolean;
   readonly parameters: readonly Parameter[];
   readonly results: readonly Column[];
 }
 
 export interface Parameter {
-  /** The parameter in SQL, such as `p_sender_name`. */
+  /** Parameter in SQL, such as `p_sender_name`. */
   readonly column: Column;
-  /** The argument in TypeScript, such as `senderName`. */
+  /** Argument in TypeScript, such as `senderName`. */
   readonly argument: string;
 }
 
-/** The group of a service; undefined if none of its methods is an SQL function. */
+/** Reads the group of a service; undefined if none of its methods is an SQL function. */
 export function readFunctionGroup(service: DescService, options: SpecOptions): FunctionGroup | undefined {
   const functions = service.methods.flatMap((method) => {
     const option = options.sqlFunction(method);
@@ -84,7 +84,7 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
   };
 }
 
-/** The path of a file with SQL. @throws SpecError if it may lead out of the project */
+/** Checks the path of an SQL file. @throws SpecError if the path could lead out of the project */
 export function readSqlPath(where: AnyDesc, option: string, path: string): string {
   if (!/^[\w-]+(\/[\w-]+)*\.sql$/.test(path)) {
     throw new SpecError(where, `${option} "${path}" is not a .sql file below the root of the project`);
@@ -92,10 +92,10 @@ export function readSqlPath(where: AnyDesc, option: string, path: string): strin
   return path;
 }
 
-/** SQL types whose values all take the same few bytes. */
+/** SQL types whose values have a small, fixed size. */
 const shortTypes = /^(smallint|integer|bigint|boolean|timestamptz|timestamp with time zone|xid8|regproc)$/;
 
-/** Checks that a parameter has a limit. @throws SpecError if it can be of any length */
+/** Requires a limit for a parameter. @throws SpecError if its value can have any length */
 export function refuseUnlimited(parameter: {
   readonly field: DescField;
   readonly sqlType: string;
@@ -116,7 +116,7 @@ export function refuseUnlimited(parameter: {
       ? undefined
       : "max_bytes";
   if (missing !== undefined) {
-    throw new SpecError(field, `a parameter that roles give has a limit: add the rule ${missing}`);
+    throw new SpecError(field, `a parameter of a function that roles can call needs a limit: add the rule ${missing}`);
   }
 }
 
@@ -149,7 +149,7 @@ function readParameters(
     argument: camelCase(column.name.replace(/^p_/, "")),
   }));
   for (const [position, { column, argument }] of parameters.entries()) {
-    // In PL/pgSQL parameters and result columns are variables of one block.
+    // PL/pgSQL declares parameters and result columns as variables of the same block.
     if (results.some((result) => result.name === column.name)) {
       throw new SpecError(column.field, `a result of ${method.name} has the same name; begin the parameter's with p_`);
     }

@@ -7,60 +7,63 @@ import type { GatewayFunctionOption, SpecOptions } from "./options.js";
 import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
 
-/** The methods of one service that the gateway answers. */
+/** Methods of one service that the gateway answers. */
 export interface GatewayGroup {
   readonly service: DescService;
   readonly comment: string;
   readonly families: readonly GatewayFamily[];
 }
 
-/** The types of payload, by the name they have in a function's name, and their SQL types. */
+/** SQL types of payloads, by their part of a function's name. */
 export const payloadTypes = { text: "text", json: "json", jsonb: "jsonb", binary: "bytea" } as const;
 
-export type PayloadType = keyof typeof payloadTypes;
+type PayloadType = keyof typeof payloadTypes;
 
-/** One method: one function, or one for each type of payload. */
+/** Method of the gateway: one SQL function, or one for each type of payload. */
 export interface GatewayFamily {
   readonly method: DescMethod;
   readonly comment: string;
-  /** Its name and its aliases as the spec has them, with `{T}` for the type of the payload unless they are overloaded. */
+  /** Name and aliases as the spec has them, with `{T}` for the type of the payload unless they are overloaded. */
   readonly names: readonly string[];
   readonly variants: readonly GatewayVariant[];
-  /** The file of a PL/pgSQL body; undefined where the function only calls the gateway. */
+  /** File of a PL/pgSQL body; undefined if the function only calls the gateway. */
   readonly bodyFile: string | undefined;
-  /** No handler answers it. */
+  /** True if Postgres answers the call itself, without the gateway. */
   readonly local: boolean;
-  /** After a lost answer the outcome is unknown. */
+  /** True if a call may change something in NATS, so that its outcome is unknown after a lost answer. */
   readonly changes: boolean;
-  /** Runs with the rights and on the path of its caller. */
+  /** True if the function runs with the rights and the search path of its caller. */
   readonly invoker: boolean;
-  /** In the schema `hawser`, for the other functions alone. */
+  /** True if the function is in the schema `hawser` and only other functions call it. */
   readonly internal: boolean;
-  /** In the schema `hawser`, made with its tables, for these roles; none: where the functions of NATS are. */
+  /**
+   * Roles of a function that is made with the tables of the schema `hawser`; empty for a function in the schema of the
+   * NATS functions.
+   */
   readonly execute: readonly string[];
   readonly parameters: readonly GatewayValue[];
   readonly results: readonly GatewayValue[];
   readonly returns: "nothing" | "value" | "row" | "rows";
-  /** The parameter that is a list of payloads, one for each message. */
+  /** Parameter that is a list of payloads, one for each message. */
   readonly batch: GatewayValue | undefined;
-  /** The method of the TypeScript client that calls it; undefined: none does. */
+  /** Method of the TypeScript client that calls the function; undefined if there is none. */
   readonly clientMethod: string | undefined;
 }
 
-/** One SQL function, under all its names. */
+/** SQL function of a family, under its name and aliases. */
 export interface GatewayVariant {
-  /** Undefined for a function that is there once. */
+  /** Undefined if the method has a single function. */
   readonly payloadType: PayloadType | undefined;
-  /** Its name and its aliases. */
+  /** Name and aliases. */
   readonly names: readonly string[];
 }
 
-/** Whether a function is made with the tables of the schema `hawser`, and not with those that reach NATS. */
+/** True if a function is made with the tables of the schema `hawser`, and not with the functions that reach NATS. */
 export function isMadeWithTables({ execute }: GatewayFamily): boolean {
   return execute.length > 0;
 }
 
-/** The functions of a family as their schema tells them apart: overloads have their types, too. */
+/** Names that are unique in the schema: overloads include their parameter types. */
 export function distinctNames({ names, variants, parameters }: GatewayFamily): string[] {
   const isOverloaded = variants.length > 1 && names.every((name) => !name.includes("{T}"));
   return variants.flatMap((variant) =>
@@ -71,7 +74,7 @@ export function distinctNames({ names, variants, parameters }: GatewayFamily): s
   );
 }
 
-/** The group of a service; undefined if the gateway answers none of its methods. */
+/** Reads the group of a service; undefined if the gateway answers none of its methods. */
 export function readGatewayGroup(service: DescService, options: SpecOptions): GatewayGroup | undefined {
   const families = service.methods.flatMap((method) => {
     const option = options.gatewayFunction(method);
@@ -161,7 +164,7 @@ function readClientMethod(method: DescMethod, option: GatewayFunctionOption): st
   return isOfClient && option.method !== "-" ? clientIdentifier(method, "method", option.method) : undefined;
 }
 
-/** What there can be one of. */
+/** Refuses a second timeout or payload type. */
 function refuseTwoOf(method: DescMethod, parameters: readonly GatewayValue[]): void {
   for (const what of ["timeout", "payloadType"] as const) {
     if (parameters.filter((value) => value[what]).length > 1) {

@@ -8,36 +8,39 @@ import { type Rules, readRules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
 import { integerRangeOf, type ValueKind, valueKindOf } from "./value-kind.js";
 
-/** What a value is, on the wire and in TypeScript. */
+/** Kind of a value on the wire and in TypeScript. */
 export type GatewayKind = "string" | "bytes" | "boolean" | "number" | "bigint" | "object" | "list" | "timestamp";
 
-/** A parameter or a result of a function that the gateway answers. */
+/** Parameter or result of an SQL function that the gateway answers. */
 export interface GatewayValue {
   readonly field: DescField;
-  /** Its name in SQL. */
+  /** Name in SQL. */
   readonly name: string;
-  /** Its name in TypeScript, and in the call. */
+  /** Name in TypeScript and in the call. */
   readonly property: string;
   readonly comment: string;
   readonly kind: GatewayKind;
-  /** Its type in SQL, such as `jsonb`; that of a payload follows from the function. */
+  /** SQL type, such as `jsonb`; the type of a payload depends on the function variant. */
   readonly sqlType: string;
-  /** May be NULL. */
+  /** True if the value may be NULL. */
   readonly optional: boolean;
-  /** A list of payloads. */
+  /** True for a list of payloads. */
   readonly repeated: boolean;
   readonly payload: boolean;
-  /** The type of the payload, which is sent along and is no parameter. */
+  /** True for the type of the payload: sent with the call, not a parameter of the SQL function. */
   readonly payloadType: boolean;
-  /** What the call is known by within a message that is being handled; sent along, and no parameter. */
+  /**
+   * True for the identifier of the message that the caller is handling: sent with the call, not a parameter of the SQL
+   * function.
+   */
   readonly messageContext: boolean;
-  /** Has to be given, although it may be NULL. */
+  /** True if the argument must be written, although it may be NULL. */
   readonly noDefault: boolean;
-  /** The time limit of the call. */
+  /** True for the time limit of the call. */
   readonly timeout: boolean;
-  /** Its name in the TypeScript client; undefined: the client leaves it out. */
+  /** Name in the TypeScript client; undefined if the client omits it. */
   readonly clientName: string | undefined;
-  /** The TypeScript client takes it among the options, although it is required. */
+  /** True if the TypeScript client takes it as an option, although it is required. */
   readonly clientOption: boolean;
   readonly rules: Rules;
 }
@@ -52,7 +55,7 @@ const jsonTypes: Readonly<Record<string, GatewayKind>> = {
   "google.protobuf.ListValue": "list",
 };
 
-/** Kinds of parameters: a timestamp and a boolean only of functions that the gateway does not answer. */
+/** Kinds that a parameter can have. Only functions that the gateway does not answer take timestamps and booleans. */
 const parameterKinds: readonly GatewayKind[] = [
   "string",
   "bytes",
@@ -74,7 +77,7 @@ const noOption: GatewayValueOption = {
   clientOption: false,
 };
 
-/** The values of a request or a response, in the order of their declaration. */
+/** Reads the values of a request or a response, in the order of their declaration. */
 export function readGatewayValues(
   message: DescMessage,
   options: SpecOptions,
@@ -89,7 +92,7 @@ export function readGatewayValues(
     if (value.clientName === undefined || (value.clientOption && value.optional)) {
       throw new SpecError(
         value.field,
-        "the client can leave out only results, and client_option is for required parameters",
+        "the client can omit only results, and client_option is for required parameters",
       );
     }
     if (!parameterKinds.includes(value.kind)) {
@@ -122,7 +125,7 @@ function refuseResult(value: GatewayValue): void {
 
 function readValue(field: DescField, options: SpecOptions): GatewayValue {
   if (field.oneof !== undefined || field.fieldKind === "map") {
-    throw new SpecError(field, "a parameter or result of a function is no map and no part of a oneof");
+    throw new SpecError(field, "a parameter or result of a function must not be a map or part of a oneof");
   }
   refuseOption(field, "setting", options.setting(field));
   const option = options.gatewayValue(field) ?? noOption;
@@ -159,7 +162,7 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     property: camelCase(field.name),
     comment: commentOf(field),
     kind,
-    // As Postgres itself writes it: a function that is installed is known by the types of its parameters.
+    // As Postgres prints it: an installed function is identified by the types of its parameters.
     sqlType:
       kind === "timestamp"
         ? "timestamp with time zone"

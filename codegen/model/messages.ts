@@ -6,10 +6,10 @@ import type { SpecOptions } from "./options.js";
 import { type Rules, readRules } from "./rules.js";
 import { type IntegerRange, integerRangeOf, isSafeInteger, type ValueKind, valueKindOf } from "./value-kind.js";
 
-/** A message that travels: a frame or a part of one. */
+/** Message that is sent: a frame or a part of one. */
 export interface Message {
   readonly desc: DescMessage;
-  /** The type in TypeScript; of a nested message `Outer_Inner`. */
+  /** Type name in TypeScript; `Outer_Inner` for a nested message. */
   readonly name: string;
   readonly comment: string;
   /** Fields and oneofs in the order of their declaration. */
@@ -21,13 +21,13 @@ export type Member = MessageField | MessageOneof;
 export interface MessageField {
   readonly memberKind: "field";
   readonly field: DescField;
-  /** The property in TypeScript: `senderName`. */
+  /** Property in TypeScript, such as `senderName`. */
   readonly name: string;
   readonly comment: string;
-  /** What one value is; undefined for a map. */
+  /** Kind of one value; undefined for a map. */
   readonly kind: ValueKind | undefined;
   readonly repeated: boolean;
-  /** The property may be undefined. */
+  /** True if the property may be undefined. */
   readonly optional: boolean;
   readonly range: IntegerRange | undefined;
   readonly rules: Rules;
@@ -42,7 +42,7 @@ export interface MessageOneof {
   readonly fields: readonly MessageField[];
 }
 
-/** Reads a message that is neither table nor settings nor a function's request or response. */
+/** Reads a message that is not a table, a group of settings, or the request or response of a function. */
 export function readMessage(desc: DescMessage, options: SpecOptions): Message {
   return {
     desc,
@@ -80,7 +80,7 @@ function readField(field: DescField, options: SpecOptions): MessageField {
     repeated,
     optional: field.proto.proto3Optional || (!repeated && (kind === "message" || kind === "timestamp")),
     range,
-    // The limit of such an integer is the spec's, not the type's: other languages have to be told.
+    // The spec limits such an integer, not its type: implementations in other languages need the rule.
     rules: isSafeInteger(field) && range !== undefined ? { max: range.max, ...rules } : rules,
   };
 }

@@ -1,10 +1,10 @@
 import type { AnyDesc, DescMessage } from "@bufbuild/protobuf";
 import { SpecError } from "./spec-error.js";
 
-/** Postgres cuts longer identifiers off, silently. */
+/** Postgres truncates longer identifiers without an error. */
 const maxIdentifierBytes = 63;
 
-/** Words that Postgres 14 to 18 do not take as a column without quotes: R and T of pg_get_keywords(). */
+/** Words that Postgres 14 to 18 reject as an unquoted column name: R and T of pg_get_keywords(). */
 export const reservedWords: ReadonlySet<string> = new Set(
   (
     "all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate collation " +
@@ -17,7 +17,10 @@ export const reservedWords: ReadonlySet<string> = new Set(
   ).split(" "),
 );
 
-/** Words that they take as a column, and not as a function, its parameter or its result: C of pg_get_keywords(). */
+/**
+ * Words that Postgres accepts as a column name, but not as the name of a function, parameter or result: C of
+ * pg_get_keywords().
+ */
 export const columnWords: ReadonlySet<string> = new Set(
   (
     "between bigint bit boolean char character coalesce dec decimal exists extract float greatest grouping inout int " +
@@ -28,7 +31,7 @@ export const columnWords: ReadonlySet<string> = new Set(
   ).split(" "),
 );
 
-/** `sender_name` → `senderName`. The same rule as protobuf's JSON names, which ts-proto follows too. */
+/** `sender_name` → `senderName`: the rule of protobuf's JSON names, which ts-proto follows too. */
 export function camelCase(name: string): string {
   return name.replace(/_+([a-zA-Z0-9])/g, (_, letter: string) => letter.toUpperCase()).replace(/_/g, "");
 }
@@ -45,7 +48,7 @@ export function pascalCase(name: string): string {
   return camel.charAt(0).toUpperCase() + camel.slice(1);
 }
 
-/** The name that ts-proto gives a message's type: `Outer_Inner` for one that is nested. */
+/** Type name that ts-proto gives a message: `Outer_Inner` for a nested one. */
 export function typescriptName(message: DescMessage): string {
   return message.parent === undefined ? message.name : `${typescriptName(message.parent)}_${message.name}`;
 }
@@ -56,8 +59,8 @@ export function lowerFirst(name: string): string {
 }
 
 /**
- * What a package is about, which is the name of its generated files: the last part of its name before the version,
- * `peer` for `hawser.peer.v1`.
+ * Area of a package, which names its generated files: the last part of the package name before the version, `peer` for
+ * `hawser.peer.v1`.
  */
 export function areaOf(packageName: string): string {
   const parts = packageName.split(".").filter((part) => !/^v[0-9]+[a-z0-9]*$/.test(part));
@@ -70,9 +73,9 @@ export function baseNameOf(protoPath: string): string {
 }
 
 /**
- * Checks a name that goes into SQL without quotes and returns it.
+ * Checks a name that is written into SQL without quotes, and returns it.
  *
- * @throws SpecError if it is not lower_snake_case, is longer than 63 bytes, or is a reserved word.
+ * @throws SpecError if the name is not lower_snake_case, is longer than 63 bytes, or is a reserved word.
  */
 export function sqlIdentifier(where: AnyDesc, what: string, name: string): string {
   if (!/^[a-z_][a-z0-9_]*$/.test(name)) {
@@ -91,9 +94,9 @@ export function sqlIdentifier(where: AnyDesc, what: string, name: string): strin
 }
 
 /**
- * The same for the name of a function, of a parameter or of a result.
+ * Checks the name of a function, parameter or result like {@link sqlIdentifier}.
  *
- * @throws SpecError also if CREATE FUNCTION, or a call of it, does not take the word.
+ * @throws SpecError also if CREATE FUNCTION, or a call of the function, rejects the word.
  */
 export function functionIdentifier(where: AnyDesc, what: string, name: string): string {
   if (columnWords.has(name)) {

@@ -3,11 +3,11 @@ import { type AnyDesc, type FileRegistry, getOption, hasOption } from "@bufbuild
 import { TakenNames } from "./duplicates.js";
 import { SpecError } from "./spec-error.js";
 
-/** The package that declares the spec's own options. */
+/** Package that declares the options of the spec. */
 export const specPackage = "hawser.spec.v1";
 
-// The messages of options.proto as reflection gives them. Written by hand, because the plugins run on a clean tree,
-// where nothing is generated yet.
+// The messages of options.proto as reflection returns them. Written by hand, because the plugins run on a clean tree,
+// where nothing has been generated.
 
 export interface TableOption {
   name: string;
@@ -45,7 +45,7 @@ export interface RulesOption {
   maxItems?: number;
   in: string[];
   required: boolean;
-  /** The name of rules that are said elsewhere, and hold besides. */
+  /** Name of rules that are declared elsewhere and apply in addition. */
   named: string;
   maxTotalBytes?: bigint;
   maxItemBytes?: bigint;
@@ -57,7 +57,7 @@ export interface NamedRulesOption {
   name: string;
   about: string;
   rules?: RulesOption;
-  /** The name in the table of limits; empty: not listed. */
+  /** Name in the table of limits; empty if the table omits it. */
   limit: string;
 }
 
@@ -67,7 +67,7 @@ export interface SettingOption {
   fixed: boolean;
   /** Number of a `SettingPart`. */
   part: number;
-  /** The name in the table of limits; empty: not listed. */
+  /** Name in the table of limits; empty if the table omits it. */
   limit: string;
 }
 
@@ -115,13 +115,13 @@ export interface ErrorOption {
   branchAfter: string;
 }
 
-/** Reads the spec's options from descriptors, by reflection. */
+/** Reads the spec's options from descriptors by reflection. */
 export class SpecOptions {
   readonly #registry: FileRegistry;
-  /** The rules that fields refer to by their names, of all files. */
+  /** Named rules of all files, which fields refer to. */
   readonly namedRules: ReadonlyMap<string, NamedRulesOption & { readonly file: DescFile }>;
 
-  /** @throws SpecError if two rules have one name, or if rules lack a name or what they are about */
+  /** @throws SpecError if two rules have the same name, or rules lack `name` or `about` */
   constructor(registry: FileRegistry) {
     this.#registry = registry;
     const taken = new TakenNames("name of rules");
@@ -183,7 +183,7 @@ export class SpecOptions {
   }
 
   #read<T>(desc: Exclude<AnyDesc, { kind: "extension" }>, name: string): T | undefined {
-    // A request in which no file uses the options does not carry them.
+    // The registry lacks the extension if no file of the request uses the options.
     const extension = this.#registry.getExtension(`${specPackage}.${name}`);
     return extension !== undefined && hasOption(desc, extension) ? (getOption(desc, extension) as T) : undefined;
   }

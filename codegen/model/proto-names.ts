@@ -1,15 +1,15 @@
 /**
- * A check of file names and of `json_name`. protobuf-es refuses packages, messages, fields and values whose names are no
- * identifiers, but takes any text for these two. protoc and buf compile no such text, but a request to the plugin may come from
- * another program. Both names are printed in comments and strings, so text that cannot stand there is refused.
+ * Checks file names and `json_name`. protobuf-es rejects packages, messages, fields and values whose names are not
+ * identifiers, but accepts any text for these two. protoc and buf compile no such text, but another program may send
+ * the request. Both names are printed in comments and strings, so text that would break out of them is refused.
  */
 import type { DescFile, DescMessage } from "@bufbuild/protobuf";
 import { SpecError } from "./spec-error.js";
 
-/** Control characters and ends of lines; half of a surrogate pair. */
+/** Control characters, line terminators, and unpaired surrogates. */
 const unprintable = /[\p{C}\p{Zl}\p{Zp}]/u;
 
-/** @throws SpecError */
+/** @throws SpecError at the first invalid name */
 export function checkNames(files: Iterable<DescFile>): void {
   for (const file of files) {
     const { name } = file.proto;

@@ -1,13 +1,13 @@
 import type { AnyDesc } from "@bufbuild/protobuf";
 import { SpecError } from "./spec-error.js";
 
-/** The role that owns everything in the schema. */
+/** Role that owns the schema and all of its objects. */
 export const ownerRole = "hawser_owner";
 
-/** Every role of Hawser and what it is for. */
+/** Roles of Hawser and their purposes. */
 export const roles: Readonly<Record<string, string>> = {
   [ownerRole]: "Owns the schema hawser and everything in it.",
-  hawser_peer: "What a Peer needs: the catalog, the message store, the cursors.",
+  hawser_peer: "Rights of a peer: the catalog, the message store, the cursors.",
   hawser_nats: "May call the SQL functions that reach NATS.",
   hawser_bridge: "The login of hawser serve.",
   hawser_executor: "Runs the wrappers of subscribed functions; reads no secret.",
@@ -24,7 +24,7 @@ export function knownRole(where: AnyDesc, role: string): string {
   return role;
 }
 
-/** @throws SpecError if a word is no privilege on a table, or, with columns, none on columns; or if there is none. */
+/** @throws SpecError if the list is empty, or a word is not a privilege on tables or, with `onColumns`, on columns */
 export function knownPrivileges(where: AnyDesc, role: string, words: string[], onColumns: boolean): string[] {
   const known = onColumns ? columnPrivileges : tablePrivileges;
   if (words.length === 0) {

@@ -9,7 +9,7 @@ import {
 import type { Rules } from "./rules.js";
 import type { ValueKind } from "./value-kind.js";
 
-/** All rules of a value, one phrase each, without "must be": for reference pages and docstrings. */
+/** Phrases for all rules of a value, without "must be": for reference pages and docstrings. */
 export function limitPhrases(rules: Rules, kind: ValueKind): string[] {
   const phrases = [rangeText(rules), bytesText(rules, kind)].flatMap((text) =>
     text === undefined ? [] : [text.rule.replace(/^must be /, "")],

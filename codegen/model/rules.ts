@@ -4,7 +4,7 @@ import type { RulesOption, SpecOptions } from "./options.js";
 import { SpecError } from "./spec-error.js";
 import { type IntegerRange, specTypeOf, type ValueKind } from "./value-kind.js";
 
-/** The limits of a value, checked against its type. All apply together; an absent one does not limit. */
+/** Limits of a value, checked against its type. All apply together; an absent limit does not apply. */
 export interface Rules {
   readonly min?: bigint;
   readonly max?: bigint;
@@ -12,38 +12,38 @@ export interface Rules {
   readonly maxBytes?: number;
   readonly pattern?: Pattern;
   readonly maxItems?: number;
-  /** The greatest size of all elements of a list together. */
+  /** Greatest size of all elements of a list together. */
   readonly maxTotalBytes?: number;
-  /** The greatest size of one element of a list. */
+  /** Greatest size of one element of a list. */
   readonly maxItemBytes?: number;
-  /** The greatest size of a header's name. */
+  /** Greatest size of a header's name. */
   readonly maxNameBytes?: number;
-  /** The greatest size of a header's value. */
+  /** Greatest size of a header's value. */
   readonly maxValueBytes?: number;
   readonly in?: readonly string[];
   readonly required?: true;
-  /** The name under which the spec says them, if all of them are those of the name. */
+  /** Name of the rules in the spec, if all of them come from one set of named rules. */
   readonly named?: string;
 }
 
-/** A regular expression that the whole string matches, and what it means, as in "must not contain ':'". */
+/** Regular expression that must match the whole string, and its meaning, as in "must not contain ':'". */
 interface Pattern {
   readonly source: string;
   readonly means: string;
 }
 
-/** What a value's rules are checked against. */
+/** Properties of a value that its rules are checked against. */
 export interface RuleTarget {
   readonly kind: ValueKind | undefined;
   readonly repeated: boolean;
   readonly range?: IntegerRange | undefined;
-  /** Whether it is a parameter of a function. Only there, rules about parts of the value are checked. */
+  /** True for a parameter of a function. Only there, rules about parts of the value are checked. */
   readonly isParameter?: boolean;
 }
 
 const noRules: Rules = {};
 
-/** Which rules a kind of value takes where it is no list. */
+/** Rules that a single value of each kind accepts. */
 const rulesOfKind: Partial<Record<ValueKind, readonly (keyof RulesOption)[]>> = {
   number: ["min", "max"],
   bigint: ["min", "max"],
@@ -55,7 +55,7 @@ const rulesOfKind: Partial<Record<ValueKind, readonly (keyof RulesOption)[]>> = 
   timestamp: ["required"],
 };
 
-/** Which rules a list of values takes. */
+/** Rules that a list of values accepts. */
 const rulesOfLists: readonly (keyof RulesOption)[] = ["maxItems", "maxTotalBytes", "maxItemBytes"];
 
 const specNames: Record<keyof RulesOption, string> = {
@@ -78,9 +78,9 @@ const specNames: Record<keyof RulesOption, string> = {
 const ruleNames = Object.keys(specNames) as (keyof RulesOption)[];
 
 /**
- * The rules of a field, checked.
+ * Reads and checks the rules of a field.
  *
- * @throws SpecError if one does not apply to the type, lies outside it, or contradicts another.
+ * @throws SpecError if a rule does not apply to the type, lies outside its range, or contradicts another.
  */
 export function readRules(field: DescField, options: SpecOptions, target: RuleTarget): Rules {
   const said = options.rules(field);
@@ -93,17 +93,17 @@ export function readRules(field: DescField, options: SpecOptions, target: RuleTa
   return rulesOf(field, option);
 }
 
-/** Rules that have a name. They are rules of a text or of bytes, of headers, or of a list. */
+/** Rules with a name: for a text, bytes, headers, or a list. */
 export interface NamedRules {
   readonly file: DescFile;
   readonly name: string;
   readonly about: string;
   readonly rules: Rules;
-  /** The name in the table of limits; empty: not listed. */
+  /** Name in the table of limits; empty if the table omits it. */
   readonly limit: string;
 }
 
-/** @throws SpecError if rules are not of one kind of value, or contradict each other */
+/** @throws SpecError if the rules belong to different kinds of value, or contradict each other */
 export function readNamedRules(options: SpecOptions): NamedRules[] {
   return [...options.namedRules.values()].map(({ file, name, about, rules, limit }) => {
     refuseForeignRules(file, rules!, targetOfNamed(rules!));
@@ -112,7 +112,7 @@ export function readNamedRules(options: SpecOptions): NamedRules[] {
   });
 }
 
-/** The kind of value that named rules are for: some rules exist for one kind only. */
+/** Kind of value that named rules apply to: some rules exist for a single kind. */
 function targetOfNamed(rules: RulesOption): RuleTarget {
   const isList = rules.maxTotalBytes !== undefined || rules.maxItemBytes !== undefined;
   const isHeaders = rules.maxNameBytes !== undefined || rules.maxValueBytes !== undefined;
@@ -142,7 +142,7 @@ function rulesOf(field: DescField | DescFile, option: RulesOption): Rules {
   };
 }
 
-/** What is said at the field, together with the rules that it names. */
+/** Merges a field's own rules with the named rules that it refers to. */
 function withNamed(field: DescField, said: RulesOption, options: SpecOptions): RulesOption {
   if (said.named === "") {
     return said;
@@ -212,7 +212,7 @@ function refuseContradictions(field: DescField | DescFile, option: RulesOption, 
 }
 
 function byteCount(field: DescField | DescFile, name: string, value: bigint): number {
-  // One value in Postgres has less than 1 GiB, and so has a string in JavaScript.
+  // Postgres values and JavaScript strings are limited to less than 1 GiB.
   if (value > 2n ** 30n) {
     throw new SpecError(field, `rule ${name}: ${value} is more than 1 GiB, which no value can have`);
   }

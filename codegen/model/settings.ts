@@ -8,7 +8,7 @@ import { type Rules, readRules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
 import { type IntegerRange, integerRangeOf, specTypeOf, type ValueKind, valueKindOf } from "./value-kind.js";
 
-/** A group of settings: either all of them are the user's, or all are fixed. */
+/** Group of settings: users can change either all of them or none of them. */
 export interface SettingGroup {
   readonly message: DescMessage;
   readonly title: string;
@@ -17,24 +17,23 @@ export interface SettingGroup {
   readonly settings: readonly Setting[];
 }
 
-/** Parts of the settings page, by their numbers in the spec. */
+/** Parts of the settings page, indexed by their numbers in the spec. */
 const settingParts = ["public", "tuning", "database"] as const;
 
-/** Part of the settings page. */
 export type SettingPart = (typeof settingParts)[number];
 
 export interface Setting {
   readonly field: DescField;
-  /** The name in TypeScript: `creditBytes`. */
+  /** Name in TypeScript, such as `creditBytes`. */
   readonly name: string;
   readonly comment: string;
   readonly kind: "number" | "boolean" | "string";
-  /** Absent: the setting may be left out, which means something of its own. */
+  /** Absent for an optional setting, whose absence has a meaning of its own. */
   readonly default?: SettingValue;
   readonly unit: string;
   readonly rules: Rules;
   readonly part: SettingPart;
-  /** The name in the table of limits; empty: not listed. */
+  /** Name in the table of limits; empty if the table omits it. */
   readonly limit: string;
 }
 
@@ -43,8 +42,8 @@ export type SettingValue = number | boolean | string;
 /**
  * Reads the group that a message describes.
  *
- * @throws SpecError if a setting has no option, a type that no setting can have, no default although it is not
- * `optional`, a default outside its own rules, or no range although it is a number that users set.
+ * @throws SpecError if a setting has no option, an unsupported type, no default although it is not `optional`, a
+ * default outside its own rules, or no range although it is a number that users set.
  */
 export function readSettingGroup(message: DescMessage, title: string, options: SpecOptions): SettingGroup {
   if (title === "") {
@@ -69,10 +68,10 @@ export function readSettingGroup(message: DescMessage, title: string, options: S
 function readSetting(field: DescField, options: SpecOptions): Setting {
   const option = settingOption(field, options);
   if (option.fixed && option.part !== 0) {
-    throw new SpecError(field, "a fixed setting has no part; leave part out, or say that it is not fixed");
+    throw new SpecError(field, "a fixed setting has no part; remove part, or remove fixed");
   }
   if (!option.fixed && option.limit !== "") {
-    throw new SpecError(field, "limit is for fixed settings; leave it out, or say that the setting is fixed");
+    throw new SpecError(field, "limit is for fixed settings; remove limit, or add fixed");
   }
   const kind = settingKind(field);
   const range = integerRangeOf(field);
@@ -125,13 +124,13 @@ function settingKind(field: DescField): Setting["kind"] {
   return kind;
 }
 
-/** Settings are numbers in TypeScript, also where the field has 64 bits. */
+/** Greatest value of a setting: settings are numbers in TypeScript, also where the field has 64 bits. */
 const greatestExactInteger = BigInt(Number.MAX_SAFE_INTEGER);
 
 /**
- * A setting's default, from JSON.
+ * Reads a setting's default from JSON.
  *
- * @throws SpecError if it is no JSON, of another type than the field, or against the setting's own rules.
+ * @throws SpecError if the text is not JSON, has another type than the field, or breaks the setting's own rules.
  */
 function checkSettingDefault(
   field: DescField,

@@ -1,7 +1,7 @@
 import type { AnyDesc, DescFile } from "@bufbuild/protobuf";
 
 /**
- * A mistake in the spec. buf prints the message and exits with a status other than zero.
+ * Mistake in the spec. buf prints the message and exits with a status other than zero.
  *
  * The message is `<file>: <element>: <problem>`, as in
  * `hawser/x/v1/y.proto: message Foo.bar: unknown column type "money"; use one of …`.
@@ -11,12 +11,12 @@ export class SpecError extends Error {
 
   constructor(where: AnyDesc, problem: string) {
     const { name } = fileOf(where).proto;
-    // Of a name with an end of a line in it one line is printed, too.
+    // A file name may contain line terminators, and the message must stay on one line.
     super(`${/[\p{C}\p{Zl}\p{Zp}]/u.test(name) ? JSON.stringify(name) : name}: ${elementOf(where)}: ${problem}`);
   }
 }
 
-/** The file that an element was declared in. */
+/** File that declares an element. */
 export function fileOf(desc: AnyDesc): DescFile {
   switch (desc.kind) {
     case "file":
@@ -31,7 +31,7 @@ export function fileOf(desc: AnyDesc): DescFile {
   }
 }
 
-/** The element as a reader of the file would name it: `message Foo`, `message Foo.bar`, `rpc Service.Method`, … */
+/** Element as a reader of the file names it: `message Foo`, `message Foo.bar`, `rpc Service.Method`, … */
 export function elementOf(desc: AnyDesc): string {
   switch (desc.kind) {
     case "file":

@@ -12,15 +12,15 @@ import { SpecError } from "./spec-error.js";
 import { readTable, relationsOf, type Table } from "./tables.js";
 import { readView, type View } from "./views.js";
 
-/** Everything that the spec says, checked. */
+/** Content of the spec, checked. */
 export interface Spec {
   /** In the order of the request, which buf sorts by path. */
   readonly files: readonly SpecFile[];
-  /** The rules that have a name, of all files. */
+  /** Named rules of all files. */
   readonly namedRules: readonly NamedRules[];
 }
 
-/** What one proto file declares, in the order of its declarations. */
+/** Declarations of one proto file, in their order. */
 export interface SpecFile {
   readonly file: DescFile;
   readonly tables: readonly Table[];
@@ -33,7 +33,7 @@ export interface SpecFile {
 }
 
 /**
- * Reads files of the spec. The file that declares the options is left out.
+ * Reads the files of the spec, except the file that declares the options.
  *
  * @throws SpecError at the first mistake.
  */
@@ -84,19 +84,19 @@ function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<str
   };
 }
 
-/** Nested messages follow the one that holds them; the entries of maps are no messages of the spec. */
+/** Lists messages depth first: nested messages follow their parent. Map entries are left out. */
 function allMessages(messages: readonly DescMessage[]): DescMessage[] {
   return messages.flatMap((message) =>
     message.proto.options?.mapEntry ? [] : [message, ...allMessages(message.nestedMessages)],
   );
 }
 
-/** Those of the file itself come first. */
+/** Lists enums; the top-level enums of the file come first. */
 function allEnums(file: DescFile): DescEnum[] {
   return [...file.enums, ...allMessages(file.messages).flatMap((message) => message.nestedEnums)];
 }
 
-/** The requests and responses of SQL functions: lists of parameters and columns, not messages that travel. */
+/** Requests and responses of SQL functions: they are lists of parameters and columns, and are never sent. */
 function functionMessages(files: readonly DescFile[], options: SpecOptions): Set<string> {
   const methods = files.flatMap((file) => file.services.flatMap((service) => service.methods));
   const functions = methods.filter(
@@ -105,7 +105,10 @@ function functionMessages(files: readonly DescFile[], options: SpecOptions): Set
   return new Set(functions.flatMap((method) => [method.input.typeName, method.output.typeName]));
 }
 
-/** Tables, indexes and keys share one space in a schema; functions, errors and groups of settings have one each. */
+/**
+ * Refuses duplicates: tables, indexes and keys share one namespace of a schema; functions, errors and groups of
+ * settings have one each.
+ */
 function refuseSharedNames(spec: Spec): void {
   const relations = new TakenNames("name");
   const functions = new TakenNames("function");

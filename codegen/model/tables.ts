@@ -1,7 +1,7 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import { type Column, readTableColumns } from "./columns.js";
 import { commentOf } from "./comments.js";
-import { refuseTwins } from "./duplicates.js";
+import { refuseDuplicates } from "./duplicates.js";
 import { sqlIdentifier } from "./names.js";
 import type { SpecOptions, TableOption } from "./options.js";
 import { knownPrivileges, knownRole } from "./roles.js";
@@ -19,11 +19,11 @@ export interface Table {
   readonly checks: readonly { readonly name: string; readonly expression: string }[];
   readonly notify?: { readonly channel: string; readonly columns: readonly string[] };
   readonly grants: readonly Grant[];
-  /** SQL literals for the columns that are not generated. */
+  /** SQL literals for the columns that are not generated, one list per row. */
   readonly rows: readonly (readonly string[])[];
-  /** A query for further rows. */
+  /** Query whose rows are inserted too. */
   readonly fill?: string;
-  /** It is partitioned by list: each part has one value of the column, from 0. */
+  /** Set for a table partitioned by list: each partition holds one value of the column, counted from 0. */
   readonly slots?: { readonly column: string; readonly count: number };
 }
 
@@ -31,7 +31,7 @@ interface Index {
   readonly name: string;
   /** Column names or parenthesised expressions. */
   readonly columns: readonly string[];
-  /** The predicate of a partial index. */
+  /** Predicate of a partial index. */
   readonly where?: string;
 }
 
@@ -45,7 +45,7 @@ interface Grant {
 /**
  * Reads the table that a message describes.
  *
- * @throws SpecError if the table has no key, or if anything in it names a column, a role or a privilege that is not.
+ * @throws SpecError if the table has no key, or names an unknown column, role or privilege.
  */
 export function readTable(message: DescMessage, option: TableOption, options: SpecOptions): Table {
   const columns = readTableColumns(message, options);
@@ -53,8 +53,8 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
   if (option.primaryKey.length === 0) {
     throw new SpecError(message, `table "${option.name}" has no primary_key`);
   }
-  refuseTwins(message, "indexes", option.index);
-  refuseTwins(message, "checks", option.check);
+  refuseDuplicates(message, "indexes", option.index);
+  refuseDuplicates(message, "checks", option.check);
   const table: Table = {
     message,
     name: sqlIdentifier(message, "table name", option.name),
@@ -92,7 +92,7 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
   return table;
 }
 
-/** The name of the table, and those of its parts. */
+/** Names of the table and its partitions. */
 export function relationsOf({ name, slots }: Table): string[] {
   return [name, ...Array.from({ length: slots?.count ?? 0 }, (_, nth) => `${name}_${nth}`)];
 }
@@ -100,12 +100,12 @@ export function relationsOf({ name, slots }: Table): string[] {
 function readSlots(message: DescMessage, { column, count }: NonNullable<TableOption["slots"]>, known: KnownColumns) {
   known("slots", [column]);
   if (count < 2) {
-    throw new SpecError(message, `slots: ${count} parts are no parts; give 2 or more`);
+    throw new SpecError(message, `slots: count is ${count}; a partitioned table needs 2 or more`);
   }
   return { column, count };
 }
 
-/** The columns that an INSERT may name: those that are not generated. */
+/** Columns that an INSERT may name: all that are not generated. */
 export function insertableColumns(table: Table): readonly Column[] {
   return table.columns.filter((column) => column.generated === undefined);
 }
@@ -166,23 +166,23 @@ function knownColumns(
   return names;
 }
 
-/** pg_notify refuses a payload of this many bytes or more, and with it the write that fired the trigger. */
+/** pg_notify rejects payloads of this size or larger, which fails the write that fired the trigger. */
 const payloadLimitBytes = 8000;
 
-/** JSON writes a control character, one byte, in six. */
+/** JSON escapes a control character of one byte with six. */
 const jsonGrowth = 6;
 
-/** The longest text of a number, boolean or timestamp in JSON, with its quotes. */
+/** Longest text of a number, boolean or timestamp in JSON, with its quotes. */
 const scalarBytes = 40;
 
-/** `{"operation" : "insert"}` with the spaces that json_build_object writes. */
+/** Length of `{"operation" : "insert"}` with the spaces that json_build_object writes. */
 const operationBytes = 30;
 
 /**
- * Makes sure that no row can make a notification that Postgres refuses.
+ * Ensures that every row makes a notification that Postgres accepts.
  *
- * @throws SpecError if a text column of the payload is not limited, if a column is of a type that has no bound, or if
- * all of them together may exceed the limit.
+ * @throws SpecError if a text column of the payload has no limit, a column has a type without a bound, or the sum of
+ * all exceeds the limit.
  */
 function checkNotifyPayload(table: Table, notify: NonNullable<Table["notify"]>): void {
   let total = operationBytes;
@@ -193,7 +193,7 @@ function checkNotifyPayload(table: Table, notify: NonNullable<Table["notify"]>):
   if (total >= payloadLimitBytes) {
     throw new SpecError(
       table.message,
-      `notify: the payload may have ${total} bytes, NOTIFY takes less than ${payloadLimitBytes}; name fewer columns`,
+      `notify: the payload can reach ${total} bytes, and NOTIFY takes less than ${payloadLimitBytes}; name fewer columns`,
     );
   }
 }

@@ -2,9 +2,9 @@ import { type DescField, ScalarType } from "@bufbuild/protobuf";
 import { FieldOptions_JSType } from "@bufbuild/protobuf/wkt";
 
 /**
- * What a value is, as far as rules, TypeScript and SQL are concerned. `number` is an integer of up to 32 bits, or one of
- * 64 that is said to stay below 2^53 (`jstype = JS_NUMBER`); `bigint` any other of 64; `real` stands for float and
- * double, which no rule and no column takes.
+ * Kind of a value for rules, TypeScript and SQL. `number` is an integer of up to 32 bits, or one of 64 bits that the
+ * spec limits to 2^53 (`jstype = JS_NUMBER`); `bigint` is any other integer of 64 bits; `real` is float and double,
+ * which rules and columns do not support.
  */
 export type ValueKind =
   | "number"
@@ -33,7 +33,7 @@ const safeMax = BigInt(Number.MAX_SAFE_INTEGER);
 
 const timestampType = "google.protobuf.Timestamp";
 
-/** The kind of a field's value; of a repeated field, that of one element. Undefined for a map. */
+/** Kind of a field's value; for a repeated field, of one element. Undefined for a map. */
 export function valueKindOf(field: DescField): ValueKind | undefined {
   if (field.fieldKind === "map") {
     return undefined;
@@ -59,12 +59,12 @@ export function valueKindOf(field: DescField): ValueKind | undefined {
   }
 }
 
-/** Whether the spec says that the 64-bit field holds what a JavaScript number can: `jstype = JS_NUMBER`. */
+/** True if the spec limits a 64-bit field to exact JavaScript numbers: `jstype = JS_NUMBER`. */
 export function isSafeInteger(field: DescField): boolean {
   return field.proto.options?.jstype === FieldOptions_JSType.JS_NUMBER;
 }
 
-/** The range of a field's type; undefined if it is not an integer type or enum. */
+/** Range of a field's type; undefined for anything but an integer type or enum. */
 export function integerRangeOf(field: DescField): IntegerRange | undefined {
   if (field.fieldKind === "map" || field.message !== undefined) {
     return undefined;
@@ -92,7 +92,7 @@ export function integerRangeOf(field: DescField): IntegerRange | undefined {
   }
 }
 
-/** The field's type as the spec writes it: `uint64`, `repeated bytes`, `map<string, int32>`. */
+/** Field type as the spec writes it: `uint64`, `repeated bytes`, `map<string, int32>`. */
 export function specTypeOf(field: DescField): string {
   if (field.fieldKind === "map") {
     return `map<${scalarName(field.mapKey)}, ${field.message?.name ?? field.enum?.name ?? scalarName(field.scalar)}>`;

@@ -13,13 +13,13 @@ export interface View {
   readonly name: string;
   readonly comment: string;
   readonly columns: readonly Column[];
-  /** Where its query is, relative to the root of the project. */
+  /** Path of the query's file, relative to the root of the project. */
   readonly queryFile: string;
-  /** The roles that may read it. */
+  /** Roles that may read the view. */
   readonly select: readonly string[];
 }
 
-/** Reads the view that a message describes. @throws SpecError if it has no column, or names a role that is not */
+/** Reads the view that a message describes. @throws SpecError if the view has no column, or names an unknown role */
 export function readView(message: DescMessage, option: ViewOption, options: SpecOptions): View {
   const columns = readValueColumns(message, options, false);
   if (columns.length === 0) {

@@ -1,6 +1,6 @@
 import type { Option } from "./model.js";
 
-/** A limit of one option's value, and what is said where it is broken: the same words in TypeScript and SQL. */
+/** Limit of an option's value, and the message for a value beyond it: the same text in TypeScript and SQL. */
 export type Limit =
   | {
       readonly keyword: "minLength" | "maxLength" | "minimum" | "maximum";
@@ -9,7 +9,7 @@ export type Limit =
     }
   | { readonly keyword: "pattern"; readonly limit: string; readonly rule: string };
 
-/** What is said of a value of the wrong type. */
+/** Message for a value of the wrong type. */
 export function typeRule(option: Option): string {
   switch (option.type) {
     case "string":
@@ -21,7 +21,7 @@ export function typeRule(option: Option): string {
   }
 }
 
-/** The limits of an option's value, in the order in which they are checked. */
+/** Limits of an option's value, in the order in which they are checked. */
 export function limitsOf(option: Option): Limit[] {
   switch (option.type) {
     case "boolean":

@@ -1,15 +1,15 @@
 /**
- * How option strings are read, once for TypeScript and SQL. All patterns keep to what JavaScript and Postgres read
- * alike (see src/typed/pattern.ts).
+ * Grammar of option strings, shared by TypeScript and SQL. All patterns keep to the syntax that JavaScript and Postgres
+ * interpret alike (see src/typed/pattern.ts).
  */
 
-/** What Postgres trims around a boolean: the white space of C's isspace. */
+/** White space that Postgres trims around a boolean: C's isspace. */
 const space = "[\\u0009-\\u000d\\u0020]*";
 
-/** The spellings of `boolin` in Postgres, with every prefix that is not ambiguous ("o" is). */
+/** Spellings of `boolin` in Postgres, with every unambiguous prefix ("o" is ambiguous). */
 const booleanSpellings = { true: ["true", "yes", "on", "1"], false: ["false", "no", "off", "0"] };
 
-/** Matches a text that means `value`: any spelling of Postgres in any case, trimmed. */
+/** Matches the texts for `value`: every spelling of Postgres in any case, trimmed. */
 export function booleanPattern(value: boolean): string {
   const spellings = booleanSpellings[value ? "true" : "false"].map((spelling) => {
     const shortest = spelling.startsWith("o") ? 2 : 1;
@@ -19,25 +19,26 @@ export function booleanPattern(value: boolean): string {
 }
 
 /**
- * Matches a whole number in decimal digits, trimmed, with the sign as its first group and the digits, without leading
- * zeros, as its second. This is what every Postgres from 14 on takes; its newer `0x10` and `1_000`, and `1e3`, are not
- * in it.
+ * Matches an integer in decimal digits, trimmed; the first group is the sign, the second the digits without leading
+ * zeros. Every Postgres from 14 on accepts these; `0x10` and `1_000` of newer versions, and `1e3`, do not match.
  */
 export const integerPattern = `^${space}([+-]?)0*([0-9]+)${space}$`;
 
-/** Numbers beyond ±{@link farNumber} count as ±farNumber, which is outside every range an option may have. */
+/** Numbers beyond ±{@link farNumber} count as ±farNumber, which is outside the range of every option. */
 export const farNumber = Number.MAX_SAFE_INTEGER;
 
-/** With more digits than this a number counts as far, so that no text is too long to be read. */
+/** A number with more digits than this counts as far, so that texts of any length can be read. */
 export const maxDigits = 15;
 
-/** A name longer than this gets no suggestion: no option's name is as long, and the search is quadratic. */
+/**
+ * Greatest length of a name that gets a suggestion: no option's name is as long, and the search takes quadratic time.
+ */
 export const maxSuggestedLength = 63;
 
-/** Values are shown up to this many characters. */
+/** Greatest number of characters that are shown of a value. */
 export const maxShownLength = 60;
 
-/** `(?:[tT](?:[rR](?:[uU](?:[eE])?)?)?)` and the like: the word and its prefixes, in any case. */
+/** Pattern such as `(?:[tT](?:[rR](?:[uU](?:[eE])?)?)?)`: the word and its prefixes, in any case. */
 function prefixesOf(word: string, shortest: number): string {
   const letters = [...word].map((letter) =>
     letter.toUpperCase() === letter ? letter : `[${letter}${letter.toUpperCase()}]`,

@@ -1,24 +1,24 @@
 import type { JsonObject } from "./schema-node.js";
 
-/** The options schema as the printers need it: everything checked, nothing left to look up. */
+/** Options schema in the form that the printers use: checked, with all references resolved. */
 export interface OptionsModel {
-  /** The schema's file, relative to the root of the project. */
+  /** Path of the schema's file, relative to the root of the project. */
   readonly file: string;
-  /** The schema as the file has it. */
+  /** Schema as written in the file. */
   readonly schema: JsonObject;
-  /** The name of the TypeScript type. */
+  /** Name of the TypeScript type. */
   readonly title: string;
   readonly description: string;
-  /** The options, in the order of the schema. */
+  /** Options, in the order of the schema. */
   readonly options: readonly Option[];
-  /** The rules over several options, in the order in which they are reported. */
+  /** Rules over several options, in the order in which they are reported. */
   readonly rules: readonly Rule[];
   readonly sqlstates: Readonly<Record<SqlstateKind, string>>;
-  /** The authentication modes: the first one whose options are all set wins; the last needs none. */
+  /** Authentication modes: the first mode whose options are all set is used; the last requires none. */
   readonly modes: readonly AuthMode[];
 }
 
-/** What a violation is about; each kind has one SQLSTATE. */
+/** Kinds of violations; each has one SQLSTATE. */
 export const sqlstateKinds = ["unknown", "value", "missing", "conflict"] as const;
 export type SqlstateKind = (typeof sqlstateKinds)[number];
 
@@ -27,27 +27,27 @@ export type Option = StringOption | IntegerOption | BooleanOption;
 interface OptionBase {
   readonly name: string;
   readonly description: string;
-  /** What to do about a bad value: the violation's hint. */
+  /** Remedy for an invalid value: the violation's hint. */
   readonly remedy: string;
-  /** A credential: also allowed in a user mapping. */
+  /** True for a credential, which is also allowed in a user mapping. */
   readonly userMapping: boolean;
-  /** Its value is a secret. */
+  /** True if the value is a secret. */
   readonly secret: boolean;
-  /** Its value is the path of a file. */
+  /** True if the value is the path of a file. */
   readonly path: boolean;
-  /** The connection is made of it: a change makes another connection. */
+  /** True if a change of the option requires a new connection. */
   readonly connection: boolean;
 }
 
 export interface StringOption extends OptionBase {
   readonly type: "string";
   readonly default?: string;
-  /** Both in characters (Unicode code points). */
+  /** Lengths in characters (Unicode code points). */
   readonly minLength: number;
   readonly maxLength: number;
-  /** A regular expression that JavaScript and Postgres read alike, and what it means, completing "must be". */
+  /** Regular expression that JavaScript and Postgres interpret alike, and its meaning, which completes "must be". */
   readonly pattern?: { readonly source: string; readonly means: string };
-  /** The rules of the proto files that this pattern is one of, by their name. */
+  /** Name of the named rules in the proto files that have this pattern. */
   readonly rules?: string;
 }
 
@@ -63,18 +63,18 @@ export interface BooleanOption extends OptionBase {
   readonly default?: boolean;
 }
 
-/** A rule over several options. */
+/** Rule over several options. */
 export interface Rule {
-  /** The rule in a few words, for the docs. */
+  /** Rule in a few words, for the docs. */
   readonly description: string;
-  /** What must hold. */
+  /** Condition that the options must fulfil. */
   readonly holds: Condition;
-  /** The options it looks at, in the order of the schema. */
+  /** Options that the rule reads, in the order of the schema. */
   readonly about: readonly string[];
-  /** Checked only when the options of server and user mapping are put together. */
+  /** True if the rule applies only to the combined options of server and user mapping. */
   readonly wholeOnly: boolean;
   readonly violation: {
-    /** The option to add or to change. */
+    /** Option to add or to change. */
     readonly option: string;
     readonly kind: "missing" | "conflict";
     readonly message: string;
@@ -82,30 +82,30 @@ export interface Rule {
   };
 }
 
-/** One way to authenticate. */
+/** Authentication mode. */
 export interface AuthMode {
   readonly mode: string;
-  /** The options that select it, all of them. */
+  /** Options that select the mode, if all are set. */
   readonly requires: readonly string[];
   readonly description: string;
 }
 
 /**
- * True if the value must not be shown to anyone: secrets, and also paths and all credentials, because a secret is
- * easily written into the option beside the right one (the seed itself as `nkey_seed_path`).
+ * True if the value must never be shown: for secrets, and for paths and all credentials, because users easily write a
+ * secret into the neighbouring option (the seed itself as `nkey_seed_path`).
  */
 export function isHidden(option: Option): boolean {
   return option.secret || option.path || option.userMapping;
 }
 
-/** What a rule demands of the set of options. */
+/** Condition of a rule on the set of options. */
 export type Condition =
   | { readonly kind: "has"; readonly option: string }
   | { readonly kind: "unset-or"; readonly option: string; readonly value: string | number | boolean }
   | { readonly kind: "not"; readonly of: Condition }
   | { readonly kind: "all" | "any"; readonly of: readonly Condition[] };
 
-/** The option is set. */
+/** Condition that the option is set. */
 export function has(option: string): Condition {
   return { kind: "has", option };
 }
@@ -122,7 +122,7 @@ export function all(of: readonly Condition[]): Condition {
   return of.length === 1 ? of[0]! : { kind: "all", of };
 }
 
-/** The opposite, with `not` only around what asks about one option: what is easily read in SQL. */
+/** Negates a condition, with `not` pushed down to single options, so that the SQL is easy to read. */
 export function negate(condition: Condition): Condition {
   switch (condition.kind) {
     case "has":
@@ -137,7 +137,7 @@ export function negate(condition: Condition): Condition {
   }
 }
 
-/** The options a condition looks at. */
+/** Options that a condition reads. */
 export function optionsOf(condition: Condition): Set<string> {
   switch (condition.kind) {
     case "has":

@@ -2,7 +2,7 @@ import type { GeneratedFile } from "../plugin.js";
 import { markdownHead } from "../print.js";
 import type { Option, OptionsModel } from "./model.js";
 
-/** The folder `generated/docs/nats-options`: one reference page. */
+/** Generates the reference page in `generated/docs/nats-options`. */
 export function printDocs(model: OptionsModel): GeneratedFile[] {
   const sections = [
     intro(model),
@@ -90,10 +90,10 @@ ${
 
 function combinations(model: OptionsModel): string {
   const lines = model.rules.map((rule) => {
-    const when = rule.wholeOnly ? " Checked when server and user mapping are put together." : "";
+    const when = rule.wholeOnly ? " Checked when server and user mapping are combined." : "";
     return `- ${sentence(withCode(model)(rule.description))}${when}`;
   });
-  return `## Combinations\n\n${lines.length === 0 ? "Every option stands alone." : lines.join("\n")}\n`;
+  return `## Combinations\n\n${lines.length === 0 ? "No rule combines options." : lines.join("\n")}\n`;
 }
 
 function authOrder(model: OptionsModel): string {
@@ -121,14 +121,14 @@ writes a failed statement to its log, though: a secret in \`CREATE SERVER\` may 
 
 | SQLSTATE | when |
 | --- | --- |
-| \`${sqlstates.unknown}\` | an option is unknown, or not allowed where it stands |
+| \`${sqlstates.unknown}\` | an option is unknown, or not allowed in its place |
 | \`${sqlstates.value}\` | a value has the wrong type or is out of range |
 | \`${sqlstates.missing}\` | an option is missing that another one needs |
 | \`${sqlstates.conflict}\` | two options exclude each other |
 `;
 }
 
-/** Option names within a text as code. */
+/** Formats option names within a text as code. */
 function withCode(model: OptionsModel): (text: string) => string {
   const names = new Set(model.options.map((option) => option.name));
   return (text) => text.replace(/[a-z][a-z0-9_]*/g, (word) => (names.has(word) ? `\`${word}\`` : word));
@@ -138,7 +138,7 @@ function sentence(text: string): string {
   return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
-/** A row of a table; a bar within a cell would end the cell. */
+/** Table row; a bar within a cell is escaped, because it would end the cell. */
 function row(cells: readonly string[]): string {
   return `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
 }

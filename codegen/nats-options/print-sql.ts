@@ -6,21 +6,21 @@ import { createFunction, functionSignature, type SqlFunction } from "./sql-funct
 import { coercionFunctions, suggestionFunction } from "./sql-values.js";
 import { violationFunction } from "./sql-violation.js";
 
-/** The SQL of the options, in the parts of which that of both schemas is put together. `@schema@` is the schema. */
+/** SQL of the options, in the parts that both schemas are assembled from. `@schema@` is the schema. */
 interface SqlTexts {
-  /** What is in both. */
+  /** Functions that both schemas have. */
   readonly shared: string;
-  /** What the schema `hawser` has besides. */
+  /** Functions that only the schema `hawser` has. */
   readonly ownOnly: string;
-  /** What the schema of the foreign data wrappers has besides. */
+  /** Functions that only the schema of the foreign data wrappers has. */
   readonly foreignOnly: string;
-  /** What stands around the functions of the schema `hawser`, which are `@functions@`. */
+  /** Statements around the functions of the schema `hawser`, which replace `@functions@`. */
   readonly wrapped: string;
-  /** Nothing for PUBLIC, everything to the owner of the schema `hawser`. */
+  /** Revokes from PUBLIC and makes the owner of the schema `hawser` the owner. */
   readonly grants: string;
 }
 
-/** In an order in which each function finds those it calls. */
+/** Orders the functions so that each is created after the functions it calls. */
 export function sqlTexts(model: OptionsModel): SqlTexts {
   const shared = [
     ...coercionFunctions(model),
@@ -48,7 +48,7 @@ export function sqlTexts(model: OptionsModel): SqlTexts {
   };
 }
 
-/** Raises what nats_server_options_violation finds. */
+/** Raises the violation that nats_server_options_violation returns. */
 function checkFunction(): SqlFunction {
   return {
     name: "nats_server_options_check",
@@ -72,7 +72,7 @@ END`,
   };
 }
 
-/** Makes one set of options of what the catalogs keep. */
+/** Combines the catalog entries into one set of options. */
 function catalogFunction(): SqlFunction {
   return {
     name: "nats_options_jsonb",
@@ -90,7 +90,7 @@ END`,
   };
 }
 
-/** The complete options of what was given. */
+/** Completes given options with the defaults. */
 function completeFunction(model: OptionsModel): SqlFunction {
   const defaults = Object.fromEntries(
     model.options.flatMap((option) => (option.default === undefined ? [] : [[option.name, option.default]])),
@@ -111,13 +111,13 @@ END`,
   };
 }
 
-/** What the foreign data wrappers call. */
+/** Validator that the foreign data wrappers call. */
 function validatorFunction(): SqlFunction {
   return {
     name: "nats_fdw_validator",
     parameters: ["options text[]", "catalog oid"],
     returns: "void",
-    // It runs with the rights of the role that creates the server, and reads nothing but its arguments.
+    // The function runs with the rights of the role that creates the server, and reads only its arguments.
     traits: "STABLE",
     comment: "The validator of the foreign data wrappers: checks the options of servers and user mappings.",
     body: `
@@ -133,7 +133,7 @@ END`,
   };
 }
 
-/** The resolver of the authentication mode, in the order of x-auth-priority. */
+/** Resolver of the authentication mode, in the order of x-auth-priority. */
 function authFunction({ modes }: OptionsModel): SqlFunction {
   const branches = modes.map(({ mode, requires }) =>
     requires.length === 0

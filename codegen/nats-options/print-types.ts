@@ -1,25 +1,25 @@
-/** The types of the options, which json-schema-to-typescript makes of the schema. */
+/** Types of the options, which json-schema-to-typescript generates from the schema. */
 import { compile, type JSONSchema, type Options } from "json-schema-to-typescript";
 import type { AuthMode, OptionsModel } from "./model.js";
 import type { Json, JsonObject } from "./schema-node.js";
 
-/** The options as they may be given, the options complete with their defaults, and the ways to authenticate. */
+/** Types of the options as given, of the complete options with their defaults, and of the authentication modes. */
 export async function printTypes(model: OptionsModel): Promise<string> {
   const types = [
     await typesOf(givenSchema(model)),
-    // What it extends is there already.
+    // The type that it extends is declared by the line before.
     await typesOf(completeSchema(model), { declareExternallyReferenced: false }),
     await typesOf(authSchema(model)),
   ];
   return types.join("\n");
 }
 
-/** The types' names are the titles in the schema. */
+/** Types are named by the titles in the schema. */
 function typesOf(schema: JsonObject, options: Partial<Options> = {}): Promise<string> {
   return compile(schema as JSONSchema, "", { bannerComment: "", style: { bracketSpacing: true }, ...options });
 }
 
-/** The schema without the rules over several options: the library would make `unknown` of them. */
+/** Schema without the rules over several options, for which the library would generate `unknown`. */
 function givenSchema({ schema }: OptionsModel): JsonObject {
   const { allOf: _, ...rest } = schema;
   return rest;
@@ -31,7 +31,7 @@ function completeSchema({ title, options }: OptionsModel): JsonObject {
     ...closedObject(defaulted.map(({ name, type }) => [name, { type }])),
     title: `Complete${title}`,
     description: "Checked options: those with a default are all there.",
-    // Of draft 3; the library still makes `extends` of it.
+    // `extends` is a keyword of draft 3 that the library still supports.
     extends: { title, type: "object" },
   };
 }
@@ -52,7 +52,7 @@ function modeSchema({ mode, requires, description }: AuthMode): JsonObject {
   };
 }
 
-/** An object that has these properties, all of them, and no others. */
+/** Schema of an object that has all of these properties and no others. */
 function closedObject(properties: readonly (readonly [name: string, schema: Json])[]): JsonObject {
   return {
     type: "object",

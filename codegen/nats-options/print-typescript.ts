@@ -7,10 +7,10 @@ import { type AuthMode, type Condition, isHidden, type Option, type OptionsModel
 import { sqlTexts } from "./print-sql.js";
 import { printTypes } from "./print-types.js";
 
-/** Files that are the same for every schema: ordinary TypeScript, copied as it is. */
+/** Files that are the same for every schema, copied unchanged. */
 const runtimeFiles = ["check.ts", "suggest.ts"];
 
-/** The folder `generated/ts/nats-options`. */
+/** Generates the folder `generated/ts/nats-options`. */
 export async function printTypeScript(model: OptionsModel): Promise<GeneratedFile[]> {
   const fromSchema: Record<string, string> = {
     "auth.ts": printAuth(model),
@@ -32,12 +32,12 @@ export async function printTypeScript(model: OptionsModel): Promise<GeneratedFil
   ];
 }
 
-/** What the schema says, as the data that `checkOptions` works from: a row for each option and for each rule. */
+/** Prints the schema as the data that `checkOptions` reads: a row for each option and for each rule. */
 function printTable(model: OptionsModel): string {
   return `import type { OptionTable } from "./check.js";
 import type { ${model.title} } from "./types.js";
 
-/** The options and everything that can be wrong with them. */
+/** Options, their types and limits, and the rules over several options. */
 export const table: OptionTable<${model.title}> = {
   options: {
 ${model.options.map(printOption).join("")}  },
@@ -87,7 +87,7 @@ function printRule({ holds, about, violation }: Rule, { sqlstates }: OptionsMode
   ].join("");
 }
 
-/** A rule's condition over `options`, in parentheses where something may stand beside it. */
+/** Condition of a rule over `options`, in parentheses if it is part of another condition. */
 function printCondition(condition: Condition, isPart = false): string {
   switch (condition.kind) {
     case "has":
@@ -109,13 +109,13 @@ function printCondition(condition: Condition, isPart = false): string {
   }
 }
 
-/** The resolver of the authentication mode. */
+/** Prints the resolver of the authentication mode. */
 function printAuth(model: OptionsModel): string {
   return `import type { NatsAuth, ${model.title} } from "./types.js";
 
 export type NatsAuthMode = NatsAuth["mode"];
 
-/** The authentication modes, the first that matches wins. */
+/** Authentication modes; the first that matches is used. */
 export const authModes = [
 ${model.modes.map(({ mode }) => `  "${mode}",\n`).join("")}] as const satisfies readonly NatsAuthMode[];
 
@@ -139,7 +139,7 @@ function printBranch({ mode, requires }: AuthMode): string {
   return `  if (${condition}) {\n    return { ${fields.join(", ")} };\n  }`;
 }
 
-/** The public names. */
+/** Prints the module with the public names. */
 function printIndex({ title, options }: OptionsModel): string {
   const connection = options.filter((option) => option.connection);
   return `import { checkOptions, type OptionsResult } from "./check.js";
@@ -151,15 +151,15 @@ export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { Complete${title}, NatsAuth, ${title} } from "./types.js";
 
-/** The options that the connection is made of: a change of any other one needs no new connection. */
+/** Options that affect the connection: a change of any other option needs no new connection. */
 export const connectionOptions = [
 ${connection.map(({ name }) => `  "${name}",\n`).join("")}] as const satisfies readonly (keyof ${title})[];
 export type ConnectionOption = (typeof connectionOptions)[number];
 
 /**
- * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in
- * JSON. Gives them in their own types and with the defaults, or the first violation, in the words and with the SQLSTATE
- * of the SQL function \`hawser.nats_server_options_violation\`. No secret value is ever part of it. Does not throw.
+ * Checks the combined options of server and user mapping: strings, as a foreign server has them, or typed, as in JSON.
+ * Returns them in their own types and with the defaults, or the first violation, with the text and SQLSTATE of the SQL
+ * function \`hawser.nats_server_options_violation\`. The result never contains a secret value. Does not throw.
  */
 export function check${title}(input: Readonly<Record<string, unknown>>): OptionsResult<Complete${title}> {
   return checkOptions<${title}, Complete${title}>(table, input);
@@ -172,11 +172,11 @@ function printSql(model: OptionsModel): string {
   const text = (name: string, doc: string, sql: string) =>
     `${docstring(doc)}const ${name} = ${templateLiteral(sql)};\n`;
   return [
-    text("shared", "The validator: the same in both schemas, which stand for `@schema@`.", shared),
-    text("ownOnly", "What the schema `hawser` has besides.", ownOnly),
-    text("foreignOnly", "What the schema `hawser_fdw` has besides.", foreignOnly),
-    `${docstring("Makes or replaces the functions; the schema `hawser` must be there.")}export const natsOptionsFunctionsSql = ${templateLiteral(wrapped)}\n  .replace("@functions@", () => shared + ownOnly)\n  .replaceAll("@schema@", "hawser");\n`,
-    `${docstring("Takes the functions from PUBLIC and gives them to the owner of the schema.")}export const natsOptionsGrantsSql = ${templateLiteral(grants)};\n`,
-    `${docstring("Makes or replaces the validator of the foreign data wrappers, which superusers run: nothing of it may belong to the owner of\nthe schema `hawser`, who need not be one. The schema `hawser_fdw` must be there.")}export const natsForeignDataSql = (shared + foreignOnly).replaceAll("@schema@", "hawser_fdw");\n`,
+    text("shared", "Validator functions that both schemas have; `@schema@` is the schema.", shared),
+    text("ownOnly", "Functions that only the schema `hawser` has.", ownOnly),
+    text("foreignOnly", "Functions that only the schema `hawser_fdw` has.", foreignOnly),
+    `${docstring("Creates or replaces the functions; the schema `hawser` must exist.")}export const natsOptionsFunctionsSql = ${templateLiteral(wrapped)}\n  .replace("@functions@", () => shared + ownOnly)\n  .replaceAll("@schema@", "hawser");\n`,
+    `${docstring("Revokes the functions from PUBLIC and makes the owner of the schema their owner.")}export const natsOptionsGrantsSql = ${templateLiteral(grants)};\n`,
+    `${docstring("Creates or replaces the validator of the foreign data wrappers. Superusers run it, so none of it may belong to the owner of the\nschema `hawser`, who may be no superuser. The schema `hawser_fdw` must exist.")}export const natsForeignDataSql = (shared + foreignOnly).replaceAll("@schema@", "hawser_fdw");\n`,
   ].join("\n");
 }

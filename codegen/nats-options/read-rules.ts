@@ -4,8 +4,8 @@ import type { Json, SchemaNode } from "./schema-node.js";
 const annotations = ["$comment", "description", "x-whole-only", "x-violation"];
 
 /**
- * The rules over several options: those of `dependentRequired` first, whose messages follow from their form, then
- * those of `allOf`, which bring theirs as `x-violation`.
+ * Rules over several options: first those of `dependentRequired`, whose messages follow from their form, then those of
+ * `allOf`, whose messages are in `x-violation`.
  */
 export function readRules(root: SchemaNode, options: ReadonlyMap<string, Option>): Rule[] {
   return [...readDependencies(root, options), ...readStatements(root, options)];
@@ -68,14 +68,14 @@ function inOrder(names: ReadonlySet<string>, options: ReadonlyMap<string, Option
   return [...options.keys()].filter((name) => names.has(name));
 }
 
-/** The words of JSON Schema that a rule may use; all of them have a counterpart in SQL. */
+/** Keywords of JSON Schema that a rule may use; all of them have a counterpart in SQL. */
 const conditionWords = ["required", "properties", "not", "anyOf", "allOf", "if", "then", "else"];
 
 /**
- * Reads the part of JSON Schema that rules are written in as a condition. JSON Schema's meaning is kept: `properties`
- * says nothing about an option that is not set.
+ * Reads a rule, written in a subset of JSON Schema, as a condition. The semantics are those of JSON Schema:
+ * `properties` does not apply to an option that is not set.
  *
- * @throws SchemaError at a word outside {@link conditionWords}, an unknown option, or a `const` of another type.
+ * @throws SchemaError at a keyword outside {@link conditionWords}, an unknown option, or a `const` of another type
  */
 function readCondition(node: SchemaNode, options: ReadonlyMap<string, Option>): Condition {
   node.closed(conditionWords);
@@ -134,10 +134,11 @@ function isOfType(option: Option, value: Json | undefined): value is string | nu
 }
 
 /**
- * The authentication modes of `x-auth-priority`, in their order.
+ * Reads the authentication modes of `x-auth-priority`, in their order.
  *
- * @throws SchemaError if a mode stands twice, names an unknown option or one that is not a credential, can never be
- *   reached, if the last one needs an option (then a set of options might match none), or if a credential is in none.
+ * @throws SchemaError if a mode occurs twice, names an unknown option or one that is not a credential, or can never be
+ * reached; if the last mode requires an option, because a set of options might then match no mode; or if no mode uses a
+ * credential
  */
 export function readAuthModes(root: SchemaNode, options: ReadonlyMap<string, Option>): AuthMode[] {
   const key = "x-auth-priority";
@@ -150,7 +151,7 @@ export function readAuthModes(root: SchemaNode, options: ReadonlyMap<string, Opt
     }
     const earlier = modes.find((other) => other.requires.every((option) => mode.requires.includes(option)));
     if (earlier !== undefined) {
-      throw node.error(`is never reached: "${earlier.mode}" comes first and matches whenever this one does`);
+      throw node.error(`is never reached: "${earlier.mode}" comes first and matches whenever this mode does`);
     }
     if (index === nodes.length - 1 && mode.requires.length > 0) {
       throw node.error(

@@ -33,9 +33,9 @@ const definitionPrefix = "#/$defs/";
 /**
  * Reads the options schema.
  *
- * @param text the schema's JSON text.
- * @param file its path relative to the root of the project, for messages and heads.
- * @throws SchemaError at the first thing that is wrong, with the file and the element.
+ * @param text the schema's JSON text
+ * @param file path relative to the root of the project, for messages and head lines
+ * @throws SchemaError at the first mistake, with the file and the element
  */
 export function readOptionsSchema(text: string, file: string): OptionsModel {
   const root = parse(text, file).closed(words);
@@ -67,10 +67,10 @@ export function readOptionsSchema(text: string, file: string): OptionsModel {
 }
 
 /**
- * A pattern that is one of the named rules of the proto files, too, stands here once more, so that the schema can be read
- * by itself: both must be the same.
+ * Refuses a pattern that differs from the named rules of the proto files that it belongs to. The pattern is repeated in
+ * the schema so that the schema is self-contained.
  *
- * @throws SchemaError if they are not
+ * @throws SchemaError if they differ
  */
 export function refuseOtherRules(model: OptionsModel, named: readonly NamedRules[]): void {
   for (const option of model.options) {
@@ -80,7 +80,7 @@ export function refuseOtherRules(model: OptionsModel, named: readonly NamedRules
     if (pattern === undefined || !isSame) {
       const problem =
         pattern === undefined
-          ? `"${option.rules}" is no name of rules with a pattern`
+          ? `"${option.rules}" does not name rules with a pattern`
           : `pattern and x-pattern-means differ from those of "${option.rules}", "${pattern.source}" (${pattern.means})`;
       throw new SchemaError(model.file, `/properties/${option.name}/x-rules`, problem);
     }
@@ -96,12 +96,12 @@ function parse(text: string, file: string): SchemaNode {
   }
   const twin = findDuplicateKey(text);
   if (twin !== undefined) {
-    throw new SchemaError(file, twin.pointer, `stands twice in its object; the second time in line ${twin.line}`);
+    throw new SchemaError(file, twin.pointer, `occurs twice in its object; the second time in line ${twin.line}`);
   }
   return SchemaNode.of(file, "", json);
 }
 
-/** The options, each `$ref` to one of `$defs` put in place; what the option says itself wins. */
+/** Options with each `$ref` to one of `$defs` resolved; the option's own keywords take precedence. */
 function optionNodes(root: SchemaNode): [name: string, node: SchemaNode][] {
   const properties = root.child("properties");
   if (properties.keys().length === 0) {
@@ -151,10 +151,10 @@ const wordsOfType = {
   boolean: commonWords,
 };
 
-/** Postgres cuts longer names off, silently. */
+/** Postgres truncates longer names without an error. */
 const maxNameBytes = 63;
 
-/** @throws SchemaError at whatever is missing, unknown or in contradiction to the rest. */
+/** @throws SchemaError at anything missing, unknown or contradictory */
 function readOption(name: string, node: SchemaNode): Option {
   if (!/^[a-z][a-z0-9_]*$/.test(name) || name.length > maxNameBytes) {
     throw node.error(`is not a lower_snake_case name of at most ${maxNameBytes} bytes`);
@@ -213,7 +213,7 @@ function readStringOption(name: string, node: SchemaNode): StringOption {
 function readPattern(node: SchemaNode): StringOption["pattern"] {
   if (!node.has("pattern")) {
     if (node.has("x-pattern-means")) {
-      throw node.error("stands without a pattern", "x-pattern-means");
+      throw node.error("needs a pattern", "x-pattern-means");
     }
     return undefined;
   }
@@ -252,9 +252,9 @@ function readIntegerOption(name: string, node: SchemaNode): IntegerOption {
   if (minimum > maximum) {
     throw node.error(`is above the maximum, ${maximum}`, "minimum");
   }
-  // The numbers at the very end stand for all beyond them (see grammar.ts), so they cannot be a limit.
+  // The numbers at both ends stand for everything beyond them (see grammar.ts), so they cannot be limits.
   if (minimum === Number.MIN_SAFE_INTEGER || maximum === Number.MAX_SAFE_INTEGER) {
-    throw node.error("has a limit at the end of what JavaScript holds exactly; choose a nearer one");
+    throw node.error("has a limit at the end of the range of exact integers in JavaScript; choose a smaller one");
   }
   const option = { ...readBase(name, node), type: "integer" as const, minimum, maximum };
   const value = node.integer("default");

@@ -1,7 +1,7 @@
 /**
- * A mistake in a JSON schema of the spec. buf prints the message and exits with a status other than zero.
+ * Mistake in a JSON schema of the spec. buf prints the message and exits with a status other than zero.
  *
- * The message is `<file>: <element>: <problem>`, the element as a JSON pointer:
+ * The message is `<file>: <element>: <problem>`, with the element as a JSON pointer:
  * `schema/nats-server-options.schema.json: #/properties/port/default: 0 is below the minimum, 1`.
  */
 export class SchemaError extends Error {
@@ -19,8 +19,8 @@ export interface JsonObject {
 }
 
 /**
- * An object of the schema and where it stands, read key by key. Whatever is missing, of the wrong kind or unknown is
- * refused by name: a word that nobody reads would be a rule that nobody enforces.
+ * Object of the schema with its position, read key by key. A missing, mistyped or unknown key is refused by name: a
+ * keyword that the generator does not read would be a rule that is never enforced.
  */
 export class SchemaNode {
   readonly file: string;
@@ -33,7 +33,7 @@ export class SchemaNode {
     this.json = json;
   }
 
-  /** The node of any value; refused unless it is an object. */
+  /** Creates a node. @throws SchemaError unless the value is an object */
   static of(file: string, pointer: string, value: Json | undefined): SchemaNode {
     if (typeof value !== "object" || value === null || Array.isArray(value)) {
       throw new SchemaError(file, pointer, value === undefined ? "is missing" : "is not an object");
@@ -41,7 +41,7 @@ export class SchemaNode {
     return new SchemaNode(file, pointer, value as JsonObject);
   }
 
-  /** The error for this object, or for what it has under `key`. */
+  /** Error for this object, or for its value under `key`. */
   error(problem: string, key?: string | number): SchemaError {
     return new SchemaError(this.file, key === undefined ? this.pointer : this.#pointerOf(key), problem);
   }
@@ -58,16 +58,16 @@ export class SchemaNode {
     return Object.keys(this.json);
   }
 
-  /** @throws SchemaError at the first key that is none of `known`. */
+  /** @throws SchemaError at the first key that is not in `known` */
   closed(known: readonly string[]): this {
-    const stranger = this.keys().find((key) => !known.includes(key));
-    if (stranger !== undefined) {
-      throw this.error(`is not known here; known are ${known.join(", ")}`, stranger);
+    const unknownKey = this.keys().find((key) => !known.includes(key));
+    if (unknownKey !== undefined) {
+      throw this.error(`is unknown here; use one of ${known.join(", ")}`, unknownKey);
     }
     return this;
   }
 
-  /** The same object without some of its keys. */
+  /** Copy of the object without some of its keys. */
   without(keys: readonly string[]): SchemaNode {
     const rest = Object.entries(this.json).filter(([key]) => !keys.includes(key));
     return new SchemaNode(this.file, this.pointer, Object.fromEntries(rest));
@@ -77,19 +77,19 @@ export class SchemaNode {
     return SchemaNode.of(this.file, this.#pointerOf(key), this.get(key));
   }
 
-  /** The children under `key`, an array of objects; empty if the key is missing. */
+  /** Children under `key`, an array of objects; empty if the key is missing. */
   children(key: string): SchemaNode[] {
     return this.#array(key).map((value, index) => SchemaNode.of(this.file, `${this.#pointerOf(key)}/${index}`, value));
   }
 
-  /** A text for people: required, not empty, one line, and harmless in any comment. */
+  /** Reads a text for people: required, not empty, one line, and safe in any comment. */
   text(key: string): string {
     const value = this.get(key);
     if (typeof value !== "string" || value.trim() === "") {
       throw this.error(value === undefined ? "is missing" : "is not a text", key);
     }
     if (/[\p{Cc}\p{Cs}]|\*\/|-->|\$hawser\$/u.test(value)) {
-      throw this.error("holds a control character, or */, --> or $hawser$, which would end a comment or quote", key);
+      throw this.error("contains a control character, or */, --> or $hawser$, which would end a comment or quote", key);
     }
     return value;
   }
@@ -102,16 +102,16 @@ export class SchemaNode {
     return value;
   }
 
-  /** A whole number that JavaScript holds exactly; undefined if the key is missing. */
+  /** Reads an integer that JavaScript represents exactly; undefined if the key is missing. */
   integer(key: string): number | undefined {
     const value = this.get(key);
     if (value !== undefined && !Number.isSafeInteger(value)) {
-      throw this.error("is not a whole number that JavaScript holds exactly", key);
+      throw this.error("is not an integer that JavaScript represents exactly", key);
     }
     return value as number | undefined;
   }
 
-  /** A list of different strings, each one of `known`; empty if the key is missing. */
+  /** Reads a list of distinct strings out of `known`; empty if the key is missing. */
   names(key: string, known: ReadonlySet<string>): string[] {
     const values = this.#array(key);
     for (const [index, value] of values.entries()) {
@@ -138,25 +138,25 @@ export class SchemaNode {
   }
 }
 
-/** A key that stands twice in one JSON object. */
+/** Key that occurs twice in one JSON object. */
 export interface DuplicateKey {
   /** JSON pointer of the key, such as `/properties/port`. */
   readonly pointer: string;
-  /** The line of its second appearance, from 1. */
+  /** Line of its second occurrence, from 1. */
   readonly line: number;
 }
 
 /**
- * Finds the first key that stands twice in one object. `JSON.parse` keeps the last one without a word, so that an
- * option written twice would lose its first half.
+ * Finds the first key that occurs twice in one object. `JSON.parse` silently keeps the last occurrence, so the first
+ * definition of an option written twice would be lost.
  *
- * @param text valid JSON: parse it first, so that its syntax errors are named by the parser.
+ * @param text valid JSON: parse it first, so that the parser reports syntax errors
  */
 export function findDuplicateKey(text: string): DuplicateKey | undefined {
   return new KeyScanner(text).value("");
 }
 
-/** One piece of JSON from `lastIndex` on, white space before it left out. */
+/** Patterns for one piece of JSON at `lastIndex`, after white space. */
 const stringPiece = /\s*("(?:[^"\\]|\\.)*")/y;
 const scalarPiece = /\s*(?:"(?:[^"\\]|\\.)*"|[^\s,\]}]+)/y;
 const markPiece = /\s*([[\]{},:])/y;
@@ -170,7 +170,7 @@ class KeyScanner {
     this.#text = text;
   }
 
-  /** Reads one value; the pointer is its own. */
+  /** Reads one value, whose pointer is `pointer`. */
   value(pointer: string): DuplicateKey | undefined {
     if (this.#take("{")) {
       return this.#members(pointer);
@@ -212,7 +212,7 @@ class KeyScanner {
     return undefined;
   }
 
-  /** Moves behind `mark` if it comes next. */
+  /** Consumes `mark` if it comes next. */
   #take(mark: string): boolean {
     markPiece.lastIndex = this.#at;
     if (markPiece.exec(this.#text)?.[1] !== mark) {
@@ -233,7 +233,7 @@ class KeyScanner {
   }
 }
 
-/** A key as one step of a JSON pointer (RFC 6901). */
+/** Key as one step of a JSON pointer (RFC 6901). */
 function escapePointer(key: string): string {
   return key.replaceAll("~", "~0").replaceAll("/", "~1");
 }

@@ -1,20 +1,23 @@
 import { dollarQuoted, sqlString } from "../sql/literal.js";
 
-/** A PL/pgSQL function of the schema `hawser`. */
+/** PL/pgSQL function of the schema `hawser`. */
 export interface SqlFunction {
   readonly name: string;
   /** Parameters with their types, and OUT parameters. */
   readonly parameters: readonly string[];
-  /** Nothing if OUT parameters say it. */
+  /** Absent if OUT parameters declare the result. */
   readonly returns?: string;
-  /** How it is called: `IMMUTABLE PARALLEL SAFE STRICT` and the like. */
+  /** Properties such as `IMMUTABLE PARALLEL SAFE STRICT`. */
   readonly traits: string;
   /** DECLARE … BEGIN … END */
   readonly body: string;
   readonly comment: string;
 }
 
-/** Every function pins its search_path: nothing that a caller puts on the path can come between. */
+/**
+ * Prints CREATE FUNCTION. Every function pins its search_path, so that nothing on a caller's path can shadow the names
+ * it uses.
+ */
 export function createFunction({ name, parameters, returns, traits, body, comment }: SqlFunction): string {
   const list = parameters.map((parameter) => `  ${parameter}`).join(",\n");
   return `CREATE OR REPLACE FUNCTION hawser.${name}(
@@ -27,7 +30,7 @@ COMMENT ON FUNCTION ${functionSignature({ name, parameters })} IS ${sqlString(co
 `;
 }
 
-/** The function as GRANT and COMMENT name it: `hawser.nats_auth_mode(jsonb)`. */
+/** Function as GRANT and COMMENT name it: `hawser.nats_auth_mode(jsonb)`. */
 export function functionSignature({ name, parameters }: Pick<SqlFunction, "name" | "parameters">): string {
   const types = parameters
     .filter((parameter) => !parameter.startsWith("OUT "))
@@ -35,19 +38,19 @@ export function functionSignature({ name, parameters }: Pick<SqlFunction, "name"
   return `hawser.${name}(${types.join(", ")})`;
 }
 
-/** `ARRAY['host', 'port']`, also where it is empty. */
+/** Array constructor such as `ARRAY['host', 'port']`; valid for an empty list too. */
 export function textArray(values: readonly string[]): string {
   return values.length === 0 ? "'{}'::text[]" : `ARRAY[${values.map(sqlString).join(", ")}]`;
 }
 
-/** The same with a line for each value, so that a new one changes no other line. */
+/** Array constructor with a line for each value, so that a new value changes no other line. */
 export function textLines(values: readonly string[]): string {
   return values.length === 0
     ? "'{}'::text[]"
     : `ARRAY[\n${values.map((value) => `    ${sqlString(value)}`).join(",\n")}\n  ]`;
 }
 
-/** A value as a jsonb constant. */
+/** Value as a jsonb constant. */
 export function jsonbConstant(value: unknown): string {
   return `${sqlString(JSON.stringify(value))}::jsonb`;
 }

@@ -5,7 +5,7 @@ import { type SqlFunction, textLines } from "./sql-function.js";
 
 const pure = "IMMUTABLE PARALLEL SAFE STRICT";
 
-/** The functions that read and show single values, as runtime/check.ts does. */
+/** SQL functions that read and show single values, equivalent to runtime/check.ts. */
 export function coercionFunctions(model: OptionsModel): SqlFunction[] {
   return [...valueFunctions, typedFunction(model)];
 }
@@ -102,7 +102,7 @@ BEGIN
       END IF;
       RETURN 'Its value is ' || hawser.nats_option_quoted(value #>> '{}') || '.';
     WHEN 'number' THEN
-      -- What JavaScript and Postgres make of a number's last digits may differ beyond this.
+      -- Beyond this limit, JavaScript and Postgres may differ in a number's last digits.
       IF abs(value::numeric) > ${farNumber} THEN
         RETURN 'Its value has more than ${maxDigits} digits.';
       ELSIF value::numeric <> trunc(value::numeric) THEN
@@ -148,7 +148,7 @@ END`,
   };
 }
 
-/** Did you mean …: the same distance and the same choice as runtime/suggest.ts. */
+/** Suggestion for a mistyped name, with the same distance and choice as runtime/suggest.ts. */
 export function suggestionFunction(): SqlFunction {
   return {
     name: "nats_option_suggestion",

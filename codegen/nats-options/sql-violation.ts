@@ -3,7 +3,7 @@ import { type Limit, limitsOf, typeRule } from "./checks.js";
 import { type Condition, isHidden, negate, type Option, type OptionsModel } from "./model.js";
 import { jsonbConstant, type SqlFunction, textArray, textLines } from "./sql-function.js";
 
-/** The core of the validator: the first violation of a set of options, or of the part of it that is known. */
+/** Core of the validator: finds the first violation of a set of options, or of the known part of a set. */
 export function violationFunction(model: OptionsModel): SqlFunction {
   const names = (options: OptionsModel["options"]) => textLines(options.map(({ name }) => name));
   return {
@@ -76,7 +76,7 @@ END`,
   };
 }
 
-/** Names that are not allowed come first: whatever else is said could be about a mistyped one. */
+/** Checks the names first, because any other violation could stem from a mistyped name. */
 function namesSql(model: OptionsModel): string {
   return `  SELECT name INTO option_name
   FROM jsonb_object_keys(options) AS name
@@ -104,18 +104,19 @@ function namesSql(model: OptionsModel): string {
   END IF;`;
 }
 
-/** The branches of the CASE that finds the first violation, in the order that `checkOptions` has, too. */
+/** Branches of the CASE that finds the first violation, in the order of `checkOptions`. */
 function violations(model: OptionsModel): string[] {
   const ofValue = (option: Option, condition: string, rule: string) =>
     branch(condition, [option.name, model.sqlstates.value, `option "${option.name}" ${rule}`, option.remedy]);
   return [
     ...model.options.map((option) => ofValue(option, `typed -> ${sqlString(option.name)} = 'null'`, typeRule(option))),
     ...model.rules.map(({ wholeOnly, holds, violation, about }) => {
-      // What a user mapping lacks may stand on the server, so its options alone break no rule over several.
+      // The server may have the options that a user mapping lacks, so rules over several options do not apply to a user
+      // mapping alone.
       const parts = wholeOnly ? "part = 'whole'" : "part IN ('whole', 'server')";
       const { option, kind, message, hint } = violation;
-      const told = [option, model.sqlstates[kind], message, hint, ...about];
-      return branch(`${parts} AND ${conditionSql(negate(holds), "AND")}`, told);
+      const fields = [option, model.sqlstates[kind], message, hint, ...about];
+      return branch(`${parts} AND ${conditionSql(negate(holds), "AND")}`, fields);
     }),
     ...model.options.flatMap((option) =>
       limitsOf(option).map((limit) =>
@@ -125,8 +126,8 @@ function violations(model: OptionsModel): string[] {
   ];
 }
 
-function branch(condition: string, told: readonly string[]): string {
-  return `    WHEN ${condition} THEN\n      ${textArray(told)}`;
+function branch(condition: string, fields: readonly string[]): string {
+  return `    WHEN ${condition} THEN\n      ${textArray(fields)}`;
 }
 
 function beyond(text: string, { keyword, limit }: Limit): string {
@@ -145,9 +146,9 @@ function beyond(text: string, { keyword, limit }: Limit): string {
 }
 
 /**
- * A rule's condition over the jsonb variable `typed`; never null.
+ * Condition of a rule over the jsonb variable `typed`; never null.
  *
- * @param beside the word that stands before or after it, so that it gets parentheses where it needs them.
+ * @param beside the operator next to the condition, which decides whether it needs parentheses
  */
 function conditionSql(condition: Condition, beside?: "AND" | "OR"): string {
   switch (condition.kind) {

@@ -8,21 +8,23 @@ import { camelCase, lowerFirst } from "../model/names.js";
 import { docstring, stringLiteral } from "../print.js";
 import { argumentType, rowType } from "./types.js";
 
-/** The part of a function that its client needs. */
+/** Properties of a function that its client needs. */
 interface CalledFunction
   extends Pick<SqlFunction, "method" | "name" | "comment" | "parameters" | "results" | "returnsSet"> {
-  /** The result of a function without OUT parameters has the name of the function: its columns are named by this. */
+  /**
+   * True for a function without OUT parameters: its single result column has the function's name, and needs an alias.
+   */
   readonly namesResults?: boolean;
 }
 
-/** The functions of one service. */
+/** Functions of one service. */
 export interface FunctionGroup {
   readonly service: DescService;
   readonly comment: string;
   readonly functions: readonly CalledFunction[];
 }
 
-/** A function of the schema `hawser` for people, as programs call it: of its overloads the one with bytes. */
+/** Converts a gateway function of the schema `hawser`; of its overloads, programs call the one with bytes. */
 export function withBytes({ method, names, comment, parameters, results }: GatewayFamily): CalledFunction {
   const columnOf = ({
     field,
@@ -57,22 +59,22 @@ export function withBytes({ method, names, comment, parameters, results }: Gatew
   };
 }
 
-/** What the client functions need, and no more: a pg Client, Pool or PoolClient has it. */
+/** Prints the client interface that the functions need, a subset of node-postgres's Client, Pool and PoolClient. */
 export const queryClient = `${docstring(
-  "Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method.",
+  "Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method.",
 )}export interface QueryClient {
-  // Rows are typed by what is made of them.
+  // An any type, because each method assigns the rows to its own result type.
   query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
 }
 `;
 
-/** Turns bytes into what node-postgres sends in binary, without a copy. */
+/** Converts bytes to the Buffer that node-postgres sends in binary, without a copy. */
 export const bufferHelper = `function toBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 `;
 
-/** Says which function gave no row, instead of failing on undefined. */
+/** Returns the only row. An error names the function that returned none, instead of a failure on undefined. */
 export const onlyRowHelper = `function onlyRow<Row>(rows: Row[], fn: string): Row {
   const row = rows[0];
   if (row === undefined) {
@@ -82,7 +84,7 @@ export const onlyRowHelper = `function onlyRow<Row>(rows: Row[], fn: string): Ro
 }
 `;
 
-/** Arguments, results and the typed client of the functions of one service. */
+/** Prints arguments, results and the typed client of the functions of one service. */
 export function functionClient(group: FunctionGroup): string {
   const typeNameOf = group.service.name.replace(/Service$/, "");
   const methods = group.functions.map((fn) => `${docstring(fn.comment, "    ")}${clientMethod(fn)}`);
@@ -161,13 +163,13 @@ function argumentExpression({ column, argument }: Parameter): string {
   return column.nullable ? `${value} === null ? null : ${whole}` : whole;
 }
 
-/** bigint is made here too, so that a client without this project's parser gives the same. */
+/** Converts bigint here too, so that a client without this project's parser returns the same. */
 function resultExpression(column: Column): string {
   const value = `row.${column.name}`;
   if (column.kind !== "bigint") {
     return value;
   }
-  // A function without a result gives one row of NULLs.
+  // A function without a result returns one row of NULLs.
   const whole = column.repeated ? `(${value}?.map(BigInt) ?? [])` : `BigInt(${value})`;
   return column.nullable ? `${value} === null ? null : ${whole}` : whole;
 }

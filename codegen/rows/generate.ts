@@ -12,7 +12,10 @@ import {
 } from "./functions.js";
 import { rowInterface, tableNames, viewNames } from "./tables.js";
 
-/** `<area>.ts` for each package with tables or functions: row types, names, and a typed client of the functions. */
+/**
+ * Generates `<area>.ts` for each package with tables or functions: row types, names, and a typed client of the
+ * functions.
+ */
 export function generateRows(spec: Spec): GeneratedFile[] {
   return filesByArea(spec).flatMap(([area, files]) => {
     const sources = files.filter((file) => file.tables.length + file.views.length + functionGroupsOf(file).length > 0);
@@ -20,7 +23,7 @@ export function generateRows(spec: Spec): GeneratedFile[] {
   });
 }
 
-/** The functions that are made with the tables, those among them that have a type of payload with bytes. */
+/** Functions that are made with the tables; of functions with payload types, the variant with bytes. */
 function functionGroupsOf({ functionGroups, gatewayGroups }: SpecFile): FunctionGroup[] {
   const callable = gatewayGroups.flatMap(({ service, comment, families }) => {
     const functions = families.filter(isMadeWithTables).map(withBytes);

@@ -4,7 +4,7 @@ import type { View } from "../model/views.js";
 import { docstring, stringLiteral } from "../print.js";
 import { rowType } from "./types.js";
 
-/** The type of the rows of a table or view. */
+/** Prints the row type of a table or view. */
 export function rowInterface(table: Table | View): string {
   const text =
     table.comment === "" ? `A row of hawser.${table.name}.` : `A row of hawser.${table.name}. ${table.comment}`;
@@ -14,7 +14,7 @@ export function rowInterface(table: Table | View): string {
   return `${docstring(text)}export interface ${table.message.name}Row {\n${properties.join("")}}\n`;
 }
 
-/** The names of all tables and of their columns, so that no query writes them by hand. */
+/** Prints the names of all tables and columns, so that no query repeats them by hand. */
 export function tableNames(tables: readonly Table[]): string {
   const names = tables.map(
     (table) => `  ${lowerFirst(table.message.name)}: ${stringLiteral(`hawser.${table.name}`)},\n`,
@@ -34,12 +34,11 @@ export function tableNames(tables: readonly Table[]): string {
     ...(channels.length === 0
       ? []
       : [
-          `${docstring("The NOTIFY channels that tell of changed rows.")}export const notifyChannels = {\n${channels.join("")}} as const;\n`,
+          `${docstring("NOTIFY channels of changed rows.")}export const notifyChannels = {\n${channels.join("")}} as const;\n`,
         ]),
   ].join("\n");
 }
 
-/** The names of all views. */
 export function viewNames(views: readonly View[]): string {
   const names = views.map((view) => `  ${lowerFirst(view.message.name)}: ${stringLiteral(`hawser.${view.name}`)},\n`);
   return `${docstring("The views, with their schema.")}export const views = {\n${names.join("")}} as const;\n`;

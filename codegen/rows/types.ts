@@ -12,8 +12,9 @@ const typeOfKind: Partial<Record<ValueKind, string>> = {
 };
 
 /**
- * What node-postgres makes of a column, with this project's parser for bigint: smallint and integer number, bigint
- * bigint, bytea Buffer (a Uint8Array), timestamptz Date, jsonb the parsed value, arrays arrays.
+ * TypeScript type of a column as node-postgres returns it with this project's parser for bigint: smallint and integer
+ * as number, bigint as bigint, bytea as Buffer (a Uint8Array), timestamptz as Date, jsonb as the parsed value, arrays
+ * as arrays.
  */
 export function rowType(column: Column): string {
   const one = typeOfKind[column.kind]!;
@@ -21,7 +22,7 @@ export function rowType(column: Column): string {
   return column.nullable && type !== "unknown" ? `${type} | null` : type;
 }
 
-/** What a caller passes for a parameter: as `rowType`, but jsonb as JSON text and lists read-only. */
+/** TypeScript type of an argument: like `rowType`, but jsonb as JSON text and lists read-only. */
 export function argumentType(column: Column): string {
   const one = column.kind === "json" ? "string" : typeOfKind[column.kind]!;
   const type = column.repeated ? `readonly ${one}[]` : one;

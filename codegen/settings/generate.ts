@@ -6,7 +6,7 @@ import type { GeneratedFile } from "../plugin.js";
 import { docstring, filesByArea, stringLiteral, typescriptHead } from "../print.js";
 import { ruleImports, textEntries } from "../validators/checks.js";
 
-/** `<area>.ts` for each package with settings: types, defaults, ranges and checks, and objects of constants. */
+/** Generates `<area>.ts` for each package with settings: types, defaults, ranges, checks, and objects of constants. */
 export function generateSettings(spec: Spec): GeneratedFile[] {
   return filesByArea(spec).flatMap(([area, files]) => {
     const sources = files.filter((file) => file.settingGroups.length > 0);
@@ -21,13 +21,13 @@ function settingsModule(sources: readonly SpecFile[]): string {
   return [typescriptHead("codegen/settings", sources), ...imports, ...body].join("\n");
 }
 
-/** A group that users set: its type, defaults, ranges, and the check that fills in the defaults. */
+/** Prints a group that users set: its type, defaults, ranges, and the check that fills in the defaults. */
 function userSettings(group: SettingGroup): string {
   const type = group.message.name;
   const name = lowerFirst(type);
   return [
     settingsInterface(group, type),
-    `${docstring(`${group.title} as a user gives them: what is left out, or undefined, has its default.`)}export type ${type}Input = { readonly [Name in keyof ${type}]?: ${type}[Name] | undefined };\n`,
+    `${docstring(`${group.title} as a user gives them: a setting that is absent or undefined has its default.`)}export type ${type}Input = { readonly [Name in keyof ${type}]?: ${type}[Name] | undefined };\n`,
     defaultsObject(group, type, name),
     rulesObject(group, type, name),
     checkFunction(type, name),
@@ -52,7 +52,7 @@ function defaultsObject(group: SettingGroup, type: string, name: string): string
 
 function rulesObject(group: SettingGroup, type: string, name: string): string {
   const lines = group.settings.map((setting) => `  ${setting.name}: { ${ruleEntries(setting).join(", ")} },\n`);
-  return `${docstring("What each setting is, what it may be, and in which unit.")}export const ${name}Ranges = {\n${lines.join("")}} as const satisfies Readonly<Record<keyof ${type}, SettingRules>>;\n`;
+  return `${docstring("Kind, limits, unit and meaning of each setting.")}export const ${name}Ranges = {\n${lines.join("")}} as const satisfies Readonly<Record<keyof ${type}, SettingRules>>;\n`;
 }
 
 function ruleEntries({ kind, unit, rules, comment, part }: Setting): string[] {
@@ -69,7 +69,7 @@ function ruleEntries({ kind, unit, rules, comment, part }: Setting): string[] {
 
 function checkFunction(type: string, name: string): string {
   const doc =
-    "Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored.";
+    "Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored.";
   return [
     `${docstring(doc)}export function check${type}(input: ${type}Input): CheckedSettings<${type}> {`,
     `  return checkSettings<${type}>(${name}Defaults, ${name}Ranges, input);`,
@@ -78,7 +78,7 @@ function checkFunction(type: string, name: string): string {
   ].join("\n");
 }
 
-/** A group that is fixed, as one object of constants, and its type for readers to whom tests give other values. */
+/** Prints a fixed group as one object of constants, and its type for code in which tests use other values. */
 function constantsObject(group: SettingGroup): string {
   const type = group.message.name;
   const name = lowerFirst(type);
@@ -97,7 +97,7 @@ function settingDoc(setting: Setting, word: "Default" | "Value"): string {
   const facts = [
     ...(setting.default === undefined ? ["No default."] : [`${word}: ${valueText(setting.default)}${unit}.`]),
     ...limitPhrases(setting.rules, setting.kind).map((phrase) => `Range: ${phrase}.`),
-    ...(setting.part === "tuning" ? ["Tuning: any version may rename it, change its default or leave it out."] : []),
+    ...(setting.part === "tuning" ? ["Tuning: any version may rename it, change its default or remove it."] : []),
   ];
   return docstring(`${setting.comment}\n\n${facts.join(" ")}`.trim(), "  ");
 }

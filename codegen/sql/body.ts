@@ -6,12 +6,12 @@ import { SpecError } from "../model/spec-error.js";
 import { sqlString } from "./literal.js";
 
 /**
- * SQL literals by name: the fixed settings of a package and the defaults of settings of the database (`Group.name`, as the spec
- * writes them), and what named rules say (`name.min_bytes`, `name.max_bytes`, `name.max_items`, `name.pattern`).
+ * SQL literals by name: fixed settings of a package and defaults of database settings (`Group.name`, as the spec writes
+ * them), and the parts of named rules (`name.min_bytes`, `name.max_bytes`, `name.max_items`, `name.pattern`).
  */
 export type SqlConstants = ReadonlyMap<string, string>;
 
-/** Those of some files. */
+/** Collects the constants of files and named rules. */
 export function sqlConstants(files: readonly SpecFile[], namedRules: readonly NamedRules[] = []): SqlConstants {
   const groups = files.flatMap((file) => file.settingGroups);
   const settings = groups.flatMap((group) =>
@@ -33,9 +33,9 @@ export function sqlConstants(files: readonly SpecFile[], namedRules: readonly Na
 }
 
 /**
- * A PL/pgSQL block from the file that the spec names.
+ * Reads a PL/pgSQL block from the file that the spec names.
  *
- * @throws SpecError as {@link readSqlFile}, or if the file is no PL/pgSQL block
+ * @throws SpecError as {@link readSqlFile}, or if the file is not a PL/pgSQL block
  */
 export function readBody(where: AnyDesc, bodyFile: string, constants: SqlConstants): string {
   const text = readSqlFile(where, "body_file", bodyFile, "DECLARE … BEGIN … END", constants);
@@ -45,7 +45,10 @@ export function readBody(where: AnyDesc, bodyFile: string, constants: SqlConstan
   return text;
 }
 
-/** The query of a view, from the file that the spec names. @throws SpecError as {@link readSqlFile}, or if it is no query */
+/**
+ * Reads the query of a view from the file that the spec names. @throws SpecError as {@link readSqlFile}, or if it is
+ * not a query
+ */
 export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConstants): string {
   const text = readSqlFile(where, "query_file", queryFile, "SELECT …", constants).trimEnd();
   if (!/^(\s|--.*\n)*(SELECT|WITH)\b/i.test(text) || text.endsWith(";")) {
@@ -55,12 +58,12 @@ export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConst
 }
 
 /**
- * SQL from a file, relative to the working directory, which buf makes the root of the project. `@Group.name@` in it stands for
- * a fixed setting, or of a named rule.
+ * Reads SQL from a file, relative to the working directory, which is the root of the project under buf. `@Group.name@`
+ * in the text is replaced by a fixed setting or a part of a named rule.
  *
- * @param option which names the file
- * @param holds what the file is to have
- * @throws SpecError if the file cannot be read, or names a setting that is not there
+ * @param option the option that names the file
+ * @param holds the expected content, for errors
+ * @throws SpecError if the file cannot be read, or names an unknown setting
  */
 function readSqlFile(where: AnyDesc, option: string, path: string, holds: string, constants: SqlConstants): string {
   let text: string;
@@ -73,7 +76,7 @@ function readSqlFile(where: AnyDesc, option: string, path: string, holds: string
   return text.replace(/@(\w+\.\w+)@/g, (_, name: string) => {
     const value = constants.get(name);
     if (value === undefined) {
-      throw new SpecError(where, `${option} ${path} names the setting ${name}, and there is no such fixed setting`);
+      throw new SpecError(where, `${option} ${path} names the setting ${name}, which is not a fixed setting`);
     }
     return value;
   });

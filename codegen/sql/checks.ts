@@ -4,15 +4,15 @@ import type { Rules } from "../model/rules.js";
 import type { Table } from "../model/tables.js";
 import { sqlString } from "./literal.js";
 
-/** A named constraint and its definition, such as `CHECK (v >= 0)`. */
+/** Named constraint with its definition, such as `CHECK (v >= 0)`. */
 export interface Constraint {
   readonly name: string;
   readonly definition: string;
 }
 
 /**
- * The CHECKs that a column's rules make, one for each rule, so that an error names the rule that is broken.
- * NULL passes every one of them, as a nullable column means it.
+ * CHECK constraints of a column's rules, one for each rule, so that an error names the broken rule. NULL passes all of
+ * them, as nullable columns need it.
  */
 export function columnChecks(table: Table, column: Column): Constraint[] {
   const check = (rule: string, condition: string | undefined): Constraint[] =>
@@ -35,7 +35,7 @@ export function columnChecks(table: Table, column: Column): Constraint[] {
   ];
 }
 
-/** What a value's rules demand of it, as conditions; NULL passes them. */
+/** Conditions for a value's rules; NULL passes them. */
 export function columnLimits(name: string, { min, max, minBytes, maxBytes, pattern }: Rules) {
   return {
     range: limits(name, min, max),

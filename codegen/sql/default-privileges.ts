@@ -1,13 +1,15 @@
 import { doBlock } from "./grants.js";
 
 /**
- * What ALTER DEFAULT PRIVILEGES gives whenever somebody makes a table or a function: nobody decided that for ours. So each
- * text that makes things begins by noting which are there, and ends by taking from all others what came with the new ones.
- * What is older keeps what an operator has granted. The name of the setting in which the note is passed on:
+ * Name of the setting that carries the list of existing objects from the begin to the end of a text.
+ *
+ * ALTER DEFAULT PRIVILEGES grants privileges on every new table and function, which no operator decided for Hawser's
+ * objects. Each text that creates objects therefore begins with a list of the existing ones, and ends with revoking the
+ * default privileges of the new ones. Existing objects keep the privileges that an operator granted.
  */
 const note = "hawser.present";
 
-/** The schema and what is in it that privileges are granted on. */
+/** Query of the schema and of its objects that have privileges. */
 export const schemaObjects = [
   "SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::\"char\" AS type, n.nspowner AS owner, n.nspacl AS acl",
   "FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'",
@@ -22,15 +24,16 @@ export const schemaObjects = [
 ];
 
 /**
- * Notes which objects are there.
+ * Statements that record the existing objects.
  *
- * @param objects the lines of a query of their `oid`, `object` (as REVOKE names it), `type` (as acldefault does), `owner`, `acl`
- * @param before statements of the same block, to follow
+ * @param objects lines of a query for `oid`, `object` (as REVOKE names it), `type` (as acldefault names it), `owner`,
+ * `acl`
+ * @param before statements to run afterwards in the same block
  */
 export function notePresent(objects: readonly string[], before: readonly string[] = []): string {
   return doBlock([
     "BEGIN",
-    "  -- What is new after what follows gets no default privileges: see the block at the end.",
+    "  -- Objects that are new after the following statements get no default privileges: see the block at the end.",
     `  PERFORM pg_catalog.set_config('${note}', (`,
     "    SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (",
     ...indented(objects, 6),
@@ -41,7 +44,7 @@ export function notePresent(objects: readonly string[], before: readonly string[
   ]);
 }
 
-/** Takes from everybody but the owner what came with the objects that were not there at {@link notePresent}. */
+/** Statements that revoke all privileges, except the owner's, on objects that did not exist at {@link notePresent}. */
 export function dropDefaultPrivileges(objects: readonly string[]): string {
   return doBlock([
     "DECLARE",

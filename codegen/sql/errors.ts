@@ -1,10 +1,13 @@
 import type { ErrorTable } from "../model/errors.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
-/** The functions as GRANT names them. */
+/** Functions as GRANT names them. */
 export const errorFunctionSignatures = ["hawser.error_codes()", "hawser.error_sqlstate(text)"];
 
-/** The error table in SQL: `hawser.error_codes()` lists it, `hawser.error_sqlstate(code)` is what RAISE needs. */
+/**
+ * Error table in SQL: `hawser.error_codes()` lists the errors, `hawser.error_sqlstate(code)` returns the SQLSTATE for
+ * RAISE.
+ */
 export function errorFunctions(tables: readonly ErrorTable[]): string {
   const errors = tables.flatMap((table) => table.errors);
   const rows = errors.map(
@@ -20,8 +23,8 @@ export function errorFunctions(tables: readonly ErrorTable[]): string {
       ].join(", ")})`,
   );
   const cases = errors.map((error) => `  WHEN ${sqlString(error.code)} THEN ${sqlString(error.sqlstate)}`);
-  // The planner puts a copy of the argument into each comparison: a long one, whole, would take all memory. A character more
-  // than the longest code, so that none becomes a code by being cut.
+  // The planner copies the argument into each comparison, so a long argument would use all memory. One character more
+  // than the longest code is compared, so that no truncated text becomes a code.
   const comparedCharacters = Math.max(...errors.map(({ code }) => code.length)) + 1;
   return [
     "CREATE OR REPLACE FUNCTION hawser.error_codes()",

@@ -5,8 +5,8 @@ import { limitStatements } from "./limits.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
 /**
- * CREATE FUNCTION with its body from the file that the spec names. Every function pins its search_path, definer or
- * not: a body names what it uses with its schema, and nothing that a caller puts on the path can come between.
+ * CREATE FUNCTION with the body of the file that the spec names. Every function pins its search_path, whether it is
+ * SECURITY DEFINER or not: bodies qualify names with a schema, so nothing on a caller's path can shadow them.
  *
  * @throws SpecError if the body cannot be read or is not a PL/pgSQL block.
  */
@@ -33,7 +33,7 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
   ].join("\n");
 }
 
-/** A body that begins with the limits of what roles give. */
+/** Body that starts with the checks of the arguments that roles pass. */
 function withLimits(fn: SqlFunction, body: string): string {
   const [text] = fn.parameters.filter(({ column }) => column.type === "text");
   const limits =
@@ -57,13 +57,14 @@ function withLimits(fn: SqlFunction, body: string): string {
 }
 
 /**
- * Refuses a collation by which different texts are equal. A function compares its parameters and variables by the collation of its
- * arguments, which a role can make: names of others would be its own.
+ * Refuses a nondeterministic collation, under which different texts are equal. A function compares its parameters and
+ * variables by the collation of its arguments, and a role can create a collation under which the names of others equal
+ * its own.
  */
 function refuseCollations(name: string, text: string): string[] {
   const collation = `pg_collation_for(${text}) COLLATE "C"`;
   return [
-    // Mostly it is the default, which is looked up nowhere.
+    // The common case is the default collation, which needs no catalog lookup.
     `  IF ${collation} <> '"default"'`,
     `    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (${collation})::regcollation)`,
     "  THEN",
@@ -75,14 +76,16 @@ function refuseCollations(name: string, text: string): string[] {
   ];
 }
 
-/** Puts statements in front of a body, in a block around it: the body's declarations may already use the arguments. */
+/**
+ * Puts statements before a body, in an enclosing block, because the body's declarations may already use the arguments.
+ */
 export function behind(statements: readonly string[], body: string): string {
   if (statements.length === 0) return body;
   const [options] = /^(#.*\n)*/.exec(body)!;
   return `${options}${["BEGIN", ...statements, `${body.slice(options.length).trimEnd()};`, "END", ""].join("\n")}`;
 }
 
-/** The function as GRANT and COMMENT name it: `hawser.key_of_topic(text)`. */
+/** Function as GRANT and COMMENT name it: `hawser.key_of_topic(text)`. */
 export function functionSignature(fn: SqlFunction): string {
   return `hawser.${fn.name}(${fn.parameters.map(({ column }) => typeName(column)).join(", ")})`;
 }

@@ -11,7 +11,7 @@ const docs = {
     "Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do.",
 } as const;
 
-/** `<area>-schema.ts` for each package with SQL: its text, which the program runs. */
+/** Generates `<area>-schema.ts` for each package with SQL: the statements that the program runs. */
 export function generateSql(spec: Spec): GeneratedFile[] {
   const areas = filesByArea(spec);
   const constants = sqlConstants(

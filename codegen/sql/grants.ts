@@ -4,7 +4,7 @@ import type { View } from "../model/views.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 import { notifyFunctionName } from "./notify.js";
 
-/** What is there to be granted. */
+/** Objects that privileges are granted on. */
 export interface Grantable {
   readonly tables: readonly Table[];
   readonly views: readonly View[];
@@ -14,9 +14,9 @@ export interface Grantable {
 }
 
 /**
- * Who may do what: nothing for PUBLIC, the spec's grants for the roles. What the installing role may not do (making
- * roles, giving ownership away) is left out with a NOTICE instead of failing, so that a database user without further
- * rights can install for itself.
+ * Statements that revoke everything from PUBLIC and apply the spec's grants to the roles. Statements that the
+ * installing role may not run (CREATE ROLE, ALTER … OWNER) are skipped with a NOTICE, so that a database user without
+ * further rights can install for itself.
  */
 export function grantStatements(grantable: Grantable): string {
   const granted = grantsByRole(grantable);
@@ -38,7 +38,7 @@ function revokeStatements(grantable: Grantable): string {
   ].join("\n");
 }
 
-/** What GRANT and ALTER call a TABLE, views among them. */
+/** Relations that GRANT and ALTER address with TABLE, including views. */
 function allRelations({ tables, views }: Grantable): string[] {
   return [...tables.flatMap(relationsOf), ...views.map(({ name }) => name)];
 }
@@ -48,7 +48,7 @@ function allFunctions({ tables, functions, harmless }: Grantable): string[] {
   return [...triggers.map((name) => `hawser.${name}()`), ...functions.map(({ signature }) => signature), ...harmless];
 }
 
-/** The roles that the spec's grants name, which are made where they are missing. */
+/** Roles that the spec's grants name. A missing role is created. */
 function namedRoles({ tables, views, functions }: Grantable): string[] {
   return [
     ...tables.flatMap((table) => table.grants.map(({ role }) => role)),
@@ -92,7 +92,7 @@ function grantsByRole({ tables, views, functions, harmless }: Grantable): Map<st
   return byRole;
 }
 
-/** Makes a role where it is missing and the installing role may. */
+/** Creates a missing role, if the installing role may. */
 export function createRole(role: string): string {
   return doBlock([
     "BEGIN",
@@ -109,7 +109,7 @@ export function createRole(role: string): string {
   ]);
 }
 
-/** Statements that are left out where the role is missing. */
+/** Runs statements only if the role exists. */
 export function whereRoleExists(role: string, grants: readonly string[]): string {
   return doBlock([
     "BEGIN",
@@ -121,8 +121,9 @@ export function whereRoleExists(role: string, grants: readonly string[]): string
 }
 
 /**
- * All or nothing: half of it would leave tables that neither role can migrate alone. A table that is the owner's already is left
- * out: even then ALTER TABLE waits for all of its readers, and everybody waits behind it.
+ * Gives all objects to the owner, or none: after a partial change neither role could migrate alone. A table that the
+ * owner already has is left out, because ALTER TABLE would wait for all of its readers, and later queries would wait
+ * behind it.
  */
 function giveToOwner(grantable: Grantable): string {
   const relations = allRelations(grantable).map((name) => `       ${sqlString(name)}`);
@@ -158,7 +159,7 @@ function giveToOwner(grantable: Grantable): string {
   ]);
 }
 
-/** The owner of the schema `hawser` owns these functions too: what a function reads there, it reads as its owner. */
+/** Gives functions to the owner of the schema `hawser`, so that a function reads the schema with its owner's rights. */
 export function giveFunctionsToOwner(signatures: readonly string[], what: string): string {
   return doBlock([
     "DECLARE",
@@ -178,7 +179,7 @@ export function giveFunctionsToOwner(signatures: readonly string[], what: string
   ]);
 }
 
-/** An anonymous block. */
+/** Anonymous code block. */
 export function doBlock(lines: readonly string[]): string {
   return `DO ${dollarQuoted("do", lines.join("\n"))};\n`;
 }

@@ -1,6 +1,6 @@
 /**
- * The limits of arguments, checked in Postgres before a function does anything with them. What is checked is cheap: the
- * length of a text or of bytes is known without reading them, and longer looks are only taken at what may be too long.
+ * Limits of arguments, checked in Postgres before a function uses them. The checks are cheap: Postgres knows the length
+ * of a text or of bytes without reading them, and a value is read only if it may be too long.
  */
 import type { Rules } from "../model/rules.js";
 import {
@@ -14,38 +14,38 @@ import {
 import { columnLimits } from "./checks.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
-/** An argument as its function sees it. */
+/** Argument with limits, as its function sees it. */
 export interface LimitedArgument {
-  /** The argument's name in errors. */
+  /** Name of the argument in errors. */
   readonly name: string;
-  /** Its value in SQL, such as `p_name` or `$1`. */
+  /** Value in SQL, such as `p_name` or `$1`. */
   readonly expression: string;
-  /** The type of the value, or of one element. */
+  /** Type of the value, or of one element. */
   readonly sqlType: string;
   readonly repeated: boolean;
   readonly rules: Rules;
-  /** Whether all rules are checked here, and not only the length of the value. */
+  /** True if all rules are checked here, not only the length of the value. */
   readonly wholly?: boolean;
-  /** Whether the function runs on its caller's search path, so that names need their schema. */
+  /** True if the function runs with its caller's search path, so that names need a schema. */
   readonly qualified?: boolean;
 }
 
-/** A condition that holds where a limit is broken, and not where the value is NULL. */
+/** Condition that is true for a value above a limit, and not true for NULL. */
 interface Limit {
   readonly condition: string;
-  /** An SQL expression of what is wrong with the value: `300 bytes long`. */
+  /** SQL expression that describes the value: `300 bytes long`. */
   readonly is: string;
-  /** "must be …". */
+  /** Rule: "must be …". */
   readonly rule: string;
 }
 
-/** No text of a jsonb value is longer than so many times the value: a number of 12 bytes may have 147,456 digits. */
+/** Greatest ratio of the text of a jsonb value to its size: a number of 12 bytes may have 147,456 digits. */
 const textOfJsonb = 12_288;
 
-/** No value of Postgres has as many bytes. */
+/** Greater than the size of any value in Postgres. */
 const unlimited = 2 ** 30;
 
-/** The functions as GRANT names them. */
+/** Functions as GRANT names them. */
 export const limitFunctionSignatures = [
   "hawser.refuse_argument(text, text, text, text)",
   "hawser.list_excess(anyarray, bigint, bigint)",
@@ -53,14 +53,14 @@ export const limitFunctionSignatures = [
 ];
 
 /**
- * The functions that the checks call where a value is too long, or may be. Strict: a condition that is NULL does not keep what
- * is behind its AND from being computed.
+ * Functions that the checks call for values that are, or may be, too long. They are STRICT, because a condition that is
+ * NULL does not keep Postgres from evaluating the operands after its AND.
  */
 export function limitFunctions(): string {
   return [
     "CREATE OR REPLACE FUNCTION hawser.refuse_argument(p_function text, p_argument text, p_is text, p_rule text)",
     "RETURNS text",
-    // Volatile: what can be computed beforehand may be computed where the value is not refused.
+    // VOLATILE: Postgres may evaluate other functions in advance, even where the value is not refused.
     "LANGUAGE plpgsql VOLATILE PARALLEL SAFE",
     "SET search_path = pg_catalog, pg_temp",
     `AS ${dollarQuoted(
@@ -69,7 +69,7 @@ export function limitFunctions(): string {
         "BEGIN",
         "  RAISE EXCEPTION USING",
         "    ERRCODE = hawser.error_sqlstate('invalid_argument'),",
-        // Every role may call this function, so it shortens what it repeats.
+        // Every role may call this function, so it truncates the texts that it repeats.
         "    MESSAGE = format('%s: the argument %s is %s, and %s', left(p_function, 255), left(p_argument, 255), left(p_is, 1000), left(p_rule, 1000)),",
         "    HINT = format('Give an argument that obeys the rule: it %s.', left(p_rule, 1000));",
         "END",
@@ -96,7 +96,7 @@ export function limitFunctions(): string {
         "END",
       ].join("\n"),
     )};`,
-    "COMMENT ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) IS 'What is too long about a list of texts or of bytes; NULL: nothing.';",
+    "COMMENT ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) IS 'Describes the excess length of a list of texts or of bytes; NULL if it is within its limits.';",
     "",
     "CREATE OR REPLACE FUNCTION hawser.header_excess(p_headers jsonb, p_max_items bigint, p_max_name_bytes bigint, p_max_value_bytes bigint)",
     "RETURNS text",
@@ -110,7 +110,7 @@ export function limitFunctions(): string {
         "  v_name bigint;",
         "  v_value bigint;",
         "BEGIN",
-        "  -- What is no object is refused by its form.",
+        "  -- A value that is not an object is refused by its form.",
         "  IF jsonb_typeof(p_headers) <> 'object' THEN",
         "    RETURN NULL;",
         "  END IF;",
@@ -125,15 +125,15 @@ export function limitFunctions(): string {
         "END",
       ].join("\n"),
     )};`,
-    "COMMENT ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) IS 'What is too much about headers; NULL: nothing.';",
+    "COMMENT ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) IS 'Describes the excess size of headers; NULL if they are within their limits.';",
     "",
   ].join("\n");
 }
 
 /**
- * The statements that refuse arguments above their limits; none, if there are no limits.
+ * Statements that refuse arguments above their limits; empty if there are no limits.
  *
- * @param called the function, in errors
+ * @param called the function's name in errors
  */
 export function limitStatements(called: string, values: readonly LimitedArgument[]): string[] {
   const limits = values.flatMap((value) => limitsOf(value).map((limit) => ({ value, limit })));
@@ -151,7 +151,7 @@ export function limitStatements(called: string, values: readonly LimitedArgument
   ];
 }
 
-/** Conditions without a long look at a value: where none holds, none is above its limit. */
+/** Cheap conditions that are true if a value may exceed its limit; if none is true, no value exceeds one. */
 export function mayBeLong(values: readonly LimitedArgument[]): string[] {
   return values.flatMap(({ expression, sqlType, qualified, rules: { maxBytes } }) => {
     if (maxBytes === undefined) return [];
@@ -161,7 +161,7 @@ export function mayBeLong(values: readonly LimitedArgument[]): string[] {
   });
 }
 
-/** An expression of a text, or the refusal of an argument that is above its limits. */
+/** Wraps a text expression so that an argument above its limits is refused. */
 export function limited(called: string, values: readonly LimitedArgument[], expression: string): string {
   const limits = values.flatMap((value) =>
     limitsOf(value).map((limit) => `WHEN ${limit.condition} THEN ${refusal(called, value, limit)}`),
@@ -198,7 +198,7 @@ function lengthLimits({ expression, sqlType, rules, qualified }: LimitedArgument
   const { call, over } = words(qualified);
   const isPlain = sqlType === "text" || sqlType === "bytea";
   const length = call("octet_length", isPlain ? expression : `${expression}::text`);
-  // Making the text of a long value takes time: only of one that may be too long.
+  // Converting a long value to text takes time, so only a value that may be too long is converted.
   const least = isPlain ? 0 : leastSize(sqlType, maxBytes);
   const mayBe = least < 64 ? "" : `${mayExceed(expression, least, qualified)} AND `;
   const condition = `${mayBe}${over(length, maxBytes)}`;
@@ -211,13 +211,13 @@ function lengthLimits({ expression, sqlType, rules, qualified }: LimitedArgument
   ];
 }
 
-/** A value of less bytes has no text that is longer than so many; 0 where nothing is known. */
+/** Size in bytes below which a value's text cannot exceed `textBytes`; 0 if unknown. */
 function leastSize(sqlType: string, textBytes: number): number {
   if (sqlType === "jsonb") return Math.floor(textBytes / textOfJsonb);
   return ["text", "bytea", "json"].includes(sqlType) ? textBytes : 0;
 }
 
-/** Whether a value may have more bytes; that of one which Postgres keeps compressed may have any number. */
+/** Condition that a value may exceed `bytes`; a compressed value may have any length. */
 function mayExceed(expression: string, bytes: number, qualified: boolean | undefined): string {
   const { call, over } = words(qualified);
   const compressed = `${call("pg_column_compression", expression)} IS NOT NULL`;
@@ -257,7 +257,7 @@ function headerLimits({ expression, rules, qualified }: LimitedArgument): Limit[
   const { call, over } = words(qualified);
   const { maxItems, maxNameBytes, maxValueBytes } = rules;
   const excess = `hawser.header_excess(${expression}, ${maxItems ?? unlimited}, ${maxNameBytes ?? unlimited}, ${maxValueBytes ?? unlimited})`;
-  // Two characters of JSON at least for each value, so that most need not be counted.
+  // Each value takes at least two characters of JSON, so most objects need no counting.
   const least = Math.min(2 * (maxItems ?? unlimited), maxNameBytes ?? unlimited, maxValueBytes ?? unlimited);
   return [
     {
@@ -268,7 +268,7 @@ function headerLimits({ expression, rules, qualified }: LimitedArgument): Limit[
   ];
 }
 
-/** The rules beside the length; for functions that the gateway answers, the gateway checks them. */
+/** Rules besides the length. The gateway checks them for the functions that it answers. */
 function otherLimits({ expression, sqlType, rules }: LimitedArgument): Limit[] {
   const { range, pattern } = columnLimits(expression, rules);
   const { minBytes } = rules;

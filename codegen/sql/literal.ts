@@ -1,10 +1,10 @@
-/** A string constant that means the same whatever `standard_conforming_strings` is. */
+/** String constant that has the same meaning under either value of `standard_conforming_strings`. */
 export function sqlString(value: string): string {
   const quoted = `'${value.replaceAll("'", "''")}'`;
   return value.includes("\\") ? `E${quoted.replaceAll("\\", "\\\\")}` : quoted;
 }
 
-/** Lines of a comment: what the text has in several lines, or in what Postgres takes for them, stays within. */
+/** Comment lines; every line of the text, by the line terminators of Postgres too, stays within the comment. */
 export function sqlComment(text: string): string {
   return text
     .split(/\r\n|[\n\r]/)
@@ -12,7 +12,7 @@ export function sqlComment(text: string): string {
     .join("\n");
 }
 
-/** A dollar-quoted text, with a tag that the text does not contain. */
+/** Dollar-quoted text with a tag that the text does not contain. */
 export function dollarQuoted(tag: string, text: string): string {
   let free = tag;
   for (let number = 1; text.includes(`$${free}$`); number++) {

@@ -6,17 +6,17 @@ import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../pr
 import { inSchema } from "./schema.js";
 import { tableComments, tableStatements } from "./table.js";
 
-/** Relative to the working directory, which buf makes the root of the project. */
+/** Relative to the working directory, which is the root of the project under buf. */
 const folder = "schema/migrations";
 
-/** The line between the parts of a step; what is generated belongs to the last one. */
+/** Line between the parts of a step; generated statements go into the last part. */
 const partLine = "-- Next part.\n";
 
 interface MigrationFile {
   readonly path: string;
   readonly id: number;
   readonly name: string;
-  /** It is not released yet: the file has only what does not follow from the spec. */
+  /** True for the unreleased step, whose file has only the statements that do not follow from the spec. */
   readonly isNext: boolean;
   readonly text: string;
 }
@@ -28,8 +28,8 @@ const docs = {
 } as const;
 
 /**
- * `migrations.ts`: the released steps as they are, and of the next one what is written by hand, with the tables that no
- * released step makes, and the comments of all others.
+ * Generates `migrations.ts`: the released steps unchanged; the next step from its hand-written part, the tables that no
+ * released step creates, and the comments of all other tables.
  */
 export function generateMigrations(spec: Spec): GeneratedFile[] {
   const files = migrationFiles();
@@ -67,7 +67,7 @@ function nextSql(spec: Spec, released: readonly MigrationFile[], next: Migration
   return [...parts.slice(0, -1), last].join(partLine);
 }
 
-/** In their order. @throws SchemaError if a file is named otherwise, or a number is missing */
+/** Migration files in their order. @throws SchemaError if a file has an invalid name, or a number is missing */
 function migrationFiles(): MigrationFile[] {
   const files = readdirSync(folder).map((file): MigrationFile => {
     const path = `${folder}/${file}`;

@@ -2,14 +2,14 @@ import type { Table } from "../model/tables.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
 /**
- * A trigger that tells a channel which row changed: `{"operation": "insert" | "update" | "delete", <column>: …}`.
+ * Trigger that notifies a channel of each changed row: `{"operation": "insert" | "update" | "delete", <column>: …}`.
  *
- * An update that changes one of the named columns is told as the deletion of the old row too, so that a listener that
- * knows it under its old name hears that it is gone.
+ * An update of one of the named columns is also notified as a deletion of the old row, so that a listener that knows
+ * the row under its old name removes it.
  */
 export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>): string {
   const name = `${table.name}_notify`;
-  const told = (row: string, operation: string) => {
+  const notification = (row: string, operation: string) => {
     const pairs = [
       `'operation', ${operation}`,
       ...notify.columns.map((column) => `${sqlString(column)}, ${row}.${column}`),
@@ -20,10 +20,10 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
   const body = [
     "BEGIN",
     `  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND ${row("OLD")} IS DISTINCT FROM ${row("NEW")}) THEN`,
-    `    ${told("OLD", "'delete'")}`,
+    `    ${notification("OLD", "'delete'")}`,
     "  END IF;",
     "  IF TG_OP <> 'DELETE' THEN",
-    `    ${told("NEW", "lower(TG_OP)")}`,
+    `    ${notification("NEW", "lower(TG_OP)")}`,
     "  END IF;",
     "  RETURN NULL;",
     "END",
@@ -32,7 +32,7 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
     `CREATE OR REPLACE FUNCTION hawser.${name}() RETURNS trigger`,
     "LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp",
     `AS ${dollarQuoted("function", body)};`,
-    `COMMENT ON FUNCTION hawser.${name}() IS ${sqlString(`Tells channel ${notify.channel} of each change of ${table.name}.`)};`,
+    `COMMENT ON FUNCTION hawser.${name}() IS ${sqlString(`Notifies channel ${notify.channel} of each change of ${table.name}.`)};`,
     "",
     `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON hawser.${table.name}`,
     `FOR EACH ROW EXECUTE FUNCTION hawser.${name}();`,
@@ -40,7 +40,7 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
   ].join("\n");
 }
 
-/** The name of the trigger function; undefined if the table tells no channel. */
+/** Name of the trigger function; undefined if the table notifies no channel. */
 export function notifyFunctionName(table: Table): string | undefined {
   return table.notify === undefined ? undefined : `${table.name}_notify`;
 }

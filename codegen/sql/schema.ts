@@ -12,17 +12,17 @@ import { limitFunctionSignatures, limitFunctions } from "./limits.js";
 import { tableStatements } from "./table.js";
 import { viewStatements } from "./view.js";
 
-/** The SQL of some files of the spec, in the parts in which a migration applies it. Empty parts are undefined. */
+/** SQL of some files of the spec, in the parts in which a migration applies it. Empty parts are undefined. */
 export interface SchemaSql {
-  /** Once, on a database without the schema: tables, keys, indexes, triggers, first rows. */
+  /** Applied once, on a database without the schema: tables, keys, indexes, triggers, first rows. */
   readonly tables: string | undefined;
-  /** After the tables, and again with each version: CREATE OR REPLACE only. Views come last. */
+  /** Applied after the tables, and again with each version: CREATE OR REPLACE only. Views come last. */
   readonly functions: string | undefined;
-  /** After the others, again with each version. */
+  /** Applied last, and again with each version. */
   readonly grants: string | undefined;
 }
 
-/** @param constants the fixed settings that bodies of functions may name */
+/** @param constants fixed settings that the bodies of functions may name */
 export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): SchemaSql {
   const tables: Table[] = files.flatMap((file) => file.tables);
   const functions: SqlFunction[] = files.flatMap((file) => file.functionGroups.flatMap((group) => group.functions));
@@ -61,13 +61,13 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
   };
 }
 
-/** Statements that make things in the schema `hawser`; makes it where it is missing. */
+/** Statements that create objects in the schema `hawser`, and the schema if it is missing. */
 export function inSchema(statements: readonly string[]): string {
   return [notePresent(schemaObjects, createSchema), ...statements, dropDefaultPrivileges(schemaObjects)].join("\n");
 }
 
 /**
- * Not CREATE SCHEMA IF NOT EXISTS, which asks for CREATE on the database, and tells a NOTICE, also where the schema is
- * there already.
+ * Creates the schema. CREATE SCHEMA IF NOT EXISTS would require CREATE on the database and raise a NOTICE even if the
+ * schema exists.
  */
 const createSchema = ["IF to_regnamespace('hawser') IS NULL THEN", "  CREATE SCHEMA hawser;", "END IF;"];

@@ -5,7 +5,7 @@ import { type Constraint, columnChecks } from "./checks.js";
 import { sqlString } from "./literal.js";
 import { notifyTrigger } from "./notify.js";
 
-/** The statements that make a table: itself, its indexes, comments, trigger and first rows. */
+/** Statements that create a table with its indexes, comments, trigger and first rows. */
 export function tableStatements(table: Table): string {
   return [
     createTable(table),
@@ -28,7 +28,7 @@ export function tableStatements(table: Table): string {
     .join("\n");
 }
 
-/** All constraints of a table, their names made from table, columns and rule alone. */
+/** Constraints of a table; their names depend on table, columns and rule alone. */
 function tableConstraints(table: Table): Constraint[] {
   const named = (name: string) => sqlIdentifier(table.message, "constraint name", name);
   return [
@@ -64,7 +64,6 @@ function columnLine(column: Column): string {
   ].join(" ");
 }
 
-/** The comments of a table and its columns. */
 export function tableComments(table: Table): string {
   const comment = (target: string, text: string) =>
     text === "" ? "" : `COMMENT ON ${target} IS ${sqlString(text)};\n`;

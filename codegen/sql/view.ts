@@ -4,10 +4,10 @@ import { readQuery, type SqlConstants } from "./body.js";
 import { sqlString } from "./literal.js";
 
 /**
- * CREATE VIEW with the query from the file that the spec names, its columns of the types that the spec has. An installed view
- * can be replaced as long as columns are only added at its end.
+ * CREATE VIEW with the query of the file that the spec names; columns are cast to the types of the spec. An installed
+ * view can be replaced as long as columns are only added at its end.
  *
- * @throws SpecError if the query cannot be read, or is none
+ * @throws SpecError if the file cannot be read, or is not a query
  */
 export function viewStatements(view: View, constants: SqlConstants): string {
   const columns = view.columns.map((column) => `  v.${column.name}::${typeName(column)} AS ${column.name}`);

@@ -5,31 +5,31 @@ import type { Rules } from "../model/rules.js";
 import { type IntegerRange, isSafeInteger, type ValueKind } from "../model/value-kind.js";
 import { docstring, patternLiteral, propertyName, stringLiteral } from "../print.js";
 
-/** A value with rules, wherever it stands: what the printed checks are made from. */
+/** Value with rules, from which a check is printed. */
 export interface CheckedValue {
-  /** The first part of a violation's path. */
+  /** First part of a violation's path. */
   readonly path: string;
   readonly kind: ValueKind;
   readonly repeated: boolean;
-  /** What holds by the value's type alone; undefined where the decoder makes sure of it, so that it need not be checked. */
+  /** Range of the value's type; undefined if the decoder guarantees it, so that it need not be checked. */
   readonly range: IntegerRange | undefined;
   readonly rules: Rules;
-  /** The comparisons stand where they are made: on frames they are the hot path. */
+  /** True to print the comparisons inline: on frames they are the hot path. */
   readonly inline: boolean;
 }
 
-/** A field of a frame; undefined where nothing needs to be checked. */
+/** Check of a frame's field; undefined if it has nothing to check. */
 export function checkedField(message: MessageField): CheckedValue | undefined {
   const { name, kind, repeated, range, rules: all } = message;
   const { required: _, min, ...others } = all;
   const rules = min === undefined || (range !== undefined && min <= range.min) ? others : { ...others, min };
   return Object.keys(rules).length === 0 || kind === undefined
     ? undefined
-    : // What is written comes from callers, who may have given a fraction where the encoder wants an integer.
+    : // Values to write come from callers, who may pass a fraction where the encoder expects an integer.
       { path: name, kind, repeated, range: isSafeInteger(message.field) ? range : undefined, rules, inline: true };
 }
 
-/** A column; undefined where its type says it all. */
+/** Check of a column; undefined if its type implies all rules. */
 export function checkedColumn({ name, kind, repeated, range, rules: all }: Column): CheckedValue | undefined {
   const { required: _, ...rules } = all;
   const checkable = repeated ? rules.maxItems !== undefined : range !== undefined || kind === "string";
@@ -38,7 +38,7 @@ export function checkedColumn({ name, kind, repeated, range, rules: all }: Colum
     : { path: name, kind, repeated, range, rules, inline: false };
 }
 
-/** The type in TypeScript of the values that a check takes. */
+/** TypeScript type of the values that a check takes. */
 export function checkedType({ repeated, kind }: CheckedValue): string {
   const types: Partial<Record<ValueKind, string>> = {
     string: "string",
@@ -50,9 +50,9 @@ export function checkedType({ repeated, kind }: CheckedValue): string {
 }
 
 /**
- * The expression of a value's check: `Violation | undefined`.
+ * Expression of a value's check, of type `Violation | undefined`.
  *
- * @param text what stands for the rules of a text or of bytes; by default the rules themselves
+ * @param text expression for the rules of a text or of bytes; by default the rules themselves
  */
 export function checkExpression(
   { path, kind, repeated, range, rules, inline }: CheckedValue,
@@ -87,17 +87,16 @@ export function checkExpression(
   return `(${conditions.join(" && ")} ? undefined : outOfRange(${name}, { ${limits} }, ${value}${isUnsure}))`;
 }
 
-/** The rules of a text as `TextRules`: those that the spec names, or an object. */
+/** Rules of a text as `TextRules`: a named rule, or an object. */
 export function textRules(rules: Rules): string {
   return rules.named === undefined ? `{ ${textEntries(rules)} }`.replace("{  }", "{}") : namedRule(rules.named);
 }
 
-/** What is printed for rules that have a name. */
 function namedRule(name: string): string {
   return `namedRules.${camelCase(name)}`;
 }
 
-/** The entries of `TextRules`. */
+/** Entries of `TextRules`. */
 export function textEntries(rules: Rules, separator = ", "): string {
   return [
     ...(rules.minBytes === undefined ? [] : [`minBytes: ${rules.minBytes}`]),
@@ -115,7 +114,7 @@ function numberEntries({ min, max }: { min: bigint | undefined; max: bigint | un
   ].join(", ");
 }
 
-/** A value's name, kind and rules. */
+/** Value's name, kind and rules. */
 export interface Limited {
   readonly name: string;
   readonly kind: ValueKind | undefined;
@@ -141,7 +140,7 @@ function limitLine({ name, kind, rules }: Limited): string | undefined {
   return numbers.length === 0 ? undefined : `    ${propertyName(camelCase(name))}: { ${numbers.join(", ")} },\n`;
 }
 
-/** The names of values and types that violation.ts exports and that printed text uses. */
+/** Names that violation.ts exports and that printed code uses. */
 const runtimeNames = [
   "type CheckedSettings",
   "checkBoolean",
@@ -161,9 +160,9 @@ const runtimeNames = [
 ];
 
 /**
- * The imports of what the printed text uses of the folder `generated/ts/rules`; empty if it uses nothing.
+ * Imports of the names from `generated/ts/rules` that the printed code uses; empty if it uses none.
  *
- * @param folder its path, relative to the printed file: `../rules`
+ * @param folder path of that folder, relative to the printed file: `../rules`
  */
 export function ruleImports(body: readonly string[], folder: string): string {
   const text = body.join("\n");
@@ -171,7 +170,7 @@ export function ruleImports(body: readonly string[], folder: string): string {
   return named + importLine(text, `${folder}/violation.js`, runtimeNames);
 }
 
-/** The import of those names that the printed text uses; empty if it uses none. Types are written as `type Name`. */
+/** Import of those `names` that the printed code uses; empty if it uses none. Types are written as `type Name`. */
 export function importLine(text: string, from: string, names: readonly string[]): string {
   const used = names.filter((name) =>
     new RegExp(name.startsWith("type ") ? `[:,=] ${name.slice(5)}\\b` : `\\b${name}(<\\w+>)?\\(`).test(text),

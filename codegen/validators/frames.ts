@@ -14,9 +14,9 @@ import {
 } from "./checks.js";
 
 /**
- * The validators of the messages of one file, for the types that ts-proto makes of it.
+ * Prints the validators of the messages of one file, for the types that ts-proto generates from it.
  *
- * @param checked the names of all messages with rules, of whatever file
+ * @param checked the names of all messages with rules, of all files
  */
 export function framesModule(file: SpecFile, checked: ReadonlySet<string>): string {
   const messages = file.messages.filter((message) => checked.has(message.desc.typeName));
@@ -55,11 +55,11 @@ function fieldsOf(message: Message) {
   return message.members.flatMap((member) => (member.memberKind === "field" ? [member] : member.fields));
 }
 
-/** Messages that have anything to check, themselves or in the messages they hold. */
+/** Names of the messages with anything to check, in themselves or in the messages they contain. */
 export function messagesWithRules(messages: readonly Message[]): Set<string> {
   const checked = new Set<string>();
   let grew = true;
-  // Until nothing is added: a message may hold one that is declared after it, or itself.
+  // Repeated until nothing is added: a message may contain itself, or a message that is declared after it.
   while (grew) {
     grew = false;
     for (const message of messages) {
@@ -84,8 +84,8 @@ function hasRules(member: Member, checked: ReadonlySet<string>): boolean {
 }
 
 /**
- * Prints `export function validate<Message>(message): Violation | undefined`: the checks of its fields in their order,
- * the first violation wins. Fields without rules are not touched, so that a long list of payloads costs nothing.
+ * Prints `export function validate<Message>(message): Violation | undefined`: checks the fields in their order and
+ * returns the first violation. Fields without rules are not read, so that a long list of payloads costs nothing.
  */
 function printValidator(message: Message, checked: ReadonlySet<string>): string {
   const steps = message.members.flatMap((member) =>
@@ -137,7 +137,9 @@ function oneofFunction(message: Message, oneof: MessageOneof): string {
   return `validate${message.name}${oneof.name.charAt(0).toUpperCase()}${oneof.name.slice(1)}`;
 }
 
-/** A oneof is `{ $case, value }`; the path of a violation begins with the field that is set. */
+/**
+ * Prints the check of a oneof, which is `{ $case, value }`. The path of a violation begins with the field that is set.
+ */
 function printOneof(message: Message, oneof: MessageOneof, checked: ReadonlySet<string>): string {
   const cases = oneof.fields.flatMap((field) => {
     const steps = fieldSteps({ ...field, optional: false }, "oneof.value", checked);
@@ -170,7 +172,7 @@ function checkFunction(field: MessageField): string | undefined {
   const limits = phrases.length === 0 ? "" : ` Limits: ${phrases.join("; ")}.`;
   const origin = `${field.field.parent.name}.${field.field.name}`;
   const doc = `Checks \`${origin}\`.${limits}${field.comment === "" ? "" : `\n\n${field.comment}`}`;
-  // On the hot path: no object of rules is made for a call.
+  // On the hot path, no object of rules is created per call.
   const isText = (value.kind === "string" || value.kind === "bytes") && !value.repeated;
   const hoisted =
     isText && value.rules.named === undefined ? `${lowerFirst(checkName(field).slice(5))}Rules` : undefined;

@@ -8,8 +8,8 @@ import { checkExpression, checkedColumn, checkedType, printLimits, ruleImports, 
 import { framesModule, messagesWithRules } from "./frames.js";
 
 /**
- * `<area>/<file>.ts` for each file with messages that have rules, `<area>/<file>.ts` for each file with tables,
- * `named.ts` with the rules that have a name, and `violation.ts`, on which they stand.
+ * Generates `<area>/<file>.ts` for each file with rules on messages or with tables, `named.ts` with the named rules,
+ * and their runtime `violation.ts`.
  */
 export function generateValidators(spec: Spec): GeneratedFile[] {
   const checked = messagesWithRules(spec.files.flatMap((file) => file.messages));
@@ -38,7 +38,7 @@ export function generateValidators(spec: Spec): GeneratedFile[] {
   ];
 }
 
-/** The rules that fields refer to by their names; undefined if there are none. */
+/** Prints the named rules, which fields refer to; undefined if there are none. */
 function namedModule(spec: Spec): string | undefined {
   const entries = spec.namedRules
     .filter(({ rules }) => textEntries(rules) !== "")
@@ -51,11 +51,14 @@ function namedModule(spec: Spec): string | undefined {
     : [
         typescriptHead("codegen/validators", [...new Set(spec.namedRules.map(({ file }) => file.proto.name))]),
         'import type { TextRules } from "./violation.js";\n',
-        `${docstring("The rules that the spec gives a name.")}export const namedRules = {\n${entries.join("")}} satisfies Readonly<Record<string, TextRules>>;\n`,
+        `${docstring("Named rules of the spec.")}export const namedRules = {\n${entries.join("")}} satisfies Readonly<Record<string, TextRules>>;\n`,
       ].join("\n");
 }
 
-/** The checks of the columns of one file's tables: what the CHECKs in Postgres say, before a row is sent there. */
+/**
+ * Prints the checks of the columns of one file's tables: the same as the CHECKs in Postgres, for use before a row is
+ * sent.
+ */
 function catalogModule(file: SpecFile): string {
   const entries = file.tables.map((table) => {
     const checks = table.columns.flatMap((column) => {
@@ -66,8 +69,7 @@ function catalogModule(file: SpecFile): string {
     });
     return `  ${table.name}: {\n${checks.join("")}  },\n`;
   });
-  const doc =
-    "The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined.";
+  const doc = "Check of each column, by the SQL names of table and column; returns a `Violation` or undefined.";
   const body = [
     printLimits(file.tables.map((table) => ({ name: table.message.name, values: table.columns }))),
     `${docstring(doc)}export const columnChecks = {\n${entries.join("")}};\n`,
@@ -77,7 +79,9 @@ function catalogModule(file: SpecFile): string {
 
 const runtimeFile = "codegen/validators/runtime/violation.ts";
 
-/** The part that no spec changes, kept as a file of its own so that it is compiled and checked like any other. */
+/**
+ * Reads the part that is the same for every spec, a file of its own so that it is compiled and checked like any other.
+ */
 function runtime(): string {
   return sourceText("validators/runtime/violation.ts");
 }

@@ -1,20 +1,18 @@
-/**
- * Checks the imports of a source tree against the layers, and that they go through the `index.ts` of folders.
- */
+/** Checks that the imports of a source tree follow the layers, and go through the `index.ts` of folders. */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, posix } from "node:path";
 import { importsOf } from "./imports.js";
 import { whyForbidden, whyPastIndex } from "./rules.js";
 
-/** What was found. */
+/** Result of the check. */
 export interface LayerReport {
   readonly files: number;
   readonly imports: number;
-  /** One line each: file and line, the import, and the rule it breaks. */
+  /** Violations, one line each: file and line, the import, and the broken rule. */
   readonly violations: readonly string[];
 }
 
-/** Checks `src/` and `generated/` below the root. Imports of packages and of node are no matter of layers. */
+/** Checks `src/` and `generated/` below the root. Imports of packages and of node have no layers. */
 export function checkLayers(root: string): LayerReport {
   const isFile = (path: string): boolean => existsSync(join(root, path));
   const files = ["src", "generated"].flatMap((folder) => typescriptFiles(root, folder)).sort();

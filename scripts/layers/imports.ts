@@ -1,16 +1,16 @@
 import { parseSync } from "oxc-parser";
 
-/** An import of a source file. */
+/** Import of a source file. */
 export interface SourceImport {
-  /** What is imported, as written. */
+  /** Module specifier as written. */
   readonly specifier: string;
-  /** Counted from 1. */
+  /** Line, counted from 1. */
   readonly line: number;
 }
 
 /**
- * The imports of a TypeScript file: import and export statements, those of types too, and `import("…")` with a literal.
- * Throws if the file has a syntax error.
+ * Lists the imports of a TypeScript file: import and export statements, including those of types, and `import("…")`
+ * with a literal. Throws if the file has a syntax error.
  */
 export function importsOf(path: string, source: string): SourceImport[] {
   const { module, errors } = parseSync(path, source);

@@ -1,18 +1,16 @@
-/**
- * Small mistakes in a source file, one at a time: what a test suite should notice.
- */
+/** Generates small mistakes in a source file, one at a time, which a test suite should detect. */
 import { parseSync } from "oxc-parser";
 
-/** A mistake: these characters of the file are replaced. */
+/** Mistake: a replacement of a range of characters. */
 export interface Mutant {
-  /** Relative to the root of the project. */
+  /** Path relative to the root of the project. */
   readonly file: string;
-  /** The first line is 1. */
+  /** Line, counted from 1. */
   readonly line: number;
   readonly start: number;
   readonly end: number;
   readonly replacement: string;
-  /** What was there and what is there now, in one line. */
+  /** Old and new text in one line. */
   readonly what: string;
 }
 
@@ -41,7 +39,10 @@ const otherOperator: Readonly<Record<string, string>> = {
   "-=": "+=",
 };
 
-/** Conditions turned round, operators exchanged, constants changed, statements left out, answers forgotten. */
+/**
+ * Generates mutants: negated conditions, exchanged operators, changed constants, removed statements, removed return
+ * values.
+ */
 export function makeMutants(file: string, text: string): Mutant[] {
   const found: Mutant[] = [];
   const source = (node: Node): string => text.slice(node.start, node.end);
@@ -50,7 +51,7 @@ export function makeMutants(file: string, text: string): Mutant[] {
     const what = `${shortened(text.slice(node.start, node.end))} → ${replacement === "" ? "nothing" : shortened(replacement)}`;
     found.push({ file, line, start: node.start, end: node.end, replacement, what });
   };
-  /** The operator stands between two operands. */
+  /** Exchanges the operator between two operands. */
   const exchange = (left: Node, right: Node, operator: string): void => {
     const other = otherOperator[operator];
     if (other === undefined) return;
@@ -99,7 +100,7 @@ export function makeMutants(file: string, text: string): Mutant[] {
         break;
     }
     for (const [name, child] of Object.entries(node)) {
-      // Types, names of properties and what types are exported from do nothing at run time.
+      // Types, property names and type exports have no effect at run time.
       if (
         name === "typeAnnotation" ||
         name === "source" ||
@@ -119,7 +120,7 @@ export function makeMutants(file: string, text: string): Mutant[] {
   return found;
 }
 
-/** The file with the mistake in it. */
+/** Text of the file with the mistake. */
 export function mutated(text: string, { start, end, replacement }: Mutant): string {
   return text.slice(0, start) + replacement + text.slice(end);
 }

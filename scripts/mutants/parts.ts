@@ -1,14 +1,12 @@
-/**
- * The code that is mutated, and the tests of the fast tier that are to notice.
- */
+/** Code to mutate, and the tests of the fast tier that should detect the mutants. */
 
-/** A part of the code. */
+/** Part of the code. */
 export interface Part {
-  /** A folder, relative to the root. */
+  /** Folder, relative to the root. */
   readonly folder: string;
   /**
-   * How the paths of tests begin. Those of the first ring run first, and the second ring only where the first has
-   * noticed nothing. The rest of the fast tier may notice more: the share that is counted is a lower bound.
+   * Prefixes of the paths of tests. The first ring runs first, and the second only if the first has detected nothing.
+   * The rest of the fast tier might detect more: the counted share is a lower bound.
    */
   readonly rings: readonly (readonly string[])[];
 }

@@ -1,8 +1,8 @@
 /**
- * A process that runs tests on one mutant after the other. It keeps its vitest, so that a mutant costs no more than its
+ * Process that runs tests on one mutant after the other. It keeps its vitest, so that a mutant costs no more than its
  * tests. Orders and answers go over the IPC channel of `fork`.
  *
- * The mutant is in no file: vitest is given its text in place of the file's.
+ * A mutant is never written to a file: vitest loads its text instead of the file's.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -11,18 +11,18 @@ import { createVitest } from "vitest/node";
 import { startNatsServer } from "../../test/support/nats-server.js";
 import { type Mutant, mutated } from "./make-mutants.js";
 
-/** What is to be run. Without a mutant the code is as it is. */
+/** Order to run tests. Without a mutant, the code is unchanged. */
 export interface Order {
   readonly mutant: Mutant | null;
-  /** How the paths of its tests begin. */
+  /** Prefixes of the paths of its tests. */
   readonly paths: readonly string[];
 }
 
-/** What came of it. */
+/** Result of an order. */
 export interface Answer {
-  /** Whether all tests passed: a mutant was not noticed then. */
+  /** True if all tests passed, so that a mutant was not detected. */
   readonly passed: boolean;
-  /** The first test that failed. */
+  /** First test that failed. */
   readonly failed: string | undefined;
   readonly tests: number;
 }
@@ -64,12 +64,12 @@ async function run({ mutant, paths }: Order): Promise<Answer> {
   const files = new Set([active?.file, mutant?.file]);
   active = mutant;
   for (const file of files) if (file !== undefined) vitest.invalidateFile(join(root, file));
-  // Its own, as it would find the buckets and streams of the run before.
+  // A new server for each run, which would otherwise find the buckets and streams of the previous run.
   await using nats = await startNatsServer({ jetStream: true });
   process.env["HAWSER_TEST_NATS_URL"] = nats.url;
   const specifications = await vitest.globTestSpecifications([...paths]);
   const { testModules: known, unhandledErrors } = await vitest.runTestSpecifications(specifications);
-  // vitest also knows what it ran for orders before.
+  // The state of vitest also contains the modules of earlier orders.
   const asked = new Set(specifications.map(({ moduleId }) => moduleId));
   const testModules = known.filter(({ moduleId }) => asked.has(moduleId));
   const tests = testModules.flatMap((module) => [...module.children.allTests()]);
@@ -87,6 +87,6 @@ process.on("message", (order: Order) => {
     (error: Error) => process.send!({ passed: false, failed: error.message, tests: 0 } satisfies Answer),
   );
 });
-// In good order: vitest has directories and databases to remove.
+// Closed gracefully, because vitest has directories and databases to remove.
 process.on("disconnect", () => void vitest.close().finally(() => process.exit()));
 process.send!("ready");

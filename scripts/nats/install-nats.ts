@@ -6,19 +6,19 @@ import { goInstall } from "../../src/dev/nats/sources.js";
 
 const program = "nats-server";
 
-/** An installed server. */
 export interface InstalledNats {
-  /** The directory with `nats-server`, for PATH. */
+  /** Directory with `nats-server`, for PATH. */
   readonly binDirectory: string;
-  /** Such as `2.9.25`. */
+  /** Version, such as `2.9.25`. */
   readonly version: string;
 }
 
 /**
- * Finds a nats-server in the cache, or builds it there with the Go toolchain. Not where the development servers look for
- * one: they take the newest that they find, and are not to find an old one. Rejects with what Go said if it cannot.
+ * Finds a nats-server in the cache, or builds it there with the Go toolchain. The directory differs from the one of the
+ * development servers, which use the newest server that they find and must not find an old one. Rejects with the error
+ * of Go if it cannot be built.
  *
- * @param version such as `2.9.25`; with `2.9`, the newest 2.9 there was when it was first built here
+ * @param version such as `2.9.25`; for `2.9`, the newest 2.9 at the time of the first build
  */
 export async function installNats(version: string): Promise<InstalledNats> {
   const binDirectory = join(cacheDirectory(), "nats", `${version}-${process.platform}-${process.arch}`);
@@ -29,7 +29,7 @@ export async function installNats(version: string): Promise<InstalledNats> {
 
 async function build(version: string, place: string): Promise<void> {
   mkdirSync(dirname(place), { recursive: true });
-  // Built elsewhere and renamed: an interrupted build is not found by the next run.
+  // Built elsewhere and renamed, so that the next run never finds an interrupted build.
   const draft = mkdtempSync(join(dirname(place), ".draft-"));
   try {
     console.error(`Building nats-server ${version} with Go into ${place}`);

@@ -3,18 +3,17 @@ import { join } from "node:path";
 import { cacheDirectory } from "../../src/dev/index.js";
 import { installPackage } from "../npm-cache/install-package.js";
 
-/** An installed runtime. */
 export interface NodeRuntime {
-  /** The directory with `node`, for PATH. */
+  /** Directory with `node`, for PATH. */
   readonly binDirectory: string;
   readonly program: string;
-  /** Such as `v24.21.0`. */
+  /** Version, such as `v24.21.0`. */
   readonly version: string;
 }
 
 /**
  * Finds the newest Node of a major version for this platform in the cache, or installs it there from the npm package
- * `node-<platform>-<arch>`. Throws if npm cannot; its own words go to standard error.
+ * `node-<platform>-<arch>`. Throws if npm fails; npm prints its error to standard error.
  */
 export function installNode(major: string): NodeRuntime {
   const name = `node-${process.platform === "win32" ? "win" : process.platform}-${process.arch}`;

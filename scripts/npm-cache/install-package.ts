@@ -3,12 +3,14 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writ
 import { dirname, join } from "node:path";
 
 /**
- * Installs an npm package in a directory of its own, unless it is there, and returns where the package is. Its install
- * scripts are not run. Every user may read what is installed. Throws if npm cannot; its own words go to standard error.
+ * Installs an npm package in a directory of its own, unless it is installed, and returns the path of the package.
+ * Install scripts are not run. Every user may read the files. Throws if npm fails; npm prints its error to standard
+ * error.
  *
- * @param version whatever npm takes behind the `@`; with anything but an exact version, what was found first is kept
- * @param place the directory, which ought to name package and version
- * @param beside other packages for the same directory, as `name@version`; with any, peer dependencies are not installed
+ * @param version any version that npm accepts after the `@`; for a range, the first installed version is kept
+ * @param place the directory, whose path should contain package and version
+ * @param beside further packages for the same directory, as `name@version`; with any, peer dependencies are not
+ * installed
  */
 export function installPackage(name: string, version: string, place: string, beside: readonly string[] = []): string {
   const installed = join(place, "node_modules", name);
@@ -16,7 +18,7 @@ export function installPackage(name: string, version: string, place: string, bes
   const umask = process.umask(0o022);
   try {
     mkdirSync(dirname(place), { recursive: true });
-    // Installed elsewhere and renamed: an interrupted installation is not found by the next run.
+    // Installed elsewhere and renamed, so that the next run never finds an interrupted installation.
     const draft = mkdtempSync(join(dirname(place), ".draft-"));
     try {
       writeFileSync(join(draft, "package.json"), '{ "private": true }\n');

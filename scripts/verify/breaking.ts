@@ -4,7 +4,7 @@ import { buf, command, git } from "./command.js";
 import type { Outcome, Step } from "./step.js";
 import { withTemporaryFolder } from "./temporary-folder.js";
 
-/** The spec breaks nothing that the last release promised. */
+/** Step that checks that the spec is compatible with the last release. */
 export const breakingStep: Step = {
   name: "breaking",
   async run() {
@@ -16,8 +16,8 @@ export const breakingStep: Step = {
 };
 
 /**
- * The greatest v* tag that HEAD descends from, pre-releases before their release. A shallow clone cannot say what HEAD
- * descends from: there it is the greatest of all.
+ * Greatest v* tag among the ancestors of HEAD, pre-releases before their release. In a shallow clone, where the
+ * ancestors are unknown, the greatest tag of all.
  */
 async function lastReleaseTag(): Promise<string | undefined> {
   const list = ["-c", "versionsort.suffix=-", "tag", "--list", "v[0-9]*", "--sort=-version:refname"];
@@ -36,7 +36,10 @@ async function lastReleaseTag(): Promise<string | undefined> {
   return stdout.split("\n").find((tag) => tag !== "");
 }
 
-/** The release's spec is unpacked beside: buf cannot read every kind of shallow or detached clone itself. */
+/**
+ * Compares with the release's spec, which is unpacked first because buf cannot read all kinds of shallow and detached
+ * clones.
+ */
 function compareWith(tag: string): Promise<Outcome> {
   return withTemporaryFolder(async (folder) => {
     const archive = join(folder, "spec.tar");

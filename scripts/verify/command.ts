@@ -4,17 +4,17 @@ import { fileURLToPath } from "node:url";
 
 export interface CommandResult {
   readonly status: number;
-  /** stdout and stderr in the order in which they came. */
+  /** stdout and stderr in the order of arrival. */
   readonly output: string;
   readonly stdout: string;
 }
 
-/** The root of the project, where every command runs. */
+/** Root of the project, where every command runs. */
 export const projectRoot = fileURLToPath(new URL("../..", import.meta.url));
 
 const bufScript = createRequire(import.meta.url).resolve("@bufbuild/buf/bin/buf");
 
-/** Runs the project's own buf. */
+/** Runs the buf of the project's dependencies. */
 export function buf(...args: readonly string[]): Promise<CommandResult> {
   return command(process.execPath, [bufScript, ...args]);
 }
@@ -23,7 +23,7 @@ export function git(...args: readonly string[]): Promise<CommandResult> {
   return command("git", args);
 }
 
-/** Runs a program to its end; rejects only where it cannot be started. */
+/** Runs a program to its end; rejects only if it cannot be started. */
 export function command(program: string, args: readonly string[]): Promise<CommandResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args, { cwd: projectRoot, stdio: ["ignore", "pipe", "pipe"] });

@@ -1,5 +1,5 @@
 /**
- * Whether the migrations lead to the schema that the spec says, and Postgres takes the functions that it says.
+ * Compares the schema after all migrations with the spec's, and checks that Postgres accepts the generated functions.
  */
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
@@ -15,12 +15,12 @@ import {
 } from "../../src/store/index.js";
 
 /**
- * Makes two databases on the server: one is migrated step by step, in the other the generated schema is made; drops them
- * again, and returns what is different, one line for each object. Empty: they agree.
+ * Creates two databases on the server, one migrated step by step and one with the generated schema, compares them, and
+ * drops them. Returns the differences, one line for each object.
  *
- * @param databaseUrl a role that may make databases
+ * @param databaseUrl URL of a role that may create databases
  * @param steps the migrations to compare
- * @throws HawserError `store_failed` if one of the two cannot be made
+ * @throws HawserError `store_failed` if one of the two cannot be created
  */
 export async function compareMigratedSchema(
   databaseUrl: string,
@@ -53,7 +53,7 @@ function differences(migrated: ReadonlyMap<string, string>, generated: ReadonlyM
 }
 
 /**
- * Makes the SQL functions that reach NATS beside the generated schema, in a database of their own.
+ * Creates the SQL functions that reach NATS beside the generated schema, in a database of their own.
  *
  * @throws HawserError with the statement that Postgres refuses
  */
@@ -95,8 +95,8 @@ async function withClient<T>(databaseUrl: string, work: (client: pg.Client) => P
 }
 
 /**
- * Everything that makes the schema `hawser`: one row for each object, with a name that is the same wherever it is made
- * and a definition as Postgres prints it. Not the rows in it, and not who may do what.
+ * Query for all objects of the schema `hawser`: one row for each, with a name that is the same in every database and
+ * the definition that Postgres prints. Without rows and privileges.
  */
 const sql = `
   WITH relations AS (
@@ -133,7 +133,7 @@ const sql = `
       OR d.classoid = 'pg_proc'::regclass
          AND d.objoid IN (SELECT p.oid FROM pg_proc AS p WHERE p.pronamespace = $1::text::regnamespace)`;
 
-/** The objects of a schema by name, with their definitions. */
+/** Objects of a schema by name, with their definitions. */
 export async function introspect(client: pg.ClientBase, schema = "hawser"): Promise<Map<string, string>> {
   const { rows } = await client.query<{ object: string; definition: string | null }>(sql, [schema]);
   return new Map(rows.map(({ object, definition }) => [object, definition ?? ""]));

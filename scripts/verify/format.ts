@@ -1,7 +1,7 @@
 import { buf } from "./command.js";
 import type { Step } from "./step.js";
 
-/** The spec is formatted. */
+/** Step that checks that the spec is formatted. */
 export const formatStep: Step = {
   name: "format",
   async run() {

@@ -4,15 +4,15 @@ import type { Step } from "./step.js";
 import { withTemporaryFolder } from "./temporary-folder.js";
 import { compareTrees } from "./trees.js";
 
-/** `generated/` is what `buf generate` makes of the spec as it lies here, committed or not. */
+/** Step that checks that `generated/` equals the output of `buf generate` for the spec in the working tree. */
 export const generatedStep: Step = {
   name: "generated",
   run: () =>
     withTemporaryFolder(async (folder) => {
-      // `--output` goes before every `out` of buf.gen.yaml; `clean` then empties folders there and not here.
+      // `--output` prefixes every `out` of buf.gen.yaml, so `clean` empties folders there and not here.
       const { status, output } = await buf("generate", "--output", folder);
       if (status !== 0) {
-        return { kind: "failed", details: output, remedy: "Correct the spec where buf says so." };
+        return { kind: "failed", details: output, remedy: "Correct the spec at the places that buf names." };
       }
       const differences = await compareTrees(join(projectRoot, "generated"), join(folder, "generated"));
       return differences.length === 0

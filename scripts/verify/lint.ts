@@ -1,7 +1,7 @@
 import { buf } from "./command.js";
 import type { Step } from "./step.js";
 
-/** The spec follows buf's STANDARD rules. */
+/** Step that checks that the spec follows buf's STANDARD rules. */
 export const lintStep: Step = {
   name: "lint",
   async run() {

@@ -2,7 +2,9 @@ import { startDevStack } from "../../src/dev/index.js";
 import { compareMigratedSchema, makeNatsFunctions } from "./compare-schema.js";
 import type { Step } from "./step.js";
 
-/** A database that went through all migrations has the schema that the spec says, and takes the functions of NATS. */
+/**
+ * Step that checks that a database after all migrations has the schema of the spec, and accepts the functions of NATS.
+ */
 export const schemaStep: Step = {
   name: "schema",
   async run() {

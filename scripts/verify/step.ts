@@ -1,18 +1,18 @@
-/** One thing that verify looks at. */
+/** Step of verify. */
 export interface Step {
   readonly name: string;
-  /** Rejects only where the step itself could not be done; that fails it too. */
+  /** Rejects only if the step itself could not run; that fails it too. */
   run(): Promise<Outcome>;
 }
 
 export type Outcome =
   | { readonly kind: "ok" }
-  /** There was nothing to look at, for this reason. */
+  /** The step had nothing to check, for this reason. */
   | { readonly kind: "skipped"; readonly because: string }
-  /** What is wrong, in full lines, and what to do about it. */
+  /** Problem, in complete lines, and its remedy. */
   | { readonly kind: "failed"; readonly details: string; readonly remedy: string };
 
-/** Runs the steps one after another, all of them, prints a line for each, and says whether none failed. */
+/** Runs all steps one after another, prints a line for each, and returns true if none failed. */
 export async function runSteps(steps: readonly Step[], print: (line: string) => void = console.log): Promise<boolean> {
   let failed = 0;
   for (const step of steps) {
@@ -37,7 +37,7 @@ async function outcomeOf(step: Step): Promise<Outcome> {
     return {
       kind: "failed",
       details: error instanceof Error ? (error.stack ?? error.message) : String(error),
-      remedy: "The step itself could not be done: read the error above.",
+      remedy: "The step itself could not run: read the error above.",
     };
   }
 }

@@ -2,15 +2,13 @@ import { readdir, readFile } from "node:fs/promises";
 import { join, relative, sep } from "node:path";
 import { command } from "./command.js";
 
-/** Lines of diff that are shown of one file, and files of which one is shown. */
+/** Greatest number of shown lines of diff per file, and of files with a diff. */
 const shownLines = 16;
 const shownFiles = 5;
 
 /**
- * How a committed tree differs from the one just made: a line for each missing, extra or changed file, with an excerpt
- * of the diff for the first few changed ones.
- *
- * @param name of the committed tree, in the lines
+ * Compares a committed tree with a newly generated one: returns a line for each missing, extra or changed file, with an
+ * excerpt of the diff for the first few changed ones.
  */
 export async function compareTrees(committed: string, made: string, name = "generated"): Promise<string[]> {
   const [before, after] = await Promise.all([filesBelow(committed), filesBelow(made)]);
@@ -32,7 +30,7 @@ export async function compareTrees(committed: string, made: string, name = "gene
   return differences;
 }
 
-/** Paths relative to the folder, with slashes; of a folder that is missing, none. */
+/** Paths relative to the folder, with slashes; empty for a missing folder. */
 async function filesBelow(folder: string): Promise<string[]> {
   const entries = await readdir(folder, { recursive: true, withFileTypes: true }).catch((error) => {
     if (error.code === "ENOENT") {
@@ -45,7 +43,7 @@ async function filesBelow(folder: string): Promise<string[]> {
     .map((entry) => relative(folder, join(entry.parentPath, entry.name)).split(sep).join("/"));
 }
 
-/** Line ends do not count: a checkout may have its own. */
+/** Compares contents without line endings, which a checkout may have changed. */
 async function sameContent(one: string, other: string): Promise<boolean> {
   const [left, right] = await Promise.all([readFile(one, "utf8"), readFile(other, "utf8")]);
   return left === right || left.replaceAll("\r\n", "\n") === right.replaceAll("\r\n", "\n");

@@ -1,6 +1,6 @@
 /**
- * What the plugin checks: that Hawser can use the schemas that have a topic, and that nobody's messages stop to come because
- * an option has changed.
+ * Checks of the plugin: Hawser must be able to use the schemas with a topic, and a changed option must not stop
+ * messages from arriving.
  */
 import { create, createFileRegistry, type DescMessage } from "@bufbuild/protobuf";
 import { type FileDescriptorProto, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
@@ -11,7 +11,6 @@ import type { Annotation, CheckedFile, CheckRequest, PluginRule } from "./messag
 const schemaRule = "HAWSER_SCHEMA";
 const sameTopicRule = "HAWSER_SAME_TOPIC";
 
-/** All rules. */
 export const rules: readonly PluginRule[] = [
   {
     id: schemaRule,
@@ -31,7 +30,7 @@ interface Found {
   readonly isImport: boolean;
 }
 
-/** What breaks the rules. */
+/** Finds the messages that break rules. */
 export function checkFiles({ files, against, rules: wanted }: CheckRequest): Annotation[] {
   const now = messagesOf(files);
   const annotations: Annotation[] = [];
@@ -68,13 +67,13 @@ function problemOf(schema: DescMessage): string | undefined {
   }
 }
 
-/** What has changed between two versions of a message's option, and whom that breaks. */
+/** Changes of a message's option between two versions, with their consequences. */
 function changesOf(before: DescMessage, now: DescMessage): string[] {
   const old = readable(before);
   if (old === undefined) return [];
-  if (!hasTopic(now)) return ["its option (hawser.v1.topic) is gone; who receives it would get nothing any more"];
+  if (!hasTopic(now)) return ["its option (hawser.v1.topic) was removed; its receivers would get no more messages"];
   const present = readable(now);
-  // HAWSER_SCHEMA says so.
+  // The rule HAWSER_SCHEMA reports it.
   if (present === undefined) return [];
   return Object.keys(consequences).flatMap((name) => {
     const [from, to] = [old[name as keyof Said], present[name as keyof Said]];
@@ -90,11 +89,11 @@ function changesOf(before: DescMessage, now: DescMessage): string[] {
 }
 
 const consequences = {
-  topic: "who receives the old topic would get nothing any more",
-  subject: "who receives the old subject would get nothing any more",
-  stream: "who publishes and who reads must agree on it",
+  topic: "receivers of the old topic would get no more messages",
+  subject: "receivers of the old subject would get no more messages",
+  stream: "publishers and readers must agree on it",
   key: "messages would lose their order while both versions are sent",
-  message_id: "a stream would keep what it knows by the other id again",
+  message_id: "a stream would store messages again that it has by the other id",
 } as const;
 
 type Said = Readonly<Record<keyof typeof consequences, string | undefined>>;
@@ -117,7 +116,7 @@ function readable(schema: DescMessage): Said | undefined {
   };
 }
 
-/** All messages, those in messages too, by their full names. */
+/** Messages by full name, including nested ones. */
 function messagesOf(files: readonly CheckedFile[]): Map<string, Found> {
   const registry = createFileRegistry(
     create(FileDescriptorSetSchema, { file: importsFirst(files.map(({ file }) => file)) }),
@@ -126,7 +125,7 @@ function messagesOf(files: readonly CheckedFile[]): Map<string, Found> {
   const found = new Map<string, Found>();
   const add = (schema: DescMessage, path: readonly number[]): void => {
     found.set(schema.typeName, { schema, path, isImport: imports.has(schema.file.proto.name) });
-    // The entries of maps are left out of the messages that a descriptor has.
+    // Descriptors list map entries apart from the nested messages.
     for (const nested of schema.nestedMessages) {
       add(nested, [...path, 3, schema.proto.nestedType.findIndex(({ name }) => name === nested.name)]);
     }
@@ -135,7 +134,7 @@ function messagesOf(files: readonly CheckedFile[]): Map<string, Found> {
   return found;
 }
 
-/** The files, each behind those that it imports: buf has them in the order of their names. */
+/** Orders the files so that each follows its imports; buf orders them by name. */
 function importsFirst(files: readonly FileDescriptorProto[]): FileDescriptorProto[] {
   const byName = new Map(files.map((file) => [file.name, file]));
   const sorted = new Set<FileDescriptorProto>();

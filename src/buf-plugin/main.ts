@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
- * `buf-plugin-hawser`: a check plugin that `buf lint` and `buf breaking` run. Its options and exit statuses are those that
- * buf expects of a plugin (pluginrpc, protocol 1).
+ * `buf-plugin-hawser`: check plugin for `buf lint` and `buf breaking`. Options and exit statuses follow pluginrpc,
+ * protocol 1.
  */
 import { parseArgs } from "node:util";
 import { checkFiles, rules } from "./checks.js";
@@ -40,7 +40,7 @@ async function main(): Promise<number> {
     return 0;
   }
   if (values.format !== undefined && values.format !== "binary") {
-    process.stderr.write(`--format ${values.format}: this plugin has only the format binary\n`);
+    process.stderr.write(`--format ${values.format}: this plugin supports only the format binary\n`);
     return 1;
   }
   if (values.spec) {

@@ -1,48 +1,48 @@
 /**
- * The few messages that buf and its check plugins exchange: `pluginrpc.v1` around `buf.plugin.check.v1`, read and written by
- * the numbers of their fields.
+ * Messages that buf and its check plugins exchange: `pluginrpc.v1` around `buf.plugin.check.v1`, read and written by
+ * field number.
  */
 import { fromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { type FileDescriptorProto, FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 
-/** The files of a module, with those that they import. */
+/** Files of a module, with their imports. */
 export interface CheckedFile {
   readonly file: FileDescriptorProto;
   readonly isImport: boolean;
 }
 
-/** What buf asks. */
+/** Check request of buf. */
 export interface CheckRequest {
   readonly files: readonly CheckedFile[];
-  /** As they were. */
+  /** Files of the earlier version. */
   readonly against: readonly CheckedFile[];
-  /** The rules to check; empty: all of them. */
+  /** Ids of the rules to check; empty for all. */
   readonly rules: readonly string[];
 }
 
-/** A rule of this plugin. */
+/** Rule of this plugin. */
 export interface PluginRule {
   readonly id: string;
   readonly type: "lint" | "breaking";
-  /** A sentence that begins with a capital letter. */
+  /** Sentence that begins with a capital letter. */
   readonly purpose: string;
 }
 
-/** A message that breaks a rule. */
+/** Message that breaks a rule. */
 export interface Annotation {
   readonly rule: string;
   readonly text: string;
   readonly file: string;
-  /** Its place in the file's descriptor. */
+  /** Path in the file's descriptor. */
   readonly path: readonly number[];
 }
 
-/** What the check has found, or why it could not be made. */
+/** Annotations of the check, or the reason why it could not be made. */
 export type Result = { readonly annotations: readonly Annotation[] } | { readonly error: string };
 
 const ruleTypes = { lint: 1, breaking: 2 } as const;
-/** That of an argument which cannot be used. */
+/** Error code for an invalid argument. */
 const invalidArgument = 3;
 
 /** @param request a `pluginrpc.v1.Request` */
@@ -62,7 +62,7 @@ function readFile(bytes: Uint8Array): CheckedFile {
   return { file, isImport: (fields.get(2)?.[0]?.[0] ?? 0) !== 0 };
 }
 
-/** The values of fields by their numbers: of those with a length the bytes in them, of others the bytes as they stand. */
+/** Values of fields by number: the contents of length-delimited fields, the raw bytes of others. */
 function fieldsOf(bytes: Uint8Array): Map<number, Uint8Array[]> {
   const reader = new BinaryReader(bytes);
   const fields = new Map<number, Uint8Array[]>();
@@ -74,14 +74,14 @@ function fieldsOf(bytes: Uint8Array): Map<number, Uint8Array[]> {
   return fields;
 }
 
-/** A `pluginrpc.v1.Spec`. */
+/** Writes a `pluginrpc.v1.Spec`. */
 export function writeSpec(paths: readonly string[]): Uint8Array {
   const spec = new BinaryWriter();
   for (const path of paths) nested(spec, 1, (procedure) => text(procedure, 1, path));
   return spec.finish();
 }
 
-/** The answer to ListRules. */
+/** Writes the answer to ListRules. */
 export function writeRules(rules: readonly PluginRule[]): Uint8Array {
   return writeResponse("ListRulesResponse", (response) => {
     for (const { id, type, purpose } of rules) {
@@ -95,12 +95,12 @@ export function writeRules(rules: readonly PluginRule[]): Uint8Array {
   });
 }
 
-/** The answer to ListCategories: there are none. */
+/** Writes the answer to ListCategories, which is empty. */
 export function writeCategories(): Uint8Array {
   return writeResponse("ListCategoriesResponse", () => undefined);
 }
 
-/** The answer to Check. */
+/** Writes the answer to Check. */
 export function writeCheckResponse(result: Result): Uint8Array {
   if ("error" in result) {
     const response = new BinaryWriter();

@@ -1,6 +1,6 @@
 /**
- * What is on the command line, checked strictly: citty takes what it does not know as it comes, and a mistyped flag
- * that is silently ignored is worse than a refusal.
+ * Strict checks of the command line. citty accepts unknown arguments, and a mistyped flag that is silently ignored is
+ * worse than an error.
  */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import type { ArgsDef } from "citty";
@@ -21,7 +21,7 @@ export function checkArguments(command: string, definition: ArgsDef, rawArgs: re
     );
   }
   const surplus = positionals[places.length];
-  // An argument that stands for any number of them.
+  // An argument that accepts any number of values.
   const takesMore = places.at(-1)?.[1].valueHint?.endsWith("…") ?? false;
   if (surplus !== undefined && !takesMore) {
     throw new HawserError(
@@ -33,8 +33,8 @@ export function checkArguments(command: string, definition: ArgsDef, rawArgs: re
 }
 
 /**
- * The arguments, with a negative number behind an option that takes a value as its value: that is refused by its range, which
- * says more than that it looks like a flag.
+ * Joins a negative number to the option before it, as the option's value. The option's range then refuses it, which is
+ * more helpful than an error about an unknown flag.
  */
 export function withNegativeNumbers(definition: ArgsDef, rawArgs: readonly string[]): string[] {
   const options = optionsOf(definition);
@@ -52,7 +52,7 @@ export function withNegativeNumbers(definition: ArgsDef, rawArgs: readonly strin
   return joined;
 }
 
-/** All values of an option that may be given several times, in their order; the arguments have been checked. */
+/** All values of a repeatable option, in their order; the arguments have been checked. */
 export function valuesOf(definition: ArgsDef, rawArgs: readonly string[], name: string): string[] {
   const options = optionsOf(definition);
   const { values } = parseArgs({
@@ -63,18 +63,18 @@ export function valuesOf(definition: ArgsDef, rawArgs: readonly string[], name: 
   return (values[name] as string[] | undefined) ?? [];
 }
 
-/** Where the reader finds what is allowed. */
+/** Sentence that refers to the help. */
 export function seeHelp(command?: string): string {
   return `See \`hawser ${command === undefined ? "" : `${command} `}--help\`.`;
 }
 
-/** ` Did you mean …?` if one of the known names is close; else nothing. */
+/** ` Did you mean …?` if one of the known names is close; otherwise empty. */
 export function didYouMean(name: string, known: readonly string[], prefix = ""): string {
   const close = suggestOption(name, known, 100);
   return close === undefined ? "" : ` Did you mean ${prefix}${close}?`;
 }
 
-/** The action that an argument of the command names. @throws HawserError `invalid_argument` */
+/** Action named by an argument of the command. @throws HawserError `invalid_argument` */
 export function actionOf<Action extends string>(command: string, text: string, actions: readonly Action[]): Action {
   const action = actions.find((known) => known === text);
   if (action !== undefined) return action;
@@ -85,7 +85,7 @@ export function actionOf<Action extends string>(command: string, text: string, a
   );
 }
 
-/** The error for arguments that do not go together. @param action of the command, where it has some */
+/** Error for arguments that do not fit together. @param action of the command, if it has actions */
 export function refusal(command: string, action: string, why: string): HawserError {
   return new HawserError("invalid_argument", `\`hawser ${command} ${action}\`: ${why}. ${seeHelp(command)}`);
 }
@@ -106,14 +106,14 @@ function parse(command: string, options: Options, rawArgs: readonly string[]) {
   try {
     return parseArgs({ args: [...rawArgs], options, allowPositionals: true, strict: true });
   } catch (error) {
-    // Node's messages name the flag and what is wrong with it, then go on about how to pass positionals like "-x".
+    // Node's messages name the flag and the problem, and then explain how to pass positionals like "-x".
     const [what] = (error as Error).message.split(/\n|\.? To specify|\. Did you/);
     const names = Object.keys(options);
     const bare = /^Option '(?:-\w, )?(--[^' ]+)[^']*' argument is ambiguous/.exec(what!)?.[1];
     if (bare !== undefined) {
       throw new HawserError(
         "invalid_argument",
-        `\`hawser ${command}\`: ${bare} needs a value, and what follows it begins with a dash; write ${bare}=… if that is its ` +
+        `\`hawser ${command}\`: ${bare} needs a value, and the next argument begins with a dash; write ${bare}=… if that is its ` +
           `value. ${seeHelp(command)}`,
       );
     }
@@ -132,17 +132,17 @@ function hintFor(unknown: string, names: readonly string[]): string {
   return didYouMean(unknown.slice(2).split("=")[0]!, names, "--");
 }
 
-/** A command line, without `hawser` before it where it begins with the command, and what it does. */
+/** Command lines, without `hawser` if they begin with the command, and their explanations. */
 export type Examples = readonly (readonly [commandLine: string, explanation: string])[];
 
 const examples = Symbol("examples");
 
-/** Gives a command its examples, for which citty has no place. */
+/** Attaches examples to a command; citty has no property for them. */
 export function withExamples<Command extends object>(command: Command, shown: Examples): Command {
   return Object.defineProperty(command, examples, { value: shown });
 }
 
-/** The section of the help; empty if the command has none. */
+/** Examples section of the help; empty if the command has none. */
 export function examplesText(command: object): string {
   const shown = (command as { readonly [examples]?: Examples })[examples] ?? [];
   if (shown.length === 0) return "";
@@ -150,7 +150,7 @@ export function examplesText(command: object): string {
   return `EXAMPLES\n\n${lines.join("\n")}`;
 }
 
-/** Words to add to a message about a misplaced argument: empty unless it is a database URL. */
+/** Hint for a misplaced database URL; empty for any other argument. */
 export function whereUrlsBelong(argument: string): string {
   return /^postgres(?:ql)?:\/\//i.test(argument) ? " Give a database URL with --database-url." : "";
 }

@@ -1,6 +1,4 @@
-/**
- * `hawser dead`: messages that were given up.
- */
+/** `hawser dead`: lists, retries and discards dead letters. */
 import { type ArgsDef, defineCommand } from "citty";
 import { databaseSettingsRanges } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -21,29 +19,33 @@ import { databaseOption, databaseUrlOf, type Given } from "./options.js";
 import { type Column, jsonText, Output, plural, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
-/** The options that choose among dead letters. */
+/** Options that filter dead letters. */
 const filterOptions = {
   source: {
     type: "string",
     valueHint: "SOURCE",
-    description: "Only those of a channel (sender:source_topic:listener) or a subscribed function",
+    description: "Only dead letters of a channel (sender:source_topic:listener) or a subscribed function",
   },
-  topic: { type: "string", valueHint: "TOPIC", description: "Only those for a topic or subject" },
-  code: { type: "string", valueHint: "CODE", description: "Only those with this error code, such as handler_failed" },
+  topic: { type: "string", valueHint: "TOPIC", description: "Only dead letters for a topic or subject" },
+  code: {
+    type: "string",
+    valueHint: "CODE",
+    description: "Only dead letters with this error code, such as handler_failed",
+  },
   origin: {
     type: "string",
     valueHint: "peer|subscription|outbox",
-    description: "Only those of peers, of subscriptions, or of the outbox",
+    description: "Only dead letters of peers, of subscriptions, or of the outbox",
   },
   "older-than": {
     type: "string",
     valueHint: "TIME",
-    description: "Only those given up longer ago than a time such as 7d, or before a date",
+    description: "Only messages dead-lettered longer ago than a time such as 7d, or before a date",
   },
   since: {
     type: "string",
     valueHint: "MOMENT",
-    description: "Only those given up since a date, or within a time such as 12h",
+    description: "Only messages dead-lettered since a date, or within a time such as 12h",
   },
   limit: {
     type: "string",
@@ -52,7 +54,7 @@ const filterOptions = {
   },
 } as const satisfies ArgsDef;
 
-/** The filter that ids and options make. @throws HawserError `invalid_argument` */
+/** Filter from ids and options. @throws HawserError `invalid_argument` */
 function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): DeadLetterFilter {
   return {
     ids: ids.length === 0 ? undefined : ids.map(idOf),
@@ -66,7 +68,7 @@ function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): De
   };
 }
 
-/** Whether the filter chooses among them; a limit alone does not. */
+/** True if the filter selects a subset; a limit alone does not. */
 function choosesAmong({ limit: _, ...criteria }: DeadLetterFilter): boolean {
   return Object.values(criteria).some((value) => value !== undefined);
 }
@@ -74,7 +76,7 @@ function choosesAmong({ limit: _, ...criteria }: DeadLetterFilter): boolean {
 function idOf(text: string): number {
   const id = Number(text);
   if (/^[1-9]\d*$/.test(text) && Number.isSafeInteger(id)) return id;
-  throw new HawserError("invalid_argument", `"${text}" is no id of a dead letter: those are whole numbers from 1 on`);
+  throw new HawserError("invalid_argument", `"${text}" is not the id of a dead letter: ids are integers from 1`);
 }
 
 const actions = ["list", "retry", "discard", "retention"] as const;
@@ -83,11 +85,11 @@ type Action = (typeof actions)[number];
 const ownOptions = {
   all: {
     type: "boolean",
-    description: "Retry or discard every dead letter there is; never meant by leaving all out",
+    description: "Retry or discard every dead letter; required if neither ids nor filters are given",
   },
   payload: { type: "boolean", description: "With list --json: also headers and payload" },
   ...descriptorsOption,
-  json: { type: "boolean", description: "Print each dead letter, or what became of it, as one line of JSON" },
+  json: { type: "boolean", description: "Print each dead letter, or its outcome, as one line of JSON" },
 } as const satisfies ArgsDef;
 
 export const dead = withExamples(
@@ -95,18 +97,18 @@ export const dead = withExamples(
     meta: {
       name: "dead",
       description:
-        "List, retry and discard dead letters. They are messages that were given up: their handler failed too often, " +
-        "nobody serves their topic any more, a subscribed function failed, or NATS refused them. Retried, they go to their " +
-        "listener, subscribed function or NATS again, the oldest first. Where peers run, they delete those that are older than " +
-        "the retention of the database, which `retention` shows and `retention DAYS` sets; elsewhere they stay",
+        "List, retry and discard dead letters. They are messages that will not be tried again: their handler failed too often, " +
+        "no listener serves their topic any more, a subscribed function failed, or NATS refused them. A retry sends them to their " +
+        "listener, subscribed function or NATS again, the oldest first. Running peers delete dead letters that are older than " +
+        "the retention of the database, which `retention` shows and `retention DAYS` sets; without peers they stay",
     },
     args: {
-      action: { type: "positional", required: true, valueHint: actions.join("|"), description: "What to do with them" },
+      action: { type: "positional", required: true, valueHint: actions.join("|"), description: "Action" },
       ids: {
         type: "positional",
         required: false,
         valueHint: "ID…",
-        description: "Those with these ids; with retention: the days, which only members of hawser_owner set",
+        description: "Ids of dead letters; with retention: the days, which only members of hawser_owner can set",
       },
       ...databaseOption,
       ...filterOptions,
@@ -131,16 +133,19 @@ export const dead = withExamples(
   }),
   [
     ["hawser dead list", "The oldest dead letters"],
-    ["hawser dead list 17 --json --payload", "Everything about one of them"],
-    ["hawser dead list --descriptors image.binpb", "With typed payloads as JSON, by an image of `buf build`"],
-    ["hawser dead retry 17 18", "Have two of them handled again"],
-    ["hawser dead retry --source shop-1:shop:billing-1 --since 1h", "What one channel has given up in the last hour"],
-    ["hawser dead discard --topic audit --older-than 7d", "Delete what has been dead for a week"],
-    ["hawser dead retention 90", "Have peers keep them for 90 days"],
+    ["hawser dead list 17 --json --payload", "All details of one"],
+    ["hawser dead list --descriptors image.binpb", "Typed payloads as JSON, with an image of `buf build`"],
+    ["hawser dead retry 17 18", "Retry two of them"],
+    [
+      "hawser dead retry --source shop-1:shop:billing-1 --since 1h",
+      "Retry the last hour's dead letters of one channel",
+    ],
+    ["hawser dead discard --topic audit --older-than 7d", "Delete dead letters older than a week"],
+    ["hawser dead retention 90", "Keep dead letters for 90 days"],
   ],
 );
 
-/** Shows the retention, or sets it to the given days. */
+/** Shows the retention, or sets it to a number of days. */
 async function retention(
   values: readonly string[],
   args: Given<typeof filterOptions & typeof ownOptions & typeof databaseOption>,
@@ -175,8 +180,8 @@ function checkFlags(
   if (descriptors !== undefined && json && !payload)
     refuse("--descriptors with --json needs --payload, which prints the payloads");
   if (action === "list") {
-    if (all) refuse("--all is for retry and discard; list shows all by itself");
-  } else if (all && choosesAmong(filter)) refuse("--all means every dead letter: leave it out, or the ids and filters");
+    if (all) refuse("--all is for retry and discard; list shows all by default");
+  } else if (all && choosesAmong(filter)) refuse("--all means every dead letter: remove it, or the ids and filters");
   else if (!all && !choosesAmong(filter)) refuse("name ids or filters, or --all for every dead letter");
 }
 
@@ -191,7 +196,7 @@ async function list(
 ): Promise<void> {
   if (json && payload) {
     const output = new Output();
-    // One at a time: each may be as long as a message may be.
+    // Read one at a time, because each may be as long as a message.
     for (const { id } of await letters.list(filter)) {
       const letter = await letters.get(id);
       if (letter !== undefined && !(await output.write(`${jsonText(wholeLine(letter, descriptors))}\n`))) return;
@@ -211,7 +216,7 @@ async function list(
   const payloadColumn: Column<DeadLetterEntry> = { head: "PAYLOAD", cell: ({ id }) => payloads.get(id) ?? "" };
   await printFirstRows(rows, limit, {
     json,
-    none: "There are no dead letters, or none that fit.",
+    none: "There are no dead letters, or none that match.",
     columns: [
       { head: "ID", cell: ({ id }) => id },
       { head: "GIVEN UP", cell: ({ createdAt }) => createdAt.toISOString() },
@@ -237,7 +242,7 @@ function shortCell(text: string): string {
   return text.length > 80 ? `${text.slice(0, 79)}…` : text;
 }
 
-/** The payload as `hawser listen --json` has it. */
+/** Payload as `hawser listen --json` prints it. */
 function wholeLine({ payload, ...letter }: WholeDeadLetter, descriptors: Descriptors | undefined): object {
   return { ...letter, ...shownPayload(payload, letter.headers, descriptors) };
 }
@@ -260,7 +265,7 @@ async function change(
     const which = `${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""}`;
     throw new HawserError(
       "invalid_argument",
-      `there is no dead letter ${which}, or none that fits: retried, discarded or expired already? See \`hawser dead list\`.`,
+      `there is no dead letter ${which}, or none that matches: retried, discarded or expired already? See \`hawser dead list\`.`,
     );
   }
 }
@@ -276,13 +281,13 @@ function summaryOf(action: Exclude<Action, "list" | "retention">, outcomes: read
   const functions = counted(outcomes.flatMap((one) => (one.outcome === "requested" ? [printable(one.function)] : [])));
   const enqueued = outcomes.filter(({ outcome }) => outcome === "enqueued").length;
   const parts = [
-    ...(enqueued === 0 ? [] : [`Put ${plural(enqueued, "dead letter")} into the outbox again.`]),
+    ...(enqueued === 0 ? [] : [`Enqueued ${plural(enqueued, "dead letter")} again.`]),
     ...(listeners.count === 0 ? [] : [`Retried ${plural(listeners.count, "dead letter")}: ${listeners.whom}.`]),
     ...(functions.count === 0
       ? []
       : [
-          `Asked for ${plural(functions.count, "dead letter")} to be handled again: ${functions.whom}. ` +
-            "`hawser serve` does it, and they are listed until then.",
+          `Requested a retry of ${plural(functions.count, "dead letter")}: ${functions.whom}. ` +
+            "`hawser serve` retries them, and they are listed until then.",
         ]),
   ];
   return parts.length === 0 ? "Retried no dead letter." : parts.join("\n");

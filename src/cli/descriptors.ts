@@ -1,5 +1,5 @@
 /**
- * Showing typed messages: by an image that `buf build` has made, and the type that the header `content-type` names.
+ * Display of typed messages, with an image that `buf build` created and the type that the header `content-type` names.
  */
 import {
   createFileRegistry,
@@ -16,35 +16,35 @@ import { readSmallFileSync } from "../files/index.js";
 import { contentTypeHeader, parseContentType } from "../typed/index.js";
 import { base64Of, textOf } from "./output.js";
 
-/** The option of the commands that print payloads. */
+/** Option of the commands that print payloads. */
 export const descriptorsOption = {
   descriptors: {
     type: "string",
     valueHint: "FILE",
-    description: "Show typed messages as protobuf JSON, by an image of their types: buf build -o image.binpb",
+    description: "Show typed messages as protobuf JSON, with an image of their types: buf build -o image.binpb",
   },
 } as const;
 
-/** How payloads are shown: as text where they are valid UTF-8 and else as base64, always as base64, or always as text. */
+/** Form of printed payloads: text if valid UTF-8 and otherwise base64, always base64, or always text. */
 export type PayloadForm = "auto" | "base64" | "text";
 
-/** A payload as it is printed. */
+/** Payload as it is printed. */
 export interface ShownPayload {
-  /** Text; the value of a typed message where `encoding` is `json`. */
+  /** Text; the value of a typed message if `encoding` is `json`. */
   readonly payload: string | JsonValue;
   readonly encoding: "utf8" | "base64" | "json";
-  /** The type that the message says it has; only with descriptors. */
+  /** Type that the message declares; only with descriptors. */
   readonly type?: string;
-  /** Why a typed message is shown as its bytes are. */
+  /** Reason why a typed message is shown as raw bytes. */
   readonly note?: string;
 }
 
 type Headers = readonly (readonly [name: string, value: string])[];
 
-/** Far more than the types of a large company need. */
+/** Limit far above the size of a large company's types. */
 const maxImageBytes = 64 * 1024 * 1024;
 
-/** The types of an image. */
+/** Types of an image. */
 export class Descriptors {
   readonly #path: string;
   readonly #registry: FileRegistry;
@@ -54,7 +54,7 @@ export class Descriptors {
     this.#registry = registry;
   }
 
-  /** @throws HawserError `invalid_argument` if the file cannot be read, or is no image */
+  /** @throws HawserError `invalid_argument` if the file cannot be read, or is not an image */
   static read(path: string): Descriptors {
     const refuse = (why: string, cause?: unknown): HawserError =>
       new HawserError(
@@ -68,21 +68,21 @@ export class Descriptors {
     } catch (cause) {
       throw refuse(`cannot be read: ${(cause as Error).message}`, cause);
     }
-    if (bytes[0] === 0x1f && bytes[1] === 0x8b) throw refuse("is compressed, and is to be binary as it is");
+    if (bytes[0] === 0x1f && bytes[1] === 0x8b) throw refuse("is compressed; it must be uncompressed binary");
     if (/^\s*\{/.test(Buffer.from(bytes.subarray(0, 100)).toString())) {
-      throw refuse("is JSON or text, and is to be binary");
+      throw refuse("is JSON or text; it must be binary");
     }
     let registry: FileRegistry;
     try {
       registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, bytes));
     } catch (cause) {
-      throw refuse(`is no image, or lacks what its files import (${(cause as Error).message})`, cause);
+      throw refuse(`is not an image, or lacks imports of its files (${(cause as Error).message})`, cause);
     }
-    if ([...registry.files].length === 0) throw refuse("is no image, or an empty one");
+    if ([...registry.files].length === 0) throw refuse("is not an image, or is empty");
     return new Descriptors(path, registry);
   }
 
-  /** The value of a typed message, or why there is none; undefined if its headers name no type. */
+  /** Decodes a typed message, or returns the reason why it cannot be decoded; undefined if its headers name no type. */
   decode(payload: Uint8Array, headers: Headers): Decoded | undefined {
     const content = contentOf(headers);
     if (content === undefined) return undefined;
@@ -102,7 +102,7 @@ export class Descriptors {
 
   #fromText(message: DescMessage, payload: Uint8Array): JsonValue {
     const text = textOf(payload);
-    if (text === undefined) throw new Error("it is no UTF-8");
+    if (text === undefined) throw new Error("it is not UTF-8");
     const options = { registry: this.#registry };
     return toJson(message, fromJson(message, JSON.parse(text), options), options);
   }
@@ -110,14 +110,14 @@ export class Descriptors {
 
 type Decoded = { readonly type: string; readonly value: JsonValue } | { readonly type: string; readonly note: string };
 
-/** What the content type says, where it names a type. */
+/** Parsed content type, if it names a type. */
 function contentOf(headers: Headers): { readonly type: string; readonly isJson: boolean } | undefined {
   const header = headers.find(([name]) => name.toLowerCase() === contentTypeHeader);
   const { type, format } = (header && parseContentType(header[1])) ?? {};
   return type === undefined ? undefined : { type, isJson: format === "json" };
 }
 
-/** A payload as it is printed. @param descriptors decodes typed ones */
+/** Payload as it is printed. @param descriptors decodes typed payloads */
 export function shownPayload(
   bytes: Uint8Array,
   headers: Headers,
@@ -137,7 +137,7 @@ function raw(bytes: Uint8Array, form: PayloadForm): { readonly payload: string; 
   return text === undefined ? { payload: base64Of(bytes), encoding: "base64" } : { payload: text, encoding: "utf8" };
 }
 
-/** The same on a line for people. It is not yet fit for a terminal. */
+/** Payload on a line for people, not yet escaped for a terminal. */
 export function payloadLine({ payload, encoding, type, note }: ShownPayload, form: PayloadForm = "auto"): string {
   if (encoding === "json") return `${type} ${JSON.stringify(payload)}`;
   const text = `${encoding === "base64" && form === "auto" ? "base64 " : ""}${payload}`;

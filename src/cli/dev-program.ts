@@ -1,6 +1,4 @@
-/**
- * The program that `hawser dev -- COMMAND` runs beside its servers.
- */
+/** Program that `hawser dev -- COMMAND` runs beside its servers. */
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
 import { HawserError } from "../errors/index.js";
@@ -8,15 +6,15 @@ import { within } from "../runtime/index.js";
 import { refusal } from "./command-line.js";
 import type { StopRequest } from "./long-running.js";
 
-/** A program and its arguments. */
+/** Program with its arguments. */
 export type CommandLine = readonly [program: string, ...args: string[]];
 
 /**
- * The command line behind `--`; undefined without one.
+ * Command line after `--`; undefined without one.
  *
- * @param rawArgs of `hawser dev`
- * @param positionals all arguments that are no flags
- * @throws HawserError `invalid_argument` if there is no program behind `--`, or one before it
+ * @param rawArgs arguments of `hawser dev`
+ * @param positionals all arguments that are not flags
+ * @throws HawserError `invalid_argument` if there is no program after `--`, or one before it
  */
 export function commandLineOf(rawArgs: readonly string[], positionals: readonly string[]): CommandLine | undefined {
   const at = rawArgs.indexOf("--");
@@ -26,19 +24,19 @@ export function commandLineOf(rawArgs: readonly string[], positionals: readonly 
     throw refusal("dev", "-- COMMAND", `write -- before the command: \`hawser dev -- ${positionals.join(" ")}\``);
   }
   if (at !== -1 && program === undefined)
-    throw refusal("dev", "-- COMMAND", "-- needs a command behind it, such as -- npm test");
+    throw refusal("dev", "-- COMMAND", "-- needs a command after it, such as -- npm test");
   return program === undefined ? undefined : [program, ...args];
 }
 
-/** Time for the program to end on SIGTERM, where a server has ended by itself. */
+/** Time for the program to end on SIGTERM after a server has ended by itself. */
 const termMs = 5_000;
 
 /**
- * Runs a program, and resolves with its exit status: 128 and the number of the signal, if one ended it.
+ * Runs a program, and resolves with its exit status: 128 plus the number of the signal, if a signal ended it.
  *
- * @param options.environment what is added to that of this process
- * @param options.request signals are passed on, the second as SIGKILL
- * @param options.failed rejects if the program has nothing to work with any more: then it is ended
+ * @param options.environment variables added to those of this process
+ * @param options.request stop requests, whose signals are passed on; the second one becomes SIGKILL
+ * @param options.failed rejects if the servers have failed: the program is then ended
  * @throws HawserError `invalid_argument` if it cannot be started; the error of `failed`
  */
 export async function runProgram(
@@ -63,7 +61,7 @@ export async function runProgram(
   });
   const pass = (): void => {
     const { reason } = request.signal;
-    // A terminal sends Ctrl-C to the program, too.
+    // The terminal sends Ctrl-C to the program too.
     if (reason === "SIGINT" && process.stdin.isTTY) return;
     child.kill(reason in constants.signals ? (reason as NodeJS.Signals) : "SIGTERM");
   };

@@ -1,6 +1,4 @@
-/**
- * `hawser dev`: Postgres, nats-server, the schema, and what `hawser serve` runs, until it is told to stop.
- */
+/** `hawser dev`: runs Postgres, nats-server, the schema, and the server of `hawser serve`, until it is stopped. */
 import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout } from "node:timers/promises";
@@ -18,25 +16,25 @@ import { awaitStopRequest, LogOutput, type StopRequest } from "./long-running.js
 import { jsonText, print, printable } from "./output.js";
 import { wholeNumber } from "./quantities.js";
 
-/** The one line that `--json` prints. */
+/** Line that `--json` prints. */
 interface DevAnnouncement {
   readonly databaseUrl: string;
   readonly natsUrl: string;
-  /** Where the SQL functions are answered, without the password; null where they could not be installed. */
+  /** URL at which the SQL functions are answered, without the password; null if they could not be installed. */
   readonly gatewayUrl: string | null;
-  /** Where data and logs are; null where no server is ours. */
+  /** Directory of data and logs; null if no server was started here. */
   readonly directory: string | null;
   /** HOST:PORT of metrics and health; null without --monitor. */
   readonly monitorAddress: string | null;
 }
 
-/** Where the servers are at each start, unless another program has the port; below those that systems give out. */
+/** Ports of the servers at each start, unless another program uses them; below the ephemeral ports. */
 const usualPorts = { port: 15_432, "nats-port": 14_222 } as const;
 
-/** How long a second Ctrl-C waits for the database that gets its definition of the NATS server back. */
+/** Time that a second Ctrl-C leaves for restoring the database's definition of the NATS server. */
 const hurriedRestoreMs = 1_000;
 
-/** The log of what `hawser serve` runs, beside those of the servers. */
+/** Log file of the server of `hawser serve`, beside the logs of Postgres and nats-server. */
 const serveLog = "serve.log";
 
 export const dev = withExamples(
@@ -45,7 +43,7 @@ export const dev = withExamples(
       name: "dev",
       description:
         "Start an embedded Postgres, a nats-server, the schema and `hawser serve` for development. They stop on SIGINT " +
-        "and SIGTERM, and when the program that started this command is gone. With `-- COMMAND` they run for that command, which " +
+        "and SIGTERM, and when the program that started this command ends. With `-- COMMAND` they run for that command, which " +
         "gets their URLs in its environment, and end with it. HAWSER_DATABASE_URL and HAWSER_NATS_URL name servers to use instead",
     },
     args: {
@@ -53,12 +51,12 @@ export const dev = withExamples(
         type: "positional",
         required: false,
         valueHint: "COMMAND…",
-        description: "Behind --: a program to run, with its arguments. Its exit status is that of `hawser dev`",
+        description: "After --: a program to run, with its arguments. `hawser dev` exits with its status",
       },
       json: {
         type: "boolean",
         description:
-          "Print one line of JSON when all answer, and nothing else. Not with a command, whose output is printed",
+          "Print one line of JSON when all servers answer, and nothing else. Not with a command, whose output is printed",
       },
       directory: {
         type: "string",
@@ -68,12 +66,12 @@ export const dev = withExamples(
       port: {
         type: "string",
         valueHint: "PORT",
-        description: `Where Postgres listens; 0 takes a free port. Default ${usualPorts.port}, or another one if that is taken. Not with HAWSER_DATABASE_URL`,
+        description: `Port of Postgres; 0 selects a free one. Default ${usualPorts.port}, or another one if that is in use. Not with HAWSER_DATABASE_URL`,
       },
       "nats-port": {
         type: "string",
         valueHint: "PORT",
-        description: `The same of nats-server. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
+        description: `Port of nats-server; 0 selects a free one. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
       },
       monitor: {
         type: "string",
@@ -92,14 +90,14 @@ export const dev = withExamples(
         throw refusal(
           "dev",
           "-- COMMAND",
-          "--json goes without a command, whose output is printed instead; leave it out",
+          "--json does not go with a command, whose output is printed instead; remove it",
         );
       }
       const request = awaitStopRequest({ parent: true, standardInput: commandLine === undefined });
       try {
         await runUntil(request, { json, directory, monitor, commandLine, ...ports });
       } catch (error) {
-        // Told to stop while it was starting: that is no failure, and everything has been stopped again.
+        // A stop request during the start is not a failure; everything has been stopped again.
         if (!request.signal.aborted) throw error;
       } finally {
         request.close();
@@ -107,8 +105,8 @@ export const dev = withExamples(
     },
   }),
   [
-    ["hawser dev", "Until Ctrl-C; what it has stored is gone then"],
-    ["hawser dev --directory .hawser", "The same data at the next start"],
+    ["hawser dev", "Until Ctrl-C, which removes the data"],
+    ["hawser dev --directory .hawser", "Keep the data for the next start"],
     ["hawser dev -- npm test", "Servers for one command, with its exit status"],
     ["hawser dev --directory .hawser --port 15433 --nats-port 14223", "Beside the one of another project"],
     ["hawser dev --monitor 127.0.0.1:9464", "With metrics and health, as `hawser serve` has them"],
@@ -117,25 +115,25 @@ export const dev = withExamples(
 
 type PortFlag = keyof typeof usualPorts;
 
-/** Which variable names a server to use instead of starting one. */
+/** Variables that name a server to use instead of starting one. */
 const instead = {
   port: { variable: "HAWSER_DATABASE_URL", server: "Postgres" },
   "nats-port": { variable: "HAWSER_NATS_URL", server: "nats-server" },
 } as const;
 
-/** @throws HawserError `invalid_argument`, also for a port of a server that is not started */
+/** @throws HawserError `invalid_argument`, also for the port of a server that is not started */
 function portsOf(
   args: Readonly<Partial<Record<PortFlag, string | undefined>>>,
 ): Pick<DevOptions, "postgresPort" | "natsPort"> {
   const postgresPort = portOf("port", args.port);
   const natsPort = portOf("nats-port", args["nats-port"]);
   if (postgresPort === undefined || postgresPort.port !== natsPort?.port) return { postgresPort, natsPort };
-  // The one that nobody has chosen gives way.
+  // The default port gives way to the port that the user chose.
   if (natsPort.orAnother) return { postgresPort, natsPort: undefined };
   if (postgresPort.orAnother) return { postgresPort: undefined, natsPort };
   throw new HawserError(
     "invalid_argument",
-    `--port and --nats-port are both ${natsPort.port}; give one of them another number, or 0 for a free port`,
+    `--port and --nats-port are both ${natsPort.port}; set one of them to another port, or to 0 for a free one`,
   );
 }
 
@@ -145,7 +143,7 @@ function portOf(flag: PortFlag, given: string | undefined): PortWish | undefined
   if (given !== undefined && process.env[variable]) {
     throw new HawserError(
       "invalid_argument",
-      `--${flag} is for a ${server} that \`hawser dev\` starts, and ${variable} names one to use instead; leave --${flag} ` +
+      `--${flag} is for a ${server} that \`hawser dev\` starts, and ${variable} names one to use instead; remove --${flag} ` +
         `out, or unset ${variable}`,
     );
   }
@@ -189,13 +187,13 @@ async function runUntil(
   }
 }
 
-/** Starts the servers, prepares the database, and answers its SQL functions. */
+/** Starts the servers, prepares the database, and starts to answer its SQL functions. */
 async function start(
   request: StopRequest,
   options: DevOptions,
 ): Promise<{ stack: DevStack; gateway: DevGateway; log: LogOutput }> {
   const onProgress = (message: string) => print(process.stderr, pc.dim(printable(message)));
-  // A person who presses Ctrl-C twice does not want to wait; the watchdog clears up.
+  // A second Ctrl-C ends the process at once; the watchdog cleans up.
   const leave = () => process.exit(130);
   request.hurry.addEventListener("abort", leave);
   try {
@@ -205,7 +203,7 @@ async function start(
     try {
       onProgress("Preparing the database");
       const { databaseUrl, natsUrl } = stack;
-      // Servers of the user's own have no directory here: only what is wrong is said, to the user.
+      // External servers have no directory here, so only warnings are logged, to the terminal.
       log =
         stack.directory === undefined ? new LogOutput("warn") : new LogOutput("info", join(stack.directory, serveLog));
       const { logger } = log;
@@ -229,11 +227,11 @@ async function start(
   }
 }
 
-/** Variables that lead programs to the stack, beside those that the user has set. */
+/** Variables with which programs find the stack, except those that the user has set. */
 function environmentOf(stack: DevStack, { otherNats }: DevGateway): Record<string, string> {
-  // A person who has named a server of their own has set the variable already.
+  // A user with an external server has set the variable.
   const isDatabaseOurs = !process.env["HAWSER_DATABASE_URL"];
-  // Not where the SQL functions use another one: messages of programs would not meet them.
+  // Omitted if the SQL functions use another server: messages of programs would not reach them.
   const isNatsOurs = !process.env["HAWSER_NATS_URL"] && otherNats === undefined;
   return {
     ...(isDatabaseOurs && { HAWSER_DATABASE_URL: stack.databaseUrl, ...libpqVariables(stack.databaseUrl) }),
@@ -271,10 +269,10 @@ function announce(stack: DevStack, gateway: DevGateway, json: boolean): void {
     lines.push(`For psql, without an argument:\n  export ${variables.join(" ")}`);
   }
   if (natsUrl !== undefined) lines.push(`For the nats command:\n  export NATS_URL=${natsUrl}`);
-  print(process.stdout, `${lines.join("\n")}\nAll answer. Ctrl-C stops them.`);
+  print(process.stdout, `${lines.join("\n")}\nAll servers answer. Ctrl-C stops them.`);
 }
 
-/** A URL as variables of libpq: in an argument of psql others could read the password. */
+/** Variables of libpq for a URL; as an argument of psql, other users could read the password. */
 function libpqVariables(url: string): Record<string, string> {
   const { hostname, port, username, password, pathname } = new URL(url);
   return {
@@ -286,47 +284,47 @@ function libpqVariables(url: string): Record<string, string> {
   };
 }
 
-/** A word of a shell. */
+/** Quotes a word for a shell. */
 function forShell(word: string): string {
   return /^[\w.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** The password is printed once, where it is needed. */
+/** URL without its password, which is printed only once, where it is needed. */
 function shown(url: string): string {
   return printable(withoutPasswords(url));
 }
 
-/** What is there already. */
+/** Servers and settings of {@link startDevGateway}. */
 interface DevGatewayOptions {
   readonly databaseUrl: string;
-  /** The database is one that the user named: it outlives `hawser dev`. */
+  /** True if the user named the database, which outlives `hawser dev`. */
   readonly isDatabaseGiven: boolean;
   readonly natsUrl: string;
-  /** The user named the NATS server: it is wanted, whatever the database defines. */
+  /** True if the user named the NATS server, which then replaces the one that the database defines. */
   readonly isNatsGiven: boolean;
   /** HOST:PORT of metrics and health. */
   readonly monitor: string | undefined;
   readonly logger: Logger;
-  /** Told in words what is being done. */
+  /** Called with a message for each step. */
   readonly onProgress: (message: string) => void;
 }
 
-/** SQL functions that are answered. */
+/** Running gateway for the SQL functions. */
 interface DevGateway {
-  /** Undefined if the SQL functions are not there. */
+  /** Undefined if the SQL functions are not installed. */
   readonly serve: HawserServer | undefined;
-  /** Which NATS server the SQL functions use, in words, if it is not that of {@link DevGatewayOptions}. */
+  /** NATS server of the SQL functions, in words, if it differs from that of {@link DevGatewayOptions}. */
   readonly otherNats: string | undefined;
-  /** Ends the answers, and puts back what the database had defined. */
+  /** Stops answering, and restores the definition that the database had. */
   stop(): Promise<void>;
-  /** Puts back what the database had defined, without waiting for the end of the answers. */
+  /** Restores the definition that the database had, without waiting for pending answers. */
   restore(): Promise<void>;
 }
 
 /**
- * Prepares the database, says there which NATS server it is, and starts to answer. A database of the user's own may have
- * something that keeps the SQL functions out: then it is prepared for peers alone. It may also define a NATS server: that
- * one is used, unless HAWSER_NATS_URL names another.
+ * Prepares the database, defines the NATS server in it, and starts to answer. An external database may contain
+ * something that prevents the SQL functions: then it is prepared for peers only. It may also define a NATS server,
+ * which is used unless HAWSER_NATS_URL names another.
  */
 async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> {
   const { databaseUrl, monitor, logger, onProgress } = options;
@@ -336,7 +334,7 @@ async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> 
     if (monitor !== undefined) onProgress("Without metrics and health: nothing answers SQL functions");
     return { serve: undefined, otherNats: undefined, stop: async () => undefined, restore: async () => undefined };
   }
-  // Before anything connects to NATS: it is not to be the server of a definition that is replaced.
+  // Before anything connects to NATS, so that nothing uses a definition that is being replaced.
   const { otherNats, restore } = await define(options);
   try {
     const serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", monitor, logger });
@@ -349,14 +347,14 @@ async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> 
 
 const loopback = "127.0.0.1";
 
-/** Tells the database which NATS server it is, and returns how that is undone. */
+/** Defines the NATS server in the database, and returns how to undo that. */
 async function define(options: DevGatewayOptions): Promise<Pick<DevGateway, "otherNats" | "restore">> {
   const { databaseUrl, isDatabaseGiven, natsUrl, isNatsGiven, onProgress } = options;
   const { hostname, port } = new URL(natsUrl);
   const wanted = { host: hostname, port: port || "4222" };
   const isThere = ({ options: present }: DefinedNatsServer) =>
     Object.keys(present).length === 2 && present["host"] === wanted.host && present["port"] === wanted.port;
-  // In a directory that is kept, the last start has left the port that it had.
+  // A kept directory has the definition of the last start, with its port.
   const isLeft = ({ options: present, foreignServer }: DefinedNatsServer) =>
     !isDatabaseGiven &&
     foreignServer === null &&
@@ -371,8 +369,8 @@ async function define(options: DevGatewayOptions): Promise<Pick<DevGateway, "oth
     if (isThere(before)) return { otherNats: undefined, restore: async () => undefined };
     const otherNats = inWords(before);
     onProgress(
-      `The SQL functions use ${otherNats}: so the database defines it, and it is left alone. To use another one while ` +
-        "`hawser dev` runs, name it in HAWSER_NATS_URL; SELECT hawser.set_nats_server(NULL) removes what that function has set",
+      `The SQL functions use ${otherNats}, as the database defines it; the definition stays. To use another server while ` +
+        "`hawser dev` runs, name it in HAWSER_NATS_URL; SELECT hawser.set_nats_server(NULL) removes a definition by that function",
     );
     return { otherNats, restore: async () => undefined };
   }
@@ -382,21 +380,21 @@ async function define(options: DevGatewayOptions): Promise<Pick<DevGateway, "oth
       `The SQL functions use the NATS server of HAWSER_NATS_URL while \`hawser dev\` runs, then ${inWords(before)} again`,
     );
   }
-  // The database that is our own ends with us, and the next start knows what this one has left.
+  // An embedded database ends with this process, and the next start recognizes this definition.
   if (!isDatabaseGiven && !isNatsGiven) return { otherNats: undefined, restore: async () => undefined };
   const undo = async (): Promise<void> => {
     try {
       await restoreNatsServer({ databaseUrl, options: wanted }, isKept ? before : undefined);
     } catch (error) {
       const what = isKept ? `set back to ${inWords(before)}` : "removed";
-      onProgress(`The NATS server that \`hawser dev\` has defined was not ${what}: ${(error as Error).message}`);
+      onProgress(`The NATS server that \`hawser dev\` defined could not be ${what}: ${(error as Error).message}`);
     }
   };
   let undone: Promise<void> | undefined;
   return { otherNats: undefined, restore: () => (undone ??= undo()) };
 }
 
-/** Without secrets. */
+/** Description without secrets. */
 function inWords({ options, foreignServer }: DefinedNatsServer): string {
   const { host, port } = options;
   const place =
@@ -404,7 +402,7 @@ function inWords({ options, foreignServer }: DefinedNatsServer): string {
   return `${place} of ${foreignServer === null ? "hawser.set_nats_server" : `the foreign server ${foreignServer}`}`;
 }
 
-/** What may be in the way of the SQL functions, and not of peers. */
+/** Errors that prevent the SQL functions, but not peers. */
 const ofTheFunctions: ReadonlySet<string> = new Set([
   "native_extension",
   "dblink_shared",

@@ -1,6 +1,4 @@
-/**
- * `hawser doctor`: what is wrong with an installation, and what to do about it.
- */
+/** `hawser doctor`: reports problems of an installation with their remedies. */
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -22,19 +20,18 @@ const args = {
   "executor-url": {
     type: "string",
     valueHint: "URL",
-    description:
-      "The login that runs subscribed functions, where `hawser serve` is given one; HAWSER_EXECUTOR_URL is read, too",
+    description: "Login that runs subscribed functions, if `hawser serve` is given one. Default: HAWSER_EXECUTOR_URL",
   },
   "secrets-dir": {
     type: "string",
     valueHint: "DIR",
     description:
-      "Where files may be that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
+      "Directory of files that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
       `times. Default ${gatewayConstants.secretsDirectory}`,
   },
-  strict: { type: "boolean", description: "With warnings and no error the exit status is 1" },
-  verbose: { type: "boolean", description: "Also tell what is in order" },
-  json: { type: "boolean", description: "Print all of it as one line of JSON" },
+  strict: { type: "boolean", description: "Exit with status 1 for warnings too" },
+  verbose: { type: "boolean", description: "Also show successful checks" },
+  json: { type: "boolean", description: "Print the report as one line of JSON" },
 } as const;
 
 export const doctor = withExamples(
@@ -42,10 +39,10 @@ export const doctor = withExamples(
     meta: {
       name: "doctor",
       description:
-        "Look for what is wrong with an installation, and say what to do about it. It looks at the database, its " +
-        "schema, roles and grants, at the way from Postgres over the gateway to NATS, at subscriptions and who runs " +
-        "them, and at messages that were given up; it changes nothing, and takes 30 seconds at most. What a login may " +
-        "not look at is named: it sees most as the login of `hawser serve`, if that is in hawser_nats and hawser_peer, too. " +
+        "Find problems of an installation and their remedies. It checks the database, its " +
+        "schema, roles and grants, the path from Postgres through the gateway to NATS, subscriptions and their " +
+        "leader, and dead letters. It changes nothing, and takes 30 seconds at most. It names the checks that its " +
+        "login may not make; the login of `hawser serve` may make most, if it is a member of hawser_nats and hawser_peer too. " +
         "The exit status is that of the first error's code, 1 if it has none, and 0 without an error",
     },
     args,
@@ -53,7 +50,7 @@ export const doctor = withExamples(
       const { json = false, strict = false, verbose = false } = given;
       const directories = valuesOf(args, rawArgs, "secrets-dir");
       if (given["executor-url"] === "") {
-        throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or leave it out");
+        throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or remove it");
       }
       const report = await examine({
         databaseUrl: databaseUrlOf(given),
@@ -66,26 +63,26 @@ export const doctor = withExamples(
     },
   }),
   [
-    ["hawser doctor --database-url postgres://bridge@127.0.0.1/app", "What is wrong, and what to do"],
+    ["hawser doctor --database-url postgres://bridge@127.0.0.1/app", "Problems and remedies"],
     [
       "hawser doctor --verbose --secrets-dir /run/secrets/hawser",
-      "Also what is in order, with the files of `hawser serve`",
+      "Also successful checks, with the files of `hawser serve`",
     ],
-    ["hawser doctor --json --strict | jq '.findings[].what'", "For a monitor that is to hear of warnings, too"],
+    ["hawser doctor --json --strict | jq '.findings[].what'", "For a monitor that should alert on warnings too"],
   ],
 );
 
-/** Exit status for findings; errors of the command itself have others. */
+/** Exit status for findings; errors of the command itself have other statuses. */
 const foundSomething = 1;
 
-/** The heads of findings, coloured by severity and equally wide. */
+/** Heads of findings, colored by severity and of equal width. */
 const heads: Readonly<Record<Severity, string>> = {
   error: pc.red("error  "),
   warning: pc.yellow("warning"),
   note: pc.cyan("note   "),
 };
 
-/** For people. */
+/** Report for people. */
 function doctorText(report: DoctorReport, { verbose }: { readonly verbose: boolean }): string {
   const { findings, checks } = report;
   return [
@@ -96,7 +93,7 @@ function doctorText(report: DoctorReport, { verbose }: { readonly verbose: boole
   ].join("\n");
 }
 
-/** For programs. */
+/** Report for programs. */
 function doctorJson({ ok, findings, checks }: DoctorReport): object {
   return {
     ok,
@@ -130,7 +127,7 @@ function findingLines({ check, severity, code, what, remedy }: NamedFinding): st
   return `${heads[severity]} ${pc.bold(check)}: ${shown(what)}${tail}\n        what to do: ${shown(remedy)}`;
 }
 
-/** What only waits for the same other check is one line. */
+/** Lines of skipped checks; checks that wait for the same other check share a line. */
 function notCheckedLines(checks: readonly CheckReport[]): string[] {
   const named = checks.filter(({ why }) => why !== undefined);
   const waiting = new Map<string, string[]>();
@@ -141,7 +138,7 @@ function notCheckedLines(checks: readonly CheckReport[]): string[] {
   const others = named.filter(({ blockedBy }) => blockedBy === undefined);
   return [
     ...[...waiting].map(([name, names]) => {
-      const why = hasFailed(name) ? `until \`${name}\` is in order` : `without what \`${name}\` looks for`;
+      const why = hasFailed(name) ? `until \`${name}\` succeeds` : `because \`${name}\` found nothing to check`;
       return `Not checked ${why}: ${names.join(", ")}`;
     }),
     ...others.map(({ check, why }) => `Not checked: ${check}: ${shown(why!)}`),
@@ -152,7 +149,7 @@ function summary({ findings, checks }: DoctorReport): string {
   const count = (severity: Severity) => findings.filter((finding) => finding.severity === severity).length;
   const found = (["error", "warning", "note"] as const).filter((severity) => count(severity) > 0);
   const checked = checks.filter(({ outcome }) => outcome !== "not_checked").length;
-  if (found.length === 0) return `Nothing is wrong: ${plural(checked, "check")} of ${checks.length} found nothing.`;
+  if (found.length === 0) return `No problems found: ${plural(checked, "check")} of ${checks.length} done.`;
   return `${found.map((severity) => plural(count(severity), severity)).join(", ")}; ${checked} of ${plural(checks.length, "check")} done.`;
 }
 

@@ -1,6 +1,4 @@
-/**
- * `hawser extension`: the files for `CREATE EXTENSION litmus_pgnats`.
- */
+/** `hawser extension`: manages the files for `CREATE EXTENSION litmus_pgnats`. */
 import { resolve } from "node:path";
 import { type ArgsDef, defineCommand } from "citty";
 import { version } from "../files/index.js";
@@ -27,18 +25,18 @@ const args = {
     valueHint: actions.join("|"),
     description: "Write the two files, remove them, or print one",
   },
-  file: { type: "positional", required: false, valueHint: "control|sql", description: "With print: which one" },
+  file: { type: "positional", required: false, valueHint: "control|sql", description: "With print: the file to print" },
   "pg-config": {
     type: "string",
     valueHint: "PATH",
-    description: "The pg_config of the server, which says where its files are. Default: the one that is found",
+    description: "pg_config of the server, which knows its directories. Default: the first on the PATH",
   },
   directory: {
     type: "string",
     valueHint: "DIR",
-    description: "Its directory share/extension, instead of pg_config",
+    description: "Directory share/extension of the server, instead of pg_config",
   },
-  "dry-run": { type: "boolean", description: "Say what would be done, and do nothing" },
+  "dry-run": { type: "boolean", description: "Print the planned changes, and change nothing" },
   json: { type: "boolean", description: "Print what was done as one line of JSON" },
 } as const satisfies ArgsDef;
 
@@ -47,8 +45,8 @@ export const extension = withExamples(
     meta: {
       name: "extension",
       description:
-        `Let a Postgres server of this machine CREATE EXTENSION ${extensionName}. It does in a database what \`hawser init\` does; ` +
-        "where nobody may write to the server's files, use that. No restart is needed, and nothing to preload",
+        `Let a Postgres server of this machine CREATE EXTENSION ${extensionName}, which prepares a database like \`hawser init\`; ` +
+        "if the server's files are not writable, use `hawser init`. It needs neither a restart nor a preload",
     },
     args,
     run: async ({ args: given }) => {
@@ -68,7 +66,7 @@ export const extension = withExamples(
   }),
   [
     ["sudo npx hawser extension install", "For the Postgres whose pg_config is on the path"],
-    ["hawser extension install --pg-config /usr/lib/postgresql/17/bin/pg_config", "For a certain one"],
+    ["hawser extension install --pg-config /usr/lib/postgresql/17/bin/pg_config", "For a specific server"],
     [`psql -c 'CREATE EXTENSION IF NOT EXISTS ${extensionName}'`, "Then, in each database, as a superuser"],
     [`hawser extension print sql > ${extensionName}--${version}.sql`, "For a package or an image"],
   ],
@@ -82,9 +80,9 @@ function checkFlags(action: Action, given: Given<typeof args>): void {
     for (const flag of ["pg-config", "directory", "dry-run", "json"] as const) {
       if (given[flag] !== undefined) refuse(`--${flag} goes with install and uninstall`);
     }
-  } else if (given.file !== undefined) refuse(`"${given.file}" is one argument too many`);
+  } else if (given.file !== undefined) refuse(`"${given.file}" is an unexpected argument`);
   if (given["pg-config"] !== undefined && given.directory !== undefined) {
-    refuse("--pg-config and --directory do not go together; leave one of them out");
+    refuse("--pg-config and --directory do not go together; remove one");
   }
 }
 
@@ -103,18 +101,18 @@ function tell(action: Exclude<Action, "print">, { directory, files, dryRun }: Ex
   for (const { path, change } of files)
     print(process.stdout, `${lineHeads[dryRun ? "dry" : "done"][change]} ${printable(path)}`);
   if (action === "uninstall") {
-    if (files.length === 0) print(process.stdout, `Nothing of Hawser's is in ${printable(directory)}.`);
-    print(process.stdout, "Databases keep what CREATE EXTENSION has made; `hawser uninstall` removes it.");
+    if (files.length === 0) print(process.stdout, `${printable(directory)} has no files of Hawser.`);
+    print(process.stdout, "Databases keep the objects of CREATE EXTENSION; `hawser uninstall` removes them.");
     return;
   }
   print(
     process.stdout,
-    `Next, in each database that is to have it, as a superuser: CREATE EXTENSION IF NOT EXISTS ${extensionName};\n` +
+    `Next, in each database, as a superuser: CREATE EXTENSION IF NOT EXISTS ${extensionName};\n` +
       "Then start `hawser serve` for that database.",
   );
 }
 
 const lineHeads = {
-  done: { written: "Wrote", unchanged: "As it should be:", removed: "Removed" },
-  dry: { written: "Would write", unchanged: "As it should be:", removed: "Would remove" },
+  done: { written: "Wrote", unchanged: "Unchanged:", removed: "Removed" },
+  dry: { written: "Would write", unchanged: "Unchanged:", removed: "Would remove" },
 } as const;

@@ -1,6 +1,4 @@
-/**
- * `hawser init`: the schema, its roles and grants, and NATS from SQL.
- */
+/** `hawser init`: installs the schema, its roles and grants, and NATS from SQL. */
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { HawserError } from "../errors/index.js";
@@ -14,28 +12,28 @@ export const init = withExamples(
     meta: {
       name: "init",
       description:
-        "Prepare a database for Hawser: its schema, roles and grants, and NATS from SQL. It may be run again at any time, " +
-        "and by many at once. It needs no superuser, only CREATE on the database; what else the role may not do is named " +
-        "one by one",
+        "Prepare a database for Hawser: its schema, roles and grants, and NATS from SQL. It can be run again at any time, " +
+        "and by several processes at once. It needs no superuser, only CREATE on the database; it lists further missing " +
+        "privileges individually",
     },
     args: {
       ...databaseOption,
       schema: {
         type: "string",
         valueHint: "NAME",
-        description: "The schema of the SQL functions, which has to exist. Default: public",
+        description: "Existing schema for the SQL functions. Default: public",
       },
-      "no-nats": { type: "boolean", description: "Leave NATS from SQL out: what peers need and no more" },
+      "no-nats": { type: "boolean", description: "Install only the objects of peers, without NATS from SQL" },
       "shared-dblink": {
         type: "boolean",
         description:
-          "Accept that every role may use dblink, and with it the connection to the gateway of a session that it shares",
+          "Accept that every role may use dblink, and with it the gateway connection of a session that it shares",
       },
       "dry-run": { type: "boolean", description: "Print the SQL that would be run, for psql, and change nothing" },
       json: { type: "boolean", description: "Print what was done as one line of JSON" },
     },
     run: async ({ args }) => {
-      // citty takes the prefix off: --no-nats is `nats` set to false.
+      // citty removes the prefix: --no-nats is `nats` set to false.
       const noNats = (args as { readonly nats?: boolean }).nats === false;
       const sharedDblink = args["shared-dblink"] ?? false;
       refuseWithoutNats(noNats, { schema: args.schema !== undefined, "shared-dblink": sharedDblink });
@@ -51,27 +49,24 @@ export const init = withExamples(
   }),
   [
     ["hawser init --database-url postgres://dba@db.internal/app", "Prepare the database `app`"],
-    ["hawser init --dry-run > install.sql", "Have the SQL read before it is run"],
-    [
-      "psql -c 'CREATE ROLE billing LOGIN IN ROLE hawser_peer'",
-      "Then let programs in with no more rights than a peer needs",
-    ],
+    ["hawser init --dry-run > install.sql", "Review the SQL before it is run"],
+    ["psql -c 'CREATE ROLE billing LOGIN IN ROLE hawser_peer'", "Then grant programs only the rights of a peer"],
     ["psql -c 'GRANT hawser_nats TO app'", "And let a role call the SQL functions"],
   ],
 );
 
-/** Flags that `--no-nats` leaves without a meaning. */
+/** Refuses flags that have no meaning with `--no-nats`. */
 function refuseWithoutNats(noNats: boolean, given: Readonly<Record<"schema" | "shared-dblink", boolean>>): void {
   const other = (["schema", "shared-dblink"] as const).find((name) => given[name]);
   if (!noNats || other === undefined) return;
-  throw new HawserError("invalid_argument", `--no-nats and --${other} do not go together; leave one of them out`);
+  throw new HawserError("invalid_argument", `--no-nats and --${other} do not go together; remove one`);
 }
 
-/** Scripts that prepare a database go on to call the functions: they are to hear that these are not there. */
+/** Error for a partial installation, because scripts that prepare a database would go on to call the functions. */
 function partial({ missingPrivileges }: InstallReport): HawserError {
   const message =
-    `NATS from SQL does not work: ${missingPrivileges[0]!.what}. All else was done; the report says what a superuser has to run. ` +
-    "With --no-nats, for peers alone, nothing is lacking";
+    `NATS from SQL does not work: ${missingPrivileges[0]!.what}. Everything else was installed; the report lists the statements for a superuser. ` +
+    "With --no-nats, for peers only, no privilege is missing";
   return new HawserError("not_permitted", message);
 }
 
@@ -88,7 +83,7 @@ function tell(report: InstallReport): void {
   }
   const done =
     migrations.length === 0
-      ? "The schema was there already."
+      ? "The schema existed already."
       : `Applied ${plural(migrations.length, "migration")}: ${migrations.map(({ id, name }) => `${id} (${name})`).join(", ")}.`;
   print(process.stdout, `${pc.bold(printable(database))} is ready, as ${printable(role)}. ${done}`);
   if (nats !== null) print(process.stdout, natsLine(nats));
@@ -101,7 +96,7 @@ function tell(report: InstallReport): void {
   for (const line of lines) print(process.stdout, line);
 }
 
-/** All that is to be asked of a superuser, to be handed over as it is. */
+/** Statements for a superuser, ready to be passed on. */
 function superuserLines({ role, nats, superuserStatements }: InstallReport): string[] {
   if (superuserStatements.length === 0) return [];
   const makesMore = nats !== null && (nats.wrappers.length === 0 || !nats.eventTriggers);
@@ -116,15 +111,15 @@ function superuserLines({ role, nats, superuserStatements }: InstallReport): str
   ];
 }
 
-/** The way from the functions to a first call. */
+/** Next steps from the functions to a first call. */
 function nextLines({ database, nats }: InstallReport): string[] {
   if (nats === null || nats.functions === 0) return [];
   return [
     "",
-    "What comes next, for NATS from SQL:",
+    "Next steps for NATS from SQL:",
     "    CREATE ROLE bridge LOGIN PASSWORD '…' IN ROLE hawser_bridge;  -- the login of hawser serve",
-    "    GRANT hawser_nats TO …;  -- the roles that are to call the functions",
-    `    ${serverSql(nats.wrappers)}  -- which NATS server it is`,
+    "    GRANT hawser_nats TO …;  -- the roles that may call the functions",
+    `    ${serverSql(nats.wrappers)}  -- defines the NATS server`,
     `    HAWSER_DATABASE_URL=postgres://bridge:…@127.0.0.1/${encodeURIComponent(database)} hawser serve`,
   ];
 }

@@ -1,6 +1,4 @@
-/**
- * `hawser listen`: the messages of a topic on standard output.
- */
+/** `hawser listen`: prints the messages of a topic. */
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
@@ -13,10 +11,10 @@ import { hostPart, peerOptions, settingsOf, watch } from "./options.js";
 import { jsonText, Output, plural, print, printable, startProgress } from "./output.js";
 import { quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
-/** How long the name is waited for, in milliseconds: a predecessor may be ending. */
+/** Time to wait for the name, in milliseconds: its previous process may be ending. */
 const nameWaitMs = 3_000;
 
-/** The longest `--timeout`: 24 days, which a timer of Node can wait. */
+/** Longest `--timeout`: 24 days, the limit of Node's timers. */
 const longestTimerMs = 24 * 86_400_000;
 
 const args = {
@@ -25,30 +23,30 @@ const args = {
     type: "string",
     valueHint: "NAME",
     description:
-      "The listener's name; one process has it at a time, and what is stored for it waits for the next one. " +
-      "Default: listen-HOST-TOPIC, the same again on this machine",
+      "The listener's name; one process holds it at a time, and messages stored for it wait for its next process. " +
+      "Default: listen-HOST-TOPIC, always the same on this machine",
   },
-  subscribe: { type: "string", valueHint: "TOPIC", description: "A further topic; may be given several times" },
+  subscribe: { type: "string", valueHint: "TOPIC", description: "Additional topic; may be given several times" },
   durable: {
     type: "boolean",
-    description: "Stay in the directory when stopped, so that also senders that never met it store for it",
+    description: "Stay in the directory when stopped, so that new senders store messages for it too",
   },
   group: {
     type: "string",
     valueHint: "NAME",
-    description: "Be a member of the group NAME, such as default",
+    description: "Join the group NAME, such as default",
   },
   count: { type: "string", valueHint: "N", description: "End after N messages" },
   timeout: {
     type: "string",
     valueHint: "TIME",
-    description: "End after that time, such as 10s; with --count and fewer messages it is a failure",
+    description: "End after that time, such as 10s; an error if --count was not reached",
   },
   base64: { type: "boolean", description: "Print every payload as base64" },
-  text: { type: "boolean", description: "Print every payload as text, what is no UTF-8 replaced" },
+  text: { type: "boolean", description: "Print every payload as text, with invalid UTF-8 replaced" },
   ...descriptorsOption,
   ...peerOptions,
-  quiet: { type: "boolean", description: "Nothing on standard error but what goes wrong" },
+  quiet: { type: "boolean", description: "Print only errors on standard error" },
   json: { type: "boolean", description: "Print each message as one line of JSON" },
 } as const satisfies ArgsDef;
 
@@ -57,9 +55,9 @@ export const listen = withExamples(
     meta: {
       name: "listen",
       description:
-        "Print the messages of a topic. A message is handled when its line is written; what is not written when the " +
-        "command ends waits for the next one of the name. It is a listener like any other: beside others of the topic " +
-        "it gets its share, not a copy",
+        "Print the messages of a topic. A message is handled when its line is written; messages that are not written when the " +
+        "command ends wait for the next process with the name. The command is an ordinary listener: beside other listeners " +
+        "of the topic it receives its share of the messages, not copies",
     },
     args,
     run: async ({ args: given, rawArgs }) => {
@@ -76,9 +74,9 @@ export const listen = withExamples(
     ["hawser listen orders", "Watch a topic; Ctrl-C ends it"],
     [
       "hawser listen orders --name audit-1 --durable --json | jq .payload",
-      "Keep messages for this name while it is away",
+      "Store messages for this name while it is not running",
     ],
-    ["hawser listen orders --descriptors image.binpb", "Typed messages as JSON, by an image of `buf build`"],
+    ["hawser listen orders --descriptors image.binpb", "Typed messages as JSON, with an image of `buf build`"],
     ["hawser listen replies --count 1 --timeout 10s", "Wait for one message, ten seconds at most"],
   ],
 );
@@ -124,7 +122,7 @@ async function run(
       progress: !given.quiet && !process.stdout.isTTY,
     });
   } catch (error) {
-    // Told to stop while it was starting: that is no failure.
+    // A stop request during the start is not a failure.
     if (!stop.aborted) throw error;
   } finally {
     clearTimeout(timer);
@@ -134,7 +132,7 @@ async function run(
   }
   const lost = watched.lostName();
   if (lost !== undefined) throw lost;
-  // A reader that neither reads nor leaves would keep the process: its lines were given back.
+  // A reader that neither reads nor closes the pipe would keep the process alive; its messages were given back.
   if (output.isBehind && !output.closed.aborted) process.exit(0);
   if (ending.signal.aborted && limit !== undefined && printed < limit) {
     throw new HawserError(
@@ -147,10 +145,9 @@ async function run(
 function formOf({ base64, text, descriptors }: ParsedArgs<typeof args>): PayloadForm {
   if (descriptors !== undefined && (base64 || text)) {
     const other = base64 ? "--base64" : "--text";
-    throw new HawserError("invalid_argument", `--descriptors and ${other} exclude each other; leave one out`);
+    throw new HawserError("invalid_argument", `--descriptors and ${other} exclude each other; remove one`);
   }
-  if (base64 && text)
-    throw new HawserError("invalid_argument", "--base64 and --text exclude each other; leave one out");
+  if (base64 && text) throw new HawserError("invalid_argument", "--base64 and --text exclude each other; remove one");
   if (base64) return "base64";
   return text ? "text" : "auto";
 }
@@ -192,25 +189,25 @@ class MergedMessages {
   }
 }
 
-/** How long a line that is being written when the command is to end may take, in milliseconds. */
+/** Time that a line may still take to be written after a stop request, in milliseconds. */
 const lastLineMs = 1_000;
 
-/** How to print, and until when. */
+/** Format and limits of the output. */
 interface PrintOptions extends LineOptions {
   readonly json: boolean;
-  /** Ends after so many. */
+  /** Number of messages after which printing ends. */
   readonly limit: number | undefined;
   readonly output: Output;
-  /** Ends it. */
+  /** Ends the printing. */
   readonly stop: AbortSignal;
   readonly progress: boolean;
 }
 
 /**
- * Prints until the messages end, the limit is reached, or the reader leaves. A message is finished when its line is
- * written; one whose line is not is given back.
+ * Prints messages until they end, the limit is reached, or the reader leaves. A message is completed when its line is
+ * written; otherwise it is given back.
  *
- * @returns how many were printed
+ * @returns the number of printed messages
  * @throws HawserError `output_failed`
  */
 async function printMessages(
@@ -230,7 +227,7 @@ async function printMessages(
   stop.addEventListener("abort", onStop);
   try {
     for (;;) {
-      // Asking for the next one finishes the one before.
+      // The call of next() completes the previous message.
       const { done, value } = await messages.next();
       if (done) return printed;
       const isWritten = await new Promise<boolean>((resolve, reject) => {
@@ -255,16 +252,16 @@ async function printMessages(
   }
 }
 
-/** For terminals alone: picocolors by itself colours what it writes into a pipe in CI, too. */
+/** Colors for terminals only: in CI, picocolors would also color output to a pipe. */
 const colors = pc.createColors(process.stdout.isTTY === true && pc.isColorSupported);
 
-/** How a message is written. */
+/** Format of a message. */
 interface LineOptions {
   readonly form: PayloadForm;
   readonly descriptors: Descriptors | undefined;
 }
 
-/** A message as a line of JSON, its end included. */
+/** Message as a line of JSON, with its line end. */
 function jsonLine(message: Message, { form, descriptors }: LineOptions): string {
   const { topic, sender, senderTopic, enqueuedBy, attempt, delivery } = message;
   const headers = [...message.headers];

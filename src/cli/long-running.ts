@@ -1,6 +1,6 @@
 /**
- * What commands need that run until they are told to stop: the request to stop, a log that never holds up the work, and an
- * orderly end after a defect.
+ * Support for commands that run until they are stopped: stop requests, a log that never blocks, and a graceful end
+ * after a defect.
  */
 import { once } from "node:events";
 import { fstatSync, readFileSync } from "node:fs";
@@ -18,20 +18,20 @@ export interface StopRequest {
   readonly signal: AbortSignal;
   /** Aborted by a further signal. */
   readonly hurry: AbortSignal;
-  /** Call it when the command is up: see {@link ParentWatch.trustStandardInput}. */
+  /** Call this when the command is ready: see {@link ParentWatch.trustStandardInput}. */
   started(): void;
-  /** Stops listening; signals do again what they do by default. */
+  /** Stops listening; signals have their default effect again. */
   close(): void;
 }
 
-/** For commands that leave standard input alone, or read it themselves: only signals count. */
+/** For commands that ignore standard input, or read it themselves: only signals count. */
 const noWatch: ParentWatch = { signal: new AbortController().signal, trustStandardInput() {}, close() {} };
 
 /**
- * Begins to listen.
+ * Starts to listen for stop requests.
  *
- * @param options.parent whether the end of standard input, or of the process that started this one, is a request, too
- * @param options.standardInput whether this process may read standard input; false where a program that it starts does. Default true
+ * @param options.parent true if the end of standard input, or of the parent process, is a stop request too
+ * @param options.standardInput false if a child process reads standard input. Default true
  */
 export function awaitStopRequest(
   options: { readonly parent: boolean; readonly standardInput?: boolean } = { parent: true },
@@ -54,7 +54,7 @@ export function awaitStopRequest(
     close: () => {
       for (const name of stopSignals) {
         process.off(name, onSignal);
-        // All has been stopped: a signal that comes on the way out is no reason to end as if by it.
+        // Everything has been stopped: a signal during the exit must not change the exit status.
         if (first !== undefined) process.on(name, () => process.exit());
       }
       parent.close();
@@ -62,26 +62,28 @@ export function awaitStopRequest(
   };
 }
 
-/** How often the parent is checked. */
+/** Interval of checking the parent. */
 const parentCheckMs = 250;
 
-/** Notices that the process which started this command is gone. */
+/** Detects the end of the process that started this command. */
 interface ParentWatch {
-  /** Aborted when it is gone; the reason tells the sign. */
+  /** Aborted when the parent has ended; the reason names the sign. */
   readonly signal: AbortSignal;
-  /** From now on the end of standard input counts. One that is closed from the beginning was never a sign of life. */
+  /**
+   * Treats the end of standard input as a stop request from now on. An input that was closed from the beginning does
+   * not count.
+   */
   trustStandardInput(): void;
-  /** Stops watching. */
   close(): void;
 }
 
 /**
- * Begins to watch the parent process, so that `hawser dev` leaves no servers behind a killed script.
+ * Starts to watch the parent process, so that `hawser dev` leaves no servers behind when its script is killed.
  *
- * Three signs: the pipe on standard input closes; the terminal hangs up (SIGHUP, handled by the caller); the parent
- * process is replaced by another one, which means that it died. The last is watched when standard input is a pipe or a
- * terminal, or when npm runs this command; npm may have put a shell between, which outlives it. A command started with
- * `</dev/null` (as a shell does with `&` in a script) is meant to stay when the script ends, and stays.
+ * The three signs: the pipe on standard input closes; the terminal hangs up (SIGHUP, handled by the caller); the parent
+ * process changes, which means that it died. The last is watched if standard input is a pipe or a terminal, or if npm
+ * runs this command, because npm may have put a shell in between that outlives it. A command started with `</dev/null`
+ * (as a shell does with `&` in a script) is meant to outlive the script, and does.
  */
 function watchParent(readsInput: boolean): ParentWatch {
   const gone = new AbortController();
@@ -114,7 +116,7 @@ function watchParent(readsInput: boolean): ParentWatch {
   };
 }
 
-/** The parent of another process, where the system tells it for little; else always the same. */
+/** Parent of another process, if the system can tell cheaply; otherwise always the same value. */
 function parentOf(pid: number): number {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
@@ -129,35 +131,35 @@ function isPipe(descriptor: number): boolean {
     const stat = fstatSync(descriptor);
     return stat.isFIFO() || stat.isSocket();
   } catch {
-    // Closed.
+    // Standard input is closed.
     return false;
   }
 }
 
-/** How long the end waits for the reader of the last lines. */
+/** Time that the end waits for the reader of the last lines. */
 const closeMs = 1000;
-/** The same where the process ends at once. */
+/** Time for the last lines if the process ends at once. */
 const closeNowMs = 200;
 
 /**
- * The log of a command that runs on and on: lines of JSON on standard error, or in a file, which never hold up the work. A
- * reader that is too slow loses lines, and is told how many.
+ * Log of a long-running command: lines of JSON on standard error or in a file, which never block the work. A reader
+ * that is too slow loses lines, and a log line reports their number.
  */
 export class LogOutput {
   readonly logger: Logger;
   readonly #destination: ReturnType<typeof pino.destination>;
   #dropped = 0;
   #isGone = false;
-  /** Until when a reader that does not read is waited for, by `performance.now()`. */
+  /** Time until which a reader that does not read is waited for, on the clock of `performance.now()`. */
   #waitsUntil = Number.POSITIVE_INFINITY;
 
   /**
-   * @param level the least that is logged
-   * @param file is appended to, and made where it is missing; others cannot read it. Default: standard error
+   * @param level least severe level that is logged
+   * @param file is appended to, and created if missing; other users cannot read it. Default: standard error
    * @throws the system's error if the file cannot be opened
    */
   constructor(level: string, file?: string) {
-    // Touching it makes the pipe one that is not waited for; else a reader that hangs would hold a thread.
+    // Reading the property makes the pipe non-blocking; otherwise a reader that hangs would block a thread.
     if (file === undefined) void process.stderr.fd;
     const destination = pino.destination({
       ...(file === undefined ? { fd: 2 } : { fd: openPrivate(file) }),
@@ -171,13 +173,15 @@ export class LogOutput {
       this.#dropped += 1;
     });
     destination.on("drain", () => this.#tellDropped());
-    // A log that cannot be written is no reason to end.
+    // A log that cannot be written must not end the command.
     destination.on("error", (error: NodeJS.ErrnoException) => {
       this.#isGone ||= isGone(error);
     });
   }
 
-  /** Resolves when the last lines have been written, or nobody has read them for a second. Logs nothing any more. */
+  /**
+   * Resolves when the last lines have been written, or nobody has read them for a second. Later lines are not logged.
+   */
   async close(): Promise<void> {
     this.#tellDropped();
     this.logger.level = "silent";
@@ -190,7 +194,7 @@ export class LogOutput {
     destination.destroy();
   }
 
-  /** The same without a turn of the event loop, for a process that is about to end. */
+  /** Closes the log without a turn of the event loop, for a process that is about to end. */
   closeNow(): void {
     this.#tellDropped();
     this.logger.level = "silent";
@@ -198,7 +202,7 @@ export class LogOutput {
     try {
       this.#destination.flushSync();
     } catch {
-      // Nobody reads.
+      // Nobody reads the output.
     }
     this.#destination.destroy();
   }
@@ -207,29 +211,31 @@ export class LogOutput {
     const dropped = this.#dropped;
     if (dropped === 0) return;
     this.#dropped = 0;
-    this.logger.warn({ dropped }, "lines of the log are lost: they were not taken fast enough");
+    this.logger.warn({ dropped }, "log lines were lost, because the reader was too slow");
   }
 }
 
-/** How long the end in order may take after a defect. */
+/** Time limit of the graceful end after a defect. */
 const defectStopMs = 2000;
 
-/** Catches what no one else does, a defect of Hawser: logs it, and ends the command in order, as far as it still can. */
+/** Handler of uncaught errors, which are defects of Hawser: logs them, and ends the command gracefully if possible. */
 interface DefectNet {
   /** Aborted by the first defect, with the error that the command ends with. */
   readonly signal: AbortSignal;
-  /** The command has ended. Takes the net away, unless there was a defect: Node.js is not to print what comes after it. */
+  /**
+   * Removes the handler at the end of the command, except after a defect, so that Node.js does not print later errors.
+   */
   close(): void;
 }
 
-/** Puts it up. Should the command not have ended soon after a defect, the process ends. */
+/** Installs the handler. If the command has not ended soon after a defect, the process is ended. */
 export function catchDefects(log: LogOutput): DefectNet {
   const found = new AbortController();
   let late: NodeJS.Timeout | undefined;
   const onDefect = (err: unknown, origin: string): void => {
-    log.logger.error({ err, origin }, "a defect of Hawser: an error that nobody caught; please report it");
+    log.logger.error({ err, origin }, "uncaught error, a defect of Hawser; please report it");
     if (found.signal.aborted) return;
-    const message = "an error that nobody caught: this is a defect of Hawser; please report it with what was logged";
+    const message = "uncaught error, a defect of Hawser; please report it with the logged lines";
     found.abort(new HawserError("internal", message, { cause: err }));
     const { exitStatus } = errorTable.internal;
     late = setTimeout(() => {
@@ -243,7 +249,7 @@ export function catchDefects(log: LogOutput): DefectNet {
   return {
     signal: found.signal,
     close: () => {
-      // Whatever may be left over of the command is not waited for longer than that.
+      // Remaining resources of the command must not keep the process alive longer than that.
       late?.unref();
       if (found.signal.aborted) return;
       process.off("uncaughtException", onDefect);

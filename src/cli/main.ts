@@ -1,13 +1,11 @@
 #!/usr/bin/env node
-/**
- * The `hawser` command.
- */
+/** The `hawser` command. */
 import { errorTable, HawserError } from "../errors/index.js";
 import { describeError, isGone, print } from "./output.js";
 import { runCli } from "./run.js";
 
-// The reader may leave: then there is nothing to say, and no one to say it to. Any other failure to write must show
-// in the exit status, also when it comes after everything else is done.
+// If the reader has closed the pipe, there is nobody to report to. Any other failure to write must set the exit status,
+// even if it occurs after everything else is done.
 const { exitStatus } = errorTable.output_failed;
 let unwritten: Error | undefined;
 const failed = (error: Error): void => {
@@ -21,12 +19,9 @@ process.stderr.on("error", failed);
 
 const status = await runCli(process.argv.slice(2));
 if (status !== 0) process.exitCode = status;
-// Last of all, because only then it is known whether the command has said so itself.
+// Registered last, because only then it is known whether the command has reported the failure itself.
 process.once("exit", () => {
   if (unwritten === undefined || status === exitStatus) return;
   const { message } = unwritten;
-  print(
-    process.stderr,
-    describeError(new HawserError("output_failed", `could not write what was to be printed: ${message}`)),
-  );
+  print(process.stderr, describeError(new HawserError("output_failed", `could not write the output: ${message}`)));
 });

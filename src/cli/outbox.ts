@@ -1,6 +1,4 @@
-/**
- * `hawser outbox`: messages that wait for their publishing, or are due later, and publishing again.
- */
+/** `hawser outbox`: shows waiting messages, cancels scheduled ones, and publishes messages again. */
 import { type ArgsDef, defineCommand } from "citty";
 import { HawserError } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
@@ -9,7 +7,7 @@ import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
-/** The flags that not all actions have, with those that have them. */
+/** Flags that only some actions have. */
 const actionOptions = {
   kind: { type: "string", valueHint: "nats|peer", description: "With list: only messages for NATS, or for peers" },
   to: { type: "string", valueHint: "NAME", description: "With list: only messages for this subject or topic" },
@@ -17,13 +15,13 @@ const actionOptions = {
   since: {
     type: "string",
     valueHint: "MOMENT",
-    description: "With replay: what was enqueued, or due, since a date, or so long ago: 10m",
+    description: "With replay: messages enqueued, or due, since a date, or within a time such as 10m",
   },
-  until: { type: "string", valueHint: "MOMENT", description: "With replay: what was enqueued before then" },
+  until: { type: "string", valueHint: "MOMENT", description: "With replay: messages enqueued before a date or time" },
   subject: { type: "string", valueHint: "SUBJECT", description: "With replay: only this subject; may have * and >" },
   core: {
     type: "boolean",
-    description: "With replay: also messages to core NATS, which delivers each of them once more",
+    description: "With replay: also messages to core NATS, which delivers each of them again",
   },
 } as const satisfies ArgsDef;
 
@@ -41,15 +39,15 @@ export const outbox = withExamples(
       name: "outbox",
       description:
         "Show the outbox, list and cancel messages that are due later, and publish messages again that NATS has lost. " +
-        "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). Each is looked " +
-        "for in its stream first",
+        "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). It first looks each " +
+        "message up in its stream",
     },
     args: {
       action: {
         type: "positional",
         required: true,
         valueHint: Object.keys(actions).join("|"),
-        description: "What to do",
+        description: "Action",
       },
       ids: { type: "positional", required: false, valueHint: "ID…", description: "With cancel: the messages" },
       ...databaseOption,
@@ -74,7 +72,7 @@ export const outbox = withExamples(
         } else if (action === "cancel") await cancel(numbers, (id) => cancelScheduled(database, id), json);
         else {
           const selection = { since: since!, until, subject: args.subject, core: args.core ?? false };
-          const progress = await startProgress("looking for messages", !json);
+          const progress = await startProgress("searching messages", !json);
           let replayed: number;
           try {
             replayed = await replayOutbox(database, selection, (count, reached) =>
@@ -83,18 +81,21 @@ export const outbox = withExamples(
           } finally {
             progress.stop();
           }
-          const next = "`hawser serve` publishes those that their streams do not have.";
-          const done = `Wrote ${plural(replayed, "message")} into the outbox again. ${next}`;
+          const next = "`hawser serve` publishes the messages that are missing in their streams.";
+          const done = `Enqueued ${plural(replayed, "message")} again. ${next}`;
           await printOutcomes([{ replayed }], json, () => done);
         }
       });
     },
   }),
   [
-    ["hawser outbox status", "What waits, for how long, and how large the outbox is"],
-    ["hawser outbox list --to orders.remind", "What is due later for a subject"],
-    ["hawser outbox cancel 17 18", "Take two of them back"],
-    ["hawser outbox replay --since 10m --subject 'orders.>'", "Publish again what NATS may have lost of ten minutes"],
+    ["hawser outbox status", "Waiting messages, their age, and the size of the outbox"],
+    ["hawser outbox list --to orders.remind", "Scheduled messages of a subject"],
+    ["hawser outbox cancel 17 18", "Cancel two of them"],
+    [
+      "hawser outbox replay --since 10m --subject 'orders.>'",
+      "Publish messages of the last ten minutes again that NATS may have lost",
+    ],
   ],
 );
 
@@ -110,12 +111,12 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
   }
   if (action === "cancel" && ids.length === 0) refuse("name the messages; `hawser outbox list` shows their ids");
   if (action !== "cancel" && ids.length > 0) refuse("ids go with cancel");
-  if (action === "replay" && args["since"] === undefined) refuse("say since when, such as --since 10m");
+  if (action === "replay" && args["since"] === undefined) refuse("set the start, such as --since 10m");
 }
 
 function idOf(text: string): bigint {
   if (/^[1-9]\d{0,17}$/.test(text)) return BigInt(text);
-  throw new HawserError("invalid_argument", `"${text}" is no id of a message: those are whole numbers from 1 on`);
+  throw new HawserError("invalid_argument", `"${text}" is not the id of a message: ids are integers from 1`);
 }
 
 async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: boolean): Promise<void> {
@@ -143,7 +144,7 @@ async function list(
 ): Promise<void> {
   await printFirstRows(rows, limit, {
     json,
-    none: "No message is due later, or none that fits.",
+    none: "No message is scheduled, or none that matches.",
     columns: [
       { head: "ID", cell: ({ id }) => id },
       { head: "KIND", cell: ({ kind }) => kind },

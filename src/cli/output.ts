@@ -1,15 +1,15 @@
 /**
- * What commands write: lines for people with {@link print}, rows as a table or as JSON with {@link printRows}, and with
- * {@link Output} text at the pace of the reader and until the reader leaves. What others wrote is made fit for a terminal.
+ * Output of commands: lines for people with {@link print}, rows as a table or as JSON with {@link printRows}, and with
+ * {@link Output} text at the reader's pace. Foreign text is made safe for terminals.
  */
 import type { Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";
 import { HawserError, withoutPasswords } from "../errors/index.js";
 
-/** Writes one piece after another. */
+/** Writer of consecutive texts. */
 export class Output {
-  /** Aborted when the reader has closed its end of the pipe, or nothing can be written any more. */
+  /** Aborted when the reader has closed its end of the pipe, or writing has failed. */
   readonly closed: AbortSignal;
   readonly #closing = new AbortController();
 
@@ -18,20 +18,20 @@ export class Output {
   constructor(stream: Writable = process.stdout) {
     this.#stream = stream;
     this.closed = this.#closing.signal;
-    // The callback of the write tells what went wrong; without a listener the event would end the process.
+    // The callback of the write reports the error; without a listener the event would end the process.
     stream.on("error", (error) => this.#closing.abort(error));
   }
 
-  /** Whether something waits for the reader. */
+  /** True if written text waits for the reader. */
   get isBehind(): boolean {
     return this.#stream.writableLength > 0;
   }
 
   /**
-   * Resolves when all of the text is written: to the pipe, the terminal or the file.
+   * Resolves when all of the text is written to the pipe, the terminal or the file.
    *
-   * @returns false if the reader has left
-   * @throws HawserError `output_failed` if it could not be written for another reason, such as a full disk
+   * @returns false if the reader has closed the pipe
+   * @throws HawserError `output_failed` for another error, such as a full disk
    */
   write(text: string): Promise<boolean> {
     return new Promise((resolve, reject) => {
@@ -42,7 +42,7 @@ export class Output {
           resolve(false);
         } else {
           reject(
-            new HawserError("output_failed", `could not write what was to be printed: ${error.message}`, {
+            new HawserError("output_failed", `could not write the output: ${error.message}`, {
               cause: error,
             }),
           );
@@ -52,12 +52,12 @@ export class Output {
   }
 }
 
-/** Whether an error of a stream says that its reader closed the pipe, or that the reader's process ended. */
+/** True if a stream's error means that its reader closed the pipe or ended. */
 export function isGone(error: NodeJS.ErrnoException): boolean {
   return ["EPIPE", "ECONNRESET", "ERR_STREAM_DESTROYED"].includes(error.code ?? "");
 }
 
-/** Writes text and a line's end to the stream, without colours where nobody would see them. */
+/** Writes text and a line end to the stream, without colors unless it is a terminal. */
 export function print(stream: NodeJS.WriteStream, text: string): void {
   const plain = !stream.isTTY || Boolean(process.env["NO_COLOR"]);
   // citty pads its columns to the end of the line.
@@ -67,7 +67,7 @@ export function print(stream: NodeJS.WriteStream, text: string): void {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The text of the bytes; undefined if they are not valid UTF-8. */
+/** Text of the bytes; undefined if they are not valid UTF-8. */
 export function textOf(bytes: Uint8Array): string | undefined {
   try {
     return utf8.decode(bytes);
@@ -76,12 +76,11 @@ export function textOf(bytes: Uint8Array): string | undefined {
   }
 }
 
-/** Base64 of the bytes. */
 export function base64Of(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
 }
 
-/** On one line, and without characters that a terminal obeys: they are shown as JSON would. */
+/** Escapes line terminators and terminal control characters as in JSON. */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069\u061c\u200e\u200f]/gu, (character) => {
     const short = JSON.stringify(character).slice(1, -1);
@@ -89,12 +88,12 @@ export function printable(text: string): string {
   });
 }
 
-/** The same for each line of a text. */
+/** Applies {@link printable} to each line of a text. */
 function printableLines(text: string): string {
   return text.split("\n").map(printable).join("\n");
 }
 
-/** JSON on one line, in which whatever a terminal obeys is escaped: also what JSON itself would leave as it is. */
+/** JSON on one line, with all terminal control characters escaped, including those that JSON would not escape. */
 export function jsonText(value: object): string {
   return JSON.stringify(value).replace(
     /[\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069\u061c\u200e\u200f]/g,
@@ -106,13 +105,13 @@ function escaped(character: string): string {
   return `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
-/** A column: its head, and the text of a row's cell. */
+/** Column of a table: its head, and the text of a row's cell. */
 export interface Column<Row> {
   readonly head: string;
   readonly cell: (row: Row) => string | number;
 }
 
-/** The rows as text, numbers to the right. Ends without a line's end. */
+/** Rows as a text table, numbers aligned right, without a final line end. */
 function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
   const cells = rows.map((row) => columns.map(({ cell }) => cell(row)));
   const texts = cells.map((line) => line.map((cell) => printable(String(cell))));
@@ -128,18 +127,18 @@ function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): stri
   return [pc.bold(line(columns.map(({ head }) => head))), ...texts.map(line)].join("\n");
 }
 
-/** 1 message, 2 messages. */
+/** Count with its noun: 1 message, 2 messages. */
 export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** Prints what became of something: for programs a line of JSON each, else the summary. */
+/** Prints outcomes: for programs a line of JSON each, otherwise the summary. */
 export async function printOutcomes(outcomes: readonly object[], json: boolean, summary: () => string): Promise<void> {
   if (json) await new Output().write(outcomes.map((outcome) => `${jsonText(outcome)}\n`).join(""));
   else print(process.stdout, summary());
 }
 
-/** Prints the rows. An empty list is a line on standard error for people, and nothing for programs. */
+/** Prints rows. For an empty list, people get a line on standard error, and programs nothing. */
 export async function printRows<Row extends object>(
   rows: readonly Row[],
   options: { readonly json: boolean; readonly none: string; readonly columns: readonly Column<Row>[] },
@@ -148,15 +147,15 @@ export async function printRows<Row extends object>(
   else await printOutcomes(rows, options.json, () => table(rows, options.columns));
 }
 
-/** Rows of a table when nobody says how many. */
+/** Number of table rows without a limit. */
 const shownAtFirst = 100;
 
-/** How many rows {@link printFirstRows} wants to know of: one more than it shows tells that there are more. */
+/** Number of rows that {@link printFirstRows} needs: one more than it shows, to know whether there are more. */
 export function rowLimit(limit: number | undefined, json: boolean): number | undefined {
   return limit ?? (json ? undefined : shownAtFirst + 1);
 }
 
-/** Prints the rows; without a limit a table has only the first ones. */
+/** Prints the rows; without a limit, a table shows only the first ones. */
 export async function printFirstRows<Row extends object>(
   rows: readonly Row[],
   limit: number | undefined,
@@ -164,27 +163,27 @@ export async function printFirstRows<Row extends object>(
 ): Promise<void> {
   const isCut = !options.json && limit === undefined && rows.length > shownAtFirst;
   await printRows(isCut ? rows.slice(0, shownAtFirst) : rows, options);
-  if (isCut) print(process.stderr, `There are more than these ${shownAtFirst}; --limit shows more, and filters fewer.`);
+  if (isCut) print(process.stderr, `Only the first ${shownAtFirst} are shown; --limit shows more.`);
 }
 
-/** Tells how far a long command is: a line on standard error that changes in place. */
+/** Progress of a long command: a line on standard error that is updated in place. */
 export interface Progress {
   update(text: string): void;
-  /** Takes the line away. */
+  /** Removes the line. */
   stop(): void;
 }
 
 const silent: Progress = { update() {}, stop() {} };
 
-/** How often the line changes at most. */
+/** Shortest time between two updates. */
 const updateMs = 100;
 
-/** Begins a line, unless no one would see it: standard error is no terminal, or `wanted` is false. */
+/** Starts a progress line, unless standard error is not a terminal or `wanted` is false. */
 export async function startProgress(text: string, wanted: boolean): Promise<Progress> {
-  // In a terminal without a width, as `script` and some containers make it, ora would count lines for ever.
+  // In a terminal without a width, such as `script` and some containers create, ora would loop forever.
   if (!wanted || !process.stderr.isTTY || !process.stderr.columns) return silent;
   const { default: ora } = await import("ora");
-  // Standard input is the command's, and Ctrl-C comes as a signal.
+  // Standard input belongs to the command, and Ctrl-C arrives as a signal.
   const spinner = ora({ text, stream: process.stderr, discardStdin: false }).start();
   let at = 0;
   return {
@@ -197,14 +196,14 @@ export async function startProgress(text: string, wanted: boolean): Promise<Prog
   };
 }
 
-/** How a message goes on when it has a remedy of its own: after a semicolon, in a further sentence, as a statement. */
+/** Pattern of a message that contains its own remedy: after a semicolon, in a further sentence, or as a statement. */
 const ownRemedy = /[;.] |: (?:run `|GRANT )/;
-/** Remedies of the error table that send the reader to the message, or tell programs what to do. */
+/** Remedies of the error table that refer to the message, or are meant for programs. */
 const pointsElsewhere = /^(?:The message|Read the cause|Do nothing)|\brun\(\)|stop\(\)/;
 
 /**
- * An error as a person wants to read it: what happened, its causes, its code. A defect of ours shows its stack. Nothing in
- * it that a terminal obeys, and no password of a URL.
+ * Error text for people: the message, its causes, its code; for a defect the stack. Without terminal control characters
+ * and passwords of URLs.
  */
 export function describeError(error: unknown): string {
   if (!(error instanceof HawserError)) {
@@ -214,7 +213,7 @@ export function describeError(error: unknown): string {
   const lines = [`${pc.red("hawser:")} ${shown(error.message)} ${pc.dim(`[${error.code}]`)}`];
   for (let cause = error.cause; cause instanceof Error; cause = cause.cause) {
     const text = shown(cause.message.trim());
-    // Messages often quote their cause; saying it twice helps nobody.
+    // Messages often contain their cause, which is not repeated.
     if (text !== "" && !lines.some((line) => line.includes(text))) lines.push(`  because: ${text}`);
   }
   const remedy = error.remedy;

@@ -1,6 +1,4 @@
-/**
- * `hawser peers`: the names that peers have, and had; handing one's channels over, and forgetting one.
- */
+/** `hawser peers`: lists the current and former names of peers, reassigns channels, and forgets peers. */
 import { type ArgsDef, defineCommand } from "citty";
 import { forgetPeer, listPeers, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
@@ -12,12 +10,12 @@ const actions = ["list", "reassign", "forget"] as const;
 type Action = (typeof actions)[number];
 
 const reassignOptions = {
-  all: { type: "boolean", description: "With reassign, on the way back, too: hand over everything that FROM has" },
+  all: { type: "boolean", description: "With reassign: hand over all channels of FROM, even when handing back" },
   force: {
     type: "boolean",
     description:
-      "With reassign: also if FROM is running, which ends it with name_lost, and if TO does not serve what is stored, " +
-      "which makes dead letters of it",
+      "With reassign: even if FROM is running, which then ends with name_lost, and if TO does not serve the stored topics, " +
+      "whose messages are then dead-lettered",
   },
 } as const satisfies ArgsDef;
 
@@ -33,9 +31,9 @@ export const peers = withExamples(
       name: "peers",
       description:
         "List, replace and forget peers. `list` shows every name that was ever taken, or that messages wait for, and whether a " +
-        "process holds it now. `reassign FROM TO` hands the channels of a listener over to another one: what is stored goes " +
-        "along, senders find the new listener by themselves, and the old one leaves the directory; if FROM has channels that " +
-        "were made for TO, only these go. `forget NAME` deletes what the database has of a peer that does not come back",
+        "process holds it now. `reassign FROM TO` hands the channels of a listener over to another one: stored messages move " +
+        "too, senders find the new listener by themselves, and the old one leaves the directory; if FROM has channels that " +
+        "were created for TO, only these move. `forget NAME` deletes the data of a peer that does not come back",
     },
     args: {
       action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
@@ -43,7 +41,7 @@ export const peers = withExamples(
         type: "positional",
         required: false,
         valueHint: "NAME…",
-        description: "The peers of reassign and forget",
+        description: "Names for reassign and forget",
       },
       ...databaseOption,
       ...reassignOptions,
@@ -62,14 +60,14 @@ export const peers = withExamples(
     },
   }),
   [
-    ["hawser peers", "Who runs, and for whom messages wait"],
-    ["hawser peers reassign billing-1 billing-2", "billing-1 does not come back: billing-2 goes on in its place"],
+    ["hawser peers", "Running peers, and peers with waiting messages"],
+    ["hawser peers reassign billing-1 billing-2", "billing-1 does not come back: billing-2 replaces it"],
     [
       "hawser peers reassign billing-2 billing-1",
-      "And back, while billing-2 is stopped; its own channels stay with it",
+      "Hand them back while billing-2 is stopped; its own channels stay with it",
     ],
     ["hawser peers forget shop-7f9c", "A pod that does not come back"],
-    ["hawser peers --json | jq 'select(.waiting > 1000)'", "Peers that fall behind"],
+    ["hawser peers --json | jq 'select(.waiting > 1000)'", "Peers that lag behind"],
   ],
 );
 
@@ -116,7 +114,7 @@ async function forget(url: string | undefined, name: string, json: boolean): Pro
   const senders = kept.map((each) => `"${printable(each)}"`).join(", ");
   print(
     process.stderr,
-    `Channels of senders that may be running stay: ${senders}. Forget the name once more when these have stopped.`,
+    `Channels of senders that may be running stay: ${senders}. Forget the name again when these have stopped.`,
   );
 }
 

@@ -1,6 +1,4 @@
-/**
- * `hawser pending`: what is stored and not handled yet.
- */
+/** `hawser pending`: lists messages that are stored and not handled yet. */
 import { defineCommand } from "citty";
 import { listPending, outboxSender, withCommandDatabase } from "../store/index.js";
 import { withExamples } from "./command-line.js";
@@ -15,8 +13,8 @@ export const pending = withExamples(
     },
     args: {
       ...databaseOption,
-      name: { type: "string", valueHint: "NAME", description: "Only what waits for the listener NAME" },
-      topic: { type: "string", valueHint: "TOPIC", description: "Only what was sent to TOPIC" },
+      name: { type: "string", valueHint: "NAME", description: "Only messages for the listener NAME" },
+      topic: { type: "string", valueHint: "TOPIC", description: "Only messages sent to TOPIC" },
       json: { type: "boolean", description: "Print each line as JSON" },
     },
     run: async ({ args }) => {
@@ -42,7 +40,10 @@ export const pending = withExamples(
     },
   }),
   [
-    ["hawser pending", "Everything that waits"],
-    ["hawser pending --name billing-1 --json | jq -s 'map(.count) | add'", "How many messages wait for one listener"],
+    ["hawser pending", "All waiting messages"],
+    [
+      "hawser pending --name billing-1 --json | jq -s 'map(.count) | add'",
+      "Number of messages waiting for one listener",
+    ],
   ],
 );

@@ -1,19 +1,17 @@
-/**
- * Values of flags that are quantities: durations and sizes with a unit, whole numbers, and moments.
- */
+/** Quantities in flags: durations and sizes with a unit, integers, and points in time. */
 import { HawserError } from "../errors/index.js";
 
 /** Kind of a quantity that has a unit. */
 export type QuantityKind = "duration" | "size";
 
-/** Unit of a quantity: its size in ms or bytes, and the spellings that people use for it. */
+/** Unit: its size in the unit of the settings (ms or bytes), and its spellings. */
 interface Unit {
   readonly name: string;
   readonly factor: number;
   readonly spellings: RegExp;
 }
 
-/** Units by kind, the least first. */
+/** Units by kind, the smallest first. */
 const units: Readonly<Record<QuantityKind, readonly Unit[]>> = {
   duration: [
     { name: "ms", factor: 1, spellings: /^(ms|msecs?|milliseconds?)$/i },
@@ -33,7 +31,7 @@ const units: Readonly<Record<QuantityKind, readonly Unit[]>> = {
 
 const samples = { duration: "500ms, 10s or 15m", size: "64KiB, 128MiB or 1GiB" } as const;
 
-/** The quantity in its greatest unit that leaves a whole number: `10s`, `128MiB`, `0`. */
+/** Text of a quantity in the greatest unit that leaves an integer: `10s`, `128MiB`, `0`. */
 export function quantityText(kind: QuantityKind, value: number): string {
   if (value === 0) return "0";
   const { name, factor } = units[kind].findLast((unit) => value % unit.factor === 0)!;
@@ -47,10 +45,11 @@ interface QuantityRange {
 }
 
 /**
- * The milliseconds or bytes that a flag's value names: digits and a unit, such as `10s` or `128MiB`. Zero needs no unit.
+ * Parses a duration or size, in milliseconds or bytes: digits and a unit, such as `10s` or `128MiB`. Zero needs no
+ * unit.
  *
  * @param flag as users write it, such as `--stop-timeout`
- * @throws HawserError `invalid_argument` with the flag, the value, the range and what to write instead
+ * @throws HawserError `invalid_argument` with the flag, the value, the range and the remedy
  */
 export function quantityOf(
   kind: QuantityKind,
@@ -67,10 +66,10 @@ export function quantityOf(
   throw new HawserError("invalid_argument", `${flag} "${value}" is not a ${kind} ${range}; ${remedy}`);
 }
 
-/** A value as it was read. */
+/** Parsed quantity. */
 interface ReadQuantity {
   readonly value: number;
-  /** The unit is written as Hawser writes it; otherwise the value is a guess. */
+  /** True if the unit has Hawser's spelling; otherwise the value is a guess. */
   readonly isExact: boolean;
 }
 
@@ -100,7 +99,7 @@ function remedyFor(
 }
 
 /**
- * The value of a flag that is a whole number.
+ * Parses the value of a flag that is an integer.
  *
  * @param flag as users write it, such as `--limit`
  * @throws HawserError `invalid_argument` with the flag, the value and the range
@@ -117,14 +116,14 @@ export function wholeNumber(
 }
 
 /**
- * The moment that a flag names: a date, or the time since then (`30m`, `12h`, `7d`).
+ * Parses a point in time: a date, or the time since then (`30m`, `12h`, `7d`).
  *
  * @throws HawserError `invalid_argument` with the flag and the value
  */
 export function momentOf(flag: string, value: string | undefined, now: Date = new Date()): Date | undefined {
   if (value === undefined) return undefined;
   const ago = readQuantity("duration", value);
-  // A year first: every other form that Date reads is ambiguous.
+  // The year comes first, because all other forms that Date accepts are ambiguous.
   const isDate = /^\d{4}-\d{2}-\d{2}/.test(value);
   const time = ago?.isExact === true ? now.getTime() - ago.value : isDate ? Date.parse(value) : Number.NaN;
   if (time >= 0) return new Date(time);

@@ -1,6 +1,4 @@
-/**
- * `hawser peers reassign`: another peer takes the channels of one that does not come back.
- */
+/** `hawser peers reassign`: hands the channels of a peer that does not come back to another one. */
 import { HawserError } from "../errors/index.js";
 import {
   reassign as channelsOf,
@@ -11,11 +9,11 @@ import {
 } from "../store/index.js";
 import { plural, print, printable, printRows } from "./output.js";
 
-/** Arguments and flags of one hand-over. */
+/** Requested hand-over. */
 interface Reassignment {
   readonly from: string;
   readonly to: string;
-  /** On the way back, too, everything that `from` has. */
+  /** Hand over all channels of `from`, even when handing back. */
   readonly all: boolean;
   readonly force: boolean;
   readonly json: boolean;
@@ -24,7 +22,8 @@ interface Reassignment {
 /**
  * Hands the channels of a listener over to another one, and prints them.
  *
- * @throws HawserError `invalid_argument` for a name that nobody knows, `unsubscribed` for an heir that does not serve what is stored
+ * @throws HawserError `invalid_argument` for an unknown name, `unsubscribed` if the new owner does not serve a stored
+ * topic
  */
 export async function reassign(
   databaseUrl: string | undefined,
@@ -67,7 +66,9 @@ function unknown(from: string): HawserError {
   );
 }
 
-/** Stored messages for a topic that the new owner does not serve would end as dead letters. */
+/**
+ * Warns about, or refuses, stored messages for topics that the new owner does not serve, which would be dead-lettered.
+ */
 function checkTopics(channels: readonly OwnedChannel[], to: string, heir: ListenerState, force: boolean): void {
   const unserved = channels.filter(({ topics }) => topics.some((topic) => !heir.topics.includes(topic)));
   if (unserved.length === 0) return;
@@ -76,10 +77,10 @@ function checkTopics(channels: readonly OwnedChannel[], to: string, heir: Listen
   const why = heir.running ? "" : heir.seen ? " (it is not running)" : " (no peer of this name was ever started)";
   const what = `"${to}" does not serve ${named}${why}, and messages for that are stored`;
   if (!force) {
-    const remedy = "start or subscribe it first, or go on with --force";
-    throw new HawserError("unsubscribed", `${what}: they would end as dead letters; ${remedy}`);
+    const remedy = "start or subscribe it first, or continue with --force";
+    throw new HawserError("unsubscribed", `${what}: they would be dead-lettered; ${remedy}`);
   }
-  print(process.stderr, `Warning: ${printable(what)}; unless it does by then, they end as dead letters.`);
+  print(process.stderr, `Warning: ${printable(what)}; unless it serves them by then, they are dead-lettered.`);
 }
 
 function summaryOf(handed: readonly HandedOverChannel[], from: string, to: string): string {
@@ -94,7 +95,7 @@ function notes(done: {
   readonly handed: readonly HandedOverChannel[];
   readonly heir: ListenerState;
   readonly wasRunning: boolean;
-  /** Channels that the old owner keeps, because only those of the new one went back. */
+  /** Number of channels that the old owner keeps, because only the channels of the new one were handed back. */
   readonly left: number;
 }): string[] {
   const [from, to] = [printable(done.from), printable(done.to)];

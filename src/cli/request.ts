@@ -1,6 +1,4 @@
-/**
- * `hawser request`: a request to one listener of a topic, and its answer.
- */
+/** `hawser request`: sends a request to one listener of a topic, and prints its answer. */
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { peerSettingsRanges } from "../../generated/ts/settings/peer.js";
 import { valuesOf, withExamples } from "./command-line.js";
@@ -12,7 +10,7 @@ import { quantityOf } from "./quantities.js";
 import { headersOf, messageOf, startSendingPeer } from "./send.js";
 
 const args = {
-  topic: { type: "positional", required: true, description: "The topic of the listeners, of which one answers" },
+  topic: { type: "positional", required: true, description: "Topic of the listeners, one of which answers" },
   payload: {
     type: "positional",
     required: false,
@@ -21,19 +19,19 @@ const args = {
   name: {
     type: "string",
     valueHint: "NAME",
-    description: "The name of the peer that asks. Default: the first free one of send-HOST-1, send-HOST-2, …",
+    description: "Name of the requesting peer. Default: the first free one of send-HOST-1, send-HOST-2, …",
   },
-  from: { type: "string", valueHint: "TOPIC", description: "The topic to ask under. Default: the peer's name" },
+  from: { type: "string", valueHint: "TOPIC", description: "Topic to send under. Default: the peer's name" },
   timeout: {
     type: "string",
     valueHint: "TIME",
-    description: "Wait so long for the answer, such as 30s. Default: as a peer waits",
+    description: "Time limit of the answer, such as 30s. Default: the request timeout of peers",
   },
   idempotent: {
     type: "boolean",
-    description: "Ask another listener if the connection is lost, also where the first one may have begun",
+    description: "Ask another listener if the connection is lost, even if the first one may have started",
   },
-  base64: { type: "boolean", description: "The request is base64 of what is to be sent" },
+  base64: { type: "boolean", description: "The request is given in base64" },
   header: { type: "string", valueHint: "NAME=VALUE", description: "A header; may be given several times" },
   ...descriptorsOption,
   ...peerOptions,
@@ -45,7 +43,7 @@ export const request = withExamples(
     meta: {
       name: "request",
       description:
-        "Make a request of one listener of a topic, and print its answer. A request is never stored: it fails where no listener " +
+        "Send a request to one listener of a topic, and print its answer. A request is never stored: it fails if no listener " +
         "runs, or none answers in time",
     },
     args,
@@ -56,7 +54,7 @@ export const request = withExamples(
         await run(given, headersOf(valuesOf(args, rawArgs, "header")), stopRequest);
       } finally {
         stopRequest.close();
-        // What is not read any more must not keep the process alive.
+        // An input that is no longer read must not keep the process alive.
         if (given.payload === "-" && !process.stdin.readableEnded) process.stdin.destroy();
       }
     },
@@ -64,7 +62,7 @@ export const request = withExamples(
   [
     ["hawser request prices rope", "Ask one listener of the topic"],
     ["hawser request prices --timeout 30s - < question.json", "A file as the request, and more time for the answer"],
-    ["hawser request prices rope --json | jq -r .payload", "The answer alone"],
+    ["hawser request prices rope --json | jq -r .payload", "Only the answer"],
   ],
 );
 

@@ -1,6 +1,4 @@
-/**
- * From the command line to an exit status.
- */
+/** Dispatch from the command line to a command and its exit status. */
 import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
 import { exitStatusOf, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
@@ -16,8 +14,8 @@ import { namingDefaults } from "./options.js";
 import { describeError, print } from "./output.js";
 
 /**
- * Runs the command that the arguments name and resolves with the exit status: 0, or that of the error's code. Errors go
- * to standard error; standard output has only what was asked for.
+ * Runs the command that the arguments name and resolves with the exit status: 0, or the status of the error's code.
+ * Errors go to standard error; standard output has only the requested output.
  */
 export async function runCli(args: readonly string[]): Promise<number> {
   try {
@@ -50,7 +48,7 @@ async function dispatch(args: readonly string[]): Promise<void> {
   const command = await load();
   const definition = (command.args ?? {}) as ArgsDef;
   const rest = withNegativeNumbers(definition, given);
-  // Everything after `--` is an argument, also if it looks like a flag.
+  // After `--`, everything is an argument, even if it looks like a flag.
   const flags = rest.slice(0, rest.includes("--") ? rest.indexOf("--") : undefined);
   if (flags.includes("--help") || flags.includes("-h")) return print(process.stdout, await commandHelp(command));
   checkArguments(name, definition, rest);
@@ -61,13 +59,13 @@ async function dispatch(args: readonly string[]): Promise<void> {
   }
 }
 
-/** A command with whatever arguments it defines. */
+/** Command with any arguments. */
 // biome-ignore lint/suspicious/noExplicitAny: citty's own type for a command among others (its SubCommandsDef).
 export type AnyCommand = CommandDef<any>;
 
 /**
- * The commands by name. To add one: write it in a file of its own, as `secret.ts` is, and say here how to load it.
- * Each is loaded when it is run, so that `hawser send` does not load what `dev` needs.
+ * Commands by name. To add one: write it in a file of its own, like `secret.ts`, and add its loader here. Each command
+ * is loaded when it is run, so that `hawser send` does not load the dependencies of `dev`.
  */
 export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   dev: async () => (await import("./dev.js")).dev,
@@ -91,7 +89,7 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
 
 const summary = "Messaging for applications that already run Postgres and NATS";
 
-/** The text of `hawser --help`: of each command the first sentence. */
+/** Text of `hawser --help`, with the first sentence of each command. */
 async function overview(): Promise<string> {
   const subCommands: Record<string, AnyCommand> = {};
   for (const [name, load] of Object.entries(commands)) {
@@ -101,7 +99,7 @@ async function overview(): Promise<string> {
   return renderUsage({ meta: { name: "hawser", description: summary, version }, subCommands });
 }
 
-/** The text of `hawser <command> --help`. */
+/** Text of `hawser <command> --help`. */
 async function commandHelp(command: AnyCommand): Promise<string> {
   const usage = await renderUsage(command, { meta: { name: "hawser", version } });
   return `${usage.trimEnd()}\n\n${examplesText(command)}`;

@@ -1,6 +1,4 @@
-/**
- * `hawser schedules`: what is enqueued again and again, when it ran last and runs next; and ending one.
- */
+/** `hawser schedules`: lists recurring messages with their last and next run, and removes schedules. */
 import { defineCommand } from "citty";
 import { HawserError } from "../errors/index.js";
 import { listSchedules, removeSchedule, withCommandDatabase } from "../store/index.js";
@@ -15,8 +13,8 @@ export const schedules = withExamples(
     meta: {
       name: "schedules",
       description:
-        "List the schedules: what each enqueues, when it ran last and runs next, and why one does not run. " +
-        "`remove NAME` ends one; what it has enqueued stays",
+        "List the schedules: their messages, last and next run, and the reason if one does not run. " +
+        "`remove NAME` ends one; its enqueued messages stay",
     },
     args: {
       action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
@@ -30,13 +28,13 @@ export const schedules = withExamples(
       const url = databaseUrlOf(args);
       if (action === "remove") await remove(url, name, json);
       else if (name === undefined) await list(url, json);
-      else throw refusal("schedules", action, `it lists all, and takes no name: "${name}"`);
+      else throw refusal("schedules", action, `it lists all schedules, and takes no name: "${name}"`);
     },
   }),
   [
-    ["hawser schedules", "When each runs next"],
-    ["hawser schedules remove nightly", "End one"],
-    ["hawser schedules --json | jq 'select(.problem)'", "Those that do not run, and why"],
+    ["hawser schedules", "Schedules with their next run"],
+    ["hawser schedules remove nightly", "End a schedule"],
+    ["hawser schedules --json | jq 'select(.problem)'", "Schedules that do not run, with the reason"],
   ],
 );
 
@@ -44,7 +42,7 @@ async function list(url: string | undefined, json: boolean): Promise<void> {
   const rows = await withCommandDatabase(url, listSchedules);
   await printRows(rows, {
     json,
-    none: "There is no schedule.",
+    none: "There are no schedules.",
     columns: [
       { head: "NAME", cell: ({ name }) => name },
       { head: "ROLE", cell: ({ role }) => role },

@@ -1,6 +1,4 @@
-/**
- * `hawser secret`: rotating the mesh secret. It is never printed.
- */
+/** `hawser secret`: rotates the mesh secret, which is never printed. */
 import { defineCommand } from "citty";
 import { ago } from "../errors/index.js";
 import { meshSecrets, withCommandDatabase } from "../store/index.js";
@@ -13,8 +11,8 @@ export const secret = withExamples(
     meta: {
       name: "secret",
       description:
-        "List, rotate and retire the mesh secrets, by which peers know each other. `rotate` adds a new one, which all " +
-        "running peers take up; then `retire` takes the older away. Both need hawser_owner. The secret itself is never shown",
+        "List, rotate and retire the mesh secrets, with which peers authenticate each other. `rotate` adds a new one, which all " +
+        "running peers adopt; then `retire` removes the older ones. Both need hawser_owner. The secret itself is never shown",
     },
     args: {
       action: { type: "positional", required: true, description: "list, rotate or retire" },
@@ -48,9 +46,9 @@ export const secret = withExamples(
     },
   }),
   [
-    ["hawser secret list", "Which secrets are valid, and how old they are"],
+    ["hawser secret list", "Valid secrets and their ages"],
     ["hawser secret rotate", "Add a new one; nothing is interrupted"],
-    ["hawser secret retire", "Some time later, refuse peers that know only the older"],
+    ["hawser secret retire", "Some time later, refuse peers that know only the older secret"],
   ],
 );
 

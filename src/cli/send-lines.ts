@@ -1,6 +1,6 @@
 /**
- * What `hawser send` sends: one message, or with `--lines` standard input as a stream of messages, read no faster than they
- * are confirmed.
+ * Messages of `hawser send`: one message, or with `--lines` standard input as a stream of messages, which is read no
+ * faster than they are confirmed.
  */
 import { protocolConstants, tuningSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -9,32 +9,32 @@ import { Semaphore } from "../runtime/index.js";
 import { jsonText, plural, print, printable, startProgress } from "./output.js";
 
 /**
- * Well below what the queue for a listener takes: `busy` is for those who share it, and a message that was refused and
- * sent again would have lost its place.
+ * Window well below the limit of a listener's queue: other senders share the queue, and a message that was refused as
+ * `busy` and sent again would lose its place.
  */
 const windowLimits = {
   messages: tuningSettingsDefaults.maxSendQueueMessages / 4,
   bytes: tuningSettingsDefaults.maxSendQueueBytes / 4,
 };
 
-/** How to send, and how to tell of it. */
+/** Input, sending and reporting of {@link sendLines}. */
 export interface SendLinesOptions {
   readonly input: NodeJS.ReadStream;
   readonly sendTo: (payload: Uint8Array) => Promise<readonly Outcome[]>;
-  /** Resolves when the receipts are written. */
+  /** Reports the receipts; resolves when they are written. */
   readonly tell: (outcomes: readonly Outcome[], line: number) => Promise<void>;
   readonly base64: boolean;
   readonly quiet: boolean;
   readonly json: boolean;
-  /** Ends the reading. */
+  /** Aborts the reading. */
   readonly signal: AbortSignal;
 }
 
 /**
  * Sends each line that is not empty, and resolves when all are confirmed.
  *
- * @throws HawserError of the first line that failed: nothing behind it is read any more, and what is under way is waited
- * for; `aborted` by the signal
+ * @throws HawserError of the first line that failed: later lines are not read, and pending messages are awaited;
+ * `aborted` by the signal
  */
 export async function sendLines(options: SendLinesOptions): Promise<void> {
   const { input, sendTo, tell, quiet, json, signal } = options;
@@ -75,7 +75,7 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       if (failure !== undefined || signal.aborted) break;
       if (text.length === 0) continue;
       const payload = options.base64 ? decodeBase64(Buffer.from(text).toString("latin1"), `line ${line}`) : text;
-      // One message is always let in, however large.
+      // A message always fits, however large it is.
       const bytes = Math.min(payload.length, window.bytes.limit);
       await window.messages.acquire();
       await window.bytes.acquire(bytes);
@@ -102,13 +102,13 @@ function summaryOf(counts: ReadonlyMap<string, number>, confirmed: number): stri
 function failedAt({ line, error }: { readonly line: number; readonly error: unknown }, summary: string): unknown {
   if (!(error instanceof HawserError)) return error;
   const { outcome } = error;
-  return new HawserError(error.code, `line ${line}: ${error.message}. Before and beside it: ${summary}`, {
+  return new HawserError(error.code, `line ${line}: ${error.message}. Other messages: ${summary}`, {
     cause: error.cause,
     ...(outcome !== undefined && { outcome }),
   });
 }
 
-/** What a stream of Node throws. */
+/** Converts an error of a Node.js stream. */
 function readError(error: unknown): unknown {
   if (error instanceof HawserError) return error;
   return new HawserError("output_failed", `could not read standard input: ${(error as Error).message}`, {
@@ -119,10 +119,10 @@ function readError(error: unknown): unknown {
 const lineFeed = 0x0a;
 
 /**
- * Splits at line feeds, which belong to no line; nothing else is changed. What follows the last one is a line, too,
- * unless it is empty.
+ * Splits at line feeds, which are not part of the lines, without other changes. Bytes after the last line feed are a
+ * line too, unless empty.
  *
- * @throws HawserError `invalid_argument` for a line of more than `maxBytes`: not more than that is kept in memory
+ * @throws HawserError `invalid_argument` for a line of more than `maxBytes`, so that no more is kept in memory
  */
 export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: number): AsyncGenerator<Uint8Array> {
   let parts: Uint8Array[] = [];
@@ -133,7 +133,7 @@ export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: nu
     if (bytes > maxBytes) {
       throw new HawserError(
         "invalid_argument",
-        `line ${number} is longer than ${maxBytes} bytes, the most that a message may have`,
+        `line ${number} is longer than ${maxBytes} bytes, the limit of a message`,
       );
     }
     if (part.length > 0) parts.push(part);
@@ -153,7 +153,7 @@ export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: nu
   if (bytes > 0) yield parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
 
-/** All of a stream as one piece. @throws HawserError `invalid_argument` if it has more than `maxBytes` */
+/** Concatenates a stream. @throws HawserError `invalid_argument` if it has more than `maxBytes` */
 export async function allBytes(chunks: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
@@ -162,7 +162,7 @@ export async function allBytes(chunks: AsyncIterable<Uint8Array>, maxBytes: numb
     if (bytes > maxBytes) {
       throw new HawserError(
         "invalid_argument",
-        `standard input has more than ${maxBytes} bytes, the most that a message may have; --lines sends its lines one by one`,
+        `standard input has more than ${maxBytes} bytes, the limit of a message; --lines sends each line as a message`,
       );
     }
     parts.push(chunk);
@@ -188,7 +188,7 @@ export async function sendOne(
 
 const prepositions = { delivered: "to", stored: "for", sent: "to", dropped: "for" } as const;
 
-/** An outcome as a line, its end included. */
+/** Outcome as a line, with its line end. */
 export function lineOf(
   outcome: Outcome,
   { json, line }: { readonly json: boolean; readonly line?: number | undefined },
@@ -205,7 +205,7 @@ export function lineOf(
   return `${outcome.outcome} ${prepositions[outcome.outcome]} ${printable(peer)}\n`;
 }
 
-/** The bytes of base64; white space in it does not count. @throws HawserError `invalid_argument` */
+/** Decodes base64, ignoring white space. @throws HawserError `invalid_argument` */
 export function decodeBase64(text: string, what = "the message"): Uint8Array {
   const dense = text.replace(/\s/g, "");
   if (!/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(dense)) {

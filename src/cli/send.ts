@@ -1,6 +1,4 @@
-/**
- * `hawser send`: a message, or a stream of them, to a topic.
- */
+/** `hawser send`: sends a message, or a stream of messages, to a topic. */
 import { fstatSync, type Stats } from "node:fs";
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
@@ -14,7 +12,7 @@ import { Output, print } from "./output.js";
 import { allBytes, decodeBase64, lineOf, type Outcome, sendLines, sendOne } from "./send-lines.js";
 
 const args = {
-  topic: { type: "positional", required: true, description: "Where to send it" },
+  topic: { type: "positional", required: true, description: "Topic to send to" },
   payload: {
     type: "positional",
     required: false,
@@ -24,17 +22,17 @@ const args = {
     type: "string",
     valueHint: "NAME",
     description:
-      "The sender's name; one process has it at a time. Default: the first free one of send-HOST-1, send-HOST-2, …. " +
+      "Name of the sender, which one process holds at a time. Default: the first free one of send-HOST-1, send-HOST-2, …. " +
       "Replies to a given name wait for a peer of that name; replies to the default are dropped",
   },
-  from: { type: "string", valueHint: "TOPIC", description: "The topic to send under. Default: the sender's name" },
+  from: { type: "string", valueHint: "TOPIC", description: "Topic to send under. Default: the sender's name" },
   lines: { type: "boolean", description: "Send each line of standard input as a message of its own" },
-  base64: { type: "boolean", description: "The message, or each line, is base64 of what is to be sent" },
+  base64: { type: "boolean", description: "The message, or each line, is given in base64" },
   header: { type: "string", valueHint: "NAME=VALUE", description: "A header; may be given several times" },
   all: { type: "boolean", description: "Send to every listener of the topic instead of one in turn" },
-  "at-most-once": { type: "boolean", description: "Never store it: sent now, or dropped" },
+  "at-most-once": { type: "boolean", description: "Never store the message: send it now, or drop it" },
   ...peerOptions,
-  quiet: { type: "boolean", description: "No receipts and no progress, only errors" },
+  quiet: { type: "boolean", description: "Print only errors, no receipts and no progress" },
   json: { type: "boolean", description: "Print each receipt as one line of JSON" },
 } as const satisfies ArgsDef;
 
@@ -43,8 +41,8 @@ export const send = withExamples(
     meta: {
       name: "send",
       description:
-        "Send messages to a topic. It ends when each is handled by a listener (delivered) or surely committed in " +
-        "Postgres (stored), and prints which",
+        "Send messages to a topic. It ends when each message is handled by a listener (delivered) or committed in " +
+        "Postgres (stored), and prints the result",
     },
     args,
     run: async ({ args: given, rawArgs }) => {
@@ -54,7 +52,7 @@ export const send = withExamples(
         await run(given, headersOf(valuesOf(args, rawArgs, "header")), request);
       } finally {
         request.close();
-        // What is not read any more must not keep the process alive.
+        // An input that is no longer read must not keep the process alive.
         if (!process.stdin.readableEnded) process.stdin.destroy();
       }
     },
@@ -70,11 +68,11 @@ export const send = withExamples(
 async function run(given: ParsedArgs<typeof args>, headers: [string, string][], request: StopRequest): Promise<void> {
   const { topic, payload, lines = false, base64 = false, quiet = false, json = false } = given;
   if (lines && payload !== undefined && payload !== "-") {
-    throw new HawserError("invalid_argument", "--lines reads standard input; leave the message out");
+    throw new HawserError("invalid_argument", "--lines reads standard input; remove the message");
   }
   const delivery = given["at-most-once"] ? "at-most-once" : "at-least-once";
   const options: SendOptions = { delivery, ...(headers.length > 0 && { headers }) };
-  // Before anything is started: a person who types takes their time.
+  // Read before anything is started, because a person may take long to type.
   const input = lines ? standardInput() : undefined;
   const message = input === undefined ? await messageOf(payload, base64) : undefined;
   let watched: Watched | undefined;
@@ -84,7 +82,7 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
       watched = watch(started);
     },
   );
-  // Everything unconfirmed is stored then, and its promises settle.
+  // Unconfirmed messages are then stored, and their promises settle.
   const stop = (): void => void peer.stop();
   request.signal.addEventListener("abort", stop);
   if (request.signal.aborted) stop();
@@ -112,18 +110,20 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
 
 function tellDropped(count: number): void {
   const replies = count === 1 ? "1 reply came and was" : `${count} replies came and were`;
-  print(process.stderr, `${replies} dropped; give --name to have replies wait for a peer of that name`);
+  print(process.stderr, `${replies} dropped; with --name, replies wait for a peer of that name`);
 }
 
 function throwFirstError(outcomes: readonly Outcome[]): void {
   for (const outcome of outcomes) if ("error" in outcome) throw outcome.error;
 }
 
-/** The message of the command line, or standard input. @throws HawserError `invalid_argument` for an empty standard input */
+/**
+ * Message from the command line or standard input. @throws HawserError `invalid_argument` for an empty standard input
+ */
 export async function messageOf(payload: string | undefined, base64: boolean): Promise<Uint8Array> {
   if (payload !== undefined && payload !== "-") return base64 ? decodeBase64(payload) : Buffer.from(payload);
   const input = standardInput();
-  if (input.isTTY) print(process.stderr, "Type the message; Ctrl-D on a line of its own ends it.");
+  if (input.isTTY) print(process.stderr, "Type the message; end it with Ctrl-D on a line of its own.");
   const bytes = await allBytes(input, protocolConstants.maxStoredMessageBytes);
   if (bytes.length === 0) {
     throw new HawserError(
@@ -145,28 +145,26 @@ export function headersOf(values: readonly string[]): [string, string][] {
 }
 
 /*
- * The peer behind `hawser send`. Without `--name` it takes the first free name of `send-<host>-1`, `send-<host>-2`, …:
- * what a sender leaves behind in the database (its name, its channels with their cursors, the listeners that it has
- * met) is found again by the next one instead of growing with every call. So a second call stores for a listener that
- * the first one met, and calls one after another are in order. No one waits for replies to such a name: they are taken
- * and dropped; with `--from` they are dead letters.
+ * Peer of `hawser send`. Without `--name` it takes the first free name of `send-<host>-1`, `send-<host>-2`, …, so that
+ * the next call reuses a sender's state in the database (its name, its channels with their cursors, its known listeners)
+ * instead of adding to it. A second call therefore stores messages for a listener that the first one has met, and
+ * consecutive calls are in order. Replies to such a name are received and dropped, because nobody waits for them.
  */
 
-/** Several may begin at the same moment and look for a free name at the same moment. */
+/** Number of attempts to take a free name, because several senders may start at the same moment. */
 const maxTries = 50;
 
-/** How long a given name is waited for, in milliseconds: a predecessor may be ending. */
+/** Time to wait for a given name, in milliseconds: its previous process may be ending. */
 const givenNameWaitMs = 2_000;
 
-/** A running peer that sends. */
 interface SendingPeer {
   readonly peer: Peer;
-  /** How many replies came and were dropped. */
+  /** Number of replies that were dropped. */
   readonly droppedReplies: () => number;
 }
 
 /**
- * Starts the peer. It is no listener of the topic `from`: what others send there goes to those who serve it.
+ * Starts the sending peer. It is not in the directory: messages to the topic `from` go to the listeners that serve it.
  *
  * @throws HawserError as {@link Peer.start}
  */
@@ -209,7 +207,7 @@ async function takenNames(databaseUrl: string | undefined): Promise<Set<string>>
   return new Set(peers.filter(({ running }) => running).map(({ name }) => name));
 }
 
-/** One of the first `choices` places that nobody has, at random, so that those who look together part. */
+/** Free place out of the first `choices`, at random, so that simultaneous searches choose different ones. */
 function freePlace(taken: ReadonlySet<string>, choices: number): number {
   let skip = Math.floor(Math.random() * choices);
   for (let place = 1; ; place++) {
@@ -220,10 +218,10 @@ function freePlace(taken: ReadonlySet<string>, choices: number): number {
 }
 
 /**
- * Standard input, to read messages from.
+ * Standard input for reading messages.
  *
- * @throws HawserError `invalid_argument` if it is a directory, which Node would take for an input without a byte, or closed;
- * where there is a /dev/null, Node has opened it in place of a closed one, and that is an empty input
+ * @throws HawserError `invalid_argument` if it is closed, or is a directory, which Node.js would read as an empty
+ * input; on systems with /dev/null, Node.js opens that in place of a closed input, which reads as empty
  */
 function standardInput(): NodeJS.ReadStream {
   const stat = statOf(0);

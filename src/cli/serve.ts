@@ -1,6 +1,4 @@
-/**
- * `hawser serve`: what answers the SQL functions, until it is told to stop.
- */
+/** `hawser serve`: answers the SQL functions until it is stopped. */
 import { once } from "node:events";
 import { setFlagsFromString } from "node:v8";
 import { type ArgsDef, defineCommand } from "citty";
@@ -89,7 +87,6 @@ function numberFlag(setting: FlagSetting) {
   return { type: "string", valueHint, description: `${about} From ${least} to ${most}. Default ${byDefault}` } as const;
 }
 
-/** The flags. */
 const serveArgs = {
   ...databaseOption,
   listen: {
@@ -102,14 +99,14 @@ const serveArgs = {
     type: "string",
     valueHint: "HOST:PORT",
     description:
-      "The address at which Postgres reaches the gateway, if it is not the one listened on; needed with 0.0.0.0 and [::]",
+      "Address at which Postgres reaches the gateway, if it differs from the listening address; required for 0.0.0.0 and [::]",
   },
   "secrets-dir": {
     type: "string",
     valueHint: "DIR",
     description:
-      "Where files may be that options of the NATS server name (…_path); may be given several times. A role that may define " +
-      `the server can have them read, so give a directory with nothing else in it. Default ${gatewayConstants.secretsDirectory}`,
+      "Directory of files that options of the NATS server name (…_path); may be given several times. A role that may define " +
+      `the server can make the gateway read them, so use a directory with nothing else in it. Default ${gatewayConstants.secretsDirectory}`,
   },
   "tls-cert": {
     type: "string",
@@ -120,17 +117,17 @@ const serveArgs = {
   "tls-sslmode": {
     type: "string",
     valueHint: "MODE",
-    description: "What Postgres checks besides the password: require (the default, nothing), verify-ca or verify-full",
+    description: "Checks of the certificate by Postgres: require (the default, none), verify-ca or verify-full",
   },
   "tls-root-cert": {
     type: "string",
     valueHint: "FILE",
     description:
-      "For verify-ca and verify-full, which need it: the authority's certificate, by its absolute path on the machine of Postgres",
+      "Required for verify-ca and verify-full: absolute path of the authority's certificate on the machine of Postgres",
   },
   "allow-plaintext": {
     type: "boolean",
-    description: "Without TLS also beyond this machine: the network is trusted",
+    description: "Allow connections from other machines without TLS: the network is trusted",
   },
   ...(Object.fromEntries(flagSettings.map((name) => [flagOf(name), numberFlag(name)])) as Record<
     Flag<FlagSetting>,
@@ -139,13 +136,13 @@ const serveArgs = {
   tune: {
     type: "string",
     valueHint: "NAME=VALUE",
-    description: `A tuning setting, which any version may rename or leave out; may be given several times: ${tuningSettings.join(", ")}`,
+    description: `Tuning setting, which any version may rename or remove; may be given several times: ${tuningSettings.join(", ")}`,
   },
   "executor-url": {
     type: "string",
     valueHint: "URL",
     description:
-      "The database, as a login in hawser_executor alone, which calls the functions that NATS reaches. Default: the login " +
+      "URL of the database, as a login that is only in hawser_executor and runs the subscribed functions. Default: the login " +
       "that `hawser init` has made; HAWSER_EXECUTOR_URL is read, too",
   },
   monitor: {
@@ -155,17 +152,17 @@ const serveArgs = {
   },
 } as const satisfies ArgsDef;
 
-/** The arguments as they were given. */
+/** Arguments as given. */
 export type ServeArguments = Given<typeof serveArgs>;
 
-/** Values of flags that may be given several times. */
+/** Values of repeatable flags. */
 export interface RepeatedFlags {
   readonly secretsDirectories?: readonly string[];
-  /** Values of `--tune`. */
+  /** Values of `--tune`, as NAME=VALUE. */
   readonly tuning?: readonly string[];
 }
 
-/** Flags with another name than their option. */
+/** Flags whose names differ from their options. */
 const otherFlags: Partial<Readonly<Record<OptionName, string>>> = {
   tls: "--tls-cert and --tls-key",
   "tls.sslmode": "--tls-sslmode",
@@ -178,7 +175,7 @@ function optionText(name: OptionName): string {
   return otherFlags[name] ?? `--${flagOf(name)}`;
 }
 
-/** @throws HawserError `invalid_argument`, `plaintext_refused`, naming the flag */
+/** @throws HawserError `invalid_argument`, `plaintext_refused` with the flag */
 export function serveOptionsOf(args: ServeArguments, repeated: RepeatedFlags = {}): ServeOptions {
   const options = readOptions(args, repeated);
   checkServeOptions(options, { nameOf: optionText, timeText: (ms) => quantityText("duration", ms) });
@@ -200,7 +197,7 @@ function readOptions(args: ServeArguments, { secretsDirectories = [], tuning = [
   };
 }
 
-/** A value of `--tune` as an option and its value. @throws HawserError `invalid_argument` */
+/** Parses a value of `--tune`. @throws HawserError `invalid_argument` */
 function tuningOf(text: string): [TuningSetting, string | number | undefined] {
   const [, name, value] = /^(\w+)=(.*)$/s.exec(text) ?? [];
   if (name === undefined || value === undefined) {
@@ -246,12 +243,12 @@ const args = {
     type: "string",
     valueHint: "LEVEL",
     default: "info",
-    description: `What is logged on standard error, one line of JSON each: ${logLevels.join(", ")}`,
+    description: `Least level that is logged on standard error, as lines of JSON: ${logLevels.join(", ")}`,
   },
   json: {
     type: "boolean",
     description:
-      "Print one line of JSON when it is up, and nothing else; always so where standard output is no terminal",
+      "Print one line of JSON when the server is ready, and nothing else; default if standard output is not a terminal",
   },
 } as const;
 
@@ -260,10 +257,10 @@ export const serve = withExamples(
     meta: {
       name: "serve",
       description:
-        "Answer the SQL functions that reach NATS, and run those that NATS reaches: subscriptions and responders. It runs " +
+        "Answer the SQL functions that reach NATS, and run the functions of subscriptions and responders. It runs " +
         "beside Postgres, as a login of the role hawser_bridge; " +
-        "several may run. The NATS server is the one that the database defines (CREATE SERVER, or " +
-        "hawser.set_nats_server), and its changes are followed; it need not be there yet",
+        "several may run. The database defines the NATS server (CREATE SERVER, or " +
+        "hawser.set_nats_server), now or later; changes are followed",
     },
     args,
     run: async ({ args: given, rawArgs }) => {
@@ -282,7 +279,7 @@ export const serve = withExamples(
         await run(serveOptionsOf(given, { secretsDirectories, tuning }), given.json ?? false, log.logger, end);
         log.logger.info({}, "has stopped");
       } catch (error) {
-        // Told to stop while it was starting: that is no failure.
+        // A stop request during the start is not a failure.
         if (!end.aborted) throw error;
       } finally {
         request.close();
@@ -297,20 +294,17 @@ export const serve = withExamples(
       "hawser serve --database-url postgres://bridge@127.0.0.1/app",
       "Beside Postgres, with the address that it expects",
     ],
-    [
-      "hawser serve --secrets-dir /run/secrets/hawser",
-      "Where password_path and the like may point: a place for it alone",
-    ],
-    ["psql -c 'CREATE ROLE bridge LOGIN IN ROLE hawser_bridge'", "The login for it"],
+    ["hawser serve --secrets-dir /run/secrets/hawser", "Directory of its own for password_path and similar options"],
+    ["psql -c 'CREATE ROLE bridge LOGIN IN ROLE hawser_bridge'", "Login for hawser serve"],
   ],
 );
 
 async function run(options: ServeOptions, json: boolean, logger: Logger, signal: AbortSignal): Promise<void> {
   await using running = await startServer({ ...options, logger, signal });
-  // A container's log has both outputs, and the other one is JSON.
+  // A container's log combines both outputs, and the other one is JSON.
   if (json || !process.stdout.isTTY)
     process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress })}\n`);
   else print(process.stdout, `Answering at ${pc.cyan(printable(running.gatewayUrl))}. Ctrl-C ends it.`);
   if (!signal.aborted) await once(signal, "abort");
-  logger.info({}, "told to stop; waiting for the calls that are under way");
+  logger.info({}, "stopping; waiting for pending calls");
 }

@@ -1,6 +1,4 @@
-/**
- * `hawser topics`: the directory of listeners.
- */
+/** `hawser topics`: lists the directory of listeners. */
 import { defineCommand } from "citty";
 import { listTopics, withCommandDatabase } from "../store/index.js";
 import { withExamples } from "./command-line.js";
@@ -13,7 +11,7 @@ export const topics = withExamples(
       name: "topics",
       description:
         "List the topics and their listeners. A listener that is not running is in the list because it is durable, " +
-        "because an operator wrote it there, or because it ended without leaving",
+        "because an operator added it, or because it crashed",
     },
     args: {
       ...databaseOption,
@@ -23,7 +21,7 @@ export const topics = withExamples(
       const rows = await withCommandDatabase(databaseUrlOf(args), listTopics);
       await printRows(rows, {
         json: args.json ?? false,
-        none: "No listener is in the directory.",
+        none: "The directory has no listeners.",
         columns: [
           { head: "TOPIC", cell: ({ topic }) => topic },
           { head: "LISTENER", cell: ({ name }) => name },
@@ -44,6 +42,6 @@ export const topics = withExamples(
   }),
   [
     ["hawser topics", "Who listens, and where"],
-    [`hawser topics --json | jq -r 'select(.running | not) | .name'`, "The names of listeners that are away"],
+    [`hawser topics --json | jq -r 'select(.running | not) | .name'`, "Names of listeners that are not running"],
   ],
 );

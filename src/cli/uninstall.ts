@@ -1,6 +1,4 @@
-/**
- * `hawser uninstall`: the removal of NATS from SQL.
- */
+/** `hawser uninstall`: removes NATS from SQL. */
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { uninstall as removeNats, type UninstallReport } from "../installation/index.js";
@@ -31,7 +29,7 @@ export const uninstall = withExamples(
     },
   }),
   [
-    ["hawser uninstall --dry-run", "Have the SQL read before it is run"],
+    ["hawser uninstall --dry-run", "Review the SQL before it is run"],
     ["hawser uninstall --database-url postgres://dba@db.internal/app", "Remove NATS from SQL from the database `app`"],
   ],
 );
@@ -60,16 +58,16 @@ function tellRemoval({
     ...(dblink ? ["dblink"] : []),
     ...schemas.map((name) => `the schema ${name}`),
   ];
-  const what = removed.length === 0 ? "nothing: it was not there" : removed.join(", ");
+  const what = removed.length === 0 ? "nothing: it was not installed" : removed.join(", ");
   print(process.stdout, `Removed from ${pc.bold(printable(database))}, as ${printable(role)}: ${what}.`);
-  print(process.stdout, `The schema hawser stays, with what peers have stored. To remove it, too: ${rest}`);
+  print(process.stdout, `The schema hawser stays, with the data of peers. To remove it too: ${rest}`);
   if (login !== null) {
     print(
       process.stdout,
-      `The login ${printable(login)} stays: roles are shared by all databases of the server. DROP ROLE ${printable(login)} where none needs it.`,
+      `The login ${printable(login)} stays: roles are shared by all databases of the server. DROP ROLE ${printable(login)} if no database needs it.`,
     );
   }
   if (missingPrivileges.length === 0) return;
-  print(process.stdout, `\nWhat ${pc.bold(printable(role))} could not remove:`);
+  print(process.stdout, `\nNot removed, because ${pc.bold(printable(role))} lacks the rights:`);
   for (const line of missingPrivileges.flatMap(missingPrivilegeLines)) print(process.stdout, line);
 }

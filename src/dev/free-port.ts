@@ -3,30 +3,30 @@ import { createServer } from "node:net";
 import { HawserError } from "../errors/index.js";
 
 /**
- * Where ports are looked for: below those that systems give out by themselves, so that no program is given the port by chance
- * before it is used, or while its server is being started again.
+ * Range of candidate ports: below the ephemeral ports, so that the system does not assign the port to another program
+ * before it is used, or while its server restarts.
  */
 const range = { first: 10_000, last: 32_000 };
 
-/** Which port of 127.0.0.1 a server is to have. */
+/** Requested port of 127.0.0.1. */
 export interface PortWish {
   readonly port: number;
-  /** Another one will do where this one is taken. */
+  /** True if another port may replace a port in use. */
   readonly orAnother: boolean;
 }
 
-/** What {@link portFor} chose. */
+/** Port chosen by {@link portFor}. */
 export interface ChosenPort {
   readonly port: number;
-  /** The wanted one was taken. */
+  /** True if the requested port was in use. */
   readonly isAnother: boolean;
 }
 
 /**
- * The port to start a server with. The caller must be ready to find it taken.
+ * Chooses the port to start a server with. The caller must handle a port that was taken in the meantime.
  *
- * @param flag of `hawser dev`, which names another one
- * @throws HawserError `bind_failed` if no other one will do, and it is taken
+ * @param flag option of `hawser dev` that sets the port, for the error
+ * @throws HawserError `bind_failed` if the port is in use and no other may replace it
  */
 export async function portFor(flag: string, wish: PortWish | undefined): Promise<ChosenPort> {
   if (wish === undefined) return { port: await freePort(), isAnother: false };
@@ -34,11 +34,11 @@ export async function portFor(flag: string, wish: PortWish | undefined): Promise
   if (wish.orAnother) return { port: await freePort(), isAnother: true };
   throw new HawserError(
     "bind_failed",
-    `the port ${wish.port} of 127.0.0.1 is taken by another program; give ${flag} another number, or 0 for a free one`,
+    `the port ${wish.port} of 127.0.0.1 is in use by another program; set ${flag} to another port, or to 0 for a free one`,
   );
 }
 
-/** A TCP port of 127.0.0.1 that was free a moment ago. The caller must be ready to find it taken. */
+/** Finds a TCP port of 127.0.0.1 that is free now. The caller must handle a port that was taken in the meantime. */
 export async function freePort(): Promise<number> {
   for (;;) {
     const port = range.first + Math.floor(Math.random() * (range.last - range.first));

@@ -1,6 +1,4 @@
-/**
- * Embedded servers for development: Postgres from npm and nats-server from PATH, the cache or the network.
- */
+/** Embedded servers for development: Postgres from npm, and nats-server from PATH, the cache or the network. */
 
 export { freePort, type PortWish } from "./free-port.js";
 export { nodeArgs } from "./lifetime.js";

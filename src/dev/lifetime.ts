@@ -1,6 +1,4 @@
-/**
- * The time of a stack from the start of its servers to their end.
- */
+/** Lifetime of a stack, from the start of its servers to their end. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createRequire } from "node:module";
@@ -10,13 +8,13 @@ import { giveUp, type RunDirectory } from "./run-directory.js";
 import type { ServerProcess } from "./server-process.js";
 import type { WatchOrder } from "./watchdog.js";
 
-/** How the servers are to stop. */
+/** Options of stopping a stack. */
 export interface StopOptions {
-  /** Without ending their work in order: Postgres recovers at its next start. Default false. */
+  /** Skips the graceful shutdown; Postgres recovers at its next start. Default false. */
   readonly immediately?: boolean | undefined;
 }
 
-/** Watches the servers while they run and ends them together. */
+/** Watches running servers and stops them together. */
 export class Lifetime {
   /** Resolves when everything has stopped; rejects with `dev_server_failed` if a server ends by itself. */
   readonly closed: Promise<void>;
@@ -36,11 +34,13 @@ export class Lifetime {
         });
       }
     });
-    // Not everybody asks; a failure that nobody asks about must not end the process.
+    // A caller may ignore `closed`; an unobserved rejection must not end the process.
     this.closed.catch(() => undefined);
   }
 
-  /** Stops the servers, then the directory and the watchdog go. A further call can only hurry the first one. */
+  /**
+   * Stops the servers, then releases the directory and the watchdog. A further call can only make the first one faster.
+   */
   stop({ immediately = false }: StopOptions = {}): Promise<void> {
     const ending = this.processes.map((each) => each.stop({ immediately }));
     this.#stopping ??= Promise.all(ending).then(() => this.#clearUp());
@@ -49,34 +49,34 @@ export class Lifetime {
 
   async #clearUp(): Promise<void> {
     if (this.directory !== undefined) giveUp(this.directory);
-    // Last: until here it would do what we may not come to.
+    // Last, because until here the watchdog cleans up if this process dies.
     await this.guard?.release();
     this.#close();
   }
 }
 
-/** The running watchdog, which clears up after this process if it dies; see `watchdog.ts`. */
+/** Running watchdog, which cleans up after this process if it dies; see `watchdog.ts`. */
 export interface Guard {
-  /** Ends the watchdog: the stack has been stopped in order. */
+  /** Ends the watchdog after the stack has been stopped. */
   release(): Promise<void>;
 }
 
 /**
- * Starts a watchdog for the directory and resolves when it watches. From then on the servers stop, and a temporary
- * directory goes, also if this process is killed. Throws `dev_server_failed` if it cannot be started.
+ * Starts a watchdog for the directory and resolves when it is watching. From then on, even a kill of this process stops
+ * the servers and removes a temporary directory. Throws `dev_server_failed` if the watchdog cannot be started.
  */
 export async function guardDirectory(directory: RunDirectory): Promise<Guard> {
   const order: WatchOrder = { directory: directory.path, temporary: directory.temporary };
   const child = spawn(process.execPath, nodeArgs(new URL("./watchdog.js", import.meta.url)), {
     cwd: "/",
-    // A session of its own: neither Ctrl-C nor the end of the terminal reaches it.
+    // A session of its own, so that neither Ctrl-C nor a closed terminal ends the watchdog.
     detached: true,
-    // Not our NODE_OPTIONS: an inspector port, say, is taken already.
+    // NODE_OPTIONS is not inherited: it may name an inspector port, which is in use.
     env: { PATH: process.env["PATH"] ?? "" },
     stdio: ["pipe", "pipe", "ignore"],
   });
   const ended = once(child, "exit");
-  // Writing to a watchdog that has died must not end us; that it died shows in `ended`.
+  // Writing to a dead watchdog must not end this process; `ended` reports its death.
   child.stdin.on("error", () => undefined);
   child.stdin.write(`${JSON.stringify(order)}\n`);
   const ready = once(child.stdout, "data").then(() => true);
@@ -85,7 +85,7 @@ export async function guardDirectory(directory: RunDirectory): Promise<Guard> {
     throw new HawserError("dev_server_failed", `The watchdog of the dev servers ended with status ${child.exitCode}.`);
   }
   child.stdout.destroy();
-  // Watching us must not keep us alive.
+  // The watchdog must not keep this process alive.
   child.unref();
   (child.stdin as { unref?: () => void }).unref?.();
   return {
@@ -99,9 +99,9 @@ export async function guardDirectory(directory: RunDirectory): Promise<Guard> {
 }
 
 /**
- * How node runs a program of this package: compiled as it stands, from source through tsx.
+ * Arguments with which node runs a program of this package: compiled code directly, source through tsx.
  *
- * @param program its URL beside the one who asks, ending in `.js` either way
+ * @param program URL relative to the importing module, ending in `.js` in both cases
  */
 export function nodeArgs(program: URL): string[] {
   const here = fileURLToPath(import.meta.url);

@@ -1,8 +1,9 @@
 /**
- * A server as a child process: its output goes to a log file, its unexpected end becomes an error that shows the log's
- * last lines. That it does not outlive us is the watchdog's part (`watchdog.ts`).
+ * Server as a child process: its output goes to a log file, and its unexpected end becomes an error with the last lines
+ * of the log. The watchdog ensures that it does not outlive this process (`watchdog.ts`).
  *
- * Servers get a process group of their own, so that Ctrl-C in a terminal reaches only us and we stop them in order.
+ * Servers have their own process groups, so that Ctrl-C in a terminal reaches only this process, which stops them
+ * gracefully.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, closeSync, constants, readFileSync, statSync } from "node:fs";
@@ -11,50 +12,49 @@ import { HawserError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
 import { within } from "../runtime/index.js";
 
-/** A signal, and how long it is given before a stronger one follows. The strongest, SIGKILL, follows all of them. */
+/** Signal, and the time before a stronger one follows. SIGKILL, the strongest, follows all of them. */
 type StopStep = readonly [signal: NodeJS.Signals, timeoutMs: number];
 
-/** SIGINT is Postgres's fast shutdown: it ends the sessions and writes a checkpoint. SIGQUIT does without both. */
+/** SIGINT is the fast shutdown of Postgres: it ends the sessions and writes a checkpoint. SIGQUIT skips both. */
 const inOrder: readonly StopStep[] = [
   ["SIGINT", 10_000],
   ["SIGQUIT", 3_000],
 ];
 const atOnce: readonly StopStep[] = [["SIGQUIT", 1_000]];
 
-/** What to start. */
+/** Command that starts a server. */
 export interface ServerCommand {
-  /** The server's name in messages. */
+  /** Name of the server in messages. */
   readonly name: string;
   readonly program: string;
   readonly args: readonly string[];
-  /** The whole environment: nothing of ours is inherited, because variables such as PGPORT would change the server. */
+  /** Complete environment: nothing is inherited, because variables such as PGPORT would change the server. */
   readonly env: Record<string, string>;
-  /** The account to run as, if it is not that of this process. */
+  /** Account to run as, if it is not the account of this process. */
   readonly account?: Account | undefined;
-  /** The file its output is appended to. Others cannot read it. */
+  /** File that receives the output. Other users cannot read it. */
   readonly logFile: string;
 }
 
-/** A server that answers. */
+/** Running server that answers. */
 export interface DevServer {
   readonly name: "Postgres" | "nats-server";
-  /** That of Postgres connects as superuser, with the password. */
+  /** URL of the server. The URL of Postgres connects as superuser, with the password. */
   readonly url: string;
-  /** Its version, where it is known. */
+  /** Version, if it is known. */
   readonly version?: string;
-  /** Which program runs and where it comes from, in words. */
+  /** Program and its origin, in words. */
   readonly origin: string;
 }
 
-/** A server that was started here. */
+/** Server that this process started. */
 export interface StartedServer {
   readonly server: DevServer;
   readonly process: ServerProcess;
 }
 
-/** The process of a server. */
 export class ServerProcess {
-  /** Resolves with a description of how it ended, once it has. */
+  /** Resolves with a description of the exit. */
   readonly ended: Promise<string>;
   readonly #child: ChildProcess;
   #end: string | undefined;
@@ -67,12 +67,12 @@ export class ServerProcess {
     this.ended = ended.then((end) => (this.#end = end));
   }
 
-  /** Starts the server's process. That it answers is for the caller to find out. Throws `dev_server_failed`. */
+  /** Starts the server's process; the caller waits until it answers. Throws `dev_server_failed`. */
   static async start(command: ServerCommand): Promise<ServerProcess> {
     const log = openPrivate(command.logFile);
     try {
       const child = spawn(command.program, command.args, {
-        // An account without rights may be unable to enter the directory we were started in.
+        // An account without rights may be unable to enter the current directory.
         cwd: "/",
         detached: true,
         env: command.env,
@@ -100,12 +100,12 @@ export class ServerProcess {
     return this.#child.pid!;
   }
 
-  /** How it ended, or undefined while it runs. */
+  /** Description of the exit; undefined while the server runs. */
   get end(): string | undefined {
     return this.#end;
   }
 
-  /** The last lines of its log, for error messages. */
+  /** Last lines of the log, for error messages. */
   logTail(lines = 12): string {
     try {
       return readFileSync(this.command.logFile, "utf8").trimEnd().split("\n").slice(-lines).join("\n");
@@ -114,14 +114,14 @@ export class ServerProcess {
     }
   }
 
-  /** The error of a server that ended although nobody stopped it. */
+  /** Error for a server that ended without being stopped. */
   endedEarly(): HawserError {
     const said = this.logTail();
     const details = said === "" ? "It wrote nothing to its log." : `The end of its log:\n${said}`;
     return new HawserError("dev_server_failed", `${this.command.name} ended by itself (${this.#end}). ${details}`);
   }
 
-  /** Stops it, by stronger means when weaker ones take too long; resolves when it has ended. */
+  /** Stops the server, with stronger signals if weaker ones take too long; resolves when it has ended. */
   async stop(options: { readonly immediately: boolean }): Promise<void> {
     for (const [signal, timeoutMs] of options.immediately ? atOnce : inOrder) {
       if (this.#end !== undefined) return;
@@ -133,15 +133,17 @@ export class ServerProcess {
   }
 }
 
-/** A user and group to run a server as. Postgres refuses to run as root: then it gets an account without rights. */
+/**
+ * User and group that a server runs as. Postgres refuses to run as root, so there it gets an account without rights.
+ */
 export interface Account {
   readonly uid: number;
   readonly gid: number;
 }
 
 /**
- * The account that Postgres runs as: undefined means that of this process. Postgres refuses to run as root, so where this
- * process is root, it is the account `nobody`, or the number 65534 if the system has no such account.
+ * Account that Postgres runs as: undefined for the account of this process. If this process is root, the account is
+ * `nobody`, or uid 65534 if the system has no such account.
  */
 export function serverAccount(): Account | undefined {
   if (process.getuid?.() !== 0) return undefined;
@@ -167,7 +169,7 @@ function nobody(): Account | undefined {
   }
 }
 
-/** The full path of a program on PATH, or undefined. Relative entries of PATH are not looked at. */
+/** Full path of a program on PATH, or undefined. Relative entries of PATH are ignored. */
 export function findProgram(name: string, path = process.env["PATH"] ?? ""): string | undefined {
   for (const directory of path.split(delimiter)) {
     if (!directory.startsWith("/")) continue;
@@ -176,7 +178,7 @@ export function findProgram(name: string, path = process.env["PATH"] ?? ""): str
       accessSync(candidate, constants.X_OK);
       if (statSync(candidate).isFile()) return candidate;
     } catch {
-      // Not here; the next entry may have it.
+      // Not in this directory; a later entry may have the program.
     }
   }
   return undefined;

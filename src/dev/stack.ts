@@ -1,8 +1,8 @@
 /**
- * The dev stack: a Postgres and a nats-server for demos, tests and `hawser dev`.
+ * Dev stack: a Postgres and a nats-server for demos, tests and `hawser dev`.
  *
- * What it promises: when it has started, both answer; when it has stopped, and also when this process was killed,
- * nothing of it runs any more and a temporary directory is gone.
+ * Guarantee: after the start, both servers answer; after the stop, or a kill of this process, no process of the stack
+ * runs any more, and a temporary directory is removed.
  */
 import type pg from "pg";
 import { HawserError, withoutPasswords } from "../errors/index.js";
@@ -15,47 +15,47 @@ import { createTemporary, giveUp, openNamed, type RunDirectory } from "./run-dir
 import { type DevServer, serverAccount } from "./server-process.js";
 import { stopServersOf, sweepLeftovers } from "./sweep.js";
 
-/** What to start. */
+/** Options of a dev stack. */
 export interface DevStackOptions {
   /**
-   * Where data and logs go. It is kept, and the next start finds the data again. Without it a temporary directory is
-   * used and removed in the end.
+   * Directory for data and logs. It is kept, and the next start finds the data again. Without it, a temporary directory
+   * is used and removed in the end.
    */
   readonly directory?: string | undefined;
   /** Start a nats-server too. Default true. */
   readonly nats?: boolean | undefined;
-  /** Where Postgres listens. Default: any free port. */
+  /** Port of Postgres. Default: any free port. */
   readonly postgresPort?: PortWish | undefined;
-  /** Where nats-server listens. Default: any free port. */
+  /** Port of nats-server. Default: any free port. */
   readonly natsPort?: PortWish | undefined;
-  /** The text of a configuration file for nats-server, such as its accounts. Not for a server of HAWSER_NATS_URL. */
+  /** Text of a configuration file for nats-server, such as its accounts. Not applied to a server of HAWSER_NATS_URL. */
   readonly natsConfig?: string | undefined;
-  /** Postgres's `max_connections`. Default 300. */
+  /** `max_connections` of Postgres. Default 300. */
   readonly maxConnections?: number | undefined;
-  /** Told in words what is being done. */
+  /** Called with a message for each step. */
   readonly onProgress?: ((message: string) => void) | undefined;
-  /** Ends the start. What had been started is stopped again, and the promise rejects with the signal's reason. */
+  /** Aborts the start: servers that were started are stopped, and the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A running stack. It runs until it is stopped or this process ends. */
+/** Running stack. It runs until it is stopped or this process ends. */
 export interface DevStack extends AsyncDisposable {
-  /** Connects as superuser to the database `postgres`. */
+  /** URL that connects as superuser to the database `postgres`. */
   readonly databaseUrl: string;
-  /** Needs no credentials unless `natsConfig` says otherwise; JetStream is on. Null if it was started without NATS. */
+  /** URL without credentials unless `natsConfig` requires them; JetStream is on. Null if the stack has no NATS. */
   readonly natsUrl: string | null;
   readonly servers: readonly DevServer[];
-  /** Where data and logs are; undefined if no server is ours. */
+  /** Directory of data and logs; undefined if no server was started here. */
   readonly directory: string | undefined;
   /** Resolves when the stack has stopped; rejects with `dev_server_failed` if a server ends by itself. */
   readonly closed: Promise<void>;
-  /** Stops the servers that were started. A further call can only hurry the first one. */
+  /** Stops the servers that were started. A further call can only make the first one faster. */
   stop(options?: StopOptions): Promise<void>;
 }
 
 /**
  * Starts the stack and resolves when all servers answer. Servers named by HAWSER_DATABASE_URL and HAWSER_NATS_URL are
- * used instead of starting any, and not stopped. Throws `dev_server_failed`; nothing is left behind then.
+ * used instead of embedded ones, and are not stopped. Throws `dev_server_failed`; nothing is left behind then.
  */
 export async function startDevStack(options: DevStackOptions = {}): Promise<DevStack> {
   const { onProgress = () => undefined, signal } = options;
@@ -70,12 +70,12 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
       "Embedded servers run on Linux and macOS only. Set HAWSER_DATABASE_URL and HAWSER_NATS_URL to running servers.",
     );
   }
-  for (const path of await sweepLeftovers()) onProgress(`Removed ${path}, left by a stack that was killed`);
+  for (const path of await sweepLeftovers()) onProgress(`Removed ${path}, left over from a stack that was killed`);
   signal?.throwIfAborted();
   const directory = await openRunDirectory(options.directory);
   let guard: Guard | undefined;
   try {
-    // Before any server: from here on our death leaves nothing behind.
+    // Before any server starts, so that the death of this process leaves nothing behind.
     const guarding = guardDirectory(directory).then((started) => (guard = started));
     onProgress("Starting Postgres and nats-server");
     const failure = new AbortController();
@@ -116,8 +116,8 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
 }
 
 /**
- * Like Promise.all, but rejects only when nothing is under way any more, so that the cleaning up misses nothing. The
- * first failure aborts the others.
+ * Like Promise.all, but rejects only after all promises have settled, so that the cleanup misses nothing. The first
+ * failure aborts the others.
  */
 async function allOrNone<const T extends readonly unknown[]>(
   parts: T,
@@ -133,7 +133,7 @@ async function openRunDirectory(named: string | undefined): Promise<RunDirectory
   const account = serverAccount();
   if (named === undefined) return createTemporary(account);
   const directory = openNamed(named, account);
-  // Its last owner may have been killed together with its watchdog.
+  // The last owner may have been killed together with its watchdog.
   await stopServersOf(directory.path);
   return directory;
 }
@@ -152,7 +152,7 @@ function assemble(servers: readonly DevServer[], life: Lifetime): DevStack {
 
 const connectTimeoutMs = 10_000;
 
-/** The Postgres of HAWSER_DATABASE_URL and its version; undefined if the variable is not set. */
+/** Postgres of HAWSER_DATABASE_URL with its version; undefined if the variable is not set. */
 async function externalPostgres(): Promise<DevServer | undefined> {
   const url = process.env["HAWSER_DATABASE_URL"];
   if (!url) return undefined;
@@ -168,7 +168,7 @@ async function externalPostgres(): Promise<DevServer | undefined> {
   }
 }
 
-/** The nats-server of HAWSER_NATS_URL; undefined if the variable is not set. */
+/** nats-server of HAWSER_NATS_URL; undefined if the variable is not set. */
 async function externalNats(): Promise<DevServer | undefined> {
   const url = process.env["HAWSER_NATS_URL"];
   if (!url) return undefined;

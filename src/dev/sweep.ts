@@ -1,6 +1,6 @@
 /**
- * Clearing away what a dead process left: servers that still run, and temporary directories. Used by the watchdog right
- * after the death, and by each start for what no watchdog could clear (a killed watchdog, a machine that lost power).
+ * Cleanup after a dead process: its running servers and temporary directories. The watchdog uses it right after the
+ * death, and each start for stacks without a watchdog (a killed watchdog, a power failure).
  */
 import { execFileSync } from "node:child_process";
 import { lstatSync, readdirSync, readFileSync } from "node:fs";
@@ -8,21 +8,21 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { isAlive, ownerOf, partsOf, removeDirectory, temporaryPrefix, temporaryRoots } from "./run-directory.js";
 
-/** How long a server may take to end before it is killed. */
+/** Time that a server has to end before it is killed. */
 const stopTimeoutMs = 5_000;
-/** A directory without an owner's name belongs to a process that is just making it, until it is this old. */
+/** Age below which a directory without an owner belongs to a process that is creating it. */
 const ownerlessAgeMs = 60_000;
 
-/** A process and its command line. */
+/** Process with its command line. */
 interface RunningProcess {
   readonly pid: number;
-  /** The arguments, each followed by a space. */
+  /** Arguments, each followed by a space. */
   readonly commandLine: string;
 }
 
 /**
- * Ends the servers whose data is in the directory: SIGINT, then SIGKILL. They are found by their command lines, which
- * name the directory, and not by recorded pids, which could belong to others by now.
+ * Stops the servers whose data is in the directory: SIGINT, then SIGKILL. They are identified by their command lines,
+ * which contain the directory, because recorded pids could belong to other processes by now.
  */
 export async function stopServersOf(directory: string): Promise<void> {
   const deadline = Date.now() + stopTimeoutMs;
@@ -33,7 +33,7 @@ export async function stopServersOf(directory: string): Promise<void> {
   }
 }
 
-/** Stops the servers and removes the directory of each temporary stack whose owner is dead. Returns their paths. */
+/** Stops the servers and removes the directory of each temporary stack whose owner is dead. Returns the paths. */
 export async function sweepLeftovers(): Promise<string[]> {
   const swept: string[] = [];
   for (const root of temporaryRoots()) {
@@ -48,7 +48,9 @@ export async function sweepLeftovers(): Promise<string[]> {
   return swept;
 }
 
-/** True if the directory is one of ours and its owner is dead. Anyone may put names into a temporary directory. */
+/**
+ * True if Hawser created the directory and its owner is dead. Other users can create names in a temporary directory.
+ */
 function isAbandoned(path: string): boolean {
   try {
     const stat = lstatSync(path);
@@ -56,7 +58,7 @@ function isAbandoned(path: string): boolean {
     const owner = ownerOf(path);
     return owner === undefined ? Date.now() - stat.mtimeMs > ownerlessAgeMs : !isAlive(owner);
   } catch {
-    // Another process is removing it.
+    // Another process is removing the directory.
     return false;
   }
 }
@@ -74,7 +76,7 @@ function signalAll(processes: readonly RunningProcess[], signal: NodeJS.Signals)
     try {
       process.kill(pid, signal);
     } catch {
-      // It ended between being seen and being signalled.
+      // The process ended between the listing and the signal.
     }
   }
 }
@@ -92,7 +94,7 @@ function runningProcesses(): RunningProcess[] {
   });
 }
 
-/** Where there is no /proc. */
+/** Lists processes with ps, for systems without /proc. */
 function processesByPs(): RunningProcess[] {
   const lines = execFileSync("ps", ["-axwwo", "pid=,args="], { encoding: "utf8" }).split("\n");
   return lines.map((line) => {

@@ -1,19 +1,19 @@
 /**
- * The program of the watchdog: a detached process that holds the other end of a pipe to the owner of a dev stack. When
- * the owner dies, however it dies, the pipe closes and the watchdog stops the servers and removes their directory.
+ * Watchdog program: a detached process that holds the other end of a pipe to the owner of a dev stack. When the owner
+ * dies for any reason, the pipe closes, and the watchdog stops the servers and removes their directory.
  *
- * It is told what to watch by one line of JSON on standard input ({@link WatchOrder}), says `ready` on standard output,
- * and ends without doing anything when it reads the line `release`.
+ * It reads one line of JSON from standard input ({@link WatchOrder}), prints `ready` to standard output, and ends
+ * without any action when it reads the line `release`.
  */
 import { createInterface } from "node:readline";
 import { removeDirectory } from "./run-directory.js";
 import { stopServersOf } from "./sweep.js";
 
-/** What the owner asks for. */
+/** Request of the owner. */
 export interface WatchOrder {
-  /** The run directory. */
+  /** Run directory. */
   readonly directory: string;
-  /** Remove the directory after stopping its servers. */
+  /** True to remove the directory after its servers have stopped. */
   readonly temporary: boolean;
 }
 

@@ -1,6 +1,4 @@
-/**
- * The functions that NATS reaches: whether they are there, and may be run.
- */
+/** Functions bound to subjects: whether they exist and may be executed. */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { functionNameSql, wrapperJoinSql } from "../store/index.js";
@@ -10,7 +8,7 @@ import type { Facts } from "./facts.js";
 
 const { escapeLiteral: literal } = pg;
 
-/** A wrapper is bound to its function by oid, which its dependencies tell. */
+/** Bound functions. A wrapper is bound to its function by oid, which its dependencies show. */
 const brokenSql = `
   SELECT h.kind, h.subject, ${functionNameSql} AS called, h.wrapper,
          w.oid IS NOT NULL AS present, quote_ident(pg_get_userbyid(w.proowner)) AS owner, t.oid::regprocedure::text AS target,
@@ -41,10 +39,10 @@ interface Handler {
   readonly isDefiner: boolean | null;
 }
 
-/** So many are told one by one. */
+/** Greatest number of findings that are listed individually. */
 const most = 20;
 
-/** Whether the bound functions are there, and may be run. */
+/** Check that the bound functions exist and may be executed. */
 export function handlersCheck(facts: Facts): Check {
   return catalogCheck("bound-functions", () => handlers(facts), { needs: ["nats-from-sql"] });
 }
@@ -76,8 +74,8 @@ function faultOf(handler: Handler): Finding[] {
     return [
       {
         severity: "error",
-        what: `the function ${called} of ${name} is gone: it was dropped with CASCADE`,
-        remedy: `Make it again, and ${again}; or forget it: SELECT hawser.prune_handlers()`,
+        what: `the function ${called} of ${name} no longer exists: it was dropped with CASCADE`,
+        remedy: `Create it again, and ${again}; or remove its entry: SELECT hawser.prune_handlers()`,
       },
     ];
   }
@@ -96,7 +94,7 @@ function faultOf(handler: Handler): Finding[] {
     {
       severity: "error",
       code: "not_permitted",
-      what: `the wrapper ${signature} of ${name} is not as it was made: ${mayBeCalled ? "it is no SECURITY DEFINER" : "hawser_executor may not execute it"}`,
+      what: `the wrapper ${signature} of ${name} was changed: ${mayBeCalled ? "it is not SECURITY DEFINER" : "hawser_executor may not execute it"}`,
       remedy: mayBeCalled
         ? `DROP FUNCTION ${signature}; then ${again}`
         : `GRANT EXECUTE ON FUNCTION ${signature} TO hawser_executor`,

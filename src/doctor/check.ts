@@ -1,12 +1,10 @@
-/**
- * A check that asks Postgres alone, and what an error of Postgres means for it.
- */
+/** Checks that only query Postgres, and verdicts for errors of Postgres. */
 import type pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { isServerError } from "../postgres/index.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 
-/** Makes one. What Postgres refuses becomes its verdict. */
+/** Creates a check that only queries Postgres. An error of Postgres becomes its verdict. */
 export function catalogCheck(
   name: string,
   run: (signal: AbortSignal) => Promise<Verdict>,
@@ -20,27 +18,27 @@ export function catalogCheck(
   };
 }
 
-/** The verdict of a check that has found one error. */
+/** Verdict with one error. */
 export function failed(error: Omit<Finding, "severity">): Verdict {
   return { findings: [{ severity: "error", ...error }] };
 }
 
-/** What it means if a check over NATS takes too long. */
+/** Finding for a check over NATS that exceeds its time limit. */
 export const natsHangs = {
   code: "nats_timeout",
   remedy: "Check whether the NATS server hangs, by `nats server ping` or its log",
 } as const;
 
-/** SQLSTATEs. */
+// SQLSTATEs:
 const insufficientPrivilege = "42501";
 const queryCanceled = "57014";
 const undefinedObjects = ["42P01", "42703", "42883"];
 
-/** The verdict of a check whose statement has failed. @throws the error where that says nothing */
+/** Verdict for a failed statement. @throws the error if Postgres did not cause it */
 function verdictOf(error: unknown): Verdict {
   if (!(error instanceof Error)) throw error;
   if (isServerError(error)) return ofServer(error);
-  // The driver's errors, and those of its socket, have no class of their own.
+  // Errors of the driver and its socket have no class of their own.
   if (!("code" in error) && !/^(Connection terminated|Client has|Client was|timeout|Query read)/.test(error.message))
     throw error;
   return failed({
@@ -55,13 +53,13 @@ function ofServer({ code = "", message }: pg.DatabaseError): Verdict {
   if (code === queryCanceled) {
     return failed({
       code: "store_failed",
-      what: `a statement that only reads took too long: ${message}`,
+      what: `a read-only statement timed out: ${message}`,
       remedy:
-        "Find who holds the lock: SELECT pid, query FROM pg_stat_activity WHERE pid IN (SELECT unnest(pg_blocking_pids(pid)) FROM pg_stat_activity)",
+        "Find the session that holds the lock: SELECT pid, query FROM pg_stat_activity WHERE pid IN (SELECT unnest(pg_blocking_pids(pid)) FROM pg_stat_activity)",
     });
   }
   const what = undefinedObjects.includes(code)
-    ? `the schema hawser is not as this program expects it: ${message}`
-    : `Postgres refused what was asked: ${message}`;
+    ? `the schema hawser differs from the one that this program expects: ${message}`
+    : `Postgres refused a query: ${message}`;
   return failed({ code: "store_failed", what, remedy: "Run `hawser init` as the owner of the schema hawser" });
 }

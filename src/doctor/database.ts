@@ -1,6 +1,4 @@
-/**
- * Whether Postgres lets this login in.
- */
+/** Connection of this login to Postgres. */
 import pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import {
@@ -16,7 +14,7 @@ import { type Facts, open } from "./facts.js";
 const { escapeIdentifier: identifier } = pg;
 const { connectMs } = doctorConstants;
 
-/** Opens the session that the other checks use. */
+/** Check that opens the session of all other checks. */
 export function databaseCheck(facts: Facts): Check {
   const place = facts.address.described;
   return {
@@ -37,7 +35,7 @@ export function databaseCheck(facts: Facts): Check {
 }
 
 function poolerFinding({ server }: Place): Finding {
-  const what = `at ${server} a transaction pooler stands before Postgres: ${poolerWords.what}, and nothing more can be checked`;
+  const what = `at ${server} a transaction pooler is in front of Postgres: ${poolerWords.what}, and nothing more can be checked`;
   return { severity: "error", code: "transaction_pooler", what, remedy: poolerWords.remedy };
 }
 
@@ -55,12 +53,12 @@ function bySqlstate({ code, message, routine }: pg.DatabaseError, { role, databa
     case "28P01":
       return [
         `Postgres at ${server} refused the password of the login "${role}"`,
-        `Give the right one in HAWSER_DATABASE_URL or PGPASSWORD, or set another: ALTER ROLE ${identifier(role)} PASSWORD '…'`,
+        `Set the right password in HAWSER_DATABASE_URL or PGPASSWORD, or change it: ALTER ROLE ${identifier(role)} PASSWORD '…'`,
       ];
     case "28000":
       return [
         `Postgres at ${server} refused the login "${role}": ${message}`,
-        `Let it in: CREATE ROLE ${identifier(role)} LOGIN PASSWORD '…', or a line in pg_hba.conf for it and this machine`,
+        `Allow it: CREATE ROLE ${identifier(role)} LOGIN PASSWORD '…', or add a line to pg_hba.conf for it and this machine`,
       ];
     case "3D000":
       return [
@@ -73,15 +71,18 @@ function bySqlstate({ code, message, routine }: pg.DatabaseError, { role, databa
         `GRANT CONNECT ON DATABASE ${identifier(database)} TO ${identifier(role)}`,
       ];
     case "53300":
-      return [`Postgres at ${server} has no connection free: ${message}`, remedyOfLimit(routine, role, database)];
+      return [`Postgres at ${server} has no free connection: ${message}`, remedyOfLimit(routine, role, database)];
     default:
       return [`Postgres at ${server} refused the connection: ${message}`, "Read the log of Postgres"];
   }
 }
 
-/** Of the three limits of sessions. The text of the error is in the server's language; the routine that raises it is not. */
+/**
+ * Remedy for the exceeded limit: of the role, the database or the server. The error's text is translated; the routine
+ * that raises it is not.
+ */
 function remedyOfLimit(routine: string | undefined, role: string, database: string): string {
-  const sessions = "end sessions that nobody uses: SELECT * FROM pg_stat_activity";
+  const sessions = "end unused sessions: SELECT * FROM pg_stat_activity";
   if (routine === "InitializeSessionUserId") {
     return `ALTER ROLE ${identifier(role)} CONNECTION LIMIT -1, or a higher limit; or ${sessions}`;
   }
@@ -92,11 +93,11 @@ function remedyOfLimit(routine: string | undefined, role: string, database: stri
 }
 
 const anotherAuthority: Words = [
-  "comes from an authority that is not trusted here",
+  "is signed by an authority that this machine does not trust",
   "Name the file with the certificate of that authority: sslrootcert in the database URL, or PGSSLROOTCERT",
 ];
 
-/** What is wrong with the certificate of Postgres, by the code of Node.js, and what to do. */
+/** Fault of the certificate of Postgres and its remedy, by the error code of Node.js. */
 const certificateFaults: Readonly<Record<string, Words>> = {
   CERT_HAS_EXPIRED: [
     "has expired",
@@ -117,12 +118,12 @@ const certificateFaults: Readonly<Record<string, Words>> = {
 function bySocket(error: Error, { role, server }: Place): Words {
   const hosts =
     error.message === noSuitableHost && error instanceof AggregateError ? (error.errors as Error[]) : [error];
-  // One host that is away must not hide why another one, which answered, is of no use.
+  // An unreachable host must not hide why another host, which answered, is unsuitable.
   if (hosts.length > 1 && !hosts.every(isAbsent) && !hosts.every(isUnresolved)) {
     return [
-      `no host of ${server} is of use: ${[...new Set(hosts.map(reasonOf))].join("; ")}`,
-      "Start the hosts that are away, or name the right ones; which kind of server is wanted, target_session_attrs of the " +
-        "database URL says: of several hosts one that takes writes, unless it asks for another kind",
+      `no host of ${server} is usable: ${[...new Set(hosts.map(reasonOf))].join("; ")}`,
+      "Start the unreachable hosts, or name the right ones. target_session_attrs of the database URL selects the kind of " +
+        "server; by default, of several hosts, one that accepts writes",
     ];
   }
   if (hosts.every(isAbsent)) {
@@ -139,8 +140,8 @@ function bySocket(error: Error, { role, server }: Place): Words {
   }
   if (/client password must be a string/.test(error.message)) {
     return [
-      `Postgres at ${server} wants a password of the login "${role}", and none was given`,
-      "Give it in HAWSER_DATABASE_URL or PGPASSWORD",
+      `Postgres at ${server} requires a password for the login "${role}", and none was given`,
+      "Set it in HAWSER_DATABASE_URL or PGPASSWORD",
     ];
   }
   const [fault] = codesOf(error).flatMap((code) => (code in certificateFaults ? [certificateFaults[code]!] : []));
@@ -148,7 +149,7 @@ function bySocket(error: Error, { role, server }: Place): Words {
   if (/timeout/i.test(error.message)) {
     return [
       `Postgres at ${server} did not answer within ${connectMs} ms`,
-      "Check whether it runs, and whether a firewall stands between: run pg_isready on both machines",
+      "Check whether it runs, and whether a firewall is in between: run pg_isready on both machines",
     ];
   }
   return [
@@ -160,7 +161,7 @@ function bySocket(error: Error, { role, server }: Place): Words {
 const isAbsent = (error: Error) => codesOf(error).some((code) => code === "ECONNREFUSED" || code === "ENOENT");
 const isUnresolved = (error: Error) => codesOf(error).some((code) => code === "ENOTFOUND" || code === "EAI_AGAIN");
 
-/** One line. Node gives no message to the error of a host that has several addresses. */
+/** Reason of an error in one line. Node.js sets no message on the error of a host with several addresses. */
 function reasonOf(error: Error): string {
   if (error instanceof AggregateError && error.message === "")
     return (error.errors as Error[]).map(reasonOf).join(", ");

@@ -1,79 +1,78 @@
 /**
- * What a check is, and how checks are run, so that one cause makes one finding: a check that needs a failed one is left out,
- * and an error that a failed check explains is not told. Each check has a time limit, and so has all of it.
+ * Checks and their execution. One cause makes one finding: a check that needs a failed one is skipped, and an error
+ * that a failed check explains is not reported. Each check has a time limit, and so has the whole examination.
  */
 import type { ErrorCode } from "../errors/index.js";
 import { type Clock, inTime } from "../runtime/index.js";
 
-/**
- * `error`: something does not work. `warning`: it works, and should be changed. `note`: it is as it may be, and good to
- * know.
- */
+/** `error`: something does not work. `warning`: it works, but should be changed. `note`: worth knowing. */
 export type Severity = "error" | "warning" | "note";
 
-/** Something that was found. No secret and no payload is ever part of it. */
+/** Result of a check that someone should know. It never contains a secret or a payload. */
 export interface Finding {
   readonly severity: Severity;
-  /** The error that comes of it, which gives the exit status; absent where there is no code for it. */
+  /** Error that the finding causes, which sets the exit status; absent if no code applies. */
   readonly code?: ErrorCode | undefined;
-  /** What is so, with its values. */
+  /** Finding, with its values. */
   readonly what: string;
-  /** What to do about it: a command, a statement, or what to read. */
+  /** Remedy: a command, a statement, or a hint what to read. */
   readonly remedy: string;
 }
 
-/** What a check says. */
+/** Result of a check. */
 export interface Verdict {
   readonly findings?: readonly Finding[];
-  /** What it saw, in a few words: shown where all is well. */
+  /** Observation in a few words, shown if the check succeeds. */
   readonly seen?: string | undefined;
-  /** Why it could not check, or not everything; that is no finding. */
+  /** Reason why the check, or a part of it, could not run; not a finding. */
   readonly notChecked?: string | undefined;
-  /** What it checks is not there, and need not be: so the checks that need it have nothing to do. */
+  /** True if the checked part does not exist and is optional, so that checks that need it are skipped. */
   readonly absent?: boolean | undefined;
 }
 
-/** A finding, and the check that has it. */
+/** Finding with the name of its check. */
 export interface NamedFinding extends Finding {
   readonly check: string;
 }
 
-/** What became of a check. */
+/** Outcome of a check. */
 export interface CheckReport {
   readonly check: string;
-  /** `ok` also where there were notes. `not_checked` says why in `why`; a check of a part has both. */
+  /**
+   * `ok` even with notes. For `not_checked`, `why` has the reason; a partly checked part has both `why` and another
+   * outcome.
+   */
   readonly outcome: "ok" | "warning" | "error" | "not_checked";
   readonly seen?: string | undefined;
   readonly why?: string | undefined;
-  /** The check that has to find first that all is well, or something at all: that of the cause, however many lie between. */
+  /** Check that must succeed first: the root cause, through any number of checks in between. */
   readonly blockedBy?: string | undefined;
 }
 
-/** All of it. */
+/** Result of an examination. */
 export interface DoctorReport {
-  /** No check has found an error. */
+  /** True if no check has found an error. */
   readonly ok: boolean;
-  /** In the order of the checks, which goes from what all the rest needs to the details. */
+  /** Findings in the order of the checks, from the prerequisites to the details. */
   readonly findings: readonly NamedFinding[];
   readonly checks: readonly CheckReport[];
 }
 
-/** One check. */
 export interface Check {
-  /** Of words with hyphens; what others name it by. */
+  /** Kebab-case name, unique in the examination; other checks refer to it. */
   readonly name: string;
-  /** Checks without whose success this one can say nothing: it is left out if one of them has failed. */
+  /** Checks whose success this check requires: it is skipped if one of them has failed. */
   readonly needs?: readonly string[] | undefined;
-  /** Checks whose failure would explain one of this: then it is not told. */
+  /** Checks whose failure would explain an error of this check, which is then not reported. */
   readonly explainedBy?: readonly string[] | undefined;
-  /** How long it may take. */
+  /** Time limit in milliseconds. */
   readonly timeoutMs: number;
-  /** What it means if it takes longer. Default: that Postgres hangs. */
+  /** Finding for an exceeded time limit; by default that Postgres hangs. */
   readonly late?: Pick<Finding, "code" | "remedy"> | undefined;
   /**
-   * Checks. What it throws ends the examination, so it throws only defects.
+   * Runs the check. An exception ends the examination, so only defects are thrown.
    *
-   * @param signal aborted when its time is over: whatever still hangs is to be let go
+   * @param signal aborted at the time limit; the check then releases everything that hangs
    */
   run(signal: AbortSignal): Promise<Verdict>;
 }
@@ -83,14 +82,14 @@ type State = "fine" | "failed" | "absent";
 /**
  * Runs the checks one after another.
  *
- * @param totalMs what is not done after so long is not done at all
+ * @param totalMs time limit of the examination; remaining checks are skipped
  */
 export async function examine(
   checks: readonly Check[],
   { totalMs, clock }: { readonly totalMs: number; readonly clock: Clock },
 ): Promise<DoctorReport> {
   const states = new Map<string, State>();
-  /** By the checks that were not made, or whose errors are explained: the check of the cause. */
+  /** Check of the root cause, by checks that were skipped or whose errors are explained. */
   const causes = new Map<string, string>();
   const causeOf = (name: string): string => causes.get(name) ?? name;
   const findings: NamedFinding[] = [];
@@ -108,7 +107,11 @@ export async function examine(
     }
     const remainingMs = endAt - clock.now();
     if (remainingMs <= 0) {
-      reports.push({ check: name, outcome: "not_checked", why: `the ${totalMs} ms of all checks were over` });
+      reports.push({
+        check: name,
+        outcome: "not_checked",
+        why: `the time limit of all checks, ${totalMs} ms, was over`,
+      });
       continue;
     }
     const verdict = await verdictOf(check, Math.min(check.timeoutMs, remainingMs), clock);
@@ -120,7 +123,7 @@ export async function examine(
       reports.push({
         check: name,
         outcome: "not_checked",
-        why: `to be checked once \`${causeOf(cause)}\` is in order`,
+        why: `run again once \`${causeOf(cause)}\` succeeds`,
       });
       continue;
     }
@@ -137,7 +140,7 @@ function reportOf(check: string, { findings = [], seen, notChecked }: Verdict): 
   return { check, outcome, seen, why: notChecked };
 }
 
-/** The verdict, or that there was none in time. */
+/** Verdict of the check, or an error if it exceeds its time limit. */
 async function verdictOf(check: Check, timeoutMs: number, clock: Clock): Promise<Verdict> {
   const late = new Error(`the time of the check ${check.name} is over`);
   try {
@@ -156,9 +159,9 @@ async function verdictOf(check: Check, timeoutMs: number, clock: Clock): Promise
 const postgresHangs = {
   code: "store_failed",
   remedy:
-    "Look at what Postgres is doing, and who waits for whom: SELECT * FROM pg_stat_activity WHERE state <> 'idle'",
+    "See what Postgres is doing, and which sessions wait for others: SELECT * FROM pg_stat_activity WHERE state <> 'idle'",
 } as const;
 
 function lateFinding({ name, late = postgresHangs }: Check, timeoutMs: number): Finding {
-  return { severity: "error", ...late, what: `the check ${name} had no answer within ${Math.round(timeoutMs)} ms` };
+  return { severity: "error", ...late, what: `the check ${name} did not finish within ${Math.round(timeoutMs)} ms` };
 }

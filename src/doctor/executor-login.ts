@@ -1,6 +1,6 @@
 /**
- * The login that runs subscribed functions: it has to be there, to come in, into this very database, and to be able to do
- * nothing else.
+ * Login that runs subscribed functions: it must exist, be able to connect to this very database, and have no other
+ * rights.
  */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
@@ -19,7 +19,7 @@ import { close, type Facts, open } from "./facts.js";
 
 const { escapeIdentifier: identifier } = pg;
 
-/** Of the login and of hawser_executor, beyond the one between them. */
+/** Memberships of the login and of hawser_executor, except the membership of the former in the latter. */
 const memberships = `pg_auth_members AS a JOIN pg_roles AS m ON m.oid = a.member JOIN pg_roles AS g ON g.oid = a.roleid
             WHERE a.member IN (r.oid, e.oid) AND a.roleid <> e.oid`;
 
@@ -46,11 +46,11 @@ interface Login {
   readonly isBridged: boolean;
   readonly attributes: readonly string[];
   readonly roles: readonly string[];
-  /** The statements that end these memberships. */
+  /** Statements that revoke these memberships. */
   readonly revokes: readonly string[];
 }
 
-/** Tries the login. */
+/** Connects with the login and checks its rights. */
 export function executorCheck(facts: Facts): Check {
   return catalogCheck("executor-login", (signal) => executor(facts, signal), { needs: ["nats-from-sql"] });
 }
@@ -77,7 +77,7 @@ async function examine(facts: Facts, name: string, address: DatabaseAddress, sig
   const reached = await reach(address, signal);
   if (!(reached instanceof Error)) {
     const [own] = await facts.rows<DatabaseIdentity>(identitySql);
-    // What this server knows of its logins tells nothing of one that goes elsewhere.
+    // The catalogs of this server say nothing about a login that reaches another database.
     if (!isSameDatabase(reached, own!)) return { findings: [elsewhere(facts, name, reached, own!)] };
   }
   const [login] = await facts.rows<Login>(loginSql, [name]);
@@ -93,17 +93,17 @@ async function examine(facts: Facts, name: string, address: DatabaseAddress, sig
       ],
     };
   const findings: Finding[] = login!.isBridged || facts.options.executorUrl !== undefined ? [] : [notBridged(name)];
-  return { findings, seen: `"${name}" connects, and is in hawser_executor alone` };
+  return { findings, seen: `"${name}" connects, and is a member of hawser_executor only` };
 }
 
-/** An error only if there are functions for it to run. */
+/** Finding for a missing login; an error only if there are functions to run. */
 async function missing(facts: Facts, name: string): Promise<Finding> {
   const counts = await facts.handlerCounts();
   const isNeeded = counts === undefined || counts.subscriptions + counts.responders > 0;
   return {
     ...error(
       `the login "${name}", which runs subscribed functions, is missing`,
-      "Run `hawser init` as a role that may make roles, or name a login with --executor-url, to `hawser serve`, too",
+      "Run `hawser init` as a role that may create roles, or name a login with --executor-url, for `hawser serve` too",
     ),
     severity: isNeeded ? "error" : "warning",
   };
@@ -115,7 +115,7 @@ function faultOf(name: string, login: Login): Finding | undefined {
   if (login.attributes.length > 0) {
     const taken = login.attributes.map((attribute) => `NO${attribute}`).join(" ");
     return error(
-      `${who} may do more than it should: it has ${login.attributes.join(", ")}`,
+      `${who} has more rights than it should: it has ${login.attributes.join(", ")}`,
       `ALTER ROLE ${role} ${taken}`,
     );
   }
@@ -124,11 +124,11 @@ function faultOf(name: string, login: Login): Finding | undefined {
       login.roles.map((one) => `"${one}"`),
       3,
     );
-    return error(`${who} may do more than it should: it is a member of ${roles}`, login.revokes.join("; "));
+    return error(`${who} has more rights than it should: it is a member of ${roles}`, login.revokes.join("; "));
   }
   if (!login.canLogin) return error(`${who} may not log in`, `ALTER ROLE ${role} LOGIN`);
   if (login.isExpired) return error(`${who} has expired`, `ALTER ROLE ${role} VALID UNTIL 'infinity'`);
-  if (!login.isExecutor) return error(`${who} is not in hawser_executor`, `GRANT hawser_executor TO ${role}`);
+  if (!login.isExecutor) return error(`${who} is not a member of hawser_executor`, `GRANT hawser_executor TO ${role}`);
   if (login.connects) return undefined;
   return error(`${who} may not connect to this database`, "Run `hawser init`, which grants CONNECT to it");
 }
@@ -136,19 +136,19 @@ function faultOf(name: string, login: Login): Finding | undefined {
 function notBridged(name: string): Finding {
   return {
     severity: "warning",
-    what: `hawser_bridge is not in "${name}": a process that takes over cannot end the sessions of the one before`,
+    what: `hawser_bridge is not a member of "${name}": a process that takes over cannot end the sessions of its predecessor`,
     remedy: `GRANT ${identifier(name)} TO hawser_bridge`,
   };
 }
 
 function elsewhere(facts: Facts, name: string, reached: DatabaseIdentity, own: DatabaseIdentity): Finding {
   return error(
-    `the login "${name}", which runs subscribed functions, has reached ${differenceOf(reached, own)}`,
+    `the login "${name}", which runs subscribed functions, reaches ${differenceOf(reached, own)}`,
     sameDatabaseRemedy(facts.options.executorUrl),
   );
 }
 
-/** The database that a session there reaches, or why it reaches none. */
+/** Identifies the database that the address reaches, or returns the error of the connection. */
 async function reach(address: DatabaseAddress, signal: AbortSignal): Promise<DatabaseIdentity | Error> {
   let client: pg.Client | undefined;
   try {
@@ -165,9 +165,9 @@ async function reach(address: DatabaseAddress, signal: AbortSignal): Promise<Dat
 function remedyOf(refusal: Error, name: string): string {
   if (isServerError(refusal) && refusal.code === "28P01") {
     const role = identifier(name);
-    return `Make it anew: DROP OWNED BY ${role}; DROP ROLE ${role}; then run \`hawser init\``;
+    return `Recreate it: DROP OWNED BY ${role}; DROP ROLE ${role}; then run \`hawser init\``;
   }
-  return `Let it in: a line of pg_hba.conf for "${name}" with scram-sha-256, as for the login of \`hawser serve\``;
+  return `Allow it: add a line to pg_hba.conf for "${name}" with scram-sha-256, as for the login of \`hawser serve\``;
 }
 
 function error(what: string, remedy: string): Finding {

@@ -1,7 +1,4 @@
-/**
- * What several checks have to know, each of it read once, and the session in which that is done: it reads, waits for nothing
- * long, and changes nothing.
- */
+/** Data that several checks use, each read once, and the read-only session that reads it, with short timeouts. */
 import type pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { doctorConstants, gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -9,28 +6,32 @@ import { type Fault, faultsOf, inspect, type State } from "../installation/index
 import { DatabaseAddress, type OpenSession, openSession } from "../postgres/index.js";
 import type { Finding } from "./examine.js";
 
-/** How to examine. */
+/** Connection settings of an examination. */
 export interface DoctorOptions {
-  /** The database; without it the PG* variables are used. */
+  /** URL of the database; without it, the PG* variables apply. */
   readonly databaseUrl?: string | undefined;
-  /** The login that runs subscribed functions, where `hawser serve` is given one. */
+  /** URL of the login that runs subscribed functions, if `hawser serve` is given one. */
   readonly executorUrl?: string | undefined;
-  /** Below which directories the files may be that options of the NATS server name. */
+  /** Directories that may contain the files named by options of the NATS server. */
   readonly secretsDirectories: readonly string[];
 }
 
-/** An address at which Postgres tries to reach a gateway. */
+/** Address at which Postgres tries to reach a gateway. */
 export interface GatewayRow {
   readonly host: string;
   readonly port: number;
-  /** Entered by a gateway, which tells that it is there. */
+  /** True if a gateway registered the address and refreshes it. */
   readonly isKept: boolean;
   readonly ageSeconds: number;
-  /** Its gateway was not there for longer than one that runs ever is. What a replica has may be old. */
+  /**
+   * True if the last refresh is older than a running gateway allows. Always false on a replica, whose rows may be old.
+   */
   readonly isStale: boolean;
-  /** The NATS server that its process receives subscriptions from, as option `host` names it; null: it is not connected. */
+  /**
+   * NATS server from which the process receives subscriptions, as option `host` names it; null if it is not connected.
+   */
   readonly natsServer: string | null;
-  /** What this server calls itself. */
+  /** Identifier of this server. */
   readonly natsServerId: string | null;
 }
 
@@ -40,7 +41,7 @@ const gatewaysSql = `
          g.nats_server AS "natsServer", g.nats_server_id AS "natsServerId"
     FROM ${tables.gateway} AS g ORDER BY g.seen_at DESC, g.host, g.port`;
 
-/** Reads each of it once. What fails for one check fails for all that ask for it. */
+/** Reads each fact once. If a read fails, it fails for all checks that use it. */
 export class Facts {
   readonly address: DatabaseAddress;
   readonly #known = new Map<string, Promise<unknown>>();
@@ -50,7 +51,7 @@ export class Facts {
     this.address = DatabaseAddress.of(options.databaseUrl);
   }
 
-  /** The session of the examination; every check but the first needs the one that opens it. */
+  /** Session of the examination, which the first check opens and all others need. */
   get client(): pg.Client {
     if (this.#client === undefined) throw new Error("the database was not reached");
     return this.#client;
@@ -60,7 +61,6 @@ export class Facts {
     this.#client = client;
   }
 
-  /** Ends the session. */
   [Symbol.dispose](): void {
     if (this.#client !== undefined) close(this.#client);
   }
@@ -69,19 +69,19 @@ export class Facts {
     return (await this.client.query<Row>(text, [...values])).rows;
   }
 
-  /** What is installed. */
+  /** State of the installation. */
   state(): Promise<State> {
     return this.once("state", () => inspect(this.client));
   }
 
-  /** What of that is not as it should be, as far as a check reports it. */
+  /** Faults of the installation that belong to a check. */
   async findings(check: string): Promise<Finding[]> {
     return faultsOf(await this.state())
       .filter((fault) => fault.check === check)
       .map(findingOf);
   }
 
-  /** Undefined if this login may not read them. */
+  /** Addresses of gateways; undefined if this login may not read them. */
   gateways(): Promise<GatewayRow[] | undefined> {
     return this.once("gateways", async () => {
       if (!(await this.mayRead(tables.gateway))) return undefined;
@@ -89,7 +89,7 @@ export class Facts {
     });
   }
 
-  /** How many functions NATS reaches, by their kind; undefined if this login may not read them. */
+  /** Number of bound functions by kind; undefined if this login may not read them. */
   handlerCounts(): Promise<{ readonly subscriptions: number; readonly responders: number } | undefined> {
     return this.once("handlerCounts", async () => {
       if (!(await this.mayRead(tables.natsHandler))) return undefined;
@@ -106,7 +106,7 @@ export class Facts {
     return row!.may;
   }
 
-  /** The result of `read`, which runs once for each name. */
+  /** Result of `read`, which runs once for each name. */
   once<T>(name: string, read: () => Promise<T>): Promise<T> {
     const known = (this.#known.get(name) as Promise<T> | undefined) ?? read();
     this.#known.set(name, known);
@@ -114,7 +114,7 @@ export class Facts {
   }
 }
 
-/** A fault of the installation, for people who may not have installed it. */
+/** Converts a fault of the installation to a finding, for people who may not have installed it. */
 export function findingOf({ kind, severity, code, what, meaning, isPlain, remedy }: Fault): Finding {
   return {
     severity: severity ?? (kind === "risk" ? "warning" : "error"),
@@ -125,9 +125,9 @@ export function findingOf({ kind, severity, code, what, meaning, isPlain, remedy
 }
 
 /**
- * Connects.
+ * Connects to Postgres.
  *
- * @param signal ends it at once, also where Postgres does not answer
+ * @param signal closes the session at once, even if Postgres does not answer
  * @throws as `openSession`
  */
 export async function open(address: DatabaseAddress, signal: AbortSignal): Promise<OpenSession> {
@@ -143,7 +143,7 @@ export async function open(address: DatabaseAddress, signal: AbortSignal): Promi
   });
 }
 
-/** Ends it at once, also where Postgres does not answer. */
+/** Closes the session at once, even if Postgres does not answer. */
 export function close(client: pg.Client): void {
   client.connection.stream.destroy();
 }

@@ -1,6 +1,6 @@
 /**
- * The way from Postgres to NATS, tried by a call of an SQL function that has no effect: it goes over the gateway, and tells of its
- * connection to NATS.
+ * Path from Postgres to NATS, tested by a call of an SQL function without side effects: the call goes through the
+ * gateway, which returns its connection to NATS.
  */
 import pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
@@ -16,7 +16,7 @@ import { type NatsDefinition, natsDefinition } from "./nats-server.js";
 
 const { gatewayCallMs } = doctorConstants;
 
-/** What went wrong, in the words of the gateway or of Postgres. */
+/** Error of the call, with the texts of the gateway or of Postgres. */
 interface CallProblem {
   readonly code: ErrorCode;
   readonly message: string;
@@ -24,17 +24,17 @@ interface CallProblem {
   readonly remedy?: string | undefined;
 }
 
-/** What came of it. */
+/** Outcome of the call. */
 type GatewayAnswer =
   | { readonly kind: "answered"; readonly server: NatsServerSeen }
-  /** The gateway answered that it has no NATS. */
+  /** The gateway answered that it has no connection to NATS. */
   | { readonly kind: "no_nats"; readonly problem: CallProblem }
-  /** No gateway answered, or it could not. */
+  /** No gateway answered, or the call failed on the way. */
   | { readonly kind: "no_gateway"; readonly problem: CallProblem }
-  /** This login may not call it. */
+  /** This login may not call the function. */
   | { readonly kind: "not_asked"; readonly why: string };
 
-/** The server that the gateway is connected to. */
+/** NATS server that the gateway is connected to. */
 interface NatsServerSeen {
   readonly name: string;
   readonly version: string;
@@ -42,7 +42,7 @@ interface NatsServerSeen {
   readonly port: number;
 }
 
-/** What is said of NATS, and not of the gateway. */
+/** Errors about NATS, as opposed to the gateway. */
 const ofNats: readonly ErrorCode[] = [
   "nats_unavailable",
   "nats_unauthorized",
@@ -66,7 +66,7 @@ const maySql = `
     LEFT JOIN pg_proc AS p ON p.pronamespace = n.oid AND p.proname = 'nats_get_server_info' AND p.pronargs = 0
    WHERE n.nspname = $1`;
 
-/** Calls, and lets go when the signal says so: what then hangs in Postgres ends with the gateway's connection. */
+/** Calls the gateway. After an abort, a call that hangs in Postgres ends with the gateway's connection. */
 async function askGateway(facts: Facts, signal: AbortSignal): Promise<GatewayAnswer> {
   const schema = (await facts.state()).schema;
   const [right] = await facts.rows<{ there: boolean; may: boolean; role: string }>(maySql, [schema]);
@@ -75,14 +75,14 @@ async function askGateway(facts: Facts, signal: AbortSignal): Promise<GatewayAns
     const grant = `GRANT hawser_nats TO ${pg.escapeIdentifier(right.role)}`;
     return {
       kind: "not_asked",
-      why: `the login "${right.role}" may not call the SQL functions: ${grant}, or run it as another`,
+      why: `the login "${right.role}" may not call the SQL functions: ${grant}, or run hawser doctor as another login`,
     };
   }
   const ended = AbortSignal.any([signal, AbortSignal.timeout(gatewayCallMs - 500)]);
   let client: pg.Client | undefined;
   try {
     ({ client } = await open(facts.address, ended));
-    // What waits in dblink does not always hear of it; the timer does.
+    // A call that waits in dblink may not notice a cancellation; the timeout ends it.
     await client.query(`SET statement_timeout = ${gatewayCallMs - 1_000}`);
     const called = `SELECT i.server_name AS name, i.version, i.host, i.port FROM ${pg.escapeIdentifier(schema)}.nats_get_server_info() AS i`;
     const { rows } = await client.query<NatsServerSeen>(called);
@@ -107,7 +107,7 @@ function answerOf(error: unknown): GatewayAnswer {
   return { kind: "no_gateway", problem: { code: find(ofGateway) ?? "store_failed", message, detail, remedy } };
 }
 
-/** In their order. */
+/** Checks of the gateway, in their order. */
 export function gatewayChecks(facts: Facts): Check[] {
   return [
     catalogCheck("gateway", (signal) => gateway(facts, signal), {
@@ -135,25 +135,29 @@ async function gateway(facts: Facts, signal: AbortSignal): Promise<Verdict> {
     case "not_asked":
       if (rows === undefined) return { notChecked: answer.why };
       if (rows.some(({ isStale }) => !isStale))
-        return { seen: `one is entered: ${listed(rows)}`, notChecked: `no call was made: ${answer.why}` };
+        return { seen: `registered: ${listed(rows)}`, notChecked: `no call was made: ${answer.why}` };
       return { findings: [unreachable({ code: "gateway_unavailable", message: "no gateway runs" }, rows)] };
   }
 }
 
 function unreachable({ code, message, detail, remedy }: CallProblem, rows: readonly GatewayRow[] | undefined): Finding {
   const known =
-    rows === undefined ? "" : rows.length === 0 ? "; none is entered in hawser.gateways" : `; entered: ${listed(rows)}`;
+    rows === undefined
+      ? ""
+      : rows.length === 0
+        ? "; none is registered in hawser.gateways"
+        : `; registered: ${listed(rows)}`;
   const why = detail ? `: ${oneLine(detail)}` : "";
   return { severity: "error", code, what: `${message}${why}${known}`, remedy: remedy || errorTable[code].remedy };
 }
 
-/** Those that no gateway has taken out for long, although one runs that should. */
+/** Gateways whose rows are stale, and which no running gateway has removed. */
 function forgotten(rows: readonly GatewayRow[] = []): Finding[] {
   return rows
     .filter(({ isStale, ageSeconds }) => isStale && ageSeconds > 60)
     .map(({ host, port, ageSeconds }) => ({
       severity: "warning",
-      what: `the gateway at ${formatAddress({ host, port })} was last there ${ago(ageSeconds)} ago, and Postgres may still try it`,
+      what: `the gateway at ${formatAddress({ host, port })} was last seen ${ago(ageSeconds)} ago, and Postgres may still try it`,
       remedy: `Start it again, or DELETE FROM hawser.gateways WHERE host = ${pg.escapeLiteral(host)} AND port = ${port}`,
     }));
 }
@@ -161,7 +165,7 @@ function forgotten(rows: readonly GatewayRow[] = []): Finding[] {
 function listed(rows: readonly GatewayRow[]): string {
   return rows
     .map(({ host, port, isKept, ageSeconds }) => {
-      const when = isKept ? `there ${ago(ageSeconds)} ago` : "entered by hand";
+      const when = isKept ? `seen ${ago(ageSeconds)} ago` : "registered by hand";
       return `${formatAddress({ host, port })} (${when})`;
     })
     .join(", ");
@@ -179,7 +183,7 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   if (answer.kind === "no_nats") return { findings: [refused(answer.problem)] };
   const definition = await natsDefinition(facts);
   if (definition.kind !== "complete")
-    return { notChecked: "neither could the gateway be asked, nor may this login read the definition" };
+    return { notChecked: "this login may neither call the gateway nor read the definition" };
   await using probe = await NatsProbe.open(definition.options, facts.options.secretsDirectories, signal);
   if (probe.problem === undefined) return { seen: "this machine reaches it with the options of the server" };
   const { code, message, detail, remedy } = probe.problem;
@@ -188,7 +192,9 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   return { findings: [refused({ code, message: `from this machine: ${message}`, detail, remedy })] };
 }
 
-/** All processes receive subscriptions from one NATS server, whose end all of them would miss something of. */
+/**
+ * Warns if all processes receive subscriptions from the same NATS server, because its failure would affect all of them.
+ */
 function together(rows: readonly GatewayRow[] = [], definition: NatsDefinition): Finding[] {
   const servers = definition.kind === "complete" ? natsAddresses(definition.options) : [];
   const placed = rows.filter(({ isStale, natsServerId }) => !isStale && natsServerId !== null);
@@ -198,16 +204,16 @@ function together(rows: readonly GatewayRow[] = [], definition: NatsDefinition):
   return [
     {
       severity: "warning",
-      what: `all ${placed.length} processes of \`hawser serve\` stand on one NATS server, ${names} (${[...ids][0]}), of ${servers.length} that are named: what it has not delivered when it dies, none of them has`,
-      remedy: `They move apart within half a minute where they can: see that they reach the others (${servers.map(({ name }) => name).join(", ")}), and that host does not name one server in several ways, as a load balancer does`,
+      what: `all ${placed.length} processes of \`hawser serve\` are connected to the same NATS server, ${names} (${[...ids][0]}), of ${servers.length} named servers: if it dies, its undelivered messages are lost to all of them`,
+      remedy: `They spread out within half a minute if they can: check that they reach the others (${servers.map(({ name }) => name).join(", ")}), and that host does not name one server in several ways, as a load balancer does`,
     },
   ];
 }
 
-/** Messages of the gateway often hold their detail. */
+/** Finding for an error of NATS. Many messages of the gateway already contain their detail. */
 function refused({ code, message, detail, remedy }: CallProblem): Finding {
   const bare = detail?.replace(/\.$/, "") ?? "";
-  // Some begin with the option that they are about.
+  // A detail may begin with the name of its option.
   const words = bare.replace(/^\w+: /, "").toLowerCase();
   const isSaid = words === "" || message.toLowerCase().includes(words);
   return {

@@ -1,14 +1,16 @@
 /**
- * `hawser doctor`: what is wrong with an installation and with what runs beside it, and what to do about it. It changes nothing.
+ * `hawser doctor`: finds problems of an installation and of the processes around it, with their remedies. It changes
+ * nothing.
  *
- * An examination is a list of checks, from what all the others need to the details. `examine.ts` runs them one after another,
- * each with a time limit; a check that needs one that has failed, or whose error that one explains, is not reported. `facts.ts`
- * has what several checks ask for, read once, and the session. Then one file for each part of the system: `database.ts`
- * (Postgres lets this login in), `installation.ts` (what `hawser init` has made: findings are the faults that the list of
- * `src/installation` knows), `nats-server.ts`, `gateway.ts`, `nats-permissions.ts`, `bound-functions.ts`, `executor-login.ts`,
- * `leader.ts`, `messages.ts` and `outbox.ts`.
+ * An examination is a list of checks, ordered from the prerequisites to the details. `examine.ts` runs them one after
+ * another, each with a time limit; a check is not reported if it needs a failed one, or if a failed one explains its
+ * error. `facts.ts` has the session, and data that several checks use, read once. Each part of the system has a file:
+ * `database.ts` (the connection to Postgres), `installation.ts` (objects that `hawser init` creates; the findings are
+ * the faults that `src/installation` lists), `nats-server.ts`, `gateway.ts`, `nats-permissions.ts`,
+ * `bound-functions.ts`, `executor-login.ts`, `leader.ts`, `messages.ts` and `outbox.ts`.
  *
- * To add a check: a `Check` in the file of its part, its name in the list below, and a fault that seeds it in `test/doctor`.
+ * To add a check: a `Check` in the file of its part, its name in the list below, and a test in `test/doctor` that seeds
+ * the fault.
  */
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { systemClock } from "../runtime/index.js";
@@ -29,9 +31,9 @@ export type { CheckReport, DoctorReport, NamedFinding, Severity } from "./examin
 export type { DoctorOptions } from "./facts.js";
 
 /**
- * Makes all checks, from what all needs to the details, within `totalMs` of the spec.
+ * Runs all checks, from the prerequisites to the details, within `totalMs` of the spec.
  *
- * @throws HawserError `invalid_argument` if a URL cannot be read
+ * @throws HawserError `invalid_argument` if a URL cannot be parsed
  */
 export async function doctor(options: DoctorOptions): Promise<DoctorReport> {
   using facts = new Facts(options);

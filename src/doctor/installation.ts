@@ -1,6 +1,6 @@
 /**
- * The schema `hawser`, the roles, and NATS from SQL: whether they are as this version installs them, and whether this login may
- * see that. What is wrong with an object is known by the installation; here each is reported by a check.
+ * Schema `hawser`, roles, and NATS from SQL: whether they match this version, and whether this login may read them.
+ * `src/installation` detects the faults; each check here reports a part of them.
  */
 import pg from "pg";
 import { HawserError } from "../errors/index.js";
@@ -28,7 +28,7 @@ interface Login {
   readonly readable: boolean;
 }
 
-/** In their order. */
+/** Checks of the installation, in their order. */
 export function installationChecks(facts: Facts): Check[] {
   return [
     catalogCheck("schema", () => schemaIsThere(facts), { needs: ["database"] }),
@@ -52,7 +52,7 @@ async function inspectLogin(facts: Facts): Promise<Login> {
 
 async function schemaIsThere(facts: Facts): Promise<Verdict> {
   const [found] = await facts.rows<{ migrated: boolean }>(schemaInspectionSql);
-  if (found!.migrated) return { seen: "the schema hawser is there" };
+  if (found!.migrated) return { seen: "the schema hawser exists" };
   const fault = await inspectSchema(facts.client).catch((error: unknown) => error);
   if (fault instanceof HawserError) return failedBy(fault);
   const { database } = await inspectLogin(facts);
@@ -69,7 +69,7 @@ async function loginMayUseIt(facts: Facts): Promise<Verdict> {
   const login = pg.escapeIdentifier(role);
   return failed({
     code: "not_permitted",
-    what: `the login "${role}" is in no role of Hawser, and may not use the schema hawser`,
+    what: `the login "${role}" is not a member of any role of Hawser, and may not use the schema hawser`,
     remedy: `For its task: GRANT hawser_bridge TO ${login} (\`hawser serve\`), hawser_peer (a peer), or hawser_nats (a caller of the SQL functions)`,
   });
 }
@@ -80,7 +80,7 @@ async function versionOf(facts: Facts): Promise<Verdict> {
     return { notChecked: "this login may not read hawser.migrations: GRANT hawser_bridge or hawser_peer to it" };
   try {
     const { steps } = await missingSteps(facts.client);
-    if (steps.length === 0) return { seen: "the schema is that of this version" };
+    if (steps.length === 0) return { seen: "the schema has this version" };
     const names = steps.map(({ id, name }) => `${id} (${name})`).join(", ");
     return failed({
       code: "schema_missing",
@@ -104,8 +104,8 @@ async function replica(facts: Facts) {
     findings: [
       {
         severity: "note",
-        what: "this server is a replica: subscriptions and responders run on the primary only, and changes are made there",
-        remedy: "Name the primary to examine that one: hawser doctor --database-url …",
+        what: "this server is a replica: subscriptions and responders run on the primary only, which also makes all changes",
+        remedy: "Name the primary to examine it: hawser doctor --database-url …",
       },
     ],
   } as const;
@@ -114,13 +114,14 @@ async function replica(facts: Facts) {
 async function schemaObjects(facts: Facts): Promise<Verdict> {
   return {
     findings: await facts.findings("schema-objects"),
-    seen: "all in the schema hawser is as this version makes it",
+    seen: "all objects of the schema hawser match this version",
   };
 }
 
 async function roles(facts: Facts): Promise<Verdict> {
   const { roles: found, bindings } = await facts.state();
-  // What the check of that login tells is told there; it tells nothing where this login may not read which one it is.
+  // The check `executor-login` reports faults of that role. If this login may not read which role it is, that check
+  // reports nothing.
   const ofExecutor = bindings.login === null ? [] : ["hawser_executor", bindings.login.name];
   const faults = faultsOf(await facts.state()).filter(
     ({ check, subject }) => check === "roles" && (subject === undefined || !ofExecutor.includes(subject)),
@@ -137,10 +138,10 @@ async function grants(facts: Facts): Promise<Verdict> {
 
 async function excessGrants(facts: Facts): Promise<Verdict> {
   const state = await facts.state();
-  // What the check of dblink tells, with what it means.
+  // The check `dblink` reports these, with their meaning.
   const isToldBefore = state.dblink.open.length + state.dblink.users.length > 0;
   const faults = state.privileges.excess.filter(({ subject }) => !(isToldBefore && subject === dblinkSchema));
-  return { findings: faults.map(findingOf), seen: "nobody has more than Hawser has given" };
+  return { findings: faults.map(findingOf), seen: "no role has more privileges than Hawser grants" };
 }
 
 async function natsFromSql(facts: Facts): Promise<Verdict> {

@@ -1,6 +1,4 @@
-/**
- * Which process leads, and whether it keeps up.
- */
+/** Leader of the bridge: whether a process leads, and whether it keeps up. */
 import { setTimeout as delay } from "node:timers/promises";
 import { tables, views } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
@@ -11,7 +9,7 @@ import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 
 const { catalogCheckMs, leadLookMs, maxLagMs } = doctorConstants;
-/** As long as a leader may be silent: another process would take over then. */
+/** Longest silence of a leader, after which another process takes over. */
 const { leaderExpiryMs } = bridgeConstants;
 
 const leadSql = `
@@ -31,9 +29,9 @@ interface Lead {
 }
 
 /**
- * Who keeps batches from running: sessions and prepared transactions that may have locked the fence, and wait for nothing
- * themselves, as a process that takes over does. Batches hold it, too, in sessions of the executor; and those who write in peers'
- * names have locked other rows of the table.
+ * Sessions and prepared transactions that block batches: they may hold a lock on the fence, and do not wait for a lock
+ * themselves, as a process that takes over does. Sessions of the executor are excluded because batches lock the fence
+ * too, and sessions that write under peers' names because they lock other rows of the table.
  */
 const holderSql = `
   SELECT l.pid, a.usename::text AS role
@@ -47,12 +45,12 @@ const holderSql = `
    LIMIT 1`;
 
 interface Holder {
-  /** Null: a prepared transaction. */
+  /** Null for a prepared transaction. */
   readonly pid: number | null;
   readonly role: string | null;
 }
 
-/** Watches the leader for as long as it may be silent. */
+/** Check that watches the leader's heartbeat for the longest silence allowed. */
 export function leadCheck(facts: Facts): Check {
   return catalogCheck("leader", (signal) => lead(facts, signal), {
     needs: ["nats-from-sql", "nats-server"],
@@ -66,9 +64,9 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   if (counts === undefined || !(await facts.mayRead(views.bridgeLead))) {
     return { notChecked: `this login may not read ${views.bridgeLead}: GRANT hawser_bridge to it` };
   }
-  if (counts.subscriptions === 0) return { seen: "nothing is subscribed, so no process has to lead" };
+  if (counts.subscriptions === 0) return { seen: "there are no subscriptions, so no leader is needed" };
   if ((await facts.rows<{ yes: boolean }>("SELECT pg_is_in_recovery() AS yes"))[0]!.yes) {
-    return { notChecked: "a replica shows it late, or not at all: examine the primary" };
+    return { notChecked: "a replica shows the leader late, or not at all: examine the primary" };
   }
   const { first, last, hasBeaten } = await watch(facts, signal);
   if (!hasBeaten) return { findings: [leaderless(first, counts.subscriptions)] };
@@ -83,13 +81,13 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   };
 }
 
-/** Whether a process leads; undefined: that cannot be seen. */
+/** True if a process leads; undefined if this login cannot see it. */
 export async function isLed(facts: Facts, signal: AbortSignal): Promise<boolean | undefined> {
   if (!(await facts.mayRead(views.bridgeLead))) return undefined;
   return (await watch(facts, signal)).hasBeaten;
 }
 
-/** Reads the row of the leader until there is a new heartbeat, or the time is over. */
+/** Reads the leader's row until there is a new heartbeat, or the time is over. */
 async function watch(facts: Facts, signal: AbortSignal) {
   const read = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;
   const first = await read();
@@ -103,11 +101,11 @@ async function watch(facts: Facts, signal: AbortSignal) {
 }
 
 function leaderless({ owner, behindSeconds }: Lead, subscriptions: number): Finding {
-  const last = behindSeconds === null ? "" : `, and did its last work ${ago(behindSeconds)} ago`;
+  const last = behindSeconds === null ? "" : `, and made its last progress ${ago(behindSeconds)} ago`;
   const who =
     owner === null
       ? "no process leads"
-      : `the process that led (${owner}) has not been heard for ${leaderExpiryMs} ms${last}`;
+      : `the last leader (${owner}) has sent no heartbeat for ${leaderExpiryMs} ms${last}`;
   return {
     severity: "error",
     what: `${who}: the functions of ${subscriptions} subscription${subscriptions === 1 ? "" : "s"} are not called`,
@@ -116,14 +114,14 @@ function leaderless({ owner, behindSeconds }: Lead, subscriptions: number): Find
 }
 
 function behind(seconds: number, holder: Holder | undefined): Finding {
-  const what = `the leader is ${seconds.toFixed(1)} s behind what it receives`;
+  const what = `the leader is ${seconds.toFixed(1)} s behind the messages that it receives`;
   if (holder === undefined) {
     return {
       severity: "warning",
       what,
       remedy:
-        "Read the log of that process: its line `subscribed functions cannot be run now` has the SQLSTATE with which Postgres " +
-        "refuses, such as 53100 where a disk is full. Without such a line, find the function that is slow, or waits for a lock: SELECT pid, state, wait_event_type, query FROM pg_stat_activity WHERE usename LIKE 'hawser_executor%'",
+        "Read the log of that process: its line `subscribed functions cannot be run now` has the SQLSTATE of the refusal, such as " +
+        "53100 for a full disk. Without such a line, find the function that is slow, or waits for a lock: SELECT pid, state, wait_event_type, query FROM pg_stat_activity WHERE usename LIKE 'hawser_executor%'",
     };
   }
   const { pid, role } = holder;

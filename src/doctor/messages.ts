@@ -1,6 +1,4 @@
-/**
- * Messages that were given up, and messages that wait for long.
- */
+/** Dead letters, streams with gaps, and messages that have waited for a long time. */
 import { views } from "../../generated/ts/rows/nats.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
@@ -15,7 +13,7 @@ const deadSql = `
          mode() WITHIN GROUP (ORDER BY d.error_code) AS "commonCode"
     FROM ${tables.deadLetter} AS d GROUP BY 1 ORDER BY 1`;
 
-/** Rows at or below the cursor are handled already. The oldest of a channel has its lowest number. */
+/** Messages above the cursor; rows at or below it have been handled. The oldest of a channel has its lowest number. */
 const waitingSql = `
   SELECT w.*, CASE WHEN NOT pg_is_in_recovery() THEN ${nameHeldSql("w.listener")} END AS running FROM (
     SELECT coalesce(m.owner, m.listener_name) AS listener, sum(${waitingMessagesSql})::float8 AS count,
@@ -39,7 +37,7 @@ interface Waiting {
   readonly listener: string;
   readonly count: number;
   readonly oldestSeconds: number;
-  /** Null on a replica, where nobody holds a name. */
+  /** Null on a replica, where no session holds a name. */
   readonly running: boolean | null;
 }
 
@@ -58,7 +56,7 @@ const streamsSql = `
          extract(epoch FROM now() - s.missing_at)::float8 AS "missingSeconds"
     FROM ${views.streamStatus} AS s ORDER BY s.name COLLATE "C"`;
 
-/** In their order. */
+/** Checks of stored messages, in their order. */
 export function messageChecks(facts: Facts): Check[] {
   return [
     catalogCheck("dead-letters", () => deadLetters(facts), { needs: ["version"] }),
@@ -72,10 +70,10 @@ async function deadLetters(facts: Facts): Promise<Verdict> {
   return {
     findings: rows.map(({ origin, count, oldestSeconds, commonCode }) => ({
       severity: "warning",
-      what: `${count} ${count === 1 ? "message of a" : "messages of"} ${origin}${count === 1 ? " was" : "s were"} given up, the oldest ${ago(oldestSeconds)} ago, most with ${commonCode}`,
-      remedy: `hawser dead list --origin ${origin}; mend what failed, then \`hawser dead retry\` or \`discard\``,
+      what: `${count} ${count === 1 ? "message of a" : "messages of"} ${origin}${count === 1 ? " was" : "s were"} dead-lettered, the oldest ${ago(oldestSeconds)} ago, most with ${commonCode}`,
+      remedy: `hawser dead list --origin ${origin}; fix the cause, then \`hawser dead retry\` or \`discard\``,
     })),
-    ...(rows.length === 0 && { seen: "no message was given up" }),
+    ...(rows.length === 0 && { seen: "no message was dead-lettered" }),
   };
 }
 
@@ -89,10 +87,10 @@ async function streams(facts: Facts): Promise<Verdict> {
         : [
             {
               severity: paused ? ("error" as const) : ("warning" as const),
-              what: `${what} does not go on: ${problem}`,
+              what: `${what} has stopped: ${problem}`,
               remedy: paused
-                ? `SELECT nats_seek_stream('${name}', …), with 'all', a sequence number or a time; then look for what is missing`
-                : "Mend that; it goes on by itself",
+                ? `SELECT nats_seek_stream('${name}', …), with 'all', a sequence number or a time; then find the missing messages`
+                : "Fix the cause; the subscription then continues by itself",
             },
           ]),
       ...(reason === null
@@ -102,8 +100,8 @@ async function streams(facts: Facts): Promise<Verdict> {
               severity: "warning" as const,
               what:
                 reason === "recreated"
-                  ? `${what}: the stream was made anew ${ago(missingSeconds ?? 0)} ago, and what the old one still had is missing`
-                  : `${what}: ${missing} messages were gone before they could be taken (${reason}), the last ones ${ago(missingSeconds ?? 0)} ago`,
+                  ? `${what}: the stream was recreated ${ago(missingSeconds ?? 0)} ago, and the unread messages of the old stream are missing`
+                  : `${what}: ${missing} messages were removed before they could be read (${reason}), the last ones ${ago(missingSeconds ?? 0)} ago`,
               remedy: `SELECT * FROM hawser.stream_status; keep messages longer in the stream; nats_seek_stream('${name}', …) ends this notice`,
             },
           ]),
@@ -111,7 +109,7 @@ async function streams(facts: Facts): Promise<Verdict> {
   });
   return {
     findings,
-    ...(findings.length === 0 && { seen: `${rows.length} subscriptions to streams, and nothing is missing` }),
+    ...(findings.length === 0 && { seen: `${rows.length} subscriptions to streams, and no missing messages` }),
   };
 }
 
@@ -124,8 +122,8 @@ async function storedMessages(facts: Facts): Promise<Verdict> {
         what: `${count} message${count === 1 ? "" : "s"} of peers wait for "${listener}", the oldest for ${ago(oldestSeconds)}${running === null ? "" : `, and it ${running ? "runs" : "does not run"}`}`,
         remedy:
           running === false
-            ? `Start it, or hand over what it has: hawser peers reassign ${listener} …`
-            : `Look at its handler and its log: hawser pending --name ${listener}`,
+            ? `Start it, or hand over its messages: hawser peers reassign ${listener} …`
+            : `Check its handler and its log: hawser pending --name ${listener}`,
       }),
     ),
     ...(rows.length === 0 && {

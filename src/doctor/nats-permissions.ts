@@ -1,9 +1,10 @@
 /**
- * What the NATS user may do, as far as it is used; asked over a connection of our own to NATS, without doing it.
+ * Permissions of the NATS user for all subjects in use, probed over a separate connection without side effects.
  *
- * Subscribing is asked by a subscription that is taken back in the same write. Publishing is asked by an empty message whose
- * reply subject is one that NATS keeps for itself: the server checks the permission first, and then refuses the message
- * because of its reply, so that it reaches nobody. Whether a server does so is tried on a subject that nobody listens to.
+ * A subscription is probed by subscribing and unsubscribing in the same write. A publish is probed by an empty message
+ * with a reserved reply subject: the server checks the permission first, and then rejects the message because of its
+ * reply, so that no subscriber receives it. Whether the server rejects such replies is tested first, on a subject
+ * without subscribers.
  */
 import { errors, type NatsConnection, nuid } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
@@ -17,13 +18,13 @@ import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 import { natsDefinition } from "./nats-server.js";
 
-/** What a user may do with a subject; undefined if the server does not let itself be asked. */
+/** Permission of a user for a subject; undefined if the server cannot be probed. */
 export type Permission = "allowed" | "denied" | undefined;
 
-/** Of service imports; no client may publish with it. */
+/** Reply subject of service imports, with which no client may publish. */
 const reservedReply = "_R_.hawser_doctor";
 
-/** A connection that asks. */
+/** Connection that probes permissions. */
 export class NatsProbe implements AsyncDisposable {
   readonly #established: Established | undefined;
   readonly #refusedPublishes = new Set<string>();
@@ -34,7 +35,7 @@ export class NatsProbe implements AsyncDisposable {
 
   private constructor(
     established: Established | undefined,
-    /** Why there is no connection; undefined if there is one. */
+    /** Reason why there is no connection; undefined if there is one. */
     problem: HawserError | undefined,
   ) {
     this.problem = problem;
@@ -51,7 +52,7 @@ export class NatsProbe implements AsyncDisposable {
     try {
       const files = new SecretFiles(secretsDirectories);
       const established = await connectOnce({ name: "hawser doctor", options, files, signal });
-      // A server that hangs answers nothing that is waited for.
+      // Closing ends the wait for a server that hangs.
       signal.addEventListener("abort", () => void established.connection.close());
       return new NatsProbe(established, undefined);
     } catch (error) {
@@ -60,7 +61,7 @@ export class NatsProbe implements AsyncDisposable {
     }
   }
 
-  /** Whether messages of each subject, wildcards included, may be received. */
+  /** Probes the permission to subscribe to each subject, wildcards included. */
   async maySubscribe(subjects: readonly string[]): Promise<Permission[]> {
     const connection = this.#connection();
     for (const subject of subjects) connection.subscribe(subject, { callback: () => undefined }).unsubscribe();
@@ -68,7 +69,7 @@ export class NatsProbe implements AsyncDisposable {
     return subjects.map((subject) => (this.#refusedSubscriptions.has(subject) ? "denied" : "allowed"));
   }
 
-  /** Whether messages may be published to the subject. */
+  /** Probes the permission to publish to a subject. */
   async mayPublish(subject: string): Promise<Permission> {
     if (!(await this.#canAskPublish())) return undefined;
     await this.#publish(subject);
@@ -83,7 +84,10 @@ export class NatsProbe implements AsyncDisposable {
     return this.#established!.connection;
   }
 
-  /** Where the user may not publish to an inbox either, that answer tells nothing of the reply; the server's version does. */
+  /**
+   * True if a publish can be probed. Without the permission for inboxes, the test shows nothing, and the server's
+   * version decides.
+   */
   async #canAskPublish(): Promise<boolean> {
     if (this.#isPublishAskable === undefined) {
       const nowhere = `_INBOX.${nuid.next()}`;
@@ -98,7 +102,10 @@ export class NatsProbe implements AsyncDisposable {
     await this.#answered();
   }
 
-  /** What the server has refused came before its answer to the flush, and is told in a later turn. */
+  /**
+   * Waits for the server's errors. They precede its answer to the flush, and are reported in a later turn of the event
+   * loop.
+   */
   async #answered(): Promise<void> {
     await this.#connection().flush();
     await new Promise((resolve) => setImmediate(resolve));
@@ -114,13 +121,13 @@ export class NatsProbe implements AsyncDisposable {
   }
 }
 
-/** Those of the NATS project have refused such replies since 2.2. */
+/** True for nats-server from version 2.2 on, which rejects reserved replies. */
 function isNatsServer({ info }: NatsConnection): boolean {
   const [major = 0, minor = 0] = (info?.version ?? "").split(".").map(Number);
   return info?.go !== undefined && (major > 2 || (major === 2 && minor >= 2));
 }
 
-/** Subscribing to what has handlers, and publishing role-change notices. */
+/** Check of the permissions to subscribe to the subjects of handlers, and to publish role-change notices. */
 export function permissionsCheck(facts: Facts): Check {
   return catalogCheck("nats-permissions", (signal) => permissions(facts, signal), {
     needs: ["nats"],
@@ -160,14 +167,14 @@ async function permissions(facts: Facts, signal: AbortSignal): Promise<Verdict> 
         denied.map((subject) => `"${subject}"`),
         5,
       )}: the functions for it are never called`,
-      remedy: `In the configuration of the NATS server: permissions { subscribe: { allow: [${denied.map((subject) => JSON.stringify(subject)).join(", ")}] } }, or take ${denied.length === 1 ? "it" : "them"} out of its deny`,
+      remedy: `In the configuration of the NATS server: permissions { subscribe: { allow: [${denied.map((subject) => JSON.stringify(subject)).join(", ")}] } }, or remove ${denied.length === 1 ? "it" : "them"} from its deny list`,
     });
   }
   if (mayNotify === "denied") {
     findings.push({
       severity: "warning",
       code: "nats_permission_denied",
-      what: `the NATS user may not publish to "${notices}" (notify_subject): nobody hears of a change of the role of Postgres`,
+      what: `the NATS user may not publish to "${notices}" (notify_subject): no subscriber is notified when the role of Postgres changes`,
       remedy: `In the configuration of the NATS server: permissions { publish: { allow: [${JSON.stringify(notices)}] } }, or name another notify_subject`,
     });
   }
@@ -175,7 +182,7 @@ async function permissions(facts: Facts, signal: AbortSignal): Promise<Verdict> 
     findings,
     seen: `${subjects.length} subjects may be subscribed to`,
     ...(mayNotify === undefined && {
-      notChecked: `whether "${notices}" may be published to: this server cannot be asked without publishing`,
+      notChecked: `the permission to publish to "${notices}": this server cannot be probed without a publish`,
     }),
   };
 }

@@ -1,6 +1,6 @@
 /**
- * Which NATS server the database defines, as `hawser serve` would read it, without changing anything; and whether that gives
- * secrets away.
+ * NATS server that the database defines, read as `hawser serve` reads it but without changes, and the secrets that the
+ * definition exposes.
  */
 import {
   type CompleteNatsServerOptions,
@@ -13,13 +13,13 @@ import { catalogCheck, failed } from "./check.js";
 import type { Check, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 
-/** What was read. */
+/** Definition of the NATS server, as far as this login may read it. */
 export type NatsDefinition =
   | { readonly kind: "none" }
-  /** This login may not read it. */
+  /** This login may not read the definition. */
   | { readonly kind: "hidden" }
   | { readonly kind: "several" }
-  /** The credentials may stand in the user mapping of another login: nothing can be said about the whole. */
+  /** The credentials may be in the user mapping of another login, so the whole definition is unknown. */
   | { readonly kind: "partial"; readonly mappedFor: string; readonly notifySubject: string | undefined }
   | { readonly kind: "wrong"; readonly violation: OptionViolation; readonly from: string }
   | { readonly kind: "complete"; readonly options: CompleteNatsServerOptions };
@@ -31,7 +31,10 @@ interface Row {
   readonly mapped_for: string | null;
 }
 
-/** A foreign server that changed since it was last seen is what `hawser serve` takes next. */
+/**
+ * Definition that `hawser serve` would use: a foreign server that changed since it was last seen replaces the stored
+ * options.
+ */
 const definitionSql = `
   SELECT CASE WHEN d.changed THEN f.options ELSE s.options END AS options,
          CASE WHEN d.changed THEN f.server_name ELSE s.server_name END AS server, f.mapping,
@@ -46,7 +49,7 @@ const definitionSql = `
 const maySql = `
   SELECT has_table_privilege('${tables.natsServer}', 'SELECT') AND has_function_privilege('hawser.nats_foreign_servers()', 'EXECUTE') AS may`;
 
-/** Reads it, once. */
+/** Reads the definition, once per examination. */
 export function natsDefinition(facts: Facts): Promise<NatsDefinition> {
   return facts.once("natsDefinition", () => readDefinition(facts));
 }
@@ -70,14 +73,14 @@ async function readDefinition(facts: Facts): Promise<NatsDefinition> {
 const define =
   "CREATE SERVER nats_fdw_server FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '…', port '4222'), or SELECT hawser.set_nats_server('{\"host\": \"…\"}')";
 
-/** In their order. */
+/** Checks of the NATS server, in their order. */
 export function natsServerChecks(facts: Facts): Check[] {
   return [
     catalogCheck(
       "secrets",
       async () => ({
         findings: await facts.findings("secrets"),
-        seen: "no secret stands where every role can read it",
+        seen: "no secret is readable by every role",
       }),
       { needs: ["nats-from-sql"] },
     ),
@@ -96,7 +99,7 @@ async function definition(facts: Facts): Promise<Verdict> {
         notChecked: `the user mapping for ${found.mappedFor} belongs to it: run it as the login of \`hawser serve\``,
       };
     case "none":
-      // Missing functions are reported by their own check.
+      // Another check reports missing functions.
       if (!(await hasFunctions(facts))) return { absent: true, seen: "no NATS server is defined" };
       if (await isUnused(facts)) return unused;
       return failed({ code: "nats_not_configured", what: "no NATS server is defined", remedy: define });
@@ -105,7 +108,7 @@ async function definition(facts: Facts): Promise<Verdict> {
     case "wrong":
       return failed({
         code: "nats_not_configured",
-        what: `the options of the NATS server (from ${found.from}) are not right: ${found.violation.message}`,
+        what: `the options of the NATS server (from ${found.from}) are invalid: ${found.violation.message}`,
         remedy: found.violation.hint,
       });
     case "complete":
@@ -117,12 +120,12 @@ async function definition(facts: Facts): Promise<Verdict> {
   }
 }
 
-/** Without them a server would be of no use yet. */
+/** True if the SQL functions exist. Without them a NATS server has no use. */
 async function hasFunctions(facts: Facts): Promise<boolean> {
   return (await facts.state()).functions.found.some(({ isOurs }) => isOurs);
 }
 
-/** Nobody has begun: no gateway was ever started, nothing is to be called. */
+/** True if NATS from SQL was never used: no gateway was ever started, and no function is bound. */
 async function isUnused(facts: Facts): Promise<boolean> {
   const [gateways, handlers] = [await facts.gateways(), await facts.handlerCounts()];
   return gateways?.length === 0 && handlers?.subscriptions === 0 && handlers.responders === 0;
@@ -133,7 +136,7 @@ const unused: Verdict = {
   findings: [
     {
       severity: "note",
-      what: "NATS from SQL is installed and not used: no NATS server is defined, and no gateway runs",
+      what: "NATS from SQL is installed but not used: no NATS server is defined, and no gateway runs",
       remedy: `${define}; then start \`hawser serve\``,
     },
   ],

@@ -1,6 +1,4 @@
-/**
- * The outbox: whether somebody relays it, what holds it up, and what keeps its old messages.
- */
+/** Outbox: whether a relay is running, what blocks it, and what retains its old messages. */
 import { views } from "../../generated/ts/rows/outbox.js";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { ago } from "../errors/index.js";
@@ -16,7 +14,7 @@ const statusSql = `
          extract(epoch FROM clock_timestamp() - s.next_due_at)::float8 AS "overdueSeconds"
     FROM ${views.outboxStatus} AS s ORDER BY s.kind`;
 
-/** A part of the outbox is emptied when nobody has written to it who may still roll back. */
+/** Sessions that block emptying a part of the outbox: it waits for every writer that may still roll back. */
 const writersSql = `
   SELECT a.pid, a.application_name AS application, a.state, extract(epoch FROM now() - a.xact_start)::float8 AS seconds
     FROM pg_stat_activity AS a
@@ -33,7 +31,7 @@ const schedulesSql = `
    WHERE s.problem IS NOT NULL OR s.next_at < clock_timestamp() - $1 * interval '1 ms'
    ORDER BY s.name, s.role LIMIT $2`;
 
-/** More schedules are not named. */
+/** Greatest number of schedules that findings name. */
 const mostSchedules = 10;
 
 interface ScheduleFault {
@@ -59,7 +57,7 @@ interface Writer {
   readonly seconds: number;
 }
 
-/** In their order. */
+/** Checks of the outbox, in their order. */
 export function outboxChecks(facts: Facts): Check[] {
   return [
     catalogCheck("outbox", (signal) => outbox(facts, signal), {
@@ -103,23 +101,23 @@ function nobodyRelays(status: Status): Finding {
   const isNats = status.kind === "nats";
   return {
     severity: "error",
-    what: `nobody relays the outbox for ${isNats ? "NATS" : "peers"}: ${what(status)}`,
+    what: `no process relays the outbox for ${isNats ? "NATS" : "peers"}: ${what(status)}`,
     remedy: isNats
       ? "Start `hawser serve`; if it runs, its log says why it does not lead"
-      : "Start `hawser serve` or a peer; if one runs, its log says what hinders it",
+      : "Start `hawser serve` or a peer; if one runs, its log says what prevents it",
   };
 }
 
 function heldUp(status: Status): Finding {
   const isMoving = status.savedSeconds <= doctorConstants.maxOutboxWaitMs / 1000;
-  const how = isMoving ? "others are relayed" : `nothing was relayed for ${ago(status.savedSeconds)}`;
+  const how = isMoving ? "others are relayed" : `nothing has been relayed for ${ago(status.savedSeconds)}`;
   return {
     severity: "warning",
     what: `${what(status)}, and ${how}`,
     remedy:
       status.kind === "nats"
-        ? "Ask whether NATS and the stream of that subject answer: `nats stream report`. The log of `hawser serve` says what it tries again; `hawser outbox status` shows how it goes on"
-        : "Look at the listeners of that topic: `hawser topics`, `hawser pending`, and the log of the process that relays",
+        ? "Check that NATS and the stream of that subject respond: `nats stream report`. The log of `hawser serve` names the retried messages; `hawser outbox status` shows the progress"
+        : "Check the listeners of that topic: `hawser topics`, `hawser pending`, and the log of the process that relays",
   };
 }
 
@@ -128,10 +126,10 @@ async function slots(facts: Facts): Promise<Verdict> {
   return {
     findings: writers.map(({ pid, application, state, seconds }) => ({
       severity: "warning",
-      what: `the session ${pid}${application ? ` ("${application}")` : ""} has enqueued in a transaction that is open for ${ago(seconds)} (${state ?? "state unknown"}): the messages before it cannot be removed`,
+      what: `the session ${pid}${application ? ` ("${application}")` : ""} has enqueued in a transaction that has been open for ${ago(seconds)} (${state ?? "state unknown"}): messages before it cannot be removed`,
       remedy: `Let it commit or roll back, or end it: SELECT pg_terminate_backend(${pid})`,
     })),
-    ...(writers.length === 0 && { seen: "no old transaction keeps its messages" }),
+    ...(writers.length === 0 && { seen: "no old transaction retains messages" }),
   };
 }
 
@@ -145,8 +143,8 @@ async function schedules(facts: Facts): Promise<Verdict> {
     return problem === null
       ? {
           severity: "error",
-          what: `${which} is late by ${ago(lateSeconds ?? 0)}: nobody runs schedules`,
-          remedy: "Start `hawser serve` or a peer; if one runs, its log says what hinders it",
+          what: `${which} is late by ${ago(lateSeconds ?? 0)}: no process runs schedules`,
+          remedy: "Start `hawser serve` or a peer; if one runs, its log says what prevents it",
         }
       : {
           severity: "warning",

@@ -18,11 +18,11 @@ export interface HawserErrorOptions {
 }
 
 /**
- * An error with a stable code. The spec's error table (`proto/hawser/errors/v1/errors.proto`) says what each code means
- * and what can be done about it; the message says what happened here, with which value, and what to do.
+ * Error with a stable code. The spec's error table (`proto/hawser/errors/v1/errors.proto`) has the meaning and remedy
+ * of each code; the message says what happened, with which value, and what to do.
  *
- * `error instanceof HawserError` is also true for an error of another copy of the package: two versions in one process, or
- * a test runner that loads modules twice.
+ * `error instanceof HawserError` is also true for an error of another copy of the package: two versions in one process,
+ * or a test runner that loads modules twice.
  */
 export class HawserError extends Error {
   static {
@@ -57,32 +57,32 @@ export class HawserError extends Error {
     this.retryable = retryable;
     if (options.outcome !== undefined) this.outcome = options.outcome;
     if (options.detail !== undefined) this.detail = options.detail;
-    // Enumerable properties are printed and logged: the remedy of the code would be the same text each time.
+    // Enumerable properties are printed and logged; the remedy of the code would repeat the same text each time.
     Object.defineProperty(this, "remedy", { value: remedy, enumerable: remedy !== usual });
     Object.defineProperty(this, "exitStatus", { value: exitStatus });
-    // Programs tell an abort by this name, as that of Node's own errors.
+    // Programs recognize an abort by this name, as with Node's own errors.
     if (code === "aborted") setName(this, "AbortError");
   }
 }
 
 /**
- * Thrown by handlers of users for a message that can never succeed: it becomes a dead letter at once, and a request is
- * answered with it.
+ * Thrown by users' handlers for a message that can never succeed: the message is dead-lettered at once, and a request
+ * is answered with the error.
  */
 export class Reject extends HawserError {
   static {
     recognizeAcrossCopies(Reject, "Reject");
   }
 
-  /** @param reason what is wrong with the message: the dead letter and the sender of a request show it */
+  /** @param reason problem with the message, shown in the dead letter and to the sender of a request */
   constructor(reason: string, options: HawserErrorOptions = {}) {
     super("rejected", reason, options);
   }
 }
 
 /**
- * Makes `instanceof` recognize errors that another copy of the package has made of its own class. Subclasses that others
- * derive are told apart by their prototype, as usual.
+ * Makes `instanceof` recognize errors that another copy of the package has created from its own class. Derived classes
+ * are recognized by their prototype, as usual.
  */
 function recognizeAcrossCopies(errorClass: typeof HawserError | typeof Reject, name: string): void {
   const brand = Symbol.for(`hawser.${name}`);
@@ -96,12 +96,12 @@ function recognizeAcrossCopies(errorClass: typeof HawserError | typeof Reject, n
   });
 }
 
-/** Not enumerable, as the name of Node's own errors, so that it is not printed as a property. */
+/** Sets a name that is not enumerable, like the name of Node's own errors, so that it is not printed as a property. */
 function setName(error: Error, name: string): void {
   Object.defineProperty(error, "name", { value: name, configurable: true, writable: true });
 }
 
-/** Exit status of a command that ends with `error`: that of a defect for anything that is no {@link HawserError}. */
+/** Exit status of a command that ends with `error`; for anything but a {@link HawserError}, the status of a defect. */
 export function exitStatusOf(error: unknown): number {
   return error instanceof HawserError ? error.exitStatus : errorTable.internal.exitStatus;
 }

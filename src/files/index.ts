@@ -1,6 +1,4 @@
-/**
- * Files: those that users name, private ones, and the one that says which version this is.
- */
+/** Files: small files that users name, private files, and the version of the package. */
 export { openPrivate, writePrivate } from "./private-file.js";
 export { readSmallFile, readSmallFileSync } from "./small-file.js";
 export { version } from "./version.js";

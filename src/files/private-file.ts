@@ -1,16 +1,14 @@
-/**
- * Files that nobody but their owner can read, such as logs and passwords.
- */
+/** Files that only their owner can read, such as logs and passwords. */
 import { closeSync, fchmodSync, fchownSync, openSync, rmSync, writeFileSync } from "node:fs";
 
-/** Writes a file in place of what has that name. @param owner default: the user of this process */
+/** Writes a file, replacing an existing one. @param owner default: the user of this process */
 export function writePrivate(path: string, text: string, owner?: { readonly uid: number; readonly gid: number }): void {
   rmSync(path, { force: true });
-  // Always a new file: one that is there keeps its mode, and a link leads elsewhere.
+  // Always a new file: an existing one would keep its mode, and a link would lead elsewhere.
   const descriptor = openSync(path, "wx", 0o600);
   try {
     writeFileSync(descriptor, text);
-    // By the descriptor: the owner of the directory may put something else in the file's place.
+    // By the descriptor, because the owner of the directory may replace the file.
     fchmodSync(descriptor, 0o600);
     if (owner !== undefined) fchownSync(descriptor, owner.uid, owner.gid);
   } finally {
@@ -18,7 +16,7 @@ export function writePrivate(path: string, text: string, owner?: { readonly uid:
   }
 }
 
-/** Opens a file to append to, and makes it where it is missing. Also one that others could read is private from now on. */
+/** Opens a file for appending, creating it if necessary, and removes the permissions of others. */
 export function openPrivate(path: string): number {
   const descriptor = openSync(path, "a", 0o600);
   try {

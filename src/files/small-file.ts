@@ -1,17 +1,15 @@
-/**
- * Reading a file that a user names, and that is meant to be small: a certificate, a key.
- */
+/** Reads files that users name and that are expected to be small: a certificate, a key. */
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 
-/** Without O_NONBLOCK, opening a pipe without a writer would wait for ever; for a regular file it changes nothing. */
+/** Without O_NONBLOCK, opening a pipe without a writer would block forever; regular files ignore the flag. */
 const flags = constants.O_RDONLY | constants.O_NONBLOCK;
 
 /**
- * The content of a regular file, also behind symbolic links.
+ * Reads a regular file, following symbolic links.
  *
- * @param maxBytes the most that is read, and kept in memory
- * @throws Error if it cannot be opened or read, is a device, a pipe or a directory, or has more than `maxBytes`
+ * @param maxBytes greatest size that is read and kept in memory
+ * @throws Error if the file cannot be opened or read, is a device, a pipe or a directory, or has more than `maxBytes`
  */
 export function readSmallFileSync(path: string, maxBytes: number): Buffer {
   const descriptor = openSync(path, flags);
@@ -28,7 +26,7 @@ export function readSmallFileSync(path: string, maxBytes: number): Buffer {
 }
 
 /**
- * The same without waiting for the disk.
+ * Reads a regular file like {@link readSmallFileSync}, without blocking.
  *
  * @param check checks the open file before it is read; if it rejects, nothing is read
  * @throws Error (as a rejection) as {@link readSmallFileSync}
@@ -52,7 +50,7 @@ export async function readSmallFile(
   }
 }
 
-/** Room for what the file may have and one byte more: its size may have changed meanwhile, or say nothing. */
+/** Buffer for the file's size and one byte more, because the size may have changed, or be meaningless. */
 function bufferFor(stat: Stats, maxBytes: number): Buffer {
   if (!stat.isFile()) throw new Error("it is not a regular file but a device, a pipe or a directory");
   if (stat.size > maxBytes) throw tooLong(maxBytes);
@@ -61,10 +59,10 @@ function bufferFor(stat: Stats, maxBytes: number): Buffer {
 
 function withinLimit(bytes: Buffer, maxBytes: number): Buffer {
   if (bytes.length > maxBytes) throw tooLong(maxBytes);
-  // A copy: what is kept must not keep the room for the greatest file.
+  // A copy, so that the result does not retain the larger buffer.
   return Buffer.from(bytes);
 }
 
 function tooLong(maxBytes: number): Error {
-  return new Error(`it has more than ${maxBytes} bytes, the most that is read of such a file`);
+  return new Error(`it has more than ${maxBytes} bytes, the greatest size for such a file`);
 }

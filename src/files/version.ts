@@ -1,10 +1,10 @@
 import { readFileSync } from "node:fs";
 
-/** The version of this package; "unknown" where its package.json is not beside it, as in a bundle. */
+/** Version of this package; "unknown" if its package.json is not beside it, as in a bundle. */
 export const version: string = readVersion();
 
 function readVersion(): string {
-  // From source the package is two directories up, compiled it is three.
+  // From source, package.json is two directories up; from compiled code, three.
   for (const up of ["../../package.json", "../../../package.json"]) {
     const found = readPackage(new URL(up, import.meta.url));
     if (found?.name === "hawser") return found.version;

@@ -21,21 +21,6 @@ export interface Content {
   json<T = any>(): T;
 }
 
-/** Text of a payload. */
-export function textOf(payload: Uint8Array): string {
-  return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString();
-}
-
-/** JSON of a payload. @throws HawserError `invalid_message` */
-export function jsonOf<T>(payload: Uint8Array): T {
-  try {
-    return JSON.parse(textOf(payload)) as T;
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new HawserError("invalid_message", `the payload (${payload.length} bytes) is no JSON: ${why}`, { cause });
-  }
-}
-
 /** Headers of a received message: names with values, in order. Names may repeat. */
 export interface MessageHeaders extends Iterable<[name: string, value: string]> {
   /** The first value of a header, whose name may be in upper or lower case; undefined if there is none. */

@@ -3,10 +3,10 @@ import type { BatchSettings, RetrySettings } from "../../generated/ts/settings/p
 import type { RetryPolicy } from "../channel/index.js";
 import type { MessageView } from "./message.js";
 
-/** How messages are handled together, and by what. Those of one object may be in one batch. */
+/** Handler of batches with its settings. Messages with the same object can be in one batch. */
 export interface BatchHandling {
   readonly settings: BatchSettings;
-  /** What the handler gets of a message. @throws what is wrong with it: then it fails alone, before the batch is handled */
+  /** Makes the value that the handler gets. @throws the error of the message, which then fails alone, before the batch is handled */
   decode(message: MessageView): unknown;
   /** @param fail says that the message at an index fails, whatever becomes of the others */
   handle(

@@ -6,13 +6,14 @@ import { type Headers, headerValue, type IncomingMessage } from "../channel/inde
 import { HawserError } from "../errors/index.js";
 import type { Channel, Transaction } from "../store/index.js";
 import type { Format } from "../typed/index.js";
+import { jsonOf, textOf } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
 import { Cancellation } from "./cancellation.js";
-import { type Content, type HeadersInput, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } from "./content.js";
+import { type Content, type HeadersInput, type MessageHeaders, ReceivedHeaders } from "./content.js";
 
-/** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
-export type DurableOutcome = "delivered" | "stored";
-/** How an at-most-once send ended: handed to a connection, or dropped because there was none. */
+/** Outcome of an at-least-once send: the listener has handled the message, or Postgres has surely committed it. */
+type DurableOutcome = "delivered" | "stored";
+/** Outcome of an at-most-once send: the message was handed to a connection, or dropped because there was none. */
 export type TransientOutcome = "sent" | "dropped";
 
 /** Outcome of a send. */
@@ -26,7 +27,7 @@ export interface Receipt<Outcome extends DurableOutcome | TransientOutcome = Dur
 export type AnyReceipt = Receipt<DurableOutcome | TransientOutcome>;
 
 /** Receipt of a reply that was written in the transaction of a handler. The reply is sent if, and only if, that commits. */
-export interface EnqueuedReply {
+interface EnqueuedReply {
   readonly outcome: "enqueued";
   /** Name of the peer that gets the reply. */
   readonly peer: string;
@@ -98,7 +99,7 @@ export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
   readonly missed?: "one" | "all" | "none" | undefined;
 }
 
-/** How a message is sent. */
+/** Options of a send. */
 export interface SendOptions {
   /** Default `at-least-once`. */
   readonly delivery?: DeliveryName | undefined;
@@ -115,7 +116,7 @@ export interface SendOptions {
   /** The handler finds it as `message.id`, and in the header `message-id`. 1 to 255 bytes without white space. */
   readonly messageId?: string | undefined;
   /**
-   * How long a handler may still begin with the message, in milliseconds from now, by the clocks of both machines. After that
+   * Time to live: a handler may begin with the message so many milliseconds from now, by the clocks of both machines. After that
    * it is a dead letter (`expired`), and an at-most-once message is dropped.
    */
   readonly ttlMs?: number | undefined;
@@ -188,7 +189,7 @@ export interface Batch {
   /** Aborted when the handler's time is up, and when the peer stops and waits no longer for the handler. */
   readonly signal: AbortSignal;
   /**
-   * One message has failed: it is tried again as `retry` says, and becomes a dead letter at once if the error is a `Reject`.
+   * Marks a message as failed: it is tried again as `retry` says, and becomes a dead letter at once if the error is a `Reject`.
    * The others are done when the handler ends well. If it throws beside, they are handled again. With `transactional: true`
    * they are handled again in any case, since the transaction is rolled back: return as soon as all that fail are named.
    *
@@ -211,15 +212,14 @@ export interface AnswerToSend {
   /** Names with values, or lists of values; or pairs of name and value. */
   readonly headers?: HeadersInput | undefined;
   /**
-   * Of a transactional handler: what it wrote is rolled back before the answer leaves. Default false: it is committed
-   * before.
+   * True: the transaction of the handler is rolled back before the answer leaves. Default false: it is committed before.
    */
   readonly rollBack?: boolean | undefined;
 }
 
-/** How a request is made. */
+/** Options of a request. */
 export interface RequestOptions {
-  /** How long to wait for the answer, in milliseconds. Default: the setting `requestTimeoutMs`. */
+  /** Wait for the answer, in milliseconds. Default: the setting `requestTimeoutMs`. */
   readonly timeoutMs?: number | undefined;
   /** Ends the wait with `aborted`; the handler's `message.signal` is aborted, too. */
   readonly signal?: AbortSignal | undefined;
@@ -264,10 +264,10 @@ export type Reply = (
 
 const noHeaders = new ReceivedHeaders([]);
 
-/** Where a message comes from. */
+/** Channel by which a message comes. */
 export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
 
-/** What the handler sees of a message whose turn has come. A class, so that a million of them share their methods. */
+/** Message as its handler gets it. A class, so that a million messages share their methods. */
 export class MessageView implements TransactionalMessage {
   readonly topic: string;
   readonly payload: Uint8Array;
@@ -398,7 +398,7 @@ export class MessageView implements TransactionalMessage {
   }
 }
 
-/** What a handler of batches sees. `fail` is for a message at an index. */
+/** Batch as its handler gets it. `fail` is called with the index of a message. */
 export class BatchView implements TransactionalBatch {
   readonly messages: readonly TransactionalMessage[];
   readonly fail: Batch["fail"];

@@ -85,7 +85,7 @@ export interface PeerOptions extends PeerSettingsInput {
 
 /** Options of a handler. Each that is left out is as in `defaults` of the peer. */
 export interface HandleOptions extends Omit<HandlerSettingsInput, "group"> {
-  /** How a message is tried again whose handler has failed. */
+  /** Attempts for a message whose handler fails, and the waits between them. */
   readonly retry?: RetrySettingsInput | undefined;
   /**
    * The group that the peer is a member of: 1 to 255 bytes, no ':' and no control characters; `true` means `"default"`. The
@@ -102,9 +102,9 @@ export interface BatchOptions extends HandleOptions, BatchSettingsInput {}
 /** Options of a handler of requests: a request is handled once. */
 export type RespondOptions = Omit<HandleOptions, "retry">;
 
-/** How a peer is stopped. */
+/** Options of a stop. */
 export interface StopOptions {
-  /** How long the stop may take, in milliseconds. Default: the setting `stopTimeoutMs`. */
+  /** Limit of the stop, in milliseconds. Default: the setting `stopTimeoutMs`. */
   readonly timeoutMs?: number | undefined;
 }
 
@@ -248,7 +248,7 @@ function checkPoolSize({ poolSize }: PeerSettings): void {
 }
 
 /** @throws HawserError `invalid_argument` unless the value is host:port */
-export function checkAddress(argument: string, value: string): void {
+function checkAddress(argument: string, value: string): void {
   try {
     parseAddress(value);
   } catch (cause) {
@@ -340,7 +340,7 @@ export function checkHeaders(headers: HeadersInput | undefined): Headers | undef
   return lastChecked;
 }
 
-/** What of a message's headers Hawser sets, and where the message is sent to. */
+/** Options of a message that Hawser writes into headers. */
 export interface Marks {
   readonly key?: string | undefined;
   readonly messageId?: string | undefined;
@@ -417,7 +417,7 @@ const known = {
   listenersOf: ["refresh"],
 } as const;
 
-/** Where an option belongs that was given elsewhere. */
+/** Places of options, for errors that name an option given at the wrong place. */
 const places = [
   ["a Peer", "an option of the Peer"],
   ["tuning", "an option of the Peer under tuning"],

@@ -1,8 +1,9 @@
 /** A request on its way: one object, and one promise, from its caller to the answer, however many listeners are asked. */
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
+import { jsonOf, textOf } from "../typed/index.js";
 import type { Request } from "../wire/index.js";
-import { type Content, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } from "./content.js";
+import { type Content, type MessageHeaders, ReceivedHeaders } from "./content.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 
@@ -46,7 +47,7 @@ export class OutgoingRequest implements Request {
   /** 0: it was not written yet to the listener that is asked. */
   id = 0;
   topicKey = 0;
-  /** How long the caller waits from now on, when it is written. */
+  /** Rest of the caller's wait when the request is written, in ms. */
   timeoutMs: number;
   readonly maxAnswerBytes: number;
   readonly payload: Uint8Array;

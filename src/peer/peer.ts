@@ -67,22 +67,20 @@ import {
 import { type HandledType, type TypedHandler, TypedHandlers, topicOfPeers, typedSend } from "./typed.js";
 
 /** A listener of a topic, as the directory has it. */
-export interface ListenerEntry {
+interface ListenerEntry {
   /** host:port */
   readonly address: string;
   readonly name: string;
 }
 
 /** Receipt of one listener, or why the send to it has failed. */
-export type SendAllReceipt<Of extends AnyReceipt = AnyReceipt> =
-  | Of
-  | { readonly peer: string; readonly error: HawserError };
+type SendAllReceipt<Of extends AnyReceipt = AnyReceipt> = Of | { readonly peer: string; readonly error: HawserError };
 
 /** Options of a send at most once. */
-export type TransientOptions = SendOptions & { readonly delivery: "at-most-once" };
+type TransientOptions = SendOptions & { readonly delivery: "at-most-once" };
 
 /** Options of a send at least once. */
-export type DurableOptions = SendOptions & { readonly delivery?: "at-least-once" | undefined };
+type DurableOptions = SendOptions & { readonly delivery?: "at-least-once" | undefined };
 
 /** A handler of the user, whose arguments the overloads name. */
 type UserHandler = (first: never, second: never) => unknown;
@@ -452,7 +450,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   ): Promise<Subscription>;
   /**
    * The same for the messages of a type. The handler gets them decoded; `batch.messages` has them as they came, in the same order.
-   * One that cannot be decoded is a dead letter at once, and not part of a batch.
+   * A message that cannot be decoded is a dead letter at once, and not part of a batch.
    */
   handleBatch<Desc extends DescMessage>(
     schema: Desc,
@@ -563,7 +561,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     return listeners.map(({ addr, name }) => ({ address: addr, name }));
   }
 
-  /** How many messages this sender (name and topic) has stored for others, in all and for each listener that it knows. */
+  /** Number of messages that this sender (name and topic) has stored for others: in all, and for each listener that it knows. */
   async pending(): Promise<{ count: number; listeners: PendingMessages[] }> {
     return await this.#withStore(async (store) => {
       const [count, listeners] = await Promise.all([
@@ -816,7 +814,7 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   return checkHeaders([...(headers ?? []), ...marks]);
 }
 
-/** One run of a peer, until it has stopped. */
+/** Outcome of a run of a peer: settled when the peer has stopped. */
 class Closing {
   readonly promise: Promise<void>;
   isOver = false;

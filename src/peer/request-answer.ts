@@ -16,7 +16,7 @@ export class RequestAnswer implements Answer {
   readonly id: number;
   readonly payload: Uint8Array;
   headers: FrameHeaders;
-  /** What the handler wrote in its transaction is rolled back before the answer leaves. */
+  /** True: the transaction of the handler is rolled back before the answer leaves. */
   readonly rollBack: boolean;
 
   constructor(id: number, payload: Uint8Array, headers: FrameHeaders, rollBack: boolean) {

@@ -78,9 +78,6 @@ export type PeerStatus =
       readonly message: string;
     };
 
-/** The kinds of status. */
-export type PeerStatusKind = PeerStatus["kind"];
-
 /** Emits the statuses of a peer. A listener that throws is reported to the process, not to the peer. */
 export class StatusTeller {
   readonly #emitter: EventEmitter<{ status: [PeerStatus] }>;

@@ -119,7 +119,7 @@ export class TopicHandlers {
     return this.#settingsOf(topic).some(({ durable }) => durable);
   }
 
-  /** What all handlers have in common; the defaults if there is none. */
+  /** Group and takeover time, which all handlers share; the defaults if there is no handler. */
   get membership(): Membership {
     for (const topic of this.#topics.keys()) for (const settings of this.#settingsOf(topic)) return settings;
     return this.#defaults;

@@ -27,7 +27,7 @@ import type { TopicHandler } from "./topic-handlers.js";
 /** Handles messages of a type. It gets the message decoded, and as it came; the rest is as with a {@link Handler}. */
 export type TypedHandler<Desc extends DescMessage> = (value: MessageShape<Desc>, message: Message) => unknown;
 
-/** What is needed of a schema for each message. */
+/** Data of a schema that each message needs. */
 interface Route {
   readonly topic: string;
   readonly of: TopicOfSchema;
@@ -62,7 +62,7 @@ export function topicOfPeers(schema: DescMessage): string {
   return routeOf(schema).topic;
 }
 
-/** What is sent for a typed message. @throws HawserError */
+/** Converts a typed send to a send of bytes. @throws HawserError */
 export function typedSend<Desc extends DescMessage>(
   schema: Desc,
   message: MessageInitShape<Desc>,
@@ -126,7 +126,7 @@ export interface HandledType {
 export class TypedHandlers implements TopicHandler {
   readonly #types = new Map<string, HandledType>();
   readonly #topic: string;
-  /** What the headers of the last message say. Most messages share theirs with the one before. */
+  /** Type of the last message, by its headers. Most messages share their headers with the message before. */
   #last: ({ readonly headers: Headers | undefined } & TypeOfMessage<HandledType>) | undefined;
 
   constructor(topic: string) {

@@ -1,6 +1,4 @@
-/**
- * What `hawser serve` shows to monitoring: its parts as metrics and checks.
- */
+/** Monitoring of `hawser serve`: its parts as metrics and health checks. */
 import { monitorConstants } from "../../generated/ts/settings/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
@@ -25,17 +23,16 @@ import {
 import type { ServerWatch } from "./server-watch.js";
 import type { StoredCounts } from "./stored-counts.js";
 
-/** The parts of a `hawser serve`, as far as they are there. */
+/** Parts of a running `hawser serve`; a part that does not exist yet is absent. */
 export interface MonitoredParts {
   gateway?: Gateway;
   bridge?: Bridge;
   watch?: ServerWatch;
   addresses?: AddressBook;
-  /** While metrics are served. */
+  /** Present while metrics are served. */
   stored?: StoredCounts;
 }
 
-/** Sessions with Postgres. */
 function sessionsOf({
   watch,
   bridge,
@@ -43,7 +40,7 @@ function sessionsOf({
   return [...(watch === undefined ? [] : [watch.session]), ...(bridge?.sessions ?? [])];
 }
 
-/** Connections of one client, counted. */
+/** Connection state of one NATS client, with its reconnects. */
 class Connections implements ConnectionCounters {
   #count = 0;
   #since: Date = new Date();
@@ -75,15 +72,19 @@ class Connections implements ConnectionCounters {
     const since = this.#since;
     return this.isUp
       ? { ok: true, since }
-      : { ok: false, since, detail: failure?.message ?? "no server is defined, or it is being connected to" };
+      : {
+          ok: false,
+          since,
+          detail: failure?.message ?? "no server is defined, or the connection is being established",
+        };
   }
 }
 
-/** Postgres, by whether sessions are opened and queries answered. */
+/** State of Postgres, from opened sessions and answered queries. */
 class Postgres implements ConnectionCounters {
   readonly #reachability = new Reachability(monitorConstants.postgresSilenceMs);
   readonly #parts: MonitoredParts;
-  /** Why the last query failed. */
+  /** Reason of the last failed query. */
   #problem: HawserError | undefined;
   reconnects = 0;
 
@@ -116,7 +117,7 @@ class Postgres implements ConnectionCounters {
   }
 }
 
-/** The outbox: whether the position moves while messages wait. Another process that leads has its own. */
+/** Health of the outbox: whether the position moves while messages wait. Only the leader has a position. */
 export function outboxState(outbox: Pick<BridgeStats["outbox"], "positionAt"> | undefined): CheckState {
   const ageMs = outbox?.positionAt === undefined ? 0 : performance.now() - outbox.positionAt;
   if (ageMs < outboxConstants.stuckMs) return { ok: true };
@@ -133,7 +134,7 @@ export class Monitoring {
   readonly #connectors = new Map<NatsClient, Connections>();
   #monitor: Monitor | undefined;
 
-  /** @param database the label of all metrics */
+  /** @param database label of all metrics */
   constructor(parts: MonitoredParts, database: string, logger: Logger) {
     this.#parts = parts;
     this.#logger = logger;
@@ -141,12 +142,12 @@ export class Monitoring {
     this.metrics = new ServeMetrics({ version, database, counters: this.#counters() });
   }
 
-  /** Where it is served; undefined: nowhere. */
+  /** Address of the monitoring port; undefined if it is not open. */
   get address(): Address | undefined {
     return this.#monitor?.address;
   }
 
-  /** Serves it. @throws HawserError `bind_failed` */
+  /** Opens the monitoring port. @throws HawserError `bind_failed` */
   async listen(address: string, signal: AbortSignal | undefined): Promise<void> {
     const health = [
       { name: "gateway", affects: "health" as const, state: () => ({ ok: this.#parts.gateway?.isListening === true }) },
@@ -163,15 +164,15 @@ export class Monitoring {
       { listen: parseAddress(address), metrics, health, logger: this.#logger },
       signal,
     );
-    this.#logger.info({ address: this.#monitor.address }, "metrics and health are served");
+    this.#logger.info({ address: this.#monitor.address }, "serving metrics and health");
   }
 
-  /** Postgres was asked. @param problem why the query failed; undefined: it was answered */
+  /** Records a query to Postgres. @param problem reason of a failed query; undefined after an answer */
   asked(problem: HawserError | undefined): void {
     this.#postgres.asked(problem);
   }
 
-  /** All parts are there now. */
+  /** Follows all parts, which exist now. */
   follow(): void {
     const { gateway, bridge } = this.#parts;
     const connectors = Object.entries({ gateway: gateway?.connector, ...bridge?.connectors });

@@ -1,31 +1,31 @@
 /**
- * Keeps the processes of a database on different NATS servers, where several are named.
+ * Placement: spreads the processes of a database over the named NATS servers.
  *
- * Each process enters in its row of `hawser.gateways` which server it stands on, and reads the rows of the others from
- * time to time. Where more stand on its server than on another one, one of them moves, before the connection that it has
- * ends: the process whose owner comes first after one check, the next one after another, and so on, so that they do not all
- * move at once. The one that leads the subscriptions stays, since for a moment a move delivers messages twice; another one
- * is there to move. A server may have just started, and not know its cluster yet: so it is tried one check before the move.
+ * Each process writes the server that it is connected to into its row of `hawser.gateways`, and reads the rows of the
+ * others periodically. If its server has more processes than another one, one process moves, and connects before it
+ * drops the old connection: the process whose owner sorts first moves after one check, the next after two, and so on,
+ * so that they do not all move at once. The leader of the subscriptions never moves, because a move briefly delivers
+ * messages twice, and another process can move instead. A server may have just started without knowing its cluster yet,
+ * so it is tried one check before the move.
  */
 import type { GatewayEntry, GatewayStanding } from "../gateway/index.js";
 import { type NatsAddress, type NatsConnector, natsAddresses, type ServerChoice } from "../nats/index.js";
 import type { Logger } from "../runtime/index.js";
 
-/** What is placed. */
+/** Process to place. */
 export interface PlacedProcess {
   readonly choice: ServerChoice;
   readonly logger: Logger;
-  /** Where a loss counts: it receives the subscriptions. */
+  /** Connector of the subscriptions, whose connection must not lose messages. */
   readonly subscriptions: NatsConnector;
   readonly others: readonly NatsConnector[];
   isLeading(): boolean;
 }
 
-/** Places one process. */
 export class NatsPlacement {
-  /** Checks in a row that found a better server. */
+  /** Number of consecutive checks that found a better server. */
   #checks = 0;
-  /** The server that was tried at the last check, and took the connection. */
+  /** Server that accepted a test connection at the last check. */
   #tried: NatsAddress | undefined;
 
   readonly #process: PlacedProcess;
@@ -34,14 +34,14 @@ export class NatsPlacement {
     this.#process = process;
   }
 
-  /** The server that this process stands on; undefined: none. */
+  /** Server that this process is connected to; undefined if none. */
   get standing(): GatewayStanding | undefined {
     const { server, connection } = this.#process.subscriptions;
     const serverId = connection?.info?.server_id;
     return server && { server: server.name, serverId };
   }
 
-  /** Takes where others stand, and moves if it is to. Does not reject. */
+  /** Takes the servers of the other processes into account, and moves if necessary. Does not reject. */
   async heed(owner: string, others: readonly GatewayEntry[]): Promise<void> {
     const { choice, subscriptions, logger } = this.#process;
     const present = others.filter(({ isStale }) => !isStale);
@@ -58,7 +58,7 @@ export class NatsPlacement {
     if (this.#checks <= before.length) return;
     try {
       if (this.#tried?.name === better.name) {
-        logger.info({ from: own.name, to: better.name }, "moves to a NATS server that fewer processes stand on");
+        logger.info({ from: own.name, to: better.name }, "moves to a NATS server with fewer processes");
         this.#checks = 0;
         this.#tried = undefined;
         await this.#move(better);
@@ -68,11 +68,14 @@ export class NatsPlacement {
       }
     } catch (err) {
       this.#tried = undefined;
-      logger.debug({ err, server: better.name }, "stays with its NATS server: the one that fewer stand on is away");
+      logger.debug(
+        { err, server: better.name },
+        "stays connected to its NATS server: the one with fewer processes is unreachable",
+      );
     }
   }
 
-  /** The subscriptions first: if that fails, the others stay as well. */
+  /** Moves all connections, the subscriptions first: if that fails, the others stay as well. */
   async #move(server: NatsAddress): Promise<void> {
     await this.#process.subscriptions.move(server);
     await Promise.all(this.#process.others.map((connector) => connector.move(server)));

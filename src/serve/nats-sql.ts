@@ -1,6 +1,6 @@
 /**
- * `natsSql`: the SQL functions that reach NATS, as methods. A generated table says which function each method calls; the
- * value of a payload decides which of the functions for `text`, `json` and `binary` that is.
+ * `natsSql`: the SQL functions that reach NATS, as methods. A generated table maps each method to its function; the
+ * type of a payload selects the variant for `text`, `json` or `binary`.
  */
 import type { DescMessage } from "@bufbuild/protobuf";
 import {
@@ -26,20 +26,20 @@ import {
 } from "../typed/index.js";
 import { checkFormat, knownTopicOf, messageIdHeader } from "../typed-nats/index.js";
 
-/** Options of {@link natsSql}. */
+/** Location of the functions. */
 interface NatsSqlOptions {
-  /** The schema that they were installed in. Default `public`. */
+  /** Schema that the functions were installed in. Default `public`. */
   readonly schema?: string | undefined;
 }
 
 /**
- * The SQL functions that reach NATS, as methods. A call is one statement, in the transaction that the client is in; a batch
- * has one for each run of messages with the same subject and headers.
+ * The SQL functions that reach NATS, as methods. A call is one statement in the client's current transaction; a batch
+ * has one statement for each run of messages with the same subject and headers.
  *
- * The methods reject with a `HawserError` whose `cause` is the error of the client. An error of the function has its code by
- * the SQLSTATE, and its message, `detail`, and its HINT as `remedy`. An error of Postgres itself (no such function, no right to call it, a
- * cancelled statement) and a lost connection are `store_failed`. `outcome` is `unknown` where the call may have been
- * carried out.
+ * The methods reject with a `HawserError` whose `cause` is the error of the client. An error of the function has the
+ * code of its SQLSTATE, and its message, `detail`, and its HINT as `remedy`. An error of Postgres itself (no such function, no right
+ * to call it, a cancelled statement) and a lost connection are `store_failed`. `outcome` is `unknown` if the call may
+ * have taken effect.
  *
  * @param client a Pool or Client of node-postgres, or a client of `fromDrizzle` and the like
  * @throws HawserError `invalid_argument` for a client without `query`, and for an unknown option
@@ -59,13 +59,13 @@ export function natsSql(client: SqlClient, options: NatsSqlOptions = {}): NatsSq
 /** Values of parameters and options by their names in the client. */
 type Values = Readonly<Record<string, unknown>>;
 
-/** Methods for core NATS, each with the method that is called if the option of the schema says `stream: true`. */
+/** Replacements of methods if the option of the schema has `stream: true`. */
 const toStream: Readonly<Record<string, string>> = {
   publish: "publishToStream",
   publishBatch: "publishBatchToStream",
 };
 
-/** The methods of a table. */
+/** Creates the methods of a table. */
 export function sqlMethods<Name extends string>(
   table: Readonly<Record<Name, SqlMethod>>,
   client: SqlClient,
@@ -103,7 +103,7 @@ export function sqlMethods<Name extends string>(
   return Object.fromEntries(methods) as Record<Name, (...given: unknown[]) => Promise<unknown>>;
 }
 
-/** @throws HawserError `invalid_schema` if a stream is asked for and the option of the schema has none */
+/** @throws HawserError `invalid_schema` for a stream method if the option of the schema has no stream */
 function streamMethodOf(name: string, schema: DescMessage): string {
   if (knownTopicOf(schema).stream) return toStream[name] ?? name;
   const core = Object.keys(toStream).find((each) => toStream[each] === name);
@@ -114,7 +114,7 @@ function streamMethodOf(name: string, schema: DescMessage): string {
   );
 }
 
-/** The arguments and options of a call by their names. @throws HawserError `invalid_argument` for an unknown option */
+/** Arguments and options of a call by their names. @throws HawserError `invalid_argument` for an unknown option */
 function valuesOf(
   name: string,
   { parameters }: SqlMethod,
@@ -128,7 +128,7 @@ function valuesOf(
   return { ...options, ...Object.fromEntries(positional.map((parameter, index) => [parameter.name, given[index]])) };
 }
 
-/** A message, or the value of a key. */
+/** Message to publish, or value of a key. */
 interface Outgoing {
   readonly subject: unknown;
   readonly headers: unknown;
@@ -191,7 +191,7 @@ interface Run extends Omit<Outgoing, "form"> {
   readonly forms: PayloadForm[];
 }
 
-/** Messages in their order, together where subject, headers and kind are the same. */
+/** Groups consecutive messages with the same subject, headers and kind. */
 function runsOf(messages: readonly Outgoing[]): Run[] {
   const runs: Run[] = [];
   for (const { subject, headers, form } of messages) {
@@ -214,6 +214,7 @@ const payloadListCasts: Readonly<Record<PayloadForm["kind"], string>> = {
   binary: "bytea[]",
 };
 
+/** @param place schema of the functions, quoted */
 function statementOf(
   { sqlName, parameters, returns, results }: SqlMethod,
   kind: PayloadForm["kind"],
@@ -225,13 +226,13 @@ function statementOf(
   });
   const call = `${quotedSchema}.${sqlName.replace("{T}", kind)}(${placeholders.join(", ")})`;
   if (returns === "nothing") return `SELECT 1 FROM ${call}`;
-  // As text where node-postgres would not give the whole value.
+  // As text if node-postgres would lose digits.
   const select = (column: string, result: SqlResult) => (result.kind === "bigint" ? `${column}::text` : column);
   if (returns === "value") return `SELECT ${select("value", results[0]!)} AS value FROM ${call} AS answer(value)`;
   return `SELECT ${results.map((result) => select(result.column, result)).join(", ")} FROM ${call}`;
 }
 
-/** The value of a parameter as node-postgres takes it. @throws HawserError `invalid_argument` */
+/** Value of a parameter for node-postgres. @throws HawserError `invalid_argument` */
 function sqlValueOf({ name, kind }: SqlParameter, value: unknown): unknown {
   if (value === undefined || value === null) return null;
   if (kind === "json") return jsonOf(name, value);
@@ -245,7 +246,7 @@ function jsonOf(name: string, value: unknown): string {
   throw new HawserError("invalid_argument", `${name} of type ${typeof value}: must be an object`);
 }
 
-/** node-postgres sends a view of bytes as JSON unless it is a Buffer. */
+/** Converts bytes to a Buffer, because node-postgres sends other views as JSON. */
 function bufferOf(value: unknown): unknown {
   if (!(value instanceof Uint8Array) || Buffer.isBuffer(value)) return value;
   return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
@@ -278,7 +279,7 @@ function refuseUnknown(options: object, of: string, known: readonly string[]): v
   if (problem !== undefined) throw new HawserError("invalid_argument", problem);
 }
 
-/** Codes of failed calls. Postgres passes on their SQLSTATEs, which are different ones. */
+/** Codes of failed calls. Postgres passes on their SQLSTATEs, which are distinct. */
 export const codesOfCalls: readonly ErrorCode[] = [
   ...(["invalid_argument", "null_argument", "not_text", "not_json", "not_supported"] as const),
   ...(["nats_failed", "nats_timeout", "no_responders", "no_stream", "jetstream_unavailable"] as const),
@@ -288,7 +289,7 @@ export const codesOfCalls: readonly ErrorCode[] = [
   ...(["key_exists", "wrong_revision", "replica", "internal"] as const),
 ];
 
-/** Codes of calls that Postgres answers itself, where the code is another one with the same SQLSTATE. */
+/** Codes of calls that Postgres answers itself; their SQLSTATEs map to other codes in the gateway. */
 export const codesOfLocalCalls: readonly ErrorCode[] = ["not_permitted", "function_signature", "subscription_limit"];
 
 const bySqlstate = new Map<string, ErrorCode>(codesOfCalls.map((code) => [errorTable[code].sqlstate, code]));

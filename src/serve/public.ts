@@ -1,6 +1,6 @@
 /**
- * The entry `hawser/nats`: the server that `hawser serve` runs, the SQL functions that reach NATS, and typed messages over a
- * NATS connection of the user.
+ * Entry `hawser/nats`: the server that `hawser serve` runs, the SQL functions that reach NATS, and typed messages over
+ * a user's NATS connection.
  */
 export type { NatsSql } from "../../generated/ts/nats-functions/client.js";
 export {

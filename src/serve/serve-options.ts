@@ -1,6 +1,6 @@
 /**
- * The options of `serve`, and whether they go together. Messages name the options as the caller knows them: by their names
- * here, or by the flags of `hawser serve`.
+ * Options of `serve`, and the checks of their combinations. Messages name the options as the caller knows them: by
+ * their property names, or by the flags of `hawser serve`.
  */
 import { statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
@@ -19,50 +19,55 @@ import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/i
 export interface GatewayTls {
   readonly cert: PemSource;
   readonly key: PemSource;
-  /** What libpq checks of the certificate. Default `require`, nothing: the password proves whose it is. */
+  /** Checks of the certificate by libpq. Default `require`, none: the password authenticates the gateway. */
   readonly sslmode?: "require" | "verify-ca" | "verify-full" | undefined;
-  /** For `verify-ca` and `verify-full` alone: the absolute path of the authority's certificate, on the machine of Postgres. */
+  /**
+   * For `verify-ca` and `verify-full` only: absolute path of the authority's certificate on the machine of Postgres.
+   */
   readonly rootCertificate?: string | undefined;
 }
 
-/** Settings below `tuning`: those that the spec marks so. */
+/** Settings below `tuning`, as the spec marks them. */
 export type TuningSetting = {
   [Name in keyof ServeSettings]: (typeof serveSettingsRanges)[Name] extends { readonly isTuning: true } ? Name : never;
 }[keyof ServeSettings];
 
-/** Options of {@link serve}. Settings that are left out have the defaults of the spec. */
+/** Options of {@link serve}. Absent settings have the defaults of the spec. */
 export interface ServeOptions extends Omit<ServeSettingsInput, TuningSetting> {
-  /** Settings that may change with any version. */
+  /** Settings that any version may change. */
   readonly tuning?: Pick<ServeSettingsInput, TuningSetting> | undefined;
   /**
-   * The database, as a login of hawser_bridge or the owner of the schema. Default: the environment variable
+   * URL of the database, as a login of hawser_bridge or the owner of the schema. Default: the environment variable
    * `HAWSER_DATABASE_URL`, and without it the `PG*` variables of libpq.
    */
   readonly databaseUrl?: string | undefined;
   /**
-   * The database, as a login that is in hawser_executor and in no other role: it calls the functions that NATS reaches.
-   * Default: the environment variable `HAWSER_EXECUTOR_URL`, and without it the login that `hawser init` has made.
+   * URL of the database, as a login that is a member of hawser_executor and of no other role: it runs the subscribed
+   * functions. Default: the environment variable `HAWSER_EXECUTOR_URL`, and without it the login that `hawser init` has
+   * created.
    */
   readonly executorUrl?: string | undefined;
-  /** `host:port` at which Postgres reaches the gateway. Default: the address it listens at, unless that is 0.0.0.0 or ::. */
+  /**
+   * `host:port` at which Postgres reaches the gateway. Default: the listening address, unless that is 0.0.0.0 or ::.
+   */
   readonly advertise?: string | undefined;
   readonly tls?: GatewayTls | undefined;
-  /** Says that the network between Postgres and the gateway is trusted: needed beyond loopback without TLS. */
+  /** Declares the network between Postgres and the gateway as trusted: required beyond loopback without TLS. */
   readonly allowPlaintext?: boolean | undefined;
-  /** Existing directories that may hold the files that options of the NATS server name. Default `/run/secrets`. */
+  /** Existing directories that may contain the files named by options of the NATS server. Default `/run/secrets`. */
   readonly secretsDirectories?: readonly string[] | undefined;
   readonly logger?: Logger | undefined;
-  /** Ends the start. */
+  /** Aborts the start. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** An option, or a part of `tls`. */
+/** Option, or a part of `tls` or `tuning`. */
 export type OptionName = keyof ServeOptions | `tls.${keyof GatewayTls}` | `tuning.${TuningSetting}`;
 
-/** Name of an option in the words of the caller. */
+/** Returns the name of an option in the caller's terms. */
 type NameOf = (option: OptionName) => string;
 
-/** Words of the caller for errors: a program knows options and milliseconds, the command flags and units. */
+/** Caller's terms in errors: programs know options and milliseconds, the command flags and units. */
 interface Words {
   readonly nameOf: NameOf;
   readonly timeText: (ms: number) => string;
@@ -70,14 +75,13 @@ interface Words {
 
 const wordsOfPrograms: Words = { nameOf: (option) => option, timeText: String };
 
-/** Options that have been checked. */
 export interface CheckedServeOptions {
   readonly settings: ServeSettings;
   readonly listen: Address;
   readonly advertised: Address | undefined;
   readonly databaseUrl: string | undefined;
   readonly executorUrl: string | undefined;
-  /** Absolute; undefined if none were given. */
+  /** Absolute paths; undefined if none were given. */
   readonly secretsDirectories: readonly string[] | undefined;
 }
 
@@ -173,7 +177,7 @@ function refuseBeyondLoopback(place: Address, nameOf: NameOf): void {
   );
 }
 
-/** One that means all addresses of a machine leads Postgres nowhere, or to itself. */
+/** Refuses an address that stands for all addresses of a machine, because Postgres could not connect to it. */
 function refuseUnspecified(place: Address, nameOf: NameOf): void {
   const isUnspecified = isIPv6(place.host)
     ? ["[::]", "[::ffff:0:0]"].includes(new URL(`http://[${place.host.split("%")[0]}]`).hostname)
@@ -189,8 +193,8 @@ function checkTls({ sslmode = "require", rootCertificate }: NonNullable<ServeOpt
   if (sslmode === "require") {
     if (rootCertificate === undefined) return;
     throw invalid(
-      `${nameOf("tls.rootCertificate")} is of no use with ${nameOf("tls.sslmode")} require: libpq would check the certificate all the ` +
-        `same; set ${nameOf("tls.sslmode")} to verify-ca or verify-full, or leave ${nameOf("tls.rootCertificate")} out`,
+      `${nameOf("tls.rootCertificate")} does not fit ${nameOf("tls.sslmode")} require: libpq would check the certificate all the ` +
+        `same; set ${nameOf("tls.sslmode")} to verify-ca or verify-full, or remove ${nameOf("tls.rootCertificate")}`,
     );
   }
   if (rootCertificate === undefined) {
@@ -208,7 +212,7 @@ function existing(directory: string, nameOf: NameOf): string {
   const path = resolve(directory);
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return path;
   throw invalid(
-    `${nameOf("secretsDirectories")} "${directory}" is no directory (${path}); make it, or name another one`,
+    `${nameOf("secretsDirectories")} "${directory}" is not a directory (${path}); create it, or name another one`,
   );
 }
 
@@ -217,8 +221,9 @@ function invalid(message: string): HawserError {
 }
 
 /**
- * The entries of the directory that no option names, and that hold none that an option names; none if there is no such
- * directory or it cannot be listed. What begins with a dot does not count: Kubernetes keeps its own there.
+ * Lists the entries of a directory that no option names, and that contain no file that an option names; empty if the
+ * directory does not exist or cannot be listed. Entries that begin with a dot are ignored, because Kubernetes creates
+ * some.
  */
 export async function strangersAmong(
   directory: string,

@@ -1,5 +1,6 @@
 /**
- * The server that `hawser serve` runs: it follows the definition of the NATS server in Postgres, and answers the SQL functions.
+ * Server that `hawser serve` runs: follows the definition of the NATS server in Postgres, and answers the SQL
+ * functions.
  */
 import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
@@ -30,10 +31,10 @@ import { StoredCounts } from "./stored-counts.js";
 const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
 
 /**
- * Starts what `hawser serve` runs: a server that answers the SQL functions, and runs the functions that NATS reaches.
+ * Starts the server of `hawser serve`, which answers the SQL functions and runs the subscribed functions.
  *
- * Resolves when the gateway listens and Postgres has its address. A Postgres that cannot be reached is waited for until
- * `signal` is aborted; the NATS server need not be defined or reachable yet.
+ * Resolves when the gateway listens and Postgres has its address. An unreachable Postgres is waited for until `signal`
+ * is aborted; the NATS server need not be defined or reachable yet.
  *
  * @throws HawserError (as a rejection) `invalid_argument`; `plaintext_refused`; `bind_failed`; `store_failed`,
  * `transaction_pooler`, `schema_missing`, `schema_too_new`; the reason of `signal`
@@ -42,26 +43,29 @@ export async function serve(options: ServeOptions = {}): Promise<HawserServer> {
   return await Server.start(options);
 }
 
-/** A running server, as `hawser serve` runs it. `await using` stops it. */
+/** Running server of `hawser serve`. `await using` stops it. */
 export interface HawserServer extends AsyncDisposable {
-  /** The address at which the gateway listens, with the real port. */
+  /** Address at which the gateway listens, with the real port. */
   readonly address: string;
-  /** The address at which Postgres reaches the gateway, as a URL for libpq without the password. */
+  /** Address at which Postgres reaches the gateway, as a URL for libpq without the password. */
   readonly gatewayUrl: string;
-  /** The address of metrics and health, with the real port; undefined without the option `monitor`. */
+  /** Address of metrics and health, with the real port; undefined without the option `monitor`. */
   readonly monitorAddress: string | undefined;
-  /** The number of database sessions that are connected. */
+  /** Number of connected database sessions. */
   readonly sessionCount: number;
-  /** Takes no more sessions, tells Postgres, and waits for the running calls. A further call waits for the first. */
+  /**
+   * Refuses new sessions, unregisters the gateway in Postgres, and waits for pending calls. A further call waits for
+   * the first.
+   */
   stop(): Promise<void>;
 }
 
-/** The parts of a server, in the order in which they start and stop. */
+/** Parts of a server, in the order in which they start and stop. */
 class Server implements HawserServer {
   readonly #parts: MonitoredParts = {};
   #monitoring: Monitoring | undefined;
   #peerRelay: PeerRelay | undefined;
-  /** Of all connections to NATS. */
+  /** Server choice of all connections to NATS. */
   readonly #choice = new ServerChoice();
   #own: GatewayAddress | undefined;
   #endReloading: (() => void) | undefined;
@@ -80,7 +84,7 @@ class Server implements HawserServer {
     const credentials = tls === undefined ? undefined : new TlsCredentials({ cert: tls.cert, key: tls.key });
     if (credentials !== undefined) refuseUnbindable(credentials.current);
     const server = new Server(logger);
-    // Postgres may keep us waiting.
+    // An unreachable Postgres would delay the abort.
     const end = (): void => void server.#parts.watch?.stop();
     signal?.addEventListener("abort", end);
     try {
@@ -130,15 +134,15 @@ class Server implements HawserServer {
     this.#endReloading?.();
     const { stopTimeoutMs } = this.#settings;
     const endsAt = performance.now() + stopTimeoutMs;
-    // The functions that it runs may call the gateway.
+    // First the bridge, because its functions may call the gateway.
     await this.#parts.bridge?.finish(stopTimeoutMs);
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
-    // Then it takes no more sessions; Postgres, which may not answer, need not be waited for.
+    // Then the gateway refuses new sessions, without waiting for Postgres, which may not answer.
     const ended = Promise.all([this.#parts.gateway?.stop(leftMs), this.#parts.bridge?.stop(leftMs)]);
     const relayed = this.#peerRelay?.stop();
     await this.#parts.addresses?.stop();
     this.#parts.stored?.stop();
-    // With it ends what the relay asks.
+    // Closing the session ends the queries of the relay.
     await this.#parts.watch?.stop();
     await relayed;
     await ended;
@@ -190,7 +194,7 @@ class Server implements HawserServer {
       },
       signal,
     );
-    // What was found before the gateway was there.
+    // Options and problem from before the gateway was created.
     this.#parts.gateway.configure(present);
     if (problem !== undefined) this.#parts.gateway.reportProblem(problem);
     this.#parts.bridge = await Bridge.start(
@@ -219,7 +223,7 @@ class Server implements HawserServer {
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
   }
 
-  /** Waits for Postgres where it cannot be reached: it may start after this process, or fail over now. */
+  /** Waits for an unreachable Postgres: it may start after this process, or be failing over. */
   async #prepareDatabase(databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
     const action = "prepare the database";
     let toldAt = Number.NEGATIVE_INFINITY;
@@ -237,7 +241,7 @@ class Server implements HawserServer {
           const { code, message: problem } = error;
           this.#logger.warn(
             { code, problem },
-            "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends it",
+            "waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends the wait",
           );
           toldAt = performance.now();
         }
@@ -247,17 +251,20 @@ class Server implements HawserServer {
     }
   }
 
-  /** Before the first connection: it goes where no other process stands, if it can. */
+  /**
+   * Reads the servers of the other processes before the first connection, which goes to a server without processes if
+   * possible.
+   */
   async #heedOthers({ session }: ServerWatch): Promise<void> {
     try {
       this.#choice.setOthers(await standings(session));
     } catch (cause) {
-      throw await explainServeRefusal(session, "read which NATS servers other processes stand on", cause);
+      throw await explainServeRefusal(session, "read the NATS servers of other processes", cause);
     }
   }
 
   async #monitor(address: string, databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
-    // Not what Postgres says: the metrics are there before it answers.
+    // Not read from Postgres, because the metrics are available before it answers.
     const database = this.#settings.monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
     this.#monitoring = new Monitoring(this.#parts, database, this.#logger);
     await this.#monitoring.listen(address, signal);
@@ -267,8 +274,8 @@ class Server implements HawserServer {
     const others = await strangersAmong(defaultSecretsDirectory, options);
     if (others.length === 0) return;
     const message =
-      `${defaultSecretsDirectory} holds more than the options of the NATS server name, and a role that may define one ` +
-      "can have it read; keep the gateway's files in a directory of their own, and name it with --secrets-dir";
+      `${defaultSecretsDirectory} contains files that no option of the NATS server names, and a role that may define a server ` +
+      "can make the gateway read them; keep its files in a directory of their own, and name it with --secrets-dir";
     this.#logger.warn({ others: others.length }, message);
   }
 
@@ -276,9 +283,9 @@ class Server implements HawserServer {
     credentials?.subscribe({
       onReloaded: (material) => {
         if (isBindable(certificateOf(material))) this.#logger.info({}, "the certificate has been renewed");
-        else this.#logger.error({}, `Postgres cannot connect any more: ${unbindable}`);
+        else this.#logger.error({}, `Postgres can no longer connect: ${unbindable}`);
       },
-      onReloadFailed: (err) => this.#logger.warn({ err }, "the certificate could not be renewed; the old one stays"),
+      onReloadFailed: (err) => this.#logger.warn({ err }, "failed to renew the certificate; the old one stays in use"),
     });
     return credentials?.watch(systemClock);
   }
@@ -323,13 +330,13 @@ class Server implements HawserServer {
     } catch (cause) {
       throw cause instanceof HawserError
         ? cause
-        : await explainServeRefusal(session, "enter the address of the gateway", cause);
+        : await explainServeRefusal(session, "register the address of the gateway", cause);
     }
   }
 }
 
 const unbindable =
-  "the certificate of the gateway is signed with Ed25519 or Ed448, to which libpq cannot bind a connection; use one " +
+  "the certificate of the gateway is signed with Ed25519 or Ed448, which libpq does not support for channel binding; use one " +
   "that is signed with ECDSA or RSA";
 
 function certificateOf({ contextOptions }: TlsMaterial): Uint8Array {

@@ -1,8 +1,8 @@
 /**
- * What Postgres says about NATS: which server it is, followed while it changes.
+ * Watch of the NATS server's definition in Postgres.
  *
- * It hears of changes by NOTIFY, and reads from time to time besides: notifications can be missed, a standby has none, and
- * where the installing role may not make event triggers nothing else notices ALTER SERVER.
+ * NOTIFY reports changes, and the definition is also polled: notifications can be missed, a standby has none, and if
+ * the installing role may not create event triggers, nothing else detects ALTER SERVER.
  */
 import pg from "pg";
 import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
@@ -14,25 +14,25 @@ import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
 import { explainServeRefusal, relayChannel } from "../store/index.js";
 
-/** How it is watched. */
+/** Connection and callbacks of {@link ServerWatch}. */
 export interface ServerWatchOptions {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
-  /** The options, whenever they were read; undefined if no server is defined. */
+  /** Called with the options after each read; undefined if no server is defined. */
   onOptions(options: CompleteNatsServerOptions | undefined): void;
-  /** A relay of the outbox for peers has ended. */
+  /** Called when a relay of the outbox for peers has ended. */
   onRelayEnded(): void;
-  /** Postgres was asked. @param problem why the query failed; undefined: it was answered */
+  /** Called after each query. @param problem reason of a failed query; undefined after an answer */
   onAsked(problem: HawserError | undefined): void;
-  /** They could not be read, or are not right. */
+  /** Called if the options could not be read or are invalid. */
   onProblem(problem: HawserError): void;
 }
 
 const sql = {
   identity: `SELECT current_database() AS database, s.user_name AS "user", s.password FROM hawser.gateway_secret AS s`,
   follow: "SELECT hawser.follow_nats_server()",
-  // Postgres shows a user mapping to its own role only if that one may use the server. Those of other roles count for
-  // nothing, which is easily missed.
+  // Postgres shows a user mapping to its own role only if that role may use the server. Mappings of other roles have no
+  // effect, which users easily overlook.
   options: `SELECT s.options, f.mapping, CASE WHEN EXISTS (
       SELECT FROM pg_user_mappings AS m
       WHERE m.srvname = f.server_name AND m.usename = current_user AND m.umoptions IS NULL
@@ -53,9 +53,9 @@ const sql = {
 interface OptionsRow {
   readonly options: Record<string, unknown> | null;
   readonly mapping: Record<string, unknown> | null;
-  /** What lets us read our user mapping, where there is one that we may not. */
+  /** GRANT that would make the login's user mapping readable; null if it is readable or missing. */
   readonly grant_needed: string | null;
-  /** The roles of mappings that one may take for those of the login. */
+  /** Roles of mappings that a user may mistake for mappings of the login. */
   readonly mappings_of_others: string | null;
   readonly login: string;
   readonly has_functions: boolean;
@@ -63,19 +63,19 @@ interface OptionsRow {
 
 const { optionsPollMs } = gatewayConstants;
 
-/** SQLSTATE of a definition that Postgres's side refuses: two servers. */
+/** SQLSTATE of a definition that SQL functions refuse: two servers. */
 const invalidParameterValue = errorTable.invalid_argument.sqlstate;
 
-/** Follows the definition of the NATS server, and keeps the session with Postgres that others use, too. */
+/** Follows the definition of the NATS server, and owns the session with Postgres, which others share. */
 export class ServerWatch {
-  /** The session, for others, too. */
+  /** Session with Postgres, shared with others. */
   readonly session: PostgresSession;
   readonly #options: ServerWatchOptions;
   readonly #log: DefinitionLog;
-  /** Now, from time to time, and when something may have changed. */
+  /** Reads now, periodically, and after notifications. */
   readonly #readings = new Repeated(optionsPollMs, () => this.#readAndTell());
   #identity: GatewayIdentity | undefined;
-  /** Why the last reading failed. */
+  /** Reason of the last failed reading. */
   #problem: HawserError | undefined;
 
   constructor(options: ServerWatchOptions) {
@@ -96,9 +96,10 @@ export class ServerWatch {
   }
 
   /**
-   * Connects and reads. A database that cannot be reached at first is an error; one that goes away later is waited for.
+   * Connects and reads the definition. A database that is unreachable at first is an error; later, the watch waits for
+   * its return.
    *
-   * @throws HawserError `store_failed`, `schema_missing`; `aborted` if it is stopped meanwhile
+   * @throws HawserError `store_failed`, `schema_missing`; `aborted` if the watch is stopped meanwhile
    */
   async open(): Promise<void> {
     try {
@@ -110,28 +111,28 @@ export class ServerWatch {
     await this.#readings.run();
   }
 
-  /** Which login may call the gateway. */
+  /** Login that may call the gateway. */
   get identity(): GatewayIdentity {
     return this.#identity!;
   }
 
   /**
-   * Reads the definition now, and has told it when this resolves.
+   * Reads the definition now; the callbacks have been called when the promise resolves.
    *
-   * @throws HawserError if Postgres cannot be asked, or the options are not right
+   * @throws HawserError if the query fails, or the options are invalid
    */
   async refresh(): Promise<void> {
     await this.#readings.fresh();
     if (this.#problem !== undefined) throw this.#problem;
   }
 
-  /** Ends it, and the session. */
+  /** Stops the watch, and closes the session. */
   async stop(): Promise<void> {
     this.#readings.stop();
     await this.session.close();
   }
 
-  /** Does not reject: what goes wrong is told, and {@link refresh} throws it. */
+  /** Reads and calls the callbacks. Does not reject; {@link refresh} throws the error. */
   async #readAndTell(): Promise<void> {
     try {
       const options = await this.#read();
@@ -155,13 +156,13 @@ export class ServerWatch {
     if (row === undefined || row.options === null) return undefined;
     const { options, mapping, grant_needed: grant, mappings_of_others: others, login } = row;
     if (grant !== null) {
-      const message = "there is a user mapping for the login of `hawser serve`, which may not read it";
+      const message = "the login of `hawser serve` has a user mapping, and may not read it";
       throw new HawserError("nats_not_configured", message, { remedy: `${grant}, then reload.` });
     }
     const ignored =
       mapping !== null || others === null
         ? undefined
-        : `The user mapping for ${others} does not count: only one for ${login}, the login of \`hawser serve\`, does.`;
+        : `The user mapping for ${others} has no effect: only one for ${login}, the login of \`hawser serve\`, has.`;
     this.#log.ignores(ignored);
     return complete({ ...options, ...mapping }, ignored);
   }
@@ -181,21 +182,24 @@ export class ServerWatch {
 
 const reading = "read which NATS server the database uses";
 
-/** Codes of what is wrong with a definition: a query has read it, so Postgres answers. */
+/** Codes of faults of the definition, which imply that Postgres answers. */
 const ofDefinition: ReadonlySet<ErrorCode> = new Set(["nats_not_configured", "invalid_argument"]);
 
-/** @throws HawserError if they are not right, as those of server and user mapping together may be */
+/**
+ * Completes the combined options. @throws HawserError if they are invalid, as the combination of server and user
+ * mapping may be
+ */
 function complete(options: Record<string, unknown>, ignored: string | undefined): CompleteNatsServerOptions {
   const result = checkNatsServerOptions(options);
   if (result.ok) return result.options;
   const { message, detail, hint } = result.violation;
-  throw new HawserError("nats_not_configured", `the options of the NATS server are not right: ${message}`, {
+  throw new HawserError("nats_not_configured", `the options of the NATS server are invalid: ${message}`, {
     detail,
     remedy: [hint, ignored].filter((part) => part !== undefined).join(" ") || undefined,
   });
 }
 
-/** Logs what becomes of the definition of the NATS server: each state once, when it begins, and the end of trouble. */
+/** Log of the definition's state: each state once, when it begins, and the end of a problem. */
 class DefinitionLog {
   #isDefined: boolean | undefined;
   readonly #trouble: ProblemLog;
@@ -209,24 +213,24 @@ class DefinitionLog {
     this.#trouble = new ProblemLog(logger);
   }
 
-  /** The definition can be used, or there is none. */
+  /** Reports a usable or missing definition. */
   found(isDefined: boolean): void {
     if (this.#trouble.clear()) {
       this.#isDefined = undefined;
-      this.#logger.info({}, "what the database says about NATS can be used again");
+      this.#logger.info({}, "the definition of the NATS server can be used again");
     }
     if (isDefined !== this.#isDefined && !isDefined) {
       this.#logger.info(
         {},
-        "no NATS server is defined in this database: it is waited for (CREATE SERVER, or SELECT hawser.set_nats_server)",
+        "no NATS server is defined in this database; waiting for a definition (CREATE SERVER, or SELECT hawser.set_nats_server)",
       );
     }
     this.#isDefined = isDefined;
   }
 
-  /** The definition cannot be read or used. */
+  /** Reports a definition that cannot be read or used. */
   failed({ code, message, detail, remedy }: HawserError): void {
-    this.#trouble.tell(message, "what the database says about NATS cannot be used", { code, detail, remedy });
+    this.#trouble.tell(message, "the definition of the NATS server cannot be used", { code, detail, remedy });
   }
 
   functionsAreThere(areThere: boolean): void {
@@ -236,7 +240,7 @@ class DefinitionLog {
     else this.#logger.warn({}, "the SQL functions are not installed in this database: run `hawser init`");
   }
 
-  /** A user mapping is there that does not count. */
+  /** Reports a user mapping without effect. */
   ignores(what: string | undefined): void {
     if (what !== undefined && what !== this.#ignored) this.#logger.warn({}, what);
     this.#ignored = what;

@@ -1,6 +1,6 @@
 /**
- * Messages in the database that no process need have in memory, counted from time to time for the metrics: those of the outbox,
- * also while nobody relays them, and dead letters.
+ * Periodic counts for the metrics of messages that are only in the database: dead letters, and messages of the outbox
+ * even if no process relays them.
  */
 import { tables } from "../../generated/ts/rows/peer.js";
 import { monitorConstants } from "../../generated/ts/settings/nats.js";
@@ -30,20 +30,20 @@ interface CountRow {
   readonly ageSeconds: number | null;
 }
 
-/** Counts again and again, from the first run on. */
+/** Counts periodically, starting with the first run. */
 export class StoredCounts extends Repeated {
   readonly #session: PostgresSession;
   readonly #logger: Logger;
   #counters: StoredCounters | undefined;
 
-  /** @param session with the database, which others may use, too */
+  /** @param session database session, which others may share */
   constructor(session: PostgresSession, logger: Logger) {
     super(storedCountMs, () => this.#count());
     this.#session = session;
     this.#logger = logger;
   }
 
-  /** The last count; undefined: there is none yet, or it failed. */
+  /** Last count; undefined before the first one and after a failure. */
   get counters(): StoredCounters | undefined {
     return this.#counters;
   }
@@ -65,7 +65,7 @@ export class StoredCounts extends Repeated {
       };
     } catch (err) {
       this.#counters = undefined;
-      if (!this.isStopped) this.#logger.debug({ err }, "messages in the database could not be counted");
+      if (!this.isStopped) this.#logger.debug({ err }, "failed to count the messages in the database");
     }
   }
 }

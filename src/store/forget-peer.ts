@@ -43,12 +43,12 @@ function reasonOf(refusal: string, name: string, count: number, names: readonly 
   switch (refusal) {
     case "messages":
       return names.includes(name)
-        ? `${count} stored messages wait in its channels, some of them for this peer; hand them over with \`hawser reassign\``
+        ? `${count} stored messages wait in its channels, some of them for this peer; hand them over with \`hawser peers reassign\``
         : `${count} of its stored messages wait for ${others}; start these listeners until they have handled them`;
     case "dead_letters":
       return `${count} dead letters belong to its channels; retry or discard them with \`hawser dead\``;
     case "handed_over":
-      return `it has ${count} channels taken over from ${others}; hand them over with \`hawser reassign\``;
+      return `it has ${count} channels taken over from ${others}; hand them over with \`hawser peers reassign\``;
     default:
       return "its epoch is ahead of the clock of Postgres; try again later";
   }

@@ -1,45 +1,48 @@
 /**
- * What test processes ask of the keeper: calls and answers as lines of JSON, in both directions over one connection. What
- * was made for a process goes when its connection ends, however it ends.
+ * Protocol between test processes and the keeper: calls and answers as lines of JSON, in both directions over one
+ * connection. Resources of a process are released when its connection ends, for any reason.
  */
 import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { type ErrorCode, HawserError } from "../errors/index.js";
 
-/** A stack as the keeper made it. */
+/** Stack that the keeper created. */
 export interface MadeStack {
-  /** Of letters and digits, unlike any other: fit for a subject, a stream or a table. */
+  /** Unique identifier of letters and digits, usable in a subject, a stream or a table name. */
   readonly id: string;
   readonly databaseUrl: string;
   readonly natsUrl: string;
 }
 
-/** Which of a stack's connections. */
+/** Server side of a stack's connections. */
 export type Side = "postgres" | "nats";
 
-/** Each call: what it asks, and what it is answered. */
+/** Calls with their parameters and results. */
 export interface Calls {
-  /** Resolves when the servers answer and Hawser is in the template. */
+  /** Resolves when the servers answer and Hawser is installed in the template. */
   ready(): void;
-  /** Whether somebody has to prepare the template of a key; then where. Others who ask wait until it is prepared. */
+  /**
+   * Returns the URL of the template to prepare, or null if it is prepared. Other callers wait until the first has
+   * prepared it.
+   */
   template(ask: { readonly key: string }): { readonly make: string | null };
-  /** The template is prepared, or has failed. */
+  /** Reports that the template is prepared, or has failed. */
   prepared(ask: { readonly key: string; readonly failed: boolean }): void;
-  /** A database, and what belongs to it. @param ask.template null: what Hawser installs alone */
+  /** Creates a database and its NATS account. @param ask.template null for a database with Hawser's objects only */
   open(ask: { readonly template: string | null; readonly serve: boolean }): MadeStack;
   drop(ask: { readonly id: string }): void;
   cut(ask: { readonly id: string; readonly side: Side; readonly silent: boolean }): void;
   restore(ask: { readonly id: string; readonly side: Side }): void;
-  /** A process group that is not to outlive the caller. */
+  /** Registers a process group that must not outlive the caller. */
   adopt(ask: { readonly pid: number }): void;
-  /** Ends everything, for all. */
+  /** Stops everything, for all processes. */
   stop(): void;
 }
 
 type Ask<C extends keyof Calls> = Parameters<Calls[C]>[0];
 type Answer<C extends keyof Calls> = ReturnType<Calls[C]>;
 
-/** Who answers calls. */
+/** Implementation of the calls. */
 export type Answering = {
   readonly [C in keyof Calls]: (ask: Ask<C>) => Promise<Answer<C>>;
 };
@@ -56,7 +59,7 @@ interface AnswerLine {
   readonly error?: { readonly code: ErrorCode; readonly message: string };
 }
 
-/** Answers what comes over the connection. */
+/** Answers the calls of a connection. */
 export function answerCalls(socket: Socket, answering: Answering): void {
   const answer = async ({ id, call, ask }: CallLine): Promise<AnswerLine> => {
     try {
@@ -71,26 +74,26 @@ export function answerCalls(socket: Socket, answering: Answering): void {
   });
 }
 
-/** The other end may be killed at any time: what then becomes of the connection its `close` tells. */
+/** Reads lines. Errors are ignored, because the other end may be killed at any time and `close` reports the end. */
 function linesOf(socket: Socket, onLine: (line: string) => void): void {
   socket.on("error", () => undefined);
-  // It passes on the errors of its input.
+  // readline passes on the errors of its input.
   createInterface({ input: socket })
     .on("error", () => undefined)
     .on("line", onLine);
 }
 
-/** Makes calls over a connection. It keeps the process alive only while a call is under way. */
+/** Makes calls over a connection. It keeps the process alive only while a call is pending. */
 export class Caller {
   readonly #socket: Socket;
   readonly #waiting = new Map<number, { resolve(answer: unknown): void; reject(error: Error): void }>();
   readonly #why: () => string;
-  /** Resolves when the keeper has ended, or its connection. */
+  /** Resolves when the keeper or its connection has ended. */
   readonly ended: Promise<void>;
   #id = 0;
   #ended = false;
 
-  /** @param why what is known of an end that nobody asked for */
+  /** @param why returns the known reason of an unexpected end */
   constructor(socket: Socket, why: () => string) {
     this.#socket = socket;
     this.#why = why;
@@ -108,7 +111,7 @@ export class Caller {
     return this.#ended;
   }
 
-  /** @throws HawserError with the code of what failed; `dev_server_failed` if the keeper has gone */
+  /** @throws HawserError with the code of the failure; `dev_server_failed` if the keeper has ended */
   call<C extends keyof Calls>(call: C, ...[ask]: Parameters<Calls[C]>): Promise<Answer<C>> {
     if (this.#ended) return Promise.reject(this.#gone());
     const id = ++this.#id;

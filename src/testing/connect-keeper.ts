@@ -1,5 +1,6 @@
 /**
- * How a process of a run reaches the run's keeper: by the socket of the run, and by starting the keeper where there is none.
+ * Connection of a process to its run's keeper: through the socket of the run, and by starting the keeper if there is
+ * none.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -11,22 +12,24 @@ import { HawserError } from "../errors/index.js";
 import { Caller } from "./calls.js";
 import { filesOf, ownerOfRun, type RunFiles } from "./run.js";
 
-/** A keeper binds its socket before it does anything else. */
+/** Time in which a keeper must bind its socket, which it does first. */
 const bindTimeoutMs = 60_000;
-/** It listens as soon as it has bound it: one that refuses for this long has been killed. */
+/**
+ * Time after which a keeper that refuses connections counts as killed: it listens as soon as it has bound its socket.
+ */
 const refusalMs = 1_000;
-/** When a person begins to wonder: the first start of all may have to fetch nats-server. */
-const tellAfterMs = 5_000;
+/** Time after which the user is informed: the very first start may have to fetch nats-server. */
+const informAfterMs = 5_000;
 
-/** The status of one that was killed, or that could not be started. */
+/** Exit status of a keeper that was killed or could not be started. */
 const failed = 1;
 
 let connecting: Promise<Caller> | undefined;
 
 /**
- * The keeper of the run that this process belongs to, when its servers answer.
+ * Connects to the keeper of this process's run, and resolves when its servers answer.
  *
- * @throws HawserError `dev_server_failed`, `not_supported`, and what an installation throws
+ * @throws HawserError `dev_server_failed`, `not_supported`, and the errors of an installation
  */
 export async function keeperOfRun(): Promise<Caller> {
   const known = await connecting?.catch(() => undefined);
@@ -42,8 +45,8 @@ async function reach(): Promise<Caller> {
   const files = filesOf(owner);
   const caller = new Caller(await connectOrStart(files, owner), () => tailOf(files));
   const timer = setTimeout(() => {
-    process.stderr.write(`hawser/testing: waiting for Postgres and nats-server; what they are doing: ${files.log}\n`);
-  }, tellAfterMs);
+    process.stderr.write(`hawser/testing: waiting for Postgres and nats-server; see their log: ${files.log}\n`);
+  }, informAfterMs);
   try {
     await caller.call("ready");
     return caller;
@@ -68,7 +71,7 @@ async function connectOrStart(files: RunFiles, owner: ProcessIdentity): Promise<
       } else refusedSince ??= performance.now();
       if (refusedSince !== undefined && performance.now() - refusedSince > refusalMs) break;
     }
-    // Another one's was faster (0), or it could not start.
+    // Another keeper was faster (status 0), or this one could not start.
     const status = await Promise.race([delay(20, undefined), started]);
     if (status !== undefined && status !== 0) break;
     if (status === 0) started = undefined;
@@ -85,7 +88,7 @@ async function connectTo(path: string): Promise<Socket> {
   return socket;
 }
 
-/** Starts one that outlives this process. Resolves when it has ended, with its status. */
+/** Starts a keeper that outlives this process. Resolves with its exit status when it has ended. */
 async function startKeeper(files: RunFiles, owner: ProcessIdentity): Promise<number> {
   const log = openSync(files.log, "a", 0o600);
   const { NODE_OPTIONS: _, NODE_TEST_CONTEXT: __, NODE_V8_COVERAGE: ___, ...env } = process.env;

@@ -1,5 +1,5 @@
 /**
- * The databases of a run: a template that has what Hawser installs, one more for each set of migrations, and copies of them
+ * Databases of a run: a base template with Hawser's objects, a template for each set of migrations, and copies of them
  * for tests.
  */
 import { randomBytes } from "node:crypto";
@@ -8,52 +8,52 @@ import { HawserError } from "../errors/index.js";
 import { install } from "../installation/index.js";
 import { withClient } from "./user-client.js";
 
-/** A copy. */
+/** Copy of a template. */
 export interface CopiedDatabase {
   readonly name: string;
-  /** Leads to the server itself. */
+  /** URL of the server itself, without a relay. */
   readonly url: string;
   drop(): Promise<void>;
 }
 
 interface Template {
   readonly name: string;
-  /** Settles when it can be copied, or never will be. */
+  /** Resolves when the template is prepared (true) or has failed (false). */
   readonly prepared: Promise<boolean>;
-  readonly settle: (isPrepared: boolean) => void;
+  readonly finish: (isPrepared: boolean) => void;
 }
 
-/** What a run has made in a Postgres. */
+/** Databases that a run has created in a Postgres. */
 export class Databases {
-  /** The name of the base, and the beginning of all others. */
+  /** Name of the base template, and prefix of all other names. */
   readonly #prefix = `hawser_test_${randomBytes(4).toString("hex")}`;
   readonly #serverUrl: string;
   readonly #made = new Set<string>();
   readonly #roles = new Set<string>();
   readonly #templates = new Map<string, Template>();
   #count = 0;
-  /** Whether SQL functions for NATS are installed. */
+  /** True if the SQL functions for NATS are installed. */
   #hasNats = false;
 
-  /** @param serverUrl of a role that may make databases */
+  /** @param serverUrl URL of a role that may create databases */
   constructor(serverUrl: string) {
     this.#serverUrl = serverUrl;
   }
 
-  /** Makes the base. @throws what `install` throws */
-  async prepare(tell: (line: string) => void): Promise<void> {
+  /** Creates the base template. @throws the errors of `install` */
+  async prepare(log: (line: string) => void): Promise<void> {
     const name = this.#prefix;
     await this.#onServer(`CREATE DATABASE ${name} TEMPLATE template0 ENCODING 'UTF8'`);
     this.#made.add(name);
     const { nats, missingPrivileges } = await install({ databaseUrl: this.#urlOf(name) });
     this.#hasNats = (nats?.functions ?? 0) > 0;
-    for (const { what, meaning } of missingPrivileges) tell(`Left out: ${what}; ${meaning}`);
+    for (const { what, meaning } of missingPrivileges) log(`Left out: ${what}; ${meaning}`);
     await this.#noteExecutor(name);
     await this.#close(name);
   }
 
   /**
-   * Who asks first for a key prepares its template; the others wait for that.
+   * Requests the template of a key. The first caller prepares it; the others wait.
    *
    * @returns the URL of the database to prepare, or null if it is prepared
    */
@@ -63,10 +63,10 @@ export class Databases {
       if (known === undefined) break;
       if (await known.prepared) return null;
     }
-    let settle: Template["settle"] = () => undefined;
-    const prepared = new Promise<boolean>((resolve) => (settle = resolve));
+    let finish: Template["finish"] = () => undefined;
+    const prepared = new Promise<boolean>((resolve) => (finish = resolve));
     const name = `${this.#prefix}_t${++this.#count}`;
-    this.#templates.set(key, { name, prepared, settle });
+    this.#templates.set(key, { name, prepared, finish });
     try {
       await this.#onServer(`CREATE DATABASE ${name} TEMPLATE ${this.#prefix}`);
     } catch (error) {
@@ -77,7 +77,7 @@ export class Databases {
     return this.#urlOf(name);
   }
 
-  /** The template is prepared; or it is not, and whoever asks next tries again. */
+  /** Reports that the template is prepared, or that the next caller has to try again. */
   async prepared(key: string, isPrepared: boolean): Promise<void> {
     const template = this.#templates.get(key);
     if (template === undefined) return;
@@ -87,15 +87,15 @@ export class Databases {
         this.#templates.delete(key);
         await this.#drop(template.name);
       }
-      template.settle(isPrepared);
+      template.finish(isPrepared);
     } catch (error) {
       this.#templates.delete(key);
-      template.settle(false);
+      template.finish(false);
       throw error;
     }
   }
 
-  /** @param key null for the base */
+  /** @param key null for the base template */
   async copy(key: string | null): Promise<CopiedDatabase> {
     const template = key === null ? this.#prefix : this.#templates.get(key)?.name;
     if (template === undefined) throw new HawserError("dev_server_failed", `no template was prepared for ${key}`);
@@ -105,7 +105,7 @@ export class Databases {
     const url = this.#urlOf(name);
     const executor = `hawser_executor_${randomBytes(6).toString("hex")}`;
     if (this.#hasNats) {
-      // A role is the whole server's: no test is to change the login of another one's functions.
+      // A role belongs to the whole server: a test must not change the login that runs another test's functions.
       await on(url, "UPDATE hawser.executor_login SET user_name = $1", [executor]);
       this.#roles.add(executor);
       await on(url, makeExecutor);
@@ -117,13 +117,13 @@ export class Databases {
     return { name, url, drop };
   }
 
-  /** Tells the SQL functions of a database which NATS server it is. */
+  /** Defines the NATS server in a database with the SQL functions. */
   async defineNats(url: string, { host, port }: { readonly host: string; readonly port: number }): Promise<void> {
     if (!this.#hasNats) return;
     await on(url, "SELECT hawser.set_nats_server($1)", [JSON.stringify({ host, port: String(port) })]);
   }
 
-  /** Drops everything that was made. */
+  /** Drops all created databases and roles. */
   async dropAll(): Promise<void> {
     for (const name of [...this.#made].reverse()) await this.#drop(name);
     for (const role of this.#roles) await this.#dropRole(role);
@@ -135,7 +135,7 @@ export class Databases {
     for (const { user_name } of rows as { user_name: string }[]) this.#roles.add(user_name);
   }
 
-  /** A database with sessions cannot be copied. */
+  /** Closes a database, because Postgres cannot copy a database with sessions. */
   async #close(name: string): Promise<void> {
     await this.#onServer(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
     await this.#onServer(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${name}'`);
@@ -162,7 +162,7 @@ export class Databases {
   }
 }
 
-/** As the installation makes it, whose own way takes longer than copying the database. */
+/** Creates the executor login like the installation, which would take longer than copying the database. */
 const makeExecutor = `DO $$
 DECLARE
   login record;
@@ -173,7 +173,7 @@ BEGIN
 END
 $$`;
 
-/** Runs a statement on a connection of its own. */
+/** Runs a statement on a new connection. */
 export async function on(url: string, sql: string, values: unknown[] = []): Promise<pg.QueryResult> {
   return await withClient(url, (client) => (values.length === 0 ? client.query(sql) : client.query(sql, values)));
 }

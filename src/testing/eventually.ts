@@ -1,20 +1,21 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { HawserError } from "../errors/index.js";
 
-/** How {@link eventually} waits. */
+/** Limits of {@link eventually}. */
 interface EventuallyOptions {
-  /** How long the assertion may fail, in milliseconds. Default 5,000. */
+  /** Time that the assertion may fail, in milliseconds. Default 5,000. */
   readonly withinMs?: number | undefined;
-  /** The pause between two attempts, in milliseconds. Default 20. */
+  /** Pause between two attempts, in milliseconds. Default 20. */
   readonly everyMs?: number | undefined;
 }
 
 /**
- * Tries the assertion until it holds: it does not throw, its promise does not reject, and what it returns is not `false`.
- * For what another process does, and announces by no event.
+ * Retries the assertion until it holds: it does not throw, its promise does not reject, and its result is not `false`.
+ * For effects of other processes that no event announces.
  *
- * @returns what the assertion returned
- * @throws what it threw last, when the time is over; HawserError `aborted` if it returned `false` or has not ended
+ * @returns the result of the assertion
+ * @throws the assertion's last error when the time is over; HawserError `aborted` if it returned `false` or has not
+ * ended
  */
 export async function eventually<T>(assertion: () => T | PromiseLike<T>, options: EventuallyOptions = {}): Promise<T> {
   const { withinMs = 5_000, everyMs = 20 } = options;
@@ -37,7 +38,7 @@ export async function eventually<T>(assertion: () => T | PromiseLike<T>, options
         `the assertion still returned false after ${withinMs} ms and ${attempt} attempts`,
       );
     } catch (error) {
-      // What an earlier attempt has said is worth more.
+      // The error of an earlier attempt is more informative than the timeout.
       if (error !== late || attempt === 1) failure = error;
     } finally {
       timer.abort();
@@ -47,7 +48,7 @@ export async function eventually<T>(assertion: () => T | PromiseLike<T>, options
   }
 }
 
-/** What the assertion throws at once is a rejection, too. */
+/** Runs the assertion; a synchronous throw becomes a rejection. */
 async function attempted<T>(assertion: () => T | PromiseLike<T>): Promise<T> {
   return await assertion();
 }

@@ -1,5 +1,6 @@
 /**
- * Loaded before a program that is started with faults ({@link Faults}): gives its handlers of peers these faults.
+ * Preload module of a program that is started with faults ({@link Faults}): applies them to the program's peer
+ * handlers.
  */
 import { type Message, Peer } from "../peer/index.js";
 import { type Faults, faultsVariable, twice } from "./faults.js";
@@ -20,7 +21,7 @@ function withFaults<Args extends readonly unknown[], Result>(
   };
 }
 
-/** No promise has told the peer yet. */
+/** Kills the program after the configured handler, before any promise reports to the peer. */
 function onHandled(): void {
   handled++;
   if (handled === faults.killAfterHandler) process.kill(process.pid, "SIGKILL");
@@ -46,7 +47,7 @@ methods.messages = function (...args) {
   const loop = messages.apply(this, args) as AsyncIterableIterator<Message>;
   const next = loop.next.bind(loop);
   let isHandling = false;
-  // Asking for the next one finishes the one before.
+  // The call of next() completes the previous message.
   loop.next = async (): Promise<IteratorResult<Message>> => {
     if (isHandling) onHandled();
     const result = await next();

@@ -1,47 +1,45 @@
-/**
- * Faults of a program: what a crash does to messages, on demand.
- */
+/** Faults of a program: the effects of a crash on messages, on demand. */
 
-/** Which faults a program has. */
+/** Faults to apply to a program. */
 export interface Faults {
-  /** Every message is handled twice, as with {@link twice}. Default false. */
+  /** Handle every message twice, as with {@link twice}. Default false. */
   readonly twice?: boolean | undefined;
   /**
-   * The program is killed by SIGKILL right after that handler of a peer has ended, counted from 1, and before Postgres
-   * has heard of it: the message comes again. Default: never.
+   * Kill the program with SIGKILL right after the peer handler with this number has ended, counted from 1, and before
+   * Postgres records it: the message is delivered again. Default: never.
    */
   readonly killAfterHandler?: number | undefined;
 }
 
-/** What the preload reads the faults from. */
+/** Environment variable with the faults, read by the preload module. */
 export const faultsVariable = "HAWSER_TEST_FAULTS";
 
-/** What is read of a message of a peer. */
+/** Properties of a peer's message that the faults need. */
 interface AttemptedMessage {
   readonly attempt: number;
   readonly delivery?: string;
 }
 
-/** What is read of a message of JetStream, as nats.js has it. */
+/** Properties of a JetStream message of nats.js that the faults need. */
 interface AcknowledgedMessage {
   readonly info: { readonly deliveryCount: number };
   ack(): void;
   nak(): void;
 }
 
-/** Thrown for a message that was handled well, so that it comes again. */
+/** Thrown after a message was handled successfully, so that it is delivered again. */
 class HandledTwice extends Error {
   static override readonly name = "HandledTwice";
 
   constructor() {
-    super("the message was handled, and comes a second time, as twice() of hawser/testing wants it");
+    super("the message was handled, and is delivered a second time because of twice() of hawser/testing");
   }
 }
 
 /**
- * A handler to which every message comes twice, as after a crash behind the first time: what it did the first time is done,
- * unless it did it in the message's transaction, and the message comes again in the usual way. Its own errors stay what they
- * are.
+ * Wraps a handler so that every message is delivered to it twice, as after a crash behind the first time: effects of
+ * the first time remain, unless they were part of the message's transaction, and the message is redelivered in the
+ * usual way. The handler's own errors are unchanged.
  *
  * For handlers of a `Peer` (with `retry.attempts` of at least 2), for those of `consume` of `hawser/nats`, and for functions
  * that take a message of JetStream as nats.js has it and acknowledge it: the first acknowledgement is lost. Requests and
@@ -63,7 +61,7 @@ export function twice<Args extends readonly unknown[], Result>(
 }
 
 function comesAgain(message: unknown): boolean {
-  // Behind its value: Hawser acknowledges it when the handler has ended well.
+  // Thrown after the handler, because Hawser acknowledges the message when the handler has succeeded.
   if (isOfJetStream(message)) return message.info.deliveryCount === 1;
   const { attempt, delivery } = (message ?? {}) as Partial<AttemptedMessage>;
   return attempt === 1 && delivery !== "at-most-once";
@@ -74,7 +72,7 @@ function isOfJetStream(message: unknown): message is AcknowledgedMessage {
   return typeof ack === "function" && typeof info?.deliveryCount === "number";
 }
 
-/** The message, with acknowledgements that say the opposite. */
+/** Message whose acknowledgements are negated. */
 function unacknowledged(message: AcknowledgedMessage): AcknowledgedMessage {
   return new Proxy(message, {
     get(target, property) {

@@ -1,3 +1,8 @@
+/**
+ * Global set-up for vitest: starts the servers before the first test, and stops them when vitest ends.
+ *
+ * export default defineConfig({ test: { globalSetup: "hawser/testing/vitest" } });
+ */
 import { keeperOfRun } from "./connect-keeper.js";
 import { runVariable } from "./run.js";
 
@@ -10,7 +15,7 @@ import { runVariable } from "./run.js";
  * @throws HawserError `dev_server_failed`, `not_supported`
  */
 export async function setup(): Promise<() => Promise<void>> {
-  // For workers, of which not all are children of this process.
+  // For workers, because not all of them are children of this process.
   process.env[runVariable] = String(process.pid);
   const keeper = await keeperOfRun();
   return async () => {

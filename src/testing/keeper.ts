@@ -1,10 +1,10 @@
 /**
- * The program of the keeper: a detached process that starts the servers of a run of tests, answers the processes of the run
- * ({@link Calls}), and ends with the run: when the runner has ended, however it did, or when the global set-up says so. If
+ * Keeper program: a detached process that starts the servers of a test run, answers the processes of the run ({@link
+ * Calls}), and ends with the run: when the runner has ended for any reason, or when the global set-up requests it. If
  * the keeper itself is killed, the watchdog of its dev stack stops the servers.
  *
- * Its arguments are the socket and the identity of the runner. Several may be started at once: only one can bind the
- * socket, and the others end.
+ * Its arguments are the socket and the identity of the runner. Several keepers may be started at once: only one can
+ * bind the socket, and the others end.
  */
 import { once } from "node:events";
 import { rmSync } from "node:fs";
@@ -16,20 +16,23 @@ import { removeLeftovers } from "./run.js";
 
 const [socketPath, owner] = process.argv.slice(2) as [string, string];
 const runner = JSON.parse(owner) as ProcessIdentity;
-/** How long the servers outlive a runner at most; elsewhere than on Linux it takes a process to look. */
-const lookMs = process.platform === "linux" ? 100 : 1_000;
+/**
+ * Interval of checking the runner, the longest time that the servers outlive it; a check outside Linux starts a
+ * process.
+ */
+const checkMs = process.platform === "linux" ? 100 : 1_000;
 
-const tell = (line: string): void => console.error(line);
-/** What the processes of the run have started, by their connections. */
+const log = (line: string): void => console.error(line);
+/** Programs that the processes of the run have started, by connection. */
 const programsOf = new Map<Socket, ProcessIdentity[]>();
 let ending: Promise<void> | undefined;
 let onBound: () => void = () => undefined;
 const bound = new Promise<void>((resolve) => {
   onBound = resolve;
 });
-// Loaded when it is known that this process is the keeper.
-const starting = bound.then(() => import("./kept-stacks.js")).then(({ KeptStacks }) => KeptStacks.start(tell));
-starting.catch((error: Error) => tell(error.message));
+// Loaded only after this process has become the keeper.
+const starting = bound.then(() => import("./kept-stacks.js")).then(({ KeptStacks }) => KeptStacks.start(log));
+starting.catch((error: Error) => log(error.message));
 
 const server = createServer((socket) => serve(socket));
 server.listen(socketPath);
@@ -43,9 +46,9 @@ removeLeftovers();
 onBound();
 setInterval(() => {
   if (!isAlive(runner)) void end();
-}, lookMs);
+}, checkMs);
 
-/** What one process of the run asks for, and what it leaves behind. */
+/** Serves one process of the run, and releases its resources when it ends. */
 function serve(socket: Socket): void {
   const stacks = new Set<string>();
   const templates = new Set<string>();
@@ -56,7 +59,7 @@ function serve(socket: Socket): void {
     template: async ({ key }) => {
       const make = await (await ready()).databases.template(key);
       if (make !== null) templates.add(key);
-      // Its caller has gone in the meantime.
+      // The caller has gone in the meantime.
       if (make !== null && socket.destroyed) await leave();
       return { make };
     },
@@ -92,8 +95,8 @@ function serve(socket: Socket): void {
   socket.on("close", () => {
     programsOf.delete(socket);
     killAll(programs);
-    // All stacks go at once then.
-    if (ending === undefined) leave().catch((error: Error) => tell(error.message));
+    // When the keeper ends, all stacks are dropped together.
+    if (ending === undefined) leave().catch((error: Error) => log(error.message));
   });
 }
 
@@ -101,21 +104,21 @@ async function ready(): Promise<KeptStacks> {
   return await starting;
 }
 
-/** Kills the processes and what they have started, those that are still the same ones. */
+/** Kills the process groups, unless their pids belong to other processes by now. */
 function killAll(programs: ProcessIdentity[]): void {
   for (const program of programs.splice(0)) {
     if (!isAlive(program)) continue;
     try {
       process.kill(-program.pid, "SIGKILL");
     } catch {
-      // It has ended meanwhile.
+      // The process has ended in the meantime.
     }
   }
 }
 
 function end(): Promise<void> {
   ending ??= (async () => {
-    // Nobody finds this keeper any more: whoever comes now starts another one.
+    // From here on, new processes start another keeper.
     server.close();
     // A process of the run may outlive the runner.
     for (const programs of programsOf.values()) killAll(programs);
@@ -124,8 +127,8 @@ function end(): Promise<void> {
       () => undefined,
     );
     rmSync(socketPath.replace(/\.sock$/, ".log"), { force: true });
-  })().catch((error: Error) => tell(error.message));
-  // The answer to whoever asked for the end goes first; it is on its way when the next turn begins.
+  })().catch((error: Error) => log(error.message));
+  // The answer to the caller of stop is written before the exit, which waits for two turns of the event loop.
   void ending.then(() => setImmediate(() => setImmediate(() => process.exit(0))));
   return ending;
 }

@@ -1,6 +1,4 @@
-/**
- * What the keeper keeps: the servers of a run, and the stacks of its tests on them.
- */
+/** Servers of a run, and the stacks of its tests on them, as the keeper holds them. */
 import { randomBytes } from "node:crypto";
 import { type DevStack, startDevStack } from "../dev/index.js";
 import { HawserError } from "../errors/index.js";
@@ -10,9 +8,9 @@ import { type CopiedDatabase, Databases, on } from "./databases.js";
 import { accountsOf, configOf, emptyAccount, type NatsAccount, natsRules } from "./nats-accounts.js";
 import { type Relay, relayTo } from "./relay.js";
 
-type Tell = (line: string) => void;
+type Log = (line: string) => void;
 
-/** A stack of a test. */
+/** Resources of a test's stack. */
 interface KeptStack {
   readonly database: CopiedDatabase;
   readonly account: NatsAccount | undefined;
@@ -20,31 +18,31 @@ interface KeptStack {
   readonly serve: HawserServer | undefined;
 }
 
-/** The servers, and what tests have of them. */
+/** Servers and stacks of a run. */
 export class KeptStacks {
   readonly #dev: DevStack;
-  readonly #tell: Tell;
+  readonly #log: Log;
   readonly #databases: Databases;
-  /** Undefined where the NATS server is not ours: all share it. */
+  /** Undefined for an external NATS server, which all stacks share. */
   readonly #accounts: NatsAccount[] | undefined;
   readonly #stacks = new Map<string, KeptStack>();
 
-  private constructor(dev: DevStack, databases: Databases, accounts: NatsAccount[] | undefined, tell: Tell) {
+  private constructor(dev: DevStack, databases: Databases, accounts: NatsAccount[] | undefined, log: Log) {
     this.#dev = dev;
     this.#databases = databases;
     this.#accounts = accounts;
-    this.#tell = tell;
+    this.#log = log;
   }
 
-  /** @throws HawserError `dev_server_failed`, and what an installation throws; nothing is left behind then */
-  static async start(tell: Tell): Promise<KeptStacks> {
+  /** @throws HawserError `dev_server_failed`, and the errors of an installation; nothing is left behind then */
+  static async start(log: Log): Promise<KeptStacks> {
     const accounts = process.env["HAWSER_NATS_URL"] ? undefined : accountsOf(randomBytes(12).toString("hex"));
-    const dev = await startDevStack({ onProgress: tell, natsConfig: accounts && configOf(accounts) });
+    const dev = await startDevStack({ onProgress: log, natsConfig: accounts && configOf(accounts) });
     const databases = new Databases(dev.databaseUrl);
-    const stacks = new KeptStacks(dev, databases, accounts, tell);
+    const stacks = new KeptStacks(dev, databases, accounts, log);
     try {
       if (!process.env["HAWSER_DATABASE_URL"]) await withoutDisk(dev.databaseUrl);
-      await databases.prepare(tell);
+      await databases.prepare(log);
       return stacks;
     } catch (error) {
       await stacks.stop();
@@ -56,13 +54,13 @@ export class KeptStacks {
     return this.#databases;
   }
 
-  /** @param template the key of a template that is prepared; null for what Hawser installs alone */
+  /** @param template key of a prepared template; null for a database with Hawser's objects only */
   async open({ template, serve }: { readonly template: string | null; readonly serve: boolean }): Promise<MadeStack> {
     const undo: (() => Promise<unknown>)[] = [];
     try {
       const account = this.#accounts?.shift();
       if (this.#accounts !== undefined && account === undefined) {
-        throw new HawserError("busy", "256 stacks are open at the same time. End those that are not needed by drop().");
+        throw new HawserError("busy", "256 stacks are open at the same time. Drop unused ones with drop().");
       }
       if (account !== undefined) undo.push(async () => this.#accounts?.push(account));
       const database = await this.#databases.copy(template);
@@ -83,7 +81,7 @@ export class KeptStacks {
     }
   }
 
-  /** Does nothing for a stack that is gone. */
+  /** Drops a stack; does nothing if it has been dropped. */
   async drop(id: string): Promise<void> {
     const stack = this.#stacks.get(id);
     if (stack === undefined) return;
@@ -100,7 +98,7 @@ export class KeptStacks {
       await emptyAccount(this.#dev.natsUrl!, account);
       this.#accounts?.push(account);
     } catch (error) {
-      this.#tell(`The account ${account.user} is not used again: ${(error as Error).message}`);
+      this.#log(`The account ${account.user} is not used again: ${(error as Error).message}`);
     }
   }
 
@@ -118,7 +116,7 @@ export class KeptStacks {
     );
   }
 
-  /** Stops the servers. What was made in servers of the user's own is taken away. */
+  /** Stops the servers. Databases and accounts in external servers are removed. */
   async stop(): Promise<void> {
     const isOurs = !process.env["HAWSER_DATABASE_URL"];
     try {
@@ -131,7 +129,7 @@ export class KeptStacks {
   }
 }
 
-/** Nothing of a run outlives it. */
+/** Turns off durability, because the data of a run does not outlive it. */
 async function withoutDisk(databaseUrl: string): Promise<void> {
   await on(databaseUrl, "ALTER SYSTEM SET fsync = off");
   await on(databaseUrl, "ALTER SYSTEM SET full_page_writes = off");

@@ -1,26 +1,26 @@
-/**
- * The user's own migrations: which files they are, whether these have changed, and how they are run.
- */
+/** Users' migrations: their files, the detection of changes, and their execution. */
 import { createHash } from "node:crypto";
 import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { HawserError } from "../errors/index.js";
 import { withClient } from "./user-client.js";
 
-/** What prepares the databases of tests, behind what Hawser installs. */
+/** Preparation of test databases after Hawser's installation. */
 export type Migrations = string | readonly string[] | MigrationProgram;
 
-/** Migrations that are more than files of SQL. */
+/** Migrations that are more than SQL files. */
 interface MigrationProgram {
-  /** Files and folders that `run` reads. When one of them has changed, the template is prepared anew. */
+  /** Files and folders that `run` reads. If one of them has changed, the template is prepared again. */
   readonly files: string | readonly string[];
-  /** Prepares the database of the URL. Called once for all who name the same files; connections are to be closed behind it. */
+  /**
+   * Prepares the database of the URL. Called once for all stacks with the same files; it must close its connections.
+   */
   readonly run: (databaseUrl: string) => unknown;
 }
 
-/** Migrations that were read. */
+/** Migrations that have been read. */
 export interface ReadMigrations {
-  /** The same for the same files with the same content. */
+  /** Key that is equal for the same files with the same content. */
   readonly key: string;
   run(databaseUrl: string): Promise<void>;
 }
@@ -44,7 +44,7 @@ export function readMigrations(migrations: Migrations): ReadMigrations {
   return { key: hash.digest("hex").slice(0, 12), run };
 }
 
-/** A file as it is; a folder's files in the order of their paths, those with the ending alone. */
+/** Reads a file, or the files of a folder with the ending, in the order of their paths. */
 function filesBelow(path: string, ending: string): ReadFile[] {
   if (typeof path !== "string" || path === "") {
     throw new HawserError("invalid_argument", `migrations ${JSON.stringify(path)}: name a file or a folder`);
@@ -54,7 +54,7 @@ function filesBelow(path: string, ending: string): ReadFile[] {
   if (stat === undefined) {
     throw new HawserError(
       "invalid_argument",
-      `migrations "${path}": there is no ${absolute}. Paths are relative to the directory in which the tests are run.`,
+      `migrations "${path}": there is no ${absolute}. Paths are relative to the working directory of the tests.`,
     );
   }
   if (!stat.isDirectory()) return [{ path: absolute, content: readFileSync(absolute) }];
@@ -72,7 +72,7 @@ function filesBelow(path: string, ending: string): ReadFile[] {
   return files.map((file) => ({ path: file, content: readFileSync(file) }));
 }
 
-/** Each file is one call of Postgres: one transaction, unless it says otherwise. */
+/** Runs each file as one query: a single transaction, unless the file contains transaction commands. */
 async function runSql(files: readonly ReadFile[], databaseUrl: string): Promise<void> {
   await withClient(databaseUrl, async (client) => {
     for (const { path, content } of files) {

@@ -1,26 +1,27 @@
 /**
- * Accounts of a nats-server, one for each stack: subjects, streams, buckets and stores of one are not there for another.
- * Clients need no credentials: the relay before the server gives each connection those of its stack's account.
+ * Accounts of a nats-server, one for each stack: subjects, streams, buckets and stores of one are invisible to the
+ * others. Clients need no credentials: the relay in front of the server adds those of its stack's account to each
+ * connection.
  */
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import type { RelayRules } from "./relay.js";
 
-/** An account, and its one user. */
+/** Account with its only user. */
 export interface NatsAccount {
   readonly user: string;
   readonly password: string;
 }
 
-/** As many stacks as a run has at one time; an account that nobody uses costs the server next to nothing. */
+/** Greatest number of simultaneous stacks; an unused account costs the server next to nothing. */
 const count = 256;
 
-/** The accounts of a run, by a secret of the run. */
+/** Accounts of a run, with a secret of the run as password. */
 export function accountsOf(secret: string): NatsAccount[] {
   return Array.from({ length: count }, (_, index) => ({ user: `test${index + 1}`, password: secret }));
 }
 
-/** The configuration of a server that has them. */
+/** Configuration of a server with these accounts. */
 export function configOf(accounts: readonly NatsAccount[]): string {
   const lines = accounts.map(
     ({ user, password }) => `  ${user} { jetstream: enabled, users: [{ user: ${user}, password: "${password}" }] }`,
@@ -28,7 +29,7 @@ export function configOf(accounts: readonly NatsAccount[]): string {
   return `accounts {\n${lines.join("\n")}\n}\n`;
 }
 
-/** Nothing of the account is left in the server, so that another stack can have it. */
+/** Deletes all contents of the account, so that another stack can use it. */
 export async function emptyAccount(url: string, { user, password }: NatsAccount): Promise<void> {
   const connection = await connect({ servers: url, user, pass: password });
   try {
@@ -42,10 +43,10 @@ export async function emptyAccount(url: string, { user, password }: NatsAccount)
 const info = /^INFO (\{.*\})\s*$/;
 const greeting = /^CONNECT (\{.*\})\s*$/;
 
-/** @param account undefined: clients bring their own credentials */
+/** @param account undefined if clients have their own credentials */
 export function natsRules(account: NatsAccount | undefined): RelayRules {
   return {
-    // Other servers of a cluster would lead past the relay.
+    // Other servers of a cluster would bypass the relay.
     firstOfServer: (line) =>
       changed(line, info, "INFO", ({ connect_urls: _, auth_required, ...rest }) => ({
         ...rest,

@@ -1,37 +1,36 @@
 /**
- * The user's own programs as processes of a test, with faults at the moments that matter: between the end of a handler and
- * the commit that says so.
+ * Users' programs as processes of a test, with faults at the critical moments: between the end of a handler and the
+ * commit that records it.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { type Faults, faultsVariable } from "./faults.js";
 
-/** How a program is started. */
+/** Options of starting a program. */
 export interface ProgramOptions extends Faults {
-  /** Variables that are added to those of this process; undefined takes one away. */
+  /** Variables added to the environment of this process; undefined removes one. */
   readonly env?: Readonly<Record<string, string | undefined>> | undefined;
-  /** Default: that of this process. */
+  /** Working directory; by default the one of this process. */
   readonly cwd?: string | undefined;
 }
 
-/** How a program ended. */
+/** Exit of a program. */
 interface ProgramEnd {
-  /** Null if a signal ended it. */
+  /** Exit status; null if a signal ended the program. */
   readonly status: number | null;
   readonly signal: NodeJS.Signals | null;
 }
 
-/** A running program. */
 export interface TestProgram extends AsyncDisposable {
   readonly pid: number;
-  /** What it has written so far, to standard output and standard error. */
+  /** Output so far, from standard output and standard error. */
   readonly output: string;
-  /** Resolves when it has ended and its output was read. */
+  /** Resolves when the program has ended and its output has been read. */
   readonly ended: Promise<ProgramEnd>;
-  /** SIGTERM; SIGKILL to it and all that it has started when that takes longer than ten seconds. */
+  /** Sends SIGTERM, and SIGKILL to the process group if that takes longer than ten seconds. */
   stop(): Promise<ProgramEnd>;
-  /** SIGKILL, to it and all that it has started. */
+  /** Sends SIGKILL to the process group. */
   kill(): Promise<ProgramEnd>;
 }
 
@@ -49,13 +48,13 @@ export async function startProgram(
   if (problem !== undefined) throw new HawserError("invalid_argument", problem);
   const { env = {}, cwd, twice = false, killAfterHandler } = options;
   if (killAfterHandler !== undefined && !(Number.isSafeInteger(killAfterHandler) && killAfterHandler > 0)) {
-    throw new HawserError("invalid_argument", `killAfterHandler ${killAfterHandler}: must be a whole number from 1 on`);
+    throw new HawserError("invalid_argument", `killAfterHandler ${killAfterHandler}: must be an integer of at least 1`);
   }
   const child = spawn(command, args, {
     cwd,
     env: { ...process.env, NODE_TEST_CONTEXT: undefined, ...env, ...faultsEnv({ twice, killAfterHandler }, env) },
     stdio: ["ignore", "pipe", "pipe"],
-    // A process group of its own, to be killed as a whole.
+    // A process group of its own, so that all of its processes can be killed.
     detached: true,
   });
   try {
@@ -66,7 +65,7 @@ export async function startProgram(
   return new RunningProgram(child);
 }
 
-/** Node loads the faults before the program, also where a program in between starts it. */
+/** Environment that makes Node.js load the faults before the program, even if another program starts it. */
 function faultsEnv(faults: Faults, env: NonNullable<ProgramOptions["env"]>): Record<string, string> {
   if (!faults.twice && faults.killAfterHandler === undefined) return {};
   const preload = new URL("./faults-preload.js", import.meta.url).href;
@@ -116,7 +115,7 @@ class RunningProgram implements TestProgram {
       try {
         process.kill(-this.pid, "SIGKILL");
       } catch {
-        // The group has ended, and its output is still being read.
+        // The group has ended; its output may still be unread.
       }
     }
     return this.ended;

@@ -1,6 +1,6 @@
 /**
- * A TCP relay before a server, whose connections can be cut and restored on demand: nothing of the server, of other tests
- * or of the client is touched.
+ * TCP relay in front of a server, whose connections can be cut and restored on demand, without any effect on the
+ * server, other tests or the client's configuration.
  */
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -8,16 +8,16 @@ import { pipeline, Transform } from "node:stream";
 import { freePort } from "../dev/index.js";
 import { HawserError } from "../errors/index.js";
 
-/** Where a relay leads. */
+/** Address behind a relay. */
 export interface Target {
   readonly host: string;
   readonly port: number;
 }
 
-/** Changes the first line of a direction. */
+/** Rewrites the first line of a direction. */
 export type RewriteLine = (line: string) => string;
 
-/** What a relay changes of what passes; nothing by default. */
+/** Rewrites of the passing data; none by default. */
 export interface RelayRules {
   readonly firstOfClient?: RewriteLine | undefined;
   readonly firstOfServer?: RewriteLine | undefined;
@@ -26,7 +26,7 @@ export interface RelayRules {
 const lineEnd = "\r\n";
 const portAttempts = 5;
 
-/** A relay on a port of 127.0.0.1, the same for as long as it lives. */
+/** Relay on a port of 127.0.0.1, which stays the same for its lifetime. */
 export class Relay {
   readonly #target: Target;
   readonly #rules: RelayRules;
@@ -44,7 +44,7 @@ export class Relay {
   static async start(target: Target, rules: RelayRules = {}): Promise<Relay> {
     const relay = new Relay(target, rules);
     for (let attempt = 1; ; attempt++) {
-      // Of those that no program is given by chance: after a cut it is taken again.
+      // Outside the ephemeral ports, because it is bound again after a cut.
       relay.#port = await freePort();
       try {
         await relay.#listen();
@@ -59,7 +59,7 @@ export class Relay {
     return this.#port;
   }
 
-  /** Ends all connections, and refuses others. @param silent instead they stay, and nothing passes or answers */
+  /** Ends all connections, and refuses new ones. @param silent keeps connections open without passing data instead */
   async cut(silent: boolean): Promise<void> {
     if (silent) {
       this.#isSilent = true;
@@ -74,7 +74,7 @@ export class Relay {
     await once(server, "close");
   }
 
-  /** What was held back passes, and connections are accepted again. */
+  /** Passes held data on, and accepts connections again. */
   async restore(): Promise<void> {
     this.#isSilent = false;
     for (const passage of this.#passages) passage.release();
@@ -114,7 +114,7 @@ export class Relay {
     const passage = new Passage(rewrite);
     this.#passages.add(passage);
     if (this.#isSilent) passage.hold();
-    // Whatever ends one of the two ends both.
+    // The end of either side ends both.
     pipeline(from, passage, to, () => {
       this.#passages.delete(passage);
       from.destroy();
@@ -124,8 +124,8 @@ export class Relay {
 }
 
 /**
- * The URL that leads to the server of a URL through a relay; that URL itself, without a relay, where a client would not
- * accept what it finds there: behind TLS, at one of several addresses, or at a socket file.
+ * URL that leads through a relay to the server of a URL. The URL itself, without a relay, if a client would reject the
+ * relay: behind TLS, with several addresses, or with a socket file.
  */
 export async function relayTo(
   serverUrl: string,
@@ -146,7 +146,7 @@ export async function relayTo(
   return { url: url.href, relay };
 }
 
-/** One direction of a connection. */
+/** Direction of a connection; holds its data while the connection is silently cut. */
 class Passage extends Transform {
   #rewrite: RewriteLine | undefined;
   #begun = "";
@@ -174,7 +174,7 @@ class Passage extends Transform {
       if (passing === undefined) done(null);
       else done(null, passing);
     };
-    // Backpressure keeps what follows in the socket.
+    // Backpressure keeps further data in the socket.
     if (this.#isHeld) this.#held = pass;
     else pass();
   }

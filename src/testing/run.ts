@@ -1,6 +1,6 @@
 /**
- * The run of tests that a process belongs to: the process of the runner. Its workers, and the processes that it starts for
- * test files, find the keeper of the run's servers by it, without any configuration.
+ * Test run of a process, identified by the process of the runner. Workers, and processes started for test files, find
+ * the keeper of the run's servers by it, without any configuration.
  */
 import { createHash } from "node:crypto";
 import { lstatSync, mkdirSync, readdirSync, rmSync } from "node:fs";
@@ -10,10 +10,10 @@ import { isMainThread } from "node:worker_threads";
 import { identityOf, type ProcessIdentity } from "../dev/index.js";
 import { HawserError } from "../errors/index.js";
 
-/** Says whose run it is: the pid of the runner, set by the global set-up for the workers. */
+/** Variable with the pid of the runner, set by the global set-up for the workers. */
 export const runVariable = "HAWSER_TEST_RUN";
 
-/** The process whose end is the end of the run. */
+/** Process whose end is the end of the run. */
 export function ownerOfRun(): ProcessIdentity {
   return identityOf(runnerPid());
 }
@@ -22,21 +22,21 @@ function runnerPid(): number {
   const env = process.env;
   const told = Number(env[runVariable]);
   if (Number.isSafeInteger(told) && told > 0) return told;
-  // node:test starts a process for each file, which tells its parent the results.
+  // node:test starts a process for each file, which reports its results to its parent.
   if (env["NODE_TEST_CONTEXT"]?.startsWith("child")) return process.ppid;
-  // vitest and jest: workers are threads of the runner, or its children with a channel to it.
+  // In vitest and jest, workers are threads of the runner, or its children with a channel to it.
   const isWorker = env["VITEST_WORKER_ID"] !== undefined || env["JEST_WORKER_ID"] !== undefined;
   return isWorker && isMainThread && process.send !== undefined ? process.ppid : process.pid;
 }
 
-/** Where a run's keeper is reached, and what it says of itself. */
+/** Socket and log of a run's keeper. */
 export interface RunFiles {
-  /** A Unix socket: whoever binds it is the keeper. */
+  /** Unix socket; the process that binds it is the keeper. */
   readonly socket: string;
   readonly log: string;
 }
 
-/** The files of a run, in a directory that nobody but this user can enter. @throws HawserError `dev_server_failed` */
+/** Files of a run, in a directory that only this user can enter. @throws HawserError `dev_server_failed` */
 export function filesOf(owner: ProcessIdentity): RunFiles {
   const directory = directoryOfRuns();
   mkdirSync(directory, { recursive: true, mode: 0o700 });
@@ -44,14 +44,14 @@ export function filesOf(owner: ProcessIdentity): RunFiles {
   if (uid !== process.getuid?.() || (mode & 0o077) !== 0) {
     throw new HawserError(
       "dev_server_failed",
-      `The directory ${directory} is not this user's alone. Remove it, or set TMPDIR to a directory of your own.`,
+      `The directory ${directory} is accessible to other users. Remove it, or set TMPDIR to a directory of your own.`,
     );
   }
   const base = join(directory, nameOf(owner));
   return { socket: `${base}.sock`, log: `${base}.log` };
 }
 
-/** Removes what keepers that were killed have left. */
+/** Removes the files of killed keepers. */
 export function removeLeftovers(): void {
   const directory = directoryOfRuns();
   for (const file of readdirSync(directory)) {
@@ -64,7 +64,7 @@ function directoryOfRuns(): string {
   return join(tmpdir(), `hawser-testing-${process.getuid?.() ?? 0}`);
 }
 
-/** Short, since the path of a socket has about a hundred bytes. */
+/** Short, because the path of a socket is limited to about a hundred bytes. */
 function nameOf({ pid, startedAt, namespace }: ProcessIdentity): string {
   return `${pid}-${createHash("sha256").update(`${startedAt} ${namespace}`).digest("hex").slice(0, 8)}`;
 }

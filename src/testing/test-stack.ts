@@ -1,6 +1,6 @@
 /**
- * What a test has of the servers of its run: a database and a NATS account of its own, connections that can be cut, and
- * programs that end with it.
+ * A test's share of the servers of its run: its own database and NATS account, connections that can be cut, and
+ * programs that end with the stack.
  */
 import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import type { Caller, MadeStack, Side } from "./calls.js";
@@ -8,43 +8,49 @@ import { keeperOfRun } from "./connect-keeper.js";
 import { type Migrations, readMigrations } from "./migrations.js";
 import { type ProgramOptions, startProgram, type TestProgram } from "./program.js";
 
-/** What a test needs. */
+/** Options of a test stack. */
 export interface TestStackOptions {
   /**
-   * What the database has beside what Hawser installs: a file or folder of SQL (in the order of the paths), or a program
-   * that prepares it. It is run once, in a template that all stacks with the same migrations are copies of.
+   * Migrations of the database besides Hawser's: a file or folder of SQL (in the order of the paths), or a program that
+   * prepares the database. They run once, in a template that is copied for all stacks with the same migrations.
    */
   readonly migrations?: Migrations | undefined;
-  /** Run `hawser serve` for the database: SQL functions reach NATS, and NATS reaches SQL functions. Default false. */
+  /**
+   * Run `hawser serve` for the database, so that SQL functions reach NATS and NATS reaches SQL functions. Default
+   * false.
+   */
   readonly serve?: boolean | undefined;
 }
 
-/** How connections are cut. */
+/** Options of cutting connections. */
 interface CutOptions {
-  /** They stay, and nothing passes or answers: what a broken network looks like. Default false: they are reset. */
+  /** Keep the connections open without passing data, as in a broken network. Default false: they are reset. */
   readonly silent?: boolean | undefined;
 }
 
-/** The connections of a stack to one of its servers. */
+/** Connections of a stack to one of its servers. */
 interface Connections {
   /**
-   * Ends them all, and refuses others until `restore`. The server and other stacks notice nothing.
+   * Ends all connections, and refuses new ones until `restore`. The server and other stacks are not affected.
    *
-   * @throws HawserError `not_supported` for a server of the user's own that is reached by TLS, a socket file or several addresses
+   * @throws HawserError `not_supported` for an external server that is reached by TLS, a socket file or several
+   * addresses
    */
   cut(options?: CutOptions): Promise<void>;
   restore(): Promise<void>;
 }
 
-/** A database and a NATS of a test's own. */
+/** Database and NATS account of a test. */
 export interface TestStack extends AsyncDisposable {
-  /** Of letters, digits and `_`, unlike that of any other stack. */
+  /** Unique identifier of letters, digits and `_`. */
   readonly id: string;
-  /** Connects to the database as the superuser of the run's Postgres, or as the user of HAWSER_DATABASE_URL. */
+  /**
+   * URL that connects to the database as the superuser of the run's Postgres, or as the user of HAWSER_DATABASE_URL.
+   */
   readonly databaseUrl: string;
   /**
-   * A NATS with JetStream, without credentials. What is published, stored or served here is there for nobody else, unless
-   * the server is that of HAWSER_NATS_URL: all stacks share that one.
+   * URL of a NATS with JetStream, without credentials. Its messages, streams and services are invisible to other
+   * stacks, unless the server is the one of HAWSER_NATS_URL, which all stacks share.
    */
   readonly natsUrl: string;
   readonly postgres: Connections;
@@ -56,21 +62,21 @@ export interface TestStack extends AsyncDisposable {
    * @throws HawserError `startup_failed` if there is no such program
    */
   start(command: string, args: readonly string[], options?: ProgramOptions): Promise<TestProgram>;
-  /** Ends its programs, drops the database, and empties the NATS account. */
+  /** Ends the stack's programs, drops the database, and empties the NATS account. */
   drop(): Promise<void>;
 }
 
 const known = namesOf<TestStackOptions>({ migrations: true, serve: true });
 
 /**
- * Makes a database and a NATS account for a test, or for the tests of a file. Postgres and nats-server are started once for
- * the whole run, whatever the number of files and workers, and end with it. Those of HAWSER_DATABASE_URL and
- * HAWSER_NATS_URL are used instead.
+ * Creates a database and a NATS account for a test, or for the tests of a file. Postgres and nats-server are started
+ * once per run, whatever the number of files and workers, and stopped at its end. The servers of HAWSER_DATABASE_URL
+ * and HAWSER_NATS_URL are used instead if set.
  *
- *     const stack = await testStack({ migrations: "migrations" });
- *     after(() => stack.drop());
+ * const stack = await testStack({ migrations: "migrations" });
+ * after(() => stack.drop());
  *
- * @throws HawserError `dev_server_failed`, `invalid_argument`, `busy` with 256 stacks; what the migrations throw
+ * @throws HawserError `dev_server_failed`, `invalid_argument`, `busy` with 256 stacks; the errors of the migrations
  */
 export async function testStack(options: TestStackOptions = {}): Promise<TestStack> {
   const problem = unknownOption(options, "a test stack", known);

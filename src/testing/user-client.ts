@@ -1,9 +1,9 @@
 import pg from "pg";
 
-/** A connection of its own with the database's own settings, as users' programs and migrations have: for as long as `work`. */
+/** Connects for the duration of `work`, with the database's own settings, as users' programs and migrations do. */
 export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client(url);
-  // When the server goes, the rejected query tells.
+  // If the server ends the connection, the rejected query reports it.
   client.on("error", () => undefined);
   await client.connect();
   try {

@@ -1,6 +1,4 @@
-/**
- * What a message's own fields say about its way: subject, key and id.
- */
+/** Destination of a message from its own fields: subject, key and id. */
 import { type DescField, ScalarType } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
@@ -10,15 +8,17 @@ import type { TopicOfSchema } from "./topic.js";
 
 type Fields = Readonly<Record<string, unknown>>;
 
-/** Of a value that is the first word of a subject, and begins with $: `$JS.API` deletes streams, `$KV` writes into buckets. */
+/**
+ * Requirement for a value that is the first token of a subject: `$JS.API` deletes streams, `$KV` writes into buckets.
+ */
 export const mustNotBeReserved =
-  "stands first in the subject and must not begin with '$': such subjects belong to NATS";
+  "is the first token of the subject and must not begin with '$': such subjects belong to NATS";
 
 /**
- * The subject of a message.
+ * Subject of a message.
  *
- * @throws HawserError `invalid_argument` if a value in it cannot be a word of a subject, or there is none;
- * `invalid_schema` if the schema has no subject
+ * @throws HawserError `invalid_argument` if a value is missing or cannot be a token of a subject; `invalid_schema` if
+ * the schema has no subject
  */
 export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown): string {
   if (subject === undefined) {
@@ -29,7 +29,7 @@ export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown):
     const text = textOf(word, message as Fields);
     if (index === 0 && text.startsWith("$")) throw invalid(word, text, mustNotBeReserved);
     if (text.includes(".") || checkText("", namedRules.natsSubject, text) !== undefined) {
-      const must = "stands in the subject and must be one word: not empty, without '.', '*', '>' and white space";
+      const must = "goes into the subject and must be one token: not empty, without '.', '*', '>' and white space";
       throw invalid(word, text, must);
     }
     return text;
@@ -40,15 +40,15 @@ export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown):
   return whole;
 }
 
-/** Of the field whose value stands in the id. */
+/** Requirement for the value of the field that the id contains. */
 export const mustFitId = "follows the name of the type in the message's id";
 
-/** The key of a message; undefined if the schema names none. @throws HawserError `invalid_argument` */
+/** Key of a message; undefined if the schema names none. @throws HawserError `invalid_argument` */
 export function keyOfMessage({ key }: TopicOfSchema, message: unknown): string | undefined {
   return key && checked(key, message, "is the key", namedRules.outboxKey);
 }
 
-/** The id of a message; undefined if the schema names no field for it. @throws HawserError `invalid_argument` */
+/** Id of a message; undefined if the schema names no field for it. @throws HawserError `invalid_argument` */
 export function idOfMessage({ messageId }: TopicOfSchema, message: unknown): string | undefined {
   if (messageId === undefined) return undefined;
   return messageId.prefix + checked(messageId.field, message, mustFitId, messageId.rules);
@@ -61,7 +61,7 @@ function checked(field: DescField, message: unknown, what: string, rules: TextRu
   return text;
 }
 
-/** The value of a scalar field as text. What is not set is zero, and a text that is not set empty. */
+/** Value of a scalar field as text. An unset field is zero or the empty text. */
 function textOf(field: DescField, message: Fields): string {
   if (field.oneof === undefined) return String(message[field.localName] ?? zeroOf(field));
   const chosen = message[field.oneof.localName] as { case?: unknown; value?: unknown } | undefined;

@@ -1,19 +1,18 @@
 /**
- * Decodes messages from the binary format of Protobuf: compiled for each schema when it is used for the first time. What
- * comes out is what `fromBinary()` of protobuf-es makes; tests compare them. What does not fit the schema is refused with
- * the path of the field.
+ * Decoder for the binary format of Protobuf, compiled for each schema at its first use. The result equals
+ * `fromBinary()` of protobuf-es; tests compare them. An error has the path of the field that does not fit the schema.
  */
 import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { isWrapperDesc } from "@bufbuild/protobuf/wkt";
 import { isAscii, latin1Of } from "../runtime/index.js";
 import { isLong, wireTypeOf, wireTypeOfValue, wireTypes } from "./scalars.js";
 
-/** Why bytes are no message of a schema. */
+/** Error for bytes that are not a message of the schema. */
 export class Undecodable extends Error {
-  /** The field, as in `lines[2].sku`; empty for the message itself. */
+  /** Path of the field, such as `lines[2].sku`; empty for the message itself. */
   path = "";
 
-  /** The same error, as seen from the message that has the value in a field. */
+  /** Prefixes the path with the field that contains the message. */
   within(field: string): this {
     this.path = this.path === "" ? field : `${field}.${this.path}`;
     return this;
@@ -22,31 +21,32 @@ export class Undecodable extends Error {
 
 type Target = Record<string, unknown>;
 type Read = () => unknown;
-/** Reads the value behind a tag into a message. */
+/** Reads the value after a tag into a message. */
 type ReadField = (message: Target) => void;
 
-/** What reads messages of a schema. */
+/** Reader of the messages of a schema. */
 export interface MessageReader {
   readonly zero: () => Target;
-  /** By tag, which is number and wire type. */
+  /** Readers by tag, which is number and wire type. */
   readonly byTag: Map<number, ReadField>;
-  /** Those with a short tag. */
+  /** Readers of fields with a short tag, by tag. */
   readonly byShortTag: (ReadField | undefined)[];
   readonly fields: ReadonlyMap<number, DescField>;
 }
 
-/** As deep as protobuf-es goes. */
+/** Greatest nesting of messages, the same as in protobuf-es. */
 const maxDepth = 100;
 const shortTags = 256;
 const noBytes = new Uint8Array();
 
-/** What is read, where, and up to where the present message goes. Reading calls no code of anybody else. */
+// State of the current decoding: bytes, position, end of the current message. Module variables are safe because
+// decoding calls no foreign code.
 let bytes: Uint8Array = noBytes;
 let at = 0;
 let end = 0;
 let depth = 0;
 
-/** The message in the bytes, of which it keeps no views, by the reader of its schema. @throws Undecodable */
+/** Decodes a message with the reader of its schema; the result keeps no views of the bytes. @throws Undecodable */
 export function decodeBinary(reader: MessageReader, payload: Uint8Array): Target {
   const message = reader.zero();
   bytes = payload;
@@ -110,7 +110,7 @@ function skip(number: number, wireType: number): void {
         if (at >= end) throw truncated();
         const tag = readTag();
         if ((tag & 7) === 4) {
-          if (tag >>> 3 !== number) throw new Undecodable("a group ends that has not begun");
+          if (tag >>> 3 !== number) throw new Undecodable("a group ends that was not started");
           depth--;
           return;
         }
@@ -124,7 +124,6 @@ function skip(number: number, wireType: number): void {
 
 const readers = new WeakMap<DescMessage, MessageReader>();
 
-/** The reader of a schema. */
 export function readerOf(schema: DescMessage): MessageReader {
   const known = readers.get(schema);
   if (known !== undefined) return known;
@@ -132,7 +131,7 @@ export function readerOf(schema: DescMessage): MessageReader {
   const byShortTag: (ReadField | undefined)[] = new Array(shortTags).fill(undefined);
   const fields = new Map(schema.fields.map((field) => [field.number, field]));
   const reader = { zero: zeroOf(schema), byTag, byShortTag, fields };
-  // Before the fields, since one of them may have this very schema.
+  // Registered before the fields are compiled, because a field may have this very schema.
   readers.set(schema, reader);
   for (const field of schema.fields) {
     for (const [wireType, read] of compileField(field)) {
@@ -144,7 +143,7 @@ export function readerOf(schema: DescMessage): MessageReader {
   return reader;
 }
 
-/** Makes messages without values. A spread is the fastest copy that there is. */
+/** Creates messages without values. A spread is the fastest way to copy. */
 function zeroOf(schema: DescMessage): () => Target {
   const template = create(schema) as unknown as Target;
   const objects: (readonly [name: string, make: () => unknown])[] = [
@@ -159,12 +158,12 @@ function zeroOf(schema: DescMessage): () => Target {
     return message;
   };
   const prototype = Object.getPrototypeOf(template);
-  // With defaults on the prototype, where the presence of fields is told by properties of its own.
+  // Defaults are on the prototype, because own properties show which fields are set.
   if (prototype !== Object.prototype) return () => fill(Object.assign(Object.create(prototype), template));
   return objects.length === 0 ? () => ({ ...template }) : () => fill({ ...template });
 }
 
-/** What reads a field, by the wire types that it may have. */
+/** Readers of a field, by the wire types that it may have. */
 function compileField(field: DescField): (readonly [wireType: number, ReadField])[] {
   const name = field.localName;
   const wireType = wireTypeOfValue(field);
@@ -200,7 +199,7 @@ function compileField(field: DescField): (readonly [wireType: number, ReadField]
   return [[wireType, readField]];
 }
 
-/** Reads a message that is in a field of another one, into `target` or a new one. */
+/** Reads a nested message into `target` or a new message. */
 function compileNested(field: DescField & { message: DescMessage }): (place: () => string, target?: Target) => Target {
   let reader: MessageReader | undefined;
   return (place, target) => {
@@ -226,7 +225,7 @@ function compileMessage(field: DescField & { fieldKind: "message" }): ReadField 
   const name = field.localName;
   const read = compileNested(field);
   const place = () => field.name;
-  // A message that comes in two parts is merged.
+  // A message field that occurs twice is merged.
   if (field.oneof !== undefined) {
     const group = field.oneof.localName;
     return (message) => {
@@ -276,7 +275,9 @@ function compileMap(field: DescField & { fieldKind: "map" }): ReadField {
       else if (tag === valueTag) value = readValue(() => `${field.name}[${JSON.stringify(String(key))}]`);
       else if (tag >>> 3 > 2) skip(tag >>> 3, tag & 7);
       else
-        throw new Undecodable(`has the wire type ${tag & 7} in a key or value, which is not theirs`).within(field.name);
+        throw new Undecodable(`has the wire type ${tag & 7} in a key or value, which does not fit its type`).within(
+          field.name,
+        );
       if (at > last) throw truncated(field);
     }
     end = outer;
@@ -314,7 +315,7 @@ function compileScalar(field: DescField): Read {
   return "longAsString" in field && field.longAsString ? () => String(read()) : read;
 }
 
-/** @throws Undecodable if it has more than 32 bits, or no number */
+/** @throws Undecodable if the tag has more than 32 bits, or field number 0 */
 function readTag(): number {
   const begun = at;
   const tag = readVarint32();
@@ -334,7 +335,7 @@ function readVarint32(): number {
   return low;
 }
 
-/** The halves of the last varint. */
+/** Halves of the last varint. */
 let low = 0;
 let high = 0;
 
@@ -342,7 +343,7 @@ function readVarint(): void {
   low = 0;
   high = 0;
   for (let shift = 0; shift < 70; shift += 7) {
-    // Behind the end it is undefined, which counts as 0 here and is noticed there.
+    // Beyond the end, the byte is undefined, which counts as 0 here; the caller checks the end.
     const byte = bytes[at++]!;
     const part = byte & 0x7f;
     if (shift < 28) low |= part << shift;
@@ -375,13 +376,16 @@ function readLong(isSigned: boolean): bigint {
   return isSigned ? asSigned[0]! : asUnsigned[0]!;
 }
 
-/** Takes bytes into `eightBytes`. */
+/** Copies bytes into `eightBytes`. */
 function take(count: 4 | 8): void {
   if (at + count > end) throw truncated();
   for (let index = 0; index < count; index++) eightBytes[index] = bytes[at++]!;
 }
 
-/** Memory for copies, as long as one of them is kept: to allocate each anew takes several times as long. */
+/**
+ * Pool for copies of small values, retained as long as one of them: allocating each copy separately takes several times
+ * as long.
+ */
 const poolBytes = 8 * 1024;
 const pooledBytes = 1024;
 let pool = new ArrayBuffer(poolBytes);
@@ -389,7 +393,7 @@ let poolAt = 0;
 
 function copyOf(start: number, last: number): Uint8Array {
   const length = last - start;
-  // Not `slice`, which makes a Buffer of a Buffer.
+  // Not `slice`, which returns a view for a Buffer.
   if (length > pooledBytes) return new Uint8Array(bytes.subarray(start, last));
   if (poolAt + length > poolBytes) {
     pool = new ArrayBuffer(poolBytes);
@@ -404,9 +408,12 @@ function copyOf(start: number, last: number): Uint8Array {
 const { utf8Slice } = Buffer.prototype as Buffer & { utf8Slice(this: Uint8Array, start: number, end: number): string };
 const strictDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Of a payload up to this length one text is made, of which its texts are parts: they keep it as long as they are kept. */
+/**
+ * Greatest length of a payload that is decoded to a single text, whose parts are its texts: each part retains the whole
+ * text.
+ */
 const sharedTextBytes = 1024;
-/** That of the present payload. */
+/** Text of the current payload. */
 let text: string | undefined;
 
 function asciiOf(start: number, last: number): string {
@@ -423,12 +430,12 @@ function readString(isStrict: boolean, field: DescField): string {
   if (length === 0) return "";
   if (isAscii(bytes, start, at)) return asciiOf(start, at);
   const decoded = utf8Slice.call(bytes, start, at);
-  // What stands for a wrong byte may also have been sent.
+  // A replacement character may also have been sent.
   if (isStrict && decoded.includes("\ufffd")) {
     try {
       strictDecoder.decode(bytes.subarray(start, at));
     } catch {
-      throw new Undecodable("is no valid UTF-8").within(field.name);
+      throw new Undecodable("is not valid UTF-8").within(field.name);
     }
   }
   return decoded;
@@ -443,7 +450,7 @@ const scalarReaders: Readonly<Record<ScalarType, Read>> = {
     try {
       return strictDecoder.decode(bytes.subarray(start, at));
     } catch {
-      throw new Undecodable("a text in a map is no valid UTF-8");
+      throw new Undecodable("a text in a map is not valid UTF-8");
     }
   },
   [ScalarType.BYTES]: () => {

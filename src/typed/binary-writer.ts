@@ -1,19 +1,18 @@
 /**
- * Encodes messages in the binary format of Protobuf, straight from what `create()` of protobuf-es would take: compiled for
- * each schema when it is used for the first time. What comes out is what `toBinary(schema, create(schema, init))` makes;
- * tests compare them.
+ * Encoder for the binary format of Protobuf, compiled for each schema at its first use. It encodes any initializer that
+ * `create()` of protobuf-es accepts. The result equals `toBinary(schema, create(schema, init))`; tests compare them.
  *
- * Messages are written into a block of memory, one behind the other, of which each payload is a part: copying it out would
- * take as long as encoding it.
+ * Messages are written consecutively into a block of memory, and each payload is a part of the block: copying it out
+ * would take as long as encoding it.
  */
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence, isWrapperDesc } from "@bufbuild/protobuf/wkt";
 import { keyOf, wireTypeOf, wireTypeOfValue, wireTypes } from "./scalars.js";
 
-/** A message, or what one can be made of: by the names of protobuf-es. */
+/** Message, or its initializer, with the property names of protobuf-es. */
 export type Fields = Readonly<Record<string, unknown>>;
 
-/** Thrown for a value of the wrong type. It carries nothing: value-types.ts finds out which one it is. */
+/** Thrown for a value of the wrong type, without details: value-types.ts finds the value. */
 export const wrongType = new Error("a value has the wrong type");
 
 type Write = (value: unknown) => void;
@@ -21,17 +20,19 @@ type WriteField = (message: Fields) => void;
 /** Writes a message. */
 export type WriteMessage = WriteField;
 
-/** As long as one of its payloads is kept, a block is. */
+/** Size of a block, which is retained as long as one of its payloads. */
 const blockBytes = 16 * 1024;
-/** A message begins in a new block if there is less room than this. */
+/** Least free space with which a message starts in the current block. */
 const leastRoom = 512;
 let block: Buffer = Buffer.allocUnsafeSlow(blockBytes);
 let view: DataView = new DataView(block.buffer);
 let at = 0;
-/** A message that a getter of another one encodes is written behind what there is of that, and copied. */
+/**
+ * True during an encoding. A message that a getter encodes meanwhile is written after the unfinished one, and copied.
+ */
 let isEncoding = false;
 
-/** The bytes of a message, by the writer of its schema. @throws {@link wrongType} */
+/** Encodes a message with the writer of its schema. @throws {@link wrongType} */
 export function encodeBinary(write: WriteMessage, message: Fields): Uint8Array {
   const isInner = isEncoding;
   if (!isInner && block.length - at < leastRoom) {
@@ -71,7 +72,6 @@ function grow(bytes: number): void {
 
 const writers = new WeakMap<DescMessage, WriteField>();
 
-/** What writes messages of a schema. */
 export function writerOf(schema: DescMessage): WriteMessage {
   const known = writers.get(schema);
   if (known !== undefined) return known;
@@ -85,7 +85,7 @@ export function writerOf(schema: DescMessage): WriteMessage {
     const unknown = message["$unknown"];
     if (unknown !== undefined) writeUnknown(unknown as UnknownField[]);
   };
-  // Before the fields, since one of them may have this very schema.
+  // Registered before the fields are compiled, because a field may have this very schema.
   writers.set(schema, write);
   for (const field of schema.fields.toSorted((a, b) => a.number - b.number)) fields.push(compileField(field));
   return write;
@@ -136,7 +136,7 @@ function compileField(field: DescField): WriteField {
   }
 }
 
-/** A field that is not written while it is zero. */
+/** Compiles a field that is not written if it is zero. */
 function compileImplicit(field: DescField & { fieldKind: "scalar" | "enum" | "message" }, write: Write): WriteField {
   const name = field.localName;
   if (field.fieldKind === "scalar") {
@@ -193,7 +193,7 @@ function compileValue(field: DescField, unwrapped: boolean): Write {
   return scalarWriters[field.enum !== undefined ? ScalarType.INT32 : field.scalar!];
 }
 
-/** @param unwrapped whether protobuf-es has the value of a wrapper, such as StringValue, in its place */
+/** @param unwrapped true if the value replaces its wrapper, such as StringValue, as in protobuf-es */
 function compileMessage(schema: DescMessage, unwrapped: boolean): Write {
   let write: WriteField | undefined;
   const isWrapped = unwrapped && isWrapperDesc(schema);
@@ -203,11 +203,11 @@ function compileMessage(schema: DescMessage, unwrapped: boolean): Write {
   });
 }
 
-/** Writes the length of what is written before it. */
+/** Writes a value with its length before it. */
 function withLength(write: Write): Write {
   return (value) => {
     if (at + 5 > block.length) grow(5);
-    // Mostly it is less than 128 bytes, so that their length takes one.
+    // Most values have less than 128 bytes, whose length takes one byte.
     const start = at++;
     write(value);
     const length = at - start - 1;
@@ -266,7 +266,7 @@ function compileMap(field: DescField & { fieldKind: "map" }): WriteField {
   };
 }
 
-/** Of up to 32 bits. */
+/** Writes an integer of up to 32 bits. */
 function writeVarint(value: number): void {
   if (at + 5 > block.length) grow(5);
   while (value > 0x7f) {
@@ -276,16 +276,16 @@ function writeVarint(value: number): void {
   block[at++] = value;
 }
 
-/** The halves of a 64-bit integer. */
+/** Halves of a 64-bit integer. */
 const halves = new Uint32Array(2);
 const asBigInt = new BigUint64Array(halves.buffer);
 
-/** @throws {@link wrongType} for what is no integer of 64 bits */
+/** @throws {@link wrongType} if the value is not an integer of 64 bits */
 function split(value: unknown, isSigned: boolean): void {
   let long: bigint;
   if (typeof value === "bigint") long = value;
   else if (typeof value === "number" && Number.isSafeInteger(value)) long = BigInt(value);
-  // With `jstype = JS_STRING`.
+  // A string, with `jstype = JS_STRING`.
   else if (typeof value === "string" && /^-?[0-9]{1,20}$/.test(value)) long = BigInt(value);
   else throw wrongType;
   const kept = isSigned ? BigInt.asIntN(64, long) : BigInt.asUintN(64, long);
@@ -310,7 +310,7 @@ function writeFixed64(): void {
   at += 8;
 }
 
-/** Up to so many units of UTF-16 a loop is faster than a call into the runtime. */
+/** Length in UTF-16 units up to which a loop is faster than a call into the runtime. */
 const shortText = 42;
 
 function writeString(value: unknown): void {
@@ -331,7 +331,7 @@ function writeString(value: unknown): void {
       return;
     }
   }
-  // Half a surrogate pair has no bytes.
+  // An unpaired surrogate has no UTF-8.
   if (!(value as string & { isWellFormed(): boolean }).isWellFormed()) throw wrongType;
   const bytes = Buffer.byteLength(value);
   writeVarint(bytes);

@@ -1,6 +1,6 @@
 /**
- * The rules of a schema as functions, compiled when the schema is used for the first time. They see values of the right
- * types: those that were encoded, or that were decoded.
+ * Rules of a schema as functions, compiled at the first use of the schema. The values have the right types: they were
+ * encoded or decoded.
  */
 import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
@@ -15,28 +15,28 @@ import {
 } from "./rules.js";
 import { isLong, keyOf } from "./scalars.js";
 
-/** A value that breaks a rule. */
+/** Value that breaks a rule. */
 export interface BrokenRule {
-  /** The field: `lines[2].sku`; empty for a rule of the message itself. */
+  /** Path of the field: `lines[2].sku`; empty for a rule of the message itself. */
   readonly path: string;
-  /** The value, as people read it; of bytes only their number. */
+  /** Value, readable for people; for bytes only their number. */
   readonly value: string;
-  /** What must hold: "must have at least 2 characters". */
+  /** Requirement: "must have at least 2 characters". */
   readonly must: string;
-  /** The name of the rule: `string.min_len`. */
+  /** Name of the rule: `string.min_len`. */
   readonly rule: string;
 }
 
-/** A message, or what one can be made of: by the names of protobuf-es. */
+/** Message, or its initializer, with the property names of protobuf-es. */
 type Fields = Readonly<Record<string, unknown>>;
 
-/** The first rule that a message breaks. */
+/** Returns the first rule that a message breaks. */
 export type CheckMessage = (message: Fields) => BrokenRule | undefined;
 type CheckField = (message: Fields) => BrokenRule | undefined;
 interface CheckValue {
-  /** @param place where the value is, called only if it breaks a rule */
+  /** @param place returns the path of the value; called only if it breaks a rule */
   (value: unknown, place: () => string): BrokenRule | undefined;
-  /** Whether it breaks none, where that can be told faster. */
+  /** Faster test that the value breaks no rule, if there is one. */
   readonly holds?: Holds;
 }
 type Holds = (value: unknown) => boolean;
@@ -46,7 +46,7 @@ const checks = new WeakMap<DescMessage, CheckMessage | typeof nothingToCheck>();
 const nothingToCheck = Symbol("nothing to check");
 
 /**
- * The first rule that the message breaks; undefined if it breaks none. What the message does not have is zero or not set.
+ * Returns the first rule that the message breaks; undefined if it breaks none. Absent fields are zero or not set.
  *
  * @throws HawserError `invalid_schema` as {@link rulesOf}
  */
@@ -54,11 +54,12 @@ export function brokenRule(schema: DescMessage, message: Readonly<Record<string,
   return checkOf(schema)?.(message);
 }
 
-/** The check of messages of a schema; undefined if there is nothing to check. @throws HawserError `invalid_schema` */
+/** Check of messages of a schema; undefined if it has no rules. @throws HawserError `invalid_schema` */
 export function checkOf(schema: DescMessage): CheckMessage | undefined {
   let check = checks.get(schema);
   if (check === undefined) {
-    // All of them, so that a rule that is not supported is found before the first message that it is for.
+    // Compiles the nested messages too, so that an unsupported rule is found before the first message that has the
+    // field.
     for (const { message: each } of allRulesOf(schema)) if (!checks.has(each)) compile(each);
     check = checks.get(schema)!;
   }
@@ -66,7 +67,7 @@ export function checkOf(schema: DescMessage): CheckMessage | undefined {
 }
 
 function compile(schema: DescMessage): void {
-  // Its own rules, or those of a message in it.
+  // Rules of the message itself, or of a nested message.
   if (!allRulesOf(schema).some(hasRules)) {
     checks.set(schema, nothingToCheck);
     return;
@@ -118,7 +119,7 @@ function fieldHasRules(field: FieldRules): boolean {
   }
 }
 
-/** The value of a field, as it is read out of a message; undefined if it is not set. */
+/** Reads the value of a field from a message; undefined if it is not set. */
 function getterOf(field: DescField): (message: Fields) => unknown {
   const name = field.localName;
   if (field.oneof !== undefined) {
@@ -128,14 +129,14 @@ function getterOf(field: DescField): (message: Fields) => unknown {
       return chosen?.case === name ? chosen.value : undefined;
     };
   }
-  // A message of protobuf-es may have the default on its prototype, where the presence of fields is told.
+  // A message of protobuf-es may have defaults on its prototype, so that own properties show which fields are set.
   if (field.presence !== FeatureSet_FieldPresence.IMPLICIT) {
     return (message) => (Object.hasOwn(message, name) ? (message[name] ?? undefined) : undefined);
   }
   return (message) => message[name] ?? undefined;
 }
 
-/** Whether a field is set, which for one without presence means that it is not zero. */
+/** Tests whether a field is set; without presence, whether it is not zero. */
 function isSetOf(field: DescField): (message: Fields) => boolean {
   const get = getterOf(field);
   if (field.fieldKind === "list") return (message) => ((get(message) as unknown[] | undefined)?.length ?? 0) > 0;
@@ -151,7 +152,7 @@ function isSetOf(field: DescField): (message: Fields) => boolean {
   };
 }
 
-/** @param of a scalar type, or the number that an enum begins with */
+/** @param of a scalar type, or the first number of an enum */
 function isZeroOf(of: ScalarType | number, isScalar: boolean): (value: unknown) => boolean {
   if (!isScalar) return (value) => value === of;
   switch (of) {
@@ -178,14 +179,14 @@ function compileField(rules: FieldRules): CheckField | undefined {
   if (check === undefined) {
     return required ? (message) => (isSet(message) ? undefined : missing) : undefined;
   }
-  // Without presence there is always a value.
+  // A field without presence always has a value.
   const isAlwaysThere = field.presence === FeatureSet_FieldPresence.IMPLICIT && ignore !== "ifZero";
   const zero = isAlwaysThere ? zeroOf(field) : undefined;
   const place = () => field.name;
   if (isAlwaysThere && !required) {
     const { holds } = check;
     if (holds === undefined) return (message) => check(get(message) ?? zero, place);
-    // As most fields are, and so with no call more than it needs.
+    // The common case, with as few calls as possible.
     const name = field.localName;
     return (message) => {
       const value = message[name] ?? zero;
@@ -203,7 +204,7 @@ function zeroOf(field: DescField): unknown {
   return zero[field.localName];
 }
 
-/** The check of a field's value, the whole list or the whole map; undefined if there is nothing to check. */
+/** Check of a field's value, list or map; undefined if it has no rules. */
 function compileShape(rules: FieldRules): CheckValue | undefined {
   const { field } = rules;
   switch (rules.shape) {
@@ -221,7 +222,7 @@ function compileShape(rules: FieldRules): CheckValue | undefined {
         if (unique) {
           const twice = repetition(list);
           if (twice !== undefined) {
-            return { path: place(), value: shown(twice), must: "must not be there twice", rule: "repeated.unique" };
+            return { path: place(), value: shown(twice), must: "must not occur twice", rule: "repeated.unique" };
           }
         }
         if (checkItem !== undefined) {
@@ -271,7 +272,7 @@ function countCheck(
   };
 }
 
-/** The first value that is there twice. Bytes are compared by what is in them. */
+/** First value that occurs twice. Bytes are compared by content. */
 function repetition(list: readonly unknown[]): unknown {
   if (list.length < 2) return undefined;
   const seen = new Set<unknown>();
@@ -283,7 +284,7 @@ function repetition(list: readonly unknown[]): unknown {
   return undefined;
 }
 
-/** The check of an element of a list, or of a key or value of a map. */
+/** Check of an element of a list, or of a key or value of a map. */
 function compileElement(rules: ValueRules): CheckValue | undefined {
   if (rules.ignore === "always") return undefined;
   const check = compileValue(rules, false);
@@ -293,7 +294,7 @@ function compileElement(rules: ValueRules): CheckValue | undefined {
   return (value, place) => (isZero(value) ? undefined : check(value, place));
 }
 
-/** @param unwrapped whether the value of a wrapper, such as StringValue, is in its place */
+/** @param unwrapped true if the value replaces its wrapper, such as StringValue */
 function compileValue({ type, rules }: ValueRules, unwrapped: boolean): CheckValue | undefined {
   if (type.kind !== "message") return compileRules(rules, type.kind === "scalar" ? type.scalar : ScalarType.INT32);
   const { message, wrapped } = type;
@@ -345,7 +346,7 @@ function converted(convert: ((value: unknown) => unknown) | undefined, holds: Ho
   return convert === undefined ? holds : (value) => holds(convert(value));
 }
 
-/** What makes values comparable with those of rules. */
+/** Conversion that makes values comparable with those of rules. */
 function conversionFor(scalar: ScalarType | undefined): ((value: unknown) => unknown) | undefined {
   if (scalar === undefined) {
     return (value) => {
@@ -353,14 +354,14 @@ function conversionFor(scalar: ScalarType | undefined): ((value: unknown) => unk
       return nanosecondsOf({ seconds, nanos });
     };
   }
-  // It arrives with 32 bits.
+  // A float is sent with 32 bits.
   if (scalar === ScalarType.FLOAT) return (value) => Math.fround(value as number);
-  // It may be a string or a number, too.
+  // A long value may be a string or a number too.
   if (isLong(scalar)) return (value) => (typeof value === "bigint" ? value : BigInt(value as string | number));
   return undefined;
 }
 
-/** Whether a value obeys a rule. */
+/** Tests whether a value obeys a rule. */
 function compileRule(rule: Rule, scalar: ScalarType | undefined): (value: unknown) => boolean {
   const isBytes = scalar === ScalarType.BYTES;
   switch (rule.kind) {
@@ -441,11 +442,11 @@ function between(count: number, min: number, max: number): boolean {
 }
 
 /**
- * Whether a text's length lies between two limits. Most texts need not be measured, since one unit of UTF-16 is half a
- * character to one, and one byte to three.
+ * Tests whether a text's length lies between two limits. Most texts need no measuring, because one UTF-16 unit is half
+ * a character to one, and one byte to three.
  *
- * @param perLeast how many units make one at least
- * @param most how many one unit makes at most
+ * @param perLeast least number of UTF-16 units per measured unit
+ * @param most greatest number of measured units per UTF-16 unit
  */
 function textFits(min: number, max: number, perLeast: number, most: number, measure: (text: string) => number): Holds {
   return (value) => {
@@ -465,17 +466,17 @@ function isBelow({ value: limit, inclusive }: Limit): Holds {
   return inclusive ? (value) => (value as Comparable) <= limit : (value) => (value as Comparable) < limit;
 }
 
-/** How many code points. */
+/** Number of code points. */
 function characters(text: string): number {
   let count = 0;
   for (const _ of text) count++;
   return count;
 }
 
-/** In units of UTF-16. */
+/** Greatest length of a shown text, in UTF-16 units. */
 const shownUnits = 60;
 
-/** A value for people. */
+/** Value in an error. */
 export function shown(value: unknown): string {
   if (value instanceof Uint8Array) return `${value.length} bytes`;
   if (typeof value === "string") {
@@ -488,7 +489,7 @@ export function shown(value: unknown): string {
   return seconds === undefined && nanos === undefined ? "a message" : `${seconds ?? 0} s and ${nanos ?? 0} ns`;
 }
 
-/** What must hold, in words: "must have at least 2 characters". For the checks in SQL, too. */
+/** Requirement of a rule in words: "must have at least 2 characters". The checks in SQL use it too. */
 function mustOf(rule: Rule): string {
   switch (rule.kind) {
     case "const":

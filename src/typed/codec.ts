@@ -1,6 +1,4 @@
-/**
- * Encoding and decoding of typed messages: both check the rules of the schema.
- */
+/** Encoding and decoding of typed messages, with checks of the schema's rules. */
 import {
   create,
   type DescMessage,
@@ -20,9 +18,9 @@ import { contentTypeHeader, type Format, parseContentType } from "./content-type
 import { wrongValue } from "./value-types.js";
 
 /**
- * The payload of a message, which is checked.
+ * Checks a message and encodes it to a payload.
  *
- * @throws HawserError `invalid_argument` naming the field, its value and the rule; `invalid_schema`
+ * @throws HawserError `invalid_argument` with the field, its value and the rule; `invalid_schema`
  */
 export function encode<Desc extends DescMessage>(
   schema: Desc,
@@ -51,9 +49,9 @@ export function encode<Desc extends DescMessage>(
 }
 
 /**
- * The message in a payload, checked.
+ * Decodes a message from a payload and checks it.
  *
- * @throws HawserError `invalid_message` naming the field, its value and the rule, or why it cannot be decoded;
+ * @throws HawserError `invalid_message` with the field, its value and the rule, or the reason why it cannot be decoded;
  * `invalid_schema`
  */
 export function decode<Desc extends DescMessage>(
@@ -63,7 +61,7 @@ export function decode<Desc extends DescMessage>(
 ): MessageShape<Desc> {
   const message = format === "json" ? decodeJson(schema, payload) : decodeAsBinary(schema, payload);
   const broken = compiledOf(schema).check?.(message as unknown as Fields);
-  if (broken !== undefined) throw new HawserError("invalid_message", textOf(schema, broken));
+  if (broken !== undefined) throw new HawserError("invalid_message", violationText(schema, broken));
   return message;
 }
 
@@ -78,7 +76,7 @@ function decodeAsBinary<Desc extends DescMessage>(schema: Desc, payload: Uint8Ar
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
-/** Fields that the schema does not have are those of a newer version. */
+/** Decodes JSON. Unknown fields are ignored, because they come from a newer version. */
 function decodeJson<Desc extends DescMessage>(schema: Desc, payload: Uint8Array): MessageShape<Desc> {
   try {
     return fromJson(schema, JSON.parse(utf8.decode(payload)), { ignoreUnknownFields: true });
@@ -95,34 +93,34 @@ function undecodable(schema: DescMessage, path: string, format: string, cause: u
 }
 
 function invalidArgument(schema: DescMessage, broken: BrokenRule): HawserError {
-  return new HawserError("invalid_argument", textOf(schema, broken));
+  return new HawserError("invalid_argument", violationText(schema, broken));
 }
 
 /** Sentence that names the field, its value and the rule. */
-export function textOf({ typeName }: DescMessage, { path, value, must, rule }: BrokenRule): string {
+export function violationText({ typeName }: DescMessage, { path, value, must, rule }: BrokenRule): string {
   return `${path === "" ? typeName : `${typeName}.${path}`} ${value}: ${must} (${rule})`;
 }
 
-/** The payload of a message, without a look at its rules: what `toBinary(schema, create(schema, message))` makes. */
+/** Encodes a message without checking its rules: the same bytes as `toBinary(schema, create(schema, message))`. */
 export function encodeUnchecked<Desc extends DescMessage>(schema: Desc, message: MessageInitShape<Desc>): Uint8Array {
   const { write } = codecOf(schema);
   if (write !== undefined) {
     try {
       return encodeBinary(write, message as Fields);
     } catch {
-      // protobuf-es says what is wrong.
+      // protobuf-es throws an error that names the problem.
     }
   }
   return toBinary(schema, create(schema, message));
 }
 
-/** The message in a payload, without a look at its rules: as `fromBinary(schema, payload)`. @throws Error saying why there is none */
+/** Decodes a message without checking its rules, as `fromBinary(schema, payload)`. @throws Error with the reason */
 export function decodeUnchecked<Desc extends DescMessage>(schema: Desc, payload: Uint8Array): MessageShape<Desc> {
   const { read } = codecOf(schema);
   return read === undefined ? fromBinary(schema, payload) : (decodeBinary(read, payload) as MessageShape<Desc>);
 }
 
-/** What is made of a schema when it is used for the first time. Undefined where protobuf-es writes and reads: see isPlain. */
+/** Codec of a schema, created at its first use. Undefined parts are left to protobuf-es: see isPlain. */
 interface Codec {
   readonly write: WriteMessage | undefined;
   readonly read: MessageReader | undefined;
@@ -141,13 +139,13 @@ function codecOf(schema: DescMessage): Codec {
   return found;
 }
 
-/** The codec of a schema that is used for typed messages, and its rules. */
+/** Codec of a schema with the check of its rules. */
 interface Compiled extends Codec {
   readonly check: CheckMessage | undefined;
 }
 
 const compiled = new WeakMap<DescMessage, Compiled>();
-/** Mostly many messages of one schema follow each other. */
+/** Last used schema: consecutive messages mostly have the same one. */
 let last: { readonly schema: DescMessage; readonly compiled: Compiled } | undefined;
 
 /** @throws HawserError `invalid_schema` */
@@ -162,7 +160,7 @@ function compiledOf(schema: DescMessage): Compiled {
   return found;
 }
 
-/** What is rare our own reader and writer do not know. */
+/** True if the reader and writer of this folder support the schema. Rare features are left to protobuf-es. */
 function isPlain(schema: DescMessage, seen: Set<DescMessage>): boolean {
   if (seen.has(schema)) return true;
   seen.add(schema);
@@ -171,24 +169,24 @@ function isPlain(schema: DescMessage, seen: Set<DescMessage>): boolean {
     if ("delimitedEncoding" in field && field.delimitedEncoding) return false;
     if (field.enum !== undefined && !field.enum.open) return false;
     if (field.message === undefined) return true;
-    // protobuf-es has an object of JSON in its place.
+    // protobuf-es represents a Struct as a JSON object.
     return field.message.typeName !== "google.protobuf.Struct" && isPlain(field.message, seen);
   });
 }
 
-/** The type of a message, and how it is encoded. */
+/** Type of a message, and its encoding. */
 export interface TypeOfMessage<Type> {
   readonly type: Type;
   readonly format: Format | undefined;
 }
 
 /**
- * Which of some types a message has, as its content type says. Without a content type it is of the only one, in the binary
+ * Selects the type of a message by its content type. Without a content type, a single type is assumed, in the binary
  * format.
  *
- * @param types by the names of their messages
- * @param from where it came from, for people
- * @throws HawserError `invalid_message` naming the types that there are
+ * @param types by the full names of their messages
+ * @param from origin of the message, for errors
+ * @throws HawserError `invalid_message` with the known types
  */
 export function typeOf<Type extends { readonly schema: DescMessage }>(
   types: ReadonlyMap<string, Type>,

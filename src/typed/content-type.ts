@@ -1,15 +1,15 @@
 /**
- * The header that says how a payload is encoded, and of which type it is:
+ * Header with the encoding and the type of a payload:
  *
- *     content-type: application/x-protobuf; type=acme.v1.OrderPlaced
- *     content-type: application/json; type=acme.v1.OrderPlaced
+ * content-type: application/x-protobuf; type=acme.v1.OrderPlaced
+ * content-type: application/json; type=acme.v1.OrderPlaced
  */
 import type { DescMessage } from "@bufbuild/protobuf";
 
-/** How a message is encoded: in the binary format of Protobuf, or in its JSON. */
+/** Encoding of a message: the binary format of Protobuf, or its JSON format. */
 export type Format = "binary" | "json";
 
-/** The name of the header. */
+/** Name of the header. */
 export const contentTypeHeader = "content-type";
 
 const mediaTypes: Readonly<Record<Format, string>> = { binary: "application/x-protobuf", json: "application/json" };
@@ -19,23 +19,23 @@ const formats = new Map<string, Format>([
   ["application/json", "json"],
 ]);
 
-/** What a header says. */
+/** Parsed header. */
 export interface ContentType {
   readonly format: Format;
-  /** The full name of the message, if the header has it. */
+  /** Full name of the message, if the header has it. */
   readonly type: string | undefined;
 }
 
-/** The header's value for messages of a schema. */
+/** Value of the header for messages of a schema. */
 export function contentTypeOf(schema: DescMessage, format: Format): string {
   return `${mediaTypes[format]}; type=${schema.typeName}`;
 }
 
 const parsed = new Map<string, ContentType | undefined>();
-/** What others send fills no memory. */
+/** Greatest number of cached headers, so that senders cannot fill the memory. */
 const maxParsed = 1000;
 
-/** What a header says; undefined if it is not about messages of Protobuf. */
+/** Parses a header; undefined if it is not about Protobuf messages. */
 export function parseContentType(text: string): ContentType | undefined {
   if (parsed.has(text)) return parsed.get(text);
   const found = parse(text);

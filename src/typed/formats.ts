@@ -1,14 +1,11 @@
-/**
- * The formats that rules name, as patterns that JavaScript, Postgres and RE2 read alike.
- */
+/** Formats of rules, as patterns that JavaScript, Postgres and RE2 interpret alike. */
 
-/** A format. */
 export interface FormatPattern {
-  /** What the whole string matches, in the dialect of pattern.ts. */
+  /** Pattern that the whole string must match, in the dialect of pattern.ts. */
   readonly pattern: string;
-  /** What it must not match. */
+  /** Pattern that it must not match. */
   readonly butNot?: string;
-  /** How many characters it may have. */
+  /** Greatest number of characters. */
   readonly maxLength?: number;
 }
 
@@ -17,12 +14,12 @@ const octet = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
 const identifier = "[A-Za-z_][A-Za-z_0-9]*";
 const hex = (digits: number): string => `[0-9a-fA-F]{${digits}}`;
 
-/** By the names of the rules. */
+/** Patterns by the names of the rules. */
 export const formatPatterns = {
   email: { pattern: `^[a-zA-Z0-9.!#$%&'*+/=?^_\`{|}~\\-]+@${label}(?:\\.${label})*$` },
   hostname: {
     pattern: `^(?:${label}\\.)*${label}\\.?$`,
-    // The last label is no number: that would be an address.
+    // The last label must not be a number, as in an IP address.
     butNot: "^(?:[-.0-9A-Za-z]*\\.)?[0-9]+\\.?$",
     maxLength: 253,
   },
@@ -34,5 +31,5 @@ export const formatPatterns = {
   protobuf_dot_fqn: { pattern: `^(?:\\.${identifier})+$` },
 } as const satisfies Readonly<Record<string, FormatPattern>>;
 
-/** The name of a format's rule. */
+/** Name of a format's rule. */
 export type FormatName = keyof typeof formatPatterns;

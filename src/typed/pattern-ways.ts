@@ -1,26 +1,27 @@
 /**
- * In how many ways a text can be read by a pattern. JavaScript matches by trying: where the beginning of a text can be read
- * in several ways, and the text does not match in the end, it has tried them all. `^(?:a+)+$` reads n letters in 2ⁿ ways, so
- * a text of 30 characters that somebody sends holds up the process for minutes; `^[a-z]*[a-z0-9]*x$` reads them in n ways,
- * which takes minutes for a million characters.
+ * Limit on the number of ways in which a pattern can match a text. JavaScript matches by backtracking: if the beginning
+ * of a text can be matched in several ways and the text does not match in the end, it has tried them all. `^(?:a+)+$`
+ * matches n letters in 2ⁿ ways, so that a received text of 30 characters blocks the process for minutes;
+ * `^[a-z]*[a-z0-9]*x$` matches them in n ways, which takes minutes for a million characters.
  *
- * So the ways are counted when a pattern is read, over all texts: a state is how often each place of the pattern is reached
- * after some text; from the empty text on, each next character leads to another state. The count is that of a matcher that
- * tries everything, so these limits hold for all texts:
+ * The ways are therefore counted when a pattern is read, for all texts: a state has the number of ways in which each
+ * place of the pattern is reached after some text; from the empty text on, each next character leads to another state.
+ * The count is that of an exhaustive backtracking matcher, so these limits hold for all texts:
  *
- * - at no character more than 100 ways;
- * - at most 16 ways at those characters which a text can have without end. In other words, a match makes at most 16 steps
- *   for each character of a long text, and as many comparisons in each as the pattern has branches there: a million
- *   characters take milliseconds.
+ * - at most 100 ways at any character;
+ * - at most 16 ways at characters that can repeat without end. A match therefore takes at most 16 steps for each
+ * character
+ * of a long text, each with as many comparisons as the pattern has branches there: milliseconds for a million
+ * characters.
  *
- * There are finitely many such states, or else the count passes its limit. Postgres needs no such care: it follows all ways
- * at once, each place of the pattern at most once.
+ * The number of states is finite, or the count exceeds its limit. Postgres needs no such limit: it follows all ways at
+ * once, and visits each place of the pattern at most once per character.
  */
 
 /** Ranges of code points, both ends included. */
 export type Characters = readonly (readonly [from: number, to: number])[];
 
-/** A pattern, or a part of it, as a tree. */
+/** Pattern, or a part of it, as a tree. */
 export type PatternNode =
   | { readonly kind: "characters"; readonly characters: Characters }
   | { readonly kind: "sequence"; readonly parts: readonly PatternNode[] }
@@ -30,12 +31,12 @@ export type PatternNode =
 export const lastCodePoint = 0x10ffff;
 const maxWays = 100;
 const maxLastingWays = 16;
-/** With each repetition counted: `[a-z]{5}` are five. Postgres makes as many states. */
+/** Greatest number of places, with each repetition counted: `[a-z]{5}` has five. Postgres creates as many states. */
 const maxPlaces = 10_000;
-/** A fraction of a second. */
+/** Greatest number of counting steps, a fraction of a second. */
 const maxSteps = 1_000_000;
 
-/** Why a match of the pattern could take long; undefined: none can. */
+/** Reason why a match of the pattern could take long; undefined if none can. */
 export function waysProblem(pattern: PatternNode): string | undefined {
   try {
     const graph = new Places();
@@ -48,25 +49,24 @@ export function waysProblem(pattern: PatternNode): string | undefined {
   }
 }
 
-/** The problem, for people. */
+/** Problem of the pattern, for people. */
 class TooManyWays extends Error {}
 
-const tooComplex = () =>
-  new TooManyWays("is too complex to say how long a match can take; repeat less within what is repeated");
+const tooComplex = () => new TooManyWays("is too complex to bound the time of a match; use fewer nested repetitions");
 
-/** A character to compare, or a place where ways part. */
+/** Character to compare, or a branch. */
 type Place =
   | { readonly characters: Characters; readonly next: number }
   | { readonly characters: undefined; readonly branches: readonly number[] };
 
-/** The end of the pattern. */
+/** End of the pattern. */
 const end = -1;
 
-/** The places of a pattern by their numbers, each repetition with places of its own. */
+/** Places of a pattern by number; each repetition has places of its own. */
 class Places {
   readonly all: Place[] = [];
 
-  /** Adds the places of a part that `next` follows. @returns where it begins */
+  /** Adds the places of a part before `next`. @returns the first place of the part */
   add(node: PatternNode, next: number): number {
     switch (node.kind) {
       case "characters":
@@ -82,7 +82,9 @@ class Places {
 
   #repeat({ body, min, max }: Extract<PatternNode, { kind: "repeat" }>, next: number): number {
     if (max > 1 && canBeEmpty(body)) {
-      throw new TooManyWays("repeats what may be empty; let it match at least one character, as in (?:ab*)*");
+      throw new TooManyWays(
+        "repeats a part that can be empty; let the part match at least one character, as in (?:ab*)*",
+      );
     }
     let at = next;
     let left = min;
@@ -120,13 +122,13 @@ function canBeEmpty(node: PatternNode): boolean {
   }
 }
 
-/** How many ways lead to each place that has just read a character. */
+/** Number of ways to each place that has just read a character. */
 type Counts = ReadonlyMap<number, number>;
 
 interface State {
   readonly counts: Counts;
   readonly ways: number;
-  /** A text that leads here is that of `before` and this character. */
+  /** Previous state: the text of `before` followed by `character` leads to this state. */
   readonly before: State | undefined;
   readonly character: number;
   readonly next: State[];
@@ -135,10 +137,13 @@ interface State {
 class Ways {
   readonly #places: readonly Place[];
   readonly #start: number;
-  /** Where ways lead from a place without a character, and how many. */
+  /** Places that a place leads to without a character, with their number of ways. */
   readonly #reached = new Map<number, Counts>();
   readonly #states = new Map<string, State>();
-  /** By the number of their ways: those with the most come first, so that a pattern with too many is soon known. */
+  /**
+   * States to visit, by their number of ways. Those with the most are taken first, so that a pattern with too many is
+   * found early.
+   */
   readonly #waiting: State[][] = Array.from({ length: maxWays + 1 }, () => []);
   #steps = 0;
 
@@ -159,10 +164,10 @@ class Ways {
       (found, state) => (state.ways > (found?.ways ?? maxLastingWays) ? state : found),
       undefined,
     );
-    if (most !== undefined) throw tooMany(most, `${most.ways} ways, again and again`);
+    if (most !== undefined) throw tooMany(most, `${most.ways} ways, for each further character`);
   }
 
-  /** The state behind one more character. */
+  /** Adds the state after one more character. */
   #read(state: State, following: Counts, character: number, readers: ReadonlySet<number>): void {
     const counts = new Map<number, number>();
     let ways = 0;
@@ -225,7 +230,7 @@ class Ways {
   }
 }
 
-/** One character for all that the places cannot tell apart, with the places that read it. */
+/** Alphabet: one character for each set that the places cannot distinguish, with the places that read it. */
 function alphabetOf(places: readonly Place[]): [character: number, readers: ReadonlySet<number>][] {
   const starts = new Set<number>();
   for (const { characters = [] } of places) for (const [from, to] of characters) starts.add(from).add(to + 1);
@@ -244,7 +249,7 @@ function alphabetOf(places: readonly Place[]): [character: number, readers: Read
   return [...alphabet.values()];
 }
 
-/** The states that a text can come to without end: those that no order of all states can leave behind. */
+/** States that a text can reach without end: those that remain after a topological sort. */
 function lasting(states: readonly State[]): State[] {
   const arriving = new Map<State, number>();
   for (const { next } of states) for (const state of next) arriving.set(state, (arriving.get(state) ?? 0) + 1);
@@ -264,6 +269,6 @@ function tooMany(state: State, ways: string): TooManyWays {
   for (let at = state; at.before !== undefined; at = at.before) text = String.fromCodePoint(at.character) + text;
   const shown = JSON.stringify(text.length > 20 ? `${text.slice(0, 20)}…` : text);
   return new TooManyWays(
-    `can read ${shown} in ${ways}, so that a match may take very long; write it so that the next character decides what it belongs to, such as (?:[a-z]+-)*[a-z]* for ([a-z]+-?)*`,
+    `can read ${shown} in ${ways}, so a match may take very long; write it so that the next character determines the branch, such as (?:[a-z]+-)*[a-z]* for ([a-z]+-?)*`,
   );
 }

@@ -1,18 +1,18 @@
 /**
- * The regular expressions a rule may use: those that JavaScript (with the `u` flag) and Postgres read alike.
+ * Regular expressions that a rule may use: those that JavaScript (with the `u` flag) and Postgres interpret alike.
  *
- *     pattern    = "^" sequence "$"
- *     sequence   = { atom [ quantifier ] }
- *     atom       = literal | escape | class | "(" [ "?:" ] sequence { "|" sequence } ")"
- *     class      = "[" [ "^" ] { member | member "-" member } "]"
- *     escape     = "\uXXXX" (neither NUL nor half a surrogate pair) | "\" and one of ^$\.*+?()[]{}|/
- *     quantifier = "*" | "+" | "?" | "{n}" | "{n,}" | "{n,m}" with n and m up to 255
+ * pattern    = "^" sequence "$"
+ * sequence   = { atom [ quantifier ] }
+ * atom       = literal | escape | class | "(" [ "?:" ] sequence { "|" sequence } ")"
+ * class      = "[" [ "^" ] { member | member "-" member } "]"
+ * escape     = "\uXXXX" (neither NUL nor half a surrogate pair) | "\" and one of ^$\.*+?()[]{}|/
+ * quantifier = "*" | "+" | "?" | "{n}" | "{n,}" | "{n,m}" with n and m up to 255
  *
- * Left out because the two differ: `.` (newlines), `\d \w \s \b` (locale), lookaround, back references and lazy
+ * Excluded because the two differ: `.` (newlines), `\d \w \s \b` (locale), lookaround, back references and lazy
  * quantifiers; and `|` outside a group, where the anchors would bind to one branch only.
  *
- * The time that a match takes is in proportion to the length of the text, whoever has sent it: pattern-ways.ts refuses
- * patterns in which a text can be read in too many ways, such as `^(?:a+)+$`.
+ * The time of a match is proportional to the length of the text, whoever has sent it: pattern-ways.ts refuses patterns
+ * that match a text in too many ways, such as `^(?:a+)+$`.
  */
 import { type Characters, lastCodePoint, type PatternNode, waysProblem } from "./pattern-ways.js";
 
@@ -20,12 +20,12 @@ const syntaxCharacters = "^$\\.*+?()[]{}|/";
 const maxRepeat = 255;
 
 /**
- * What keeps `pattern` from meaning the same in JavaScript and Postgres, or from being matched in a short time; undefined if
- * nothing does.
+ * Reason why `pattern` could differ in JavaScript and Postgres, or could take long to match; undefined if there is
+ * none.
  */
 export function patternProblem(pattern: string): string | undefined {
   if (!pattern.startsWith("^") || !pattern.endsWith("$") || pattern.length < 2) {
-    return "must begin with ^ and end with $, so that it stands for the whole string";
+    return "must begin with ^ and end with $, so that it matches the whole string";
   }
   const read = new PatternReader(pattern.slice(1, -1)).read();
   if (typeof read === "string") return read;
@@ -37,7 +37,7 @@ export function patternProblem(pattern: string): string | undefined {
   return waysProblem(read);
 }
 
-/** What is wrong, for people. */
+/** Problem of the pattern, for people. */
 class Problem extends Error {}
 
 class PatternReader {
@@ -49,7 +49,7 @@ class PatternReader {
     this.#text = text;
   }
 
-  /** The pattern as a tree, or what is wrong with it. */
+  /** Pattern as a tree, or its problem. */
   read(): PatternNode | string {
     try {
       const node = this.#sequence();
@@ -113,7 +113,7 @@ class PatternReader {
     return this.#character(`${syntaxCharacters}-`);
   }
 
-  /** A character as it stands or escaped. @param allowed what may follow a backslash */
+  /** Reads a character, plain or escaped. @param allowed characters that may follow a backslash */
   #character(allowed: string): number {
     if (this.#text[this.#at] !== "\\") {
       const code = this.#text.codePointAt(this.#at)!;
@@ -124,7 +124,7 @@ class PatternReader {
     if (hex !== undefined) {
       const value = Number.parseInt(hex, 16);
       if (value === 0 || (value >= 0xd800 && value <= 0xdfff)) {
-        throw new Problem(`has \\u${hex}, which no text in Postgres can hold`);
+        throw new Problem(`has \\u${hex}, which Postgres cannot store in a text`);
       }
       this.#at += 6;
       return value;
@@ -135,13 +135,13 @@ class PatternReader {
     return character.charCodeAt(0);
   }
 
-  /** What is read, with the quantifier that follows. */
+  /** Applies the quantifier that follows a part. */
   #quantified(body: PatternNode): PatternNode {
     const found = /^(?:[*+?]|\{([0-9]+)(,([0-9]*))?\})/.exec(this.#text.slice(this.#at));
     if (found === null) return body;
     const [text, least, comma, most] = found;
     if ([least, most].some((count) => Number(count ?? 0) > maxRepeat)) {
-      throw new Problem(`repeats more than ${maxRepeat} times, which Postgres does not take`);
+      throw new Problem(`repeats more than ${maxRepeat} times, the limit of Postgres`);
     }
     this.#at += text.length;
     if (least === undefined) {
@@ -160,7 +160,7 @@ class PatternReader {
   }
 }
 
-/** All characters but these. */
+/** Complement of a set of characters. */
 function others(characters: Characters): Characters {
   const rest: [number, number][] = [];
   let next = 0;

@@ -1,23 +1,21 @@
-/**
- * Payloads that users give and get: text, bytes, or an object that travels as JSON.
- */
+/** Payloads of users: text, bytes, or an object that is sent as JSON. */
 import type { DescMessage } from "@bufbuild/protobuf";
 import type { Content } from "../../generated/ts/nats-functions/client.js";
 import { HawserError } from "../errors/index.js";
 
-/** The header `content-type` of an object that travels as JSON. */
+/** Header `content-type` of an object that is sent as JSON. */
 export const jsonContentType = "application/json";
 
-/** A payload in the form in which it travels. */
+/** Payload in the form in which it is sent. */
 export type PayloadForm =
   | { readonly kind: "text" | "json"; readonly value: string }
   | { readonly kind: "binary"; readonly value: Uint8Array };
 
 /**
- * The form of a payload.
+ * Converts a payload to its form.
  *
- * @param name the argument that an error names
- * @throws HawserError `invalid_argument` for other values, and for objects that JSON cannot hold
+ * @param name name of the argument in errors
+ * @throws HawserError `invalid_argument` for other values, and for objects that JSON cannot represent
  */
 export function formOf(payload: unknown, name = "payload"): PayloadForm {
   if (typeof payload === "string") return { kind: "text", value: payload };
@@ -25,7 +23,7 @@ export function formOf(payload: unknown, name = "payload"): PayloadForm {
   const value = jsonForm(payload, name);
   if (value !== undefined) return { kind: "json", value };
   const given = payload === null ? "null" : `a value of type ${typeName(payload)}`;
-  throw invalid(`${name} ${given}: must be a string, a Uint8Array, or an object, which travels as JSON`);
+  throw invalid(`${name} ${given}: must be a string, a Uint8Array, or an object, which is sent as JSON`);
 }
 
 /** Undefined for objects that JSON would lose: other kinds of bytes, maps, and a promise that nobody awaits. */
@@ -38,7 +36,7 @@ function jsonForm(payload: unknown, name: string): string | undefined {
     return json === "null" ? undefined : json;
   } catch (cause) {
     const why = (cause as Error).message;
-    throw invalid(`${name} of type ${typeName(payload)}: must be an object that JSON can hold: ${why}`);
+    throw invalid(`${name} of type ${typeName(payload)}: must be an object that JSON can represent: ${why}`);
   }
 }
 
@@ -56,7 +54,7 @@ function invalid(message: string): HawserError {
   return new HawserError("invalid_argument", message);
 }
 
-/** True for the schema of a message, as protoc-gen-es makes it. */
+/** True for the schema of a message as protoc-gen-es generates it. */
 export function isSchema(value: unknown): value is DescMessage {
   return typeof value === "object" && value !== null && (value as { kind?: unknown }).kind === "message";
 }
@@ -88,7 +86,7 @@ export class ReceivedContent implements Content {
     return textOf(this.payload);
   }
 
-  // biome-ignore lint/suspicious/noExplicitAny: the sender decides what the JSON is, as with json() of fetch
+  // biome-ignore lint/suspicious/noExplicitAny: the sender determines the JSON value, as with json() of fetch
   json<T = any>(): T {
     return jsonOf(this.payload);
   }

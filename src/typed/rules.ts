@@ -1,7 +1,7 @@
 /**
- * The rules of `buf.validate` that a schema has, as data: what the checks in TypeScript are compiled from, and those in
- * SQL are generated from. What means the same in TypeScript, in Postgres and to protovalidate is supported; everything
- * else is refused by its name.
+ * Rules of `buf.validate` in a schema, as data from which the checks in TypeScript are compiled and those in SQL
+ * generated. Supported are the rules that mean the same in TypeScript, in Postgres and to protovalidate; all others are
+ * refused by name.
  */
 
 import {
@@ -31,22 +31,22 @@ import { HawserError } from "../errors/index.js";
 import { type FormatName, type FormatPattern, formatPatterns } from "./formats.js";
 import { patternProblem } from "./pattern.js";
 
-/** A value in a rule: 64-bit integers are bigints. */
+/** Value in a rule: 64-bit integers are bigints. */
 export type RuleValue = string | number | bigint | boolean | Uint8Array;
 
-/** An end of a range. */
+/** End of a range. */
 export interface Limit {
   readonly value: number | bigint;
-  /** Whether the value itself is allowed. */
+  /** True if the value itself is allowed. */
   readonly inclusive: boolean;
 }
 
-/** One rule of a value. `id` is its name as protovalidate says it: `string.min_len`. */
+/** Rule of a value. `id` is its name in protovalidate: `string.min_len`. */
 export type Rule = { readonly id: string } & (
   | { readonly kind: "const"; readonly value: RuleValue }
   | { readonly kind: "in" | "notIn"; readonly values: readonly RuleValue[] }
   /**
-   * Numbers; of a Duration or Timestamp its nanoseconds, as a bigint. At least one end is set. `outside`: the value must
+   * Numbers; for a Duration or Timestamp nanoseconds, as a bigint. At least one end is set. `outside`: the value must
    * lie above `lower` or below `upper`, instead of between them. NaN is in no range.
    */
   | {
@@ -56,41 +56,40 @@ export type Rule = { readonly id: string } & (
       readonly outside: boolean;
     }
   | { readonly kind: "finite" }
-  /** Characters are code points, bytes those of UTF-8. */
+  /** Lengths in code points, or in bytes of UTF-8. */
   | {
       readonly kind: "length";
       readonly unit: "characters" | "bytes";
       readonly limit: "exactly" | "atLeast" | "atMost";
       readonly value: number;
     }
-  /** In the dialect of pattern.ts: read alike by JavaScript with the flag `u`, Postgres and RE2. */
+  /** Pattern in the dialect of pattern.ts: JavaScript with the flag `u`, Postgres and RE2 interpret it alike. */
   | { readonly kind: "pattern"; readonly pattern: string }
   | ({ readonly kind: "format"; readonly format: FormatName } & FormatPattern)
   | { readonly kind: "prefix" | "suffix" | "contains" | "notContains"; readonly value: string | Uint8Array }
   | { readonly kind: "definedOnly"; readonly numbers: readonly number[] }
 );
 
-/** When a value is not checked. `ifZero`: if the field is not set, or an element is zero. */
+/** Condition under which a value is not checked. `ifZero`: if the field is not set, or an element is zero. */
 type IgnoreName = "unspecified" | "ifZero" | "always";
 
-/** What a value is: that of a field, of an element, or of a key. */
+/** Type of the value of a field, of an element, or of a key. */
 type ValueType =
   | { readonly kind: "scalar"; readonly scalar: ScalarType }
   | { readonly kind: "enum"; readonly enum: DescEnum }
-  /** `wrapped`: the message is a wrapper, such as StringValue, and the rules are those of what is in it. */
+  /** `wrapped`: the message is a wrapper, such as StringValue, and the rules apply to the wrapped value. */
   | { readonly kind: "message"; readonly message: DescMessage; readonly wrapped: ScalarType | undefined };
 
-/** The rules of one value. A message also has those of its own fields: see {@link rulesOf}. */
+/** Rules of one value. A message also has the rules of its own fields: see {@link rulesOf}. */
 export interface ValueRules {
   readonly type: ValueType;
   readonly ignore: IgnoreName;
   readonly rules: readonly Rule[];
 }
 
-/** The rules of a field. */
 export type FieldRules = {
   readonly field: DescField;
-  /** It must be set: have an element, or a value other than zero if it does not tell "not set" from zero. */
+  /** True if the field must be set: have an element, or, without presence, a value other than zero. */
   readonly required: boolean;
   readonly ignore: IgnoreName;
 } & (
@@ -99,7 +98,7 @@ export type FieldRules = {
       readonly shape: "list";
       readonly minItems: number | undefined;
       readonly maxItems: number | undefined;
-      /** No element is there twice. They are no messages, floats or doubles. */
+      /** True if no element may occur twice. Elements are not messages, floats or doubles. */
       readonly unique: boolean;
       readonly items: ValueRules;
     }
@@ -112,20 +111,20 @@ export type FieldRules = {
     }
 );
 
-/** The rules of a message. Every field is there, also one without rules. */
+/** Rules of a message. Fields without rules are included. */
 export interface MessageRules {
   readonly message: DescMessage;
   readonly fields: readonly FieldRules[];
-  /** One field of each of these must be set. */
+  /** Oneofs that must have a field set. */
   readonly requiredOneofs: readonly DescOneof[];
-  /** At most one field of each of these groups may be set; `required`: exactly one. */
+  /** Groups of which at most one field may be set; with `required`, exactly one. */
   readonly exclusiveFields: readonly { readonly fields: readonly DescField[]; readonly required: boolean }[];
 }
 
 const read = new WeakMap<DescMessage, MessageRules>();
 
 /**
- * The rules of a message, those of the messages in its fields not included.
+ * Reads the rules of a message, without the rules of nested messages.
  *
  * @throws HawserError `invalid_schema` for a rule that is not supported, or does not fit its field
  */
@@ -138,7 +137,7 @@ export function rulesOf(message: DescMessage): MessageRules {
 }
 
 /**
- * The rules of a message and of every message that its fields reach, the message itself first.
+ * Reads the rules of a message and of every message that its fields reach, the message itself first.
  *
  * @throws HawserError as {@link rulesOf}
  */
@@ -240,7 +239,7 @@ function valueType(field: DescField): ValueType {
   return { kind: "message", message: field.message, wrapped };
 }
 
-/** @param within the rule that has these, such as `repeated.items`; undefined for the field's own */
+/** @param within rule that contains these rules, such as `repeated.items`; undefined for the field's own */
 function readValue(
   field: DescField,
   within: string | undefined,
@@ -261,7 +260,7 @@ function readValue(
   return { type, ignore, rules: readRules(field, name, type, rules) };
 }
 
-/** The name of the rules that values of a type take; undefined if it is none. */
+/** Name of the rules for values of a type; undefined if there are none. */
 function ruleNameOf(type: ValueType): string | undefined {
   if (type.kind === "enum") return "enum";
   const scalar = type.kind === "scalar" ? type.scalar : type.wrapped;
@@ -271,7 +270,7 @@ function ruleNameOf(type: ValueType): string | undefined {
   return typeName === "google.protobuf.Timestamp" ? "timestamp" : undefined;
 }
 
-/** One message of rules, such as StringRules: every rule of it that is set. */
+/** Reads the rules that are set in a message of rules, such as StringRules. */
 function readRules(field: DescField, name: string, type: ValueType, option: Message): Rule[] {
   const found: Rule[] = [];
   const message = reflect(schemaOf(name), option);
@@ -305,7 +304,7 @@ function readRules(field: DescField, name: string, type: ValueType, option: Mess
   return found;
 }
 
-/** A list as an array, a message as itself, and a scalar as it is. */
+/** Converts a reflected list to an array and a reflected message to the message; scalars are unchanged. */
 function plain(given: unknown): unknown {
   if (isReflectList(given)) return [...given];
   return isReflectMessage(given) ? given.message : given;
@@ -351,7 +350,7 @@ function readRule(field: DescField, id: string, name: string, type: ValueType, g
       return given ? [{ id, kind: "definedOnly", numbers: [...new Set(of.values.map(({ number }) => number))] }] : [];
     }
     default:
-      // What is left is a format, set to true or, without any meaning, to false.
+      // The remaining rules are formats, set to true or, without any meaning, to false.
       return given ? [{ id, kind: "format", format: name as FormatName, ...formatPatterns[name as FormatName] }] : [];
   }
 }
@@ -374,29 +373,32 @@ function checkedPattern(field: DescField, pattern: string): string {
   return pattern;
 }
 
-/** NaN is equal to nothing in one language and to itself in the other. No text of Postgres has NUL. */
+/**
+ * Refuses values that cannot be compared: NaN equals itself in Postgres but not in JavaScript, and NUL cannot be in a
+ * text of Postgres.
+ */
 function refuseNotComparable(field: DescField, id: string, given: unknown): void {
   for (const value of Array.isArray(given) ? given : [given]) {
-    if (Number.isNaN(value)) throw invalidSchema(field, `rule ${id}: NaN cannot be compared; leave it out`);
+    if (Number.isNaN(value)) throw invalidSchema(field, `rule ${id}: NaN cannot be compared; remove it`);
     if (typeof value === "string" && value.includes("\0")) {
-      throw invalidSchema(field, `rule ${id}: has NUL, which no text in Postgres can hold; leave it out`);
+      throw invalidSchema(field, `rule ${id}: has NUL, which Postgres cannot store in a text; remove it`);
     }
   }
 }
 
-/** A limit as a number; a Duration's or Timestamp's as its nanoseconds. */
+/** Limit as a number; for a Duration or Timestamp as nanoseconds. */
 function numberOf(given: unknown): number | bigint {
   if (typeof given !== "object") return given as number | bigint;
   return nanosecondsOf(given as Duration | Timestamp);
 }
 
-/** The nanoseconds of a Duration, or those of a Timestamp since 1970. */
+/** Nanoseconds of a Duration, or of a Timestamp since 1970. */
 export function nanosecondsOf({ seconds, nanos }: Pick<Duration, "seconds" | "nanos">): bigint {
   return BigInt(seconds) * 1_000_000_000n + BigInt(nanos);
 }
 
 function count(field: DescField, id: string, value: bigint | undefined): number | undefined {
-  // One value in Postgres has less than 1 GiB, and no array of JavaScript more elements than this.
+  // Postgres values are smaller than 1 GiB, and JavaScript arrays have no more elements than this.
   if (value !== undefined && value > 2n ** 30n) {
     throw invalidSchema(field, `rule ${id}: ${value} is more than a value can have; use at most ${2n ** 30n}`);
   }
@@ -416,7 +418,7 @@ const optionSchemas: Readonly<Record<string, DescMessage>> = {
   string: StringRulesSchema,
 };
 
-/** Refuses what the descriptor of the rules does not know, by its name if it is one of those that are reserved there. */
+/** Refuses fields that the descriptor of the rules does not have, with the name of a reserved one. */
 function refuseUnknown(at: DescField | DescMessage | DescOneof, within: string, option: Message): void {
   const schema = optionSchemas[within] ?? schemas.get(within) ?? FieldRulesSchema;
   const { reservedRange, reservedName } = schema.proto;

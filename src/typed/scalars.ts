@@ -1,12 +1,9 @@
-/**
- * What is known of the scalar types of Protobuf.
- */
+/** Properties of the scalar types of Protobuf. */
 import { type DescField, ScalarType } from "@bufbuild/protobuf";
 
-/** How a value stands in the bytes. */
+/** Wire types of the Protobuf encoding. */
 export const wireTypes = { varint: 0, eightBytes: 1, lengthAndBytes: 2, fourBytes: 5 } as const;
 
-/** The wire type of a scalar. */
 export function wireTypeOf(scalar: ScalarType): number {
   switch (scalar) {
     case ScalarType.STRING:
@@ -25,7 +22,7 @@ export function wireTypeOf(scalar: ScalarType): number {
   }
 }
 
-/** The wire type of a field's value, of an element of a list, or of a value in a map. */
+/** Wire type of a field's value, of an element of a list, or of a value in a map. */
 export function wireTypeOfValue(field: DescField): number {
   if (field.message !== undefined) return wireTypes.lengthAndBytes;
   return field.enum !== undefined ? wireTypes.varint : wireTypeOf(field.scalar!);
@@ -35,23 +32,23 @@ const { INT32, SINT32, SFIXED32, UINT32, FIXED32, INT64, SINT64, SFIXED64, UINT6
 const signed: readonly ScalarType[] = [INT32, SINT32, SFIXED32, INT64, SINT64, SFIXED64];
 const long: readonly ScalarType[] = [INT64, SINT64, SFIXED64, UINT64, FIXED64];
 
-/** The types of integers. */
+/** Integer types. */
 export const integers: readonly ScalarType[] = [...signed, UINT32, FIXED32, UINT64, FIXED64];
 
-/** Whether it is an integer of 64 bits, which is a bigint in TypeScript. */
+/** True for an integer of 64 bits, which is a bigint in TypeScript. */
 export function isLong(scalar: ScalarType): boolean {
   return long.includes(scalar);
 }
 
-/** Whether it is an integer that may be negative. */
+/** True for an integer that may be negative. */
 export function isSigned(scalar: ScalarType): boolean {
   return signed.includes(scalar);
 }
 
 /**
- * The key of a map, which is the name of a property, as a value.
+ * Converts a map key from its property name.
  *
- * @returns undefined if it is none of the type
+ * @returns undefined if the name is not a value of the type
  */
 export function keyOf(scalar: ScalarType, property: string): string | number | bigint | boolean | undefined {
   if (scalar === ScalarType.STRING) return property;

@@ -1,5 +1,5 @@
 /**
- * The option `hawser.v1.topic` of a message: where it is sent. Read and checked, for publishing, for handlers and for the
+ * Option `hawser.v1.topic` of a message: its destination. Read and checked for publishing, for handlers and for the
  * generator of SQL.
  */
 import { type DescField, type DescMessage, getOption, hasOption, ScalarType } from "@bufbuild/protobuf";
@@ -10,61 +10,61 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { integers } from "./scalars.js";
 
-/** Where messages of a schema are sent. At least one of `topic` and `subject` is set. */
+/** Destination of the messages of a schema. At least one of `topic` and `subject` is set. */
 export interface TopicOfSchema {
   readonly schema: DescMessage;
-  /** The topic of peers. */
+  /** Topic of peers. */
   readonly topic: string | undefined;
   readonly subject: SubjectTemplate | undefined;
-  /** A stream keeps the messages of the subject. */
+  /** True if a stream stores the messages of the subject. */
   readonly stream: boolean;
-  /** The field whose value is the key: singular; a string, an integer or a boolean. */
+  /** Field whose value is the key: singular; a string, an integer or a boolean. */
   readonly key: DescField | undefined;
   readonly messageId: IdOfSchema | undefined;
 }
 
 /**
- * How the id of a message is made: `acme.shop.v1.OrderPlaced:o-17`. A stream drops a message whose id it has had, whatever
- * its subject, so the id says the type: else an order's second event would be lost where its first one has the same field.
+ * Rule for the id of a message: `acme.shop.v1.OrderPlaced:o-17`. A stream drops a message with an id that it has seen,
+ * whatever its subject, so the id contains the type: otherwise an order's second event would be lost if the field has
+ * the same value as in the first.
  */
 interface IdOfSchema {
-  /** The field whose value ends the id: singular; a string or an integer. */
+  /** Field whose value ends the id: singular; a string or an integer. */
   readonly field: DescField;
-  /** The name of the type and a colon. */
+  /** Name of the type and a colon. */
   readonly prefix: string;
-  /** The rules of the field's value: with the prefix it is no longer than an id may be. */
+  /** Rules of the field's value: with the prefix, it must not exceed the limit of an id. */
   readonly rules: TextRules & { readonly minBytes: number; readonly maxBytes: number };
 }
 
-/** A subject whose words are texts, or fields whose values stand there. */
+/** Subject whose tokens are texts, or fields that are replaced by their values. */
 interface SubjectTemplate {
-  /** As the option says it: `orders.{tenant}.placed`. */
+  /** Text of the option: `orders.{tenant}.placed`. */
   readonly text: string;
   readonly words: readonly (string | DescField)[];
-  /** The subject to subscribe to: `orders.*.placed`. */
+  /** Subject to subscribe to: `orders.*.placed`. */
   readonly pattern: string;
 }
 
 const forWords: readonly ScalarType[] = [ScalarType.STRING, ScalarType.BOOL, ...integers];
 const forIds: readonly ScalarType[] = [ScalarType.STRING, ...integers];
 
-/** Whether the message has the option. */
 export function hasTopic(schema: DescMessage): boolean {
   return hasOption(schema, topicOption);
 }
 
 /**
- * Where messages of the schema are sent, as its option says.
+ * Reads the destination of a schema's messages from its option.
  *
- * @throws HawserError `invalid_schema` if it has no such option, or one that breaks a rule
+ * @throws HawserError `invalid_schema` if the option is missing, or breaks a rule
  */
 export function topicOf(schema: DescMessage): TopicOfSchema {
   if (!hasTopic(schema)) {
     throw invalidSchema(schema, 'it has no option (hawser.v1.topic); set it, such as {topic: "orders"}');
   }
   const { topic, subject, stream, key, messageId } = getOption(schema, topicOption);
-  if (topic === "" && subject === "") throw invalidSchema(schema, "its option says no topic and no subject; set one");
-  if (stream && subject === "") throw invalidSchema(schema, "stream: needs a subject; set it, or leave stream out");
+  if (topic === "" && subject === "") throw invalidSchema(schema, "its option has neither topic nor subject; set one");
+  if (stream && subject === "") throw invalidSchema(schema, "stream: needs a subject; set it, or remove stream");
   if (topic !== "") checkPeerTopic(schema, topic);
   return {
     schema,
@@ -76,7 +76,7 @@ export function topicOf(schema: DescMessage): TopicOfSchema {
   };
 }
 
-/** Digits and sign of the longest integer. */
+/** Length of the longest integer, with its sign. */
 const longestIntegerBytes = 20;
 
 function idOf(schema: DescMessage, field: DescField): IdOfSchema {
@@ -85,7 +85,7 @@ function idOf(schema: DescMessage, field: DescField): IdOfSchema {
   const mostBytes = maxBytes - longestIntegerBytes - 1;
   if (schema.typeName.length > mostBytes) {
     const why = `message_id: an id begins with the name of the type, which must have at most ${mostBytes} bytes then`;
-    throw invalidSchema(schema, `${why}; shorten it, or leave message_id out`);
+    throw invalidSchema(schema, `${why}; shorten it, or remove message_id`);
   }
   return { field, prefix, rules: { ...rules, minBytes, maxBytes: maxBytes - prefix.length } };
 }
@@ -107,7 +107,7 @@ function templateOf(schema: DescMessage, text: string): SubjectTemplate {
     }
     return word;
   });
-  // With a word that stands for each field, since a value is checked when it is published.
+  // Each field is replaced by a sample token, because its value is checked when it is published.
   checkRules(
     schema,
     "subject",

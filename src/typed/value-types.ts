@@ -1,12 +1,10 @@
-/**
- * Which value in a message has the wrong type: asked only when it could not be encoded.
- */
+/** Search for the value of a wrong type in a message, after an encoding has failed. */
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { isWrapperDesc } from "@bufbuild/protobuf/wkt";
 import { type BrokenRule, shown } from "./check.js";
 import { isLong, isSigned, keyOf } from "./scalars.js";
 
-/** The first value of a wrong type in what a message is to be made of. */
+/** First value of a wrong type in an initializer of a message. */
 export function wrongValue(schema: DescMessage, message: unknown): BrokenRule | undefined {
   if (typeof message !== "object" || message === null) return broken("", message, `must be a ${schema.typeName}`);
   const fields = message as Readonly<Record<string, unknown>>;
@@ -29,7 +27,7 @@ function fieldValue(field: DescField, fields: Readonly<Record<string, unknown>>)
 
 function wrongInField(field: DescField, value: unknown): BrokenRule | undefined {
   const { name } = field;
-  // In a oneof that has chosen the field there must be a value.
+  // If a oneof has selected the field, it must have a value.
   if (value === undefined || (value === null && field.oneof === undefined)) return undefined;
   if (field.fieldKind === "list") {
     if (!Array.isArray(value)) return broken(name, value, "must be an array");
@@ -92,7 +90,7 @@ function isOfType(scalar: ScalarType, value: unknown): boolean {
   }
 }
 
-/** What values of a type are in TypeScript. */
+/** Description of the values of a type in TypeScript. */
 function wordsOf(scalar: ScalarType): string {
   switch (scalar) {
     case ScalarType.STRING:

@@ -92,18 +92,18 @@ it("lets buf breaking refuse a changed topic, subject, stream, key or id, and no
   };
   expect(await changes(`${option(before)} // the same`)).toEqual([]);
   expect(await changes(option(before.replace('topic: "orders"', 'topic: "order"')))).toEqual([
-    'its topic changes from "orders" to "order"; who receives the old topic would get nothing any more',
+    'its topic changes from "orders" to "order"; receivers of the old topic would get no more messages',
   ]);
   expect(await changes(option('topic: "orders" subject: "orders.placed" stream: true message_id: "order_id"'))).toEqual(
     [
       'its key is gone, which was "order_id"; messages would lose their order while both versions are sent',
-      'its message_id is set to "order_id"; a stream would keep what it knows by the other id again',
-      "its stream changes from false to true; who publishes and who reads must agree on it",
-      'its subject changes from "orders.{tenant}" to "orders.placed"; who receives the old subject would get nothing any more',
+      'its message_id is set to "order_id"; a stream would store messages again that it has by the other id',
+      "its stream changes from false to true; publishers and readers must agree on it",
+      'its subject changes from "orders.{tenant}" to "orders.placed"; receivers of the old subject would get no more messages',
     ],
   );
   expect(await changes("")).toEqual([
-    "its option (hawser.v1.topic) is gone; who receives it would get nothing any more",
+    "its option (hawser.v1.topic) was removed; its receivers would get no more messages",
   ]);
 });
 
@@ -115,7 +115,7 @@ it("lets buf lint refuse what Hawser cannot use", async () => {
   ]);
   await write(orders(option(before), 'string.pattern = "a"'));
   expect(await buf("lint", "proto")).toEqual([
-    `${place}.order_id: rule string.pattern: "a" must begin with ^ and end with $, so that it stands for the whole string`,
+    `${place}.order_id: rule string.pattern: "a" must begin with ^ and end with $, so that it matches the whole string`,
   ]);
   await write(orders(option(before), 'string.pattern = "^(?:a+)+$"'));
   const [slow, ...more] = await buf("lint", "proto");

@@ -69,7 +69,7 @@ describe("hawser dead", () => {
     expect(await dead("list", "--topic", "elsewhere")).toMatchObject({
       status: 0,
       stdout: "",
-      stderr: "There are no dead letters, or none that fit.\n",
+      stderr: "There are no dead letters, or none that match.\n",
     });
   });
 
@@ -79,7 +79,7 @@ describe("hawser dead", () => {
     );
     const { stdout, stderr } = await dead("list");
     expect(stdout.trimEnd().split("\n")).toHaveLength(101);
-    expect(stderr).toBe("There are more than these 100; --limit shows more, and filters fewer.\n");
+    expect(stderr).toBe("Only the first 100 are shown; --limit shows more.\n");
     expect((await dead("list", "--limit", "103")).stdout.trimEnd().split("\n")).toHaveLength(104);
     expect(lines((await dead("list", "--json")).stdout)).toHaveLength(105);
   });
@@ -146,13 +146,13 @@ describe("hawser dead", () => {
   it.each([
     [["lst"], 'cannot "lst". Did you mean list? It can list, retry, discard, retention'],
     [[], "`hawser dead` needs ACTION"],
-    [["retry", "x7"], '"x7" is no id of a dead letter'],
-    [["retry", "0"], '"0" is no id of a dead letter'],
+    [["retry", "x7"], '"x7" is not the id of a dead letter'],
+    [["retry", "0"], '"0" is not the id of a dead letter'],
     [["list", "--older-than", "yesterday"], '--older-than "yesterday" is not a moment'],
     [["list", "--since", "01/02/2030"], '--since "01/02/2030" is not a moment'],
     [["list", "--limit", "-1"], "--limit"],
     [["list", "--origin", "mars"], "origin"],
-    [["list", "--all"], "list shows all by itself"],
+    [["list", "--all"], "list shows all by default"],
     [["list", "--payload"], "--payload goes with list --json"],
     [["discard", "1", "--payload", "--json"], "--payload goes with list --json"],
   ])("refuses %j", async (args, message) => {

@@ -192,13 +192,13 @@ describe("a file that is no image", () => {
   it.each([
     ["that is missing", () => join(directory, "nowhere.binpb"), /cannot be read: ENOENT/],
     ["that is a directory", () => directory, /cannot be read: it is not a regular file/],
-    ["of text", () => written("order.txt", "message Order {}"), /is no image/],
-    ["without content", () => written("empty.binpb", ""), /is no image, or an empty one/],
-    ["of JSON", () => written("image.json", '{"file": []}'), /is JSON or text, and is to be binary/],
+    ["of text", () => written("order.txt", "message Order {}"), /is not an image/],
+    ["without content", () => written("empty.binpb", ""), /is not an image, or is empty/],
+    ["of JSON", () => written("image.json", '{"file": []}'), /is JSON or text; it must be binary/],
     [
       "that is compressed",
       () => written("image.binpb.gz", gzipSync("x")),
-      /is compressed, and is to be binary as it is/,
+      /is compressed; it must be uncompressed binary/,
     ],
     ["without imports", () => written("part.binpb", withoutImports()), /lacks what its files import/],
   ])("%s is refused, with the command that makes one", async (_, file, why) => {

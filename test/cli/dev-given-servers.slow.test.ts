@@ -43,7 +43,7 @@ describe("hawser dev", () => {
     server.close();
     expect(status).toBe(73);
     expect(stderr).toContain(
-      `the port ${port} of 127.0.0.1 is taken by another program; give --nats-port another number, or 0 for a free one`,
+      `the port ${port} of 127.0.0.1 is in use by another program; set --nats-port to another port, or to 0 for a free one`,
     );
   });
 

@@ -217,8 +217,8 @@ describe("hawser dev", () => {
       const { status, stdout, stderr } = await devAt(args).ended;
       expect({ status, stdout }).toEqual({ status: 73, stdout: "" });
       expect(stderr).toContain(
-        `the port ${taken} of 127.0.0.1 is taken by another program; give ${taken === port ? "--port" : "--nats-port"} ` +
-          "another number, or 0 for a free one",
+        `the port ${taken} of 127.0.0.1 is in use by another program; set ${taken === port ? "--port" : "--nats-port"} ` +
+          "to another port, or to 0 for a free one",
       );
     }
   });
@@ -230,8 +230,8 @@ describe("hawser dev", () => {
       program.child.kill("SIGTERM");
       const { stderr } = await program.ended;
       return [
-        [urls.databaseUrl.includes(":15432/"), stderr.includes("The port 15432 is taken: Postgres has another one")],
-        [urls.natsUrl.endsWith(":14222"), stderr.includes("The port 14222 is taken: nats-server has another one")],
+        [urls.databaseUrl.includes(":15432/"), stderr.includes("The port 15432 is in use: Postgres uses another one")],
+        [urls.natsUrl.endsWith(":14222"), stderr.includes("The port 14222 is in use: nats-server uses another one")],
       ];
     };
     for (const [isUsual, isSaid] of await usual(devAt(["--json"]))) expect(isSaid).toBe(!isUsual);

@@ -15,7 +15,7 @@ it("hawser extension installs the files into a server, which then creates the ex
   expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
   expect(stdout).toBe(
     `Wrote ${join(server.extensionDirectory, script)}\nWrote ${join(server.extensionDirectory, control)}\n` +
-      "Next, in each database that is to have it, as a superuser: CREATE EXTENSION IF NOT EXISTS litmus_pgnats;\n" +
+      "Next, in each database, as a superuser: CREATE EXTENSION IF NOT EXISTS litmus_pgnats;\n" +
       "Then start `hawser serve` for that database.\n",
   );
   await using database = await server.database();

@@ -77,7 +77,7 @@ describe("hawser peers reassign", () => {
     expect(refused).toMatchObject({ status: 69, stdout: "" });
     expect(refused.stderr).toContain(`"${names.heir}" does not serve "${topic}", and messages for that are stored`);
     expect(refused.stderr).toContain(
-      "they would end as dead letters; start or subscribe it first, or go on with --force",
+      "they would be dead-lettered; start or subscribe it first, or continue with --force",
     );
     await heir.stop();
     expect((await reassign(names.lost, names.heir)).stderr).toContain("(it is not running)");

@@ -84,8 +84,8 @@ describe("hawser", () => {
     [["topics", "--", "--help"], '"--help" is one more.'],
     [["dev", "npm", "test"], "`hawser dev -- COMMAND`: write -- before the command: `hawser dev -- npm test`."],
     [["dev", "now", "--", "npm"], "write -- before the command"],
-    [["dev", "--"], "-- needs a command behind it, such as -- npm test."],
-    [["dev", "--json", "--", "npm"], "--json goes without a command, whose output is printed instead; leave it out."],
+    [["dev", "--"], "-- needs a command after it, such as -- npm test."],
+    [["dev", "--json", "--", "npm"], "--json does not go with a command, whose output is printed instead; remove it."],
     [["peers", "frget"], '`hawser peers` cannot "frget". Did you mean forget? It can list, reassign, forget.'],
     [["peers", "forget"], "`hawser peers forget`: it needs NAME: `hawser peers forget NAME`."],
     [["peers", "forget", "a", "b"], '`hawser peers forget`: it takes NAME, and "b" is one more.'],
@@ -95,7 +95,7 @@ describe("hawser", () => {
     [["dead", "retention", "--limit", "5"], "`hawser dead retention`: --limit goes with the other actions."],
     [
       ["dead", "discard", "5", "--topic", "--all"],
-      "`hawser dead`: --topic needs a value, and what follows it begins with a dash; write --topic=… if that is its value.",
+      "`hawser dead`: --topic needs a value, and the next argument begins with a dash; write --topic=… if that is its value.",
     ],
     [["topics", "\u001b]0;x\u0007\u009b2J\u202e"], '"\\u001b]0;x\\u0007\\u009b2J\\u202e" is one more.'],
   ])("refuses %j, naming what is wrong and where to look", async (args, message) => {
@@ -151,6 +151,6 @@ describe("hawser", () => {
     const script = '"$@" >/dev/full; echo "status $?" >&2';
     const command = [...nodeCommand("src/cli/main.ts"), "--help"];
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
-    expect(stderr).toMatch(/^hawser: could not write what was to be printed: ENOSPC.* \[output_failed\]\nstatus 70\n$/);
+    expect(stderr).toMatch(/^hawser: could not write the output: ENOSPC.* \[output_failed\]\nstatus 70\n$/);
   });
 });

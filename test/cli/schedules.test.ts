@@ -22,7 +22,7 @@ const schedules = (...args: string[]) => hawser(["schedules", ...args], { databa
 
 describe("hawser schedules", () => {
   it("says that there are none", async () => {
-    expect(await schedules()).toMatchObject({ status: 0, stdout: "", stderr: "There is no schedule.\n" });
+    expect(await schedules()).toMatchObject({ status: 0, stdout: "", stderr: "There are no schedules.\n" });
     expect(await schedules("--json")).toMatchObject({ status: 0, stdout: "" });
   });
 

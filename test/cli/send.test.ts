@@ -162,7 +162,7 @@ describe("hawser send", () => {
     await eventually("the answer was taken", async () => (await world.storedMessages()) === before);
     sending.child.stdin!.end();
     expect((await sending.ended).stderr).toBe(
-      "1 reply came and was dropped; give --name to have replies wait for a peer of that name\n",
+      "1 reply came and was dropped; with --name, replies wait for a peer of that name\n",
     );
   });
 

@@ -52,7 +52,7 @@ describe("hawser serve", () => {
     // Without a terminal both outputs are JSON.
     expect(jsonLines(stdout)).toEqual([{ gatewayUrl: expect.stringContaining("postgres://") }]);
     const told = jsonLines(stderr).map(({ msg }) => msg);
-    expect(told).toContain("told to stop; waiting for the calls that are under way");
+    expect(told).toContain("stopping; waiting for pending calls");
     expect(told.at(-1)).toBe("has stopped");
     expect(told.filter((line) => /Postgres is a|the role of Postgres/.test(line as string))).toHaveLength(1);
   });
@@ -66,7 +66,7 @@ describe("hawser serve", () => {
     const { status, stderr } = await program.ended;
     expect(status).toBe(errorTable.internal.exitStatus);
     const lines = stderr.split("\n").filter((line) => line !== "");
-    expect(lines).toContainEqual(expect.stringContaining("this is a defect of Hawser"));
+    expect(lines).toContainEqual(expect.stringContaining("uncaught error, a defect of Hawser"));
     const logged = jsonLines(lines.filter((line) => line.startsWith("{")).join("\n"));
     expect(logged).toContainEqual(
       expect.objectContaining({ level: 50, origin, err: expect.objectContaining({ message: "a defect for a test" }) }),

@@ -32,11 +32,7 @@ describe("flags that do not go together", () => {
       "invalid_argument",
       '--tls-root-cert "ca.crt" is not an absolute path; Postgres reads it',
     ],
-    [
-      { ...pair, "tls-root-cert": "/ca.crt" },
-      "invalid_argument",
-      "--tls-root-cert is of no use with --tls-sslmode require",
-    ],
+    [{ ...pair, "tls-root-cert": "/ca.crt" }, "invalid_argument", "--tls-root-cert does not fit --tls-sslmode require"],
     [
       { "call-timeout": "2m" },
       "invalid_argument",
@@ -92,7 +88,7 @@ describe("--secrets-dir", () => {
     const missing = join(directory, "missing");
     expect(refusal({}, { secretsDirectories: [directory, missing] })).toMatchObject({
       code: "invalid_argument",
-      message: expect.stringContaining(`--secrets-dir "${missing}" is no directory`),
+      message: expect.stringContaining(`--secrets-dir "${missing}" is not a directory`),
     });
     const options = serveOptionsOf({}, { secretsDirectories: [relative(process.cwd(), directory)] });
     expect(checkServeOptions(options).secretsDirectories).toEqual([directory]);
@@ -133,7 +129,7 @@ describe("--tune", () => {
     ["=1", '--tune "=1" is not of the form NAME=VALUE'],
     ["maxSesions=1", 'there is no setting "maxSesions". Did you mean maxSessions?'],
     ["bufferBytes=1MiB", "bufferBytes is not a tuning setting; give it by its flag --buffer"],
-    ["gatewayListen=a:1", "give it by its flag --listen"],
+    ["listen=a:1", "give it by its flag --listen"],
     ["maxSessions=0", '--tune maxSessions "0" is not a whole number from 1 to 100000'],
     ["savedBytes=1", '--tune savedBytes "1" is not a size from 0 to 1TiB; write a unit: 1B'],
     ["monitorDatabase=", '--tune monitorDatabase is "" and must be 1 to 128 bytes long'],

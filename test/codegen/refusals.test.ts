@@ -86,7 +86,7 @@ const gatewayBodyCases: readonly (RefusalCase & { body?: string })[] = [
         uint32 foo_ms = 1 [(hawser.spec.v1.setting) = {default: "7" fixed: true}]; }
       message FooSettings { option (hawser.spec.v1.settings) = {title: "Foo"};
         uint32 limit_ms = 1 [(hawser.spec.v1.setting) = {default: "7"}, (hawser.spec.v1.rules) = {min: 0 max: 9}]; }`,
-    says: `rpc FooService.Foo: body_file schema/gateway_${number + 3}.sql names the setting ${setting}, and there is no such fixed setting`,
+    says: `rpc FooService.Foo: body_file schema/gateway_${number + 3}.sql names the setting ${setting}, which is not a fixed setting`,
   })),
 ];
 

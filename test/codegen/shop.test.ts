@@ -25,7 +25,7 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     "| `note` | `jsonb`, may be NULL |  |  | Anything else. |\n",
     "| `open_amount` | `bigint` | always `total - paid` |  | Always total - paid. |\n",
     "- Unique: `reference`\n- Index `orders_open`: `placed_at`, `(lower(state))` where `state = 'open'`\n",
-    "- Each change is told on channel `shop_orders`, as JSON of `operation`, `shop`, `number`\n",
+    "- Each change is notified on channel `shop_orders`, as JSON with `operation`, `shop`, `number`\n",
     "- `hawser_peer` may SELECT, INSERT\n- `hawser_bridge` may UPDATE on `state`, `paid`\n",
     "#### hawser.place_order(text, bigint, bigint[], bytea, bytea[], jsonb)\n",
     "Returns any number of rows. Executable by `hawser_peer`, `hawser_bridge`, as its owner.\n",
@@ -82,7 +82,7 @@ const lines: Readonly<Record<string, readonly string[]>> = {
   "ts/settings/shop.ts": [
     '   * Default: "time". Range: one of "time", "size".\n',
     "  /** Default: true. */\n  readonly open: boolean;\n",
-    "   * No default. Range: -10 to 30. Tuning: any version may rename it, change its default or leave it out.\n   */\n  readonly heating: number | undefined;\n",
+    "   * No default. Range: -10 to 30. Tuning: any version may rename it, change its default or remove it.\n   */\n  readonly heating: number | undefined;\n",
     '   * Value: "#".\n',
   ],
   "ts/rules/shop/orders.ts": ["/** Checks `ShipRequest` against the rules of the spec. */\nexport function"],

@@ -367,7 +367,7 @@ it.each([
   [{ version: "1" }, /^version "1": must be semantic/],
   [{ subjectPrefix: "a.*" }, /^subjectPrefix "a\.\*": must be words/],
   [{ concurrency: 0 }, /^concurrency 0: must be an integer, 1 to/],
-  [{ concurency: 1 }, /^"concurency" is no option of a service over NATS; did you mean concurrency\?/],
+  [{ concurency: 1 }, /^"concurency" is not an option of a service over NATS; did you mean concurrency\?/],
 ])("a service refuses %j", async (options, words) => {
   const refused = await serveNats(await connection(), warehouse, options as ServeNatsOptions).catch(
     (error: unknown) => error,
@@ -378,7 +378,7 @@ it.each([
 it.each([
   [{ subjectPrefix: "" }, /^subjectPrefix "": must be words/],
   [{ defaultTimeoutMs: 0 }, /^defaultTimeoutMs 0: must be an integer, 1 to/],
-  [{ timeoutMs: 1 }, /^"timeoutMs" is no option of a NATS transport; /],
+  [{ timeoutMs: 1 }, /^"timeoutMs" is not an option of a NATS transport; /],
 ])("a transport refuses %j", async (options, words) => {
   const caller = await connection();
   expect(() => createNatsTransport(caller, options as NatsTransportOptions)).toThrow(words);

@@ -218,7 +218,7 @@ describe("a call", () => {
 it.each([
   [
     { queue: "q" },
-    /^"queue" is no option of a service between peers; the options are topic, transactional, logger, interceptors/,
+    /^"queue" is not an option of a service between peers; the options are topic, transactional, logger, interceptors/,
   ],
   [{ readMaxBytes: -1 }, /readMaxBytes -1/],
 ])("a service refuses %j", async (options, words) => {
@@ -229,5 +229,5 @@ it.each([
 it("a transport refuses options that it does not have", () => {
   const peer = new Peer({ name: "a" });
   const options = { subjectPrefix: "a" } as PeerTransportOptions;
-  expect(() => createPeerTransport(peer, options)).toThrow(/^"subjectPrefix" is no option of a peer transport; /);
+  expect(() => createPeerTransport(peer, options)).toThrow(/^"subjectPrefix" is not an option of a peer transport; /);
 });

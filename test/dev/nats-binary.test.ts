@@ -198,7 +198,7 @@ describe("the other sources", () => {
   it("say what the machine lacks", async () => {
     vi.stubEnv("PATH", temporaryDirectory());
     await expect(fetchNatsServer({ sources: [debianPackage(), goInstall()] })).rejects.toThrow(
-      /Debian package: this machine is not a Debian\n.*go install.*: no Go toolchain is on PATH/s,
+      /Debian package: this machine does not run Debian\n.*go install.*: no Go toolchain is on PATH/s,
     );
   });
 });

@@ -22,7 +22,9 @@ describe("findPostgres", () => {
     const directory = join(temporaryDirectory(), "bin");
     mkdirSync(directory);
     vi.stubEnv("HAWSER_POSTGRES_BINARIES", directory);
-    expect(find).toThrow(`No postgres that runs here is in ${directory}, the value of HAWSER_POSTGRES_BINARIES: `);
+    expect(find).toThrow(
+      `${directory}, the value of HAWSER_POSTGRES_BINARIES, has no postgres that runs on this machine: `,
+    );
     const [initdb, postgres] = ["initdb", "postgres"].map((name) => join(directory, name)) as [string, string];
     // What a distribution's programs print; which ones are found is all that matters here.
     writeFileSync(postgres, '#!/bin/sh\necho "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)"\n');

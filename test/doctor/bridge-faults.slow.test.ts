@@ -45,7 +45,7 @@ describe("the functions", () => {
     expect(findings.map(({ check }) => check)).toEqual(["gateway", "bound-functions"]);
     expect(findings[1]).toMatchObject({
       severity: "error",
-      what: `the function public.take(bytea) of the subscription to "doctor.${unserved.name}" is gone: it was dropped with CASCADE`,
+      what: `the function public.take(bytea) of the subscription to "doctor.${unserved.name}" no longer exists: it was dropped with CASCADE`,
       remedy: expect.stringContaining("SELECT hawser.prune_handlers()"),
     });
     await unserved.run("SELECT hawser.prune_handlers()");
@@ -100,7 +100,7 @@ describe("the login that runs them", () => {
     ["is in another role", "GRANT pg_read_all_data TO $", 'a member of "pg_read_all_data"'],
     ["may not log in", "ALTER ROLE $ NOLOGIN", "may not log in"],
     ["has expired", "ALTER ROLE $ VALID UNTIL '2020-01-01'", "has expired"],
-    ["is not in hawser_executor", "REVOKE hawser_executor FROM $", "is not in hawser_executor"],
+    ["is not a member of hawser_executor", "REVOKE hawser_executor FROM $", "is not a member of hawser_executor"],
   ])("%s", async (_what, seed, words) => {
     const what = expect.stringContaining(words);
     await expectFault(system, {

@@ -187,7 +187,7 @@ describe("the connection to Postgres", () => {
     await using pooler = await startPooler(system.url, "transaction");
     const finding = onlyFinding(await system.examine({ databaseUrl: pooler.url }));
     expect(finding).toMatchObject({ check: "database", severity: "error", code: "transaction_pooler" });
-    expect(finding.what).toContain("a transaction pooler stands before Postgres: notifications, ");
+    expect(finding.what).toContain("a transaction pooler is in front of Postgres: notifications, ");
     expect(finding.remedy).toContain("Give the address of Postgres itself with --database-url");
   });
 

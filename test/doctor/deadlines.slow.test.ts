@@ -101,7 +101,7 @@ describe.concurrent("side by side,", () => {
       await holder.query("BEGIN; SELECT FROM hawser.owners WHERE what = 'serve' FOR UPDATE");
       const finding = onlyFinding(await system.examine());
       expect(finding).toMatchObject({ check: "leader", severity: "error" });
-      expect(finding.what).toMatch(/^the process that led \(\S+\) has not been heard for \d+ ms/);
+      expect(finding.what).toMatch(/^the last leader \(\S+\) has sent no heartbeat for \d+ ms/);
       expect(finding.what).toContain(` ${bridgeConstants.leaderExpiryMs} ms`);
       expect(finding.what).toContain("the functions of 1 subscription are not called");
     } finally {

@@ -48,7 +48,7 @@ describe("an examination", () => {
     expect(explained.checks[1]).toEqual({
       check: "b",
       outcome: "not_checked",
-      why: "to be checked once `a` is in order",
+      why: "run again once `a` succeeds",
     });
     const warned = await run(root, check("b", { findings: [finding("warning")] }, { explainedBy: ["a"] }));
     expect(warned.findings.map((one) => one.check)).toEqual(["a", "b"]);
@@ -80,10 +80,13 @@ describe("an examination", () => {
     );
     expect(aborted).toBe(true);
     expect(report.findings.map(({ what }) => what)).toEqual([
-      "the check a had no answer within 1000 ms",
-      "the check b had no answer within 1000 ms",
+      "the check a did not finish within 1000 ms",
+      "the check b did not finish within 1000 ms",
     ]);
-    expect(report.checks[2]).toMatchObject({ outcome: "not_checked", why: "the 2000 ms of all checks were over" });
+    expect(report.checks[2]).toMatchObject({
+      outcome: "not_checked",
+      why: "the time limit of all checks, 2000 ms, was over",
+    });
   });
 
   it("fails with what a check throws, which is a defect", async () => {

@@ -39,11 +39,11 @@ describe("the gateway", () => {
     expect(finding.remedy).toContain("hawser serve");
     expect(report.checks.find(({ check }) => check === "leader")).toMatchObject({
       outcome: "not_checked",
-      why: "to be checked once `gateway` is in order",
+      why: "run again once `gateway` succeeds",
     });
   });
 
-  it("that was killed, by its address and when it was last there", async () => {
+  it("that was killed, by its address and when it was last seen", async () => {
     await using system = await startSystem(postgres, { serve: false });
     // Nobody listens on port 1.
     await system.run(

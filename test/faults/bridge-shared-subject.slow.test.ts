@@ -20,7 +20,7 @@ const filler = randomBytes(400).toString("hex");
 
 /** The sum of the series that match. */
 async function metric({ log }: ServeProcess, series: RegExp): Promise<number> {
-  const line = log.find(({ msg }) => msg === "metrics and health are served");
+  const line = log.find(({ msg }) => msg === "serving metrics and health");
   const { port } = line!["address"] as { port: number };
   const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text();
   const lines = text.split("\n").filter((one) => series.test(one));

@@ -150,7 +150,7 @@ describe("publish", () => {
     expect(headersOf(first!)).toMatchObject({ "Nats-Msg-Id": "acme.v1.Numbered:17" });
     expect(await failureOf(nats.publish(stored, { tenant: "a" } as never, { reply: "b" }))).toMatchObject({
       code: "invalid_argument",
-      message: '"reply" is no option of publishToStream; the options are headers, domain, format',
+      message: '"reply" is not an option of publishToStream; the options are headers, domain, format',
     });
   });
 
@@ -169,7 +169,7 @@ describe("publish", () => {
       message: 'format xml: must be "binary" or "json"',
     });
     expect(await failureOf(nats.publish("client.a", "x", { format: "json" } as never))).toMatchObject({
-      message: '"format" is no option of publish; the options are reply, headers',
+      message: '"format" is not an option of publish; the options are reply, headers',
     });
     expect(await witness.untaken()).toBe(0);
   });
@@ -225,7 +225,7 @@ describe("publishBatch", () => {
     for (const [payloads, message] of [
       [
         ["a", 1],
-        "payloads a value of type number: must be a string, a Uint8Array, or an object, which travels as JSON",
+        "payloads a value of type number: must be a string, a Uint8Array, or an object, which is sent as JSON",
       ],
       ["text", "payloads of type string: must be an array, with one payload for each message"],
     ] as const) {
@@ -416,16 +416,19 @@ describe("a payload", () => {
   it.each([
     [
       undefined,
-      "payload a value of type undefined: must be a string, a Uint8Array, or an object, which travels as JSON",
+      "payload a value of type undefined: must be a string, a Uint8Array, or an object, which is sent as JSON",
     ],
-    [null, "payload null: must be a string, a Uint8Array, or an object, which travels as JSON"],
-    [7, "payload a value of type number: must be a string, a Uint8Array, or an object, which travels as JSON"],
-    [new Map(), "payload a value of type Map: must be a string, a Uint8Array, or an object, which travels as JSON"],
+    [null, "payload null: must be a string, a Uint8Array, or an object, which is sent as JSON"],
+    [7, "payload a value of type number: must be a string, a Uint8Array, or an object, which is sent as JSON"],
+    [new Map(), "payload a value of type Map: must be a string, a Uint8Array, or an object, which is sent as JSON"],
     [
       Promise.resolve("x"),
-      "payload a value of type Promise: must be a string, a Uint8Array, or an object, which travels as JSON",
+      "payload a value of type Promise: must be a string, a Uint8Array, or an object, which is sent as JSON",
     ],
-    [{ n: 1n }, "payload of type Object: must be an object that JSON can hold: Do not know how to serialize a BigInt"],
+    [
+      { n: 1n },
+      "payload of type Object: must be an object that JSON can represent: Do not know how to serialize a BigInt",
+    ],
   ])("is refused if JSON would not hold it: %s", async (payload, message) => {
     const refused = await failureOf(nats.publish("client.a", payload as never));
     expect(refused).toMatchObject({ code: "invalid_argument", message });
@@ -481,12 +484,12 @@ describe("errors", () => {
       );
     }
     expect(() => natsSql(pool, { shema: "x" } as never)).toThrow(
-      '"shema" is no option of natsSql; did you mean schema? The options are schema',
+      '"shema" is not an option of natsSql; did you mean schema? The options are schema',
     );
     const mistyped = await failureOf(nats.publish("client.a", "x", { header: {} } as never));
     expect(mistyped).toMatchObject({
       code: "invalid_argument",
-      message: '"header" is no option of publish; did you mean headers? The options are reply, headers',
+      message: '"header" is not an option of publish; did you mean headers? The options are reply, headers',
     });
     await failureOf((nats.flush as (options: object) => Promise<void>)({ now: true }));
     for (const [wrong, given] of [
@@ -568,9 +571,7 @@ describe("types", () => {
 it("tells apart every error that the operations and their handler throw", () => {
   const folder = "src/nats/operations";
   const files = [...readdirSync(folder).map((file) => `${folder}/${file}`), "src/gateway/nats-handler.ts"];
-  const thrown = files.flatMap((file) => [
-    ...readFileSync(file, "utf8").matchAll(/new (?:Nats|Gateway)Error\(\s*"(\w+)"/g),
-  ]);
+  const thrown = files.flatMap((file) => [...readFileSync(file, "utf8").matchAll(/new HawserError\(\s*"(\w+)"/g)]);
   const codes = new Set(thrown.map(([, code]) => code as ErrorCode));
   expect(codes.size).toBeGreaterThan(12);
   expect([...codes].filter((code) => !codesOfCalls.includes(code))).toEqual([]);

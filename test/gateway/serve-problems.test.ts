@@ -45,7 +45,7 @@ describe("a definition that cannot be used, where none is in force", () => {
     await query(
       `BEGIN; ${createServer(testNatsUrl())}; CREATE USER MAPPING FOR "${role}" SERVER nats_main OPTIONS (password 'x'); COMMIT`,
     );
-    await eventually("it is told", async () => (await gateway.errorOf(publish)).message.includes("not right"));
+    await eventually("it is told", async () => (await gateway.errorOf(publish)).message.includes("invalid"));
     const error = await gateway.errorOf(publish);
     expect(error).toMatchObject({ code: "55000", hint: expect.stringMatching(/./) });
     expect(error.hint).not.toContain("CREATE SERVER");
@@ -90,8 +90,8 @@ it("a user mapping for PUBLIC is named, because it does not count", async () => 
     await query("CREATE USER MAPPING FOR PUBLIC SERVER nats_main OPTIONS (password 'x')");
     await using _serve = await serve({ databaseUrl: login.url, listen: "127.0.0.1:0" });
     const error = await gateway.errorOf(publish);
-    expect(error).toMatchObject({ code: "55000", message: expect.stringContaining("not right") });
-    expect(error.hint).toContain(`The user mapping for PUBLIC does not count: only one for ${login.name}`);
+    expect(error).toMatchObject({ code: "55000", message: expect.stringContaining("invalid") });
+    expect(error.hint).toContain(`The user mapping for PUBLIC has no effect: only one for ${login.name}`);
   } finally {
     await query("DROP SERVER IF EXISTS nats_main CASCADE");
     await login.drop();

@@ -118,7 +118,7 @@ describe("the server that is defined", () => {
     expect(JSON.stringify(complaints)).not.toContain("secret-of-it");
     expect(await reached(gateway)).toMatchObject({ port: main() });
     const error = await gateway.errorOf("SELECT litmus_pgnats_reload_conf()");
-    expect([error.code, error.message]).toEqual([notConfigured, expect.stringContaining("not right")]);
+    expect([error.code, error.message]).toEqual([notConfigured, expect.stringContaining("invalid")]);
     await follows(`DROP USER MAPPING FOR "${role}" SERVER nats_main`, main());
   });
 });

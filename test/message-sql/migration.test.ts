@@ -103,11 +103,11 @@ describe("what is published", () => {
     ],
     [
       "tenant => 'a.b', _key => 'k', _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.tenant: stands in the subject and must be one word: .* "a\.b"/,
+      /^22P02: acme\.v1\.OrderPlaced\.tenant: goes into the subject and must be one token: .* "a\.b"/,
     ],
     [
       "_key => 'k', _to => 'nats'",
-      /^22P02: acme\.v1\.OrderPlaced\.tenant: stands in the subject and must be one word: .* ""/,
+      /^22P02: acme\.v1\.OrderPlaced\.tenant: goes into the subject and must be one token: .* ""/,
     ],
     [
       "tenant => 'a', _to => 'nats'",
@@ -139,7 +139,7 @@ describe("what is published", () => {
 it("is never sent to a subject of NATS itself, whatever stands in the first word", async () => {
   await client.query(made.sql);
   expect(await refusal(client.query("SELECT messages.publish_moved('$KV', 'shop')"))).toMatch(
-    /^22P02: acme\.v1\.Moved\.area: stands first in the subject and must not begin with '\$': .* it is "\$KV"/,
+    /^22P02: acme\.v1\.Moved\.area: is the first token of the subject and must not begin with '\$': .* it is "\$KV"/,
   );
   await client.query("SELECT messages.publish_moved('north', '$shop')");
   expect(await rowsOf(database.url, "SELECT destination FROM hawser.outbox")).toEqual([

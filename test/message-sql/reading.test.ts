@@ -28,7 +28,7 @@ it.each([
   ["\\x0a02ff61", 'cannot be read: invalid byte sequence for encoding "UTF8": 0xff', ".tenant"],
   ["\\x0a0161ff", "cannot be read: index 4 out of valid range, 0..3", ""],
   ["\\x2a030a0500", "cannot be read: the payload ends within the field", ".Item.sku"],
-  ["\\x0c", "cannot be read: a group ends that has not begun", ".tenant"],
+  ["\\x0c", "cannot be read: a group ends that was not started", ".tenant"],
   ["\\x0b", "cannot be read: a group does not end", ".tenant"],
   ["\\x0f", "cannot be read: the wire type 7 is not known", ".tenant"],
   ["\\x0000", "cannot be read: a field has the number 0", ""],

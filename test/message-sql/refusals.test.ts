@@ -49,7 +49,7 @@ it.each<[what: string, proto: string, says: string, parameter?: string]>([
   [
     "a rule",
     'string value = 1 [(buf.validate.field).string.pattern = "a"];',
-    'acme.v1.A.value: rule string.pattern: "a" must begin with ^ and end with $, so that it stands for the whole string',
+    'acme.v1.A.value: rule string.pattern: "a" must begin with ^ and end with $, so that it matches the whole string',
   ],
   [
     "a rule of a message in a field",
@@ -58,7 +58,7 @@ it.each<[what: string, proto: string, says: string, parameter?: string]>([
   ],
   ["an option", "", 'there is no option "shema"; the options are schema, prefix, role, file', "shema=a"],
   ["a role", "", 'the option role is "a;b"; give a name of letters, digits, _ and -, of at most 63 bytes', "role=a;b"],
-  ["an option twice", "", "the option schema is there twice; give it once", "schema=a,schema=b"],
+  ["an option twice", "", "the option schema is given twice; give it once", "schema=a,schema=b"],
   ["a file elsewhere", "", 'the option file is "../a.sql"; give a relative path that ends with .sql', "file=../a.sql"],
 ])("%s", async (_, fields, says, parameter) => {
   const proto = `syntax = "proto3"; package acme.v1;

@@ -44,19 +44,19 @@ describe("refuses an option", () => {
     [
       "whose description would end a comment",
       (p) => (p.loud.description = "a */ b"),
-      "#/properties/loud/description: holds a control character, or */",
+      "#/properties/loud/description: contains a control character, or */",
     ],
     [
       "whose remedy would end the function's body",
       (p) => (p.loud["x-remedy"] = "a $hawser$ b\n"),
-      "#/properties/loud/x-remedy: holds a control character",
+      "#/properties/loud/x-remedy: contains a control character",
     ],
     [
       "with a default above its range",
       (p) => (p.level.default = 6),
       "#/properties/level/default: 6 is outside its range, -5 to 5",
     ],
-    ["with a default of another type", (p) => (p.level.default = "1"), "#/properties/level/default: is not a whole"],
+    ["with a default of another type", (p) => (p.level.default = "1"), "#/properties/level/default: is not an integer"],
     [
       "with a boolean default that is a text",
       (p) => (p.loud.default = "true"),
@@ -79,11 +79,7 @@ describe("refuses an option", () => {
       "#/properties/level/minimum: is missing: every number has a range",
     ],
     ["with an empty range", (p) => (p.level.minimum = 6), "#/properties/level/minimum: is above the maximum, 5"],
-    [
-      "with half a number as limit",
-      (p) => (p.level.maximum = 5.5),
-      "#/properties/level/maximum: is not a whole number",
-    ],
+    ["with half a number as limit", (p) => (p.level.maximum = 5.5), "#/properties/level/maximum: is not an integer"],
     [
       "with a limit where numbers stop being exact",
       (p) => (p.level.maximum = Number.MAX_SAFE_INTEGER),
@@ -109,20 +105,20 @@ describe("refuses an option", () => {
     [
       "with an explanation of no pattern",
       (p) => (p.title["x-pattern-means"] = "a letter"),
-      "#/properties/title/x-pattern-means: stands without a pattern",
+      "#/properties/title/x-pattern-means: needs a pattern",
     ],
     [
       "with a word of JSON Schema that SQL has no part for",
       (p) => (p.title.format = "uri"),
-      "#/properties/title/format: is not known here; known are",
+      "#/properties/title/format: is unknown here; use one of",
     ],
-    ["with a word of another type", (p) => (p.loud.minimum = 0), "#/properties/loud/minimum: is not known here"],
+    ["with a word of another type", (p) => (p.loud.minimum = 0), "#/properties/loud/minimum: is unknown here"],
     [
       "that is a credential and not a text",
       (p) => (p.level["x-user-mapping"] = true),
-      "#/properties/level/x-user-mapping: is not known here",
+      "#/properties/level/x-user-mapping: is unknown here",
     ],
-    ["with a mistyped mark", (p) => (p.key["x-secrets"] = true), "#/properties/key/x-secrets: is not known here"],
+    ["with a mistyped mark", (p) => (p.key["x-secrets"] = true), "#/properties/key/x-secrets: is unknown here"],
     [
       "with a mark that is no boolean",
       (p) => (p.key["x-secret"] = 1),
@@ -161,11 +157,7 @@ describe("refuses a rule over several options", () => {
       (s) => (s.dependentRequired.loud = ["volume"]),
       '#/dependentRequired/loud: names the unknown option "volume"',
     ],
-    [
-      "of an unknown option",
-      (s) => (s.dependentRequired.volume = ["loud"]),
-      "#/dependentRequired/volume: is not known",
-    ],
+    ["of an unknown option", (s) => (s.dependentRequired.volume = ["loud"]), "#/dependentRequired/volume: is unknown"],
     ["that needs itself", (s) => (s.dependentRequired.loud = ["loud"]), "#/dependentRequired/loud: needs itself"],
     [
       "that names an option twice",
@@ -188,7 +180,7 @@ describe("refuses a rule over several options", () => {
     [
       "in words that SQL has no part for",
       (s) => (s.allOf[0].then.minProperties = 2),
-      "#/allOf/0/then/minProperties: is not known here; known are required, properties, not",
+      "#/allOf/0/then/minProperties: is unknown here; use one of required, properties, not",
     ],
     [
       "about the value of an unknown option",
@@ -203,7 +195,7 @@ describe("refuses a rule over several options", () => {
     [
       "about more than a value",
       (s) => (s.allOf[0].if.properties.level = { minimum: 3 }),
-      "#/allOf/0/if/properties/level/minimum: is not known here",
+      "#/allOf/0/if/properties/level/minimum: is unknown here",
     ],
     ["that demands nothing", (s) => (s.allOf[0].if = {}), "#/allOf/0/if: demands nothing"],
     ["with then but no if", (s) => delete s.allOf[0].if, "#/allOf/0: has then or else without if"],
@@ -261,7 +253,7 @@ describe("refuses a schema", () => {
     ["that lets unknown options pass", (s) => delete s.additionalProperties, "#/additionalProperties: is not false"],
     ["of another type", (s) => (s.type = "array"), '#/type: is not "object"'],
     ["without options", (s) => (s.properties = {}), "#/properties: has no option"],
-    ["with an unknown word", (s) => (s.dependantRequired = {}), "#/dependantRequired: is not known here"],
+    ["with an unknown word", (s) => (s.dependantRequired = {}), "#/dependantRequired: is unknown here"],
     ["with a title that is no type's name", (s) => (s.title = "small options"), "#/title: is not the name of a"],
     ["without an SQLSTATE", (s) => delete s["x-sqlstate"].missing, "#/x-sqlstate/missing: is missing"],
     ["with a bad SQLSTATE", (s) => (s["x-sqlstate"].value = "HV1"), '#/x-sqlstate/value: "HV1" is not the SQLSTATE'],
@@ -278,7 +270,7 @@ describe("refuses a schema", () => {
   it("with an option written twice", () => {
     const twice = smallSchema.replace('"loud": {', '"level": {},\n    "loud": {');
     expect(refusalOfText(twice)).toMatch(
-      /^#\/properties\/level: stands twice in its object; the second time in line \d+$/,
+      /^#\/properties\/level: occurs twice in its object; the second time in line \d+$/,
     );
   });
 });
@@ -287,7 +279,7 @@ describe("refuses an option that is not as the rules which it names", () => {
   const rules = { named: "path", pattern: { source: "^/[a-z]+$", means: "must be a path" } };
   const named = [{ name: "path", about: "A path.", rules, limit: "", file: undefined as never }];
   it.each<[what: string, change: (option: Any) => void, message: string]>([
-    ["because there are none of that name", (o) => (o["x-rules"] = "paths"), '"paths" is no name of rules with a'],
+    ["because there are none of that name", (o) => (o["x-rules"] = "paths"), '"paths" does not name rules with a'],
     ["in its pattern", (o) => (o.pattern = "^/[a-y]+$"), 'pattern and x-pattern-means differ from those of "path"'],
     ["in its words", (o) => (o["x-pattern-means"] = "a way"), "pattern and x-pattern-means differ from those of"],
     ["not: it is", () => undefined, "accepted"],

@@ -278,7 +278,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     await expect(refused).rejects.toMatchObject({
       code: "invalid_argument",
       message: expect.stringMatching(/^(SELECT .* - )?nats_unsubscribe_stream: the argument name is 1025 bytes/),
-      hint: expect.stringContaining("Give an argument that obeys the rule"),
+      remedy: expect.stringContaining("Give an argument that obeys the rule"),
     });
   });
 

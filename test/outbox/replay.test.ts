@@ -223,7 +223,7 @@ describe("hawser outbox", () => {
   it.each([
     [["drop"], /It can status, list, cancel, replay/],
     [["replay"], /say since when/],
-    [["replay", "--since", "soon"], /--since "soon" is no moment/],
+    [["replay", "--since", "soon"], /--since "soon" is not a moment/],
     [["cancel"], /name the messages/],
     [["cancel", "x"], /"x" is no id of a message/],
     [["status", "17"], /ids go with cancel/],

@@ -164,10 +164,13 @@ describe("the constructor refuses", () => {
   });
 
   const unknown: [given: string, said: RegExp][] = [
-    ["concurency", /^"concurency" is no option of a Peer; did you mean concurrency\? The options are name, topic, /],
+    [
+      "concurency",
+      /^"concurency" is not an option of a Peer; did you mean concurrency\? The options are name, topic, /,
+    ],
     ["database_url", /did you mean databaseUrl\? The options are name/],
     ["tlss", /did you mean tls\? The options are name/],
-    ["colour", /^"colour" is no option of a Peer; the options are name, topic, listen, .*concurrency/],
+    ["colour", /^"colour" is not an option of a Peer; the options are name, topic, listen, .*concurrency/],
     ["toString", /^"toString" is no option/],
     ["x".repeat(500), /the options are name/],
     ["transactional", /; transactional is an option of handle, or of the Peer under defaults$/],
@@ -185,7 +188,7 @@ describe("the constructor refuses", () => {
     expect((await failure("invalid_argument", misplaced)).message).toMatch(/; concurrency is an option of the Peer$/);
     const transactional = () => new Peer({ ...valid, defaults: untyped({ transactional: true }) });
     expect((await failure("invalid_argument", transactional)).message).toContain(
-      '"transactional" is no option of defaults',
+      '"transactional" is not an option of defaults',
     );
     const signals = () => new Peer({ ...valid, stopOnSignals: untyped("yes") });
     expect((await failure("invalid_argument", signals)).message).toBe("stopOnSignals yes: must be true or false");
@@ -195,7 +198,7 @@ describe("the constructor refuses", () => {
     const tls = { cert: "c.pem", key: "k.pem", sni: "x" };
     const { message } = await failure("invalid_argument", () => new Peer({ ...valid, tls }));
     expect(message).toBe(
-      '"sni" is no option of tls; the options are cert, key, passphrase, ca, mutual, verify, serverName',
+      '"sni" is not an option of tls; the options are cert, key, passphrase, ca, mutual, verify, serverName',
     );
   });
 
@@ -281,7 +284,7 @@ describe("a running peer refuses", () => {
     for (const send of [a.send("b", "x", mistyped), a.sendAll("b", "x", mistyped)]) {
       const { message } = await failure("invalid_argument", send);
       expect(message).toBe(
-        '"delivry" is no option of a send; did you mean delivery? The options are delivery, headers, signal, key, messageId, ttlMs, format',
+        '"delivry" is not an option of a send; did you mean delivery? The options are delivery, headers, signal, key, messageId, ttlMs, format',
       );
     }
     const text = await failure("invalid_argument", a.send("b", "x", untyped("at-most-once")));
@@ -290,11 +293,11 @@ describe("a running peer refuses", () => {
     );
     await a.send("b", "fine", untyped(null));
     expect((await replies[0])?.message).toBe(
-      '"timeout" is no option of a send; the options are delivery, headers, signal, key, messageId, ttlMs, format',
+      '"timeout" is not an option of a send; the options are delivery, headers, signal, key, messageId, ttlMs, format',
     );
     expect(b.texts).toEqual(["fine"]);
     const stop = await failure("invalid_argument", a.stop(untyped({ timeout: 5 })));
-    expect(stop.message).toBe('"timeout" is no option of stop; did you mean timeoutMs? The options are timeoutMs');
+    expect(stop.message).toBe('"timeout" is not an option of stop; did you mean timeoutMs? The options are timeoutMs');
     expect((await a.send("b", "still running")).outcome).toBe("delivered");
   });
 

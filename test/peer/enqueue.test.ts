@@ -397,7 +397,7 @@ describe("what cannot be enqueued is refused before Postgres is asked:", () => {
   it.each<[says: string, to: unknown, payload: unknown, options: EnqueueOptions & object]>([
     ['topic "a:b"', "a:b", "x", {}],
     ["payload 0 bytes", "b", "", {}],
-    ["payload null: must be a string, a Uint8Array, or an object, which travels as JSON", "b", null, {}],
+    ["payload null: must be a string, a Uint8Array, or an object, which is sent as JSON", "b", null, {}],
     ["payload a value of type number: must be a string", "b", 1, {}],
     ["payload a value of type Object: must be a string", "b", { toJSON: () => undefined }, {}],
     ['key ""', "b", "x", { key: "" }],

@@ -16,7 +16,7 @@ it("runs all steps, says of each how it went and what to do, and whether none fa
   const lines: string[] = [];
   expect(await runSteps([bad, broken, good, needless], (line) => lines.push(line))).toBe(false);
   expect(lines.join("\n").replaceAll(/\d+ ms/g, "N ms")).toMatch(
-    /^failed {2}bad {9}N ms\n {2}a\n {2}b\n {2}→ Mend it.\nfailed {2}broken {6}N ms\n {2}Error: no buf\n[\s\S]+→ The step itself could not be done: read the error above.\nok {6}good {8}N ms\nskipped needless {4}N ms: nothing is there\nverify: 2 of 4 failed$/,
+    /^failed {2}bad {9}N ms\n {2}a\n {2}b\n {2}→ Mend it.\nfailed {2}broken {6}N ms\n {2}Error: no buf\n[\s\S]+→ The step itself could not run: read the error above.\nok {6}good {8}N ms\nskipped needless {4}N ms: nothing is there\nverify: 2 of 4 failed$/,
   );
   expect(await runSteps([good, needless], (line) => lines.push(line))).toBe(true);
   expect(lines.at(-1)).toBe("verify: ok");

@@ -63,7 +63,9 @@ describe("processes of one database", () => {
     const { findings } = await doctor({ databaseUrl: gateway.database.url, secretsDirectories: [] });
     const [finding] = findings.filter(({ check }) => check === "nats");
     expect(finding).toMatchObject({ severity: "warning" });
-    expect(finding?.what).toContain(`all 2 processes of \`hawser serve\` stand on one NATS server, ${host}:${port}`);
+    expect(finding?.what).toContain(
+      `all 2 processes of \`hawser serve\` are connected to the same NATS server, ${host}:${port}`,
+    );
     expect(finding?.remedy).toContain("127.0.0.1:1");
   });
 

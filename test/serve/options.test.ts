@@ -2,19 +2,19 @@ import { expect, it, onTestFinished, vi } from "vitest";
 import { serve } from "../../src/serve/index.js";
 
 it.each([
-  [{ lisen: "127.0.0.1:0" }, /^"lisen" is no option of serve; did you mean listen\? The options are/],
+  [{ lisen: "127.0.0.1:0" }, /^"lisen" is not an option of serve; did you mean listen\? The options are/],
   [
     { colour: "red" },
-    /^"colour" is no option of serve; the options are databaseUrl, .*tuning, listen, .*outboxRetentionMs$/,
+    /^"colour" is not an option of serve; the options are databaseUrl, .*tuning, listen, .*outboxRetentionMs$/,
   ],
   [
     { tuning: { savedbytes: 1 } },
-    /^"savedbytes" is no option of tuning; did you mean savedBytes\? The options are maxCallTimeoutMs, /,
+    /^"savedbytes" is not an option of tuning; did you mean savedBytes\? The options are maxCallTimeoutMs, /,
   ],
-  [{ savedBytes: 1_048_576 }, /^"savedBytes" is no option of serve; the options are databaseUrl, /],
+  [{ savedBytes: 1_048_576 }, /^"savedBytes" is not an option of serve; the options are databaseUrl, /],
   [
     { tls: { cert: "c", key: "k", sslMode: "require" } },
-    /^"sslMode" is no option of tls; did you mean sslmode\? The options are cert, key, sslmode, rootCertificate$/,
+    /^"sslMode" is not an option of tls; did you mean sslmode\? The options are cert, key, sslmode, rootCertificate$/,
   ],
 ] as const)("refuses an option that there is not, with those that there are: %j", async (options, message) => {
   await expect(serve(options as object)).rejects.toMatchObject({

@@ -61,7 +61,7 @@ afterAll(async () => {
 
 it("has 13 names, 6 of which are values", () => {
   expect(Object.keys(entry).toSorted()).toEqual(["consume", "natsSql", "publish", "serve", "subscribe", "typed"]);
-  expect(Object.keys(natsSql(pool))).toHaveLength(29);
+  expect(Object.keys(natsSql(pool))).toHaveLength(33);
 });
 
 it("takes NATS to SQL and back", async () => {

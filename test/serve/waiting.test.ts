@@ -52,7 +52,7 @@ it("hawser serve waits for a Postgres that is away when it starts, says so, and 
     logger,
   });
   await eventually("it says that it waits", async () => lines.length > 0);
-  expect(lines[0]?.message).toBe("waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends it");
+  expect(lines[0]?.message).toBe("waiting for Postgres, which cannot be reached; Ctrl-C or SIGTERM ends the wait");
   expect(lines[0]?.reason).toContain(`ECONNREFUSED 127.0.0.1:${server.port}`);
   await server.come();
   const running = await starting;

@@ -65,14 +65,14 @@ it("twice passes on what the handler throws and returns", async () => {
   const failing = twice(async () => Promise.reject(new Error("mine")));
   await expect(failing()).rejects.toThrow("mine");
   const answering = twice((text: string, _message: { readonly attempt: number }) => text);
-  await expect(answering("a", { attempt: 1 })).rejects.toThrow("comes a second time");
+  await expect(answering("a", { attempt: 1 })).rejects.toThrow("is delivered a second time");
   expect(await answering("a", { attempt: 2 })).toBe("a");
 });
 
 it("twice lets a typed message of JetStream, which Hawser acknowledges, fail once", async () => {
   const message = (deliveryCount: number) => ({ info: { deliveryCount }, ack: () => undefined, nak: () => undefined });
   const handler = twice((value: string, _message: unknown) => value);
-  await expect(handler("a", message(1))).rejects.toThrow("comes a second time");
+  await expect(handler("a", message(1))).rejects.toThrow("is delivered a second time");
   expect(await handler("a", message(2))).toBe("a");
 });
 

@@ -42,7 +42,7 @@ describe("the files of a run", () => {
     vi.stubEnv("TMPDIR", temporaryDirectory());
     const directory = dirname(filesOf(identityOf()).socket);
     chmodSync(directory, 0o777);
-    expect(() => filesOf(identityOf())).toThrow(`The directory ${directory} is not this user's alone`);
+    expect(() => filesOf(identityOf())).toThrow(`The directory ${directory} is accessible to other users`);
   });
 
   it("go with the next run where their keeper was killed", () => {

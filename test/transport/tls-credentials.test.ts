@@ -26,7 +26,7 @@ describe("the option tls", () => {
     [
       "an unknown name",
       { certificate: "x" },
-      /"certificate" is no option of tls; the options are cert, key, passphrase, ca/,
+      /"certificate" is not an option of tls; the options are cert, key, passphrase, ca/,
     ],
     ["a number for a certificate", { cert: 7 }, /tls\.cert must be PEM, as text or bytes, or the path of a file/],
     ["an empty text", { ca: "" }, /tls\.ca must be PEM/],

@@ -275,7 +275,7 @@ it("is published if, and only if, the transaction commits", async () => {
   await expect(enqueue(gateway.client, moved, { area: "$KV" })).rejects.toMatchObject({
     code: "invalid_argument",
     message:
-      "acme.v1.Moved.area \"$KV\": stands first in the subject and must not begin with '$': such subjects belong to NATS",
+      "acme.v1.Moved.area \"$KV\": is the first token of the subject and must not begin with '$': such subjects belong to NATS",
   });
   await expect(enqueue(gateway.client, stored, { orderId: "x" })).rejects.toMatchObject({ code: "invalid_argument" });
   await eventually("both have come", () => received.length === 2);

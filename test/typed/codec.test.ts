@@ -308,13 +308,13 @@ describe("errors", () => {
       "0a056162",
       ".tenant: cannot be decoded from Protobuf: the message ends in the middle of a field",
     ],
-    ["bytes that are no text", "0a02c328", ".tenant: cannot be decoded from Protobuf: is no valid UTF-8"],
+    ["bytes that are no text", "0a02c328", ".tenant: cannot be decoded from Protobuf: is not valid UTF-8"],
     [
       "another type",
       "0801",
       ".tenant: cannot be decoded from Protobuf: has the wire type 0, which its type in the schema does not have",
     ],
-    ["a field in a list", "22050a0361c328", ".lines[0].sku: cannot be decoded from Protobuf: is no valid UTF-8"],
+    ["a field in a list", "22050a0361c328", ".lines[0].sku: cannot be decoded from Protobuf: is not valid UTF-8"],
     [
       "a rule",
       "3801220508012a0161",
@@ -345,7 +345,7 @@ describe("a subject", () => {
 
   it.each(["", "a.b", "*", ">", "a b", "\n"])("refuses the word %j", (tenant) => {
     const topic = topicOf(messageIn(registry, "acme.orders.v1.OrderPlaced"));
-    const must = "stands in the subject and must be one word: not empty, without '.', '*', '>' and white space";
+    const must = "goes into the subject and must be one token: not empty, without '.', '*', '>' and white space";
     expect(() => subjectOf(topic, { tenant })).toThrow(
       expect.objectContaining({
         code: "invalid_argument",

@@ -172,13 +172,13 @@ describe("refuses", () => {
       "a limit that is NaN",
       DOUBLE,
       rule({ case: "double", value: { greaterThan: { case: "gt", value: Number.NaN } } }),
-      "rule double.gt: NaN cannot be compared; leave it out",
+      "rule double.gt: NaN cannot be compared; remove it",
     ],
     [
       "NUL",
       STRING,
       rule({ case: "string", value: { prefix: "\0" } }),
-      "rule string.prefix: has NUL, which no text in Postgres can hold; leave it out",
+      "rule string.prefix: has NUL, which Postgres cannot store in a text; remove it",
     ],
     [
       "a length that nothing has",
@@ -190,7 +190,7 @@ describe("refuses", () => {
       "a pattern for a part",
       STRING,
       rule({ case: "string", value: { pattern: "a" } }),
-      'rule string.pattern: "a" must begin with ^ and end with $, so that it stands for the whole string',
+      'rule string.pattern: "a" must begin with ^ and end with $, so that it matches the whole string',
     ],
     [
       "a pattern that RE2 cannot read",
@@ -202,8 +202,8 @@ describe("refuses", () => {
       "a pattern that can take very long",
       STRING,
       rule({ case: "string", value: { pattern: "^(?:a+)+$" } }),
-      'rule string.pattern: "^(?:a+)+$" can read "aaaaaaaa" in more than 100 ways, so that a match may take very long; ' +
-        "write it so that the next character decides what it belongs to, such as (?:[a-z]+-)*[a-z]* for ([a-z]+-?)*",
+      'rule string.pattern: "^(?:a+)+$" can read "aaaaaaaa" in more than 100 ways, so a match may take very long; ' +
+        "write it so that the next character determines the branch, such as (?:[a-z]+-)*[a-z]* for ([a-z]+-?)*",
     ],
   ])("%s", (_, type, rules, why) => {
     expect(() => rulesOf(schemaWith(type, rules))).toThrow(

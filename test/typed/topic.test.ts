@@ -12,14 +12,14 @@ const fields = `string tenant = 1; int64 number = 2; bool urgent = 3; double pri
 
 /** Options, and what is wrong with them. */
 const bad: readonly (readonly [option: string, why: string])[] = [
-  ["{}", "its option says no topic and no subject; set one"],
+  ["{}", "its option has neither topic nor subject; set one"],
   ['{topic: "a:b"}', `topic "a:b": must not contain ':' or control characters. Use only what the rule allows.`],
   ['{topic: "__#a"}', 'topic "__#a": begins with __#, which is reserved; choose another'],
   [
     `{topic: "${"a".repeat(256)}"}`,
     `topic "${"a".repeat(60)}"… (256 bytes): must be 1 to 255 bytes long in UTF-8. Use 1 to 255 bytes in UTF-8.`,
   ],
-  ['{topic: "a" stream: true}', "stream: needs a subject; set it, or leave stream out"],
+  ['{topic: "a" stream: true}', "stream: needs a subject; set it, or remove stream"],
   ...["a..b", ".a", "a.", "a.*", "a.>", "a b"].map(
     (subject) =>
       [
@@ -94,7 +94,7 @@ it("leaves place for any integer in an id that begins with the type", () => {
   expect(prefix.length + String(-(2n ** 63n)).length).toBe(255);
   expect(rules.maxBytes).toBe(20);
   expect(() => topicOf(messageIn(registry, `acme.v1.${longest}x`))).toThrow(
-    /x: message_id: an id begins with the name of the type, which must have at most 234 bytes then; shorten it, or leave message_id out$/,
+    /x: message_id: an id begins with the name of the type, which must have at most 234 bytes then; shorten it, or remove message_id$/,
   );
 });
 

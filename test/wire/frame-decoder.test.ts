@@ -302,7 +302,7 @@ describe("FrameDecoder", () => {
 
   it.each(lists)("refuses the first element too many of %s (at most %i)", (name, maxItems, element, around) => {
     const text = `${name} must have at most ${maxItems} elements, and has more`;
-    expect(() => decodeFrame(frameOfList(element, maxItems, around))).toThrow("0 is no tag of a field");
+    expect(() => decodeFrame(frameOfList(element, maxItems, around))).toThrow("0 is not the tag of a field");
     const long = frameOfList(element, maxItems + 1000, around);
     expect(() => decodeFrame(long)).toThrow(expect.objectContaining({ code: "protocol_violation" }));
     const input = new FrameInput();
@@ -366,6 +366,6 @@ describe("FrameDecoder with a preamble", () => {
 it("refuses an option that a decoder does not have", () => {
   const mistyped = { maxFrameBytes: 100, preample: new Uint8Array(4) };
   expect(() => new FrameDecoder(mistyped)).toThrow(
-    '"preample" is no option of a FrameDecoder; did you mean preamble? The options are maxFrameBytes, preamble',
+    '"preample" is not an option of a FrameDecoder; did you mean preamble? The options are maxFrameBytes, preamble',
   );
 });

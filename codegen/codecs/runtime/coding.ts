@@ -1,19 +1,19 @@
 /** Memory that frames are encoded into. */
 export interface FrameOutput {
-  /** The block being filled. Room is made by {@link reserve}. */
+  /** Block being filled. {@link reserve} makes room in it. */
   block: Uint8Array;
-  /** The position of the next byte in {@link block}. */
+  /** Position of the next byte in {@link block}. */
   at: number;
-  /** Makes room for `count` bytes in one piece. */
+  /** Makes room for `count` contiguous bytes. */
   reserve(count: number): void;
-  /** Copies bytes of any length, in as many pieces as it takes. */
+  /** Copies bytes of any length, split over blocks if necessary. */
   copy(bytes: Uint8Array): void;
 }
 
-/** The longest list of headers that is kept, encoded or as it came: there may be very many connections. */
+/** Longest encoded list of headers that is cached per connection; limited because there may be many connections. */
 const keptListBytes = 4096;
 
-/** Nested groups of a field that this version does not know. */
+/** Greatest nesting of groups in an unknown field. */
 const maxGroupDepth = 100;
 
 const noBytes = new Uint8Array(0);
@@ -23,26 +23,28 @@ const { latin1Slice } = Buffer.prototype as Buffer & {
   latin1Slice(this: Uint8Array, start: number, end: number): string;
 };
 
-/** Reads messages of one connection, frame by frame. Its methods throw an error that says what cannot be decoded. */
+/**
+ * Reads messages of one connection, frame by frame. Methods throw an error that names the part that cannot be decoded.
+ */
 export class FrameInput {
-  /** The frame being read. */
+  /** Frame being read. */
   bytes: Uint8Array = noBytes;
-  /** The position of the next byte. */
+  /** Position of the next byte. */
   at = 0;
-  /** A value of the frame breaks a rule of the spec. */
+  /** True if a value of the frame breaks a rule of the spec. */
   breaksRule = false;
 
   #keptBytes: Uint8Array = noBytes;
   #keptList: readonly unknown[] = [];
 
-  /** Begins with a frame. */
+  /** Starts reading a frame. */
   begin(bytes: Uint8Array): void {
     this.bytes = bytes;
     this.at = 0;
     this.breaksRule = false;
   }
 
-  /** The lowest 32 bits, with sign, of a number that has begun with this byte. */
+  /** Lowest 32 bits, signed, of a varint whose first byte is `first`. */
   rest32(first: number): number {
     const { bytes } = this;
     let value = first & 0x7f;
@@ -55,7 +57,7 @@ export class FrameInput {
     throw new RangeError("a number does not end");
   }
 
-  /** A number that has begun with this byte: exact up to 2^53, and greater than that for any greater one. */
+  /** Value of a varint whose first byte is `first`: exact up to 2^53; greater values yield a number above 2^53. */
   rest(first: number): number {
     const { bytes } = this;
     let value = first & 0x7f;
@@ -68,15 +70,15 @@ export class FrameInput {
     throw new RangeError("a number does not end");
   }
 
-  /** Reads the rest of a tag that has begun with this byte. @throws RangeError if it has more than 5 bytes or 32 bits */
+  /** Reads the rest of a tag whose first byte is `first`. @throws RangeError if it has more than 5 bytes or 32 bits */
   tag(first: number): number {
     const from = this.at;
     const tag = this.rest(first);
-    if (tag > 0xffffffff || this.at > from + 4) throw new RangeError(`${tag} is no tag of a field`);
+    if (tag > 0xffffffff || this.at > from + 4) throw new RangeError(`${tag} is not the tag of a field`);
     return tag;
   }
 
-  /** A number of 64 bits in decimal. */
+  /** Reads a 64-bit number in decimal. */
   decimal(): string {
     let value = 0n;
     for (let shift = 0n; shift < 70n; shift += 7n) {
@@ -87,16 +89,16 @@ export class FrameInput {
     throw new RangeError("a number does not end");
   }
 
-  /** Reads a length. @returns where what has it ends @throws RangeError if that is behind `end` */
+  /** Reads a length. @returns the end of the value @throws RangeError if it lies beyond `end` */
   stop(end: number): number {
     const first = this.bytes[this.at++]!;
     const length = first < 0x80 ? first : this.rest32(first) >>> 0;
     const stop = this.at + length;
-    if (stop > end) throw new RangeError(`a value of ${length} bytes leaves its message`);
+    if (stop > end) throw new RangeError(`a value of ${length} bytes extends beyond its message`);
     return stop;
   }
 
-  /** A view of bytes. */
+  /** Reads bytes as a view. */
   view(end: number): Uint8Array {
     const stop = this.stop(end);
     const start = this.at;
@@ -104,7 +106,9 @@ export class FrameInput {
     return this.bytes.subarray(start, stop);
   }
 
-  /** A text. Replacement characters would let two different names look alike: only valid UTF-8 is taken. */
+  /**
+   * Reads a text. Only valid UTF-8 is accepted, because replacement characters could make two different names equal.
+   */
   text(end: number): string {
     const stop = this.stop(end);
     const { bytes, at: start } = this;
@@ -113,7 +117,7 @@ export class FrameInput {
     return latin1Slice.call(bytes, start, stop);
   }
 
-  /** Values of an enum in one piece, as encoders write them. @throws RangeError for more than `maxItems` in all */
+  /** Reads a packed list of enum values. @throws RangeError if the list would exceed `maxItems` */
   packed(end: number, values: number[], name: string, maxItems: number): void {
     const stop = this.stop(end);
     while (this.at < stop) {
@@ -125,8 +129,8 @@ export class FrameInput {
   }
 
   /**
-   * Messages one behind another, with whose first tag the reader has gone on. Frames that follow each other mostly end with
-   * the same list: then it is the same array, which is decoded once.
+   * Reads consecutive messages with the same tag; the first tag has been read. Consecutive frames mostly end with the
+   * same list, which is decoded once and then returned as the same array.
    *
    * @throws RangeError for more than `maxItems`
    */
@@ -144,16 +148,16 @@ export class FrameInput {
       list.push(read(this, this.stop(end)));
     }
     if (this.at === end && end - from <= keptListBytes && !this.breaksRule) {
-      // A copy, since a view would keep a frame that may be long.
+      // A copy, because a view would retain a frame that may be long.
       this.#keptBytes = bytes.slice(from, end);
       this.#keptList = list;
     }
     return list;
   }
 
-  /** Passes over a field that this version does not know. */
+  /** Skips a field that this version does not know. */
   skip(tag: number, depth = 0): void {
-    if (tag >>> 3 === 0 || depth > maxGroupDepth) throw new RangeError(`${tag} is no tag of a field`);
+    if (tag >>> 3 === 0 || depth > maxGroupDepth) throw new RangeError(`${tag} is not the tag of a field`);
     switch (tag & 7) {
       case 0:
         while (this.#byte() > 0x7f);
@@ -176,16 +180,16 @@ export class FrameInput {
         this.at += 4;
         return;
       default:
-        throw new RangeError(`${tag} is no tag of a field`);
+        throw new RangeError(`${tag} is not the tag of a field`);
     }
   }
 
-  /** The error of a list with one more element than its rule allows, none of which is read any more. */
+  /** Error for a list that exceeds its rule; the excess element is not read. */
   tooLong(name: string, maxItems: number): RangeError {
     return new RangeError(`${name} must have at most ${maxItems} elements, and has more`);
   }
 
-  /** The error of a message that does not end where its length says. */
+  /** Error for a message that does not end where its length says. */
   misfit(end: number): RangeError {
     return new RangeError(`a message ends at ${this.at}, not at ${end}`);
   }
@@ -206,7 +210,7 @@ export class FrameInput {
   }
 }
 
-/** The bytes that an integer takes. A negative one is of 32 bits, and takes 10. */
+/** Encoded size of an integer in bytes. A negative 32-bit integer takes 10. */
 export function numberBytes(value: number): number {
   if (value < 0x80) return value < 0 ? 10 : 1;
   let bytes = 1;
@@ -214,7 +218,7 @@ export function numberBytes(value: number): number {
   return bytes;
 }
 
-/** Writes an integer from 0 to 2^53 − 1, or a negative one of 32 bits. There is room for 10 bytes. */
+/** Writes an integer from 0 to 2^53 − 1, or a negative 32-bit integer. The caller has reserved 10 bytes. */
 export function writeNumber(output: FrameOutput, value: number): void {
   if (value < 0) {
     writeDecimal(output, BigInt(value));
@@ -229,40 +233,40 @@ export function writeNumber(output: FrameOutput, value: number): void {
   output.at = at;
 }
 
-/** The bytes that a number of 64 bits takes. */
+/** Encoded size of a 64-bit number in bytes. */
 export function decimalBytes(value: string): number {
   let bytes = 1;
   for (let rest = BigInt.asUintN(64, BigInt(value)); rest > 0x7fn; rest >>= 7n) bytes += 1;
   return bytes;
 }
 
-/** Writes a number of 64 bits. There is room for 10 bytes. */
+/** Writes a 64-bit number. The caller has reserved 10 bytes. */
 export function writeDecimal(output: FrameOutput, value: string | bigint): void {
   let rest = BigInt.asUintN(64, BigInt(value));
   for (; rest > 0x7fn; rest >>= 7n) output.block[output.at++] = Number(rest & 0x7fn) | 0x80;
   output.block[output.at++] = Number(rest);
 }
 
-/** The bytes that a value of this length takes, with its length. */
+/** Encoded size of a value of `length` bytes, including its length. */
 export function sized(length: number): number {
   return (length < 0x80 ? 1 : numberBytes(length)) + length;
 }
 
-/** Writes a tag and a length. There is room for 11 bytes. */
+/** Writes a tag and a length. The caller has reserved 11 bytes. */
 export function writeHead(output: FrameOutput, tag: number, length: number): void {
   output.block[output.at++] = tag;
   if (length < 0x80) output.block[output.at++] = length;
   else writeNumber(output, length);
 }
 
-/** The bytes that enums take in one piece. */
+/** Encoded size of a packed list of enums, without tag and length. */
 export function packedBytes(values: readonly number[]): number {
   let bytes = 0;
   for (const value of values) bytes += numberBytes(value);
   return bytes;
 }
 
-/** Writes enums in one piece, with tag and length. */
+/** Writes a packed list of enums with tag and length. */
 export function writePacked(output: FrameOutput, tag: number, values: readonly number[]): void {
   if (values.length === 0) return;
   output.reserve(11 + values.length * 10);
@@ -270,14 +274,14 @@ export function writePacked(output: FrameOutput, tag: number, values: readonly n
   for (const value of values) writeNumber(output, value);
 }
 
-/** Writes bytes, with tag and length. */
+/** Writes bytes with tag and length. */
 export function writeBytes(output: FrameOutput, tag: number, bytes: Uint8Array): void {
   output.reserve(11);
   writeHead(output, tag, bytes.length);
   output.copy(bytes);
 }
 
-/** Writes a text, with tag and length. */
+/** Writes a text with tag and length. */
 export function writeText(output: FrameOutput, tag: number, text: string): void {
   const length = Buffer.byteLength(text);
   output.reserve(11 + length);
@@ -291,7 +295,7 @@ export function writeText(output: FrameOutput, tag: number, text: string): void 
 type Size<T> = (message: T) => number;
 type Write<T> = (output: FrameOutput, message: T) => void;
 
-/** The last list that was encoded, in {@link kept}: mostly the next frame, too, ends with it. */
+/** Last list that was encoded into {@link kept}. The next frame mostly ends with the same list. */
 let keptList: readonly unknown[] | undefined;
 const kept: FrameOutput = {
   block: new Uint8Array(keptListBytes + 16),
@@ -300,7 +304,7 @@ const kept: FrameOutput = {
   copy: () => undefined,
 };
 
-/** The bytes that messages take, each with its tag and length. */
+/** Encoded size of a list of messages, each with its tag and length. */
 export function listBytes<T>(list: readonly T[], tag: number, size: Size<T>, write: Write<T>): number {
   if (list.length === 0) return 0;
   if (list === keptList && kept.block[0] === tag) return kept.at;
@@ -315,7 +319,7 @@ export function listBytes<T>(list: readonly T[], tag: number, size: Size<T>, wri
   return bytes;
 }
 
-/** Writes messages, each with tag and length. */
+/** Writes a list of messages, each with tag and length; reuses the bytes of the last list. */
 export function writeList<T>(
   output: FrameOutput,
   list: readonly T[],

@@ -1,12 +1,15 @@
-/** What is wrong with an argument of a call. */
+/** Problem with an argument of a call. */
 export interface ArgumentFault {
-  /** `null`: a value is missing; `rule`: a value breaks a rule; `form`: the call is not as a generated function makes it. */
+  /**
+   * `null`: a value is missing; `rule`: a value breaks a rule; `form`: the call differs from the calls of generated
+   * functions.
+   */
   readonly kind: "null" | "rule" | "form";
-  /** The parameter's name in SQL; empty where it is about the call as a whole. */
+  /** Parameter name in SQL; empty for a problem of the call as a whole. */
   readonly argument: string;
-  /** The value, printable and short. */
+  /** Value, printable and shortened. */
   readonly value: string;
-  /** The rule: "must be …". */
+  /** Rule: "must be …". */
   readonly rule: string;
 }
 
@@ -19,18 +22,18 @@ export class BadArgument extends Error {
   }
 }
 
-/** A JSON object, such as headers. */
+/** JSON object, such as headers. */
 export type JsonObject = { readonly [name: string]: unknown };
 
-/** A list of payloads behind a call's argument. */
+/** List of payloads that follows a call's argument. */
 export interface PayloadList {
-  /** One for each element of the array, empty for NULL; undefined for an array that is NULL. */
+  /** Payloads in the order of the array, empty for NULL; undefined if the array is NULL. */
   readonly payloads: readonly Uint8Array[] | undefined;
-  /** The position of the first NULL, from 0; undefined if there is none. */
+  /** Position of the first NULL, from 0; undefined if there is none. */
   readonly firstNull: number | undefined;
 }
 
-/** The values of a call's argument, a JSON object. @throws BadArgument if it is none, or has an unknown name */
+/** Reads a call's argument, a JSON object. @throws BadArgument if it is not an object, or has an unknown name */
 export function readArgument(json: unknown, names: ReadonlySet<string>): JsonObject {
   if (typeof json !== "object" || json === null || Array.isArray(json)) {
     throw form("", "the argument must be a JSON object");
@@ -57,14 +60,13 @@ export function readString(argument: string, value: unknown): string | undefined
   return value;
 }
 
-/** The type of a payload. */
 export function readPayloadType(argument: string, value: unknown): "text" | "json" | "jsonb" | "binary" | undefined {
   if (value === null || value === undefined) return undefined;
   if (value === "text" || value === "json" || value === "jsonb" || value === "binary") return value;
   throw form(argument, "must be a type of payload");
 }
 
-/** Bytes, in base64 with padding and nothing else. */
+/** Reads bytes from base64 with padding and without other characters. */
 export function readBytes(argument: string, value: unknown): Uint8Array | undefined {
   const text = readString(argument, value);
   if (text === undefined) return undefined;
@@ -73,22 +75,22 @@ export function readBytes(argument: string, value: unknown): Uint8Array | undefi
   return bytes;
 }
 
-/** Undefined if it is not the base64 of anything. */
+/** Undefined if the text is not valid base64. */
 export function decodeBase64(text: string): Uint8Array | undefined {
   const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
   const buffer = Buffer.from(text, "base64");
-  // Buffer skips what does not belong there, which shows in the length.
+  // Buffer skips invalid characters, so the length shows them.
   return text.length % 4 === 0 && buffer.length === (text.length / 4) * 3 - padding ? buffer : undefined;
 }
 
-/** An integer of 32 bits. */
+/** Reads an integer of 32 bits. */
 export function readInteger(argument: string, value: unknown): number | undefined {
   if (value === null || value === undefined) return undefined;
   if (typeof value !== "number" || value !== (value | 0)) throw form(argument, "must be an integer of 32 bits");
   return value;
 }
 
-/** An integer of 64 bits, as a text. */
+/** Reads an integer of 64 bits from a text. */
 export function readBigint(argument: string, value: unknown): bigint | undefined {
   if (value === null || value === undefined) return undefined;
   if (typeof value !== "string" || !/^-?[0-9]{1,19}$/.test(value) || BigInt.asIntN(64, BigInt(value)) !== BigInt(value))
@@ -142,26 +144,26 @@ function form(argument: string, rule: string): BadArgument {
   return new BadArgument({ kind: "form", argument, value: "", rule });
 }
 
-/** Lists are not written out: they may be nested deeper than the stack is. */
+/** Value for an error. Lists are not printed: their nesting may exceed the stack. */
 function shown(value: unknown): string {
   if (Array.isArray(value)) return "a list";
   const text = String(value);
   return JSON.stringify(text.length > 60 ? `${text.slice(0, 60)}…` : value);
 }
 
-/** Bytes as Postgres reads them for bytea. */
+/** Bytes in the input format of bytea. */
 export function bytesText(bytes: Uint8Array): string {
   return `\\x${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex")}`;
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** Thrown where bytes are read as text and are none. */
+/** Thrown if bytes are not valid text. */
 export class NotText extends Error {
   override readonly name = "NotText";
 }
 
-/** Bytes as text. @throws NotText if they are not UTF-8, or hold NUL, which no text of Postgres can */
+/** Decodes text. @throws NotText if the bytes are not UTF-8, or contain NUL, which Postgres cannot store in a text */
 export function decodeText(bytes: Uint8Array): string {
   let text: string;
   try {

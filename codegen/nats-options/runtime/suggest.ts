@@ -1,8 +1,8 @@
 /**
- * The known name that a mistyped one probably meant: the one with the fewest changed, missing, added or swapped
- * characters, as long as these are at most two fifths of its length; the first of several. Undefined if none is close.
+ * Suggests the known name that a mistyped name probably meant: the first name with the fewest changed, missing, added
+ * or swapped characters, if these are at most two fifths of its length; undefined if no name is close.
  *
- * The SQL function `hawser.nats_option_suggestion` gives the same answer.
+ * The SQL function `hawser.nats_option_suggestion` returns the same name.
  */
 export function suggestOption(name: string, known: readonly string[], maxLength: number): string | undefined {
   const characters = [...asciiLowerCase(name)];
@@ -21,12 +21,12 @@ export function suggestOption(name: string, known: readonly string[], maxLength:
   return best;
 }
 
-/** Only A to Z: what lies beyond is lowered differently by Postgres and JavaScript. */
+/** Lowers A to Z only: Postgres and JavaScript lower other letters differently. */
 function asciiLowerCase(text: string): string {
   return text.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
 }
 
-/** Optimal string alignment: Levenshtein's distance, with a swap of two neighbours as one step. */
+/** Optimal string alignment: Levenshtein distance in which a swap of two adjacent characters is one step. */
 function editDistance(one: readonly string[], other: readonly string[]): number {
   let beforeLast: number[] = [];
   let last = Array.from({ length: other.length + 1 }, (_, index) => index);

@@ -1,41 +1,41 @@
-/** A value that breaks a rule of the spec. */
+/** Value that breaks a rule of the spec. */
 export interface Violation {
-  /** Which value: `hello.senderName`, `batch.headers[3].headers[0].name`. */
+  /** Path of the value: `hello.senderName`, `batch.headers[3].headers[0].name`. */
   readonly path: string;
-  /** The value, printable and short; of bytes only their number. */
+  /** Value, printable and shortened; for bytes only their number. */
   readonly value: string;
-  /** The rule: "must be 1 to 255 bytes long in UTF-8". */
+  /** Rule: "must be 1 to 255 bytes long in UTF-8". */
   readonly rule: string;
-  /** What to do. */
+  /** Remedy. */
   readonly remedy: string;
 }
 
-/** The rules of a text, or of bytes; what is absent does not limit. */
+/** Rules of a text or of bytes; an absent rule does not limit. */
 export interface TextRules {
   readonly minBytes?: number;
   readonly maxBytes?: number;
   readonly pattern?: RegExp;
-  /** What the pattern means: "must …". */
+  /** Meaning of the pattern: "must …". */
   readonly means?: string;
   readonly values?: readonly string[];
 }
 
-/** The range of an integer; what is absent does not limit. */
+/** Range of an integer; an absent bound does not limit. */
 export interface Range<Value extends number | bigint> {
   readonly min?: Value;
   readonly max?: Value;
 }
 
-/** A rule in words: what must hold, and what to do where it does not. */
+/** Rule and remedy in words. */
 export interface RuleText {
   readonly rule: string;
   readonly remedy: string;
 }
 
-/** How much of a text a violation shows, in UTF-16 units. */
+/** Greatest length of a text in a violation, in UTF-16 units. */
 const shownUnits = 60;
 
-/** NUL, which no text in Postgres can hold, and halves of surrogate pairs, which have no UTF-8. */
+/** NUL, which Postgres cannot store in a text, and unpaired surrogates, which have no UTF-8. */
 const neverInText = /[\0\p{Cs}]/u;
 
 /** Checks a text: a string of well-formed Unicode without NUL, its length in UTF-8, its pattern, its values. */
@@ -49,7 +49,7 @@ export function checkText(path: string, rules: TextRules, value: string): Violat
   }
   if (neverInText.test(value)) {
     const rule = "must be well-formed Unicode without NUL";
-    return violation(path, showText(value), { rule, remedy: "Remove NUL and halves of surrogate pairs." });
+    return violation(path, showText(value), { rule, remedy: "Remove NUL and unpaired surrogates." });
   }
   if (rules.values !== undefined && !rules.values.includes(value)) {
     return violation(path, showText(value), valuesText(rules.values));
@@ -71,7 +71,7 @@ export function checkBytes(path: string, rules: TextRules, value: Uint8Array): V
     : violation(path, `${value.length} bytes`, bytesText(rules, "bytes")!);
 }
 
-/** Checks an integer whose type is not sure: a number, or for a range of bigints a bigint. */
+/** Checks an integer whose type is not known: a number, or for a range of bigints a bigint. */
 export function checkInteger<Value extends number | bigint>(
   path: string,
   range: Range<Value>,
@@ -81,7 +81,7 @@ export function checkInteger<Value extends number | bigint>(
   return isInteger && value >= range.min! && value <= range.max! ? undefined : outOfRange(path, range, value, true);
 }
 
-/** The violation of a number that lies outside its range, or of what is no integer. */
+/** Violation of a number outside its range, or of a value that is not an integer. */
 export function outOfRange(path: string, range: Range<number | bigint>, value: unknown, isUnsure = false): Violation {
   const { rule, remedy } = rangeText(range)!;
   return violation(path, showValue(value), {
@@ -90,7 +90,6 @@ export function outOfRange(path: string, range: Range<number | bigint>, value: u
   });
 }
 
-/** Checks a boolean. */
 export function checkBoolean(path: string, value: boolean): Violation | undefined {
   const text = { rule: "must be true or false", remedy: "Give a boolean." };
   return typeof value === "boolean" ? undefined : violation(path, showValue(value), text);
@@ -101,7 +100,7 @@ export function checkItems(path: string, maxItems: number, value: readonly unkno
   return value.length <= maxItems ? undefined : violation(path, `${value.length} elements`, itemsText(maxItems));
 }
 
-/** The violation of something that has to be present and is not. */
+/** Violation of a missing value. */
 export function missing(path: string, text: RuleText): Violation {
   return violation(path, "nothing", text);
 }
@@ -113,7 +112,7 @@ export type SettingRules = { readonly unit?: string; readonly isTuning?: true; r
   | { readonly kind: "boolean" }
 );
 
-/** Constants of a group as a reader takes them: of their kinds, so that tests and simulations may give it other values. */
+/** Types of a group's constants: widened from literals, so that tests and simulations can use other values. */
 export type SettingValues<Constants> = {
   readonly [Name in keyof Constants]: Constants[Name] extends number
     ? number
@@ -127,7 +126,7 @@ export type CheckedSettings<Settings> =
   | { readonly ok: true; readonly settings: Settings }
   | { readonly ok: false; readonly violation: Violation };
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkSettings<Settings extends object>(
   defaults: Settings,
   rules: Readonly<Record<keyof Settings, SettingRules>>,
@@ -137,7 +136,7 @@ export function checkSettings<Settings extends object>(
   const settings = Object.fromEntries(names.map((name) => [name, input[name] ?? defaults[name]])) as Settings;
   for (const name of names) {
     const value = settings[name];
-    // Without a default it may be left out.
+    // A setting without a default may be omitted.
     const found = value === undefined ? undefined : checkSetting(name, rules[name], value);
     if (found !== undefined) return { ok: false, violation: found };
   }
@@ -170,7 +169,7 @@ export function checkEach<Value>(
   return undefined;
 }
 
-/** The violation as seen from the message that holds the value under `name`. */
+/** Prefixes the path of a violation with the name of the field that holds the value. */
 export function within(name: string, found: Violation | undefined): Violation | undefined {
   return found && { ...found, path: `${name}.${found.path}` };
 }
@@ -179,7 +178,7 @@ function violation(path: string, value: string, { rule, remedy }: RuleText): Vio
   return { path, value, rule, remedy };
 }
 
-/** A number, or whatever was given in its place, in a few characters. */
+/** Number, or any value in its place, in a few characters. */
 function showValue(value: unknown): string {
   switch (typeof value) {
     case "string":
@@ -200,7 +199,7 @@ function showText(text: string): string {
     : `${JSON.stringify(text.slice(0, shownUnits))}… (${Buffer.byteLength(text)} bytes)`;
 }
 
-/** A UTF-16 unit takes one to three bytes in UTF-8, so that most texts need not be measured. */
+/** Checks the length in UTF-8. A UTF-16 unit takes one to three bytes, so most texts need no measuring. */
 function fits(text: string, minBytes: number, maxBytes: number): boolean {
   if (text.length >= minBytes && text.length * 3 <= maxBytes) {
     return true;
@@ -212,13 +211,13 @@ function fits(text: string, minBytes: number, maxBytes: number): boolean {
   return bytes >= minBytes && bytes <= maxBytes;
 }
 
-/** The range of numbers in words: "must be 1 to 10". Undefined without limits. */
+/** Range of numbers in words: "must be 1 to 10". Undefined without limits. */
 export function rangeText(range: Range<number | bigint>): RuleText | undefined {
   const limits = between(range.min, range.max, "");
   return limits === undefined ? undefined : { rule: `must be ${limits}`, remedy: `Use a value of ${limits}.` };
 }
 
-/** The length in words: "must be 1 to 255 bytes long in UTF-8". Undefined without limits. */
+/** Length in words: "must be 1 to 255 bytes long in UTF-8". Undefined without limits. */
 export function bytesText(rules: Pick<TextRules, "minBytes" | "maxBytes">, kind: string): RuleText | undefined {
   const minBytes = rules.minBytes === 0 ? undefined : rules.minBytes;
   const limits = between(minBytes, rules.maxBytes, " bytes");
@@ -228,7 +227,7 @@ export function bytesText(rules: Pick<TextRules, "minBytes" | "maxBytes">, kind:
     : { rule: `must be ${limits} long${encoding}`, remedy: `Use ${limits}${encoding}.` };
 }
 
-/** The greatest number of elements in words. */
+/** Greatest number of elements in words. */
 export function itemsText(maxItems: number): RuleText {
   return {
     rule: `must have at most ${maxItems} elements`,
@@ -236,7 +235,7 @@ export function itemsText(maxItems: number): RuleText {
   };
 }
 
-/** The greatest length of a list, and of its elements, in words. */
+/** Greatest length of a list, and of its elements, in words. */
 export function listBytesText(rules: {
   readonly maxTotalBytes?: number;
   readonly maxItemBytes?: number;
@@ -248,7 +247,7 @@ export function listBytesText(rules: {
   return limits === "" ? undefined : { rule: `must have ${limits}`, remedy: `Give ${limits}.` };
 }
 
-/** The limits of headers in words. */
+/** Limits of headers in words. */
 export function headerTexts(rules: {
   readonly maxItems?: number;
   readonly maxNameBytes?: number;
@@ -262,7 +261,7 @@ export function headerTexts(rules: {
   return limits === "" ? undefined : { rule: `must have ${limits}`, remedy: `Give ${limits}.` };
 }
 
-/** The allowed values in words. */
+/** Allowed values in words. */
 export function valuesText(values: readonly string[]): RuleText {
   const list = values.map((value) => JSON.stringify(value)).join(", ");
   return { rule: `must be one of ${list}`, remedy: "Use one of these values." };

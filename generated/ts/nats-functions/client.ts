@@ -410,7 +410,7 @@ interface VersionResult {
 }
 
 /**
- * NATS from SQL. The SQL functions as methods: each call is one SELECT, in the transaction that the client is in.
+ * NATS from SQL. The SQL functions as methods: each call is one SELECT in the client's current transaction.
  *
  * In the descriptions NULL is `undefined` in TypeScript.
  */

@@ -5,10 +5,10 @@ import { namedRules } from "../rules/named.js";
 import { checkBytes, checkText, outOfRange } from "../rules/violation.js";
 import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBigint, readBytes, readInteger, readObject, readPayloads, readPayloadType, readString, readTexts } from "./argument.js";
 
-/** The types that a payload can have in SQL, by their part of a function's name. */
+/** SQL types of payloads, by their part of a function's name. */
 export type PayloadType = "text" | "json" | "jsonb" | "binary";
 
-/** What `nats_publish_*` is called with. */
+/** Arguments of `nats_publish_*`. */
 export interface PublishRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -20,7 +20,7 @@ export interface PublishRequest {
   readonly headers?: JsonObject | undefined;
 }
 
-/** What `nats_publish_*_batch` is called with. */
+/** Arguments of `nats_publish_*_batch`. */
 export interface PublishBatchRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -32,7 +32,7 @@ export interface PublishBatchRequest {
   readonly headers?: JsonObject | undefined;
 }
 
-/** What `nats_publish_*_stream` is called with. */
+/** Arguments of `nats_publish_*_stream`. */
 export interface PublishStreamRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -46,7 +46,7 @@ export interface PublishStreamRequest {
   readonly messageId?: string | undefined;
 }
 
-/** What `nats_publish_*_ack` is called with. */
+/** Arguments of `nats_publish_*_ack`. */
 export interface PublishAckRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -60,7 +60,7 @@ export interface PublishAckRequest {
   readonly messageId?: string | undefined;
 }
 
-/** A row of what `nats_publish_*_ack` returns. */
+/** Result row of `nats_publish_*_ack`. */
 export interface PublishAckResponse {
   /** The stream. */
   readonly stream: string;
@@ -70,7 +70,7 @@ export interface PublishAckResponse {
   readonly duplicate: boolean;
 }
 
-/** What `nats_publish_*_stream_batch` is called with. */
+/** Arguments of `nats_publish_*_stream_batch`. */
 export interface PublishStreamBatchRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -84,10 +84,10 @@ export interface PublishStreamBatchRequest {
   readonly messageId?: string | undefined;
 }
 
-/** What `nats_flush` is called with. */
+/** Arguments of `nats_flush`. */
 export type FlushRequest = Readonly<Record<string, never>>;
 
-/** What `nats_request_*` is called with. */
+/** Arguments of `nats_request_*`. */
 export interface RequestRequest {
   /** The subject: words joined by '.', without wildcards. */
   readonly subject: string;
@@ -97,7 +97,7 @@ export interface RequestRequest {
   readonly timeout?: number | undefined;
 }
 
-/** What `nats_put_*` is called with. */
+/** Arguments of `nats_put_*`. */
 export interface PutValueRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -109,7 +109,7 @@ export interface PutValueRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_get_*` is called with. */
+/** Arguments of `nats_get_*`. */
 export interface GetValueRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -121,7 +121,7 @@ export interface GetValueRequest {
   readonly type: PayloadType;
 }
 
-/** What `nats_delete_value` is called with. */
+/** Arguments of `nats_delete_value`. */
 export interface DeleteValueRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -131,7 +131,7 @@ export interface DeleteValueRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_kv_create_*` is called with. */
+/** Arguments of `nats_kv_create_*`. */
 export interface CreateValueRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -143,7 +143,7 @@ export interface CreateValueRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_kv_update_*` is called with. */
+/** Arguments of `nats_kv_update_*`. */
 export interface UpdateValueRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -157,7 +157,7 @@ export interface UpdateValueRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_kv_keys` is called with. */
+/** Arguments of `nats_kv_keys`. */
 export interface GetKeysRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -165,13 +165,13 @@ export interface GetKeysRequest {
   readonly domain?: string | undefined;
 }
 
-/** A row of what `nats_kv_keys` returns. */
+/** Result row of `nats_kv_keys`. */
 export interface GetKeysResponse {
   /** The key. */
   readonly key: string;
 }
 
-/** What `nats_kv_history` is called with. */
+/** Arguments of `nats_kv_history`. */
 export interface GetHistoryRequest {
   /** The bucket: letters, digits, '_' and '-'. */
   readonly bucket: string;
@@ -181,7 +181,7 @@ export interface GetHistoryRequest {
   readonly domain?: string | undefined;
 }
 
-/** A row of what `nats_kv_history` returns. */
+/** Result row of `nats_kv_history`. */
 export interface GetHistoryResponse {
   /** Its number. */
   readonly revision: bigint;
@@ -193,7 +193,7 @@ export interface GetHistoryResponse {
   readonly created: string;
 }
 
-/** What `nats_put_file` is called with. */
+/** Arguments of `nats_put_file`. */
 export interface PutFileRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -205,7 +205,7 @@ export interface PutFileRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_get_file` is called with. */
+/** Arguments of `nats_get_file`. */
 export interface GetFileRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -215,7 +215,7 @@ export interface GetFileRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_delete_file` is called with. */
+/** Arguments of `nats_delete_file`. */
 export interface DeleteFileRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -225,7 +225,7 @@ export interface DeleteFileRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_get_file_info` is called with. */
+/** Arguments of `nats_get_file_info`. */
 export interface GetFileInfoRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -235,7 +235,7 @@ export interface GetFileInfoRequest {
   readonly domain?: string | undefined;
 }
 
-/** A row of what `nats_get_file_info` returns. */
+/** Result row of `nats_get_file_info`. */
 export interface GetFileInfoResponse {
   /** Its name. */
   readonly name: string;
@@ -263,7 +263,7 @@ export interface GetFileInfoResponse {
   readonly delete: boolean;
 }
 
-/** What `nats_get_file_list` is called with. */
+/** Arguments of `nats_get_file_list`. */
 export interface GetFileListRequest {
   /** The object store: letters, digits, '_' and '-'. */
   readonly store: string;
@@ -271,7 +271,7 @@ export interface GetFileListRequest {
   readonly domain?: string | undefined;
 }
 
-/** A row of what `nats_get_file_list` returns. */
+/** Result row of `nats_get_file_list`. */
 export interface GetFileListResponse {
   /** Its name. */
   readonly name: string;
@@ -299,7 +299,7 @@ export interface GetFileListResponse {
   readonly delete: boolean;
 }
 
-/** What `nats_create_stream` is called with. */
+/** Arguments of `nats_create_stream`. */
 export interface CreateStreamRequest {
   /** The name of the stream. */
   readonly stream: string;
@@ -330,7 +330,7 @@ export interface CreateStreamRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_update_stream` is called with. */
+/** Arguments of `nats_update_stream`. */
 export interface UpdateStreamRequest {
   /** The name of the stream. */
   readonly stream: string;
@@ -354,7 +354,7 @@ export interface UpdateStreamRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_delete_stream` is called with. */
+/** Arguments of `nats_delete_stream`. */
 export interface DeleteStreamRequest {
   /** The name of the stream. */
   readonly stream: string;
@@ -362,13 +362,13 @@ export interface DeleteStreamRequest {
   readonly domain?: string | undefined;
 }
 
-/** What `nats_get_stream_list` is called with. */
+/** Arguments of `nats_get_stream_list`. */
 export interface GetStreamListRequest {
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | undefined;
 }
 
-/** A row of what `nats_get_stream_list` returns. */
+/** Result row of `nats_get_stream_list`. */
 export interface GetStreamListResponse {
   /** Its name. */
   readonly stream: string;
@@ -406,10 +406,10 @@ export interface GetStreamListResponse {
   readonly created: string;
 }
 
-/** What `nats_get_server_info` is called with. */
+/** Arguments of `nats_get_server_info`. */
 export type GetServerInfoRequest = Readonly<Record<string, never>>;
 
-/** A row of what `nats_get_server_info` returns. */
+/** Result row of `nats_get_server_info`. */
 export interface GetServerInfoResponse {
   /** The server's identity. */
   readonly serverId: string;
@@ -447,19 +447,19 @@ export interface GetServerInfoResponse {
   readonly tlsRequired: boolean;
 }
 
-/** What `litmus_pgnats_reload_conf` is called with. */
+/** Arguments of `litmus_pgnats_reload_conf`. */
 export type ReloadConfRequest = Readonly<Record<string, never>>;
 
-/** What `litmus_pgnats_reload_conf_force` is called with. */
+/** Arguments of `litmus_pgnats_reload_conf_force`. */
 export type ReloadConfForceRequest = Readonly<Record<string, never>>;
 
-/** An answer that is there, or will be. */
+/** Answer, or a promise of it. */
 export type Answer<T> = T | Promise<T>;
 
 /**
- * What answers the functions. NATS from SQL.
+ * Handlers of the functions. NATS from SQL.
  *
- * `Call` is what a handler is told of the call: its session, its deadline.
+ * `Call` is the context of a call: its session and its deadline.
  */
 export interface NatsFunctionsHandler<Call> {
   /**
@@ -557,21 +557,21 @@ export interface NatsFunctionsHandler<Call> {
   reloadConfForce(request: ReloadConfForceRequest, call: Call): Answer<void>;
 }
 
-/** A method as the gateway needs it. */
+/** Method as the gateway calls it. */
 export interface Method {
-  /** What SQL knows it by, with * for the type of the payload. */
+  /** Name of the SQL function, with * for the type of the payload. */
   readonly sqlName: string;
-  /** After a lost answer the outcome is unknown. */
+  /** True if the outcome is unknown after a lost answer, because the call may change something in NATS. */
   readonly changes: boolean;
-  /** A list of payloads stands behind its argument. */
+  /** True if a list of payloads follows the argument. */
   readonly takesList: boolean;
-  /** The call's own time limit in milliseconds, as it was given; undefined for methods that have none. */
+  /** Time limit of the call in milliseconds, as the caller set it; undefined for methods without one. */
   timeoutMs?(request: unknown): number | undefined;
   /** Reads and checks the argument. @throws BadArgument */
   read(json: unknown, list: PayloadList | undefined): unknown;
-  /** Has it answered. */
+  /** Calls the handler. */
   handle<Call>(handler: NatsFunctionsHandler<Call>, request: unknown, call: Call): Answer<unknown>;
-  /** The answer as the function in SQL expects it. @throws NotText */
+  /** Answer in the form that the SQL function reads. @throws NotText */
   write(result: unknown, request: unknown): string | null;
 }
 
@@ -1029,7 +1029,7 @@ function writeGetServerInfoResponse(row: GetServerInfoResponse): unknown {
   };
 }
 
-/** The methods by the name they have in a call. */
+/** Methods by their names in calls. */
 export const methods: Readonly<Record<string, Method>> = {
   Publish: {
     sqlName: "nats_publish_*",

@@ -5,7 +5,7 @@ import type { NatsAuth, NatsServerOptions } from "./types.js";
 
 export type NatsAuthMode = NatsAuth["mode"];
 
-/** The authentication modes, the first that matches wins. */
+/** Authentication modes; the first that matches is used. */
 export const authModes = [
   "creds_path",
   "nkey_seed_path",

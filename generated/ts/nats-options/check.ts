@@ -3,16 +3,16 @@
 
 import { suggestOption } from "./suggest.js";
 
-/** What is wrong with a set of options: the first thing found, in the words that the SQL validator uses. */
+/** First violation in a set of options, with the same texts as the SQL validator. */
 export interface OptionViolation {
-  /** The option to add, change or drop; null if the options are not an object at all. */
+  /** Option to add, change or drop; null if the options are not an object. */
   readonly option: string | null;
-  /** The SQLSTATE, of class HV. */
+  /** SQLSTATE, of class HV. */
   readonly sqlstate: string;
   readonly message: string;
-  /** The value, unless it may be a secret; or the options that contradict each other. */
+  /** Value, unless it may be a secret; or the options that contradict each other. */
   readonly detail: string;
-  /** What to do. */
+  /** Remedy. */
   readonly hint: string;
 }
 
@@ -21,34 +21,33 @@ export type OptionsResult<T> =
   | { readonly ok: true; readonly options: T }
   | { readonly ok: false; readonly violation: OptionViolation };
 
-/** What the schema says, as data. `Options` is the type of the options as they may be given. */
+/** Content of the schema as data. `Options` is the type of the options as given. */
 export interface OptionTable<Options> {
   readonly options: Readonly<Record<keyof Options, OptionEntry>>;
-  /** The rules over several options, in the order in which they are reported. */
+  /** Rules over several options, in the order in which they are reported. */
   readonly rules: readonly OptionRule<Options>[];
   readonly grammar: Grammar;
   readonly sqlstates: { readonly unknown: string; readonly value: string };
-  /** A longer name gets no suggestion. */
+  /** Greatest length of a name that gets a suggestion. */
   readonly maxSuggestedLength: number;
-  /** Values are shown up to this many characters. */
+  /** Greatest number of characters that are shown of a value. */
   readonly maxShownLength: number;
 }
 
-/** One option. */
 export interface OptionEntry {
   readonly type: "string" | "integer" | "boolean";
   readonly default?: string | number | boolean;
-  /** Its value must not be shown. */
+  /** True if the value must not be shown. */
   readonly hidden: boolean;
-  /** What is said of a value of another type. */
+  /** Message for a value of another type. */
   readonly typeRule: string;
-  /** In the order in which they are checked. */
+  /** Limits in the order in which they are checked. */
   readonly limits: readonly Limit[];
-  /** What to do about a bad value. */
+  /** Remedy for an invalid value. */
   readonly remedy: string;
 }
 
-/** A limit, and what is said of a value beyond it. Lengths are in characters (Unicode code points). */
+/** Limit, and the message for a value beyond it. Lengths are in characters (Unicode code points). */
 type Limit = { readonly rule: string } & (
   | { readonly minLength: number }
   | { readonly maxLength: number }
@@ -57,38 +56,39 @@ type Limit = { readonly rule: string } & (
   | { readonly pattern: RegExp }
 );
 
-/** A rule over several options. */
+/** Rule over several options. */
 interface OptionRule<Options> {
-  /** Whether it holds; every option that is set has its own type. */
+  /** True if the options obey the rule. Called only if every option that is set has its own type. */
   readonly holds: (options: Options) => boolean;
   readonly option: string;
   readonly sqlstate: string;
   readonly message: string;
   readonly hint: string;
-  /** The options that it looks at. */
+  /** Options that the rule reads. */
   readonly about: readonly string[];
 }
 
-/** How option strings are read. */
+/** Patterns and limits for reading option strings. */
 interface Grammar {
-  /** A whole number: sign, and digits without leading zeros. */
+  /** Integer: sign, and digits without leading zeros. */
   readonly integer: RegExp;
-  /** What means true, and what means false. */
+  /** Spellings of true; `false` has those of false. */
   readonly true: RegExp;
   readonly false: RegExp;
-  /** Numbers beyond ± this one count as ± this one. */
+  /** Numbers beyond ± this value count as ± this value. */
   readonly farNumber: number;
-  /** With more digits than this a number counts as far. */
+  /** A number with more digits than this counts as `farNumber`. */
   readonly maxDigits: number;
 }
 
 /**
  * Checks a set of options: strings, as a foreign server has them, or typed, as in JSON.
  *
- * The first violation is reported: unknown options first, then values of the wrong type, then rules over several options
- * (what contradicts itself is the greater mistake, and these look at values of the right type), then limits of single ones.
+ * Reports the first violation: unknown options first, then values of the wrong type, then rules over several options (a
+ * contradiction matters more than a limit, and these rules need values of the right type), then limits of single
+ * options.
  *
- * The SQL function `hawser.nats_server_options_violation` gives the same answer for the same options.
+ * The SQL function `hawser.nats_server_options_violation` returns the same violation for the same options.
  */
 export function checkOptions<Options, Complete>(table: OptionTable<Options>, input: unknown): OptionsResult<Complete> {
   if (typeof input !== "object" || input === null || Array.isArray(input)) {
@@ -138,8 +138,8 @@ function isBeyond(value: string | number | boolean, limit: Limit): boolean {
 }
 
 /**
- * The value of an option in its own type, whether it came as the string of a foreign server option or already typed,
- * as in JSON. Null if it is neither.
+ * Converts an option's value to its own type, from the string of a foreign server option or from JSON. Null if it is
+ * neither.
  */
 export function coerceOption(
   type: OptionEntry["type"],
@@ -158,18 +158,18 @@ export function coerceOption(
 
 const halfSurrogatePair = /\p{Surrogate}/u;
 
-/** Postgres can hold neither NUL nor half a surrogate pair in a text. */
+/** True if Postgres can store the text: without NUL and without unpaired surrogates. */
 function isStorable(text: string): boolean {
   return !text.includes("\0") && !halfSurrogatePair.test(text);
 }
 
 function coerceInteger(value: unknown, grammar: Grammar): number | null {
   const number = typeof value === "string" ? parseInteger(value, grammar) : value;
-  // Infinity is how JSON.parse reads a number that is too great for it, such as 1e400.
+  // JSON.parse reads a number beyond its range, such as 1e400, as Infinity.
   if (typeof number !== "number" || !(Number.isInteger(number) || Math.abs(number) === Number.POSITIVE_INFINITY)) {
     return null;
   }
-  // Adding 0 makes 0 of -0.
+  // Adding 0 turns -0 into 0.
   return Math.min(Math.max(number, -grammar.farNumber), grammar.farNumber) + 0;
 }
 
@@ -193,7 +193,7 @@ function coerceBoolean(value: unknown, grammar: Grammar): boolean | null {
   return grammar.true.test(value) ? true : grammar.false.test(value) ? false : null;
 }
 
-/** Postgres orders by UTF-8 bytes (COLLATE "C"), JavaScript by UTF-16 units. */
+/** Compares by UTF-8 bytes, as Postgres does (COLLATE "C"); JavaScript would compare UTF-16 units. */
 function lesserInUtf8(one: string, other: string): string {
   return Buffer.compare(Buffer.from(one), Buffer.from(other)) <= 0 ? one : other;
 }
@@ -226,10 +226,10 @@ function allNames<Options>(table: OptionTable<Options>): string {
 function shown<Options>(value: unknown, { maxShownLength, grammar }: OptionTable<Options>): string {
   switch (typeof value) {
     case "string":
-      // Someone may have written user and password into an address.
+      // An address may contain a user name and a password.
       return value.includes("@") ? "Its value is not shown." : `Its value is ${quoted(value, maxShownLength)}.`;
     case "number":
-      // What JavaScript and Postgres make of a number's last digits may differ beyond this.
+      // Beyond this limit, JavaScript and Postgres may differ in a number's last digits.
       if (Math.abs(value) > grammar.farNumber) {
         return `Its value has more than ${grammar.maxDigits} digits.`;
       }
@@ -241,7 +241,7 @@ function shown<Options>(value: unknown, { maxShownLength, grammar }: OptionTable
   }
 }
 
-/** The text as JSON quotes it, cut to `maxLength` characters. */
+/** Text quoted as JSON, cut to `maxLength` characters. */
 function quoted(text: string, maxLength: number): string {
   const characters = [...text];
   return JSON.stringify(characters.length > maxLength ? `${characters.slice(0, maxLength).join("")}...` : text);

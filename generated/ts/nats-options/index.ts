@@ -10,7 +10,7 @@ export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
 export type { CompleteNatsServerOptions, NatsAuth, NatsServerOptions } from "./types.js";
 
-/** The options that the connection is made of: a change of any other one needs no new connection. */
+/** Options that affect the connection: a change of any other option needs no new connection. */
 export const connectionOptions = [
   "host",
   "port",
@@ -30,9 +30,9 @@ export const connectionOptions = [
 export type ConnectionOption = (typeof connectionOptions)[number];
 
 /**
- * Checks the options of server and user mapping put together: strings, as a foreign server has them, or typed, as in
- * JSON. Gives them in their own types and with the defaults, or the first violation, in the words and with the SQLSTATE
- * of the SQL function `hawser.nats_server_options_violation`. No secret value is ever part of it. Does not throw.
+ * Checks the combined options of server and user mapping: strings, as a foreign server has them, or typed, as in JSON.
+ * Returns them in their own types and with the defaults, or the first violation, with the text and SQLSTATE of the SQL
+ * function `hawser.nats_server_options_violation`. The result never contains a secret value. Does not throw.
  */
 export function checkNatsServerOptions(input: Readonly<Record<string, unknown>>): OptionsResult<CompleteNatsServerOptions> {
   return checkOptions<NatsServerOptions, CompleteNatsServerOptions>(table, input);

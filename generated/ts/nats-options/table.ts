@@ -4,7 +4,7 @@
 import type { OptionTable } from "./check.js";
 import type { NatsServerOptions } from "./types.js";
 
-/** The options and everything that can be wrong with them. */
+/** Options, their types and limits, and the rules over several options. */
 export const table: OptionTable<NatsServerOptions> = {
   options: {
     host: {

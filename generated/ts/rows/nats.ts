@@ -322,7 +322,7 @@ export const columns = {
   streamSubscription: ["handler_id", "turn", "name", "stream", "domain", "filters", "key_token", "consumer", "start", "seek", "generation", "stream_created", "position", "done", "last_done", "last_done_at", "nothing_until", "lag", "missing", "missing_reason", "missing_from", "missing_to", "missing_at", "paused", "problem", "written_at"],
 } as const;
 
-/** The NOTIFY channels that tell of changed rows. */
+/** NOTIFY channels of changed rows. */
 export const notifyChannels = {
   natsHandler: "hawser_nats_handlers",
   natsServer: "hawser_nats_server",
@@ -334,9 +334,9 @@ export const views = {
   streamStatus: "hawser.stream_status",
 } as const;
 
-/** Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method. */
+/** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
 export interface QueryClient {
-  // Rows are typed by what is made of them.
+  // An any type, because each method assigns the rows to its own result type.
   query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
 }
 

@@ -329,9 +329,9 @@ export const views = {
   scheduleStatus: "hawser.schedule_status",
 } as const;
 
-/** Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method. */
+/** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
 export interface QueryClient {
-  // Rows are typed by what is made of them.
+  // An any type, because each method assigns the rows to its own result type.
   query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
 }
 

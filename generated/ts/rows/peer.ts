@@ -356,15 +356,15 @@ export const columns = {
   migration: ["id", "name", "applied_at", "checksum"],
 } as const;
 
-/** The NOTIFY channels that tell of changed rows. */
+/** NOTIFY channels of changed rows. */
 export const notifyChannels = {
   topicAddr: "hawser_topic_addr",
   meshSecret: "hawser_mesh_secret",
 } as const;
 
-/** Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method. */
+/** Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method. */
 export interface QueryClient {
-  // Rows are typed by what is made of them.
+  // An any type, because each method assigns the rows to its own result type.
   query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
 }
 

@@ -10,7 +10,7 @@
 
 import type { TextRules } from "./violation.js";
 
-/** The rules that the spec gives a name. */
+/** Named rules of the spec. */
 export const namedRules = {
   /** A subject to publish to. */
   natsSubject: {

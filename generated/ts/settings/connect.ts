@@ -31,7 +31,7 @@ export interface TransportSettings {
   readonly writeMaxBytes: number;
 }
 
-/** Connect transport settings as a user gives them: what is left out, or undefined, has its default. */
+/** Connect transport settings as a user gives them: a setting that is absent or undefined has its default. */
 export type TransportSettingsInput = { readonly [Name in keyof TransportSettings]?: TransportSettings[Name] | undefined };
 
 /** The defaults. */
@@ -42,7 +42,7 @@ export const transportSettingsDefaults: TransportSettings = {
   writeMaxBytes: 67108864,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const transportSettingsRanges = {
   defaultTimeoutMs: { kind: "number", min: 1, max: 86400000, unit: "ms", about: "How long a call may take that names no time limit itself." },
   useBinaryFormat: { kind: "boolean", about: "Send messages in Protobuf's binary format; false: as JSON." },
@@ -50,7 +50,7 @@ export const transportSettingsRanges = {
   writeMaxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The largest request that is sent. What the NATS server, or the called peer, takes may be less." },
 } as const satisfies Readonly<Record<keyof TransportSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkTransportSettings(input: TransportSettingsInput): CheckedSettings<TransportSettings> {
   return checkSettings<TransportSettings>(transportSettingsDefaults, transportSettingsRanges, input);
 }
@@ -78,7 +78,7 @@ export interface NatsServiceSettings {
   readonly callerCheckMs: number;
 }
 
-/** Connect service settings as a user gives them: what is left out, or undefined, has its default. */
+/** Connect service settings as a user gives them: a setting that is absent or undefined has its default. */
 export type NatsServiceSettingsInput = { readonly [Name in keyof NatsServiceSettings]?: NatsServiceSettings[Name] | undefined };
 
 /** The defaults. */
@@ -88,14 +88,14 @@ export const natsServiceSettingsDefaults: NatsServiceSettings = {
   callerCheckMs: 5000,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const natsServiceSettingsRanges = {
   concurrency: { kind: "number", min: 1, max: 1000000, unit: "calls", about: "How many calls run at once; further ones are refused." },
   stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a stop waits for the calls that run." },
   callerCheckMs: { kind: "number", min: 100, max: 3600000, unit: "ms", about: "Interval of the checks whether the callers of running calls are still connected to NATS. The signals of a caller's calls abort when two checks in a row do not find it." },
 } as const satisfies Readonly<Record<keyof NatsServiceSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkNatsServiceSettings(input: NatsServiceSettingsInput): CheckedSettings<NatsServiceSettings> {
   return checkSettings<NatsServiceSettings>(natsServiceSettingsDefaults, natsServiceSettingsRanges, input);
 }

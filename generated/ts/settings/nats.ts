@@ -24,31 +24,31 @@ export interface ServeSettings {
   /**
    * The longest time limit that a call may name.
    *
-   * Default: 60000 ms. Range: 100 to 86400000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 60000 ms. Range: 100 to 86400000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxCallTimeoutMs: number;
   /**
    * The largest call that the gateway reads, as Postgres sends it: bytes travel as base64, a third longer.
    *
-   * Default: 134217728 bytes. Range: 65536 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 134217728 bytes. Range: 65536 to 1073741824. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxRequestBytes: number;
   /**
    * The largest answer that the gateway sends: bytes travel as hexadecimal digits, twice as long.
    *
-   * Default: 134217728 bytes. Range: 65536 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 134217728 bytes. Range: 65536 to 1073741824. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxResponseBytes: number;
   /**
    * Maximum number of database sessions that are connected to the gateway.
    *
-   * Default: 1000 sessions. Range: 1 to 100000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 1000 sessions. Range: 1 to 100000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxSessions: number;
   /**
    * Time for which calls wait for a connection to NATS that was just lost; after that they fail at once.
    *
-   * Default: 1000 ms. Range: 0 to 60000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 1000 ms. Range: 0 to 60000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly natsWaitMs: number;
   /**
@@ -88,7 +88,7 @@ export interface ServeSettings {
    * milliseconds before it, to cover what the old leader did not finish. 0: nothing is repeated, and what the old
    * leader did not finish is lost.
    *
-   * Default: 10000 ms. Range: 0 to 600000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 10000 ms. Range: 0 to 600000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly takeoverBufferMs: number;
   /**
@@ -101,14 +101,14 @@ export interface ServeSettings {
   /**
    * The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database.
    *
-   * No default. Range: 1 to 128 bytes long in UTF-8. Tuning: any version may rename it, change its default or leave it out.
+   * No default. Range: 1 to 128 bytes long in UTF-8. Tuning: any version may rename it, change its default or remove it.
    */
   readonly monitorDatabase: string | undefined;
   /**
    * Maximum size of the messages in the table that is used when the buffer is half full: subjects, payloads, headers,
    * and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count.
    *
-   * Default: 1073741824 bytes. Range: 0 to 1099511627776. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 1073741824 bytes. Range: 0 to 1099511627776. Tuning: any version may rename it, change its default or remove it.
    */
   readonly savedBytes: number;
   /**
@@ -123,12 +123,12 @@ export interface ServeSettings {
    * becomes a dead letter. The stream may be created slightly later than the first message is enqueued. 0: it becomes a
    * dead letter at once.
    *
-   * Default: 60000 ms. Range: 0 to 604800000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 60000 ms. Range: 0 to 604800000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly missingStreamMs: number;
 }
 
-/** Serve settings as a user gives them: what is left out, or undefined, has its default. */
+/** Serve settings as a user gives them: a setting that is absent or undefined has its default. */
 export type ServeSettingsInput = { readonly [Name in keyof ServeSettings]?: ServeSettings[Name] | undefined };
 
 /** The defaults. */
@@ -153,7 +153,7 @@ export const serveSettingsDefaults: ServeSettings = {
   missingStreamMs: 60000,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const serveSettingsRanges = {
   listen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Address on which the gateway listens for Postgres; port 0 takes a free port. Only loopback addresses without TLS." },
   callTimeoutMs: { kind: "number", min: 100, max: 3600000, unit: "ms", about: "Time limit of calls of SQL functions that have none of their own." },
@@ -175,7 +175,7 @@ export const serveSettingsRanges = {
   missingStreamMs: { kind: "number", min: 0, max: 604800000, unit: "ms", isTuning: true, about: "Time after its enqueue for which a message of the outbox is tried again while its stream does not exist; then it becomes a dead letter. The stream may be created slightly later than the first message is enqueued. 0: it becomes a dead letter at once." },
 } as const satisfies Readonly<Record<keyof ServeSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkServeSettings(input: ServeSettingsInput): CheckedSettings<ServeSettings> {
   return checkSettings<ServeSettings>(serveSettingsDefaults, serveSettingsRanges, input);
 }

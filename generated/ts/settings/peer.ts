@@ -56,7 +56,7 @@ export interface PeerSettings {
   readonly allowPlaintext: boolean;
 }
 
-/** Peer settings as a user gives them: what is left out, or undefined, has its default. */
+/** Peer settings as a user gives them: a setting that is absent or undefined has its default. */
 export type PeerSettingsInput = { readonly [Name in keyof PeerSettings]?: PeerSettings[Name] | undefined };
 
 /** The defaults. */
@@ -71,7 +71,7 @@ export const peerSettingsDefaults: PeerSettings = {
   allowPlaintext: false,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const peerSettingsRanges = {
   concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch handling runs one batch." },
   sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "Time without a confirmation after which a send is rejected with `store_failed`." },
@@ -83,7 +83,7 @@ export const peerSettingsRanges = {
   allowPlaintext: { kind: "boolean", about: "Dials and accepts addresses other than loopback without TLS. Set it only if the network is trusted." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkPeerSettings(input: PeerSettingsInput): CheckedSettings<PeerSettings> {
   return checkSettings<PeerSettings>(peerSettingsDefaults, peerSettingsRanges, input);
 }
@@ -93,20 +93,20 @@ export interface TuningSettings {
   /**
    * Time without an acknowledgement after which an at-least-once message is also stored.
    *
-   * Default: 2000 ms. Range: 10 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 2000 ms. Range: 10 to 3600000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly ackTimeoutMs: number;
   /**
    * Handler duration after which the listener reports busy if messages wait: senders then store their messages in
    * Postgres instead of waiting.
    *
-   * Default: 10 ms. Range: 1 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 10 ms. Range: 1 to 3600000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly busyAfterMs: number;
   /**
    * Maximum time that an at-most-once message waits for a connection that is being established.
    *
-   * Default: 1000 ms. Range: 0 to 3600000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 1000 ms. Range: 0 to 3600000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly connectWaitMs: number;
   /**
@@ -114,37 +114,37 @@ export interface TuningSettings {
    * committed yet. While unhandled messages of a channel use more than twice as much memory, with their headers and
    * `messageOverheadBytes`, its connection is not read.
    *
-   * Default: 4194304 bytes. Range: 1024 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 4194304 bytes. Range: 1024 to 1073741824. Tuning: any version may rename it, change its default or remove it.
    */
   readonly creditBytes: number;
   /**
    * Payloads strictly longer than this are compressed.
    *
-   * Default: 1048576 bytes. Range: 1 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 1048576 bytes. Range: 1 to 1073741824. Tuning: any version may rename it, change its default or remove it.
    */
   readonly compressThresholdBytes: number;
   /**
    * Maximum number of unconfirmed messages for one listener, beyond which a send is refused with `busy`.
    *
-   * Default: 10000 messages. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 10000 messages. Range: 1 to 10000000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxSendQueueMessages: number;
   /**
    * Maximum payload bytes of unconfirmed messages for one listener; a single message always fits.
    *
-   * Default: 67108864 bytes. Range: 1 to 1099511627776. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 67108864 bytes. Range: 1 to 1099511627776. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxSendQueueBytes: number;
   /**
    * Maximum number of requests of one connection that wait for a free handler; further ones are answered with `busy`.
    * Also the maximum number of unanswered requests to one listener; further ones are refused with `busy`.
    *
-   * Default: 10000 requests. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
+   * Default: 10000 requests. Range: 1 to 10000000. Tuning: any version may rename it, change its default or remove it.
    */
   readonly maxRequests: number;
 }
 
-/** Tuning settings as a user gives them: what is left out, or undefined, has its default. */
+/** Tuning settings as a user gives them: a setting that is absent or undefined has its default. */
 export type TuningSettingsInput = { readonly [Name in keyof TuningSettings]?: TuningSettings[Name] | undefined };
 
 /** The defaults. */
@@ -159,7 +159,7 @@ export const tuningSettingsDefaults: TuningSettings = {
   maxRequests: 10000,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const tuningSettingsRanges = {
   ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", isTuning: true, about: "Time without an acknowledgement after which an at-least-once message is also stored." },
   busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", isTuning: true, about: "Handler duration after which the listener reports busy if messages wait: senders then store their messages in Postgres instead of waiting." },
@@ -171,7 +171,7 @@ export const tuningSettingsRanges = {
   maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", isTuning: true, about: "Maximum number of requests of one connection that wait for a free handler; further ones are answered with `busy`. Also the maximum number of unanswered requests to one listener; further ones are refused with `busy`." },
 } as const satisfies Readonly<Record<keyof TuningSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkTuningSettings(input: TuningSettingsInput): CheckedSettings<TuningSettings> {
   return checkSettings<TuningSettings>(tuningSettingsDefaults, tuningSettingsRanges, input);
 }
@@ -187,7 +187,7 @@ export interface DatabaseSettings {
   readonly deadLetterRetentionDays: number;
 }
 
-/** Database settings as a user gives them: what is left out, or undefined, has its default. */
+/** Database settings as a user gives them: a setting that is absent or undefined has its default. */
 export type DatabaseSettingsInput = { readonly [Name in keyof DatabaseSettings]?: DatabaseSettings[Name] | undefined };
 
 /** The defaults. */
@@ -195,12 +195,12 @@ export const databaseSettingsDefaults: DatabaseSettings = {
   deadLetterRetentionDays: 30,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const databaseSettingsRanges = {
   deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "Running peers delete dead letters older than this: each those of the roles that its login is a member of, which may be of other peers and of subscribed functions. `hawser dead retention` shows and sets it." },
 } as const satisfies Readonly<Record<keyof DatabaseSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkDatabaseSettings(input: DatabaseSettingsInput): CheckedSettings<DatabaseSettings> {
   return checkSettings<DatabaseSettings>(databaseSettingsDefaults, databaseSettingsRanges, input);
 }
@@ -246,7 +246,7 @@ export interface HandlerSettings {
   readonly takeoverMs: number | undefined;
 }
 
-/** Handler settings as a user gives them: what is left out, or undefined, has its default. */
+/** Handler settings as a user gives them: a setting that is absent or undefined has its default. */
 export type HandlerSettingsInput = { readonly [Name in keyof HandlerSettings]?: HandlerSettings[Name] | undefined };
 
 /** The defaults. */
@@ -258,7 +258,7 @@ export const handlerSettingsDefaults: HandlerSettings = {
   takeoverMs: undefined,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const handlerSettingsRanges = {
   transactional: { kind: "boolean", about: "The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there happen exactly once. Transactional handlers run side by side, each on a connection of the pool, which needs at least 2." },
   timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long the handler may take; without it there is no limit." },
@@ -267,7 +267,7 @@ export const handlerSettingsRanges = {
   takeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "If another listener is away this long without a break, this peer takes over its stored messages, channel by channel. This peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. A member of a group takes over from the other members only, after 15000 ms by default, and gives the channels back when they run again. Outside of a group nothing is taken over without it. All topics of a peer have the same value." },
 } as const satisfies Readonly<Record<keyof HandlerSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkHandlerSettings(input: HandlerSettingsInput): CheckedSettings<HandlerSettings> {
   return checkSettings<HandlerSettings>(handlerSettingsDefaults, handlerSettingsRanges, input);
 }
@@ -294,7 +294,7 @@ export interface BatchSettings {
   readonly waitMs: number;
 }
 
-/** Batch settings as a user gives them: what is left out, or undefined, has its default. */
+/** Batch settings as a user gives them: a setting that is absent or undefined has its default. */
 export type BatchSettingsInput = { readonly [Name in keyof BatchSettings]?: BatchSettings[Name] | undefined };
 
 /** The defaults. */
@@ -304,14 +304,14 @@ export const batchSettingsDefaults: BatchSettings = {
   waitMs: 0,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const batchSettingsRanges = {
   maxMessages: { kind: "number", min: 1, max: 10000, unit: "messages", about: "Maximum number of messages of a batch." },
   maxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Maximum payload bytes of a batch; a single message always fits." },
   waitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "Maximum time that a message waits for others while no batch is being handled." },
 } as const satisfies Readonly<Record<keyof BatchSettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkBatchSettings(input: BatchSettingsInput): CheckedSettings<BatchSettings> {
   return checkSettings<BatchSettings>(batchSettingsDefaults, batchSettingsRanges, input);
 }
@@ -350,7 +350,7 @@ export interface RetrySettings {
   readonly jitterPercent: number;
 }
 
-/** Retry settings as a user gives them: what is left out, or undefined, has its default. */
+/** Retry settings as a user gives them: a setting that is absent or undefined has its default. */
 export type RetrySettingsInput = { readonly [Name in keyof RetrySettings]?: RetrySettings[Name] | undefined };
 
 /** The defaults. */
@@ -362,7 +362,7 @@ export const retrySettingsDefaults: RetrySettings = {
   jitterPercent: 0,
 };
 
-/** What each setting is, what it may be, and in which unit. */
+/** Kind, limits, unit and meaning of each setting. */
 export const retrySettingsRanges = {
   attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "Maximum number of attempts before a message becomes a dead letter." },
   delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "Delay before the second attempt." },
@@ -371,7 +371,7 @@ export const retrySettingsRanges = {
   jitterPercent: { kind: "number", min: 0, max: 100, unit: "percent", about: "Maximum random reduction of a delay in percent, so that messages that failed together are not retried together." },
 } as const satisfies Readonly<Record<keyof RetrySettings, SettingRules>>;
 
-/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
 export function checkRetrySettings(input: RetrySettingsInput): CheckedSettings<RetrySettings> {
   return checkSettings<RetrySettings>(retrySettingsDefaults, retrySettingsRanges, input);
 }

@@ -4,7 +4,7 @@
 /** Makes or replaces the functions and views. */
 export const errorsFunctionsSql = `DO $do$
 BEGIN
-  -- What is new after what follows gets no default privileges: see the block at the end.
+  -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
@@ -232,7 +232,7 @@ BEGIN
   END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) IS 'What is too long about a list of texts or of bytes; NULL: nothing.';
+COMMENT ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) IS 'Describes the excess length of a list of texts or of bytes; NULL if it is within its limits.';
 
 CREATE OR REPLACE FUNCTION hawser.header_excess(p_headers jsonb, p_max_items bigint, p_max_name_bytes bigint, p_max_value_bytes bigint)
 RETURNS text
@@ -244,7 +244,7 @@ DECLARE
   v_name bigint;
   v_value bigint;
 BEGIN
-  -- What is no object is refused by its form.
+  -- A value that is not an object is refused by its form.
   IF jsonb_typeof(p_headers) <> 'object' THEN
     RETURN NULL;
   END IF;
@@ -258,7 +258,7 @@ BEGIN
   END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) IS 'What is too much about headers; NULL: nothing.';
+COMMENT ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) IS 'Describes the excess size of headers; NULL if they are within their limits.';
 
 DO $do$
 DECLARE

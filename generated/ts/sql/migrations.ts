@@ -9151,7 +9151,7 @@ CREATE INDEX CONCURRENTLY outbox_2_xid_slot_idx ON hawser.outbox_2 (xid, slot);
 -- Next part.
 DO $do$
 BEGIN
-  -- What is new after what follows gets no default privileges: see the block at the end.
+  -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl

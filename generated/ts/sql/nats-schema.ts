@@ -6,7 +6,7 @@
 /** Makes the tables, once, on a database that has none of them. */
 export const natsTablesSql = `DO $do$
 BEGIN
-  -- What is new after what follows gets no default privileges: see the block at the end.
+  -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
@@ -74,7 +74,7 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_handlers of each change of nats_handlers.';
+COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Notifies channel hawser_nats_handlers of each change of nats_handlers.';
 
 CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
@@ -156,7 +156,7 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_server of each change of nats_server.';
+COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Notifies channel hawser_nats_server of each change of nats_server.';
 
 CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_server
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();
@@ -341,7 +341,7 @@ $do$;
 /** Makes or replaces the functions and views. */
 export const natsFunctionsSql = `DO $do$
 BEGIN
-  -- What is new after what follows gets no default privileges: see the block at the end.
+  -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl

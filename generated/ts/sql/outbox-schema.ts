@@ -7,7 +7,7 @@
 /** Makes the tables, once, on a database that has none of them. */
 export const outboxTablesSql = `DO $do$
 BEGIN
-  -- What is new after what follows gets no default privileges: see the block at the end.
+  -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
@@ -324,7 +324,7 @@ $do$;
 /** Makes or replaces the functions and views. */
 export const outboxFunctionsSql = `DO $do$
 BEGIN
-  -- What is new after what follows gets no default privileges: see the block at the end.
+  -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
@@ -6323,7 +6323,7 @@ DO $do$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     CREATE ROLE hawser_peer NOLOGIN;
-    COMMENT ON ROLE hawser_peer IS 'What a Peer needs: the catalog, the message store, the cursors.';
+    COMMENT ON ROLE hawser_peer IS 'Rights of a peer: the catalog, the message store, the cursors.';
   END IF;
 EXCEPTION
   -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.

@@ -4,7 +4,7 @@
 /** Makes the tables, once, on a database that has none of them. */
 export const peerTablesSql = `DO $do$
 BEGIN
-  -- What is new after what follows gets no default privileges: see the block at the end.
+  -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
@@ -85,7 +85,7 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
+COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Notifies channel hawser_topic_addr of each change of topic_addr.';
 
 CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.topic_addr
 FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
@@ -468,7 +468,7 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_secret of each change of mesh_secret.';
+COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Notifies channel hawser_mesh_secret of each change of mesh_secret.';
 
 CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
 FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
@@ -542,7 +542,7 @@ $do$;
 /** Makes or replaces the functions and views. */
 export const peerFunctionsSql = `DO $do$
 BEGIN
-  -- What is new after what follows gets no default privileges: see the block at the end.
+  -- Objects that are new after the following statements get no default privileges: see the block at the end.
   PERFORM pg_catalog.set_config('hawser.present', (
     SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (
       SELECT n.oid, 'SCHEMA hawser' AS object, 'n'::"char" AS type, n.nspowner AS owner, n.nspacl AS acl
@@ -3671,7 +3671,7 @@ DO $do$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     CREATE ROLE hawser_peer NOLOGIN;
-    COMMENT ON ROLE hawser_peer IS 'What a Peer needs: the catalog, the message store, the cursors.';
+    COMMENT ON ROLE hawser_peer IS 'Rights of a peer: the catalog, the message store, the cursors.';
   END IF;
 EXCEPTION
   -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.

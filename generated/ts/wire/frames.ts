@@ -5,7 +5,7 @@ import type { Frame as Envelope, Ack, Answer, Batch, Cancel, Challenge, GoLive, 
 import { checkAnswerMessage, checkHeaderName, checkHeaderValue, checkHelloListenerName, checkHelloSenderName, checkHelloSourceTopic, checkRefuseMessage } from "../rules/peer/frames.js";
 import { decimalBytes, type FrameInput, type FrameOutput, listBytes, numberBytes, packedBytes, sized, writeBytes, writeDecimal, writeEach, writeHead, writeList, writeNumber, writePacked, writeText } from "./coding.js";
 
-/** The tag of each field, which is one byte. */
+/** Tag of each field, which is one byte. */
 export const tags = {
   Frame: { challenge: 10, hello: 18, welcome: 26, refuse: 34, batch: 42, ack: 50, goLive: 58, ping: 66, pong: 74, goodbye: 82, request: 90, answer: 98, cancel: 106 },
   Challenge: { nonce: 10, minVersion: 16, maxVersion: 24, capabilities: 34 },
@@ -26,13 +26,13 @@ export const tags = {
   Cancel: { id: 8 },
 } as const;
 
-/** One frame: its kind, and the value of that kind. */
+/** Frame: its kind, and the value of that kind. */
 export type Frame = NonNullable<Envelope["kind"]>;
 
 /**
- * Reads the frame with which the input has begun. `breaksRule` of the input says whether its values keep the rules.
+ * Reads the frame that the input has started. Sets `breaksRule` of the input if a value breaks a rule.
  *
- * @throws RangeError, TypeError for what is no frame
+ * @throws RangeError, TypeError if the bytes are not a frame
  */
 export function readFrame(input: FrameInput): Frame {
   const { bytes } = input;
@@ -88,11 +88,11 @@ export function readFrame(input: FrameInput): Frame {
     if (before !== undefined && before !== frame) throw new RangeError(`it has two kinds, ${before.$case} and ${frame!.$case}`);
   }
   if (input.at !== end) throw input.misfit(end);
-  if (frame === undefined) throw new RangeError("it is of no kind that this version knows");
+  if (frame === undefined) throw new RangeError("its kind is unknown to this version");
   return frame;
 }
 
-/** The bytes of a frame's value. */
+/** Encoded size of a frame's value in bytes. */
 export function valueBytes(frame: Frame): number {
   switch (frame.$case) {
     case "challenge":
@@ -124,7 +124,7 @@ export function valueBytes(frame: Frame): number {
   }
 }
 
-/** Writes a frame, whose value takes `bytes`. There is room for 11 bytes. */
+/** Writes a frame whose value takes `bytes`. The caller has reserved 11 bytes. */
 export function writeFrame(output: FrameOutput, frame: Frame, bytes: number): void {
   switch (frame.$case) {
     case "challenge":

@@ -1,6 +1,4 @@
-/**
- * Finding a nats-server: on PATH, in our cache, or fetched into the cache.
- */
+/** Search for a nats-server: on PATH, in the cache, or fetched into the cache. */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
@@ -22,28 +20,31 @@ import { HawserError } from "../../errors/index.js";
 import { findProgram } from "../server-process.js";
 import { debianPackage, type FetchedProgram, goInstall, type NatsSource, officialRelease } from "./sources.js";
 
-/** The oldest release whose JetStream and options this project works with. */
+/** Oldest release whose JetStream and options this project supports. */
 const minimumVersion = [2, 9] as const;
 
-/** A nats-server that runs on this machine. */
+/** nats-server that runs on this machine. */
 export interface NatsBinary {
   readonly program: string;
-  /** Such as `2.14.5`. */
+  /** Version, such as `2.14.5`. */
   readonly version: string;
-  /** Where it comes from, in words. */
+  /** Origin in words. */
   readonly origin: string;
 }
 
-/** How the search goes. */
+/** Options of the search. */
 export interface NatsSearch {
-  /** Told what takes time. */
+  /** Called with a message before each slow step. */
   readonly onProgress?: (message: string) => void;
   readonly signal?: AbortSignal | undefined;
-  /** The ways to fetch it, in the order of trying; by default all that this project knows. */
+  /** Sources in the order of trying; by default all that this project knows. */
   readonly sources?: readonly NatsSource[];
 }
 
-/** Finds or fetches a nats-server that runs here. Throws `dev_server_failed`, naming each way and why it failed. */
+/**
+ * Finds or fetches a nats-server that runs on this machine. Throws `dev_server_failed` with each source and its
+ * failure.
+ */
 export async function findNatsServer(search: NatsSearch = {}): Promise<NatsBinary> {
   const onPath = findProgram("nats-server");
   const version = onPath && (await versionOf(onPath));
@@ -51,7 +52,7 @@ export async function findNatsServer(search: NatsSearch = {}): Promise<NatsBinar
   return (await cachedBinary(versionOf)) ?? (await fetchNatsServer(search));
 }
 
-/** Fetches a nats-server into the cache. Throws `dev_server_failed`, naming each way and why it failed. */
+/** Fetches a nats-server into the cache. Throws `dev_server_failed` with each source and its failure. */
 export async function fetchNatsServer(search: NatsSearch): Promise<NatsBinary> {
   const { signal, onProgress, sources = [officialRelease(), debianPackage(), goInstall()] } = search;
   const failures: string[] = [];
@@ -80,7 +81,7 @@ export async function fetchNatsServer(search: NatsSearch): Promise<NatsBinary> {
   );
 }
 
-/** The version a program prints, or undefined if it does not run here or is too old. */
+/** Version that a program prints; undefined if it does not run on this machine or is too old. */
 async function versionOf(program: string): Promise<string | undefined> {
   try {
     const { stdout } = await promisify(execFile)(program, ["-v"], { timeout: 10_000 });
@@ -93,7 +94,7 @@ async function versionOf(program: string): Promise<string | undefined> {
   }
 }
 
-/** The innermost reason of an error, in one line: fetch and execFile hide theirs in causes and in stderr. */
+/** Innermost reason of an error, in one line: fetch hides it in causes, execFile in stderr. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const stderr = (error as { stderr?: string }).stderr?.trim().split("\n").at(-1);
@@ -104,15 +105,15 @@ function reasonOf(error: unknown): string {
 const programFile = "nats-server";
 const recordFile = "origin.json";
 
-/** What is recorded beside a cached program. */
+/** Record beside a cached program. */
 interface CacheRecord {
   readonly version: string;
   readonly origin: string;
-  /** Of the program file. */
+  /** SHA-256 of the program file. */
   readonly sha256: string;
 }
 
-/** The newest cached program whose checksum is the recorded one and that runs, as `versionOf` tells. */
+/** Newest cached program that matches its recorded checksum and runs. */
 async function cachedBinary(
   versionOf: (program: string) => Promise<string | undefined>,
 ): Promise<NatsBinary | undefined> {
@@ -154,10 +155,10 @@ function keepBinary(fetched: FetchedProgram & { readonly version: string }): Nat
   }
 }
 
-/** Renames the draft into place, unless another start has put a sound one there meanwhile. */
+/** Renames the draft into place, unless another start has put an intact program there in the meantime. */
 function moveInto(place: string, draft: string, record: CacheRecord): void {
   const sound = () => sha256Of(join(place, programFile)) === readRecord(join(place, recordFile))?.sha256;
-  // A damaged one is moved away first: a directory cannot be renamed over one with contents.
+  // A damaged program is moved away first, because a directory cannot replace a directory with contents.
   if (existsSync(place) && sha256Of(join(place, programFile)) !== record.sha256) {
     const damaged = mkdtempSync(`${draft}-`);
     renameSync(place, join(damaged, "old"));
@@ -195,7 +196,7 @@ function sha256Of(path: string): string | undefined {
   }
 }
 
-/** Where downloaded programs are kept: HAWSER_CACHE_DIR, else `hawser` in the user's cache directory. */
+/** Directory of downloaded programs: HAWSER_CACHE_DIR, otherwise `hawser` in the user's cache directory. */
 export function cacheDirectory(): string {
   const { HAWSER_CACHE_DIR: own, XDG_CACHE_HOME: xdg } = process.env;
   if (own) return own;

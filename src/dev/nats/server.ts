@@ -1,6 +1,4 @@
-/**
- * A nats-server of our own, with JetStream, on ports that it chooses itself where none is wanted.
- */
+/** Embedded nats-server with JetStream. It chooses its ports itself unless a port is requested. */
 import { once } from "node:events";
 import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
@@ -17,15 +15,15 @@ const readyTimeoutMs = 30_000;
 const probeTimeoutMs = 5_000;
 const portAttempts = 5;
 
-/** What the server writes into its ports file. */
+/** Contents of the ports file that the server writes. */
 interface Ports {
   readonly nats: readonly string[];
   readonly monitoring: readonly string[];
 }
 
 /**
- * Finds or fetches nats-server, starts it in the run directory, and resolves when it and its JetStream answer. If that
- * fails, the caller ends what may be running there (`stopServersOf`).
+ * Finds or fetches nats-server, starts it in the run directory, and resolves when the server and its JetStream answer.
+ * If that fails, the caller stops the processes that may be running there (`stopServersOf`).
  */
 export async function startNats(
   directory: RunDirectory,
@@ -41,11 +39,11 @@ export async function startNats(
   chmodSync(directory.natsStore, 0o700);
   for (let attempt = 1; ; attempt++) {
     const chosen = wish && (await portFor("--nats-port", wish));
-    if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is taken: nats-server has another one`);
+    if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is in use: nats-server uses another one`);
     const configArgs = config === undefined ? [] : ["-c", configOf(directory)];
     const started = await startAt(chosen?.port ?? -1, configArgs, directory, binary, search.signal);
     if ("server" in started) return started;
-    // Between our check and its start another program took the port.
+    // Another program took the port between the check and the start.
     const portTaken = /address already in use/i.test(started.process.logTail());
     if (!portTaken || wish === undefined || attempt === portAttempts) throw started.process.endedEarly();
   }
@@ -55,7 +53,10 @@ function configOf({ path }: RunDirectory): string {
   return join(path, "nats.conf");
 }
 
-/** @returns without a URL if it has ended. @throws `dev_server_failed` if it does not answer in time; the signal's reason */
+/**
+ * @returns without a URL if the server has ended @throws `dev_server_failed` if it does not answer in time; the
+ * signal's reason
+ */
 async function startAt(
   port: number,
   configArgs: readonly string[],
@@ -64,7 +65,7 @@ async function startAt(
   signal: AbortSignal | undefined,
 ): Promise<StartedServer | { readonly process: ServerProcess }> {
   const portsDirectory = join(directory.path, "nats-ports");
-  // A killed server leaves its file behind, and the next one may get the same pid.
+  // A killed server leaves its file, and the next one may get the same pid.
   rmSync(portsDirectory, { recursive: true, force: true });
   mkdirSync(portsDirectory, { recursive: true, mode: 0o700 });
   const server = await ServerProcess.start({
@@ -106,7 +107,7 @@ async function startAt(
   return { process: server };
 }
 
-/** True if a nats-server greets at the URL. */
+/** True if a nats-server sends its greeting at the URL. */
 export async function natsAnswers(url: string): Promise<boolean> {
   const { hostname, port } = new URL(url);
   const socket = connect({ host: hostname.replace(/^\[|\]$/g, ""), port: Number(port || 4222) });
@@ -130,7 +131,7 @@ async function isReady(ports: Ports): Promise<boolean> {
   }
 }
 
-/** The ports file, once it is there whole. */
+/** Reads the ports file; undefined until it is complete. */
 function readPorts(directory: string): Ports | undefined {
   try {
     const [file] = readdirSync(directory);

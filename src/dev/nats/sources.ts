@@ -1,5 +1,6 @@
 /**
- * The official release of nats-server: the archive from its GitHub releases page, with a pinned checksum.
+ * Sources of nats-server. The first is the official release: the archive from its GitHub releases page, with a pinned
+ * checksum.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -10,31 +11,31 @@ import { gunzipSync } from "node:zlib";
 import { HawserError } from "../../errors/index.js";
 import { findProgram } from "../server-process.js";
 
-/** A way to get a nats-server. */
+/** Source of a nats-server. */
 export interface NatsSource {
-  /** What it is, in words. */
+  /** Description in words. */
   readonly name: string;
   /**
-   * Fetches programs into the directory and yields them, the preferred one first; the next one is asked for only if one
-   * does not run here. Throws if there is none.
+   * Fetches programs into the directory and yields them, the preferred one first; the next is requested only if one
+   * does not run on this machine. Throws if there is none.
    */
   fetch(directory: string, signal?: AbortSignal): AsyncIterable<FetchedProgram>;
 }
 
-/** A program that a source has put on disk. */
+/** Program that a source has written to disk. */
 export interface FetchedProgram {
   readonly program: string;
-  /** Which source and how it was verified, in words. */
+  /** Source and its verification, in words. */
   readonly origin: string;
 }
 
-/** The release that is fetched; `go install` builds the same one. */
+/** Release that is fetched; `go install` builds the same one. */
 export const natsServerVersion = "2.14.5";
 
 /**
- * SHA-256 of `nats-server-v2.14.5-<key>.tar.gz`. The two of Linux are those in the Dockerfile of the official image
- * (nats-io/nats-docker, 2.14.x), all four those in the package index of cashapp/hermit-packages, which takes them from
- * the release's SHA256SUMS. To change the version, replace them all.
+ * SHA-256 of `nats-server-v2.14.5-<key>.tar.gz`. The two for Linux equal those in the Dockerfile of the official image
+ * (nats-io/nats-docker, 2.14.x); all four equal those in the package index of cashapp/hermit-packages, which takes them
+ * from the release's SHA256SUMS. To change the version, replace all of them.
  */
 const SHA256: Readonly<Record<string, string>> = {
   "linux-amd64": "5e3b603d47c447bda1f77f9ac16dbf91c90aac4ff3681f8fbbc7201e4ed99355",
@@ -43,27 +44,27 @@ const SHA256: Readonly<Record<string, string>> = {
   "darwin-arm64": "ddd907854d9a2de834af133fa396915fe6442fe6d8909ae31390d1ea7a0fea50",
 };
 
-/** How long the whole download may take. */
+/** Time limit of the whole download. */
 const downloadTimeoutMs = 120_000;
 
-/** Where a release is, for tests that have one of their own. */
+/** Site of releases; tests use one of their own. */
 export interface ReleaseSite {
-  /** The URL above the directory of each version. */
+  /** URL of the parent of the versions' directories. */
   readonly url: string;
   /** SHA-256 of the archives by platform, such as `linux-amd64`. */
   readonly checksums: Readonly<Record<string, string>>;
-  /** How long the server may take to begin its answer. */
+  /** Time in which the server must begin its answer. */
   readonly answerTimeoutMs: number;
 }
 
 const gitHub: ReleaseSite = {
   url: "https://github.com/nats-io/nats-server/releases/download",
   checksums: SHA256,
-  // A blocked network must not hold up the other sources.
+  // A blocked network must not delay the other sources.
   answerTimeoutMs: 5_000,
 };
 
-/** The official release for this platform. */
+/** Official release for this platform. */
 export function officialRelease(site: ReleaseSite = gitHub): NatsSource {
   return {
     name: `official release ${natsServerVersion}`,
@@ -83,7 +84,7 @@ export function officialRelease(site: ReleaseSite = gitHub): NatsSource {
   };
 }
 
-/** This platform's name in the archives of a release. */
+/** Name of this platform in the archives of a release. */
 export function releasePlatform(): string {
   return `${process.platform}-${process.arch === "x64" ? "amd64" : process.arch}`;
 }
@@ -107,23 +108,24 @@ async function download(url: string, answerTimeoutMs: number, signal: AbortSigna
 async function unpack(archive: Buffer, directory: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     const tar = execFile("tar", ["-xf", "-", "-C", directory], (error) => (error ? reject(error) : resolve()));
-    // If tar ends early, its exit status tells why; the broken pipe adds nothing.
+    // If tar ends early, its exit status has the reason; the broken pipe adds nothing.
     tar.stdin?.on("error", () => undefined);
     tar.stdin?.end(archive);
   });
 }
 
 /*
- * nats-server built from its source by the Go toolchain, which verifies what it downloads by Go's checksum database.
+ * Second source: nats-server built from its source by the Go toolchain, which verifies downloads with Go's checksum
+ * database.
  */
 
-/** Compiling takes a minute or two on two cores. */
+/** Time limit of compiling, which takes a minute or two on two cores. */
 const buildTimeoutMs = 600_000;
 
 /**
- * `go install` of a version, by default the same as the official release.
+ * `go install` of a version, by default the version of the official release.
  *
- * @param version whatever Go takes behind `@v`: `2.9` is the newest 2.9
+ * @param version any version query of Go: `2.9` is the newest 2.9
  */
 export function goInstall(version = natsServerVersion): NatsSource {
   return {
@@ -133,7 +135,7 @@ export function goInstall(version = natsServerVersion): NatsSource {
       if (go === undefined) throw new HawserError("not_supported", "no Go toolchain is on PATH");
       await promisify(execFile)(go, ["install", `github.com/nats-io/nats-server/v2@v${version}`], {
         cwd: directory,
-        // Without cgo the program depends on nothing, and building it needs no C compiler.
+        // Without cgo, the program has no dependencies, and building it needs no C compiler.
         env: { ...process.env, GOBIN: directory, CGO_ENABLED: "0" },
         timeout: buildTimeoutMs,
         ...(signal && { signal }),
@@ -147,28 +149,31 @@ export function goInstall(version = natsServerVersion): NatsSource {
 }
 
 /*
- * Programs out of Debian's packages, without root and without touching the system: apt with directories of its own, from
- * the mirror that this machine already uses. apt checks the archive's signature with the system's keyring and each file
- * against it; `dpkg -x` only unpacks.
+ * Third source: programs from Debian's packages, without root and without changes of the system. apt uses private
+ * directories and the mirror of this machine, and checks the archive's signature with the system's keyring and each file
+ * against the archive; `dpkg -x` only unpacks.
  */
 
 const run = promisify(execFile);
 
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/** Releases with newer programs than the machine's own, newest first; those in Go are static enough to run here, mostly. */
+/**
+ * Releases with newer programs than the machine's own, newest first; their Go programs are mostly static enough to run
+ * here.
+ */
 const newerReleases = ["sid", "trixie"];
 const commandTimeoutMs = 120_000;
-/** How long a mirror may be silent. */
+/** Time that a mirror may be silent. */
 const mirrorTimeoutSeconds = 10;
 
-/** A program, and the package that has it. */
+/** Program, and the package that contains it. */
 export interface DebianProgram {
   readonly package: string;
-  /** Below the root. */
+  /** Path below the root directory. */
   readonly path: string;
 }
 
-/** Debian's package, newest release first. */
+/** Debian's package, from the newest release first. */
 export function debianPackage(
   program: DebianProgram = { package: "nats-server", path: "usr/sbin/nats-server" },
 ): NatsSource {
@@ -190,12 +195,12 @@ export function debianPackage(
   };
 }
 
-/** The mirror this machine's apt uses for its own release. Throws `not_supported` where it is not Debian. */
+/** Mirror that this machine's apt uses for its own release. Throws `not_supported` on other systems than Debian. */
 async function debianSystem(): Promise<{ mirror: string; codename: string }> {
   const osRelease = existsSync("/etc/os-release") ? readFileSync("/etc/os-release", "utf8") : "";
   const codename = /^VERSION_CODENAME=(\w+)$/m.exec(osRelease)?.[1] ?? "sid";
   if (!/^ID=debian$/m.test(osRelease) || !findProgram("apt-get") || !findProgram("dpkg")) {
-    throw new HawserError("not_supported", "this machine is not a Debian");
+    throw new HawserError("not_supported", "this machine does not run Debian");
   }
   const { stdout } = await run("apt-get", ["indextargets", "--format", "$(RELEASE) $(COMPONENT) $(REPO_URI)"]);
   const mirror = stdout
@@ -229,7 +234,7 @@ async function fetchFrom(
   };
 }
 
-/** apt's options for a source list, lists, cache and package state of its own. */
+/** Options of apt for a private source list, lists, cache and package state. */
 function privateApt(directory: string, source: string): string[] {
   const path = (name: string) => join(directory, name);
   for (const name of ["state/lists/partial", "cache/archives/partial", "parts"]) {
@@ -253,7 +258,7 @@ function privateApt(directory: string, source: string): string[] {
     "Acquire::Retries": "1",
     "Acquire::http::Timeout": mirrorTimeoutSeconds,
     "Acquire::https::Timeout": mirrorTimeoutSeconds,
-    // A failed index is an error and not a warning: we have no older one to go on with.
+    // A failed index is an error, not a warning, because there is no older one to fall back to.
     "APT::Update::Error-Mode": "any",
   };
   return ["-q", ...Object.entries(options).flatMap(([name, value]) => ["-o", `${name}=${value}`])];

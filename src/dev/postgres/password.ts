@@ -1,8 +1,9 @@
 /**
- * The password of a cluster's superuser: random, and in a file of the data directory, so that it stays with the data.
+ * Password of a cluster's superuser: random, and stored in a file of the data directory, so that it stays with the
+ * data.
  *
- * Everybody who has an account on the machine reaches a server at 127.0.0.1, and a superuser of Postgres starts programs
- * as the account that the server runs as (`COPY … FROM PROGRAM`).
+ * Every account of the machine can reach a server at 127.0.0.1, and a superuser of Postgres can start programs as the
+ * server's account (`COPY … FROM PROGRAM`).
  */
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
@@ -14,13 +15,13 @@ import { writePrivate } from "../../files/index.js";
 import type { Account } from "../server-process.js";
 import type { PostgresBinaries } from "./binaries.js";
 
-/** Authentication of every cluster. Nothing else is let in: the server listens on 127.0.0.1 only. */
+/** Authentication of every cluster. There are no other rules, because the server listens on 127.0.0.1 only. */
 const hostRules = `# Written by Hawser. The password of the role postgres is in the file hawser-password beside this one.
 host all all 127.0.0.1/32 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
 `;
 
-/** A password without a character that a URL, SQL or a password file would have to quote. */
+/** Password without characters that a URL, SQL or a password file would have to quote. */
 export function randomPassword(): string {
   return randomBytes(24).toString("base64url");
 }
@@ -29,7 +30,7 @@ export function passwordFileOf(dataDirectory: string): string {
   return join(dataDirectory, "hawser-password");
 }
 
-/** The password of the cluster; undefined if it has none yet. */
+/** Password of the cluster; undefined if it has none yet. */
 export function readPassword(dataDirectory: string): string | undefined {
   try {
     return readFileSync(passwordFileOf(dataDirectory), "utf8").trim() || undefined;
@@ -39,16 +40,19 @@ export function readPassword(dataDirectory: string): string | undefined {
   }
 }
 
-/** Makes the rules of the cluster ask for the password, and keeps it. The cluster has it already. */
+/**
+ * Writes the cluster's authentication rules, which require the password, and the password file. The cluster already has
+ * the password.
+ */
 export function keepPassword(dataDirectory: string, password: string, account: Account | undefined): void {
   writePrivate(join(dataDirectory, "pg_hba.conf"), hostRules, account);
-  // Last: a cluster with this file is one that asks for the password.
+  // Last, because the file marks a cluster that requires the password.
   writePrivate(passwordFileOf(dataDirectory), `${password}\n`, account);
 }
 
 /**
- * Gives a password to a cluster that does not run and has none: one that an earlier Hawser made, which let everybody in.
- * The server that does it accepts no connections.
+ * Sets a password in a stopped cluster that has none: an earlier Hawser created it without authentication. The server
+ * that runs the statement accepts no connections.
  *
  * @throws HawserError `dev_server_failed`
  */
@@ -63,7 +67,7 @@ export async function setPassword(
   const settings = {
     password_encryption: "scram-sha-256",
     exit_on_error: "on",
-    // The statement holds the password.
+    // The statement contains the password.
     log_statement: "none",
     log_min_duration_statement: "-1",
     log_min_error_statement: "panic",
@@ -76,7 +80,7 @@ export async function setPassword(
       ...account,
       ...(signal && { signal }),
     });
-    // One that ends without reading it says why.
+    // If the server ends without reading the statement, its exit reports why.
     running.child.stdin?.on("error", () => undefined).end(`ALTER ROLE postgres PASSWORD '${password}'\n`);
     await running;
   } catch (cause) {
@@ -84,8 +88,8 @@ export async function setPassword(
     const said = (cause as { stderr?: string }).stderr?.trim() || (cause as Error).message;
     throw new HawserError(
       "dev_server_failed",
-      `The role postgres of the cluster in ${dataDirectory} could not be given a password, which its servers ask for: ` +
-        `${said}. Repair that, or name another directory.`,
+      `The role postgres of the cluster in ${dataDirectory} could not be given a password, which its servers require: ` +
+        `${said}. Fix the cause, or name another directory.`,
       { cause },
     );
   }

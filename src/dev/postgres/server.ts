@@ -1,6 +1,4 @@
-/**
- * A Postgres server of our own: a data directory, a free port, and a process.
- */
+/** Embedded Postgres server: a data directory, a free port, and a process. */
 import { execFile } from "node:child_process";
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -15,19 +13,19 @@ import { type Account, ServerProcess, type StartedServer, serverAccount } from "
 import { findPostgres, type PostgresBinaries } from "./binaries.js";
 import { keepPassword, passwordFileOf, randomPassword, readPassword, setPassword } from "./password.js";
 
-/** How long the server may take until it answers; recovery after a crash can take a while on a slow disk. */
+/** Time until the server must answer; recovery after a crash can take long on a slow disk. */
 const readyTimeoutMs = 60_000;
 const portAttempts = 5;
-/** The only settings in the server's environment. */
+/** Complete environment of the server. */
 const ENV = { PATH: "/usr/bin:/bin", TZ: "UTC", LC_ALL: "C" };
 
 /**
- * Starts Postgres in the run directory, making its database cluster at the first start, and resolves when it answers.
- * If that fails, the caller ends what may be running there (`stopServersOf`).
+ * Starts Postgres in the run directory, creating its cluster at the first start, and resolves when it answers. If that
+ * fails, the caller stops the processes that may be running there (`stopServersOf`).
  *
- * It listens on 127.0.0.1 only, where other users of the machine are, too: clients need a password. A cluster that an
- * earlier Hawser made without one is given one. Writes are as durable as in production (fsync is on), because that is what
- * tests of this project are about.
+ * The server listens on 127.0.0.1 only, which other users of the machine can reach, so clients need a password. A
+ * cluster that an earlier Hawser created without a password gets one. Writes are as durable as in production (fsync is
+ * on), because the tests of this project depend on it.
  */
 export async function startPostgres(
   directory: RunDirectory,
@@ -48,7 +46,7 @@ export async function startPostgres(
   for (let attempt = 1; ; attempt++) {
     options.signal?.throwIfAborted();
     const { port, isAnother } = await portFor("--port", options.port);
-    if (isAnother) options.onProgress?.(`The port ${options.port?.port} is taken: Postgres has another one`);
+    if (isAnother) options.onProgress?.(`The port ${options.port?.port} is in use: Postgres uses another one`);
     const startedAt = Date.now();
     const server = await ServerProcess.start({
       name: "Postgres",
@@ -64,7 +62,7 @@ export async function startPostgres(
       const { version, origin } = binaries;
       return { server: { name: "Postgres", url, version, origin }, process: server };
     }
-    // Between our check and its start another program took the port.
+    // Another program took the port between the check and the start.
     const portTaken = /Address already in use/i.test(server.logTail());
     if (!portTaken || attempt === portAttempts) throw server.endedEarly();
   }
@@ -74,7 +72,7 @@ function serverArgs(directory: RunDirectory, port: number, maxConnections: numbe
   const settings = {
     listen_addresses: "127.0.0.1",
     port,
-    // No socket file: it would have to be in a directory that both accounts may use.
+    // No socket file: it would need a directory that both accounts may use.
     unix_socket_directories: "",
     max_connections: maxConnections,
     timezone: "UTC",
@@ -84,7 +82,6 @@ function serverArgs(directory: RunDirectory, port: number, maxConnections: numbe
   return ["-D", directory.postgresData, ...args];
 }
 
-/** Runs initdb. */
 async function makeCluster(
   directory: RunDirectory,
   binaries: PostgresBinaries,
@@ -96,13 +93,13 @@ async function makeCluster(
   chmodSync(dataDirectory, 0o700);
   if (account !== undefined) chownSync(dataDirectory, account.uid, account.gid);
   const password = randomPassword();
-  // Not in the data directory, which has to be empty.
+  // Outside the data directory, which initdb requires to be empty.
   const passwordFile = join(directory.path, "initdb-password");
   const args = [
     ...["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-instructions", "-D", dataDirectory],
     ...["--auth=scram-sha-256", `--pwfile=${passwordFile}`],
   ];
-  // A temporary cluster does not outlive a crash of the machine anyway.
+  // A temporary cluster does not survive a crash of the machine in any case.
   if (directory.temporary) args.push("--no-sync");
   try {
     writePrivate(passwordFile, `${password}\n`, account);
@@ -120,7 +117,7 @@ async function makeCluster(
   keepPassword(dataDirectory, password, account);
 }
 
-/** Waits until the server answers; false if it ended before. Throws `dev_server_failed` when it takes too long. */
+/** Waits until the server answers; false if it ends first. Throws `dev_server_failed` if it takes too long. */
 async function isReady(
   server: ServerProcess,
   startedAt: number,
@@ -143,13 +140,13 @@ async function isReady(
 }
 
 /**
- * Whether the server has written into its data directory that it accepts connections, as `pg_ctl` looks for. Asking at the
- * port could give the password to another program that took it.
+ * True if the server has written into its data directory that it accepts connections, the file that `pg_ctl` reads. A
+ * connection to the port could send the password to another program that took the port.
  */
 function saysReady(server: ServerProcess, startedAt: number, { postgresData }: RunDirectory): boolean {
   try {
     const lines = readFileSync(join(postgresData, "postmaster.pid"), "utf8").split("\n");
-    // A container that was killed leaves the file, and the next one gives out the same pids. Seconds, cut off.
+    // A killed container leaves the file, and the next one reuses its pids. The file has whole seconds, rounded down.
     const isOfThisStart = Number(lines[0]) === server.pid && Number(lines[2]) >= Math.floor(startedAt / 1_000) - 1;
     return isOfThisStart && lines[7]?.trim() === "ready";
   } catch {
@@ -157,7 +154,7 @@ function saysReady(server: ServerProcess, startedAt: number, { postgresData }: R
   }
 }
 
-/** @throws HawserError `dev_server_failed` if the password is not that of the cluster any more */
+/** @throws HawserError `dev_server_failed` if the cluster no longer has this password */
 async function logIn(url: string, { postgresData }: RunDirectory): Promise<void> {
   try {
     const { client } = await openSession(DatabaseAddress.of(url), { connectTimeoutMs: 5_000 });

@@ -1,39 +1,37 @@
-/**
- * The pages `/healthz` and `/readyz`: which checks there are, and what they come to.
- */
+/** Pages `/healthz` and `/readyz`: their checks and results. */
 
-/** What a check finds. */
+/** Result of a check. */
 export interface CheckState {
   readonly ok: boolean;
-  /** Since when it has been so, as far as it is known. */
+  /** Time since when the result has been the same, if it is known. */
   readonly since?: Date | undefined;
-  /** For people. Never a secret: everyone who reaches the port can read it. */
+  /** Text for people. Never a secret: everyone who can reach the port can read it. */
   readonly detail?: string | undefined;
 }
 
-/** Something that has to be right. */
+/** Health check. */
 export interface HealthCheck {
-  /** In snake_case: `postgres`. */
+  /** Name in snake_case, such as `postgres`. */
   readonly name: string;
-  /** What it spoils when it fails: `health` both pages, `readiness` only `/readyz`. */
+  /** Pages that fail with the check: `health` both, `readiness` only `/readyz`. */
   readonly affects: "health" | "readiness";
-  /** Says what is known already: asks nobody, and takes no time. */
+  /** Returns the known state, without I/O. */
   readonly state: () => CheckState;
 }
 
-/** The pages. */
+/** Health pages. */
 export type HealthPage = "health" | "readiness";
 
-/** What a page says. */
+/** Contents of a page. */
 export interface HealthReport {
   readonly isOk: boolean;
   readonly checks: readonly (CheckState & Pick<HealthCheck, "name" | "affects">)[];
 }
 
 /**
- * Asks every check. Each page names them all, so that a reader of one sees the whole; `affects` says which of them count.
+ * Runs every check. Each page lists all of them, so that a reader sees the whole; `affects` decides which ones count.
  *
- * @param onThrown a check has thrown, which is a defect; it counts as failed
+ * @param onThrown called if a check has thrown, which is a defect; it counts as failed
  */
 export function healthReport(
   page: HealthPage,
@@ -53,18 +51,18 @@ export function healthReport(
   return { isOk, checks: found };
 }
 
-/** Whether a server has answered lately. One that has not answered yet has its time from the start. */
+/** Tracks whether a server has answered recently. Before the first answer, the time counts from the start. */
 export class Reachability {
   readonly #withinMs: number;
   readonly #now: () => number;
   readonly #startedAt: number;
-  /** When the present series of answers, each within the time of the one before, began. */
+  /** Start of the current series of answers, each within `withinMs` of the previous one. */
   #since: number | undefined;
   #lastAt: number | undefined;
 
   /**
-   * @param withinMs how long ago the last answer may be
-   * @param now milliseconds since 1970, of a clock that never goes back
+   * @param withinMs greatest age of the last answer
+   * @param now milliseconds since 1970, from a monotonic clock
    */
   constructor(withinMs: number, now: () => number = () => performance.timeOrigin + performance.now()) {
     this.#withinMs = withinMs;
@@ -72,14 +70,14 @@ export class Reachability {
     this.#startedAt = now();
   }
 
-  /** The server has answered: whatever it said. */
+  /** Records an answer of any kind. */
   answered(): void {
     const now = this.#now();
     if (this.#lastAt === undefined || now - this.#lastAt > this.#withinMs) this.#since = now;
     this.#lastAt = now;
   }
 
-  /** Failing, it is so since the last answer. */
+  /** State; a failure began at the last answer. */
   get state(): CheckState {
     const lastAt = this.#lastAt ?? this.#startedAt;
     const silentMs = this.#now() - lastAt;

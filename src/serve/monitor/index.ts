@@ -1,6 +1,4 @@
-/**
- * The monitoring port of `hawser serve`: metrics for Prometheus, and the pages for probes.
- */
+/** Monitoring port of `hawser serve`: metrics for Prometheus, and pages for probes. */
 export {
   type ConnectionCounters,
   type NatsClient,

@@ -1,6 +1,6 @@
 /**
- * The monitoring port of `hawser serve`: a small HTTP server for scrapers and probes. It asks for no password, and
- * needs none of its clients to be well-behaved.
+ * Monitoring port of `hawser serve`: a small HTTP server for scrapers and probes. It requires no password, and limits
+ * clients that misbehave.
  */
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
@@ -12,17 +12,17 @@ import { type Address, formatAddress } from "../../wire/index.js";
 import { type HealthCheck, type HealthPage, healthReport } from "./health.js";
 import type { ServeMetrics } from "./metrics.js";
 
-/** What it serves, and where. */
+/** Contents and address of the monitoring port. */
 export interface MonitorOptions extends PageSources {
-  /** Port 0 takes a free one. */
+  /** Address to listen at; port 0 selects a free one. */
   readonly listen: Address;
-  /** Default those of the spec. */
+  /** Limits; by default those of the spec. */
   readonly limits?: Partial<MonitorConstants> | undefined;
 }
 
-/** The HTTP server of the monitoring port. */
+/** HTTP server of the monitoring port. */
 export class Monitor implements AsyncDisposable {
-  /** Where it listens, with the real port. */
+  /** Listening address with the real port. */
   readonly address: Address;
   readonly #sources: PageSources;
   readonly #limits: MonitorConstants;
@@ -40,12 +40,12 @@ export class Monitor implements AsyncDisposable {
       const message = `the monitoring port has ${limits.maxConnections} connections already; one more was closed`;
       options.logger.debug({}, message);
     });
-    // Out of file descriptors, for example. Listening goes on.
+    // For example, no more file descriptors. The server goes on listening.
     server.on("error", (err) => options.logger.error({ err }, "the monitoring port could not accept a connection"));
   }
 
   /**
-   * Binds the address and answers.
+   * Binds the address and starts to answer.
    *
    * @throws HawserError (as a rejection) `bind_failed` if the address is unknown or in use; the reason of the signal
    */
@@ -63,7 +63,7 @@ export class Monitor implements AsyncDisposable {
     const { host, port } = options.listen;
     try {
       server.listen({ host, port });
-      // Rejects with what the server emits as an error.
+      // Rejects if the server emits an error.
       await once(server, "listening");
     } catch (cause) {
       const why = cause instanceof Error ? cause.message : String(cause);
@@ -77,8 +77,8 @@ export class Monitor implements AsyncDisposable {
   }
 
   /**
-   * Listens no more, closes idle connections at once and the others when they have their answer, `stopTimeoutMs` later at
-   * the latest. A further call waits for the first.
+   * Stops listening, closes idle connections at once and the others after their answer, at the latest after
+   * `stopTimeoutMs`. A further call waits for the first.
    */
   stop(): Promise<void> {
     this.#stopped ??= this.#stop();
@@ -99,7 +99,8 @@ export class Monitor implements AsyncDisposable {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { socket } = request;
-    // Node waits for ever for a client to read. Unreferenced, as an answer whose turn never came is not told of the end.
+    // Node.js sets no limit to the time in which a client reads. Unreferenced, because `close` is not emitted for an
+    // answer that never had its turn.
     const late = setTimeout(() => socket.destroy(), this.#limits.requestTimeoutMs).unref();
     response.once("close", () => clearTimeout(late));
     const { status, contentType, body } = await pageOf(request.method ?? "", request.url ?? "", this.#sources);
@@ -109,7 +110,7 @@ export class Monitor implements AsyncDisposable {
       "Cache-Control": "no-store",
       "X-Content-Type-Options": "nosniff",
       ...(status === 405 && { Allow: allowedMethods }),
-      // Nobody reads a body, and its end is not waited for.
+      // The body is not read, so the connection is closed after the answer.
       ...((hasBody(request) || this.#stopped !== undefined) && { Connection: "close" }),
     });
     response.end(body);
@@ -120,38 +121,37 @@ function hasBody({ headers }: IncomingMessage): boolean {
   return headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
 }
 
-/** An answer. */
 interface Page {
   readonly status: number;
   readonly contentType: string;
   readonly body: string;
 }
 
-/** Where the contents come from. */
+/** Sources of the pages. */
 export interface PageSources {
   readonly metrics: Pick<ServeMetrics, "contentType" | "text">;
-  /** In the order in which they are shown. */
+  /** Checks in the order in which they are shown. */
   readonly health: readonly HealthCheck[];
   readonly logger: Logger;
 }
 
-/** The methods that are answered. */
+/** Methods that are answered. */
 const allowedMethods = "GET, HEAD";
 
 const paths = "/metrics, /healthz and /readyz";
 
-/** Never rejects: what fails is logged and answered with 500. */
+/** Returns the page of a request. Never rejects: a failure is logged and answered with 500. */
 async function pageOf(method: string, target: string, sources: PageSources): Promise<Page> {
   const path = target.split("?", 1)[0];
   const read = readers.get(path ?? "");
-  if (read === undefined) return line(404, `There is nothing here. What there is: ${paths}.`);
+  if (read === undefined) return line(404, `Not found. The pages are ${paths}.`);
   if (method !== "GET" && method !== "HEAD")
     return line(405, `Only ${allowedMethods.replace(", ", " and ")} are answered.`);
   try {
     return await read(sources);
   } catch (err) {
-    sources.logger.error({ err, path }, "a page of the monitoring port could not be made");
-    return line(500, "The page could not be made; the log of `hawser serve` says why.");
+    sources.logger.error({ err, path }, "failed to render a page of the monitoring port");
+    return line(500, "The page could not be rendered; the log of `hawser serve` says why.");
   }
 }
 
@@ -165,7 +165,7 @@ const readers: ReadonlyMap<string, PageReader> = new Map<string, PageReader>([
 
 function healthPage(page: HealthPage, { health, logger }: PageSources): Page {
   const { isOk, checks } = healthReport(page, health, (check, err) =>
-    logger.error({ err, check }, "a health check failed by itself"),
+    logger.error({ err, check }, "a health check threw an error"),
   );
   const body = JSON.stringify({ status: isOk ? "ok" : "failing", checks });
   return { status: isOk ? 200 : 503, contentType: "application/json; charset=utf-8", body: `${body}\n` };

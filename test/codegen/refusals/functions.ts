@@ -55,7 +55,7 @@ export const functionCases: readonly RefusalCase[] = [
   ].map(({ field, rule }) => ({
     name: `no ${rule} of ${field}`,
     proto: fn(field, "int32 id = 1;", 'body_file: "a.sql" execute: "hawser_peer"'),
-    says: `message FooRequest.p_a: a parameter that roles give has a limit: add the rule ${rule}`,
+    says: `message FooRequest.p_a: a parameter of a function that roles can call needs a limit: add the rule ${rule}`,
   })),
   {
     name: "a parameter with a default",

@@ -139,7 +139,7 @@ const parameters: readonly RefusalCase[] = [
   ].map(({ name, field, option }) => ({
     name,
     proto: gatewayFn(`${field} ${gatewayValue(option)};`, ""),
-    says: "message FooRequest.a: the client can leave out only results, and client_option is for required parameters",
+    says: "message FooRequest.a: the client can omit only results, and client_option is for required parameters",
   })),
   {
     name: "a name of the client that is not in camelCase",
@@ -151,7 +151,7 @@ const parameters: readonly RefusalCase[] = [
     { name: "a oneof of parameters", proto: gatewayFn("oneof one { string a = 1; string b = 2; }", "") },
   ].map((one, number) => ({
     ...one,
-    says: `message FooRequest.${["tags", "a"][number]}: a parameter or result of a function is no map and no part of a oneof`,
+    says: `message FooRequest.${["tags", "a"][number]}: a parameter or result of a function must not be a map or part of a oneof`,
   })),
   {
     name: "a list as a parameter",
@@ -229,7 +229,7 @@ const parameters: readonly RefusalCase[] = [
   ].map(({ field, rule }) => ({
     name: `no ${rule} of the parameter ${field.split(" = ")[0]}`,
     proto: gatewayFn(field, "", field.includes("payload") ? typed : undefined),
-    says: `message FooRequest.a: a parameter that roles give has a limit: add the rule ${rule}`,
+    says: `message FooRequest.a: a parameter of a function that roles can call needs a limit: add the rule ${rule}`,
   })),
   {
     name: "a parameter without a default behind one with a default",

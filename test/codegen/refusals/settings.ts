@@ -76,12 +76,12 @@ export const settingCases: readonly RefusalCase[] = [
   {
     name: "a fixed setting in a part of the settings page",
     proto: setting("bool a = 1", 'default: "true" fixed: true part: SETTING_PART_TUNING'),
-    says: "message Foo.a: a fixed setting has no part; leave part out, or say that it is not fixed",
+    says: "message Foo.a: a fixed setting has no part; remove part, or remove fixed",
   },
   {
     name: "a setting of users among the limits",
     proto: setting("bool a = 1", 'default: "true" limit: "A"'),
-    says: "message Foo.a: limit is for fixed settings; leave it out, or say that the setting is fixed",
+    says: "message Foo.a: limit is for fixed settings; remove limit, or add fixed",
   },
   {
     name: "settings without a title",

@@ -56,7 +56,7 @@ export const tableCases: readonly RefusalCase[] = [
   {
     name: "one slot",
     proto: table("int32 id = 1;", 'primary_key: "id" slots: {column: "id" count: 1}'),
-    says: "message Foo: slots: 1 parts are no parts; give 2 or more",
+    says: "message Foo: slots: count is 1; a partitioned table needs 2 or more",
   },
   {
     name: "a key of an unknown column",
@@ -94,7 +94,7 @@ export const tableCases: readonly RefusalCase[] = [
       "int32 id = 1;",
       'primary_key: "id" index: {name: "foo_id" columns: "id"} index: {name: "foo_id" columns: "(-id)"}',
     ),
-    says: 'message Foo: two of its indexes are named "foo_id"; each needs a name of its own',
+    says: 'message Foo: two indexes are named "foo_id"; give each a different name',
   },
   {
     name: "two checks of one name",
@@ -102,7 +102,7 @@ export const tableCases: readonly RefusalCase[] = [
       "int32 id = 1;",
       'primary_key: "id" check: {name: "odd" expression: "id % 2 = 1"} check: {name: "odd" expression: "id > 1"}',
     ),
-    says: 'message Foo: two of its checks are named "odd"; each needs a name of its own',
+    says: 'message Foo: two checks are named "odd"; give each a different name',
   },
   {
     name: "a check without a condition",
@@ -183,7 +183,7 @@ export const tableCases: readonly RefusalCase[] = [
       "int32 id = 1; string name = 2 [(hawser.spec.v1.rules) = {max_bytes: 1500}];",
       'primary_key: "id" notify: {channel: "foo" columns: ["id", "name"]}',
     ),
-    says: "message Foo: notify: the payload may have 9092 bytes, NOTIFY takes less than 8000; name fewer columns",
+    says: "message Foo: notify: the payload can reach 9092 bytes, and NOTIFY takes less than 8000; name fewer columns",
   },
   {
     name: "a message that is a table and settings",

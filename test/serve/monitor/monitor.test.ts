@@ -86,7 +86,7 @@ describe("the monitoring port", () => {
     for (const path of ["/", "/metric", "/metrics/", "/constructor", "//", "/%6detrics"]) {
       const response = await fetch(url + path);
       expect(response.status).toBe(404);
-      expect(await response.text()).toBe("There is nothing here. What there is: /metrics, /healthz and /readyz.\n");
+      expect(await response.text()).toBe("Not found. The pages are /metrics, /healthz and /readyz.\n");
     }
   });
 
@@ -111,9 +111,9 @@ describe("the monitoring port", () => {
     const { url } = await started(options);
     const response = await fetch(`${url}/metrics`);
     expect(response.status).toBe(500);
-    expect(await response.text()).toBe("The page could not be made; the log of `hawser serve` says why.\n");
+    expect(await response.text()).toBe("The page could not be rendered; the log of `hawser serve` says why.\n");
     expect(options.errors).toEqual([
-      { details: { err: cause, path: "/metrics" }, message: "a page of the monitoring port could not be made" },
+      { details: { err: cause, path: "/metrics" }, message: "failed to render a page of the monitoring port" },
     ]);
     expect((await fetch(`${url}/healthz`)).status).toBe(200);
   });

@@ -18,7 +18,7 @@ export const limits = {
   },
 } as const;
 
-/** The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined. */
+/** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
   nats_server: {
     id: (value: number) => checkInteger("id", { min: -2147483648, max: 2147483647 }, value),

@@ -15,7 +15,7 @@ export const limits = {
   },
 } as const;
 
-/** The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined. */
+/** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
   stream_subscriptions: {
     handler_id: (value: bigint) => checkInteger("handler_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),

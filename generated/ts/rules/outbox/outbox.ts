@@ -21,7 +21,7 @@ export const limits = {
   },
 } as const;
 
-/** The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined. */
+/** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
   outbox: {
     slot: (value: number) => checkInteger("slot", { min: -32768, max: 32767 }, value),

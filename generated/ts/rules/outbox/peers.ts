@@ -7,7 +7,7 @@ import { checkInteger, checkText } from "../violation.js";
 export const limits = {
 } as const;
 
-/** The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined. */
+/** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
   peer_waiting_topics: {
     topic: (value: string) => checkText("topic", {}, value),

@@ -16,7 +16,7 @@ export const limits = {
   },
 } as const;
 
-/** The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined. */
+/** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
   schedules: {
     role: (value: string) => checkText("role", {}, value),

@@ -98,7 +98,7 @@ export const limits = {
   },
 } as const;
 
-/** The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined. */
+/** Check of each column, by the SQL names of table and column; returns a `Violation` or undefined. */
 export const columnChecks = {
   seq: {
     id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),
