@@ -1,7 +1,7 @@
 /**
- * Messages that wait to be handled together. One batch is handled at a time: what comes meanwhile is the next. Of a batch in
- * which one has failed the others are handled again: those that the handler has not named together, else in halves, until the
- * one that fails is alone.
+ * Queue of messages for a batch handler. One batch is handled at a time; messages that arrive meanwhile form the next
+ * batch. If a batch fails, it is handled again without the messages that the handler marked as failed. If the handler
+ * marked none, the batch is split in halves until the failing message is alone.
  */
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { HandlerResult } from "../channel/index.js";
@@ -9,21 +9,22 @@ import type { HandlerResult } from "../channel/index.js";
 interface Waiting<Item> {
   readonly item: Item;
   readonly bytes: number;
-  /** It is part of the next batch. */
+  /** Called when the item becomes part of the next batch. */
   readonly joined: () => void;
   readonly settle: (result: HandlerResult) => void;
 }
 
 /**
- * Handles items together, and never rejects.
+ * Handles items as one batch. Never rejects.
  *
- * @returns the results that are certain: that of a single item always. All other items are handled again
+ * @returns final results; always contains the result if there is a single item. Items without a result are handled
+ * again
  */
 type HandleTogether<Item> = (items: readonly Item[]) => Promise<ReadonlyMap<Item, HandlerResult>>;
 
 export class BatchQueue<Item> {
   readonly #waiting: Waiting<Item>[] = [];
-  /** So many of those that wait, with so many bytes, are the next batch. */
+  /** Size of the next batch: the first `count` items of the queue, with `bytes` payload bytes. */
   #next = { count: 0, bytes: 0 };
   #timer: NodeJS.Timeout | undefined;
   #isGathering = false;
@@ -39,9 +40,10 @@ export class BatchQueue<Item> {
   }
 
   /**
-   * Resolves when the item was handled, with others or alone.
+   * Resolves with the result of the item.
    *
-   * @param joined is called when the item is part of the next batch: then it waits for nothing but that
+   * @param joined called when the item becomes part of the next batch; from then on it waits only for the previous
+   * batch
    */
   add(item: Item, bytes: number, joined: () => void): Promise<HandlerResult> {
     const result = new Promise<HandlerResult>((settle) => {
@@ -52,7 +54,7 @@ export class BatchQueue<Item> {
     return result;
   }
 
-  /** From now on nothing waits for what may still come. */
+  /** Starts incomplete batches from now on without waiting for further messages. */
   stopWaiting(): void {
     this.#waits = false;
     this.#consider();
@@ -64,7 +66,7 @@ export class BatchQueue<Item> {
     return count < this.#waiting.length || count >= maxMessages || bytes >= maxBytes;
   }
 
-  /** One message always fits. */
+  /** Adds waiting items to the next batch. A single item always fits. */
   #join(): void {
     const { maxMessages, maxBytes } = this.#settings;
     for (let { count, bytes } = this.#next; count < Math.min(this.#waiting.length, maxMessages); ) {
@@ -85,7 +87,10 @@ export class BatchQueue<Item> {
     else if (!this.#isGathering) this.#gather();
   }
 
-  /** Runs when a turn of the event loop has brought nothing more. */
+  /**
+   * Starts the batch after the first event loop turn that adds no message, so that it includes all messages of one
+   * burst.
+   */
   #gather(): void {
     this.#isGathering = true;
     const before = this.#waiting.length;

@@ -1,39 +1,42 @@
 /**
- * Gives channels back that this peer has taken over. A member of a group does so when the listeners that they were made for run
- * again: so these get work from senders that knew them before. Every peer does so when a message comes that another listener
- * serves, and this one does not.
+ * Returns channels that this peer has taken over. A member of a group returns the channels of a listener when that
+ * listener is running again, so that it gets work from its earlier senders. Every peer passes a channel on when a
+ * message arrives for a topic that another listener serves and this peer does not.
  *
- *     no handler begins any more ▶ those that run end ▶ their cursors are committed ▶ the channel is closed here
- *       ▶ the catalog changes its owner ▶ listener and sender are told
+ *     no new handlers ▶ running handlers end ▶ their cursors are committed ▶ the channel is closed here
+ *       ▶ the catalog changes the owner ▶ listener and sender are notified
  *
- * Until the catalog has answered the channel stays closed here. If the answer is lost, it is asked again, and a channel that
- * does not go back stays closed as long as the lost statement may still run. Whoever is the owner then opens the channel from
- * its committed cursor, this peer too. Whichever process dies in between, the catalog has
- * one owner, and messages that no cursor has passed are stored or still with their sender.
+ * The channel stays closed here until the catalog has answered. If the answer is lost, the query is repeated, and a
+ * channel that keeps its owner stays closed while the lost statement may still be running. The owner, which can be this
+ * peer, then opens the channel from its committed cursor. After a crash at any point the catalog has exactly one owner,
+ * and messages after the cursor are stored or still held by their sender.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Backoff, Repeated, shared } from "../runtime/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import type { PassedOn } from "./handler-call.js";
 
-/** The receiving side, as far as it takes part. */
+/** Operations of the inbox that returning channels needs. */
 interface Channels {
   letGo(connectionKey: number): Promise<boolean>;
   mayOpen(connectionKey: number): void;
 }
 
 export class GiveBack {
-  /** Channels on their way, with the key of the topic that needs another listener; undefined: they go back within a group. */
+  /**
+   * Channels that are being returned. The value is the key of the topic that needs another listener, or undefined for a
+   * return within a group.
+   */
   readonly #leaving = new Map<number, number | undefined>();
-  /** Questions under way, by channel and topic: many messages may need the same answer. */
+  /** Running queries by channel and topic: many messages may need the same answer. */
   readonly #asked = new Map<string, ReturnType<PeerContext["store"]["heirOf"]>>();
-  /** Channels on their way that are closed here. */
+  /** Channels that are being returned and are already closed here. */
   readonly #closed = new Set<number>();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
-  /** Notifications can be missed. */
+  /** Polling, because notifications can be missed. */
   readonly #looks = new Repeated(storeConstants.pollMs, () => this.#look());
   #retry: NodeJS.Timeout | undefined;
-  /** A call whose answer was lost may land until then, as `performance.now()` has it. */
+  /** Until this time (`performance.now()`, ms) a statement whose answer was lost may still be committed. */
   #doubtUntil = Number.NEGATIVE_INFINITY;
   #unlisten: (() => void)[] = [];
   #stopped = false;
@@ -44,7 +47,7 @@ export class GiveBack {
   readonly #channels: Channels;
   readonly #isMember: boolean;
 
-  /** @param isMember the peer is a member of a group */
+  /** @param isMember true if the peer is a member of a group */
   constructor(context: PeerContext, channels: Channels, isMember: boolean) {
     this.#context = context;
     this.#channels = channels;
@@ -54,7 +57,7 @@ export class GiveBack {
   start(): void {
     const { store, sender, lease } = this.#context;
     this.#unlisten = [
-      // Everything begins again from the catalog, and what was asked under the old epoch is not asked again.
+      // After a renewal the inbox reopens its channels from the catalog; results for the old epoch are obsolete.
       lease.onRenewed(() => {
         this.#leaving.clear();
         this.#closed.clear();
@@ -77,8 +80,8 @@ export class GiveBack {
   }
 
   /**
-   * A message has come for a topic that this peer does not serve: if another listener does, the channel goes to it as soon as
-   * nothing of it is under way.
+   * Passes a channel on after a message for a topic that this peer does not serve. If another listener serves the
+   * topic, the channel goes there as soon as it has no running handlers and no uncommitted cursor.
    *
    * @throws HawserError `store_failed` (as a rejection)
    */
@@ -99,13 +102,13 @@ export class GiveBack {
     this.#leaving.set(connectionKey, topicKey);
     logger.debug(
       { connectionKey, heir },
-      "a channel goes to who serves its topic as soon as nothing of it is under way",
+      "passing a channel on to a listener of its topic, after its running handlers",
     );
     void this.#letGo(connectionKey, epoch);
     return "goes";
   }
 
-  /** Reads which channels are to be given back, and lets go of them. */
+  /** Finds the channels to return, and starts to close them. */
   async #look(): Promise<void> {
     const { store, sender, lease, logger } = this.#context;
     try {
@@ -116,11 +119,11 @@ export class GiveBack {
       for (const connectionKey of found) {
         if (this.#leaving.has(connectionKey)) continue;
         this.#leaving.set(connectionKey, undefined);
-        logger.debug({ connectionKey }, "a channel goes back as soon as nothing of it is under way");
+        logger.debug({ connectionKey }, "returning a channel to its listener, after its running handlers");
         void this.#letGo(connectionKey, epoch);
       }
     } catch (err) {
-      logger.debug({ err }, "could not read which channels to give back; trying again");
+      logger.debug({ err }, "could not look up channels to return; retrying");
     }
   }
 
@@ -129,7 +132,7 @@ export class GiveBack {
     try {
       isClosed = await this.#channels.letGo(connectionKey);
     } catch (err) {
-      this.#context.logger.debug({ err, connectionKey }, "could not close a channel that is to be given back");
+      this.#context.logger.debug({ err, connectionKey }, "could not close a channel that should be returned");
     }
     if (this.#stopped || this.#context.lease.epoch !== epoch) return;
     if (!isClosed) {
@@ -141,10 +144,10 @@ export class GiveBack {
     void this.#give();
   }
 
-  /** One call for all that are closed, one call at a time. */
+  /** Returns all closed channels with one query, and runs one query at a time. */
   readonly #give = shared(async () => {
     const { store, lease, logger, nameLost } = this.#context;
-    // Those that are closed in the same moment go together.
+    // Channels that are closed in the same event loop turn share one query.
     await Promise.resolve();
     while (this.#closed.size > 0 && !this.#stopped) {
       const { epoch } = lease;
@@ -153,7 +156,7 @@ export class GiveBack {
         const back = await store.giveBack({ name: lease.name, epoch }, channels);
         if (this.#stopped || lease.epoch !== epoch) continue;
         this.#backoff.reset();
-        if (back.length > 0) logger.info({ channels: back.length }, "gave channels back that were taken over");
+        if (back.length > 0) logger.info({ channels: back.length }, "returned channels that were taken over");
         const isInDoubt = performance.now() < this.#doubtUntil;
         for (const connectionKey of channels.keys()) {
           if (isInDoubt && !back.includes(connectionKey)) continue;
@@ -165,9 +168,9 @@ export class GiveBack {
       } catch (error) {
         if (this.#stopped || lease.epoch !== epoch) continue;
         const { code, outcome } = asHawserError(error);
-        if (code === "fenced") return nameLost("giving channels back was refused");
+        if (code === "fenced") return nameLost("the store rejected the return of channels");
         if (outcome === "unknown") this.#doubtUntil = performance.now() + storeConstants.statementTimeoutMs;
-        logger.debug({ err: error }, "could not give channels back; trying again");
+        logger.debug({ err: error }, "could not return channels; retrying");
         return this.#giveLater(this.#backoff.failed());
       }
     }

@@ -1,8 +1,9 @@
 /**
- * Messages for a group none of whose members has room: they wait here, in their order, and belong to no listener yet.
+ * Queue of messages for a group whose members have no room. Queued messages keep their order and belong to no listener
+ * yet.
  *
- * A message leaves as soon as a member has room. One that has waited for `ackTimeoutMs` goes to the member that will be done
- * with it first, as far as that can be told: its channel stores it when it must. So does everything if no member can take
+ * A message leaves the queue as soon as a member has room. After `ackTimeoutMs` it goes to the member that is estimated
+ * to finish it first, whose channel stores it if necessary. All messages leave in this way if no member can take
  * messages over its connection, and when the peer stops.
  */
 import type { TuningSettings } from "../../generated/ts/settings/peer.js";
@@ -13,17 +14,17 @@ import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
 import type { StatusTeller } from "./status.js";
 
-/** The members of a group, as the queue sees them. */
+/** Members of a group, as the queue uses them. */
 export interface GroupMembers {
   readonly topic: string;
-  /** A member that has room for a message of this length; its link. */
+  /** Link of a member that has room for a message of this length. */
   withRoom(bytes: number, now: number): SenderLink | undefined;
-  /** Whether waiting is of use: a member may soon have room. */
+  /** True if a member may have room soon, so that waiting is worthwhile. */
   mayHaveRoom(): boolean;
   /**
-   * Who gets a message that waits no more; undefined if all that can be reached have too many already.
+   * Link for a message that has waited long enough; undefined if the queues of all reachable members are full.
    *
-   * @throws HawserError (as a rejection) if nobody can
+   * @throws HawserError (as a rejection) if the group has no listener
    */
   forLater(bytes: number, now: number): SenderLink | Promise<SenderLink> | undefined;
 }
@@ -35,17 +36,17 @@ interface Waiting {
 
 type Settings = Pick<TuningSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
 
-/** After which members whose queues are full are asked again. */
+/** Delay in ms before members with full queues are tried again. */
 const whenFullMs = 50;
 
 export class GroupQueue {
   readonly #waiting = new Fifo<Waiting>();
   #bytes = 0;
-  /** Those whose listener is being looked for. */
+  /** Pending lookups of listeners for messages that have left the queue. */
   readonly #leaving = new Set<Promise<void>>();
   readonly #timer = new DeadlineTimer(() => this.pump());
   #isPumping = false;
-  /** A send was refused because the queue was full, and none was taken since. */
+  /** True since a send was rejected for a full queue, until the next accepted message. */
   #full = false;
   #stopping = false;
   #whenEmpty: (() => void)[] = [];
@@ -61,12 +62,12 @@ export class GroupQueue {
     this.#status = status;
   }
 
-  /** Messages wait, or their listener is being looked for. */
+  /** True if no message waits and no listener lookup is pending. */
   get isEmpty(): boolean {
     return this.#waiting.length === 0 && this.#leaving.size === 0;
   }
 
-  /** The message waits; its promise is rejected with `busy` if too many do. */
+  /** Adds a message; its promise is rejected with `busy` if the queue is full. */
   push(message: Outgoing): void {
     const { maxSendQueueMessages, maxSendQueueBytes } = this.#settings;
     const { length } = this.#waiting;
@@ -85,7 +86,10 @@ export class GroupQueue {
     if (length === 0) this.#timer.arm(since + this.#settings.ackTimeoutMs);
   }
 
-  /** Something has changed: gives what waits to members that have room, and what has waited long enough to any. */
+  /**
+   * Hands messages to members that have room, and overdue messages to any member. Called after each change of the
+   * members.
+   */
   pump(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
@@ -98,7 +102,7 @@ export class GroupQueue {
     if (this.isEmpty) for (const resolve of this.#whenEmpty.splice(0)) resolve();
   }
 
-  /** @returns whether the next one may leave, too */
+  /** @returns true if the next message can be tried, too */
   #giveFirst(now: number): boolean {
     const first = this.#waiting.at(0);
     if (first === undefined) return false;
@@ -122,14 +126,14 @@ export class GroupQueue {
     return true;
   }
 
-  /** Nothing waits here any more: all is given to listeners. Resolves when it is. */
+  /** Hands all messages to listeners. Resolves when the queue is empty. */
   async stop(): Promise<void> {
     this.#stopping = true;
     this.pump();
     if (!this.isEmpty) await new Promise<void>((resolve) => this.#whenEmpty.push(resolve));
   }
 
-  /** What waits is rejected: it was never sent. */
+  /** Rejects all messages, which were never sent. */
   end(why: HawserError): void {
     this.#ended ??= why;
     this.#timer.stop();
@@ -155,9 +159,9 @@ export class GroupQueue {
 
   #refuse(message: Outgoing): void {
     const { topic } = this.#members;
-    const text = `${this.#waiting.length} messages wait for a member of "${topic}" to have room already`;
+    const text = `${this.#waiting.length} messages already wait for a member of "${topic}" to have room`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
-    // Told once, until there was room again: a status for each refused send would be a flood.
+    // One status per full period: a status for each rejected send would be a flood.
     if (this.#full) return;
     this.#full = true;
     this.#status.tell({ kind: "sender_busy", topic, peer: "", message: text });

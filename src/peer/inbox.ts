@@ -1,5 +1,6 @@
 /**
- * The receiving side of a running peer: the listening socket, who may come in, a link for each channel, and the handler.
+ * Inbox: the receiving side of a running peer. It owns the listening socket, authorizes connections, and has one link
+ * per channel.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -28,7 +29,7 @@ export class Inbox {
   readonly #links = new Map<number, ListenerLink>();
   readonly #opening = new Map<number, Promise<ListenerLink | undefined>>();
   #openingOwned: Promise<void> | undefined;
-  /** Channels that were announced and are not open. */
+  /** Announced channels that are not open. */
   readonly #unopened = new AnnouncedChannels({
     open: (connectionKeys) => this.#openAmong(connectionKeys),
     findAll: () => this.#findMessages(),
@@ -36,22 +37,22 @@ export class Inbox {
   readonly #isolation: Isolation<ListenerLink>;
   #shared: SharedByLinks;
   #listener: Listener | undefined;
-  /** Notifications can be missed. */
+  /** Polling, because notifications can be missed. */
   readonly #polls = new Repeated(storeConstants.pollMs, async () => {
     await this.#refreshSecrets();
     await this.#findMessages();
   });
   #unlisten: (() => void)[] = [];
-  /** Channels that are being given back: they are not opened. */
+  /** Channels that are being returned, which must not be opened. */
   readonly #leaving = new Set<number>();
   #begun = false;
   #halted = false;
-  /** Grows when everything begins again: what was read before is not used. */
+  /** Incremented by each reset: results of queries from an earlier era are ignored. */
   #era = 0;
   #closed = false;
-  /** Undefined for a peer that is no member of a group. */
+  /** Undefined if the peer is not a member of a group. */
   readonly #claims: Claims | undefined;
-  /** A Hello did not prove itself since the mesh secrets were read. */
+  /** True if a Hello failed authentication since the mesh secrets were read. */
   #secretsInDoubt = false;
 
   readonly #options: InboxOptions;
@@ -94,7 +95,7 @@ export class Inbox {
     };
   }
 
-  /** Binds the socket, and takes what is stored. @throws HawserError `bind_failed`; `store_failed` */
+  /** Binds the socket and reads stored messages. @throws HawserError `bind_failed`; `store_failed` */
   async start(): Promise<string> {
     const { context, listenAddress } = this.#options;
     const { store, settings, sender, status, secrets } = context;
@@ -142,33 +143,33 @@ export class Inbox {
     return this.#listener.boundAddress;
   }
 
-  /** From now on messages go to the handler. */
+  /** Starts to hand messages to handlers. */
   begin(): void {
     this.#begun = true;
     this.#haltSome();
-    // Only what is in the directory may claim.
+    // Only peers that are registered in the directory may claim messages.
     if (this.#claims !== undefined) void this.#findMessages();
   }
 
-  /** The peer serves one more topic. */
+  /** Claims the enqueued messages of a newly served topic. */
   serves(topic: string): void {
     this.#claims?.want(topic);
   }
 
-  /** There may be a handler now. */
+  /** Pauses or resumes all links: the first handler was set, or the last one removed. */
   handlersChanged(): void {
     this.#haltSome();
   }
 
-  /** The lease is, or is not, surely held: without it nothing is handled. */
+  /** Pauses all handlers while the lease is suspended, and resumes them. */
   halt(halted: boolean): void {
     this.#halted = halted;
     this.#haltSome();
   }
 
   /**
-   * The name was taken anew after the database changed servers: what was accepted is no longer known to be in order, and
-   * no cursor of before may be committed there. Drops it all at once; {@link reopen} begins again from the cursors.
+   * Discards all channels, after a renewal of the lease on another database server. Accepted messages and cursors of
+   * the old server may not match the new one. {@link reopen} continues from the committed cursors.
    */
   forget(): void {
     this.#shared.committer.close();
@@ -186,22 +187,23 @@ export class Inbox {
     this.#era += 1;
   }
 
-  /** Opens the channels from their committed cursors, and takes what is stored. @throws HawserError `store_failed` */
+  /** Opens the channels from their committed cursors and reads stored messages. @throws HawserError `store_failed` */
   async reopen(): Promise<void> {
     await this.#openOwned();
     await this.#findMessages();
   }
 
   /**
-   * Closes a channel that is to be given back, when nothing of it is under way. It stays closed until {@link mayOpen}.
+   * Closes a channel that is being returned, after its running handlers and their commits. It stays closed until {@link
+   * mayOpen}.
    *
-   * @returns false if everything has begun again meanwhile: then it is not to be given back
+   * @returns false if the inbox was reset or closed meanwhile: the channel must not be returned then
    * @throws HawserError `store_failed` (as a rejection)
    */
   async letGo(connectionKey: number): Promise<boolean> {
     const era = this.#era;
     this.#leaving.add(connectionKey);
-    // What was read before the channel goes must not open it afterwards.
+    // Running queries may still see this peer as the owner and would open the channel again.
     await Promise.all([this.#openingOwned, this.#opening.get(connectionKey), this.#unopened.lookedUp]);
     const link = this.#links.get(connectionKey);
     await link?.giveBack();
@@ -210,12 +212,12 @@ export class Inbox {
     return true;
   }
 
-  /** A channel was given back, or is not to be: it is opened if it still belongs to this peer. */
+  /** Opens a channel again after its return was completed or abandoned, if this peer still owns it. */
   mayOpen(connectionKey: number): void {
     if (this.#leaving.delete(connectionKey)) void this.#takeStored(connectionKey);
   }
 
-  /** Starts no handler any more, and waits for those that run and for their cursors. */
+  /** Stops starting handlers, and waits for running handlers and their cursors. */
   async stop(): Promise<void> {
     this.#polls.stop();
     this.#claims?.stop();
@@ -230,13 +232,13 @@ export class Inbox {
     await Promise.all([...this.#links.values()].map((link) => link.takeBackCount()));
   }
 
-  /** Nobody waits any longer for the handlers that run. */
+  /** Aborts the signals of all running handlers. */
   abortHandlers(reason: HawserError): void {
     this.#shared.calls.abort(reason);
     for (const link of this.#links.values()) link.requests.abort(reason);
   }
 
-  /** Says Goodbye to every sender and closes the socket. */
+  /** Says Goodbye to every sender, and closes the socket. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#polls.stop();
@@ -274,7 +276,7 @@ export class Inbox {
           if (link?.source.sourceTopic === outboxConstants.claimsTopic) this.#claims?.committed(commit.connectionKey);
         }
       },
-      onFenced: () => context.nameLost("a cursor commit was refused"),
+      onFenced: () => context.nameLost("the store rejected a cursor commit"),
       onNotOwned: (connectionKey) => this.#drop(connectionKey),
       onError: (error) => {
         const failure = asHawserError(error);
@@ -283,7 +285,7 @@ export class Inbox {
     });
   }
 
-  /** The channel belongs to another listener now. */
+  /** Closes the link of a channel that belongs to another listener. */
   #drop(connectionKey: number): void {
     const link = this.#links.get(connectionKey);
     this.#links.delete(connectionKey);
@@ -291,13 +293,16 @@ export class Inbox {
     link?.close();
   }
 
-  /** Decides on a Hello that has proved itself: the catalog knows whose channel it is and which epoch counts. */
+  /**
+   * Authorizes an authenticated Hello. The catalog decides who owns the channel, and which epoch of the sender is
+   * current.
+   */
   async #authorize(hello: HelloFields): Promise<Authorization> {
     const { store, sender, lease } = this.#options.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
-    if (this.#closed || this.#halted) return refuse("busy", `"${sender.name}" is stopping, or not sure of its name`);
+    if (this.#closed || this.#halted) return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
     if (this.#leaving.has(hello.connectionKey)) {
-      return refuse("busy", `"${sender.name}" gives channel ${hello.connectionKey} back to its listener`);
+      return refuse("busy", `"${sender.name}" is returning channel ${hello.connectionKey} to its listener`);
     }
     const [link, epoch] = await Promise.all([this.#linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
     if (
@@ -313,12 +318,12 @@ export class Inbox {
     const backlog = await store.backlogOf(hello.connectionKey, link.channel.accepted);
     const isCurrent = this.#links.get(hello.connectionKey) === link;
     if (!lease.isWritable || this.#halted || !isCurrent || this.#leaving.has(hello.connectionKey)) {
-      return refuse("busy", `"${sender.name}" is not sure of its name`);
+      return refuse("busy", `"${sender.name}" has lost its lease or the channel for now`);
     }
     return { accept: true, welcome: link.channel.welcome(backlog) };
   }
 
-  /** The link of a channel that this peer owns; undefined for any other. */
+  /** Link of a channel that this peer owns; undefined for any other channel. */
   async #linkOf(connectionKey: number): Promise<ListenerLink | undefined> {
     const known = this.#links.get(connectionKey);
     if (known !== undefined) return known;
@@ -346,7 +351,7 @@ export class Inbox {
     return link;
   }
 
-  /** Cursors are read here, after the lease was taken, never before. */
+  /** Reads the cursors of the owned channels. Cursors that were read before the lease was taken could be obsolete. */
   #openOwned(): Promise<void> {
     const { store, sender } = this.#options.context;
     const era = this.#era;
@@ -356,7 +361,10 @@ export class Inbox {
     return this.#openingOwned;
   }
 
-  /** Opens those of the channels that this peer owns, and takes what is stored in them. @returns whether one was opened */
+  /**
+   * Opens the given channels that this peer owns, and reads their stored messages. @returns true if a channel was
+   * opened
+   */
   async #openAmong(connectionKeys: readonly number[]): Promise<boolean> {
     const { store, sender, logger } = this.#options.context;
     const era = this.#era;
@@ -368,28 +376,31 @@ export class Inbox {
         isOpened ||= link !== undefined;
       }
     } catch (err) {
-      logger.debug({ err, channels: connectionKeys.length }, "could not look up announced channels; polling on");
+      logger.debug({ err, channels: connectionKeys.length }, "could not look up announced channels; the next poll retries");
     }
     return isOpened;
   }
 
-  /** Takes a notification that messages were stored in a channel. Any login can send it, so that the store is asked for the channel. */
+  /**
+   * Handles a notification of stored messages in a channel. Any login can send one, so an unknown channel is looked up
+   * in the store.
+   */
   #announced(connectionKey: number): void {
     const known = this.#links.get(connectionKey);
     if (known !== undefined) known.channel.onAnnounced();
     else if (!this.#leaving.has(connectionKey)) this.#unopened.add(connectionKey);
   }
 
-  /** Takes what is stored in a channel, if this peer owns it. */
+  /** Reads the stored messages of a channel if this peer owns it. */
   async #takeStored(connectionKey: number): Promise<void> {
     try {
       (await this.#linkOf(connectionKey))?.channel.onAnnounced();
     } catch (error) {
-      this.#options.context.logger.debug({ err: error, connectionKey }, "could not look up a channel; polling on");
+      this.#options.context.logger.debug({ err: error, connectionKey }, "could not look up a channel; the next poll retries");
     }
   }
 
-  /** Notifications can be missed: asks which channels have stored messages. */
+  /** Finds all channels with stored messages, because notifications can be missed. */
   async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {
@@ -402,11 +413,14 @@ export class Inbox {
     }
   }
 
-  /** A dialler had a secret that is unknown here: a new one, perhaps. Only with the poll: strangers cost no queries. */
+  /**
+   * Reads the mesh secrets if a dialler used an unknown one, which may be new. Only polling triggers this, so that
+   * strangers cannot cause queries.
+   */
   async #refreshSecrets(): Promise<void> {
     const { secrets, logger } = this.#options.context;
     if (!this.#secretsInDoubt && !secrets.isStale) return;
     this.#secretsInDoubt = false;
-    await secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again"));
+    await secrets.refresh().catch((err) => logger.debug({ err }, "could not reload the mesh secrets"));
   }
 }

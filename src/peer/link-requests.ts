@@ -1,6 +1,6 @@
 /**
- * The requests to one listener: those that wait for a connection that can take them, and those that wait for their answer.
- * A request is written once, on one connection, and ends by its deadline: one timer serves all.
+ * Requests to one listener: those that wait for a connection and those that wait for an answer. A request is written
+ * once, on one connection. One timer ends all requests at their deadlines.
  */
 import type { TuningSettings } from "../../generated/ts/settings/peer.js";
 import { errorOfWireCode, HawserError } from "../errors/index.js";
@@ -15,10 +15,10 @@ import { type OutgoingRequest, ReceivedAnswer } from "./outgoing-request.js";
 export class LinkRequests {
   readonly listenerName: string;
   #connection: SenderConnection | undefined;
-  /** Not written yet. */
+  /** Requests that are not written yet. */
   readonly #waiting = new Set<OutgoingRequest>();
   #waitingBytes = 0;
-  /** Written, by their ids. */
+  /** Written requests by id. */
   readonly #written = new Map<number, OutgoingRequest>();
   #lastId = 0;
   readonly #timer = new DeadlineTimer(() => this.#endLate());
@@ -27,30 +27,30 @@ export class LinkRequests {
   readonly #settings: TuningSettings;
   readonly #connect: () => void;
 
-  /** @param connect called for a request if there is no connection: makes one, or ends in {@link onUnreachable} */
+  /** @param connect called for a request without a connection: it connects, or calls {@link onUnreachable} */
   constructor(listenerName: string, settings: TuningSettings, connect: () => void) {
     this.listenerName = listenerName;
     this.#settings = settings;
     this.#connect = connect;
   }
 
-  /** How many wait for their answer, written or not. */
+  /** Number of unanswered requests, written or not. */
   get underWay(): number {
     return this.#written.size + this.#waiting.size;
   }
 
   /**
-   * Makes a request of the listener. It fails with
-   * - `unreachable`, `busy`, `unsubscribed`, `not_running`, `store_failed`: a handler has surely not begun;
-   * - `listener_lost`, with outcome `unknown`: the connection ended after the request had been written;
-   * - the code with which the listener answered: `handler_failed`, `rejected`, …
+   * Sends a request to the listener. It fails with
+   * - `unreachable`, `busy`, `unsubscribed`, `not_running`, `store_failed`: no handler was started;
+   * - `listener_lost`, with outcome `unknown`: the connection ended after the request was written;
+   * - the code of the listener's answer: `handler_failed`, `rejected`, …
    */
   ask(topic: MessageTopic, request: OutgoingRequest): void {
     const { maxRequests, maxSendQueueBytes } = this.#settings;
     const bytes = this.#waitingBytes + request.payload.length;
     request.askedOf(this, topic);
     if (this.underWay >= maxRequests || (this.#waiting.size > 0 && bytes > maxSendQueueBytes)) {
-      const text = `${this.underWay} requests to "${this.listenerName}" wait for their answers already`;
+      const text = `${this.underWay} requests to "${this.listenerName}" already wait for their answers`;
       request.failed(new HawserError("busy", `${text}; await earlier ones first, or raise maxRequests`));
       return;
     }
@@ -61,14 +61,14 @@ export class LinkRequests {
     if (this.#connection === undefined) this.#connect();
   }
 
-  /** Nobody waits for the answer any more: the request is not written, or the listener is told. */
+  /** Removes a request whose caller no longer waits: it is not written, or the listener is notified if it was. */
   leave(request: OutgoingRequest): void {
     this.#remove(request);
     if (this.#written.delete(request.id)) this.#connection?.writeCancel(request.id);
     this.#tellSettled();
   }
 
-  /** Resolves when none waits for its answer. */
+  /** Resolves when no request waits for an answer. */
   async settled(): Promise<void> {
     if (this.underWay > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve));
   }
@@ -78,7 +78,7 @@ export class LinkRequests {
     this.onDrain();
   }
 
-  /** The connection can be written to again. */
+  /** Continues to write after the connection has drained. */
   onDrain(): void {
     for (const request of this.#waiting) {
       if (this.#connection === undefined || !this.#write(this.#connection, request)) return;
@@ -100,19 +100,22 @@ export class LinkRequests {
     this.#tellSettled();
   }
 
-  /** The connection has ended. */
+  /** Fails the written requests, and the others if no new connection is made. */
   onClosed(): void {
     this.#connection = undefined;
     const lost = [...this.#written.values()];
     this.#written.clear();
     for (const request of lost) {
-      const text = `the connection to "${this.listenerName}" ended before it had answered; it may have handled the request`;
+      const text = `the connection to "${this.listenerName}" ended before the answer; the request may have been handled`;
       request.failed(new HawserError("listener_lost", text, { outcome: "unknown" }));
     }
     this.onUnreachable("the connection ended");
   }
 
-  /** There is no connection, and none will be made now: what was not written yet is for another listener. */
+  /**
+   * Fails the requests that are not written yet, so that they go to another listener. Called when there is no
+   * connection and no attempt to connect.
+   */
   onUnreachable(why: string): void {
     const waiting = [...this.#waiting];
     this.#waiting.clear();
@@ -122,12 +125,12 @@ export class LinkRequests {
     this.#tellSettled();
   }
 
-  /** Writes a request, or says why that cannot be. @returns false if it has to wait until the connection can be written to */
+  /** Writes a request, or fails it. @returns false if it has to wait until the connection drains */
   #write(connection: SenderConnection, request: OutgoingRequest): boolean {
     const { topic, topicKey } = request.topic!;
-    if (!connection.takesRequests) request.failed(this.#unreachable("it is of a version without requests"));
-    // The keys of another database are being looked up.
-    else if (topicKey === 0) request.failed(this.#unreachable(`the key of "${topic}" is not known yet`));
+    if (!connection.takesRequests) request.failed(this.#unreachable("its version does not support requests"));
+    // The keys are looked up again after a move to another database.
+    else if (topicKey === 0) request.failed(this.#unreachable(`the key of "${topic}" is being looked up`));
     else if (!connection.canWrite) return false;
     else {
       request.id = this.#lastId + 1;
@@ -145,14 +148,14 @@ export class LinkRequests {
   }
 
   #unreachable(why: string): HawserError {
-    return new HawserError("unreachable", `"${this.listenerName}" takes no request now: ${why}`);
+    return new HawserError("unreachable", `"${this.listenerName}" cannot take requests now: ${why}`);
   }
 
   #remove(request: OutgoingRequest): void {
     if (this.#waiting.delete(request)) this.#waitingBytes -= request.payload.length;
   }
 
-  /** Those whose time is over are waited for no more. */
+  /** Fails the requests whose deadline has passed. */
   #endLate(): void {
     const at = performance.now();
     let next = Number.POSITIVE_INFINITY;

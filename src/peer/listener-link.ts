@@ -1,9 +1,9 @@
 /**
- * The receiving half of a channel at work: it binds the state machine to the sender's connection, the store and the
+ * Receiving end of one channel: connects the channel's state machine with the sender's connection, the store and the
  * handler.
  *
- * When its turn has come it hands one message after another to the handler ({@link HandlerCalls}), as far as handlers are
- * free and the event loop's turn goes, and commits once for all that were handled in that turn.
+ * In its turn it passes messages to the handler ({@link HandlerCalls}) while slots are free and the time slice lasts,
+ * and commits once for all messages that were handled in the turn.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
@@ -36,16 +36,16 @@ import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
 const { messageKeyHeader } = protocolConstants;
 
-/** The clock is read once for so many messages. */
+/** Number of messages per reading of the clock. */
 const messagesPerClockRead = 64;
 
-/** What the links of a peer share. */
+/** Objects that all links of a peer share. */
 export interface SharedByLinks extends SharedByRequests {
   readonly isolation: Isolation<ListenerLink>;
   readonly committer: CursorCommitter;
-  /** Undefined for a peer that is no member of a group. */
+  /** Undefined if the peer is not a member of a group. */
   readonly claims: Claims | undefined;
-  /** The channel belongs to another listener now: its link is closed and forgotten. */
+  /** Closes and removes the link of a channel that belongs to another listener. */
   readonly onNotOwned: (connectionKey: number) => void;
 }
 
@@ -60,27 +60,27 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     minMs: storeConstants.storeRetryMinMs,
     maxMs: storeConstants.storeRetryMaxMs,
   });
-  /** How often processes that ended uncleanly had begun the first message. */
+  /** Number of starts of the first message by processes that crashed. */
   readonly #startsBefore: number;
-  /** There may be marks of this channel in the store. */
+  /** True if the store may have messages of this channel that are marked as handled ahead of the cursor. */
   #hasMarks: boolean;
-  /** Messages are done without a mark since the cursor was handed to the committer. */
+  /** True if messages without a mark were handled since the last commit. */
   #isUnmarked = false;
-  /** What is to be parked, by its position, in order; the newest of each. */
+  /** Messages to park, by position, in order; only the newest version of each. */
   #toPark = new Map<string, ParkedMessage>();
   #isParking = false;
   #isIsolated = false;
-  /** In the middle of {@link #pass}. */
+  /** True while {@link #pass} is running. */
   #isPassing = false;
   #hasCounted = false;
   isClosed = false;
-  /** The connection that the channel was told of last. */
+  /** Last connection that the channel was given. */
   #connection: ListenerConnection | undefined;
-  /** The newest handled position that the committer has not been given. */
+  /** Newest handled position that is not yet with the committer. */
   #handled: Position | undefined;
   #whenIdle: (() => void)[] = [];
   #whenQuiet: (() => void)[] = [];
-  /** Turns that take none of the handlers, as they are part of a batch. */
+  /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<MessageTurn>();
 
   readonly #shared: SharedByLinks;
@@ -95,7 +95,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.requests = new RequestIntake(shared, channel);
     this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
-    // The next message may have been what ended the process that had the channel before.
+    // The next message may have crashed the previous owner of the channel.
     const handedOver = !channel.composite.endsWith(`:${sender.name}`);
     this.channel = new ListenerChannel(
       channel.cursor,
@@ -138,7 +138,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#arm();
   }
 
-  /** The sender's connection was welcomed. */
+  /** Starts to receive on an accepted connection. @returns false if the channel rejects it */
   onConnection(connection: ListenerConnection, epoch: number, backlog: number): boolean {
     if (!this.channel.onHello(connection, epoch, backlog)) return false;
     this.#connection = connection;
@@ -155,7 +155,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const begun = mayRun ? this.#pass(connection, batch) : 0;
     if (begun < batch.payloads.length) {
       this.channel.onMessages(connection, messagesOf(batch, begun), performance.now());
-      // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
+      // Messages are handled immediately: waiting for another event loop turn would let them pile up behind a fast
+      // sender.
       if (mayRun && !dispatcher.hasWoken) {
         this.run();
         return;
@@ -166,9 +167,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   /**
-   * Hands plain messages to the handler as they come, while each is done when the handler returns and nothing else is in play.
+   * Fast path: passes messages straight to a plain handler, as long as it returns synchronously and no other state of
+   * the channel matters.
    *
-   * @returns how many have begun
+   * @returns number of messages whose handler was started
    */
   #pass(
     connection: ListenerConnection,
@@ -184,7 +186,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     let message: IncomingMessage | undefined;
     let unfinished: Unfinished | undefined;
     this.#isPassing = true;
-    // The handler may stop the peer, or take its topic away.
+    // The handler may stop the peer or remove its own topic.
     while (done < payloads.length && !channel.isHalted) {
       if (done % messagesPerClockRead === 0) {
         at = performance.now();
@@ -222,14 +224,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#arm();
   }
 
-  /** The sender goes: it hears what is committed. */
+  /** Reports the final cursor to a sender that leaves. */
   onGoodbye(connection: ListenerConnection): void {
     const { epoch, number } = this.channel.committed;
     connection.writeGoodbye({ epoch, number });
     connection.end();
   }
 
-  /** The peer stops: the sender hears the final cursor. */
+  /** Reports the final cursor to the sender when the peer stops. */
   sayGoodbye(): void {
     const connection = this.#connection;
     if (connection === undefined) return;
@@ -237,7 +239,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     setTimeout(() => connection.destroy(), storeConstants.storeRetryMaxMs).unref();
   }
 
-  /** The connection is of no use any more. */
+  /** Destroys the connection. */
   dropConnection(): void {
     const connection = this.#connection;
     this.#connection = undefined;
@@ -253,13 +255,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#arm();
   }
 
-  /** The lease is not surely held, or the peer stops: no handler is started. */
+  /** Stops or resumes starting handlers. */
   halt(halted: boolean): void {
     this.channel.halt(halted);
     this.#arm();
   }
 
-  /** The peer stops in good order: a start that was counted for a message that is not finished ended nothing. */
+  /** Undoes the counted start of an unfinished message in a graceful stop, because it did not crash the process. */
   async takeBackCount(): Promise<void> {
     if (!this.#hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
     this.#hasCounted = false;
@@ -277,7 +279,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared.isolation.leave(this);
   }
 
-  /** The channel is to be given back: nothing begins any more. Resolves when nothing of it is under way, or it is closed. */
+  /**
+   * Prepares the return of the channel: no new handlers. Resolves when running handlers and their commits are complete,
+   * or the link is closed.
+   */
   async giveBack(): Promise<void> {
     const quiet = new Promise<void>((resolve) => this.#whenQuiet.push(resolve));
     this.channel.giveBack();
@@ -287,14 +292,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   // ---- handling ----
 
-  /** Resolves when no handler of this channel runs. */
+  /** Resolves when no handler of this channel is running. */
   async idle(): Promise<void> {
     if (this.#isPassing || this.channel.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
-  /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
+  /** Handles waiting messages while slots are free and the time slice lasts. */
   run(): void {
-    // Its turn may come when all is over, with messages that wait for the next start.
+    // A scheduled turn can run after the close, with messages that belong to the next start.
     if (this.isClosed) return;
     const { channel } = this;
     const { dispatcher, calls } = this.#shared;
@@ -372,7 +377,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
-  /** One commit for everything that was handled in this turn. */
+  /** Commits once for all messages of the turn. */
   #commitHandled(): void {
     const handled = this.#handled;
     if (handled === undefined) return;
@@ -383,13 +388,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
   }
 
-  /** A message is part of a batch, and takes none of the handlers. */
+  /** Frees the slot of a message that waits in a batch. */
   onJoined(turn: MessageTurn): void {
     this.#joined.add(turn);
     this.#shared.dispatcher.freeSlot();
   }
 
-  /** A message of this channel was to be committed, and the channel belongs to another listener now. */
+  /** Closes the link after a rejected commit: the channel belongs to another listener. */
   onNotOwned(): void {
     this.#shared.onNotOwned(this.connectionKey);
   }
@@ -402,7 +407,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   closeConnection(connection: unknown): void {
     (connection as ListenerConnection).refuse(
-      new HawserError("fenced", `a newer connection of channel ${this.source.composite} has come`),
+      new HawserError("fenced", `a newer connection of channel ${this.source.composite} was opened`),
     );
   }
 
@@ -423,7 +428,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
             return {
               position: { epoch, number },
               topicKey,
-              // One that waits behind its key, while others go past it, must not keep all that it was stored with.
+              // A message that waits for its key while others pass it must not keep the memory of its whole page of
+              // rows.
               payload: key === undefined ? payload : Buffer.from(payload),
               encoding:
                 codec === 0 ? undefined : { compression: Compression.GZIP, uncompressedBytes: gzipLength(payload) },
@@ -489,7 +495,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
   }
 
-  /** One statement at a time, with all that waits. */
+  /** Parks all waiting messages with one statement, and runs one statement at a time. */
   #parkNext(): void {
     this.#isParking = false;
     if (this.isClosed || this.#toPark.size === 0) return;
@@ -515,7 +521,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#ask(
       store.parkMessages(lease, this.connectionKey, rows),
       (outcome) => {
-        if (outcome === "fenced") return this.#context.nameLost("parking a message was refused");
+        if (outcome === "fenced") return this.#context.nameLost("the store rejected a parked message");
         if (outcome === "notOwned") return this.onNotOwned();
         this.#hasMarks = true;
         this.channel.onParked(rows);
@@ -556,7 +562,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     );
   }
 
-  /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */
+  /**
+   * Counts a start. The last permitted start of a message runs in isolation, so that a crash can only be due to this
+   * message.
+   */
   #count(
     isLast: boolean,
     count: () => Promise<number | "fenced">,
@@ -567,7 +576,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#ask(
         count(),
         (starts) =>
-          starts === "fenced" ? this.#context.nameLost("the count of an attempt was refused") : onCounted(starts),
+          starts === "fenced" ? this.#context.nameLost("the store rejected the count of an attempt") : onCounted(starts),
         () => this.#later(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
       );
     };
@@ -590,22 +599,22 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   gap(epoch: number, first: number, last: number): void {
     const { composite, sourceTopic } = this.source;
-    // Claims leave numbers out, both where messages have waited and where they are.
+    // Claims leave gaps in the numbers of the source and the target channel.
     const isOfClaims =
       sourceTopic === outboxConstants.claimsTopic || composite.includes(`:${outboxConstants.waitingPrefix}`);
     if (isOfClaims) return;
-    const message = `messages ${first} to ${last} of channel ${composite} are nowhere: they were deleted`;
+    const message = `messages ${first} to ${last} of channel ${composite} are missing: they were deleted`;
     this.#context.status.tell({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
     this.#context.logger.warn({ channel: composite, epoch, first, last }, message);
   }
 
-  /** A message was given up: the status says so. */
+  /** Reports a message that became a dead letter or was dropped. */
   async #tellDead(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
     let topic = "";
     try {
       topic = (await this.#shared.calls.topics.of(message.topicKey)) ?? "";
     } catch {
-      // The status is worth telling without it.
+      // The status is useful without the topic.
     }
     this.#context.status.tell({
       kind: "dead_letter",
@@ -617,7 +626,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     });
   }
 
-  /** Goes on when the store has answered, or has failed, which the status tells. Not when the link is closed by then. */
+  /**
+   * Calls back with the answer of the store, or after reporting its error as a status; not if the link is closed by
+   * then.
+   */
   #ask<Answer>(asked: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
     asked.then(
       (answer) => this.isClosed || onAnswer(answer),
@@ -633,7 +645,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#context.status.tell({ kind: "listener_store_error", message: error.message, error });
   }
 
-  /** Calls back after a while, unless the link is closed by then. */
+  /** Calls back after a delay, unless the link is closed by then. */
   #later(callback: () => void, delayMs: number): void {
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
@@ -656,7 +668,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 }
 
-/** The messages of a batch from an index on. */
+/** Converts the messages of a batch from an index on. */
 function messagesOf(batch: Batch, from: number): IncomingMessage[] {
   const { epoch, firstNumber, topicKey, payloads, compressions, headers } = batch;
   const messages: IncomingMessage[] = [];
@@ -680,7 +692,7 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
   return messages;
 }
 
-/** A gzip stream ends with the length of what went in, modulo 2^32 (RFC 1952). */
+/** Uncompressed length of a gzip stream, modulo 2^32, from its last 4 bytes (RFC 1952). */
 function gzipLength(payload: Uint8Array): number {
   if (payload.length < 4) return 0;
   return new DataView(payload.buffer, payload.byteOffset, payload.length).getUint32(payload.length - 4, true);

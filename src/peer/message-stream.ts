@@ -4,29 +4,29 @@ import type { Message } from "./message.js";
 interface Waiting {
   readonly message: Message;
   readonly done: () => void;
-  /** The loop has ended before the message was finished. */
+  /** Called if the loop ends before the message is completed. */
   readonly giveBack: () => void;
 }
 
 /**
- * Messages as an async iterator instead of a handler: asking for the next one finishes the one before. A message that was
- * not finished when the loop ended comes again at the next start.
+ * Async iterator over messages. Requesting the next message completes the current one. A message that was not completed
+ * when the loop ended is delivered again at the next start.
  */
 export class MessageStream implements AsyncIterableIterator<Message> {
   readonly #waiting: Waiting[] = [];
   #current: Waiting | undefined;
-  /** Steps that were asked for and wait for a message. */
+  /** Pending calls of {@link next}. */
   readonly #asked: ((result: IteratorResult<Message>) => void)[] = [];
   #ended = false;
 
   readonly #subscribed: () => Promise<void>;
 
-  /** @param subscribed resolves when the topic has this stream as its handler */
+  /** @param subscribed resolves when this stream is the handler of its topic */
   constructor(subscribed: () => Promise<void>) {
     this.#subscribed = subscribed;
   }
 
-  /** The handler: done when the loop has asked for the message after this one. */
+  /** Handler of the topic: resolves when the loop requests the following message. */
   readonly handle = (message: Message): Promise<void> =>
     new Promise((resolve, reject) => {
       const giveBack = (): void => reject(postponed);
@@ -52,7 +52,7 @@ export class MessageStream implements AsyncIterableIterator<Message> {
     return { done: true, value: undefined };
   }
 
-  /** The peer stops, or another handler has taken the place of this one: the loop ends. */
+  /** Ends the loop, because the peer stops or another handler replaced this one. */
   close(): void {
     this.#ended = true;
     for (const resolve of this.#asked.splice(0)) resolve({ done: true, value: undefined });
@@ -74,7 +74,7 @@ export class MessageStream implements AsyncIterableIterator<Message> {
     if (next === undefined) return;
     this.#current = next;
     this.#asked.shift()?.({ done: false, value: next.message });
-    // Asked for the one behind it already.
+    // A further call of `next` is already pending, so this message is complete.
     if (this.#asked.length > 0) this.#finishCurrent();
   }
 }

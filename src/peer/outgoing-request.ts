@@ -1,4 +1,4 @@
-/** A request on its way: one object, and one promise, from its caller to the answer, however many listeners are asked. */
+/** Request of a caller: one object and one promise from the call to the answer, even if several listeners are tried. */
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { Request } from "../wire/index.js";
@@ -6,14 +6,14 @@ import { type Content, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } fr
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 
-/** The answer to a request. */
+/** Answer to a request. */
 export interface Answer extends Content {
   readonly headers: MessageHeaders;
   /** Name of the listener that answered. */
   readonly peer: string;
 }
 
-/** An {@link Answer} as it came. */
+/** {@link Answer} from a frame. */
 export class ReceivedAnswer implements Answer {
   readonly payload: Uint8Array;
   readonly headers: MessageHeaders;
@@ -34,37 +34,37 @@ export class ReceivedAnswer implements Answer {
   }
 }
 
-/** The requests to one listener. */
+/** Requests of the listener that was tried last. */
 interface Asked {
   readonly listenerName: string;
-  /** Nobody waits for the answer to the request any more. */
+  /** Removes a request whose caller no longer waits. */
   leave(request: OutgoingRequest): void;
 }
 
-/** A caller's request. It is written as it is: its first fields are those of the frame. */
+/** Request of a caller. The frame encoder reads it directly: its first fields are the fields of the frame. */
 export class OutgoingRequest implements Request {
-  /** 0: it was not written yet to the listener that is asked. */
+  /** 0 until it is written to the current listener. */
   id = 0;
   topicKey = 0;
-  /** How long the caller waits from now on, when it is written. */
+  /** Remaining wait of the caller in ms, updated when the request is written. */
   timeoutMs: number;
   readonly maxAnswerBytes: number;
   readonly payload: Uint8Array;
   headers: FrameHeaders;
 
   readonly answer: Promise<Answer>;
-  /** When the caller waits no more, as `performance.now()` has it. */
+  /** Time at which the caller stops waiting (`performance.now()`, ms). */
   readonly until: number;
-  /** Its topic, since a listener was asked. */
+  /** Topic of the request; undefined until a listener is tried. */
   topic: MessageTopic | undefined = undefined;
-  /** The listeners that have not taken it. */
+  /** Names of the listeners that did not accept the request. */
   refusedBy: ReadonlySet<string> = nobody;
-  /** Why the last of them has not. */
+  /** Error of the last listener that did not accept the request. */
   failure: HawserError | undefined = undefined;
-  /** Why a listener is lost that may have handled it. */
+  /** Error of a lost listener that may have handled the request. */
   #lost: HawserError | undefined = undefined;
   #asked: Asked | undefined = undefined;
-  /** Nobody waits for the answer any more, or there is one. */
+  /** True after the answer or an error. */
   isOver = false;
   #unlisten: (() => void) | undefined = undefined;
   #resolve!: (answer: Answer | PromiseLike<never>) => void;
@@ -74,8 +74,9 @@ export class OutgoingRequest implements Request {
   readonly #askNext: (request: OutgoingRequest) => void;
 
   /**
-   * @param isIdempotent after a connection that ended before the answer came, one other listener is asked
-   * @param askNext asks another listener, after one that has surely not begun or, once, is lost
+   * @param isIdempotent true to try one other listener after a connection that ended before the answer
+   * @param askNext sends the request to another listener, after one that did not start the handler or, once, after a
+   * lost connection
    */
   constructor(
     payload: Uint8Array,
@@ -93,38 +94,40 @@ export class OutgoingRequest implements Request {
     this.#limitMs = limitMs;
     this.#isIdempotent = isIdempotent;
     this.#askNext = askNext;
-    // Written so, the compiler leaves out what is not used of it.
+    // An executor that only stores `resolve` is cheaper: `reject` is not captured.
     this.answer = new Promise((resolve) => {
       this.#resolve = resolve;
     });
   }
 
-  /** The caller waits no more when the signal is aborted. */
+  /** Fails the request when the signal is aborted. */
   endWith(signal: AbortSignal): void {
     this.#unlisten = onAbort(signal, () =>
-      this.#leave("aborted", "the wait for the answer was aborted", { cause: signal.reason }),
+      this.#leave("aborted", "waiting for the answer was aborted", { cause: signal.reason }),
     );
   }
 
-  /** The caller's time is over. */
+  /** Fails the request at its deadline. */
   timeOut(): void {
-    this.#leave("request_timeout", `no answer came within ${this.#limitMs} ms`, {});
+    this.#leave("request_timeout", `no answer within ${this.#limitMs} ms`, {});
   }
 
-  /** A listener is asked from now on. */
+  /** Sets the listener that is tried now. */
   askedOf(asked: Asked, topic: MessageTopic): void {
     this.#asked = asked;
     this.topic = topic;
     this.id = 0;
   }
 
-  /** The listener has answered. */
+  /** Resolves with the answer of the listener. */
   answered(answer: Answer): void {
     this.#end();
     this.#resolve(answer);
   }
 
-  /** The listener has not taken it, has answered with an error, or is lost. */
+  /**
+   * Handles an error of the listener, a refusal, or a lost connection: fails the request, or tries the next listener.
+   */
   failed(error: HawserError): void {
     const isLost = this.#isIdempotent && this.#lost === undefined && error.code === "listener_lost";
     if (!isLost && (error.outcome !== undefined || !notBegun.has(error.code))) {
@@ -135,11 +138,11 @@ export class OutgoingRequest implements Request {
     this.failure = error;
     this.refusedBy = new Set([...this.refusedBy, this.#asked!.listenerName]);
     this.#asked = undefined;
-    // Not at once: the listener may be failing many.
+    // Deferred, because the listener may be failing many requests in a loop.
     queueMicrotask(() => this.isOver || this.#askNext(this));
   }
 
-  /** Ends the wait with an error. Once a listener may have begun, every error has the outcome `unknown`. */
+  /** Rejects the promise. If a listener may have started the handler, the error has the outcome `unknown`. */
   fail(error: HawserError): void {
     const lost = this.#lost;
     this.#end();
@@ -152,7 +155,7 @@ export class OutgoingRequest implements Request {
     if (this.isOver) return;
     const mayHaveBegun = this.#lost !== undefined || this.id > 0;
     this.#asked?.leave(this);
-    const text = `${why}${mayHaveBegun ? "; the request may be handled all the same" : "; it had not left yet"}`;
+    const text = `${why}${mayHaveBegun ? "; the request may still be handled" : "; it was not sent yet"}`;
     this.fail(new HawserError(code, text, mayHaveBegun ? { ...cause, outcome: "unknown" } : cause));
   }
 
@@ -166,7 +169,7 @@ const nobody: ReadonlySet<string> = new Set();
 
 const noHeaders: FrameHeaders = [];
 
-/** The errors of a request that was not carried out, and may be made of another listener. */
+/** Error codes of requests whose handler was not started, so that another listener can be tried. */
 const notBegun: ReadonlySet<string> = new Set([
   "unreachable",
   "busy",
@@ -176,8 +179,8 @@ const notBegun: ReadonlySet<string> = new Set([
   "not_supported",
 ]);
 
-/** The first listener may have handled the request, whatever the next one says of itself. */
+/** Error after a lost listener: it may have handled the request, whatever the next listener reports. */
 function notTakenAfter(lost: HawserError, failed: HawserError): HawserError {
-  const text = `${lost.message}; no other listener took it: ${failed.message}`;
+  const text = `${lost.message}; no other listener accepted the request: ${failed.message}`;
   return new HawserError("listener_lost", text, { outcome: "unknown", cause: failed });
 }

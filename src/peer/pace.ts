@@ -1,22 +1,23 @@
 /**
- * How fast a listener handles what one sender gives it: by what it has acknowledged lately. Pure: times come from outside.
+ * Rate at which a listener handles the messages of one sender, measured by recent acknowledgements. Pure: times are
+ * arguments.
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 
-/** The time that {@link Pace.lately} looks back is counted in so many parts. */
+/** Number of intervals that the window of {@link Pace.lately} is divided into. */
 const parts = 5;
-/** Over so many ms the longer memory fades to about a third. */
+/** Time constant of the longer average, in ms: after this time a count has decayed to 1/e. */
 const fadeMs = 2_000;
 
 export class Pace {
   readonly #counts = new Array<number>(parts).fill(0);
-  /** The newest part. */
+  /** Number of the newest interval. */
   #part = 0;
   #lately = 0;
   #faded = 0;
   #fadedAt = 0;
 
-  /** The listener has acknowledged `count` more. @param now in ms */
+  /** Records `count` further acknowledged messages. @param now in ms */
   handled(count: number, now: number): void {
     this.#moveTo(now);
     this.#counts[this.#part % parts]! += count;
@@ -25,13 +26,16 @@ export class Pace {
     this.#fadedAt = now;
   }
 
-  /** How many within the last `groupPaceMs`. */
+  /** Number of messages within the last `groupPaceMs`. */
   lately(now: number): number {
     this.#moveTo(now);
     return this.#lately;
   }
 
-  /** How long `messages` would take it, compared with others: what it handled within the last seconds counts. */
+  /**
+   * Estimated time for `messages` further messages, comparable between listeners: based on those handled in the last
+   * seconds.
+   */
   timeFor(messages: number, now: number): number {
     return messages / (this.#fadedBy(now) + 1);
   }

@@ -1,8 +1,8 @@
 /**
- * One run of a peer, from taking its name to giving it back. A {@link Peer} has at most one.
+ * One run of a peer, from taking its name to releasing it. A {@link Peer} has at most one.
  *
  *     start: store, migrations ▶ lease ▶ cursors, socket ▶ directory ▶ running
- *     stop:  no new sends ▶ handlers end ▶ everything unconfirmed stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
+ *     stop:  no new sends ▶ handlers end ▶ unconfirmed messages stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -32,11 +32,11 @@ export interface RunOptions {
   readonly options: CheckedOptions;
   readonly logger: PeerContext["logger"];
   readonly status: StatusTeller;
-  /** Topics to leave at the start: their handlers were stopped while the peer was not running. */
+  /** Topics to unregister at the start, because their handlers were stopped while the peer was not running. */
   readonly unsubscribed: ReadonlySet<string>;
-  /** Live longer than one run. */
+  /** Handlers of the user, which stay set across runs. */
   readonly handlers: TopicHandlers;
-  /** The name is lost, and the running peer ends by itself. */
+  /** Called when the name is lost and the running peer stops by itself. */
   readonly onLost: (ending: Promise<void>) => void;
 }
 
@@ -48,7 +48,9 @@ export class RunningPeer {
   #stopping: Promise<void> | undefined;
   #lost = false;
   #over = false;
-  /** After the move to another database server nothing is stored before keys and cursors are read there. */
+  /**
+   * True after a move to another database server, until keys and cursors are read there; nothing is stored until then.
+   */
   #isBeginningAgain = false;
   #again: NodeJS.Timeout | undefined;
   readonly #againBackoff = new Backoff({
@@ -56,11 +58,11 @@ export class RunningPeer {
     maxMs: storeConstants.storeRetryMaxMs,
   });
   readonly #unlisten: (() => void)[];
-  /** Served topics whose entry in the directory may have gone. */
+  /** Served topics that may be missing in the directory. */
   readonly #perhapsUnlisted = new Set<string>();
-  /** Hands over what is enqueued, while no other process does. */
+  /** Relay of enqueued messages, which is active while no other process relays. */
   readonly #relay: PeerRelay;
-  /** What it does for the mesh while it runs. */
+  /** Background tasks that this peer performs for all peers of the database. */
   readonly #duties: { start(): void; stop(): void }[];
 
   readonly #run: RunOptions;
@@ -105,7 +107,7 @@ export class RunningPeer {
       store.on("catalog", ({ topic, clientName, operation }) => {
         if (clientName !== options.name) return;
         if (operation === "delete") this.#stayListed([topic]);
-        // Handing this peer's channels over writes its rows of the directory, too.
+        // The takeover of this peer's channels by another peer also updates the directory rows of this peer.
         if (operation !== "insert") void this.#checkEpoch();
       }),
       store.on("relayEnded", () => this.#relay.checkSoon()),
@@ -115,7 +117,9 @@ export class RunningPeer {
     ];
   }
 
-  /** Takes over what is stored for listeners that are gone: those of its group; outside of a group all. */
+  /**
+   * Creates the takeover of channels of absent listeners: those of the same group, or all of them outside of a group.
+   */
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, takeoverMs } = this.membership;
     const { handlers } = this.#run;
@@ -123,13 +127,13 @@ export class RunningPeer {
     if (afterMs === undefined) return [];
     const watched = {
       afterMs,
-      // A peer without a handler could not handle what it took over.
+      // A peer without a handler could not handle the messages of the channels that it takes over.
       isWatched: (listener: AbsentListener) => !handlers.isEmpty && (group === undefined || listener.group === group),
     };
     return [new OrphanWatch(context, watched, () => handlers.topics)];
   }
 
-  /** Another process has the name. */
+  /** True if another process owns the name. */
   get isLost(): boolean {
     return this.#lost;
   }
@@ -139,7 +143,7 @@ export class RunningPeer {
   }
 
   /**
-   * Starts. What was begun is undone when it fails, so that it may be tried again.
+   * Starts a run. A failed start undoes its completed steps, so that it can be repeated.
    *
    * @throws HawserError `name_in_use`, `bind_failed`, `store_failed`, `schema_too_new`, `plaintext_refused`
    */
@@ -166,35 +170,35 @@ export class RunningPeer {
         void started.outbox.close();
         await started.#inbox.close();
       }
-      // Nothing was handled, so the name is as clean as it was found.
+      // No message was handled, so the clean state of the name does not change.
       await lease?.release({ clean: lease.wasClean });
       await store.close();
       throw error;
     }
   }
 
-  /** Begins to hand messages to the handler: the peer can send now, too. */
+  /** Starts to hand messages to handlers. The peer can send from now on, too. */
   begin(): void {
     this.#inbox.begin();
     for (const duty of this.#duties) duty.start();
     this.#relay.start();
   }
 
-  /** Reasons why the peer does not send and handle now. */
+  /** Reasons why the peer cannot send and handle messages at the moment. */
   get problems(): string[] {
     const problems: string[] = [];
     if (!this.store.isUp) problems.push("there is no session with Postgres");
-    if (this.lease.state !== "held") problems.push(`the name "${this.lease.name}" is not surely held`);
-    if (this.#isBeginningAgain) problems.push("the channels are read anew from another database server");
+    if (this.lease.state !== "held") problems.push(`the name "${this.lease.name}" has a suspended lease`);
+    if (this.#isBeginningAgain) problems.push("the channels are being read from another database server");
     return problems;
   }
 
-  /** A topic has got its first handler, or has lost it. */
+  /** Updates the inbox after the first handler was set or the last one removed. */
   handlersChanged(): void {
     this.#inbox.handlersChanged();
   }
 
-  /** Serves one more topic, or the same with another durability. */
+  /** Registers a topic in the directory, or updates its durability. */
   async subscribe(topic: string): Promise<void> {
     const { handlers } = this.#run;
     await this.store.addSubscription(this.lease, this.#served(topic), this.#registration(handlers.isDurable(topic)));
@@ -202,18 +206,24 @@ export class RunningPeer {
     this.#watch(topic);
   }
 
-  /** Whoever has the same topic as this peer is told to nobody: there may be thousands. */
+  /**
+   * Watches the other listeners of a topic for status events, except for the peer's own topic, which thousands of peers
+   * may have.
+   */
   #watch(topic: string): void {
     if (topic !== this.#run.options.topic) this.outbox.topics.watch(topic);
   }
 
-  /** Serves a topic no more. */
+  /** Unregisters a topic from the directory. */
   async unsubscribe(topic: string): Promise<void> {
     this.outbox.topics.unwatch(topic);
     await this.store.removeSubscriptions(this.lease, [topic]);
   }
 
-  /** Ends in good order, or as far as that goes until the deadline, of which the last part is for giving the name back. */
+  /**
+   * Graceful shutdown: drains handlers, stores unconfirmed messages, releases the name. The last part of `deadlineMs`
+   * is reserved for the release.
+   */
   stop(deadlineMs: number): Promise<void> {
     this.#stopping ??= this.#end(deadlineMs);
     return this.#stopping;
@@ -228,24 +238,24 @@ export class RunningPeer {
     if (!inTime && !this.#lost) {
       logger.warn(
         { deadlineMs },
-        "stopping did not end in time; what is unconfirmed is rejected, and comes again if it was stored or sent",
+        "the stop has reached its time limit; unconfirmed sends are rejected, and unfinished messages are delivered again",
       );
     }
     if (!inTime)
       this.#inbox.abortHandlers(new HawserError("aborted", `the peer "${this.#run.options.name}" has stopped`));
     await this.#inbox.close();
     const written = this.outbox.close();
-    // Postgres may hang: then the name is free when the connection ends.
+    // If Postgres hangs, the name becomes free when the connection has ended.
     const leaving = written.then(() => this.#leave(inTime));
     const left = await endsWithin(until - performance.now(), leaving);
-    if (!left) logger.warn({}, "could not give the name back in time; it is free when the database notices");
+    if (!left) logger.warn({}, "could not release the name in time; it becomes free when the database connection has ended");
     this.#forget();
     await endsWithin(until - performance.now(), relayed);
-    // What Postgres does not answer ends by itself, also behind the deadline.
+    // Statements that Postgres does not answer end on their own, even after the deadline.
     await endsWithin(until - performance.now(), this.store.close());
   }
 
-  /** Handlers end first: what they still send is stored with the rest. */
+  /** Handlers end first, so that the messages which they still send are stored with the others. */
   async #finishWork(): Promise<void> {
     await this.#inbox.stop();
     await this.outbox.stop();
@@ -256,13 +266,13 @@ export class RunningPeer {
       try {
         await this.store.unregister(this.lease, { keepDurable: true });
       } catch (error) {
-        this.#run.logger.warn({ err: error }, "could not leave the directory; senders will find out by dialling");
+        this.#run.logger.warn({ err: error }, "could not leave the directory; senders will notice by failed dials");
       }
     }
     await this.lease.release({ clean: clean && !this.#lost });
   }
 
-  /** Hears of nothing any more. */
+  /** Removes all event listeners and timers. */
   #forget(): void {
     this.#over = true;
     clearTimeout(this.#again);
@@ -283,9 +293,9 @@ export class RunningPeer {
     }
   }
 
-  /** The addresses of topics that this peer serves may have been cleared: it enters itself again. */
+  /** Marks served topics whose directory entry may have been deleted, and checks them. */
   #stayListed(topics: readonly string[]): void {
-    // Any login can notify of any topic.
+    // Any login can send notifications for any topic.
     for (const topic of topics) if (this.#run.handlers.serves(topic)) this.#perhapsUnlisted.add(topic);
     void this.#checkListed();
   }
@@ -303,7 +313,8 @@ export class RunningPeer {
       for (const [index, topic] of topics.entries()) {
         const listeners = found[index]?.listeners ?? [];
         if (!served.has(topic) || listeners.some(({ name }) => name === options.name)) continue;
-        // Another peer that publishes the same address has taken the row over: entering again would never end.
+        // Another peer that publishes the same address has overwritten the row: both would overwrite each other
+        // forever.
         const other = listeners.find(({ addr }) => addr === this.publishedAddress);
         if (other === undefined) isMissing = true;
         else
@@ -311,10 +322,10 @@ export class RunningPeer {
       }
       if (!isMissing || this.#ended) return;
       await this.#register();
-      // Stopped meanwhile: the directory may have been left before.
+      // The peer may have unregistered while the query was running.
       if (this.#ended) await this.store.unregister(this.lease, { keepDurable: true });
     } catch (error) {
-      if (!this.#ended) logger.warn({ err: error, topics }, "could not enter the directory again");
+      if (!this.#ended) logger.warn({ err: error, topics }, "could not register in the directory again");
     }
   });
 
@@ -326,15 +337,16 @@ export class RunningPeer {
     return { topic, subscribed: topic !== this.#run.options.topic };
   }
 
-  /** The channels of this peer may have been handed over while it runs, and its epoch raised. */
+  /** Compares the epoch with the catalog: another peer may have taken over the channels and incremented the epoch. */
   readonly #checkEpoch = shared(async () => {
     const { store, lease } = this;
     try {
       const epoch = await store.peerEpoch(lease.name);
-      // Greater, not other: a server that a failover has left behind may still answer with an older one.
+      // The comparison is "greater" because a server that was left behind by a failover can still answer with an older
+      // epoch.
       if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.#nameLost("its channels were handed over");
     } catch (err) {
-      this.#run.logger.debug({ err }, "could not read the own epoch; the next write will tell");
+      this.#run.logger.debug({ err }, "could not read the epoch of the own name; the next write checks it");
     }
   });
 
@@ -343,7 +355,7 @@ export class RunningPeer {
     return { addr: this.publishedAddress, maxMessageBytes, durable, group: this.membership.group };
   }
 
-  /** Also while stopping: what is unconfirmed can be stored when the lease is back. */
+  /** Also applies during a stop: unconfirmed messages can be stored when the lease is held again. */
   #leaseChanged(state: Lease["state"]): void {
     if (state === "lost") this.#nameLost("the catalog has another epoch");
     else if (state === "held") {
@@ -355,10 +367,10 @@ export class RunningPeer {
     }
   }
 
-  /** Another database server: what was under way counts no more, and everything begins again from what it has. */
+  /** Resets both sides after a move to another database server, and continues from its state. */
   #leaseRenewed(epoch: number): void {
     this.#isBeginningAgain = true;
-    // Before the lease is held again, and handlers and commits with it.
+    // The inbox resets before the lease is held again, because handlers and commits resume with the lease.
     this.#inbox.forget();
     this.outbox.rebase(epoch);
     this.#againBackoff.reset();
@@ -368,7 +380,7 @@ export class RunningPeer {
   async #beginAgain(epoch: number): Promise<void> {
     if (this.lease.epoch !== epoch) return;
     try {
-      // Keys first: in a restored database they may be other channels'.
+      // Keys are looked up first: in a restored database the old ones may identify other channels.
       await this.outbox.rekey();
       await this.#inbox.reopen();
       if (!this.#ended) await this.#register();
@@ -376,13 +388,13 @@ export class RunningPeer {
       this.outbox.setMayStore(this.lease.state === "held");
     } catch (error) {
       if (this.#over) return;
-      this.#run.logger.debug({ err: error }, "could not begin again with another database server; trying again");
+      this.#run.logger.debug({ err: error }, "could not continue with another database server; retrying");
       this.#again = setTimeout(() => void this.#beginAgain(epoch), this.#againBackoff.failed());
     }
   }
 
   #nameLost(cause: string): void {
-    // What is left of an ended run says nothing of the present one.
+    // Late events of an ended run do not concern the current one.
     if (this.#lost || this.#over) return;
     this.#lost = true;
     this.outbox.fence();
@@ -396,7 +408,7 @@ export class RunningPeer {
   }
 }
 
-/** Whether the work ends well within the time. */
+/** Waits for the promise. @returns true if it settled within `limitMs` */
 export async function endsWithin(limitMs: number, work: Promise<unknown>): Promise<boolean> {
   const ended = work.then(
     () => true,
@@ -415,7 +427,7 @@ export function openPeerStore({ options, logger }: Pick<RunOptions, "options" | 
   });
 }
 
-/** The address to publish: port 0 of the advertised one becomes the bound port. */
+/** Address to publish: port 0 of the advertised address is replaced by the bound port. */
 function published(advertise: string | undefined, bound: string): string {
   if (advertise === undefined) return bound;
   if (parseAddress(advertise).port !== 0) return advertise;
