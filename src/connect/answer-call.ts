@@ -1,6 +1,4 @@
-/**
- * The answering side: runs the handler of one call, with its interceptors, and makes the answer.
- */
+/** Server side of a call: runs its handler with the interceptors and creates the answer. */
 import { create } from "@bufbuild/protobuf";
 import {
   Code,
@@ -28,31 +26,34 @@ import {
 import { decodeMessage, encodeMessage, isBinaryType, jsonType, type MessageFormat } from "./message-format.js";
 import { type Route, unaryMethodOf } from "./routes.js";
 
-/** A call as it came. */
+/** Received call. */
 export interface IncomingCall {
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
-  /** Aborted when nobody waits for the answer any more, or the service stops. Asked for only where the handler does. */
+  /**
+   * Signal that is aborted when the caller stops waiting or the service stops. Read only if the handler uses its own
+   * signal, because it is created lazily.
+   */
   readonly signal: AbortSignal;
 }
 
-/** The form in which calls come. */
+/** Properties of the transport that calls come from. */
 export interface CallSource<Call extends IncomingCall> {
-  /** For URLs, which interceptors see. */
+  /** Scheme of the URLs that interceptors see. */
   readonly scheme: string;
-  /** Tells the handler of its message. */
+  /** Adds the received message to the context values of the handler. */
   prepare(values: ContextValues, call: Call): void;
 }
 
-/** An answer on its way out. */
+/** Encoded answer. */
 export interface OutgoingAnswer {
   readonly pairs: HeaderPairs;
   readonly payload: Uint8Array;
-  /** What went wrong; undefined if nothing did. Its cause is for logs. */
+  /** Error of the call; undefined if it succeeded. Its cause is for logs only. */
   readonly error: ConnectError | undefined;
 }
 
-/** Answers the call: at once if its handler does. Never throws or rejects: what goes wrong is an answer. */
+/** Answers a call, synchronously if its handler is synchronous. Never throws or rejects: errors become answers. */
 export function answerCall<Call extends IncomingCall>(
   route: Route,
   call: Call,
@@ -83,7 +84,7 @@ function isPromise(output: Output | Promise<Output>): output is Promise<Output> 
   return typeof (output as { readonly then?: unknown } | undefined)?.then === "function";
 }
 
-/** The result of the handler with its interceptors. */
+/** Runs the handler with its interceptors. */
 function outputOf(route: Route, { payload }: IncomingCall, context: CallContext): Output | Promise<Output> {
   const { implementation, readLimit } = route;
   const { interceptors } = route.options;
@@ -112,7 +113,7 @@ function failedAnswer(reason: unknown, context: CallContext | undefined): Outgoi
   return answer;
 }
 
-/** The answer that tells an error. @param context what the handler had set is told too */
+/** Creates an error answer. @param context adds the headers and trailers that the handler has set */
 export function errorAnswer(
   error: ConnectError,
   context?: Pick<HandlerContext, "responseHeader" | "responseTrailer">,
@@ -120,7 +121,7 @@ export function errorAnswer(
   const header = new Headers(context?.responseHeader);
   header.set(contentTypeHeader, jsonType);
   header.set(rpcConstants.errorHeader, nameOfCode(error.code));
-  // What another service said to this one is not for the callers of this one.
+  // The error came from another service: its message and details are not meant for the callers of this service.
   if (!error.isWireError) {
     for (const [name, value] of error.metadata) if (isMetadata(name)) header.append(name, value);
   }
@@ -128,7 +129,7 @@ export function errorAnswer(
     const pairs = answerPairs(header, context?.responseTrailer);
     return { pairs, payload: encodeError(error), error };
   } catch (cause) {
-    // A detail that is no message of its type.
+    // The details have an invalid message.
     const words = "the details of the handler's error cannot be encoded";
     return errorAnswer(new ConnectError(words, Code.Internal, undefined, undefined, cause), context);
   }
@@ -159,12 +160,12 @@ async function runIntercepted(
 
 type UnaryFunction = (request: UnaryRequest) => Promise<UnaryResponse>;
 
-/** The first one is outermost. */
+/** Wraps a handler in interceptors; the first one is outermost. */
 function intercepted(handle: UnaryFunction, interceptors: readonly Interceptor[]): UnaryFunction {
   return interceptors.reduceRight((next, interceptor) => interceptor(next as never) as never, handle);
 }
 
-/** The context with what interceptors have changed of the request. */
+/** Context of the handler after changes that interceptors made to the request. */
 function changedBy({ header, signal, contextValues }: UnaryRequest, context: CallContext): HandlerContext {
   if (header === context.requestHeader && signal === context.signal && contextValues === context.values) return context;
   const { method, service, requestMethod, protocolName, url, timeoutMs, responseHeader, responseTrailer } = context;
@@ -180,7 +181,7 @@ function replace(target: Headers, source: Headers): void {
   for (const [name, value] of source) target.append(name, value);
 }
 
-/** @throws ConnectError `invalid_argument` for another content type, `unimplemented` for an encoding */
+/** @throws ConnectError `invalid_argument` for another content type, `unimplemented` for a compressed message */
 function formatOf({ formats }: Route, header: ReceivedHeaders): MessageFormat {
   const contentType = header.get(contentTypeHeader);
   const isBinary = isBinaryType(contentType);
@@ -190,7 +191,7 @@ function formatOf({ formats }: Route, header: ReceivedHeaders): MessageFormat {
   }
   const encoding = header.get(encodingHeader) ?? "identity";
   if (encoding !== "identity") {
-    const words = `content-encoding is ${encoding}; Hawser takes no compressed messages, leave it out`;
+    const words = `content-encoding is ${encoding}; Hawser does not support compressed messages; leave the header out`;
     throw new ConnectError(words, Code.Unimplemented);
   }
   return isBinary ? formats.binary : formats.json;
@@ -199,8 +200,8 @@ function formatOf({ formats }: Route, header: ReceivedHeaders): MessageFormat {
 const late = () => new ConnectError("the operation timed out", Code.DeadlineExceeded);
 
 /**
- * What a handler is given, and the time limit of its call. What most handlers do not ask for is made when it is asked for:
- * it costs more than all the rest.
+ * Context and time limit of a call. Its objects are created lazily, because most handlers use few of them and creating
+ * all would take most of the time of a short call.
  */
 class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerContext {
   readonly requestMethod = "POST";
@@ -217,7 +218,7 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
   #header: Headers | undefined;
   #trailer: Headers | undefined;
 
-  /** @throws ConnectError as {@link formatOf}, and `invalid_argument` for a time limit that is none, or too long */
+  /** @throws ConnectError as {@link formatOf}, and `invalid_argument` for an invalid or too long time limit */
   constructor(route: Route, call: Call, source: CallSource<Call>) {
     const received = new ReceivedHeaders(call.headers, Code.InvalidArgument, false);
     this.method = route.method;
@@ -267,7 +268,7 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
   readonly timeoutMs = (): number | undefined =>
     this.#deadlineAt === Number.POSITIVE_INFINITY ? undefined : this.#deadlineAt - performance.now();
 
-  /** What is sent with the answer. */
+  /** Headers and trailers of the answer. */
   answerPairs(): HeaderPairs {
     if (this.#header !== undefined || this.#trailer !== undefined) {
       return answerPairs(this.responseHeader, this.#trailer);
@@ -275,23 +276,23 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
     return this.format.pairs;
   }
 
-  /** The error for a time limit that is over; undefined if it is not. */
+  /** Error of a call that has passed its time limit; otherwise undefined. */
   lateness(): ConnectError | undefined {
     return performance.now() >= this.#deadlineAt || this.#signal?.isLate ? late() : undefined;
   }
 
-  /** The call has ended: ends its signal. */
+  /** Ends the signal after the call. */
   end(): void {
     this.#signal?.end();
   }
 }
 
-/** Infinity without the header. */
+/** Time limit in ms; Infinity without the header. */
 function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
   const text = header.get(timeoutHeader);
   if (text === null) return Number.POSITIVE_INFINITY;
   if (!/^\d{1,10}$/.test(text)) {
-    const words = `${timeoutHeader} is ${JSON.stringify(text)}; it must be a whole number of milliseconds, of at most 10 digits`;
+    const words = `${timeoutHeader} is ${JSON.stringify(text)}; it must be an integer number of milliseconds with at most 10 digits`;
     throw new ConnectError(words, Code.InvalidArgument);
   }
   const timeoutMs = Number(text);
@@ -301,7 +302,7 @@ function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
 
 const timerSlackMs = 5;
 
-/** Aborted with the first of several signals, at the deadline, and when the call ends. */
+/** Signal that is aborted with the first of several signals, at the deadline, and at the end of the call. */
 class CallSignal {
   readonly #controller = new AbortController();
   readonly #sources: readonly AbortSignal[];
@@ -321,7 +322,10 @@ class CallSignal {
     if (leftMs <= maxTimerMs) this.#timer = setTimeout(() => this.#abort(this.#late()), Math.max(0, leftMs));
   }
 
-  /** The handler was told that its time is over: then the caller is told the same, though a timer may be a moment early. */
+  /**
+   * True if the handler's signal reported the deadline: the caller then gets the same error, even if a timer was
+   * slightly early.
+   */
   get isLate(): boolean {
     return this.#isLate;
   }
@@ -334,7 +338,7 @@ class CallSignal {
     this.#abort(ended);
   }
 
-  /** The carrier has the same time limit, and its timer may be a moment earlier. */
+  /** The transport has the same time limit, and its timer may fire slightly earlier. */
   #reasonOf({ reason }: AbortSignal): ConnectError {
     if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#late();
     if (reason instanceof ConnectError) return reason;
@@ -356,12 +360,12 @@ class CallSignal {
 
 const ended = new ConnectError("the call has ended", Code.Canceled);
 
-/** Of what a handler throws only a `ConnectError` is for the caller. */
+/** Converts an error of a handler. Only a `ConnectError` is meant for the caller. */
 function asConnectError(reason: unknown): ConnectError {
   try {
     if (reason instanceof ConnectError) return reason;
   } catch {
-    // Any value can be thrown, also one that throws when it is looked at.
+    // Handlers can throw any value, including objects whose properties throw.
     return new ConnectError("internal error", Code.Internal);
   }
   return new ConnectError("internal error", Code.Internal, undefined, undefined, reason);

@@ -1,6 +1,6 @@
 /**
- * Interceptor that checks the rules of `buf.validate`. It uses nothing but the interface of Connect, so it also works in a
- * transport and in a router over HTTP, where methods may be streams.
+ * Interceptor that checks the rules of `buf.validate`. It depends only on Connect's interceptor interface, so that it
+ * also works in transports and routers for HTTP, including streaming methods.
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
@@ -8,7 +8,7 @@ import { HawserError, namesOf } from "../errors/index.js";
 import { brokenRule, textOf } from "../typed/index.js";
 import { checkOptionNames } from "./option-checks.js";
 
-/** Checks a message. A validator of `@bufbuild/protovalidate` is one. */
+/** Message validator, such as the one of `@bufbuild/protovalidate`. */
 export interface MessageValidator {
   validate<Desc extends DescMessage>(
     schema: Desc,
@@ -19,8 +19,8 @@ export interface MessageValidator {
 /** Options of {@link createRulesInterceptor}. */
 export interface RulesInterceptorOptions {
   /**
-   * Validator that is used instead of Hawser's own, for schemas with rules that Hawser does not support, such as CEL. Example:
-   * `createValidator()` of `@bufbuild/protovalidate`.
+   * Validator to use in place of Hawser's own, for schemas with rules that Hawser does not support, such as CEL.
+   * Example: `createValidator()` of `@bufbuild/protovalidate`.
    */
   readonly validator?: MessageValidator | undefined;
 }
@@ -28,11 +28,12 @@ export interface RulesInterceptorOptions {
 const optionNames = namesOf<RulesInterceptorOptions>({ validator: true });
 
 /**
- * Makes an interceptor that checks the rules of `buf.validate` in requests and answers, of transports and of services.
+ * Creates an interceptor for transports and services that checks the rules of `buf.validate` in requests and answers.
  *
- * A request that breaks a rule fails with `invalid_argument`: a transport does not send it, and a service does not call the
- * handler. An answer that breaks a rule fails with `internal`. Both errors name the field, its value and the rule. Schemas
- * with a rule that is not supported fail with `internal`, which names the rule. In streams each message is checked.
+ * A request that breaks a rule fails with `invalid_argument`: a transport does not send it, and a service does not call
+ * the handler. An answer that breaks a rule fails with `internal`. Both errors name the field, its value and the rule.
+ * Calls with a schema that has an unsupported rule fail with `internal`, naming the rule. In streams each message is
+ * checked.
  *
  * @throws HawserError `invalid_argument` for an unknown option, or a validator without the method `validate`
  */
@@ -47,7 +48,7 @@ export function createRulesInterceptor(options: RulesInterceptorOptions = {}): I
       throw new ConnectError(words, Code.Internal, undefined, undefined, problem.cause);
     }
     if (what === "request") throw new ConnectError(problem.words, Code.InvalidArgument);
-    // The cause lets the logger of a service know.
+    // The cause reaches the logger of a service; callers do not see it.
     const cause = new HawserError("invalid_message", problem.words);
     throw new ConnectError(`the answer breaks a rule: ${problem.words}`, Code.Internal, undefined, undefined, cause);
   };
@@ -68,7 +69,7 @@ export function createRulesInterceptor(options: RulesInterceptorOptions = {}): I
 }
 
 interface Problem {
-  /** `broken`: by the message; `error`: the rules cannot be checked. */
+  /** `broken`: the message breaks a rule; `error`: the rules cannot be checked. */
   readonly kind: "broken" | "error";
   readonly words: string;
   readonly cause?: unknown;

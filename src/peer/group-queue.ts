@@ -161,7 +161,7 @@ export class GroupQueue {
     const { topic } = this.#members;
     const text = `${this.#waiting.length} messages already wait for a member of "${topic}" to have room`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
-    // One status per full period: a status for each rejected send would be a flood.
+    // Reported once until the queue has room again: a status for each rejected send would be a flood.
     if (this.#full) return;
     this.#full = true;
     this.#status.tell({ kind: "sender_busy", topic, peer: "", message: text });

@@ -376,7 +376,10 @@ export class Inbox {
         isOpened ||= link !== undefined;
       }
     } catch (err) {
-      logger.debug({ err, channels: connectionKeys.length }, "could not look up announced channels; the next poll retries");
+      logger.debug(
+        { err, channels: connectionKeys.length },
+        "could not look up announced channels; the next poll retries",
+      );
     }
     return isOpened;
   }
@@ -396,7 +399,10 @@ export class Inbox {
     try {
       (await this.#linkOf(connectionKey))?.channel.onAnnounced();
     } catch (error) {
-      this.#options.context.logger.debug({ err: error, connectionKey }, "could not look up a channel; the next poll retries");
+      this.#options.context.logger.debug(
+        { err: error, connectionKey },
+        "could not look up a channel; the next poll retries",
+      );
     }
   }
 

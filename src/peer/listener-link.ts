@@ -576,7 +576,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#ask(
         count(),
         (starts) =>
-          starts === "fenced" ? this.#context.nameLost("the store rejected the count of an attempt") : onCounted(starts),
+          starts === "fenced"
+            ? this.#context.nameLost("the store rejected the count of an attempt")
+            : onCounted(starts),
         () => this.#later(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
       );
     };

@@ -32,7 +32,7 @@ interface Reading {
 }
 
 export class Outbox {
-  /** One link per listener. */
+  /** Links by listener. */
   readonly links: SenderLinks;
   /** Topics that this peer sends to or watches. */
   readonly topics: TopicDirectory;
@@ -158,7 +158,9 @@ export class Outbox {
 
   /** Rejects all pending sends, because the name is lost. */
   fence(): void {
-    this.#endGroups(new HawserError("name_lost", "the peer has lost its name; the message was waiting and was not sent"));
+    this.#endGroups(
+      new HawserError("name_lost", "the peer has lost its name; the message was waiting and was not sent"),
+    );
     this.links.fence();
   }
 

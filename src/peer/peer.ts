@@ -631,7 +631,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     while (this.#state === "starting") {
       const ended = this.#transition.catch(() => undefined);
       if (await endsWithin(until - performance.now(), ended)) continue;
-      this.#logger.warn({ timeoutMs }, "the interrupted start is still waiting for Postgres; it ends when Postgres answers");
+      this.#logger.warn(
+        { timeoutMs },
+        "the interrupted start is still waiting for Postgres; it ends when Postgres answers",
+      );
       return;
     }
     if (this.#state === "stopping") return await this.#transition;
@@ -773,7 +776,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   #checkMessage(payload: Payload, options: SendOptions | undefined): CheckedMessage {
     if (options !== undefined) checkKnownOptions(options, "a send");
     if (options?.format !== undefined) {
-      throw new HawserError("invalid_argument", `format ${String(options.format)}: applies to schemas only; leave it out`);
+      throw new HawserError(
+        "invalid_argument",
+        `format ${String(options.format)}: applies to schemas only; leave it out`,
+      );
     }
     const content = checkContent(payload, options?.headers);
     const bytes = checkPayload(content.bytes);

@@ -1,5 +1,5 @@
 /**
- * One run of a peer, from taking its name to releasing it. A {@link Peer} has at most one.
+ * Run of a peer, from taking its name to releasing it. A {@link Peer} has at most one run at a time.
  *
  *     start: store, migrations ▶ lease ▶ cursors, socket ▶ directory ▶ running
  *     stop:  no new sends ▶ handlers end ▶ unconfirmed messages stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
@@ -248,7 +248,8 @@ export class RunningPeer {
     // If Postgres hangs, the name becomes free when the connection has ended.
     const leaving = written.then(() => this.#leave(inTime));
     const left = await endsWithin(until - performance.now(), leaving);
-    if (!left) logger.warn({}, "could not release the name in time; it becomes free when the database connection has ended");
+    if (!left)
+      logger.warn({}, "could not release the name in time; it becomes free when the database connection has ended");
     this.#forget();
     await endsWithin(until - performance.now(), relayed);
     // Statements that Postgres does not answer end on their own, even after the deadline.

@@ -319,7 +319,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     const { listenerName: peer } = this;
     const text = `${this.#waitingMessages} messages already wait for "${peer}"`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
-    // One status per full period: a status for each rejected send would be a flood.
+    // Reported once until the queue has room again: a status for each rejected send would be a flood.
     if (this.#full) return;
     this.#full = true;
     this.#context.status.tell({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });

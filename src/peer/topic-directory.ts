@@ -101,7 +101,10 @@ export class TopicDirectory {
     try {
       if (!this.#closed) await routes.load();
     } catch (error) {
-      this.#context.logger.debug({ err: error, topic: routes.topic }, "could not read the listeners of a topic; the next poll retries");
+      this.#context.logger.debug(
+        { err: error, topic: routes.topic },
+        "could not read the listeners of a topic; the next poll retries",
+      );
     }
   }
 
