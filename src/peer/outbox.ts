@@ -248,7 +248,7 @@ export class Outbox {
     }
     const limit = Math.min(routes.maxMessageBytes(this.links), protocolConstants.maxStoredMessageBytes);
     if (payload.length > limit) {
-      const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" take at most ${limit}`;
+      const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" accept at most ${limit}`;
       throw new HawserError("invalid_argument", text);
     }
     const waiting = new Outgoing(delivery, routes, payload, headers);
@@ -408,7 +408,7 @@ function tooLong(
   limit: number,
   how = "",
 ): HawserError {
-  return new HawserError(code, `the payload has ${bytes} bytes; "${listenerName}" takes at most ${limit}${how}`);
+  return new HawserError(code, `the payload has ${bytes} bytes; "${listenerName}" accepts at most ${limit}${how}`);
 }
 
 function unreachable(topic: string): HawserError {

@@ -169,7 +169,7 @@ describe("a service", () => {
     const error = await failureOf(client.look({}));
     expect([error.code, error.rawMessage]).toEqual([
       Code.ResourceExhausted,
-      "busy: this process answers 2 calls already (concurrency); try again later",
+      "busy: this process is already running 2 calls (concurrency); try again later",
     ]);
     proceed.resolve();
     await Promise.all(calls);
@@ -266,9 +266,9 @@ describe("messages of others", () => {
       "no message",
       { "content-type": "application/proto" },
       "\xff\xff",
-      /^the payload is no .*LookRequest in Protobuf: /,
+      /^the payload is not a valid .*LookRequest in Protobuf: /,
     ],
-    ["no JSON", { "content-type": "application/json" }, "{", /^the payload is no .*LookRequest in JSON: /],
+    ["no JSON", { "content-type": "application/json" }, "{", /^the payload is not a valid .*LookRequest in JSON: /],
     [
       "a compression",
       { "content-type": "application/proto", "content-encoding": "gzip" },

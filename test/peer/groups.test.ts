@@ -82,7 +82,7 @@ describe("a group", () => {
     await connected(a, "b", "b-1");
     const sent = Array.from({ length: 7 }, (_, n) => a.send("b", `${n}`));
     const error = await failure("busy", a.send("b", "one too many"));
-    expect(error.message).toContain('5 messages wait for a member of "b" to have room already');
+    expect(error.message).toContain('5 messages already wait for a member of "b" to have room');
     await failure("busy", a.send("b", "another"));
     expect(a.statuses.all.filter(({ kind }) => kind === "sender_busy").length).toBe(1);
     held.open();

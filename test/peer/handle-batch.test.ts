@@ -201,7 +201,7 @@ describe("handleBatch", () => {
       ["handler_failed", 1],
       ["handler_failed", 1],
     ]);
-    expect(reasons[0]).toContain("took longer than 20 ms");
+    expect(reasons[0]).toContain("did not complete within 20 ms");
     expect(batches.all[0]).toBe("0 1");
     expect(batches.all.slice(1).sort()).toEqual(["0", "1"]);
   });
