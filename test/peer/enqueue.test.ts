@@ -549,7 +549,9 @@ it("a send is in no transaction, and its words say what is", async () => {
   for (const options of [{ transaction: world }, { deliverAt: new Date() }]) {
     for (const send of [a.send("b", "x", options as never), a.send(placed, { orderId: "o-1" }, options as never)]) {
       const refused = await failure("invalid_argument", send);
-      expect(refused.message).toContain("enqueue(client, topic, payload, options) sends in the transaction of a client");
+      expect(refused.message).toContain(
+        "enqueue(client, topic, payload, options) sends in the transaction of a client",
+      );
     }
   }
 });
