@@ -13,7 +13,7 @@ import { exitStatusOf, HawserError } from "../src/errors/index.js";
 import { type BenchCommand, helpText, parseCommand } from "./arguments.js";
 import { type BaselineVariable, baselineOf, variables } from "./baselines.js";
 import { compile } from "./compile.js";
-import { readmeOf, writeDocs } from "./page.js";
+import { withRatios, writeResults } from "./page.js";
 import {
   type BenchRecord,
   beforeName,
@@ -28,9 +28,10 @@ import { BenchFailure, type Measured, type Suite, type SuiteOutcome } from "./su
 import { suites } from "./suites.js";
 import { thisCheckout } from "./worker.js";
 
-/** Where the page goes, and the ratios. */
-const docsDirectory = new URL("../docs/", import.meta.url);
-const readme = new URL("../README.md", import.meta.url);
+/** Folder of the page with all results. */
+const resultsDirectory = new URL("../docs/benchmarks/", import.meta.url);
+/** Pages with the table of ratios. */
+const pagesWithRatios = ["../README.md", "../docs/benchmarks.md"].map((path) => new URL(path, import.meta.url));
 
 /** Two checkouts take turns like this, so that a machine that gets slower or faster meanwhile favours none. */
 const turns = ["now", "before", "before", "now"] as const;
@@ -57,8 +58,8 @@ async function runBench(args: readonly string[]): Promise<number> {
 }
 
 function writePages(record: BenchRecord): void {
-  writeDocs(docsDirectory, record, suites);
-  writeFileSync(readme, readmeOf(readFileSync(readme, "utf8"), record));
+  writeResults(resultsDirectory, record, suites);
+  for (const page of pagesWithRatios) writeFileSync(page, withRatios(readFileSync(page, "utf8"), record));
 }
 
 /** What would be found out only after many minutes. @throws HawserError `invalid_argument` */

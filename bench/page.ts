@@ -1,5 +1,5 @@
 /**
- * The page with all results, in Markdown, and its charts.
+ * The page with all results, in Markdown, its charts, and the table of ratios on pages that are written by hand.
  */
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { type Bar, type BarChart, barChartSvg } from "./bar-chart.js";
@@ -17,41 +17,37 @@ import {
 } from "./report.js";
 import type { ChartPlan, Measured, Suite } from "./suite.js";
 
-/** The folder of the charts beside the page. */
-const charts = "benchmarks";
-
-/** Writes `benchmarks.md` and `benchmarks/*.svg` in a directory; charts that are not made any more go. */
-export function writeDocs(directory: URL, record: BenchRecord, suites: readonly Suite[]): void {
-  const chartsDirectory = new URL(`${charts}/`, directory);
-  mkdirSync(chartsDirectory, { recursive: true });
-  for (const name of readdirSync(chartsDirectory)) {
-    if (name.endsWith(".svg")) rmSync(new URL(name, chartsDirectory));
+/** Writes `results.md` and its charts into a directory, and removes all other charts there. */
+export function writeResults(directory: URL, record: BenchRecord, suites: readonly Suite[]): void {
+  mkdirSync(directory, { recursive: true });
+  for (const name of readdirSync(directory)) {
+    if (name.endsWith(".svg")) rmSync(new URL(name, directory));
   }
   for (const { suite: name, results } of record.suites) {
     const suite = suites.find((each) => each.name === name);
     for (const plan of suite?.page.charts ?? []) {
       const chart = chartOf(plan, results);
       if (suite !== undefined && chart !== undefined) {
-        writeFileSync(new URL(chartFile(suite, plan), chartsDirectory), barChartSvg(chart));
+        writeFileSync(new URL(chartFile(suite, plan), directory), barChartSvg(chart));
       }
     }
   }
-  writeFileSync(new URL("benchmarks.md", directory), pageOf(record, suites, charts));
+  writeFileSync(new URL("results.md", directory), resultsPage(record, suites));
 }
 
-/** The whole page. `charts` is the folder of the pictures, relative to it. */
-export function pageOf(record: BenchRecord, suites: readonly Suite[], charts: string): string {
+/** The page `results.md`. Its charts are in the same folder. */
+function resultsPage(record: BenchRecord, suites: readonly Suite[]): string {
   const parts = record.suites.flatMap((suiteRecord) => {
     const suite = suites.find(({ name }) => name === suiteRecord.suite);
     return suite === undefined ? [] : [{ suite, suiteRecord }];
   });
   const sections = [
     "<!-- Written by `npm run bench -- all --write-docs`. Do not edit. -->",
-    "# Benchmarks",
+    "# Results of the benchmarks",
     introduction(record),
     "## Targets",
     targetsTable(parts),
-    ...parts.flatMap(({ suite, suiteRecord }) => sectionsOf(suite, suiteRecord, charts)),
+    ...parts.flatMap(({ suite, suiteRecord }) => sectionsOf(suite, suiteRecord)),
   ];
   return `${sections.filter((section) => section !== "").join("\n\n")}\n`;
 }
@@ -65,8 +61,8 @@ const asked = (way: string, second: string) => [
 const calls = { suite: "rpc", results: asked("over peers", "calls") };
 const requests = { suite: "ping-pong", results: asked("request", "p99") };
 
-/** The rows of the README's table; empty cells repeat the one above. */
-const readmeRows = [
+/** The rows of the table of ratios; an empty cell repeats the one above. */
+const ratioRows = [
   {
     what: "peer to peer, at most once, 100 B",
     suite: "peer-live",
@@ -102,11 +98,11 @@ const readmeRows = [
   { what: "", ...total, baseline: "pgmq", alternative: "pgmq, SQL alone" },
 ];
 
-const readmeBlock = /(?<=<!-- By `npm run bench`. -->\n\n).*(?=\n\n<!-- End of the ratios. -->)/s;
+const ratioBlock = /(?<=<!-- By `npm run bench`. -->\n\n).*(?=\n\n<!-- End of the ratios. -->)/s;
 
-/** The README with the ratios of a record. */
-export function readmeOf(readme: string, { suites }: BenchRecord): string {
-  const rows = readmeRows.map(({ what, suite, results: wanted, baseline, alternative }) => {
+/** A page whose table of ratios is that of a record. */
+export function withRatios(page: string, { suites }: BenchRecord): string {
+  const rows = ratioRows.map(({ what, suite, results: wanted, baseline, alternative }) => {
     const results = (suites.find((each) => each.suite === suite)?.results ?? []).map(resultOf);
     const ratios = wanted.map(({ result, payloadBytes }) => {
       const measured = results.find((each) => each.name === result && each.payloadBytes === payloadBytes);
@@ -115,33 +111,13 @@ export function readmeOf(readme: string, { suites }: BenchRecord): string {
     });
     return [what, alternative, ratios.join(" / ")];
   });
-  return readme.replace(readmeBlock, () =>
-    markdownTable(["", "compared with", "ratio"], rows, ["left", "left", "right"]),
-  );
+  return page.replace(ratioBlock, () => markdownTable(["", "compared with", "ratio"], rows, ["left", "left", "right"]));
 }
 
 function introduction({ date, node, cpus, memoryGiB, versions, commit, before }: BenchRecord): string {
   return `Measured on ${date} at commit \`${commit}\` with ${["Node " + node.replace(/^v/, ""), ...versions].join(", ")}, on a machine
-with ${cpus} processors and ${memoryGiB} GiB of memory, which the servers and all processes share. Everything on this page is
-written by the benchmark; \`npm run bench -- --help\` says which variables name the baselines that do not come with it.
-
-\`\`\`sh fragment
-npm run bench -- all --write-docs --json results.json   # measures, and writes this page and its charts
-npm run bench -- --write-docs --from results.json       # writes them again
-npm run bench -- peer-live                              # one suite
-npm run bench -- peer-live --against ../other-checkout  # this Hawser and that of another checkout, in turn
-\`\`\`
-
-**How to read it.** Numbers of two machines, or of two days, say little about each other; ratios of one run do. So
-Hawser and its baselines take turns, each round in another order, after a warm-up. Tables show the median of the runs
-and, in brackets, the least and the greatest. A **ratio** is how much better Hawser's median is than the baseline's:
-above 1 is better, for a time as well as for a throughput. Thin lines in the charts reach from the least to the
-greatest run.${before === undefined ? "" : ` The baseline \`${beforeName}\` is Hawser at commit \`${before}\`, measured in turn with this one.`}
-
-**What it does not say.** Handlers here do nothing, or write one row, all connections are loopback, and nothing else runs on
-the machine.
-In an application the handler, the network or the disk is often what takes the time. The baselines are there to compare
-mechanisms, and many of them do something else, too, or less; each section says what.`;
+with ${cpus} processors and ${memoryGiB} GiB of memory, which the servers and all processes share. [How to read these
+results, and how to measure again](../benchmarks.md).${before === undefined ? "" : ` The baseline \`${beforeName}\` is Hawser at commit \`${before}\`, measured in turn with this one.`}`;
 }
 
 function targetsTable(parts: readonly { suite: Suite; suiteRecord: SuiteRecord }[]): string {
@@ -156,10 +132,10 @@ function targetsTable(parts: readonly { suite: Suite; suiteRecord: SuiteRecord }
   return markdownTable(["suite", "target", "measured", ""], rows, ["left", "left", "right", "left"]);
 }
 
-function sectionsOf(suite: Suite, { results, notes }: SuiteRecord, charts: string): string[] {
+function sectionsOf(suite: Suite, { results, notes }: SuiteRecord): string[] {
   const names = [...new Set(results.map(({ name }) => name))];
   const pictures = suite.page.charts.flatMap((plan) =>
-    chartOf(plan, results) === undefined ? [] : [`![${plan.title}](${charts}/${chartFile(suite, plan)})`],
+    chartOf(plan, results) === undefined ? [] : [`![${plan.title}](${chartFile(suite, plan)})`],
   );
   return [
     `## ${suite.page.title}`,

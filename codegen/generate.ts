@@ -1,20 +1,30 @@
 import { readFileSync } from "node:fs";
 import { generateCodecs } from "./codecs/generate.js";
+import { generateDocs } from "./docs/generate.js";
+import { generateErrors } from "./errors/generate.js";
 import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/generate.js";
 import type { Spec } from "./model/spec.js";
 import { printDocs } from "./nats-options/print-docs.js";
 import { printTypeScript } from "./nats-options/print-typescript.js";
 import { readOptionsSchema, refuseOtherRules } from "./nats-options/read-schema.js";
 import { SchemaError } from "./nats-options/schema-node.js";
-import type { GeneratedFile } from "./plugin.js";
+import type { GeneratedFile, Generator } from "./plugin.js";
 import { generateRows } from "./rows/generate.js";
-import { type Generators, inFolder, partGenerators, runGenerators } from "./spec-parts.js";
+import { generateSettings } from "./settings/generate.js";
 import { generateSql } from "./sql/generate.js";
 import { generateMigrations } from "./sql/migrations.js";
+import { generateValidators } from "./validators/generate.js";
 
-/** What is made of Hawser's own proto files. */
-const generators: Generators = {
-  ...partGenerators,
+/** Generators by the folder below `generated/` that their files go to. */
+const generators: Readonly<Record<string, Generator>> = {
+  // Checks of the rules, for frames and for columns.
+  "ts/rules": generateValidators,
+  // Settings with defaults and ranges, and constants.
+  "ts/settings": generateSettings,
+  // The error table.
+  "ts/errors": generateErrors,
+  // Reference pages.
+  docs: generateDocs,
   // The codec of the frames, with its checks.
   "ts/wire": generateCodecs,
   // Tables, functions and grants of the schema `hawser`: the SQL that the program runs.
@@ -31,7 +41,7 @@ const schemaFile = "schema/nats-server-options.schema.json";
 
 /** What is made of the proto files alone. */
 export function generateFromSpec(spec: Spec): GeneratedFile[] {
-  return runGenerators(generators, spec);
+  return Object.entries(generators).flatMap(([folder, generate]) => inFolder(folder, generate(spec)));
 }
 
 /**
@@ -57,4 +67,8 @@ function readSchemaFile(): string {
   } catch (error) {
     throw new SchemaError(schemaFile, "", `cannot be read: ${(error as Error).message}`);
   }
+}
+
+function inFolder(folder: string, files: readonly GeneratedFile[]): GeneratedFile[] {
+  return files.map(({ path, content }) => ({ path: `${folder}/${path}`, content }));
 }

@@ -1,11 +1,6 @@
-import { existsSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 
-/**
- * The text of a TypeScript file, by its path in this folder. The package has it in the source map of what was compiled.
- */
+/** The text of a TypeScript file, by its path in this folder. */
 export function sourceText(path: string): string {
-  const source = new URL(path, import.meta.url);
-  if (existsSync(source)) return readFileSync(source, "utf8");
-  const map = readFileSync(new URL(path.replace(/\.ts$/, ".js.map"), import.meta.url), "utf8");
-  return (JSON.parse(map) as { readonly sourcesContent: readonly [string] }).sourcesContent[0];
+  return readFileSync(new URL(path, import.meta.url), "utf8");
 }

@@ -4,6 +4,7 @@
  * Every step prints one line; a failed one what is wrong and what to do. A step is a function below scripts/verify/:
  * add it to the list.
  */
+import { apiStep } from "./verify/api.js";
 import { breakingStep } from "./verify/breaking.js";
 import { formatStep } from "./verify/format.js";
 import { generatedStep } from "./verify/generated.js";
@@ -11,5 +12,5 @@ import { lintStep } from "./verify/lint.js";
 import { schemaStep } from "./verify/schema.js";
 import { runSteps } from "./verify/step.js";
 
-const ok = await runSteps([lintStep, formatStep, generatedStep, breakingStep, schemaStep]);
+const ok = await runSteps([lintStep, formatStep, generatedStep, apiStep, breakingStep, schemaStep]);
 process.exitCode = ok ? 0 : 1;

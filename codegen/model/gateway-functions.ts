@@ -17,7 +17,7 @@ export interface GatewayGroup {
 /** The types of payload, by the name they have in a function's name, and their SQL types. */
 export const payloadTypes = { text: "text", json: "json", jsonb: "jsonb", binary: "bytea" } as const;
 
-export type PayloadType = keyof typeof payloadTypes;
+type PayloadType = keyof typeof payloadTypes;
 
 /** One method: one function, or one for each type of payload. */
 export interface GatewayFamily {

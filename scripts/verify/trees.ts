@@ -9,19 +9,21 @@ const shownFiles = 5;
 /**
  * How a committed tree differs from the one just made: a line for each missing, extra or changed file, with an excerpt
  * of the diff for the first few changed ones.
+ *
+ * @param name of the committed tree, in the lines
  */
-export async function compareTrees(committed: string, made: string): Promise<string[]> {
+export async function compareTrees(committed: string, made: string, name = "generated"): Promise<string[]> {
   const [before, after] = await Promise.all([filesBelow(committed), filesBelow(made)]);
   const all = [...new Set([...before, ...after])].sort();
   const differences: string[] = [];
   let excerpts = 0;
   for (const path of all) {
     if (!before.includes(path)) {
-      differences.push(`missing: generated/${path}`);
+      differences.push(`missing: ${name}/${path}`);
     } else if (!after.includes(path)) {
-      differences.push(`extra: generated/${path}`);
+      differences.push(`extra: ${name}/${path}`);
     } else if (!(await sameContent(join(committed, path), join(made, path)))) {
-      differences.push(`changed: generated/${path}`);
+      differences.push(`changed: ${name}/${path}`);
       if (++excerpts <= shownFiles) {
         differences.push(await excerpt(join(committed, path), join(made, path)));
       }

@@ -5,7 +5,7 @@
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { HawserError, namesOf } from "../errors/index.js";
-import { brokenRule, textOf } from "../typed/index.js";
+import { brokenRule, violationText } from "../typed/index.js";
 import { checkOptionNames } from "./option-checks.js";
 
 /** Message validator, such as the one of `@bufbuild/protovalidate`. */
@@ -80,7 +80,7 @@ type ProblemOf = (schema: DescMessage, message: MessageShape<DescMessage>) => Pr
 const ownProblem: ProblemOf = (schema, message) => {
   try {
     const broken = brokenRule(schema, message as unknown as Readonly<Record<string, unknown>>);
-    return broken === undefined ? undefined : { kind: "broken", words: textOf(schema, broken) };
+    return broken === undefined ? undefined : { kind: "broken", words: violationText(schema, broken) };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     const isUnsupported = cause instanceof HawserError && cause.code === "invalid_schema";

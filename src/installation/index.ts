@@ -39,7 +39,7 @@
  * installing role may be a superuser, and a schema of another role could contain code that would run with its
  * privileges. For the same reason, all SQL here runs with the search_path `pg_catalog, pg_temp`.
  *
- * See CONTRIBUTING, "An installed object", for adding an object.
+ * See schema/README.md, "An installed object", for adding an object.
  */
 
 export { dblinkSchema, usedDblinkFunctions } from "./dblink.js";

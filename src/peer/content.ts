@@ -21,20 +21,6 @@ export interface Content {
   json<T = any>(): T;
 }
 
-export function textOf(payload: Uint8Array): string {
-  return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString();
-}
-
-/** Parses a payload as JSON. @throws HawserError `invalid_message` */
-export function jsonOf<T>(payload: Uint8Array): T {
-  try {
-    return JSON.parse(textOf(payload)) as T;
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : String(cause);
-    throw new HawserError("invalid_message", `the payload (${payload.length} bytes) is not JSON: ${why}`, { cause });
-  }
-}
-
 /** Headers of a received message, as an iterable of names and values in their order. A name can occur several times. */
 export interface MessageHeaders extends Iterable<[name: string, value: string]> {
   /** First value of a header, or undefined. The name is case-insensitive. */

@@ -40,7 +40,6 @@ export type { MessageHeaders } from "./content.js";
 export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export type {
   Batch,
-  EnqueueBatchOptions,
   EnqueueOptions,
   Message,
   NatsSubject,

@@ -6,12 +6,13 @@ import { type Headers, headerValue, type IncomingMessage } from "../channel/inde
 import { HawserError } from "../errors/index.js";
 import type { Channel, Transaction } from "../store/index.js";
 import type { Format } from "../typed/index.js";
+import { jsonOf, textOf } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
 import { Cancellation } from "./cancellation.js";
-import { type Content, type HeadersInput, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } from "./content.js";
+import { type Content, type HeadersInput, type MessageHeaders, ReceivedHeaders } from "./content.js";
 
 /** Outcome of an at-least-once send: the listener's handler has completed, or Postgres has committed the message. */
-export type DurableOutcome = "delivered" | "stored";
+type DurableOutcome = "delivered" | "stored";
 /** Outcome of an at-most-once send: written to a connection, or dropped because there was no connection. */
 export type TransientOutcome = "sent" | "dropped";
 
@@ -29,7 +30,7 @@ export type AnyReceipt = Receipt<DurableOutcome | TransientOutcome>;
  * Receipt of a reply that was written in the transaction of a handler. The reply is sent if and only if the transaction
  * commits.
  */
-export interface EnqueuedReply {
+interface EnqueuedReply {
   readonly outcome: "enqueued";
   /** Name of the peer that receives the reply. */
   readonly peer: string;

@@ -260,7 +260,7 @@ function checkPoolSize({ poolSize }: PeerSettings): void {
 }
 
 /** @throws HawserError `invalid_argument` unless the value is `host:port` */
-export function checkAddress(argument: string, value: string): void {
+function checkAddress(argument: string, value: string): void {
   try {
     parseAddress(value);
   } catch (cause) {

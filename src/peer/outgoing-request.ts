@@ -1,8 +1,9 @@
 /** Request of a caller: one object and one promise from the call to the answer, even if several listeners are tried. */
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
+import { jsonOf, textOf } from "../typed/index.js";
 import type { Request } from "../wire/index.js";
-import { type Content, jsonOf, type MessageHeaders, ReceivedHeaders, textOf } from "./content.js";
+import { type Content, type MessageHeaders, ReceivedHeaders } from "./content.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 

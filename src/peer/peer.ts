@@ -67,22 +67,20 @@ import {
 import { type HandledType, type TypedHandler, TypedHandlers, topicOfPeers, typedSend } from "./typed.js";
 
 /** Directory entry of a listener of a topic. */
-export interface ListenerEntry {
+interface ListenerEntry {
   /** Published address, `host:port`. */
   readonly address: string;
   readonly name: string;
 }
 
 /** Receipt of one listener, or the error of the send to it. */
-export type SendAllReceipt<Of extends AnyReceipt = AnyReceipt> =
-  | Of
-  | { readonly peer: string; readonly error: HawserError };
+type SendAllReceipt<Of extends AnyReceipt = AnyReceipt> = Of | { readonly peer: string; readonly error: HawserError };
 
 /** Options of an at-most-once send. */
-export type TransientOptions = SendOptions & { readonly delivery: "at-most-once" };
+type TransientOptions = SendOptions & { readonly delivery: "at-most-once" };
 
 /** Options of an at-least-once send. */
-export type DurableOptions = SendOptions & { readonly delivery?: "at-least-once" | undefined };
+type DurableOptions = SendOptions & { readonly delivery?: "at-least-once" | undefined };
 
 /** Handler as the overload implementations see it; the overloads declare its real arguments. */
 type UserHandler = (first: never, second: never) => unknown;

@@ -78,9 +78,6 @@ export type PeerStatus =
       readonly message: string;
     };
 
-/** Values of `kind` of a {@link PeerStatus}. */
-export type PeerStatusKind = PeerStatus["kind"];
-
 /**
  * Emits the status events of a peer. An error of an event listener is reported to the process and does not affect the
  * peer.

@@ -10,6 +10,7 @@
  */
 export { type EventuallyOptions, eventually } from "./eventually.js";
 export { type Faults, twice } from "./faults.js";
+export { setup } from "./global-setup.js";
 export type { MigrationProgram, Migrations } from "./migrations.js";
 export type { ProgramEnd, ProgramOptions, TestProgram } from "./program.js";
 export { type Connections, type CutOptions, type TestStack, type TestStackOptions, testStack } from "./test-stack.js";

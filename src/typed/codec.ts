@@ -63,7 +63,7 @@ export function decode<Desc extends DescMessage>(
 ): MessageShape<Desc> {
   const message = format === "json" ? decodeJson(schema, payload) : decodeAsBinary(schema, payload);
   const broken = compiledOf(schema).check?.(message as unknown as Fields);
-  if (broken !== undefined) throw new HawserError("invalid_message", textOf(schema, broken));
+  if (broken !== undefined) throw new HawserError("invalid_message", violationText(schema, broken));
   return message;
 }
 
@@ -95,11 +95,11 @@ function undecodable(schema: DescMessage, path: string, format: string, cause: u
 }
 
 function invalidArgument(schema: DescMessage, broken: BrokenRule): HawserError {
-  return new HawserError("invalid_argument", textOf(schema, broken));
+  return new HawserError("invalid_argument", violationText(schema, broken));
 }
 
 /** Sentence that names the field, its value and the rule. */
-export function textOf({ typeName }: DescMessage, { path, value, must, rule }: BrokenRule): string {
+export function violationText({ typeName }: DescMessage, { path, value, must, rule }: BrokenRule): string {
   return `${path === "" ? typeName : `${typeName}.${path}`} ${value}: ${must} (${rule})`;
 }
 

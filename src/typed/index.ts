@@ -10,7 +10,15 @@
  */
 export { idOfMessage, keyOfMessage, mustFitId, mustNotBeReserved, subjectOf } from "./address.js";
 export { type BrokenRule, brokenRule } from "./check.js";
-export { decode, decodeUnchecked, encode, encodeUnchecked, type TypeOfMessage, textOf, typeOf } from "./codec.js";
+export {
+  decode,
+  decodeUnchecked,
+  encode,
+  encodeUnchecked,
+  type TypeOfMessage,
+  typeOf,
+  violationText,
+} from "./codec.js";
 export {
   type ContentType,
   contentTypeHeader,
@@ -20,7 +28,15 @@ export {
 } from "./content-type.js";
 export { formatPatterns } from "./formats.js";
 export { patternProblem } from "./pattern.js";
-export { formOf, isSchema, jsonContentType, type PayloadForm, ReceivedContent } from "./payload.js";
+export {
+  formOf,
+  isSchema,
+  jsonContentType,
+  jsonOf,
+  type PayloadForm,
+  ReceivedContent,
+  textOf,
+} from "./payload.js";
 export {
   allRulesOf,
   type FieldRules,

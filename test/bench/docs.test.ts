@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
 import { type Bar, type BarChart, barChartSvg, linearScale, logarithmicScale } from "../../bench/bar-chart.js";
-import { readmeOf, writeDocs } from "../../bench/page.js";
+import { withRatios, writeResults } from "../../bench/page.js";
 import { type BenchRecord, readRecord, recordOf, writeReport } from "../../bench/report.js";
 import type { Suite } from "../../bench/suite.js";
 import { temporaryDirectory } from "../support/temporary.js";
@@ -46,15 +46,14 @@ const record: BenchRecord = recordOf(outcomes, { quick: false, commit: "8f3c2a1"
 /** The page and the charts, written into a directory. */
 function written(from: BenchRecord): { page: string; charts: Record<string, string> } {
   const directory = temporaryDirectory();
-  writeDocs(pathToFileURL(`${directory}/`), from, [suite]);
-  const folder = join(directory, "benchmarks");
-  return {
-    page: readFileSync(join(directory, "benchmarks.md"), "utf8"),
-    charts: Object.fromEntries(readdirSync(folder).map((name) => [name, readFileSync(join(folder, name), "utf8")])),
-  };
+  writeResults(pathToFileURL(`${directory}/`), from, [suite]);
+  const { "results.md": page, ...charts } = Object.fromEntries(
+    readdirSync(directory).map((name) => [name, readFileSync(join(directory, name), "utf8")]),
+  );
+  return { page: page!, charts };
 }
 
-describe("the README", () => {
+describe.each(["README.md", "docs/benchmarks.md"])("%s", (path) => {
   it("has the ratios of the record, and says which there are none of", () => {
     const live = { name: "at-most-once", unit: "messages/s", better: "higher" as const, payloadBytes: 100 };
     const outcome = {
@@ -63,25 +62,25 @@ describe("the README", () => {
       servers: [],
     };
     const of = recordOf([{ suite: { ...suite, name: "peer-live" }, outcome }], { quick: false, commit: "8f3c2a1" });
-    const text = readFileSync("README.md", "utf8");
-    const made = readmeOf(text, of);
+    const text = readFileSync(path, "utf8");
+    const made = withRatios(text, of);
     expect(made).toContain("| peer to peer, at most once, 100 B | nats.js, core publish | 3.0× |");
     expect(made).toContain("not measured / not measured / not measured |");
     // Nothing else of it changes.
-    expect(readmeOf(made, of)).toBe(made);
+    expect(withRatios(made, of)).toBe(made);
     const rest = (page: string) => page.replace(/^\|.*$/gm, "");
     expect(rest(made)).toBe(rest(text));
   });
 });
 
-describe("the page of the benchmarks", () => {
-  it("says that it is generated, on what it was measured, and how to do it again", () => {
+describe("the page of results", () => {
+  it("says that it is generated, on what it was measured, and where to read how to do it again", () => {
     const { page } = written(record);
     expect(page).toMatch(/^<!-- Written by `npm run bench -- all --write-docs`\. Do not edit\. -->\n/);
     expect(page).toContain(`Node ${process.version.slice(1)}, Postgres 18.4, nats-server 2.10.27`);
     expect(page).toContain(`${record.cpus} processors`);
     expect(page).toContain("at commit `8f3c2a1`");
-    expect(page).toContain("npm run bench -- --write-docs --from results.json");
+    expect(page).toContain("](../benchmarks.md)");
     expect(page).not.toContain("`before`");
     expect(written({ ...record, before: "1a2b3c4" }).page).toMatch(/`before`[^.]* at\s+commit `1a2b3c4`/);
   });
@@ -99,7 +98,7 @@ describe("the page of the benchmarks", () => {
       "## Knots",
       "`npm run bench -- knots`",
       "A bowline each.",
-      "![Tied](benchmarks/knots-tied.svg)",
+      "![Tied](knots-tied.svg)",
       "| payload | tied, knots/s | by hand | ratio |",
       "| --- | ---: | ---: | ---: |",
       "| 100 B | 1,000 (300 – 2,000) | 400 | 2.50× |",
@@ -114,10 +113,10 @@ describe("the page of the benchmarks", () => {
     const file = join(directory, "results.json");
     writeReport(file, record);
     expect(written(readRecord(file))).toEqual(written(record));
-    writeDocs(pathToFileURL(`${directory}/`), record, [suite]);
-    writeFileSync(join(directory, "benchmarks", "of-last-year.svg"), "");
-    writeDocs(pathToFileURL(`${directory}/`), record, [suite]);
-    expect(readdirSync(join(directory, "benchmarks"))).toEqual(["knots-tied.svg"]);
+    writeResults(pathToFileURL(`${directory}/`), record, [suite]);
+    writeFileSync(join(directory, "of-last-year.svg"), "");
+    writeResults(pathToFileURL(`${directory}/`), record, [suite]);
+    expect(readdirSync(directory).sort()).toEqual(["knots-tied.svg", "results.json", "results.md"]);
   });
 
   it.each([

@@ -108,6 +108,13 @@ function errorsIn({ text }: Module, declaration: Node): string[] {
   return [...all].map(([, error]) => error!).filter((error) => !(error in globalThis));
 }
 
+it.each(entryPoints)("%s has as many names as its API report says", (path, { types }) => {
+  const { exported } = moduleOf(join(directory, types.replace(/^\.\/dist\//, "")));
+  const entryPoint = `hawser${path.slice(1)}`;
+  const report = readFileSync(join(projectDirectory, "api", `${entryPoint.replaceAll("/", "-")}.api.md`), "utf8");
+  expect(report.split("\n")[0]).toBe(`# ${entryPoint}: ${exported.size} names`);
+});
+
 it.each(entryPoints)("%s exports every error that its types say is thrown", (_, { types }) => {
   const { exported } = moduleOf(join(directory, types.replace(/^\.\/dist\//, "")));
   expect(exported.size).toBeGreaterThan(0);

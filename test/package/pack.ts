@@ -47,12 +47,13 @@ const sources = [
   "tsconfig.build.json",
   "src",
   "codegen",
+  "scripts",
   "generated",
 ];
 
 /** Packs a copy of the checkout, which is not built yet, in a folder, which is made. Resolves with the tarball's path and the files in it. */
 export async function pack(directory: string): Promise<{ tarball: string; files: readonly string[] }> {
-  for (const name of [...sources, ...manifest.files.filter((name) => name !== "dist")]) {
+  for (const name of [...sources, ...manifest.files.filter((name) => name !== "dist" && !name.startsWith("!"))]) {
     cpSync(join(projectDirectory, name), join(directory, name), { recursive: true });
   }
   symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));

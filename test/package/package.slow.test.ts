@@ -2,15 +2,15 @@
  * The package as a user gets it: packed, installed into an empty project, imported, type-checked and run.
  */
 import { execFile } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
-import { readPage } from "../readme/pages.js";
-import { filesOf } from "../readme/snippets.js";
 import { testDatabase } from "../support/database.js";
-import { projectDirectory } from "../support/program.js";
+import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
+import { projectDirectory, startCommand } from "../support/program.js";
 import { manifest, pack, projectBin, run } from "./pack.js";
 
 /** How long what runs compilers may take: the machine may have much other work. */
@@ -101,33 +101,47 @@ it("holds what it should, and nothing else", () => {
   for (const top of ["src", "bench", "codegen", "scripts", "node_modules", ".ci", ".github"]) {
     expect([...tops]).not.toContain(top);
   }
-  expect(packed.filter((path) => /\.(test|spec)\.[jt]s$|(^|\/)test\/(?!vectors\/)/.test(path))).toEqual([]);
+  const own = packed.filter((path) => !path.startsWith("examples/"));
+  expect(own.filter((path) => /\.(test|spec)\.[jt]s$|(^|\/)test\/(?!vectors\/)/.test(path))).toEqual([]);
 });
 
-it("holds what its pages link to, from the README on", () => {
+/** Pages and folders for maintainers, which only the repository has. */
+const forMaintainers =
+  /^(CONTRIBUTING\.md|docs\/(benchmarks|decisions|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*))$/;
+
+it("holds what its pages for users link to, from the README on", () => {
   const pages = packed.filter((path) => path.endsWith(".md"));
-  expect(pages).toEqual(expect.arrayContaining(["README.md", "docs/protocol.md", "docs/decisions/README.md"]));
+  expect(pages).toEqual(expect.arrayContaining(["README.md", "docs/protocol.md", "examples/service/README.md"]));
+  expect(pages.filter((page) => forMaintainers.test(page))).toEqual([]);
   const links = pages.flatMap((page) => {
     const text = readFileSync(join(installed, page), "utf8");
     const targets = [...text.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)].map(([, target]) => target!);
     return targets.filter((target) => !target.includes("://")).map((target) => join(page, "..", target));
   });
   expect(links).toContain("test/vectors/handshake.json");
-  expect([...new Set(links)].filter((target) => !existsSync(join(installed, target)))).toEqual([]);
+  const missing = [...new Set(links)].filter((target) => !existsSync(join(installed, target)));
+  expect(missing.filter((target) => !forMaintainers.test(target))).toEqual([]);
+  expect(missing.filter((target) => !existsSync(join(projectDirectory, target)))).toEqual([]);
 });
 
-it("has source maps that lead to the sources", () => {
-  const maps = packed.filter((path) => path.endsWith(".js.map"));
-  expect(maps).toContain("dist/src/peer/peer.js.map");
-  for (const path of maps) {
-    const { sources, sourcesContent } = JSON.parse(readFileSync(join(installed, path), "utf8")) as {
-      readonly sources: readonly string[];
-      readonly sourcesContent?: readonly (string | null)[];
-    };
-    const source = path.replace(/^dist\/(.*)\.js\.map$/, "$1.ts");
-    expect(sources, path).toHaveLength(1);
-    expect(sourcesContent, path).toEqual([readFileSync(join(projectDirectory, source), "utf8")]);
-  }
+it("has code without comments and source maps, and declarations with comments", () => {
+  const read = (path: string): string => readFileSync(join(installed, path), "utf8");
+  expect(packed.filter((path) => path.endsWith(".map"))).toEqual([]);
+  expect(read("dist/src/peer/peer.js")).not.toContain("/**");
+  expect(read("dist/src/peer/peer.d.ts")).toContain("/**");
+});
+
+it("is refused by its own check if a file of dist/ is missing, or all of them", async () => {
+  const staged = join(directory, "staged");
+  const check = () => run(process.execPath, ["--import", "tsx", "scripts/check-package.ts"], staged);
+  const [peer, away] = [join(staged, "dist/src/peer/peer.js"), join(directory, "away")];
+  renameSync(peer, away);
+  await expect(check()).rejects.toThrow("dist/src/peer/peer.js, which dist/src/peer/index.js names, does not exist");
+  renameSync(away, peer);
+  renameSync(join(staged, "dist"), away);
+  await expect(check()).rejects.toThrow("dist/ does not exist. Run: npm run build");
+  renameSync(away, join(staged, "dist"));
+  expect(await check()).toMatch(/^Package: \d+ files, \d\.\d\d MB unpacked, 0 problems\.$/m);
 });
 
 it("is installed without a warning about the version of Node", () => {
@@ -186,31 +200,6 @@ it("has the command", async () => {
   expect(await run(hawser, ["--version"], project)).toContain(manifest.version);
 });
 
-it("has a plugin that makes settings of a user's own spec, as docs/codegen.md says", async () => {
-  const files = filesOf(readPage("docs/codegen.md"));
-  expect(files.map(({ name }) => name)).toEqual([
-    "buf.yaml",
-    "buf.gen.yaml",
-    "proto/acme/app/v1/settings.proto",
-    "image.ts",
-  ]);
-  for (const { name, content } of files) {
-    mkdirSync(join(project, name, ".."), { recursive: true });
-    write(name, content);
-  }
-  const path = `${join(project, "node_modules", ".bin")}:${process.env["PATH"]}`;
-  await run(join(projectBin, "buf"), ["generate"], project, { PATH: path });
-  write(
-    "settings.ts",
-    `import { checkAppSettings } from "./gen/ts/settings/app.js";
-     console.log(JSON.stringify([checkAppSettings({}), checkAppSettings({ payWithinMs: 7 })]));`,
-  );
-  await run(process.execPath, [tsc, "-p", "."], project);
-  const [good, bad] = JSON.parse(await run(process.execPath, ["settings.js"], project)) as [object, object];
-  expect(good).toMatchObject({ settings: { payWithinMs: 60_000 } });
-  expect(JSON.stringify(bad)).toContain("must be an integer, 1000 to 86400000");
-});
-
 it("carries a spec that `buf lint` and `buf build` pass", async () => {
   const buf = join(projectBin, "buf");
   await run(buf, ["lint"], installed);
@@ -218,14 +207,42 @@ it("carries a spec that `buf lint` and `buf build` pass", async () => {
   expect(readFileSync(join(directory, "spec.binpb")).length).toBeGreaterThan(1_000);
 });
 
-it("runs examples/typed/ as its README says: installs, generates, type-checks strictly and runs", async () => {
-  const folder = join(directory, "typed");
-  cpSync(join(projectDirectory, "examples", "typed"), folder, { recursive: true });
-  const manifestFile = join(folder, "package.json");
-  const text = readFileSync(manifestFile, "utf8");
-  writeFileSync(manifestFile, text.replace(/"hawser": "[^"]+"/, `"hawser": ${JSON.stringify(`file:${tarball}`)}`));
+/** Copies an example of the installed package, and lets it depend on the tarball. */
+function copyExample(name: string): string {
+  const folder = join(directory, name);
+  cpSync(join(installed, "examples", name), folder, { recursive: true });
+  const file = join(folder, "package.json");
+  const text = readFileSync(file, "utf8");
+  writeFileSync(file, text.replace(/"hawser": "[^"]+"/, `"hawser": ${JSON.stringify(`file:${tarball}`)}`));
+  return folder;
+}
 
-  await run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"], folder);
+/** Installs the dependencies of a copied example. */
+const install = (folder: string) =>
+  run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"], folder);
+
+it("has a service to copy that type-checks, passes its test, books an order and stops", async () => {
+  const folder = copyExample("service");
+  await install(folder);
+  await run("npm", ["run", "check"], folder);
+  await run("npm", ["test"], folder, { HAWSER_DATABASE_URL: undefined, HAWSER_NATS_URL: undefined });
+
+  await using database = await testDatabase({ migrated: false });
+  const env = { HAWSER_DATABASE_URL: database.url };
+  const service = startCommand(process.execPath, ["--import", "tsx", "src/main.ts"], { cwd: folder, env });
+  expect(await service.firstLine).toBe("the service runs; Ctrl-C stops it");
+  expect((await run("npm", ["run", "--silent", "order", "--", "buoy"], folder, env)).trim()).toBe("placed order 1");
+  const booked = "SELECT order_id FROM bookings WHERE article = 'buoy'";
+  await eventually("the order is booked", async () => (await rowsOf(database.url, booked)).length === 1);
+  service.child.kill("SIGINT");
+  const { status, stdout, stderr } = await service.ended;
+  expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+  expect(stdout).toContain("booked order 1: buoy");
+});
+
+it("runs examples/typed/ as its README says: installs, generates, type-checks strictly and runs", async () => {
+  const folder = copyExample("typed");
+  await install(folder);
   await run("npx", ["buf", "lint"], folder);
   await run("npx", ["buf", "generate"], folder);
   await run("npm", ["run", "check"], folder);

@@ -205,6 +205,10 @@ it("examples/README.md lists all patterns, and none that is gone", () => {
 });
 
 describe("CONTRIBUTING.md", () => {
+  it("has at most 2,500 words", () => {
+    expect(read("CONTRIBUTING.md").split(/\s+/).length).toBeLessThanOrEqual(2500);
+  });
+
   it("names every command of package.json", () => {
     const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
     const text = read("CONTRIBUTING.md");

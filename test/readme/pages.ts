@@ -16,6 +16,7 @@ export const pagesOfUsers: readonly string[] = ["README.md", ...inDocs.filter((p
 /** All pages. */
 export const pages: readonly string[] = [
   ...["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "test/vectors/README.md"],
+  ...["proto/README.md", "schema/README.md", "test/README.md"],
   ...inDocs,
   "test/simulator/README.md",
 ];

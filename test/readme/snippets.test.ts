@@ -22,7 +22,6 @@ const snippets = pagesOfUsers.flatMap((page) =>
 
 /** Pages that show files of a project, and the test that makes this project and runs all of them. */
 const projects: Readonly<Record<string, string>> = {
-  "docs/codegen.md": "test/package/package.slow.test.ts",
   "docs/getting-started.md": "test/readme/own-project.slow.test.ts",
   "docs/rpc.md": "test/connect/page.slow.test.ts",
   "docs/testing.md": "test/testing/samples.slow.test.ts",

@@ -126,7 +126,7 @@ describe.runIf(linux)("the files of a run", () => {
       name: "vitest with the global set-up",
       command: runners.vitest,
       make: ofVitest,
-      test: { maxWorkers: 3, globalSetup: "hawser/testing/vitest" },
+      test: { maxWorkers: 3, globalSetup: "hawser/testing" },
     },
     { name: "node:test", command: [...runners.node, ...fileNames.map((name) => `${name}.test.js`)], make: ofNode },
   ])("share the servers and one set of migrations, and leave nothing: $name", async ({ command, make, test }) => {

@@ -61,20 +61,20 @@ export class ServeMetrics {
   constructor({ version, database, counters, now = () => performance.now() }: ServeMetricsOptions) {
     this.#counters = counters;
     this.#registry.setDefaultLabels({ database });
-    const build = "Always 1; the label says which version runs.";
+    const build = "Always 1; the label is the running version.";
     this.#gauge("hawser_build_info", build, ["version"], () => [[{ version }, 1]]);
     this.#defineConnections();
-    this.#number("hawser_gateway_sessions", "Database sessions that are connected to the gateway.", () => {
+    this.#number("hawser_gateway_sessions", "Database sessions connected to the gateway.", () => {
       return counters.gateway?.sessions;
     });
     this.#number(
       "hawser_gateway_unreached_timestamp_seconds",
-      "Unix time of the last call of an SQL function that reached no gateway of the database; 0: none is known.",
+      "Unix time of the last call that reached no gateway of the database; 0: none.",
       () => counters.gateway?.unreachedAt,
     );
     this.#calls = new Counter({
       name: "hawser_gateway_calls_total",
-      help: "Calls of SQL functions that the gateway has answered, by method and by how they ended.",
+      help: "Calls of SQL functions that the gateway has answered.",
       labelNames: ["method", "outcome"],
       registers: [this.#registry],
     });
@@ -84,7 +84,7 @@ export class ServeMetrics {
     }
     this.#callDurations = this.#histogram(
       "hawser_gateway_call_duration_seconds",
-      "How long the gateway took to answer a call, from its arrival to its answer.",
+      "Time from the arrival of a call to its answer.",
       callDurationBuckets,
       ["method"],
     );
@@ -92,12 +92,12 @@ export class ServeMetrics {
     this.#defineSubscriptions(now);
     this.#batchSizes = this.#histogram(
       "hawser_bridge_batch_messages",
-      "How many messages one committed transaction had.",
+      "Messages of a committed transaction.",
       batchSizeBuckets,
     );
     this.#batchDurations = this.#histogram(
       "hawser_bridge_batch_duration_seconds",
-      "How long a committed transaction with messages took.",
+      "Duration of a committed transaction with messages.",
       functionDurationBuckets,
     );
     this.#defineStreams();
@@ -106,7 +106,7 @@ export class ServeMetrics {
     this.#defineStored(now);
     this.#requestDurations = this.#histogram(
       "hawser_responder_request_duration_seconds",
-      "How long the function of a request ran, without its wait for a turn.",
+      "Time in the function of a request.",
       functionDurationBuckets,
       responderLabels,
       () => this.#forgetGoneResponders(),
@@ -169,46 +169,44 @@ export class ServeMetrics {
       });
     this.#gauge(
       "hawser_nats_up",
-      "Whether the connection to NATS is there: 1 or 0. Each client that is in use has one of its own.",
+      "True (1) if this client is connected to NATS.",
       ["client"],
       ofEach(({ isUp }) => Number(isUp)),
     );
     this.#total(
       "hawser_nats_reconnects_total",
-      "How often the connection to NATS was made again.",
+      "Reconnections to NATS.",
       ["client"],
       ofEach(({ reconnects }) => reconnects),
     );
-    this.#number("hawser_postgres_up", "Whether sessions with Postgres can be opened and answer: 1 or 0.", () =>
+    this.#number("hawser_postgres_up", "True (1) if sessions with Postgres can be opened and answer.", () =>
       Number(counters.postgres.isUp),
     );
-    this.#total("hawser_postgres_reconnects_total", "How often the connection to Postgres was made again.", [], () => [
+    this.#total("hawser_postgres_reconnects_total", "Reconnections to Postgres.", [], () => [
       [{}, counters.postgres.reconnects],
     ]);
   }
 
   #defineBridge(): void {
     const bridge = () => this.#counters.bridge;
-    this.#gauge("hawser_bridge_role", "What Postgres is: 1 for the present role, 0 for the others.", ["role"], () => {
+    this.#gauge("hawser_bridge_role", "Role of Postgres: 1 for the present one, 0 for the others.", ["role"], () => {
       const present = bridge()?.role ?? "unknown";
       return databaseRoles.map((role) => [{ role }, Number(role === present)]);
     });
-    this.#number("hawser_bridge_leading", "Whether this process runs the subscribed functions: 1 or 0.", () =>
+    this.#number("hawser_bridge_leading", "True (1) if this process leads.", () =>
       Number(bridge()?.epoch !== undefined),
     );
-    this.#number(
-      "hawser_bridge_leader_epoch",
-      "The leader's epoch that this process has or last had; 0 if it never led.",
-      () => Number(bridge()?.lastEpoch ?? 0),
+    this.#number("hawser_bridge_leader_epoch", "Last epoch in which this process led; 0: none.", () =>
+      Number(bridge()?.lastEpoch ?? 0),
     );
     this.#number(
       "hawser_bridge_standby_buffer_bytes",
-      "What this process keeps, while another one leads, to repeat it at a takeover.",
+      "Bytes kept for a takeover while another process leads.",
       () => bridge()?.keptBytes,
     );
     this.#total(
       "hawser_bridge_messages_discarded_total",
-      "Messages that are lost, by reason: the queues had reached their limit, or, at a takeover, the standby buffer had.",
+      "Lost messages, by the buffer that was full.",
       ["reason"],
       () => [
         [{ reason: "buffer_full" }, bridge()?.discarded ?? 0],
@@ -245,7 +243,7 @@ export class ServeMetrics {
     const bridge = () => this.#counters.bridge;
     this.#total(
       "hawser_responder_requests_total",
-      "Requests to responders of this process, by how they ended: ok, failed, timed_out or busy.",
+      "Requests to responders of this process, by outcome.",
       [...responderLabels, "outcome"],
       () =>
         [...(bridge()?.responders.responders ?? [])].flatMap((each) =>
@@ -257,7 +255,7 @@ export class ServeMetrics {
     this.#number("hawser_responder_requests_in_flight", "Requests whose function runs now.", () => {
       return bridge()?.responders.running;
     });
-    this.#number("hawser_responder_requests_queued", "Requests that wait for their turn.", () => {
+    this.#number("hawser_responder_requests_queued", "Requests that wait for a session.", () => {
       return bridge()?.responders.responders.reduce((sum, { waiting }) => sum + waiting, 0);
     });
   }
@@ -266,12 +264,12 @@ export class ServeMetrics {
     const outbox = () => this.#counters.bridge?.outbox;
     this.#number(
       "hawser_outbox_waiting_messages",
-      "Messages of the outbox that this process has read and not published yet; at most 10,000 of each role.",
+      "Messages that this process has read and not published yet; at most 10,000 of each role.",
       () => outbox()?.waiting,
     );
     this.#number(
       "hawser_outbox_oldest_message_age_seconds",
-      "How long ago the oldest of them was enqueued; 0: there is none.",
+      "Age of the oldest message that this process has not published yet; 0: none.",
       () => {
         const at = outbox()?.oldestAt;
         return at === undefined ? 0 : Math.max(0, Date.now() - at.getTime()) / 1_000;
@@ -279,7 +277,7 @@ export class ServeMetrics {
     );
     this.#number(
       "hawser_outbox_position_age_seconds",
-      "How long ago the position moved last, while messages wait; 0: none waits.",
+      "Time since the position moved last; 0: no message waits.",
       () => {
         const at = outbox()?.positionAt;
         return at === undefined ? 0 : Math.max(0, now() - at) / 1_000;
@@ -288,24 +286,20 @@ export class ServeMetrics {
     const total = (name: string, help: string, read: () => number | undefined): void => {
       this.#total(name, help, [], () => [[{}, read() ?? 0]]);
     };
-    total(
-      "hawser_outbox_messages_relayed_total",
-      "Messages of the outbox that were published.",
-      () => outbox()?.relayed,
-    );
+    total("hawser_outbox_messages_relayed_total", "Published messages.", () => outbox()?.relayed);
     total(
       "hawser_outbox_messages_refused_total",
-      "Messages of the outbox that NATS has refused, and that became dead letters.",
+      "Messages that NATS has refused, and that became dead letters.",
       () => outbox()?.refused,
     );
     total(
       "hawser_outbox_messages_replayed_total",
-      "Of the published messages, those that hawser.outbox_replay has written again, and that their streams have stored again.",
+      "Published messages of hawser.outbox_replay that their streams have stored again.",
       () => outbox()?.replayed,
     );
     total(
       "hawser_outbox_messages_dropped_total",
-      "Of the published messages, those that their streams have dropped, as they have, or had, another message with the same id.",
+      "Published messages that their streams have dropped as duplicates.",
       () => outbox()?.dropped,
     );
   }
@@ -314,13 +308,13 @@ export class ServeMetrics {
     const waiting = () => Array.from(this.#counters.stored?.waiting ?? []);
     this.#gauge(
       "hawser_outbox_enqueued_messages",
-      "Messages in the outbox that were not relayed, whether a process relays or not. More than 10,000 are not counted, nor those behind the first 50,000 that are looked at while a role or a destination lags.",
+      "Messages not relayed yet, counted up to 10,000, and among the first 50,000 while a role or a destination lags.",
       ["kind"],
       () => waiting().map(({ kind, messages }): Sample => [{ kind }, messages]),
     );
     this.#gauge(
       "hawser_outbox_enqueued_age_seconds",
-      "How long ago the oldest of them was enqueued; 0: there is none.",
+      "Age of the oldest message that is not relayed yet; 0: none.",
       ["kind"],
       () =>
         waiting().map(({ kind, oldestAt: at }): Sample => {
@@ -329,7 +323,7 @@ export class ServeMetrics {
     );
     this.#gauge(
       "hawser_recent_dead_letters",
-      "Dead letters of the last 10 minutes that are still in the database. More than 10,000 of an origin are not counted.",
+      "Dead letters of the last 10 minutes, up to 10,000 of each origin.",
       ["origin"],
       () =>
         Array.from(this.#counters.stored?.deadLetters ?? [], ({ origin, messages }): Sample => [{ origin }, messages]),
@@ -390,32 +384,24 @@ type StreamMetric = readonly [name: string, help: string, numberOf: (counters: S
 
 const streamGauges: readonly StreamMetric[] = [
   ["hawser_stream_lag_messages", "Messages of the stream that are not done.", ({ lag }) => lag],
-  [
-    "hawser_stream_position",
-    "All messages of the stream up to this sequence number are done.",
-    ({ position }) => position,
-  ],
+  ["hawser_stream_position", "Sequence number up to which all messages are done.", ({ position }) => position],
   [
     "hawser_stream_missing_messages",
-    "Messages that were gone from the stream before they could be taken, since the last nats_seek_stream.",
+    "Messages gone from the stream before they were taken, since the last nats_seek_stream.",
     ({ missing }) => missing,
   ],
   [
     "hawser_stream_reading",
-    "Whether the stream is being read: 1 or 0; the view hawser.stream_status says why not.",
+    "True (1) if the stream is being read; if not, hawser.stream_status says why.",
     ({ isReading }) => Number(isReading),
   ],
 ];
 
 const streamTotals: readonly StreamMetric[] = [
-  [
-    "hawser_stream_messages_committed_total",
-    "Messages whose transaction this process committed.",
-    ({ committed }) => committed,
-  ],
+  ["hawser_stream_messages_committed_total", "Messages that this process has committed.", ({ committed }) => committed],
   [
     "hawser_stream_messages_dead_lettered_total",
-    "Messages that failed for good and went to dead_letters.",
+    "Messages that became dead letters.",
     ({ deadLettered }) => deadLettered,
   ],
 ];
@@ -438,22 +424,22 @@ function subscriptionGauges(now: () => number): readonly SubscriptionMetric[] {
     ],
     [
       "hawser_bridge_queue_bytes",
-      "What the messages in the queue count for against the limit of all queues.",
+      "Bytes of the queued messages, as --buffer counts them.",
       ({ queuedBytes }) => queuedBytes,
     ],
     [
       "hawser_bridge_saved_messages",
-      "Messages in hawser.saved_messages, told by the process that leads.",
+      "Messages in hawser.saved_messages, shown by the leader.",
       ({ savedMessages }) => savedMessages,
     ],
     [
       "hawser_bridge_saved_bytes",
-      "What the messages in hawser.saved_messages count for against --tune savedBytes.",
+      "Bytes of the saved messages, as --tune savedBytes counts them.",
       ({ savedBytes }) => savedBytes,
     ],
     [
       "hawser_bridge_oldest_message_age_seconds",
-      "How long ago the oldest message was received, or saved, that is in the queue or in the table; 0: there is none.",
+      "Age of the oldest message that waits; 0: none waits.",
       ({ oldestReceivedAt: at }) => (at === undefined ? 0 : Math.max(0, now() - at) / 1_000),
     ],
   ];
@@ -462,37 +448,33 @@ function subscriptionGauges(now: () => number): readonly SubscriptionMetric[] {
 const subscriptionTotals: readonly SubscriptionMetric[] = [
   [
     "hawser_bridge_messages_received_total",
-    "Messages that NATS delivered to this process, whether it leads or not.",
+    "Messages that NATS delivered to this process, leading or not.",
     ({ received }) => received,
   ],
-  [
-    "hawser_bridge_messages_committed_total",
-    "Messages whose function was run and committed by this process.",
-    ({ committed }) => committed,
-  ],
+  ["hawser_bridge_messages_committed_total", "Messages that this process has committed.", ({ committed }) => committed],
   [
     "hawser_bridge_messages_dead_lettered_total",
-    "Messages that failed for good and went to dead_letters.",
+    "Messages that became dead letters.",
     ({ deadLettered }) => deadLettered,
   ],
   [
     "hawser_bridge_messages_repeated_total",
-    "Messages taken from the standby buffer at a takeover; the leader before may have committed them.",
+    "Messages repeated at a takeover; the previous leader may have committed them.",
     ({ repeated }) => repeated,
   ],
   [
     "hawser_bridge_cuts_total",
-    "How often the connection on which they come was lost while this process led; what the server had left may be lost.",
+    "Lost connections while this process led; messages may be lost.",
     ({ lostConnections }) => lostConnections,
   ],
   [
     "hawser_bridge_transactions_total",
-    "Transactions with messages, whatever became of them.",
+    "Transactions with messages, committed or not.",
     ({ transactions }) => transactions,
   ],
   [
     "hawser_bridge_bisections_total",
-    "Batches that were halved because one of their messages failed.",
+    "Batches halved because one of their messages failed.",
     ({ bisections }) => bisections,
   ],
 ];

@@ -6,7 +6,7 @@ import type { Received } from "../../peer/support/world.js";
 import type { RemoteFailure } from "./remote-protocol.js";
 
 /** Outcome of a send. */
-export type Outcome = "delivered" | "stored" | "sent" | "dropped";
+type Outcome = "delivered" | "stored" | "sent" | "dropped";
 
 /** What a peer process is started with. */
 export interface PeerProgramOptions {

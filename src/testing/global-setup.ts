@@ -1,11 +1,14 @@
-/**
- * The global set-up for vitest: starts the servers before the first test, and has stopped them when vitest ends.
- *
- *     export default defineConfig({ test: { globalSetup: "hawser/testing/vitest" } });
- */
 import { keeperOfRun } from "./connect-keeper.js";
 import { runVariable } from "./run.js";
 
+/**
+ * Starts the servers before the first test of a vitest run; resolves with the function that stops them. Vitest calls both
+ * if its configuration names this entry point:
+ *
+ *     export default defineConfig({ test: { globalSetup: "hawser/testing" } });
+ *
+ * @throws DevError `dev_server_failed`, `not_supported`
+ */
 export async function setup(): Promise<() => Promise<void>> {
   // For workers, of which not all are children of this process.
   process.env[runVariable] = String(process.pid);

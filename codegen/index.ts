@@ -1,9 +1,0 @@
-/**
- * The generators, for programs that run them by themselves: what the package exports as `hawser/codegen`. docs/codegen.md
- * tells of the plugins that `buf generate` runs.
- */
-export { generateMessageSql } from "./message-sql/generate.js";
-export { OptionError } from "./message-sql/options.js";
-export { SpecError } from "./model/spec-error.js";
-export type { GeneratedFile } from "./plugin.js";
-export { generateSpecParts } from "./spec-parts.js";

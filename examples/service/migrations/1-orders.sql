@@ -1,0 +1,2 @@
+CREATE TABLE IF NOT EXISTS orders (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, article text NOT NULL);
+CREATE TABLE IF NOT EXISTS bookings (order_id bigint PRIMARY KEY, article text NOT NULL);

@@ -1,0 +1,48 @@
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { importsOf } from "../layers/imports.js";
+import { entryPointsOf, type PackageManifest } from "./manifest.js";
+
+/** The compiled files that a package needs, and the imports in them that lead to no file. */
+export interface ReachableFiles {
+  /** Absolute paths of code and declarations. */
+  readonly files: ReadonlySet<string>;
+  /** One line for each entry point, command or import without a file. */
+  readonly missing: readonly string[];
+}
+
+/**
+ * Follows imports from the entry points and commands of a package: code through code, and from the entry points
+ * declarations through declarations.
+ *
+ * @param folder the root of the package
+ */
+export function reachableFiles(folder: string, manifest: PackageManifest): ReachableFiles {
+  const entries = [...entryPointsOf(manifest).values()];
+  const code = [...entries.map((entry) => entry.default), ...Object.values(manifest.bin)];
+  const files = new Set<string>();
+  const missing: string[] = [];
+  const visit = (file: string, from: string): void => {
+    if (files.has(file)) return;
+    if (!existsSync(file)) {
+      missing.push(`${file.slice(folder.length + 1)}, which ${from} names, does not exist`);
+      return;
+    }
+    files.add(file);
+    for (const specifier of relativeImportsOf(file)) {
+      const target = join(dirname(file), specifier);
+      visit(file.endsWith(".d.ts") ? target.replace(/\.js$/, ".d.ts") : target, file.slice(folder.length + 1));
+    }
+  };
+  for (const file of [...code, ...entries.map(({ types }) => types)]) visit(join(folder, file), "package.json");
+  return { files, missing };
+}
+
+/** Specifiers of other files of the package: those that a file imports, also within a type, and programs that it starts. */
+function relativeImportsOf(file: string): string[] {
+  const text = readFileSync(file, "utf8");
+  const inCode = /(?:new URL\("(\.[^"]+\.js)", import\.meta\.url\)|\bimport\("(\.[^"]+)"\))/g;
+  const others = [...text.matchAll(inCode)].map(([, program, type]) => (program ?? type)!);
+  const imports = importsOf(file, text).map(({ specifier }) => specifier);
+  return [...imports, ...others].filter((specifier) => specifier.startsWith("."));
+}
