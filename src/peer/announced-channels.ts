@@ -35,7 +35,7 @@ export class AnnouncedChannels {
   }
 
   /** Promise of the running query; undefined if none is running. */
-  get lookedUp(): Promise<void> | undefined {
+  get runningQuery(): Promise<void> | undefined {
     return this.#query;
   }
 
@@ -66,14 +66,14 @@ export class AnnouncedChannels {
   #lookUp(): void {
     if (this.#query !== undefined || this.#endPause !== undefined) return;
     if (this.#keys.size === 0 && !this.#isOverfull) return;
-    this.#query = this.#ask().then((isOpened) => {
+    this.#query = this.#runQuery().then((isOpened) => {
       this.#query = undefined;
       if (isOpened) this.#lookUp();
       else this.#pause();
     });
   }
 
-  async #ask(): Promise<boolean> {
+  async #runQuery(): Promise<boolean> {
     const keys = [...this.#keys];
     const findsAll = this.#isOverfull;
     this.clear();

@@ -10,8 +10,8 @@ interface Waiting<Item> {
   readonly item: Item;
   readonly bytes: number;
   /** Called when the item becomes part of the next batch. */
-  readonly joined: () => void;
-  readonly settle: (result: HandlerResult) => void;
+  readonly onJoined: () => void;
+  readonly resolve: (result: HandlerResult) => void;
 }
 
 /**
@@ -20,21 +20,21 @@ interface Waiting<Item> {
  * @returns final results; always contains the result if there is a single item. Items without a result are handled
  * again
  */
-type HandleTogether<Item> = (items: readonly Item[]) => Promise<ReadonlyMap<Item, HandlerResult>>;
+type HandleBatch<Item> = (items: readonly Item[]) => Promise<ReadonlyMap<Item, HandlerResult>>;
 
 export class BatchQueue<Item> {
   readonly #waiting: Waiting<Item>[] = [];
   /** Size of the next batch: the first `count` items of the queue, with `bytes` payload bytes. */
   #next = { count: 0, bytes: 0 };
   #timer: NodeJS.Timeout | undefined;
-  #isGathering = false;
+  #isInBurst = false;
   #isBusy = false;
-  #waits = true;
+  #mayDelay = true;
 
   readonly #settings: BatchSettings;
-  readonly #handle: HandleTogether<Item>;
+  readonly #handle: HandleBatch<Item>;
 
-  constructor(settings: BatchSettings, handle: HandleTogether<Item>) {
+  constructor(settings: BatchSettings, handle: HandleBatch<Item>) {
     this.#settings = settings;
     this.#handle = handle;
   }
@@ -42,22 +42,22 @@ export class BatchQueue<Item> {
   /**
    * Resolves with the result of the item.
    *
-   * @param joined called when the item becomes part of the next batch; from then on it waits only for the previous
+   * @param onJoined called when the item becomes part of the next batch; from then on it waits only for the previous
    * batch
    */
-  add(item: Item, bytes: number, joined: () => void): Promise<HandlerResult> {
-    const result = new Promise<HandlerResult>((settle) => {
-      this.#waiting.push({ item, bytes, joined, settle });
+  add(item: Item, bytes: number, onJoined: () => void): Promise<HandlerResult> {
+    const result = new Promise<HandlerResult>((resolve) => {
+      this.#waiting.push({ item, bytes, onJoined, resolve });
     });
-    this.#join();
-    this.#consider();
+    this.#extendNext();
+    this.#startIfReady();
     return result;
   }
 
   /** Starts incomplete batches from now on without waiting for further messages. */
   stopWaiting(): void {
-    this.#waits = false;
-    this.#consider();
+    this.#mayDelay = false;
+    this.#startIfReady();
   }
 
   get #isFull(): boolean {
@@ -67,37 +67,37 @@ export class BatchQueue<Item> {
   }
 
   /** Adds waiting items to the next batch. A single item always fits. */
-  #join(): void {
+  #extendNext(): void {
     const { maxMessages, maxBytes } = this.#settings;
     for (let { count, bytes } = this.#next; count < Math.min(this.#waiting.length, maxMessages); ) {
-      const one = this.#waiting[count]!;
-      bytes += one.bytes;
+      const next = this.#waiting[count]!;
+      bytes += next.bytes;
       if (count > 0 && bytes > maxBytes) return;
       count += 1;
       this.#next = { count, bytes };
-      one.joined();
+      next.onJoined();
     }
   }
 
-  #consider(): void {
+  #startIfReady(): void {
     if (this.#isBusy || this.#waiting.length === 0) return;
     const { waitMs } = this.#settings;
     if (this.#isFull) void this.#run();
-    else if (waitMs > 0 && this.#waits) this.#timer ??= setTimeout(() => void this.#run(), waitMs);
-    else if (!this.#isGathering) this.#gather();
+    else if (waitMs > 0 && this.#mayDelay) this.#timer ??= setTimeout(() => void this.#run(), waitMs);
+    else if (!this.#isInBurst) this.#startAfterBurst();
   }
 
   /**
    * Starts the batch after the first event loop turn that adds no message, so that it includes all messages of one
    * burst.
    */
-  #gather(): void {
-    this.#isGathering = true;
+  #startAfterBurst(): void {
+    this.#isInBurst = true;
     const before = this.#waiting.length;
     setImmediate(() => {
-      this.#isGathering = false;
+      this.#isInBurst = false;
       if (this.#isBusy || this.#waiting.length === 0) return;
-      if (this.#waiting.length > before) this.#gather();
+      if (this.#waiting.length > before) this.#startAfterBurst();
       else void this.#run();
     });
   }
@@ -108,17 +108,17 @@ export class BatchQueue<Item> {
     this.#isBusy = true;
     const batch = this.#waiting.splice(0, this.#next.count);
     this.#next = { count: 0, bytes: 0 };
-    this.#join();
+    this.#extendNext();
     await this.#handleAll(batch);
     this.#isBusy = false;
-    this.#consider();
+    this.#startIfReady();
   }
 
   async #handleAll(batch: readonly Waiting<Item>[]): Promise<void> {
     const results = await this.#handle(batch.map(({ item }) => item));
-    const others = batch.filter(({ item, settle }) => {
+    const others = batch.filter(({ item, resolve }) => {
       const result = results.get(item);
-      if (result !== undefined) settle(result);
+      if (result !== undefined) resolve(result);
       return result === undefined;
     });
     if (others.length === 0) return;

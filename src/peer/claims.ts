@@ -31,20 +31,20 @@ export class Claims {
    * Topics that may have unclaimed messages. Like the fields below, it has only topics that the peer serves, because
    * any login can send notifications for other topics.
    */
-  readonly #wanted = new Set<string>();
+  readonly #unclaimedTopics = new Set<string>();
   /** Topics whose unclaimed messages all have keys that other members are handling. */
-  readonly #heldUp = new Set<string>();
+  readonly #blockedTopics = new Set<string>();
   /** Positions by topic before which there are no unclaimed messages. */
-  readonly #from = new Map<string, ClaimFrom>();
+  readonly #startPositions = new Map<string, ClaimFrom>();
   readonly #pace = new Pace();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
   /** Channel of the claimed messages, and the last claim into it. */
   #channel:
     | { readonly connectionKey: number; readonly last: Position; readonly messages: number; readonly at: number }
     | undefined;
-  #isAsking = false;
+  #isClaiming = false;
   /** Topics of the running claim query. */
-  #asked: readonly string[] = [];
+  #queriedTopics: readonly string[] = [];
   #retry: NodeJS.Timeout | undefined;
   #unlisten: () => void = () => undefined;
   #stopped = false;
@@ -59,7 +59,7 @@ export class Claims {
 
   async start(): Promise<void> {
     const { store } = this.#context;
-    this.#unlisten = store.on("waiting", (topic) => this.want(topic));
+    this.#unlisten = store.on("waiting", (topic) => this.onUnclaimed(topic));
     await store.listenForWaiting();
   }
 
@@ -70,15 +70,15 @@ export class Claims {
   }
 
   /** Resets all positions, after a move to another database server. */
-  forget(): void {
+  reset(): void {
     this.#channel = undefined;
-    this.#from.clear();
+    this.#startPositions.clear();
   }
 
   /** Records that the topic may have unclaimed messages. */
-  want(topic: string): void {
+  onUnclaimed(topic: string): void {
     if (!this.#claimant.serves(topic)) return;
-    this.#wanted.add(topic);
+    this.#unclaimedTopics.add(topic);
     this.pump();
   }
 
@@ -92,20 +92,20 @@ export class Claims {
   committed(connectionKey: number): void {
     if (connectionKey === this.#channel?.connectionKey) return;
     // The running claim query may not have seen this commit.
-    for (const topic of [...this.#heldUp, ...this.#asked]) this.#wanted.add(topic);
-    this.#heldUp.clear();
+    for (const topic of [...this.#blockedTopics, ...this.#queriedTopics]) this.#unclaimedTopics.add(topic);
+    this.#blockedTopics.clear();
     this.pump();
   }
 
   /** Starts a claim query if there may be unclaimed messages and room for them. */
   pump(): void {
-    if (this.#isAsking || this.#stopped || this.#retry !== undefined || this.#wanted.size === 0) return;
+    if (this.#isClaiming || this.#stopped || this.#retry !== undefined || this.#unclaimedTopics.size === 0) return;
     const room = this.#room();
     if (room < 1) return;
-    this.#isAsking = true;
-    void this.#ask(room).finally(() => {
-      this.#isAsking = false;
-      this.#asked = [];
+    this.#isClaiming = true;
+    void this.#claim(room).finally(() => {
+      this.#isClaiming = false;
+      this.#queriedTopics = [];
       this.pump();
     });
   }
@@ -117,9 +117,9 @@ export class Claims {
     const channel = this.#channel && this.#claimant.channel(this.#channel.connectionKey);
     const ready = channel?.readyMessages ?? 0;
     if (channel !== undefined && channel.waitingMessages - ready >= protocolConstants.groupMostHeldUp) return 0;
-    const next = Math.max(protocolConstants.groupLeastUnderWay - 1, this.#pace.lately(performance.now()));
+    const next = Math.max(protocolConstants.groupLeastUnderWay - 1, this.#pace.recent(performance.now()));
     const free = this.#claimant.freeHandlers();
-    const has = ready + this.#coming(channel);
+    const has = ready + this.#unreadMessages(channel);
     return has > free + next / 2 ? 0 : Math.min(free + next - has, outboxConstants.pageMessages);
   }
 
@@ -127,19 +127,19 @@ export class Claims {
    * Upper bound of the messages that are claimed and not read yet. It expires after `pollMs`, because they may have
    * been deleted.
    */
-  #coming(channel: ListenerChannel | undefined): number {
+  #unreadMessages(channel: ListenerChannel | undefined): number {
     if (this.#channel === undefined) return 0;
     const { last, messages, at } = this.#channel;
     const isRead = channel !== undefined && comparePositions(channel.accepted, last) >= 0;
     return isRead || performance.now() > at + storeConstants.pollMs ? 0 : messages;
   }
 
-  async #ask(maxMessages: number): Promise<void> {
+  async #claim(maxMessages: number): Promise<void> {
     const { store, lease, logger, status, nameLost } = this.#context;
     const { epoch } = lease;
     const topics = this.#nextTopics();
     if (topics.size === 0) return;
-    this.#asked = [...topics.keys()];
+    this.#queriedTopics = [...topics.keys()];
     try {
       const claimed = await store.claimMessages(
         { name: lease.name, epoch },
@@ -147,13 +147,13 @@ export class Claims {
       );
       if (this.#stopped || lease.epoch !== epoch) return;
       if (claimed === "fenced") return nameLost("the store rejected a claim of messages");
-      if (claimed.some(({ isAway }) => isAway)) return this.#askLater(topics);
+      if (claimed.some(({ isAway }) => isAway)) return this.#retryLater(topics);
       this.#backoff.reset();
       for (const { topic, ofGroup, hasMore, from } of claimed) {
         if (topic === undefined) continue;
-        this.#from.set(topic, { ...this.#from.get(topic), [ofGroup ? "ofGroup" : "any"]: from });
-        if (hasMore) this.#wanted.add(topic);
-        else this.#heldUp.add(topic);
+        this.#startPositions.set(topic, { ...this.#startPositions.get(topic), [ofGroup ? "ofGroup" : "any"]: from });
+        if (hasMore) this.#unclaimedTopics.add(topic);
+        else this.#blockedTopics.add(topic);
       }
       const messages = claimed.reduce((sum, { messages }) => sum + messages, 0);
       if (messages === 0) return;
@@ -165,27 +165,27 @@ export class Claims {
       const failure = asHawserError(error);
       logger.debug({ err: failure }, "could not claim messages; retrying");
       if (!isTransientFailure(failure))
-        status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
+        status.report({ kind: "listener_store_error", message: failure.message, error: failure });
       // The claim may have been committed despite the error.
       if (this.#channel !== undefined) this.#claimant.claimed(this.#channel.connectionKey);
-      this.#askLater(topics);
+      this.#retryLater(topics);
     }
   }
 
   /** Removes up to `claimTopics` topics from the wanted ones, and drops those that the peer no longer serves. */
   #nextTopics(): Map<string, ClaimFrom> {
     const topics = new Map<string, ClaimFrom>();
-    for (const topic of this.#wanted) {
+    for (const topic of this.#unclaimedTopics) {
       if (topics.size === outboxConstants.claimTopics) break;
-      this.#wanted.delete(topic);
-      if (this.#claimant.serves(topic)) topics.set(topic, this.#from.get(topic) ?? {});
-      else this.#from.delete(topic);
+      this.#unclaimedTopics.delete(topic);
+      if (this.#claimant.serves(topic)) topics.set(topic, this.#startPositions.get(topic) ?? {});
+      else this.#startPositions.delete(topic);
     }
     return topics;
   }
 
-  #askLater(topics: ReadonlyMap<string, unknown>): void {
-    for (const topic of topics.keys()) this.#wanted.add(topic);
+  #retryLater(topics: ReadonlyMap<string, unknown>): void {
+    for (const topic of topics.keys()) this.#unclaimedTopics.add(topic);
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => {
       this.#retry = undefined;

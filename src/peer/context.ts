@@ -11,7 +11,7 @@ import { type Logger, shared } from "../runtime/index.js";
 import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
 import type { Membership } from "./handling-settings.js";
-import type { StatusTeller } from "./status.js";
+import type { StatusReporter } from "./status.js";
 
 /** Settings of a peer together with the constants of protocol and store. Each consumer declares a `Pick` of it. */
 export type PeerLimits = PeerSettings & TuningSettings & ProtocolConstants & StoreConstants;
@@ -28,7 +28,7 @@ export interface PeerContext {
   readonly membership: Membership;
   readonly store: Store;
   readonly lease: Lease;
-  readonly status: StatusTeller;
+  readonly status: StatusReporter;
   readonly logger: Logger;
   /** Undefined for a peer that uses plaintext. */
   readonly tls: TlsCredentials | undefined;
@@ -46,8 +46,8 @@ export function asHawserError(error: unknown): HawserError {
 
 /** Cache of the mesh secrets. They are read at the start, after each change, and after a failed handshake. */
 export class SecretCache {
-  #known: readonly Uint8Array[] = [];
-  #stale = false;
+  #secrets: readonly Uint8Array[] = [];
+  #isStale = false;
 
   readonly #store: Pick<Store, "secrets" | "on">;
 
@@ -57,14 +57,14 @@ export class SecretCache {
 
   /** True if the secrets have changed and could not be read since. */
   get isStale(): boolean {
-    return this.#stale;
+    return this.#isStale;
   }
 
   /** Reads the secrets. @throws HawserError `store_failed` */
   readonly refresh = shared(async () => {
-    this.#stale = true;
-    this.#known = await this.#store.secrets();
-    this.#stale = false;
+    this.#isStale = true;
+    this.#secrets = await this.#store.secrets();
+    this.#isStale = false;
   });
 
   /**
@@ -92,7 +92,7 @@ export class SecretCache {
   }
 
   get all(): readonly Uint8Array[] {
-    return this.#known;
+    return this.#secrets;
   }
 
   /**
@@ -102,6 +102,6 @@ export class SecretCache {
    * @param refusals number of consecutive refusals by the listener
    */
   toDial(refusals: number): Uint8Array {
-    return this.#known[refusals % this.#known.length] ?? new Uint8Array();
+    return this.#secrets[refusals % this.#secrets.length] ?? new Uint8Array();
   }
 }

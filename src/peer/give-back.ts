@@ -18,8 +18,8 @@ import type { PassedOn } from "./handler-call.js";
 
 /** Operations of the inbox that returning channels needs. */
 interface Channels {
-  letGo(connectionKey: number): Promise<boolean>;
-  mayOpen(connectionKey: number): void;
+  closeForReturn(connectionKey: number): Promise<boolean>;
+  allowOpen(connectionKey: number): void;
 }
 
 export class GiveBack {
@@ -27,17 +27,17 @@ export class GiveBack {
    * Channels that are being returned. The value is the key of the topic that needs another listener, or undefined for a
    * return within a group.
    */
-  readonly #leaving = new Map<number, number | undefined>();
+  readonly #returning = new Map<number, number | undefined>();
   /** Running queries by channel and topic: many messages may need the same answer. */
-  readonly #asked = new Map<string, ReturnType<PeerContext["store"]["heirOf"]>>();
+  readonly #heirQueries = new Map<string, ReturnType<PeerContext["store"]["heirOf"]>>();
   /** Channels that are being returned and are already closed here. */
   readonly #closed = new Set<number>();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
   /** Polling, because notifications can be missed. */
-  readonly #looks = new Repeated(storeConstants.pollMs, () => this.#look());
+  readonly #polls = new Repeated(storeConstants.pollMs, () => this.#findChannels());
   #retry: NodeJS.Timeout | undefined;
   /** Until this time (`performance.now()`, ms) a statement whose answer was lost may still be committed. */
-  #doubtUntil = Number.NEGATIVE_INFINITY;
+  #uncertainUntil = Number.NEGATIVE_INFINITY;
   #unlisten: (() => void)[] = [];
   #stopped = false;
 
@@ -59,22 +59,22 @@ export class GiveBack {
     this.#unlisten = [
       // After a renewal the inbox reopens its channels from the catalog; results for the old epoch are obsolete.
       lease.onRenewed(() => {
-        this.#leaving.clear();
+        this.#returning.clear();
         this.#closed.clear();
       }),
     ];
     if (!this.#isMember) return;
     this.#unlisten.push(
       store.on("catalog", ({ clientName, operation }) => {
-        if (operation !== "delete" && clientName !== sender.name) this.#looks.soon();
+        if (operation !== "delete" && clientName !== sender.name) this.#polls.soon();
       }),
     );
-    this.#looks.soon();
+    this.#polls.soon();
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#looks.stop();
+    this.#polls.stop();
     clearTimeout(this.#retry);
     for (const stop of this.#unlisten) stop();
   }
@@ -88,28 +88,28 @@ export class GiveBack {
   async passOn(connectionKey: number, topicKey: number): Promise<PassedOn> {
     const { store, sender, lease, logger } = this.#context;
     const { epoch } = lease;
-    if (this.#leaving.has(connectionKey)) return "goes";
+    if (this.#returning.has(connectionKey)) return "moved";
     const place = `${connectionKey} ${topicKey}`;
-    let asked = this.#asked.get(place);
+    let asked = this.#heirQueries.get(place);
     if (asked === undefined) {
-      asked = store.heirOf(sender.name, connectionKey, topicKey).finally(() => this.#asked.delete(place));
-      this.#asked.set(place, asked);
+      asked = store.heirOf(sender.name, connectionKey, topicKey).finally(() => this.#heirQueries.delete(place));
+      this.#heirQueries.set(place, asked);
     }
     const { owned, heir } = await asked;
     if (!owned) return "notOwned";
-    if (heir === undefined) return "stays";
-    if (this.#stopped || lease.epoch !== epoch || this.#leaving.has(connectionKey)) return "goes";
-    this.#leaving.set(connectionKey, topicKey);
+    if (heir === undefined) return "kept";
+    if (this.#stopped || lease.epoch !== epoch || this.#returning.has(connectionKey)) return "moved";
+    this.#returning.set(connectionKey, topicKey);
     logger.debug(
       { connectionKey, heir },
       "passing a channel on to a listener of its topic, after its running handlers",
     );
-    void this.#letGo(connectionKey, epoch);
-    return "goes";
+    void this.#closeAndReturn(connectionKey, epoch);
+    return "moved";
   }
 
   /** Finds the channels to return, and starts to close them. */
-  async #look(): Promise<void> {
+  async #findChannels(): Promise<void> {
     const { store, sender, lease, logger } = this.#context;
     try {
       if (this.#stopped || lease.state !== "held" || !lease.isWritable) return;
@@ -117,67 +117,67 @@ export class GiveBack {
       const found = await store.channelsToGiveBack(sender.name);
       if (this.#stopped || lease.epoch !== epoch) return;
       for (const connectionKey of found) {
-        if (this.#leaving.has(connectionKey)) continue;
-        this.#leaving.set(connectionKey, undefined);
+        if (this.#returning.has(connectionKey)) continue;
+        this.#returning.set(connectionKey, undefined);
         logger.debug({ connectionKey }, "returning a channel to its listener, after its running handlers");
-        void this.#letGo(connectionKey, epoch);
+        void this.#closeAndReturn(connectionKey, epoch);
       }
     } catch (err) {
       logger.debug({ err }, "could not look up channels to return; retrying");
     }
   }
 
-  async #letGo(connectionKey: number, epoch: number): Promise<void> {
+  async #closeAndReturn(connectionKey: number, epoch: number): Promise<void> {
     let isClosed = false;
     try {
-      isClosed = await this.#channels.letGo(connectionKey);
+      isClosed = await this.#channels.closeForReturn(connectionKey);
     } catch (err) {
       this.#context.logger.debug({ err, connectionKey }, "could not close a channel that should be returned");
     }
     if (this.#stopped || this.#context.lease.epoch !== epoch) return;
     if (!isClosed) {
-      this.#leaving.delete(connectionKey);
-      this.#channels.mayOpen(connectionKey);
+      this.#returning.delete(connectionKey);
+      this.#channels.allowOpen(connectionKey);
       return;
     }
     this.#closed.add(connectionKey);
-    void this.#give();
+    void this.#returnClosed();
   }
 
   /** Returns all closed channels with one query, and runs one query at a time. */
-  readonly #give = shared(async () => {
+  readonly #returnClosed = shared(async () => {
     const { store, lease, logger, nameLost } = this.#context;
     // Channels that are closed in the same event loop turn share one query.
     await Promise.resolve();
     while (this.#closed.size > 0 && !this.#stopped) {
       const { epoch } = lease;
-      const channels = new Map([...this.#closed].map((key) => [key, this.#leaving.get(key)] as const));
+      const channels = new Map([...this.#closed].map((key) => [key, this.#returning.get(key)] as const));
       try {
-        const back = await store.giveBack({ name: lease.name, epoch }, channels);
+        const returned = await store.giveBack({ name: lease.name, epoch }, channels);
         if (this.#stopped || lease.epoch !== epoch) continue;
         this.#backoff.reset();
-        if (back.length > 0) logger.info({ channels: back.length }, "returned channels that were taken over");
-        const isInDoubt = performance.now() < this.#doubtUntil;
+        if (returned.length > 0) logger.info({ channels: returned.length }, "returned channels that were taken over");
+        const isUncertain = performance.now() < this.#uncertainUntil;
         for (const connectionKey of channels.keys()) {
-          if (isInDoubt && !back.includes(connectionKey)) continue;
+          if (isUncertain && !returned.includes(connectionKey)) continue;
           this.#closed.delete(connectionKey);
-          this.#leaving.delete(connectionKey);
-          this.#channels.mayOpen(connectionKey);
+          this.#returning.delete(connectionKey);
+          this.#channels.allowOpen(connectionKey);
         }
-        if (isInDoubt && this.#closed.size > 0) return this.#giveLater(storeConstants.storeRetryMaxMs);
+        if (isUncertain && this.#closed.size > 0) return this.#retryLater(storeConstants.storeRetryMaxMs);
       } catch (error) {
         if (this.#stopped || lease.epoch !== epoch) continue;
         const { code, outcome } = asHawserError(error);
         if (code === "fenced") return nameLost("the store rejected the return of channels");
-        if (outcome === "unknown") this.#doubtUntil = performance.now() + storeConstants.statementTimeoutMs;
+        if (outcome === "unknown") this.#uncertainUntil = performance.now() + storeConstants.statementTimeoutMs;
         logger.debug({ err: error }, "could not return channels; retrying");
-        return this.#giveLater(this.#backoff.failed());
+        return this.#retryLater(this.#backoff.failed());
       }
     }
   });
 
-  #giveLater(delayMs: number): void {
+  #retryLater(delayMs: number): void {
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => void this.#give(), delayMs);
+    this.#retry = setTimeout(() => void this.#returnClosed(), delayMs);
   }
 }

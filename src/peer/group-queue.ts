@@ -12,13 +12,13 @@ import { DeadlineTimer, Fifo } from "../runtime/index.js";
 import { asHawserError } from "./context.js";
 import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
-import type { StatusTeller } from "./status.js";
+import type { StatusReporter } from "./status.js";
 
 /** Members of a group, as the queue uses them. */
 export interface GroupMembers {
   readonly topic: string;
   /** Link of a member that has room for a message of this length. */
-  withRoom(bytes: number, now: number): SenderLink | undefined;
+  linkWithRoom(bytes: number, now: number): SenderLink | undefined;
   /** True if a member may have room soon, so that waiting is worthwhile. */
   mayHaveRoom(): boolean;
   /**
@@ -26,7 +26,7 @@ export interface GroupMembers {
    *
    * @throws HawserError (as a rejection) if the group has no listener
    */
-  forLater(bytes: number, now: number): SenderLink | Promise<SenderLink> | undefined;
+  linkWhenOverdue(bytes: number, now: number): SenderLink | Promise<SenderLink> | undefined;
 }
 
 interface Waiting {
@@ -43,20 +43,20 @@ export class GroupQueue {
   readonly #waiting = new Fifo<Waiting>();
   #bytes = 0;
   /** Pending lookups of listeners for messages that have left the queue. */
-  readonly #leaving = new Set<Promise<void>>();
+  readonly #lookups = new Set<Promise<void>>();
   readonly #timer = new DeadlineTimer(() => this.pump());
   #isPumping = false;
   /** True since a send was rejected for a full queue, until the next accepted message. */
-  #full = false;
+  #isFull = false;
   #stopping = false;
   #whenEmpty: (() => void)[] = [];
   #ended: HawserError | undefined;
 
   readonly #members: GroupMembers;
   readonly #settings: Settings;
-  readonly #status: StatusTeller;
+  readonly #status: StatusReporter;
 
-  constructor(members: GroupMembers, settings: Settings, status: StatusTeller) {
+  constructor(members: GroupMembers, settings: Settings, status: StatusReporter) {
     this.#members = members;
     this.#settings = settings;
     this.#status = status;
@@ -64,7 +64,7 @@ export class GroupQueue {
 
   /** True if no message waits and no listener lookup is pending. */
   get isEmpty(): boolean {
-    return this.#waiting.length === 0 && this.#leaving.size === 0;
+    return this.#waiting.length === 0 && this.#lookups.size === 0;
   }
 
   /** Adds a message; its promise is rejected with `busy` if the queue is full. */
@@ -76,10 +76,10 @@ export class GroupQueue {
       return;
     }
     if (length >= maxSendQueueMessages || (length > 0 && this.#bytes + message.payload.length > maxSendQueueBytes)) {
-      this.#refuse(message);
+      this.#reject(message);
       return;
     }
-    this.#full = false;
+    this.#isFull = false;
     const since = performance.now();
     this.#waiting.push({ message, since });
     this.#bytes += message.payload.length;
@@ -95,7 +95,7 @@ export class GroupQueue {
     this.#isPumping = true;
     try {
       const now = performance.now();
-      while (this.#giveFirst(now));
+      while (this.#handOverFirst(now));
     } finally {
       this.#isPumping = false;
     }
@@ -103,25 +103,25 @@ export class GroupQueue {
   }
 
   /** @returns true if the next message can be tried, too */
-  #giveFirst(now: number): boolean {
+  #handOverFirst(now: number): boolean {
     const first = this.#waiting.at(0);
     if (first === undefined) return false;
     const { message, since } = first;
     const { length } = message.payload;
-    let to: ReturnType<GroupMembers["forLater"]> = this.#members.withRoom(length, now);
+    let to: ReturnType<GroupMembers["linkWhenOverdue"]> = this.#members.linkWithRoom(length, now);
     const until = since + this.#settings.ackTimeoutMs;
     if (to === undefined && !this.#stopping && now < until && this.#members.mayHaveRoom()) {
       this.#timer.arm(until);
       return false;
     }
-    to ??= this.#members.forLater(length, now);
+    to ??= this.#members.linkWhenOverdue(length, now);
     if (to === undefined) {
       this.#timer.arm(now + whenFullMs);
       return false;
     }
     this.#waiting.shift();
     this.#bytes -= length;
-    if (to instanceof Promise) this.#giveLater(message, to);
+    if (to instanceof Promise) this.#handOverAfter(message, to);
     else to.take(message);
     return true;
   }
@@ -144,26 +144,26 @@ export class GroupQueue {
     for (const resolve of this.#whenEmpty.splice(0)) resolve();
   }
 
-  #giveLater(message: Outgoing, to: Promise<SenderLink>): void {
+  #handOverAfter(message: Outgoing, to: Promise<SenderLink>): void {
     const leaving = to
       .then(
         (link) => (this.#ended === undefined ? link.take(message) : message.fail(this.#ended)),
         (error) => message.fail(asHawserError(error)),
       )
       .finally(() => {
-        this.#leaving.delete(leaving);
+        this.#lookups.delete(leaving);
         this.pump();
       });
-    this.#leaving.add(leaving);
+    this.#lookups.add(leaving);
   }
 
-  #refuse(message: Outgoing): void {
+  #reject(message: Outgoing): void {
     const { topic } = this.#members;
     const text = `${this.#waiting.length} messages already wait for a member of "${topic}" to have room`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
     // Reported once until the queue has room again: a status for each rejected send would be a flood.
-    if (this.#full) return;
-    this.#full = true;
-    this.#status.tell({ kind: "sender_busy", topic, peer: "", message: text });
+    if (this.#isFull) return;
+    this.#isFull = true;
+    this.#status.report({ kind: "sender_busy", topic, peer: "", message: text });
   }
 }

@@ -27,14 +27,14 @@ import { answerOf, type RequestAnswer } from "./request-answer.js";
 import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
 
 /** Message whose handler is called, with its link. */
-interface Called {
+interface HandlerCall {
   readonly link: HandledLink;
   readonly turn: MessageTurn;
   readonly view: MessageView;
 }
 
 /** Message of a batch, with the decoded value for the batch handler. */
-interface CalledTogether extends Called {
+interface BatchedCall extends HandlerCall {
   readonly value: unknown;
 }
 
@@ -55,7 +55,7 @@ function isNotServed(error: unknown): error is HawserError {
  * Result of passing a channel on: it moves to a listener that serves the topic, it stays because there is none, or this
  * peer does not own it.
  */
-export type PassedOn = "goes" | "stays" | "notOwned";
+export type PassedOn = "moved" | "kept" | "notOwned";
 
 /** Passes a channel on to a listener that serves the topic. @throws HawserError `store_failed` (as a rejection) */
 export type PassOn = (connectionKey: number, topicKey: number) => Promise<PassedOn>;
@@ -113,7 +113,7 @@ class TopicNames {
 
 const done: HandlerResult = { kind: "done" };
 const marked: HandlerResult = { kind: "done", isMarked: true };
-const comesAgain: HandlerResult = { kind: "postponed" };
+const retryLater: HandlerResult = { kind: "postponed" };
 
 export class HandlerCalls {
   readonly topics: TopicNames;
@@ -121,11 +121,11 @@ export class HandlerCalls {
   readonly #handlers: TopicHandlers;
   readonly #passOn: PassOn;
   /** Batch queues by batch handler. */
-  readonly #batches = new Map<BatchHandling, BatchQueue<CalledTogether>>();
+  readonly #batches = new Map<BatchHandling, BatchQueue<BatchedCall>>();
   /** Cancellations of handlers whose promise is pending. */
-  readonly #waitedFor = new Set<Cancellation>();
+  readonly #pendingHandlers = new Set<Cancellation>();
   /** True while incomplete batches wait for further messages. */
-  #waits = true;
+  #mayDelayBatches = true;
 
   constructor(context: PeerContext, handlers: TopicHandlers, passOn: PassOn) {
     this.#context = context;
@@ -136,12 +136,12 @@ export class HandlerCalls {
 
   /** Aborts the signals of all running message handlers. */
   abort(reason: HawserError): void {
-    for (const cancellation of this.#waitedFor) cancellation.abort(reason);
+    for (const cancellation of this.#pendingHandlers) cancellation.abort(reason);
   }
 
   /** Starts incomplete batches from now on without waiting for further messages. */
   stopWaiting(): void {
-    this.#waits = false;
+    this.#mayDelayBatches = false;
     for (const queue of this.#batches.values()) queue.stopWaiting();
   }
 
@@ -150,11 +150,11 @@ export class HandlerCalls {
   }
 
   /** Starts the handler. Returns a promise, which never rejects, unless the handler finished synchronously. */
-  begin(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
+  start(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
     const { running: message, attempts } = turn;
     const { topicKey, headers, encoding } = message;
     const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicKey, headers);
-    if (!topic) return this.#beginLater(link, turn);
+    if (!topic) return this.#startAfterLookup(link, turn);
     return this.call(link.source, message, topic, attempts)?.(link, turn) ?? done;
   }
 
@@ -164,7 +164,7 @@ export class HandlerCalls {
   topicToCall(topicKey: number, headers: Headers | undefined): string | undefined {
     const topic = this.topics.known(topicKey);
     if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
-    if (headers !== undefined && lateMs(headers) > 0) return undefined;
+    if (headers !== undefined && expiredMs(headers) > 0) return undefined;
     const { batch, transactional } = this.#handlers.handlingOf(topic, headers);
     return transactional || batch !== undefined ? undefined : topic;
   }
@@ -176,7 +176,7 @@ export class HandlerCalls {
     const view = new MessageView(this.#handlers.reply, source, message, topic, message.payload, attempt);
     try {
       const returned = this.#handlers.handle(view);
-      return isThenable(returned) ? (link, turn) => this.#await(link, turn, returned, view) : undefined;
+      return isThenable(returned) ? (link, turn) => this.#awaitHandler(link, turn, returned, view) : undefined;
     } catch (error) {
       return (link, turn) => this.#failed(link, turn, topic, error);
     }
@@ -186,12 +186,12 @@ export class HandlerCalls {
    * Calls the handler of a request.
    *
    * @returns the value that the handler returned, a {@link RequestAnswer} made of it, or a promise of either
-   * @throws the error of the handler or of `answerOf` (then `request.begun` is true), or the reason why the handler was
+   * @throws the error of the handler or of `answerOf` (then `request.isStarted` is true), or the reason why the handler was
    * not called; synchronously or as a rejection
    */
   answer(source: Source, request: IncomingRequest): unknown {
     const topic = this.topics.of(request.topicKey);
-    if (typeof topic !== "string") return this.#answerLater(source, request, topic);
+    if (typeof topic !== "string") return this.#answerAfterLookup(source, request, topic);
     const handler = this.#requestHandlerOf(source, request.topicKey, topic);
     return handler.settings.transactional
       ? this.#answerInTransaction(source, request, topic, handler)
@@ -203,7 +203,7 @@ export class HandlerCalls {
     try {
       this.#checkServed(topic);
     } catch (error) {
-      this.#passesOn(source, topicKey).catch((err) => {
+      this.#passChannelOn(source, topicKey).catch((err) => {
         this.#context.logger.debug({ err }, "could not look up a listener for the topic of a request");
       });
       throw error;
@@ -217,7 +217,11 @@ export class HandlerCalls {
     );
   }
 
-  async #answerLater(source: Source, request: IncomingRequest, topic: Promise<string | undefined>): Promise<unknown> {
+  async #answerAfterLookup(
+    source: Source,
+    request: IncomingRequest,
+    topic: Promise<string | undefined>,
+  ): Promise<unknown> {
     if ((await topic) !== undefined) return await this.answer(source, request);
     throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
   }
@@ -249,16 +253,16 @@ export class HandlerCalls {
     handler: RequestHandler,
     client: Transaction | undefined,
   ): unknown {
-    request.begun = true;
+    request.isStarted = true;
     const { payload } = request;
     const view = new MessageView(this.#handlers.reply, source, request, topic, payload, 1, client, request);
     const returned = handler.handle(view);
     const { timeoutMs } = handler.settings;
     if (timeoutMs === undefined || !isThenable(returned)) return returned;
-    return this.#bounded(returned, view, timeoutMs, client && (() => void endClient(client)));
+    return this.#withTimeout(returned, view, timeoutMs, client && (() => void endClient(client)));
   }
 
-  async #beginLater(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
+  async #startAfterLookup(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
     const { running: message } = turn;
     let plain = message.payload;
     let topic: string | undefined;
@@ -266,7 +270,7 @@ export class HandlerCalls {
       topic = await this.topics.of(message.topicKey);
     } catch (err) {
       this.#context.logger.debug({ err }, "could not look up a topic; its message is postponed");
-      return comesAgain;
+      return retryLater;
     }
     try {
       if (topic === undefined) {
@@ -274,14 +278,14 @@ export class HandlerCalls {
       }
       if (message.encoding !== undefined) {
         try {
-          plain = await this.#plainOf(message, message.encoding);
+          plain = await this.#decompressed(message, message.encoding);
         } catch (error) {
           // A retry would fail in the same way, as the payload does not change.
           const { code, message: why } = asHawserError(error);
           return refused(code, why);
         }
       }
-      this.#mayBegin(link, turn, topic);
+      this.#checkStart(link, turn, topic);
       const view = new MessageView(this.#handlers.reply, link.source, message, topic, plain, turn.attempts);
       const handling = this.#handlers.handlingOf(topic, message.headers);
       const { batch, transactional } = handling;
@@ -293,13 +297,13 @@ export class HandlerCalls {
       }
       if (transactional) {
         const call = ([view]: readonly MessageView[]): unknown => this.#handlers.handle(view!);
-        return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? comesAgain, plain);
+        return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? retryLater, plain);
       }
-      await this.#bounded(this.#handlers.handle(view), view, handling.timeoutMs);
+      await this.#withTimeout(this.#handlers.handle(view), view, handling.timeoutMs);
       return done;
     } catch (error) {
       const failed = isNotServed(error)
-        ? await this.#notServed(link, turn, error)
+        ? await this.#handleUnserved(link, turn, error)
         : this.#failed(link, turn, topic ?? "", error);
       return withPlain(failed, plain);
     }
@@ -309,30 +313,30 @@ export class HandlerCalls {
    * Passes a channel that was taken over on to a listener that serves the topic, and postpones the message. An
    * at-most-once message cannot be postponed and is dropped; later messages go to the new owner.
    */
-  async #notServed(link: HandledLink, { running }: MessageTurn, error: HawserError): Promise<HandlerResult> {
+  async #handleUnserved(link: HandledLink, { running }: MessageTurn, error: HawserError): Promise<HandlerResult> {
     try {
-      const passedOn = await this.#passesOn(link.source, running.topicKey);
-      if (link.isClosed) return comesAgain;
+      const passedOn = await this.#passChannelOn(link.source, running.topicKey);
+      if (link.isClosed) return retryLater;
       // A dead letter of a channel that has another owner could be committed later, if this peer owns the channel again
       // by then.
       if (passedOn === "notOwned") link.onNotOwned();
-      return passedOn === "stays" || running.position === undefined ? failure(error) : comesAgain;
+      return passedOn === "kept" || running.position === undefined ? failure(error) : retryLater;
     } catch (err) {
       this.#context.logger.debug({ err }, "could not look up a listener for a topic; its message is postponed");
-      return running.position === undefined ? failure(error) : comesAgain;
+      return running.position === undefined ? failure(error) : retryLater;
     }
   }
 
   /** Passes a channel on, unless this peer is its original listener. */
-  async #passesOn({ composite, connectionKey }: Source, topicKey: number): Promise<PassedOn> {
-    return composite.endsWith(`:${this.#context.sender.name}`) ? "stays" : await this.#passOn(connectionKey, topicKey);
+  async #passChannelOn({ composite, connectionKey }: Source, topicKey: number): Promise<PassedOn> {
+    return composite.endsWith(`:${this.#context.sender.name}`) ? "kept" : await this.#passOn(connectionKey, topicKey);
   }
 
   /**
    * Decompresses a payload. The setting `maxMessageBytes` limits received messages only: a stored message is handled
    * whatever its size, as an uncompressed one is.
    */
-  #plainOf(
+  #decompressed(
     { payload, fromWire }: IncomingMessage,
     { compression, uncompressedBytes }: NonNullable<IncomingMessage["encoding"]>,
   ): Promise<Uint8Array> {
@@ -346,14 +350,14 @@ export class HandlerCalls {
    * @returns final results; messages without a result are handled again. Empty if a batch of several messages failed
    * and the handler marked none
    */
-  async #handleTogether(
+  async #handleBatch(
     handling: HandlingSettings,
     { handle }: BatchHandling,
-    called: readonly CalledTogether[],
-  ): Promise<ReadonlyMap<CalledTogether, HandlerResult>> {
+    called: readonly BatchedCall[],
+  ): Promise<ReadonlyMap<BatchedCall, HandlerResult>> {
     const { transactional, timeoutMs } = handling;
-    const results = new Map<CalledTogether, HandlerResult>();
-    for (const one of called) if (one.link.isClosed) results.set(one, comesAgain);
+    const results = new Map<BatchedCall, HandlerResult>();
+    for (const one of called) if (one.link.isClosed) results.set(one, retryLater);
     if (results.size > 0) return results;
     const cancellation = new Cancellation();
     const items = called.map(({ view, ...one }) => ({ ...one, view: view.with(undefined, cancellation) }));
@@ -369,7 +373,7 @@ export class HandlerCalls {
         if (result !== undefined) for (const one of called) results.set(one, result);
       } else {
         const views = items.map(({ view }) => view);
-        await this.#bounded(call(views), views[0]!, timeoutMs);
+        await this.#withTimeout(call(views), views[0]!, timeoutMs);
         for (const one of called) results.set(one, done);
       }
     } catch (error) {
@@ -390,22 +394,22 @@ export class HandlerCalls {
    */
   async #inTransaction(
     { timeoutMs, retry }: HandlingSettings,
-    items: readonly Called[],
+    items: readonly HandlerCall[],
     call: (views: readonly MessageView[]) => unknown,
   ): Promise<HandlerResult | undefined> {
     const { store, lease, status, nameLost } = this.#context;
-    const [{ link }] = items as [Called];
+    const [{ link }] = items as [HandlerCall];
     const thrown: { error?: unknown } = {};
-    let begun = false;
+    let isStarted = false;
     let ended = false;
     const handler = async (client: Transaction): Promise<void> => {
-      begun = true;
+      isStarted = true;
       try {
         // The peer may have stopped while the call waited for a connection.
         if (items.some((item) => item.link.isClosed)) throw postponed;
         // A handler that exceeds its timeout must not keep writing after the rollback: its connection is closed.
         const views = items.map(({ view }) => view.with(client));
-        await this.#bounded(call(views), views[0]!, timeoutMs, () => void endClient(client));
+        await this.#withTimeout(call(views), views[0]!, timeoutMs, () => void endClient(client));
         ended = true;
       } catch (error) {
         thrown.error = error;
@@ -424,7 +428,7 @@ export class HandlerCalls {
       const { name, epoch } = lease;
       const outcome = await store.handleInTransaction({ name, epoch }, numbered, handler);
       if (outcome === "committed") return marked;
-      if (items.every((item) => item.link.isClosed)) return comesAgain;
+      if (items.every((item) => item.link.isClosed)) return retryLater;
       if (outcome === "fenced") nameLost("the store rejected a transaction");
       else if (items.length > 1) return undefined;
       else if (outcome === "duplicate") return marked;
@@ -432,26 +436,26 @@ export class HandlerCalls {
     } catch (error) {
       if ("error" in thrown && Object.is(error, thrown.error)) throw error;
       // At-most-once messages are not retried, because the effects of the handler may be committed.
-      if (begun && numbered.length === 0) throw error;
+      if (isStarted && numbered.length === 0) throw error;
       // Postgres rejects the commit because of the handler: a swallowed SQL error, a deferred constraint, a missing
       // privilege.
       if (ended && isHandlersFault(error)) throw error;
       const failed = asHawserError(error);
-      status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
-      if (!begun || outcomeOf(failed.cause) !== "unknown") return comesAgain;
+      status.report({ kind: "listener_store_error", message: failed.message, error: failed });
+      if (!isStarted || outcomeOf(failed.cause) !== "unknown") return retryLater;
       const result = sessionEnded(retry.attempts, failed.message);
       const told = { code: result.errorCode, message: failed.message, error: failed };
-      for (const { link, turn, view } of items) this.#tellFailed(link, turn, view.topic, told);
+      for (const { link, turn, view } of items) this.#reportFailure(link, turn, view.topic, told);
       return result;
     }
-    return comesAgain;
+    return retryLater;
   }
 
-  #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<CalledTogether> {
+  #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<BatchedCall> {
     let queue = this.#batches.get(batch);
     if (queue === undefined) {
-      queue = new BatchQueue(batch.settings, (called) => this.#handleTogether(handling, batch, called));
-      if (!this.#waits) queue.stopWaiting();
+      queue = new BatchQueue(batch.settings, (called) => this.#handleBatch(handling, batch, called));
+      if (!this.#mayDelayBatches) queue.stopWaiting();
       this.#batches.set(batch, queue);
     }
     return queue;
@@ -460,19 +464,19 @@ export class HandlerCalls {
   /** Result of a failed call. Reports the failure as a status if the handler was started. */
   #failed(link: HandledLink, turn: MessageTurn, topic: string, error: unknown): HandlerResult {
     const result = failure(error);
-    if ("errorCode" in result && !notBegun.has(result.errorCode)) {
-      this.#tellFailed(link, turn, topic, { code: result.errorCode, message: result.errorMessage, error });
+    if ("errorCode" in result && !notStarted.has(result.errorCode)) {
+      this.#reportFailure(link, turn, topic, { code: result.errorCode, message: result.errorMessage, error });
     }
     return result;
   }
 
-  #tellFailed(
+  #reportFailure(
     { source }: HandledLink,
     { attempts: attempt }: MessageTurn,
     topic: string,
     failed: { readonly code: string; readonly message: string; readonly error: unknown },
   ): void {
-    this.#context.status.tell({ kind: "attempt_failed", topic, peer: source.senderName, attempt, ...failed });
+    this.#context.status.report({ kind: "attempt_failed", topic, peer: source.senderName, attempt, ...failed });
   }
 
   #checkServed(topic: string): void {
@@ -483,10 +487,10 @@ export class HandlerCalls {
   }
 
   /** @throws HawserError with the reason if the handler must not be called */
-  #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
+  #checkStart({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
     this.#checkServed(topic);
     const { headers } = turn.running;
-    const late = headers === undefined ? 0 : lateMs(headers);
+    const late = headers === undefined ? 0 : expiredMs(headers);
     if (late > 0) throw new HawserError("expired", `its time to live ended ${late} ms before its handler could start`);
     if (channel.isExhausted(turn)) {
       throw new HawserError(
@@ -496,9 +500,14 @@ export class HandlerCalls {
     }
   }
 
-  async #await(link: HandledLink, turn: MessageTurn, returned: unknown, view: MessageView): Promise<HandlerResult> {
+  async #awaitHandler(
+    link: HandledLink,
+    turn: MessageTurn,
+    returned: unknown,
+    view: MessageView,
+  ): Promise<HandlerResult> {
     try {
-      await this.#bounded(returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
+      await this.#withTimeout(returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
       return done;
     } catch (error) {
       return this.#failed(link, turn, view.topic, error);
@@ -509,37 +518,37 @@ export class HandlerCalls {
    * Waits for the handler, at most `timeoutMs`; `onLate` is called after that. @throws HawserError `handler_failed` on
    * timeout
    */
-  async #bounded(
+  async #withTimeout(
     returned: unknown,
     { cancellation }: MessageView,
     timeoutMs: number | undefined,
     onLate?: () => void,
   ): Promise<unknown> {
-    this.#waitedFor.add(cancellation);
+    this.#pendingHandlers.add(cancellation);
     try {
       if (timeoutMs === undefined) return await returned;
-      const late = (): HawserError => {
+      const onTimeout = (): HawserError => {
         onLate?.();
         const error = new HawserError("handler_failed", `the handler did not complete within ${timeoutMs} ms`);
         cancellation.abort(error);
         return error;
       };
-      return await inTime(timeoutMs, late, async () => await returned);
+      return await inTime(timeoutMs, onTimeout, async () => await returned);
     } finally {
-      this.#waitedFor.delete(cancellation);
+      this.#pendingHandlers.delete(cancellation);
     }
   }
 }
 
 /** Last checked headers without a time to live. */
-let lasting: Headers | undefined;
+let lastWithoutExpiry: Headers | undefined;
 
 /** Time in ms since a message with these headers expired; 0 or negative if it has not expired. */
-function lateMs(headers: Headers): number {
-  if (headers === lasting) return 0;
+function expiredMs(headers: Headers): number {
+  if (headers === lastWithoutExpiry) return 0;
   const until = headerValue(headers, protocolConstants.messageExpiresHeader);
   if (until !== undefined) return Date.now() - Number(until);
-  lasting = headers;
+  lastWithoutExpiry = headers;
   return 0;
 }
 
@@ -562,7 +571,7 @@ function sessionEnded(maxAttempts: number, how: string): Extract<HandlerResult, 
 
 /** Result for an error that the handler threw, or that replaced the call. */
 function failure(error: unknown): HandlerResult {
-  if (error === postponed) return comesAgain;
+  if (error === postponed) return retryLater;
   const { code: errorCode, message: errorMessage } = failureOf(error);
   const kind = isFinal.has(errorCode) ? "refused" : "failed";
   return { kind, errorCode, errorMessage, stack: stackOf(error), failedAt: Date.now() };
@@ -581,7 +590,7 @@ const isFinal: ReadonlySet<string> = new Set([
 ]);
 
 /** Error codes of messages whose handler was not called. */
-const notBegun: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed", "expired"]);
+const notStarted: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed", "expired"]);
 
 /** Code and message for an error that the handler threw, or that replaced the call. */
 export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {

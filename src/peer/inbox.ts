@@ -31,7 +31,7 @@ export class Inbox {
   #openingOwned: Promise<void> | undefined;
   /** Announced channels that are not open. */
   readonly #unopened = new AnnouncedChannels({
-    open: (connectionKeys) => this.#openAmong(connectionKeys),
+    open: (connectionKeys) => this.#openListed(connectionKeys),
     findAll: () => this.#findMessages(),
   });
   readonly #isolation: Isolation<ListenerLink>;
@@ -44,16 +44,16 @@ export class Inbox {
   });
   #unlisten: (() => void)[] = [];
   /** Channels that are being returned, which must not be opened. */
-  readonly #leaving = new Set<number>();
-  #begun = false;
-  #halted = false;
+  readonly #returning = new Set<number>();
+  #isStarted = false;
+  #isHalted = false;
   /** Incremented by each reset: results of queries from an earlier era are ignored. */
   #era = 0;
   #closed = false;
   /** Undefined if the peer is not a member of a group. */
   readonly #claims: Claims | undefined;
   /** True if a Hello failed authentication since the mesh secrets were read. */
-  #secretsInDoubt = false;
+  #hadUnknownSecret = false;
 
   readonly #options: InboxOptions;
 
@@ -65,7 +65,7 @@ export class Inbox {
         const timer = setTimeout(callback, delayMs);
         return () => clearTimeout(timer);
       },
-      changed: () => this.#haltSome(),
+      changed: () => this.#updateHalts(),
       othersIdle: (holder) =>
         [...this.#links.values()].every(
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
@@ -75,11 +75,11 @@ export class Inbox {
     const dispatcher = new Dispatcher(context.settings.concurrency);
     if (context.membership.group !== undefined) {
       this.#claims = new Claims(context, {
-        halted: () => this.#handlesNothing || this.#closed,
+        halted: () => this.#isPaused || this.#closed,
         serves: (topic) => handlers.serves(topic),
         freeHandlers: () => dispatcher.free,
         channel: (connectionKey) => this.#links.get(connectionKey)?.channel,
-        claimed: (connectionKey) => void this.#takeStored(connectionKey),
+        claimed: (connectionKey) => void this.#readStored(connectionKey),
       });
     }
     this.#shared = {
@@ -87,11 +87,11 @@ export class Inbox {
       calls,
       dispatcher,
       handlers,
-      holdsUpRequests: () => this.#handlesNothing || this.#isolation.holder !== undefined,
+      requestsPaused: () => this.#isPaused || this.#isolation.holder !== undefined,
       isolation: this.#isolation,
       committer: this.#newCommitter(),
       claims: this.#claims,
-      onNotOwned: (connectionKey) => this.#drop(connectionKey),
+      onNotOwned: (connectionKey) => this.#closeLink(connectionKey),
     };
   }
 
@@ -134,8 +134,8 @@ export class Inbox {
         };
       },
       onHandshakeRefused: ({ remoteAddress, code, message }) => {
-        if (code === "unauthenticated") this.#secretsInDoubt = true;
-        status.tell({ kind: "handshake_refused", address: remoteAddress, code, message });
+        if (code === "unauthenticated") this.#hadUnknownSecret = true;
+        status.report({ kind: "handshake_refused", address: remoteAddress, code, message });
       },
     });
     await this.#findMessages();
@@ -144,34 +144,34 @@ export class Inbox {
   }
 
   /** Starts to hand messages to handlers. */
-  begin(): void {
-    this.#begun = true;
-    this.#haltSome();
+  startHandling(): void {
+    this.#isStarted = true;
+    this.#updateHalts();
     // Only peers that are registered in the directory may claim messages.
     if (this.#claims !== undefined) void this.#findMessages();
   }
 
   /** Claims the enqueued messages of a newly served topic. */
   serves(topic: string): void {
-    this.#claims?.want(topic);
+    this.#claims?.onUnclaimed(topic);
   }
 
   /** Pauses or resumes all links: the first handler was set, or the last one removed. */
   handlersChanged(): void {
-    this.#haltSome();
+    this.#updateHalts();
   }
 
   /** Pauses all handlers while the lease is suspended, and resumes them. */
   halt(halted: boolean): void {
-    this.#halted = halted;
-    this.#haltSome();
+    this.#isHalted = halted;
+    this.#updateHalts();
   }
 
   /**
    * Discards all channels, after a renewal of the lease on another database server. Accepted messages and cursors of
    * the old server may not match the new one. {@link reopen} continues from the committed cursors.
    */
-  forget(): void {
+  reset(): void {
     this.#shared.committer.close();
     this.#shared = { ...this.#shared, committer: this.#newCommitter() };
     for (const link of this.#links.values()) {
@@ -179,11 +179,11 @@ export class Inbox {
       link.close();
     }
     this.#links.clear();
-    this.#claims?.forget();
+    this.#claims?.reset();
     this.#shared.calls.topics.clear();
     this.#opening.clear();
     this.#unopened.clear();
-    this.#leaving.clear();
+    this.#returning.clear();
     this.#era += 1;
   }
 
@@ -195,26 +195,26 @@ export class Inbox {
 
   /**
    * Closes a channel that is being returned, after its running handlers and their commits. It stays closed until {@link
-   * mayOpen}.
+   * allowOpen}.
    *
    * @returns false if the inbox was reset or closed meanwhile: the channel must not be returned then
    * @throws HawserError `store_failed` (as a rejection)
    */
-  async letGo(connectionKey: number): Promise<boolean> {
+  async closeForReturn(connectionKey: number): Promise<boolean> {
     const era = this.#era;
-    this.#leaving.add(connectionKey);
+    this.#returning.add(connectionKey);
     // Running queries may still see this peer as the owner and would open the channel again.
-    await Promise.all([this.#openingOwned, this.#opening.get(connectionKey), this.#unopened.lookedUp]);
+    await Promise.all([this.#openingOwned, this.#opening.get(connectionKey), this.#unopened.runningQuery]);
     const link = this.#links.get(connectionKey);
     await link?.giveBack();
     if (era !== this.#era || this.#closed) return false;
-    if (link !== undefined && this.#links.get(connectionKey) === link) this.#drop(connectionKey);
+    if (link !== undefined && this.#links.get(connectionKey) === link) this.#closeLink(connectionKey);
     return true;
   }
 
   /** Opens a channel again after its return was completed or abandoned, if this peer still owns it. */
-  mayOpen(connectionKey: number): void {
-    if (this.#leaving.delete(connectionKey)) void this.#takeStored(connectionKey);
+  allowOpen(connectionKey: number): void {
+    if (this.#returning.delete(connectionKey)) void this.#readStored(connectionKey);
   }
 
   /** Stops starting handlers, and waits for running handlers and their cursors. */
@@ -229,7 +229,7 @@ export class Inbox {
       link.channel.mark();
     }
     await this.#shared.committer.drain();
-    await Promise.all([...this.#links.values()].map((link) => link.takeBackCount()));
+    await Promise.all([...this.#links.values()].map((link) => link.uncountAttempt()));
   }
 
   /** Aborts the signals of all running handlers. */
@@ -253,16 +253,16 @@ export class Inbox {
     await this.#listener?.close({ connections: false });
   }
 
-  #haltSome(): void {
+  #updateHalts(): void {
     for (const link of this.#links.values()) {
-      link.halt(this.#handlesNothing || this.#isolation.blocks(link));
+      link.halt(this.#isPaused || this.#isolation.blocks(link));
       link.requests.wake();
     }
     this.#claims?.pump();
   }
 
-  get #handlesNothing(): boolean {
-    return this.#halted || !this.#begun || this.#options.handlers.isEmpty;
+  get #isPaused(): boolean {
+    return this.#isHalted || !this.#isStarted || this.#options.handlers.isEmpty;
   }
 
   #newCommitter(): CursorCommitter {
@@ -277,16 +277,16 @@ export class Inbox {
         }
       },
       onFenced: () => context.nameLost("the store rejected a cursor commit"),
-      onNotOwned: (connectionKey) => this.#drop(connectionKey),
+      onNotOwned: (connectionKey) => this.#closeLink(connectionKey),
       onError: (error) => {
         const failure = asHawserError(error);
-        status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
+        status.report({ kind: "listener_store_error", message: failure.message, error: failure });
       },
     });
   }
 
   /** Closes the link of a channel that belongs to another listener. */
-  #drop(connectionKey: number): void {
+  #closeLink(connectionKey: number): void {
     const link = this.#links.get(connectionKey);
     this.#links.delete(connectionKey);
     link?.dropConnection();
@@ -300,8 +300,9 @@ export class Inbox {
   async #authorize(hello: HelloFields): Promise<Authorization> {
     const { store, sender, lease } = this.#options.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
-    if (this.#closed || this.#halted) return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
-    if (this.#leaving.has(hello.connectionKey)) {
+    if (this.#closed || this.#isHalted)
+      return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
+    if (this.#returning.has(hello.connectionKey)) {
       return refuse("busy", `"${sender.name}" is returning channel ${hello.connectionKey} to its listener`);
     }
     const [link, epoch] = await Promise.all([this.#linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
@@ -317,7 +318,7 @@ export class Inbox {
     }
     const backlog = await store.backlogOf(hello.connectionKey, link.channel.accepted);
     const isCurrent = this.#links.get(hello.connectionKey) === link;
-    if (!lease.isWritable || this.#halted || !isCurrent || this.#leaving.has(hello.connectionKey)) {
+    if (!lease.isWritable || this.#isHalted || !isCurrent || this.#returning.has(hello.connectionKey)) {
       return refuse("busy", `"${sender.name}" has lost its lease or the channel for now`);
     }
     return { accept: true, welcome: link.channel.welcome(backlog) };
@@ -327,7 +328,7 @@ export class Inbox {
   async #linkOf(connectionKey: number): Promise<ListenerLink | undefined> {
     const known = this.#links.get(connectionKey);
     if (known !== undefined) return known;
-    if (this.#leaving.has(connectionKey)) return undefined;
+    if (this.#returning.has(connectionKey)) return undefined;
     let opening = this.#opening.get(connectionKey);
     if (opening === undefined) {
       const era = this.#era;
@@ -346,7 +347,7 @@ export class Inbox {
     const known = this.#links.get(channel.connectionKey);
     if (known !== undefined) return known;
     const link = new ListenerLink(this.#shared, channel);
-    if (this.#handlesNothing || this.#isolation.blocks(link)) link.halt(true);
+    if (this.#isPaused || this.#isolation.blocks(link)) link.halt(true);
     this.#links.set(channel.connectionKey, link);
     return link;
   }
@@ -365,13 +366,13 @@ export class Inbox {
    * Opens the given channels that this peer owns, and reads their stored messages. @returns true if a channel was
    * opened
    */
-  async #openAmong(connectionKeys: readonly number[]): Promise<boolean> {
+  async #openListed(connectionKeys: readonly number[]): Promise<boolean> {
     const { store, sender, logger } = this.#options.context;
     const era = this.#era;
     let isOpened = false;
     try {
       for (const channel of await store.channelsAmong(connectionKeys, sender.name)) {
-        const link = this.#leaving.has(channel.connectionKey) ? undefined : this.#open(channel, era);
+        const link = this.#returning.has(channel.connectionKey) ? undefined : this.#open(channel, era);
         link?.channel.onAnnounced();
         isOpened ||= link !== undefined;
       }
@@ -391,11 +392,11 @@ export class Inbox {
   #announced(connectionKey: number): void {
     const known = this.#links.get(connectionKey);
     if (known !== undefined) known.channel.onAnnounced();
-    else if (!this.#leaving.has(connectionKey)) this.#unopened.add(connectionKey);
+    else if (!this.#returning.has(connectionKey)) this.#unopened.add(connectionKey);
   }
 
   /** Reads the stored messages of a channel if this peer owns it. */
-  async #takeStored(connectionKey: number): Promise<void> {
+  async #readStored(connectionKey: number): Promise<void> {
     try {
       (await this.#linkOf(connectionKey))?.channel.onAnnounced();
     } catch (error) {
@@ -411,11 +412,11 @@ export class Inbox {
     const { store, sender, status } = this.#options.context;
     try {
       const { connectionKeys, topics } = await store.channelsWithMessages(sender.name);
-      for (const topic of topics) this.#claims?.want(topic);
+      for (const topic of topics) this.#claims?.onUnclaimed(topic);
       for (const connectionKey of connectionKeys) (await this.#linkOf(connectionKey))?.channel.onPolled();
     } catch (error) {
       const failure = asHawserError(error);
-      status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
+      status.report({ kind: "listener_store_error", message: failure.message, error: failure });
     }
   }
 
@@ -425,8 +426,8 @@ export class Inbox {
    */
   async #refreshSecrets(): Promise<void> {
     const { secrets, logger } = this.#options.context;
-    if (!this.#secretsInDoubt && !secrets.isStale) return;
-    this.#secretsInDoubt = false;
+    if (!this.#hadUnknownSecret && !secrets.isStale) return;
+    this.#hadUnknownSecret = false;
     await secrets.refresh().catch((err) => logger.debug({ err }, "could not reload the mesh secrets"));
   }
 }

@@ -15,7 +15,7 @@ export class IncomingRequest extends Cancellation implements IncomingMessage {
   /** Time at which the sender stops waiting (`performance.now()`, ms). */
   readonly until: number;
   /** True after the handler was started. */
-  begun = false;
+  isStarted = false;
   #isOver = false;
   #timer: NodeJS.Timeout | undefined = undefined;
 
@@ -44,16 +44,16 @@ export class IncomingRequest extends Cancellation implements IncomingMessage {
 
   override get signal(): AbortSignal {
     if (this.#timer === undefined) {
-      if (this.#isOver) this.abort(notWaitedFor());
-      else this.#timer = setTimeout(() => this.leave(), this.until - performance.now());
+      if (this.#isOver) this.abort(abandoned());
+      else this.#timer = setTimeout(() => this.abandon(), this.until - performance.now());
     }
     return super.signal;
   }
 
   /** Aborts the signal, because the sender no longer waits. */
-  leave(): void {
+  abandon(): void {
     this.end();
-    this.abort(notWaitedFor());
+    this.abort(abandoned());
   }
 
   /** Ends the timer after the answer. */
@@ -63,6 +63,6 @@ export class IncomingRequest extends Cancellation implements IncomingMessage {
   }
 }
 
-function notWaitedFor(): HawserError {
+function abandoned(): HawserError {
   return new HawserError("aborted", "the sender of the request no longer waits for its answer");
 }

@@ -21,8 +21,8 @@ export class LinkRequests {
   /** Written requests by id. */
   readonly #written = new Map<number, OutgoingRequest>();
   #lastId = 0;
-  readonly #timer = new DeadlineTimer(() => this.#endLate());
-  #whenSettled: (() => void)[] = [];
+  readonly #timer = new DeadlineTimer(() => this.#failExpired());
+  #whenIdle: (() => void)[] = [];
 
   readonly #settings: TuningSettings;
   readonly #connect: () => void;
@@ -35,7 +35,7 @@ export class LinkRequests {
   }
 
   /** Number of unanswered requests, written or not. */
-  get underWay(): number {
+  get pending(): number {
     return this.#written.size + this.#waiting.size;
   }
 
@@ -45,12 +45,12 @@ export class LinkRequests {
    * - `listener_lost`, with outcome `unknown`: the connection ended after the request was written;
    * - the code of the listener's answer: `handler_failed`, `rejected`, …
    */
-  ask(topic: MessageTopic, request: OutgoingRequest): void {
+  send(topic: MessageTopic, request: OutgoingRequest): void {
     const { maxRequests, maxSendQueueBytes } = this.#settings;
     const bytes = this.#waitingBytes + request.payload.length;
-    request.askedOf(this, topic);
-    if (this.underWay >= maxRequests || (this.#waiting.size > 0 && bytes > maxSendQueueBytes)) {
-      const text = `${this.underWay} requests to "${this.listenerName}" already wait for their answers`;
+    request.sentTo(this, topic);
+    if (this.pending >= maxRequests || (this.#waiting.size > 0 && bytes > maxSendQueueBytes)) {
+      const text = `${this.pending} requests to "${this.listenerName}" already wait for their answers`;
       request.failed(new HawserError("busy", `${text}; await earlier ones first, or raise maxRequests`));
       return;
     }
@@ -62,15 +62,15 @@ export class LinkRequests {
   }
 
   /** Removes a request whose caller no longer waits: it is not written, or the listener is notified if it was. */
-  leave(request: OutgoingRequest): void {
+  abandon(request: OutgoingRequest): void {
     this.#remove(request);
     if (this.#written.delete(request.id)) this.#connection?.writeCancel(request.id);
-    this.#tellSettled();
+    this.#resolveIfIdle();
   }
 
   /** Resolves when no request waits for an answer. */
-  async settled(): Promise<void> {
-    if (this.underWay > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve));
+  async idle(): Promise<void> {
+    if (this.pending > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
   onConnected(connection: SenderConnection): void {
@@ -84,7 +84,7 @@ export class LinkRequests {
       if (this.#connection === undefined || !this.#write(this.#connection, request)) return;
       this.#remove(request);
     }
-    this.#tellSettled();
+    this.#resolveIfIdle();
   }
 
   onAnswer({ id, code, message, begun, payload, headers }: AnswerFrame): void {
@@ -97,7 +97,7 @@ export class LinkRequests {
       const known = errorOfWireCode(code)?.code ?? "handler_failed";
       request.failed(new HawserError(known, message, begun ? { outcome: "unknown" } : {}));
     }
-    this.#tellSettled();
+    this.#resolveIfIdle();
   }
 
   /** Fails the written requests, and the others if no new connection is made. */
@@ -122,7 +122,7 @@ export class LinkRequests {
     this.#waitingBytes = 0;
     for (const request of waiting) request.failed(this.#unreachable(why));
     this.#timer.stop();
-    this.#tellSettled();
+    this.#resolveIfIdle();
   }
 
   /** Writes a request, or fails it. @returns false if it has to wait until the connection drains */
@@ -156,7 +156,7 @@ export class LinkRequests {
   }
 
   /** Fails the requests whose deadline has passed. */
-  #endLate(): void {
+  #failExpired(): void {
     const at = performance.now();
     let next = Number.POSITIVE_INFINITY;
     for (const requests of [this.#waiting, this.#written.values()]) {
@@ -168,8 +168,8 @@ export class LinkRequests {
     this.#timer.arm(next);
   }
 
-  #tellSettled(): void {
-    if (this.#whenSettled.length === 0 || this.underWay > 0) return;
-    for (const resolve of this.#whenSettled.splice(0)) resolve();
+  #resolveIfIdle(): void {
+    if (this.#whenIdle.length === 0 || this.pending > 0) return;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 }

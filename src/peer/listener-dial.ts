@@ -82,8 +82,8 @@ export class ListenerDial {
     if (owner !== dialled.listenerName) this.#owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
   }
 
-  begin(): void {
-    if (this.isHandedOver) void this.lookForOwner();
+  start(): void {
+    if (this.isHandedOver) void this.checkOwner();
     else this.#connect();
   }
 
@@ -123,10 +123,10 @@ export class ListenerDial {
   }
 
   /** Looks up the owner of the channel and its address, and dials it unless it is connected. */
-  readonly lookForOwner = shared(async () => {
+  readonly checkOwner = shared(async () => {
     const moved = await this.#readOwner();
     if (this.#stopped) return;
-    if (moved) this.#follow();
+    if (moved) this.#dialNewOwner();
     else this.connectNow();
   });
 
@@ -157,7 +157,7 @@ export class ListenerDial {
     if (connection !== undefined) {
       this.drop(connection, new HawserError("connection_lost", "the key of the channel has changed"));
     }
-    void this.lookForOwner();
+    void this.checkOwner();
   }
 
   /** Says Goodbye and stops dialling. */
@@ -186,16 +186,16 @@ export class ListenerDial {
     const context = this.#context;
     const { addr } = this.#owner ?? this.#address;
     // A Hello needs a certain epoch: after a failover of the database an older epoch may be current again.
-    const mayCall = context.lease.state === "held" && this.#keyIsKnown;
-    if (addr === undefined || !mayCall) {
+    const canDial = context.lease.state === "held" && this.#keyIsKnown;
+    if (addr === undefined || !canDial) {
       this.#channel.onDialFailed(performance.now());
       this.#requests.onUnreachable(
-        mayCall ? "it has no address" : `the name "${context.lease.name}" has a suspended lease`,
+        canDial ? "it has no address" : `the name "${context.lease.name}" has a suspended lease`,
       );
       this.#onEvent();
       // Another peer may own the channel by then.
       const { pollMs } = storeConstants;
-      this.#redialLater(mayCall ? backoffMs({ minMs: pollMs, maxMs: pollMs, jitter }, 1) : undefined);
+      this.#redialLater(canDial ? backoffMs({ minMs: pollMs, maxMs: pollMs, jitter }, 1) : undefined);
       return;
     }
     const dialling = new AbortController();
@@ -259,7 +259,7 @@ export class ListenerDial {
     this.#refusedSecrets = 0;
     const { listenerName: peer, topic } = this.#dialled;
     const message = `connected to "${this.ownerName}" at ${(this.#owner ?? this.#address).addr}`;
-    this.#context.status.tell({ kind: "peer_connected", topic, peer, message });
+    this.#context.status.report({ kind: "peer_connected", topic, peer, message });
     this.#channel.onConnected(connection, welcome, performance.now());
     this.#requests.onConnected(connection);
     this.#onEvent();
@@ -277,7 +277,7 @@ export class ListenerDial {
     if (error.code !== "connection_lost") {
       const { listenerName: peer, topic } = this.#dialled;
       const message = `${addr}: ${error.message}`;
-      this.#context.status.tell({ kind: "sender_send_error", topic, peer, message, error });
+      this.#context.status.report({ kind: "sender_send_error", topic, peer, message, error });
     }
     void this.#afterRefusal(error);
     this.#redialLater();
@@ -306,7 +306,7 @@ export class ListenerDial {
     if (this.#stopped) return;
     const { listenerName: peer, topic } = this.#dialled;
     const message = error === undefined ? `"${peer}" said goodbye` : error.message;
-    this.#context.status.tell({ kind: "peer_disconnected", topic, peer, message });
+    this.#context.status.report({ kind: "peer_disconnected", topic, peer, message });
     if (error instanceof HawserError && error.code === "fenced") void this.#afterRefusal(error);
     this.#channel.onClosed(connection, performance.now());
     this.#requests.onClosed();
@@ -321,12 +321,12 @@ export class ListenerDial {
       this.#connect();
       // The channel may have been handed over since the last dial. Usually it was not, so the dial does not wait for
       // this query.
-      if ((await this.#readOwner()) && !this.#stopped) this.#follow();
+      if ((await this.#readOwner()) && !this.#stopped) this.#dialNewOwner();
     }, waitMs);
   }
 
   /** Drops the connection to the old owner or address, and dials the new one. */
-  #follow(): void {
+  #dialNewOwner(): void {
     const { connection } = this;
     if (connection !== undefined) {
       this.drop(connection, new HawserError("connection_lost", "the channel has a new owner"));

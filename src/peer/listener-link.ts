@@ -70,8 +70,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #toPark = new Map<string, ParkedMessage>();
   #isParking = false;
   #isIsolated = false;
-  /** True while {@link #pass} is running. */
-  #isPassing = false;
+  /** True while {@link #passThrough} is running. */
+  #isPassingThrough = false;
   #hasCounted = false;
   isClosed = false;
   /** Last connection that the channel was given. */
@@ -79,7 +79,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** Newest handled position that is not yet with the committer. */
   #handled: Position | undefined;
   #whenIdle: (() => void)[] = [];
-  #whenQuiet: (() => void)[] = [];
+  #whenDrained: (() => void)[] = [];
   /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<MessageTurn>();
 
@@ -152,9 +152,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   onBatch(connection: ListenerConnection, batch: Batch): void {
     const { dispatcher } = this.#shared;
     const mayRun = !dispatcher.hasWoken;
-    const begun = mayRun ? this.#pass(connection, batch) : 0;
-    if (begun < batch.payloads.length) {
-      this.channel.onMessages(connection, messagesOf(batch, begun), performance.now());
+    const started = mayRun ? this.#passThrough(connection, batch) : 0;
+    if (started < batch.payloads.length) {
+      this.channel.onMessages(connection, messagesOf(batch, started), performance.now());
       // Messages are handled immediately: waiting for another event loop turn would let them pile up behind a fast
       // sender.
       if (mayRun && !dispatcher.hasWoken) {
@@ -172,7 +172,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
    *
    * @returns number of messages whose handler was started
    */
-  #pass(
+  #passThrough(
     connection: ListenerConnection,
     { epoch, firstNumber, topicKey, payloads, compressions, headers }: Batch,
   ): number {
@@ -185,7 +185,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     let [done, bytes, entry] = [0, 0, 0];
     let message: IncomingMessage | undefined;
     let unfinished: Unfinished | undefined;
-    this.#isPassing = true;
+    this.#isPassingThrough = true;
     // The handler may stop the peer or remove its own topic.
     while (done < payloads.length && !channel.isHalted) {
       if (done % messagesPerClockRead === 0) {
@@ -204,7 +204,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       done += 1;
       bytes += payload.length;
     }
-    this.#isPassing = false;
+    this.#isPassingThrough = false;
     if (done > 0) {
       this.#isUnmarked = true;
       channel.passedThrough(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
@@ -212,7 +212,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (unfinished === undefined) this.#freeSlot();
     else {
       const turn = channel.startPassedThrough(message!, at);
-      this.#end(turn, unfinished(this, turn), at);
+      this.#onResult(turn, unfinished(this, turn), at);
       this.#arm();
     }
     return unfinished === undefined ? done : done + 1;
@@ -262,7 +262,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   /** Undoes the counted start of an unfinished message in a graceful stop, because it did not crash the process. */
-  async takeBackCount(): Promise<void> {
+  async uncountAttempt(): Promise<void> {
     if (!this.#hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
     this.#hasCounted = false;
     const { store, lease } = this.#context;
@@ -275,7 +275,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     for (const timer of this.#timers) clearTimeout(timer);
     this.channel.halt(true);
     this.requests.onConnection(undefined);
-    for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenQuiet.splice(0)]) resolve();
+    for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenDrained.splice(0)]) resolve();
     this.#shared.isolation.leave(this);
   }
 
@@ -284,17 +284,18 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
    * or the link is closed.
    */
   async giveBack(): Promise<void> {
-    const quiet = new Promise<void>((resolve) => this.#whenQuiet.push(resolve));
+    const quiet = new Promise<void>((resolve) => this.#whenDrained.push(resolve));
     this.channel.giveBack();
     await Promise.all([quiet, this.requests.stop()]);
-    if (!this.isClosed) await this.takeBackCount();
+    if (!this.isClosed) await this.uncountAttempt();
   }
 
   // ---- handling ----
 
   /** Resolves when no handler of this channel is running. */
   async idle(): Promise<void> {
-    if (this.#isPassing || this.channel.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.#isPassingThrough || this.channel.isHandling)
+      await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
   /** Handles waiting messages while slots are free and the time slice lasts. */
@@ -314,7 +315,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
           break;
         }
         if (!this.#context.lease.isWritable) {
-          this.#later(() => dispatcher.wake(this), storeConstants.leasePollMs);
+          this.#schedule(() => dispatcher.wake(this), storeConstants.leasePollMs);
           this.#commitHandled();
           return;
         }
@@ -328,13 +329,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         dispatcher.freeSlot();
         break;
       }
-      this.#end(turn, calls.begin(this, turn), at);
+      this.#onResult(turn, calls.start(this, turn), at);
     }
     this.#commitHandled();
     this.#arm();
   }
 
-  #end(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {
+  #onResult(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {
     if (result instanceof Promise) {
       void result.then((later) => this.#finishLater(turn, later));
       return;
@@ -345,14 +346,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   #freeSlot(): void {
     this.#shared.dispatcher.freeSlot();
-    this.#tellIdle();
+    this.#onHandlerEnded();
   }
 
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
-    this.#tellIdle();
+    this.#onHandlerEnded();
     if (this.isClosed) return;
     if (dispatcher.hasWoken) {
       this.#commitHandled();
@@ -369,7 +370,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.channel.finish(turn, result, at);
   }
 
-  #tellIdle(): void {
+  #onHandlerEnded(): void {
     const { isolation, claims } = this.#shared;
     if (isolation.holder !== undefined) isolation.handlerEnded();
     claims?.finished(this.connectionKey);
@@ -417,7 +418,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   query(after: Position): void {
-    this.#ask(
+    this.#onAnswer(
       this.#context.store.drain(this.connectionKey, after),
       ({ rows, remaining }) => {
         this.#queryBackoff.reset();
@@ -446,14 +447,16 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       },
       () => {
         this.channel.onQueryFailed();
-        this.#later(() => this.channel.retryQuery(), this.#queryBackoff.failed());
+        this.#schedule(() => this.channel.retryQuery(), this.#queryBackoff.failed());
       },
     );
   }
 
   deleteStale(cursor: Position): void {
     const { store, lease } = this.#context;
-    store.deleteRowsUpTo(lease, this.connectionKey, cursor).catch((error: HawserError) => this.#tellStoreError(error));
+    store
+      .deleteRowsUpTo(lease, this.connectionKey, cursor)
+      .catch((error: HawserError) => this.#reportStoreError(error));
   }
 
   commit(cursor: Position): void {
@@ -476,7 +479,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         failures,
       },
     });
-    void this.#tellDead(message, errorCode, errorMessage, true);
+    void this.#reportDeadLetter(message, errorCode, errorMessage, true);
   }
 
   mark(messages: readonly Position[]): void {
@@ -502,7 +505,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#isParking = true;
     const { store, lease } = this.#context;
     if (!lease.isWritable) {
-      this.#later(() => this.#parkNext(), storeConstants.leasePollMs);
+      this.#schedule(() => this.#parkNext(), storeConstants.leasePollMs);
       return;
     }
     const parked = this.#toPark;
@@ -518,7 +521,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       attempts,
       delayMs: Math.max(0, dueAt - at),
     }));
-    this.#ask(
+    this.#onAnswer(
       store.parkMessages(lease, this.connectionKey, rows),
       (outcome) => {
         if (outcome === "fenced") return this.#context.nameLost("the store rejected a parked message");
@@ -531,7 +534,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       },
       () => {
         this.#toPark = new Map([...parked, ...this.#toPark]);
-        this.#later(() => this.#parkNext(), storeConstants.storeRetryMaxMs);
+        this.#schedule(() => this.#parkNext(), storeConstants.storeRetryMaxMs);
       },
     );
   }
@@ -571,20 +574,20 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     count: () => Promise<number | "fenced">,
     onCounted: (starts: number | undefined) => void,
   ): void {
-    const begin = (): void => {
+    const query = (): void => {
       if (this.isClosed) return;
-      this.#ask(
+      this.#onAnswer(
         count(),
         (starts) =>
           starts === "fenced"
             ? this.#context.nameLost("the store rejected the count of an attempt")
             : onCounted(starts),
-        () => this.#later(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
+        () => this.#schedule(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
       );
     };
     this.#isIsolated ||= isLast;
-    if (isLast) this.#shared.isolation.enter(this, begin);
-    else begin();
+    if (isLast) this.#shared.isolation.enter(this, query);
+    else query();
   }
 
   ready(): void {
@@ -592,11 +595,11 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   drained(): void {
-    for (const resolve of this.#whenQuiet.splice(0)) resolve();
+    for (const resolve of this.#whenDrained.splice(0)) resolve();
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
-    void this.#tellDead(message, errorCode, errorMessage, false);
+    void this.#reportDeadLetter(message, errorCode, errorMessage, false);
   }
 
   gap(epoch: number, first: number, last: number): void {
@@ -606,19 +609,19 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       sourceTopic === outboxConstants.claimsTopic || composite.includes(`:${outboxConstants.waitingPrefix}`);
     if (isOfClaims) return;
     const message = `messages ${first} to ${last} of channel ${composite} are missing: they were deleted`;
-    this.#context.status.tell({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
+    this.#context.status.report({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
     this.#context.logger.warn({ channel: composite, epoch, first, last }, message);
   }
 
   /** Reports a message that became a dead letter or was dropped. */
-  async #tellDead(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
+  async #reportDeadLetter(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
     let topic = "";
     try {
       topic = (await this.#shared.calls.topics.of(message.topicKey)) ?? "";
     } catch {
       // The status is useful without the topic.
     }
-    this.#context.status.tell({
+    this.#context.status.report({
       kind: "dead_letter",
       topic,
       peer: this.source.senderName,
@@ -632,23 +635,23 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
    * Calls back with the answer of the store, or after reporting its error as a status; not if the link is closed by
    * then.
    */
-  #ask<Answer>(asked: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
+  #onAnswer<Answer>(asked: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
     asked.then(
       (answer) => this.isClosed || onAnswer(answer),
       (error: HawserError) => {
         if (this.isClosed) return;
-        this.#tellStoreError(error);
+        this.#reportStoreError(error);
         onFailed();
       },
     );
   }
 
-  #tellStoreError(error: HawserError): void {
-    this.#context.status.tell({ kind: "listener_store_error", message: error.message, error });
+  #reportStoreError(error: HawserError): void {
+    this.#context.status.report({ kind: "listener_store_error", message: error.message, error });
   }
 
   /** Calls back after a delay, unless the link is closed by then. */
-  #later(callback: () => void, delayMs: number): void {
+  #schedule(callback: () => void, delayMs: number): void {
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
       callback();

@@ -5,7 +5,7 @@ interface Waiting {
   readonly message: Message;
   readonly done: () => void;
   /** Called if the loop ends before the message is completed. */
-  readonly giveBack: () => void;
+  readonly postpone: () => void;
 }
 
 /**
@@ -16,7 +16,7 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   readonly #waiting: Waiting[] = [];
   #current: Waiting | undefined;
   /** Pending calls of {@link next}. */
-  readonly #asked: ((result: IteratorResult<Message>) => void)[] = [];
+  readonly #pendingNext: ((result: IteratorResult<Message>) => void)[] = [];
   #ended = false;
 
   readonly #subscribed: () => Promise<void>;
@@ -29,25 +29,25 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   /** Handler of the topic: resolves when the loop requests the following message. */
   readonly handle = (message: Message): Promise<void> =>
     new Promise((resolve, reject) => {
-      const giveBack = (): void => reject(postponed);
-      if (this.#ended) giveBack();
-      else this.#waiting.push({ message, done: resolve, giveBack });
-      this.#pass();
+      const postpone = (): void => reject(postponed);
+      if (this.#ended) postpone();
+      else this.#waiting.push({ message, done: resolve, postpone });
+      this.#deliver();
     });
 
   async next(): Promise<IteratorResult<Message>> {
     await this.#subscribed();
-    this.#finishCurrent();
+    this.#completeCurrent();
     if (this.#ended) return { done: true, value: undefined };
     return await new Promise((resolve) => {
-      this.#asked.push(resolve);
-      this.#pass();
+      this.#pendingNext.push(resolve);
+      this.#deliver();
     });
   }
 
   async return(): Promise<IteratorResult<Message>> {
     this.close();
-    this.#current?.giveBack();
+    this.#current?.postpone();
     this.#current = undefined;
     return { done: true, value: undefined };
   }
@@ -55,26 +55,26 @@ export class MessageStream implements AsyncIterableIterator<Message> {
   /** Ends the loop, because the peer stops or another handler replaced this one. */
   close(): void {
     this.#ended = true;
-    for (const resolve of this.#asked.splice(0)) resolve({ done: true, value: undefined });
-    for (const { giveBack } of this.#waiting.splice(0)) giveBack();
+    for (const resolve of this.#pendingNext.splice(0)) resolve({ done: true, value: undefined });
+    for (const { postpone } of this.#waiting.splice(0)) postpone();
   }
 
   [Symbol.asyncIterator](): this {
     return this;
   }
 
-  #finishCurrent(): void {
+  #completeCurrent(): void {
     this.#current?.done();
     this.#current = undefined;
   }
 
-  #pass(): void {
-    if (this.#asked.length === 0) return;
+  #deliver(): void {
+    if (this.#pendingNext.length === 0) return;
     const next = this.#waiting.shift();
     if (next === undefined) return;
     this.#current = next;
-    this.#asked.shift()?.({ done: false, value: next.message });
+    this.#pendingNext.shift()?.({ done: false, value: next.message });
     // A further call of `next` is already pending, so this message is complete.
-    if (this.#asked.length > 0) this.#finishCurrent();
+    if (this.#pendingNext.length > 0) this.#completeCurrent();
   }
 }

@@ -45,7 +45,7 @@ import type {
   ScheduleOptions,
   SendOptions,
 } from "./message.js";
-import type { StatusTeller } from "./status.js";
+import type { StatusReporter } from "./status.js";
 
 /** Options of a {@link Peer}. Only `name` is required. */
 export interface PeerOptions extends PeerSettingsInput {
@@ -210,7 +210,7 @@ function groupName(group: HandleOptions["group"]): string | undefined {
 }
 
 /** Merges options: a property of `given` that is not undefined overrides the one of `defaults`. */
-function over<Options extends object>(defaults: Options | undefined, given: Options | undefined): Options {
+function merged<Options extends object>(defaults: Options | undefined, given: Options | undefined): Options {
   const set = Object.entries(given ?? {}).filter(([, value]) => value !== undefined);
   return { ...defaults, ...(Object.fromEntries(set) as Options) };
 }
@@ -233,8 +233,8 @@ export function checkHandleOptions(
 ): HandlingSettings {
   checkKnownOptions(options, of);
   checkKnownOptions(options.retry, "retry");
-  const retry = over(defaults.retry, options.retry);
-  const handling = handlingOf({ ...over<HandleOptions>(defaults, options), retry });
+  const retry = merged(defaults.retry, options.retry);
+  const handling = handlingOf({ ...merged<HandleOptions>(defaults, options), retry });
   if (handling.transactional) checkPoolSize(settings);
   return handling;
 }
@@ -313,7 +313,7 @@ const checkedBefore = new WeakSet<object>();
 /** Copy of the last validated headers. Consecutive messages mostly have equal headers. */
 let lastChecked: Headers = [];
 
-function areLast(pairs: Headers): boolean {
+function equalLast(pairs: Headers): boolean {
   if (pairs.length !== lastChecked.length) return false;
   for (let index = 0; index < pairs.length; index++) {
     const pair = pairs[index];
@@ -341,7 +341,7 @@ export function checkHeaders(headers: HeadersInput | undefined): Headers | undef
   if (checkedBefore.has(headers)) return headers as Headers;
   const pairs = Array.isArray(headers) ? (headers as Headers) : headerPairsOf(headers);
   if (pairs.length === 0) return undefined;
-  if (areLast(pairs)) return lastChecked;
+  if (equalLast(pairs)) return lastChecked;
   refuse(checkPayloadHeadersHeaders(pairs), "headers");
   for (const [name, value] of pairs) {
     refuse(checkHeaderName(name), "header name");
@@ -474,7 +474,7 @@ function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCred
 }
 
 /** Logs each reload of the TLS files and reports failed reloads as a status. @returns a function that unsubscribes */
-export function tellOfReloads(credentials: TlsCredentials, status: StatusTeller, logger: Logger): () => void {
+export function reportTlsReloads(credentials: TlsCredentials, status: StatusReporter, logger: Logger): () => void {
   return credentials.subscribe({
     onReloaded: ({ validUntil }) => {
       logger.info({ validUntil: new Date(validUntil) }, "reloaded the TLS certificate, key and authorities");
@@ -482,7 +482,7 @@ export function tellOfReloads(credentials: TlsCredentials, status: StatusTeller,
     onReloadFailed: (error) => {
       const message = `the changed TLS files cannot be used; the previous certificates stay in use: ${error.message}`;
       logger.warn({ err: error }, message);
-      status.tell({ kind: "tls_reload_failed", message, error });
+      status.report({ kind: "tls_reload_failed", message, error });
     },
   });
 }

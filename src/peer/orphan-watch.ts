@@ -56,7 +56,7 @@ export class OrphanWatch {
 
   start(): void {
     // A lost session with Postgres ends the leases of all peers, so absences before it prove nothing.
-    this.#endSessionWatch = this.#context.store.on("session", () => this.#absences.forget());
+    this.#endSessionWatch = this.#context.store.on("session", () => this.#absences.reset());
     this.#inspectLater();
   }
 
@@ -74,7 +74,7 @@ export class OrphanWatch {
     const { store, lease, logger } = this.#context;
     try {
       if (lease.state !== "held" || !lease.isWritable) {
-        this.#absences.forget();
+        this.#absences.reset();
         return;
       }
       const began = this.#clock.now();
@@ -87,7 +87,7 @@ export class OrphanWatch {
         await this.#takeOver(name);
       }
     } catch (err) {
-      this.#absences.forget();
+      this.#absences.reset();
       logger.debug({ err }, "could not look up absent listeners; retrying");
     } finally {
       this.#inspectLater();
@@ -157,7 +157,7 @@ export class Absences {
   }
 
   /** Restarts all absences. */
-  forget(): void {
+  reset(): void {
     this.#since.clear();
     this.#inspectedAt = Number.NEGATIVE_INFINITY;
   }

@@ -74,14 +74,14 @@ export class Outbox {
       const sent = routes.isGroup && this.#sendToGroup(routes, message);
       if (sent) return sent;
       const link = routes.choose(this.links, message.key)?.link;
-      if (link !== undefined) return this.#handOne(link, routes, message);
+      if (link !== undefined) return this.#handOverKeyed(link, routes, message);
     }
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
       const sent = known.isGroup && this.#sendToGroup(known, message);
       if (sent) return sent;
       const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
       if (candidate === undefined) throw noListener(topic);
-      return this.#handOne(await this.links.to(candidate, known), known, message);
+      return this.#handOverKeyed(await this.links.to(candidate, known), known, message);
     });
   }
 
@@ -91,18 +91,18 @@ export class Outbox {
    */
   request(topic: string, request: OutgoingRequest): void {
     const routes = this.topics.get(topic);
-    if (routes?.ready === true) this.#ask(routes, request);
+    if (routes?.ready === true) this.#sendToNext(routes, request);
     else {
       const known = this.#inOrder(routes ?? this.topics.add(topic), async (ready) => ready);
-      this.#askWhenKnown(known, request, (ready) => this.#ask(ready, request));
+      this.#sendAfter(known, request, (ready) => this.#sendToNext(ready, request));
     }
   }
 
   /** Sends a request to the next listener, after one that did not accept it. */
-  readonly askNext = (request: OutgoingRequest): void => {
+  readonly tryNext = (request: OutgoingRequest): void => {
     const routes = this.topics.get(request.topic!.topic);
     if (routes === undefined) request.fail(request.failure!);
-    else this.#ask(routes, request);
+    else this.#sendToNext(routes, request);
   };
 
   /** Sends to every listener of the topic. Returns a ticket or an error per listener, in the order of the directory. */
@@ -114,7 +114,7 @@ export class Outbox {
         try {
           const link = await this.links.to(candidate, known);
           if (this.links.isReplaced(link, known.all)) continue;
-          sent.push({ peer: candidate.name, ticket: this.#hand(link, known, message) });
+          sent.push({ peer: candidate.name, ticket: this.#handOver(link, known, message) });
         } catch (error) {
           sent.push({ peer: candidate.name, ticket: asHawserError(error) });
         }
@@ -127,14 +127,15 @@ export class Outbox {
   sendToPeer(name: string, topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);
     const open = this.links.get(name);
-    if (open !== undefined && routes?.ready === true && routes.waiting === 0) return this.#hand(open, routes, message);
+    if (open !== undefined && routes?.ready === true && routes.waiting === 0)
+      return this.#handOver(open, routes, message);
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
       const met = known.all.find((one) => one.name === name);
       const candidate = met ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
       // A topic without listeners has no key yet, although there may be a link to the peer.
       if (known.topicKey === 0) known.topicKey = await this.#context.store.topicKey(topic);
-      return this.#hand(link, known, message);
+      return this.#handOver(link, known, message);
     });
   }
 
@@ -176,26 +177,26 @@ export class Outbox {
   }
 
   /** Sends a request to the next listener in turn, without those that have refused it. */
-  #ask(routes: TopicRoutes, request: OutgoingRequest): void {
+  #sendToNext(routes: TopicRoutes, request: OutgoingRequest): void {
     const candidate = routes.chooseUnasked(this.links, request.refusedBy);
     if (candidate === undefined) {
       const { topic } = routes;
       request.fail(request.failure ?? (routes.isEmpty ? noListener(topic) : unreachable(topic)));
-    } else if (candidate.link !== undefined) this.#askListener(candidate.link, routes, request);
+    } else if (candidate.link !== undefined) this.#sendRequest(candidate.link, routes, request);
     else {
       const opened = Promise.resolve(this.links.to(candidate, routes));
-      this.#askWhenKnown(opened, request, (link) => this.#askListener(link, routes, request));
+      this.#sendAfter(opened, request, (link) => this.#sendRequest(link, routes, request));
     }
   }
 
-  #askListener(link: SenderLink, routes: TopicRoutes, request: OutgoingRequest): void {
+  #sendRequest(link: SenderLink, routes: TopicRoutes, request: OutgoingRequest): void {
     const { length } = request.payload;
     if (length <= link.dial.maxMessageBytes) link.request(routes, request);
     else request.fail(tooLong("payload_too_large", length, link, link.dial.maxMessageBytes));
   }
 
   /** Continues a request after a lookup, unless its deadline passes first. */
-  #askWhenKnown<T>(known: Promise<T>, request: OutgoingRequest, ask: (known: T) => void): void {
+  #sendAfter<T>(known: Promise<T>, request: OutgoingRequest, ask: (known: T) => void): void {
     const timer = setTimeout(() => request.timeOut(), request.until - performance.now());
     known
       .finally(() => clearTimeout(timer))
@@ -203,7 +204,7 @@ export class Outbox {
       .catch((error) => request.isOver || request.fail(asHawserError(error)));
   }
 
-  #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Sent {
+  #handOver(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Sent {
     const isNumbered = delivery === Delivery.AT_LEAST_ONCE;
     const { maxStoredMessageBytes } = protocolConstants;
     const limit = isNumbered ? Math.min(link.dial.maxMessageBytes, maxStoredMessageBytes) : link.dial.maxMessageBytes;
@@ -219,8 +220,8 @@ export class Outbox {
   }
 
   /** Hands a message to a link. If it has a key, later messages with that key follow it. */
-  #handOne(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Sent {
-    const sent = this.#hand(link, routes, message);
+  #handOverKeyed(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Sent {
+    const sent = this.#handOver(link, routes, message);
     if (message.key !== undefined && message.delivery === Delivery.AT_LEAST_ONCE) routes.follow(message.key, link);
     return sent;
   }
@@ -235,15 +236,15 @@ export class Outbox {
     const now = performance.now();
     if (delivery === Delivery.AT_MOST_ONCE) {
       const link = routes.chooseIdlest(this.links, payload.length);
-      return link && this.#hand(link, routes, message);
+      return link && this.#handOver(link, routes, message);
     }
     const queue = this.#groups.get(routes);
     if (queue?.isEmpty !== false) {
       const link = routes.chooseWithRoom(this.links, payload.length, now);
-      if (link !== undefined) return this.#hand(link, routes, message);
+      if (link !== undefined) return this.#handOver(link, routes, message);
       if (!routes.mayHaveRoom(this.links)) {
         const any = routes.chooseSoonest(this.links, payload.length, now);
-        return any && this.#hand(any, routes, message);
+        return any && this.#handOver(any, routes, message);
       }
     }
     const limit = Math.min(routes.maxMessageBytes(this.links), protocolConstants.maxStoredMessageBytes);
@@ -261,9 +262,9 @@ export class Outbox {
     const queue = new GroupQueue(
       {
         topic: routes.topic,
-        withRoom: (bytes, now) => routes.chooseWithRoom(this.links, bytes, now),
+        linkWithRoom: (bytes, now) => routes.chooseWithRoom(this.links, bytes, now),
         mayHaveRoom: () => routes.isGroup && routes.mayHaveRoom(this.links),
-        forLater: (bytes, now) => {
+        linkWhenOverdue: (bytes, now) => {
           const link = routes.chooseSoonest(this.links, bytes, now);
           return link ?? (routes.isReachable(this.links) ? undefined : this.#linkForLater(routes, bytes));
         },

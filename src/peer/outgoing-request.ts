@@ -36,10 +36,10 @@ export class ReceivedAnswer implements Answer {
 }
 
 /** Requests of the listener that was tried last. */
-interface Asked {
+interface RequestQueue {
   readonly listenerName: string;
   /** Removes a request whose caller no longer waits. */
-  leave(request: OutgoingRequest): void;
+  abandon(request: OutgoingRequest): void;
 }
 
 /** Request of a caller. The frame encoder reads it directly: its first fields are the fields of the frame. */
@@ -64,7 +64,7 @@ export class OutgoingRequest implements Request {
   failure: HawserError | undefined = undefined;
   /** Error of a lost listener that may have handled the request. */
   #lost: HawserError | undefined = undefined;
-  #asked: Asked | undefined = undefined;
+  #requests: RequestQueue | undefined = undefined;
   /** True after the answer or an error. */
   isOver = false;
   #unlisten: (() => void) | undefined = undefined;
@@ -72,11 +72,11 @@ export class OutgoingRequest implements Request {
 
   readonly #limitMs: number;
   readonly #isIdempotent: boolean;
-  readonly #askNext: (request: OutgoingRequest) => void;
+  readonly #tryNext: (request: OutgoingRequest) => void;
 
   /**
    * @param isIdempotent true to try one other listener after a connection that ended before the answer
-   * @param askNext sends the request to another listener, after one that did not start the handler or, once, after a
+   * @param tryNext sends the request to another listener, after one that did not start the handler or, once, after a
    * lost connection
    */
   constructor(
@@ -85,7 +85,7 @@ export class OutgoingRequest implements Request {
     maxAnswerBytes: number,
     limitMs: number,
     isIdempotent: boolean,
-    askNext: (request: OutgoingRequest) => void,
+    tryNext: (request: OutgoingRequest) => void,
   ) {
     this.payload = payload;
     this.headers = headers === undefined ? noHeaders : frameHeaders(headers);
@@ -94,7 +94,7 @@ export class OutgoingRequest implements Request {
     this.until = performance.now() + limitMs;
     this.#limitMs = limitMs;
     this.#isIdempotent = isIdempotent;
-    this.#askNext = askNext;
+    this.#tryNext = tryNext;
     // An executor that only stores `resolve` is cheaper: `reject` is not captured.
     this.answer = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -102,20 +102,20 @@ export class OutgoingRequest implements Request {
   }
 
   /** Fails the request when the signal is aborted. */
-  endWith(signal: AbortSignal): void {
+  abortOn(signal: AbortSignal): void {
     this.#unlisten = onAbort(signal, () =>
-      this.#leave("aborted", "waiting for the answer was aborted", { cause: signal.reason }),
+      this.#abandon("aborted", "waiting for the answer was aborted", { cause: signal.reason }),
     );
   }
 
   /** Fails the request at its deadline. */
   timeOut(): void {
-    this.#leave("request_timeout", `no answer within ${this.#limitMs} ms`, {});
+    this.#abandon("request_timeout", `no answer within ${this.#limitMs} ms`, {});
   }
 
   /** Sets the listener that is tried now. */
-  askedOf(asked: Asked, topic: MessageTopic): void {
-    this.#asked = asked;
+  sentTo(requests: RequestQueue, topic: MessageTopic): void {
+    this.#requests = requests;
     this.topic = topic;
     this.id = 0;
   }
@@ -131,16 +131,16 @@ export class OutgoingRequest implements Request {
    */
   failed(error: HawserError): void {
     const isLost = this.#isIdempotent && this.#lost === undefined && error.code === "listener_lost";
-    if (!isLost && (error.outcome !== undefined || !notBegun.has(error.code))) {
+    if (!isLost && (error.outcome !== undefined || !notStarted.has(error.code))) {
       this.fail(error);
       return;
     }
     if (isLost) this.#lost = error;
     this.failure = error;
-    this.refusedBy = new Set([...this.refusedBy, this.#asked!.listenerName]);
-    this.#asked = undefined;
+    this.refusedBy = new Set([...this.refusedBy, this.#requests!.listenerName]);
+    this.#requests = undefined;
     // Deferred, because the listener may be failing many requests in a loop.
-    queueMicrotask(() => this.isOver || this.#askNext(this));
+    queueMicrotask(() => this.isOver || this.#tryNext(this));
   }
 
   /** Rejects the promise. If a listener may have started the handler, the error has the outcome `unknown`. */
@@ -152,10 +152,10 @@ export class OutgoingRequest implements Request {
     );
   }
 
-  #leave(code: "request_timeout" | "aborted", why: string, cause: object): void {
+  #abandon(code: "request_timeout" | "aborted", why: string, cause: object): void {
     if (this.isOver) return;
     const mayHaveBegun = this.#lost !== undefined || this.id > 0;
-    this.#asked?.leave(this);
+    this.#requests?.abandon(this);
     const text = `${why}${mayHaveBegun ? "; the request may still be handled" : "; it was not sent yet"}`;
     this.fail(new HawserError(code, text, mayHaveBegun ? { ...cause, outcome: "unknown" } : cause));
   }
@@ -171,7 +171,7 @@ const nobody: ReadonlySet<string> = new Set();
 const noHeaders: FrameHeaders = [];
 
 /** Error codes of requests whose handler was not started, so that another listener can be tried. */
-const notBegun: ReadonlySet<string> = new Set([
+const notStarted: ReadonlySet<string> = new Set([
   "unreachable",
   "busy",
   "unsubscribed",

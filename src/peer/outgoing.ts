@@ -15,7 +15,7 @@ export interface MessageTopic {
 export interface Sent {
   readonly promise: Promise<AnyReceipt>;
   /** Copies the payload, because the caller stops waiting and may reuse its buffer. */
-  keep(): void;
+  copyPayload(): void;
 }
 
 type Resolve = (receipt: AnyReceipt | PromiseLike<never>) => void;
@@ -50,18 +50,18 @@ export class Outgoing implements OutgoingMessage, Sent {
   }
 
   /** Settles the promise with the outcome of the channel. */
-  settle(outcome: SendOutcome, receipts: Receipts): void {
+  complete(outcome: SendOutcome, receipts: Receipts): void {
     const receipt = receipts[outcome as AnyReceipt["outcome"]] as AnyReceipt | undefined;
     if (receipt !== undefined) {
       this.#resolve(receipt);
       return;
     }
-    if (outcome === "timed-out") this.keep();
+    if (outcome === "timed-out") this.copyPayload();
     this.fail(failures[outcome as keyof typeof failures](receipts.sent.peer));
   }
 
   /** Copies the payload, because the caller stops waiting and may reuse its buffer; the message is still sent. */
-  keep(): void {
+  copyPayload(): void {
     this.payload = new Uint8Array(this.payload);
   }
 

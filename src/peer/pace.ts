@@ -4,32 +4,32 @@
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 
-/** Number of intervals that the window of {@link Pace.lately} is divided into. */
-const parts = 5;
+/** Number of intervals that the window of {@link Pace.recent} is divided into. */
+const intervals = 5;
 /** Time constant of the longer average, in ms: after this time a count has decayed to 1/e. */
-const fadeMs = 2_000;
+const decayMs = 2_000;
 
 export class Pace {
-  readonly #counts = new Array<number>(parts).fill(0);
+  readonly #counts = new Array<number>(intervals).fill(0);
   /** Number of the newest interval. */
-  #part = 0;
-  #lately = 0;
-  #faded = 0;
-  #fadedAt = 0;
+  #interval = 0;
+  #recent = 0;
+  #decayed = 0;
+  #decayedAt = 0;
 
   /** Records `count` further acknowledged messages. @param now in ms */
   handled(count: number, now: number): void {
-    this.#moveTo(now);
-    this.#counts[this.#part % parts]! += count;
-    this.#lately += count;
-    this.#faded = this.#fadedBy(now) + count;
-    this.#fadedAt = now;
+    this.#advance(now);
+    this.#counts[this.#interval % intervals]! += count;
+    this.#recent += count;
+    this.#decayed = this.#decayedCount(now) + count;
+    this.#decayedAt = now;
   }
 
   /** Number of messages within the last `groupPaceMs`. */
-  lately(now: number): number {
-    this.#moveTo(now);
-    return this.#lately;
+  recent(now: number): number {
+    this.#advance(now);
+    return this.#recent;
   }
 
   /**
@@ -37,25 +37,25 @@ export class Pace {
    * seconds.
    */
   timeFor(messages: number, now: number): number {
-    return messages / (this.#fadedBy(now) + 1);
+    return messages / (this.#decayedCount(now) + 1);
   }
 
-  #fadedBy(now: number): number {
-    return this.#faded * Math.exp((this.#fadedAt - now) / fadeMs);
+  #decayedCount(now: number): number {
+    return this.#decayed * Math.exp((this.#decayedAt - now) / decayMs);
   }
 
-  #moveTo(now: number): void {
-    const part = Math.floor((now * parts) / protocolConstants.groupPaceMs);
-    if (part === this.#part) return;
-    if (part - this.#part >= parts) {
+  #advance(now: number): void {
+    const interval = Math.floor((now * intervals) / protocolConstants.groupPaceMs);
+    if (interval === this.#interval) return;
+    if (interval - this.#interval >= intervals) {
       this.#counts.fill(0);
-      this.#lately = 0;
+      this.#recent = 0;
     } else {
-      for (let next = this.#part + 1; next <= part; next++) {
-        this.#lately -= this.#counts[next % parts]!;
-        this.#counts[next % parts] = 0;
+      for (let next = this.#interval + 1; next <= interval; next++) {
+        this.#recent -= this.#counts[next % intervals]!;
+        this.#counts[next % intervals] = 0;
       }
     }
-    this.#part = part;
+    this.#interval = interval;
   }
 }

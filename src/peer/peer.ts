@@ -56,7 +56,7 @@ import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
-import { type PeerStatus, StatusTeller } from "./status.js";
+import { type PeerStatus, StatusReporter } from "./status.js";
 import {
   batchHandling,
   HandlerSubscription,
@@ -96,7 +96,7 @@ type State = "stopped" | "starting" | "running" | "stopping";
 export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements AsyncDisposable {
   readonly #options: CheckedOptions;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
-  readonly #status = new StatusTeller(this);
+  readonly #status = new StatusReporter(this);
   readonly #handlers: TopicHandlers;
   /** Topics whose handlers were stopped while the peer was not running. */
   readonly #unsubscribed = new Set<string>();
@@ -320,9 +320,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (topic === this.#options.topic) throw selfTopic(topic);
       const { bytes, headers } = checkContent(payload, options?.headers);
       const pairs = headers && checkHeaders(headers);
-      const { askNext } = outbox;
-      const request = new OutgoingRequest(bytes, pairs, maxMessageBytes, timeoutMs, idempotent, askNext);
-      if (signal !== undefined) request.endWith(signal);
+      const { tryNext } = outbox;
+      const request = new OutgoingRequest(bytes, pairs, maxMessageBytes, timeoutMs, idempotent, tryNext);
+      if (signal !== undefined) request.abortOn(signal);
       outbox.request(topic, request);
       return request.answer;
     } catch (error) {
@@ -639,7 +639,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     const running = this.#running;
     if (running === undefined) return;
     this.#state = "stopping";
-    this.#transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#ended(running));
+    this.#transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#onEnded(running));
     for (const stream of this.#streams.keys()) stream.close();
     await this.#transition;
   }
@@ -693,7 +693,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       this.#bound = running.boundAddress;
       this.#unsubscribed.clear();
       this.#state = "running";
-      running.begin();
+      running.startHandling();
     } catch (error) {
       endSignals();
       this.#state = "stopped";
@@ -718,11 +718,11 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     const running = this.#running;
     if (running === undefined || this.#state !== "running") return;
     this.#state = "stopping";
-    this.#transition = ending.finally(() => this.#ended(running));
+    this.#transition = ending.finally(() => this.#onEnded(running));
     for (const stream of this.#streams.keys()) stream.close();
   }
 
-  #ended(running: RunningPeer): void {
+  #onEnded(running: RunningPeer): void {
     if (this.#running !== running) return;
     this.#running = undefined;
     for (const end of this.#streams.values()) end();
@@ -808,10 +808,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     // After the abort the caller may reuse its buffer.
     return abortable(promise, signal, () => {
-      if ("promise" in sent) sent.keep();
+      if ("promise" in sent) sent.copyPayload();
       else {
         message.payload = new Uint8Array(message.payload);
-        void sent.then((outgoing) => outgoing.keep()).catch(() => undefined);
+        void sent.then((outgoing) => outgoing.copyPayload()).catch(() => undefined);
       }
     });
   }

@@ -23,7 +23,7 @@ export interface SharedByRequests {
   readonly dispatcher: Dispatcher;
   readonly handlers: TopicHandlers;
   /** True while no request may start. */
-  readonly holdsUpRequests: () => boolean;
+  readonly requestsPaused: () => boolean;
   readonly isolation: { handlerEnded(): void };
 }
 
@@ -39,7 +39,7 @@ export class RequestIntake implements Turn {
    */
   readonly #waiting = new Set<IncomingRequest>();
   /** Iterator that keeps its position, so that it does not skip over all removed entries each time. */
-  #inTurn = this.#waiting.values();
+  #iterator = this.#waiting.values();
   /** Memory of the waiting requests. */
   #waitingBytes = 0;
   /** Waiting requests, and those whose handler returned a promise, by id. */
@@ -67,7 +67,7 @@ export class RequestIntake implements Turn {
     this.#connection = connection;
     this.#waiting.clear();
     this.#waitingBytes = 0;
-    for (const request of this.#open.values()) request.leave();
+    for (const request of this.#open.values()) request.abandon();
     this.#open.clear();
   }
 
@@ -88,8 +88,8 @@ export class RequestIntake implements Turn {
     else if (handlers.isEmpty) this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler`);
     else {
       const request = new IncomingRequest(frame);
-      if (this.#waiting.size === 0 && this.#mayBegin(connection) && this.#shared.dispatcher.takeSlot())
-        this.#begin(connection, request);
+      if (this.#waiting.size === 0 && this.#canStart(connection) && this.#shared.dispatcher.takeSlot())
+        this.#start(connection, request);
       else if (this.#hasRoom(request)) {
         this.#waiting.add(request);
         this.#open.set(frame.id, request);
@@ -102,8 +102,8 @@ export class RequestIntake implements Turn {
   onCancel(connection: ListenerConnection, id: number): void {
     const request = connection === this.#connection ? this.#open.get(id) : undefined;
     if (request === undefined) return;
-    request.leave();
-    if (this.#leave(request)) this.#open.delete(id);
+    request.abandon();
+    if (this.#removeWaiting(request)) this.#open.delete(id);
   }
 
   /** Schedules the waiting requests, after the connection has drained or a pause has ended. */
@@ -117,13 +117,13 @@ export class RequestIntake implements Turn {
     const turnEnds = performance.now() + turnMs;
     while (this.#waiting.size > 0) {
       const connection = this.#connection;
-      if (connection === undefined || !this.#mayBegin(connection)) return;
+      if (connection === undefined || !this.#canStart(connection)) return;
       if (performance.now() > turnEnds || !dispatcher.takeSlot()) {
         dispatcher.wake(this);
         return;
       }
       const request = this.#takeNext()!;
-      if (!request.isOver) this.#begin(connection, request);
+      if (!request.isOver) this.#start(connection, request);
       else {
         this.#open.delete(request.id);
         dispatcher.freeSlot();
@@ -145,18 +145,18 @@ export class RequestIntake implements Turn {
 
   /** Removes and returns the oldest waiting request. */
   #takeNext(): IncomingRequest | undefined {
-    let next = this.#inTurn.next();
+    let next = this.#iterator.next();
     if (next.done) {
-      this.#inTurn = this.#waiting.values();
-      next = this.#inTurn.next();
+      this.#iterator = this.#waiting.values();
+      next = this.#iterator.next();
     }
     if (next.done) return undefined;
-    this.#leave(next.value);
+    this.#removeWaiting(next.value);
     return next.value;
   }
 
   /** Removes a waiting request. @returns false if it was not waiting */
-  #leave(request: IncomingRequest): boolean {
+  #removeWaiting(request: IncomingRequest): boolean {
     if (!this.#waiting.delete(request)) return false;
     this.#waitingBytes -= bytesOf(request);
     return true;
@@ -173,11 +173,11 @@ export class RequestIntake implements Turn {
    * True if a request may start once a slot is free. Answers to a sender that does not read would pile up, so its
    * requests wait.
    */
-  #mayBegin(connection: ListenerConnection): boolean {
-    return connection.canWrite && !this.#shared.holdsUpRequests();
+  #canStart(connection: ListenerConnection): boolean {
+    return connection.canWrite && !this.#shared.requestsPaused();
   }
 
-  #begin(connection: ListenerConnection, request: IncomingRequest): void {
+  #start(connection: ListenerConnection, request: IncomingRequest): void {
     this.#handlers += 1;
     let returned: unknown;
     try {
@@ -185,46 +185,46 @@ export class RequestIntake implements Turn {
       if (isThenable(returned)) {
         this.#open.set(request.id, request);
         Promise.resolve(returned).then(
-          (value) => this.#answered(connection, request, value),
-          (error) => this.#failed(connection, request, error),
+          (value) => this.#onReturned(connection, request, value),
+          (error) => this.#onFailed(connection, request, error),
         );
         return;
       }
     } catch (error) {
-      this.#failed(connection, request, error);
+      this.#onFailed(connection, request, error);
       return;
     }
-    this.#answered(connection, request, returned);
+    this.#onReturned(connection, request, returned);
   }
 
-  #answered(connection: ListenerConnection, request: IncomingRequest, returned: unknown): void {
+  #onReturned(connection: ListenerConnection, request: IncomingRequest, returned: unknown): void {
     try {
       const answer = answerOf(returned, request);
-      if (this.#isWaitedFor(connection, request)) connection.writeAnswer(answer);
+      if (this.#isAwaited(connection, request)) connection.writeAnswer(answer);
     } catch (error) {
-      this.#failed(connection, request, error);
+      this.#onFailed(connection, request, error);
       return;
     }
-    this.#ended(request);
+    this.#onEnded(request);
   }
 
-  #failed(connection: ListenerConnection, request: IncomingRequest, error: unknown): void {
+  #onFailed(connection: ListenerConnection, request: IncomingRequest, error: unknown): void {
     const { code, message } = failureOf(error);
-    if (request.begun) {
+    if (request.isStarted) {
       const { context, calls } = this.#shared;
       const topic = calls.topics.known(request.topicKey) ?? "";
       const peer = this.#source.senderName;
-      context.status.tell({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
+      context.status.report({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
     }
-    if (this.#isWaitedFor(connection, request)) this.#refuse(connection, request, code, message, request.begun);
-    this.#ended(request);
+    if (this.#isAwaited(connection, request)) this.#refuse(connection, request, code, message, request.isStarted);
+    this.#onEnded(request);
   }
 
-  #isWaitedFor(connection: ListenerConnection, request: IncomingRequest): boolean {
+  #isAwaited(connection: ListenerConnection, request: IncomingRequest): boolean {
     return connection === this.#connection && !request.isOver;
   }
 
-  #ended(request: IncomingRequest): void {
+  #onEnded(request: IncomingRequest): void {
     request.end();
     if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;

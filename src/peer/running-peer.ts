@@ -22,16 +22,16 @@ import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { GiveBack } from "./give-back.js";
 import type { Membership } from "./handling-settings.js";
 import { Inbox } from "./inbox.js";
-import { type CheckedOptions, tellOfReloads } from "./options.js";
+import { type CheckedOptions, reportTlsReloads } from "./options.js";
 import { OrphanWatch } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
-import type { StatusTeller } from "./status.js";
+import type { StatusReporter } from "./status.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 export interface RunOptions {
   readonly options: CheckedOptions;
   readonly logger: PeerContext["logger"];
-  readonly status: StatusTeller;
+  readonly status: StatusReporter;
   /** Topics to unregister at the start, because their handlers were stopped while the peer was not running. */
   readonly unsubscribed: ReadonlySet<string>;
   /** Handlers of the user, which stay set across runs. */
@@ -51,19 +51,19 @@ export class RunningPeer {
   /**
    * True after a move to another database server, until keys and cursors are read there; nothing is stored until then.
    */
-  #isBeginningAgain = false;
-  #again: NodeJS.Timeout | undefined;
-  readonly #againBackoff = new Backoff({
+  #isResuming = false;
+  #resumeTimer: NodeJS.Timeout | undefined;
+  readonly #resumeBackoff = new Backoff({
     minMs: storeConstants.storeRetryMinMs,
     maxMs: storeConstants.storeRetryMaxMs,
   });
   readonly #unlisten: (() => void)[];
   /** Served topics that may be missing in the directory. */
-  readonly #perhapsUnlisted = new Set<string>();
+  readonly #possiblyUnlisted = new Set<string>();
   /** Relay of enqueued messages, which is active while no other process relays. */
   readonly #relay: PeerRelay;
   /** Background tasks that this peer performs for all peers of the database. */
-  readonly #duties: { start(): void; stop(): void }[];
+  readonly #backgroundTasks: { start(): void; stop(): void }[];
 
   readonly #run: RunOptions;
   readonly membership: Membership;
@@ -97,22 +97,22 @@ export class RunningPeer {
     });
     const giveBack = new GiveBack(context, this.#inbox, this.membership.group !== undefined);
     this.#relay = new PeerRelay({ ...store.relayAccess, logger });
-    this.#duties = [new DeadLetterRetention(context), giveBack];
-    this.#duties.push(...this.#takeovers(context));
+    this.#backgroundTasks = [new DeadLetterRetention(context), giveBack];
+    this.#backgroundTasks.push(...this.#takeovers(context));
     this.#unlisten = [
       secrets.follow(logger),
-      ...(options.tls ? [tellOfReloads(options.tls, status, logger)] : []),
+      ...(options.tls ? [reportTlsReloads(options.tls, status, logger)] : []),
       lease.onRenewed((epoch) => this.#leaseRenewed(epoch)),
       lease.onChange((state) => this.#leaseChanged(state)),
       store.on("catalog", ({ topic, clientName, operation }) => {
         if (clientName !== options.name) return;
-        if (operation === "delete") this.#stayListed([topic]);
+        if (operation === "delete") this.#recheckListed([topic]);
         // The takeover of this peer's channels by another peer also updates the directory rows of this peer.
         if (operation !== "insert") void this.#checkEpoch();
       }),
       store.on("relayEnded", () => this.#relay.checkSoon()),
       store.on("session", (state) => {
-        if (state === "up") this.#stayListed(handlers.topics);
+        if (state === "up") this.#recheckListed(handlers.topics);
       }),
     ];
   }
@@ -166,7 +166,7 @@ export class RunningPeer {
       return started;
     } catch (error) {
       if (started !== undefined) {
-        started.#forget();
+        started.#detach();
         void started.outbox.close();
         await started.#inbox.close();
       }
@@ -178,9 +178,9 @@ export class RunningPeer {
   }
 
   /** Starts to hand messages to handlers. The peer can send from now on, too. */
-  begin(): void {
-    this.#inbox.begin();
-    for (const duty of this.#duties) duty.start();
+  startHandling(): void {
+    this.#inbox.startHandling();
+    for (const task of this.#backgroundTasks) task.start();
     this.#relay.start();
   }
 
@@ -189,7 +189,7 @@ export class RunningPeer {
     const problems: string[] = [];
     if (!this.store.isUp) problems.push("there is no session with Postgres");
     if (this.lease.state !== "held") problems.push(`the name "${this.lease.name}" has a suspended lease`);
-    if (this.#isBeginningAgain) problems.push("the channels are being read from another database server");
+    if (this.#isResuming) problems.push("the channels are being read from another database server");
     return problems;
   }
 
@@ -232,7 +232,7 @@ export class RunningPeer {
   async #end(deadlineMs: number): Promise<void> {
     const until = performance.now() + Math.max(deadlineMs, storeConstants.leaveLeastMs);
     const { logger } = this.#run;
-    for (const duty of this.#duties) duty.stop();
+    for (const task of this.#backgroundTasks) task.stop();
     const relayed = this.#relay.stop();
     const inTime = await endsWithin(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.#finishWork());
     if (!inTime && !this.#lost) {
@@ -246,11 +246,11 @@ export class RunningPeer {
     await this.#inbox.close();
     const written = this.outbox.close();
     // If Postgres hangs, the name becomes free when the connection has ended.
-    const leaving = written.then(() => this.#leave(inTime));
+    const leaving = written.then(() => this.#releaseName(inTime));
     const left = await endsWithin(until - performance.now(), leaving);
     if (!left)
       logger.warn({}, "could not release the name in time; it becomes free when the database connection has ended");
-    this.#forget();
+    this.#detach();
     await endsWithin(until - performance.now(), relayed);
     // Statements that Postgres does not answer end on their own, even after the deadline.
     await endsWithin(until - performance.now(), this.store.close());
@@ -262,7 +262,7 @@ export class RunningPeer {
     await this.outbox.stop();
   }
 
-  async #leave(clean: boolean): Promise<void> {
+  async #releaseName(clean: boolean): Promise<void> {
     if (!this.#lost) {
       try {
         await this.store.unregister(this.lease, { keepDurable: true });
@@ -274,11 +274,11 @@ export class RunningPeer {
   }
 
   /** Removes all event listeners and timers. */
-  #forget(): void {
+  #detach(): void {
     this.#over = true;
-    clearTimeout(this.#again);
+    clearTimeout(this.#resumeTimer);
     for (const stop of this.#unlisten) stop();
-    for (const duty of this.#duties) duty.stop();
+    for (const task of this.#backgroundTasks) task.stop();
   }
 
   async #register(): Promise<void> {
@@ -295,16 +295,16 @@ export class RunningPeer {
   }
 
   /** Marks served topics whose directory entry may have been deleted, and checks them. */
-  #stayListed(topics: readonly string[]): void {
+  #recheckListed(topics: readonly string[]): void {
     // Any login can send notifications for any topic.
-    for (const topic of topics) if (this.#run.handlers.serves(topic)) this.#perhapsUnlisted.add(topic);
+    for (const topic of topics) if (this.#run.handlers.serves(topic)) this.#possiblyUnlisted.add(topic);
     void this.#checkListed();
   }
 
   readonly #checkListed = shared(async () => {
     const { options, logger } = this.#run;
-    const topics = [...this.#perhapsUnlisted];
-    this.#perhapsUnlisted.clear();
+    const topics = [...this.#possiblyUnlisted];
+    this.#possiblyUnlisted.clear();
     if (this.#ended || this.publishedAddress === "") return;
     try {
       const sender = { name: options.name, sourceTopic: options.topic };
@@ -360,7 +360,7 @@ export class RunningPeer {
   #leaseChanged(state: Lease["state"]): void {
     if (state === "lost") this.#nameLost("the catalog has another epoch");
     else if (state === "held") {
-      if (!this.#isBeginningAgain) this.outbox.setMayStore(true);
+      if (!this.#isResuming) this.outbox.setMayStore(true);
       if (!this.#ended) this.#inbox.halt(false);
     } else if (state === "suspended") {
       this.outbox.setMayStore(false);
@@ -370,27 +370,27 @@ export class RunningPeer {
 
   /** Resets both sides after a move to another database server, and continues from its state. */
   #leaseRenewed(epoch: number): void {
-    this.#isBeginningAgain = true;
+    this.#isResuming = true;
     // The inbox resets before the lease is held again, because handlers and commits resume with the lease.
-    this.#inbox.forget();
+    this.#inbox.reset();
     this.outbox.rebase(epoch);
-    this.#againBackoff.reset();
-    void this.#beginAgain(epoch);
+    this.#resumeBackoff.reset();
+    void this.#resume(epoch);
   }
 
-  async #beginAgain(epoch: number): Promise<void> {
+  async #resume(epoch: number): Promise<void> {
     if (this.lease.epoch !== epoch) return;
     try {
       // Keys are looked up first: in a restored database the old ones may identify other channels.
       await this.outbox.rekey();
       await this.#inbox.reopen();
       if (!this.#ended) await this.#register();
-      this.#isBeginningAgain = false;
+      this.#isResuming = false;
       this.outbox.setMayStore(this.lease.state === "held");
     } catch (error) {
       if (this.#over) return;
       this.#run.logger.debug({ err: error }, "could not continue with another database server; retrying");
-      this.#again = setTimeout(() => void this.#beginAgain(epoch), this.#againBackoff.failed());
+      this.#resumeTimer = setTimeout(() => void this.#resume(epoch), this.#resumeBackoff.failed());
     }
   }
 
@@ -402,8 +402,8 @@ export class RunningPeer {
     const { options, status, onLost, logger } = this.#run;
     const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
     logger.error({ peer: options.name }, message);
-    status.tell({ kind: "fenced", message });
-    status.tell({ kind: "name_lost", message, error: new HawserError("name_lost", message) });
+    status.report({ kind: "fenced", message });
+    status.report({ kind: "name_lost", message, error: new HawserError("name_lost", message) });
     const ending = this.stop(0);
     onLost(ending);
   }

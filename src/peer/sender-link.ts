@@ -27,23 +27,23 @@ export class SenderLink implements SenderEffects<Outgoing> {
   /** Measured once a group uses the link. */
   #pace: Pace | undefined;
   /** Connection and acknowledged number of the last acknowledgement. */
-  #heardOn: unknown;
-  #heardNumber = 0;
-  #heardReadiness: Readiness = "soon";
+  #ackedConnection: unknown;
+  #lastAcked = 0;
+  #lastReadiness: Readiness = "soon";
   readonly #receipts: Receipts;
   /** Shared result of at-most-once messages that are written immediately. */
-  readonly #sent: Sent;
+  readonly #sentAtOnce: Sent;
   #flushing = false;
   /** Number, bytes and offer time of the messages since the last flush; the clock is read once for all of them. */
   #unflushedSends = 0;
   #unflushedBytes = 0;
   #offeredAt = 0;
   /** True since a send was rejected for a full queue, until the next accepted message. */
-  #full = false;
+  #isFull = false;
   isClosed = false;
   /** Incremented to ignore the results of running inserts. */
   #inserts = 0;
-  #whenSettled: (() => void)[] = [];
+  #whenIdle: (() => void)[] = [];
   /** True if a message was sent since the last call of {@link isIdle}. */
   #wasUsed = true;
 
@@ -63,12 +63,12 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#context = context;
     this.#identity = identity;
     this.#receipts = receiptsFor(identity.listenerName);
-    this.#sent = { promise: Promise.resolve(this.#receipts.sent), keep: () => undefined };
+    this.#sentAtOnce = { promise: Promise.resolve(this.#receipts.sent), copyPayload: () => undefined };
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
     this.#channel = new SenderChannel(context.lease.epoch, context.settings, this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
-    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#hearOfProgress());
-    this.dial.begin();
+    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#onProgressOfListener());
+    this.dial.start();
   }
 
   get listenerName(): string {
@@ -96,8 +96,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   /** Number of messages and requests that the listener has not acknowledged. */
-  get underWay(): number {
-    return this.#channel.unhandled + this.#packing.messages.size + this.#requests.underWay;
+  get inFlight(): number {
+    return this.#channel.unhandled + this.#packing.messages.size + this.#requests.pending;
   }
 
   /** Identification of the last numbered message for {@link hasHandled}. */
@@ -110,7 +110,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
    * messages.
    */
   hasHandled(place: number): boolean {
-    return this.#channel.ackedNumber >= place || this.underWay === 0;
+    return this.#channel.ackedNumber >= place || this.inFlight === 0;
   }
 
   /** True if the listener's limit permits a message of this length, and the queue is not full. */
@@ -121,21 +121,21 @@ export class SenderLink implements SenderEffects<Outgoing> {
   /** True if the listener should get more messages: it would start them soon. */
   hasRoom(now: number): boolean {
     const { groupLeastUnderWay } = protocolConstants;
-    const { underWay } = this;
+    const { inFlight } = this;
     this.#pace ??= new Pace();
-    return underWay < groupLeastUnderWay || underWay < 2 * this.#pace.lately(now);
+    return inFlight < groupLeastUnderWay || inFlight < 2 * this.#pace.recent(now);
   }
 
   /** Estimated time for one more message, comparable between listeners. */
   timeForMore(now: number): number {
     this.#pace ??= new Pace();
-    return this.#pace.timeFor(this.underWay + 1, now);
+    return this.#pace.timeFor(this.inFlight + 1, now);
   }
 
   /** Sends a message; its promise is rejected with `busy` if the queue is full. */
   send(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Sent {
     if (delivery === Delivery.AT_MOST_ONCE && headers === undefined && this.#writesAtOnce(topic, payload)) {
-      return this.#sent;
+      return this.#sentAtOnce;
     }
     const message = new Outgoing(delivery, topic, payload, headers);
     this.take(message);
@@ -148,13 +148,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#wasUsed = true;
     if (!this.#packing.takes(payload)) this.#offer(message);
     else if (this.#hasRoom(payload.length)) this.#packing.add(message);
-    else this.#refuse(message);
+    else this.#reject(message);
   }
 
-  /** Sends a request over the current connection, or over a new one. Fails as `LinkRequests.ask`. */
+  /** Sends a request over the current connection, or over a new one. Fails as `LinkRequests.send`. */
   request(topic: MessageTopic, request: OutgoingRequest): void {
     this.#wasUsed = true;
-    this.#requests.ask(topic, request);
+    this.#requests.send(topic, request);
   }
 
   #dialForRequest(): void {
@@ -183,7 +183,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     const wasUsed = this.#wasUsed;
     this.#wasUsed = false;
     return (
-      !wasUsed && this.#waitingMessages === 0 && this.#requests.underWay === 0 && this.dial.connection === undefined
+      !wasUsed && this.#waitingMessages === 0 && this.#requests.pending === 0 && this.dial.connection === undefined
     );
   }
 
@@ -207,7 +207,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#inserts += 1;
     this.dial.forgetKey();
     this.#channel.rebase(epoch, performance.now());
-    this.#hearOfProgress();
+    this.#onProgressOfListener();
   }
 
   /** Stores unconfirmed messages. Resolves when no message or request is pending. */
@@ -215,8 +215,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
     await this.#packing.drain();
     this.#channel.stop(performance.now());
     this.#arm();
-    if (this.#channel.pendingMessages > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve));
-    await this.#requests.settled();
+    if (this.#channel.pendingMessages > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    await this.#requests.idle();
   }
 
   /** Rejects all pending sends, because the name is lost. */
@@ -230,7 +230,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#timer.stop();
     this.dial.close();
     this.#channel.end("abandoned");
-    for (const resolve of this.#whenSettled.splice(0)) resolve();
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
   // ---- effects of the channel ----
@@ -266,7 +266,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
       (error: HawserError) => {
         if (insert !== this.#inserts || this.isClosed) return;
         const { listenerName: peer, topic } = this.#identity;
-        this.#context.status.tell({ kind: "sender_store_error", topic, peer, message: error.message, error });
+        this.#context.status.report({ kind: "sender_store_error", topic, peer, message: error.message, error });
         this.#channel.onStoreFailed(performance.now());
         this.#arm();
       },
@@ -278,7 +278,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   sendEnded(message: Outgoing, outcome: SendOutcome): void {
-    message.settle(outcome, this.#receipts);
+    message.complete(outcome, this.#receipts);
   }
 
   linkChanged(): void {}
@@ -304,25 +304,25 @@ export class SenderLink implements SenderEffects<Outgoing> {
     // Whole milliseconds are small integers, which need no heap memory when they are passed on.
     if (this.#unflushedSends === 0) this.#offeredAt = Math.floor(performance.now());
     if (!this.#channel.offer(message, this.#offeredAt)) {
-      this.#refuse(message);
+      this.#reject(message);
       return;
     }
     this.#unflushedSends += 1;
-    this.#full = false;
+    this.#isFull = false;
     this.#unflushedBytes += message.payload.length;
     // A long synchronous loop of sends should not delay its first messages.
     if (this.#unflushedBytes >= protocolConstants.batchTargetBytes) this.#flush();
     else this.#flushSoon();
   }
 
-  #refuse(message: Outgoing): void {
+  #reject(message: Outgoing): void {
     const { listenerName: peer } = this;
     const text = `${this.#waitingMessages} messages already wait for "${peer}"`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
     // Reported once until the queue has room again: a status for each rejected send would be a flood.
-    if (this.#full) return;
-    this.#full = true;
-    this.#context.status.tell({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
+    if (this.#isFull) return;
+    this.#isFull = true;
+    this.#context.status.report({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
   }
 
   /** True if a further message is within the limits of the queue. */
@@ -357,20 +357,20 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   /** Updates the pace after an event of the listener, and reports progress. */
-  #hearOfProgress(): void {
+  #onProgressOfListener(): void {
     this.#arm();
     if (this.isClosed) return;
     const { readiness } = this;
     const { ackedNumber } = this.#channel;
     const { connection } = this.dial;
-    if (ackedNumber === this.#heardNumber && readiness === this.#heardReadiness) return;
+    if (ackedNumber === this.#lastAcked && readiness === this.#lastReadiness) return;
     // The first acknowledgement of a connection may cover a long time.
-    if (connection === this.#heardOn && ackedNumber > this.#heardNumber) {
-      this.#pace?.handled(ackedNumber - this.#heardNumber, performance.now());
+    if (connection === this.#ackedConnection && ackedNumber > this.#lastAcked) {
+      this.#pace?.handled(ackedNumber - this.#lastAcked, performance.now());
     }
-    this.#heardOn = connection;
-    this.#heardNumber = ackedNumber;
-    this.#heardReadiness = readiness;
+    this.#ackedConnection = connection;
+    this.#lastAcked = ackedNumber;
+    this.#lastReadiness = readiness;
     this.#onProgress();
   }
 
@@ -378,8 +378,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #arm(): void {
     if (this.isClosed) return;
     this.#timer.arm(this.#channel.deadline);
-    if (this.#whenSettled.length > 0 && this.#channel.pendingMessages === 0) {
-      for (const resolve of this.#whenSettled.splice(0)) resolve();
+    if (this.#whenIdle.length > 0 && this.#channel.pendingMessages === 0) {
+      for (const resolve of this.#whenIdle.splice(0)) resolve();
     }
   }
 }

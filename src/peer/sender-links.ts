@@ -81,12 +81,12 @@ export class SenderLinks {
 
   /** Looks up the owner of a channel that was handed over. */
   handedOver(connectionKey: number): void {
-    for (const link of this.#links.values()) if (link.hasKey(connectionKey)) void link.dial.lookForOwner();
+    for (const link of this.#links.values()) if (link.hasKey(connectionKey)) void link.dial.checkOwner();
   }
 
   /** Looks up the owners of channels after a peer has registered or changed its address. */
   ownerAppeared(name: string): void {
-    for (const link of this.#links.values()) if (link.hasOwner(name)) void link.dial.lookForOwner();
+    for (const link of this.#links.values()) if (link.hasOwner(name)) void link.dial.checkOwner();
   }
 
   /** Topics of all waiting messages. */

@@ -82,15 +82,15 @@ export type PeerStatus =
  * Emits the status events of a peer. An error of an event listener is reported to the process and does not affect the
  * peer.
  */
-export class StatusTeller {
+export class StatusReporter {
   readonly #emitter: EventEmitter<{ status: [PeerStatus] }>;
 
   constructor(emitter: EventEmitter<{ status: [PeerStatus] }> = new EventEmitter()) {
     this.#emitter = emitter;
   }
 
-  tell(told: PeerStatus): void {
-    const status = { ...told, message: shortened(told.message, limits.DeadLetter.errorMessage.maxBytes) };
+  report(given: PeerStatus): void {
+    const status = { ...given, message: shortened(given.message, limits.DeadLetter.errorMessage.maxBytes) };
     // Listeners of `once` remove themselves.
     for (const listener of this.#emitter.rawListeners("status")) {
       try {

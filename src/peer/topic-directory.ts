@@ -122,7 +122,7 @@ export class TopicDirectory {
     const before = routes.wasRead ? routes.listed : undefined;
     routes.wasRead = true;
     routes.update(listeners, known);
-    if (before !== undefined) this.#tellChanges(routes, before);
+    if (before !== undefined) this.#reportChanges(routes, before);
     if (routes.isEmpty || isOnlyWatched) {
       routes.ready = false;
       return;
@@ -148,18 +148,18 @@ export class TopicDirectory {
   }
 
   /** Reports listeners that have registered or unregistered since `before`. */
-  #tellChanges({ topic, listed, isEmpty, isOnlyWatched }: TopicRoutes, before: readonly Candidate[]): void {
+  #reportChanges({ topic, listed, isEmpty, isOnlyWatched }: TopicRoutes, before: readonly Candidate[]): void {
     const { status } = this.#context;
     const isIn = (list: readonly Candidate[], peer: string): boolean => list.some(({ name }) => name === peer);
     for (const { name: peer } of listed) {
       if (isIn(before, peer)) continue;
-      status.tell({ kind: "peer_subscribed", topic, peer, message: `"${peer}" serves "${topic}"` });
+      status.report({ kind: "peer_subscribed", topic, peer, message: `"${peer}" serves "${topic}"` });
     }
     for (const { name: peer } of before) {
       if (isIn(listed, peer)) continue;
-      status.tell({ kind: "peer_unsubscribed", topic, peer, message: `"${peer}" no longer serves "${topic}"` });
+      status.report({ kind: "peer_unsubscribed", topic, peer, message: `"${peer}" no longer serves "${topic}"` });
       if (!isEmpty || isOnlyWatched) continue;
-      status.tell({ kind: "sender_route_lost", topic, peer, message: `"${topic}" has no listener any more` });
+      status.report({ kind: "sender_route_lost", topic, peer, message: `"${topic}" has no listener any more` });
     }
   }
 }

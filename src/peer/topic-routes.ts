@@ -96,7 +96,7 @@ export class TopicRoutes {
    * @returns undefined if no listener can be reached and none was used before
    */
   choose(links: OpenLinks, key?: string): Candidate | undefined {
-    if (key !== undefined) return this.#ofKey(links, key);
+    if (key !== undefined) return this.#listenerOfKey(links, key);
     const { listed } = this;
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.#turn % listed.length] as Candidate;
@@ -114,13 +114,13 @@ export class TopicRoutes {
   /** Groups: link of the least busy member that has room for a message of this length; equal members take turns. */
   chooseWithRoom(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
     const hasRoom = (link: SenderLink): boolean => link.readiness === "now" && link.hasRoom(now) && link.takes(bytes);
-    return this.#chooseLeast(links, hasRoom, ({ underWay }) => underWay);
+    return this.#chooseLeast(links, hasRoom, ({ inFlight }) => inFlight);
   }
 
   /** Groups: link of the least busy member whose limits permit a message of this length; equal members take turns. */
   chooseIdlest(links: OpenLinks, bytes: number): SenderLink | undefined {
     const takesIt = (link: SenderLink): boolean => link.readiness !== "no" && link.takes(bytes);
-    return this.#chooseLeast(links, takesIt, ({ underWay }) => underWay);
+    return this.#chooseLeast(links, takesIt, ({ inFlight }) => inFlight);
   }
 
   /** Groups: link of the member that is estimated to finish one more message of this length first. */
@@ -191,7 +191,7 @@ export class TopicRoutes {
     const { listed } = this;
     if (this.isGroup) {
       const isFree = (link: SenderLink): boolean => !asked.has(link.listenerName) && link.readiness !== "no";
-      const free = this.#chooseLeast(links, isFree, ({ underWay }) => underWay);
+      const free = this.#chooseLeast(links, isFree, ({ inFlight }) => inFlight);
       if (free !== undefined) return listed.find(({ name }) => name === free.listenerName);
     }
     let down: Candidate | undefined;
@@ -219,7 +219,7 @@ export class TopicRoutes {
    * Listener of a key: the one that has an unhandled message of the key, or else the choice of a rendezvous hash among
    * all known listeners, including absent ones.
    */
-  #ofKey(links: OpenLinks, key: string): Candidate | undefined {
+  #listenerOfKey(links: OpenLinks, key: string): Candidate | undefined {
     const before = this.#followed.get(key);
     if (before !== undefined && !before.link.isClosed && !before.link.hasHandled(before.place)) {
       const same = this.#byName.get(before.link.listenerName);

@@ -198,14 +198,14 @@ describe("a group", () => {
 describe("the pace of a listener", () => {
   it("is what it has handled within the last 50 ms", () => {
     const pace = new Pace();
-    expect(pace.lately(1_000)).toBe(0);
+    expect(pace.recent(1_000)).toBe(0);
     pace.handled(3, 1_000);
     pace.handled(4, 1_025);
-    expect(pace.lately(1_049)).toBe(7);
-    expect(pace.lately(1_050)).toBe(4);
-    expect(pace.lately(1_075)).toBe(0);
+    expect(pace.recent(1_049)).toBe(7);
+    expect(pace.recent(1_050)).toBe(4);
+    expect(pace.recent(1_075)).toBe(0);
     pace.handled(1, 9_000);
-    expect(pace.lately(9_000)).toBe(1);
+    expect(pace.recent(9_000)).toBe(1);
   });
 
   it("says who would be done with more messages first", () => {
