@@ -59,10 +59,10 @@ export function answerCall<Call extends IncomingCall>(
   call: Call,
   source: CallSource<Call>,
 ): OutgoingAnswer | Promise<OutgoingAnswer> {
-  let begun: CallContext | undefined;
+  let startedContext: CallContext | undefined;
   try {
     const context = new CallContext(route, call, source);
-    begun = context;
+    startedContext = context;
     const { requestGate } = route.options;
     const output =
       requestGate === undefined
@@ -74,7 +74,7 @@ export function answerCall<Call extends IncomingCall>(
       (reason) => failedAnswer(reason, context),
     );
   } catch (reason) {
-    return failedAnswer(reason, begun);
+    return failedAnswer(reason, startedContext);
   }
 }
 
@@ -97,8 +97,8 @@ function outputOf(route: Route, { payload }: IncomingCall, context: CallContext)
 function answerWith(route: Route, output: Output, context: CallContext): OutgoingAnswer {
   try {
     const payload = encodeMessage(unaryMethodOf(route).output, output, context.format, route.writeLimit);
-    const late = context.lateness();
-    if (late !== undefined) throw late;
+    const timeout = context.timeoutError();
+    if (timeout !== undefined) throw timeout;
     const answer = { pairs: context.answerPairs(), payload, error: undefined };
     context.end();
     return answer;
@@ -108,7 +108,7 @@ function answerWith(route: Route, output: Output, context: CallContext): Outgoin
 }
 
 function failedAnswer(reason: unknown, context: CallContext | undefined): OutgoingAnswer {
-  const answer = errorAnswer(context?.lateness() ?? asConnectError(reason), context);
+  const answer = errorAnswer(context?.timeoutError() ?? asConnectError(reason), context);
   context?.end();
   return answer;
 }
@@ -130,8 +130,8 @@ export function errorAnswer(
     return { pairs, payload: encodeError(error), error };
   } catch (cause) {
     // The details have an invalid message.
-    const words = "the details of the handler's error cannot be encoded";
-    return errorAnswer(new ConnectError(words, Code.Internal, undefined, undefined, cause), context);
+    const text = "the details of the handler's error cannot be encoded";
+    return errorAnswer(new ConnectError(text, Code.Internal, undefined, undefined, cause), context);
   }
 }
 
@@ -186,18 +186,18 @@ function formatOf({ formats }: Route, header: ReceivedHeaders): MessageFormat {
   const contentType = header.get(contentTypeHeader);
   const isBinary = isBinaryType(contentType);
   if (isBinary === undefined) {
-    const words = contentType === null ? "the call has no header content-type" : `content-type is ${contentType}`;
-    throw new ConnectError(`${words}; it must be application/proto or application/json`, Code.InvalidArgument);
+    const text = contentType === null ? "the call has no header content-type" : `content-type is ${contentType}`;
+    throw new ConnectError(`${text}; it must be application/proto or application/json`, Code.InvalidArgument);
   }
   const encoding = header.get(encodingHeader) ?? "identity";
   if (encoding !== "identity") {
-    const words = `content-encoding is ${encoding}; Hawser does not support compressed messages; leave the header out`;
-    throw new ConnectError(words, Code.Unimplemented);
+    const text = `content-encoding is ${encoding}; Hawser does not support compressed messages; leave the header out`;
+    throw new ConnectError(text, Code.Unimplemented);
   }
   return isBinary ? formats.binary : formats.json;
 }
 
-const late = () => new ConnectError("the operation timed out", Code.DeadlineExceeded);
+const timedOut = () => new ConnectError("the operation timed out", Code.DeadlineExceeded);
 
 /**
  * Context and time limit of a call. Its objects are created lazily, because most handlers use few of them and creating
@@ -277,8 +277,8 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
   }
 
   /** Error of a call that has passed its time limit; otherwise undefined. */
-  lateness(): ConnectError | undefined {
-    return performance.now() >= this.#deadlineAt || this.#signal?.isLate ? late() : undefined;
+  timeoutError(): ConnectError | undefined {
+    return performance.now() >= this.#deadlineAt || this.#signal?.isLate ? timedOut() : undefined;
   }
 
   /** Ends the signal after the call. */
@@ -292,8 +292,8 @@ function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
   const text = header.get(timeoutHeader);
   if (text === null) return Number.POSITIVE_INFINITY;
   if (!/^\d{1,10}$/.test(text)) {
-    const words = `${timeoutHeader} is ${JSON.stringify(text)}; it must be an integer number of milliseconds with at most 10 digits`;
-    throw new ConnectError(words, Code.InvalidArgument);
+    const problem = `${timeoutHeader} is ${JSON.stringify(text)}; it must be an integer number of milliseconds with at most 10 digits`;
+    throw new ConnectError(problem, Code.InvalidArgument);
   }
   const timeoutMs = Number(text);
   if (timeoutMs <= maxTimeoutMs) return timeoutMs;
@@ -319,7 +319,7 @@ class CallSignal {
       else source.addEventListener("abort", this.#onAbort);
     }
     const leftMs = deadlineAt - performance.now();
-    if (leftMs <= maxTimerMs) this.#timer = setTimeout(() => this.#abort(this.#late()), Math.max(0, leftMs));
+    if (leftMs <= maxTimerMs) this.#timer = setTimeout(() => this.#abort(this.#onTimeout()), Math.max(0, leftMs));
   }
 
   /**
@@ -340,15 +340,15 @@ class CallSignal {
 
   /** The transport has the same time limit, and its timer may fire slightly earlier. */
   #reasonOf({ reason }: AbortSignal): ConnectError {
-    if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#late();
+    if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#onTimeout();
     if (reason instanceof ConnectError) return reason;
-    const words = reason instanceof Error ? reason.message : String(reason);
-    return new ConnectError(words, Code.Canceled, undefined, undefined, reason);
+    const text = reason instanceof Error ? reason.message : String(reason);
+    return new ConnectError(text, Code.Canceled, undefined, undefined, reason);
   }
 
-  #late(): ConnectError {
+  #onTimeout(): ConnectError {
     this.#isLate = true;
-    return late();
+    return timedOut();
   }
 
   #abort(reason: unknown): void {

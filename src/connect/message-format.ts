@@ -93,8 +93,8 @@ export function decodeMessage<Desc extends DescMessage>(
     return fromJsonString(desc, text, { ignoreUnknownFields: true, ...format.jsonOptions });
   } catch (cause) {
     const [what, why] = [format.isBinary ? "Protobuf" : "JSON", cause instanceof Error ? cause.message : String(cause)];
-    const words = `the payload is not a valid ${desc.typeName} in ${what}: ${why}`;
-    throw new ConnectError(words, Code.InvalidArgument, undefined, undefined, cause);
+    const text = `the payload is not a valid ${desc.typeName} in ${what}: ${why}`;
+    throw new ConnectError(text, Code.InvalidArgument, undefined, undefined, cause);
   }
 }
 

@@ -56,8 +56,8 @@ export class NatsCall implements IncomingCall {
   get caller(): string | undefined {
     const { id } = this;
     if (id === undefined || this.#controller === undefined || this.#controller.signal.aborted) return undefined;
-    const firstWord = (subject: string) => subject.slice(0, subject.indexOf("."));
-    if (firstWord(id) !== firstWord(this.message.reply!)) return undefined;
+    const firstToken = (subject: string) => subject.slice(0, subject.indexOf("."));
+    if (firstToken(id) !== firstToken(this.message.reply!)) return undefined;
     return id.slice(0, id.lastIndexOf("."));
   }
 }
@@ -71,7 +71,7 @@ function idOf(headers: HeaderPairs): string | undefined {
  * Number of consecutive failed checks after which a caller counts as disconnected. A reconnecting caller can miss one
  * check.
  */
-const missesOfGoneCaller = 2;
+const missesOfLostCaller = 2;
 /** Time for the NATS server to report that nobody subscribes. Callers never answer a check. */
 const checkTimeoutMs = 1_000;
 
@@ -121,11 +121,11 @@ export class CallerWatch {
       this.end();
       return;
     }
-    const begunBefore = performance.now() - this.#intervalMs;
+    const latestStart = performance.now() - this.#intervalMs;
     const byCaller = new Map<string, NatsCall[]>();
     for (const call of this.#calls) {
       const { caller } = call;
-      if (caller === undefined || call.startedAt > begunBefore) continue;
+      if (caller === undefined || call.startedAt > latestStart) continue;
       const calls = byCaller.get(caller);
       if (calls === undefined) byCaller.set(caller, [call]);
       else calls.push(call);
@@ -141,7 +141,7 @@ export class CallerWatch {
     }
     const misses = (this.#misses.get(caller) ?? 0) + 1;
     this.#misses.set(caller, misses);
-    if (misses < missesOfGoneCaller) return;
+    if (misses < missesOfLostCaller) return;
     this.#misses.delete(caller);
     for (const call of calls) call.abort(new ConnectError("the caller has disconnected", Code.Canceled));
   }

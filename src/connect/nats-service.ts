@@ -152,8 +152,8 @@ class Server implements Subscription {
       },
       onRefused: (subject, error) => {
         if (!this.#endpoints.has(subject)) {
-          const words = "NATS does not permit cancellations; calls are answered, and their time limits apply";
-          logger.warn({ subject, reason: error.message }, words);
+          const text = "NATS does not permit cancellations; calls are answered, and their time limits apply";
+          logger.warn({ subject, reason: error.message }, text);
           return;
         }
         this.#refusal ??= error;
@@ -164,8 +164,8 @@ class Server implements Subscription {
       },
     });
     this.#callers = new CallerWatch(connection, this.#calls, settings.callerCheckMs, (error) => {
-      const words = "NATS does not permit checks for disconnected callers; calls are answered";
-      logger.warn({ reason: error.message }, words);
+      const text = "NATS does not permit checks for disconnected callers; calls are answered";
+      logger.warn({ reason: error.message }, text);
     });
     this.#discovery = new Discovery(connection, (error) =>
       logger.warn({ reason: error.message }, "NATS does not permit service discovery ($SRV.>); calls are answered"),
@@ -181,8 +181,8 @@ class Server implements Subscription {
     const isTaken = await confirmed(this.#connection);
     if (this.#refusal !== undefined) {
       await this.#subscriptions.drain();
-      const words = `NATS does not permit this user to serve: ${this.#refusal.message}. Allow the subscription`;
-      throw new HawserError("nats_permission_denied", words, { cause: this.#refusal });
+      const text = `NATS does not permit this user to serve: ${this.#refusal.message}. Allow the subscription`;
+      throw new HawserError("nats_permission_denied", text, { cause: this.#refusal });
     }
     if (!isTaken) {
       throw new HawserError("nats_unavailable", "the connection to NATS is closed: the services are not served");
@@ -238,17 +238,17 @@ class Server implements Subscription {
       return;
     }
     endpoint.counters.busy += 1;
-    const words = `busy: this process is already running ${concurrency} calls (concurrency); try again later`;
-    this.#answer(call, errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
+    const text = `busy: this process is already running ${concurrency} calls (concurrency); try again later`;
+    this.#answer(call, errorAnswer(new ConnectError(text, Code.ResourceExhausted)));
   }
 
   async #run(call: Answering, message: Msg): Promise<void> {
     this.#running.add(call);
     const { endpoint } = call;
-    const began = performance.now();
+    const startedAt = performance.now();
     try {
       const answer = await this.#answerOf(endpoint, message);
-      endpoint.counters.ran(performance.now() - began);
+      endpoint.counters.ran(performance.now() - startedAt);
       const cause = answer.error?.cause;
       if (cause !== undefined) this.#logger.error({ subject: endpoint.subject, err: cause }, "an RPC handler failed");
       this.#answer(call, answer);
@@ -268,11 +268,11 @@ class Server implements Subscription {
     const call = new NatsCall(message, read.headers, read.payload, cancelSubject);
     const answer = answerCall(route, call, nats);
     if (!(answer instanceof Promise)) return answer;
-    this.#begin(call);
+    this.#addCall(call);
     return answer.finally(() => this.#removeCall(call));
   }
 
-  #begin(call: NatsCall): void {
+  #addCall(call: NatsCall): void {
     this.#calls.add(call);
     if (call.id === undefined) return;
     this.#callsById.set(call.id, call);
@@ -322,15 +322,15 @@ class Server implements Subscription {
 function headersOf({ pairs, error }: OutgoingAnswer) {
   const headers = natsHeaders(pairs);
   if (error === undefined) return headers;
-  const told = errorHeaders({ status: statusOfCode(error.code), text: error.rawMessage });
-  for (const name of told.keys()) headers.set(name, told.get(name));
+  const errorPairs = errorHeaders({ status: statusOfCode(error.code), text: error.rawMessage });
+  for (const name of errorPairs.keys()) headers.set(name, errorPairs.get(name));
   return headers;
 }
 
 function tooLarge({ error }: OutgoingAnswer, bytes: number, maxPayload: number): OutgoingAnswer {
   const what = error === undefined ? "answer" : `answer, an error ${nameOfCode(error.code)},`;
-  const words = `the ${what} has ${bytes} bytes with its headers; the NATS server accepts at most ${maxPayload} (max_payload)`;
-  return errorAnswer(new ConnectError(words, Code.ResourceExhausted));
+  const text = `the ${what} has ${bytes} bytes with its headers; the NATS server accepts at most ${maxPayload} (max_payload)`;
+  return errorAnswer(new ConnectError(text, Code.ResourceExhausted));
 }
 
 function servicesOf(routes: readonly Route[], { queue, subjectPrefix, version }: Naming) {

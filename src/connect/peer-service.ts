@@ -129,11 +129,11 @@ function handlerOf(
     const name = firstValue(call.headers, rpcConstants.methodHeader);
     const route = name === undefined ? undefined : methods.get(name);
     if (name === undefined || route === undefined) {
-      const words =
+      const text =
         name === undefined
           ? `the request to "${message.topic}" has no header ${rpcConstants.methodHeader}`
           : `"${message.topic}" has no method ${name}`;
-      return toSend(errorAnswer(new ConnectError(`${words}; it has ${[...methods.keys()]}`, Code.Unimplemented)));
+      return toSend(errorAnswer(new ConnectError(`${text}; it has ${[...methods.keys()]}`, Code.Unimplemented)));
     }
     const answer = answerCall(route, call, peers);
     return answer instanceof Promise ? answer.then((later) => answered(later, name)) : answered(answer, name);
@@ -148,14 +148,14 @@ function toSend(answer: OutgoingAnswer): AnswerToSend {
   const { headers: count } = limits.Answer;
   const { maxBytes } = limits.Header.value;
   if (answer.pairs.length > count.maxItems) {
-    const words = `the answer has ${answer.pairs.length} headers; peers carry at most ${count.maxItems}`;
-    return toSend(errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
+    const text = `the answer has ${answer.pairs.length} headers; peers carry at most ${count.maxItems}`;
+    return toSend(errorAnswer(new ConnectError(text, Code.ResourceExhausted)));
   }
   const long = answer.pairs.find((pair) => Buffer.byteLength(pair[1]) > maxBytes);
   if (long !== undefined) {
     const bytes = Buffer.byteLength(long[1]);
-    const words = `header ${long[0]} of the answer has ${bytes} bytes; peers carry at most ${maxBytes}`;
-    return toSend(errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
+    const text = `header ${long[0]} of the answer has ${bytes} bytes; peers carry at most ${maxBytes}`;
+    return toSend(errorAnswer(new ConnectError(text, Code.ResourceExhausted)));
   }
   return { payload: answer.payload, headers: answer.pairs, rollBack: answer.error !== undefined };
 }

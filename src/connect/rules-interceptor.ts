@@ -44,13 +44,13 @@ export function createRulesInterceptor(options: RulesInterceptorOptions = {}): I
     const problem = problemOf(schema, message);
     if (problem === undefined) return;
     if (problem.kind === "error") {
-      const words = `the rules of ${schema.typeName} cannot be checked: ${problem.words}`;
-      throw new ConnectError(words, Code.Internal, undefined, undefined, problem.cause);
+      const text = `the rules of ${schema.typeName} cannot be checked: ${problem.text}`;
+      throw new ConnectError(text, Code.Internal, undefined, undefined, problem.cause);
     }
-    if (what === "request") throw new ConnectError(problem.words, Code.InvalidArgument);
+    if (what === "request") throw new ConnectError(problem.text, Code.InvalidArgument);
     // The cause reaches the logger of a service; callers do not see it.
-    const cause = new HawserError("invalid_message", problem.words);
-    throw new ConnectError(`the answer breaks a rule: ${problem.words}`, Code.Internal, undefined, undefined, cause);
+    const cause = new HawserError("invalid_message", problem.text);
+    throw new ConnectError(`the answer breaks a rule: ${problem.text}`, Code.Internal, undefined, undefined, cause);
   };
   return (next) => async (request) => {
     const { input, output } = request.method;
@@ -71,7 +71,7 @@ export function createRulesInterceptor(options: RulesInterceptorOptions = {}): I
 interface Problem {
   /** `broken`: the message breaks a rule; `error`: the rules cannot be checked. */
   readonly kind: "broken" | "error";
-  readonly words: string;
+  readonly text: string;
   readonly cause?: unknown;
 }
 
@@ -80,29 +80,29 @@ type ProblemOf = (schema: DescMessage, message: MessageShape<DescMessage>) => Pr
 const ownProblem: ProblemOf = (schema, message) => {
   try {
     const broken = brokenRule(schema, message as unknown as Readonly<Record<string, unknown>>);
-    return broken === undefined ? undefined : { kind: "broken", words: violationText(schema, broken) };
+    return broken === undefined ? undefined : { kind: "broken", text: violationText(schema, broken) };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     const isUnsupported = cause instanceof HawserError && cause.code === "invalid_schema";
     const remedy = isUnsupported
       ? ". Remove the rule, or give the interceptor a validator of @bufbuild/protovalidate"
       : "";
-    return { kind: "error", words: `${reason}${remedy}`, cause };
+    return { kind: "error", text: `${reason}${remedy}`, cause };
   }
 };
 
 function problemBy(validator: MessageValidator): ProblemOf {
   if (typeof (validator as Partial<MessageValidator> | null)?.validate !== "function") {
-    const words = "validator: must have a method validate. Example: createValidator() of @bufbuild/protovalidate";
-    throw new HawserError("invalid_argument", words);
+    const text = "validator: must have a method validate. Example: createValidator() of @bufbuild/protovalidate";
+    throw new HawserError("invalid_argument", text);
   }
   return (schema, message) => {
     const { kind, error } = validator.validate(schema, message);
     if (kind === "valid") return undefined;
-    const words = error?.message ?? "the validator does not say why";
+    const text = error?.message ?? "the validator does not say why";
     return kind === "invalid"
-      ? { kind: "broken", words: `${schema.typeName}: ${words}` }
-      : { kind: "error", words, cause: error };
+      ? { kind: "broken", text: `${schema.typeName}: ${text}` }
+      : { kind: "error", text, cause: error };
   };
 }
 

@@ -160,8 +160,8 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
     if (error !== undefined) throw error;
     const isBinary = isBinaryType(answered.get(contentTypeHeader));
     if (isBinary !== useBinaryFormat) {
-      const words = `the answer has content type ${answered.get(contentTypeHeader)}, not ${contentType}`;
-      throw new ConnectError(words, isBinary === undefined ? Code.Unknown : Code.Internal, answered.header);
+      const text = `the answer has content type ${answered.get(contentTypeHeader)}, not ${contentType}`;
+      throw new ConnectError(text, isBinary === undefined ? Code.Unknown : Code.Internal, answered.header);
     }
     return new Answered(method, decodeMessage(method.output, answer.payload, format, readLimit), answered);
   }
@@ -196,8 +196,8 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
 
 /** Error of streaming calls, on both sides. */
 export function streamRefused({ kind, methodKind, parent, name }: DescMethodStreaming): ConnectError {
-  const words = `${parent.typeName}.${name} is a ${methodKind.replace("_", " ")} ${kind}, and Hawser supports only unary calls; make it unary, for example with pages, or send its messages to a topic`;
-  return new ConnectError(words, Code.Unimplemented);
+  const text = `${parent.typeName}.${name} is a ${methodKind.replace("_", " ")} ${kind}, and Hawser supports only unary calls; make it unary, for example with pages, or send its messages to a topic`;
+  return new ConnectError(text, Code.Unimplemented);
 }
 
 /** Error in an answer; undefined if the call succeeded. */

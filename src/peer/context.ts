@@ -73,7 +73,7 @@ export class SecretCache {
    */
   follow(logger: Logger): () => void {
     let awaited: Promise<void> | undefined;
-    const again = (): void => {
+    const reload = (): void => {
       const refreshed = this.refresh();
       // Any login can send notifications without limit: those that arrive during one query share its result.
       if (refreshed === awaited) return;
@@ -81,9 +81,9 @@ export class SecretCache {
       refreshed.catch((err) => logger.debug({ err }, "could not read the changed mesh secrets; retrying later"));
     };
     const unlisten = [
-      this.#store.on("secrets", again),
+      this.#store.on("secrets", reload),
       this.#store.on("session", (state) => {
-        if (state === "up") again();
+        if (state === "up") reload();
       }),
     ];
     return () => {

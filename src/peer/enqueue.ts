@@ -167,7 +167,7 @@ async function write(
 }
 
 /** SQLSTATEs for a missing function and a missing schema. */
-const notThere = new Set(["42883", "3F000"]);
+const missingObjectStates = new Set(["42883", "3F000"]);
 
 /** Adapts the client of the user to the generated callers of the `hawser` SQL functions. */
 export function callerOf(client: SqlClient) {
@@ -183,7 +183,7 @@ export function callerOf(client: SqlClient) {
         return { rows: rowsOf(await client.query(text, values)) };
       } catch (error) {
         const { code, message } = postgresErrorOf(error);
-        if (!notThere.has(String(code))) throw error;
+        if (!missingObjectStates.has(String(code))) throw error;
         const why = `the database has no outbox with this function: ${message}`;
         const remedy = "run hawser init on it, or start a peer there once";
         throw new HawserError("schema_missing", `${why}; ${remedy}`, { cause: error });

@@ -89,13 +89,13 @@ export class GiveBack {
     const { store, sender, lease, logger } = this.#context;
     const { epoch } = lease;
     if (this.#returning.has(connectionKey)) return "moved";
-    const place = `${connectionKey} ${topicKey}`;
-    let asked = this.#heirQueries.get(place);
-    if (asked === undefined) {
-      asked = store.heirOf(sender.name, connectionKey, topicKey).finally(() => this.#heirQueries.delete(place));
-      this.#heirQueries.set(place, asked);
+    const queryKey = `${connectionKey} ${topicKey}`;
+    let query = this.#heirQueries.get(queryKey);
+    if (query === undefined) {
+      query = store.heirOf(sender.name, connectionKey, topicKey).finally(() => this.#heirQueries.delete(queryKey));
+      this.#heirQueries.set(queryKey, query);
     }
-    const { owned, heir } = await asked;
+    const { owned, heir } = await query;
     if (!owned) return "notOwned";
     if (heir === undefined) return "kept";
     if (this.#stopped || lease.epoch !== epoch || this.#returning.has(connectionKey)) return "moved";

@@ -37,7 +37,7 @@ interface Waiting {
 type Settings = Pick<TuningSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
 
 /** Delay in ms before members with full queues are tried again. */
-const whenFullMs = 50;
+const fullRetryMs = 50;
 
 export class GroupQueue {
   readonly #waiting = new Fifo<Waiting>();
@@ -116,7 +116,7 @@ export class GroupQueue {
     }
     to ??= this.#members.linkWhenOverdue(length, now);
     if (to === undefined) {
-      this.#timer.arm(now + whenFullMs);
+      this.#timer.arm(now + fullRetryMs);
       return false;
     }
     this.#waiting.shift();
@@ -145,16 +145,16 @@ export class GroupQueue {
   }
 
   #handOverAfter(message: Outgoing, to: Promise<SenderLink>): void {
-    const leaving = to
+    const lookup = to
       .then(
         (link) => (this.#ended === undefined ? link.take(message) : message.fail(this.#ended)),
         (error) => message.fail(asHawserError(error)),
       )
       .finally(() => {
-        this.#lookups.delete(leaving);
+        this.#lookups.delete(lookup);
         this.pump();
       });
-    this.#lookups.add(leaving);
+    this.#lookups.add(lookup);
   }
 
   #reject(message: Outgoing): void {

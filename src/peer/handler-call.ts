@@ -444,8 +444,8 @@ export class HandlerCalls {
       status.report({ kind: "listener_store_error", message: failed.message, error: failed });
       if (!isStarted || outcomeOf(failed.cause) !== "unknown") return retryLater;
       const result = sessionEnded(retry.attempts, failed.message);
-      const told = { code: result.errorCode, message: failed.message, error: failed };
-      for (const { link, turn, view } of items) this.#reportFailure(link, turn, view.topic, told);
+      const report = { code: result.errorCode, message: failed.message, error: failed };
+      for (const { link, turn, view } of items) this.#reportFailure(link, turn, view.topic, report);
       return result;
     }
     return retryLater;

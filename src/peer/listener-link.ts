@@ -635,8 +635,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
    * Calls back with the answer of the store, or after reporting its error as a status; not if the link is closed by
    * then.
    */
-  #onAnswer<Answer>(asked: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
-    asked.then(
+  #onAnswer<Answer>(query: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
+    query.then(
       (answer) => this.isClosed || onAnswer(answer),
       (error: HawserError) => {
         if (this.isClosed) return;

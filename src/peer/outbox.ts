@@ -130,8 +130,8 @@ export class Outbox {
     if (open !== undefined && routes?.ready === true && routes.waiting === 0)
       return this.#handOver(open, routes, message);
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
-      const met = known.all.find((one) => one.name === name);
-      const candidate = met ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
+      const match = known.all.find((one) => one.name === name);
+      const candidate = match ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
       // A topic without listeners has no key yet, although there may be a link to the peer.
       if (known.topicKey === 0) known.topicKey = await this.#context.store.topicKey(topic);
@@ -307,13 +307,13 @@ export class Outbox {
     routes.isOnlyWatched = false;
     // All waiting sends share one query.
     const known = routes.ready && !routes.isEmpty ? undefined : routes.load();
-    const mine = Promise.all([routes.tail, known]).then(async () => {
+    const result = Promise.all([routes.tail, known]).then(async () => {
       if (this.#closed) throw new HawserError("not_running", "the peer has stopped");
       return await send(routes);
     });
-    routes.tail = mine.catch(() => undefined);
+    routes.tail = result.catch(() => undefined);
     try {
-      return await mine;
+      return await result;
     } finally {
       routes.waiting -= 1;
       this.topics.forgetUnserved(maxSendQueueMessages);

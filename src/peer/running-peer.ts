@@ -246,9 +246,9 @@ export class RunningPeer {
     await this.#inbox.close();
     const written = this.outbox.close();
     // If Postgres hangs, the name becomes free when the connection has ended.
-    const leaving = written.then(() => this.#releaseName(inTime));
-    const left = await endsWithin(until - performance.now(), leaving);
-    if (!left)
+    const releasing = written.then(() => this.#releaseName(inTime));
+    const isReleased = await endsWithin(until - performance.now(), releasing);
+    if (!isReleased)
       logger.warn({}, "could not release the name in time; it becomes free when the database connection has ended");
     this.#detach();
     await endsWithin(until - performance.now(), relayed);
