@@ -89,7 +89,7 @@ function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["
   if (via !== undefined && via !== "peers" && via !== "nats")
     throw invalid(`via ${String(via)}: must be "peers" or "nats"`);
   if (topic !== undefined && subject !== undefined && via === undefined) {
-    const text = `${schema.typeName}: its option has a topic and a subject; set via:  "peers" or via: "nats"`;
+    const text = `${schema.typeName}: its option has a topic and a subject; set via: "peers" or via: "nats"`;
     throw new HawserError("invalid_argument", text);
   }
   const sink = via ?? (topic === undefined ? "nats" : "peers");

@@ -305,7 +305,7 @@ describe("enqueue of a schema", () => {
     const says = async (schema: DescMessage, options: object, code: "invalid_argument" | "invalid_schema") =>
       (await failure(code, enqueue(world, schema, { orderId: "o-1" }, options))).message;
     expect(await says(both, {}, "invalid_argument")).toBe(
-      'acme.v1.Both: its option has a topic and a subject; say via: "peers" or via: "nats"',
+      'acme.v1.Both: its option has a topic and a subject; set via: "peers" or via: "nats"',
     );
     expect(await says(both, { via: "mail" }, "invalid_argument")).toBe('via mail: must be "peers" or "nats"');
     expect(await says(both, { via: "nats", messageId: "m" }, "invalid_argument")).toBe(
@@ -540,7 +540,7 @@ describe("enqueue of a peer", () => {
     await store.deadLetters.retry({ all: true });
     await a.received.length(1);
     expect(a.texts).toEqual(["thanks, a-1"]);
-    await b.saw("dead_letter", ({ message }) => message.includes("no_listener") || message.includes("nobody takes"));
+    await b.saw("dead_letter", ({ message }) => message.includes("no_listener") || message.includes("no recipient"));
   });
 });
 
