@@ -190,7 +190,7 @@ export class ListenerDial {
     if (addr === undefined || !canDial) {
       this.#channel.onDialFailed(performance.now());
       this.#requests.onUnreachable(
-        canDial ? "it has no address" : `the name "${context.lease.name}" has a suspended lease`,
+        canDial ? "it has no address" : `the lease of the name "${context.lease.name}" is suspended`,
       );
       this.#onEvent();
       // Another peer may own the channel by then.

@@ -453,7 +453,7 @@ export class BatchView implements TransactionalBatch {
     this.fail = (message, error) => {
       const index = this.messages.indexOf(message as TransactionalMessage);
       if (index >= 0 && !this.#hasEnded) return fail(index, error);
-      const why = index < 0 ? "the message is not of this batch; give one of batch.messages" : endedBatch;
+      const why = index < 0 ? "the message is not part of this batch; give one of batch.messages" : endedBatch;
       throw new HawserError("invalid_argument", `batch.fail with message ${message?.id}: ${why}`);
     };
   }

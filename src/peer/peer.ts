@@ -121,6 +121,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#logger = options.logger ?? silentLogger;
   }
 
+  /** Name of the peer; at most one running process owns it at a time. */
   get name(): string {
     return this.#options.name;
   }

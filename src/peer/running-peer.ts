@@ -188,7 +188,7 @@ export class RunningPeer {
   get problems(): string[] {
     const problems: string[] = [];
     if (!this.store.isUp) problems.push("there is no session with Postgres");
-    if (this.lease.state !== "held") problems.push(`the name "${this.lease.name}" has a suspended lease`);
+    if (this.lease.state !== "held") problems.push(`the lease of the name "${this.lease.name}" is suspended`);
     if (this.#isResuming) problems.push("the channels are being read from another database server");
     return problems;
   }
@@ -347,7 +347,7 @@ export class RunningPeer {
       // epoch.
       if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.#nameLost("its channels were handed over");
     } catch (err) {
-      this.#run.logger.debug({ err }, "could not read the epoch of the own name; the next write checks it");
+      this.#run.logger.debug({ err }, "could not compare the epoch with the catalog; the next write checks it");
     }
   });
 

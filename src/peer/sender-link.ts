@@ -397,7 +397,7 @@ async function insertMessages(
   messages: readonly Outgoing[],
 ): Promise<"stored" | "fenced"> {
   if (!lease.isWritable) {
-    const message = `the name "${lease.name}" has a suspended lease; nothing is stored until it is held again`;
+    const message = `the lease of the name "${lease.name}" is suspended; nothing is stored until it is held again`;
     throw new HawserError("store_failed", message);
   }
   const rows = messages.map(({ topicKey, payload, encoding, headers }) => ({
