@@ -365,7 +365,7 @@ describe("messages of others", () => {
 it.each([
   [{ queue: "a b" }, /^queue "a b": must be a name/],
   [{ version: "1" }, /^version "1": must be semantic/],
-  [{ subjectPrefix: "a.*" }, /^subjectPrefix "a\.\*": must be words/],
+  [{ subjectPrefix: "a.*" }, /^subjectPrefix "a\.\*": must be tokens/],
   [{ concurrency: 0 }, /^concurrency 0: must be an integer, 1 to/],
   [{ concurency: 1 }, /^"concurency" is no option of a service over NATS; did you mean concurrency\?/],
 ])("a service refuses %j", async (options, words) => {
@@ -376,7 +376,7 @@ it.each([
 });
 
 it.each([
-  [{ subjectPrefix: "" }, /^subjectPrefix "": must be words/],
+  [{ subjectPrefix: "" }, /^subjectPrefix "": must be tokens/],
   [{ defaultTimeoutMs: 0 }, /^defaultTimeoutMs 0: must be an integer, 1 to/],
   [{ timeoutMs: 1 }, /^"timeoutMs" is no option of a NATS transport; /],
 ])("a transport refuses %j", async (options, words) => {

@@ -108,7 +108,7 @@ describe("handleBatch", () => {
     await Promise.all(numbered(5).map(({ payload }) => a.send("readings", payload, { key: payload })));
     await eventually("all are handled", () => seen.length === 5);
     const refused = await failure("not_supported", () => a.request("readings", "x"));
-    expect(refused.message).toContain('handles messages of "readings", and answers no requests');
+    expect(refused.message).toContain('handles messages of "readings" but no requests');
     expect(refused.outcome).toBeUndefined();
   });
 

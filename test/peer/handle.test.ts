@@ -207,8 +207,8 @@ describe("handle", () => {
   it.each([
     [[undefined, nothing], "topic"],
     [[5, nothing], "topic 5"],
-    [[null, nothing], "give a topic, or a schema"],
-    [[{}, nothing], "give a topic, or a schema"],
+    [[null, nothing], "give a topic, or a message schema"],
+    [[{}, nothing], "give a topic, or a message schema"],
     [["orders", {}], "give a function"],
     [["orders", nothing, {}], "options come before it"],
   ])("refuses %j, saying what to give", async (args, words) => {
