@@ -150,7 +150,7 @@ describe("a service", () => {
     const call = failureOf(client.look({}));
     await begun;
     await server.stop();
-    expect(await call).toMatchObject({ code: Code.Unavailable, rawMessage: expect.stringContaining("stops") });
+    expect(await call).toMatchObject({ code: Code.Unavailable, rawMessage: expect.stringContaining("stopping") });
     expect(await aborted).toMatchObject({ code: Code.Unavailable });
   });
 
