@@ -1,6 +1,4 @@
-/**
- * The answering side: runs the handler of one call, with its interceptors, and makes the answer.
- */
+/** Server side of a call: runs its handler with the interceptors and creates the answer. */
 import { create } from "@bufbuild/protobuf";
 import {
   Code,
@@ -28,40 +26,43 @@ import {
 import { decodeMessage, encodeMessage, isBinaryType, jsonType, type MessageFormat } from "./message-format.js";
 import { type Route, unaryMethodOf } from "./routes.js";
 
-/** A call as it came. */
+/** Received call. */
 export interface IncomingCall {
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
-  /** Aborted when nobody waits for the answer any more, or the service stops. Asked for only where the handler does. */
+  /**
+   * Signal that is aborted when the caller stops waiting or the service stops. Read only if the handler uses its own
+   * signal, because it is created lazily.
+   */
   readonly signal: AbortSignal;
 }
 
-/** The form in which calls come. */
+/** Properties of the transport that calls come from. */
 export interface CallSource<Call extends IncomingCall> {
-  /** For URLs, which interceptors see. */
+  /** Scheme of the URLs that interceptors see. */
   readonly scheme: string;
-  /** Tells the handler of its message. */
+  /** Adds the received message to the context values of the handler. */
   prepare(values: ContextValues, call: Call): void;
 }
 
-/** An answer on its way out. */
+/** Encoded answer. */
 export interface OutgoingAnswer {
   readonly pairs: HeaderPairs;
   readonly payload: Uint8Array;
-  /** What went wrong; undefined if nothing did. Its cause is for logs. */
+  /** Error of the call; undefined if it succeeded. Its cause is for logs only. */
   readonly error: ConnectError | undefined;
 }
 
-/** Answers the call: at once if its handler does. Never throws or rejects: what goes wrong is an answer. */
+/** Answers a call, synchronously if its handler is synchronous. Never throws or rejects: errors become answers. */
 export function answerCall<Call extends IncomingCall>(
   route: Route,
   call: Call,
   source: CallSource<Call>,
 ): OutgoingAnswer | Promise<OutgoingAnswer> {
-  let begun: CallContext | undefined;
+  let startedContext: CallContext | undefined;
   try {
     const context = new CallContext(route, call, source);
-    begun = context;
+    startedContext = context;
     const { requestGate } = route.options;
     const output =
       requestGate === undefined
@@ -73,7 +74,7 @@ export function answerCall<Call extends IncomingCall>(
       (reason) => failedAnswer(reason, context),
     );
   } catch (reason) {
-    return failedAnswer(reason, begun);
+    return failedAnswer(reason, startedContext);
   }
 }
 
@@ -83,7 +84,7 @@ function isPromise(output: Output | Promise<Output>): output is Promise<Output> 
   return typeof (output as { readonly then?: unknown } | undefined)?.then === "function";
 }
 
-/** The result of the handler with its interceptors. */
+/** Runs the handler with its interceptors. */
 function outputOf(route: Route, { payload }: IncomingCall, context: CallContext): Output | Promise<Output> {
   const { implementation, readLimit } = route;
   const { interceptors } = route.options;
@@ -96,8 +97,8 @@ function outputOf(route: Route, { payload }: IncomingCall, context: CallContext)
 function answerWith(route: Route, output: Output, context: CallContext): OutgoingAnswer {
   try {
     const payload = encodeMessage(unaryMethodOf(route).output, output, context.format, route.writeLimit);
-    const late = context.lateness();
-    if (late !== undefined) throw late;
+    const timeout = context.timeoutError();
+    if (timeout !== undefined) throw timeout;
     const answer = { pairs: context.answerPairs(), payload, error: undefined };
     context.end();
     return answer;
@@ -107,12 +108,12 @@ function answerWith(route: Route, output: Output, context: CallContext): Outgoin
 }
 
 function failedAnswer(reason: unknown, context: CallContext | undefined): OutgoingAnswer {
-  const answer = errorAnswer(context?.lateness() ?? asConnectError(reason), context);
+  const answer = errorAnswer(context?.timeoutError() ?? asConnectError(reason), context);
   context?.end();
   return answer;
 }
 
-/** The answer that tells an error. @param context what the handler had set is told too */
+/** Creates an error answer. @param context adds the headers and trailers that the handler has set */
 export function errorAnswer(
   error: ConnectError,
   context?: Pick<HandlerContext, "responseHeader" | "responseTrailer">,
@@ -120,7 +121,7 @@ export function errorAnswer(
   const header = new Headers(context?.responseHeader);
   header.set(contentTypeHeader, jsonType);
   header.set(rpcConstants.errorHeader, nameOfCode(error.code));
-  // What another service said to this one is not for the callers of this one.
+  // The error came from another service: its message and details are not meant for the callers of this service.
   if (!error.isWireError) {
     for (const [name, value] of error.metadata) if (isMetadata(name)) header.append(name, value);
   }
@@ -128,9 +129,9 @@ export function errorAnswer(
     const pairs = answerPairs(header, context?.responseTrailer);
     return { pairs, payload: encodeError(error), error };
   } catch (cause) {
-    // A detail that is no message of its type.
-    const words = "the details of the handler's error cannot be encoded";
-    return errorAnswer(new ConnectError(words, Code.Internal, undefined, undefined, cause), context);
+    // The details have an invalid message.
+    const text = "the details of the handler's error cannot be encoded";
+    return errorAnswer(new ConnectError(text, Code.Internal, undefined, undefined, cause), context);
   }
 }
 
@@ -159,12 +160,12 @@ async function runIntercepted(
 
 type UnaryFunction = (request: UnaryRequest) => Promise<UnaryResponse>;
 
-/** The first one is outermost. */
+/** Wraps a handler in interceptors; the first one is outermost. */
 function intercepted(handle: UnaryFunction, interceptors: readonly Interceptor[]): UnaryFunction {
   return interceptors.reduceRight((next, interceptor) => interceptor(next as never) as never, handle);
 }
 
-/** The context with what interceptors have changed of the request. */
+/** Context of the handler after changes that interceptors made to the request. */
 function changedBy({ header, signal, contextValues }: UnaryRequest, context: CallContext): HandlerContext {
   if (header === context.requestHeader && signal === context.signal && contextValues === context.values) return context;
   const { method, service, requestMethod, protocolName, url, timeoutMs, responseHeader, responseTrailer } = context;
@@ -180,27 +181,27 @@ function replace(target: Headers, source: Headers): void {
   for (const [name, value] of source) target.append(name, value);
 }
 
-/** @throws ConnectError `invalid_argument` for another content type, `unimplemented` for an encoding */
+/** @throws ConnectError `invalid_argument` for another content type, `unimplemented` for a compressed message */
 function formatOf({ formats }: Route, header: ReceivedHeaders): MessageFormat {
   const contentType = header.get(contentTypeHeader);
   const isBinary = isBinaryType(contentType);
   if (isBinary === undefined) {
-    const words = contentType === null ? "the call has no header content-type" : `content-type is ${contentType}`;
-    throw new ConnectError(`${words}; it must be application/proto or application/json`, Code.InvalidArgument);
+    const text = contentType === null ? "the call has no header content-type" : `content-type is ${contentType}`;
+    throw new ConnectError(`${text}; it must be application/proto or application/json`, Code.InvalidArgument);
   }
   const encoding = header.get(encodingHeader) ?? "identity";
   if (encoding !== "identity") {
-    const words = `content-encoding is ${encoding}; Hawser takes no compressed messages, leave it out`;
-    throw new ConnectError(words, Code.Unimplemented);
+    const text = `content-encoding is ${encoding}; Hawser does not support compressed messages; leave the header out`;
+    throw new ConnectError(text, Code.Unimplemented);
   }
   return isBinary ? formats.binary : formats.json;
 }
 
-const late = () => new ConnectError("the operation timed out", Code.DeadlineExceeded);
+const timedOut = () => new ConnectError("the operation timed out", Code.DeadlineExceeded);
 
 /**
- * What a handler is given, and the time limit of its call. What most handlers do not ask for is made when it is asked for:
- * it costs more than all the rest.
+ * Context and time limit of a call. Its objects are created lazily, because most handlers use few of them and creating
+ * all would take most of the time of a short call.
  */
 class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerContext {
   readonly requestMethod = "POST";
@@ -217,7 +218,7 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
   #header: Headers | undefined;
   #trailer: Headers | undefined;
 
-  /** @throws ConnectError as {@link formatOf}, and `invalid_argument` for a time limit that is none, or too long */
+  /** @throws ConnectError as {@link formatOf}, and `invalid_argument` for an invalid or too long time limit */
   constructor(route: Route, call: Call, source: CallSource<Call>) {
     const received = new ReceivedHeaders(call.headers, Code.InvalidArgument, false);
     this.method = route.method;
@@ -267,7 +268,7 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
   readonly timeoutMs = (): number | undefined =>
     this.#deadlineAt === Number.POSITIVE_INFINITY ? undefined : this.#deadlineAt - performance.now();
 
-  /** What is sent with the answer. */
+  /** Headers and trailers of the answer. */
   answerPairs(): HeaderPairs {
     if (this.#header !== undefined || this.#trailer !== undefined) {
       return answerPairs(this.responseHeader, this.#trailer);
@@ -275,24 +276,24 @@ class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerCo
     return this.format.pairs;
   }
 
-  /** The error for a time limit that is over; undefined if it is not. */
-  lateness(): ConnectError | undefined {
-    return performance.now() >= this.#deadlineAt || this.#signal?.isLate ? late() : undefined;
+  /** Error of a call that has passed its time limit; otherwise undefined. */
+  timeoutError(): ConnectError | undefined {
+    return performance.now() >= this.#deadlineAt || this.#signal?.isLate ? timedOut() : undefined;
   }
 
-  /** The call has ended: ends its signal. */
+  /** Ends the signal after the call. */
   end(): void {
     this.#signal?.end();
   }
 }
 
-/** Infinity without the header. */
+/** Time limit in ms; Infinity without the header. */
 function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
   const text = header.get(timeoutHeader);
   if (text === null) return Number.POSITIVE_INFINITY;
   if (!/^\d{1,10}$/.test(text)) {
-    const words = `${timeoutHeader} is ${JSON.stringify(text)}; it must be a whole number of milliseconds, of at most 10 digits`;
-    throw new ConnectError(words, Code.InvalidArgument);
+    const problem = `${timeoutHeader} is ${JSON.stringify(text)}; it must be an integer number of milliseconds with at most 10 digits`;
+    throw new ConnectError(problem, Code.InvalidArgument);
   }
   const timeoutMs = Number(text);
   if (timeoutMs <= maxTimeoutMs) return timeoutMs;
@@ -301,7 +302,7 @@ function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
 
 const timerSlackMs = 5;
 
-/** Aborted with the first of several signals, at the deadline, and when the call ends. */
+/** Signal that is aborted with the first of several signals, at the deadline, and at the end of the call. */
 class CallSignal {
   readonly #controller = new AbortController();
   readonly #sources: readonly AbortSignal[];
@@ -318,10 +319,13 @@ class CallSignal {
       else source.addEventListener("abort", this.#onAbort);
     }
     const leftMs = deadlineAt - performance.now();
-    if (leftMs <= maxTimerMs) this.#timer = setTimeout(() => this.#abort(this.#late()), Math.max(0, leftMs));
+    if (leftMs <= maxTimerMs) this.#timer = setTimeout(() => this.#abort(this.#onTimeout()), Math.max(0, leftMs));
   }
 
-  /** The handler was told that its time is over: then the caller is told the same, though a timer may be a moment early. */
+  /**
+   * True if the handler's signal reported the deadline: the caller then gets the same error, even if a timer was
+   * slightly early.
+   */
   get isLate(): boolean {
     return this.#isLate;
   }
@@ -334,17 +338,17 @@ class CallSignal {
     this.#abort(ended);
   }
 
-  /** The carrier has the same time limit, and its timer may be a moment earlier. */
+  /** The transport has the same time limit, and its timer may fire slightly earlier. */
   #reasonOf({ reason }: AbortSignal): ConnectError {
-    if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#late();
+    if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#onTimeout();
     if (reason instanceof ConnectError) return reason;
-    const words = reason instanceof Error ? reason.message : String(reason);
-    return new ConnectError(words, Code.Canceled, undefined, undefined, reason);
+    const text = reason instanceof Error ? reason.message : String(reason);
+    return new ConnectError(text, Code.Canceled, undefined, undefined, reason);
   }
 
-  #late(): ConnectError {
+  #onTimeout(): ConnectError {
     this.#isLate = true;
-    return late();
+    return timedOut();
   }
 
   #abort(reason: unknown): void {
@@ -356,12 +360,12 @@ class CallSignal {
 
 const ended = new ConnectError("the call has ended", Code.Canceled);
 
-/** Of what a handler throws only a `ConnectError` is for the caller. */
+/** Converts an error of a handler. Only a `ConnectError` is meant for the caller. */
 function asConnectError(reason: unknown): ConnectError {
   try {
     if (reason instanceof ConnectError) return reason;
   } catch {
-    // Any value can be thrown, also one that throws when it is looked at.
+    // Handlers can throw any value, including objects whose properties throw.
     return new ConnectError("internal error", Code.Internal);
   }
   return new ConnectError("internal error", Code.Internal, undefined, undefined, reason);

@@ -1,13 +1,13 @@
-/**
- * Connect's codes: their names, their numbers in HTTP, and which of them stands for an error of Hawser.
- */
+/** Connect codes: their names, HTTP statuses, and the codes of Hawser's errors. */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { codeToHttpStatus } from "@connectrpc/connect/protocol-connect";
 import { type ErrorCode, HawserError } from "../errors/index.js";
 
 const codes = Object.values(Code).filter((code) => typeof code === "number");
 
-/** The code's name on the wire, such as `not_found`. A number that is no code, as a handler may give one, means `unknown`. */
+/**
+ * Wire name of a code, such as `not_found`. A number that is not a code, which a handler may use, becomes `unknown`.
+ */
 export function nameOfCode(code: Code): string {
   const name: unknown = Code[code];
   return (typeof name === "string" ? name : Code[Code.Unknown])
@@ -17,25 +17,28 @@ export function nameOfCode(code: Code): string {
 
 const codesByName = new Map(codes.map((code) => [nameOfCode(code), code]));
 
-/** Undefined for what is no name of a code. */
+/** Code of a wire name; undefined for an unknown name. */
 export function codeOfName(name: string): Code | undefined {
   return codesByName.get(name);
 }
 
-/** The status by which a NATS service tells an error of this code (ADR-32). */
+/** Status of an error with this code in a NATS micro service (ADR-32). */
 export function statusOfCode(code: Code): number {
   return codeToHttpStatus(code);
 }
 
-/** The code that a NATS service means by a status: of several with that status the first, and of a conflict the more general. */
+/**
+ * Code for the error status of a NATS micro service: the first code with that status. For a conflict it is `aborted`,
+ * the more general one.
+ */
 export function codeOfStatus(status: number): Code {
   if (status === codeToHttpStatus(Code.Aborted)) return Code.Aborted;
   return codes.find((code) => codeToHttpStatus(code) === status) ?? Code.Unknown;
 }
 
 /**
- * What the errors of a call mean that no handler has thrown. Others mean `unavailable` where trying again may help, else
- * `internal`.
+ * Codes for errors that no handler threw. Other errors become `unavailable` if a retry may help, and `internal`
+ * otherwise.
  */
 export const codesOfErrors: Partial<Readonly<Record<ErrorCode, Code>>> = {
   aborted: Code.Canceled,
@@ -61,7 +64,7 @@ export const codesOfErrors: Partial<Readonly<Record<ErrorCode, Code>>> = {
   unsubscribed: Code.Unavailable,
 };
 
-/** The error of a call as Connect has it. @param reason what the carrier has thrown */
+/** Converts an error of the transport to a `ConnectError`. @param reason error that the transport threw */
 export function connectErrorOf(reason: unknown): ConnectError {
   if (!(reason instanceof HawserError)) return ConnectError.from(reason, Code.Internal);
   const code = codesOfErrors[reason.code] ?? (reason.retryable ? Code.Unavailable : Code.Internal);

@@ -1,12 +1,10 @@
-/**
- * Errors on the wire: the JSON object that the Connect protocol has for them, `{"code", "message", "details"}`.
- */
+/** Error encoding of the Connect protocol: a JSON object `{"code", "message", "details"}`. */
 import { create, toBinary } from "@bufbuild/protobuf";
 import { base64Decode, base64Encode } from "@bufbuild/protobuf/wire";
 import { type Code, ConnectError } from "@connectrpc/connect";
 import { codeOfName, nameOfCode } from "./codes.js";
 
-/** The payload of an answer that is an error. */
+/** Payload of an error answer. */
 export function encodeError(error: ConnectError): Uint8Array {
   const details = error.details.map((detail) => {
     const [type, value] =
@@ -21,10 +19,10 @@ export function encodeError(error: ConnectError): Uint8Array {
 }
 
 /**
- * Reads the payload of an answer that is an error. What cannot be read of it is left out: an error must not be hidden by
- * another one.
+ * Decodes the payload of an error answer. Invalid parts are left out, because a decoding error must not hide the
+ * original error.
  *
- * @param code where the payload has none
+ * @param code code for a payload without one
  */
 export function decodeError(payload: Uint8Array, metadata: Headers, code: Code): ConnectError {
   const json = parsed(payload);
@@ -39,7 +37,7 @@ export function decodeError(payload: Uint8Array, metadata: Headers, code: Code):
     try {
       error.details.push({ type, value: base64Decode(value) });
     } catch {
-      // No base64.
+      // The value is not valid base64.
     }
   }
   return error;

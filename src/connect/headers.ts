@@ -1,12 +1,12 @@
 /**
- * Metadata: the `Headers` of Connect as pairs of name and value, which is what messages carry.
+ * Conversion of Connect's metadata (`Headers`) to pairs of name and value, which messages carry.
  *
- * Names and values are Connect's own, with lower-case names. Of an answer, trailers have the prefix `trailer-`.
+ * Names are in lower case, and values are unchanged. Trailers of an answer have the prefix `trailer-`.
  */
 import { type Code, ConnectError } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 
-/** The headers of a message, in their order. Names may repeat. */
+/** Headers of a message in their order. A name can occur several times. */
 export type HeaderPairs = readonly (readonly [name: string, value: string])[];
 
 export const contentTypeHeader = "content-type";
@@ -15,13 +15,13 @@ export const versionHeader = "connect-protocol-version";
 export const encodingHeader = "content-encoding";
 const trailerPrefix = "trailer-";
 
-/** Those that calls and answers have without metadata. Whoever reads their values checks them. */
+/** Headers of calls and answers without metadata. Their values are validated where they are used. */
 const knownHeaders: readonly string[] = [
   ...[contentTypeHeader, versionHeader, timeoutHeader],
   ...[rpcConstants.methodHeader, rpcConstants.callHeader],
 ];
 
-/** What an error that a handler throws may not set by its metadata: it belongs to the message. */
+/** Headers that the metadata of a handler's error must not set, because they belong to the message. */
 const protocolHeaders: ReadonlySet<string> = new Set([
   ...[contentTypeHeader, "content-length", encodingHeader, "accept-encoding", "host", "user-agent", "trailer", "date"],
   ...[timeoutHeader, versionHeader, "connect-content-encoding", "connect-accept-encoding"],
@@ -35,23 +35,23 @@ const protocolHeaders: ReadonlySet<string> = new Set([
   ],
 ]);
 
-/** True for a header that is metadata, and not of the protocol or of the carrier. */
+/** True for metadata; false for a header of the protocol or the transport. */
 export function isMetadata(name: string): boolean {
   return !protocolHeaders.has(name) && !name.startsWith("hawser-") && !name.startsWith("nats-");
 }
 
-/** The first value of a header. An iterator, and the arrays that it makes, would cost as much as all else of a short call. */
+/** First value of a header. A plain loop, because an iterator would take a large part of the time of a short call. */
 export function firstValue(pairs: HeaderPairs, name: string): string | undefined {
   for (let index = 0; index < pairs.length; index++) if (pairs[index]![0] === name) return pairs[index]![1];
   return undefined;
 }
 
-/** As a message carries them. */
+/** Pairs for a message. */
 export function pairsOf(header: Headers): HeaderPairs {
   return [...header];
 }
 
-/** The pairs of an answer. */
+/** Pairs for an answer, with its trailers. */
 export function answerPairs(header: Headers, trailer: Headers | undefined): HeaderPairs {
   const pairs = [...header];
   for (const [name, value] of trailer ?? []) pairs.push([`${trailerPrefix}${name}`, value]);
@@ -59,8 +59,8 @@ export function answerPairs(header: Headers, trailer: Headers | undefined): Head
 }
 
 /**
- * The headers of a received message. Few programs look at them, and to make `Headers` takes longer than everything else that
- * is done for a call: they are made when they are asked for, or when there is metadata, which must be checked.
+ * Headers of a received message. The `Headers` objects are created on first use, because few programs use them and
+ * creating them takes longer than the rest of a call. If there is metadata, they are created at once to validate it.
  */
 export class ReceivedHeaders {
   #header: Headers | undefined;
@@ -71,8 +71,8 @@ export class ReceivedHeaders {
   readonly #hasTrailer: boolean;
 
   /**
-   * @param code of the error where a header cannot be held
-   * @param hasTrailer names with the prefix of trailers are trailers, as in answers
+   * @param code code of the error for a header that `Headers` cannot hold
+   * @param hasTrailer true for answers: names with the prefix `trailer-` are trailers
    */
   constructor(pairs: HeaderPairs, code: Code, hasTrailer: boolean) {
     this.#pairs = pairs;
@@ -89,7 +89,7 @@ export class ReceivedHeaders {
     }
   }
 
-  /** As `Headers` has it. */
+  /** Value as `Headers.get` returns it. */
   get(name: string): string | null {
     if (this.#header !== undefined) return this.#header.get(name);
     return firstValue(this.#pairs, name) ?? null;
@@ -122,7 +122,7 @@ function append(header: Headers, name: string, value: string, code: Code): void 
     header.append(name, value);
   } catch {
     throw new ConnectError(
-      `header ${JSON.stringify(name)} has a name or value that HTTP does not know: names are ASCII, values Latin-1 without control characters; encode others, with a name that ends with -bin`,
+      `header ${JSON.stringify(name)} has a name or value that is invalid in HTTP: names are ASCII, values Latin-1 without control characters; encode others, with a name that ends with -bin`,
       code,
     );
   }

@@ -1,6 +1,4 @@
-/**
- * Messages as payloads: in Protobuf's binary format or as JSON, within a size limit.
- */
+/** Encoding of messages as Protobuf binary or JSON, within a size limit. */
 import {
   type BinaryReadOptions,
   type BinaryWriteOptions,
@@ -24,18 +22,17 @@ interface FormatOptions {
   readonly jsonOptions?: Partial<JsonReadOptions & JsonWriteOptions> | undefined;
 }
 
-/** Conversion of messages to payloads, and back. */
+/** Encoding of messages in one format. */
 export interface MessageFormat extends FormatOptions {
   readonly isBinary: boolean;
   readonly contentType: string;
-  /** The header of an answer without metadata. */
+  /** Headers of an answer without metadata. */
   readonly pairs: HeaderPairs;
 }
 
 const binaryType = "application/proto";
 export const jsonType = "application/json";
 
-/** The two formats. */
 export function formatsOf({ binaryOptions, jsonOptions }: FormatOptions): Record<"binary" | "json", MessageFormat> {
   const of = (contentType: string): MessageFormat => ({
     ...{ isBinary: contentType === binaryType, contentType, pairs: [[contentTypeHeader, contentType]] },
@@ -44,14 +41,17 @@ export function formatsOf({ binaryOptions, jsonOptions }: FormatOptions): Record
   return { binary: of(binaryType), json: of(jsonType) };
 }
 
-/** Whether a content type is that of the binary format; undefined if it is that of neither format. */
+/** True for the binary content type, false for JSON, undefined for any other. */
 export function isBinaryType(contentType: string | null): boolean | undefined {
   if (contentType === binaryType) return true;
   const type = /^application\/(proto|json)(?:\s*;\s*charset\s*=\s*"?utf-?8"?)?\s*$/i.exec(contentType ?? "")?.[1];
   return type === undefined ? undefined : type.toLowerCase() === "proto";
 }
 
-/** @param message or what one is made of @param limit what it is refused beyond, with its name @throws ConnectError `resource_exhausted` */
+/**
+ * Encodes a message or its initializer. @param limit maximum size, with its name for the error @throws ConnectError
+ * `resource_exhausted` if the message exceeds the limit
+ */
 export function encodeMessage<Desc extends DescMessage>(
   desc: Desc,
   message: MessageInitShape<Desc>,
@@ -74,7 +74,8 @@ function encoded<Desc extends DescMessage>(
 }
 
 /**
- * @throws ConnectError `resource_exhausted` beyond the limit, `invalid_argument` for a payload that is none of the format
+ * Decodes a message. @throws ConnectError `resource_exhausted` if the payload exceeds the limit, `invalid_argument` if
+ * it is invalid
  */
 export function decodeMessage<Desc extends DescMessage>(
   desc: Desc,
@@ -92,12 +93,12 @@ export function decodeMessage<Desc extends DescMessage>(
     return fromJsonString(desc, text, { ignoreUnknownFields: true, ...format.jsonOptions });
   } catch (cause) {
     const [what, why] = [format.isBinary ? "Protobuf" : "JSON", cause instanceof Error ? cause.message : String(cause)];
-    const words = `the payload is no ${desc.typeName} in ${what}: ${why}`;
-    throw new ConnectError(words, Code.InvalidArgument, undefined, undefined, cause);
+    const text = `the payload is not a valid ${desc.typeName} in ${what}: ${why}`;
+    throw new ConnectError(text, Code.InvalidArgument, undefined, undefined, cause);
   }
 }
 
-/** How large a message may be, and what says so. */
+/** Maximum size of a message, and the name of the option that sets it. */
 export interface SizeLimit {
   readonly name: "readMaxBytes" | "writeMaxBytes";
   readonly bytes: number;

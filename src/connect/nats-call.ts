@@ -1,6 +1,4 @@
-/**
- * The answering side of cancellation over NATS: the signals of running calls, and the watch on their callers.
- */
+/** Cancellation of calls over NATS, server side: signals of running calls, and detection of disconnected callers. */
 import { Code, ConnectError } from "@connectrpc/connect";
 import { errors, type Msg, type NatsConnection } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
@@ -8,11 +6,11 @@ import { isAnswerable } from "../nats/index.js";
 import type { IncomingCall } from "./answer-call.js";
 import { firstValue, type HeaderPairs } from "./headers.js";
 
-/** Words with dots between them, without wildcards. The last one tells the calls of a caller apart. */
+/** Subject without wildcards and with at least two tokens. The last token identifies the call of a caller. */
 const idPattern = /^[^\s*>.]+(?:\.[^\s*>.]+)*\.[^\s*>.]+$/;
 const maxIdLength = 255;
 
-/** A call that is being handled. */
+/** Running call. */
 export class NatsCall implements IncomingCall {
   readonly startedAt = performance.now();
   readonly message: Msg;
@@ -20,7 +18,10 @@ export class NatsCall implements IncomingCall {
   readonly payload: Uint8Array;
   /** Subject to which callers publish the ids of calls that they cancel. */
   readonly cancelSubject: string;
-  /** Undefined for a call that cannot be canceled: its caller does not know how, or is not reached at the subject of the id. */
+  /**
+   * Id of the call. Undefined if the call cannot be canceled: the caller sent no id, or one that is not a usable
+   * subject.
+   */
   readonly id: string | undefined;
   #controller: AbortController | undefined;
   #reason: ConnectError | undefined;
@@ -33,7 +34,7 @@ export class NatsCall implements IncomingCall {
     this.id = idOf(headers);
   }
 
-  /** Made when it is asked for: most handlers do not. */
+  /** Created on first use, because most handlers do not use it. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
@@ -48,14 +49,15 @@ export class NatsCall implements IncomingCall {
   }
 
   /**
-   * The caller, by the common part of the subjects of its ids. Undefined if nobody would hear of it that it has gone, or if
-   * NATS has replaced the subject for the answer, as it does between accounts: there the subject of the id is not known.
+   * Caller, as the common prefix of its call ids. Undefined if no code would observe that the caller has disconnected.
+   * Also undefined if NATS has rewritten the reply subject, as it does between accounts, because the subject of the id
+   * does not exist in this account then.
    */
   get caller(): string | undefined {
     const { id } = this;
     if (id === undefined || this.#controller === undefined || this.#controller.signal.aborted) return undefined;
-    const firstWord = (subject: string) => subject.slice(0, subject.indexOf("."));
-    if (firstWord(id) !== firstWord(this.message.reply!)) return undefined;
+    const firstToken = (subject: string) => subject.slice(0, subject.indexOf("."));
+    if (firstToken(id) !== firstToken(this.message.reply!)) return undefined;
     return id.slice(0, id.lastIndexOf("."));
   }
 }
@@ -65,14 +67,17 @@ function idOf(headers: HeaderPairs): string | undefined {
   return id !== undefined && id.length <= maxIdLength && idPattern.test(id) && isAnswerable(id) ? id : undefined;
 }
 
-/** A caller that two checks in a row do not find has gone. A caller that reconnects may miss one. */
-const missesOfGoneCaller = 2;
-/** Waiting time for the NATS server to answer that nobody subscribes. A caller itself does not answer. */
+/**
+ * Number of consecutive failed checks after which a caller counts as disconnected. A reconnecting caller can miss one
+ * check.
+ */
+const missesOfLostCaller = 2;
+/** Time for the NATS server to report that nobody subscribes. Callers never answer a check. */
 const checkTimeoutMs = 1_000;
 
 /**
- * Finds out which callers have gone: NATS answers a message to the subject of a call's id at once if nobody subscribes to it.
- * Only calls are checked that have run for an interval, and whose handler uses its signal.
+ * Detection of disconnected callers. NATS answers a message to the subject of a call id at once if nobody subscribes to
+ * it. Checks only calls that have been running for a full interval and whose handler uses its signal.
  */
 export class CallerWatch {
   readonly #connection: NatsConnection;
@@ -84,8 +89,8 @@ export class CallerWatch {
   #isDenied = false;
 
   /**
-   * @param calls that run
-   * @param onDenied the NATS server does not permit the checks: no more are made
+   * @param calls running calls
+   * @param onDenied called if the NATS server does not permit the checks, which stop then
    */
   constructor(
     connection: NatsConnection,
@@ -99,7 +104,7 @@ export class CallerWatch {
     this.#onDenied = onDenied;
   }
 
-  /** A call runs. Checks go on as long as one does. */
+  /** Starts the checks, if they are not active yet. Called for each new call. */
   begin(): void {
     if (this.#isDenied) return;
     this.#timer ??= setInterval(() => this.#check(), this.#intervalMs).unref();
@@ -116,11 +121,11 @@ export class CallerWatch {
       this.end();
       return;
     }
-    const begunBefore = performance.now() - this.#intervalMs;
+    const latestStart = performance.now() - this.#intervalMs;
     const byCaller = new Map<string, NatsCall[]>();
     for (const call of this.#calls) {
       const { caller } = call;
-      if (caller === undefined || call.startedAt > begunBefore) continue;
+      if (caller === undefined || call.startedAt > latestStart) continue;
       const calls = byCaller.get(caller);
       if (calls === undefined) byCaller.set(caller, [call]);
       else calls.push(call);
@@ -136,12 +141,12 @@ export class CallerWatch {
     }
     const misses = (this.#misses.get(caller) ?? 0) + 1;
     this.#misses.set(caller, misses);
-    if (misses < missesOfGoneCaller) return;
+    if (misses < missesOfLostCaller) return;
     this.#misses.delete(caller);
-    for (const call of calls) call.abort(new ConnectError("the caller has gone", Code.Canceled));
+    for (const call of calls) call.abort(new ConnectError("the caller has disconnected", Code.Canceled));
   }
 
-  /** False also if there is no telling. */
+  /** @returns false also if the check was inconclusive */
   async #isMissing(subject: string): Promise<boolean> {
     try {
       await this.#connection.request(subject, undefined, { timeout: checkTimeoutMs });

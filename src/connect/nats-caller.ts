@@ -1,6 +1,6 @@
 /**
- * The calling side of cancellation over NATS: ids of calls, by which services find a call that is canceled, and notice that a
- * caller has gone.
+ * Cancellation of calls over NATS, client side: call ids, with which services find canceled calls and detect a
+ * disconnected caller.
  */
 import { randomUUID } from "node:crypto";
 import { createInbox, type NatsConnection } from "@nats-io/transport-node";
@@ -8,23 +8,23 @@ import { inboxPrefixOf } from "../nats/index.js";
 
 const callers = new WeakMap<NatsConnection, NatsCaller>();
 
-/** The caller of all calls over one connection. */
+/** Caller of all calls over one connection. */
 export class NatsCaller {
   readonly #connection: NatsConnection;
   readonly #inbox: string;
 
-  /** @throws what nats.js throws if the connection is closed */
+  /** @throws errors of nats.js if the connection is closed */
   private constructor(connection: NatsConnection) {
     this.#connection = connection;
     this.#inbox = createInbox(inboxPrefixOf(connection));
-    // What services send there only shows them that somebody subscribes to it.
+    // Messages from services are ignored: they only test whether this subscription exists.
     connection.subscribe(`${this.#inbox}.*`, { callback: () => undefined });
   }
 
   /**
-   * Returns the caller of a connection, which all its transports share.
+   * Caller of a connection, shared by all its transports.
    *
-   * @throws what nats.js throws if the connection is closed
+   * @throws errors of nats.js if the connection is closed
    */
   static of(connection: NatsConnection): NatsCaller {
     let caller = callers.get(connection);
@@ -32,17 +32,20 @@ export class NatsCaller {
     return caller;
   }
 
-  /** Id of the next call: a subject of this caller that nobody can guess. */
+  /** Id of the next call: a subject of this caller that others cannot guess. */
   nextCallId(): string {
     return `${this.#inbox}.${randomUUID()}`;
   }
 
-  /** Tells the services that nobody waits for the call. It may be answered already, or not have arrived. */
+  /**
+   * Notifies the services that the caller no longer waits for the call. The call may already be answered, or may not
+   * have arrived yet.
+   */
   cancel(cancelSubject: string, id: string): void {
     try {
       this.#connection.publish(cancelSubject, id);
     } catch {
-      // Without a connection, the service notices that the caller has gone.
+      // Without a connection the service detects the disconnected caller instead.
     }
   }
 }

@@ -1,6 +1,4 @@
-/**
- * Services over NATS: each is a micro service (ADR-32) with an endpoint for each method.
- */
+/** Services over NATS: each is a micro service (ADR-32) with one endpoint per method. */
 import { Code, ConnectError, type ContextKey, createContextKey } from "@connectrpc/connect";
 import { type Msg, type NatsConnection, nuid } from "@nats-io/transport-node";
 import {
@@ -36,19 +34,22 @@ import {
 import { checkOptionNames, invalidSetting } from "./option-checks.js";
 import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
 
-/** How services are served over NATS. */
+/** Options of {@link serveNats}. */
 export interface ServeNatsOptions extends RouteOptions, NatsServiceSettingsInput {
-  /** Of the services of one queue group, one gets each call. Default `q`, which is that of micro services. */
+  /** Queue group of the services: each call goes to one member. Default: `q`, the default of micro services. */
   readonly queue?: string | undefined;
-  /** What the subjects begin with; callers have the same one. Default: nothing. */
+  /** Prefix of all subjects; callers need the same one. Default: no prefix. */
   readonly subjectPrefix?: string | undefined;
-  /** Of the services, as others find it: a semantic version. Default `1.0.0`. */
+  /** Version of the services as shown by discovery, in semantic versioning. Default: `1.0.0`. */
   readonly version?: string | undefined;
-  /** Hears what callers are not told: why a handler failed. Default: says nothing; a pino logger fits. */
+  /**
+   * Receiver of log entries, such as a pino logger; it gets the causes of failed calls, which callers do not see.
+   * Default: no logging.
+   */
   readonly logger?: Logger | undefined;
 }
 
-/** In a handler over NATS, `context.values.get(natsMessage)` is the message that its call came by. */
+/** Context key of the NATS message of a call: `context.values.get(natsMessage)` in a handler. */
 export const natsMessage: ContextKey<Msg | undefined> = createContextKey<Msg | undefined>(undefined, {
   description: "hawser: the message of NATS",
 });
@@ -70,15 +71,15 @@ const optionNames: readonly string[] = [
 ];
 
 /**
- * Answers calls to the methods that the routes register, and resolves when the NATS server has taken the subscriptions.
+ * Serves the methods that the routes register. Resolves when the NATS server has confirmed the subscriptions.
  *
- * `stop()` takes no more calls, and resolves when those that run are answered. After `stopTimeoutMs` the signals of the
- * calls that still run are aborted, and they are answered by `unavailable`. The connection stays open.
+ * `stop()` accepts no further calls, and resolves when the running calls are answered. Calls that are still running
+ * after `stopTimeoutMs` are aborted and answered with `unavailable`. The connection stays open.
  *
- * When the connection reconnects, nats.js subscribes again. A process that is to answer only while it is healthy stops and
- * serves again.
+ * After a reconnect nats.js restores the subscriptions. A process that should serve only while it is healthy has to
+ * stop the service and serve again.
  *
- * @param connection stays the caller's: it is not closed here
+ * @param connection stays open and belongs to the caller
  * @throws HawserError (as a rejection) `invalid_argument`; `nats_permission_denied`; `nats_unavailable`
  */
 export async function serveNats(
@@ -110,7 +111,7 @@ interface Endpoint extends MicroEndpoint {
   readonly cancelSubject: string;
 }
 
-/** A call that runs, or has been answered. */
+/** Running or answered call. */
 interface Answering {
   readonly endpoint: Endpoint;
   readonly reply: string;
@@ -126,7 +127,7 @@ class Server implements Subscription {
   readonly #subscriptions: SubscriptionSet;
   readonly #discovery: Discovery;
   readonly #running = new Set<Answering>();
-  /** Running calls whose messages have been read. */
+  /** Running calls with a decoded message. */
   readonly #calls = new Set<NatsCall>();
   readonly #callsById = new Map<string, NatsCall>();
   readonly #callers: CallerWatch;
@@ -151,20 +152,23 @@ class Server implements Subscription {
       },
       onRefused: (subject, error) => {
         if (!this.#endpoints.has(subject)) {
-          const words = "NATS does not let calls be canceled; they are answered, and their time limits hold";
-          logger.warn({ subject, reason: error.message }, words);
+          const text = "NATS does not permit cancellations; calls are answered, and their time limits apply";
+          logger.warn({ subject, reason: error.message }, text);
           return;
         }
         this.#refusal ??= error;
-        logger.error({ subject, reason: error.message }, "NATS does not let this method be served: it is not answered");
+        logger.error(
+          { subject, reason: error.message },
+          "NATS does not permit serving this method: its calls are not answered",
+        );
       },
     });
     this.#callers = new CallerWatch(connection, this.#calls, settings.callerCheckMs, (error) => {
-      const words = "NATS does not let this service notice that callers have gone; calls are answered";
-      logger.warn({ reason: error.message }, words);
+      const text = "NATS does not permit checks for disconnected callers; calls are answered";
+      logger.warn({ reason: error.message }, text);
     });
     this.#discovery = new Discovery(connection, (error) =>
-      logger.warn({ reason: error.message }, "NATS does not let services be found ($SRV.>); calls are answered"),
+      logger.warn({ reason: error.message }, "NATS does not permit service discovery ($SRV.>); calls are answered"),
     );
   }
 
@@ -177,8 +181,8 @@ class Server implements Subscription {
     const isTaken = await confirmed(this.#connection);
     if (this.#refusal !== undefined) {
       await this.#subscriptions.drain();
-      const words = `NATS does not let this user serve: ${this.#refusal.message}. Allow the subscription`;
-      throw new HawserError("nats_permission_denied", words, { cause: this.#refusal });
+      const text = `NATS does not permit this user to serve: ${this.#refusal.message}. Allow the subscription`;
+      throw new HawserError("nats_permission_denied", text, { cause: this.#refusal });
     }
     if (!isTaken) {
       throw new HawserError("nats_unavailable", "the connection to NATS is closed: the services are not served");
@@ -190,7 +194,7 @@ class Server implements Subscription {
     return [...this.#endpoints.keys()];
   }
 
-  /** Without a queue group: callers do not know which process has a call. */
+  /** No queue group: callers do not know which process runs a call, so every process gets each cancellation. */
   get #cancelSubjects(): Map<string, undefined> {
     return new Map([...this.#endpoints.values()].map(({ cancelSubject }) => [cancelSubject, undefined]));
   }
@@ -205,7 +209,7 @@ class Server implements Subscription {
   }
 
   async #stop(): Promise<void> {
-    // Calls that still run can be canceled.
+    // Running calls can still be canceled.
     this.#subscriptions.sync(this.#cancelSubjects);
     await Promise.all([confirmed(this.#connection), this.#discovery.end()]);
     const idle = new Promise<void>((resolve) => {
@@ -213,7 +217,7 @@ class Server implements Subscription {
       if (this.#running.size === 0) resolve();
     });
     await within(this.#settings.stopTimeoutMs, idle);
-    const error = new ConnectError("the service stops; what the call did may last or not", Code.Unavailable);
+    const error = new ConnectError("the service is stopping; the call may have had effects", Code.Unavailable);
     for (const call of this.#calls) call.abort(error);
     this.#callers.end();
     for (const call of this.#running) this.#answer(call, errorAnswer(error));
@@ -224,7 +228,7 @@ class Server implements Subscription {
     const { reply } = message;
     if (!isAnswerable(reply)) {
       endpoint.counters.ignored += 1;
-      this.#logger.debug({ subject: endpoint.subject }, "a message without a reply subject is no call: it was not run");
+      this.#logger.debug({ subject: endpoint.subject }, "ignored a message without a reply subject");
       return;
     }
     const call: Answering = { endpoint, reply, isAnswered: false };
@@ -234,19 +238,19 @@ class Server implements Subscription {
       return;
     }
     endpoint.counters.busy += 1;
-    const words = `busy: this process answers ${concurrency} calls already (concurrency); try again later`;
-    this.#answer(call, errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
+    const text = `busy: this process is already running ${concurrency} calls (concurrency); try again later`;
+    this.#answer(call, errorAnswer(new ConnectError(text, Code.ResourceExhausted)));
   }
 
   async #run(call: Answering, message: Msg): Promise<void> {
     this.#running.add(call);
     const { endpoint } = call;
-    const began = performance.now();
+    const startedAt = performance.now();
     try {
       const answer = await this.#answerOf(endpoint, message);
-      endpoint.counters.ran(performance.now() - began);
+      endpoint.counters.ran(performance.now() - startedAt);
       const cause = answer.error?.cause;
-      if (cause !== undefined) this.#logger.error({ subject: endpoint.subject, err: cause }, "a handler of RPC failed");
+      if (cause !== undefined) this.#logger.error({ subject: endpoint.subject, err: cause }, "an RPC handler failed");
       this.#answer(call, answer);
     } finally {
       this.#running.delete(call);
@@ -264,11 +268,11 @@ class Server implements Subscription {
     const call = new NatsCall(message, read.headers, read.payload, cancelSubject);
     const answer = answerCall(route, call, nats);
     if (!(answer instanceof Promise)) return answer;
-    this.#begin(call);
+    this.#addCall(call);
     return answer.finally(() => this.#removeCall(call));
   }
 
-  #begin(call: NatsCall): void {
+  #addCall(call: NatsCall): void {
     this.#calls.add(call);
     if (call.id === undefined) return;
     this.#callsById.set(call.id, call);
@@ -280,14 +284,14 @@ class Server implements Subscription {
     if (call.id !== undefined) this.#callsById.delete(call.id);
   }
 
-  /** Its answer is sent nevertheless: NATS does not tell who has canceled the call. */
+  /** Aborts a call. Its answer is still sent, because NATS does not reveal who published the cancellation. */
   #cancel(subject: string, { data }: Msg): void {
     const call = this.#callsById.get(Buffer.from(data).toString("latin1"));
     if (call?.cancelSubject === subject)
       call.abort(new ConnectError("the caller has canceled the call", Code.Canceled));
   }
 
-  /** Once for each call. */
+  /** Sends the answer of a call, unless an answer was already sent. */
   #answer(call: Answering, answer: OutgoingAnswer): void {
     if (call.isAnswered) return;
     call.isAnswered = true;
@@ -308,25 +312,25 @@ class Server implements Subscription {
     else counters.failed(statusOfCode(sent.error.code), nameOfCode(sent.error.code));
   }
 
-  /** What the server takes in a message, headers included. */
+  /** Maximum message size of the NATS server, headers included. */
   get #maxPayload(): number {
     return this.#connection.info?.max_payload ?? Number.POSITIVE_INFINITY;
   }
 }
 
-/** With what tools for micro services look at. */
+/** Headers of an answer, including the error headers that tools for micro services read. */
 function headersOf({ pairs, error }: OutgoingAnswer) {
   const headers = natsHeaders(pairs);
   if (error === undefined) return headers;
-  const told = errorHeaders({ status: statusOfCode(error.code), text: error.rawMessage });
-  for (const name of told.keys()) headers.set(name, told.get(name));
+  const errorPairs = errorHeaders({ status: statusOfCode(error.code), text: error.rawMessage });
+  for (const name of errorPairs.keys()) headers.set(name, errorPairs.get(name));
   return headers;
 }
 
 function tooLarge({ error }: OutgoingAnswer, bytes: number, maxPayload: number): OutgoingAnswer {
   const what = error === undefined ? "answer" : `answer, an error ${nameOfCode(error.code)},`;
-  const words = `the ${what} has ${bytes} bytes with its headers; the NATS server takes at most ${maxPayload} (max_payload)`;
-  return errorAnswer(new ConnectError(words, Code.ResourceExhausted));
+  const text = `the ${what} has ${bytes} bytes with its headers; the NATS server accepts at most ${maxPayload} (max_payload)`;
+  return errorAnswer(new ConnectError(text, Code.ResourceExhausted));
 }
 
 function servicesOf(routes: readonly Route[], { queue, subjectPrefix, version }: Naming) {

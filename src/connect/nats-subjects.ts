@@ -1,6 +1,4 @@
-/**
- * Methods as subjects of NATS, and metadata as headers of its messages.
- */
+/** Mapping of methods to NATS subjects, and of metadata to NATS headers. */
 import type { DescMethod } from "@bufbuild/protobuf";
 import { type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
@@ -8,29 +6,32 @@ import { HawserError } from "../errors/index.js";
 import { headersReadHere } from "../nats/index.js";
 import type { HeaderPairs } from "./headers.js";
 
-/** Tokens with dots between them, without wildcards. */
+/** Tokens separated by dots, without wildcards. */
 const prefixPattern = /^[^\s.*>$][^\s.*>]*(?:\.[^\s.*>]+)*$/;
 
-/** @throws HawserError `invalid_argument` for what cannot begin a subject */
+/** @throws HawserError `invalid_argument` for an invalid prefix */
 export function checkSubjectPrefix(prefix: unknown): void {
   if (prefix === undefined || (typeof prefix === "string" && prefixPattern.test(prefix))) return;
   throw new HawserError(
     "invalid_argument",
-    `subjectPrefix ${JSON.stringify(prefix)}: must be words with dots between them, without wildcards, spaces and $ as the first character. Example: "staging.eu"`,
+    `subjectPrefix ${JSON.stringify(prefix)}: must be tokens separated by dots, without wildcards and spaces, and must not start with $. Example: "staging.eu"`,
   );
 }
 
-/** `acme.v1.Warehouse.Reserve`, behind the prefix. */
+/** Subject of a method, such as `acme.v1.Warehouse.Reserve`, after the prefix. */
 export function subjectOf({ parent, name }: DescMethod, prefix: string | undefined): string {
   return `${prefix === undefined ? "" : `${prefix}.`}${parent.typeName}.${name}`;
 }
 
-/** `acme.v1.Warehouse.hawser-cancel`, behind the prefix. No method has this name, as `-` is in no name of Protobuf. */
+/**
+ * Subject of cancellations, such as `acme.v1.Warehouse.hawser-cancel`, after the prefix. It cannot clash with a method,
+ * because Protobuf names have no `-`.
+ */
 export function cancelSubjectOf({ parent }: DescMethod, prefix: string | undefined): string {
   return `${prefix === undefined ? "" : `${prefix}.`}${parent.typeName}.${rpcConstants.cancelWord}`;
 }
 
-/** As NATS carries them. */
+/** Headers of a NATS message. */
 export function natsHeaders(pairs: HeaderPairs): MsgHdrs {
   const record: Record<string, string[]> = Object.create(null);
   for (const [name, value] of pairs) {
@@ -41,21 +42,21 @@ export function natsHeaders(pairs: HeaderPairs): MsgHdrs {
   return MsgHdrsImpl.fromRecord(record);
 }
 
-/** How many bytes they take in a message. */
+/** Encoded size of the headers in a message. */
 export function bytesOfHeaders(headers: MsgHdrs): number {
   return (headers as MsgHdrsImpl).encode().length;
 }
 
-/** A message as calls and answers have it. */
+/** Content of a call or an answer. */
 export interface ReadMessage {
-  /** Without NATS's own, which begin with `Nats-`. */
+  /** Headers without those of NATS, which start with `Nats-`. */
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
-  /** By which a micro service says that it failed, as it may without knowing Connect (ADR-32). */
+  /** Error headers of a micro service, which may not use Connect (ADR-32). */
   readonly failure: { readonly status: number; readonly words: string } | undefined;
 }
 
-/** Reads a message, whoever has sent it. @throws what nats.js throws where it had to read the headers */
+/** Decodes a message from any sender. @throws errors of nats.js for invalid headers */
 export function readMessage(message: Msg): ReadMessage {
   const headers = headersReadHere(message);
   const pairs: [string, string][] = [];
@@ -67,6 +68,6 @@ export function readMessage(message: Msg): ReadMessage {
   const failure =
     status === "" ? undefined : { status: Number(status), words: headers?.get("Nats-Service-Error") ?? "" };
   const { buffer, byteOffset, length } = message.data;
-  // Not a Buffer, which is what the fields of a message would become, too.
+  // A plain Uint8Array: with a Buffer, the bytes fields of decoded messages would be Buffers, too.
   return { headers: pairs, payload: new Uint8Array(buffer, byteOffset, length), failure };
 }

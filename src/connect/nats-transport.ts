@@ -1,6 +1,4 @@
-/**
- * Calls over NATS: each is a request to the subject of its method.
- */
+/** Transport over NATS: a call is a request to the subject of its method. */
 import type { Transport } from "@connectrpc/connect";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
@@ -17,21 +15,22 @@ import {
 } from "./nats-subjects.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
-/** How calls are made over NATS. */
+/** Options of {@link createNatsTransport}. */
 export interface NatsTransportOptions extends TransportOptions {
-  /** What the subjects begin with; the service has the same one. Default: nothing. */
+  /** Prefix of all subjects, the same as that of the service. Default: no prefix. */
   readonly subjectPrefix?: string | undefined;
 }
 
 /**
- * A transport for clients of Connect: `createClient(Warehouse, createNatsTransport(connection))`. It makes unary calls.
+ * Creates a transport for Connect clients: `createClient(Warehouse, createNatsTransport(connection))`. It supports
+ * unary calls.
  *
- * Calls fail with a `ConnectError`. Its `cause` is a `HawserError` where NATS, and not the service, was the reason:
- * `unavailable` if nobody answers the subject, `deadline_exceeded` after the time limit, `resource_exhausted` if the call is
- * larger than the NATS server takes, and what else docs/rpc.md lists. A call whose signal aborts is canceled at the service,
- * too.
+ * Failed calls reject with a `ConnectError`. If NATS and not the service caused the error, its `cause` is a
+ * `HawserError`: `unavailable` if nobody subscribes to the subject, `deadline_exceeded` after the time limit,
+ * `resource_exhausted` if the call exceeds the maximum payload of the NATS server; docs/rpc.md lists all. If the signal
+ * of a call is aborted, the call is also canceled on the service.
  *
- * @param connection stays the caller's: it is not closed here
+ * @param connection stays open and belongs to the caller
  * @throws HawserError `invalid_argument`
  */
 export function createNatsTransport(connection: NatsConnection, options: NatsTransportOptions = {}): Transport {
@@ -53,7 +52,7 @@ export function createNatsTransport(connection: NatsConnection, options: NatsTra
       watch.checkSize(attempt, bytesOfHeaders(headers) + payload.length);
       const deadline = new Deadline(limitMs);
       const request = async () => {
-        // It may have waited until the connection took more bytes.
+        // The call may have waited for the connection to drain.
         signal?.throwIfAborted();
         return connection.request(subject, payload, { headers, timeout: deadline.remainingMs });
       };

@@ -1,6 +1,4 @@
-/**
- * Services between peers: a handler for the topic of each service.
- */
+/** Services over peers: a request handler for the topic of each service. */
 import { Code, ConnectError, type ContextKey, createContextKey } from "@connectrpc/connect";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
@@ -13,20 +11,25 @@ import { checkOptionNames } from "./option-checks.js";
 import { methodName } from "./peer-transport.js";
 import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
 
-/** How services are served between peers. */
+/** Options of {@link servePeer}. */
 export interface ServePeerOptions extends RouteOptions {
-  /** One topic for all services; callers name it too. Default: of each service its name, `acme.v1.Warehouse`. */
+  /**
+   * Topic of all services; callers need the same one. Default: the name of each service, such as `acme.v1.Warehouse`.
+   */
   readonly topic?: string | undefined;
   /**
-   * Each handler runs in a transaction of Postgres, whose client is that of {@link peerMessage}; an error rolls it back.
-   * Default false.
+   * Runs each handler in a Postgres transaction, whose client {@link peerMessage} provides; an error rolls it back.
+   * Default: false.
    */
   readonly transactional?: boolean | undefined;
-  /** Hears what callers are not told: why a handler failed. Default: says nothing; a pino logger fits. */
+  /**
+   * Receiver of log entries, such as a pino logger; it gets the causes of failed calls, which callers do not see.
+   * Default: no logging.
+   */
   readonly logger?: Logger | undefined;
 }
 
-/** Methods of a `Peer` that services need. */
+/** Methods of a `Peer` that serving needs. */
 interface ServingPeer {
   respond(
     topic: string,
@@ -35,14 +38,14 @@ interface ServingPeer {
   ): Promise<Subscription>;
 }
 
-/** Answer of a handler of requests. */
+/** Return value of a request handler. */
 interface AnswerToSend {
   readonly payload: Uint8Array;
   readonly headers: HeaderPairs;
   readonly rollBack: boolean;
 }
 
-/** A request as a call. */
+/** Received request as a call. */
 class PeerCall implements IncomingCall {
   readonly message: TransactionalMessage;
   readonly headers: HeaderPairs;
@@ -62,8 +65,8 @@ class PeerCall implements IncomingCall {
 }
 
 /**
- * In a handler between peers, `context.values.get(peerMessage)` is the message that its call came by: it says who calls,
- * and has the client of the transaction if the service is transactional.
+ * Context key of the message of a call over peers: `context.values.get(peerMessage)` in a handler. The message has the
+ * name of the caller, and the client of the transaction if the service is transactional.
  */
 export const peerMessage: ContextKey<TransactionalMessage | undefined> = createContextKey<
   TransactionalMessage | undefined
@@ -82,11 +85,10 @@ const optionNames: readonly string[] = [
 ];
 
 /**
- * Answers calls to the methods that the routes register, from now on or from the peer's next start.
+ * Serves the methods that the routes register, effective immediately or from the peer's next start.
  *
- * @returns ends the services: calls that run are still answered, and the peer goes on
- * @throws HawserError (as a rejection) `invalid_argument`
- * @throws HawserError (as a rejection) as `peer.respond` does
+ * @returns subscription; `stop()` ends the services while running calls are still answered and the peer keeps running
+ * @throws HawserError (as a rejection) `invalid_argument`, and the errors of `peer.respond`
  */
 export async function servePeer(
   peer: ServingPeer,
@@ -119,7 +121,7 @@ function handlerOf(
 ): (message: Message) => AnswerToSend | Promise<AnswerToSend> {
   const answered = (answer: OutgoingAnswer, name: string): AnswerToSend => {
     const cause = answer.error?.cause;
-    if (cause !== undefined) logger.error({ method: name, err: cause }, "a handler of RPC failed");
+    if (cause !== undefined) logger.error({ method: name, err: cause }, "an RPC handler failed");
     return toSend(answer);
   };
   return (message) => {
@@ -127,30 +129,33 @@ function handlerOf(
     const name = firstValue(call.headers, rpcConstants.methodHeader);
     const route = name === undefined ? undefined : methods.get(name);
     if (name === undefined || route === undefined) {
-      const words =
+      const text =
         name === undefined
           ? `the request to "${message.topic}" has no header ${rpcConstants.methodHeader}`
           : `"${message.topic}" has no method ${name}`;
-      return toSend(errorAnswer(new ConnectError(`${words}; it has ${[...methods.keys()]}`, Code.Unimplemented)));
+      return toSend(errorAnswer(new ConnectError(`${text}; it has ${[...methods.keys()]}`, Code.Unimplemented)));
     }
     const answer = answerCall(route, call, peers);
     return answer instanceof Promise ? answer.then((later) => answered(later, name)) : answered(answer, name);
   };
 }
 
-/** An error leaves nothing of what the handler wrote in its transaction. Headers that peers do not carry become an error. */
+/**
+ * Converts an answer. An error rolls back the handler's transaction. Headers beyond the limits of peers become an
+ * error.
+ */
 function toSend(answer: OutgoingAnswer): AnswerToSend {
   const { headers: count } = limits.Answer;
   const { maxBytes } = limits.Header.value;
   if (answer.pairs.length > count.maxItems) {
-    const words = `the answer has ${answer.pairs.length} headers; between peers it has at most ${count.maxItems}`;
-    return toSend(errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
+    const text = `the answer has ${answer.pairs.length} headers; peers carry at most ${count.maxItems}`;
+    return toSend(errorAnswer(new ConnectError(text, Code.ResourceExhausted)));
   }
   const long = answer.pairs.find((pair) => Buffer.byteLength(pair[1]) > maxBytes);
   if (long !== undefined) {
     const bytes = Buffer.byteLength(long[1]);
-    const words = `header ${long[0]} of the answer has ${bytes} bytes; between peers it has at most ${maxBytes}`;
-    return toSend(errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
+    const text = `header ${long[0]} of the answer has ${bytes} bytes; peers carry at most ${maxBytes}`;
+    return toSend(errorAnswer(new ConnectError(text, Code.ResourceExhausted)));
   }
   return { payload: answer.payload, headers: answer.pairs, rollBack: answer.error !== undefined };
 }

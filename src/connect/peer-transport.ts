@@ -1,6 +1,4 @@
-/**
- * Calls between peers: each is a request to a listener of the service's topic.
- */
+/** Transport over peers: a call is a request to a listener of the service's topic. */
 import type { DescMethod } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobuf/wkt";
 import type { Transport } from "@connectrpc/connect";
@@ -10,33 +8,36 @@ import { maxTimerMs } from "../runtime/index.js";
 import type { HeaderPairs } from "./headers.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
-/** How calls are made between peers. */
+/** Options of {@link createPeerTransport}. */
 export interface PeerTransportOptions extends TransportOptions {
-  /** The topic of the services, the same as where they are served. Default: the name of the service, `acme.v1.Warehouse`. */
+  /**
+   * Topic of the services, the same as where they are served. Default: the name of the service, such as
+   * `acme.v1.Warehouse`.
+   */
   readonly topic?: string | undefined;
 }
 
-/** What a transport needs of a `Peer`. */
+/** Method of a `Peer` that the transport needs. */
 interface CallingPeer {
   request(topic: string, payload: Uint8Array, options: RequestOptions): Promise<Answer>;
 }
 
 /**
- * A transport for clients of Connect: `createClient(Warehouse, createPeerTransport(peer))`. It makes unary calls; each goes
- * to one listener of the topic, in turn.
+ * Creates a transport for Connect clients: `createClient(Warehouse, createPeerTransport(peer))`. It supports unary
+ * calls. Each call goes to one listener of the topic; listeners take turns.
  *
- * Calls fail with a `ConnectError`. Its `cause` is a `HawserError` where the peers, and not the service, were the reason:
- * `unavailable` if no listener of the topic can be reached or its connection is lost, `deadline_exceeded` after the time
- * limit, `resource_exhausted` if it is busy, and what else docs/rpc.md lists. A method whose `idempotency_level` says that it
- * may be called twice is called again, at another listener, when the connection is lost.
+ * Failed calls reject with a `ConnectError`. If the peers and not the service caused the error, its `cause` is a
+ * `HawserError`: `unavailable` if no listener of the topic can be reached or the connection is lost,
+ * `deadline_exceeded` after the time limit, `resource_exhausted` if the listener is busy; docs/rpc.md lists all. If the
+ * connection is lost, a method whose `idempotency_level` permits repeated calls is called again on another listener.
  *
- * @param peer runs when calls are made
+ * @param peer must be running when calls are made
  * @throws HawserError `invalid_argument`
  */
 export function createPeerTransport(peer: CallingPeer, options: PeerTransportOptions = {}): Transport {
   checkTransportOptions(options, "a peer transport", ["topic"]);
   const { topic, ...common } = options;
-  // Mostly those of the call before.
+  // Consecutive calls mostly have the same headers and method.
   let last: { readonly pairs: HeaderPairs; readonly method: DescMethod; readonly headers: HeaderPairs } | undefined;
   const headersOf = (pairs: HeaderPairs, method: DescMethod): HeaderPairs => {
     if (last?.pairs !== pairs || last.method !== method) {
@@ -59,7 +60,7 @@ export function createPeerTransport(peer: CallingPeer, options: PeerTransportOpt
   return createTransport(carrier, common);
 }
 
-/** As the header has it that names the method: `acme.v1.Warehouse.Reserve`. */
+/** Method name in the header of a call, such as `acme.v1.Warehouse.Reserve`. */
 export function methodName({ parent, name }: DescMethod): string {
   return `${parent.typeName}.${name}`;
 }

@@ -1,6 +1,4 @@
-/**
- * What a service answers: the methods that the user's routes register, with their options.
- */
+/** Routes of a service: the methods that the user registers, with their options. */
 import type { DescMethod, DescMethodUnary } from "@bufbuild/protobuf";
 import {
   type ConnectRouter,
@@ -15,10 +13,13 @@ import { HawserError, namesOf } from "../errors/index.js";
 import { formatsOf, type SizeLimit } from "./message-format.js";
 import { streamRefused } from "./transport.js";
 
-/** Registers services: the same function that adapters of Connect for HTTP take. */
+/** Function that registers services, the same as for Connect's HTTP adapters. */
 export type Routes = (router: ConnectRouter) => unknown;
 
-/** Options of Connect that services over Hawser have. `router.service` and `router.rpc` take them too, for one service. */
+/**
+ * Options of Connect that services over Hawser support. `router.service` and `router.rpc` accept them for a single
+ * service or method, too.
+ */
 export type RouteOptions = Pick<
   ConnectRouterOptions,
   | "interceptors"
@@ -31,7 +32,6 @@ export type RouteOptions = Pick<
   | "shutdownSignal"
 >;
 
-/** All names of them. */
 export const routeOptionNames = namesOf<RouteOptions>({
   interceptors: true,
   jsonOptions: true,
@@ -43,10 +43,10 @@ export const routeOptionNames = namesOf<RouteOptions>({
   shutdownSignal: true,
 });
 
-/** A method that is answered. */
+/** Registered method. */
 export interface Route {
   readonly method: DescMethod;
-  /** What answers a unary call; others are refused. */
+  /** Implementation of a unary method; calls of streaming methods are rejected. */
   readonly implementation: UnaryImplementation;
   readonly options: RouteOptions;
   readonly formats: ReturnType<typeof formatsOf>;
@@ -57,12 +57,12 @@ export interface Route {
 type UnaryImplementation = (MethodImplSpec & { kind: "unary" })["impl"];
 
 /**
- * Calls the user's routes.
+ * Collects the routes that the user's function registers.
  *
- * The router is one of Connect, which checks the options, and remembers the implementations. Its own handlers are those of
- * HTTP: they cost several times what an answer costs here.
+ * Uses a router of Connect, which validates the options and holds the implementations. Its own HTTP handlers are not
+ * used: they take several times as long as answering here.
  *
- * @throws HawserError `invalid_argument` for none at all, or for two of one method
+ * @throws HawserError `invalid_argument` if no method is registered, or a method is registered twice
  */
 export function collectRoutes(routes: Routes, options: RouteOptions): readonly Route[] {
   if (typeof routes !== "function") {
@@ -107,7 +107,7 @@ export function collectRoutes(routes: Routes, options: RouteOptions): readonly R
   return [...collected.values()];
 }
 
-/** The method of a route that is answered, which is a unary one or refuses. */
+/** Method of a route, which is unary or rejects its calls. */
 export function unaryMethodOf({ method }: Route): DescMethodUnary {
   return method as DescMethodUnary;
 }

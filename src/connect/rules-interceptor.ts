@@ -1,6 +1,6 @@
 /**
- * Interceptor that checks the rules of `buf.validate`. It uses nothing but the interface of Connect, so it also works in a
- * transport and in a router over HTTP, where methods may be streams.
+ * Interceptor that checks the rules of `buf.validate`. It depends only on Connect's interceptor interface, so that it
+ * also works in transports and routers for HTTP, including streaming methods.
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
@@ -8,7 +8,7 @@ import { HawserError, namesOf } from "../errors/index.js";
 import { brokenRule, violationText } from "../typed/index.js";
 import { checkOptionNames } from "./option-checks.js";
 
-/** Checks a message. A validator of `@bufbuild/protovalidate` is one. */
+/** Message validator, such as the one of `@bufbuild/protovalidate`. */
 interface MessageValidator {
   validate<Desc extends DescMessage>(
     schema: Desc,
@@ -19,8 +19,8 @@ interface MessageValidator {
 /** Options of {@link createRulesInterceptor}. */
 interface RulesInterceptorOptions {
   /**
-   * Validator that is used instead of Hawser's own, for schemas with rules that Hawser does not support, such as CEL. Example:
-   * `createValidator()` of `@bufbuild/protovalidate`.
+   * Validator to use in place of Hawser's own, for schemas with rules that Hawser does not support, such as CEL.
+   * Example: `createValidator()` of `@bufbuild/protovalidate`.
    */
   readonly validator?: MessageValidator | undefined;
 }
@@ -28,11 +28,12 @@ interface RulesInterceptorOptions {
 const optionNames = namesOf<RulesInterceptorOptions>({ validator: true });
 
 /**
- * Makes an interceptor that checks the rules of `buf.validate` in requests and answers, of transports and of services.
+ * Creates an interceptor for transports and services that checks the rules of `buf.validate` in requests and answers.
  *
- * A request that breaks a rule fails with `invalid_argument`: a transport does not send it, and a service does not call the
- * handler. An answer that breaks a rule fails with `internal`. Both errors name the field, its value and the rule. Schemas
- * with a rule that is not supported fail with `internal`, which names the rule. In streams each message is checked.
+ * A request that breaks a rule fails with `invalid_argument`: a transport does not send it, and a service does not call
+ * the handler. An answer that breaks a rule fails with `internal`. Both errors name the field, its value and the rule.
+ * Calls with a schema that has an unsupported rule fail with `internal`, naming the rule. In streams each message is
+ * checked.
  *
  * @throws HawserError `invalid_argument` for an unknown option, or a validator without the method `validate`
  */
@@ -43,13 +44,13 @@ export function createRulesInterceptor(options: RulesInterceptorOptions = {}): I
     const problem = problemOf(schema, message);
     if (problem === undefined) return;
     if (problem.kind === "error") {
-      const words = `the rules of ${schema.typeName} cannot be checked: ${problem.words}`;
-      throw new ConnectError(words, Code.Internal, undefined, undefined, problem.cause);
+      const text = `the rules of ${schema.typeName} cannot be checked: ${problem.text}`;
+      throw new ConnectError(text, Code.Internal, undefined, undefined, problem.cause);
     }
-    if (what === "request") throw new ConnectError(problem.words, Code.InvalidArgument);
-    // The cause lets the logger of a service know.
-    const cause = new HawserError("invalid_message", problem.words);
-    throw new ConnectError(`the answer breaks a rule: ${problem.words}`, Code.Internal, undefined, undefined, cause);
+    if (what === "request") throw new ConnectError(problem.text, Code.InvalidArgument);
+    // The cause reaches the logger of a service; callers do not see it.
+    const cause = new HawserError("invalid_message", problem.text);
+    throw new ConnectError(`the answer breaks a rule: ${problem.text}`, Code.Internal, undefined, undefined, cause);
   };
   return (next) => async (request) => {
     const { input, output } = request.method;
@@ -68,9 +69,9 @@ export function createRulesInterceptor(options: RulesInterceptorOptions = {}): I
 }
 
 interface Problem {
-  /** `broken`: by the message; `error`: the rules cannot be checked. */
+  /** `broken`: the message breaks a rule; `error`: the rules cannot be checked. */
   readonly kind: "broken" | "error";
-  readonly words: string;
+  readonly text: string;
   readonly cause?: unknown;
 }
 
@@ -79,29 +80,29 @@ type ProblemOf = (schema: DescMessage, message: MessageShape<DescMessage>) => Pr
 const ownProblem: ProblemOf = (schema, message) => {
   try {
     const broken = brokenRule(schema, message as unknown as Readonly<Record<string, unknown>>);
-    return broken === undefined ? undefined : { kind: "broken", words: violationText(schema, broken) };
+    return broken === undefined ? undefined : { kind: "broken", text: violationText(schema, broken) };
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : String(cause);
     const isUnsupported = cause instanceof HawserError && cause.code === "invalid_schema";
     const remedy = isUnsupported
       ? ". Remove the rule, or give the interceptor a validator of @bufbuild/protovalidate"
       : "";
-    return { kind: "error", words: `${reason}${remedy}`, cause };
+    return { kind: "error", text: `${reason}${remedy}`, cause };
   }
 };
 
 function problemBy(validator: MessageValidator): ProblemOf {
   if (typeof (validator as Partial<MessageValidator> | null)?.validate !== "function") {
-    const words = "validator: must have a method validate. Example: createValidator() of @bufbuild/protovalidate";
-    throw new HawserError("invalid_argument", words);
+    const text = "validator: must have a method validate. Example: createValidator() of @bufbuild/protovalidate";
+    throw new HawserError("invalid_argument", text);
   }
   return (schema, message) => {
     const { kind, error } = validator.validate(schema, message);
     if (kind === "valid") return undefined;
-    const words = error?.message ?? "the validator does not say why";
+    const text = error?.message ?? "the validator does not say why";
     return kind === "invalid"
-      ? { kind: "broken", words: `${schema.typeName}: ${words}` }
-      : { kind: "error", words, cause: error };
+      ? { kind: "broken", text: `${schema.typeName}: ${text}` }
+      : { kind: "error", text, cause: error };
   };
 }
 

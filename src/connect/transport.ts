@@ -1,6 +1,4 @@
-/**
- * The calling side: Connect's `Transport` over whatever carries requests and answers.
- */
+/** Client side of calls: Connect's `Transport` over any carrier of requests and answers. */
 import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShape } from "@bufbuild/protobuf";
 import {
   Code,
@@ -34,15 +32,14 @@ import {
 import { decodeMessage, encodeMessage, formatsOf, isBinaryType, type SizeLimit } from "./message-format.js";
 import { checkOptionNames, invalidSetting } from "./option-checks.js";
 
-/** What transports have in common. */
+/** Options that all transports share. */
 export interface TransportOptions
   extends TransportSettingsInput,
     Pick<ConnectRouterOptions, "jsonOptions" | "binaryOptions"> {
-  /** Run around each call, the first one outermost. */
+  /** Interceptors of each call; the first one is outermost. */
   readonly interceptors?: readonly Interceptor[] | undefined;
 }
 
-/** All names of them. */
 const transportOptionNames: readonly string[] = [
   ...namesOf<Omit<TransportOptions, keyof TransportSettings>>({
     interceptors: true,
@@ -52,33 +49,36 @@ const transportOptionNames: readonly string[] = [
   ...Object.keys(transportSettingsDefaults),
 ];
 
-/** A call on its way out. */
+/** Encoded call. */
 interface OutgoingCall {
   readonly method: DescMethodUnary;
   readonly pairs: HeaderPairs;
   readonly payload: Uint8Array;
-  /** How long its answer may take; Infinity for no limit. */
+  /** Maximum time for the answer in ms; Infinity for no limit. */
   readonly timeoutMs: number;
   readonly signal: AbortSignal | undefined;
 }
 
-/** An answer as it came. */
+/** Received answer. */
 interface IncomingAnswer {
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
-  /** The service has failed, without knowing Connect: a status as HTTP has them. */
+  /** Error of a service that does not use Connect, with an HTTP-like status. */
   readonly failure?: { readonly status: number; readonly words: string } | undefined;
 }
 
-/** What carries calls. */
+/** Carrier of encoded calls. */
 export interface Carrier {
-  /** For URLs, which interceptors see: `nats`, `peer`. */
+  /** Scheme of the URLs that interceptors see: `nats`, `peer`. */
   readonly scheme: string;
-  /** Settles by the call's time limit. What it rejects with is no answer of the service. */
+  /**
+   * Sends a call. The promise is settled at the latest after `timeoutMs`; a rejection means that there is no answer of
+   * the service.
+   */
   call(call: OutgoingCall): Promise<IncomingAnswer>;
 }
 
-/** An answer, whose `Headers` are made when they are asked for. */
+/** Answer for the client, with lazily created `Headers`. */
 class Answered implements UnaryResponse {
   readonly stream = false;
   readonly method: DescMethodUnary;
@@ -112,7 +112,7 @@ function headerWith(userHeader: HeadersInit, pairs: HeaderPairs): Headers {
   return header;
 }
 
-/** @throws HawserError `invalid_argument` for options that break a rule */
+/** @throws HawserError `invalid_argument` for invalid options */
 export function createTransport(carrier: Carrier, options: TransportOptions): Transport {
   const { interceptors = [], jsonOptions, binaryOptions, ...input } = options;
   const checked = checkTransportSettings(input);
@@ -151,7 +151,7 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
     try {
       answer = await carrier.call({ method, pairs: all, payload, timeoutMs, signal });
     } catch (reason) {
-      // Its reason tells more than that it was aborted: a time limit, for one.
+      // The reason is more specific than the abort itself, such as a time limit.
       if (signal?.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
       throw connectErrorOf(reason);
     }
@@ -160,8 +160,8 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
     if (error !== undefined) throw error;
     const isBinary = isBinaryType(answered.get(contentTypeHeader));
     if (isBinary !== useBinaryFormat) {
-      const words = `the answer has content type ${answered.get(contentTypeHeader)}, not ${contentType}`;
-      throw new ConnectError(words, isBinary === undefined ? Code.Unknown : Code.Internal, answered.header);
+      const text = `the answer has content type ${answered.get(contentTypeHeader)}, not ${contentType}`;
+      throw new ConnectError(text, isBinary === undefined ? Code.Unknown : Code.Internal, answered.header);
     }
     return new Answered(method, decodeMessage(method.output, answer.payload, format, readLimit), answered);
   }
@@ -171,7 +171,8 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
       const limitMs = timeoutMs === undefined ? defaultTimeoutMs : timeoutMs <= 0 ? undefined : timeoutMs;
       const deadlineAt = limitMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + limitMs;
       const pairs = limitMs === defaultTimeoutMs ? defaultPairs : pairsFor(limitMs);
-      // Without interceptors nobody sees `Headers`, nor a signal that ends with the call, which cost more than all the rest.
+      // Without interceptors no code reads `Headers` or needs a signal that ends with the call; creating them costs
+      // more than the rest of the call.
       if (interceptors.length === 0) return exchange(method, input, userHeader, pairs, signal, deadlineAt) as never;
       return runUnaryCall({
         interceptors: [...interceptors],
@@ -193,13 +194,13 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
   };
 }
 
-/** What such a call is refused with, on both sides. */
+/** Error of streaming calls, on both sides. */
 export function streamRefused({ kind, methodKind, parent, name }: DescMethodStreaming): ConnectError {
-  const words = `${parent.typeName}.${name} is a ${methodKind.replace("_", " ")} ${kind}, and Hawser carries unary calls only; make it unary, such as by pages, or send its messages to a topic`;
-  return new ConnectError(words, Code.Unimplemented);
+  const text = `${parent.typeName}.${name} is a ${methodKind.replace("_", " ")} ${kind}, and Hawser supports only unary calls; make it unary, for example with pages, or send its messages to a topic`;
+  return new ConnectError(text, Code.Unimplemented);
 }
 
-/** The error that the answer is; undefined if it is none. */
+/** Error in an answer; undefined if the call succeeded. */
 function errorOf({ payload, failure }: IncomingAnswer, received: ReceivedHeaders): ConnectError | undefined {
   const name = received.get(rpcConstants.errorHeader);
   if (name === null && failure === undefined) return undefined;
@@ -211,7 +212,7 @@ function errorOf({ payload, failure }: IncomingAnswer, received: ReceivedHeaders
   return error;
 }
 
-/** Refuses options that a transport does not have. */
+/** Rejects options that a transport does not have. */
 export function checkTransportOptions(options: object, of: string, further: readonly string[]): void {
   checkOptionNames(options, of, [...further, ...transportOptionNames]);
 }

@@ -1,28 +1,28 @@
 /**
- * Channels that were announced to a listener and that it has not opened: they are looked up.
+ * Lookups of channels that were announced to a listener and are not open yet.
  *
- * Any login that may connect to the database can announce keys without end, so what an announcement costs is bounded: there is
- * one query at a time, and if it opened no channel, the next one comes after a pause. Many keys share a query. Beyond
- * `announcedChannels` of them they are forgotten, and the listener looks for all its channels with messages instead.
+ * Any login that can connect to the database can announce keys without limit, so the cost of announcements is bounded.
+ * Only one query runs at a time and looks up many keys. After a query that opened no channel there is a pause. With
+ * more than `announcedChannels` keys, the keys are discarded and the listener looks up all its channels that have
+ * messages.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 
-/** The queries of {@link AnnouncedChannels}. They do not reject. */
+/** Queries of {@link AnnouncedChannels}. Their promises never reject. */
 export interface ChannelQueries {
-  /** Opens those of the channels that the listener owns. @returns whether one was opened */
+  /** Opens the given channels that the listener owns. @returns true if a channel was opened */
   open(connectionKeys: readonly number[]): Promise<boolean>;
-  /** Opens all channels of the listener that have messages. */
   findAll(): Promise<void>;
 }
 
 export class AnnouncedChannels {
   readonly #keys = new Set<number>();
-  /** More keys were announced than are kept. */
+  /** True if more keys were announced than the set may hold: the next query looks up all channels. */
   #isOverfull = false;
   #query: Promise<void> | undefined;
-  /** Ends the pause; undefined: there is none. */
+  /** Ends the current pause; undefined if there is none. */
   #endPause: (() => void) | undefined;
   #isStopped = false;
 
@@ -34,12 +34,11 @@ export class AnnouncedChannels {
     this.#clock = clock;
   }
 
-  /** Resolves when the query that is under way has ended; undefined: none is. */
-  get lookedUp(): Promise<void> | undefined {
+  /** Promise of the running query; undefined if none is running. */
+  get runningQuery(): Promise<void> | undefined {
     return this.#query;
   }
 
-  /** A channel was announced. */
   add(connectionKey: number): void {
     if (this.#isStopped) return;
     if (!this.#isOverfull) {
@@ -52,7 +51,7 @@ export class AnnouncedChannels {
     this.#lookUp();
   }
 
-  /** Forgets what waits: the listener looks for all its channels by itself. */
+  /** Discards all keys, because the listener has just looked up all its channels. */
   clear(): void {
     this.#keys.clear();
     this.#isOverfull = false;
@@ -67,14 +66,14 @@ export class AnnouncedChannels {
   #lookUp(): void {
     if (this.#query !== undefined || this.#endPause !== undefined) return;
     if (this.#keys.size === 0 && !this.#isOverfull) return;
-    this.#query = this.#ask().then((isOpened) => {
+    this.#query = this.#runQuery().then((isOpened) => {
       this.#query = undefined;
       if (isOpened) this.#lookUp();
       else this.#pause();
     });
   }
 
-  async #ask(): Promise<boolean> {
+  async #runQuery(): Promise<boolean> {
     const keys = [...this.#keys];
     const findsAll = this.#isOverfull;
     this.clear();
@@ -83,7 +82,7 @@ export class AnnouncedChannels {
     return false;
   }
 
-  /** At a random moment, since thousands of processes may get the same flood. */
+  /** The length is random because thousands of processes may receive the same flood of announcements. */
   #pause(): void {
     if (this.#isStopped) return;
     const cancel = this.#clock.setTimeout(

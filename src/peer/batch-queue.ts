@@ -1,7 +1,7 @@
 /**
- * Messages that wait to be handled together. One batch is handled at a time: what comes meanwhile is the next. Of a batch in
- * which one has failed the others are handled again: those that the handler has not named together, else in halves, until the
- * one that fails is alone.
+ * Queue of messages for a batch handler. One batch is handled at a time; messages that arrive meanwhile form the next
+ * batch. If a batch fails, it is handled again without the messages that the handler marked as failed. If the handler
+ * marked none, the batch is split in halves until the failing message is alone.
  */
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { HandlerResult } from "../channel/index.js";
@@ -9,53 +9,55 @@ import type { HandlerResult } from "../channel/index.js";
 interface Waiting<Item> {
   readonly item: Item;
   readonly bytes: number;
-  /** It is part of the next batch. */
-  readonly joined: () => void;
-  readonly settle: (result: HandlerResult) => void;
+  /** Called when the item becomes part of the next batch. */
+  readonly onJoined: () => void;
+  readonly resolve: (result: HandlerResult) => void;
 }
 
 /**
- * Handles items together, and never rejects.
+ * Handles items as one batch. Never rejects.
  *
- * @returns the results that are certain: that of a single item always. All other items are handled again
+ * @returns final results; always contains the result if there is a single item. Items without a result are handled
+ * again
  */
-type HandleTogether<Item> = (items: readonly Item[]) => Promise<ReadonlyMap<Item, HandlerResult>>;
+type HandleBatch<Item> = (items: readonly Item[]) => Promise<ReadonlyMap<Item, HandlerResult>>;
 
 export class BatchQueue<Item> {
   readonly #waiting: Waiting<Item>[] = [];
-  /** So many of those that wait, with so many bytes, are the next batch. */
+  /** Size of the next batch: the first `count` items of the queue, with `bytes` payload bytes. */
   #next = { count: 0, bytes: 0 };
   #timer: NodeJS.Timeout | undefined;
-  #isGathering = false;
+  #isInBurst = false;
   #isBusy = false;
-  #waits = true;
+  #mayDelay = true;
 
   readonly #settings: BatchSettings;
-  readonly #handle: HandleTogether<Item>;
+  readonly #handle: HandleBatch<Item>;
 
-  constructor(settings: BatchSettings, handle: HandleTogether<Item>) {
+  constructor(settings: BatchSettings, handle: HandleBatch<Item>) {
     this.#settings = settings;
     this.#handle = handle;
   }
 
   /**
-   * Resolves when the item was handled, with others or alone.
+   * Resolves with the result of the item.
    *
-   * @param joined is called when the item is part of the next batch: then it waits for nothing but that
+   * @param onJoined called when the item becomes part of the next batch; from then on it waits only for the previous
+   * batch
    */
-  add(item: Item, bytes: number, joined: () => void): Promise<HandlerResult> {
-    const result = new Promise<HandlerResult>((settle) => {
-      this.#waiting.push({ item, bytes, joined, settle });
+  add(item: Item, bytes: number, onJoined: () => void): Promise<HandlerResult> {
+    const result = new Promise<HandlerResult>((resolve) => {
+      this.#waiting.push({ item, bytes, onJoined, resolve });
     });
-    this.#join();
-    this.#consider();
+    this.#extendNext();
+    this.#startIfReady();
     return result;
   }
 
-  /** From now on nothing waits for what may still come. */
+  /** Starts incomplete batches from now on without waiting for further messages. */
   stopWaiting(): void {
-    this.#waits = false;
-    this.#consider();
+    this.#mayDelay = false;
+    this.#startIfReady();
   }
 
   get #isFull(): boolean {
@@ -64,35 +66,38 @@ export class BatchQueue<Item> {
     return count < this.#waiting.length || count >= maxMessages || bytes >= maxBytes;
   }
 
-  /** One message always fits. */
-  #join(): void {
+  /** Adds waiting items to the next batch. A single item always fits. */
+  #extendNext(): void {
     const { maxMessages, maxBytes } = this.#settings;
     for (let { count, bytes } = this.#next; count < Math.min(this.#waiting.length, maxMessages); ) {
-      const one = this.#waiting[count]!;
-      bytes += one.bytes;
+      const next = this.#waiting[count]!;
+      bytes += next.bytes;
       if (count > 0 && bytes > maxBytes) return;
       count += 1;
       this.#next = { count, bytes };
-      one.joined();
+      next.onJoined();
     }
   }
 
-  #consider(): void {
+  #startIfReady(): void {
     if (this.#isBusy || this.#waiting.length === 0) return;
     const { waitMs } = this.#settings;
     if (this.#isFull) void this.#run();
-    else if (waitMs > 0 && this.#waits) this.#timer ??= setTimeout(() => void this.#run(), waitMs);
-    else if (!this.#isGathering) this.#gather();
+    else if (waitMs > 0 && this.#mayDelay) this.#timer ??= setTimeout(() => void this.#run(), waitMs);
+    else if (!this.#isInBurst) this.#startAfterBurst();
   }
 
-  /** Runs when a turn of the event loop has brought nothing more. */
-  #gather(): void {
-    this.#isGathering = true;
+  /**
+   * Starts the batch after the first event loop turn that adds no message, so that it includes all messages of one
+   * burst.
+   */
+  #startAfterBurst(): void {
+    this.#isInBurst = true;
     const before = this.#waiting.length;
     setImmediate(() => {
-      this.#isGathering = false;
+      this.#isInBurst = false;
       if (this.#isBusy || this.#waiting.length === 0) return;
-      if (this.#waiting.length > before) this.#gather();
+      if (this.#waiting.length > before) this.#startAfterBurst();
       else void this.#run();
     });
   }
@@ -103,17 +108,17 @@ export class BatchQueue<Item> {
     this.#isBusy = true;
     const batch = this.#waiting.splice(0, this.#next.count);
     this.#next = { count: 0, bytes: 0 };
-    this.#join();
+    this.#extendNext();
     await this.#handleAll(batch);
     this.#isBusy = false;
-    this.#consider();
+    this.#startIfReady();
   }
 
   async #handleAll(batch: readonly Waiting<Item>[]): Promise<void> {
     const results = await this.#handle(batch.map(({ item }) => item));
-    const others = batch.filter(({ item, settle }) => {
+    const others = batch.filter(({ item, resolve }) => {
       const result = results.get(item);
-      if (result !== undefined) settle(result);
+      if (result !== undefined) resolve(result);
       return result === undefined;
     });
     if (others.length === 0) return;

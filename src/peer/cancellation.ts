@@ -1,4 +1,4 @@
-/** The signal of a handler, made when it is asked for: most handlers do not. */
+/** Cancellation with a lazily created `AbortSignal`: most handlers never use theirs. */
 export class Cancellation {
   #controller: AbortController | undefined = undefined;
   #reason: unknown = undefined;

@@ -1,9 +1,10 @@
 /**
- * A member of a group claims enqueued messages as it has room. Until then they belong to nobody. What is claimed is in a channel of
- * the member, and is handled, committed and taken over like everything else.
+ * Claims of enqueued messages by a member of a group. An unclaimed message belongs to no listener. A claimed message is
+ * in a channel of the member, and is handled, committed and taken over like any other message.
  *
- * A member has room if handlers are free, or if few messages wait for the next free one. It asks when it has room and was told that
- * messages wait, or knows it from its last claim; so an idle member asks nothing.
+ * A member has room if handlers are free or if few messages wait for the next free handler. It sends a claim query only
+ * if it has room and there may be unclaimed messages, after a notification or according to its last claim. An idle
+ * member sends no queries.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
@@ -13,35 +14,37 @@ import { type ClaimFrom, isTransientFailure, type Position } from "../store/inde
 import { asHawserError, type PeerContext } from "./context.js";
 import { Pace } from "./pace.js";
 
-/** The receiving side, as far as it takes part. */
+/** State and operations of the inbox that claims need. */
 export interface Claimant {
-  /** Nothing may begin. */
+  /** True if no handler may start. */
   halted(): boolean;
-  /** The peer serves the topic. */
   serves(topic: string): boolean;
-  /** How many more handlers may run now. */
+  /** Number of further handlers that can start now. */
   freeHandlers(): number;
   channel(connectionKey: number): ListenerChannel | undefined;
-  /** Messages were claimed into the channel. */
+  /** Reads the newly claimed messages of the channel. */
   claimed(connectionKey: number): void;
 }
 
 export class Claims {
-  /** Topics of which messages may wait; like the following, only topics that the peer serves: any login can notify of others. */
-  readonly #wanted = new Set<string>();
-  /** Topics of which other members have the keys of all that waits. */
-  readonly #heldUp = new Set<string>();
-  /** Positions by topic before which nothing waits any more. */
-  readonly #from = new Map<string, ClaimFrom>();
+  /**
+   * Topics that may have unclaimed messages. Like the fields below, it has only topics that the peer serves, because
+   * any login can send notifications for other topics.
+   */
+  readonly #unclaimedTopics = new Set<string>();
+  /** Topics whose unclaimed messages all have keys that other members are handling. */
+  readonly #blockedTopics = new Set<string>();
+  /** Positions by topic before which there are no unclaimed messages. */
+  readonly #startPositions = new Map<string, ClaimFrom>();
   readonly #pace = new Pace();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
-  /** The channel of what is claimed, and the last of it that is known. */
+  /** Channel of the claimed messages, and the last claim into it. */
   #channel:
     | { readonly connectionKey: number; readonly last: Position; readonly messages: number; readonly at: number }
     | undefined;
-  #isAsking = false;
-  /** The topics of the claim that is under way. */
-  #asked: readonly string[] = [];
+  #isClaiming = false;
+  /** Topics of the running claim query. */
+  #queriedTopics: readonly string[] = [];
   #retry: NodeJS.Timeout | undefined;
   #unlisten: () => void = () => undefined;
   #stopped = false;
@@ -56,7 +59,7 @@ export class Claims {
 
   async start(): Promise<void> {
     const { store } = this.#context;
-    this.#unlisten = store.on("waiting", (topic) => this.want(topic));
+    this.#unlisten = store.on("waiting", (topic) => this.onUnclaimed(topic));
     await store.listenForWaiting();
   }
 
@@ -66,88 +69,91 @@ export class Claims {
     clearTimeout(this.#retry);
   }
 
-  /** Everything begins again on another database server. */
-  forget(): void {
+  /** Resets all positions, after a move to another database server. */
+  reset(): void {
     this.#channel = undefined;
-    this.#from.clear();
+    this.#startPositions.clear();
   }
 
-  /** Messages of the topic may wait. */
-  want(topic: string): void {
+  /** Records that the topic may have unclaimed messages. */
+  onUnclaimed(topic: string): void {
     if (!this.#claimant.serves(topic)) return;
-    this.#wanted.add(topic);
+    this.#unclaimedTopics.add(topic);
     this.pump();
   }
 
-  /** A handler has ended, of a message of this channel. */
+  /** Records the end of a handler that ran for a message of the channel. */
   finished(connectionKey: number): void {
     if (connectionKey === this.#channel?.connectionKey) this.#pace.handled(1, performance.now());
     this.pump();
   }
 
-  /** What this member handles of what another one had claimed may have held up what waits. */
+  /** Records a commit for a channel that another member claimed: keys that it held may be free now. */
   committed(connectionKey: number): void {
     if (connectionKey === this.#channel?.connectionKey) return;
-    // A claim that is under way may not have seen it.
-    for (const topic of [...this.#heldUp, ...this.#asked]) this.#wanted.add(topic);
-    this.#heldUp.clear();
+    // The running claim query may not have seen this commit.
+    for (const topic of [...this.#blockedTopics, ...this.#queriedTopics]) this.#unclaimedTopics.add(topic);
+    this.#blockedTopics.clear();
     this.pump();
   }
 
-  /** Claims, if messages may wait and there is room. */
+  /** Starts a claim query if there may be unclaimed messages and room for them. */
   pump(): void {
-    if (this.#isAsking || this.#stopped || this.#retry !== undefined || this.#wanted.size === 0) return;
+    if (this.#isClaiming || this.#stopped || this.#retry !== undefined || this.#unclaimedTopics.size === 0) return;
     const room = this.#room();
     if (room < 1) return;
-    this.#isAsking = true;
-    void this.#ask(room).finally(() => {
-      this.#isAsking = false;
-      this.#asked = [];
+    this.#isClaiming = true;
+    void this.#claim(room).finally(() => {
+      this.#isClaiming = false;
+      this.#queriedTopics = [];
       this.pump();
     });
   }
 
-  /** How many messages could begin, or would be the next to do so. */
+  /** Number of messages to claim: those that can start now, or will be the next to start. */
   #room(): number {
     const { lease } = this.#context;
     if (this.#claimant.halted() || !lease.isWritable) return 0;
     const channel = this.#channel && this.#claimant.channel(this.#channel.connectionKey);
     const ready = channel?.readyMessages ?? 0;
     if (channel !== undefined && channel.waitingMessages - ready >= protocolConstants.groupMostHeldUp) return 0;
-    const next = Math.max(protocolConstants.groupLeastUnderWay - 1, this.#pace.lately(performance.now()));
+    const next = Math.max(protocolConstants.groupLeastUnderWay - 1, this.#pace.recent(performance.now()));
     const free = this.#claimant.freeHandlers();
-    const has = ready + this.#coming(channel);
+    const has = ready + this.#unreadMessages(channel);
     return has > free + next / 2 ? 0 : Math.min(free + next - has, outboxConstants.pageMessages);
   }
 
-  /** How many messages are claimed and not read yet, at most. They may have been deleted meanwhile. */
-  #coming(channel: ListenerChannel | undefined): number {
+  /**
+   * Upper bound of the messages that are claimed and not read yet. It expires after `pollMs`, because they may have
+   * been deleted.
+   */
+  #unreadMessages(channel: ListenerChannel | undefined): number {
     if (this.#channel === undefined) return 0;
     const { last, messages, at } = this.#channel;
     const isRead = channel !== undefined && comparePositions(channel.accepted, last) >= 0;
     return isRead || performance.now() > at + storeConstants.pollMs ? 0 : messages;
   }
 
-  async #ask(maxMessages: number): Promise<void> {
+  async #claim(maxMessages: number): Promise<void> {
     const { store, lease, logger, status, nameLost } = this.#context;
     const { epoch } = lease;
     const topics = this.#nextTopics();
     if (topics.size === 0) return;
-    this.#asked = [...topics.keys()];
+    this.#queriedTopics = [...topics.keys()];
     try {
       const claimed = await store.claimMessages(
         { name: lease.name, epoch },
         { topics, maxMessages, maxBytes: storeConstants.drainBytes },
       );
       if (this.#stopped || lease.epoch !== epoch) return;
-      if (claimed === "fenced") return nameLost("a claim of messages was refused");
-      if (claimed.some(({ isAway }) => isAway)) return this.#askLater(topics);
+      if (claimed === "fenced") return nameLost("the store rejected a claim of messages");
+      if (claimed.some(({ isAway }) => isAway)) return this.#retryLater(topics);
       this.#backoff.reset();
       for (const { topic, ofGroup, hasMore, from } of claimed) {
         if (topic === undefined) continue;
-        this.#from.set(topic, { ...this.#from.get(topic), [ofGroup ? "ofGroup" : "any"]: from });
-        if (hasMore) this.#wanted.add(topic);
-        else this.#heldUp.add(topic);
+        this.#startPositions.set(topic, { ...this.#startPositions.get(topic), [ofGroup ? "ofGroup" : "any"]: from });
+        if (hasMore) this.#unclaimedTopics.add(topic);
+        else this.#blockedTopics.add(topic);
       }
       const messages = claimed.reduce((sum, { messages }) => sum + messages, 0);
       if (messages === 0) return;
@@ -157,29 +163,29 @@ export class Claims {
     } catch (error) {
       if (this.#stopped) return;
       const failure = asHawserError(error);
-      logger.debug({ err: failure }, "could not claim messages; trying again");
+      logger.debug({ err: failure }, "could not claim messages; retrying");
       if (!isTransientFailure(failure))
-        status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
-      // It may have been done all the same.
+        status.report({ kind: "listener_store_error", message: failure.message, error: failure });
+      // The claim may have been committed despite the error.
       if (this.#channel !== undefined) this.#claimant.claimed(this.#channel.connectionKey);
-      this.#askLater(topics);
+      this.#retryLater(topics);
     }
   }
 
-  /** Takes as many of the wanted topics as a claim may name, and forgets those that the peer does not serve any more. */
+  /** Removes up to `claimTopics` topics from the wanted ones, and drops those that the peer no longer serves. */
   #nextTopics(): Map<string, ClaimFrom> {
     const topics = new Map<string, ClaimFrom>();
-    for (const topic of this.#wanted) {
+    for (const topic of this.#unclaimedTopics) {
       if (topics.size === outboxConstants.claimTopics) break;
-      this.#wanted.delete(topic);
-      if (this.#claimant.serves(topic)) topics.set(topic, this.#from.get(topic) ?? {});
-      else this.#from.delete(topic);
+      this.#unclaimedTopics.delete(topic);
+      if (this.#claimant.serves(topic)) topics.set(topic, this.#startPositions.get(topic) ?? {});
+      else this.#startPositions.delete(topic);
     }
     return topics;
   }
 
-  #askLater(topics: ReadonlyMap<string, unknown>): void {
-    for (const topic of topics.keys()) this.#wanted.add(topic);
+  #retryLater(topics: ReadonlyMap<string, unknown>): void {
+    for (const topic of topics.keys()) this.#unclaimedTopics.add(topic);
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => {
       this.#retry = undefined;

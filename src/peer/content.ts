@@ -1,35 +1,35 @@
-/** Bytes and headers of what was received: a message for a handler, or the answer to a request. */
+/** Payload and headers of a received message or answer. */
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 
-/** Received bytes, also as text and as JSON. */
+/** Received payload, also as text and JSON. */
 export interface Content {
   /**
-   * The payload, uncompressed. A view into its frame: it keeps the other messages of the frame (some 256 KiB at most) alive,
-   * so copy what is kept for long.
+   * Uncompressed payload. It is a view of the received frame and keeps up to 256 KiB of that frame in memory; copy it
+   * to keep it for long.
    */
   readonly payload: Uint8Array;
-  /** The payload as text. Bytes that are no UTF-8 become U+FFFD. */
+  /** Payload as text. Invalid UTF-8 sequences become U+FFFD. */
   text(): string;
   /**
-   * The payload as JSON.
+   * Payload as parsed JSON.
    *
-   * @throws HawserError `invalid_message` if it is none: a handler that does not catch it makes the message a dead letter at
-   * once
+   * @throws HawserError `invalid_message` if the payload is not JSON; a handler that does not catch it makes the
+   * message a dead letter at once
    */
   // biome-ignore lint/suspicious/noExplicitAny: as in `Response` of fetch, the caller knows the shape.
   json<T = any>(): T;
 }
 
-/** Headers of a received message: names with values, in order. Names may repeat. */
+/** Headers of a received message, as an iterable of names and values in their order. A name can occur several times. */
 export interface MessageHeaders extends Iterable<[name: string, value: string]> {
-  /** The first value of a header, whose name may be in upper or lower case; undefined if there is none. */
+  /** First value of a header, or undefined. The name is case-insensitive. */
   get(name: string): string | undefined;
-  /** All values of a header. */
+  /** All values of a header. The name is case-insensitive. */
   getAll(name: string): string[];
 }
 
-/** {@link MessageHeaders} over pairs that never change. */
+/** {@link MessageHeaders} over immutable pairs. */
 export class ReceivedHeaders implements MessageHeaders {
   readonly #pairs: Headers;
 
@@ -50,18 +50,21 @@ export class ReceivedHeaders implements MessageHeaders {
     for (const [name, value] of this.#pairs) yield [name, value];
   }
 
-  /** Pairs, so that a log shows them. */
+  /** Pairs of name and value, so that loggers print them. */
   toJSON(): Headers {
     return this.#pairs;
   }
 }
 
-/** Names with values, or lists of values; or pairs of name and value, such as {@link MessageHeaders}. */
+/**
+ * Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs such as {@link
+ * MessageHeaders}.
+ */
 export type HeadersInput =
   | Readonly<Record<string, string | readonly string[]>>
   | Iterable<readonly [name: string, value: string]>;
 
-/** Headers as pairs of name and value. @throws HawserError `invalid_argument` unless they are names and values */
+/** Converts headers to pairs of name and value. @throws HawserError `invalid_argument` if they have another type */
 export function headerPairsOf(headers: HeadersInput | undefined): Headers {
   if (headers === undefined) return [];
   const isObject = typeof headers === "object" && headers !== null;

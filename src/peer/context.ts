@@ -11,43 +11,43 @@ import { type Logger, shared } from "../runtime/index.js";
 import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
 import type { Membership } from "./handling-settings.js";
-import type { StatusTeller } from "./status.js";
+import type { StatusReporter } from "./status.js";
 
-/** Settings of a peer and the constants of protocol and store: each reader takes a `Pick` of it, and gets all of it. */
+/** Settings of a peer together with the constants of protocol and store. Each consumer declares a `Pick` of it. */
 export type PeerLimits = PeerSettings & TuningSettings & ProtocolConstants & StoreConstants;
 
 export function limitsOf(settings: PeerSettings, tuning: TuningSettings): PeerLimits {
   return { ...protocolConstants, ...storeConstants, ...settings, ...tuning };
 }
 
-/** What the parts of a running peer share. */
+/** Objects that the parts of a running peer share. */
 export interface PeerContext {
   readonly sender: Sender;
   readonly settings: PeerLimits;
-  /** As it was at the start; it stays while the peer runs. */
+  /** Group membership at the start; constant while the peer is running. */
   readonly membership: Membership;
   readonly store: Store;
   readonly lease: Lease;
-  readonly status: StatusTeller;
+  readonly status: StatusReporter;
   readonly logger: Logger;
-  /** Undefined for a peer that speaks plaintext. */
+  /** Undefined for a peer that uses plaintext. */
   readonly tls: TlsCredentials | undefined;
-  /** The mesh secrets, newest first, as last read. */
+  /** Mesh secrets that were read last, newest first. */
   readonly secrets: SecretCache;
-  /** Another process has the name: the peer ends. */
+  /** Stops the peer, because another process owns the name. */
   nameLost(cause: string): void;
 }
 
-/** The error itself if it is one of ours, else `internal` with it as the cause. */
+/** Returns a `HawserError` unchanged, and wraps any other value in an `internal` error as its cause. */
 export function asHawserError(error: unknown): HawserError {
   if (error instanceof HawserError) return error;
   return new HawserError("internal", error instanceof Error ? error.message : String(error), { cause: error });
 }
 
-/** The mesh secrets: read at start, whenever they change, and again when a handshake fails. */
+/** Cache of the mesh secrets. They are read at the start, after each change, and after a failed handshake. */
 export class SecretCache {
-  #known: readonly Uint8Array[] = [];
-  #stale = false;
+  #secrets: readonly Uint8Array[] = [];
+  #isStale = false;
 
   readonly #store: Pick<Store, "secrets" | "on">;
 
@@ -55,32 +55,35 @@ export class SecretCache {
     this.#store = store;
   }
 
-  /** They are known to have changed, and could not be read since. */
+  /** True if the secrets have changed and could not be read since. */
   get isStale(): boolean {
-    return this.#stale;
+    return this.#isStale;
   }
 
-  /** Reads them. @throws HawserError `store_failed` */
+  /** Reads the secrets. @throws HawserError `store_failed` */
   readonly refresh = shared(async () => {
-    this.#stale = true;
-    this.#known = await this.#store.secrets();
-    this.#stale = false;
+    this.#isStale = true;
+    this.#secrets = await this.#store.secrets();
+    this.#isStale = false;
   });
 
-  /** Reads them again when they change, and with each new database session, since the change may have been missed. */
+  /**
+   * Reads the secrets after each change, and in each new database session because notifications may have been missed.
+   * @returns a function that stops it
+   */
   follow(logger: Logger): () => void {
     let awaited: Promise<void> | undefined;
-    const again = (): void => {
+    const reload = (): void => {
       const refreshed = this.refresh();
-      // Any login can notify without end: what waits for one reading is one call.
+      // Any login can send notifications without limit: those that arrive during one query share its result.
       if (refreshed === awaited) return;
       awaited = refreshed;
-      refreshed.catch((err) => logger.debug({ err }, "could not read the mesh secrets again; trying again later"));
+      refreshed.catch((err) => logger.debug({ err }, "could not read the changed mesh secrets; retrying later"));
     };
     const unlisten = [
-      this.#store.on("secrets", again),
+      this.#store.on("secrets", reload),
       this.#store.on("session", (state) => {
-        if (state === "up") again();
+        if (state === "up") reload();
       }),
     ];
     return () => {
@@ -89,15 +92,16 @@ export class SecretCache {
   }
 
   get all(): readonly Uint8Array[] {
-    return this.#known;
+    return this.#secrets;
   }
 
   /**
-   * The one to dial with: the newest. A listener that has not heard of that one yet takes the one before.
+   * Secret for the next dial: the newest, or after refusals an older one, because the listener may not have read the
+   * newest yet.
    *
-   * @param refusals how often in a row the listener has not accepted what it was shown
+   * @param refusals number of consecutive refusals by the listener
    */
   toDial(refusals: number): Uint8Array {
-    return this.#known[refusals % this.#known.length] ?? new Uint8Array();
+    return this.#secrets[refusals % this.#secrets.length] ?? new Uint8Array();
   }
 }

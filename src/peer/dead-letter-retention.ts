@@ -1,12 +1,13 @@
 /**
- * Deletes dead letters that are older than the retention of the database: when the peer starts, and every hour from then on. All
- * peers of a database do it for the roles that their login is in; one that comes while another is at work leaves it to that one.
+ * Deletion of dead letters that are older than the database's retention, at the start of the peer and every hour. Each
+ * peer deletes those of the database roles that its login is a member of. If another peer is already deleting, it does
+ * nothing.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import type { PeerContext } from "./context.js";
 
-/** What the retention needs of a running peer. */
+/** Parts of {@link PeerContext} that the retention uses. */
 export type RetentionContext = Pick<PeerContext, "logger"> & {
   readonly store: { readonly deadLetters: Pick<PeerContext["store"]["deadLetters"], "expire"> };
 };
@@ -42,9 +43,9 @@ export class DeadLetterRetention {
         total += deleted ?? 0;
       }
     } catch (err) {
-      logger.debug({ err }, "could not delete old dead letters; trying again later");
+      logger.debug({ err }, "could not delete expired dead letters; retrying later");
     }
-    if (total > 0) logger.info({ deleted: total }, "deleted dead letters that were older than the retention");
+    if (total > 0) logger.info({ deleted: total }, "deleted dead letters older than the retention");
     if (!this.#stopped) {
       this.#cancel = this.#clock.setTimeout(() => void this.#expire(), storeConstants.deadLetterExpiryMs);
     }

@@ -1,6 +1,4 @@
-/**
- * A message with its destination: a topic of peers, a subject of NATS, or where the option of a schema says.
- */
+/** Destinations of enqueued messages: a topic, a NATS subject, or a schema whose option names one of them. */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
@@ -31,25 +29,25 @@ import {
   refuse,
 } from "./options.js";
 
-/** A destination as its function of the outbox takes it. */
+/** Destination arguments of the outbox's SQL functions. */
 type Destination =
   | { readonly sink: "peers"; readonly topic: string }
   | { readonly sink: "nats"; readonly subject: string; readonly stream: boolean; readonly domain: string | null };
 
-/** A message with its destination, checked: what its function of the outbox is called with. */
+/** Validated message with its destination: the arguments of the outbox's SQL functions. */
 export interface Addressed {
   readonly destination: Destination;
   readonly payload: Uint8Array;
-  /** A JSON object of lists of strings; null: none. */
+  /** JSON object of arrays of strings; null for no headers. */
   readonly headers: string | null;
   readonly key: string | null;
   readonly messageId: string | null;
 }
 
 /**
- * A message with its destination.
+ * Validates a message and resolves its destination.
  *
- * @param now since when a time to live counts, in ms since 1970
+ * @param now start of the time to live, in ms since 1970
  * @throws HawserError `invalid_argument`, `internal_topic`, `invalid_schema`
  */
 export function address(
@@ -59,7 +57,7 @@ export function address(
   now: number = Date.now(),
 ): Addressed {
   if (isSchema(to)) return addressTyped(to, payload as MessageInitShape<DescMessage>, options, now);
-  refuseBeside(options, ["via", "format"], "is for a schema");
+  refuseBeside(options, ["via", "format"], "applies to schemas only");
   const { bytes, contentType } = contentOf(payload);
   return checked(destinationOf(to), bytes, contentType, options, now);
 }
@@ -80,18 +78,18 @@ function addressTyped(
     sink === "peers"
       ? { sink, topic: of.topic! }
       : { sink, subject: subjectOf(of, message), stream: of.stream, domain: null };
-  // Core NATS knows messages by no id.
+  // Core NATS has no message ids.
   const idOf = sink === "peers" || of.stream ? idOfMessage(of, message) : undefined;
   const given = { ...options, key, messageId: options.messageId ?? idOf };
   return checked(destination, payload, contentTypeOf(schema, format), given, now);
 }
 
-/** @throws HawserError `invalid_argument`, `invalid_schema` */
+/** Chooses between topic and subject. @throws HawserError `invalid_argument`, `invalid_schema` */
 function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["via"]): "peers" | "nats" {
   if (via !== undefined && via !== "peers" && via !== "nats")
     throw invalid(`via ${String(via)}: must be "peers" or "nats"`);
   if (topic !== undefined && subject !== undefined && via === undefined) {
-    const text = `${schema.typeName}: its option has a topic and a subject; say via: "peers" or via: "nats"`;
+    const text = `${schema.typeName}: its option has a topic and a subject; set via: "peers" or via: "nats"`;
     throw new HawserError("invalid_argument", text);
   }
   const sink = via ?? (topic === undefined ? "nats" : "peers");
@@ -100,7 +98,7 @@ function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["
   throw new HawserError("invalid_schema", `${schema.typeName}: its option has no ${missing}`);
 }
 
-/** A destination that is no schema. @throws HawserError `invalid_argument` */
+/** Parses a destination other than a schema. @throws HawserError `invalid_argument` */
 function destinationOf(to: string | NatsSubject): Destination {
   if (typeof to === "string") return { sink: "peers", topic: to };
   if (typeof to !== "object" || to === null) {
@@ -113,13 +111,13 @@ function destinationOf(to: string | NatsSubject): Destination {
   return { sink: "nats", subject, stream, domain };
 }
 
-/** The bytes of a payload, and what is said of them. @throws HawserError `invalid_argument` */
+/** Encodes a payload, and determines its content type. @throws HawserError `invalid_argument` */
 function contentOf(payload: unknown): { readonly bytes: Uint8Array; readonly contentType: string | undefined } {
   const { kind, value } = formOf(payload);
   return { bytes: bytesOf(value), contentType: kind === "json" ? jsonContentType : undefined };
 }
 
-/** @throws HawserError `invalid_argument`, `internal_topic` */
+/** Validates the options for the destination. @throws HawserError `invalid_argument`, `internal_topic` */
 function checked(
   destination: Destination,
   payload: Uint8Array,
@@ -132,7 +130,7 @@ function checked(
   const headers = withContentType(headerPairsOf(options.headers), contentType);
   const common = { destination, payload, key: key ?? null, messageId: messageId ?? null };
   if (destination.sink === "nats") {
-    refuseBeside(options, ["all", "ttlMs"], "is for topics, not for subjects");
+    refuseBeside(options, ["all", "ttlMs"], "applies to topics only");
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalid(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
@@ -154,7 +152,7 @@ function checked(
   };
 }
 
-/** Pairs with the header `content-type`, unless they have one or it is undefined. */
+/** Adds the header `content-type`, unless it is already present or the type is undefined. */
 function withContentType(pairs: Headers, contentType: string | undefined): Headers {
   if (contentType === undefined || pairs.some(([name]) => name.toLowerCase() === contentTypeHeader)) return pairs;
   return [[contentTypeHeader, contentType], ...pairs];
@@ -188,20 +186,20 @@ function invalid(text: string): HawserError {
   return new HawserError("invalid_argument", text);
 }
 
-/** A payload with its headers, as it is sent. */
+/** Encoded payload with its headers. */
 interface SentContent {
   readonly bytes: Uint8Array;
   readonly headers: HeadersInput | undefined;
 }
 
-/** Bytes of a payload, with the headers of the message. @throws HawserError `invalid_argument` */
+/** Encodes a payload and adds its content type to the headers. @throws HawserError `invalid_argument` */
 export function checkContent(payload: Payload, headers: HeadersInput | undefined): SentContent {
   if (typeof payload === "string" || payload instanceof Uint8Array) return { bytes: bytesOf(payload), headers };
   const { bytes, contentType } = contentOf(payload);
   return { bytes, headers: withContentType(headerPairsOf(headers), contentType) };
 }
 
-/** @throws HawserError `invalid_argument` for a payload without a byte */
+/** @throws HawserError `invalid_argument` for an empty payload */
 export function checkPayload(bytes: Uint8Array): Uint8Array {
   if (bytes.length > 0) return bytes;
   throw invalid("payload 0 bytes: must be a Uint8Array or a string of at least one byte");

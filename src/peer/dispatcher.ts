@@ -1,9 +1,9 @@
-/** Gives channels with messages their turn: one after another, at most `concurrency` handlers at once. */
+/** Scheduler of handlers: channels with messages run in turn, and at most `concurrency` handlers run in parallel. */
 
-/** How long messages or requests are begun in a turn, before the event loop has its own. */
+/** Time slice of a turn in ms, after which the event loop can process other events. */
 export const turnMs = 5;
 
-/** What gets its turn. */
+/** Source of messages or requests that runs in turns. */
 export interface Turn {
   run(): void;
 }
@@ -19,30 +19,30 @@ export class Dispatcher {
     this.#concurrency = concurrency;
   }
 
-  /** `turn` has something to run: it is called back. */
+  /** Schedules a run of `turn`. */
   wake(turn: Turn): void {
     this.#woken.add(turn);
     this.#schedule();
   }
 
-  /** Whether others wait for their turn. */
+  /** True if another source waits for its turn. */
   get hasWoken(): boolean {
     return this.#woken.size > 0;
   }
 
-  /** How many more handlers may run beside the others. */
+  /** Number of further handlers that can start now. */
   get free(): number {
     return Math.max(0, this.#concurrency - this.#running);
   }
 
-  /** Whether one more handler may run beside the others. */
+  /** Reserves a slot for one handler. @returns false if all slots are taken */
   takeSlot(): boolean {
     if (this.#running >= this.#concurrency) return false;
     this.#running += 1;
     return true;
   }
 
-  /** A handler has ended. */
+  /** Releases the slot of a handler that has ended. */
   freeSlot(): void {
     this.#running -= 1;
     if (this.#woken.size > 0) this.#schedule();

@@ -1,6 +1,6 @@
 /**
- * Messages that are written in a transaction of the user: they exist if, and only if, that commits. Whichever process relays
- * the outbox hands them over to peers, or publishes them to NATS, then.
+ * Enqueue: writes messages in a transaction of the user, so that they exist if and only if it commits. After the
+ * commit, whichever process relays the outbox delivers them to peers or publishes them to NATS.
  */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
@@ -11,14 +11,14 @@ import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "
 import { checkKnownOptions } from "./options.js";
 
 /**
- * Enqueues a message, in the transaction that the client is in: for one of the listeners of a topic, for a subject of NATS, or
- * for where the option of a schema says. A client that is in no transaction commits at once.
+ * Enqueues a message in the current transaction of the client: for one listener of a topic, for a NATS subject, or for
+ * the destination that the option of a schema names. Without a transaction the message is committed at once.
  *
- * @param payload text becomes UTF-8; an object that is no `Uint8Array` travels as JSON, with the header `content-type`. For a
- * topic at least one byte, for all at most 64 MiB
- * @returns the number of the message in the outbox
- * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, before anything is sent to
- * Postgres; `schema_missing` if the database has no outbox; the error of Postgres
+ * @param payload at most 64 MiB; at least one byte for a topic. A string is encoded as UTF-8; an object other than
+ * `Uint8Array` is encoded as JSON, with the header `content-type`
+ * @returns number of the message in the outbox
+ * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, all before a statement
+ * is sent to Postgres; `schema_missing` if the database has no outbox; errors of Postgres
  */
 export function enqueue(
   client: SqlClient,
@@ -26,7 +26,10 @@ export function enqueue(
   payload: Payload,
   options?: EnqueueOptions,
 ): Promise<bigint>;
-/** Enqueues a typed message; the fields that the schema's option names give its key and id, unless the options do. */
+/**
+ * Enqueues a typed message. The option of the schema names the fields that provide the key and the id; `options`
+ * override both.
+ */
 export function enqueue<Desc extends DescMessage>(
   client: SqlClient,
   to: Desc,
@@ -42,7 +45,10 @@ export function enqueue(
   return enqueueFrom(null, client, to, payload, options);
 }
 
-/** Enqueues as {@link enqueue} does. @param origin the peer that does so, as `name:topic`, which gets replies; null: none */
+/**
+ * Enqueues a message as {@link enqueue}. @param origin enqueuing peer as `name:topic`, which receives replies; null for
+ * no peer
+ */
 export async function enqueueFrom(
   origin: string | null,
   client: SqlClient,
@@ -55,10 +61,10 @@ export async function enqueueFrom(
 }
 
 /**
- * Enqueues several messages for one destination, in order, with one statement.
+ * Enqueues several messages for one destination, in order, with one SQL statement.
  *
- * @param payloads as of {@link enqueue}; at most 1,000,000, and 128 MiB in all
- * @returns the numbers of the messages in the outbox, in the order of the payloads
+ * @param payloads payloads as for {@link enqueue}; at most 1,000,000, and 128 MiB in total
+ * @returns numbers of the messages in the outbox, in the order of the payloads
  * @throws HawserError as {@link enqueue}
  */
 export function enqueueBatch(
@@ -67,7 +73,10 @@ export function enqueueBatch(
   payloads: readonly Payload[],
   options?: EnqueueBatchOptions,
 ): Promise<bigint[]>;
-/** Enqueues typed messages of one type. Where their subjects, keys or ids differ, each has a statement of its own. */
+/**
+ * Enqueues typed messages of one type. If their subjects, keys or ids differ, each message is written by its own SQL
+ * statement.
+ */
 export function enqueueBatch<Desc extends DescMessage>(
   client: SqlClient,
   to: Desc,
@@ -84,7 +93,7 @@ export async function enqueueBatch(
   if (!Array.isArray(payloads)) {
     throw new HawserError(
       "invalid_argument",
-      `payloads of type ${typeof payloads}: must be an array, with one for each message`,
+      `payloads of type ${typeof payloads}: must be an array with one payload for each message`,
     );
   }
   const now = Date.now();
@@ -108,18 +117,18 @@ export async function enqueueBatch(
   return ids;
 }
 
-/** Arguments that all messages of a batch share, as a text to compare. */
+/** Arguments that all messages of a batch share, as a string to compare. */
 function placeOf({ destination, headers, key }: Addressed): string {
   return JSON.stringify([destination, headers, key]);
 }
 
 /**
- * Takes back a message that is due later, in the transaction that the client is in.
+ * Deletes a message that is not due yet, in the current transaction of the client.
  *
- * @param id the number that {@link enqueue} has returned
- * @returns whether the message was still there: false if it was due or cancelled, is not known, or belongs to a database role
- * that the client's is no member of
- * @throws HawserError (as a rejection) `schema_missing` if the database has no outbox; the error of Postgres
+ * @param id number that {@link enqueue} returned
+ * @returns false if the message is already due or deleted, is not known, or belongs to a database role that the
+ * client's role is not a member of
+ * @throws HawserError (as a rejection) `schema_missing` if the database has no outbox; errors of Postgres
  */
 export async function cancel(client: SqlClient, id: bigint): Promise<boolean> {
   return (await outboxFunctions(callerOf(client)).cancel({ id })).cancelled;
@@ -135,7 +144,7 @@ export async function enqueueReply(
   return await write(client, address(topic, payload, options), options, origin, listener);
 }
 
-/** @param listener the one that it is for; null: those that serve the topic */
+/** @param listener name of the only listener that gets the message; null for any listener of the topic */
 async function write(
   client: SqlClient,
   { destination, ...message }: Addressed,
@@ -157,15 +166,15 @@ async function write(
   return (await peerOutboxFunctions(callerOf(client)).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
 }
 
-/** SQLSTATE of a function, and of a schema, that is not there. */
-const notThere = new Set(["42883", "3F000"]);
+/** SQLSTATEs for a missing function and a missing schema. */
+const missingObjectStates = new Set(["42883", "3F000"]);
 
-/** Calls functions of the schema `hawser` with a client of the user's. */
+/** Adapts the client of the user to the generated callers of the `hawser` SQL functions. */
 export function callerOf(client: SqlClient) {
   return {
     async query({ text, values }: { text: string; values: unknown[] }): Promise<{ rows: Record<string, unknown>[] }> {
       if (typeof (client as Partial<SqlClient> | null | undefined)?.query !== "function") {
-        const text = `the client is ${client === null ? "null" : `of type ${typeof client}`}, and has no method query(text, values)`;
+        const text = `the client is ${client === null ? "null" : `of type ${typeof client}`} and has no method query(text, values)`;
         const remedy =
           "give a client of node-postgres, or make one with fromDrizzle, fromKysely, fromKnex or fromPrisma";
         throw new HawserError("invalid_argument", `${text}; ${remedy}`);
@@ -174,8 +183,8 @@ export function callerOf(client: SqlClient) {
         return { rows: rowsOf(await client.query(text, values)) };
       } catch (error) {
         const { code, message } = postgresErrorOf(error);
-        if (!notThere.has(String(code))) throw error;
-        const why = `the database has no outbox that takes this: ${message}`;
+        if (!missingObjectStates.has(String(code))) throw error;
+        const why = `the database has no outbox with this function: ${message}`;
         const remedy = "run hawser init on it, or start a peer there once";
         throw new HawserError("schema_missing", `${why}; ${remedy}`, { cause: error });
       }

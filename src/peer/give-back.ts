@@ -1,40 +1,43 @@
 /**
- * Gives channels back that this peer has taken over. A member of a group does so when the listeners that they were made for run
- * again: so these get work from senders that knew them before. Every peer does so when a message comes that another listener
- * serves, and this one does not.
+ * Returns channels that this peer has taken over. A member of a group returns the channels of a listener when that
+ * listener is running again, so that it gets work from its earlier senders. Every peer passes a channel on when a
+ * message arrives for a topic that another listener serves and this peer does not.
  *
- *     no handler begins any more ▶ those that run end ▶ their cursors are committed ▶ the channel is closed here
- *       ▶ the catalog changes its owner ▶ listener and sender are told
+ *     no new handlers ▶ running handlers end ▶ their cursors are committed ▶ the channel is closed here
+ *       ▶ the catalog changes the owner ▶ listener and sender are notified
  *
- * Until the catalog has answered the channel stays closed here. If the answer is lost, it is asked again, and a channel that
- * does not go back stays closed as long as the lost statement may still run. Whoever is the owner then opens the channel from
- * its committed cursor, this peer too. Whichever process dies in between, the catalog has
- * one owner, and messages that no cursor has passed are stored or still with their sender.
+ * The channel stays closed here until the catalog has answered. If the answer is lost, the query is repeated, and a
+ * channel that keeps its owner stays closed while the lost statement may still be running. The owner, which can be this
+ * peer, then opens the channel from its committed cursor. After a crash at any point the catalog has exactly one owner,
+ * and messages after the cursor are stored or still held by their sender.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Backoff, Repeated, shared } from "../runtime/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import type { PassedOn } from "./handler-call.js";
 
-/** The receiving side, as far as it takes part. */
+/** Operations of the inbox that returning channels needs. */
 interface Channels {
-  letGo(connectionKey: number): Promise<boolean>;
-  mayOpen(connectionKey: number): void;
+  closeForReturn(connectionKey: number): Promise<boolean>;
+  allowOpen(connectionKey: number): void;
 }
 
 export class GiveBack {
-  /** Channels on their way, with the key of the topic that needs another listener; undefined: they go back within a group. */
-  readonly #leaving = new Map<number, number | undefined>();
-  /** Questions under way, by channel and topic: many messages may need the same answer. */
-  readonly #asked = new Map<string, ReturnType<PeerContext["store"]["heirOf"]>>();
-  /** Channels on their way that are closed here. */
+  /**
+   * Channels that are being returned. The value is the key of the topic that needs another listener, or undefined for a
+   * return within a group.
+   */
+  readonly #returning = new Map<number, number | undefined>();
+  /** Running queries by channel and topic: many messages may need the same answer. */
+  readonly #heirQueries = new Map<string, ReturnType<PeerContext["store"]["heirOf"]>>();
+  /** Channels that are being returned and are already closed here. */
   readonly #closed = new Set<number>();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
-  /** Notifications can be missed. */
-  readonly #looks = new Repeated(storeConstants.pollMs, () => this.#look());
+  /** Polling, because notifications can be missed. */
+  readonly #polls = new Repeated(storeConstants.pollMs, () => this.#findChannels());
   #retry: NodeJS.Timeout | undefined;
-  /** A call whose answer was lost may land until then, as `performance.now()` has it. */
-  #doubtUntil = Number.NEGATIVE_INFINITY;
+  /** Until this time (`performance.now()`, ms) a statement whose answer was lost may still be committed. */
+  #uncertainUntil = Number.NEGATIVE_INFINITY;
   #unlisten: (() => void)[] = [];
   #stopped = false;
 
@@ -44,7 +47,7 @@ export class GiveBack {
   readonly #channels: Channels;
   readonly #isMember: boolean;
 
-  /** @param isMember the peer is a member of a group */
+  /** @param isMember true if the peer is a member of a group */
   constructor(context: PeerContext, channels: Channels, isMember: boolean) {
     this.#context = context;
     this.#channels = channels;
@@ -54,59 +57,59 @@ export class GiveBack {
   start(): void {
     const { store, sender, lease } = this.#context;
     this.#unlisten = [
-      // Everything begins again from the catalog, and what was asked under the old epoch is not asked again.
+      // After a renewal the inbox reopens its channels from the catalog; results for the old epoch are obsolete.
       lease.onRenewed(() => {
-        this.#leaving.clear();
+        this.#returning.clear();
         this.#closed.clear();
       }),
     ];
     if (!this.#isMember) return;
     this.#unlisten.push(
       store.on("catalog", ({ clientName, operation }) => {
-        if (operation !== "delete" && clientName !== sender.name) this.#looks.soon();
+        if (operation !== "delete" && clientName !== sender.name) this.#polls.soon();
       }),
     );
-    this.#looks.soon();
+    this.#polls.soon();
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#looks.stop();
+    this.#polls.stop();
     clearTimeout(this.#retry);
     for (const stop of this.#unlisten) stop();
   }
 
   /**
-   * A message has come for a topic that this peer does not serve: if another listener does, the channel goes to it as soon as
-   * nothing of it is under way.
+   * Passes a channel on after a message for a topic that this peer does not serve. If another listener serves the
+   * topic, the channel goes there as soon as it has no running handlers and no uncommitted cursor.
    *
    * @throws HawserError `store_failed` (as a rejection)
    */
   async passOn(connectionKey: number, topicKey: number): Promise<PassedOn> {
     const { store, sender, lease, logger } = this.#context;
     const { epoch } = lease;
-    if (this.#leaving.has(connectionKey)) return "goes";
-    const place = `${connectionKey} ${topicKey}`;
-    let asked = this.#asked.get(place);
-    if (asked === undefined) {
-      asked = store.heirOf(sender.name, connectionKey, topicKey).finally(() => this.#asked.delete(place));
-      this.#asked.set(place, asked);
+    if (this.#returning.has(connectionKey)) return "moved";
+    const queryKey = `${connectionKey} ${topicKey}`;
+    let query = this.#heirQueries.get(queryKey);
+    if (query === undefined) {
+      query = store.heirOf(sender.name, connectionKey, topicKey).finally(() => this.#heirQueries.delete(queryKey));
+      this.#heirQueries.set(queryKey, query);
     }
-    const { owned, heir } = await asked;
+    const { owned, heir } = await query;
     if (!owned) return "notOwned";
-    if (heir === undefined) return "stays";
-    if (this.#stopped || lease.epoch !== epoch || this.#leaving.has(connectionKey)) return "goes";
-    this.#leaving.set(connectionKey, topicKey);
+    if (heir === undefined) return "kept";
+    if (this.#stopped || lease.epoch !== epoch || this.#returning.has(connectionKey)) return "moved";
+    this.#returning.set(connectionKey, topicKey);
     logger.debug(
       { connectionKey, heir },
-      "a channel goes to who serves its topic as soon as nothing of it is under way",
+      "passing a channel on to a listener of its topic, after its running handlers",
     );
-    void this.#letGo(connectionKey, epoch);
-    return "goes";
+    void this.#closeAndReturn(connectionKey, epoch);
+    return "moved";
   }
 
-  /** Reads which channels are to be given back, and lets go of them. */
-  async #look(): Promise<void> {
+  /** Finds the channels to return, and starts to close them. */
+  async #findChannels(): Promise<void> {
     const { store, sender, lease, logger } = this.#context;
     try {
       if (this.#stopped || lease.state !== "held" || !lease.isWritable) return;
@@ -114,67 +117,67 @@ export class GiveBack {
       const found = await store.channelsToGiveBack(sender.name);
       if (this.#stopped || lease.epoch !== epoch) return;
       for (const connectionKey of found) {
-        if (this.#leaving.has(connectionKey)) continue;
-        this.#leaving.set(connectionKey, undefined);
-        logger.debug({ connectionKey }, "a channel goes back as soon as nothing of it is under way");
-        void this.#letGo(connectionKey, epoch);
+        if (this.#returning.has(connectionKey)) continue;
+        this.#returning.set(connectionKey, undefined);
+        logger.debug({ connectionKey }, "returning a channel to its listener, after its running handlers");
+        void this.#closeAndReturn(connectionKey, epoch);
       }
     } catch (err) {
-      logger.debug({ err }, "could not read which channels to give back; trying again");
+      logger.debug({ err }, "could not look up channels to return; retrying");
     }
   }
 
-  async #letGo(connectionKey: number, epoch: number): Promise<void> {
+  async #closeAndReturn(connectionKey: number, epoch: number): Promise<void> {
     let isClosed = false;
     try {
-      isClosed = await this.#channels.letGo(connectionKey);
+      isClosed = await this.#channels.closeForReturn(connectionKey);
     } catch (err) {
-      this.#context.logger.debug({ err, connectionKey }, "could not close a channel that is to be given back");
+      this.#context.logger.debug({ err, connectionKey }, "could not close a channel that should be returned");
     }
     if (this.#stopped || this.#context.lease.epoch !== epoch) return;
     if (!isClosed) {
-      this.#leaving.delete(connectionKey);
-      this.#channels.mayOpen(connectionKey);
+      this.#returning.delete(connectionKey);
+      this.#channels.allowOpen(connectionKey);
       return;
     }
     this.#closed.add(connectionKey);
-    void this.#give();
+    void this.#returnClosed();
   }
 
-  /** One call for all that are closed, one call at a time. */
-  readonly #give = shared(async () => {
+  /** Returns all closed channels with one query, and runs one query at a time. */
+  readonly #returnClosed = shared(async () => {
     const { store, lease, logger, nameLost } = this.#context;
-    // Those that are closed in the same moment go together.
+    // Channels that are closed in the same event loop turn share one query.
     await Promise.resolve();
     while (this.#closed.size > 0 && !this.#stopped) {
       const { epoch } = lease;
-      const channels = new Map([...this.#closed].map((key) => [key, this.#leaving.get(key)] as const));
+      const channels = new Map([...this.#closed].map((key) => [key, this.#returning.get(key)] as const));
       try {
-        const back = await store.giveBack({ name: lease.name, epoch }, channels);
+        const returned = await store.giveBack({ name: lease.name, epoch }, channels);
         if (this.#stopped || lease.epoch !== epoch) continue;
         this.#backoff.reset();
-        if (back.length > 0) logger.info({ channels: back.length }, "gave channels back that were taken over");
-        const isInDoubt = performance.now() < this.#doubtUntil;
+        if (returned.length > 0) logger.info({ channels: returned.length }, "returned channels that were taken over");
+        const isUncertain = performance.now() < this.#uncertainUntil;
         for (const connectionKey of channels.keys()) {
-          if (isInDoubt && !back.includes(connectionKey)) continue;
+          if (isUncertain && !returned.includes(connectionKey)) continue;
           this.#closed.delete(connectionKey);
-          this.#leaving.delete(connectionKey);
-          this.#channels.mayOpen(connectionKey);
+          this.#returning.delete(connectionKey);
+          this.#channels.allowOpen(connectionKey);
         }
-        if (isInDoubt && this.#closed.size > 0) return this.#giveLater(storeConstants.storeRetryMaxMs);
+        if (isUncertain && this.#closed.size > 0) return this.#retryLater(storeConstants.storeRetryMaxMs);
       } catch (error) {
         if (this.#stopped || lease.epoch !== epoch) continue;
         const { code, outcome } = asHawserError(error);
-        if (code === "fenced") return nameLost("giving channels back was refused");
-        if (outcome === "unknown") this.#doubtUntil = performance.now() + storeConstants.statementTimeoutMs;
-        logger.debug({ err: error }, "could not give channels back; trying again");
-        return this.#giveLater(this.#backoff.failed());
+        if (code === "fenced") return nameLost("the store rejected the return of channels");
+        if (outcome === "unknown") this.#uncertainUntil = performance.now() + storeConstants.statementTimeoutMs;
+        logger.debug({ err: error }, "could not return channels; retrying");
+        return this.#retryLater(this.#backoff.failed());
       }
     }
   });
 
-  #giveLater(delayMs: number): void {
+  #retryLater(delayMs: number): void {
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => void this.#give(), delayMs);
+    this.#retry = setTimeout(() => void this.#returnClosed(), delayMs);
   }
 }

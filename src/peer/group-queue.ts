@@ -1,8 +1,9 @@
 /**
- * Messages for a group none of whose members has room: they wait here, in their order, and belong to no listener yet.
+ * Queue of messages for a group whose members have no room. Queued messages keep their order and belong to no listener
+ * yet.
  *
- * A message leaves as soon as a member has room. One that has waited for `ackTimeoutMs` goes to the member that will be done
- * with it first, as far as that can be told: its channel stores it when it must. So does everything if no member can take
+ * A message leaves the queue as soon as a member has room. After `ackTimeoutMs` it goes to the member that is estimated
+ * to finish it first, whose channel stores it if necessary. All messages leave in this way if no member can take
  * messages over its connection, and when the peer stops.
  */
 import type { TuningSettings } from "../../generated/ts/settings/peer.js";
@@ -11,21 +12,21 @@ import { DeadlineTimer, Fifo } from "../runtime/index.js";
 import { asHawserError } from "./context.js";
 import type { Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
-import type { StatusTeller } from "./status.js";
+import type { StatusReporter } from "./status.js";
 
-/** The members of a group, as the queue sees them. */
+/** Members of a group, as the queue uses them. */
 export interface GroupMembers {
   readonly topic: string;
-  /** A member that has room for a message of this length; its link. */
-  withRoom(bytes: number, now: number): SenderLink | undefined;
-  /** Whether waiting is of use: a member may soon have room. */
+  /** Link of a member that has room for a message of this length. */
+  linkWithRoom(bytes: number, now: number): SenderLink | undefined;
+  /** True if a member may have room soon, so that waiting is worthwhile. */
   mayHaveRoom(): boolean;
   /**
-   * Who gets a message that waits no more; undefined if all that can be reached have too many already.
+   * Link for a message that has waited long enough; undefined if the queues of all reachable members are full.
    *
-   * @throws HawserError (as a rejection) if nobody can
+   * @throws HawserError (as a rejection) if the group has no listener
    */
-  forLater(bytes: number, now: number): SenderLink | Promise<SenderLink> | undefined;
+  linkWhenOverdue(bytes: number, now: number): SenderLink | Promise<SenderLink> | undefined;
 }
 
 interface Waiting {
@@ -35,38 +36,38 @@ interface Waiting {
 
 type Settings = Pick<TuningSettings, "ackTimeoutMs" | "maxSendQueueMessages" | "maxSendQueueBytes">;
 
-/** After which members whose queues are full are asked again. */
-const whenFullMs = 50;
+/** Delay in ms before members with full queues are tried again. */
+const fullRetryMs = 50;
 
 export class GroupQueue {
   readonly #waiting = new Fifo<Waiting>();
   #bytes = 0;
-  /** Those whose listener is being looked for. */
-  readonly #leaving = new Set<Promise<void>>();
+  /** Pending lookups of listeners for messages that have left the queue. */
+  readonly #lookups = new Set<Promise<void>>();
   readonly #timer = new DeadlineTimer(() => this.pump());
   #isPumping = false;
-  /** A send was refused because the queue was full, and none was taken since. */
-  #full = false;
+  /** True since a send was rejected for a full queue, until the next accepted message. */
+  #isFull = false;
   #stopping = false;
   #whenEmpty: (() => void)[] = [];
   #ended: HawserError | undefined;
 
   readonly #members: GroupMembers;
   readonly #settings: Settings;
-  readonly #status: StatusTeller;
+  readonly #status: StatusReporter;
 
-  constructor(members: GroupMembers, settings: Settings, status: StatusTeller) {
+  constructor(members: GroupMembers, settings: Settings, status: StatusReporter) {
     this.#members = members;
     this.#settings = settings;
     this.#status = status;
   }
 
-  /** Messages wait, or their listener is being looked for. */
+  /** True if no message waits and no listener lookup is pending. */
   get isEmpty(): boolean {
-    return this.#waiting.length === 0 && this.#leaving.size === 0;
+    return this.#waiting.length === 0 && this.#lookups.size === 0;
   }
 
-  /** The message waits; its promise is rejected with `busy` if too many do. */
+  /** Adds a message; its promise is rejected with `busy` if the queue is full. */
   push(message: Outgoing): void {
     const { maxSendQueueMessages, maxSendQueueBytes } = this.#settings;
     const { length } = this.#waiting;
@@ -75,61 +76,64 @@ export class GroupQueue {
       return;
     }
     if (length >= maxSendQueueMessages || (length > 0 && this.#bytes + message.payload.length > maxSendQueueBytes)) {
-      this.#refuse(message);
+      this.#reject(message);
       return;
     }
-    this.#full = false;
+    this.#isFull = false;
     const since = performance.now();
     this.#waiting.push({ message, since });
     this.#bytes += message.payload.length;
     if (length === 0) this.#timer.arm(since + this.#settings.ackTimeoutMs);
   }
 
-  /** Something has changed: gives what waits to members that have room, and what has waited long enough to any. */
+  /**
+   * Hands messages to members that have room, and overdue messages to any member. Called after each change of the
+   * members.
+   */
   pump(): void {
     if (this.#isPumping) return;
     this.#isPumping = true;
     try {
       const now = performance.now();
-      while (this.#giveFirst(now));
+      while (this.#handOverFirst(now));
     } finally {
       this.#isPumping = false;
     }
     if (this.isEmpty) for (const resolve of this.#whenEmpty.splice(0)) resolve();
   }
 
-  /** @returns whether the next one may leave, too */
-  #giveFirst(now: number): boolean {
+  /** @returns true if the next message can be tried, too */
+  #handOverFirst(now: number): boolean {
     const first = this.#waiting.at(0);
     if (first === undefined) return false;
     const { message, since } = first;
     const { length } = message.payload;
-    let to: ReturnType<GroupMembers["forLater"]> = this.#members.withRoom(length, now);
+    let to: ReturnType<GroupMembers["linkWhenOverdue"]> = this.#members.linkWithRoom(length, now);
     const until = since + this.#settings.ackTimeoutMs;
     if (to === undefined && !this.#stopping && now < until && this.#members.mayHaveRoom()) {
       this.#timer.arm(until);
       return false;
     }
-    to ??= this.#members.forLater(length, now);
+    to ??= this.#members.linkWhenOverdue(length, now);
     if (to === undefined) {
-      this.#timer.arm(now + whenFullMs);
+      this.#timer.arm(now + fullRetryMs);
       return false;
     }
     this.#waiting.shift();
     this.#bytes -= length;
-    if (to instanceof Promise) this.#giveLater(message, to);
+    if (to instanceof Promise) this.#handOverAfter(message, to);
     else to.take(message);
     return true;
   }
 
-  /** Nothing waits here any more: all is given to listeners. Resolves when it is. */
+  /** Hands all messages to listeners. Resolves when the queue is empty. */
   async stop(): Promise<void> {
     this.#stopping = true;
     this.pump();
     if (!this.isEmpty) await new Promise<void>((resolve) => this.#whenEmpty.push(resolve));
   }
 
-  /** What waits is rejected: it was never sent. */
+  /** Rejects all messages, which were never sent. */
   end(why: HawserError): void {
     this.#ended ??= why;
     this.#timer.stop();
@@ -140,26 +144,26 @@ export class GroupQueue {
     for (const resolve of this.#whenEmpty.splice(0)) resolve();
   }
 
-  #giveLater(message: Outgoing, to: Promise<SenderLink>): void {
-    const leaving = to
+  #handOverAfter(message: Outgoing, to: Promise<SenderLink>): void {
+    const lookup = to
       .then(
         (link) => (this.#ended === undefined ? link.take(message) : message.fail(this.#ended)),
         (error) => message.fail(asHawserError(error)),
       )
       .finally(() => {
-        this.#leaving.delete(leaving);
+        this.#lookups.delete(lookup);
         this.pump();
       });
-    this.#leaving.add(leaving);
+    this.#lookups.add(lookup);
   }
 
-  #refuse(message: Outgoing): void {
+  #reject(message: Outgoing): void {
     const { topic } = this.#members;
-    const text = `${this.#waiting.length} messages wait for a member of "${topic}" to have room already`;
+    const text = `${this.#waiting.length} messages already wait for a member of "${topic}" to have room`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
-    // Told once, until there was room again: a status for each refused send would be a flood.
-    if (this.#full) return;
-    this.#full = true;
-    this.#status.tell({ kind: "sender_busy", topic, peer: "", message: text });
+    // Reported once until the queue has room again: a status for each rejected send would be a flood.
+    if (this.#isFull) return;
+    this.#isFull = true;
+    this.#status.report({ kind: "sender_busy", topic, peer: "", message: text });
   }
 }

@@ -1,6 +1,6 @@
 /**
- * One call of the user's handler: what it needs before it begins (the topic's name, the payload uncompressed, perhaps a
- * transaction), and what its end means to the channel, as a {@link HandlerResult}.
+ * Calls of the user's handlers. Prepares the topic name, the uncompressed payload and the transaction of a call, and
+ * converts its outcome to a {@link HandlerResult} for the channel.
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
@@ -26,52 +26,58 @@ import { MessageView, type Source } from "./message.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
 
-/** A message whose turn it is, with the link by which it came. */
-interface Called {
+/** Message whose handler is called, with its link. */
+interface HandlerCall {
   readonly link: HandledLink;
   readonly turn: MessageTurn;
   readonly view: MessageView;
 }
 
-/** One that waits for others, with what its handler gets of it. */
-interface CalledTogether extends Called {
+/** Message of a batch, with the decoded value for the batch handler. */
+interface BatchedCall extends HandlerCall {
   readonly value: unknown;
 }
 
-/** Thrown for a message whose handling does not count: it comes again. */
+/** Thrown to postpone a message: the attempt does not count, and the message is handled again. */
 export const postponed = Symbol("postponed");
 
-/** The errors that say that the peer does not serve a message's topic. What a handler throws cannot be asked what it is. */
+/**
+ * Errors for topics that the peer does not serve. A set of known objects, because the properties of values that
+ * handlers throw cannot be trusted.
+ */
 const notServed = new WeakSet<object>();
 
 function isNotServed(error: unknown): error is HawserError {
   return notServed.has(error as object);
 }
 
-/** Whether a channel goes to another listener, which serves a topic; it stays if there is none. */
-export type PassedOn = "goes" | "stays" | "notOwned";
+/**
+ * Result of passing a channel on: it moves to a listener that serves the topic, it stays because there is none, or this
+ * peer does not own it.
+ */
+export type PassedOn = "moved" | "kept" | "notOwned";
 
-/** Passes a channel on to a listener that serves a topic. @throws HawserError `store_failed` (as a rejection) */
+/** Passes a channel on to a listener that serves the topic. @throws HawserError `store_failed` (as a rejection) */
 export type PassOn = (connectionKey: number, topicKey: number) => Promise<PassedOn>;
 
-/** Thrown to roll back the transaction of a handler whose answer says so. */
+/** Thrown to roll back a transaction without a failure. */
 const rolledBack = Symbol("rolled back");
 
-/** The link by which a message came. */
+/** Link that received a message. */
 export interface HandledLink {
   readonly channel: ListenerChannel;
   readonly source: Source;
   readonly isClosed: boolean;
-  /** The channel belongs to another listener now. */
+  /** Closes the link, because the channel belongs to another listener. */
   onNotOwned(): void;
-  /** A message is part of a batch: it takes none of the handlers that run side by side. */
+  /** Frees the slot of a message that waits in a batch: batches run outside of `concurrency`. */
   onJoined(turn: MessageTurn): void;
 }
 
-/** The result of a message whose handler has returned a promise, or thrown. */
+/** Deferred result of a message whose handler returned a promise or threw. */
 export type Unfinished = (link: HandledLink, turn: MessageTurn) => HandlerResult | Promise<HandlerResult>;
 
-/** The names of topics by their keys, looked up once each. */
+/** Cache of topic names by key. */
 class TopicNames {
   readonly #names = new Map<number, string>();
 
@@ -81,17 +87,19 @@ class TopicNames {
     this.#store = store;
   }
 
-  /** The name, if it was looked up before. */
+  /** Cached name of a topic. */
   known(topicKey: number): string | undefined {
     return this.#names.get(topicKey);
   }
 
-  /** The name; undefined for a key that the catalog does not have. @throws HawserError `store_failed` (as a rejection) */
+  /**
+   * Name of a topic; undefined if the key is not in the catalog. @throws HawserError `store_failed` (as a rejection)
+   */
   of(topicKey: number): string | Promise<string | undefined> {
     return this.#names.get(topicKey) ?? this.#lookUp(topicKey);
   }
 
-  /** Another database may have other keys. */
+  /** Clears the cache, because keys differ between databases. */
   clear(): void {
     this.#names.clear();
   }
@@ -105,19 +113,19 @@ class TopicNames {
 
 const done: HandlerResult = { kind: "done" };
 const marked: HandlerResult = { kind: "done", isMarked: true };
-const comesAgain: HandlerResult = { kind: "postponed" };
+const retryLater: HandlerResult = { kind: "postponed" };
 
 export class HandlerCalls {
   readonly topics: TopicNames;
   readonly #context: PeerContext;
   readonly #handlers: TopicHandlers;
   readonly #passOn: PassOn;
-  /** Of messages that are handled together. */
-  readonly #batches = new Map<BatchHandling, BatchQueue<CalledTogether>>();
-  /** Of the handlers that have returned a promise, and have not ended. */
-  readonly #waitedFor = new Set<Cancellation>();
-  /** Messages that are handled together wait for each other. */
-  #waits = true;
+  /** Batch queues by batch handler. */
+  readonly #batches = new Map<BatchHandling, BatchQueue<BatchedCall>>();
+  /** Cancellations of handlers whose promise is pending. */
+  readonly #pendingHandlers = new Set<Cancellation>();
+  /** True while incomplete batches wait for further messages. */
+  #mayDelayBatches = true;
 
   constructor(context: PeerContext, handlers: TopicHandlers, passOn: PassOn) {
     this.#context = context;
@@ -126,61 +134,64 @@ export class HandlerCalls {
     this.topics = new TopicNames(context.store);
   }
 
-  /** Nobody waits any longer for the handlers of messages that run. */
+  /** Aborts the signals of all running message handlers. */
   abort(reason: HawserError): void {
-    for (const cancellation of this.#waitedFor) cancellation.abort(reason);
+    for (const cancellation of this.#pendingHandlers) cancellation.abort(reason);
   }
 
-  /** No message waits for others any longer. */
+  /** Starts incomplete batches from now on without waiting for further messages. */
   stopWaiting(): void {
-    this.#waits = false;
+    this.#mayDelayBatches = false;
     for (const queue of this.#batches.values()) queue.stopWaiting();
   }
 
-  /** How a message is tried again. */
   retryOf({ topicKey, headers }: IncomingMessage): RetryPolicy {
     return this.#handlers.handlingOf(this.topics.known(topicKey), headers).retry;
   }
 
-  /** Starts the handler. A promise (which does not reject) when it did not finish at once. */
-  begin(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
+  /** Starts the handler. Returns a promise, which never rejects, unless the handler finished synchronously. */
+  start(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
     const { running: message, attempts } = turn;
     const { topicKey, headers, encoding } = message;
     const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicKey, headers);
-    if (!topic) return this.#beginLater(link, turn);
+    if (!topic) return this.#startAfterLookup(link, turn);
     return this.call(link.source, message, topic, attempts)?.(link, turn) ?? done;
   }
 
-  /** The topic of a message that is not compressed, if its handler may be called by {@link call} alone. */
+  /**
+   * Topic of an uncompressed message if {@link call} alone can handle it: a plain handler, and no expired time to live.
+   */
   topicToCall(topicKey: number, headers: Headers | undefined): string | undefined {
     const topic = this.topics.known(topicKey);
     if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
-    if (headers !== undefined && lateMs(headers) > 0) return undefined;
+    if (headers !== undefined && expiredMs(headers) > 0) return undefined;
     const { batch, transactional } = this.#handlers.handlingOf(topic, headers);
     return transactional || batch !== undefined ? undefined : topic;
   }
 
-  /** Calls the handler. @returns undefined if the message is done, else what becomes of it */
+  /**
+   * Calls a plain handler. @returns undefined if the message is complete, otherwise a function that returns its result
+   */
   call(source: Source, message: IncomingMessage, topic: string, attempt: number): Unfinished | undefined {
     const view = new MessageView(this.#handlers.reply, source, message, topic, message.payload, attempt);
     try {
       const returned = this.#handlers.handle(view);
-      return isThenable(returned) ? (link, turn) => this.#await(link, turn, returned, view) : undefined;
+      return isThenable(returned) ? (link, turn) => this.#awaitHandler(link, turn, returned, view) : undefined;
     } catch (error) {
       return (link, turn) => this.#failed(link, turn, topic, error);
     }
   }
 
   /**
-   * Calls the handler for a request.
+   * Calls the handler of a request.
    *
-   * @returns what the handler has returned, a {@link RequestAnswer} made of that, or a promise of either
-   * @throws what the handler or `answerOf` has thrown (`begun` is set), or why the handler was not called, at once or as a
-   * rejection
+   * @returns the value that the handler returned, a {@link RequestAnswer} made of it, or a promise of either
+   * @throws the error of the handler or of `answerOf` (then `request.isStarted` is true), or the reason why the handler was
+   * not called; synchronously or as a rejection
    */
   answer(source: Source, request: IncomingRequest): unknown {
     const topic = this.topics.of(request.topicKey);
-    if (typeof topic !== "string") return this.#answerLater(source, request, topic);
+    if (typeof topic !== "string") return this.#answerAfterLookup(source, request, topic);
     const handler = this.#requestHandlerOf(source, request.topicKey, topic);
     return handler.settings.transactional
       ? this.#answerInTransaction(source, request, topic, handler)
@@ -192,8 +203,8 @@ export class HandlerCalls {
     try {
       this.#checkServed(topic);
     } catch (error) {
-      this.#passesOn(source, topicKey).catch((err) => {
-        this.#context.logger.debug({ err }, "could not look for who serves the topic of a request");
+      this.#passChannelOn(source, topicKey).catch((err) => {
+        this.#context.logger.debug({ err }, "could not look up a listener for the topic of a request");
       });
       throw error;
     }
@@ -202,16 +213,20 @@ export class HandlerCalls {
     const { name } = this.#context.sender;
     throw new HawserError(
       "not_supported",
-      `"${name}" handles messages of "${topic}", and answers no requests; use respond`,
+      `"${name}" handles messages of "${topic}" but no requests; set a handler with respond`,
     );
   }
 
-  async #answerLater(source: Source, request: IncomingRequest, topic: Promise<string | undefined>): Promise<unknown> {
+  async #answerAfterLookup(
+    source: Source,
+    request: IncomingRequest,
+    topic: Promise<string | undefined>,
+  ): Promise<unknown> {
     if ((await topic) !== undefined) return await this.answer(source, request);
     throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
   }
 
-  /** The answer leaves when the handler's transaction has ended: an answer that cannot be sent must not commit it. */
+  /** The answer is sent after the transaction has ended: a transaction whose answer cannot be sent must not commit. */
   async #answerInTransaction(
     source: Source,
     request: IncomingRequest,
@@ -230,7 +245,7 @@ export class HandlerCalls {
     return answer!;
   }
 
-  /** Calls the handler for a request. A promise if it did not finish at once. */
+  /** Calls the handler of a request. Returns a promise unless the handler finished synchronously. */
   #callFor(
     source: Source,
     request: IncomingRequest,
@@ -238,24 +253,24 @@ export class HandlerCalls {
     handler: RequestHandler,
     client: Transaction | undefined,
   ): unknown {
-    request.begun = true;
+    request.isStarted = true;
     const { payload } = request;
     const view = new MessageView(this.#handlers.reply, source, request, topic, payload, 1, client, request);
     const returned = handler.handle(view);
     const { timeoutMs } = handler.settings;
     if (timeoutMs === undefined || !isThenable(returned)) return returned;
-    return this.#bounded(returned, view, timeoutMs, client && (() => void endClient(client)));
+    return this.#withTimeout(returned, view, timeoutMs, client && (() => void endClient(client)));
   }
 
-  async #beginLater(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
+  async #startAfterLookup(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
     const { running: message } = turn;
     let plain = message.payload;
     let topic: string | undefined;
     try {
       topic = await this.topics.of(message.topicKey);
     } catch (err) {
-      this.#context.logger.debug({ err }, "could not look up a topic; its message waits");
-      return comesAgain;
+      this.#context.logger.debug({ err }, "could not look up a topic; its message is postponed");
+      return retryLater;
     }
     try {
       if (topic === undefined) {
@@ -263,14 +278,14 @@ export class HandlerCalls {
       }
       if (message.encoding !== undefined) {
         try {
-          plain = await this.#plainOf(message, message.encoding);
+          plain = await this.#decompressed(message, message.encoding);
         } catch (error) {
-          // It will not be another payload the next time.
+          // A retry would fail in the same way, as the payload does not change.
           const { code, message: why } = asHawserError(error);
           return refused(code, why);
         }
       }
-      this.#mayBegin(link, turn, topic);
+      this.#checkStart(link, turn, topic);
       const view = new MessageView(this.#handlers.reply, link.source, message, topic, plain, turn.attempts);
       const handling = this.#handlers.handlingOf(topic, message.headers);
       const { batch, transactional } = handling;
@@ -282,42 +297,46 @@ export class HandlerCalls {
       }
       if (transactional) {
         const call = ([view]: readonly MessageView[]): unknown => this.#handlers.handle(view!);
-        return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? comesAgain, plain);
+        return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? retryLater, plain);
       }
-      await this.#bounded(this.#handlers.handle(view), view, handling.timeoutMs);
+      await this.#withTimeout(this.#handlers.handle(view), view, handling.timeoutMs);
       return done;
     } catch (error) {
       const failed = isNotServed(error)
-        ? await this.#notServed(link, turn, error)
+        ? await this.#handleUnserved(link, turn, error)
         : this.#failed(link, turn, topic ?? "", error);
       return withPlain(failed, plain);
     }
   }
 
   /**
-   * A channel that was taken over goes on to who serves the topic, and the message with it. Nothing keeps an at-most-once
-   * message for that, but those behind it arrive.
+   * Passes a channel that was taken over on to a listener that serves the topic, and postpones the message. An
+   * at-most-once message cannot be postponed and is dropped; later messages go to the new owner.
    */
-  async #notServed(link: HandledLink, { running }: MessageTurn, error: HawserError): Promise<HandlerResult> {
+  async #handleUnserved(link: HandledLink, { running }: MessageTurn, error: HawserError): Promise<HandlerResult> {
     try {
-      const passedOn = await this.#passesOn(link.source, running.topicKey);
-      if (link.isClosed) return comesAgain;
-      // No dead letter of a channel of before, which this peer may have again when that is committed.
+      const passedOn = await this.#passChannelOn(link.source, running.topicKey);
+      if (link.isClosed) return retryLater;
+      // A dead letter of a channel that has another owner could be committed later, if this peer owns the channel again
+      // by then.
       if (passedOn === "notOwned") link.onNotOwned();
-      return passedOn === "stays" || running.position === undefined ? failure(error) : comesAgain;
+      return passedOn === "kept" || running.position === undefined ? failure(error) : retryLater;
     } catch (err) {
-      this.#context.logger.debug({ err }, "could not look for who serves a topic; its message waits");
-      return running.position === undefined ? failure(error) : comesAgain;
+      this.#context.logger.debug({ err }, "could not look up a listener for a topic; its message is postponed");
+      return running.position === undefined ? failure(error) : retryLater;
     }
   }
 
-  /** A channel that was made for this peer stays. */
-  async #passesOn({ composite, connectionKey }: Source, topicKey: number): Promise<PassedOn> {
-    return composite.endsWith(`:${this.#context.sender.name}`) ? "stays" : await this.#passOn(connectionKey, topicKey);
+  /** Passes a channel on, unless this peer is its original listener. */
+  async #passChannelOn({ composite, connectionKey }: Source, topicKey: number): Promise<PassedOn> {
+    return composite.endsWith(`:${this.#context.sender.name}`) ? "kept" : await this.#passOn(connectionKey, topicKey);
   }
 
-  /** The limit is one of the wire: a stored message is handled whatever its length, as a plain one is. */
-  #plainOf(
+  /**
+   * Decompresses a payload. The setting `maxMessageBytes` limits received messages only: a stored message is handled
+   * whatever its size, as an uncompressed one is.
+   */
+  #decompressed(
     { payload, fromWire }: IncomingMessage,
     { compression, uncompressedBytes }: NonNullable<IncomingMessage["encoding"]>,
   ): Promise<Uint8Array> {
@@ -326,18 +345,19 @@ export class HandlerCalls {
   }
 
   /**
-   * Hands messages to their handler together, in one transaction where it is transactional. Never rejects.
+   * Handles a batch, in one transaction if the handler is transactional. Never rejects.
    *
-   * @returns the results that are certain; all others are to be handled again. Empty for several of which one has failed
+   * @returns final results; messages without a result are handled again. Empty if a batch of several messages failed
+   * and the handler marked none
    */
-  async #handleTogether(
+  async #handleBatch(
     handling: HandlingSettings,
     { handle }: BatchHandling,
-    called: readonly CalledTogether[],
-  ): Promise<ReadonlyMap<CalledTogether, HandlerResult>> {
+    called: readonly BatchedCall[],
+  ): Promise<ReadonlyMap<BatchedCall, HandlerResult>> {
     const { transactional, timeoutMs } = handling;
-    const results = new Map<CalledTogether, HandlerResult>();
-    for (const one of called) if (one.link.isClosed) results.set(one, comesAgain);
+    const results = new Map<BatchedCall, HandlerResult>();
+    for (const one of called) if (one.link.isClosed) results.set(one, retryLater);
     if (results.size > 0) return results;
     const cancellation = new Cancellation();
     const items = called.map(({ view, ...one }) => ({ ...one, view: view.with(undefined, cancellation) }));
@@ -353,7 +373,7 @@ export class HandlerCalls {
         if (result !== undefined) for (const one of called) results.set(one, result);
       } else {
         const views = items.map(({ view }) => view);
-        await this.#bounded(call(views), views[0]!, timeoutMs);
+        await this.#withTimeout(call(views), views[0]!, timeoutMs);
         for (const one of called) results.set(one, done);
       }
     } catch (error) {
@@ -367,29 +387,29 @@ export class HandlerCalls {
   }
 
   /**
-   * Handles messages of one topic in a transaction that also marks them as done.
+   * Handles messages of one topic in a transaction that also marks them as handled.
    *
-   * @returns the result of each of them; undefined if it may be another one for some than for others
-   * @throws what the handler has thrown
+   * @returns the result of every message; undefined if their results may differ
+   * @throws the error of the handler
    */
   async #inTransaction(
     { timeoutMs, retry }: HandlingSettings,
-    items: readonly Called[],
+    items: readonly HandlerCall[],
     call: (views: readonly MessageView[]) => unknown,
   ): Promise<HandlerResult | undefined> {
     const { store, lease, status, nameLost } = this.#context;
-    const [{ link }] = items as [Called];
+    const [{ link }] = items as [HandlerCall];
     const thrown: { error?: unknown } = {};
-    let begun = false;
+    let isStarted = false;
     let ended = false;
     const handler = async (client: Transaction): Promise<void> => {
-      begun = true;
+      isStarted = true;
       try {
-        // What waited for a connection is not begun any more when the peer has stopped.
+        // The peer may have stopped while the call waited for a connection.
         if (items.some((item) => item.link.isClosed)) throw postponed;
-        // A handler that is late must not go on writing outside of its transaction: its connection is closed.
+        // A handler that exceeds its timeout must not keep writing after the rollback: its connection is closed.
         const views = items.map(({ view }) => view.with(client));
-        await this.#bounded(call(views), views[0]!, timeoutMs, () => void endClient(client));
+        await this.#withTimeout(call(views), views[0]!, timeoutMs, () => void endClient(client));
         ended = true;
       } catch (error) {
         thrown.error = error;
@@ -404,58 +424,59 @@ export class HandlerCalls {
         : { connectionKey, ...position, mayBeDone: turn.attempts > 1, isParked: turn.place.parked !== undefined };
     });
     try {
-      // The lease may be renewed on another server while the handler runs; what it does belongs to the epoch of now.
+      // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.
       const { name, epoch } = lease;
       const outcome = await store.handleInTransaction({ name, epoch }, numbered, handler);
       if (outcome === "committed") return marked;
-      if (items.every((item) => item.link.isClosed)) return comesAgain;
-      if (outcome === "fenced") nameLost("a transaction was refused");
+      if (items.every((item) => item.link.isClosed)) return retryLater;
+      if (outcome === "fenced") nameLost("the store rejected a transaction");
       else if (items.length > 1) return undefined;
       else if (outcome === "duplicate") return marked;
       else link.onNotOwned();
     } catch (error) {
       if ("error" in thrown && Object.is(error, thrown.error)) throw error;
-      // At most once: whatever it did may be committed.
-      if (begun && numbered.length === 0) throw error;
-      // Postgres refuses what the handler left behind: a swallowed error, a deferred constraint, a lost right.
+      // At-most-once messages are not retried, because the effects of the handler may be committed.
+      if (isStarted && numbered.length === 0) throw error;
+      // Postgres rejects the commit because of the handler: a swallowed SQL error, a deferred constraint, a missing
+      // privilege.
       if (ended && isHandlersFault(error)) throw error;
       const failed = asHawserError(error);
-      status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
-      if (!begun || outcomeOf(failed.cause) !== "unknown") return comesAgain;
+      status.report({ kind: "listener_store_error", message: failed.message, error: failed });
+      if (!isStarted || outcomeOf(failed.cause) !== "unknown") return retryLater;
       const result = sessionEnded(retry.attempts, failed.message);
-      const told = { code: result.errorCode, message: failed.message, error: failed };
-      for (const { link, turn, view } of items) this.#tellFailed(link, turn, view.topic, told);
+      const report = { code: result.errorCode, message: failed.message, error: failed };
+      for (const { link, turn, view } of items) this.#reportFailure(link, turn, view.topic, report);
       return result;
     }
-    return comesAgain;
+    return retryLater;
   }
 
-  #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<CalledTogether> {
+  #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<BatchedCall> {
     let queue = this.#batches.get(batch);
     if (queue === undefined) {
-      queue = new BatchQueue(batch.settings, (called) => this.#handleTogether(handling, batch, called));
-      if (!this.#waits) queue.stopWaiting();
+      queue = new BatchQueue(batch.settings, (called) => this.#handleBatch(handling, batch, called));
+      if (!this.#mayDelayBatches) queue.stopWaiting();
       this.#batches.set(batch, queue);
     }
     return queue;
   }
 
-  /** What the handler has thrown, or what was thrown in its place. */
+  /** Result of a failed call. Reports the failure as a status if the handler was started. */
   #failed(link: HandledLink, turn: MessageTurn, topic: string, error: unknown): HandlerResult {
     const result = failure(error);
-    if ("errorCode" in result && !notBegun.has(result.errorCode)) {
-      this.#tellFailed(link, turn, topic, { code: result.errorCode, message: result.errorMessage, error });
+    if ("errorCode" in result && !notStarted.has(result.errorCode)) {
+      this.#reportFailure(link, turn, topic, { code: result.errorCode, message: result.errorMessage, error });
     }
     return result;
   }
 
-  #tellFailed(
+  #reportFailure(
     { source }: HandledLink,
     { attempts: attempt }: MessageTurn,
     topic: string,
     failed: { readonly code: string; readonly message: string; readonly error: unknown },
   ): void {
-    this.#context.status.tell({ kind: "attempt_failed", topic, peer: source.senderName, attempt, ...failed });
+    this.#context.status.report({ kind: "attempt_failed", topic, peer: source.senderName, attempt, ...failed });
   }
 
   #checkServed(topic: string): void {
@@ -465,92 +486,100 @@ export class HandlerCalls {
     throw error;
   }
 
-  /** @throws HawserError that says why the handler is not to be called */
-  #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
+  /** @throws HawserError with the reason if the handler must not be called */
+  #checkStart({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
     this.#checkServed(topic);
     const { headers } = turn.running;
-    const late = headers === undefined ? 0 : lateMs(headers);
-    if (late > 0) throw new HawserError("expired", `its time to live had passed ${late} ms before its handler began`);
+    const late = headers === undefined ? 0 : expiredMs(headers);
+    if (late > 0) throw new HawserError("expired", `its time to live ended ${late} ms before its handler could start`);
     if (channel.isExhausted(turn)) {
       throw new HawserError(
         "handler_crashed",
-        `the process, or its session with Postgres, ended in the middle of its handler ${this.#handlers.handlingOf(topic, headers).retry.attempts} times`,
+        `the process or its Postgres session ended while its handler was running, ${this.#handlers.handlingOf(topic, headers).retry.attempts} times`,
       );
     }
   }
 
-  async #await(link: HandledLink, turn: MessageTurn, returned: unknown, view: MessageView): Promise<HandlerResult> {
+  async #awaitHandler(
+    link: HandledLink,
+    turn: MessageTurn,
+    returned: unknown,
+    view: MessageView,
+  ): Promise<HandlerResult> {
     try {
-      await this.#bounded(returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
+      await this.#withTimeout(returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
       return done;
     } catch (error) {
       return this.#failed(link, turn, view.topic, error);
     }
   }
 
-  /** Waits for the handler, as long as it may take; `onLate` is called then. @throws HawserError `handler_failed` */
-  async #bounded(
+  /**
+   * Waits for the handler, at most `timeoutMs`; `onLate` is called after that. @throws HawserError `handler_failed` on
+   * timeout
+   */
+  async #withTimeout(
     returned: unknown,
     { cancellation }: MessageView,
     timeoutMs: number | undefined,
     onLate?: () => void,
   ): Promise<unknown> {
-    this.#waitedFor.add(cancellation);
+    this.#pendingHandlers.add(cancellation);
     try {
       if (timeoutMs === undefined) return await returned;
-      const late = (): HawserError => {
+      const onTimeout = (): HawserError => {
         onLate?.();
-        const error = new HawserError("handler_failed", `the handler took longer than ${timeoutMs} ms`);
+        const error = new HawserError("handler_failed", `the handler did not complete within ${timeoutMs} ms`);
         cancellation.abort(error);
         return error;
       };
-      return await inTime(timeoutMs, late, async () => await returned);
+      return await inTime(timeoutMs, onTimeout, async () => await returned);
     } finally {
-      this.#waitedFor.delete(cancellation);
+      this.#pendingHandlers.delete(cancellation);
     }
   }
 }
 
-/** The headers that were looked at last, if they have no time to live. */
-let lasting: Headers | undefined;
+/** Last checked headers without a time to live. */
+let lastWithoutExpiry: Headers | undefined;
 
-/** Milliseconds since a message with these headers expired; 0 or less: it has not. */
-function lateMs(headers: Headers): number {
-  if (headers === lasting) return 0;
+/** Time in ms since a message with these headers expired; 0 or negative if it has not expired. */
+function expiredMs(headers: Headers): number {
+  if (headers === lastWithoutExpiry) return 0;
   const until = headerValue(headers, protocolConstants.messageExpiresHeader);
   if (until !== undefined) return Date.now() - Number(until);
-  lasting = headers;
+  lastWithoutExpiry = headers;
   return 0;
 }
 
-/** A dead letter has the payload uncompressed. */
+/** Adds the uncompressed payload to a result that becomes a dead letter. */
 function withPlain(result: HandlerResult, plain: Uint8Array): HandlerResult {
   return "errorCode" in result ? { ...result, plain } : result;
 }
 
-/** The message is not to be tried again. */
+/** Result that makes the message a dead letter without a retry. */
 function refused(errorCode: HawserError["code"], errorMessage: string): HandlerResult {
   return { kind: "refused", errorCode, errorMessage, failedAt: Date.now() };
 }
 
-/** The handler's session with Postgres has ended: perhaps the message ends it. */
+/** Result for a handler whose Postgres session ended: the message itself may be the cause. */
 function sessionEnded(maxAttempts: number, how: string): Extract<HandlerResult, { kind: "sessionEnded" }> {
   const errorCode: HawserError["code"] = "handler_crashed";
-  const errorMessage = `the session with Postgres ended in the middle of its handler ${maxAttempts} times: ${how}`;
+  const errorMessage = `the Postgres session ended while its handler was running, ${maxAttempts} times: ${how}`;
   return { kind: "sessionEnded", errorCode, errorMessage, failedAt: Date.now() };
 }
 
-/** What was thrown in place of handling, or by the handler. */
+/** Result for an error that the handler threw, or that replaced the call. */
 function failure(error: unknown): HandlerResult {
-  if (error === postponed) return comesAgain;
+  if (error === postponed) return retryLater;
   const { code: errorCode, message: errorMessage } = failureOf(error);
   const kind = isFinal.has(errorCode) ? "refused" : "failed";
   return { kind, errorCode, errorMessage, stack: stackOf(error), failedAt: Date.now() };
 }
 
 /**
- * Trying again would not help: nobody here serves the topic, the message ends the process or is none of its type, or the
- * handler says so.
+ * Error codes for which a retry cannot help: the topic has no handler here, the message crashes the process or has
+ * another type, or the handler rejected it.
  */
 const isFinal: ReadonlySet<string> = new Set([
   "unsubscribed",
@@ -560,18 +589,18 @@ const isFinal: ReadonlySet<string> = new Set([
   "expired",
 ]);
 
-/** The handler was not called for a message with one of these. */
-const notBegun: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed", "expired"]);
+/** Error codes of messages whose handler was not called. */
+const notStarted: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed", "expired"]);
 
-/** What a handler has thrown, or what was thrown in its place. */
+/** Code and message for an error that the handler threw, or that replaced the call. */
 export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {
   try {
-    // Another copy of the package may have codes that are not known here.
+    // Another installed version of the package may have codes that this one does not know.
     if (error instanceof HawserError && Object.hasOwn(errorTable, error.code)) {
       return { code: error.code, message: String(error.message) };
     }
   } catch {
-    // Any value can be thrown, also one that throws when it is looked at.
+    // Handlers can throw any value, including objects whose properties throw.
   }
   return { code: "handler_failed", message: messageOf(error) };
 }
@@ -592,12 +621,12 @@ function stackOf(error: unknown): string | undefined {
   }
 }
 
-/** The handler has ended its transaction, or left what Postgres refuses to commit. */
+/** True if the handler ended its transaction itself, or left it in a state that Postgres does not commit. */
 function isHandlersFault(error: unknown): boolean {
   return (error instanceof HawserError && error.code === "handler_failed") || isRefusedForGood(error);
 }
 
-/** Whether a value is a promise, or behaves as one. */
+/** True if the value is a promise or another thenable. */
 export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return (
     (typeof value === "object" || typeof value === "function") &&

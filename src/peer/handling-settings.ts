@@ -1,14 +1,17 @@
-/** Settings of a handler, checked and complete. */
+/** Validated settings of a handler, with defaults filled in. */
 import type { BatchSettings, RetrySettings } from "../../generated/ts/settings/peer.js";
 import type { RetryPolicy } from "../channel/index.js";
 import type { MessageView } from "./message.js";
 
-/** Handler of batches with its settings. Messages with the same object can be in one batch. */
+/** Settings and functions of a batch handler. Messages with the same object can share a batch. */
 export interface BatchHandling {
   readonly settings: BatchSettings;
-  /** Makes the value that the handler gets. @throws the error of the message, which then fails alone, before the batch is handled */
+  /**
+   * Decodes a message for the handler. @throws if it is invalid: the message then fails alone, before its batch is
+   * handled
+   */
   decode(message: MessageView): unknown;
-  /** @param fail says that the message at an index fails, whatever becomes of the others */
+  /** @param fail marks the message at an index as failed, independently of the other messages */
   handle(
     messages: readonly MessageView[],
     values: readonly unknown[],
@@ -16,21 +19,21 @@ export interface BatchHandling {
   ): unknown;
 }
 
-/** Place of a peer among the listeners of its topics. All topics of a peer have the same. */
+/** Role of a peer among the listeners of its topics. It is the same for all topics of a peer. */
 export interface Membership {
-  /** Undefined: the peer is no member of a group. */
+  /** Undefined if the peer is not a member of a group. */
   readonly group: string | undefined;
-  /** Undefined: the default of a group; outside of a group nothing is taken over. */
+  /** Undefined for the default: 15 seconds within a group, no takeover outside of groups. */
   readonly takeoverMs: number | undefined;
 }
 
 export interface HandlingSettings extends Membership {
   readonly transactional: boolean;
   readonly durable: boolean;
-  /** Undefined: no limit. */
+  /** Undefined for no limit. */
   readonly timeoutMs: number | undefined;
   readonly retry: RetryPolicy;
-  /** Messages are handled together; undefined: each alone. */
+  /** Undefined if each message is handled alone. */
   readonly batch: BatchHandling | undefined;
 }
 

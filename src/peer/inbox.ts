@@ -1,5 +1,6 @@
 /**
- * The receiving side of a running peer: the listening socket, who may come in, a link for each channel, and the handler.
+ * Inbox: the receiving side of a running peer. It owns the listening socket, authorizes connections, and has one link
+ * per channel.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -28,31 +29,31 @@ export class Inbox {
   readonly #links = new Map<number, ListenerLink>();
   readonly #opening = new Map<number, Promise<ListenerLink | undefined>>();
   #openingOwned: Promise<void> | undefined;
-  /** Channels that were announced and are not open. */
+  /** Announced channels that are not open. */
   readonly #unopened = new AnnouncedChannels({
-    open: (connectionKeys) => this.#openAmong(connectionKeys),
+    open: (connectionKeys) => this.#openListed(connectionKeys),
     findAll: () => this.#findMessages(),
   });
   readonly #isolation: Isolation<ListenerLink>;
   #shared: SharedByLinks;
   #listener: Listener | undefined;
-  /** Notifications can be missed. */
+  /** Polling, because notifications can be missed. */
   readonly #polls = new Repeated(storeConstants.pollMs, async () => {
     await this.#refreshSecrets();
     await this.#findMessages();
   });
   #unlisten: (() => void)[] = [];
-  /** Channels that are being given back: they are not opened. */
-  readonly #leaving = new Set<number>();
-  #begun = false;
-  #halted = false;
-  /** Grows when everything begins again: what was read before is not used. */
+  /** Channels that are being returned, which must not be opened. */
+  readonly #returning = new Set<number>();
+  #isStarted = false;
+  #isHalted = false;
+  /** Incremented by each reset: results of queries from an earlier era are ignored. */
   #era = 0;
   #closed = false;
-  /** Undefined for a peer that is no member of a group. */
+  /** Undefined if the peer is not a member of a group. */
   readonly #claims: Claims | undefined;
-  /** A Hello did not prove itself since the mesh secrets were read. */
-  #secretsInDoubt = false;
+  /** True if a Hello failed authentication since the mesh secrets were read. */
+  #hadUnknownSecret = false;
 
   readonly #options: InboxOptions;
 
@@ -64,7 +65,7 @@ export class Inbox {
         const timer = setTimeout(callback, delayMs);
         return () => clearTimeout(timer);
       },
-      changed: () => this.#haltSome(),
+      changed: () => this.#updateHalts(),
       othersIdle: (holder) =>
         [...this.#links.values()].every(
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
@@ -74,11 +75,11 @@ export class Inbox {
     const dispatcher = new Dispatcher(context.settings.concurrency);
     if (context.membership.group !== undefined) {
       this.#claims = new Claims(context, {
-        halted: () => this.#handlesNothing || this.#closed,
+        halted: () => this.#isPaused || this.#closed,
         serves: (topic) => handlers.serves(topic),
         freeHandlers: () => dispatcher.free,
         channel: (connectionKey) => this.#links.get(connectionKey)?.channel,
-        claimed: (connectionKey) => void this.#takeStored(connectionKey),
+        claimed: (connectionKey) => void this.#readStored(connectionKey),
       });
     }
     this.#shared = {
@@ -86,15 +87,15 @@ export class Inbox {
       calls,
       dispatcher,
       handlers,
-      holdsUpRequests: () => this.#handlesNothing || this.#isolation.holder !== undefined,
+      requestsPaused: () => this.#isPaused || this.#isolation.holder !== undefined,
       isolation: this.#isolation,
       committer: this.#newCommitter(),
       claims: this.#claims,
-      onNotOwned: (connectionKey) => this.#drop(connectionKey),
+      onNotOwned: (connectionKey) => this.#closeLink(connectionKey),
     };
   }
 
-  /** Binds the socket, and takes what is stored. @throws HawserError `bind_failed`; `store_failed` */
+  /** Binds the socket and reads stored messages. @throws HawserError `bind_failed`; `store_failed` */
   async start(): Promise<string> {
     const { context, listenAddress } = this.#options;
     const { store, settings, sender, status, secrets } = context;
@@ -133,8 +134,8 @@ export class Inbox {
         };
       },
       onHandshakeRefused: ({ remoteAddress, code, message }) => {
-        if (code === "unauthenticated") this.#secretsInDoubt = true;
-        status.tell({ kind: "handshake_refused", address: remoteAddress, code, message });
+        if (code === "unauthenticated") this.#hadUnknownSecret = true;
+        status.report({ kind: "handshake_refused", address: remoteAddress, code, message });
       },
     });
     await this.#findMessages();
@@ -142,35 +143,35 @@ export class Inbox {
     return this.#listener.boundAddress;
   }
 
-  /** From now on messages go to the handler. */
-  begin(): void {
-    this.#begun = true;
-    this.#haltSome();
-    // Only what is in the directory may claim.
+  /** Starts to hand messages to handlers. */
+  startHandling(): void {
+    this.#isStarted = true;
+    this.#updateHalts();
+    // Only peers that are registered in the directory may claim messages.
     if (this.#claims !== undefined) void this.#findMessages();
   }
 
-  /** The peer serves one more topic. */
+  /** Claims the enqueued messages of a newly served topic. */
   serves(topic: string): void {
-    this.#claims?.want(topic);
+    this.#claims?.onUnclaimed(topic);
   }
 
-  /** There may be a handler now. */
+  /** Pauses or resumes all links: the first handler was set, or the last one removed. */
   handlersChanged(): void {
-    this.#haltSome();
+    this.#updateHalts();
   }
 
-  /** The lease is, or is not, surely held: without it nothing is handled. */
+  /** Pauses all handlers while the lease is suspended, and resumes them. */
   halt(halted: boolean): void {
-    this.#halted = halted;
-    this.#haltSome();
+    this.#isHalted = halted;
+    this.#updateHalts();
   }
 
   /**
-   * The name was taken anew after the database changed servers: what was accepted is no longer known to be in order, and
-   * no cursor of before may be committed there. Drops it all at once; {@link reopen} begins again from the cursors.
+   * Discards all channels, after a renewal of the lease on another database server. Accepted messages and cursors of
+   * the old server may not match the new one. {@link reopen} continues from the committed cursors.
    */
-  forget(): void {
+  reset(): void {
     this.#shared.committer.close();
     this.#shared = { ...this.#shared, committer: this.#newCommitter() };
     for (const link of this.#links.values()) {
@@ -178,44 +179,45 @@ export class Inbox {
       link.close();
     }
     this.#links.clear();
-    this.#claims?.forget();
+    this.#claims?.reset();
     this.#shared.calls.topics.clear();
     this.#opening.clear();
     this.#unopened.clear();
-    this.#leaving.clear();
+    this.#returning.clear();
     this.#era += 1;
   }
 
-  /** Opens the channels from their committed cursors, and takes what is stored. @throws HawserError `store_failed` */
+  /** Opens the channels from their committed cursors and reads stored messages. @throws HawserError `store_failed` */
   async reopen(): Promise<void> {
     await this.#openOwned();
     await this.#findMessages();
   }
 
   /**
-   * Closes a channel that is to be given back, when nothing of it is under way. It stays closed until {@link mayOpen}.
+   * Closes a channel that is being returned, after its running handlers and their commits. It stays closed until {@link
+   * allowOpen}.
    *
-   * @returns false if everything has begun again meanwhile: then it is not to be given back
+   * @returns false if the inbox was reset or closed meanwhile: the channel must not be returned then
    * @throws HawserError `store_failed` (as a rejection)
    */
-  async letGo(connectionKey: number): Promise<boolean> {
+  async closeForReturn(connectionKey: number): Promise<boolean> {
     const era = this.#era;
-    this.#leaving.add(connectionKey);
-    // What was read before the channel goes must not open it afterwards.
-    await Promise.all([this.#openingOwned, this.#opening.get(connectionKey), this.#unopened.lookedUp]);
+    this.#returning.add(connectionKey);
+    // Running queries may still see this peer as the owner and would open the channel again.
+    await Promise.all([this.#openingOwned, this.#opening.get(connectionKey), this.#unopened.runningQuery]);
     const link = this.#links.get(connectionKey);
     await link?.giveBack();
     if (era !== this.#era || this.#closed) return false;
-    if (link !== undefined && this.#links.get(connectionKey) === link) this.#drop(connectionKey);
+    if (link !== undefined && this.#links.get(connectionKey) === link) this.#closeLink(connectionKey);
     return true;
   }
 
-  /** A channel was given back, or is not to be: it is opened if it still belongs to this peer. */
-  mayOpen(connectionKey: number): void {
-    if (this.#leaving.delete(connectionKey)) void this.#takeStored(connectionKey);
+  /** Opens a channel again after its return was completed or abandoned, if this peer still owns it. */
+  allowOpen(connectionKey: number): void {
+    if (this.#returning.delete(connectionKey)) void this.#readStored(connectionKey);
   }
 
-  /** Starts no handler any more, and waits for those that run and for their cursors. */
+  /** Stops starting handlers, and waits for running handlers and their cursors. */
   async stop(): Promise<void> {
     this.#polls.stop();
     this.#claims?.stop();
@@ -227,16 +229,16 @@ export class Inbox {
       link.channel.mark();
     }
     await this.#shared.committer.drain();
-    await Promise.all([...this.#links.values()].map((link) => link.takeBackCount()));
+    await Promise.all([...this.#links.values()].map((link) => link.uncountAttempt()));
   }
 
-  /** Nobody waits any longer for the handlers that run. */
+  /** Aborts the signals of all running handlers. */
   abortHandlers(reason: HawserError): void {
     this.#shared.calls.abort(reason);
     for (const link of this.#links.values()) link.requests.abort(reason);
   }
 
-  /** Says Goodbye to every sender and closes the socket. */
+  /** Says Goodbye to every sender, and closes the socket. */
   async close(): Promise<void> {
     this.#closed = true;
     this.#polls.stop();
@@ -251,16 +253,16 @@ export class Inbox {
     await this.#listener?.close({ connections: false });
   }
 
-  #haltSome(): void {
+  #updateHalts(): void {
     for (const link of this.#links.values()) {
-      link.halt(this.#handlesNothing || this.#isolation.blocks(link));
+      link.halt(this.#isPaused || this.#isolation.blocks(link));
       link.requests.wake();
     }
     this.#claims?.pump();
   }
 
-  get #handlesNothing(): boolean {
-    return this.#halted || !this.#begun || this.#options.handlers.isEmpty;
+  get #isPaused(): boolean {
+    return this.#isHalted || !this.#isStarted || this.#options.handlers.isEmpty;
   }
 
   #newCommitter(): CursorCommitter {
@@ -274,30 +276,34 @@ export class Inbox {
           if (link?.source.sourceTopic === outboxConstants.claimsTopic) this.#claims?.committed(commit.connectionKey);
         }
       },
-      onFenced: () => context.nameLost("a cursor commit was refused"),
-      onNotOwned: (connectionKey) => this.#drop(connectionKey),
+      onFenced: () => context.nameLost("the store rejected a cursor commit"),
+      onNotOwned: (connectionKey) => this.#closeLink(connectionKey),
       onError: (error) => {
         const failure = asHawserError(error);
-        status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
+        status.report({ kind: "listener_store_error", message: failure.message, error: failure });
       },
     });
   }
 
-  /** The channel belongs to another listener now. */
-  #drop(connectionKey: number): void {
+  /** Closes the link of a channel that belongs to another listener. */
+  #closeLink(connectionKey: number): void {
     const link = this.#links.get(connectionKey);
     this.#links.delete(connectionKey);
     link?.dropConnection();
     link?.close();
   }
 
-  /** Decides on a Hello that has proved itself: the catalog knows whose channel it is and which epoch counts. */
+  /**
+   * Authorizes an authenticated Hello. The catalog decides who owns the channel, and which epoch of the sender is
+   * current.
+   */
   async #authorize(hello: HelloFields): Promise<Authorization> {
     const { store, sender, lease } = this.#options.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
-    if (this.#closed || this.#halted) return refuse("busy", `"${sender.name}" is stopping, or not sure of its name`);
-    if (this.#leaving.has(hello.connectionKey)) {
-      return refuse("busy", `"${sender.name}" gives channel ${hello.connectionKey} back to its listener`);
+    if (this.#closed || this.#isHalted)
+      return refuse("busy", `"${sender.name}" is stopping, or its lease is suspended`);
+    if (this.#returning.has(hello.connectionKey)) {
+      return refuse("busy", `"${sender.name}" is returning channel ${hello.connectionKey} to its listener`);
     }
     const [link, epoch] = await Promise.all([this.#linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
     if (
@@ -312,17 +318,17 @@ export class Inbox {
     }
     const backlog = await store.backlogOf(hello.connectionKey, link.channel.accepted);
     const isCurrent = this.#links.get(hello.connectionKey) === link;
-    if (!lease.isWritable || this.#halted || !isCurrent || this.#leaving.has(hello.connectionKey)) {
-      return refuse("busy", `"${sender.name}" is not sure of its name`);
+    if (!lease.isWritable || this.#isHalted || !isCurrent || this.#returning.has(hello.connectionKey)) {
+      return refuse("busy", `"${sender.name}" has lost its lease or the channel for now`);
     }
     return { accept: true, welcome: link.channel.welcome(backlog) };
   }
 
-  /** The link of a channel that this peer owns; undefined for any other. */
+  /** Link of a channel that this peer owns; undefined for any other channel. */
   async #linkOf(connectionKey: number): Promise<ListenerLink | undefined> {
     const known = this.#links.get(connectionKey);
     if (known !== undefined) return known;
-    if (this.#leaving.has(connectionKey)) return undefined;
+    if (this.#returning.has(connectionKey)) return undefined;
     let opening = this.#opening.get(connectionKey);
     if (opening === undefined) {
       const era = this.#era;
@@ -341,12 +347,12 @@ export class Inbox {
     const known = this.#links.get(channel.connectionKey);
     if (known !== undefined) return known;
     const link = new ListenerLink(this.#shared, channel);
-    if (this.#handlesNothing || this.#isolation.blocks(link)) link.halt(true);
+    if (this.#isPaused || this.#isolation.blocks(link)) link.halt(true);
     this.#links.set(channel.connectionKey, link);
     return link;
   }
 
-  /** Cursors are read here, after the lease was taken, never before. */
+  /** Reads the cursors of the owned channels. Cursors that were read before the lease was taken could be obsolete. */
   #openOwned(): Promise<void> {
     const { store, sender } = this.#options.context;
     const era = this.#era;
@@ -356,57 +362,72 @@ export class Inbox {
     return this.#openingOwned;
   }
 
-  /** Opens those of the channels that this peer owns, and takes what is stored in them. @returns whether one was opened */
-  async #openAmong(connectionKeys: readonly number[]): Promise<boolean> {
+  /**
+   * Opens the given channels that this peer owns, and reads their stored messages. @returns true if a channel was
+   * opened
+   */
+  async #openListed(connectionKeys: readonly number[]): Promise<boolean> {
     const { store, sender, logger } = this.#options.context;
     const era = this.#era;
     let isOpened = false;
     try {
       for (const channel of await store.channelsAmong(connectionKeys, sender.name)) {
-        const link = this.#leaving.has(channel.connectionKey) ? undefined : this.#open(channel, era);
+        const link = this.#returning.has(channel.connectionKey) ? undefined : this.#open(channel, era);
         link?.channel.onAnnounced();
         isOpened ||= link !== undefined;
       }
     } catch (err) {
-      logger.debug({ err, channels: connectionKeys.length }, "could not look up announced channels; polling on");
+      logger.debug(
+        { err, channels: connectionKeys.length },
+        "could not look up announced channels; the next poll retries",
+      );
     }
     return isOpened;
   }
 
-  /** Takes a notification that messages were stored in a channel. Any login can send it, so that the store is asked for the channel. */
+  /**
+   * Handles a notification of stored messages in a channel. Any login can send one, so an unknown channel is looked up
+   * in the store.
+   */
   #announced(connectionKey: number): void {
     const known = this.#links.get(connectionKey);
     if (known !== undefined) known.channel.onAnnounced();
-    else if (!this.#leaving.has(connectionKey)) this.#unopened.add(connectionKey);
+    else if (!this.#returning.has(connectionKey)) this.#unopened.add(connectionKey);
   }
 
-  /** Takes what is stored in a channel, if this peer owns it. */
-  async #takeStored(connectionKey: number): Promise<void> {
+  /** Reads the stored messages of a channel if this peer owns it. */
+  async #readStored(connectionKey: number): Promise<void> {
     try {
       (await this.#linkOf(connectionKey))?.channel.onAnnounced();
     } catch (error) {
-      this.#options.context.logger.debug({ err: error, connectionKey }, "could not look up a channel; polling on");
+      this.#options.context.logger.debug(
+        { err: error, connectionKey },
+        "could not look up a channel; the next poll retries",
+      );
     }
   }
 
-  /** Notifications can be missed: asks which channels have stored messages. */
+  /** Finds all channels with stored messages, because notifications can be missed. */
   async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {
       const { connectionKeys, topics } = await store.channelsWithMessages(sender.name);
-      for (const topic of topics) this.#claims?.want(topic);
+      for (const topic of topics) this.#claims?.onUnclaimed(topic);
       for (const connectionKey of connectionKeys) (await this.#linkOf(connectionKey))?.channel.onPolled();
     } catch (error) {
       const failure = asHawserError(error);
-      status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
+      status.report({ kind: "listener_store_error", message: failure.message, error: failure });
     }
   }
 
-  /** A dialler had a secret that is unknown here: a new one, perhaps. Only with the poll: strangers cost no queries. */
+  /**
+   * Reads the mesh secrets if a dialler used an unknown one, which may be new. Only polling triggers this, so that
+   * strangers cannot cause queries.
+   */
   async #refreshSecrets(): Promise<void> {
     const { secrets, logger } = this.#options.context;
-    if (!this.#secretsInDoubt && !secrets.isStale) return;
-    this.#secretsInDoubt = false;
-    await secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again"));
+    if (!this.#hadUnknownSecret && !secrets.isStale) return;
+    this.#hadUnknownSecret = false;
+    await secrets.refresh().catch((err) => logger.debug({ err }, "could not reload the mesh secrets"));
   }
 }

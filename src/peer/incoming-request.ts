@@ -1,18 +1,21 @@
-/** A request as its handler sees it, while somebody waits for the answer. */
+/** Request as its handler sees it, until the sender stops waiting for the answer. */
 import type { Headers, IncomingMessage } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { Request } from "../wire/index.js";
 import { Cancellation } from "./cancellation.js";
 import { pairsOfFrame } from "./frame-headers.js";
 
-/** A request for which somebody waits: the message for its handler, whose signal is aborted when nobody does any more. */
+/**
+ * Request with a waiting sender. It is the message for the handler; its signal is aborted when the sender stops
+ * waiting.
+ */
 export class IncomingRequest extends Cancellation implements IncomingMessage {
   readonly id: number;
   readonly maxAnswerBytes: number;
-  /** When its sender waits no more, as `performance.now()` has it. */
+  /** Time at which the sender stops waiting (`performance.now()`, ms). */
   readonly until: number;
-  /** A handler has begun with it. */
-  begun = false;
+  /** True after the handler was started. */
+  isStarted = false;
   #isOver = false;
   #timer: NodeJS.Timeout | undefined = undefined;
 
@@ -34,32 +37,32 @@ export class IncomingRequest extends Cancellation implements IncomingMessage {
     this.until = performance.now() + timeoutMs;
   }
 
-  /** Nobody waits for the answer. */
+  /** True if the sender no longer waits for the answer. */
   get isOver(): boolean {
     return this.#isOver || performance.now() >= this.until;
   }
 
   override get signal(): AbortSignal {
     if (this.#timer === undefined) {
-      if (this.#isOver) this.abort(notWaitedFor());
-      else this.#timer = setTimeout(() => this.leave(), this.until - performance.now());
+      if (this.#isOver) this.abort(abandoned());
+      else this.#timer = setTimeout(() => this.abandon(), this.until - performance.now());
     }
     return super.signal;
   }
 
-  /** Nobody waits any more. */
-  leave(): void {
+  /** Aborts the signal, because the sender no longer waits. */
+  abandon(): void {
     this.end();
-    this.abort(notWaitedFor());
+    this.abort(abandoned());
   }
 
-  /** It was answered. */
+  /** Ends the timer after the answer. */
   end(): void {
     this.#isOver = true;
     clearTimeout(this.#timer);
   }
 }
 
-function notWaitedFor(): HawserError {
-  return new HawserError("aborted", "the sender of the request does not wait for its answer any more");
+function abandoned(): HawserError {
+  return new HawserError("aborted", "the sender of the request no longer waits for its answer");
 }

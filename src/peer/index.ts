@@ -1,31 +1,34 @@
 /**
- * Peers: processes that talk directly over TCP; Postgres is their directory, offline queue and ack ledger.
+ * Peers: processes that exchange messages directly over TCP. Postgres stores their directory, the messages for absent
+ * listeners, and the cursors.
  *
- * A {@link Peer} is what the user holds, started or not. `start` makes a running peer (running-peer.ts), which opens the
- * store, takes the name, binds the socket and enters the directory, and undoes it in the opposite order. Its two sides
- * share a context and know nothing of each other:
+ * A {@link Peer} is the object that the user holds, started or not. `start` creates a running peer (running-peer.ts),
+ * which opens the store, takes the name, binds the socket and registers in the directory; `stop` undoes these steps in
+ * reverse order. Its sending and its receiving side share a context and do not use each other:
  *
  *     send ▶ Outbox ▶ SenderLink ─────── connection ───────▶ ListenerLink ▶ HandlerCalls ▶ the user's handler
  *                          └────────────── stored rows ────────────▲
  *
- * **Sending.** The outbox finds the listeners of a topic (topic-directory.ts, topic-routes.ts: in turn, those known to be
- * down left out) and hands the message to the link of one. A link binds a `SenderChannel` to a connection, which its
- * listener-dial.ts keeps, and to the store. Each send is one `Outgoing`, which becomes a receipt;
- * only an at-most-once message that nothing has to wait for is written at once.
+ * **Sending.** The outbox finds the listeners of a topic (topic-directory.ts) and chooses one (topic-routes.ts: in
+ * turn, without those known to be down). It hands the message to the link of that listener. A link connects a
+ * `SenderChannel` with the store and with a connection, which its listener-dial.ts maintains. Each send is one
+ * `Outgoing`, which ends in a receipt. An at-most-once message is written immediately if no other message has to go
+ * first.
  *
- * **Receiving.** The inbox listens, decides on each Hello by what the catalog says, and has a link for each channel that
- * this peer owns. A link binds a `ListenerChannel` to its connection, the store and the handler. At most `concurrency`
- * handlers run at once; channels take turns (dispatcher.ts). Cursors are committed together, by the committer of the store.
+ * **Receiving.** The inbox listens, authorizes each Hello against the catalog, and has one link per channel that this
+ * peer owns. A link connects a `ListenerChannel` with its connection, the store and the handler. At most `concurrency`
+ * handlers run in parallel; channels take turns (dispatcher.ts). The store's committer combines the commits of several
+ * cursors.
  *
- * **Requests.** They pass by the channel, on its connection: each is one `OutgoingRequest`, which waits for its answer among
- * those of a link (link-requests.ts); the listener's wait for a free handler (request-intake.ts). Neither side keeps any of
- * them beyond the connection.
+ * **Requests.** Requests use the connection of a channel, but not its numbers. On the sending side each is one
+ * `OutgoingRequest`, which waits for its answer in the link (link-requests.ts). On the listener it waits for a free
+ * slot (request-intake.ts). Neither side keeps a request after the connection has ended.
  *
- * **What may happen.** The lease is suspended (no session): nothing is stored or handled, no dial begins. The name is lost:
- * pending sends are rejected and the peer ends by itself. The database is another server: the lease is taken anew under a
- * new epoch, what is unconfirmed is numbered again, and receiving begins again from the committed cursors. A channel is
- * handed over: its old listener drops the link, its sender dials the new owner. docs/delivery.md has the rules and their
- * reasons; the state machines are in `src/channel`.
+ * **Failures.** While the lease is suspended (no database session), nothing is stored or handled and no dial starts. If
+ * the name is lost, pending sends are rejected and the peer stops by itself. After a move to another database server
+ * the lease is renewed with a new epoch, unconfirmed messages get new numbers, and receiving continues from the
+ * committed cursors. When a channel is handed over, its old listener closes the link and its sender dials the new
+ * owner. docs/delivery.md has the rules and their reasons; the state machines are in `src/channel`.
  */
 
 export { type ErrorCode, HawserError, Reject } from "../errors/index.js";

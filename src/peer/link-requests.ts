@@ -1,6 +1,6 @@
 /**
- * The requests to one listener: those that wait for a connection that can take them, and those that wait for their answer.
- * A request is written once, on one connection, and ends by its deadline: one timer serves all.
+ * Requests to one listener: those that wait for a connection and those that wait for an answer. A request is written
+ * once, on one connection. One timer ends all requests at their deadlines.
  */
 import type { TuningSettings } from "../../generated/ts/settings/peer.js";
 import { errorOfWireCode, HawserError } from "../errors/index.js";
@@ -15,42 +15,42 @@ import { type OutgoingRequest, ReceivedAnswer } from "./outgoing-request.js";
 export class LinkRequests {
   readonly listenerName: string;
   #connection: SenderConnection | undefined;
-  /** Not written yet. */
+  /** Requests that are not written yet. */
   readonly #waiting = new Set<OutgoingRequest>();
   #waitingBytes = 0;
-  /** Written, by their ids. */
+  /** Written requests by id. */
   readonly #written = new Map<number, OutgoingRequest>();
   #lastId = 0;
-  readonly #timer = new DeadlineTimer(() => this.#endLate());
-  #whenSettled: (() => void)[] = [];
+  readonly #timer = new DeadlineTimer(() => this.#failExpired());
+  #whenIdle: (() => void)[] = [];
 
   readonly #settings: TuningSettings;
   readonly #connect: () => void;
 
-  /** @param connect called for a request if there is no connection: makes one, or ends in {@link onUnreachable} */
+  /** @param connect called for a request without a connection: it connects, or calls {@link onUnreachable} */
   constructor(listenerName: string, settings: TuningSettings, connect: () => void) {
     this.listenerName = listenerName;
     this.#settings = settings;
     this.#connect = connect;
   }
 
-  /** How many wait for their answer, written or not. */
-  get underWay(): number {
+  /** Number of unanswered requests, written or not. */
+  get pending(): number {
     return this.#written.size + this.#waiting.size;
   }
 
   /**
-   * Makes a request of the listener. It fails with
-   * - `unreachable`, `busy`, `unsubscribed`, `not_running`, `store_failed`: a handler has surely not begun;
-   * - `listener_lost`, with outcome `unknown`: the connection ended after the request had been written;
-   * - the code with which the listener answered: `handler_failed`, `rejected`, …
+   * Sends a request to the listener. It fails with
+   * - `unreachable`, `busy`, `unsubscribed`, `not_running`, `store_failed`: no handler was started;
+   * - `listener_lost`, with outcome `unknown`: the connection ended after the request was written;
+   * - the code of the listener's answer: `handler_failed`, `rejected`, …
    */
-  ask(topic: MessageTopic, request: OutgoingRequest): void {
+  send(topic: MessageTopic, request: OutgoingRequest): void {
     const { maxRequests, maxSendQueueBytes } = this.#settings;
     const bytes = this.#waitingBytes + request.payload.length;
-    request.askedOf(this, topic);
-    if (this.underWay >= maxRequests || (this.#waiting.size > 0 && bytes > maxSendQueueBytes)) {
-      const text = `${this.underWay} requests to "${this.listenerName}" wait for their answers already`;
+    request.sentTo(this, topic);
+    if (this.pending >= maxRequests || (this.#waiting.size > 0 && bytes > maxSendQueueBytes)) {
+      const text = `${this.pending} requests to "${this.listenerName}" already wait for their answers`;
       request.failed(new HawserError("busy", `${text}; await earlier ones first, or raise maxRequests`));
       return;
     }
@@ -61,16 +61,16 @@ export class LinkRequests {
     if (this.#connection === undefined) this.#connect();
   }
 
-  /** Nobody waits for the answer any more: the request is not written, or the listener is told. */
-  leave(request: OutgoingRequest): void {
+  /** Removes a request whose caller no longer waits: it is not written, or the listener is notified if it was. */
+  abandon(request: OutgoingRequest): void {
     this.#remove(request);
     if (this.#written.delete(request.id)) this.#connection?.writeCancel(request.id);
-    this.#tellSettled();
+    this.#resolveIfIdle();
   }
 
-  /** Resolves when none waits for its answer. */
-  async settled(): Promise<void> {
-    if (this.underWay > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve));
+  /** Resolves when no request waits for an answer. */
+  async idle(): Promise<void> {
+    if (this.pending > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
   onConnected(connection: SenderConnection): void {
@@ -78,13 +78,13 @@ export class LinkRequests {
     this.onDrain();
   }
 
-  /** The connection can be written to again. */
+  /** Continues to write after the connection has drained. */
   onDrain(): void {
     for (const request of this.#waiting) {
       if (this.#connection === undefined || !this.#write(this.#connection, request)) return;
       this.#remove(request);
     }
-    this.#tellSettled();
+    this.#resolveIfIdle();
   }
 
   onAnswer({ id, code, message, begun, payload, headers }: AnswerFrame): void {
@@ -97,37 +97,40 @@ export class LinkRequests {
       const known = errorOfWireCode(code)?.code ?? "handler_failed";
       request.failed(new HawserError(known, message, begun ? { outcome: "unknown" } : {}));
     }
-    this.#tellSettled();
+    this.#resolveIfIdle();
   }
 
-  /** The connection has ended. */
+  /** Fails the written requests, and the others if no new connection is made. */
   onClosed(): void {
     this.#connection = undefined;
     const lost = [...this.#written.values()];
     this.#written.clear();
     for (const request of lost) {
-      const text = `the connection to "${this.listenerName}" ended before it had answered; it may have handled the request`;
+      const text = `the connection to "${this.listenerName}" ended before the answer; the request may have been handled`;
       request.failed(new HawserError("listener_lost", text, { outcome: "unknown" }));
     }
     this.onUnreachable("the connection ended");
   }
 
-  /** There is no connection, and none will be made now: what was not written yet is for another listener. */
+  /**
+   * Fails the requests that are not written yet, so that they go to another listener. Called when there is no
+   * connection and no attempt to connect.
+   */
   onUnreachable(why: string): void {
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     this.#waitingBytes = 0;
     for (const request of waiting) request.failed(this.#unreachable(why));
     this.#timer.stop();
-    this.#tellSettled();
+    this.#resolveIfIdle();
   }
 
-  /** Writes a request, or says why that cannot be. @returns false if it has to wait until the connection can be written to */
+  /** Writes a request, or fails it. @returns false if it has to wait until the connection drains */
   #write(connection: SenderConnection, request: OutgoingRequest): boolean {
     const { topic, topicKey } = request.topic!;
-    if (!connection.takesRequests) request.failed(this.#unreachable("it is of a version without requests"));
-    // The keys of another database are being looked up.
-    else if (topicKey === 0) request.failed(this.#unreachable(`the key of "${topic}" is not known yet`));
+    if (!connection.takesRequests) request.failed(this.#unreachable("its version does not support requests"));
+    // The keys are looked up again after a move to another database.
+    else if (topicKey === 0) request.failed(this.#unreachable(`the key of "${topic}" is being looked up`));
     else if (!connection.canWrite) return false;
     else {
       request.id = this.#lastId + 1;
@@ -145,15 +148,15 @@ export class LinkRequests {
   }
 
   #unreachable(why: string): HawserError {
-    return new HawserError("unreachable", `"${this.listenerName}" takes no request now: ${why}`);
+    return new HawserError("unreachable", `"${this.listenerName}" cannot take requests now: ${why}`);
   }
 
   #remove(request: OutgoingRequest): void {
     if (this.#waiting.delete(request)) this.#waitingBytes -= request.payload.length;
   }
 
-  /** Those whose time is over are waited for no more. */
-  #endLate(): void {
+  /** Fails the requests whose deadline has passed. */
+  #failExpired(): void {
     const at = performance.now();
     let next = Number.POSITIVE_INFINITY;
     for (const requests of [this.#waiting, this.#written.values()]) {
@@ -165,8 +168,8 @@ export class LinkRequests {
     this.#timer.arm(next);
   }
 
-  #tellSettled(): void {
-    if (this.#whenSettled.length === 0 || this.underWay > 0) return;
-    for (const resolve of this.#whenSettled.splice(0)) resolve();
+  #resolveIfIdle(): void {
+    if (this.#whenIdle.length === 0 || this.pending > 0) return;
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 }

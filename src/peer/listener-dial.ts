@@ -1,5 +1,6 @@
 /**
- * Keeps a channel connected: dials its listener where that is now, again and again, with a pause that grows.
+ * Connection of a sender's channel to the listener that owns it. Dials again after each failure, with an increasing
+ * delay.
  */
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { OutgoingMessage, SenderChannel } from "../channel/index.js";
@@ -10,33 +11,33 @@ import { type Dialled, dial, type SenderConnection } from "../transport/index.js
 import type { PeerContext } from "./context.js";
 import type { LinkRequests } from "./link-requests.js";
 
-/** Where a listener can be reached, and what it takes. */
+/** Address of a listener and its message limit. */
 export interface ListenerAddress {
-  /** Undefined while it is not in the directory. */
+  /** Undefined while the listener is not in the directory. */
   readonly addr: string | undefined;
   readonly maxMessageBytes: number;
 }
 
-/** A channel as it is known when its link is made. */
+/** Channel at the time when its link is created. */
 export interface DialledChannel {
-  /** The listener that the channel was made for. */
+  /** Listener that the channel was created for. */
   readonly listenerName: string;
-  /** The topic through which the listener was met first, for the status. */
+  /** Topic for status events: the one through which the listener was found first. */
   readonly topic: string;
   readonly connectionKey: number;
   readonly address: ListenerAddress;
-  /** The channel's owner. */
+  /** Name of the owner of the channel. */
   readonly owner: string;
 }
 
-/** The part of each wait that is drawn at random. */
+/** Share of each delay that is random. */
 const jitter = 0.5;
 
 export class ListenerDial {
-  /** The established connection. */
+  /** Established connection. */
   connection: SenderConnection | undefined;
   connectionKey: number;
-  /** Who has the channel, while that is not the listener that it was made for. */
+  /** Owner of the channel if it differs from the original listener. */
   #owner: Pick<ChannelOwner, "name" | "addr" | "maxMessageBytes"> | undefined;
   #address: ListenerAddress;
   #dialling: AbortController | undefined;
@@ -46,9 +47,9 @@ export class ListenerDial {
     maxMs: protocolConstants.reconnectMaxMs,
     jitter,
   });
-  /** How often in a row the listener did not accept the mesh secret it was shown. */
+  /** Number of consecutive refusals of the mesh secret by the listener. */
   #refusedSecrets = 0;
-  /** False from a move to another database server until the channel's key there is known. */
+  /** False after a move to another database server, until the channel's key there is known. */
   #keyIsKnown = true;
   #stopped = false;
 
@@ -59,9 +60,9 @@ export class ListenerDial {
   readonly #onEvent: () => void;
 
   /**
-   * @param channel hears of the connection; not of one that was destroyed here
-   * @param requests hears of each
-   * @param onEvent called behind each event that may have moved the channel's deadline
+   * @param channel notified of the connection, but not of the end of one that was dropped here
+   * @param requests notified of every connection and its end
+   * @param onEvent called after each event that may have changed the channel's deadline
    */
   constructor(
     context: PeerContext,
@@ -81,55 +82,55 @@ export class ListenerDial {
     if (owner !== dialled.listenerName) this.#owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
   }
 
-  begin(): void {
-    if (this.isHandedOver) void this.lookForOwner();
+  start(): void {
+    if (this.isHandedOver) void this.checkOwner();
     else this.#connect();
   }
 
-  /** An attempt to connect is under way. */
+  /** True while an attempt to connect is running. */
   get isDialling(): boolean {
     return this.#dialling !== undefined;
   }
 
-  /** Who has the channel now. */
+  /** Name of the peer that owns the channel. */
   get ownerName(): string {
     return this.#owner?.name ?? this.#dialled.listenerName;
   }
 
-  /** Whether another peer has the channel than the listener that it was made for. */
+  /** True if another peer than the original listener owns the channel. */
   get isHandedOver(): boolean {
     return this.#owner !== undefined;
   }
 
-  /** The greatest payload that the listener takes, as last heard. */
+  /** Maximum payload that the listener accepts, as last reported. */
   get maxMessageBytes(): number {
     return this.connection?.maxMessageBytes ?? this.#owner?.maxMessageBytes ?? this.#address.maxMessageBytes;
   }
 
-  /** The directory has a new address for the listener, or none any more. */
+  /** Updates the address of the listener, undefined if it has left the directory. */
   relocate(address: ListenerAddress): void {
     const moved = address.addr !== this.#address.addr;
     this.#address = address;
     if (address.addr === undefined || this.isHandedOver) return;
-    // The listener is elsewhere by its own word; the old connection may be half-open for a long time yet.
+    // The listener itself published the new address; the old connection may stay half-open for a long time.
     const { connection } = this;
     if (moved && connection !== undefined) {
-      this.drop(connection, new HawserError("connection_lost", "the listener has another address now"));
+      this.drop(connection, new HawserError("connection_lost", "the listener has a new address"));
     }
     if (this.connection !== undefined) return;
     if (moved) this.#dialling?.abort();
     if (moved || this.#dialling === undefined) this.connectNow();
   }
 
-  /** The channel may have another owner, or its owner another address: looks it up, and dials it unless it is connected. */
-  readonly lookForOwner = shared(async () => {
+  /** Looks up the owner of the channel and its address, and dials it unless it is connected. */
+  readonly checkOwner = shared(async () => {
     const moved = await this.#readOwner();
     if (this.#stopped) return;
-    if (moved) this.#follow();
+    if (moved) this.#dialNewOwner();
     else this.connectNow();
   });
 
-  /** Dials at once, unless it is connected. */
+  /** Dials without delay, unless there is a connection. */
   connectNow(): void {
     if (this.connection !== undefined) return;
     clearTimeout(this.#redial);
@@ -137,7 +138,7 @@ export class ListenerDial {
     this.#connect();
   }
 
-  /** Ends the connection; no dial begins before {@link rekey}. */
+  /** Ends the connection and stops dialling until {@link rekey}. */
   forgetKey(): void {
     this.#keyIsKnown = false;
     this.#dialling?.abort();
@@ -146,7 +147,7 @@ export class ListenerDial {
     this.#requests.onClosed();
   }
 
-  /** The channel's key as the database has it now. */
+  /** Sets the channel's key in the current database. */
   rekey(connectionKey: number): void {
     const isNew = connectionKey !== this.connectionKey || !this.#keyIsKnown;
     this.connectionKey = connectionKey;
@@ -154,12 +155,12 @@ export class ListenerDial {
     if (!isNew) return;
     const { connection } = this;
     if (connection !== undefined) {
-      this.drop(connection, new HawserError("connection_lost", "the channel's key has changed"));
+      this.drop(connection, new HawserError("connection_lost", "the key of the channel has changed"));
     }
-    void this.lookForOwner();
+    void this.checkOwner();
   }
 
-  /** Says Goodbye, and dials no more. */
+  /** Says Goodbye and stops dialling. */
   close(): void {
     this.#stopped = true;
     clearTimeout(this.#redial);
@@ -173,7 +174,7 @@ export class ListenerDial {
     setTimeout(() => connection.destroy(), protocolConstants.reconnectMinMs).unref();
   }
 
-  /** Ends a connection, if it is still the present one. */
+  /** Ends a connection, if it is still the current one. */
   drop(connection: SenderConnection, why: HawserError): void {
     if (connection !== this.connection) return;
     connection.destroy();
@@ -184,17 +185,17 @@ export class ListenerDial {
     if (this.#stopped || this.#dialling !== undefined || this.connection !== undefined) return;
     const context = this.#context;
     const { addr } = this.#owner ?? this.#address;
-    // No Hello with an epoch that is not surely held: after a failover it may be an older one again.
-    const mayCall = context.lease.state === "held" && this.#keyIsKnown;
-    if (addr === undefined || !mayCall) {
+    // A Hello needs a certain epoch: after a failover of the database an older epoch may be current again.
+    const canDial = context.lease.state === "held" && this.#keyIsKnown;
+    if (addr === undefined || !canDial) {
       this.#channel.onDialFailed(performance.now());
       this.#requests.onUnreachable(
-        mayCall ? "it has no address" : `the name "${context.lease.name}" is not surely held`,
+        canDial ? "it has no address" : `the lease of the name "${context.lease.name}" is suspended`,
       );
       this.#onEvent();
-      // Another peer may have the channel by then.
+      // Another peer may own the channel by then.
       const { pollMs } = storeConstants;
-      this.#redialLater(mayCall ? backoffMs({ minMs: pollMs, maxMs: pollMs, jitter }, 1) : undefined);
+      this.#redialLater(canDial ? backoffMs({ minMs: pollMs, maxMs: pollMs, jitter }, 1) : undefined);
       return;
     }
     const dialling = new AbortController();
@@ -258,7 +259,7 @@ export class ListenerDial {
     this.#refusedSecrets = 0;
     const { listenerName: peer, topic } = this.#dialled;
     const message = `connected to "${this.ownerName}" at ${(this.#owner ?? this.#address).addr}`;
-    this.#context.status.tell({ kind: "peer_connected", topic, peer, message });
+    this.#context.status.report({ kind: "peer_connected", topic, peer, message });
     this.#channel.onConnected(connection, welcome, performance.now());
     this.#requests.onConnected(connection);
     this.#onEvent();
@@ -276,26 +277,26 @@ export class ListenerDial {
     if (error.code !== "connection_lost") {
       const { listenerName: peer, topic } = this.#dialled;
       const message = `${addr}: ${error.message}`;
-      this.#context.status.tell({ kind: "sender_send_error", topic, peer, message, error });
+      this.#context.status.report({ kind: "sender_send_error", topic, peer, message, error });
     }
     void this.#afterRefusal(error);
     this.#redialLater();
   }
 
-  /** A refusal is no proof: the catalog has the truth. */
+  /** Checks the catalog after a refusal, because only the catalog can prove a lost name. */
   async #afterRefusal(error: HawserError): Promise<void> {
     const { store, lease, secrets } = this.#context;
     try {
       if (error.code === "unauthenticated") await secrets.refresh();
       if (error.code !== "fenced") return;
       const epoch = (await store.peerEpoch(lease.name)) ?? 0;
-      // The name may have been lost or taken again while the catalog answered. Greater, not other: a server that a
-      // failover has left behind may still answer with an older one.
+      // The name may have been lost or taken again during the query. The comparison is "greater" because a server that
+      // was left behind by a failover can still answer with an older epoch.
       if (lease.state === "held" && epoch > lease.epoch) {
-        this.#context.nameLost(`"${this.#dialled.listenerName}" refused an old epoch`);
+        this.#context.nameLost(`"${this.#dialled.listenerName}" rejected an old epoch`);
       }
     } catch (cause) {
-      this.#context.logger.debug({ err: cause }, "could not look up why a listener refused; dialling again");
+      this.#context.logger.debug({ err: cause }, "could not check the epoch after a refusal; dialling again");
     }
   }
 
@@ -305,7 +306,7 @@ export class ListenerDial {
     if (this.#stopped) return;
     const { listenerName: peer, topic } = this.#dialled;
     const message = error === undefined ? `"${peer}" said goodbye` : error.message;
-    this.#context.status.tell({ kind: "peer_disconnected", topic, peer, message });
+    this.#context.status.report({ kind: "peer_disconnected", topic, peer, message });
     if (error instanceof HawserError && error.code === "fenced") void this.#afterRefusal(error);
     this.#channel.onClosed(connection, performance.now());
     this.#requests.onClosed();
@@ -318,22 +319,23 @@ export class ListenerDial {
     clearTimeout(this.#redial);
     this.#redial = setTimeout(async () => {
       this.#connect();
-      // The channel may have been handed over since the last dial. Mostly it was not: the dial does not wait for the answer.
-      if ((await this.#readOwner()) && !this.#stopped) this.#follow();
+      // The channel may have been handed over since the last dial. Usually it was not, so the dial does not wait for
+      // this query.
+      if ((await this.#readOwner()) && !this.#stopped) this.#dialNewOwner();
     }, waitMs);
   }
 
-  /** The channel has another owner, or its owner another address. */
-  #follow(): void {
+  /** Drops the connection to the old owner or address, and dials the new one. */
+  #dialNewOwner(): void {
     const { connection } = this;
     if (connection !== undefined) {
-      this.drop(connection, new HawserError("connection_lost", "the channel has another listener now"));
+      this.drop(connection, new HawserError("connection_lost", "the channel has a new owner"));
     }
     this.#dialling?.abort();
     this.connectNow();
   }
 
-  /** Reads who has the channel, and where. @returns whether another peer, or another address, is to be dialled */
+  /** Looks up the owner of the channel. @returns true if the owner or its address has changed */
   async #readOwner(): Promise<boolean> {
     if (!this.#keyIsKnown) return false;
     try {
@@ -343,7 +345,7 @@ export class ListenerDial {
       this.#owner = found.name === this.#dialled.listenerName ? undefined : found;
       return before?.name !== this.#owner?.name || before?.addr !== this.#owner?.addr;
     } catch (err) {
-      this.#context.logger.debug({ err }, "could not look up a channel's owner; dialling the one known");
+      this.#context.logger.debug({ err }, "could not look up the owner of a channel; dialling the known owner");
       return false;
     }
   }

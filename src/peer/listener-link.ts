@@ -1,9 +1,9 @@
 /**
- * The receiving half of a channel at work: it binds the state machine to the sender's connection, the store and the
+ * Receiving end of one channel: connects the channel's state machine with the sender's connection, the store and the
  * handler.
  *
- * When its turn has come it hands one message after another to the handler ({@link HandlerCalls}), as far as handlers are
- * free and the event loop's turn goes, and commits once for all that were handled in that turn.
+ * In its turn it passes messages to the handler ({@link HandlerCalls}) while slots are free and the time slice lasts,
+ * and commits once for all messages that were handled in the turn.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
@@ -36,16 +36,16 @@ import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
 const { messageKeyHeader } = protocolConstants;
 
-/** The clock is read once for so many messages. */
+/** Number of messages per reading of the clock. */
 const messagesPerClockRead = 64;
 
-/** What the links of a peer share. */
+/** Objects that all links of a peer share. */
 export interface SharedByLinks extends SharedByRequests {
   readonly isolation: Isolation<ListenerLink>;
   readonly committer: CursorCommitter;
-  /** Undefined for a peer that is no member of a group. */
+  /** Undefined if the peer is not a member of a group. */
   readonly claims: Claims | undefined;
-  /** The channel belongs to another listener now: its link is closed and forgotten. */
+  /** Closes and removes the link of a channel that belongs to another listener. */
   readonly onNotOwned: (connectionKey: number) => void;
 }
 
@@ -60,27 +60,27 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     minMs: storeConstants.storeRetryMinMs,
     maxMs: storeConstants.storeRetryMaxMs,
   });
-  /** How often processes that ended uncleanly had begun the first message. */
+  /** Number of starts of the first message by processes that crashed. */
   readonly #startsBefore: number;
-  /** There may be marks of this channel in the store. */
+  /** True if the store may have messages of this channel that are marked as handled ahead of the cursor. */
   #hasMarks: boolean;
-  /** Messages are done without a mark since the cursor was handed to the committer. */
+  /** True if messages without a mark were handled since the last commit. */
   #isUnmarked = false;
-  /** What is to be parked, by its position, in order; the newest of each. */
+  /** Messages to park, by position, in order; only the newest version of each. */
   #toPark = new Map<string, ParkedMessage>();
   #isParking = false;
   #isIsolated = false;
-  /** In the middle of {@link #pass}. */
-  #isPassing = false;
+  /** True while {@link #passThrough} is running. */
+  #isPassingThrough = false;
   #hasCounted = false;
   isClosed = false;
-  /** The connection that the channel was told of last. */
+  /** Last connection that the channel was given. */
   #connection: ListenerConnection | undefined;
-  /** The newest handled position that the committer has not been given. */
+  /** Newest handled position that is not yet with the committer. */
   #handled: Position | undefined;
   #whenIdle: (() => void)[] = [];
-  #whenQuiet: (() => void)[] = [];
-  /** Turns that take none of the handlers, as they are part of a batch. */
+  #whenDrained: (() => void)[] = [];
+  /** Turns of messages that wait in a batch and so occupy no slot. */
   readonly #joined = new Set<MessageTurn>();
 
   readonly #shared: SharedByLinks;
@@ -95,7 +95,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.requests = new RequestIntake(shared, channel);
     this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
-    // The next message may have been what ended the process that had the channel before.
+    // The next message may have crashed the previous owner of the channel.
     const handedOver = !channel.composite.endsWith(`:${sender.name}`);
     this.channel = new ListenerChannel(
       channel.cursor,
@@ -138,7 +138,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#arm();
   }
 
-  /** The sender's connection was welcomed. */
+  /** Starts to receive on an accepted connection. @returns false if the channel rejects it */
   onConnection(connection: ListenerConnection, epoch: number, backlog: number): boolean {
     if (!this.channel.onHello(connection, epoch, backlog)) return false;
     this.#connection = connection;
@@ -152,10 +152,11 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   onBatch(connection: ListenerConnection, batch: Batch): void {
     const { dispatcher } = this.#shared;
     const mayRun = !dispatcher.hasWoken;
-    const begun = mayRun ? this.#pass(connection, batch) : 0;
-    if (begun < batch.payloads.length) {
-      this.channel.onMessages(connection, messagesOf(batch, begun), performance.now());
-      // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
+    const started = mayRun ? this.#passThrough(connection, batch) : 0;
+    if (started < batch.payloads.length) {
+      this.channel.onMessages(connection, messagesOf(batch, started), performance.now());
+      // Messages are handled immediately: waiting for another event loop turn would let them pile up behind a fast
+      // sender.
       if (mayRun && !dispatcher.hasWoken) {
         this.run();
         return;
@@ -166,11 +167,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   /**
-   * Hands plain messages to the handler as they come, while each is done when the handler returns and nothing else is in play.
+   * Fast path: passes messages straight to a plain handler, as long as it returns synchronously and no other state of
+   * the channel matters.
    *
-   * @returns how many have begun
+   * @returns number of messages whose handler was started
    */
-  #pass(
+  #passThrough(
     connection: ListenerConnection,
     { epoch, firstNumber, topicKey, payloads, compressions, headers }: Batch,
   ): number {
@@ -183,8 +185,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     let [done, bytes, entry] = [0, 0, 0];
     let message: IncomingMessage | undefined;
     let unfinished: Unfinished | undefined;
-    this.#isPassing = true;
-    // The handler may stop the peer, or take its topic away.
+    this.#isPassingThrough = true;
+    // The handler may stop the peer or remove its own topic.
     while (done < payloads.length && !channel.isHalted) {
       if (done % messagesPerClockRead === 0) {
         at = performance.now();
@@ -202,7 +204,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       done += 1;
       bytes += payload.length;
     }
-    this.#isPassing = false;
+    this.#isPassingThrough = false;
     if (done > 0) {
       this.#isUnmarked = true;
       channel.passedThrough(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
@@ -210,7 +212,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (unfinished === undefined) this.#freeSlot();
     else {
       const turn = channel.startPassedThrough(message!, at);
-      this.#end(turn, unfinished(this, turn), at);
+      this.#onResult(turn, unfinished(this, turn), at);
       this.#arm();
     }
     return unfinished === undefined ? done : done + 1;
@@ -222,14 +224,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#arm();
   }
 
-  /** The sender goes: it hears what is committed. */
+  /** Reports the final cursor to a sender that leaves. */
   onGoodbye(connection: ListenerConnection): void {
     const { epoch, number } = this.channel.committed;
     connection.writeGoodbye({ epoch, number });
     connection.end();
   }
 
-  /** The peer stops: the sender hears the final cursor. */
+  /** Reports the final cursor to the sender when the peer stops. */
   sayGoodbye(): void {
     const connection = this.#connection;
     if (connection === undefined) return;
@@ -237,7 +239,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     setTimeout(() => connection.destroy(), storeConstants.storeRetryMaxMs).unref();
   }
 
-  /** The connection is of no use any more. */
+  /** Destroys the connection. */
   dropConnection(): void {
     const connection = this.#connection;
     this.#connection = undefined;
@@ -253,14 +255,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#arm();
   }
 
-  /** The lease is not surely held, or the peer stops: no handler is started. */
+  /** Stops or resumes starting handlers. */
   halt(halted: boolean): void {
     this.channel.halt(halted);
     this.#arm();
   }
 
-  /** The peer stops in good order: a start that was counted for a message that is not finished ended nothing. */
-  async takeBackCount(): Promise<void> {
+  /** Undoes the counted start of an unfinished message in a graceful stop, because it did not crash the process. */
+  async uncountAttempt(): Promise<void> {
     if (!this.#hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
     this.#hasCounted = false;
     const { store, lease } = this.#context;
@@ -273,28 +275,32 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     for (const timer of this.#timers) clearTimeout(timer);
     this.channel.halt(true);
     this.requests.onConnection(undefined);
-    for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenQuiet.splice(0)]) resolve();
+    for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenDrained.splice(0)]) resolve();
     this.#shared.isolation.leave(this);
   }
 
-  /** The channel is to be given back: nothing begins any more. Resolves when nothing of it is under way, or it is closed. */
+  /**
+   * Prepares the return of the channel: no new handlers. Resolves when running handlers and their commits are complete,
+   * or the link is closed.
+   */
   async giveBack(): Promise<void> {
-    const quiet = new Promise<void>((resolve) => this.#whenQuiet.push(resolve));
+    const quiet = new Promise<void>((resolve) => this.#whenDrained.push(resolve));
     this.channel.giveBack();
     await Promise.all([quiet, this.requests.stop()]);
-    if (!this.isClosed) await this.takeBackCount();
+    if (!this.isClosed) await this.uncountAttempt();
   }
 
   // ---- handling ----
 
-  /** Resolves when no handler of this channel runs. */
+  /** Resolves when no handler of this channel is running. */
   async idle(): Promise<void> {
-    if (this.#isPassing || this.channel.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.#isPassingThrough || this.channel.isHandling)
+      await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
-  /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
+  /** Handles waiting messages while slots are free and the time slice lasts. */
   run(): void {
-    // Its turn may come when all is over, with messages that wait for the next start.
+    // A scheduled turn can run after the close, with messages that belong to the next start.
     if (this.isClosed) return;
     const { channel } = this;
     const { dispatcher, calls } = this.#shared;
@@ -309,7 +315,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
           break;
         }
         if (!this.#context.lease.isWritable) {
-          this.#later(() => dispatcher.wake(this), storeConstants.leasePollMs);
+          this.#schedule(() => dispatcher.wake(this), storeConstants.leasePollMs);
           this.#commitHandled();
           return;
         }
@@ -323,13 +329,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         dispatcher.freeSlot();
         break;
       }
-      this.#end(turn, calls.begin(this, turn), at);
+      this.#onResult(turn, calls.start(this, turn), at);
     }
     this.#commitHandled();
     this.#arm();
   }
 
-  #end(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {
+  #onResult(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {
     if (result instanceof Promise) {
       void result.then((later) => this.#finishLater(turn, later));
       return;
@@ -340,14 +346,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   #freeSlot(): void {
     this.#shared.dispatcher.freeSlot();
-    this.#tellIdle();
+    this.#onHandlerEnded();
   }
 
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
-    this.#tellIdle();
+    this.#onHandlerEnded();
     if (this.isClosed) return;
     if (dispatcher.hasWoken) {
       this.#commitHandled();
@@ -364,7 +370,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.channel.finish(turn, result, at);
   }
 
-  #tellIdle(): void {
+  #onHandlerEnded(): void {
     const { isolation, claims } = this.#shared;
     if (isolation.holder !== undefined) isolation.handlerEnded();
     claims?.finished(this.connectionKey);
@@ -372,7 +378,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
-  /** One commit for everything that was handled in this turn. */
+  /** Commits once for all messages of the turn. */
   #commitHandled(): void {
     const handled = this.#handled;
     if (handled === undefined) return;
@@ -383,13 +389,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
   }
 
-  /** A message is part of a batch, and takes none of the handlers. */
+  /** Frees the slot of a message that waits in a batch. */
   onJoined(turn: MessageTurn): void {
     this.#joined.add(turn);
     this.#shared.dispatcher.freeSlot();
   }
 
-  /** A message of this channel was to be committed, and the channel belongs to another listener now. */
+  /** Closes the link after a rejected commit: the channel belongs to another listener. */
   onNotOwned(): void {
     this.#shared.onNotOwned(this.connectionKey);
   }
@@ -402,7 +408,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   closeConnection(connection: unknown): void {
     (connection as ListenerConnection).refuse(
-      new HawserError("fenced", `a newer connection of channel ${this.source.composite} has come`),
+      new HawserError("fenced", `a newer connection of channel ${this.source.composite} was opened`),
     );
   }
 
@@ -412,7 +418,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   query(after: Position): void {
-    this.#ask(
+    this.#onAnswer(
       this.#context.store.drain(this.connectionKey, after),
       ({ rows, remaining }) => {
         this.#queryBackoff.reset();
@@ -423,7 +429,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
             return {
               position: { epoch, number },
               topicKey,
-              // One that waits behind its key, while others go past it, must not keep all that it was stored with.
+              // A message that waits for its key while others pass it must not keep the memory of its whole page of
+              // rows.
               payload: key === undefined ? payload : Buffer.from(payload),
               encoding:
                 codec === 0 ? undefined : { compression: Compression.GZIP, uncompressedBytes: gzipLength(payload) },
@@ -440,14 +447,16 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       },
       () => {
         this.channel.onQueryFailed();
-        this.#later(() => this.channel.retryQuery(), this.#queryBackoff.failed());
+        this.#schedule(() => this.channel.retryQuery(), this.#queryBackoff.failed());
       },
     );
   }
 
   deleteStale(cursor: Position): void {
     const { store, lease } = this.#context;
-    store.deleteRowsUpTo(lease, this.connectionKey, cursor).catch((error: HawserError) => this.#tellStoreError(error));
+    store
+      .deleteRowsUpTo(lease, this.connectionKey, cursor)
+      .catch((error: HawserError) => this.#reportStoreError(error));
   }
 
   commit(cursor: Position): void {
@@ -470,7 +479,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         failures,
       },
     });
-    void this.#tellDead(message, errorCode, errorMessage, true);
+    void this.#reportDeadLetter(message, errorCode, errorMessage, true);
   }
 
   mark(messages: readonly Position[]): void {
@@ -489,14 +498,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
   }
 
-  /** One statement at a time, with all that waits. */
+  /** Parks all waiting messages with one statement, and runs one statement at a time. */
   #parkNext(): void {
     this.#isParking = false;
     if (this.isClosed || this.#toPark.size === 0) return;
     this.#isParking = true;
     const { store, lease } = this.#context;
     if (!lease.isWritable) {
-      this.#later(() => this.#parkNext(), storeConstants.leasePollMs);
+      this.#schedule(() => this.#parkNext(), storeConstants.leasePollMs);
       return;
     }
     const parked = this.#toPark;
@@ -512,10 +521,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       attempts,
       delayMs: Math.max(0, dueAt - at),
     }));
-    this.#ask(
+    this.#onAnswer(
       store.parkMessages(lease, this.connectionKey, rows),
       (outcome) => {
-        if (outcome === "fenced") return this.#context.nameLost("parking a message was refused");
+        if (outcome === "fenced") return this.#context.nameLost("the store rejected a parked message");
         if (outcome === "notOwned") return this.onNotOwned();
         this.#hasMarks = true;
         this.channel.onParked(rows);
@@ -525,7 +534,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       },
       () => {
         this.#toPark = new Map([...parked, ...this.#toPark]);
-        this.#later(() => this.#parkNext(), storeConstants.storeRetryMaxMs);
+        this.#schedule(() => this.#parkNext(), storeConstants.storeRetryMaxMs);
       },
     );
   }
@@ -556,24 +565,29 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     );
   }
 
-  /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */
+  /**
+   * Counts a start. The last permitted start of a message runs in isolation, so that a crash can only be due to this
+   * message.
+   */
   #count(
     isLast: boolean,
     count: () => Promise<number | "fenced">,
     onCounted: (starts: number | undefined) => void,
   ): void {
-    const begin = (): void => {
+    const query = (): void => {
       if (this.isClosed) return;
-      this.#ask(
+      this.#onAnswer(
         count(),
         (starts) =>
-          starts === "fenced" ? this.#context.nameLost("the count of an attempt was refused") : onCounted(starts),
-        () => this.#later(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
+          starts === "fenced"
+            ? this.#context.nameLost("the store rejected the count of an attempt")
+            : onCounted(starts),
+        () => this.#schedule(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
       );
     };
     this.#isIsolated ||= isLast;
-    if (isLast) this.#shared.isolation.enter(this, begin);
-    else begin();
+    if (isLast) this.#shared.isolation.enter(this, query);
+    else query();
   }
 
   ready(): void {
@@ -581,33 +595,33 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   drained(): void {
-    for (const resolve of this.#whenQuiet.splice(0)) resolve();
+    for (const resolve of this.#whenDrained.splice(0)) resolve();
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
-    void this.#tellDead(message, errorCode, errorMessage, false);
+    void this.#reportDeadLetter(message, errorCode, errorMessage, false);
   }
 
   gap(epoch: number, first: number, last: number): void {
     const { composite, sourceTopic } = this.source;
-    // Claims leave numbers out, both where messages have waited and where they are.
+    // Claims leave gaps in the numbers of the source and the target channel.
     const isOfClaims =
       sourceTopic === outboxConstants.claimsTopic || composite.includes(`:${outboxConstants.waitingPrefix}`);
     if (isOfClaims) return;
-    const message = `messages ${first} to ${last} of channel ${composite} are nowhere: they were deleted`;
-    this.#context.status.tell({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
+    const message = `messages ${first} to ${last} of channel ${composite} are missing: they were deleted`;
+    this.#context.status.report({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
     this.#context.logger.warn({ channel: composite, epoch, first, last }, message);
   }
 
-  /** A message was given up: the status says so. */
-  async #tellDead(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
+  /** Reports a message that became a dead letter or was dropped. */
+  async #reportDeadLetter(message: IncomingMessage, code: string, text: string, stored: boolean): Promise<void> {
     let topic = "";
     try {
       topic = (await this.#shared.calls.topics.of(message.topicKey)) ?? "";
     } catch {
-      // The status is worth telling without it.
+      // The status is useful without the topic.
     }
-    this.#context.status.tell({
+    this.#context.status.report({
       kind: "dead_letter",
       topic,
       peer: this.source.senderName,
@@ -617,24 +631,27 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     });
   }
 
-  /** Goes on when the store has answered, or has failed, which the status tells. Not when the link is closed by then. */
-  #ask<Answer>(asked: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
-    asked.then(
+  /**
+   * Calls back with the answer of the store, or after reporting its error as a status; not if the link is closed by
+   * then.
+   */
+  #onAnswer<Answer>(query: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
+    query.then(
       (answer) => this.isClosed || onAnswer(answer),
       (error: HawserError) => {
         if (this.isClosed) return;
-        this.#tellStoreError(error);
+        this.#reportStoreError(error);
         onFailed();
       },
     );
   }
 
-  #tellStoreError(error: HawserError): void {
-    this.#context.status.tell({ kind: "listener_store_error", message: error.message, error });
+  #reportStoreError(error: HawserError): void {
+    this.#context.status.report({ kind: "listener_store_error", message: error.message, error });
   }
 
-  /** Calls back after a while, unless the link is closed by then. */
-  #later(callback: () => void, delayMs: number): void {
+  /** Calls back after a delay, unless the link is closed by then. */
+  #schedule(callback: () => void, delayMs: number): void {
     const timer = setTimeout(() => {
       this.#timers.delete(timer);
       callback();
@@ -656,7 +673,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 }
 
-/** The messages of a batch from an index on. */
+/** Converts the messages of a batch from an index on. */
 function messagesOf(batch: Batch, from: number): IncomingMessage[] {
   const { epoch, firstNumber, topicKey, payloads, compressions, headers } = batch;
   const messages: IncomingMessage[] = [];
@@ -680,7 +697,7 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
   return messages;
 }
 
-/** A gzip stream ends with the length of what went in, modulo 2^32 (RFC 1952). */
+/** Uncompressed length of a gzip stream, modulo 2^32, from its last 4 bytes (RFC 1952). */
 function gzipLength(payload: Uint8Array): number {
   if (payload.length < 4) return 0;
   return new DataView(payload.buffer, payload.byteOffset, payload.length).getUint32(payload.length - 4, true);

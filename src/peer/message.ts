@@ -11,231 +11,263 @@ import { Delivery } from "../wire/index.js";
 import { Cancellation } from "./cancellation.js";
 import { type Content, type HeadersInput, type MessageHeaders, ReceivedHeaders } from "./content.js";
 
-/** Outcome of an at-least-once send: the listener has handled the message, or Postgres has surely committed it. */
+/** Outcome of an at-least-once send: the listener's handler has completed, or Postgres has committed the message. */
 type DurableOutcome = "delivered" | "stored";
-/** Outcome of an at-most-once send: the message was handed to a connection, or dropped because there was none. */
+/** Outcome of an at-most-once send: written to a connection, or dropped because there was no connection. */
 export type TransientOutcome = "sent" | "dropped";
 
-/** Outcome of a send. */
+/** Result of a send. */
 export interface Receipt<Outcome extends DurableOutcome | TransientOutcome = DurableOutcome> {
   readonly outcome: Outcome;
-  /** The listener's name. */
+  /** Name of the listener. */
   readonly peer: string;
 }
 
-/** Receipt of a send whose delivery is not known to the compiler. */
+/** Receipt of a send whose delivery guarantee is not known at compile time. */
 export type AnyReceipt = Receipt<DurableOutcome | TransientOutcome>;
 
-/** Receipt of a reply that was written in the transaction of a handler. The reply is sent if, and only if, that commits. */
+/**
+ * Receipt of a reply that was written in the transaction of a handler. The reply is sent if and only if the transaction
+ * commits.
+ */
 interface EnqueuedReply {
   readonly outcome: "enqueued";
-  /** Name of the peer that gets the reply. */
+  /** Name of the peer that receives the reply. */
   readonly peer: string;
   /** Number of the message in the outbox. */
   readonly id: bigint;
 }
 
-/** Outcome of a reply. */
+/** Result of a reply. */
 export type ReplyReceipt = AnyReceipt | EnqueuedReply;
 
-/** A payload: text becomes UTF-8; an object that is no `Uint8Array` travels as JSON, with the header `content-type`. */
+/**
+ * Payload of a message. A string is encoded as UTF-8. An object other than `Uint8Array` is encoded as JSON, with the
+ * header `content-type`.
+ */
 export type Payload = string | Uint8Array | object;
 
-/** A subject of NATS as the destination of a message. */
+/** NATS subject as the destination of a message. */
 export interface NatsSubject {
-  /** Words joined by `.`, without wildcards. 1 to 1,024 bytes. */
+  /** Tokens separated by `.`, without wildcards. 1 to 1,024 bytes. */
   readonly subject: string;
-  /** A JetStream stream gets the message, and keeps it once. Default false: core NATS gets it, at least once. */
+  /**
+   * Publishes to a JetStream stream, which stores the message exactly once. Default: false, which publishes to core
+   * NATS at least once.
+   */
   readonly stream?: boolean | undefined;
-  /** With `stream`: the JetStream domain. Default: the option `domain` of the NATS server. */
+  /** JetStream domain; needs `stream: true`. Default: the option `domain` of the NATS server. */
   readonly domain?: string | undefined;
 }
 
-/** Options of `enqueueBatch`. */
+/** Options of {@link enqueueBatch}. */
 export interface EnqueueBatchOptions {
-  /** Names with values, or lists of values; or pairs of name and value. */
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
   readonly headers?: HeadersInput | undefined;
   /**
-   * Messages of one database role with the same destination and key keep the order of their commits. 1 to 1,024 bytes without
-   * control characters. A transaction that enqueues with a key locks it to its end.
+   * Ordering key: messages of one database role with the same destination and key are delivered in the order of their
+   * commits. 1 to 1,024 bytes without control characters. The transaction holds a lock on the key until it ends.
    */
   readonly key?: string | undefined;
-  /** The message is handed over, or published, then or a little later. Until then {@link cancel} takes it back. */
+  /** Earliest time of delivery. Until then {@link cancel} can delete the message. Default: now. */
   readonly deliverAt?: Date | undefined;
-  /** For a topic: each listener, and each group of listeners, gets a copy. Default false: one listener gets the message. */
+  /**
+   * Topics only: sends one copy to each group of listeners and to each listener without a group. Default: false, which
+   * sends to one listener.
+   */
   readonly all?: boolean | undefined;
-  /** For a topic: as of a send; of a message that is due later it counts from then. */
+  /**
+   * Topics only: time to live in milliseconds, as {@link SendOptions.ttlMs}. Starts at `deliverAt` if that is given.
+   */
   readonly ttlMs?: number | undefined;
-  /** For a schema whose option has a topic and a subject: which of them. */
+  /**
+   * Destination for a schema whose option has both a topic and a subject. Required for such a schema, invalid for
+   * others.
+   */
   readonly via?: "peers" | "nats" | undefined;
-  /** For a schema: default `binary`, that of Protobuf. */
+  /** Schemas only: encoding of the message, Protobuf's `binary` format or `json`. Default: `binary`. */
   readonly format?: Format | undefined;
 }
 
-/** Options of `enqueue`. */
+/** Options of {@link enqueue}. */
 export interface EnqueueOptions extends EnqueueBatchOptions {
   /**
-   * For a topic: the handler finds it as `message.id`, and in the header `message-id`. For a stream: of two messages with one
-   * id it keeps one. 1 to 255 bytes without white space.
+   * Id of the message. 1 to 255 bytes without white space. On a topic the handler gets it as `message.id` and in the
+   * header `message-id`. A stream stores only one of several messages with the same id. Not available for core NATS.
    */
   readonly messageId?: string | undefined;
 }
 
-/** When a schedule enqueues messages, which, and for whom. */
+/** Times, content and destination of the messages that a schedule enqueues. */
 export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
   extends Pick<EnqueueOptions, "headers" | "key" | "all" | "via" | "format"> {
-  /** Five fields (minute, hour, day of the month, month, day of the week), or six with the second before them. */
+  /**
+   * Cron expression of five fields (minute, hour, day of the month, month, day of the week), or of six fields with
+   * seconds first.
+   */
   readonly cron: string;
-  /** A topic, a subject of NATS, or a schema, whose option says where its messages go. */
+  /** Destination: a topic, a NATS subject, or a schema whose option names a topic or subject. */
   readonly to: string | NatsSubject | Desc;
-  /** As of `enqueue`, and at most 1 MiB. Default: an empty object. */
+  /** Payload as for {@link enqueue}, at most 1 MiB. Default: an empty object. */
   readonly payload?: Payload | MessageInitShape<Desc> | undefined;
-  /** By whose clock the expression goes, such as `Europe/Berlin`. Default: UTC. */
+  /** IANA time zone of the cron expression, such as `Europe/Berlin`. Default: UTC. */
   readonly timezone?: string | undefined;
   /**
-   * Occurrences to enqueue afterwards, of those for which no process ran within ten seconds: the last `one`, `all`, or `none`.
-   * Default: `one`.
+   * Policy for occurrences that no process enqueued within ten seconds of their time: enqueue the last `one`, `all`, or
+   * `none`. Default: `one`.
    */
   readonly missed?: "one" | "all" | "none" | undefined;
 }
 
-/** Options of a send. */
+/** Options of {@link Peer.send}. */
 export interface SendOptions {
-  /** Default `at-least-once`. */
+  /** Delivery guarantee. Default: `at-least-once`. */
   readonly delivery?: DeliveryName | undefined;
-  /** Names with values, or lists of values; or pairs of name and value. */
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
   readonly headers?: HeadersInput | undefined;
-  /** Ends the wait with `aborted`; the message itself may still arrive. */
+  /** Rejects the promise with `aborted` when the signal is aborted; the message itself may still be delivered. */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Messages with the same topic and key go to the same listener, which handles them in the order of the sends. It handles
-   * different keys of this sender at the same time, up to `concurrency`, and messages without a key one after another; but those
-   * without a key that are enqueued have no order. 1 to 1,024 bytes without control characters.
+   * Ordering key: messages of this sender with the same topic and key go to the same listener, which handles them in
+   * the order of the sends. Different keys are handled in parallel, up to `concurrency`; messages without a key are
+   * handled one after another. Enqueued messages without a key have no order. 1 to 1,024 bytes without control
+   * characters.
    */
   readonly key?: string | undefined;
-  /** The handler finds it as `message.id`, and in the header `message-id`. 1 to 255 bytes without white space. */
+  /**
+   * Id of the message. The handler gets it as `message.id` and in the header `message-id`. 1 to 255 bytes without white
+   * space.
+   */
   readonly messageId?: string | undefined;
   /**
-   * Time to live: a handler may begin with the message so many milliseconds from now, by the clocks of both machines. After that
-   * it is a dead letter (`expired`), and an at-most-once message is dropped.
+   * Time to live, in milliseconds from the send. If no handler has started by then, the message becomes a dead letter
+   * (`expired`), or is dropped if it is at-most-once. Compares the clocks of both machines. Default: no limit.
    */
   readonly ttlMs?: number | undefined;
-  /** For a schema: default `binary`, that of Protobuf. `json` is the JSON of Protobuf, for receivers that need it. */
+  /**
+   * Schemas only: encoding of the message, Protobuf's `binary` format, or Protobuf's `json` for receivers that need it.
+   * Default: `binary`.
+   */
   readonly format?: Format | undefined;
 }
 
-/** A message for a handler. */
+/** Received message, as a handler gets it. */
 export interface Message extends Content {
-  /** The topic that the message was sent to. */
+  /** Topic that the message was sent to. */
   readonly topic: string;
-  /** Name of the peer that sent the message, or enqueued it by `peer.enqueue`. Undefined if no peer did. */
+  /** Name of the peer that sent the message or enqueued it with `peer.enqueue`. Undefined if no peer did. */
   readonly sender: string | undefined;
-  /** The topic of the {@link sender}, which gets the replies. */
+  /** Topic of the {@link sender}, which receives replies. */
   readonly senderTopic: string | undefined;
-  /** The database role that enqueued the message. Undefined if it was sent. */
+  /** Database role that enqueued the message. Undefined if the message was sent. */
   readonly enqueuedBy: string | undefined;
   readonly headers: MessageHeaders;
   /**
-   * At least how many times it was begun, this time included: 1 for the first attempt, more after the handler failed or
-   * the process ended in the middle of it. Starts from before the first unclean exit are not counted.
+   * Lower bound of the number of attempts, including the current one: 1 for the first attempt, more after the handler
+   * failed or the process crashed while it ran. Attempts before the first crash are not counted.
    */
   readonly attempt: number;
   readonly delivery: DeliveryName;
   /**
-   * Its id: the one that the sender gave, else its place in its channel (sender, topic, listener, epoch and number). It stays
-   * the same however often the message comes, also as a dead letter that is tried again. Undefined for a request, and for an
-   * at-most-once message that was sent without one.
+   * Id of the message: the sender's `messageId`, or its position in its channel (sender, topic, listener, epoch and
+   * number). It stays the same for every attempt, also for a dead letter that is retried. Undefined for a request, and
+   * for an at-most-once message without a `messageId`.
    */
   readonly id: string | undefined;
-  /** Its key, if it has one. */
+  /** Ordering key of the message, if it has one. */
   readonly key: string | undefined;
   /**
-   * Aborted when the handler's time (`timeoutMs`) is up, and when the peer stops and waits no longer for the handler; of a
-   * request also when the sender waits no more, because its time has passed, it has gone or it has cancelled.
+   * Signal that is aborted after the handler's `timeoutMs`, and when the peer stops without waiting for the handler any
+   * longer. For a request it is also aborted when the sender has stopped waiting: timed out, disconnected or cancelled.
    */
   readonly signal: AbortSignal;
   /**
-   * Sends to the very peer that sent this message, under its topic. A reply of a transactional handler is written in the
-   * handler's transaction (`enqueued`), unless it is `at-most-once`.
+   * Sends a message to the peer that sent this one, under its topic. A transactional handler writes the reply in its
+   * transaction (outcome `enqueued`), unless the reply is `at-most-once`.
    *
    * @throws HawserError (as a rejection) `no_listener` if no peer sent or enqueued the message
    */
   reply(payload: Payload, options?: Omit<SendOptions, "format">): Promise<ReplyReceipt>;
 }
 
-/** A message for a transactional handler. */
+/** Received message, as a transactional handler gets it. */
 export interface TransactionalMessage extends Message {
   /**
-   * The client of a transaction that is committed together with the mark that the message is done, so that what the handler
-   * writes through the client happens exactly once. Neither commit nor roll back: a handler that does has failed
-   * (`handler_failed`), and what it had committed stays. Keep nothing of the client after the handler's end. Replies are part
-   * of the transaction, and so is what `peer.enqueue` writes with the client; what is sent meanwhile is sent again by each
-   * attempt.
+   * Postgres client with an open transaction. The commit also marks the message as handled, so that all writes through
+   * this client happen exactly once. Do not commit, roll back, or keep the client after the handler has ended. A
+   * handler that commits or rolls back fails with `handler_failed`, and its own commit stays. Replies and calls of
+   * `peer.enqueue` with this client are part of the transaction; other sends are repeated by each attempt.
    *
-   * @throws HawserError `not_supported` for other handlers
+   * @throws HawserError `not_supported` in handlers that are not transactional
    */
   readonly client: PoolClient;
 }
 
 /**
- * Handles a message. When it returns, or its promise resolves, the message is done: it will not come again. When it
- * throws, it is tried again as `retry` says; then the message is a dead letter. A `Reject` makes it a dead letter at once.
+ * Message handler. A message is complete when the handler returns or its promise resolves; it is not delivered again.
+ * If the handler throws, the message is retried as `retry` specifies and then becomes a dead letter. A `Reject` makes
+ * it a dead letter at once.
  */
 export type Handler = (message: TransactionalMessage) => unknown;
 
-/** Messages that are handled together. */
+/** Messages that one call of a batch handler handles. */
 export interface Batch {
   readonly messages: readonly Message[];
-  /** Aborted when the handler's time is up, and when the peer stops and waits no longer for the handler. */
+  /**
+   * Signal that is aborted after the handler's `timeoutMs`, and when the peer stops without waiting for the handler any
+   * longer.
+   */
   readonly signal: AbortSignal;
   /**
-   * Marks a message as failed: it is tried again as `retry` says, and becomes a dead letter at once if the error is a `Reject`.
-   * The others are done when the handler ends well. If it throws beside, they are handled again. With `transactional: true`
-   * they are handled again in any case, since the transaction is rolled back: return as soon as all that fail are named.
+   * Marks one message as failed: it is retried as `retry` specifies, or becomes a dead letter at once if the error is a
+   * `Reject`. The other messages are complete when the handler returns, and are handled again if it throws. With
+   * `transactional: true` the transaction is rolled back and the other messages are always handled again: mark all
+   * failing messages, then return.
    *
    * @param message one of {@link messages}
-   * @throws HawserError `invalid_argument` for any other, and when the handler has ended
+   * @throws HawserError `invalid_argument` for any other message, and after the handler has ended
    */
   readonly fail: (message: Message, error: unknown) => void;
 }
 
-/** The same where the messages are handled in one transaction. */
+/** Batch that is handled in one transaction. */
 export interface TransactionalBatch extends Batch {
   readonly messages: readonly TransactionalMessage[];
-  /** The client of the transaction, which is that of each message. */
+  /** Client of the transaction, the same as that of each message. */
   readonly client: PoolClient;
 }
 
-/** An answer of `respond` with a payload, headers, or both. */
+/** Answer of a request handler with a payload, headers, or both. */
 export interface AnswerToSend {
   readonly payload?: Payload | undefined;
-  /** Names with values, or lists of values; or pairs of name and value. */
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
   readonly headers?: HeadersInput | undefined;
   /**
-   * True: the transaction of the handler is rolled back before the answer leaves. Default false: it is committed before.
+   * Transactional handlers only: rolls the transaction back before the answer is sent. Default: false, which commits
+   * before the answer is sent.
    */
   readonly rollBack?: boolean | undefined;
 }
 
-/** Options of a request. */
+/** Options of {@link Peer.request}. */
 export interface RequestOptions {
-  /** Wait for the answer, in milliseconds. Default: the setting `requestTimeoutMs`. */
+  /** Maximum wait for the answer, in milliseconds. Default: the setting `requestTimeoutMs`. */
   readonly timeoutMs?: number | undefined;
-  /** Ends the wait with `aborted`; the handler's `message.signal` is aborted, too. */
+  /** Rejects the promise with `aborted` when the signal is aborted; the handler's `message.signal` is aborted, too. */
   readonly signal?: AbortSignal | undefined;
-  /** Names with values, or lists of values; or pairs of name and value. */
+  /** Object of header names with a value or an array of values, or an iterable of `[name, value]` pairs. */
   readonly headers?: HeadersInput | undefined;
   /**
-   * Carrying the request out twice does no harm: if the connection to a listener ends before its answer has come, the
-   * request goes to another listener of the topic, once. Default false: it fails with `listener_lost`.
+   * Declares that the request can safely be handled twice: if the connection ends before the answer, the request is
+   * sent once more, to another listener of the topic. Default: false, which fails with `listener_lost`.
    */
   readonly idempotent?: boolean | undefined;
 }
 
-/** Guarantee of a send. */
+/** Delivery guarantee of a send. */
 export type DeliveryName = "at-least-once" | "at-most-once";
 
-/** Deliveries by their names. */
+/** Wire values of the delivery guarantees. */
 export const deliveries: ReadonlyMap<DeliveryName, Delivery> = new Map([
   ["at-least-once", Delivery.AT_LEAST_ONCE],
   ["at-most-once", Delivery.AT_MOST_ONCE],
@@ -243,18 +275,21 @@ export const deliveries: ReadonlyMap<DeliveryName, Delivery> = new Map([
 
 const encoder = new TextEncoder();
 
-/** A payload's bytes; text becomes UTF-8. */
+/** Bytes of a payload; a string is encoded as UTF-8. */
 export function bytesOf(payload: Uint8Array | string): Uint8Array {
   return typeof payload === "string" ? encoder.encode(payload) : payload;
 }
 
-/** A peer with the topic under which it sends. */
+/** Name of a peer and the topic under which it sends. */
 export interface Origin {
   readonly name: string;
   readonly topic: string;
 }
 
-/** Replies to where a message came from. @param to undefined: no peer @param transaction that of the handler */
+/**
+ * Sends a reply to the origin of a message. @param to undefined if no peer is the origin @param transaction transaction
+ * of the handler
+ */
 export type Reply = (
   to: Origin | undefined,
   payload: Payload,
@@ -264,10 +299,13 @@ export type Reply = (
 
 const noHeaders = new ReceivedHeaders([]);
 
-/** Channel by which a message comes. */
+/** Channel of a received message. */
 export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
 
-/** Message as its handler gets it. A class, so that a million messages share their methods. */
+/**
+ * Message as its handler sees it. A class shares its methods between all messages; an object literal per message would
+ * cost more memory.
+ */
 export class MessageView implements TransactionalMessage {
   readonly topic: string;
   readonly payload: Uint8Array;
@@ -281,9 +319,9 @@ export class MessageView implements TransactionalMessage {
   readonly #replyTo: Reply;
 
   /**
-   * @param payload uncompressed
-   * @param transaction that of the handler, if it has one
-   * @param cancellation of a request that itself; undefined: made when it is asked for
+   * @param payload uncompressed payload
+   * @param transaction transaction of the handler, if it has one
+   * @param cancellation the request itself for a request; undefined creates a cancellation on first use
    */
   constructor(
     replyTo: Reply,
@@ -305,14 +343,17 @@ export class MessageView implements TransactionalMessage {
     this.#cancellation = cancellation;
   }
 
-  /** The same message in another transaction, or cancelled together with others. */
+  /** Copy of the message with another transaction, or with the cancellation of a batch. */
   with(transaction: Transaction | undefined, cancellation = this.#cancellation): MessageView {
     const { topic, payload, attempt } = this;
     const [replyTo, source, message] = [this.#replyTo, this.#source, this.#message];
     return new MessageView(replyTo, source, message, topic, payload, attempt, transaction, cancellation);
   }
 
-  /** Aborted when the handler's time is up, and when the peer stops without waiting for it any longer. */
+  /**
+   * Cancellation of the handler: aborted on timeout, and when the peer stops without waiting for the handler any
+   * longer.
+   */
   get cancellation(): Cancellation {
     this.#cancellation ??= new Cancellation();
     return this.#cancellation;
@@ -327,7 +368,7 @@ export class MessageView implements TransactionalMessage {
   }
 
   get enqueuedBy(): string | undefined {
-    // A message of a database that was upgraded may have none.
+    // Databases from before an upgrade may have messages without a role.
     return this.#enqueued()?.[2] || undefined;
   }
 
@@ -338,7 +379,10 @@ export class MessageView implements TransactionalMessage {
     return name === "" ? undefined : { name, topic };
   }
 
-  /** The peer, its topic and the role that enqueued it: a sender may give any header, the outbox writes this one. */
+  /**
+   * Name, topic and database role of the enqueuing peer. Only messages of the outbox are trusted: any sender can set
+   * this header.
+   */
   #enqueued(): readonly [name: string, topic: string, role: string] | undefined {
     if (this.#source.senderName !== outboxConstants.peerSender) return undefined;
     const { headers } = this.#message;
@@ -353,7 +397,7 @@ export class MessageView implements TransactionalMessage {
     return this.#headers;
   }
 
-  /** Headers as pairs, for the types of a topic. */
+  /** Headers as pairs. */
   get pairs(): Headers | undefined {
     return this.#message.headers;
   }
@@ -398,7 +442,7 @@ export class MessageView implements TransactionalMessage {
   }
 }
 
-/** Batch as its handler gets it. `fail` is called with the index of a message. */
+/** Batch as its handler sees it. `fail` gets the index of the failed message. */
 export class BatchView implements TransactionalBatch {
   readonly messages: readonly TransactionalMessage[];
   readonly fail: Batch["fail"];
@@ -409,7 +453,7 @@ export class BatchView implements TransactionalBatch {
     this.fail = (message, error) => {
       const index = this.messages.indexOf(message as TransactionalMessage);
       if (index >= 0 && !this.#hasEnded) return fail(index, error);
-      const why = index < 0 ? "the message is not of this batch; give one of batch.messages" : endedBatch;
+      const why = index < 0 ? "the message is not part of this batch; give one of batch.messages" : endedBatch;
       throw new HawserError("invalid_argument", `batch.fail with message ${message?.id}: ${why}`);
     };
   }
@@ -422,7 +466,7 @@ export class BatchView implements TransactionalBatch {
     return this.messages[0]!.client;
   }
 
-  /** The handler has ended. */
+  /** Rejects further calls of {@link fail}: the handler has ended. */
   end(): void {
     this.#hasEnded = true;
   }

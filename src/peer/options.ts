@@ -45,70 +45,77 @@ import type {
   ScheduleOptions,
   SendOptions,
 } from "./message.js";
-import type { StatusTeller } from "./status.js";
+import type { StatusReporter } from "./status.js";
 
-/** Options of a Peer. Only `name` is required. */
+/** Options of a {@link Peer}. Only `name` is required. */
 export interface PeerOptions extends PeerSettingsInput {
-  /** The peer's own name: one running process has it at a time. 1 to 255 bytes, no ':' and no control characters. */
+  /**
+   * Name of the peer; at most one running process owns it at a time. 1 to 255 bytes, without ':' and control
+   * characters.
+   */
   readonly name: string;
-  /** The topic under which the peer sends: replies come to it. The same rule as the name. Default: the name. */
+  /** Topic under which the peer sends; replies come to it. Same format as the name. Default: the name. */
   readonly topic?: string | undefined;
   /**
-   * The address to listen on, host:port; port 0 takes a free one. `start` refuses an address that cannot be used. Default:
-   * `127.0.0.1:0`.
+   * Address to listen on, `host:port`; port 0 selects a free port. `start` rejects with `bind_failed` if the address
+   * cannot be bound. Default: `127.0.0.1:0`.
    */
   readonly listen?: string | undefined;
-  /** The address to publish instead of the bound one; port 0 becomes the bound port. */
+  /** Address to publish in the directory in place of the bound address; port 0 is replaced by the bound port. */
   readonly advertise?: string | undefined;
-  /** Speak TLS with other peers, and nothing else. Default: plaintext, on loopback only unless `allowPlaintext`. */
+  /**
+   * Certificate, key and authorities for TLS; the peer then accepts no plaintext. Default: plaintext, limited to
+   * loopback addresses unless `allowPlaintext` is true.
+   */
   readonly tls?: TlsOptions | undefined;
   /**
-   * A Postgres connection URI. Default: the environment variable `HAWSER_DATABASE_URL`, and without it the `PG*` variables
-   * of libpq.
+   * Postgres connection URI. Default: the environment variable `HAWSER_DATABASE_URL`; if that is not set, the `PG*`
+   * variables of libpq.
    */
   readonly databaseUrl?: string | undefined;
   /**
-   * A URI that reaches Postgres directly, where `databaseUrl` goes through a transaction pooler; without it such a
-   * `databaseUrl` is refused (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is read only where `databaseUrl` is
-   * left out.
+   * Direct connection URI of the same database. Required if `databaseUrl` leads to a transaction pooler; without it
+   * such a `databaseUrl` is rejected (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is ignored if
+   * `databaseUrl` is given.
    */
   readonly sessionUrl?: string | undefined;
-  /** Receives log entries. Default: none; a pino logger fits. */
+  /** Receiver of log entries, such as a pino logger. Default: no logging. */
   readonly logger?: Logger | undefined;
-  /** The running peer stops at SIGINT, SIGTERM or SIGHUP; a second signal ends the process. Default false. */
+  /** Stops the running peer on SIGINT, SIGTERM or SIGHUP; a second signal ends the process. Default: false. */
   readonly stopOnSignals?: boolean | undefined;
-  /** Options of all handlers that do not set them. */
+  /** Default options of all handlers of the peer. */
   readonly defaults?: Omit<HandleOptions, "transactional"> | undefined;
-  /** Settings without a promise: their names, defaults and ranges may change in any release. */
+  /** Settings without a compatibility promise: names, defaults and ranges may change in any release. */
   readonly tuning?: TuningSettingsInput | undefined;
 }
 
-/** Options of a handler. Each that is left out is as in `defaults` of the peer. */
+/** Options of a handler. An omitted option has the value from `defaults` of the peer. */
 export interface HandleOptions extends Omit<HandlerSettingsInput, "group"> {
-  /** Attempts for a message whose handler fails, and the waits between them. */
+  /** Retry policy for messages whose handler fails. */
   readonly retry?: RetrySettingsInput | undefined;
   /**
-   * The group that the peer is a member of: 1 to 255 bytes, no ':' and no control characters; `true` means `"default"`. The
-   * listeners of a topic, if all of them are members of a group, take messages as each has room, not in turn. Members of
-   * one group take over what is stored for a member that is gone, and get one copy of a message that is enqueued for all
-   * listeners. All topics of a peer have the same group. Default: the peer is no member.
+   * Group that the peer is a member of: 1 to 255 bytes, without ':' and control characters; `true` means `"default"`.
+   * If all listeners of a topic are group members, each message goes to a member with free capacity instead of to the
+   * next listener in turn. Members of a group take over the stored messages of an absent member. A message that is
+   * enqueued for all listeners goes to one member of each group. All topics of a peer have the same group. Default: no
+   * group.
    */
   readonly group?: boolean | string | undefined;
 }
 
-/** Options of `handleBatch`. */
+/** Options of {@link Peer.handleBatch}. */
 export interface BatchOptions extends HandleOptions, BatchSettingsInput {}
 
-/** Options of a handler of requests: a request is handled once. */
+/** Options of a request handler. Requests are never retried, so there is no `retry`. */
 export type RespondOptions = Omit<HandleOptions, "retry">;
 
-/** Options of a stop. */
+/** Options of {@link Peer.stop}. */
 export interface StopOptions {
-  /** Limit of the stop, in milliseconds. Default: the setting `stopTimeoutMs`. */
+  /** Time limit of the stop, in milliseconds. Default: the setting `stopTimeoutMs`. */
   readonly timeoutMs?: number | undefined;
 }
 
-/** Options whose values keep the rules. */
+/** Validated options of a peer, with defaults filled in. */
 export interface CheckedOptions {
   readonly name: string;
   readonly topic: string;
@@ -121,21 +128,26 @@ export interface CheckedOptions {
   readonly stopOnSignals: boolean;
   readonly tls: TlsCredentials | undefined;
   readonly defaults: Omit<HandleOptions, "transactional">;
-  /** Settings of a handler without options. */
+  /** Settings of a handler without its own options. */
   readonly handling: HandlingSettings;
 }
 
-/** An error for a value that breaks a rule of the spec: says which, and what to do. */
+/** Error for a value that breaks a rule of the spec; its message has the value, the rule and the remedy. */
 function invalid({ path, value, rule, remedy }: Violation, argument = path): HawserError {
   return new HawserError("invalid_argument", `${argument} ${value}: ${rule}. ${remedy}`);
 }
 
-/** @param argument default: the path of the rule @throws HawserError `invalid_argument` if a rule is broken */
+/**
+ * @param argument name in the error; default: the path of the rule @throws HawserError `invalid_argument` if a rule is
+ * broken
+ */
 export function refuse(broken: Violation | undefined, argument?: string): void {
   if (broken !== undefined) throw invalid(broken, argument);
 }
 
-/** Checks the options of a new Peer. @throws HawserError `invalid_argument`, or `internal_topic` for a reserved topic */
+/**
+ * Validates the options of a new peer. @throws HawserError `invalid_argument`, or `internal_topic` for a reserved topic
+ */
 export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof options !== "object" || options === null) {
     const shown = options === null ? "null" : typeof options;
@@ -164,7 +176,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   }
   checkTopic(topic);
   checkNotReserved(topic);
-  // What else may be wrong with it shows when it is bound: `bind_failed`.
+  // Only the attempt to bind can find all other problems of the address: `bind_failed`.
   if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
   if (typeof stopOnSignals !== "boolean") {
@@ -197,13 +209,13 @@ function groupName(group: HandleOptions["group"]): string | undefined {
   return group === false ? undefined : group;
 }
 
-/** Properties that are set, over those of `defaults`. */
-function over<Options extends object>(defaults: Options | undefined, given: Options | undefined): Options {
+/** Merges options: a property of `given` that is not undefined overrides the one of `defaults`. */
+function merged<Options extends object>(defaults: Options | undefined, given: Options | undefined): Options {
   const set = Object.entries(given ?? {}).filter(([, value]) => value !== undefined);
   return { ...defaults, ...(Object.fromEntries(set) as Options) };
 }
 
-/** @param prefix of the names in errors @throws HawserError `invalid_argument` */
+/** @param prefix prefix of the option names in errors @throws HawserError `invalid_argument` */
 function handlingOf({ retry, group, ...given }: HandleOptions, prefix = ""): HandlingSettings {
   checkKnownOptions(retry, "retry");
   const checked = checkHandlerSettings({ ...given, group: groupName(group) });
@@ -213,7 +225,7 @@ function handlingOf({ retry, group, ...given }: HandleOptions, prefix = ""): Han
   return { ...checked.settings, retry: policyOf(checkedRetry.settings), batch: undefined };
 }
 
-/** Checks the options of a handler. @throws HawserError `invalid_argument` */
+/** Validates the options of a handler. @throws HawserError `invalid_argument` */
 export function checkHandleOptions(
   options: HandleOptions,
   { defaults, settings }: Pick<CheckedOptions, "defaults" | "settings">,
@@ -221,13 +233,13 @@ export function checkHandleOptions(
 ): HandlingSettings {
   checkKnownOptions(options, of);
   checkKnownOptions(options.retry, "retry");
-  const retry = over(defaults.retry, options.retry);
-  const handling = handlingOf({ ...over<HandleOptions>(defaults, options), retry });
+  const retry = merged(defaults.retry, options.retry);
+  const handling = handlingOf({ ...merged<HandleOptions>(defaults, options), retry });
   if (handling.transactional) checkPoolSize(settings);
   return handling;
 }
 
-/** Checks how the messages of a topic are to be handled together. @throws HawserError `invalid_argument` */
+/** Validates the options of a batch handler. @throws HawserError `invalid_argument` */
 export function checkBatchOptions(
   options: BatchOptions,
   peer: Pick<CheckedOptions, "defaults" | "settings">,
@@ -243,11 +255,11 @@ function checkPoolSize({ poolSize }: PeerSettings): void {
   if (poolSize >= 2) return;
   throw new HawserError(
     "invalid_argument",
-    `poolSize ${poolSize}: transactional handlers leave one connection to everybody else; set it to at least 2`,
+    `poolSize ${poolSize}: transactional handlers need one connection besides their own; set poolSize to at least 2`,
   );
 }
 
-/** @throws HawserError `invalid_argument` unless the value is host:port */
+/** @throws HawserError `invalid_argument` unless the value is `host:port` */
 function checkAddress(argument: string, value: string): void {
   try {
     parseAddress(value);
@@ -257,7 +269,7 @@ function checkAddress(argument: string, value: string): void {
   }
 }
 
-/** @throws HawserError `invalid_argument` that names the option or the environment variable */
+/** @throws HawserError `invalid_argument` naming the option or the environment variable */
 function checkUrls(options: Pick<PeerOptions, "databaseUrl" | "sessionUrl">): ReturnType<typeof urlsOrEnvironment> {
   try {
     return urlsOrEnvironment(options);
@@ -267,10 +279,10 @@ function checkUrls(options: Pick<PeerOptions, "databaseUrl" | "sessionUrl">): Re
   }
 }
 
-/** Mostly requests have one timeout, or a few. */
+/** Last valid timeout. Most programs use one timeout or a few, so the check is usually skipped. */
 let lastTimeoutMs: number | undefined;
 
-/** @throws HawserError `invalid_argument` unless the value may be how long a request waits */
+/** @throws HawserError `invalid_argument` unless the value is a valid request timeout in ms */
 export function checkTimeout(timeoutMs: number): number {
   if (timeoutMs === lastTimeoutMs) return timeoutMs;
   const checked = checkPeerSettings({ requestTimeoutMs: timeoutMs });
@@ -279,7 +291,7 @@ export function checkTimeout(timeoutMs: number): number {
   return timeoutMs;
 }
 
-/** @throws HawserError `invalid_argument` unless the value may be a topic */
+/** @throws HawserError `invalid_argument` unless the value is a valid topic */
 export function checkTopic(topic: string): void {
   refuse(checkHelloSourceTopic(topic), "topic");
 }
@@ -295,13 +307,13 @@ export function checkNotReserved(topic: string): void {
   }
 }
 
-/** Headers of ours that need no check, since they stay the same for all messages. */
+/** Constant headers of this library that were validated once. */
 const checkedBefore = new WeakSet<object>();
 
-/** A copy of the headers that were checked last. Messages that follow each other mostly have the same ones. */
+/** Copy of the last validated headers. Consecutive messages mostly have equal headers. */
 let lastChecked: Headers = [];
 
-function areLast(pairs: Headers): boolean {
+function equalLast(pairs: Headers): boolean {
   if (pairs.length !== lastChecked.length) return false;
   for (let index = 0; index < pairs.length; index++) {
     const pair = pairs[index];
@@ -311,7 +323,7 @@ function areLast(pairs: Headers): boolean {
   return true;
 }
 
-/** Headers that are used again and again; they must not be changed. */
+/** Validates headers that are used for many messages. The caller must not change them afterwards. */
 export function checkedOnce(headers: Headers): Headers {
   const checked = checkHeaders(headers) ?? headers;
   checkedBefore.add(checked);
@@ -319,8 +331,8 @@ export function checkedOnce(headers: Headers): Headers {
 }
 
 /**
- * Headers as pairs, checked and copied: what equals those of the call before is the same object. Undefined
- * when there are none.
+ * Validates headers and converts them to pairs. Headers equal to those of the previous call return the same object.
+ * Returns undefined if there are no headers.
  *
  * @throws HawserError `invalid_argument`
  */
@@ -329,7 +341,7 @@ export function checkHeaders(headers: HeadersInput | undefined): Headers | undef
   if (checkedBefore.has(headers)) return headers as Headers;
   const pairs = Array.isArray(headers) ? (headers as Headers) : headerPairsOf(headers);
   if (pairs.length === 0) return undefined;
-  if (areLast(pairs)) return lastChecked;
+  if (equalLast(pairs)) return lastChecked;
   refuse(checkPayloadHeadersHeaders(pairs), "headers");
   for (const [name, value] of pairs) {
     refuse(checkHeaderName(name), "header name");
@@ -340,14 +352,14 @@ export function checkHeaders(headers: HeadersInput | undefined): Headers | undef
   return lastChecked;
 }
 
-/** Options of a message that Hawser writes into headers. */
+/** Properties of a message that are sent as reserved headers. */
 export interface Marks {
   readonly key?: string | undefined;
   readonly messageId?: string | undefined;
   readonly ttlMs?: number | undefined;
 }
 
-/** Checks the key, id and time to live of a message. @throws HawserError `invalid_argument` */
+/** Validates the key, id and time to live of a message. @throws HawserError `invalid_argument` */
 export function checkMarks({ key, messageId, ttlMs }: Marks): void {
   if (key !== undefined) refuse(checkText("key", namedRules.outboxKey, key));
   if (messageId !== undefined) refuse(checkText("messageId", namedRules.outboxMessageId, messageId));
@@ -359,7 +371,7 @@ export function checkMarks({ key, messageId, ttlMs }: Marks): void {
   );
 }
 
-/** The header that says until when a message is of use. @param from since when its time to live counts, in ms since 1970 */
+/** Header with the expiry time of a message. @param from start of the time to live, in ms since 1970 */
 export function expiresHeader(ttlMs: number, from: number): readonly [string, string] {
   return [protocolConstants.messageExpiresHeader, String(from + ttlMs)];
 }
@@ -417,14 +429,14 @@ const known = {
   listenersOf: ["refresh"],
 } as const;
 
-/** Places of options, for errors that name an option given at the wrong place. */
+/** Description of the right place for an option that was given elsewhere. */
 const places = [
   ["a Peer", "an option of the Peer"],
   ["tuning", "an option of the Peer under tuning"],
   ["a handler", "an option of handle, or of the Peer under defaults"],
 ] as const;
 
-/** @throws HawserError `invalid_argument` for the first name that is no option, with the one that was probably meant */
+/** @throws HawserError `invalid_argument` for the first unknown option name, with the closest known name */
 export function checkKnownOptions(options: object | undefined, of: keyof typeof known): void {
   if (options === undefined || (options === null && of === "a send")) return;
   const problem = unknownOption(options, of, known[of]);
@@ -432,7 +444,7 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   if (of === "a send" && typeof options === "object" && ("transaction" in options || "deliverAt" in options)) {
     throw new HawserError(
       "invalid_argument",
-      `${problem}; enqueue(client, topic, payload, options) has the transaction of a client`,
+      `${problem}; enqueue(client, topic, payload, options) sends in the transaction of a client`,
     );
   }
   const names: readonly string[] = known[of];
@@ -441,13 +453,16 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   throw new HawserError("invalid_argument", place ? `${problem}; ${unknown} is ${place}` : problem);
 }
 
-/** Reads and checks certificate, key and authorities. @throws HawserError `invalid_argument` saying which, and why */
+/**
+ * Reads and validates certificate, key and authorities. @throws HawserError `invalid_argument` naming the file and the
+ * reason
+ */
 function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCredentials | undefined {
   if (tls === undefined) return undefined;
   if (allowPlaintext) {
     throw new HawserError(
       "invalid_argument",
-      "allowPlaintext true together with tls: a peer with tls speaks nothing else; leave one of the two out",
+      "allowPlaintext true together with tls: a peer with tls never uses plaintext; leave one of the two out",
     );
   }
   try {
@@ -458,16 +473,16 @@ function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCred
   }
 }
 
-/** Tells of certificates that were read anew. @returns what ends it */
-export function tellOfReloads(credentials: TlsCredentials, status: StatusTeller, logger: Logger): () => void {
+/** Logs each reload of the TLS files and reports failed reloads as a status. @returns a function that unsubscribes */
+export function reportTlsReloads(credentials: TlsCredentials, status: StatusReporter, logger: Logger): () => void {
   return credentials.subscribe({
     onReloaded: ({ validUntil }) => {
-      logger.info({ validUntil: new Date(validUntil) }, "read the certificate, key and authorities of TLS again");
+      logger.info({ validUntil: new Date(validUntil) }, "reloaded the TLS certificate, key and authorities");
     },
     onReloadFailed: (error) => {
-      const message = `the files of TLS cannot be used; what was read before stays in use: ${error.message}`;
+      const message = `the changed TLS files cannot be used; the previous certificates stay in use: ${error.message}`;
       logger.warn({ err: error }, message);
-      status.tell({ kind: "tls_reload_failed", message, error });
+      status.report({ kind: "tls_reload_failed", message, error });
     },
   });
 }

@@ -1,7 +1,7 @@
 /**
- * Takes over the channels of listeners that have been away for `takeoverMs`: where messages wait that this peer could handle as
- * well. Several peers may watch; the first
- * one has the channel, and the others find that it has an owner.
+ * Takeover of channels whose listener has been absent for `takeoverMs`, if they have messages that this peer can
+ * handle. Several peers may watch the same listener: the first one becomes the owner, and the others then see an owned
+ * channel.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -9,17 +9,17 @@ import { type Clock, systemClock } from "../runtime/index.js";
 import type { AbsentListener } from "../store/index.js";
 import type { PeerContext } from "./context.js";
 
-/** The least time between two inspections. */
+/** Minimum interval between inspections in ms. */
 const minIntervalMs = 250;
-/** How many inspections fall into the time that a listener must be away. */
+/** Number of inspections during the required time of absence. */
 const inspections = 4;
 
-/** What the watch needs of a running peer. */
+/** Parts of {@link PeerContext} that the watch uses. */
 export type OrphanWatchContext = Pick<PeerContext, "sender" | "lease" | "logger"> & {
   readonly store: Pick<PeerContext["store"], "absentListeners" | "channelsServedBy" | "reassign" | "on">;
 };
 
-/** Which listeners are watched, and how long each must be away. */
+/** Filter of listeners and their required time of absence. */
 export interface Watched {
   readonly afterMs: number;
   readonly isWatched: (listener: AbsentListener) => boolean;
@@ -28,7 +28,7 @@ export interface Watched {
 export class OrphanWatch {
   readonly #absences: Absences;
   readonly #intervalMs: number;
-  /** When a listener that is long away is inspected next: nothing was there to be taken over. */
+  /** Next inspection by listener, for long-absent listeners whose last inspection found no channel to take over. */
   readonly #notBefore = new Map<string, number>();
   #cancelNext: () => void = () => undefined;
   #endSessionWatch: () => void = () => undefined;
@@ -39,7 +39,7 @@ export class OrphanWatch {
   readonly #serves: () => readonly string[];
   readonly #clock: Clock;
 
-  /** @param serves the topics that the peer serves now */
+  /** @param serves names of the topics that the peer currently serves */
   constructor(
     context: OrphanWatchContext,
     { afterMs, isWatched }: Watched,
@@ -55,8 +55,8 @@ export class OrphanWatch {
   }
 
   start(): void {
-    // Postgres that goes takes all leases with it: no listener is away because of that.
-    this.#endSessionWatch = this.#context.store.on("session", () => this.#absences.forget());
+    // A lost session with Postgres ends the leases of all peers, so absences before it prove nothing.
+    this.#endSessionWatch = this.#context.store.on("session", () => this.#absences.reset());
     this.#inspectLater();
   }
 
@@ -74,7 +74,7 @@ export class OrphanWatch {
     const { store, lease, logger } = this.#context;
     try {
       if (lease.state !== "held" || !lease.isWritable) {
-        this.#absences.forget();
+        this.#absences.reset();
         return;
       }
       const began = this.#clock.now();
@@ -87,8 +87,8 @@ export class OrphanWatch {
         await this.#takeOver(name);
       }
     } catch (err) {
-      this.#absences.forget();
-      logger.debug({ err }, "could not read which listeners are away; trying again");
+      this.#absences.reset();
+      logger.debug({ err }, "could not look up absent listeners; retrying");
     } finally {
       this.#inspectLater();
     }
@@ -108,19 +108,16 @@ export class OrphanWatch {
       const channels = await store.reassign({ from, to: sender.name, connectionKeys });
       const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);
       if (channels.length > 0) {
-        logger.warn({ from, channels: channels.length, stored }, `took over channels of "${from}", which is away`);
+        logger.warn({ from, channels: channels.length, stored }, `took over channels of "${from}", which is absent`);
       }
     } catch (error) {
-      // It is back at this very moment.
+      // The listener has just returned.
       if (!(error instanceof HawserError) || error.code !== "name_in_use") throw error;
     }
   }
 }
 
-/**
- * Since when listeners have been away without a break, as far as regular inspections can tell. Pure: times come from
- * outside.
- */
+/** Start times of continuous absences, as far as regular inspections can tell. Pure: times are arguments. */
 export class Absences {
   readonly #since = new Map<string, { readonly epoch: number | null; readonly at: number }>();
   #inspectedAt = Number.NEGATIVE_INFINITY;
@@ -129,8 +126,8 @@ export class Absences {
   readonly #maxGapMs: number;
 
   /**
-   * @param afterMs how long a listener must be away
-   * @param maxGapMs inspections that are further apart than this say nothing of what was between them
+   * @param afterMs required time of absence in ms
+   * @param maxGapMs maximum time between inspections in ms; a longer gap restarts all absences
    */
   constructor(afterMs: number, maxGapMs: number) {
     this.#afterMs = afterMs;
@@ -138,11 +135,11 @@ export class Absences {
   }
 
   /**
-   * Takes what an inspection found.
+   * Records an inspection.
    *
-   * @param began when the inspection began, in ms
-   * @param ended when it was over
-   * @returns the names of those that have been away long enough
+   * @param began start of the inspection in ms
+   * @param ended end of the inspection in ms
+   * @returns names of listeners that have been absent long enough
    */
   inspected(absent: readonly AbsentListener[], began: number, ended: number): string[] {
     if (began - this.#inspectedAt > this.#maxGapMs) this.#since.clear();
@@ -151,7 +148,7 @@ export class Absences {
     this.#since.clear();
     for (const { name, epoch } of absent) {
       const known = before.get(name);
-      // Another epoch: it was there in between.
+      // A changed epoch means that the listener was present in between.
       this.#since.set(name, known?.epoch === epoch ? known : { epoch, at: ended });
     }
     return absent
@@ -159,8 +156,8 @@ export class Absences {
       .filter((name) => began - (this.#since.get(name)?.at ?? began) >= this.#afterMs);
   }
 
-  /** What was seen before says nothing any more. */
-  forget(): void {
+  /** Restarts all absences. */
+  reset(): void {
     this.#since.clear();
     this.#inspectedAt = Number.NEGATIVE_INFINITY;
   }

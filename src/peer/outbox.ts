@@ -1,6 +1,4 @@
-/**
- * The sending side of a running peer: topics, their listeners, and a link to each listener.
- */
+/** Outbox: the sending side of a running peer, with its topics, their listeners, and one link per listener. */
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
@@ -16,35 +14,35 @@ import { SenderLinks } from "./sender-links.js";
 import { TopicDirectory } from "./topic-directory.js";
 import { awayCandidate, type Candidate, type TopicRoutes } from "./topic-routes.js";
 
-/** A message whose arguments are checked. */
+/** Message with validated arguments. */
 export interface CheckedMessage {
   readonly delivery: Delivery;
-  /** Replaced by a copy when the caller waits no more. */
+  /** Replaced by a copy when the caller stops waiting, because the caller may then reuse its buffer. */
   payload: Uint8Array;
   readonly headers: Headers | undefined;
-  /** Messages of one key go to one listener. */
+  /** Messages with the same key go to the same listener. */
   readonly key: string | undefined;
 }
 
-/** A reading of a topic's listeners after the directory changed. */
+/** Query for the listeners of a topic after a change of the directory. */
 interface Reading {
   readonly read: Promise<void>;
-  /** Names of listeners that have come or moved: they are dialled after it. */
+  /** Names of new and moved listeners, which are dialled after the query. */
   readonly appeared: Set<string>;
 }
 
 export class Outbox {
-  /** A link to each listener. */
+  /** Links by listener. */
   readonly links: SenderLinks;
-  /** The topics that are sent to or watched. */
+  /** Topics that this peer sends to or watches. */
   readonly topics: TopicDirectory;
-  /** Notifications can be missed: the slow poll finds what they told. */
+  /** Polling, because notifications can be missed. */
   readonly #polls = new Repeated(storeConstants.pollMs, () => this.refresh());
   #generation: number;
-  /** Of groups whose members have no room, what waits for that. */
+  /** Queues of groups whose members have no room. */
   readonly #groups = new Map<TopicRoutes, GroupQueue>();
   readonly #unlisten: (() => void)[];
-  /** The last reading of each topic whose listeners changed in the directory. */
+  /** Latest query by topic. */
   readonly #readings = new WeakMap<TopicRoutes, Reading>();
   #closed = false;
 
@@ -76,35 +74,38 @@ export class Outbox {
       const sent = routes.isGroup && this.#sendToGroup(routes, message);
       if (sent) return sent;
       const link = routes.choose(this.links, message.key)?.link;
-      if (link !== undefined) return this.#handOne(link, routes, message);
+      if (link !== undefined) return this.#handOverKeyed(link, routes, message);
     }
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
       const sent = known.isGroup && this.#sendToGroup(known, message);
       if (sent) return sent;
       const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
       if (candidate === undefined) throw noListener(topic);
-      return this.#handOne(await this.links.to(candidate, known), known, message);
+      return this.#handOverKeyed(await this.links.to(candidate, known), known, message);
     });
   }
 
-  /** Makes a request of one listener of the topic, or of one after another as long as none has surely begun with it. */
+  /**
+   * Sends a request to one listener of the topic, and to the next one as long as no listener can have started the
+   * handler.
+   */
   request(topic: string, request: OutgoingRequest): void {
     const routes = this.topics.get(topic);
-    if (routes?.ready === true) this.#ask(routes, request);
+    if (routes?.ready === true) this.#sendToNext(routes, request);
     else {
       const known = this.#inOrder(routes ?? this.topics.add(topic), async (ready) => ready);
-      this.#askWhenKnown(known, request, (ready) => this.#ask(ready, request));
+      this.#sendAfter(known, request, (ready) => this.#sendToNext(ready, request));
     }
   }
 
-  /** Asks the next listener, after one that has not taken the request. */
-  readonly askNext = (request: OutgoingRequest): void => {
+  /** Sends a request to the next listener, after one that did not accept it. */
+  readonly tryNext = (request: OutgoingRequest): void => {
     const routes = this.topics.get(request.topic!.topic);
     if (routes === undefined) request.fail(request.failure!);
-    else this.#ask(routes, request);
+    else this.#sendToNext(routes, request);
   };
 
-  /** Sends to every listener of the topic: the tickets, or the errors, in the order of the directory. */
+  /** Sends to every listener of the topic. Returns a ticket or an error per listener, in the order of the directory. */
   async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Sent | HawserError }[]> {
     return await this.#inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (known) => {
       if (known.isEmpty) throw noListener(topic);
@@ -113,7 +114,7 @@ export class Outbox {
         try {
           const link = await this.links.to(candidate, known);
           if (this.links.isReplaced(link, known.all)) continue;
-          sent.push({ peer: candidate.name, ticket: this.#hand(link, known, message) });
+          sent.push({ peer: candidate.name, ticket: this.#handOver(link, known, message) });
         } catch (error) {
           sent.push({ peer: candidate.name, ticket: asHawserError(error) });
         }
@@ -122,77 +123,80 @@ export class Outbox {
     });
   }
 
-  /** Sends to a peer by its name, under one of its topics: a reply. */
+  /** Sends a reply to a peer by its name, under one of its topics. */
   sendToPeer(name: string, topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);
     const open = this.links.get(name);
-    if (open !== undefined && routes?.ready === true && routes.waiting === 0) return this.#hand(open, routes, message);
+    if (open !== undefined && routes?.ready === true && routes.waiting === 0)
+      return this.#handOver(open, routes, message);
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
-      const met = known.all.find((one) => one.name === name);
-      const candidate = met ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
+      const match = known.all.find((one) => one.name === name);
+      const candidate = match ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
-      // A topic that nobody serves any more has no key yet, although its peer may have a link.
+      // A topic without listeners has no key yet, although there may be a link to the peer.
       if (known.topicKey === 0) known.topicKey = await this.#context.store.topicKey(topic);
-      return this.#hand(link, known, message);
+      return this.#handOver(link, known, message);
     });
   }
 
-  /** The lease is, or is not, surely held. */
+  /** Suspends or resumes storing messages, with the lease. */
   setMayStore(mayStore: boolean): void {
     this.links.setMayStore(mayStore);
   }
 
-  /** The name was taken anew after the database changed servers. */
+  /** Restarts numbering in a new epoch, after a renewal of the lease on another database server. */
   rebase(epoch: number): void {
     this.links.rebase(epoch);
   }
 
-  /** Stores what is unconfirmed. Resolves when nothing is pending. */
+  /** Stores unconfirmed messages. Resolves when no send is pending. */
   async stop(): Promise<void> {
     this.#polls.stop();
     await Promise.all([...[...this.#groups.values()].map((queue) => queue.stop()), this.links.stop()]);
-    // What has waited was given to them meanwhile.
+    // Stopping the groups has handed their messages to the links.
     await this.links.stop();
   }
 
-  /** The name is lost: what is pending is rejected. */
+  /** Rejects all pending sends, because the name is lost. */
   fence(): void {
-    this.#endGroups(new HawserError("name_lost", "the peer's name was lost; the message waited, and was not sent"));
+    this.#endGroups(
+      new HawserError("name_lost", "the peer has lost its name; the message was waiting and was not sent"),
+    );
     this.links.fence();
   }
 
-  /** Ends all links; what is still pending is rejected. Resolves when nothing of it is being written. Does not reject. */
+  /** Closes all links and rejects pending sends. Resolves when no message is being written. Never rejects. */
   close(): Promise<void> {
     this.#closed = true;
     const written = this.topics.close();
     this.#polls.stop();
     for (const stop of this.#unlisten) stop();
-    this.#endGroups(new HawserError("not_running", "the peer has stopped; the message waited, and was not sent"));
+    this.#endGroups(new HawserError("not_running", "the peer has stopped; the message was waiting and was not sent"));
     this.links.close();
     return written;
   }
 
-  /** Asks the listener whose turn it is, of those that have not refused the request. */
-  #ask(routes: TopicRoutes, request: OutgoingRequest): void {
+  /** Sends a request to the next listener in turn, without those that have refused it. */
+  #sendToNext(routes: TopicRoutes, request: OutgoingRequest): void {
     const candidate = routes.chooseUnasked(this.links, request.refusedBy);
     if (candidate === undefined) {
       const { topic } = routes;
       request.fail(request.failure ?? (routes.isEmpty ? noListener(topic) : unreachable(topic)));
-    } else if (candidate.link !== undefined) this.#askListener(candidate.link, routes, request);
+    } else if (candidate.link !== undefined) this.#sendRequest(candidate.link, routes, request);
     else {
       const opened = Promise.resolve(this.links.to(candidate, routes));
-      this.#askWhenKnown(opened, request, (link) => this.#askListener(link, routes, request));
+      this.#sendAfter(opened, request, (link) => this.#sendRequest(link, routes, request));
     }
   }
 
-  #askListener(link: SenderLink, routes: TopicRoutes, request: OutgoingRequest): void {
+  #sendRequest(link: SenderLink, routes: TopicRoutes, request: OutgoingRequest): void {
     const { length } = request.payload;
     if (length <= link.dial.maxMessageBytes) link.request(routes, request);
     else request.fail(tooLong("payload_too_large", length, link, link.dial.maxMessageBytes));
   }
 
-  /** Goes on with a request when what it needs is known, unless its time is over before. */
-  #askWhenKnown<T>(known: Promise<T>, request: OutgoingRequest, ask: (known: T) => void): void {
+  /** Continues a request after a lookup, unless its deadline passes first. */
+  #sendAfter<T>(known: Promise<T>, request: OutgoingRequest, ask: (known: T) => void): void {
     const timer = setTimeout(() => request.timeOut(), request.until - performance.now());
     known
       .finally(() => clearTimeout(timer))
@@ -200,7 +204,7 @@ export class Outbox {
       .catch((error) => request.isOver || request.fail(asHawserError(error)));
   }
 
-  #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Sent {
+  #handOver(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Sent {
     const isNumbered = delivery === Delivery.AT_LEAST_ONCE;
     const { maxStoredMessageBytes } = protocolConstants;
     const limit = isNumbered ? Math.min(link.dial.maxMessageBytes, maxStoredMessageBytes) : link.dial.maxMessageBytes;
@@ -215,16 +219,16 @@ export class Outbox {
     return link.send(delivery, routes, payload, headers);
   }
 
-  /** Hands a message over whose key, if it has one, others follow. */
-  #handOne(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Sent {
-    const sent = this.#hand(link, routes, message);
+  /** Hands a message to a link. If it has a key, later messages with that key follow it. */
+  #handOverKeyed(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Sent {
+    const sent = this.#handOver(link, routes, message);
     if (message.key !== undefined && message.delivery === Delivery.AT_LEAST_ONCE) routes.follow(message.key, link);
     return sent;
   }
 
   /**
-   * Sends to the member of a group that has room, or when one has. Undefined if the message has a key, or if no member is
-   * ready, nor may be soon: then it is sent as to any topic.
+   * Sends to a member of the group that has room, or queues the message until one has. Returns undefined if the message
+   * has a key, or if no member has room or may have it soon: the caller then sends as to any topic.
    */
   #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Sent | undefined {
     const { delivery, payload, headers, key } = message;
@@ -232,20 +236,20 @@ export class Outbox {
     const now = performance.now();
     if (delivery === Delivery.AT_MOST_ONCE) {
       const link = routes.chooseIdlest(this.links, payload.length);
-      return link && this.#hand(link, routes, message);
+      return link && this.#handOver(link, routes, message);
     }
     const queue = this.#groups.get(routes);
     if (queue?.isEmpty !== false) {
       const link = routes.chooseWithRoom(this.links, payload.length, now);
-      if (link !== undefined) return this.#hand(link, routes, message);
+      if (link !== undefined) return this.#handOver(link, routes, message);
       if (!routes.mayHaveRoom(this.links)) {
         const any = routes.chooseSoonest(this.links, payload.length, now);
-        return any && this.#hand(any, routes, message);
+        return any && this.#handOver(any, routes, message);
       }
     }
     const limit = Math.min(routes.maxMessageBytes(this.links), protocolConstants.maxStoredMessageBytes);
     if (payload.length > limit) {
-      const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" take at most ${limit}`;
+      const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" accept at most ${limit}`;
       throw new HawserError("invalid_argument", text);
     }
     const waiting = new Outgoing(delivery, routes, payload, headers);
@@ -258,9 +262,9 @@ export class Outbox {
     const queue = new GroupQueue(
       {
         topic: routes.topic,
-        withRoom: (bytes, now) => routes.chooseWithRoom(this.links, bytes, now),
+        linkWithRoom: (bytes, now) => routes.chooseWithRoom(this.links, bytes, now),
         mayHaveRoom: () => routes.isGroup && routes.mayHaveRoom(this.links),
-        forLater: (bytes, now) => {
+        linkWhenOverdue: (bytes, now) => {
           const link = routes.chooseSoonest(this.links, bytes, now);
           return link ?? (routes.isReachable(this.links) ? undefined : this.#linkForLater(routes, bytes));
         },
@@ -272,7 +276,7 @@ export class Outbox {
     return queue;
   }
 
-  /** The link of whoever gets a message of a group that cannot be reached. */
+  /** Link for a message to a group without reachable members. */
   async #linkForLater(routes: TopicRoutes, bytes: number): Promise<SenderLink> {
     const candidate = routes.choose(this.links) ?? (await this.#chooseForLater(routes));
     if (candidate === undefined) throw noListener(routes.topic);
@@ -293,30 +297,33 @@ export class Outbox {
     this.#groups.clear();
   }
 
-  /** Runs a send when the topic is known, behind the sends that wait for that already. */
+  /** Runs a send after the lookup of its topic, in the order of the calls. */
   async #inOrder<T>(routes: TopicRoutes, send: (routes: TopicRoutes) => Promise<T>): Promise<T> {
     const { maxSendQueueMessages } = this.#context.settings;
     if (routes.waiting >= maxSendQueueMessages) {
-      throw new HawserError("busy", `${routes.waiting} sends to "${routes.topic}" wait for the directory already`);
+      throw new HawserError("busy", `${routes.waiting} sends to "${routes.topic}" already wait for the directory`);
     }
     routes.waiting += 1;
     routes.isOnlyWatched = false;
-    // One reading for all that wait for it.
+    // All waiting sends share one query.
     const known = routes.ready && !routes.isEmpty ? undefined : routes.load();
-    const mine = Promise.all([routes.tail, known]).then(async () => {
+    const result = Promise.all([routes.tail, known]).then(async () => {
       if (this.#closed) throw new HawserError("not_running", "the peer has stopped");
       return await send(routes);
     });
-    routes.tail = mine.catch(() => undefined);
+    routes.tail = result.catch(() => undefined);
     try {
-      return await mine;
+      return await result;
     } finally {
       routes.waiting -= 1;
       this.topics.forgetUnserved(maxSendQueueMessages);
     }
   }
 
-  /** No listener can be reached, and none was used before: the durable one with the least to do, else the first. */
+  /**
+   * Chooses a listener to store for if none is reachable and none was used before: the durable one with the smallest
+   * backlog, or else the first.
+   */
   async #chooseForLater(routes: TopicRoutes): Promise<Candidate | undefined> {
     const { store, logger } = this.#context;
     const durable = routes.all.filter((candidate) => candidate.durable);
@@ -324,7 +331,7 @@ export class Outbox {
     try {
       if (durable.length > 1) backlogs = await store.backlogsOf(durable.map(({ name }) => name));
     } catch (err) {
-      logger.debug({ err, topic: routes.topic }, "could not count what waits for listeners; taking the first");
+      logger.debug({ err, topic: routes.topic }, "could not read the backlogs of listeners; taking the first one");
     }
     const backlogOf = ({ name }: Candidate): number => backlogs.get(name) ?? 0;
     const [least = routes.all[0]] = durable.sort((a, b) => backlogOf(a) - backlogOf(b));
@@ -338,13 +345,13 @@ export class Outbox {
     if (routes === undefined) return;
     const read = routes.load();
     let waiting = this.#readings.get(routes);
-    // Any login can notify without end: what waits for one reading is one call, and the links to be dialled.
+    // Any login can send notifications without limit: those that arrive during one query share it.
     if (waiting?.read !== read) {
       waiting = { read, appeared: new Set() };
       this.#readings.set(routes, waiting);
       void this.#dialWhenRead(routes, waiting);
     }
-    // A link that is made meanwhile dials by itself.
+    // A link that is created during the query dials by itself.
     if (operation !== "delete" && this.links.get(clientName) !== undefined) waiting.appeared.add(clientName);
   }
 
@@ -352,12 +359,15 @@ export class Outbox {
     try {
       await read;
     } catch (err) {
-      this.#context.logger.debug({ err, topic }, "could not read a topic's listeners; polling on");
+      this.#context.logger.debug({ err, topic }, "could not read the listeners of a topic; the next poll retries");
     }
     for (const name of appeared) this.links.get(name)?.dial.connectNow();
   }
 
-  /** Looks up again the keys of topics and channels, those of waiting messages included. @throws HawserError `store_failed` */
+  /**
+   * Looks up the keys of all topics and channels again, including those of waiting messages. @throws HawserError
+   * `store_failed`
+   */
   async rekey(): Promise<void> {
     const { store } = this.#context;
     const topics = new Set<MessageTopic>([...this.topics.all(), ...this.#groups.keys(), ...this.links.waitingTopics()]);
@@ -368,7 +378,10 @@ export class Outbox {
     await this.links.rekey();
   }
 
-  /** A new database session: notifications were missed, and keys may be another database's. */
+  /**
+   * Refreshes everything in a new database session: notifications were missed, and the session may use another
+   * database.
+   */
   async #sessionUp(): Promise<void> {
     const { store, logger } = this.#context;
     try {
@@ -377,12 +390,12 @@ export class Outbox {
         await this.rekey();
       }
     } catch (error) {
-      logger.debug({ err: error }, "could not look up keys after a new session; polling on");
+      logger.debug({ err: error }, "could not look up keys in a new session; the next poll retries");
     }
     await this.topics.reloadAll();
   }
 
-  /** Reads all topics again, and forgets the links that were not needed since the last call. */
+  /** Reads all topics again, and removes links that were unused since the last call. */
   async refresh(): Promise<void> {
     await this.topics.reloadAll((routes) => routes.ready || routes.isOnlyWatched);
     if (!this.#closed) this.links.forgetIdle((name) => this.topics.isListed(name));
@@ -396,7 +409,7 @@ function tooLong(
   limit: number,
   how = "",
 ): HawserError {
-  return new HawserError(code, `the payload has ${bytes} bytes; "${listenerName}" takes at most ${limit}${how}`);
+  return new HawserError(code, `the payload has ${bytes} bytes; "${listenerName}" accepts at most ${limit}${how}`);
 }
 
 function unreachable(topic: string): HawserError {
@@ -406,6 +419,6 @@ function unreachable(topic: string): HawserError {
 function noListener(topic: string): HawserError {
   return new HawserError(
     "no_listener",
-    `nobody serves the topic "${topic}", and nobody did when this peer sent to it before`,
+    `the topic "${topic}" has no listener, and had none when this peer sent to it before`,
   );
 }

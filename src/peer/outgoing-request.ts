@@ -1,4 +1,4 @@
-/** A request on its way: one object, and one promise, from its caller to the answer, however many listeners are asked. */
+/** Request of a caller: one object and one promise from the call to the answer, even if several listeners are tried. */
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { jsonOf, textOf } from "../typed/index.js";
@@ -7,14 +7,14 @@ import { type Content, type MessageHeaders, ReceivedHeaders } from "./content.js
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 
-/** The answer to a request. */
+/** Answer to a request. */
 export interface Answer extends Content {
   readonly headers: MessageHeaders;
   /** Name of the listener that answered. */
   readonly peer: string;
 }
 
-/** An {@link Answer} as it came. */
+/** {@link Answer} from a frame. */
 export class ReceivedAnswer implements Answer {
   readonly payload: Uint8Array;
   readonly headers: MessageHeaders;
@@ -35,48 +35,49 @@ export class ReceivedAnswer implements Answer {
   }
 }
 
-/** The requests to one listener. */
-interface Asked {
+/** Requests of the listener that was tried last. */
+interface RequestQueue {
   readonly listenerName: string;
-  /** Nobody waits for the answer to the request any more. */
-  leave(request: OutgoingRequest): void;
+  /** Removes a request whose caller no longer waits. */
+  abandon(request: OutgoingRequest): void;
 }
 
-/** A caller's request. It is written as it is: its first fields are those of the frame. */
+/** Request of a caller. The frame encoder reads it directly: its first fields are the fields of the frame. */
 export class OutgoingRequest implements Request {
-  /** 0: it was not written yet to the listener that is asked. */
+  /** 0 until it is written to the current listener. */
   id = 0;
   topicKey = 0;
-  /** Rest of the caller's wait when the request is written, in ms. */
+  /** Remaining wait of the caller in ms, updated when the request is written. */
   timeoutMs: number;
   readonly maxAnswerBytes: number;
   readonly payload: Uint8Array;
   headers: FrameHeaders;
 
   readonly answer: Promise<Answer>;
-  /** When the caller waits no more, as `performance.now()` has it. */
+  /** Time at which the caller stops waiting (`performance.now()`, ms). */
   readonly until: number;
-  /** Its topic, since a listener was asked. */
+  /** Topic of the request; undefined until a listener is tried. */
   topic: MessageTopic | undefined = undefined;
-  /** The listeners that have not taken it. */
+  /** Names of the listeners that did not accept the request. */
   refusedBy: ReadonlySet<string> = nobody;
-  /** Why the last of them has not. */
+  /** Error of the last listener that did not accept the request. */
   failure: HawserError | undefined = undefined;
-  /** Why a listener is lost that may have handled it. */
+  /** Error of a lost listener that may have handled the request. */
   #lost: HawserError | undefined = undefined;
-  #asked: Asked | undefined = undefined;
-  /** Nobody waits for the answer any more, or there is one. */
+  #requests: RequestQueue | undefined = undefined;
+  /** True after the answer or an error. */
   isOver = false;
   #unlisten: (() => void) | undefined = undefined;
   #resolve!: (answer: Answer | PromiseLike<never>) => void;
 
   readonly #limitMs: number;
   readonly #isIdempotent: boolean;
-  readonly #askNext: (request: OutgoingRequest) => void;
+  readonly #tryNext: (request: OutgoingRequest) => void;
 
   /**
-   * @param isIdempotent after a connection that ended before the answer came, one other listener is asked
-   * @param askNext asks another listener, after one that has surely not begun or, once, is lost
+   * @param isIdempotent true to try one other listener after a connection that ended before the answer
+   * @param tryNext sends the request to another listener, after one that did not start the handler or, once, after a
+   * lost connection
    */
   constructor(
     payload: Uint8Array,
@@ -84,7 +85,7 @@ export class OutgoingRequest implements Request {
     maxAnswerBytes: number,
     limitMs: number,
     isIdempotent: boolean,
-    askNext: (request: OutgoingRequest) => void,
+    tryNext: (request: OutgoingRequest) => void,
   ) {
     this.payload = payload;
     this.headers = headers === undefined ? noHeaders : frameHeaders(headers);
@@ -93,54 +94,56 @@ export class OutgoingRequest implements Request {
     this.until = performance.now() + limitMs;
     this.#limitMs = limitMs;
     this.#isIdempotent = isIdempotent;
-    this.#askNext = askNext;
-    // Written so, the compiler leaves out what is not used of it.
+    this.#tryNext = tryNext;
+    // An executor that only stores `resolve` is cheaper: `reject` is not captured.
     this.answer = new Promise((resolve) => {
       this.#resolve = resolve;
     });
   }
 
-  /** The caller waits no more when the signal is aborted. */
-  endWith(signal: AbortSignal): void {
+  /** Fails the request when the signal is aborted. */
+  abortOn(signal: AbortSignal): void {
     this.#unlisten = onAbort(signal, () =>
-      this.#leave("aborted", "the wait for the answer was aborted", { cause: signal.reason }),
+      this.#abandon("aborted", "waiting for the answer was aborted", { cause: signal.reason }),
     );
   }
 
-  /** The caller's time is over. */
+  /** Fails the request at its deadline. */
   timeOut(): void {
-    this.#leave("request_timeout", `no answer came within ${this.#limitMs} ms`, {});
+    this.#abandon("request_timeout", `no answer within ${this.#limitMs} ms`, {});
   }
 
-  /** A listener is asked from now on. */
-  askedOf(asked: Asked, topic: MessageTopic): void {
-    this.#asked = asked;
+  /** Sets the listener that is tried now. */
+  sentTo(requests: RequestQueue, topic: MessageTopic): void {
+    this.#requests = requests;
     this.topic = topic;
     this.id = 0;
   }
 
-  /** The listener has answered. */
+  /** Resolves with the answer of the listener. */
   answered(answer: Answer): void {
     this.#end();
     this.#resolve(answer);
   }
 
-  /** The listener has not taken it, has answered with an error, or is lost. */
+  /**
+   * Handles an error of the listener, a refusal, or a lost connection: fails the request, or tries the next listener.
+   */
   failed(error: HawserError): void {
     const isLost = this.#isIdempotent && this.#lost === undefined && error.code === "listener_lost";
-    if (!isLost && (error.outcome !== undefined || !notBegun.has(error.code))) {
+    if (!isLost && (error.outcome !== undefined || !notStarted.has(error.code))) {
       this.fail(error);
       return;
     }
     if (isLost) this.#lost = error;
     this.failure = error;
-    this.refusedBy = new Set([...this.refusedBy, this.#asked!.listenerName]);
-    this.#asked = undefined;
-    // Not at once: the listener may be failing many.
-    queueMicrotask(() => this.isOver || this.#askNext(this));
+    this.refusedBy = new Set([...this.refusedBy, this.#requests!.listenerName]);
+    this.#requests = undefined;
+    // Deferred, because the listener may be failing many requests in a loop.
+    queueMicrotask(() => this.isOver || this.#tryNext(this));
   }
 
-  /** Ends the wait with an error. Once a listener may have begun, every error has the outcome `unknown`. */
+  /** Rejects the promise. If a listener may have started the handler, the error has the outcome `unknown`. */
   fail(error: HawserError): void {
     const lost = this.#lost;
     this.#end();
@@ -149,11 +152,11 @@ export class OutgoingRequest implements Request {
     );
   }
 
-  #leave(code: "request_timeout" | "aborted", why: string, cause: object): void {
+  #abandon(code: "request_timeout" | "aborted", why: string, cause: object): void {
     if (this.isOver) return;
     const mayHaveBegun = this.#lost !== undefined || this.id > 0;
-    this.#asked?.leave(this);
-    const text = `${why}${mayHaveBegun ? "; the request may be handled all the same" : "; it had not left yet"}`;
+    this.#requests?.abandon(this);
+    const text = `${why}${mayHaveBegun ? "; the request may still be handled" : "; it was not sent yet"}`;
     this.fail(new HawserError(code, text, mayHaveBegun ? { ...cause, outcome: "unknown" } : cause));
   }
 
@@ -167,8 +170,8 @@ const nobody: ReadonlySet<string> = new Set();
 
 const noHeaders: FrameHeaders = [];
 
-/** The errors of a request that was not carried out, and may be made of another listener. */
-const notBegun: ReadonlySet<string> = new Set([
+/** Error codes of requests whose handler was not started, so that another listener can be tried. */
+const notStarted: ReadonlySet<string> = new Set([
   "unreachable",
   "busy",
   "unsubscribed",
@@ -177,8 +180,8 @@ const notBegun: ReadonlySet<string> = new Set([
   "not_supported",
 ]);
 
-/** The first listener may have handled the request, whatever the next one says of itself. */
+/** Error after a lost listener: it may have handled the request, whatever the next listener reports. */
 function notTakenAfter(lost: HawserError, failed: HawserError): HawserError {
-  const text = `${lost.message}; no other listener took it: ${failed.message}`;
+  const text = `${lost.message}; no other listener accepted the request: ${failed.message}`;
   return new HawserError("listener_lost", text, { outcome: "unknown", cause: failed });
 }

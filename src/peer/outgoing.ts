@@ -1,28 +1,28 @@
-/** Sends: each message on its way out, the promise that its caller waits for, and what that becomes. */
+/** Outgoing messages with the promises of their senders. */
 import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { Batch, Delivery, PayloadCompression, PayloadHeaders } from "../wire/index.js";
 import { frameHeaders } from "./frame-headers.js";
 import type { AnyReceipt } from "./message.js";
 
-/** What a message is for. Shared by all messages of the topic, so that a new key reaches those that wait, too. */
+/** Topic of messages. All messages of a topic share this object, so that a new key also applies to waiting ones. */
 export interface MessageTopic {
   readonly topic: string;
   topicKey: number;
 }
 
-/** A send as its caller knows it. */
+/** Pending send, as its caller uses it. */
 export interface Sent {
   readonly promise: Promise<AnyReceipt>;
-  /** The caller waits no more: its bytes are its own from here on. */
-  keep(): void;
+  /** Copies the payload, because the caller stops waiting and may reuse its buffer. */
+  copyPayload(): void;
 }
 
 type Resolve = (receipt: AnyReceipt | PromiseLike<never>) => void;
 
 /**
- * One send: the message as the channel knows it, and the promise that its caller waits for. One small object, because
- * there may be very many of them at a time.
+ * Outgoing message of a channel together with the promise of its send: one object instead of two, because there may be
+ * very many at a time.
  */
 export class Outgoing implements OutgoingMessage, Sent {
   readonly promise: Promise<AnyReceipt>;
@@ -39,7 +39,7 @@ export class Outgoing implements OutgoingMessage, Sent {
     this.topic = topic;
     this.payload = payload;
     this.headers = headers;
-    // Written so, the compiler leaves out what is not used of it.
+    // An executor that only stores `resolve` is cheaper: `reject` is not captured.
     this.promise = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -49,29 +49,29 @@ export class Outgoing implements OutgoingMessage, Sent {
     return this.topic.topicKey;
   }
 
-  /** Ends the wait as the channel says. */
-  settle(outcome: SendOutcome, receipts: Receipts): void {
+  /** Settles the promise with the outcome of the channel. */
+  complete(outcome: SendOutcome, receipts: Receipts): void {
     const receipt = receipts[outcome as AnyReceipt["outcome"]] as AnyReceipt | undefined;
     if (receipt !== undefined) {
       this.#resolve(receipt);
       return;
     }
-    if (outcome === "timed-out") this.keep();
+    if (outcome === "timed-out") this.copyPayload();
     this.fail(failures[outcome as keyof typeof failures](receipts.sent.peer));
   }
 
-  /** The caller waits no more, but the message is still to be sent: from here on its bytes are its own. */
-  keep(): void {
+  /** Copies the payload, because the caller stops waiting and may reuse its buffer; the message is still sent. */
+  copyPayload(): void {
     this.payload = new Uint8Array(this.payload);
   }
 
-  /** Ends the wait with an error. */
+  /** Rejects the promise. */
   fail(error: unknown): void {
     this.#resolve(Promise.reject(error));
   }
 }
 
-/** Messages of one topic as a connection writes them. */
+/** Encodes messages of one topic as a batch. */
 export function batchOf(
   epoch: number,
   delivery: Delivery,
@@ -93,10 +93,10 @@ export function batchOf(
   return { epoch, delivery, firstNumber, topicKey, payloads, compressions, headers };
 }
 
-/** A link's receipts, one for each outcome: shared by all its messages. */
+/** Receipts by outcome. All messages of a link share these objects. */
 export type Receipts = Readonly<Record<AnyReceipt["outcome"], AnyReceipt>>;
 
-/** The receipts of sends to a listener. */
+/** Creates the receipts of sends to a listener. */
 export function receiptsFor(peer: string): Receipts {
   const of = (outcome: AnyReceipt["outcome"]): AnyReceipt => Object.freeze({ outcome, peer });
   return { delivered: of("delivered"), stored: of("stored"), sent: of("sent"), dropped: of("dropped") };
@@ -104,27 +104,27 @@ export function receiptsFor(peer: string): Receipts {
 
 const unknown = { outcome: "unknown" } as const;
 
-/** The errors of sends that have failed. */
+/** Errors of failed sends by outcome. */
 const failures = {
   "timed-out": (peer: string) =>
     new HawserError(
       "store_failed",
-      `the message for "${peer}" was neither acknowledged nor stored in time; it is still tried and may arrive`,
+      `the message for "${peer}" was neither acknowledged nor stored in time; it is still retried and may arrive`,
       unknown,
     ),
   fenced: (peer: string) =>
-    new HawserError("name_lost", `the peer's name was lost before the message for "${peer}" was confirmed`, unknown),
+    new HawserError("name_lost", `the peer lost its name before the message for "${peer}" was confirmed`, unknown),
   abandoned: (peer: string) =>
     new HawserError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
 };
 
 /**
- * Who waits with which signal. One listener for all sends with a signal: thousands may share one, and Node warns of more
- * than ten listeners.
+ * Callbacks by signal. Each signal has one event listener for all sends, because thousands of sends may share a signal
+ * and Node warns about more than ten listeners.
  */
 const waits = new WeakMap<AbortSignal, { readonly callbacks: Set<() => void>; readonly listener: () => void }>();
 
-/** Calls back when the signal is aborted. @returns what ends that */
+/** Calls back when the signal is aborted. @returns a function that removes the callback */
 export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   let waiting = waits.get(signal);
   if (waiting === undefined) {
@@ -148,13 +148,13 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   };
 }
 
-/** The caller's signal was aborted before anything was sent. */
+/** Error of a send whose signal was already aborted. */
 export function abortedBefore(signal: AbortSignal): HawserError {
-  return new HawserError("aborted", "the send was aborted before it began", { cause: signal.reason });
+  return new HawserError("aborted", "the send was aborted before it started", { cause: signal.reason });
 }
 
 /**
- * Waits for a receipt until the signal is aborted; then `onLeft` is called.
+ * Waits for a receipt until the signal is aborted; `onLeft` is called in that case.
  *
  * @throws HawserError `aborted`, with outcome `unknown`
  */
@@ -162,7 +162,7 @@ export function abortable(promise: Promise<AnyReceipt>, signal: AbortSignal, onL
   return new Promise((resolve, reject) => {
     const leave = (): void => {
       onLeft();
-      const text = "the wait for the send was aborted; the message may still arrive";
+      const text = "waiting for the send was aborted; the message may still arrive";
       reject(new HawserError("aborted", text, { cause: signal.reason, outcome: "unknown" }));
     };
     const unlisten = onAbort(signal, leave);

@@ -1,57 +1,61 @@
 /**
- * How fast a listener handles what one sender gives it: by what it has acknowledged lately. Pure: times come from outside.
+ * Rate at which a listener handles the messages of one sender, measured by recent acknowledgements. Pure: times are
+ * arguments.
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 
-/** The time that {@link Pace.lately} looks back is counted in so many parts. */
-const parts = 5;
-/** Over so many ms the longer memory fades to about a third. */
-const fadeMs = 2_000;
+/** Number of intervals that the window of {@link Pace.recent} is divided into. */
+const intervals = 5;
+/** Time constant of the longer average, in ms: after this time a count has decayed to 1/e. */
+const decayMs = 2_000;
 
 export class Pace {
-  readonly #counts = new Array<number>(parts).fill(0);
-  /** The newest part. */
-  #part = 0;
-  #lately = 0;
-  #faded = 0;
-  #fadedAt = 0;
+  readonly #counts = new Array<number>(intervals).fill(0);
+  /** Number of the newest interval. */
+  #interval = 0;
+  #recent = 0;
+  #decayed = 0;
+  #decayedAt = 0;
 
-  /** The listener has acknowledged `count` more. @param now in ms */
+  /** Records `count` further acknowledged messages. @param now in ms */
   handled(count: number, now: number): void {
-    this.#moveTo(now);
-    this.#counts[this.#part % parts]! += count;
-    this.#lately += count;
-    this.#faded = this.#fadedBy(now) + count;
-    this.#fadedAt = now;
+    this.#advance(now);
+    this.#counts[this.#interval % intervals]! += count;
+    this.#recent += count;
+    this.#decayed = this.#decayedCount(now) + count;
+    this.#decayedAt = now;
   }
 
-  /** How many within the last `groupPaceMs`. */
-  lately(now: number): number {
-    this.#moveTo(now);
-    return this.#lately;
+  /** Number of messages within the last `groupPaceMs`. */
+  recent(now: number): number {
+    this.#advance(now);
+    return this.#recent;
   }
 
-  /** How long `messages` would take it, compared with others: what it handled within the last seconds counts. */
+  /**
+   * Estimated time for `messages` further messages, comparable between listeners: based on those handled in the last
+   * seconds.
+   */
   timeFor(messages: number, now: number): number {
-    return messages / (this.#fadedBy(now) + 1);
+    return messages / (this.#decayedCount(now) + 1);
   }
 
-  #fadedBy(now: number): number {
-    return this.#faded * Math.exp((this.#fadedAt - now) / fadeMs);
+  #decayedCount(now: number): number {
+    return this.#decayed * Math.exp((this.#decayedAt - now) / decayMs);
   }
 
-  #moveTo(now: number): void {
-    const part = Math.floor((now * parts) / protocolConstants.groupPaceMs);
-    if (part === this.#part) return;
-    if (part - this.#part >= parts) {
+  #advance(now: number): void {
+    const interval = Math.floor((now * intervals) / protocolConstants.groupPaceMs);
+    if (interval === this.#interval) return;
+    if (interval - this.#interval >= intervals) {
       this.#counts.fill(0);
-      this.#lately = 0;
+      this.#recent = 0;
     } else {
-      for (let next = this.#part + 1; next <= part; next++) {
-        this.#lately -= this.#counts[next % parts]!;
-        this.#counts[next % parts] = 0;
+      for (let next = this.#interval + 1; next <= interval; next++) {
+        this.#recent -= this.#counts[next % intervals]!;
+        this.#counts[next % intervals] = 0;
       }
     }
-    this.#part = part;
+    this.#interval = interval;
   }
 }

@@ -1,6 +1,6 @@
 /**
- * A peer: a process that exchanges messages with others directly over TCP, with Postgres as directory, offline queue and
- * ack ledger.
+ * Peer: exchanges messages with other peers directly over TCP. Postgres stores the directory of peers, the messages for
+ * absent listeners, and the cursors.
  */
 import { EventEmitter } from "node:events";
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
@@ -56,7 +56,7 @@ import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
-import { type PeerStatus, StatusTeller } from "./status.js";
+import { type PeerStatus, StatusReporter } from "./status.js";
 import {
   batchHandling,
   HandlerSubscription,
@@ -66,51 +66,54 @@ import {
 } from "./topic-handlers.js";
 import { type HandledType, type TypedHandler, TypedHandlers, topicOfPeers, typedSend } from "./typed.js";
 
-/** A listener of a topic, as the directory has it. */
+/** Directory entry of a listener of a topic. */
 interface ListenerEntry {
-  /** host:port */
+  /** Published address, `host:port`. */
   readonly address: string;
   readonly name: string;
 }
 
-/** Receipt of one listener, or why the send to it has failed. */
+/** Receipt of one listener, or the error of the send to it. */
 type SendAllReceipt<Of extends AnyReceipt = AnyReceipt> = Of | { readonly peer: string; readonly error: HawserError };
 
-/** Options of a send at most once. */
+/** Options of an at-most-once send. */
 type TransientOptions = SendOptions & { readonly delivery: "at-most-once" };
 
-/** Options of a send at least once. */
+/** Options of an at-least-once send. */
 type DurableOptions = SendOptions & { readonly delivery?: "at-least-once" | undefined };
 
-/** A handler of the user, whose arguments the overloads name. */
+/** Handler as the overload implementations see it; the overloads declare its real arguments. */
 type UserHandler = (first: never, second: never) => unknown;
 
 type State = "stopped" | "starting" | "running" | "stopping";
 
 /**
- * A peer with a name, a topic and a listening address. Create it, `handle` topics, `start` it: then it receives what is sent
- * to the topics that it handles, and sends. One process at a time has a name.
+ * Sends messages and requests to other peers, and handles those that are sent to its topics. Set the handlers with
+ * {@link handle}, then call {@link start}. At most one running process owns a name at a time.
  *
- * The event `status` tells of what no call can throw.
+ * The event `status` reports events that no call can throw, such as lost connections and failed handlers.
  */
 export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements AsyncDisposable {
   readonly #options: CheckedOptions;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
-  readonly #status = new StatusTeller(this);
+  readonly #status = new StatusReporter(this);
   readonly #handlers: TopicHandlers;
   /** Topics whose handlers were stopped while the peer was not running. */
   readonly #unsubscribed = new Set<string>();
   #state: State = "stopped";
   #transition: Promise<void> = Promise.resolve();
   #running: RunningPeer | undefined;
-  /** Ends a start that is under way. */
+  /** Cancels the start in progress. */
   #starting: AbortController | undefined;
-  /** Loops over messages, with what takes each away when the peer has stopped. */
+  /** Open message iterators, each with the function that removes its handler after a stop. */
   readonly #streams = new Map<MessageStream, () => void>();
   #bound = "";
   #closing = new Closing();
 
-  /** @throws HawserError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
+  /**
+   * @throws HawserError `invalid_argument` naming the option, its value and the rule; `internal_topic` if the topic is
+   * reserved
+   */
   constructor(options: PeerOptions) {
     super();
     this.#options = checkOptions(options);
@@ -118,35 +121,38 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#logger = options.logger ?? silentLogger;
   }
 
-  /** The peer's name. */
+  /** Name of the peer; at most one running process owns it at a time. */
   get name(): string {
     return this.#options.name;
   }
 
-  /** The topic under which the peer sends. */
+  /** Topic under which the peer sends; replies come to it. */
   get topic(): string {
     return this.#options.topic;
   }
 
-  /** The address in the directory; empty while the peer is not running. */
+  /** Published address, `host:port`. Empty while the peer is not running. */
   get address(): string {
     return this.#running?.publishedAddress ?? "";
   }
 
-  /** The address that the socket is bound to, host:port; stays after a stop. Empty before the first start. */
+  /** Bound address of the socket, `host:port`. Stays after a stop. Empty before the first start. */
   get localAddress(): string {
     return this.#bound;
   }
 
   /**
-   * Resolves when the running peer has stopped; rejects with `name_lost` if it ended because another process has taken its
-   * name. A start after that has a promise of its own.
+   * Promise of the current run: resolves when the peer has stopped, rejects with `name_lost` if the run ended because
+   * another process took the name. The next {@link start} creates a new promise.
    */
   get closed(): Promise<void> {
     return this.#closing.promise;
   }
 
-  /** Whether the peer is running and can store and handle messages, and if not, why. */
+  /**
+   * Readiness of the peer. `ready` is true while it is running and can store and handle messages; otherwise `problems`
+   * lists the reasons.
+   */
   health(): { ready: boolean; problems: string[] } {
     const problems =
       this.#state === "running" && this.#running !== undefined
@@ -156,12 +162,12 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Starts: migrates the database where needed, takes the name, binds the socket, enters the directory with the topics that
-   * have handlers, and begins to handle messages. Does nothing when the peer is running already. A peer without a handler
-   * only sends.
+   * Starts the peer: migrates the database if needed, takes the name, binds the socket, registers the topics that have
+   * handlers in the directory, and starts to handle messages. Resolves at once if the peer is running. A peer without a
+   * handler can only send.
    *
-   * @throws HawserError (as a rejection) `name_in_use` after `nameWaitMs`, `bind_failed`, `startup_failed` with the cause, …;
-   * it may be tried again
+   * @throws HawserError (as a rejection) `name_in_use` after `nameWaitMs`, `bind_failed`, `startup_failed` with the
+   * cause, …; `start` can be called again after each of them
    */
   async start(): Promise<this> {
     while (this.#state === "stopping") await this.#transition.catch(() => undefined);
@@ -181,12 +187,14 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * The messages of a topic as an async iterator instead of a handler: asking for the next one finishes the one before. A
-   * message that was not finished when the loop ended comes again at the next start. The loop ends when the peer stops.
+   * Returns the messages of a topic as an async iterator, in place of a handler. Requesting the next message completes
+   * the current one. A message that was not completed when the loop ended is delivered again at the next start. The
+   * loop ends when the peer stops.
    *
    *     for await (const message of peer.messages("orders")) …
    *
-   * @throws HawserError as {@link handle}: `invalid_argument` and `internal_topic` at once, others by the loop
+   * @throws HawserError as {@link handle}: the call throws `invalid_argument` and `internal_topic`; the loop throws all
+   * other errors
    */
   messages(
     topic: string,
@@ -207,13 +215,14 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Sends to one listener of the topic, in turn.
+   * Sends a message to one listener of the topic. Listeners take turns.
    *
-   * At least once (the default) it resolves `delivered` when the listener's handler is done and committed, or `stored`
-   * when Postgres has surely committed the message. At most once it resolves `sent` or `dropped`. The payload's bytes
-   * must not change before the promise has settled.
+   * An at-least-once send (the default) resolves with `delivered` after the listener's handler has completed and its
+   * cursor is committed, or with `stored` after Postgres has committed the message. An at-most-once send resolves with
+   * `sent` or `dropped`. Do not change the bytes of the payload before the promise is settled.
    *
-   * @param payload text becomes UTF-8; an object that is no `Uint8Array` travels as JSON. At least one byte
+   * @param payload at least one byte. A string is encoded as UTF-8; an object other than `Uint8Array` is encoded as
+   * JSON
    * @throws HawserError (as a rejection) `not_running`, `self_topic`, `no_listener`, `invalid_argument`, `busy`,
    * `store_failed` with `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`
    */
@@ -221,11 +230,11 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   send(topic: string, payload: Payload, options: TransientOptions): Promise<Receipt<TransientOutcome>>;
   send(topic: string, payload: Payload, options?: SendOptions): Promise<AnyReceipt>;
   /**
-   * Sends a typed message to the topic that its schema's option names. The fields that the option names give its key and
-   * id, unless the options do.
+   * Sends a typed message to the topic that the option of its schema names. The option also names the fields that
+   * provide the key and the id; `options` override both.
    *
-   * @param to a schema made by protoc-gen-es, with the option `hawser.v1.topic`
-   * @param message what `create(schema, …)` takes
+   * @param to schema that protoc-gen-es generated, with the option `hawser.v1.topic`
+   * @param message message, or its initializer as for `create(schema, …)`
    * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`
    */
   send<Desc extends DescMessage>(to: Desc, message: MessageInitShape<Desc>, options?: DurableOptions): Promise<Receipt>;
@@ -251,7 +260,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 
-  /** Sends to every listener of the topic, as {@link send} does: one receipt each, a failed one with its error. */
+  /**
+   * Sends a message to every listener of the topic, as {@link send}. Returns one receipt per listener; a failed send
+   * has an `error` in its receipt.
+   */
   sendAll(topic: string, payload: Payload, options?: DurableOptions): Promise<SendAllReceipt<Receipt>[]>;
   sendAll(topic: string, payload: Payload, options?: SendOptions): Promise<SendAllReceipt[]>;
   sendAll<Desc extends DescMessage>(
@@ -286,16 +298,17 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Makes a request of one listener of the topic, in turn, and waits for what its handler ({@link respond}) returns. At most
-   * once: it is never stored. A listener that has surely not begun with it is passed over for the next one.
+   * Sends a request to one listener of the topic and waits for the answer of its handler ({@link respond}). Listeners
+   * take turns. Requests are at-most-once and never stored. If a listener has certainly not started the handler, the
+   * request goes to the next listener.
    *
-   * @param payload may be empty; an object that is no `Uint8Array` travels as JSON
+   * @param payload may be empty. A string is encoded as UTF-8; an object other than `Uint8Array` is encoded as JSON
    * @throws HawserError (as a rejection)
-   * - `not_running`, `self_topic`, `no_listener`, `invalid_argument`, `payload_too_large`, and after all listeners were tried
-   *   `unreachable` or `busy`: nothing was carried out;
-   * - `not_supported`: the listener handles messages of the topic, and no requests;
-   * - `request_timeout`, `aborted`, `listener_lost`: with outcome `unknown` the handler may have begun;
-   * - `handler_failed`, `rejected`, or the code of the error that the handler threw, with its message
+   * - `not_running`, `self_topic`, `no_listener`, `invalid_argument`, `payload_too_large`, and `unreachable` or `busy`
+   *   after all listeners were tried: no handler was started;
+   * - `not_supported`: the listener handles messages of the topic but no requests;
+   * - `request_timeout`, `aborted`, `listener_lost`: with outcome `unknown`, a handler may have been started;
+   * - `handler_failed`, `rejected`, or the code and message of the error that the handler threw
    */
   request(topic: string, payload: Payload, options?: RequestOptions): Promise<Answer> {
     try {
@@ -308,9 +321,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (topic === this.#options.topic) throw selfTopic(topic);
       const { bytes, headers } = checkContent(payload, options?.headers);
       const pairs = headers && checkHeaders(headers);
-      const { askNext } = outbox;
-      const request = new OutgoingRequest(bytes, pairs, maxMessageBytes, timeoutMs, idempotent, askNext);
-      if (signal !== undefined) request.endWith(signal);
+      const { tryNext } = outbox;
+      const request = new OutgoingRequest(bytes, pairs, maxMessageBytes, timeoutMs, idempotent, tryNext);
+      if (signal !== undefined) request.abortOn(signal);
       outbox.request(topic, request);
       return request.answer;
     } catch (error) {
@@ -319,8 +332,8 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Enqueues a message, as the function {@link enqueue} does, in the transaction that the client is in. The peer need not run. To
-   * a peer that handles it, this one is the sender, and replies come here.
+   * Enqueues a message in the current transaction of the client, as the function {@link enqueue}. The peer does not
+   * need to be running. The message has this peer as its sender, and replies are sent to this peer.
    *
    * @throws HawserError as {@link enqueue}
    */
@@ -343,7 +356,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   /** @param set sets the handler of the topic */
   async #serve(topic: string, settings: HandlingSettings, set: () => void): Promise<void> {
     checkServable(topic);
-    // What is asked for in the middle of a start waits for its end: the start has read what there was.
+    // A start in progress has already read the topics to register: a further topic waits for its end.
     if (this.#state === "starting") await this.#transition.catch(() => undefined);
     this.#checkMembership(topic, settings);
     const handlers = this.#handlers;
@@ -360,7 +373,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 
-  /** @throws HawserError `invalid_argument` */
+  /** @throws HawserError `invalid_argument` if another topic of the peer has a different group or takeover time */
   #checkMembership(topic: string, { group, takeoverMs }: HandlingSettings): void {
     if (this.#running === undefined && this.#handlers.isEmpty) return;
     const own = this.#running?.membership ?? this.#handlers.membership;
@@ -372,7 +385,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
         : "give it under defaults";
       throw new HawserError(
         "invalid_argument",
-        `${option} ${shown(given)} of "${topic}": the other topics of the peer have ${shown(other)}, and all of a peer have the same; ${remedy}, or use two peers`,
+        `${option} ${shown(given)} of "${topic}": the other topics of the peer have ${shown(other)}, but all topics of a peer must have the same; ${remedy}, or use two peers`,
       );
     };
     refuseOther("group", group, own.group);
@@ -380,16 +393,18 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Handles the messages of a topic, from now on or from the next start; lasts over stop and start. Before the start it
-   * resolves at once. Another call for the same topic replaces the handler and its options.
+   * Sets the handler of the messages of a topic, effective immediately or from the next start. It stays set across stop
+   * and start. While the peer is not running, the call resolves at once. A further call for the same topic replaces the
+   * handler and its options.
    *
    *     await peer.handle("orders", { transactional: true, retry: { attempts: 20 } }, async ({ client }) => { … });
    *
-   * When the handler returns, or its promise resolves, the message is done: it will not come again. When it throws, the message
-   * is tried again as `retry` says; then it is a dead letter. A `Reject` makes it a dead letter at once.
+   * A message is complete when the handler returns or its promise resolves; it is not delivered again. If the handler
+   * throws, the message is retried as `retry` specifies and then becomes a dead letter. A `Reject` makes it a dead
+   * letter at once.
    *
-   * @throws HawserError (as a rejection) `invalid_argument`, also for a `group` or `takeoverMs` that is not that of the peer's
-   * other topics; `internal_topic`; `store_failed` if the peer runs
+   * @throws HawserError (as a rejection) `invalid_argument`, also if `group` or `takeoverMs` differs from that of the
+   * peer's other topics; `internal_topic`; `store_failed` while the peer is running
    */
   handle(topic: string, handler: (message: Message) => unknown): Promise<Subscription>;
   handle(
@@ -399,12 +414,14 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   ): Promise<Subscription>;
   handle(topic: string, options: HandleOptions, handler: (message: Message) => unknown): Promise<Subscription>;
   /**
-   * Handles the messages of a type, decoded and checked, of the topic that the schema's option names. A topic can have several
-   * types, each with a handler and options of its own; the header `content-type` tells them apart. What cannot be decoded, breaks
-   * a rule, or is of another type is a dead letter at once (`invalid_message`): handle all types of a topic before the start.
+   * Sets the handler of one message type, on the topic that the option of the schema names. The handler gets decoded
+   * and validated messages. A topic can have several types, each with its own handler and options; the header
+   * `content-type` identifies the type. A message becomes a dead letter at once (`invalid_message`) if it cannot be
+   * decoded, breaks a rule, or has a type without a handler: set the handlers of all types of a topic before the start.
    *
-   * @param schema made by protoc-gen-es, with the option `hawser.v1.topic`
-   * @throws HawserError (as a rejection) `invalid_schema`; `already_running` if the topic has a handler for all its messages
+   * @param schema schema that protoc-gen-es generated, with the option `hawser.v1.topic`
+   * @throws HawserError (as a rejection) `invalid_schema`; `already_running` if the topic has a handler for messages of
+   * all types
    */
   handle<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): Promise<Subscription>;
   handle<Desc extends DescMessage>(
@@ -429,10 +446,12 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Handles the messages of a topic together, so that one statement can write what they bring: up to `maxMessages`, at most
-   * one of each key, and at most one of each sender that was sent without a key. One batch of a topic is handled at a time, beside
-   * the other handlers of the peer. If the handler throws, the batch is handled in halves, until the message that fails is alone; that
-   * one is tried again as `retry` says. `batch.fail` names it at once. With `transactional: true` each batch is one transaction.
+   * Sets a handler that gets the messages of a topic in batches, so that one SQL statement can write a whole batch. A
+   * batch has at most `maxMessages` messages, at most one message per key, and at most one message without a key per
+   * sender. One batch of a topic is handled at a time, in parallel with other handlers of the peer. If the handler
+   * throws, the batch is split in halves until the failing message is alone; only that message is retried as `retry`
+   * specifies. `batch.fail` marks a failing message without splitting. With `transactional: true` each batch is one
+   * transaction.
    *
    *     await peer.handleBatch("readings", { transactional: true, maxMessages: 500 }, async (messages, { client }) => { … });
    *
@@ -449,8 +468,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     handler: (messages: readonly Message[], batch: Batch) => unknown,
   ): Promise<Subscription>;
   /**
-   * The same for the messages of a type. The handler gets them decoded; `batch.messages` has them as they came, in the same order.
-   * A message that cannot be decoded is a dead letter at once, and not part of a batch.
+   * Sets a batch handler of one message type. The handler gets decoded messages; `batch.messages` has the received
+   * messages in the same order. A message that cannot be decoded becomes a dead letter at once and is not part of a
+   * batch.
    */
   handleBatch<Desc extends DescMessage>(
     schema: Desc,
@@ -472,14 +492,15 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Answers the requests of a topic, from now on or from the next start; lasts over stop and start. What the handler returns is
-   * the answer: text, a `Uint8Array`, an object, which travels as JSON, nothing for an empty answer, or
-   * `{ payload, headers, rollBack }`. What it throws is the error of the request. A transactional handler is rolled back if it
-   * throws, if its answer cannot be sent, or if the answer says `rollBack`.
+   * Sets the handler of the requests of a topic, effective immediately or from the next start. It stays set across stop
+   * and start. The return value of the handler is the answer: a string, a `Uint8Array`, an object (encoded as JSON),
+   * nothing for an empty answer, or `{ payload, headers, rollBack }`. If the handler throws, the request fails with
+   * that error. The transaction of a transactional handler is rolled back if the handler throws, if the answer cannot
+   * be sent, or if the answer has `rollBack: true`.
    *
    *     await peer.respond("prices", (request) => ({ cents: priceOf(request.json().sku) }));
    *
-   * Messages of the topic go to {@link handle}; without that they are dead letters.
+   * Messages that are sent to the topic go to the handler of {@link handle}; without one they become dead letters.
    *
    * @throws HawserError (as a rejection) as {@link handle}
    */
@@ -506,7 +527,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     return subscription;
   }
 
-  /** @param settingsOf of a handler for one type, or for a topic */
+  /** @param settingsOf returns the settings for the options of a handler of one type or of a whole topic */
   async #handleWith(
     to: string | DescMessage,
     handler: UserHandler,
@@ -538,7 +559,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     return subscription;
   }
 
-  /** Without a handler the topic is served no more. */
+  /** Removes a handler. If it is the last one of the topic, the topic is removed from the directory, too. */
   async #stopHandling(topic: string, which: "messages" | "requests"): Promise<void> {
     if (this.#state === "starting") await this.#transition.catch(() => undefined);
     if (this.#handlers.removeOne(topic, which)) return;
@@ -548,9 +569,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * The topic's listeners in the directory, in the order of their addresses.
+   * Reads the listeners of a topic from the directory, sorted by address.
    *
-   * @param options.refresh the running peer takes over what was read: what it sends from now on goes to these listeners, without
+   * @param options.refresh the running peer also updates its own routes: later sends use these listeners without
    * waiting for a notification
    */
   async listenersOf(topic: string, options: { readonly refresh?: boolean | undefined } = {}): Promise<ListenerEntry[]> {
@@ -561,7 +582,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     return listeners.map(({ addr, name }) => ({ address: addr, name }));
   }
 
-  /** Number of messages that this sender (name and topic) has stored for others: in all, and for each listener that it knows. */
+  /** Number of messages that this sender (name and topic) has stored, in total and for each known listener. */
   async pending(): Promise<{ count: number; listeners: PendingMessages[] }> {
     return await this.#withStore(async (store) => {
       const [count, listeners] = await Promise.all([
@@ -573,29 +594,30 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /**
-   * Deletes this sender's stored messages and routes.
+   * Deletes the stored messages and routes of this sender.
    *
-   * @throws HawserError `clear_while_running` while this peer runs, `name_in_use` while another one of its name does, in
-   * whichever process; then nothing is deleted
+   * @throws HawserError `clear_while_running` while this peer is running, `name_in_use` while another process runs a
+   * peer of this name; nothing is deleted then
    */
   async clearStored(): Promise<void> {
     this.#checkStopped("stored messages");
     await this.#withStore((store) => store.clearStoredMessages(this.#sender));
   }
 
-  /** Takes all listeners of this peer's topic out of the directory. @throws as {@link clearStored} */
+  /** Removes all listeners of this peer's topic from the directory. @throws as {@link clearStored} */
   async clearAddresses(): Promise<void> {
     this.#checkStopped("addresses");
     await this.#withStore((store) => store.clearAddressesOfTopic(this.#sender));
   }
 
   /**
-   * Stops: refuses new sends, waits for running handlers, stores what is unconfirmed, tells everybody goodbye, leaves the
-   * directory and gives the name back. All pending promises settle. `start` may follow.
+   * Graceful shutdown: rejects new sends, waits for running handlers, stores unconfirmed messages, says Goodbye to
+   * connected peers, unregisters from the directory, and releases the name. All pending promises are settled. `start`
+   * can be called afterwards.
    *
-   * Ends after `timeoutMs`, whatever Postgres or a handler does; half a second is the least that it takes where Postgres does
-   * not answer. What did not end by then is given up: a name that could not be given back is free when the connection has
-   * ended. While a stop is under way a further call waits for it, and the time of the first one counts.
+   * Takes at most `timeoutMs`, even if Postgres or a handler hangs; at least 500 ms if Postgres does not answer. Work
+   * that is incomplete at the deadline is abandoned; a name that was not released becomes free when the database
+   * connection has ended. A further call during a stop waits for the first one, whose `timeoutMs` applies.
    */
   async stop(options: StopOptions = {}): Promise<void> {
     checkKnownOptions(options, "stop");
@@ -608,14 +630,17 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     while (this.#state === "starting") {
       const ended = this.#transition.catch(() => undefined);
       if (await endsWithin(until - performance.now(), ended)) continue;
-      this.#logger.warn({ timeoutMs }, "the start that is stopped waits for Postgres, and ends when that answers");
+      this.#logger.warn(
+        { timeoutMs },
+        "the interrupted start is still waiting for Postgres; it ends when Postgres answers",
+      );
       return;
     }
     if (this.#state === "stopping") return await this.#transition;
     const running = this.#running;
     if (running === undefined) return;
     this.#state = "stopping";
-    this.#transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#ended(running));
+    this.#transition = running.stop(Math.max(until - performance.now(), 0)).finally(() => this.#onEnded(running));
     for (const stream of this.#streams.keys()) stream.close();
     await this.#transition;
   }
@@ -624,7 +649,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     await this.stop();
   }
 
-  /** @throws HawserError `already_running` */
+  /** @throws HawserError `already_running` if the topic has a handler for messages of all types */
   #typesOf(topic: string): TypedHandlers {
     const known = this.#handlers.messagesOf(topic);
     if (known === undefined) return new TypedHandlers(topic);
@@ -669,7 +694,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       this.#bound = running.boundAddress;
       this.#unsubscribed.clear();
       this.#state = "running";
-      running.begin();
+      running.startHandling();
     } catch (error) {
       endSignals();
       this.#state = "stopped";
@@ -681,24 +706,24 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 
-  /** @returns ends the listening */
+  /** @returns a function that removes the signal handlers */
   #stopOnSignals(): () => void {
     return onStopSignal((signal) => {
-      this.#logger.info({ signal }, `"${this.name}" was told to stop`);
+      this.#logger.info({ signal }, `"${this.name}" is stopping after a signal`);
       this.stop().catch((err) => this.#logger.error({ err }, "could not stop"));
     });
   }
 
-  /** The running peer ends by itself, because another process has the name. */
+  /** Another process owns the name: the running peer stops by itself. */
   #nameLost(ending: Promise<void>): void {
     const running = this.#running;
     if (running === undefined || this.#state !== "running") return;
     this.#state = "stopping";
-    this.#transition = ending.finally(() => this.#ended(running));
+    this.#transition = ending.finally(() => this.#onEnded(running));
     for (const stream of this.#streams.keys()) stream.close();
   }
 
-  #ended(running: RunningPeer): void {
+  #onEnded(running: RunningPeer): void {
     if (this.#running !== running) return;
     this.#running = undefined;
     for (const end of this.#streams.values()) end();
@@ -718,7 +743,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     if (to === undefined) {
       throw new HawserError(
         "no_listener",
-        "no peer sent or enqueued the message, so that nobody takes a reply; send to a topic instead",
+        "no peer sent or enqueued the message, so a reply has no recipient; send to a topic instead",
       );
     }
     const { name, topic } = to;
@@ -726,7 +751,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       checkKnownOptions(options, "a send");
       const { delivery: _, signal, ...marks } = options ?? {};
       if (signal !== undefined) {
-        throw new HawserError("invalid_argument", "signal: a reply in a transaction waits for nothing; leave it out");
+        throw new HawserError("invalid_argument", "signal: a reply in a transaction is not awaited; leave it out");
       }
       const id = await enqueueReply(transaction, { listener: name, topic, origin: this.#origin }, payload, marks);
       return { outcome: "enqueued", id, peer: name };
@@ -737,7 +762,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     return await this.#receipt(running.outbox.sendToPeer(name, topic, message), message, options?.signal);
   };
 
-  /** The peer as the origin of what it enqueues. */
+  /** Sender (`name:topic`) of messages that this peer enqueues. */
   get #origin(): string {
     return `${this.name}:${this.#options.topic}`;
   }
@@ -750,7 +775,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   #checkMessage(payload: Payload, options: SendOptions | undefined): CheckedMessage {
     if (options !== undefined) checkKnownOptions(options, "a send");
     if (options?.format !== undefined) {
-      throw new HawserError("invalid_argument", `format ${String(options.format)}: is for a schema; leave it out`);
+      throw new HawserError(
+        "invalid_argument",
+        `format ${String(options.format)}: applies to schemas only; leave it out`,
+      );
     }
     const content = checkContent(payload, options?.headers);
     const bytes = checkPayload(content.bytes);
@@ -775,21 +803,21 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 
-  /** The promise of a send, ended early by the caller's signal. */
+  /** The promise of a send, rejected early if the caller's signal is aborted. */
   #receipt(sent: Sent | Promise<Sent>, message: CheckedMessage, signal: AbortSignal | undefined): Promise<AnyReceipt> {
     if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
-    // A caller that waits no more may use its buffer again.
+    // After the abort the caller may reuse its buffer.
     return abortable(promise, signal, () => {
-      if ("promise" in sent) sent.keep();
+      if ("promise" in sent) sent.copyPayload();
       else {
         message.payload = new Uint8Array(message.payload);
-        void sent.then((outgoing) => outgoing.keep()).catch(() => undefined);
+        void sent.then((outgoing) => outgoing.copyPayload()).catch(() => undefined);
       }
     });
   }
 
-  /** The running peer's store, or one opened for this. */
+  /** Runs `work` with the store of the running peer, or with a store that is opened and closed for it. */
   async #withStore<T>(work: (store: Store) => Promise<T>): Promise<T> {
     if (this.#running) return await work(this.#running.store);
     const store = await openPeerStore({ options: this.#options, logger: this.#logger });
@@ -802,7 +830,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 }
 
-/** The headers of a message with those for its key, id and time to live. @throws HawserError `invalid_argument` */
+/** Adds the headers for key, id and time to live. @throws HawserError `invalid_argument` */
 function withMarks(headers: Headers | undefined, options: SendOptions): Headers | undefined {
   const { key, messageId, ttlMs } = options;
   if (key === undefined && messageId === undefined && ttlMs === undefined) return headers;
@@ -814,7 +842,7 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   return checkHeaders([...(headers ?? []), ...marks]);
 }
 
-/** Outcome of a run of a peer: settled when the peer has stopped. */
+/** End of one run of a peer, as a promise. */
 class Closing {
   readonly promise: Promise<void>;
   isOver = false;
@@ -826,7 +854,7 @@ class Closing {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    // The status `name_lost` tells of it as well: whoever does not wait for the end has not missed an error.
+    // The status `name_lost` reports the same error, so an unobserved rejection hides nothing.
     this.promise.catch(() => undefined);
   }
 
@@ -845,20 +873,20 @@ function isSchema(to: string | DescMessage): to is DescMessage {
   return typeof to === "object" && to?.kind === "message";
 }
 
-/** @throws HawserError `invalid_argument`, `internal_topic` unless it may be the topic of a handler */
+/** @throws HawserError `invalid_argument`, `internal_topic` if the topic cannot have a handler */
 function checkServable(topic: string): void {
   checkTopic(topic);
   checkNotReserved(topic);
 }
 
-/** @throws HawserError `invalid_argument` for what the overloads exclude */
+/** @throws HawserError `invalid_argument` for arguments that the overloads exclude */
 function checkHandler(
   to: string | DescMessage,
   options: object,
   handler: UserHandler | undefined,
 ): asserts handler is UserHandler {
   if (typeof to === "object" && to?.kind !== "message") {
-    const remedy = "give a topic, or a schema that protoc-gen-es has made of a message";
+    const remedy = "give a topic, or a message schema that protoc-gen-es generated";
     throw new HawserError(
       "invalid_argument",
       `a handler of ${to === null ? "null" : "an object that is no schema"}: ${remedy}`,

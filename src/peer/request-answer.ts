@@ -1,4 +1,4 @@
-/** The answer to a request, made of what its handler has returned. */
+/** Answer to a request, converted from the return value of its handler. */
 import { HawserError, namesOf } from "../errors/index.js";
 import { type Answer, ErrorNumber } from "../wire/index.js";
 import type { HeadersInput } from "./content.js";
@@ -8,7 +8,7 @@ import type { IncomingRequest } from "./incoming-request.js";
 import type { AnswerToSend, Payload } from "./message.js";
 import { checkHeaders } from "./options.js";
 
-/** An answer, ready to be written. */
+/** Encoded answer of a handler. */
 export class RequestAnswer implements Answer {
   readonly code = ErrorNumber.UNSPECIFIED;
   readonly message = "";
@@ -16,7 +16,7 @@ export class RequestAnswer implements Answer {
   readonly id: number;
   readonly payload: Uint8Array;
   headers: FrameHeaders;
-  /** True: the transaction of the handler is rolled back before the answer leaves. */
+  /** True to roll back the handler's transaction before the answer is sent. */
   readonly rollBack: boolean;
 
   constructor(id: number, payload: Uint8Array, headers: FrameHeaders, rollBack: boolean) {
@@ -30,36 +30,36 @@ export class RequestAnswer implements Answer {
 export const noBytes = new Uint8Array(0);
 
 /**
- * The answer that a handler's return value is, unless it was made of it before.
+ * Converts the return value of a handler to an answer; an answer is returned unchanged.
  *
- * @throws HawserError `handler_failed`, `invalid_argument`, `payload_too_large`, naming what is wrong with it
+ * @throws HawserError `handler_failed`, `invalid_argument`, `payload_too_large`, naming the problem
  */
 export function answerOf(returned: unknown, { id, maxAnswerBytes }: IncomingRequest): RequestAnswer {
   if (returned instanceof RequestAnswer) return returned;
   const { payload = noBytes, headers, rollBack = false } = isAnswer(returned) ? returned : { payload: returned };
   const content = contentOf(payload, headers);
   if (typeof rollBack !== "boolean") {
-    const text = `the handler returned an object with a rollBack of type ${typeof rollBack} for a request; it must be a boolean`;
+    const text = `the request handler returned a rollBack of type ${typeof rollBack}; it must be a boolean`;
     throw new HawserError("handler_failed", text);
   }
   const { bytes } = content;
   if (bytes.length > maxAnswerBytes) {
     throw new HawserError(
       "payload_too_large",
-      `the handler returned ${bytes.length} bytes; the sender of the request takes at most ${maxAnswerBytes}`,
+      `the handler returned ${bytes.length} bytes; the sender of the request accepts at most ${maxAnswerBytes}`,
     );
   }
   const pairs = checkHeaders(content.headers);
   return new RequestAnswer(id, bytes, pairs === undefined ? [] : frameHeaders(pairs), rollBack);
 }
 
-/** Bytes and headers of an answer. @throws HawserError `handler_failed` for a value that cannot travel */
+/** Encodes payload and headers of an answer. @throws HawserError `handler_failed` for a value that cannot be encoded */
 function contentOf(payload: unknown, headers: HeadersInput | undefined): ReturnType<typeof checkContent> {
   try {
     return checkContent((payload ?? noBytes) as Payload, headers);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new HawserError("handler_failed", `the handler of a request returned what is no answer: ${why}`, { cause });
+    throw new HawserError("handler_failed", `the request handler returned an invalid answer: ${why}`, { cause });
   }
 }
 
@@ -67,7 +67,10 @@ const answerNames: ReadonlySet<string> = new Set(
   namesOf<AnswerToSend>({ payload: true, headers: true, rollBack: true }),
 );
 
-/** Whether it is an `AnswerToSend`: an object with payload or headers and nothing else. All others are payloads. */
+/**
+ * True for an `AnswerToSend`: an object with the property payload or headers and no unknown property. Any other value
+ * is a payload.
+ */
 function isAnswer(given: unknown): given is AnswerToSend {
   if (typeof given !== "object" || given === null || given instanceof Uint8Array) return false;
   return ("payload" in given || "headers" in given) && Object.keys(given).every((name) => answerNames.has(name));

@@ -1,6 +1,6 @@
 /**
- * The requests of one sender: they wait for a free handler, and are answered on the connection by which they came. None
- * outlives its connection or its deadline: then nobody waits for the answer.
+ * Incoming requests of one sender. They wait for a free slot, and are answered on the connection that they came from. A
+ * request ends with its connection or at its deadline, because its sender has stopped waiting then.
  */
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
@@ -16,14 +16,14 @@ import type { Source } from "./message.js";
 import { answerOf, noBytes } from "./request-answer.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
-/** What the requests of a peer share. */
+/** Objects that all request intakes of a peer share. */
 export interface SharedByRequests {
   readonly context: PeerContext;
   readonly calls: HandlerCalls;
   readonly dispatcher: Dispatcher;
   readonly handlers: TopicHandlers;
-  /** None may begin now. */
-  readonly holdsUpRequests: () => boolean;
+  /** True while no request may start. */
+  readonly requestsPaused: () => boolean;
   readonly isolation: { handlerEnded(): void };
 }
 
@@ -33,15 +33,18 @@ function bytesOf(request: IncomingRequest): number {
 
 export class RequestIntake implements Turn {
   #connection: ListenerConnection | undefined;
-  /** In the order in which they came. One that is cancelled leaves at once: nobody else is told that it is busy for it. */
+  /**
+   * Waiting requests in the order of arrival. Cancelled requests are removed at once, so that they cannot make the
+   * queue full for others.
+   */
   readonly #waiting = new Set<IncomingRequest>();
-  /** Goes on where it was, and so does not pass over all that have left before. */
-  #inTurn = this.#waiting.values();
-  /** The memory that they take. */
+  /** Iterator that keeps its position, so that it does not skip over all removed entries each time. */
+  #iterator = this.#waiting.values();
+  /** Memory of the waiting requests. */
   #waitingBytes = 0;
-  /** Those that wait and those whose handler has returned a promise, by their ids. */
+  /** Waiting requests, and those whose handler returned a promise, by id. */
   readonly #open = new Map<number, IncomingRequest>();
-  /** How many handlers run, those of earlier connections included. */
+  /** Number of running handlers, including those for earlier connections. */
   #handlers = 0;
   #isStopping = false;
   #whenIdle: (() => void)[] = [];
@@ -54,21 +57,21 @@ export class RequestIntake implements Turn {
     this.#source = source;
   }
 
-  /** A handler runs. */
+  /** True while a handler is running. */
   get isHandling(): boolean {
     return this.#handlers > 0;
   }
 
-  /** The sender has a new connection, or none any more: whoever waited on the one before does not. */
+  /** Sets the sender's new connection, or undefined. Requests of the previous connection are cancelled. */
   onConnection(connection: ListenerConnection | undefined): void {
     this.#connection = connection;
     this.#waiting.clear();
     this.#waitingBytes = 0;
-    for (const request of this.#open.values()) request.leave();
+    for (const request of this.#open.values()) request.abandon();
     this.#open.clear();
   }
 
-  /** Nobody waits any longer for the handlers that run. */
+  /** Aborts the signals of all running handlers. */
   abort(reason: HawserError): void {
     for (const request of this.#open.values()) request.abort(reason);
   }
@@ -85,42 +88,42 @@ export class RequestIntake implements Turn {
     else if (handlers.isEmpty) this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler`);
     else {
       const request = new IncomingRequest(frame);
-      if (this.#waiting.size === 0 && this.#mayBegin(connection) && this.#shared.dispatcher.takeSlot())
-        this.#begin(connection, request);
+      if (this.#waiting.size === 0 && this.#canStart(connection) && this.#shared.dispatcher.takeSlot())
+        this.#start(connection, request);
       else if (this.#hasRoom(request)) {
         this.#waiting.add(request);
         this.#open.set(frame.id, request);
         this.#waitingBytes += bytesOf(request);
         this.wake();
-      } else this.#refuse(connection, frame, "busy", `${this.#waiting.size} requests wait at "${name}" already`);
+      } else this.#refuse(connection, frame, "busy", `${this.#waiting.size} requests already wait at "${name}"`);
     }
   }
 
   onCancel(connection: ListenerConnection, id: number): void {
     const request = connection === this.#connection ? this.#open.get(id) : undefined;
     if (request === undefined) return;
-    request.leave();
-    if (this.#leave(request)) this.#open.delete(id);
+    request.abandon();
+    if (this.#removeWaiting(request)) this.#open.delete(id);
   }
 
-  /** The connection can be written to again, or what held up requests is over. */
+  /** Schedules the waiting requests, after the connection has drained or a pause has ended. */
   wake(): void {
     if (this.#waiting.size > 0) this.#shared.dispatcher.wake(this);
   }
 
-  /** Begins with what waits, as far as handlers are free and the event loop's turn goes. */
+  /** Starts waiting requests while slots are free and the time slice lasts. */
   run(): void {
     const { dispatcher } = this.#shared;
     const turnEnds = performance.now() + turnMs;
     while (this.#waiting.size > 0) {
       const connection = this.#connection;
-      if (connection === undefined || !this.#mayBegin(connection)) return;
+      if (connection === undefined || !this.#canStart(connection)) return;
       if (performance.now() > turnEnds || !dispatcher.takeSlot()) {
         dispatcher.wake(this);
         return;
       }
       const request = this.#takeNext()!;
-      if (!request.isOver) this.#begin(connection, request);
+      if (!request.isOver) this.#start(connection, request);
       else {
         this.#open.delete(request.id);
         dispatcher.freeSlot();
@@ -128,7 +131,7 @@ export class RequestIntake implements Turn {
     }
   }
 
-  /** Begins with nothing more: what waits is for another listener. Resolves when no handler runs. */
+  /** Refuses waiting requests, so that they go to another listener. Resolves when no handler is running. */
   async stop(): Promise<void> {
     this.#isStopping = true;
     const { context } = this.#shared;
@@ -140,38 +143,41 @@ export class RequestIntake implements Turn {
     if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
-  /** The one that has waited longest, which waits no more. */
+  /** Removes and returns the oldest waiting request. */
   #takeNext(): IncomingRequest | undefined {
-    let next = this.#inTurn.next();
+    let next = this.#iterator.next();
     if (next.done) {
-      this.#inTurn = this.#waiting.values();
-      next = this.#inTurn.next();
+      this.#iterator = this.#waiting.values();
+      next = this.#iterator.next();
     }
     if (next.done) return undefined;
-    this.#leave(next.value);
+    this.#removeWaiting(next.value);
     return next.value;
   }
 
-  /** It waits no more. @returns whether it did */
-  #leave(request: IncomingRequest): boolean {
+  /** Removes a waiting request. @returns false if it was not waiting */
+  #removeWaiting(request: IncomingRequest): boolean {
     if (!this.#waiting.delete(request)) return false;
     this.#waitingBytes -= bytesOf(request);
     return true;
   }
 
-  /** True if one more request may wait. A single one always may. */
+  /** True if one more request may wait; always true for the first one. */
   #hasRoom(request: IncomingRequest): boolean {
     const { maxRequests, creditBytes } = this.#shared.context.settings;
     if (this.#waiting.size === 0) return true;
     return this.#waiting.size < maxRequests && this.#waitingBytes + bytesOf(request) <= creditBytes;
   }
 
-  /** Whether a request may begin, if a handler is free. Answers to one that does not read would pile up. */
-  #mayBegin(connection: ListenerConnection): boolean {
-    return connection.canWrite && !this.#shared.holdsUpRequests();
+  /**
+   * True if a request may start once a slot is free. Answers to a sender that does not read would pile up, so its
+   * requests wait.
+   */
+  #canStart(connection: ListenerConnection): boolean {
+    return connection.canWrite && !this.#shared.requestsPaused();
   }
 
-  #begin(connection: ListenerConnection, request: IncomingRequest): void {
+  #start(connection: ListenerConnection, request: IncomingRequest): void {
     this.#handlers += 1;
     let returned: unknown;
     try {
@@ -179,46 +185,46 @@ export class RequestIntake implements Turn {
       if (isThenable(returned)) {
         this.#open.set(request.id, request);
         Promise.resolve(returned).then(
-          (value) => this.#answered(connection, request, value),
-          (error) => this.#failed(connection, request, error),
+          (value) => this.#onReturned(connection, request, value),
+          (error) => this.#onFailed(connection, request, error),
         );
         return;
       }
     } catch (error) {
-      this.#failed(connection, request, error);
+      this.#onFailed(connection, request, error);
       return;
     }
-    this.#answered(connection, request, returned);
+    this.#onReturned(connection, request, returned);
   }
 
-  #answered(connection: ListenerConnection, request: IncomingRequest, returned: unknown): void {
+  #onReturned(connection: ListenerConnection, request: IncomingRequest, returned: unknown): void {
     try {
       const answer = answerOf(returned, request);
-      if (this.#isWaitedFor(connection, request)) connection.writeAnswer(answer);
+      if (this.#isAwaited(connection, request)) connection.writeAnswer(answer);
     } catch (error) {
-      this.#failed(connection, request, error);
+      this.#onFailed(connection, request, error);
       return;
     }
-    this.#ended(request);
+    this.#onEnded(request);
   }
 
-  #failed(connection: ListenerConnection, request: IncomingRequest, error: unknown): void {
+  #onFailed(connection: ListenerConnection, request: IncomingRequest, error: unknown): void {
     const { code, message } = failureOf(error);
-    if (request.begun) {
+    if (request.isStarted) {
       const { context, calls } = this.#shared;
       const topic = calls.topics.known(request.topicKey) ?? "";
       const peer = this.#source.senderName;
-      context.status.tell({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
+      context.status.report({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
     }
-    if (this.#isWaitedFor(connection, request)) this.#refuse(connection, request, code, message, request.begun);
-    this.#ended(request);
+    if (this.#isAwaited(connection, request)) this.#refuse(connection, request, code, message, request.isStarted);
+    this.#onEnded(request);
   }
 
-  #isWaitedFor(connection: ListenerConnection, request: IncomingRequest): boolean {
+  #isAwaited(connection: ListenerConnection, request: IncomingRequest): boolean {
     return connection === this.#connection && !request.isOver;
   }
 
-  #ended(request: IncomingRequest): void {
+  #onEnded(request: IncomingRequest): void {
     request.end();
     if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;
@@ -235,7 +241,7 @@ export class RequestIntake implements Turn {
     why: string,
     begun = false,
   ): void {
-    // To one that does not read, and asks on, nothing is said.
+    // A sender that does not read its answers and keeps sending requests gets no refusals.
     if (!connection.canWrite && !begun) return;
     const message = shortened(why.replaceAll("\0", ""), limits.Answer.message.maxBytes);
     const { wireCode } = errorTable[code];

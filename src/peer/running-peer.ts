@@ -1,8 +1,8 @@
 /**
- * One run of a peer, from taking its name to giving it back. A {@link Peer} has at most one.
+ * Run of a peer, from taking its name to releasing it. A {@link Peer} has at most one run at a time.
  *
  *     start: store, migrations ▶ lease ▶ cursors, socket ▶ directory ▶ running
- *     stop:  no new sends ▶ handlers end ▶ everything unconfirmed stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
+ *     stop:  no new sends ▶ handlers end ▶ unconfirmed messages stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -22,21 +22,21 @@ import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { GiveBack } from "./give-back.js";
 import type { Membership } from "./handling-settings.js";
 import { Inbox } from "./inbox.js";
-import { type CheckedOptions, tellOfReloads } from "./options.js";
+import { type CheckedOptions, reportTlsReloads } from "./options.js";
 import { OrphanWatch } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
-import type { StatusTeller } from "./status.js";
+import type { StatusReporter } from "./status.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
 export interface RunOptions {
   readonly options: CheckedOptions;
   readonly logger: PeerContext["logger"];
-  readonly status: StatusTeller;
-  /** Topics to leave at the start: their handlers were stopped while the peer was not running. */
+  readonly status: StatusReporter;
+  /** Topics to unregister at the start, because their handlers were stopped while the peer was not running. */
   readonly unsubscribed: ReadonlySet<string>;
-  /** Live longer than one run. */
+  /** Handlers of the user, which stay set across runs. */
   readonly handlers: TopicHandlers;
-  /** The name is lost, and the running peer ends by itself. */
+  /** Called when the name is lost and the running peer stops by itself. */
   readonly onLost: (ending: Promise<void>) => void;
 }
 
@@ -48,20 +48,22 @@ export class RunningPeer {
   #stopping: Promise<void> | undefined;
   #lost = false;
   #over = false;
-  /** After the move to another database server nothing is stored before keys and cursors are read there. */
-  #isBeginningAgain = false;
-  #again: NodeJS.Timeout | undefined;
-  readonly #againBackoff = new Backoff({
+  /**
+   * True after a move to another database server, until keys and cursors are read there; nothing is stored until then.
+   */
+  #isResuming = false;
+  #resumeTimer: NodeJS.Timeout | undefined;
+  readonly #resumeBackoff = new Backoff({
     minMs: storeConstants.storeRetryMinMs,
     maxMs: storeConstants.storeRetryMaxMs,
   });
   readonly #unlisten: (() => void)[];
-  /** Served topics whose entry in the directory may have gone. */
-  readonly #perhapsUnlisted = new Set<string>();
-  /** Hands over what is enqueued, while no other process does. */
+  /** Served topics that may be missing in the directory. */
+  readonly #possiblyUnlisted = new Set<string>();
+  /** Relay of enqueued messages, which is active while no other process relays. */
   readonly #relay: PeerRelay;
-  /** What it does for the mesh while it runs. */
-  readonly #duties: { start(): void; stop(): void }[];
+  /** Background tasks that this peer performs for all peers of the database. */
+  readonly #backgroundTasks: { start(): void; stop(): void }[];
 
   readonly #run: RunOptions;
   readonly membership: Membership;
@@ -95,27 +97,29 @@ export class RunningPeer {
     });
     const giveBack = new GiveBack(context, this.#inbox, this.membership.group !== undefined);
     this.#relay = new PeerRelay({ ...store.relayAccess, logger });
-    this.#duties = [new DeadLetterRetention(context), giveBack];
-    this.#duties.push(...this.#takeovers(context));
+    this.#backgroundTasks = [new DeadLetterRetention(context), giveBack];
+    this.#backgroundTasks.push(...this.#takeovers(context));
     this.#unlisten = [
       secrets.follow(logger),
-      ...(options.tls ? [tellOfReloads(options.tls, status, logger)] : []),
+      ...(options.tls ? [reportTlsReloads(options.tls, status, logger)] : []),
       lease.onRenewed((epoch) => this.#leaseRenewed(epoch)),
       lease.onChange((state) => this.#leaseChanged(state)),
       store.on("catalog", ({ topic, clientName, operation }) => {
         if (clientName !== options.name) return;
-        if (operation === "delete") this.#stayListed([topic]);
-        // Handing this peer's channels over writes its rows of the directory, too.
+        if (operation === "delete") this.#recheckListed([topic]);
+        // The takeover of this peer's channels by another peer also updates the directory rows of this peer.
         if (operation !== "insert") void this.#checkEpoch();
       }),
       store.on("relayEnded", () => this.#relay.checkSoon()),
       store.on("session", (state) => {
-        if (state === "up") this.#stayListed(handlers.topics);
+        if (state === "up") this.#recheckListed(handlers.topics);
       }),
     ];
   }
 
-  /** Takes over what is stored for listeners that are gone: those of its group; outside of a group all. */
+  /**
+   * Creates the takeover of channels of absent listeners: those of the same group, or all of them outside of a group.
+   */
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, takeoverMs } = this.membership;
     const { handlers } = this.#run;
@@ -123,13 +127,13 @@ export class RunningPeer {
     if (afterMs === undefined) return [];
     const watched = {
       afterMs,
-      // A peer without a handler could not handle what it took over.
+      // A peer without a handler could not handle the messages of the channels that it takes over.
       isWatched: (listener: AbsentListener) => !handlers.isEmpty && (group === undefined || listener.group === group),
     };
     return [new OrphanWatch(context, watched, () => handlers.topics)];
   }
 
-  /** Another process has the name. */
+  /** True if another process owns the name. */
   get isLost(): boolean {
     return this.#lost;
   }
@@ -139,7 +143,7 @@ export class RunningPeer {
   }
 
   /**
-   * Starts. What was begun is undone when it fails, so that it may be tried again.
+   * Starts a run. A failed start undoes its completed steps, so that it can be repeated.
    *
    * @throws HawserError `name_in_use`, `bind_failed`, `store_failed`, `schema_too_new`, `plaintext_refused`
    */
@@ -162,39 +166,39 @@ export class RunningPeer {
       return started;
     } catch (error) {
       if (started !== undefined) {
-        started.#forget();
+        started.#detach();
         void started.outbox.close();
         await started.#inbox.close();
       }
-      // Nothing was handled, so the name is as clean as it was found.
+      // No message was handled, so the clean state of the name does not change.
       await lease?.release({ clean: lease.wasClean });
       await store.close();
       throw error;
     }
   }
 
-  /** Begins to hand messages to the handler: the peer can send now, too. */
-  begin(): void {
-    this.#inbox.begin();
-    for (const duty of this.#duties) duty.start();
+  /** Starts to hand messages to handlers. The peer can send from now on, too. */
+  startHandling(): void {
+    this.#inbox.startHandling();
+    for (const task of this.#backgroundTasks) task.start();
     this.#relay.start();
   }
 
-  /** Reasons why the peer does not send and handle now. */
+  /** Reasons why the peer cannot send and handle messages at the moment. */
   get problems(): string[] {
     const problems: string[] = [];
     if (!this.store.isUp) problems.push("there is no session with Postgres");
-    if (this.lease.state !== "held") problems.push(`the name "${this.lease.name}" is not surely held`);
-    if (this.#isBeginningAgain) problems.push("the channels are read anew from another database server");
+    if (this.lease.state !== "held") problems.push(`the lease of the name "${this.lease.name}" is suspended`);
+    if (this.#isResuming) problems.push("the channels are being read from another database server");
     return problems;
   }
 
-  /** A topic has got its first handler, or has lost it. */
+  /** Updates the inbox after the first handler was set or the last one removed. */
   handlersChanged(): void {
     this.#inbox.handlersChanged();
   }
 
-  /** Serves one more topic, or the same with another durability. */
+  /** Registers a topic in the directory, or updates its durability. */
   async subscribe(topic: string): Promise<void> {
     const { handlers } = this.#run;
     await this.store.addSubscription(this.lease, this.#served(topic), this.#registration(handlers.isDurable(topic)));
@@ -202,18 +206,24 @@ export class RunningPeer {
     this.#watch(topic);
   }
 
-  /** Whoever has the same topic as this peer is told to nobody: there may be thousands. */
+  /**
+   * Watches the other listeners of a topic for status events, except for the peer's own topic, which thousands of peers
+   * may have.
+   */
   #watch(topic: string): void {
     if (topic !== this.#run.options.topic) this.outbox.topics.watch(topic);
   }
 
-  /** Serves a topic no more. */
+  /** Unregisters a topic from the directory. */
   async unsubscribe(topic: string): Promise<void> {
     this.outbox.topics.unwatch(topic);
     await this.store.removeSubscriptions(this.lease, [topic]);
   }
 
-  /** Ends in good order, or as far as that goes until the deadline, of which the last part is for giving the name back. */
+  /**
+   * Graceful shutdown: drains handlers, stores unconfirmed messages, releases the name. The last part of `deadlineMs`
+   * is reserved for the release.
+   */
   stop(deadlineMs: number): Promise<void> {
     this.#stopping ??= this.#end(deadlineMs);
     return this.#stopping;
@@ -222,52 +232,53 @@ export class RunningPeer {
   async #end(deadlineMs: number): Promise<void> {
     const until = performance.now() + Math.max(deadlineMs, storeConstants.leaveLeastMs);
     const { logger } = this.#run;
-    for (const duty of this.#duties) duty.stop();
+    for (const task of this.#backgroundTasks) task.stop();
     const relayed = this.#relay.stop();
     const inTime = await endsWithin(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.#finishWork());
     if (!inTime && !this.#lost) {
       logger.warn(
         { deadlineMs },
-        "stopping did not end in time; what is unconfirmed is rejected, and comes again if it was stored or sent",
+        "the stop has reached its time limit; unconfirmed sends are rejected, and unfinished messages are delivered again",
       );
     }
     if (!inTime)
       this.#inbox.abortHandlers(new HawserError("aborted", `the peer "${this.#run.options.name}" has stopped`));
     await this.#inbox.close();
     const written = this.outbox.close();
-    // Postgres may hang: then the name is free when the connection ends.
-    const leaving = written.then(() => this.#leave(inTime));
-    const left = await endsWithin(until - performance.now(), leaving);
-    if (!left) logger.warn({}, "could not give the name back in time; it is free when the database notices");
-    this.#forget();
+    // If Postgres hangs, the name becomes free when the connection has ended.
+    const releasing = written.then(() => this.#releaseName(inTime));
+    const isReleased = await endsWithin(until - performance.now(), releasing);
+    if (!isReleased)
+      logger.warn({}, "could not release the name in time; it becomes free when the database connection has ended");
+    this.#detach();
     await endsWithin(until - performance.now(), relayed);
-    // What Postgres does not answer ends by itself, also behind the deadline.
+    // Statements that Postgres does not answer end on their own, even after the deadline.
     await endsWithin(until - performance.now(), this.store.close());
   }
 
-  /** Handlers end first: what they still send is stored with the rest. */
+  /** Handlers end first, so that the messages which they still send are stored with the others. */
   async #finishWork(): Promise<void> {
     await this.#inbox.stop();
     await this.outbox.stop();
   }
 
-  async #leave(clean: boolean): Promise<void> {
+  async #releaseName(clean: boolean): Promise<void> {
     if (!this.#lost) {
       try {
         await this.store.unregister(this.lease, { keepDurable: true });
       } catch (error) {
-        this.#run.logger.warn({ err: error }, "could not leave the directory; senders will find out by dialling");
+        this.#run.logger.warn({ err: error }, "could not leave the directory; senders will notice by failed dials");
       }
     }
     await this.lease.release({ clean: clean && !this.#lost });
   }
 
-  /** Hears of nothing any more. */
-  #forget(): void {
+  /** Removes all event listeners and timers. */
+  #detach(): void {
     this.#over = true;
-    clearTimeout(this.#again);
+    clearTimeout(this.#resumeTimer);
     for (const stop of this.#unlisten) stop();
-    for (const duty of this.#duties) duty.stop();
+    for (const task of this.#backgroundTasks) task.stop();
   }
 
   async #register(): Promise<void> {
@@ -283,17 +294,17 @@ export class RunningPeer {
     }
   }
 
-  /** The addresses of topics that this peer serves may have been cleared: it enters itself again. */
-  #stayListed(topics: readonly string[]): void {
-    // Any login can notify of any topic.
-    for (const topic of topics) if (this.#run.handlers.serves(topic)) this.#perhapsUnlisted.add(topic);
+  /** Marks served topics whose directory entry may have been deleted, and checks them. */
+  #recheckListed(topics: readonly string[]): void {
+    // Any login can send notifications for any topic.
+    for (const topic of topics) if (this.#run.handlers.serves(topic)) this.#possiblyUnlisted.add(topic);
     void this.#checkListed();
   }
 
   readonly #checkListed = shared(async () => {
     const { options, logger } = this.#run;
-    const topics = [...this.#perhapsUnlisted];
-    this.#perhapsUnlisted.clear();
+    const topics = [...this.#possiblyUnlisted];
+    this.#possiblyUnlisted.clear();
     if (this.#ended || this.publishedAddress === "") return;
     try {
       const sender = { name: options.name, sourceTopic: options.topic };
@@ -303,7 +314,8 @@ export class RunningPeer {
       for (const [index, topic] of topics.entries()) {
         const listeners = found[index]?.listeners ?? [];
         if (!served.has(topic) || listeners.some(({ name }) => name === options.name)) continue;
-        // Another peer that publishes the same address has taken the row over: entering again would never end.
+        // Another peer that publishes the same address has overwritten the row: both would overwrite each other
+        // forever.
         const other = listeners.find(({ addr }) => addr === this.publishedAddress);
         if (other === undefined) isMissing = true;
         else
@@ -311,10 +323,10 @@ export class RunningPeer {
       }
       if (!isMissing || this.#ended) return;
       await this.#register();
-      // Stopped meanwhile: the directory may have been left before.
+      // The peer may have unregistered while the query was running.
       if (this.#ended) await this.store.unregister(this.lease, { keepDurable: true });
     } catch (error) {
-      if (!this.#ended) logger.warn({ err: error, topics }, "could not enter the directory again");
+      if (!this.#ended) logger.warn({ err: error, topics }, "could not register in the directory again");
     }
   });
 
@@ -326,15 +338,16 @@ export class RunningPeer {
     return { topic, subscribed: topic !== this.#run.options.topic };
   }
 
-  /** The channels of this peer may have been handed over while it runs, and its epoch raised. */
+  /** Compares the epoch with the catalog: another peer may have taken over the channels and incremented the epoch. */
   readonly #checkEpoch = shared(async () => {
     const { store, lease } = this;
     try {
       const epoch = await store.peerEpoch(lease.name);
-      // Greater, not other: a server that a failover has left behind may still answer with an older one.
+      // The comparison is "greater" because a server that was left behind by a failover can still answer with an older
+      // epoch.
       if (lease.state === "held" && (epoch ?? 0) > lease.epoch) this.#nameLost("its channels were handed over");
     } catch (err) {
-      this.#run.logger.debug({ err }, "could not read the own epoch; the next write will tell");
+      this.#run.logger.debug({ err }, "could not compare the epoch with the catalog; the next write checks it");
     }
   });
 
@@ -343,11 +356,11 @@ export class RunningPeer {
     return { addr: this.publishedAddress, maxMessageBytes, durable, group: this.membership.group };
   }
 
-  /** Also while stopping: what is unconfirmed can be stored when the lease is back. */
+  /** Also applies during a stop: unconfirmed messages can be stored when the lease is held again. */
   #leaseChanged(state: Lease["state"]): void {
     if (state === "lost") this.#nameLost("the catalog has another epoch");
     else if (state === "held") {
-      if (!this.#isBeginningAgain) this.outbox.setMayStore(true);
+      if (!this.#isResuming) this.outbox.setMayStore(true);
       if (!this.#ended) this.#inbox.halt(false);
     } else if (state === "suspended") {
       this.outbox.setMayStore(false);
@@ -355,48 +368,48 @@ export class RunningPeer {
     }
   }
 
-  /** Another database server: what was under way counts no more, and everything begins again from what it has. */
+  /** Resets both sides after a move to another database server, and continues from its state. */
   #leaseRenewed(epoch: number): void {
-    this.#isBeginningAgain = true;
-    // Before the lease is held again, and handlers and commits with it.
-    this.#inbox.forget();
+    this.#isResuming = true;
+    // The inbox resets before the lease is held again, because handlers and commits resume with the lease.
+    this.#inbox.reset();
     this.outbox.rebase(epoch);
-    this.#againBackoff.reset();
-    void this.#beginAgain(epoch);
+    this.#resumeBackoff.reset();
+    void this.#resume(epoch);
   }
 
-  async #beginAgain(epoch: number): Promise<void> {
+  async #resume(epoch: number): Promise<void> {
     if (this.lease.epoch !== epoch) return;
     try {
-      // Keys first: in a restored database they may be other channels'.
+      // Keys are looked up first: in a restored database the old ones may identify other channels.
       await this.outbox.rekey();
       await this.#inbox.reopen();
       if (!this.#ended) await this.#register();
-      this.#isBeginningAgain = false;
+      this.#isResuming = false;
       this.outbox.setMayStore(this.lease.state === "held");
     } catch (error) {
       if (this.#over) return;
-      this.#run.logger.debug({ err: error }, "could not begin again with another database server; trying again");
-      this.#again = setTimeout(() => void this.#beginAgain(epoch), this.#againBackoff.failed());
+      this.#run.logger.debug({ err: error }, "could not continue with another database server; retrying");
+      this.#resumeTimer = setTimeout(() => void this.#resume(epoch), this.#resumeBackoff.failed());
     }
   }
 
   #nameLost(cause: string): void {
-    // What is left of an ended run says nothing of the present one.
+    // Late events of an ended run do not concern the current one.
     if (this.#lost || this.#over) return;
     this.#lost = true;
     this.outbox.fence();
     const { options, status, onLost, logger } = this.#run;
     const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
     logger.error({ peer: options.name }, message);
-    status.tell({ kind: "fenced", message });
-    status.tell({ kind: "name_lost", message, error: new HawserError("name_lost", message) });
+    status.report({ kind: "fenced", message });
+    status.report({ kind: "name_lost", message, error: new HawserError("name_lost", message) });
     const ending = this.stop(0);
     onLost(ending);
   }
 }
 
-/** Whether the work ends well within the time. */
+/** Waits for the promise. @returns true if it settled within `limitMs` */
 export async function endsWithin(limitMs: number, work: Promise<unknown>): Promise<boolean> {
   const ended = work.then(
     () => true,
@@ -415,7 +428,7 @@ export function openPeerStore({ options, logger }: Pick<RunOptions, "options" | 
   });
 }
 
-/** The address to publish: port 0 of the advertised one becomes the bound port. */
+/** Address to publish: port 0 of the advertised address is replaced by the bound port. */
 function published(advertise: string | undefined, bound: string): string {
   if (advertise === undefined) return bound;
   if (parseAddress(advertise).port !== 0) return advertise;

@@ -1,6 +1,4 @@
-/**
- * Schedules: messages that are enqueued at the times of a cron expression, by whichever process relays messages for peers.
- */
+/** Schedules: messages that are enqueued at the times of a cron expression, by whichever process relays the outbox. */
 import type { DescMessage } from "@bufbuild/protobuf";
 import { scheduleFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { namedRules } from "../../generated/ts/rules/named.js";
@@ -17,12 +15,13 @@ import { checkKnownOptions, refuse } from "./options.js";
 const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleConstants.timeHeader];
 
 /**
- * Makes or changes the schedule of this name, of the client's role, in the transaction that the client is in. One that is there and
- * the same goes on; with another `cron` or `timezone` it begins anew, with the first occurrence after now. Handlers find the
- * time of the occurrence in the header `schedule-time`, and the name in `schedule-name`.
+ * Creates or updates the schedule of this name for the client's role, in the current transaction of the client. An
+ * unchanged schedule continues; a new `cron` or `timezone` restarts it with the first occurrence after now. Handlers
+ * get the time of the occurrence in the header `schedule-time`, and the name in `schedule-name`.
  *
- * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, before anything is sent to
- * Postgres; `schema_missing` if the database has no schedules; the error of Postgres
+ * @param name name of the schedule, unique per database role
+ * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, all before a statement
+ * is sent to Postgres; `schema_missing` if the database has no schedules; errors of Postgres
  */
 export async function schedule<Desc extends DescMessage>(
   client: SqlClient,
@@ -44,11 +43,12 @@ export async function schedule<Desc extends DescMessage>(
 }
 
 /**
- * Ends a schedule of the client's role, or, if it has none of this name, those of the roles that it is a member of. Messages that
- * are enqueued already stay.
+ * Deletes the schedule of this name of the client's role, or, if that has none, those of the roles that it is a member
+ * of. Messages that are already enqueued stay.
  *
- * @returns false if there is none of this name
- * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database has no schedules; the error of Postgres
+ * @returns false if there is no schedule of this name
+ * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database has no schedules; errors of
+ * Postgres
  */
 export async function unschedule(client: SqlClient, name: string): Promise<boolean> {
   refuse(checkText("name", namedRules.scheduleName, name));

@@ -2,29 +2,29 @@ import { Compression, compress } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import type { Outgoing } from "./outgoing.js";
 
-/** Messages whose payload is being compressed, in order, with those that were sent behind them. */
+/** Queue of messages whose payload is being compressed, together with later messages that must not overtake them. */
 export class SendPacking {
-  /** Their payload bytes, uncompressed. */
+  /** Uncompressed payload bytes of the queued messages. */
   bytes = 0;
-  /** In the order in which they were sent. */
+  /** Queued messages in the order of the sends. */
   readonly messages = new Set<Outgoing>();
   #tail: Promise<void> | undefined;
 
   readonly #context: Pick<PeerContext, "settings" | "logger">;
   readonly #offer: (message: Outgoing) => void;
 
-  /** @param offer gets each message when it is its turn */
+  /** @param offer called with each message when it can be sent */
   constructor(context: Pick<PeerContext, "settings" | "logger">, offer: (message: Outgoing) => void) {
     this.#context = context;
     this.#offer = offer;
   }
 
-  /** Whether a message has to go through here: it is long, or others that wait here come before it. */
+  /** True if a message must use this queue: its payload has to be compressed, or earlier messages are queued. */
   takes(payload: Uint8Array): boolean {
     return payload.length > this.#context.settings.compressThresholdBytes || this.#tail !== undefined;
   }
 
-  /** Compresses a message, and offers it behind those that are here already. */
+  /** Compresses a message, and offers it after all earlier ones. */
   add(message: Outgoing): void {
     const bytes = message.payload.length;
     this.messages.add(message);
@@ -33,7 +33,7 @@ export class SendPacking {
       try {
         await this.#pack(message);
       } catch (error) {
-        this.#context.logger.debug({ err: error }, "could not compress a payload; it travels as it is");
+        this.#context.logger.debug({ err: error }, "could not compress a payload; sending it uncompressed");
       }
       this.messages.delete(message);
       this.bytes -= bytes;
@@ -45,17 +45,18 @@ export class SendPacking {
     this.#tail = mine;
   }
 
-  /** Resolves when everything that is here now was offered. */
+  /** Resolves when all currently queued messages were offered. */
   async drain(): Promise<void> {
     await this.#tail;
   }
 
-  /** With gzip, because the message may have to be stored, and every peer reads it. */
+  /** Uses gzip because the message may have to be stored, and every peer can read gzip. */
   async #pack(message: Outgoing): Promise<void> {
     const { payload } = message;
     if (payload.length <= this.#context.settings.compressThresholdBytes) return;
     const packed = await compress(payload, Compression.GZIP);
-    // Its caller went meanwhile, and may have written over what was read: once more, from the copy.
+    // The payload was replaced by a copy during the compression, because the caller may reuse its buffer: compress the
+    // copy.
     if (message.payload !== payload) return await this.#pack(message);
     if (packed.length >= payload.length) return;
     message.payload = packed;

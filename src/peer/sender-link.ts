@@ -1,6 +1,4 @@
-/**
- * The sending half of a channel at work: it binds the state machine to a connection and to the store.
- */
+/** Sending end of one channel: connects the channel's state machine with a connection and the store. */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, SenderChannel, type SenderEffects, type SendOutcome } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
@@ -14,51 +12,50 @@ import type { OutgoingRequest } from "./outgoing-request.js";
 import { Pace } from "./pace.js";
 import { SendPacking } from "./send-packing.js";
 
-/** Whether a listener takes messages over its connection: now, perhaps soon, or not. */
+/** Ability of a listener to receive over its connection: now, perhaps soon, or not. */
 export type Readiness = "now" | "soon" | "no";
 
 export class SenderLink implements SenderEffects<Outgoing> {
   readonly #channel: SenderChannel<Outgoing>;
-  /** What keeps the channel connected. */
+  /** Maintains the connection of the channel. */
   readonly dial: ListenerDial;
   readonly #requests: LinkRequests;
-  /** When a connection was last dialled for a request, though the attempt before had failed. */
+  /** Time of the last dial for a request after a failed attempt. */
   #dialledAt = Number.NEGATIVE_INFINITY;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #packing: SendPacking;
-  /** Measured as soon as a group asks for it. */
+  /** Measured once a group uses the link. */
   #pace: Pace | undefined;
-  /** The connection on which the listener was last heard of, and how far it was. */
-  #heardOn: unknown;
-  #heardNumber = 0;
-  #heardReadiness: Readiness = "soon";
+  /** Connection and acknowledged number of the last acknowledgement. */
+  #ackedConnection: unknown;
+  #lastAcked = 0;
+  #lastReadiness: Readiness = "soon";
   readonly #receipts: Receipts;
-  /** What becomes of each at-most-once message that is written at once. */
-  readonly #sent: Sent;
+  /** Shared result of at-most-once messages that are written immediately. */
+  readonly #sentAtOnce: Sent;
   #flushing = false;
-  /** Messages offered since the last flush, their bytes, and when the first of them was: the clock is read once for all. */
+  /** Number, bytes and offer time of the messages since the last flush; the clock is read once for all of them. */
   #unflushedSends = 0;
   #unflushedBytes = 0;
   #offeredAt = 0;
-  /** A send was refused because the queue was full, and none was taken since. */
-  #full = false;
-  /** The link is used no more. */
+  /** True since a send was rejected for a full queue, until the next accepted message. */
+  #isFull = false;
   isClosed = false;
-  /** Grows when the answer of an insert under way is to be dropped. */
+  /** Incremented to ignore the results of running inserts. */
   #inserts = 0;
-  #whenSettled: (() => void)[] = [];
-  /** Something was sent since {@link isIdle} was asked. */
+  #whenIdle: (() => void)[] = [];
+  /** True if a message was sent since the last call of {@link isIdle}. */
   #wasUsed = true;
 
   readonly #context: PeerContext;
   readonly #identity: DialledChannel;
   readonly #onProgress: () => void;
 
-  /** @param onProgress called when the listener has handled more, or can, or cannot, take messages now */
+  /** @param onProgress called when the listener has handled more messages, or has become ready or busy */
   constructor(
     context: PeerContext,
     identity: DialledChannel,
-    /** The last number that an earlier link of the channel has used under this epoch. */
+    /** Last number that an earlier link of the channel used in this epoch. */
     lastNumber: number,
     onProgress: () => void,
   ) {
@@ -66,96 +63,98 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#context = context;
     this.#identity = identity;
     this.#receipts = receiptsFor(identity.listenerName);
-    this.#sent = { promise: Promise.resolve(this.#receipts.sent), keep: () => undefined };
+    this.#sentAtOnce = { promise: Promise.resolve(this.#receipts.sent), copyPayload: () => undefined };
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
     this.#channel = new SenderChannel(context.lease.epoch, context.settings, this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
-    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#hearOfProgress());
-    this.dial.begin();
+    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#onProgressOfListener());
+    this.dial.start();
   }
 
-  /** The listener's name. */
   get listenerName(): string {
     return this.#identity.listenerName;
   }
 
-  /** The newest number that was used. */
+  /** Newest used message number. */
   get lastNumber(): number {
     return this.#channel.lastNumber;
   }
 
-  /** Whether a message would wait for nobody: the last attempt to reach the listener failed. */
+  /** True if the last attempt to reach the listener failed, so that a message would wait without a connection. */
   get isDown(): boolean {
     return this.#channel.link === "down" || this.#channel.link === "ended";
   }
 
-  /** Whether the listener takes messages over its connection now, or perhaps soon. */
+  /** Ability of the listener to receive over its connection. */
   get readiness(): Readiness {
     const { link, isBusy } = this.#channel;
-    // What is sent to the listener that has the channel now has a channel of its own.
+    // The new owner of the channel has its own channel for further messages.
     if (this.dial.isHandedOver) return "no";
     if (link === "connecting") return "soon";
     if (link !== "live" && link !== "going-live") return "no";
     return isBusy ? "soon" : "now";
   }
 
-  /** How many messages and requests the listener has not handled yet, as far as it tells. */
-  get underWay(): number {
-    return this.#channel.unhandled + this.#packing.messages.size + this.#requests.underWay;
+  /** Number of messages and requests that the listener has not acknowledged. */
+  get inFlight(): number {
+    return this.#channel.unhandled + this.#packing.messages.size + this.#requests.pending;
   }
 
-  /** What the last numbered message is known by to {@link hasHandled}. */
+  /** Identification of the last numbered message for {@link hasHandled}. */
   get lastPlace(): number {
     return this.#channel.lastNumber + this.#packing.messages.size;
   }
 
-  /** Whether the listener has handled the message with this place. In doubt, only when it has handled all. */
+  /**
+   * True if the listener has handled the message with this place; if that is unknown, only when it has handled all
+   * messages.
+   */
   hasHandled(place: number): boolean {
-    return this.#channel.ackedNumber >= place || this.underWay === 0;
+    return this.#channel.ackedNumber >= place || this.inFlight === 0;
   }
 
-  /** Whether one more message of this length is taken: the listener's limit allows it, and the queue is not full. */
+  /** True if the listener's limit permits a message of this length, and the queue is not full. */
   takes(bytes: number): boolean {
     return bytes <= this.dial.maxMessageBytes && this.#hasRoom(bytes);
   }
 
-  /** Whether the listener should have more to do: it would begin with it soon. */
+  /** True if the listener should get more messages: it would start them soon. */
   hasRoom(now: number): boolean {
     const { groupLeastUnderWay } = protocolConstants;
-    const { underWay } = this;
+    const { inFlight } = this;
     this.#pace ??= new Pace();
-    return underWay < groupLeastUnderWay || underWay < 2 * this.#pace.lately(now);
+    return inFlight < groupLeastUnderWay || inFlight < 2 * this.#pace.recent(now);
   }
 
-  /** How long one more message would take the listener, compared with others. */
+  /** Estimated time for one more message, comparable between listeners. */
   timeForMore(now: number): number {
     this.#pace ??= new Pace();
-    return this.#pace.timeFor(this.underWay + 1, now);
+    return this.#pace.timeFor(this.inFlight + 1, now);
   }
 
-  /** Sends one message; its promise is rejected with `busy` when the queue is full. */
+  /** Sends a message; its promise is rejected with `busy` if the queue is full. */
   send(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Sent {
     if (delivery === Delivery.AT_MOST_ONCE && headers === undefined && this.#writesAtOnce(topic, payload)) {
-      return this.#sent;
+      return this.#sentAtOnce;
     }
     const message = new Outgoing(delivery, topic, payload, headers);
     this.take(message);
     return message;
   }
 
-  /** Sends a message that has waited elsewhere; as {@link send}. */
+  /** Sends a message from another queue, as {@link send}. */
   take(message: Outgoing): void {
     const { payload } = message;
     this.#wasUsed = true;
     if (!this.#packing.takes(payload)) this.#offer(message);
     else if (this.#hasRoom(payload.length)) this.#packing.add(message);
-    else this.#refuse(message);
+    else this.#reject(message);
   }
 
-  /** Makes a request of the listener: over the present connection, or one that is made for it. Fails as `LinkRequests.ask` */
+  /** Sends a request over the current connection, or over a new one. Fails as `LinkRequests.send`. */
   request(topic: MessageTopic, request: OutgoingRequest): void {
     this.#wasUsed = true;
-    this.#requests.ask(topic, request);
+    this.#requests.send(topic, request);
   }
 
   #dialForRequest(): void {
@@ -163,76 +162,75 @@ export class SenderLink implements SenderEffects<Outgoing> {
     const at = performance.now();
     if (this.isClosed) this.#requests.onUnreachable("this peer has stopped");
     else if (at - this.#dialledAt < protocolConstants.reconnectMinMs) {
-      this.#requests.onUnreachable("the last attempt to reach it failed");
+      this.#requests.onUnreachable("the last attempt to connect failed");
     } else {
       this.#dialledAt = at;
       this.dial.connectNow();
     }
   }
 
-  /** Whether this is the link's channel. */
   hasKey(connectionKey: number): boolean {
     return connectionKey === this.dial.connectionKey;
   }
 
-  /** Whether the peer has the channel, not having been its listener from the beginning. */
+  /** True if the channel was handed over to this peer. */
   hasOwner(name: string): boolean {
     return this.dial.isHandedOver && this.dial.ownerName === name;
   }
 
-  /** Whether nothing waits here, nobody is connected, and nothing was sent since this was asked last. */
+  /** True if no message waits, there is no connection, and no message was sent since the last call. */
   isIdle(): boolean {
     const wasUsed = this.#wasUsed;
     this.#wasUsed = false;
     return (
-      !wasUsed && this.#waitingMessages === 0 && this.#requests.underWay === 0 && this.dial.connection === undefined
+      !wasUsed && this.#waitingMessages === 0 && this.#requests.pending === 0 && this.dial.connection === undefined
     );
   }
 
-  /** The topics of the messages that wait here. */
+  /** Topics of the waiting messages. */
   *waitingTopics(): Iterable<MessageTopic> {
     for (const { topic } of this.#channel.unconfirmed()) yield topic;
     for (const { topic } of this.#packing.messages) yield topic;
   }
 
-  /** The lease is, or is not, surely held. */
+  /** Suspends or resumes storing messages, with the lease. */
   setMayStore(mayStore: boolean): void {
     this.#channel.setMayStore(mayStore, performance.now());
     this.#arm();
   }
 
   /**
-   * The name was taken anew after the database changed servers: what is unconfirmed begins again, once the
-   * dial is told which keys the channel and its topics have there.
+   * Restarts unconfirmed messages in a new epoch, after a renewal of the lease on another database server. They
+   * continue when the keys of the channel and its topics are known there.
    */
   rebase(epoch: number): void {
     this.#inserts += 1;
     this.dial.forgetKey();
     this.#channel.rebase(epoch, performance.now());
-    this.#hearOfProgress();
+    this.#onProgressOfListener();
   }
 
-  /** Stores what is unconfirmed. Resolves when nothing is pending, requests included. */
+  /** Stores unconfirmed messages. Resolves when no message or request is pending. */
   async stop(): Promise<void> {
     await this.#packing.drain();
     this.#channel.stop(performance.now());
     this.#arm();
-    if (this.#channel.pendingMessages > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve));
-    await this.#requests.settled();
+    if (this.#channel.pendingMessages > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    await this.#requests.idle();
   }
 
-  /** The name is lost: what is pending is rejected. */
+  /** Rejects all pending sends, because the name is lost. */
   fence(): void {
     this.#channel.onFenced();
   }
 
-  /** Ends the link: says Goodbye, and rejects what is still pending. */
+  /** Says Goodbye, and rejects all pending sends. */
   close(): void {
     this.isClosed = true;
     this.#timer.stop();
     this.dial.close();
     this.#channel.end("abandoned");
-    for (const resolve of this.#whenSettled.splice(0)) resolve();
+    for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
   // ---- effects of the channel ----
@@ -243,7 +241,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
     try {
       connection.writeBatch(batchOf(this.#channel.epoch, delivery, topicKey, firstNumber, messages));
     } catch (error) {
-      // What cannot be written would leave a gap on this connection: it ends, and the store takes what is unconfirmed.
+      // A message that cannot be written would leave a gap on this connection: drop it and store the unconfirmed
+      // messages.
       queueMicrotask(() => this.dial.drop(connection, asHawserError(error)));
     }
     if (!connection.canWrite) this.#channel.pauseWriting();
@@ -260,14 +259,14 @@ export class SenderLink implements SenderEffects<Outgoing> {
         if (insert !== this.#inserts || this.isClosed) return;
         if (result === "fenced") {
           this.#channel.onFenced();
-          this.#context.nameLost("storing messages was refused");
+          this.#context.nameLost("the store rejected messages");
         } else this.#channel.onStored(performance.now());
         this.#arm();
       },
       (error: HawserError) => {
         if (insert !== this.#inserts || this.isClosed) return;
         const { listenerName: peer, topic } = this.#identity;
-        this.#context.status.tell({ kind: "sender_store_error", topic, peer, message: error.message, error });
+        this.#context.status.report({ kind: "sender_store_error", topic, peer, message: error.message, error });
         this.#channel.onStoreFailed(performance.now());
         this.#arm();
       },
@@ -279,7 +278,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   sendEnded(message: Outgoing, outcome: SendOutcome): void {
-    message.settle(outcome, this.#receipts);
+    message.complete(outcome, this.#receipts);
   }
 
   linkChanged(): void {}
@@ -290,7 +289,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return this.#channel.pendingMessages + this.#packing.messages.size;
   }
 
-  /** Writes an at-most-once message that nothing has to wait for, without a place in the queue. */
+  /** Writes an at-most-once message immediately if no other message has to go first. */
   #writesAtOnce({ topicKey }: MessageTopic, payload: Uint8Array): boolean {
     const { connection } = this.dial;
     if (connection === undefined || this.#packing.takes(payload)) return false;
@@ -302,31 +301,31 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   #offer(message: Outgoing): void {
-    // Whole milliseconds, because those need no memory of their own wherever they are passed on.
+    // Whole milliseconds are small integers, which need no heap memory when they are passed on.
     if (this.#unflushedSends === 0) this.#offeredAt = Math.floor(performance.now());
     if (!this.#channel.offer(message, this.#offeredAt)) {
-      this.#refuse(message);
+      this.#reject(message);
       return;
     }
     this.#unflushedSends += 1;
-    this.#full = false;
+    this.#isFull = false;
     this.#unflushedBytes += message.payload.length;
-    // A long loop of sends need not end before the first of them leave.
+    // A long synchronous loop of sends should not delay its first messages.
     if (this.#unflushedBytes >= protocolConstants.batchTargetBytes) this.#flush();
     else this.#flushSoon();
   }
 
-  #refuse(message: Outgoing): void {
+  #reject(message: Outgoing): void {
     const { listenerName: peer } = this;
-    const text = `${this.#waitingMessages} messages wait for "${peer}" already`;
+    const text = `${this.#waitingMessages} messages already wait for "${peer}"`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
-    // Told once, until there was room again: a status for each refused send would be a flood.
-    if (this.#full) return;
-    this.#full = true;
-    this.#context.status.tell({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
+    // Reported once until the queue has room again: a status for each rejected send would be a flood.
+    if (this.#isFull) return;
+    this.#isFull = true;
+    this.#context.status.report({ kind: "sender_busy", topic: message.topic.topic, peer, message: text });
   }
 
-  /** Whether a message that is not offered yet keeps within the limits of the queue. */
+  /** True if a further message is within the limits of the queue. */
   #hasRoom(bytes: number): boolean {
     const { maxSendQueueMessages, maxSendQueueBytes } = this.#context.settings;
     const messages = this.#waitingMessages;
@@ -357,30 +356,30 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#arm();
   }
 
-  /** After what comes from the listener: what it has handled over the present connection is its pace. */
-  #hearOfProgress(): void {
+  /** Updates the pace after an event of the listener, and reports progress. */
+  #onProgressOfListener(): void {
     this.#arm();
     if (this.isClosed) return;
     const { readiness } = this;
     const { ackedNumber } = this.#channel;
     const { connection } = this.dial;
-    if (ackedNumber === this.#heardNumber && readiness === this.#heardReadiness) return;
-    // The first word on a connection may tell of a long time.
-    if (connection === this.#heardOn && ackedNumber > this.#heardNumber) {
-      this.#pace?.handled(ackedNumber - this.#heardNumber, performance.now());
+    if (ackedNumber === this.#lastAcked && readiness === this.#lastReadiness) return;
+    // The first acknowledgement of a connection may cover a long time.
+    if (connection === this.#ackedConnection && ackedNumber > this.#lastAcked) {
+      this.#pace?.handled(ackedNumber - this.#lastAcked, performance.now());
     }
-    this.#heardOn = connection;
-    this.#heardNumber = ackedNumber;
-    this.#heardReadiness = readiness;
+    this.#ackedConnection = connection;
+    this.#lastAcked = ackedNumber;
+    this.#lastReadiness = readiness;
     this.#onProgress();
   }
 
-  /** After every event: the next deadline, and the callers that wait for the end. */
+  /** Updates the timer after an event, and resolves the callers of {@link stop}. */
   #arm(): void {
     if (this.isClosed) return;
     this.#timer.arm(this.#channel.deadline);
-    if (this.#whenSettled.length > 0 && this.#channel.pendingMessages === 0) {
-      for (const resolve of this.#whenSettled.splice(0)) resolve();
+    if (this.#whenIdle.length > 0 && this.#channel.pendingMessages === 0) {
+      for (const resolve of this.#whenIdle.splice(0)) resolve();
     }
   }
 }
@@ -388,8 +387,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
 /**
  * Stores messages of a channel, numbered from `firstNumber` on.
  *
- * @returns `fenced` if another process has the sender's name; nothing was stored then
- * @throws HawserError `store_failed`; perhaps they were stored all the same
+ * @returns `fenced` if another process owns the sender's name; no message was stored then
+ * @throws HawserError `store_failed`; the messages may be stored nevertheless
  */
 async function insertMessages(
   { store, lease }: Pick<PeerContext, "store" | "lease">,
@@ -398,7 +397,7 @@ async function insertMessages(
   messages: readonly Outgoing[],
 ): Promise<"stored" | "fenced"> {
   if (!lease.isWritable) {
-    const message = `the name "${lease.name}" is not surely held; nothing is written until it is`;
+    const message = `the lease of the name "${lease.name}" is suspended; nothing is stored until it is held again`;
     throw new HawserError("store_failed", message);
   }
   const rows = messages.map(({ topicKey, payload, encoding, headers }) => ({

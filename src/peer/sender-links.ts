@@ -1,6 +1,6 @@
 /**
- * The links of a running peer, one to each listener that it sends to: opened on first use, and forgotten when nobody has
- * used them for a while and their listener has gone.
+ * Links of a running peer, one per listener that it sends to. A link is opened on first use, and removed after a while
+ * without use if its listener has left the directory.
  */
 import { HawserError } from "../errors/index.js";
 import type { PeerContext } from "./context.js";
@@ -10,7 +10,7 @@ import type { Candidate } from "./topic-routes.js";
 
 export class SenderLinks {
   readonly #links = new Map<string, SenderLink>();
-  /** Where the numbers of forgotten links go on, within the present epoch: all that is kept of them. */
+  /** Last used numbers of removed links in the current epoch, where a new link continues. */
   readonly #lastNumbers = new Map<string, number>();
   readonly #opening = new Map<string, Promise<SenderLink>>();
   #closed = false;
@@ -19,23 +19,23 @@ export class SenderLinks {
   readonly #context: PeerContext;
   readonly #onProgress: () => void;
 
-  /** @param onProgress called when one of them may have more room than before, or less */
+  /** @param onProgress called when a link may have more or less room than before */
   constructor(context: PeerContext, onProgress: () => void) {
     this.#context = context;
     this.#onProgress = onProgress;
   }
 
-  /** How many there are. */
+  /** Number of open links. */
   get size(): number {
     return this.#links.size;
   }
 
-  /** The link to a listener, if it is open. */
+  /** Link to a listener if it is open. */
   get(listenerName: string): SenderLink | undefined {
     return this.#links.get(listenerName);
   }
 
-  /** The link to a listener, opened on first use. @throws HawserError `store_failed`; `not_running` */
+  /** Link to a listener, opened on first use. @throws HawserError `store_failed`; `not_running` */
   to(candidate: Candidate, topic: MessageTopic): Promise<SenderLink> | SenderLink {
     const known = this.#links.get(candidate.name);
     if (known !== undefined) return known;
@@ -62,8 +62,8 @@ export class SenderLinks {
   }
 
   /**
-   * Forgets links that nobody needs: where nothing waits, nobody is connected, nothing was sent since the last call, and
-   * `isListed` says that the directory does not have the listener. The next send opens a new one.
+   * Closes unused links: no waiting message, no connection, no send since the last call, and `isListed` returns false
+   * for their listener. The next send opens a new link.
    */
   forgetIdle(isListed: (listenerName: string) => boolean): void {
     for (const [name, link] of this.#links) {
@@ -74,27 +74,27 @@ export class SenderLinks {
     }
   }
 
-  /** Whether another listener among these has the link's channel: it would get everything twice. */
+  /** True if another of these listeners owns the link's channel: a message to all would reach that listener twice. */
   isReplaced(link: SenderLink, candidates: readonly Candidate[]): boolean {
     return candidates.some(({ name }) => link.hasOwner(name) && this.#links.get(name)?.dial.isHandedOver !== true);
   }
 
-  /** A channel was handed over, which is announced to its sender, too. */
+  /** Looks up the owner of a channel that was handed over. */
   handedOver(connectionKey: number): void {
-    for (const link of this.#links.values()) if (link.hasKey(connectionKey)) void link.dial.lookForOwner();
+    for (const link of this.#links.values()) if (link.hasKey(connectionKey)) void link.dial.checkOwner();
   }
 
-  /** A peer has come, or has another address: perhaps one to which a channel was handed over. */
+  /** Looks up the owners of channels after a peer has registered or changed its address. */
   ownerAppeared(name: string): void {
-    for (const link of this.#links.values()) if (link.hasOwner(name)) void link.dial.lookForOwner();
+    for (const link of this.#links.values()) if (link.hasOwner(name)) void link.dial.checkOwner();
   }
 
-  /** The topics of all messages that wait. */
+  /** Topics of all waiting messages. */
   waitingTopics(): Set<MessageTopic> {
     return new Set([...this.#links.values()].flatMap((link) => [...new Set(link.waitingTopics())]));
   }
 
-  /** Looks up again the keys of the channels. @throws HawserError `store_failed` */
+  /** Looks up the keys of the channels again. @throws HawserError `store_failed` */
   async rekey(): Promise<void> {
     const { store, sender } = this.#context;
     const rekey = async (link: SenderLink): Promise<void> =>
@@ -102,30 +102,30 @@ export class SenderLinks {
     await Promise.all([...this.#links.values()].map(rekey));
   }
 
-  /** The lease is, or is not, surely held. */
+  /** Suspends or resumes storing messages, with the lease. */
   setMayStore(mayStore: boolean): void {
     this.#mayStore = mayStore;
     for (const link of this.#links.values()) link.setMayStore(mayStore);
   }
 
-  /** The name was taken anew after the database changed servers. */
+  /** Restarts unconfirmed messages in a new epoch, after a renewal of the lease on another database server. */
   rebase(epoch: number): void {
     this.#lastNumbers.clear();
     for (const link of this.#links.values()) link.rebase(epoch);
   }
 
-  /** Stores what is unconfirmed. Resolves when nothing is pending. */
+  /** Stores unconfirmed messages. Resolves when no send is pending. */
   async stop(): Promise<void> {
     await Promise.all([...this.#opening.values()].map((opening) => opening.catch(() => undefined)));
     await Promise.all([...this.#links.values()].map((link) => link.stop()));
   }
 
-  /** The name is lost: what is pending is rejected. */
+  /** Rejects all pending sends, because the name is lost. */
   fence(): void {
     for (const link of this.#links.values()) link.fence();
   }
 
-  /** Ends all links; what is still pending is rejected. */
+  /** Closes all links, and rejects all pending sends. */
   close(): void {
     this.#closed = true;
     for (const link of this.#links.values()) link.close();

@@ -3,20 +3,20 @@ import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { type HawserError, shortened } from "../errors/index.js";
 
 /**
- * Something happened that no call can throw. `topic` and `peer` are the other side's, where there is one. `message` has
- * 8 KiB at most, and ends with "..." where it was longer.
+ * Event that no call can throw. `topic` and `peer` identify the other side, if there is one. `message` has at most 8
+ * KiB; a longer text is cut and ends with "...".
  */
 export type PeerStatus =
-  /** A connection to a listener was made. */
+  /** A connection to a listener was established. */
   | { readonly kind: "peer_connected"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** The connection to a listener ended. */
+  /** A connection to a listener ended. */
   | { readonly kind: "peer_disconnected"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** A listener began, or stopped, to serve a topic that this peer has sent to, refreshed or handles. */
+  /** A listener registered or unregistered a topic that this peer sends to, refreshes or handles. */
   | { readonly kind: "peer_subscribed"; readonly topic: string; readonly peer: string; readonly message: string }
   | { readonly kind: "peer_unsubscribed"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** Nobody serves the topic any more, and no listener of it is remembered: sends fail with `no_listener`. */
+  /** The topic has no listener in the directory and no known earlier one: sends fail with `no_listener`. */
   | { readonly kind: "sender_route_lost"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** Messages could not be stored; they are tried again. */
+  /** Messages could not be stored; storing is retried. */
   | {
       readonly kind: "sender_store_error";
       readonly topic: string;
@@ -24,7 +24,7 @@ export type PeerStatus =
       readonly message: string;
       readonly error: HawserError;
     }
-  /** A connection could not be made, or broke a rule. */
+  /** A connection could not be established, or violated the protocol. */
   | {
       readonly kind: "sender_send_error";
       readonly topic: string;
@@ -32,18 +32,18 @@ export type PeerStatus =
       readonly message: string;
       readonly error: HawserError;
     }
-  /** The send queue for a listener is full, or that for a group, whose `peer` is empty. */
+  /** The send queue of a listener is full, or that of a group (`peer` is empty). */
   | { readonly kind: "sender_busy"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** Stored messages could not be read or claimed, or a cursor not be written; it is tried again. */
+  /** Stored messages could not be read or claimed, or a cursor could not be committed; the operation is retried. */
   | { readonly kind: "listener_store_error"; readonly message: string; readonly error: HawserError }
-  /** A dialler was refused. */
+  /** An incoming connection was rejected during the handshake. */
   | {
       readonly kind: "handshake_refused";
       readonly address: string;
       readonly code: HawserError["code"];
       readonly message: string;
     }
-  /** Messages of a channel are nowhere: they were deleted. */
+  /** Messages of a channel are missing, because they were deleted. */
   | {
       readonly kind: "gap";
       readonly peer: string;
@@ -52,13 +52,13 @@ export type PeerStatus =
       readonly last: number;
       readonly message: string;
     }
-  /** Certificate, key or authorities changed and cannot be used: what was read before stays in use. */
+  /** Changed TLS files cannot be used: the previous certificates stay in use. */
   | { readonly kind: "tls_reload_failed"; readonly message: string; readonly error: HawserError }
-  /** Another process has the name; what this one wrote last was refused. */
+  /** Another process owns the name; the last write of this process was rejected. */
   | { readonly kind: "fenced"; readonly message: string }
-  /** The name is lost: the peer has ended. */
+  /** The name is lost: the peer has stopped. */
   | { readonly kind: "name_lost"; readonly message: string; readonly error: HawserError }
-  /** A handler has failed, with `error`; the message is tried again, or given up. `attempt` is from 1. */
+  /** A handler failed with `error`; the message is retried or becomes a dead letter. `attempt` starts at 1. */
   | {
       readonly kind: "attempt_failed";
       readonly topic: string;
@@ -68,7 +68,7 @@ export type PeerStatus =
       readonly message: string;
       readonly error: unknown;
     }
-  /** A message was given up; an at-most-once one (`stored` false) is gone. */
+  /** A message became a dead letter (`stored` true), or an at-most-once message was dropped (`stored` false). */
   | {
       readonly kind: "dead_letter";
       readonly topic: string;
@@ -78,17 +78,20 @@ export type PeerStatus =
       readonly message: string;
     };
 
-/** Emits the statuses of a peer. A listener that throws is reported to the process, not to the peer. */
-export class StatusTeller {
+/**
+ * Emits the status events of a peer. An error of an event listener is reported to the process and does not affect the
+ * peer.
+ */
+export class StatusReporter {
   readonly #emitter: EventEmitter<{ status: [PeerStatus] }>;
 
   constructor(emitter: EventEmitter<{ status: [PeerStatus] }> = new EventEmitter()) {
     this.#emitter = emitter;
   }
 
-  tell(told: PeerStatus): void {
-    const status = { ...told, message: shortened(told.message, limits.DeadLetter.errorMessage.maxBytes) };
-    // Those of `once` take themselves away.
+  report(given: PeerStatus): void {
+    const status = { ...given, message: shortened(given.message, limits.DeadLetter.errorMessage.maxBytes) };
+    // Listeners of `once` remove themselves.
     for (const listener of this.#emitter.rawListeners("status")) {
       try {
         listener.call(this.#emitter, status);

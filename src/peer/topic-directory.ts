@@ -3,18 +3,20 @@ import { checkTopic } from "./options.js";
 import type { SenderLinks } from "./sender-links.js";
 import { type Candidate, TopicRoutes } from "./topic-routes.js";
 
-/** What a running peer has read of the directory: the topics that it sends to, and those that it serves with others. */
+/**
+ * Cached part of the directory: the topics that a running peer sends to, and those that it serves together with others.
+ */
 export class TopicDirectory {
   readonly #topics = new Map<string, TopicRoutes>();
   #closed = false;
-  /** What is being read, and written of it. */
+  /** Running reads and writes of the directory. */
   readonly #reading = new Set<Promise<void>>();
 
   readonly #context: PeerContext;
   readonly #links: SenderLinks;
   readonly #onRead: () => void;
 
-  /** @param onRead called when a topic was read again */
+  /** @param onRead called after each read of a topic */
   constructor(context: PeerContext, links: SenderLinks, onRead: () => void) {
     this.#onRead = onRead;
     this.#context = context;
@@ -25,7 +27,7 @@ export class TopicDirectory {
     return this.#topics.get(topic);
   }
 
-  /** @throws HawserError `invalid_argument` unless it may be a topic */
+  /** Adds a topic to send to. @throws HawserError `invalid_argument` for an invalid topic */
   add(topic: string): TopicRoutes {
     checkTopic(topic);
     const routes: TopicRoutes = new TopicRoutes(topic, () => this.#track(this.#read(routes)));
@@ -37,7 +39,10 @@ export class TopicDirectory {
     return this.#topics.values();
   }
 
-  /** From now on tells who else serves a topic that this peer serves; routes are made only when it sends to it. */
+  /**
+   * Reports the other listeners of a topic that this peer serves. Routes are created only when the peer sends to the
+   * topic.
+   */
   watch(topic: string): void {
     if (this.#topics.has(topic)) return;
     const routes = this.add(topic);
@@ -49,7 +54,7 @@ export class TopicDirectory {
     if (this.#topics.get(topic)?.isOnlyWatched === true) this.#topics.delete(topic);
   }
 
-  /** Reads the topic's listeners again. @returns whether there is one in the directory */
+  /** Reads the listeners of a topic again. @returns true if the directory has one */
   async refresh(topic: string): Promise<boolean> {
     const routes = this.#topics.get(topic) ?? this.add(topic);
     routes.isOnlyWatched = false;
@@ -59,7 +64,7 @@ export class TopicDirectory {
     return false;
   }
 
-  /** Topics that nobody serves are kept for the status events, but no more of them than `limit`. */
+  /** Removes topics without listeners beyond `limit`; the others are kept for status events. */
   forgetUnserved(limit: number): void {
     if (this.#topics.size <= limit) return;
     for (const [topic, routes] of this.#topics) {
@@ -67,7 +72,7 @@ export class TopicDirectory {
     }
   }
 
-  /** Whether the directory has the listener under a topic that is sent to. */
+  /** True if the directory has the listener under a topic that this peer sends to. */
   isListed(name: string): boolean {
     for (const { listed, isOnlyWatched } of this.#topics.values()) {
       if (!isOnlyWatched && listed.some((listener) => listener.name === name)) return true;
@@ -75,7 +80,10 @@ export class TopicDirectory {
     return false;
   }
 
-  /** Reads nothing any more. Resolves when no route is being written, which would stay behind. Does not reject. */
+  /**
+   * Stops reading. Resolves after running writes of routes, which would otherwise complete after the stop. Never
+   * rejects.
+   */
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.allSettled(this.#reading);
@@ -88,21 +96,24 @@ export class TopicDirectory {
     return reading;
   }
 
-  /** Reads a topic for which no caller waits. */
+  /** Reads a topic in the background. */
   async reload(routes: TopicRoutes): Promise<void> {
     try {
       if (!this.#closed) await routes.load();
     } catch (error) {
-      this.#context.logger.debug({ err: error, topic: routes.topic }, "could not read a topic's listeners; polling on");
+      this.#context.logger.debug(
+        { err: error, topic: routes.topic },
+        "could not read the listeners of a topic; the next poll retries",
+      );
     }
   }
 
   async reloadAll(wanted: (routes: TopicRoutes) => boolean = () => true): Promise<void> {
-    // All at the same time, because the store reads them together.
+    // The store combines queries that start together.
     await Promise.all([...this.#topics.values()].filter(wanted).map((routes) => this.reload(routes)));
   }
 
-  /** Reads a topic's key and listeners, remembers those in the directory as met, and opens links to them. */
+  /** Reads the key and the listeners of a topic, remembers the listeners as routes, and opens links to them. */
   async #read(routes: TopicRoutes): Promise<void> {
     const { store, sender } = this.#context;
     const { topic, isOnlyWatched } = routes;
@@ -111,7 +122,7 @@ export class TopicDirectory {
     const before = routes.wasRead ? routes.listed : undefined;
     routes.wasRead = true;
     routes.update(listeners, known);
-    if (before !== undefined) this.#tellChanges(routes, before);
+    if (before !== undefined) this.#reportChanges(routes, before);
     if (routes.isEmpty || isOnlyWatched) {
       routes.ready = false;
       return;
@@ -127,28 +138,28 @@ export class TopicDirectory {
       if (link === undefined) await this.#links.to(candidate, routes);
       else link.dial.relocate(candidate);
     }
-    // One that is away gets its link with the first send to it: most are never sent to again.
+    // Absent listeners get a link with the first send: most of them are never used again.
     for (const candidate of routes.away) {
-      // That this topic has no address for the listener says nothing of its other topics.
+      // A listener without an address for this topic may still have one for others.
       if (!this.isListed(candidate.name)) this.#links.get(candidate.name)?.dial.relocate(candidate);
     }
     routes.ready = true;
     this.#onRead();
   }
 
-  /** Tells who serves a topic, and who does not any more, as against `before`. */
-  #tellChanges({ topic, listed, isEmpty, isOnlyWatched }: TopicRoutes, before: readonly Candidate[]): void {
+  /** Reports listeners that have registered or unregistered since `before`. */
+  #reportChanges({ topic, listed, isEmpty, isOnlyWatched }: TopicRoutes, before: readonly Candidate[]): void {
     const { status } = this.#context;
     const isIn = (list: readonly Candidate[], peer: string): boolean => list.some(({ name }) => name === peer);
     for (const { name: peer } of listed) {
       if (isIn(before, peer)) continue;
-      status.tell({ kind: "peer_subscribed", topic, peer, message: `"${peer}" serves "${topic}"` });
+      status.report({ kind: "peer_subscribed", topic, peer, message: `"${peer}" serves "${topic}"` });
     }
     for (const { name: peer } of before) {
       if (isIn(listed, peer)) continue;
-      status.tell({ kind: "peer_unsubscribed", topic, peer, message: `"${peer}" does not serve "${topic}" any more` });
+      status.report({ kind: "peer_unsubscribed", topic, peer, message: `"${peer}" no longer serves "${topic}"` });
       if (!isEmpty || isOnlyWatched) continue;
-      status.tell({ kind: "sender_route_lost", topic, peer, message: `nobody serves "${topic}" any more` });
+      status.report({ kind: "sender_route_lost", topic, peer, message: `"${topic}" has no listener any more` });
     }
   }
 }

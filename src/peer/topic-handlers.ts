@@ -1,4 +1,4 @@
-/** The user's handlers of a peer, by topic, and the settings of each. */
+/** Handlers of the user by topic, with their settings. */
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError, Reject } from "../errors/index.js";
@@ -8,12 +8,12 @@ import { BatchView, type Handler, type MessageView, type Origin, type Reply } fr
 
 /** Handler of the messages of a topic. */
 export interface TopicHandler {
-  /** Settings for a message with these headers; undefined: no handler takes it. */
+  /** Settings for a message with these headers; undefined if no handler accepts it. */
   settingsOf(headers: Headers | undefined): HandlingSettings | undefined;
-  /** All settings that are in use. */
+  /** Settings of all handlers of the topic. */
   readonly settings: readonly HandlingSettings[];
   handle(message: MessageView): unknown;
-  /** It has been replaced, or taken away. */
+  /** Called after the handler was replaced or removed. */
   ended(): void;
 }
 
@@ -26,9 +26,9 @@ export interface RequestHandler {
 }
 
 /**
- * A {@link Subscription} that ends once: by `stop`, or because another call has taken its place. With the last handler of a
- * topic the peer serves the topic no more: sends to it fail with `no_listener`, and messages that still arrive become dead
- * letters. Running handlers go on. `stop` may be called again after a rejection.
+ * {@link Subscription} of a handler. It ends by `stop`, or when another call replaces the handler. With the last
+ * handler of a topic the peer unregisters the topic: sends to it fail with `no_listener`, and messages that still
+ * arrive become dead letters. Running handlers continue. `stop` can be called again after a rejection.
  */
 export class HandlerSubscription implements Subscription {
   readonly topics: readonly string[];
@@ -54,12 +54,12 @@ export class HandlerSubscription implements Subscription {
   }
 }
 
-/** A handler for all messages of a topic. */
+/** Handler of all messages of a topic. */
 export function plainHandler(handle: Handler, settings: HandlingSettings, ended: () => void): TopicHandler {
   return { settingsOf: () => settings, settings: [settings], handle, ended };
 }
 
-/** @param decode what the handler gets of a message in place of the message itself */
+/** @param decode returns the value that the handler gets for a message */
 export function batchHandling(
   settings: BatchSettings,
   handler: (values: never, batch: never) => unknown,
@@ -79,11 +79,11 @@ export function batchHandling(
   };
 }
 
-/** Handlers of one topic. At least one of them is there. */
+/** Handlers of one topic; at least one of them is set. */
 interface Entry {
   messages: TopicHandler | undefined;
   requests: RequestHandler | undefined;
-  /** False while the topic is being left. */
+  /** False while the topic is being unregistered. */
   isServed: boolean;
 }
 
@@ -94,14 +94,14 @@ export class TopicHandlers {
   readonly #defaults: HandlingSettings;
   readonly reply: Reply;
 
-  /** @param defaults settings of messages whose handler is not known */
+  /** @param defaults settings of messages without a known handler */
   constructor(peer: Origin, defaults: HandlingSettings, reply: Reply) {
     this.#peer = peer;
     this.#defaults = defaults;
     this.reply = reply;
   }
 
-  /** The topics that the peer serves. */
+  /** Served topics. */
   get topics(): string[] {
     return [...this.#topics.keys()].filter((topic) => this.serves(topic));
   }
@@ -114,12 +114,12 @@ export class TopicHandlers {
     return this.#topics.size === 0;
   }
 
-  /** Whether senders store for the peer while it is stopped. */
+  /** True if senders store messages of the topic while the peer is stopped. */
   isDurable(topic: string): boolean {
     return this.#settingsOf(topic).some(({ durable }) => durable);
   }
 
-  /** Group and takeover time, which all handlers share; the defaults if there is no handler. */
+  /** Group membership, which all handlers share; that of the defaults if there is no handler. */
   get membership(): Membership {
     for (const topic of this.#topics.keys()) for (const settings of this.#settingsOf(topic)) return settings;
     return this.#defaults;
@@ -133,7 +133,7 @@ export class TopicHandlers {
     return this.#topics.get(topic)?.requests;
   }
 
-  /** Takes the place of the handler of messages before. */
+  /** Sets the handler of the messages, and replaces an earlier one. */
   setMessages(topic: string, handler: TopicHandler): void {
     const entry = this.#serve(topic);
     const before = entry.messages;
@@ -141,14 +141,17 @@ export class TopicHandlers {
     if (before !== handler) before?.ended();
   }
 
-  /** Takes the place of the handler of requests before. */
+  /** Sets the handler of the requests, and replaces an earlier one. */
   setRequests(topic: string, handler: RequestHandler): void {
     const entry = this.#serve(topic);
     entry.requests?.ended();
     entry.requests = handler;
   }
 
-  /** @returns whether the topic has another handler: else it is being left, and the handler stays until {@link remove} */
+  /**
+   * Removes one of two handlers. @returns false if the topic has no other handler: it must be unregistered, and the
+   * handler stays until {@link remove}
+   */
   removeOne(topic: string, which: "messages" | "requests"): boolean {
     const entry = this.#topics.get(topic);
     if (entry === undefined) return false;
@@ -158,7 +161,7 @@ export class TopicHandlers {
     return hasOther;
   }
 
-  /** A loop over the messages of a topic has ended with the run of its peer. The topic stays in the directory. */
+  /** Removes a message iterator after the stop of its peer. The topic stays in the directory. */
   endStream(topic: string, handler: TopicHandler): void {
     const entry = this.#topics.get(topic);
     if (entry?.messages !== handler) return;
@@ -166,7 +169,7 @@ export class TopicHandlers {
     if (entry.requests === undefined) this.#topics.delete(topic);
   }
 
-  /** The topic has no handler any more. */
+  /** Removes all handlers of a topic. */
   remove(topic: string): void {
     const entry = this.#topics.get(topic);
     this.#topics.delete(topic);
@@ -185,11 +188,11 @@ export class TopicHandlers {
     if (entry?.messages !== undefined) return entry.messages.handle(message);
     if (entry === undefined) throw this.unserved(topic);
     throw new Reject(
-      `"${this.#peer.name}" answers requests to "${topic}" only: make a request, or handle its messages, too`,
+      `"${this.#peer.name}" answers only requests of "${topic}": send a request, or set a handler for its messages`,
     );
   }
 
-  /** The error for a topic without a handler. */
+  /** Error for a topic without a handler. */
   unserved(topic: string): HawserError {
     return new HawserError("unsubscribed", `"${this.#peer.name}" does not handle "${topic}"`);
   }

@@ -1,67 +1,67 @@
 /**
- * Which listener of a topic gets a message: the directory's listeners in turn, those known to be down left out, and
- * the ones this sender has met before when none can be reached.
+ * Choice of a topic's listener for each message: listeners in the directory take turns, without those known to be down.
+ * If none can be reached, listeners that this sender used before are chosen.
  */
 import { shared } from "../runtime/index.js";
 import type { Listener, Route } from "../store/index.js";
 import type { SenderLink } from "./sender-link.js";
 
-/** The links that are open, by the names of their listeners. */
+/** Open links by listener name. */
 interface OpenLinks {
   get(listenerName: string): SenderLink | undefined;
 }
 
-/** A listener of a topic as the router knows it. */
+/** Listener of a topic, as a destination. */
 export interface Candidate {
   readonly name: string;
-  /** Undefined when it is not in the directory: then it is only stored for. */
+  /** Undefined for a listener that is not in the directory; its messages are stored. */
   readonly addr: string | undefined;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
-  /** The group that it is a member of; undefined: of none. */
+  /** Undefined for a listener without a group. */
   readonly group: string | undefined;
-  /** Its link, as it was looked up last. */
+  /** Link of the listener, from the last lookup. */
   link?: SenderLink | undefined;
 }
 
-/** A listener that is not in the directory. */
+/** Creates the candidate for a listener that is not in the directory. */
 export function awayCandidate(name: string, maxMessageBytes: number): Candidate {
   return { name, addr: undefined, maxMessageBytes, durable: false, group: undefined };
 }
 
 const leastSweep = 1_000;
 
-/** The listeners of one topic and whose turn it is. */
+/** Listeners of one topic, and the turn among them. */
 export class TopicRoutes {
   topicKey = 0;
-  /** In the directory, in the order of their addresses. */
+  /** Listeners in the directory, sorted by address. */
   listed: readonly Candidate[] = [];
-  /** Met before, and not in the directory now. */
+  /** Earlier listeners that are not in the directory. */
   away: readonly Candidate[] = [];
-  /** Everything is known that a send needs: keys, listeners, links. */
+  /** True if keys, listeners and links are known, so that messages can be sent. */
   ready = false;
-  /** The catalog was read once. */
+  /** True after the first read of the catalog. */
   wasRead = false;
-  /** This peer serves the topic and has never sent to it: it hears of the others, and has no routes to them. */
+  /** True for a topic that this peer serves and has never sent to: its listeners are reported, but it has no routes. */
   isOnlyWatched = false;
-  /** All that the directory has are members of a group. */
+  /** True if all listeners in the directory are members of a group. */
   isGroup = false;
-  /** Sends that wait for that; those behind them wait, too, so that their order stays. */
+  /** Number of sends that wait for the topic; later sends wait behind them to keep the order. */
   waiting = 0;
   tail: Promise<unknown> = Promise.resolve();
-  /** By key, the link that its last message went over, and the message's place there. */
+  /** Link and place of the last message of each key. */
   readonly #followed = new Map<string, { readonly link: SenderLink; readonly place: number }>();
-  /** All of them; of a listener that has two addresses the first one. */
+  /** All candidates by name; a listener with two addresses has its first one. */
   #byName: ReadonlyMap<string, Candidate> = new Map();
-  /** At this size the keys whose messages are handled are forgotten. */
+  /** Size of the key map at which keys of handled messages are removed. */
   #sweepAt = leastSweep;
   #turn = 0;
   #lastUsed: string | undefined;
 
   readonly topic: string;
   /**
-   * Reads what the catalog has of the topic, one reading at a time, so that none overtakes another: a caller that waited for
-   * one finds its routes remembered. @throws HawserError `store_failed`
+   * Reads the topic from the catalog, one query at a time so that results cannot overtake each other. After the promise
+   * the routes are remembered. @throws HawserError `store_failed`
    */
   readonly load: () => Promise<void>;
 
@@ -70,7 +70,7 @@ export class TopicRoutes {
     this.load = shared(read);
   }
 
-  /** Takes over what the catalog says. */
+  /** Replaces the listeners by those in the catalog. */
   update(listeners: readonly Listener[], routes: readonly Route[]): void {
     this.listed = listeners.map((listener) => ({ ...listener }));
     this.isGroup = listeners.length > 0 && listeners.every(({ group }) => group !== undefined);
@@ -90,13 +90,13 @@ export class TopicRoutes {
   }
 
   /**
-   * Whose turn it is among those that can be reached, its link looked up; else the one last used.
+   * Next listener in turn that can be reached, with its link; or else the one used last.
    *
-   * @param key of the message: those of one key go to one listener
-   * @returns undefined when no listener can be reached and none was used before
+   * @param key key of the message: messages with the same key go to the same listener
+   * @returns undefined if no listener can be reached and none was used before
    */
   choose(links: OpenLinks, key?: string): Candidate | undefined {
-    if (key !== undefined) return this.#ofKey(links, key);
+    if (key !== undefined) return this.#listenerOfKey(links, key);
     const { listed } = this;
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.#turn % listed.length] as Candidate;
@@ -111,34 +111,34 @@ export class TopicRoutes {
     return last;
   }
 
-  /** Of a group: the link of the member with room for a message of this length that has the least to do, else in turn. */
+  /** Groups: link of the least busy member that has room for a message of this length; equal members take turns. */
   chooseWithRoom(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
     const hasRoom = (link: SenderLink): boolean => link.readiness === "now" && link.hasRoom(now) && link.takes(bytes);
-    return this.#chooseLeast(links, hasRoom, ({ underWay }) => underWay);
+    return this.#chooseLeast(links, hasRoom, ({ inFlight }) => inFlight);
   }
 
-  /** Of a group: the link of the member that takes a message of this length and has the least to do, else in turn. */
+  /** Groups: link of the least busy member whose limits permit a message of this length; equal members take turns. */
   chooseIdlest(links: OpenLinks, bytes: number): SenderLink | undefined {
     const takesIt = (link: SenderLink): boolean => link.readiness !== "no" && link.takes(bytes);
-    return this.#chooseLeast(links, takesIt, ({ underWay }) => underWay);
+    return this.#chooseLeast(links, takesIt, ({ inFlight }) => inFlight);
   }
 
-  /** Of a group: the link of the member that would be done first with one more message of this length. */
+  /** Groups: link of the member that is estimated to finish one more message of this length first. */
   chooseSoonest(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
     return this.#chooseLeast(
       links,
       (link) => this.#isUp(link) && link.takes(bytes),
-      // One that has to work off what is stored comes last.
+      // A member that first has to read its stored messages comes last.
       (link) => (link.readiness === "no" ? Number.MAX_VALUE : link.timeForMore(now)),
     );
   }
 
-  /** Of a group: whether a member takes messages over its connection, or perhaps soon. */
+  /** Groups: true if a member can receive over its connection, or perhaps soon. */
   mayHaveRoom(links: OpenLinks): boolean {
     return this.listed.some((candidate) => (linkOf(candidate, links)?.readiness ?? "no") !== "no");
   }
 
-  /** Of a group: whether a member can be reached. */
+  /** Groups: true if a member can be reached. */
   isReachable(links: OpenLinks): boolean {
     return this.listed.some((candidate) => {
       const link = linkOf(candidate, links);
@@ -146,14 +146,14 @@ export class TopicRoutes {
     });
   }
 
-  /** The greatest payload that any of the listeners takes. */
+  /** Maximum payload that a listener of the topic accepts. */
   maxMessageBytes(links: OpenLinks): number {
     return this.all.reduce((most, { name, maxMessageBytes }) => {
       return Math.max(most, links.get(name)?.dial.maxMessageBytes ?? maxMessageBytes);
     }, 0);
   }
 
-  /** Whether a message would soon be handled there. Whoever has taken the channel over need not serve this topic, too. */
+  /** True if a message would be handled soon. A new owner of the link's channel need not serve this topic. */
   #isUp(link: SenderLink | undefined): boolean {
     if (link === undefined) return true;
     if (link.isDown) return false;
@@ -184,14 +184,14 @@ export class TopicRoutes {
   }
 
   /**
-   * Whom to ask next: whose turn it is among those in the directory that were not asked, in a group the one with the least
-   * to do; first one that can be reached.
+   * Listener for the next attempt of a request: the next in turn among those that were not tried, or the least busy one
+   * in a group. Reachable listeners come first.
    */
   chooseUnasked(links: OpenLinks, asked: ReadonlySet<string>): Candidate | undefined {
     const { listed } = this;
     if (this.isGroup) {
       const isFree = (link: SenderLink): boolean => !asked.has(link.listenerName) && link.readiness !== "no";
-      const free = this.#chooseLeast(links, isFree, ({ underWay }) => underWay);
+      const free = this.#chooseLeast(links, isFree, ({ inFlight }) => inFlight);
       if (free !== undefined) return listed.find(({ name }) => name === free.listenerName);
     }
     let down: Candidate | undefined;
@@ -205,7 +205,7 @@ export class TopicRoutes {
     return down;
   }
 
-  /** A message with a key was sent over a link: further ones of its key follow it until it is handled. */
+  /** Records the link of a message with a key, so that later messages of the key follow it until it is handled. */
   follow(key: string, link: SenderLink): void {
     this.#followed.set(key, { link, place: link.lastPlace });
     if (this.#followed.size < this.#sweepAt) return;
@@ -216,10 +216,10 @@ export class TopicRoutes {
   }
 
   /**
-   * The listener that a key belongs to, by rendezvous hash, among all that are known: also one that is away. As long as one
-   * that had a message of the key has not handled it, that one.
+   * Listener of a key: the one that has an unhandled message of the key, or else the choice of a rendezvous hash among
+   * all known listeners, including absent ones.
    */
-  #ofKey(links: OpenLinks, key: string): Candidate | undefined {
+  #listenerOfKey(links: OpenLinks, key: string): Candidate | undefined {
     const before = this.#followed.get(key);
     if (before !== undefined && !before.link.isClosed && !before.link.hasHandled(before.place)) {
       const same = this.#byName.get(before.link.listenerName);
@@ -239,28 +239,28 @@ export class TopicRoutes {
     return most;
   }
 
-  /** The candidate is the one last used from now on. */
+  /** Records the candidate as the one used last. */
   use({ name }: Candidate): void {
     this.#lastUsed = name;
   }
 }
 
-/** Of FNV-1a with 32 bits. */
+/** Offset basis of 32-bit FNV-1a. */
 const hashBasis = 0x811c9dc5;
 
-/** FNV-1a goes on with a text: what all candidates have in common is hashed once. */
+/** Continues an FNV-1a hash with a string, so that the common prefix of all candidates is hashed once. */
 function hashedOn(hash: number, text: string): number {
   for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
   return hash;
 }
 
-/** Its upper bits hardly depend on the last characters. */
+/** Mixes the upper bits, which hardly depend on the last characters of an FNV-1a input. */
 function mixed(hash: number): number {
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   return (hash ^ (hash >>> 13)) >>> 0;
 }
 
-/** A candidate's link, if it is open. One that was closed has perhaps been opened anew. */
+/** Link of a candidate if it is open. A closed link may have been replaced by a new one. */
 function linkOf(candidate: Candidate, links: OpenLinks): SenderLink | undefined {
   if (candidate.link === undefined || candidate.link.isClosed) candidate.link = links.get(candidate.name);
   return candidate.link;

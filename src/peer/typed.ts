@@ -1,6 +1,4 @@
-/**
- * Typed messages over peers: conversion of a typed send, and the handlers of a topic by type.
- */
+/** Typed messages over peers: encoding of typed sends, and the handlers of a topic by message type. */
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { type Headers, headerValue } from "../channel/index.js";
 import { HawserError, namesOf } from "../errors/index.js";
@@ -24,16 +22,18 @@ import type { Message, MessageView, SendOptions } from "./message.js";
 import { checkedOnce } from "./options.js";
 import type { TopicHandler } from "./topic-handlers.js";
 
-/** Handles messages of a type. It gets the message decoded, and as it came; the rest is as with a {@link Handler}. */
+/**
+ * Handler of messages of one type. It gets the decoded message and the received message; otherwise as {@link Handler}.
+ */
 export type TypedHandler<Desc extends DescMessage> = (value: MessageShape<Desc>, message: Message) => unknown;
 
-/** Data of a schema that each message needs. */
+/** Per-schema values that are computed once, not for each message. */
 interface Route {
   readonly topic: string;
   readonly of: TopicOfSchema;
   readonly hasKeyOrId: boolean;
   readonly headers: Readonly<Record<Format, Headers>>;
-  /** The options of a send that has none of its own. */
+  /** Send options for a call without options. */
   readonly send: SendOptions;
 }
 
@@ -56,13 +56,16 @@ function routeOf(schema: DescMessage): Route {
   return route;
 }
 
-/** The topic of a schema, whose rules are known to be supported. @throws HawserError `invalid_schema` */
+/** Topic of a schema. Also checks that all its validation rules are supported. @throws HawserError `invalid_schema` */
 export function topicOfPeers(schema: DescMessage): string {
   allRulesOf(schema);
   return routeOf(schema).topic;
 }
 
-/** Converts a typed send to a send of bytes. @throws HawserError */
+/**
+ * Encodes a typed message and fills in the send options that its schema defines. @throws HawserError
+ * `invalid_argument`, `invalid_schema`
+ */
 export function typedSend<Desc extends DescMessage>(
   schema: Desc,
   message: MessageInitShape<Desc>,
@@ -83,7 +86,7 @@ export function typedSend<Desc extends DescMessage>(
     given.headers === undefined ? route.headers[format] : [...route.headers[format], ...headerPairsOf(given.headers)];
   const key = given.key ?? keyOfMessage(route.of, message);
   const messageId = given.messageId ?? idOfMessage(route.of, message);
-  // Copying an object with a further property takes longer than encoding.
+  // Copying an object with a rest property takes longer than encoding the message.
   const send = hasOnlyCommon(given)
     ? { delivery: given.delivery, signal: given.signal, ttlMs: given.ttlMs, headers, key, messageId }
     : { ...withoutFormat(given), headers, key, messageId };
@@ -108,25 +111,27 @@ function hasOnlyCommon(options: SendOptions): boolean {
   return true;
 }
 
-/** Options with names that `send` refuses. */
+/** Removes the option that `send` rejects for untyped payloads. */
 function withoutFormat({ format: _, ...rest }: SendOptions): SendOptions {
   return rest;
 }
 
-/** A handler for one type. */
+/** Handler of one type with its settings. */
 export interface HandledType {
   readonly schema: DescMessage;
   readonly settings: HandlingSettings;
   readonly handler: (value: never, message: never) => unknown;
-  /** It has been replaced, or taken away. */
+  /** Called when the handler was replaced or removed. */
   readonly ended: () => void;
 }
 
-/** The handlers of a topic, one for each type of its messages. */
+/** Handlers of a topic by message type. */
 export class TypedHandlers implements TopicHandler {
   readonly #types = new Map<string, HandledType>();
   readonly #topic: string;
-  /** Type of the last message, by its headers. Most messages share their headers with the message before. */
+  /**
+   * Type and format that the headers of the last message name. Consecutive messages mostly share one headers object.
+   */
   #last: ({ readonly headers: Headers | undefined } & TypeOfMessage<HandledType>) | undefined;
 
   constructor(topic: string) {
@@ -137,7 +142,7 @@ export class TypedHandlers implements TopicHandler {
     return this.#types.size;
   }
 
-  /** A handler for a type; it takes the place of the one before. */
+  /** Sets the handler of a type, and replaces an earlier one. */
   add(type: HandledType): void {
     const { typeName } = type.schema;
     const before = this.#types.get(typeName);
@@ -167,7 +172,7 @@ export class TypedHandlers implements TopicHandler {
     try {
       return this.#typeOf(headers).type.settings;
     } catch {
-      // It fails when it is handled.
+      // The call of the handler will fail with the same error.
       return undefined;
     }
   }

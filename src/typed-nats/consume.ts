@@ -17,19 +17,24 @@ import { checkOptionNames } from "./publish.js";
 
 /** Options of {@link consume}. */
 export interface ConsumeOptions {
-  /** The stream. */
+  /** Name of the stream. */
   readonly stream: string;
-  /** The durable consumer. It is made if there is none, for the subject of the types; one that is there is used as it is. */
+  /**
+   * Name of the durable consumer. If it does not exist, it is created for the subject of the types; an existing
+   * consumer is used unchanged.
+   */
   readonly durable: string;
-  /** Receives each message that could not be decoded or handled, with its error. */
+  /** Called with each message that could not be decoded or handled, and its error. */
   readonly onFailure: FailureListener<JsMsg>;
-  /** Delay in milliseconds before a message whose handler has failed comes again. Default 1,000. */
+  /** Delay before the redelivery of a message whose handler failed, in milliseconds. Default: 1,000. */
   readonly retryDelayMs?: number | undefined;
-  /** Number of messages that are fetched ahead of the one that is handled. Default 16. */
+  /** Number of messages to fetch ahead of the running handler. Default: 16. */
   readonly prefetch?: number | undefined;
-  /** Further settings of a consumer that is made, by their names in JetStream: `max_deliver`, `ack_wait` in ns, …. */
+  /**
+   * Further settings for a consumer that is created, with their JetStream names: `max_deliver`, `ack_wait` in ns, ….
+   */
   readonly config?: Partial<ConsumerConfig> | undefined;
-  /** The JetStream domain. */
+  /** JetStream domain of the stream. Default: the domain of the server. */
   readonly domain?: string | undefined;
 }
 
@@ -46,15 +51,19 @@ const consumerNotFound = 10014;
 const defaultAckWaitMs = 30_000;
 
 /**
- * Handles the messages of a stream, one after the other: at least once. A message is acknowledged when its handler has
- * ended well. It comes again after `retryDelayMs` if the handler fails. It is terminated, so that it does not come again,
- * if it cannot be decoded, breaks a rule, or the handler throws a `Reject`. A handler may take longer than the consumer's
- * `ack_wait`: the server is told that it works. `stop()` waits for the running handler; messages that it had received and not
- * handled come again elsewhere. `closed` rejects if the subscription ends by itself, such as with the connection.
+ * Handles the messages of a stream at least once, one after another.
+ *
+ * A message is acknowledged after its handler has completed. If the handler fails, the message is redelivered after
+ * `retryDelayMs`. A message is terminated, so that it is not redelivered, if it cannot be decoded, if it breaks a rule,
+ * or if the handler throws a `Reject`. A handler may run longer than the consumer's `ack_wait`, because the server gets
+ * regular progress reports.
+ *
+ * `stop()` waits for the running handler; messages that were fetched but not handled are redelivered to another
+ * process. `closed` rejects if the subscription ends by itself, for example with the connection.
  *
  *     await consume(connection, typed(OrderPlacedSchema, async (order) => …), { stream: "ORDERS", durable: "billing", onFailure });
  *
- * @throws HawserError (as a rejection) `invalid_schema`, `invalid_argument`; the error of nats.js
+ * @throws HawserError (as a rejection) `invalid_schema`, `invalid_argument`; errors of nats.js
  */
 export async function consume(
   connection: NatsConnection,
@@ -79,7 +88,7 @@ export async function consume(
   if (info.config.ack_policy !== AckPolicy.Explicit) {
     throw new HawserError(
       "invalid_argument",
-      `durable "${durable}": the consumer has the ack policy ${info.config.ack_policy} and must have explicit; name another, or delete it`,
+      `durable "${durable}": the consumer has the ack policy ${info.config.ack_policy}; it must be explicit. Name another consumer, or delete this one`,
     );
   }
   const ackWaitMs = (info.config.ack_wait ?? nanos(defaultAckWaitMs)) / nanos(1);
@@ -88,12 +97,12 @@ export async function consume(
   let stopping = false;
   const handleAll = async (): Promise<void> => {
     for await (const message of messages) {
-      // What is left is given back, so that it does not wait for the end of ack_wait.
+      // Returns the prefetched messages, so that they do not wait for the end of `ack_wait`.
       if (stopping) message.nak();
       else await handleOne(message);
     }
     if (!stopping)
-      throw new HawserError("internal", `the consumer "${durable}" of the stream "${stream}" has ended by itself`);
+      throw new HawserError("internal", `the consumer "${durable}" of the stream "${stream}" has ended unexpectedly`);
   };
   const handleOne = async (message: JsMsg): Promise<void> => {
     const working = setInterval(() => message.working(), ackWaitMs / 2);
@@ -109,7 +118,7 @@ export async function consume(
     }
   };
   const closed = handleAll();
-  // A rejection is for those who wait for `closed`.
+  // Prevents an unhandled rejection if the caller does not use `closed`.
   closed.catch(() => undefined);
   const stop = async (): Promise<void> => {
     stopping = true;

@@ -1,6 +1,4 @@
-/**
- * Handlers of typed messages of NATS, and the choice of the handler for a message.
- */
+/** Handlers of typed NATS messages, and the choice of the handler for a message. */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
 import type { Msg, MsgHdrs } from "@nats-io/transport-node";
@@ -8,26 +6,26 @@ import { HawserError } from "../errors/index.js";
 import { allRulesOf, contentTypeHeader, decode, typeOf } from "../typed/index.js";
 import { knownTopicOf } from "./publish.js";
 
-/** A message of NATS, from a subscription or a stream. */
+/** NATS message of a subscription or a stream. */
 type AnyMessage = Pick<Msg, "subject"> & { readonly data: Uint8Array; readonly headers?: MsgHdrs | undefined };
 
-/** Handler of the messages of one type. It gets the decoded message, and the message of NATS. */
+/** Handler of messages of one type. It gets the decoded message and the NATS message. */
 type ValueHandler<Desc extends DescMessage, Message> = (value: MessageShape<Desc>, message: Message) => unknown;
 
-/** A type with its handler, as {@link typed} makes it. */
+/** Message type with its handler, created by {@link typed}. */
 export interface TypedHandler<Message = Msg | JsMsg> {
   readonly schema: DescMessage;
   readonly handler: ValueHandler<DescMessage, Message>;
 }
 
-/** Receives each message that could not be handled, with its error. */
+/** Listener for messages that could not be handled, with their errors. */
 export type FailureListener<Message> = (error: unknown, message: Message) => void;
 
 /**
- * A type with its handler, for {@link subscribe} and {@link consume}.
+ * Combines a message type with its handler, for {@link subscribe} and {@link consume}.
  *
- * @param schema made by protoc-gen-es, with a subject in its option `hawser.v1.topic`
- * @param handler gets the decoded message, and the message of NATS
+ * @param schema schema that protoc-gen-es generated, with a subject in its option `hawser.v1.topic`
+ * @param handler gets the decoded message and the NATS message
  */
 export function typed<Desc extends DescMessage, Message = Msg | JsMsg>(
   schema: Desc,
@@ -36,28 +34,28 @@ export function typed<Desc extends DescMessage, Message = Msg | JsMsg>(
   return { schema, handler: handler as unknown as ValueHandler<DescMessage, Message> };
 }
 
-/** Handler of one type, or handlers of several types that have the same subject. */
+/** Handler of one type, or handlers of several types with the same subject. */
 export type TypedHandlers<Message> = TypedHandler<Message> | readonly TypedHandler<Message>[];
 
-/** The types of a subject with their handlers. */
+/** Handlers of one subject. */
 export interface SubjectHandlers<Message> {
-  /** The subject to subscribe to. */
+  /** Subject to subscribe to. */
   readonly pattern: string;
-  /** Decodes and handles a message. @throws (as a rejection) HawserError `invalid_message`; what the handler throws */
+  /** Decodes and handles a message. @throws HawserError (as a rejection) `invalid_message`; errors of the handler */
   run(message: Message): Promise<unknown>;
 }
 
-/** @throws HawserError `invalid_schema`, also for types that have different subjects */
+/** @throws HawserError `invalid_schema`, also for types with different subjects */
 export function handlersOf<Message extends AnyMessage>(given: TypedHandlers<Message>): SubjectHandlers<Message> {
   const all = Array.isArray(given) ? (given as readonly TypedHandler<Message>[]) : [given as TypedHandler<Message>];
   const types = new Map(all.map((each) => [each.schema.typeName, each]));
   const patterns = new Set(all.map(({ schema }) => patternOf(schema)));
   const [pattern, another] = patterns;
-  if (pattern === undefined) throw new HawserError("invalid_argument", "no type is given; give at least one");
+  if (pattern === undefined) throw new HawserError("invalid_argument", "no message type is given; give at least one");
   if (another !== undefined) {
     throw new HawserError(
       "invalid_argument",
-      `the types have the subjects ${pattern} and ${another}; use one call for each subject`,
+      `the types have the subjects ${pattern} and ${another}; subscribe to each subject with its own call`,
     );
   }
   const from = `the subject "${pattern}"`;
@@ -79,7 +77,7 @@ function patternOf(schema: DescMessage): string {
   return subject.pattern;
 }
 
-/** Whether trying the message again would not help: it is none of its type, or its handler has rejected it. */
+/** True if a redelivery cannot help: the message has another type or is invalid, or its handler rejected it. */
 export function isFinal(error: unknown): boolean {
   return error instanceof HawserError && (error.code === "invalid_message" || error.code === "rejected");
 }

@@ -1,6 +1,4 @@
-/**
- * Typed messages over a NATS connection of the user: a part of the entry `hawser/nats`.
- */
+/** Typed messages over a NATS connection of the user; part of the package entry `hawser/nats`. */
 export { type ConsumeOptions, consume } from "./consume.js";
 export { type TypedHandler, typed } from "./handling.js";
 export { checkFormat, knownTopicOf, messageIdHeader, type PublishOptions, publish } from "./publish.js";

@@ -1,6 +1,4 @@
-/**
- * Publishing typed messages to the subject that their schema's option names.
- */
+/** Publishes typed messages to the subject that the option of their schema names. */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { jetstream } from "@nats-io/jetstream";
 import { type MsgHdrs, type NatsConnection, headers as natsHeaders } from "@nats-io/transport-node";
@@ -18,22 +16,31 @@ import {
 
 /** Options of {@link publish}. */
 export interface PublishOptions {
-  /** Default `binary`: that of Protobuf. `json` is the JSON of Protobuf, for receivers that need it. */
+  /**
+   * Encoding of the message, Protobuf's `binary` format, or Protobuf's `json` for receivers that need it. Default:
+   * `binary`.
+   */
   readonly format?: Format | undefined;
-  /** Further headers, by their names. */
+  /** Further headers: values or arrays of values by name. */
   readonly headers?: Readonly<Record<string, string | readonly string[]>> | undefined;
-  /** The header `Nats-Msg-Id`: of two messages with one id a stream keeps one. Default: the type and the option's field. */
+  /**
+   * Header `Nats-Msg-Id`: a stream stores only one of several messages with the same id. Default: the message type and
+   * the field that the schema's option names.
+   */
   readonly messageId?: string | undefined;
-  /** Time limit in milliseconds for the stream's answer, if the schema's option says `stream: true`. Default 5,000. */
+  /**
+   * Maximum wait for the stream's acknowledgement in milliseconds, if the schema's option has `stream: true`. Default:
+   * 5,000.
+   */
   readonly timeoutMs?: number | undefined;
-  /** JetStream domain of the stream. */
+  /** JetStream domain of the stream. Default: the domain of the server. */
   readonly domain?: string | undefined;
 }
 
-/** A published message. */
+/** Result of {@link publish}. */
 interface Published {
   readonly subject: string;
-  /** Place of the message in a stream, if the schema's option says `stream: true`. */
+  /** Position of the message in the stream, if the schema's option has `stream: true`. */
   readonly stream?: { readonly name: string; readonly sequence: number; readonly duplicate: boolean };
 }
 
@@ -47,7 +54,7 @@ const options = namesOf<PublishOptions>({
 
 const topics = new WeakMap<DescMessage, TopicOfSchema>();
 
-/** The topic and subject of a schema. @throws HawserError `invalid_schema` */
+/** Topic and subject of a schema. @throws HawserError `invalid_schema` */
 export function knownTopicOf(schema: DescMessage): TopicOfSchema {
   let topic = topics.get(schema);
   if (topic === undefined) {
@@ -57,10 +64,10 @@ export function knownTopicOf(schema: DescMessage): TopicOfSchema {
   return topic;
 }
 
-/** The header by which a stream recognizes a message that it has already. */
+/** Header with which a stream detects duplicates. */
 export const messageIdHeader = "Nats-Msg-Id";
 
-/** The format of a typed message; the default is `binary`. @throws HawserError `invalid_argument` */
+/** Validates a format; the default is `binary`. @throws HawserError `invalid_argument` */
 export function checkFormat(format: unknown = "binary"): Format {
   if (format === "binary" || format === "json") return format;
   throw new HawserError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
@@ -73,13 +80,14 @@ export function checkOptionNames(given: object, of: string, known: readonly stri
 }
 
 /**
- * Publishes a typed message. With `stream: true` in the schema's option it resolves when a stream has the message. Without,
- * it resolves when the message has been handed to the connection: core NATS tells nobody whether it arrives.
+ * Publishes a typed message. If the schema's option has `stream: true`, the promise resolves after the stream has
+ * stored the message. Otherwise it resolves when the message is written to the connection: core NATS does not report
+ * whether it arrives.
  *
- * @param schema made by protoc-gen-es, with the option `hawser.v1.topic`
- * @param message what `create(schema, …)` takes
- * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`; the
- * error of nats.js
+ * @param schema schema that protoc-gen-es generated, with the option `hawser.v1.topic`
+ * @param message message, or its initializer as for `create(schema, …)`
+ * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`;
+ * errors of nats.js
  */
 export async function publish<Desc extends DescMessage>(
   connection: NatsConnection,

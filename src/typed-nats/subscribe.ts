@@ -9,20 +9,20 @@ import { checkOptionNames } from "./publish.js";
 
 /** Options of {@link subscribe}. */
 export interface SubscribeOptions {
-  /** Receives each message that could not be decoded or handled, with its error: core NATS does not send it again. */
+  /** Called with each message that could not be decoded or handled, and its error. Core NATS does not redeliver it. */
   readonly onFailure: FailureListener<Msg>;
-  /** The queue group: of its members one gets each message. */
+  /** Queue group; each message goes to one of its members. Default: no group, every subscriber gets each message. */
   readonly queue?: string | undefined;
 }
 
 /**
- * Subscribes to the subject of a type, or of several that have the same one:
+ * Subscribes to the subject of one or several message types:
  *
  *     await subscribe(connection, typed(OrderPlacedSchema, async (order) => …), { queue: "billing", onFailure });
  *
- * Messages are handled one after the other. `stop()` handles those that have arrived.
+ * Messages are handled one after another. `stop()` handles those that have already arrived.
  *
- * @throws HawserError (as a rejection) `invalid_schema`, `invalid_argument`; the error of nats.js
+ * @throws HawserError (as a rejection) `invalid_schema`, `invalid_argument`; errors of nats.js
  */
 export async function subscribe(
   connection: NatsConnection,
@@ -34,13 +34,13 @@ export async function subscribe(
   const types = handlersOf(handlers);
   const subscription = connection.subscribe(types.pattern, queue === undefined ? {} : { queue });
   const closed = handleAll(subscription, types.run, onFailure);
-  // A rejection is for those who wait for `closed`.
+  // Prevents an unhandled rejection if the caller does not use `closed`.
   closed.catch(() => undefined);
   const stop = async (): Promise<void> => {
     if (!subscription.isClosed()) await subscription.drain();
     await closed.catch(() => undefined);
   };
-  // The server has the subscription when it answers: a message published from now on arrives.
+  // The answer of the server confirms the subscription: messages that are published from now on arrive.
   await connection.flush();
   return { topics: [types.pattern], stop, closed, [Symbol.asyncDispose]: stop };
 }

@@ -136,7 +136,7 @@ describe("a caller that has gone", () => {
     const calls = await running("rope", "tar");
     await caller.close();
     for (const each of calls) {
-      expect(await abortOf(each)).toMatchObject({ code: Code.Canceled, rawMessage: "the caller has gone" });
+      expect(await abortOf(each)).toMatchObject({ code: Code.Canceled, rawMessage: "the caller has disconnected" });
       each.answer();
     }
     for (const each of made) expect((await each).code).toBe(Code.Unavailable);
@@ -158,7 +158,7 @@ describe("a caller that has gone", () => {
     await Promise.race([begun, program.firstLine]);
     program.child.kill("SIGKILL");
     expect((await program.ended).signal).toBe("SIGKILL");
-    expect(await aborted).toMatchObject({ code: Code.Canceled, rawMessage: "the caller has gone" });
+    expect(await aborted).toMatchObject({ code: Code.Canceled, rawMessage: "the caller has disconnected" });
     await server.stop();
   });
 });
@@ -254,8 +254,8 @@ describe("without the permissions for it", () => {
     await eventually("both run", () => calls.size === 2);
     await eventually("both were told", () => warnings.length === 2);
     expect(warnings).toEqual([
-      "NATS does not let calls be canceled; they are answered, and their time limits hold",
-      "NATS does not let this service notice that callers have gone; calls are answered",
+      "NATS does not permit cancellations; calls are answered, and their time limits apply",
+      "NATS does not permit checks for disconnected callers; calls are answered",
     ]);
     controller.abort();
     expect((await canceled).code).toBe(Code.Canceled);

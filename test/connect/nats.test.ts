@@ -150,7 +150,7 @@ describe("a service", () => {
     const call = failureOf(client.look({}));
     await begun;
     await server.stop();
-    expect(await call).toMatchObject({ code: Code.Unavailable, rawMessage: expect.stringContaining("stops") });
+    expect(await call).toMatchObject({ code: Code.Unavailable, rawMessage: expect.stringContaining("stopping") });
     expect(await aborted).toMatchObject({ code: Code.Unavailable });
   });
 
@@ -169,7 +169,7 @@ describe("a service", () => {
     const error = await failureOf(client.look({}));
     expect([error.code, error.rawMessage]).toEqual([
       Code.ResourceExhausted,
-      "busy: this process answers 2 calls already (concurrency); try again later",
+      "busy: this process is already running 2 calls (concurrency); try again later",
     ]);
     proceed.resolve();
     await Promise.all(calls);
@@ -266,9 +266,9 @@ describe("messages of others", () => {
       "no message",
       { "content-type": "application/proto" },
       "\xff\xff",
-      /^the payload is no .*LookRequest in Protobuf: /,
+      /^the payload is not a valid .*LookRequest in Protobuf: /,
     ],
-    ["no JSON", { "content-type": "application/json" }, "{", /^the payload is no .*LookRequest in JSON: /],
+    ["no JSON", { "content-type": "application/json" }, "{", /^the payload is not a valid .*LookRequest in JSON: /],
     [
       "a compression",
       { "content-type": "application/proto", "content-encoding": "gzip" },
@@ -365,7 +365,7 @@ describe("messages of others", () => {
 it.each([
   [{ queue: "a b" }, /^queue "a b": must be a name/],
   [{ version: "1" }, /^version "1": must be semantic/],
-  [{ subjectPrefix: "a.*" }, /^subjectPrefix "a\.\*": must be words/],
+  [{ subjectPrefix: "a.*" }, /^subjectPrefix "a\.\*": must be tokens/],
   [{ concurrency: 0 }, /^concurrency 0: must be an integer, 1 to/],
   [{ concurency: 1 }, /^"concurency" is not an option of a service over NATS; did you mean concurrency\?/],
 ])("a service refuses %j", async (options, words) => {
@@ -376,7 +376,7 @@ it.each([
 });
 
 it.each([
-  [{ subjectPrefix: "" }, /^subjectPrefix "": must be words/],
+  [{ subjectPrefix: "" }, /^subjectPrefix "": must be tokens/],
   [{ defaultTimeoutMs: 0 }, /^defaultTimeoutMs 0: must be an integer, 1 to/],
   [{ timeoutMs: 1 }, /^"timeoutMs" is not an option of a NATS transport; /],
 ])("a transport refuses %j", async (options, words) => {

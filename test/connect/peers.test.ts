@@ -193,14 +193,14 @@ describe("a call", () => {
     const answer = await failureOf(client.look({ sku: "8193" }));
     expect([answer.code, answer.rawMessage]).toEqual([
       Code.ResourceExhausted,
-      "header trailer-long of the answer has 8193 bytes; between peers it has at most 8192",
+      "header trailer-long of the answer has 8193 bytes; peers carry at most 8192",
     ]);
     const request = await failureOf(client.look({}, { headers: { long: "x".repeat(8_193) } }));
     expect([request.code, causeOf(request)]).toEqual([Code.InvalidArgument, "invalid_argument"]);
     await client.reserve({ quantity: 255 });
     expect(await failureOf(client.reserve({ quantity: 256 }))).toMatchObject({
       code: Code.ResourceExhausted,
-      rawMessage: "the answer has 257 headers; between peers it has at most 256",
+      rawMessage: "the answer has 257 headers; peers carry at most 256",
     });
   });
 

@@ -64,7 +64,7 @@ it("without free connections does not disturb those who have theirs, refuses sta
     await eventually(`"${member.name}" tells that it finds no connection`, async () => {
       const hasTold = mesh
         .statuses(member, "listener_store_error", cut)
-        .some(({ status }) => /too many clients|not surely held/.test(status.message));
+        .some(({ status }) => /too many clients|is suspended/.test(status.message));
       // Somebody may have been quicker than the hog, and have one.
       if (!hasTold) await cutOff();
       return hasTold;

@@ -32,10 +32,10 @@ function made(real: readonly number[] = []) {
   );
   /** The query under way is answered. */
   const answer = async (): Promise<void> => {
-    const { lookedUp } = channels;
+    const { runningQuery } = channels;
     held.open();
     held = gate();
-    await lookedUp;
+    await runningQuery;
   };
   return { channels, asked, clock, answer };
 }

@@ -224,7 +224,7 @@ describe("a running peer refuses", () => {
     ["an empty payload of bytes", { payload: new Uint8Array() }, [/payload/, /0 bytes/, /at least one/]],
     ["no payload", { payload: untyped(null) }, [/payload/, /null/, /a string, a Uint8Array, or an object/]],
     ["a payload that is a map", { payload: untyped(new Map()) }, [/payload/, /Map/, /a string, a Uint8Array, or an/]],
-    ["a format without a schema", { format: "json" }, [/format/, /json/, /is for a schema; leave it out/]],
+    ["a format without a schema", { format: "json" }, [/format/, /json/, /applies to schemas only; leave it out/]],
     [
       "an unknown delivery",
       { delivery: untyped("exactly-once") },

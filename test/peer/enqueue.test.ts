@@ -305,7 +305,7 @@ describe("enqueue of a schema", () => {
     const says = async (schema: DescMessage, options: object, code: "invalid_argument" | "invalid_schema") =>
       (await failure(code, enqueue(world, schema, { orderId: "o-1" }, options))).message;
     expect(await says(both, {}, "invalid_argument")).toBe(
-      'acme.v1.Both: its option has a topic and a subject; say via: "peers" or via: "nats"',
+      'acme.v1.Both: its option has a topic and a subject; set via: "peers" or via: "nats"',
     );
     expect(await says(both, { via: "mail" }, "invalid_argument")).toBe('via mail: must be "peers" or "nats"');
     expect(await says(both, { via: "nats", messageId: "m" }, "invalid_argument")).toBe(
@@ -382,7 +382,7 @@ describe("enqueueBatch", () => {
     const { texts, client } = counting();
     await failure("invalid_argument", enqueueBatch(client, placed, [{ orderId: "o-1" }, { orderId: "" }]));
     const noList = await failure("invalid_argument", enqueueBatch(client, "b", "x" as never));
-    expect(noList.message).toBe("payloads of type string: must be an array, with one for each message");
+    expect(noList.message).toBe("payloads of type string: must be an array with one payload for each message");
     const id = await failure("invalid_argument", enqueueBatch(client, "b", ["x"], { messageId: "1" } as never));
     expect(id.message).toContain("messageId");
     expect(texts).toEqual([]);
@@ -407,8 +407,8 @@ describe("what cannot be enqueued is refused before Postgres is asked:", () => {
     ['header name "a b"', "b", "x", { headers: { "a b": "" } }],
     ["deliverAt Invalid Date: must be a valid Date", "b", "x", { deliverAt: new Date(Number.NaN) }],
     ["deliverAt 2030-01-31: must be a valid Date", "b", "x", { deliverAt: "2030-01-31" as never }],
-    ["via nats: is for a schema; leave it out", "b", "x", { via: "nats" }],
-    ["format json: is for a schema; leave it out", "b", "x", { format: "json" }],
+    ["via nats: applies to schemas only; leave it out", "b", "x", { via: "nats" }],
+    ["format json: applies to schemas only; leave it out", "b", "x", { format: "json" }],
     ['"ky"', "b", "x", { ky: "" } as never],
     ['"transaction"', "b", "x", { transaction: {} } as never],
     ["a destination of type number: must be a topic, { subject }, or a schema", 7, "x", {}],
@@ -421,8 +421,8 @@ describe("what cannot be enqueued is refused before Postgres is asked:", () => {
     ["domain hub: needs stream: true", { ...core, domain: "hub" }, "x", {}],
     ['domain "a.b"', { ...stream, domain: "a.b" }, "x", {}],
     ["messageId 1: needs stream: true; core NATS has no ids", core, "x", { messageId: "1" }],
-    ["all true: is for topics, not for subjects; leave it out", core, "x", { all: true }],
-    ["ttlMs 5: is for topics, not for subjects; leave it out", stream, "x", { ttlMs: 5 }],
+    ["all true: applies to topics only; leave it out", core, "x", { all: true }],
+    ["ttlMs 5: applies to topics only; leave it out", stream, "x", { ttlMs: 5 }],
     ["payload", stream, Buffer.alloc(2 ** 26 + 1), {}],
   ])("%s", async (says, to, payload, options) => {
     const refused = await failure("invalid_argument", enqueue({ query }, to as string, payload as string, options));
@@ -458,7 +458,7 @@ it("a database without an outbox is told with what makes one, and other errors a
     ]) {
       const missing = await failure("schema_missing", call);
       expect(missing.message).toMatch(
-        /^the database has no outbox that takes this: .*; run hawser init on it, or start a/,
+        /^the database has no outbox with this function: .*; run hawser init on it, or start a/,
       );
       expect(missing.cause).toBeInstanceOf(pg.DatabaseError);
     }
@@ -540,7 +540,7 @@ describe("enqueue of a peer", () => {
     await store.deadLetters.retry({ all: true });
     await a.received.length(1);
     expect(a.texts).toEqual(["thanks, a-1"]);
-    await b.saw("dead_letter", ({ message }) => message.includes("no_listener") || message.includes("nobody takes"));
+    await b.saw("dead_letter", ({ message }) => message.includes("no_listener") || message.includes("no recipient"));
   });
 });
 
@@ -549,7 +549,9 @@ it("a send is in no transaction, and its words say what is", async () => {
   for (const options of [{ transaction: world }, { deliverAt: new Date() }]) {
     for (const send of [a.send("b", "x", options as never), a.send(placed, { orderId: "o-1" }, options as never)]) {
       const refused = await failure("invalid_argument", send);
-      expect(refused.message).toContain("enqueue(client, topic, payload, options) has the transaction of a client");
+      expect(refused.message).toContain(
+        "enqueue(client, topic, payload, options) sends in the transaction of a client",
+      );
     }
   }
 });

@@ -164,9 +164,9 @@ it("a claim names no more topics than it may, and all in their turn", async () =
     channel: () => undefined,
     claimed: () => undefined,
   });
-  for (const topic of topics) claims.want(topic);
+  for (const topic of topics) claims.onUnclaimed(topic);
   // Not served when it was notified.
-  claims.want("another");
+  claims.onUnclaimed("another");
   served.add("another");
   // It was served when messages waited, and is not any more.
   served.delete("topic 3");

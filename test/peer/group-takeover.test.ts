@@ -64,7 +64,7 @@ it("a channel goes back when the handler that runs has ended and is committed, a
   await heir.received.length(4);
   await gone.record();
   // It waits for the handler, and begins none any more.
-  await eventually("it is to go back", () => said.some((text) => text.startsWith("a channel goes back")));
+  await eventually("it is to go back", () => said.some((text) => text.startsWith("returning a channel")));
   expect(await ownerOf("b-1")).toBe("b-2");
   held.open();
   await eventually("b-1 has the rest", () => gone.texts.at(-1) === "20");

@@ -82,7 +82,7 @@ describe("a group", () => {
     await connected(a, "b", "b-1");
     const sent = Array.from({ length: 7 }, (_, n) => a.send("b", `${n}`));
     const error = await failure("busy", a.send("b", "one too many"));
-    expect(error.message).toContain('5 messages wait for a member of "b" to have room already');
+    expect(error.message).toContain('5 messages already wait for a member of "b" to have room');
     await failure("busy", a.send("b", "another"));
     expect(a.statuses.all.filter(({ kind }) => kind === "sender_busy").length).toBe(1);
     held.open();
@@ -198,14 +198,14 @@ describe("a group", () => {
 describe("the pace of a listener", () => {
   it("is what it has handled within the last 50 ms", () => {
     const pace = new Pace();
-    expect(pace.lately(1_000)).toBe(0);
+    expect(pace.recent(1_000)).toBe(0);
     pace.handled(3, 1_000);
     pace.handled(4, 1_025);
-    expect(pace.lately(1_049)).toBe(7);
-    expect(pace.lately(1_050)).toBe(4);
-    expect(pace.lately(1_075)).toBe(0);
+    expect(pace.recent(1_049)).toBe(7);
+    expect(pace.recent(1_050)).toBe(4);
+    expect(pace.recent(1_075)).toBe(0);
     pace.handled(1, 9_000);
-    expect(pace.lately(9_000)).toBe(1);
+    expect(pace.recent(9_000)).toBe(1);
   });
 
   it("says who would be done with more messages first", () => {

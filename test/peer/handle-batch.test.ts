@@ -108,7 +108,7 @@ describe("handleBatch", () => {
     await Promise.all(numbered(5).map(({ payload }) => a.send("readings", payload, { key: payload })));
     await eventually("all are handled", () => seen.length === 5);
     const refused = await failure("not_supported", () => a.request("readings", "x"));
-    expect(refused.message).toContain('handles messages of "readings", and answers no requests');
+    expect(refused.message).toContain('handles messages of "readings" but no requests');
     expect(refused.outcome).toBeUndefined();
   });
 
@@ -201,7 +201,7 @@ describe("handleBatch", () => {
       ["handler_failed", 1],
       ["handler_failed", 1],
     ]);
-    expect(reasons[0]).toContain("took longer than 20 ms");
+    expect(reasons[0]).toContain("did not complete within 20 ms");
     expect(batches.all[0]).toBe("0 1");
     expect(batches.all.slice(1).sort()).toEqual(["0", "1"]);
   });

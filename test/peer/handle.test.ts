@@ -77,7 +77,7 @@ describe("handle", () => {
     const a = await world.started("a-1");
     await a.send("orders", "x");
     await eventually("the signal is aborted", () => reasons.length === 1);
-    expect(reasons[0]).toContain("took longer than 20 ms");
+    expect(reasons[0]).toContain("did not complete within 20 ms");
     expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_failed" }]);
   });
 
@@ -207,8 +207,8 @@ describe("handle", () => {
   it.each([
     [[undefined, nothing], "topic"],
     [[5, nothing], "topic 5"],
-    [[null, nothing], "give a topic, or a schema"],
-    [[{}, nothing], "give a topic, or a schema"],
+    [[null, nothing], "give a topic, or a message schema"],
+    [[{}, nothing], "give a topic, or a message schema"],
     [["orders", {}], "give a function"],
     [["orders", nothing, {}], "options come before it"],
   ])("refuses %j, saying what to give", async (args, words) => {

@@ -47,7 +47,7 @@ describe("absences", () => {
     const absences = made();
     absences.inspected([away("b")], 0, 0);
     expect(absences.inspected([away("b")], 5_000, 5_000)).toEqual([]);
-    absences.forget();
+    absences.reset();
     expect(absences.inspected([away("b")], 5_500, 5_500)).toEqual([]);
     expect(absences.inspected([away("b")], 6_000, 6_000)).toEqual([]);
     expect(absences.inspected([away("b")], 6_500, 6_500)).toEqual(["b"]);

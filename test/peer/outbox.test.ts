@@ -3,7 +3,7 @@ import { limitsOf, type PeerContext, SecretCache } from "../../src/peer/context.
 import type { AnyReceipt } from "../../src/peer/message.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { Outbox } from "../../src/peer/outbox.js";
-import { StatusTeller } from "../../src/peer/status.js";
+import { StatusReporter } from "../../src/peer/status.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { openStore, type Store } from "../../src/store/index.js";
 import { Delivery } from "../../src/wire/index.js";
@@ -32,7 +32,7 @@ describe("the outbox of a peer", () => {
       store,
       lease,
       secrets,
-      status: new StatusTeller(),
+      status: new StatusReporter(),
       logger: silentLogger,
       tls: undefined,
       nameLost: () => undefined,

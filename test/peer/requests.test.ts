@@ -90,7 +90,7 @@ describe("the answer", () => {
     await world.started("b-1", {}, () => new Uint8Array(1_001));
     expect(await failureOf(a.request("b", "x"))).toMatchObject({
       code: "payload_too_large",
-      message: "the handler returned 1001 bytes; the sender of the request takes at most 1000",
+      message: "the handler returned 1001 bytes; the sender of the request accepts at most 1000",
     });
   });
 
@@ -98,7 +98,7 @@ describe("the answer", () => {
     const a = await world.started("a-1");
     await world.started("b-1", { maxMessageBytes: 1_000 });
     const error = await failure("payload_too_large", a.request("b", new Uint8Array(1_001)));
-    expect(error.message).toBe('the payload has 1001 bytes; "b-1" takes at most 1000');
+    expect(error.message).toBe('the payload has 1001 bytes; "b-1" accepts at most 1000');
     expect(error.outcome).toBeUndefined();
   });
 
@@ -245,7 +245,7 @@ describe("whom a request goes to", () => {
     await b.handle("b", () => undefined);
     await b.start();
     expect(await failure("not_supported", a.request("b", "x"))).toMatchObject({
-      message: '"b-1" handles messages of "b", and answers no requests; use respond',
+      message: '"b-1" handles messages of "b" but no requests; set a handler with respond',
     });
     await world.started("b-2", {}, () => "2");
     await a.listenersOf("b", { refresh: true });

@@ -318,7 +318,7 @@ describe("an AbortSignal", () => {
 it("a Buffer that the caller takes back is copied", () => {
   const buffer = Buffer.alloc(512 * 1024, 1);
   const message = new Outgoing(Delivery.AT_LEAST_ONCE, { topic: "t", topicKey: 1 }, buffer, undefined);
-  message.keep();
+  message.copyPayload();
   buffer.fill(2);
   expect(message.payload[0]).toBe(1);
 });

@@ -71,7 +71,7 @@ describe("a peer serves", () => {
     await b.handle("one", nothing);
     const refused = await failure("invalid_argument", b.handle("two", { group: "billing" }, nothing));
     expect(refused.message).toBe(
-      'group "billing" of "two": the other topics of the peer have "packing", and all of a peer have the same; give it under defaults, or use two peers',
+      'group "billing" of "two": the other topics of the peer have "packing", but all topics of a peer must have the same; give it under defaults, or use two peers',
     );
     await failure("invalid_argument", b.handle("two", { group: false }, nothing));
     await failure("invalid_argument", b.respond("two", { takeoverMs: 5_000 }, nothing));

@@ -139,7 +139,7 @@ describe("peers over TLS", () => {
     await reconnect();
     for (const { peer } of [one, other]) {
       // Before that one may say that reading the files takes long.
-      const told = /what was read before stays in use: tls\.key .* is not the key of tls\.cert/;
+      const told = /the previous certificates stay in use: tls\.key .* is not the key of tls\.cert/;
       const failed = await peer.saw("tls_reload_failed", ({ message }) => told.test(message));
       expect(failed).toMatchObject({ error: { code: "invalid_argument" } });
     }

@@ -176,9 +176,7 @@ describe("a transactional handler", () => {
       await Promise.all([a.send("b", "x"), a.send("b", "y")]);
       const [letter] = await world.deadLetters(1);
       expect(letter).toMatchObject({ error_code: "handler_crashed", attempts: 3 });
-      expect(letter?.["error_message"]).toMatch(
-        /^the session with Postgres ended in the middle of its handler 3 times: /,
-      );
+      expect(letter?.["error_message"]).toMatch(/^the Postgres session ended while its handler was running, 3 times: /);
       expect(attempts).toEqual([1, 2, 3]);
       await eventually("the next one is done", async () => (await ledger()).length > 0);
       expect(await ledger()).toEqual(["y"]);

@@ -131,7 +131,7 @@ describe("core NATS", () => {
     );
     const both = [typed(placed, () => undefined), typed(stored, () => undefined)];
     await expect(subscribe(connection, both as never, { onFailure: () => undefined })).rejects.toThrow(
-      `the types have the subjects ${root}.*.orders and ${root}.stored; use one call for each subject`,
+      `the types have the subjects ${root}.*.orders and ${root}.stored; subscribe to each subject with its own call`,
     );
   });
 });

@@ -25,7 +25,7 @@ export interface PeerSettings {
    */
   readonly requestTimeoutMs: number;
   /**
-   * How long stop() waits for running handlers and for storing what is unconfirmed.
+   * Time limit of stop(), which waits for running handlers and stores unconfirmed messages.
    *
    * Default: 10000 ms. Range: 0 to 3600000.
    */
@@ -76,7 +76,7 @@ export const peerSettingsRanges = {
   concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch handling runs one batch." },
   sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "Time without a confirmation after which a send is rejected with `store_failed`." },
   requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Default time that a request waits for its answer." },
-  stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long stop() waits for running handlers and for storing what is unconfirmed." },
+  stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Time limit of stop(), which waits for running handlers and stores unconfirmed messages." },
   nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Maximum time that start() waits for a name that another process owns." },
   poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications." },
   maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Largest uncompressed payload that this peer receives." },
@@ -179,8 +179,8 @@ export function checkTuningSettings(input: TuningSettingsInput): CheckedSettings
 /** Database settings. Settings that all peers of a database share. */
 export interface DatabaseSettings {
   /**
-   * Running peers delete dead letters older than this: each those of the roles that its login is a member of, which may be of other
-   * peers and of subscribed functions. `hawser dead retention` shows and sets it.
+   * Age at which running peers delete dead letters, including those of other peers and of subscribed functions. Each peer
+   * deletes the dead letters of the database roles that its login is a member of. `hawser dead retention` shows and sets it.
    *
    * Default: 30 days. Range: 1 to 36500.
    */
@@ -197,7 +197,7 @@ export const databaseSettingsDefaults: DatabaseSettings = {
 
 /** Kind, limits, unit and meaning of each setting. */
 export const databaseSettingsRanges = {
-  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "Running peers delete dead letters older than this: each those of the roles that its login is a member of, which may be of other peers and of subscribed functions. `hawser dead retention` shows and sets it." },
+  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "Age at which running peers delete dead letters, including those of other peers and of subscribed functions. Each peer deletes the dead letters of the database roles that its login is a member of. `hawser dead retention` shows and sets it." },
 } as const satisfies Readonly<Record<keyof DatabaseSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
@@ -208,38 +208,40 @@ export function checkDatabaseSettings(input: DatabaseSettingsInput): CheckedSett
 /** Handler settings. Settings of the handler of a topic. */
 export interface HandlerSettings {
   /**
-   * The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there
-   * happen exactly once. Transactional handlers run side by side, each on a connection of the pool, which needs at least 2.
+   * Runs the handler in a Postgres transaction, on `message.client`. The commit also marks the message as handled, so that the
+   * writes of the transaction happen exactly once. Transactional handlers run in parallel, each on its own pooled connection;
+   * `poolSize` must be at least 2.
    *
    * Default: false.
    */
   readonly transactional: boolean;
   /**
-   * How long the handler may take; without it there is no limit.
+   * Time limit of the handler. Default: no limit.
    *
    * No default. Range: 1 to 2147483647.
    */
   readonly timeoutMs: number | undefined;
   /**
-   * Senders store messages of the topic for this listener while it is stopped, even if they have never connected to it.
+   * Keeps the listener in the directory while it is stopped, so that senders store messages for it even if they have never
+   * connected to it.
    *
    * Default: false.
    */
   readonly durable: boolean;
   /**
-   * Name of the group that the peer is a member of; `true` means `"default"`. Listeners of a topic, if all of them are members
-   * of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a member that
-   * is gone, and get one copy of a message that is enqueued for all listeners. All topics of a peer have the same group.
-   * Without it the peer is no member.
+   * Name of the group that the peer is a member of; `true` means `"default"`. If all listeners of a topic are group members,
+   * each message goes to a member with free capacity instead of to the next listener in turn. Members take over the stored
+   * messages of an absent member. A message that is enqueued for all listeners goes to one member of each group. All topics of
+   * a peer have the same group. Default: no group.
    *
    * No default. Range: 1 to 255 bytes long in UTF-8. Range: must not contain ':' or control characters.
    */
   readonly group: string | undefined;
   /**
-   * If another listener is away this long without a break, this peer takes over its stored messages, channel by channel. This
-   * peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. A member of a
-   * group takes over from the other members only, after 15000 ms by default, and gives the channels back when they run again.
-   * Outside of a group nothing is taken over without it. All topics of a peer have the same value.
+   * Time of continuous absence after which this peer takes over the channels of another listener that have stored messages. A
+   * channel is taken over only if this peer serves all topics of its messages. Choose a time longer than a restart of your
+   * listeners. A member of a group takes over only from other members, and returns the channels when their listener is running
+   * again. Default: 15000 ms within a group, otherwise no takeover. All topics of a peer have the same value.
    *
    * No default. Range: 1000 to 2147483647.
    */
@@ -260,11 +262,11 @@ export const handlerSettingsDefaults: HandlerSettings = {
 
 /** Kind, limits, unit and meaning of each setting. */
 export const handlerSettingsRanges = {
-  transactional: { kind: "boolean", about: "The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there happen exactly once. Transactional handlers run side by side, each on a connection of the pool, which needs at least 2." },
-  timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long the handler may take; without it there is no limit." },
-  durable: { kind: "boolean", about: "Senders store messages of the topic for this listener while it is stopped, even if they have never connected to it." },
-  group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters", about: "Name of the group that the peer is a member of; `true` means `\"default\"`. Listeners of a topic, if all of them are members of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a member that is gone, and get one copy of a message that is enqueued for all listeners. All topics of a peer have the same group. Without it the peer is no member." },
-  takeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "If another listener is away this long without a break, this peer takes over its stored messages, channel by channel. This peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. A member of a group takes over from the other members only, after 15000 ms by default, and gives the channels back when they run again. Outside of a group nothing is taken over without it. All topics of a peer have the same value." },
+  transactional: { kind: "boolean", about: "Runs the handler in a Postgres transaction, on `message.client`. The commit also marks the message as handled, so that the writes of the transaction happen exactly once. Transactional handlers run in parallel, each on its own pooled connection; `poolSize` must be at least 2." },
+  timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Time limit of the handler. Default: no limit." },
+  durable: { kind: "boolean", about: "Keeps the listener in the directory while it is stopped, so that senders store messages for it even if they have never connected to it." },
+  group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters", about: "Name of the group that the peer is a member of; `true` means `\"default\"`. If all listeners of a topic are group members, each message goes to a member with free capacity instead of to the next listener in turn. Members take over the stored messages of an absent member. A message that is enqueued for all listeners goes to one member of each group. All topics of a peer have the same group. Default: no group." },
+  takeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "Time of continuous absence after which this peer takes over the channels of another listener that have stored messages. A channel is taken over only if this peer serves all topics of its messages. Choose a time longer than a restart of your listeners. A member of a group takes over only from other members, and returns the channels when their listener is running again. Default: 15000 ms within a group, otherwise no takeover. All topics of a peer have the same value." },
 } as const satisfies Readonly<Record<keyof HandlerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
