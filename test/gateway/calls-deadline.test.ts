@@ -50,7 +50,7 @@ describe("the deadline", () => {
     expect(outcome).toMatchObject({
       code: "invalid_argument",
       message: expect.stringMatching(/701 ms.*700 ms/),
-      hint: expect.stringContaining("--tune maxCallTimeoutMs"),
+      remedy: expect.stringContaining("--tune maxCallTimeoutMs"),
     });
   });
 

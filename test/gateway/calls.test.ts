@@ -96,7 +96,7 @@ describe("a call that cannot be", () => {
   it("names which element of an array is NULL, counted from 1 as SQL does", () => {
     expect(tested().start('PublishBatch {"subject":"a"}\nt1,1,-\nxy').outcome).toMatchObject({
       message: "nats_publish_*_batch: the argument payloads[3] is NULL, and needs a value",
-      hint: "Give payloads[3] a value; an empty message is '', and in JSON 'null'.",
+      remedy: "Give payloads[3] a value; an empty message is '', and in JSON 'null'.",
     });
   });
 
@@ -124,7 +124,7 @@ describe("the largest answer", () => {
     expect(outcome).toMatchObject({
       code: "gateway_limit",
       message: "nats_get_file: the encoded answer has 1002 bytes, and the limit is 1000",
-      hint: expect.stringContaining("--tune maxResponseBytes"),
+      remedy: expect.stringContaining("--tune maxResponseBytes"),
     });
     expect(codeOf(start('GetValue {"bucket":"b","key":"k","type":"text"}'))).toBe("gateway_limit");
   });

@@ -48,12 +48,17 @@ export function hostileCall(random: Random): Buffer {
   return random.chance(0.4) ? withDamage(random, call, damage) : call;
 }
 
-/** The values of a good call, of which some are hostile. */
+/**
+ * The values of a good call, of which some are hostile. Most calls have only NULL for optional values: few calls with
+ * ten optional values would be good otherwise.
+ */
 function argument(random: Random, method: string): string {
   if (random.chance(0.02)) return json(random, 0);
+  const hasOptional = random.chance(0.3);
   const forms = Object.entries(formsOfCalls.get(method)!).filter(([, form]) => form !== "lists");
   const cells = forms.map(([name, form]) => {
-    const value = random.chance(0.04) ? json(random, 0) : goodValue(random, form);
+    const usual = form.endsWith("?") && !hasOptional ? "null" : goodValue(random, form);
+    const value = random.chance(0.04) ? json(random, 0) : usual;
     return `${JSON.stringify(random.chance(0.01) ? random.pick(hostileNames) : name)}:${value}`;
   });
   if (random.chance(0.02)) cells.push(`"${random.pick(hostileNames)}":${json(random, 0)}`);
@@ -82,10 +87,9 @@ function goodValue(random: Random, form: Form): string {
     case "texts":
     case "texts?":
       return random.pick([
+        ...['["a"]', '["b"]', '["c.d"]', '["a.*","b.>"]', '["a","b","c"]'],
         "null",
         "[]",
-        '["a"]',
-        '["a.*","b.>"]',
         '["a",null]',
         '[["a"]]',
         '["\\u0000"]',

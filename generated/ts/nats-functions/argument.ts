@@ -109,7 +109,7 @@ export function readObject(argument: string, value: unknown): JsonObject | undef
   return value as JsonObject;
 }
 
-/** A list of texts. @throws BadArgument if an element is NULL, or the array has more than one dimension */
+/** List of texts. @throws BadArgument if an element is not a text that Postgres can store, or the array has two dimensions */
 export function readTexts(argument: string, value: unknown): readonly string[] | undefined {
   if (value === null || value === undefined) return undefined;
   if (!Array.isArray(value)) throw form(argument, "must be a list");
@@ -117,8 +117,10 @@ export function readTexts(argument: string, value: unknown): readonly string[] |
     const element = `${argument}[${index + 1}]`;
     if (one === null)
       throw new BadArgument({ kind: "null", argument: element, value: "NULL", rule: "must not be NULL" });
-    if (typeof one !== "string") {
-      throw new BadArgument({ kind: "rule", argument: element, value: shown(one), rule: "must be a text" });
+    const isText = typeof one === "string";
+    if (!isText || /[\0\p{Cs}]/u.test(one)) {
+      const rule = isText ? "must be well-formed Unicode without NUL" : "must be a text";
+      throw new BadArgument({ kind: "rule", argument: element, value: shown(one), rule });
     }
   }
   return value;

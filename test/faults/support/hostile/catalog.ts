@@ -163,6 +163,7 @@ const callersOf = table(`
   n public.nats_put_{T} public.nats_get_{T} public.nats_delete_value public.nats_kv_create_{T} public.nats_kv_update_{T}
   n public.nats_kv_keys public.nats_kv_history public.nats_put_file public.nats_get_file public.nats_delete_file
   n public.nats_get_file_info public.nats_get_file_list public.nats_get_server_info
+  n public.nats_create_stream public.nats_update_stream public.nats_delete_stream public.nats_get_stream_list
   n public.nats_subscribe public.nats_unsubscribe public.nats_subscribe_stream public.nats_unsubscribe_stream
   n public.nats_seek_stream public.litmus_pgnats_register_responder public.pgnats_register_responder
   n public.litmus_pgnats_unregister_responder public.pgnats_unregister_responder

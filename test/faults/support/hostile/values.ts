@@ -271,6 +271,8 @@ export function validValue(
   }
   // Where no stream takes a message, the call would wait for those that are subscribed.
   if (name === "subject" && /_(stream|ack)(_batch)?$/.test(called ?? "")) return text("attack.stream.a");
+  // The stream that the others publish into stays.
+  if (name === "stream" && /_(create|update|delete)_stream$/.test(called ?? "")) return text("ATTACK-OWN");
   // A request that somebody else is subscribed to would wait for an answer.
   if (name === "subject" && called?.startsWith("nats_request")) return text("nobody.attack");
   if (name === "p_kind") return text(schema === "hawser" && called?.startsWith("outbox") ? "peer" : "subscription");
