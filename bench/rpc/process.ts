@@ -4,7 +4,7 @@
 import { randomFillSync } from "node:crypto";
 import { createClient } from "@connectrpc/connect";
 import { connect } from "@nats-io/transport-node";
-import type { Routes } from "../../src/connect/index.js";
+import type { Routes } from "../../src/connect/routes.js";
 import { Warehouse } from "../../test/connect/generated/acme/warehouse/v1/warehouse_pb.js";
 import { askInFlight, type Latencies } from "../latencies.js";
 import { newPeer } from "../peers.js";

@@ -32,7 +32,7 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
     `CREATE OR REPLACE FUNCTION hawser.${name}() RETURNS trigger`,
     "LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp",
     `AS ${dollarQuoted("function", body)};`,
-    `COMMENT ON FUNCTION hawser.${name}() IS ${sqlString(`Notifies channel ${notify.channel} of each change of ${table.name}.`)};`,
+    `COMMENT ON FUNCTION hawser.${name}() IS ${sqlString(`Tells channel ${notify.channel} of each change of ${table.name}.`)};`,
     "",
     `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON hawser.${table.name}`,
     `FOR EACH ROW EXECUTE FUNCTION hawser.${name}();`,

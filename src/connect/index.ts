@@ -17,31 +17,8 @@
  *
  * Connect's own HTTP transport and handlers would do the same with more work: decision 0041 has the numbers.
  */
-export type {
-  NatsServiceSettings,
-  NatsServiceSettingsInput,
-  TransportSettings,
-  TransportSettingsInput,
-} from "../../generated/ts/settings/connect.js";
-export type {
-  Answer,
-  Message,
-  MessageHeaders,
-  Payload,
-  Receipt,
-  RequestOptions,
-  SendOptions,
-  TransactionalMessage,
-} from "../peer/index.js";
-export type { LogDetails, Logger, Subscription } from "../runtime/index.js";
-export { type NatsServiceOptions, natsMessage, serveNats } from "./nats-service.js";
+export { natsMessage, type ServeNatsOptions, serveNats } from "./nats-service.js";
 export { createNatsTransport, type NatsTransportOptions } from "./nats-transport.js";
-export { type PeerServiceOptions, peerMessage, type ServingPeer, servePeer } from "./peer-service.js";
-export { type CallingPeer, createPeerTransport, type PeerTransportOptions } from "./peer-transport.js";
-export type { RouteOptions, Routes } from "./routes.js";
-export {
-  createRulesInterceptor,
-  type MessageValidator,
-  type RulesInterceptorOptions,
-} from "./rules-interceptor.js";
-export type { TransportOptions } from "./transport.js";
+export { peerMessage, type ServePeerOptions, servePeer } from "./peer-service.js";
+export { createPeerTransport, type PeerTransportOptions } from "./peer-transport.js";
+export { createRulesInterceptor } from "./rules-interceptor.js";

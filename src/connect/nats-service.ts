@@ -37,7 +37,7 @@ import { checkOptionNames, invalidSetting } from "./option-checks.js";
 import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
 
 /** How services are served over NATS. */
-export interface NatsServiceOptions extends RouteOptions, NatsServiceSettingsInput {
+export interface ServeNatsOptions extends RouteOptions, NatsServiceSettingsInput {
   /** Of the services of one queue group, one gets each call. Default `q`, which is that of micro services. */
   readonly queue?: string | undefined;
   /** What the subjects begin with; callers have the same one. Default: nothing. */
@@ -59,7 +59,7 @@ const nats: CallSource<NatsCall> = {
 };
 
 const optionNames: readonly string[] = [
-  ...namesOf<Omit<NatsServiceOptions, keyof NatsServiceSettings | keyof RouteOptions>>({
+  ...namesOf<Omit<ServeNatsOptions, keyof NatsServiceSettings | keyof RouteOptions>>({
     queue: true,
     subjectPrefix: true,
     version: true,
@@ -84,7 +84,7 @@ const optionNames: readonly string[] = [
 export async function serveNats(
   connection: NatsConnection,
   routes: Routes,
-  options: NatsServiceOptions = {},
+  options: ServeNatsOptions = {},
 ): Promise<Subscription> {
   checkOptionNames(options, "a service over NATS", optionNames);
   const { queue = "q", subjectPrefix, version = "1.0.0", logger = silentLogger, ...rest } = options;

@@ -14,7 +14,7 @@ import { methodName } from "./peer-transport.js";
 import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
 
 /** How services are served between peers. */
-export interface PeerServiceOptions extends RouteOptions {
+export interface ServePeerOptions extends RouteOptions {
   /** One topic for all services; callers name it too. Default: of each service its name, `acme.v1.Warehouse`. */
   readonly topic?: string | undefined;
   /**
@@ -27,7 +27,7 @@ export interface PeerServiceOptions extends RouteOptions {
 }
 
 /** Methods of a `Peer` that services need. */
-export interface ServingPeer {
+interface ServingPeer {
   respond(
     topic: string,
     options: { readonly transactional?: boolean },
@@ -77,7 +77,7 @@ const peers: CallSource<PeerCall> = {
 };
 
 const optionNames: readonly string[] = [
-  ...namesOf<Omit<PeerServiceOptions, keyof RouteOptions>>({ topic: true, transactional: true, logger: true }),
+  ...namesOf<Omit<ServePeerOptions, keyof RouteOptions>>({ topic: true, transactional: true, logger: true }),
   ...routeOptionNames,
 ];
 
@@ -91,7 +91,7 @@ const optionNames: readonly string[] = [
 export async function servePeer(
   peer: ServingPeer,
   routes: Routes,
-  options: PeerServiceOptions = {},
+  options: ServePeerOptions = {},
 ): Promise<Subscription> {
   checkOptionNames(options, "a service between peers", optionNames);
   const { topic, transactional = false, logger = silentLogger, ...routeOptions } = options;

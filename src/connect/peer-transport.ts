@@ -17,7 +17,7 @@ export interface PeerTransportOptions extends TransportOptions {
 }
 
 /** What a transport needs of a `Peer`. */
-export interface CallingPeer {
+interface CallingPeer {
   request(topic: string, payload: Uint8Array, options: RequestOptions): Promise<Answer>;
 }
 

@@ -9,7 +9,7 @@ import { brokenRule, violationText } from "../typed/index.js";
 import { checkOptionNames } from "./option-checks.js";
 
 /** Checks a message. A validator of `@bufbuild/protovalidate` is one. */
-export interface MessageValidator {
+interface MessageValidator {
   validate<Desc extends DescMessage>(
     schema: Desc,
     message: MessageShape<Desc>,
@@ -17,7 +17,7 @@ export interface MessageValidator {
 }
 
 /** Options of {@link createRulesInterceptor}. */
-export interface RulesInterceptorOptions {
+interface RulesInterceptorOptions {
   /**
    * Validator that is used instead of Hawser's own, for schemas with rules that Hawser does not support, such as CEL. Example:
    * `createValidator()` of `@bufbuild/protovalidate`.

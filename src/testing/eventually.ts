@@ -2,7 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { HawserError } from "../errors/index.js";
 
 /** Limits of {@link eventually}. */
-export interface EventuallyOptions {
+interface EventuallyOptions {
   /** Time that the assertion may fail, in milliseconds. Default 5,000. */
   readonly withinMs?: number | undefined;
   /** Pause between two attempts, in milliseconds. Default 20. */

@@ -12,7 +12,7 @@ import { runVariable } from "./run.js";
  *
  *     export default defineConfig({ test: { globalSetup: "hawser/testing" } });
  *
- * @throws DevError `dev_server_failed`, `not_supported`
+ * @throws HawserError `dev_server_failed`, `not_supported`
  */
 export async function setup(): Promise<() => Promise<void>> {
   // For workers, because not all of them are children of this process.

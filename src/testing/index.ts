@@ -9,9 +9,8 @@
  * relay in front of each server (kept-stacks.ts). The stacks of a process are dropped when its connection to the keeper
  * ends.
  */
-export { type EventuallyOptions, eventually } from "./eventually.js";
-export { type Faults, twice } from "./faults.js";
+export { eventually } from "./eventually.js";
+export { twice } from "./faults.js";
 export { setup } from "./global-setup.js";
-export type { MigrationProgram, Migrations } from "./migrations.js";
-export type { ProgramEnd, ProgramOptions, TestProgram } from "./program.js";
-export { type Connections, type CutOptions, type TestStack, type TestStackOptions, testStack } from "./test-stack.js";
+export type { TestProgram } from "./program.js";
+export { type TestStack, type TestStackOptions, testStack } from "./test-stack.js";

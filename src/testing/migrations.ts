@@ -9,7 +9,7 @@ import { withClient } from "./user-client.js";
 export type Migrations = string | readonly string[] | MigrationProgram;
 
 /** Migrations that are more than SQL files. */
-export interface MigrationProgram {
+interface MigrationProgram {
   /** Files and folders that `run` reads. If one of them has changed, the template is prepared again. */
   readonly files: string | readonly string[];
   /**

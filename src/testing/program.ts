@@ -16,7 +16,7 @@ export interface ProgramOptions extends Faults {
 }
 
 /** Exit of a program. */
-export interface ProgramEnd {
+interface ProgramEnd {
   /** Exit status; null if a signal ended the program. */
   readonly status: number | null;
   readonly signal: NodeJS.Signals | null;

@@ -23,13 +23,13 @@ export interface TestStackOptions {
 }
 
 /** Options of cutting connections. */
-export interface CutOptions {
+interface CutOptions {
   /** Keep the connections open without passing data, as in a broken network. Default false: they are reset. */
   readonly silent?: boolean | undefined;
 }
 
 /** Connections of a stack to one of its servers. */
-export interface Connections {
+interface Connections {
   /**
    * Ends all connections, and refuses new ones until `restore`. The server and other stacks are not affected.
    *

@@ -4,13 +4,9 @@
 import { Code, type ConnectError, createClient } from "@connectrpc/connect";
 import { connect, deferred, headers, type NatsConnection, nuid } from "@nats-io/transport-node";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import {
-  createNatsTransport,
-  type Logger,
-  type NatsServiceOptions,
-  type Routes,
-  serveNats,
-} from "../../src/connect/index.js";
+import { createNatsTransport, type ServeNatsOptions, serveNats } from "../../src/connect/index.js";
+import type { Routes } from "../../src/connect/routes.js";
+import type { Logger } from "../../src/runtime/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -47,7 +43,7 @@ function waitingRoutes(): { readonly calls: Map<string, Waiting>; readonly route
   return { calls, routes };
 }
 
-async function served(options: NatsServiceOptions = {}) {
+async function served(options: ServeNatsOptions = {}) {
   const subjectPrefix = `test.${nuid.next()}`;
   const [service, caller] = [await connection(), await connection()];
   const { calls, routes } = waitingRoutes();

@@ -8,14 +8,14 @@ import { expect } from "vitest";
 import {
   createNatsTransport,
   createPeerTransport,
-  type NatsServiceOptions,
   type NatsTransportOptions,
-  type PeerServiceOptions,
   type PeerTransportOptions,
-  type Routes,
+  type ServeNatsOptions,
+  type ServePeerOptions,
   serveNats,
   servePeer,
 } from "../../src/connect/index.js";
+import type { Routes } from "../../src/connect/routes.js";
 import type { PeerWorld } from "../peer/support/world.js";
 import { testNatsUrl } from "../support/database.js";
 import { ShortageSchema, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";
@@ -29,7 +29,7 @@ interface Calling {
 export interface TestCarrier {
   readonly name: "peers" | "NATS";
   /** With options that both have. */
-  serve(routes: Routes, options?: PeerServiceOptions & Omit<NatsServiceOptions, "queue">): Promise<Calling>;
+  serve(routes: Routes, options?: ServePeerOptions & Omit<ServeNatsOptions, "queue">): Promise<Calling>;
 }
 
 /** Peers of a world. */

@@ -9,11 +9,11 @@ import { connect as connectOther, RequestStrategy } from "nats";
 import { afterEach, describe, expect, it } from "vitest";
 import {
   createNatsTransport,
-  type NatsServiceOptions,
   type NatsTransportOptions,
-  type Routes,
+  type ServeNatsOptions,
   serveNats,
 } from "../../src/connect/index.js";
+import type { Routes } from "../../src/connect/routes.js";
 import { HawserError } from "../../src/errors/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -28,7 +28,7 @@ afterEach(async () => {
 const connection = (url?: string): Promise<NatsConnection> => natsConnection((end) => ends.push(end), url);
 
 /** Serves under a prefix of its own, and has a client and a raw connection beside. */
-async function served(routes: Routes, options: NatsServiceOptions = {}) {
+async function served(routes: Routes, options: ServeNatsOptions = {}) {
   const subjectPrefix = `test.${nuid.next()}`;
   const [service, caller] = [await connection(), await connection()];
   const server = await serveNats(service, routes, { subjectPrefix, ...options });
@@ -369,7 +369,7 @@ it.each([
   [{ concurrency: 0 }, /^concurrency 0: must be an integer, 1 to/],
   [{ concurency: 1 }, /^"concurency" is not an option of a service over NATS; did you mean concurrency\?/],
 ])("a service refuses %j", async (options, words) => {
-  const refused = await serveNats(await connection(), warehouse, options as NatsServiceOptions).catch(
+  const refused = await serveNats(await connection(), warehouse, options as ServeNatsOptions).catch(
     (error: unknown) => error,
   );
   expect(refused).toMatchObject({ code: "invalid_argument", message: expect.stringMatching(words) });

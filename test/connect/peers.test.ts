@@ -6,9 +6,9 @@ import { deferred } from "@nats-io/transport-node";
 import { describe, expect, it } from "vitest";
 import {
   createPeerTransport,
-  type PeerServiceOptions,
   type PeerTransportOptions,
   peerMessage,
+  type ServePeerOptions,
   servePeer,
 } from "../../src/connect/index.js";
 import { Peer } from "../../src/peer/index.js";
@@ -222,7 +222,7 @@ it.each([
   ],
   [{ readMaxBytes: -1 }, /readMaxBytes -1/],
 ])("a service refuses %j", async (options, words) => {
-  const refused = await servePeer(world.peer("a-1"), warehouse, options as PeerServiceOptions).catch((error) => error);
+  const refused = await servePeer(world.peer("a-1"), warehouse, options as ServePeerOptions).catch((error) => error);
   expect(refused.message).toMatch(words);
 });
 

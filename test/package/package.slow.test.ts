@@ -154,6 +154,7 @@ it.each(entryPoints)("%s imports", async (entryPoint) => {
   expect(names.length).toBeGreaterThan(0);
   const some: Record<string, string[]> = {
     hawser: ["HawserError", "Peer"],
+    "hawser/frames": ["frames"],
     "hawser/nats": ["consume", "natsSql", "publish", "serve", "subscribe", "typed"],
   };
   expect(names).toEqual(expect.arrayContaining(some[entryPoint] ?? []));

@@ -1,6 +1,6 @@
 /**
- * docs/getting-started.md, done as it stands: in an empty folder, with the package that npm pack makes, its
- * commands and files unchanged, each command that stays in a process group of its own, as a terminal would have it.
+ * docs/getting-started.md, and then docs/runtimes.md, done as they stand: in an empty folder, with the package that npm pack
+ * makes, their commands and files unchanged, each command that stays in a process group of its own, as a terminal would have it.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { temporaryDirectory } from "../support/temporary.js";
 import { readPage } from "./pages.js";
 import { projectStepsOf } from "./snippets.js";
 
-const steps = projectStepsOf(readPage("docs/getting-started.md"));
+const steps = [readPage("docs/getting-started.md"), readPage("docs/runtimes.md")].flatMap(projectStepsOf);
 /** What a newcomer has patience for. */
 const limitMs = 5 * 60_000;
 

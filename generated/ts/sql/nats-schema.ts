@@ -74,7 +74,7 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Notifies channel hawser_nats_handlers of each change of nats_handlers.';
+COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_handlers of each change of nats_handlers.';
 
 CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
@@ -156,7 +156,7 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Notifies channel hawser_nats_server of each change of nats_server.';
+COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_server of each change of nats_server.';
 
 CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_server
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();

@@ -85,7 +85,7 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Notifies channel hawser_topic_addr of each change of topic_addr.';
+COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
 
 CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.topic_addr
 FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
@@ -468,7 +468,7 @@ BEGIN
   RETURN NULL;
 END
 $function$;
-COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Notifies channel hawser_mesh_secret of each change of mesh_secret.';
+COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_secret of each change of mesh_secret.';
 
 CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
 FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();

@@ -25,15 +25,9 @@ import { anyPack, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { ConnectError, createConnectRouter, type HandlerContext, type Transport } from "@connectrpc/connect";
 import { createFetchHandler } from "@connectrpc/connect/protocol";
 import { connect } from "@nats-io/transport-node";
-import {
-  createNatsTransport,
-  createPeerTransport,
-  type RouteOptions,
-  type Routes,
-  serveNats,
-  servePeer,
-  type TransportOptions,
-} from "../../../src/connect/index.js";
+import { createNatsTransport, createPeerTransport, serveNats, servePeer } from "../../../src/connect/index.js";
+import type { RouteOptions, Routes } from "../../../src/connect/routes.js";
+import type { TransportOptions } from "../../../src/connect/transport.js";
 import { Peer } from "../../../src/peer/index.js";
 
 const [carrier, image] = process.argv.slice(2) as [string, string];

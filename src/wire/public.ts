@@ -1,0 +1,7 @@
+/**
+ * The entry `hawser/frames`, for programs that speak the protocol of peers themselves: `frames.decodeFrame` and
+ * `frames.FrameEncoder` are the codec, `frames.checkFrame` checks the rules, and `frames.Ack` is the type of a frame.
+ */
+import * as frames from "./index.js";
+
+export { frames };
