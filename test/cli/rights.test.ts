@@ -29,7 +29,7 @@ it("hawser dead retention shows the retention to peers, and lets owners of the s
   const retention = (...args: string[]) => hawser(["dead", "retention", ...args], { databaseUrl: peer.url });
   expect(await retention()).toMatchObject({ status: 0, stdout: expect.stringContaining("30 days") });
   const refused = await retention("5");
-  expect(refused.stderr).toContain("use a role that is a member of hawser_owner, or the one that made the schema");
+  expect(refused.stderr).toContain("use a role that is a member of hawser_owner, or the role that created the schema");
   expect(refused.status).not.toBe(0);
   expect((await retention()).stdout).toContain("30 days");
   await onServer(database.url, `GRANT hawser_owner TO ${peer.role}`);

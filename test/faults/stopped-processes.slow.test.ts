@@ -19,7 +19,7 @@ const timeout = patienceMs;
  * A stop may come to last longer than the sends of a stopped sender would wait. And a busy machine can keep an acknowledgement
  * waiting for longer than the default, after which its message is stored.
  */
-const peer = { sendTimeoutMs: 120_000, ackTimeoutMs: 4_000 };
+const peer = { sendTimeoutMs: 120_000, tuning: { ackTimeoutMs: 4_000 } };
 const perSecond = 50;
 
 describe.concurrent("a process that stands still longer than the pings allow", () => {

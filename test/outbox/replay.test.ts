@@ -204,7 +204,7 @@ describe("hawser outbox", () => {
     const [listed] = jsonLines((await outbox("list", "--to", "later.subject", "--json")).stdout);
     expect(listed).toMatchObject({ id, destination: "later.subject", key: "k", payloadBytes: 3 });
     expect((await outbox("list")).stdout).toContain("2030-01-31T12:00:00.000Z");
-    expect((await outbox("list", "--kind", "peer")).stderr).toContain("No message is due later");
+    expect((await outbox("list", "--kind", "peer")).stderr).toContain("No message is scheduled, or none that matches");
     expect(await outbox("cancel", id)).toMatchObject({ status: 0, stdout: "Cancelled 1 message.\n" });
     const again = await outbox("cancel", id, "--json");
     expect(again).toMatchObject({ status: 64, stderr: expect.stringContaining(`no message ${id} is due later`) });
@@ -222,13 +222,13 @@ describe("hawser outbox", () => {
 
   it.each([
     [["drop"], /It can status, list, cancel, replay/],
-    [["replay"], /say since when/],
+    [["replay"], /set the start, such as --since 10m/],
     [["replay", "--since", "soon"], /--since "soon" is not a moment/],
     [["cancel"], /name the messages/],
-    [["cancel", "x"], /"x" is no id of a message/],
+    [["cancel", "x"], /"x" is not the id of a message/],
     [["status", "17"], /ids go with cancel/],
     [["status", "--since", "1h"], /--since goes with replay/],
-    [["list", "--kind", "all"], /--kind "all" is none of nats, peer/],
+    [["list", "--kind", "all"], /--kind "all" is not one of nats, peer/],
   ])("refuses %j", async (args, message) => {
     expect(await outbox(...args)).toMatchObject({ status: 64, stderr: expect.stringMatching(message) });
   });

@@ -41,7 +41,8 @@ describe("a database that is not UTF-8", () => {
   });
 
   it("takes a dead letter with characters that it does not have, so that no channel stands still", async () => {
-    const options = { listen: "127.0.0.1:0", databaseUrl: url, ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
+    const tuning = { ackTimeoutMs: 20_000, connectWaitMs: 20_000 };
+    const options = { listen: "127.0.0.1:0", databaseUrl: url, tuning };
     const sender = new TestPeer({ ...options, name: "a-1", topic: "a" });
     const listener = new TestPeer({ ...options, name: "b-1", topic: "b", defaults: { retry: { attempts: 1 } } });
     try {

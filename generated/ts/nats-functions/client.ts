@@ -664,7 +664,7 @@ export interface NatsSql {
   streamDelete(stream: string, options?: StreamDeleteOptions): Promise<void>;
 
   /**
-   * Lists the JetStream streams in the order of their names, with those of buckets (KV_…) and object stores (OBJ_…).
+   * Lists the JetStream streams by name, with the streams of buckets (KV_*) and object stores (OBJ_*).
    *
    * SQL: `nats_get_stream_list`.
    */

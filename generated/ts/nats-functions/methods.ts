@@ -540,7 +540,7 @@ export interface NatsFunctionsHandler<Call> {
   /** Deletes a JetStream stream with its messages and consumers. Does nothing if it is missing. */
   deleteStream(request: DeleteStreamRequest, call: Call): Answer<void>;
 
-  /** Lists the JetStream streams in the order of their names, with those of buckets (KV_…) and object stores (OBJ_…). */
+  /** Lists the JetStream streams by name, with the streams of buckets (KV_*) and object stores (OBJ_*). */
   getStreamList(request: GetStreamListRequest, call: Call): Answer<readonly GetStreamListResponse[]>;
 
   /** Describes the NATS server and the connection to it. */

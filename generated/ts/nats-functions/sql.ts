@@ -2499,7 +2499,7 @@ AS $function$
 SELECT answer.stream, answer.subjects, answer.storage, answer.retention, answer.discard, answer.max_age_ms, answer.max_messages, answer.max_bytes, answer.max_message_bytes, answer.duplicate_window_ms, answer.replicas, answer.messages, answer.bytes, answer.first_seq, answer.last_seq, answer.consumers, answer.created
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_get_stream_list', 'domain', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetStreamList {"domain":' || coalesce(to_json($1)::text, 'null') || '}' END)::json) AS answer (stream text, subjects text[], storage text, retention text, discard text, max_age_ms bigint, max_messages bigint, max_bytes bigint, max_message_bytes integer, duplicate_window_ms bigint, replicas integer, messages bigint, bytes bigint, first_seq bigint, last_seq bigint, consumers integer, created text)
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_get_stream_list(text) IS 'Lists the JetStream streams in the order of their names, with those of buckets (KV_…) and object stores (OBJ_…).';
+COMMENT ON FUNCTION @extschema@.nats_get_stream_list(text) IS 'Lists the JetStream streams by name, with the streams of buckets (KV_*) and object stores (OBJ_*).';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_get_server_info()
 RETURNS TABLE (

@@ -49,7 +49,7 @@ export function peerProcess(
   const { handler, handlerMs, ledgerUrl, ...peer } = options;
   const topic = name.split("-")[0] as string;
   return new PeerProcess({
-    peer: { name, topic, listen: "127.0.0.1:0", databaseUrl, ...peer, tuning: { ackTimeoutMs } },
+    peer: { name, topic, listen: "127.0.0.1:0", databaseUrl, ...peer, tuning: { ackTimeoutMs, ...peer.tuning } },
     handler,
     handlerMs,
     ledgerUrl,

@@ -115,7 +115,7 @@ describe("hawser init", () => {
       await expect(install({ databaseUrl: database.url, nats: false, dryRun })).rejects.toMatchObject({
         code: "schema_missing",
         message: expect.stringContaining(what),
-        hint: expect.stringContaining(remedy),
+        remedy: expect.stringContaining(remedy),
       });
     }
   });
