@@ -180,7 +180,7 @@ describe("hawser dev", () => {
     expect(await (await get("/metrics")).text()).toMatch(/^hawser_\w+\{.*database="postgres"/m);
     const other = dev(["--json", "--monitor", urls.monitorAddress!]);
     const { status, stdout, stderr } = await other.ended;
-    expect({ status, stdout }).toEqual({ status: 71, stdout: "" });
+    expect({ status, stdout }).toEqual({ status: 73, stdout: "" });
     expect(stderr).toContain(urls.monitorAddress);
     program.child.kill("SIGTERM");
     expect(await program.ended).toMatchObject({ status: 0 });
@@ -189,7 +189,7 @@ describe("hawser dev", () => {
   it("refuses a wrong address of metrics before it starts anything, and without one serves none", async () => {
     const { status, stderr } = await dev(["--json", "--monitor", "9464"]).ended;
     expect(status).toBe(64);
-    expect(stderr).toMatch(/--monitor: "9464" is no address/);
+    expect(stderr).toMatch(/--monitor: "9464" is not an address/);
     expect(stderr).not.toContain("Starting");
     const program = dev(["--json"]);
     expect((await announced(program)).monitorAddress).toBeNull();

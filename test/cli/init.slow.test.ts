@@ -117,7 +117,7 @@ describe("hawser init", () => {
       `Removed from ${database.name}, as postgres: ${publicFunctionCount} functions, the foreign data wrapper litmus_pgnats_fdw`,
     );
     expect(out.stdout).toContain("the schema hawser_run, the schema pgnats.");
-    expect(out.stdout).toContain("To remove it, too: DROP SCHEMA hawser CASCADE");
+    expect(out.stdout).toContain("To remove it too: DROP SCHEMA hawser CASCADE");
     expect(out.stdout).toMatch(/^The login hawser_executor_[0-9a-f]{12} stays: roles are shared/m);
     const again = await hawser(["uninstall", "--json"], { databaseUrl: database.url });
     expect(jsonLines(again.stdout)).toEqual([

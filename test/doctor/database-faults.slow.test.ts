@@ -459,7 +459,7 @@ it("counts messages that were given up, without what is in them", async () => {
   expect(onlyFinding(report)).toMatchObject({
     check: "dead-letters",
     severity: "warning",
-    what: "2 messages of subscriptions were given up, the oldest 3 h ago, most with function_failed",
+    what: "2 messages of subscriptions were dead-lettered, the oldest 3 h ago, most with function_failed",
     remedy: containing("hawser dead list --origin subscription"),
   });
   expect(JSON.stringify(report)).not.toContain("top secret");
