@@ -191,6 +191,9 @@ describe("what a role without rights has planted", () => {
       await tried(["outbox", "replay", "--since", "10m", "--core"], databaseUrl);
       await tried(["schedules"], databaseUrl);
       await tried(["schedules", "remove", "planted"], databaseUrl);
+      await tried(["streams", "list"], databaseUrl);
+      await tried(["streams", "create", "PLANTED", "--subject", "planted.>", "--storage", "memory"], databaseUrl);
+      await tried(["streams", "delete", "PLANTED"], databaseUrl);
       await tried(["init"], databaseUrl);
       await tried(["init", "--no-nats"], databaseUrl);
       await tried(["uninstall", "--dry-run"], databaseUrl);
