@@ -122,20 +122,24 @@ describe("a peer of a stack", () => {
 
   it("stops with the stack, whose statements its handlers run until then", async () => {
     const stack = await openStack({ migrations: sqlFile("CREATE TABLE started ()") });
-    const begun = Promise.withResolvers<void>();
-    const goOn = Promise.withResolvers<void>();
     let rows: unknown;
+    let go = (): void => undefined;
+    const told = new Promise<void>((resolve) => {
+      go = resolve;
+    });
     const peer = stack.peer({ name: "a-1" });
-    await peer.handle("a", async () => {
-      begun.resolve();
-      await goOn.promise;
-      rows = (await stack.query("SELECT 1 AS one")).rows;
+    const begun = new Promise<void>((resolve) => {
+      void peer.handle("a", async () => {
+        resolve();
+        await told;
+        rows = (await stack.query("SELECT 1 AS one")).rows;
+      });
     });
     await peer.start();
     await enqueue(stack, "a", "x");
-    await begun.promise;
+    await begun;
     const dropped = stack.drop();
-    goOn.resolve();
+    go();
     await Promise.all([dropped, stack.drop(), peer.closed]);
     expect(rows).toEqual([{ one: 1 }]);
     const gone = { code: "not_running", message: `the stack ${stack.id} has been dropped` };
