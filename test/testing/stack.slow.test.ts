@@ -15,11 +15,16 @@ import { testNatsUrl, testServerUrl } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
-beforeAll(() => {
+/** Beginning of the names of this file's databases. Another file can have a keeper on the same server. */
+let prefix: string;
+
+beforeAll(async () => {
   vi.stubEnv("HAWSER_DATABASE_URL", testServerUrl());
   vi.stubEnv("HAWSER_NATS_URL", testNatsUrl());
   // Not that of other files: this one ends its keeper.
   vi.stubEnv("HAWSER_TEST_RUN", String(process.pid));
+  await using stack = await testStack();
+  prefix = stack.id.replace(/_\d+$/, "");
 });
 afterAll(async () => {
   await (await keeperOfRun()).call("stop");
@@ -27,9 +32,9 @@ afterAll(async () => {
   vi.unstubAllEnvs();
 });
 
-/** The databases that the kit has made: those of the run itself have names of another length. */
+/** Names of the databases that the kit has made for this file. */
 async function kitsDatabases(): Promise<unknown[]> {
-  const sql = "SELECT datname FROM pg_database WHERE datname ~ '^hawser_test_[0-9a-f]{8}(_|$)'";
+  const sql = `SELECT datname FROM pg_database WHERE starts_with(datname, '${prefix}')`;
   return (await rowsOf(testServerUrl(), sql)).map(({ datname }) => datname);
 }
 
