@@ -36,7 +36,7 @@ export { version } from "../files/index.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../postgres/index.js";
 export type { Logger, Subscription } from "../runtime/index.js";
 export { decode, encode } from "../typed/index.js";
-export type { MessageHeaders } from "./content.js";
+export type { Content, MessageHeaders } from "./content.js";
 export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export type {
   Batch,

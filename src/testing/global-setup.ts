@@ -1,8 +1,4 @@
-/**
- * Global set-up for vitest: starts the servers before the first test, and stops them when vitest ends.
- *
- * export default defineConfig({ test: { globalSetup: "hawser/testing/vitest" } });
- */
+/** Global set-up for vitest. */
 import { keeperOfRun } from "./connect-keeper.js";
 import { runVariable } from "./run.js";
 

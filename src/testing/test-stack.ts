@@ -1,8 +1,10 @@
 /**
- * A test's share of the servers of its run: its own database and NATS account, connections that can be cut, and
- * programs that end with the stack.
+ * A test's share of the servers of its run: its own database and NATS account, connections that can be cut, and peers
+ * and programs that end with the stack.
  */
+import pg from "pg";
 import { HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { Peer, type PeerOptions, type SqlClient } from "../peer/index.js";
 import type { Caller, MadeStack, Side } from "./calls.js";
 import { keeperOfRun } from "./connect-keeper.js";
 import { type Migrations, readMigrations } from "./migrations.js";
@@ -40,8 +42,11 @@ interface Connections {
   restore(): Promise<void>;
 }
 
-/** Database and NATS account of a test. */
-export interface TestStack extends AsyncDisposable {
+/** Options of a peer of a stack. */
+type StackPeerOptions = Omit<PeerOptions, "databaseUrl" | "sessionUrl">;
+
+/** Database and NATS account of a test; also a client of the database, as for `enqueue`. */
+export interface TestStack extends AsyncDisposable, SqlClient {
   /** Unique identifier of letters, digits and `_`. */
   readonly id: string;
   /**
@@ -56,13 +61,32 @@ export interface TestStack extends AsyncDisposable {
   readonly postgres: Connections;
   readonly nats: Connections;
   /**
+   * Runs a statement in the database and commits it. Statements that run at the same time use different connections, up
+   * to ten; further ones wait.
+   *
+   * @param values values of the parameters `$1`, `$2`, … Default: none
+   * @throws HawserError (as a rejection) `not_running` if the stack has been dropped; errors of Postgres
+   */
+  // biome-ignore lint/suspicious/noExplicitAny: as in node-postgres, the caller knows the columns.
+  query<Row extends pg.QueryResultRow = any>(text: string, values?: unknown[]): Promise<pg.QueryResult<Row>>;
+  /**
+   * Creates a peer on the stack's database, which the end of the stack stops; `start` it as any other.
+   *
+   * @param options options of a {@link Peer} except the URLs; `name` is required
+   * @throws HawserError `invalid_argument`, `internal_topic`; `not_running` if the stack has been dropped
+   */
+  peer(options: StackPeerOptions): Peer;
+  /**
    * Starts a program, which is killed when the stack is dropped or this process ends.
    *
    * @param command such as `node`
    * @throws HawserError `startup_failed` if there is no such program
    */
   start(command: string, args: readonly string[], options?: ProgramOptions): Promise<TestProgram>;
-  /** Ends the stack's programs, drops the database, and empties the NATS account. */
+  /**
+   * Kills the stack's programs, stops its peers, each within its `stopTimeoutMs` (default 10,000 ms), drops the
+   * database, and empties the NATS account. Connections to Postgres that were cut are restored for the peers to stop.
+   */
   drop(): Promise<void>;
 }
 
@@ -108,6 +132,13 @@ class OpenStack implements TestStack {
   readonly nats: Connections;
   readonly #keeper: Caller;
   readonly #programs = new Set<TestProgram>();
+  readonly #peers = new Set<Peer>();
+  readonly #cutSides = new Set<Side>();
+  /** Connections of {@link query}; undefined before the first statement. */
+  #pool: pg.Pool | undefined;
+  #dropping: Promise<void> | undefined;
+  /** True when the peers have stopped; until then their handlers can run statements. */
+  #isDropped = false;
 
   constructor(keeper: Caller, { id, databaseUrl, natsUrl }: MadeStack) {
     this.#keeper = keeper;
@@ -120,9 +151,45 @@ class OpenStack implements TestStack {
 
   #connections(side: Side): Connections {
     return {
-      cut: ({ silent = false } = {}) => this.#keeper.call("cut", { id: this.id, side, silent }),
-      restore: () => this.#keeper.call("restore", { id: this.id, side }),
+      cut: async ({ silent = false } = {}) => {
+        await this.#keeper.call("cut", { id: this.id, side, silent });
+        this.#cutSides.add(side);
+      },
+      restore: async () => {
+        await this.#keeper.call("restore", { id: this.id, side });
+        this.#cutSides.delete(side);
+      },
     };
+  }
+
+  // biome-ignore lint/suspicious/noExplicitAny: as in the interface.
+  async query<Row extends pg.QueryResultRow = any>(text: string, values?: unknown[]): Promise<pg.QueryResult<Row>> {
+    if (this.#isDropped) throw this.#droppedError();
+    if (this.#pool === undefined) {
+      this.#pool = new pg.Pool({ connectionString: this.databaseUrl, allowExitOnIdle: true });
+      // A cut ends idle connections; the next statement opens another one.
+      this.#pool.on("error", () => undefined);
+    }
+    return await this.#pool.query<Row>(text, values);
+  }
+
+  peer(options: StackPeerOptions): Peer {
+    if (this.#dropping !== undefined) throw this.#droppedError();
+    const { databaseUrl, sessionUrl } = (options ?? {}) as Partial<PeerOptions>;
+    const url = databaseUrl ? "databaseUrl" : sessionUrl ? "sessionUrl" : undefined;
+    if (url !== undefined) {
+      throw new HawserError(
+        "invalid_argument",
+        `${url}: a peer of a stack uses the database of the stack; leave it out, or make the peer with new Peer()`,
+      );
+    }
+    const peer = new Peer({ ...options, databaseUrl: this.databaseUrl });
+    this.#peers.add(peer);
+    return peer;
+  }
+
+  #droppedError(): HawserError {
+    return new HawserError("not_running", `the stack ${this.id} has been dropped`);
   }
 
   async start(command: string, args: readonly string[], options: ProgramOptions = {}): Promise<TestProgram> {
@@ -133,9 +200,30 @@ class OpenStack implements TestStack {
     return program;
   }
 
-  async drop(): Promise<void> {
-    await Promise.all([...this.#programs].map((program) => program.kill()));
-    await this.#keeper.call("drop", { id: this.id });
+  drop(): Promise<void> {
+    this.#dropping ??= this.#drop();
+    return this.#dropping;
+  }
+
+  async #drop(): Promise<void> {
+    try {
+      await Promise.all([...this.#programs].map((program) => program.kill()));
+      await this.#stopPeers();
+    } finally {
+      this.#isDropped = true;
+      // Resolves when the statements that still run have ended, at the latest by the drop of the database.
+      const poolEnded = this.#pool?.end();
+      this.#pool = undefined;
+      await this.#keeper.call("drop", { id: this.id });
+      await poolEnded;
+    }
+  }
+
+  async #stopPeers(): Promise<void> {
+    if (this.#peers.size === 0) return;
+    // A peer that cannot reach Postgres would wait until its deadline.
+    if (this.#cutSides.has("postgres")) await this.postgres.restore();
+    await Promise.all([...this.#peers].map((peer) => peer.stop()));
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -120,7 +120,10 @@ describe("schedule", () => {
     ["a subject with a wildcard", { to: { subject: "a.*" } }, "a.*"],
     ["a domain without a stream", { to: { subject: "a", domain: "hub" } }, "domain hub"],
     ["all for NATS", { to: { subject: "a" }, all: true }, "all"],
-    ["an unknown option", { tz: "UTC" }, '"tz" is no option'],
+    ["an unknown option", { tz: "UTC" }, '"tz" is not an option'],
+    ["an id for all occurrences", { messageId: "x" }, '"messageId" is not an option'],
+    ["a time besides those of the expression", { deliverAt: new Date() }, '"deliverAt" is not an option'],
+    ["a time to live", { ttlMs: 1_000 }, '"ttlMs" is not an option'],
     ["an unknown option of a subject", { to: { subjekt: "a" } }, "did you mean subject"],
   ])("refuses %s", async (_, options, part) => {
     const given = { cron: "* * * * *", to: "b", ...(options as object) } as ScheduleOptions;

@@ -2,22 +2,29 @@
  * Stacks on servers that somebody else has started, as HAWSER_DATABASE_URL and HAWSER_NATS_URL name them: those of this run.
  * `runs.slow.test.ts` has servers of a run's own.
  */
+import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { enqueue, type Message, type PeerOptions } from "../../src/peer/index.js";
 import { keeperOfRun } from "../../src/testing/connect-keeper.js";
-import { eventually, type TestStack, type TestStackOptions, testStack } from "../../src/testing/index.js";
+import { eventually, type TestStack, type TestStackOptions, testStack, twice } from "../../src/testing/index.js";
 import { testNatsUrl, testServerUrl } from "../support/database.js";
 import { rowsOf } from "../support/on-server.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
-beforeAll(() => {
+/** Beginning of the names of this file's databases. Another file can have a keeper on the same server. */
+let prefix: string;
+
+beforeAll(async () => {
   vi.stubEnv("HAWSER_DATABASE_URL", testServerUrl());
   vi.stubEnv("HAWSER_NATS_URL", testNatsUrl());
   // Not that of other files: this one ends its keeper.
   vi.stubEnv("HAWSER_TEST_RUN", String(process.pid));
+  await using stack = await testStack();
+  prefix = stack.id.replace(/_\d+$/, "");
 });
 afterAll(async () => {
   await (await keeperOfRun()).call("stop");
@@ -25,9 +32,9 @@ afterAll(async () => {
   vi.unstubAllEnvs();
 });
 
-/** The databases that the kit has made: those of the run itself have names of another length. */
+/** Names of the databases that the kit has made for this file. */
 async function kitsDatabases(): Promise<unknown[]> {
-  const sql = "SELECT datname FROM pg_database WHERE datname ~ '^hawser_test_[0-9a-f]{8}(_|$)'";
+  const sql = `SELECT datname FROM pg_database WHERE starts_with(datname, '${prefix}')`;
   return (await rowsOf(testServerUrl(), sql)).map(({ datname }) => datname);
 }
 
@@ -100,6 +107,72 @@ describe("a stack", () => {
   });
 });
 
+describe("a peer of a stack", () => {
+  it("handles a message that a statement of the stack enqueues, and that comes twice", async () => {
+    const migrations = sqlFile("CREATE TABLE invoices (number int PRIMARY KEY)");
+    await using stack = await testStack({ migrations });
+    const attempts: number[] = [];
+    const invoice = async (message: Message): Promise<void> => {
+      attempts.push(message.attempt);
+      await stack.query("INSERT INTO invoices VALUES ($1) ON CONFLICT DO NOTHING", [message.json().order]);
+    };
+    const billing = stack.peer({ name: "billing-1" });
+    await billing.handle("billing", twice(invoice));
+    await billing.start();
+    await enqueue(stack, "billing", { order: 17 });
+    await eventually(async () => assert.equal((await stack.query("SELECT FROM invoices")).rows.length, 1));
+    await eventually(() => expect(attempts).toEqual([1, 2]));
+    expect((await stack.query<{ number: number }>("SELECT number FROM invoices")).rows).toEqual([{ number: 17 }]);
+  });
+
+  it("stops with the stack, whose statements its handlers run until then", async () => {
+    const stack = await openStack();
+    let rows: unknown;
+    let go = (): void => undefined;
+    const told = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    const peer = stack.peer({ name: "a-1" });
+    const begun = new Promise<void>((resolve) => {
+      void peer.handle("a", async () => {
+        resolve();
+        await told;
+        rows = (await stack.query("SELECT 1 AS one")).rows;
+      });
+    });
+    await peer.start();
+    await enqueue(stack, "a", "x");
+    await begun;
+    const dropped = stack.drop();
+    go();
+    await Promise.all([dropped, stack.drop(), peer.closed]);
+    expect(rows).toEqual([{ one: 1 }]);
+    const gone = { code: "not_running", message: `the stack ${stack.id} has been dropped` };
+    await expect(stack.query("SELECT 1")).rejects.toMatchObject(gone);
+    expect(() => stack.peer({ name: "a-2" })).toThrow(gone.message);
+  });
+
+  it("stops with a stack whose connections are cut, before its deadline", async () => {
+    const stack = await openStack();
+    const peer = stack.peer({ name: "a-1", stopTimeoutMs: 3_600_000 });
+    await peer.start();
+    await stack.query("SELECT 1");
+    await stack.postgres.cut({ silent: true });
+    // Its connection is restored, or ended with the database.
+    const statement = stack.query("SELECT 2").catch(() => undefined);
+    await stack.drop();
+    await Promise.all([peer.closed, statement]);
+  });
+
+  it("has no other database", async () => {
+    const stack = await openStack();
+    for (const name of ["databaseUrl", "sessionUrl"]) {
+      const options = { name: "a-1", [name]: testServerUrl() } as PeerOptions;
+      expect(() => stack.peer(options)).toThrow(`${name}: a peer of a stack uses the database of the stack`);
+    }
+  });
+});
+
 describe("connections", () => {
   it("to Postgres are cut and restored, and no other stack notices", async () => {
     const [one, other] = await Promise.all([openStack(), openStack()]);
@@ -167,7 +240,7 @@ describe("a program", () => {
     const { start } = bound(await openStack());
     await expect(start("no-such-program", [])).rejects.toMatchObject({ code: "startup_failed" });
     await expect(start("node", [], { killAfterHandler: 0 })).rejects.toThrow(
-      "killAfterHandler 0: must be a whole number",
+      "killAfterHandler 0: must be an integer of at least 1",
     );
     await expect(start("node", [], { twise: true } as object)).rejects.toThrow(/twise.*twice/);
   });
