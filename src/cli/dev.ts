@@ -144,7 +144,7 @@ function portOf(flag: PortFlag, given: string | undefined): PortWish | undefined
     throw new HawserError(
       "invalid_argument",
       `--${flag} is for a ${server} that \`hawser dev\` starts, and ${variable} names one to use instead; remove --${flag} ` +
-        `out, or unset ${variable}`,
+        `or unset ${variable}`,
     );
   }
   if (port === 0) return undefined;

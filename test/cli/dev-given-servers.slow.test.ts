@@ -25,14 +25,16 @@ describe("hawser dev", () => {
     for (const port of ["0", "15433"]) {
       const { status, stdout, stderr } = await hawser(["dev", flag, port], { env: { [variable]: url } });
       expect({ status, stdout }).toEqual({ status: 64, stdout: "" });
-      expect(stderr).toContain(`${variable} names one to use instead; leave ${flag} out, or unset ${variable}`);
+      expect(stderr).toContain(`${variable} names one to use instead; remove ${flag} or unset ${variable}`);
     }
   });
 
   it("takes no number for both ports", async () => {
     const { status, stderr } = await hawser(["dev", "--port", "15433", "--nats-port", "15433"]);
     expect(status).toBe(64);
-    expect(stderr).toContain("--port and --nats-port are both 15433; give one of them another number, or 0");
+    expect(stderr).toContain(
+      "--port and --nats-port are both 15433; set one of them to another port, or to 0 for a free one",
+    );
   });
 
   it("says which flag to change where its port is taken", async () => {
@@ -55,6 +57,7 @@ describe("hawser dev", () => {
       natsUrl: expect.stringMatching(/^nats:/),
       gatewayUrl: expect.stringMatching(/^postgres:\/\/hawser@127\.0\.0\.1:\d+\/postgres$/),
       directory: expect.stringContaining("hawser-dev-"),
+      monitorAddress: null,
     });
     const migrations = await rowsOf(urls.databaseUrl, "SELECT id FROM hawser.migrations");
     expect(migrations.length).toBeGreaterThan(0);
@@ -90,7 +93,7 @@ describe("hawser dev", () => {
       expect(stdout).toContain(`${used}, not the nats-server above`);
       // With it the nats command would not meet the SQL functions.
       expect(stdout).not.toContain("NATS_URL");
-      expect(stderr).toContain(`${used}: so the database defines it, and it is left alone.`);
+      expect(stderr).toContain(`${used}, as the database defines it; the definition stays.`);
       expect(stdout + stderr).not.toContain("t0ken-of-mine");
       expect(await defined(database.url)).toEqual(JSON.parse(production));
     });

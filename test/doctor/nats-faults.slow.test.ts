@@ -35,7 +35,7 @@ describe("the gateway", () => {
     const report = await system.examine();
     const finding = onlyFinding(report);
     expect(finding).toMatchObject({ check: "gateway", severity: "error", code: "gateway_unavailable" });
-    expect(finding.what).toContain("none is entered in hawser.gateways");
+    expect(finding.what).toContain("none is registered in hawser.gateways");
     expect(finding.remedy).toContain("hawser serve");
     expect(report.checks.find(({ check }) => check === "leader")).toMatchObject({
       outcome: "not_checked",
@@ -53,7 +53,7 @@ describe("the gateway", () => {
       if (login !== "in hawser_nats") await system.run(`REVOKE hawser_nats FROM ${system.login}`);
       const finding = onlyFinding(await system.examine());
       expect(finding).toMatchObject({ check: "gateway", code: "gateway_unavailable" });
-      expect(finding.what).toContain("entered: 127.0.0.1:1 (there 3 h ago)");
+      expect(finding.what).toContain("registered: 127.0.0.1:1 (seen 3 h ago)");
     }
   });
 

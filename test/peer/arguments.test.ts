@@ -171,7 +171,7 @@ describe("the constructor refuses", () => {
     ["database_url", /did you mean databaseUrl\? The options are name/],
     ["tlss", /did you mean tls\? The options are name/],
     ["colour", /^"colour" is not an option of a Peer; the options are name, topic, listen, .*concurrency/],
-    ["toString", /^"toString" is no option/],
+    ["toString", /^"toString" is not an option/],
     ["x".repeat(500), /the options are name/],
     ["transactional", /; transactional is an option of handle, or of the Peer under defaults$/],
     ["group", /; group is an option of handle, or of the Peer under defaults$/],

@@ -54,7 +54,7 @@ it("stay when they are retried, for the process that leads, which is told", asyn
   await listener.query("LISTEN hawser_nats_handlers");
   const { status, stdout } = await run("retry", `${one}`);
   expect(status).toBe(0);
-  expect(stdout).toMatch(/^Asked for 1 dead letter to be handled again: 1 for public\.f\(bytea\)\./);
+  expect(stdout).toMatch(/^Requested a retry of 1 dead letter: 1 for public\.f\(bytea\)\./);
   expect(await requested()).toEqual([one]);
   await listener.query("SELECT");
   expect(told).toEqual(["hawser_nats_handlers"]);
