@@ -150,6 +150,6 @@ it("is refused if the mode and the root certificate do not go together", async (
   });
   await expect(serving({ rootCertificate: "/ca.pem" }, () => call())).rejects.toMatchObject({
     code: "invalid_argument",
-    message: expect.stringContaining("tls.rootCertificate is of no use"),
+    message: expect.stringContaining("tls.rootCertificate does not fit tls.sslmode require"),
   });
 });

@@ -39,6 +39,8 @@ beforeAll(async () => {
   database = await testDatabase();
   connection = await natsClient({ servers: testNatsUrl() });
   pool = new pg.Pool({ connectionString: database.url });
+  // Dropping the database may end a session that the pool is still closing.
+  pool.on("error", () => undefined);
   const registry = await compileSchemas({
     "acme/v1/orders.proto": `syntax = "proto3"; package acme.v1; import "hawser/v1/topic.proto";
       message OrderPlaced {

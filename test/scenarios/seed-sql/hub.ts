@@ -33,7 +33,7 @@ export async function startHub(): Promise<Hub> {
     config: `
       jetstream { domain: hub, store_dir: "$DIR/jetstream" }
       authorization { users: [ { nkey: ${user.name} }, { user: "stock", password: "stock" } ] }
-      tls { cert_file: "$DIR/cert.pem", key_file: "$DIR/key.pem", ca_file: "$DIR/ca.pem", verify: true }
+      tls { cert_file: "$DIR/cert.pem", key_file: "$DIR/key.pem", ca_file: "$DIR/ca.pem", verify: true, timeout: 30 }
     `,
     files: { "cert.pem": own.cert, "key.pem": own.key, "ca.pem": authority.certificate },
   });
