@@ -61,7 +61,7 @@ it("a replay brings back what a store that was set back has lost, once, in order
     await nats.restart();
     await eventually("the server answers", async () => (await stored().catch(() => -1)) === perPart);
     const { status, stdout } = await hawser(["outbox", "replay", "--since", "1h"], { databaseUrl: database.url });
-    expect([status, stdout]).toEqual([0, expect.stringContaining(`Wrote ${2 * perPart} messages`)]);
+    expect([status, stdout]).toEqual([0, expect.stringContaining(`Enqueued ${2 * perPart} messages`)]);
     await using serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: database.url });
     expect(serve.sessionCount).toBe(0);
     await eventually("all is back", async () => (await stored()) >= 2 * perPart, 60_000);
