@@ -68,7 +68,9 @@ describe.concurrent("leadership", () => {
     await eventually("it is not sure any more", () => leader.lead.state !== "held");
     const frozenAt = performance.now();
     await eventually("others have tried again and again, for longer than that", () => {
-      const tries = other.log.lines.filter(({ message }) => message.includes("cannot find out which process is the leader")).length;
+      const tries = other.log.lines.filter(({ message }) =>
+        message.includes("cannot find out which process is the leader"),
+      ).length;
       return tries >= 3 && performance.now() - frozenAt > bridgeConstants.leaderExpiryMs;
     });
     server.resume();
