@@ -81,7 +81,7 @@ it("two processes of a new project exchange messages, within five minutes", {
       staying.push(terminal);
       // The one word that is not in the blocks: the URL that the first of them prints is HAWSER_DATABASE_URL for the others.
       if (databaseUrl === undefined)
-        databaseUrl = await says(terminal, /(?<=HAWSER_DATABASE_URL=)postgresql:\/\/\S+(?=[\s\S]*All answer)/);
+        databaseUrl = await says(terminal, /(?<=HAWSER_DATABASE_URL=)postgresql:\/\/\S+(?=[\s\S]*All servers answer)/);
       else await says(terminal, /listens on /);
     } else {
       const { status, stdout, stderr } = await open(step.script).program.ended;
