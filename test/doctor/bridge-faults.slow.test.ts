@@ -155,7 +155,7 @@ describe("the login that runs them", () => {
       code: "executor_login",
       remedy: "Let --executor-url name the same server and database as --database-url, with the other login.",
     });
-    expect(finding.what).toContain(`has reached the database "${other.name}" of the server at ${executorUrl.host}`);
+    expect(finding.what).toContain(`reaches the database "${other.name}" of the server at ${executorUrl.host}`);
     expect(finding.what).toContain(`not the database "${system.name}" of the server at ${executorUrl.host}`);
     expect(JSON.stringify(finding)).not.toContain(executorUrl.password);
   });

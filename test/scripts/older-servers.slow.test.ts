@@ -18,5 +18,5 @@ it("test:nats says what to do where there is no Go", async () => {
   const env = { PATH: temporaryDirectory(), HAWSER_CACHE_DIR: temporaryDirectory() };
   const { status, stderr } = await startProgram("scripts/test-nats.ts", ["2.9"], { env }).ended;
   expect(status).toBe(1);
-  expect(stderr).toContain("nats-server 2.9 could not be built: no Go toolchain is on PATH\nIt takes Go and a");
+  expect(stderr).toContain("nats-server 2.9 could not be built: no Go toolchain is on PATH\nIt requires Go and an");
 });
