@@ -8,7 +8,7 @@ import { firstValue, type HeaderPairs } from "./headers.js";
 
 /** Subject without wildcards and with at least two tokens. The last token identifies the call of a caller. */
 const idPattern = /^[^\s*>.]+(?:\.[^\s*>.]+)*\.[^\s*>.]+$/;
-const maxIdLength = 255;
+const { maxCallIdLength, missesOfLostCaller, checkTimeoutMs } = rpcConstants;
 
 /** Running call. */
 export class NatsCall implements IncomingCall {
@@ -64,16 +64,8 @@ export class NatsCall implements IncomingCall {
 
 function idOf(headers: HeaderPairs): string | undefined {
   const id = firstValue(headers, rpcConstants.callHeader);
-  return id !== undefined && id.length <= maxIdLength && idPattern.test(id) && isAnswerable(id) ? id : undefined;
+  return id !== undefined && id.length <= maxCallIdLength && idPattern.test(id) && isAnswerable(id) ? id : undefined;
 }
-
-/**
- * Number of consecutive failed checks after which a caller counts as disconnected. A reconnecting caller can miss one
- * check.
- */
-const missesOfLostCaller = 2;
-/** Time for the NATS server to report that nobody subscribes. Callers never answer a check. */
-const checkTimeoutMs = 1_000;
 
 /**
  * Detection of disconnected callers. NATS answers a message to the subject of a call id at once if nobody subscribes to

@@ -127,6 +127,24 @@ export const rpcConstants = {
    */
   cancelWord: "hawser-cancel",
   /**
+   * Maximum length of the id of a call. A call with a longer id cannot be canceled.
+   *
+   * Value: 255 characters.
+   */
+  maxCallIdLength: 255,
+  /**
+   * Number of consecutive failed checks after which a caller counts as disconnected. A reconnecting caller can miss one.
+   *
+   * Value: 2 checks.
+   */
+  missesOfLostCaller: 2,
+  /**
+   * Time for the NATS server to report that nobody subscribes. Callers never answer a check.
+   *
+   * Value: 1000 ms.
+   */
+  checkTimeoutMs: 1000,
+  /**
    * The largest payload of requests and answers where neither the service nor the caller says otherwise.
    *
    * Value: 67108864 bytes.
