@@ -46,7 +46,7 @@ it(
     expect((await Promise.all([one.ended, other.ended])).map(({ status }) => status)).toEqual([0, 0]);
     const gone = performance.now();
     await eventually("each session has met the missing gateways", () => load.firstCalls(gone).length === load.sessions);
-    expect(new Set(load.firstCalls(gone).map(({ sqlstate }) => sqlstate))).toEqual(new Set(["08001"]));
+    expect(load.firstCalls(gone).filter(({ sqlstate }) => sqlstate !== "08001")).toEqual([]);
     await load.stop();
     const findings = await auditSql(load);
     console.log(

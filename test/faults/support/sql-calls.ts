@@ -110,10 +110,7 @@ export const callKinds = {
   get: {
     effect: "none",
     weight: 3,
-    async run({ client, witness, last }) {
-      const found = await value(client, "SELECT nats_get_text($1, $2)", [witness.bucket, last.value ?? "none"]);
-      return differs(found, last.value === undefined ? null : payloadOf(last.value));
-    },
+    run: readValue,
   },
   "put file": {
     effect: "file",
@@ -128,7 +125,8 @@ export const callKinds = {
     effect: "none",
     weight: 1,
     async run({ client, witness, last }) {
-      if (last.file === undefined) return undefined;
+      // A call that reads a value stands in until there is a file: each turn of the load reaches the gateway.
+      if (last.file === undefined) return await readValue({ client, witness, last });
       const found = await value(client, "SELECT nats_get_file($1, $2)", [witness.store, last.file]);
       return contentOf(last.file).equals(found as Buffer) ? undefined : `it is not the file ${last.file}`;
     },
@@ -158,6 +156,11 @@ export function acknowledged(witness: SqlWitness): Map<string, number> {
   const known = numbers.get(witness) ?? new Map<string, number>();
   numbers.set(witness, known);
   return known;
+}
+
+async function readValue({ client, witness, last }: Pick<CallPlace, "client" | "witness" | "last">) {
+  const found = await value(client, "SELECT nats_get_text($1, $2)", [witness.bucket, last.value ?? "none"]);
+  return differs(found, last.value === undefined ? null : payloadOf(last.value));
 }
 
 async function value(client: pg.Client, sql: string, values: unknown[]): Promise<unknown> {
