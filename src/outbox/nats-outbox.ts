@@ -13,8 +13,8 @@ const stopPollMs = 5;
 const { publishWithinMs, publishTimeoutMs, maxUnderWay } = outboxConstants;
 
 /**
- * Number of publishes in flight at which the relay waits for more of them to complete, because publishes that share a
- * write cost far less.
+ * Number of publishes in flight below which the relay publishes more. It does not refill the window after each
+ * completion, because publishes that share a write cost far less.
  */
 const resumeBelow = maxUnderWay / 2;
 

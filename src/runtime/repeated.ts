@@ -35,7 +35,7 @@ export class Repeated {
     return this.#running;
   }
 
-  /** Runs now, or again after the current run, which may have started before the change. */
+  /** Starts a run now or, because the current run may have started before the change, right after it. */
   soon(): void {
     if (this.#running === undefined) void this.run();
     else this.#runsAgain = true;
