@@ -56,11 +56,11 @@ export function requiredSearch(
   dueDoubtMs: number,
 ): SearchRange | undefined {
   const { copyOf, isRepeated, mayBeThereSince, enqueuedBy } = message;
-  const isAgain = copyOf !== undefined || (isRepeated && now - mayBeThereSince > dueDoubtMs);
-  if (doubt === undefined && !isAgain) return undefined;
-  const isOwn = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
+  const mayBeStoredBefore = copyOf !== undefined || (isRepeated && now - mayBeThereSince > dueDoubtMs);
+  if (doubt === undefined && !mayBeStoredBefore) return undefined;
+  const isOfThisRelay = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
   return {
-    since: isOwn && !isAgain ? doubt.from : mayBeThereSince,
+    since: isOfThisRelay && !mayBeStoredBefore ? doubt.from : mayBeThereSince,
     // A replayed message may have been lost from the stream at any time before the replay was requested.
     after: Math.max(doubt?.until ?? Number.NEGATIVE_INFINITY, isRepeated ? enqueuedBy : Number.NEGATIVE_INFINITY),
   };

@@ -86,7 +86,7 @@ export class NatsOutbox {
         channels: ["hawser_outbox"],
         retentionMs: settings.outboxRetentionMs,
         maxPayload: () => connector.connection?.info?.max_payload,
-        problem: "Postgres does not answer the outbox",
+        problem: "could not read or update the outbox in Postgres; retrying",
         start: ({ position, turn, canNotify, wasGivenBack }) => {
           const relay: Machine = new OutboxRelay(position, turn, performance.now(), {
             ...outboxConstants,

@@ -23,7 +23,7 @@ import { runDueSchedules, SchedulePace } from "./schedules.js";
 
 const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowPollMs, waitingChannel } = outboxConstants;
 
-const problem = "could not hand over messages for peers";
+const problem = "could not move messages from the outbox to the stored messages of peers";
 
 const announceSql =
   "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)";
@@ -158,7 +158,7 @@ export class PeerRelay {
     const channels = [...known.map(({ name }) => messageChannel(name)), ...topics.map(() => waitingChannel)];
     const payloads = [...known.map(({ key }) => String(key)), ...topics];
     session.query(announceSql, [channels, payloads]).catch((err) => {
-      this.#logger.debug({ err }, "could not announce messages that were handed over; their listeners will poll");
+      this.#logger.debug({ err }, "could not announce messages moved from the outbox; their listeners will poll");
     });
   }
 }

@@ -84,7 +84,7 @@ function idOf(schema: DescMessage, field: DescField): IdOfSchema {
   const prefix = `${schema.typeName}:`;
   const mostBytes = maxBytes - longestIntegerBytes - 1;
   if (schema.typeName.length > mostBytes) {
-    const why = `message_id: an id begins with the name of the type, which must have at most ${mostBytes} bytes then`;
+    const why = `message_id: the id begins with the name of the type, so the name must have at most ${mostBytes} bytes`;
     throw invalidSchema(schema, `${why}; shorten it, or remove message_id`);
   }
   return { field, prefix, rules: { ...rules, minBytes, maxBytes: maxBytes - prefix.length } };
