@@ -85,7 +85,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     this.#options = options;
   }
 
-  /** Undefined if this process does not relay or has not taken over yet. */
+  /** Current state machine; undefined if this process does not relay, or has not taken over yet. */
   get machine(): Machine | undefined {
     return this.#machine;
   }
@@ -254,7 +254,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     const leading = this.#leading;
     if (leading === undefined || this.#relaying === undefined) return;
     const after = this.#options.retakes ? null : this.#relaying.owner;
-    // A new owner name invalidates a previous turn that may still be running.
+    // A new owner id invalidates a previous turn that may still be running.
     const relaying = after === null ? { ...this.#relaying, owner: randomUUID() } : this.#relaying;
     this.#relaying = relaying;
     this.#track(this.#take(leading, relaying, after, retryMinMs));

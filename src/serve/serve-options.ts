@@ -1,6 +1,6 @@
 /**
- * Options of `serve`, and the checks of their combinations. Messages name the options as the caller knows them: by
- * their property names, or by the flags of `hawser serve`.
+ * Options of `serve`, and the checks of their combinations. Error messages name the options as the caller knows them:
+ * by their property names, or by the flags of `hawser serve`.
  */
 import { statSync } from "node:fs";
 import { readdir } from "node:fs/promises";

@@ -1,6 +1,6 @@
 /**
- * Option `hawser.v1.topic` of a message: its destination. Read and checked for publishing, for handlers and for the
- * generator of SQL.
+ * Option `hawser.v1.topic` of a message: its destination. The option is read and checked for publishing, for handlers
+ * and for the generator of SQL.
  */
 import { type DescField, type DescMessage, getOption, hasOption, ScalarType } from "@bufbuild/protobuf";
 import { topic as topicOption } from "../../generated/ts/options/hawser/v1/topic_pb.js";
