@@ -91,8 +91,8 @@ export function isDroppedByItself(
 }
 
 /**
- * True if messages removed from a stream that keeps its messages leave a message in doubt. False for a replayed
- * message, which is to be published again if it was removed.
+ * True if messages removed from a stream that keeps its messages leave a message in doubt. False for a replayed message
+ * that no relay can have published yet: it is to be published again if it was removed.
  */
 export function needsGaps({ copyOf }: Pick<DoubtfulMessage, "copyOf">, doubt: Doubt | undefined): boolean {
   return copyOf === undefined || doubt !== undefined;

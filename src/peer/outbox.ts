@@ -347,7 +347,7 @@ export class Outbox {
     if (routes === undefined) return;
     const read = routes.load();
     let waiting = this.#readings.get(routes);
-    // Any login can send notifications without limit, so all notifications that arrive during one query share that
+    // Any login can send notifications without limit, so all notifications that arrive during one query share the next
     // query.
     if (waiting?.read !== read) {
       waiting = { read, appeared: new Set() };

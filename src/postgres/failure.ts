@@ -59,7 +59,7 @@ export function spoilsConnection(error: unknown): boolean {
   return outcomeOf(error) === "unknown" || (isServerError(error) && error.code === readOnly);
 }
 
-/** Reason why sessions cannot be opened, and the time since when. */
+/** Reason why sessions cannot be opened, and the time of the first failed attempt. */
 export interface OpenFailure {
   readonly error: unknown;
   /** Time of the first failed attempt. */

@@ -4,7 +4,7 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Frame, FrameEncoder, type FrameKind, type Output, recycle } from "../wire/index.js";
 
 /**
- * Number of encoded bytes from which they are written at once instead of at the end of the tick, so that the kernel can
+ * Threshold of encoded bytes at which they are written at once instead of at the end of the tick: the kernel can then
  * start to send.
  */
 const flushBytes = 256 * 1024;
