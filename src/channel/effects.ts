@@ -13,14 +13,13 @@ import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Posi
  * - `delivered`: the listener's handler ran, and its cursor is committed;
  * - `stored`: Postgres has committed the message;
  * - `sent` / `dropped`: an at-most-once message was, or was not, handed to a connection;
- * - `timed-out`: neither confirmed nor stored within the send timeout; the message keeps its number and may still
+ * - `timed-out`: neither delivered nor stored within the send timeout; the message keeps its number and may still
  * arrive;
  * - `fenced`: another process owns the sender's name; the message may or may not arrive;
  * - `abandoned`: the sender ended before the message was confirmed; it may or may not arrive.
  */
 export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced" | "abandoned";
 
-/** Limits of a sender's channel. */
 export type SenderLimits = Pick<PeerSettings, "sendTimeoutMs"> &
   Pick<TuningSettings, "ackTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"> &
   Pick<StoreConstants, "insertRows" | "insertBytes" | "shortBacklogRows" | "storeRetryMinMs" | "storeRetryMaxMs"> &
@@ -68,16 +67,15 @@ export interface RetryPolicy {
   delayMs(attempts: number): number;
 }
 
-/** Limits of a listener's channel. */
 export interface ListenerLimits
   extends Pick<TuningSettings, "creditBytes" | "busyAfterMs">,
     Pick<ProtocolConstants, "maxCreditGrowth" | "maxAhead" | "messageOverheadBytes">,
     Pick<StoreConstants, "shortBacklogRows" | "parkDelayMs"> {
   /** Retry policy of a message. */
   retryOf(message: IncomingMessage): RetryPolicy;
-  /** Maximum number of messages waiting for the handler at which the store is still queried for more. */
+  /** Number of messages waiting for the handler, up to which the store is queried for more. */
   readonly refillBelow: number;
-  /** Maximum memory in bytes of waiting messages at which the store is still queried for more. */
+  /** Memory in bytes of waiting messages, up to which the store is queried for more. */
   readonly refillBelowBytes: number;
   /** Maximum number of parked messages of the channel. */
   readonly maxParked: number;
@@ -112,7 +110,7 @@ export type HandlerResult =
   | ({ readonly kind: "sessionEnded" } & HandlerFailure)
   /** Failed permanently: no retry. */
   | ({ readonly kind: "refused" } & HandlerFailure)
-  /** Never started, or its outcome does not count. Retried later as the same attempt. */
+  /** The handler never started, or its outcome does not count. The message is retried later as the same attempt. */
   | { readonly kind: "postponed" };
 
 /** Side effects that a listener's channel requests. Each call returns at once; results come back as events. */
@@ -136,7 +134,7 @@ export interface ListenerEffects {
   deadLetter(dead: DeadMessage): void;
   /**
    * Parks a message in the store, so that the cursor may pass it. If it is already parked, updates its attempts and
-   * time. Answered by `onParked`. Calls are written in order.
+   * time. Answered by `onParked`. Calls take effect in order.
    */
   park(parked: ParkedMessage): void;
   /** Deletes a parked message, after its `deadLetter` if there was one. Answered by `onUnparked`. */
@@ -145,7 +143,7 @@ export interface ListenerEffects {
    * Counts, in the store, a start of a parked message that may have killed an earlier process. Answered by
    * `onParkedCounted`. At most one count is pending at a time.
    *
-   * @param isLast whether this is its last allowed start, which must run in isolation
+   * @param isLast true for the message's last allowed start, which must run in isolation
    */
   countParked(position: Position, isLast: boolean): void;
   /** Writes completion marks of messages beyond the cursor. Answered by `onMarked`. */
@@ -155,14 +153,15 @@ export interface ListenerEffects {
    * pending at a time.
    */
   countAttempt(): void;
-  /** The channel's `take` can return a message. */
+  /** Signals that the channel's `take` can return a message. */
   ready(): void;
   /**
-   * The channel is drained after `giveBack`: no work is pending, and completed messages have their marks. Called once.
+   * Signals that the channel is drained after `giveBack`: no work is pending, and completed messages have their marks.
+   * Called once.
    */
   drained(): void;
-  /** The handler of an at-most-once message failed. The message is lost. */
+  /** Reports an at-most-once message that is lost because its handler failed. */
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void;
-  /** Numbers that exist nowhere, because their messages were deleted. */
+  /** Reports numbers that exist nowhere, because their messages were deleted. */
   gap(epoch: number, first: number, last: number): void;
 }

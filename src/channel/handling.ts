@@ -5,20 +5,21 @@
  * Messages with the same key are handled one after another, and so are messages without a key unless the channel is
  * unordered. Messages with different keys run in parallel. The cursor moves over a message when all messages before it
  * are finished too. Messages that were already completed beyond the cursor when the channel was opened have marks in
- * the store; they take their place as finished.
+ * the store; they count as finished when they arrive.
  *
  * After an unclean exit, a message may have killed the process. All messages are then handled one after another. The
- * first numbered message starts only when its attempt is counted in the store. After it, one, two, four, … messages are
- * handled before the next waits for the commit of the previous ones. Each crash therefore at least halves the distance
- * to the fatal message, until that message is the first and its count makes it a dead letter.
+ * first numbered message starts only when its attempt is counted in the store. After that message, one, two, four, …
+ * messages may be finished ahead of the committed cursor; each commit that reaches all finished messages doubles this
+ * number. Each crash therefore at least halves the distance to the fatal message, until that message is the first and
+ * its count makes it a dead letter.
  *
- * A message whose handler's Postgres session ended may have caused that. It starts again only when it is the first, no
+ * A message whose handler's Postgres session ended may be the cause. It starts again only when it is the first, no
  * other message runs, and all its starts are counted, including the earlier ones in this process.
  *
  * A failed message with a long retry delay is parked: the store keeps it, the cursor passes it, and it still blocks its
- * key. Later messages of its key are parked too. So the parked messages of a key are always its first ones, also after
- * the channel is opened again. After an unclean exit, each parked message starts in isolation within the channel, when
- * its start is counted.
+ * key. Later messages of its key are parked too. So the parked messages of a key are always the key's first messages,
+ * even after the channel is opened again. After an unclean exit, each parked message starts in isolation within the
+ * channel, when its start is counted.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { shortened } from "../errors/index.js";
@@ -56,7 +57,7 @@ interface Parked {
   isStored: boolean;
   /** Number of starts so far. */
   attempts: number;
-  /** State of the count of its next start. Set if the message may have ended a process or its session. */
+  /** State of the count of its next start. Set if the message may have ended a process or its handler's session. */
   count: "needed" | "pending" | "counted" | undefined;
 }
 
@@ -121,19 +122,19 @@ export class Handling {
   /** Number of numbered messages that may be finished ahead of the committed cursor. */
   #window: number;
   #uncommitted = 0;
-  /** Counted starts of the first message, while it may have ended an earlier process or its session. */
+  /** Counted starts of the first message, while it may have ended an earlier process or its handler's session. */
   #count: { state: "needed" | "pending" | "counted"; starts: number } | undefined;
   /** True if a message waits for the commit of earlier messages or for running handlers. */
   isBlocked = false;
   /** Messages that are parked or being parked, by {@link positionKey}. */
   readonly #parked = new Map<string, Place>();
   #parkedBytes = 0;
-  /** Parked messages that wait for a retry. */
+  /** Number of parked messages that wait for a retry. */
   #parkedWaiting = 0;
   #parkedRunning = 0;
   /** Parked message whose start is counted. Until it ends, no other message of the channel starts. */
   #isolated: Place | undefined;
-  /** Completed parked messages whose row may still be in the store. */
+  /** Number of completed parked messages whose row may still be in the store. */
   unparking = 0;
   /** Positions that were completed beyond the cursor when the channel was opened, and have not arrived yet. */
   readonly #done: Set<string>;
@@ -167,7 +168,7 @@ export class Handling {
     return this.#parked.size;
   }
 
-  /** True if the start of the first message is counted, and ended neither the process nor its session. */
+  /** True if the start of the first message is counted, and ended neither the process nor the handler's session. */
   get isCounted(): boolean {
     return this.#count?.state === "counted";
   }
@@ -233,7 +234,9 @@ export class Handling {
     this.#effects.commit(last);
   }
 
-  /** Takes the messages that were parked before the channel was opened, in order. Call it before {@link push}. */
+  /**
+   * Restores the messages that were parked before the channel was opened, in order. Must be called before {@link push}.
+   */
   restore(parked: readonly ParkedMessage[]): void {
     for (const { message, attempts, dueAt } of parked) {
       const { position } = message;
@@ -346,7 +349,10 @@ export class Handling {
     return true;
   }
 
-  /** Records that messages are parked in the store. @returns those that were not, whose bytes no longer count */
+  /**
+   * Records that messages are parked in the store. @returns the messages that the store did not have parked before;
+   * their bytes are no longer counted
+   */
   onParked(positions: readonly Position[]): IncomingMessage[] {
     const parked: IncomingMessage[] = [];
     for (const position of positions) {
@@ -378,7 +384,7 @@ export class Handling {
     const parked = this.#isolated?.parked;
     if (parked?.count !== "pending") return;
     const isCounted = starts !== undefined && starts > parked.attempts;
-    // If the message was deleted, its start finds out that it is completed.
+    // If the message was deleted, its start detects that it is completed.
     parked.count = isCounted || starts === 0 ? "counted" : "needed";
     if (isCounted) parked.attempts = starts - 1;
   }
@@ -599,7 +605,7 @@ export class Handling {
     }
     if (this.#count === undefined || this.#count.state === "counted") return true;
     // A start is counted only for the message right after the committed cursor, in isolation. Otherwise another message
-    // might be what ends the process.
+    // might end the process, and this one would be blamed.
     if (this.#uncommitted > 0 || this.running > 0) {
       this.isBlocked = true;
       return false;
@@ -614,7 +620,7 @@ export class Handling {
   #mayStartParked(place: Place): boolean {
     const { message, parked } = place;
     if (parked!.count === undefined) return true;
-    // No other message may start, since it might be what ends the process.
+    // No other message may start, since it might end the process, and this one would be blamed.
     this.#isolated = place;
     if (this.running > 0) return false;
     if (parked!.count === "needed") {

@@ -20,16 +20,17 @@
  *
  * **The listener** accepts numbered messages only in order, watermark + 1, from the connection or from the store
  * (listener-channel.ts). Messages above a gap are held. A query that started after the gap was seen either fills the
- * gap or shows that its numbers exist nowhere. Accepted messages go to the handler one after another (handling.ts). A
- * failed message is retried after a delay, up to `retry.attempts` times, and then becomes a dead letter. The cursor is
- * committed after the handler, and Welcome, Ack and Goodbye carry only the committed cursor.
+ * gap or shows that the missing numbers exist nowhere. Accepted messages go to the handler one after another
+ * (handling.ts). A failed message is retried after a delay, up to `retry.attempts` times, and then becomes a dead
+ * letter. The cursor is committed after the handler has completed, and Welcome, Ack and Goodbye carry only the
+ * committed cursor.
  *
  * Both halves tolerate these events at any time: a connection closes or is replaced by a newer one; an insert or a
  * commit fails, or its answer is lost; the lease may have expired (`setMayStore`, `halt`); another process owns the
  * name (`onFenced`); Postgres failed over to a server that may lack the last commits (`rebase`; a listener starts again
  * from its cursors); the process dies. docs/delivery.md has the guarantees, docs/protocol.md the wire protocol.
  *
- * {@link Isolation} runs a message that may have killed its process while no other handler runs.
+ * A message that may have killed a process is handled while no other handler runs: see {@link Isolation}.
  */
 export type {
   ChannelWelcome,

@@ -6,12 +6,13 @@
  * allowed start is therefore isolated, and the message becomes a dead letter only after that start.
  */
 
-/** Process functions that {@link Isolation} needs. */
+/** Functions of the process that {@link Isolation} needs. */
 export interface IsolationHost<Channel> {
   /** Calls `callback` after a delay. Returns a function that cancels the call. */
   after(delayMs: number, callback: () => void): () => void;
   /**
-   * Called when {@link Isolation.holder} changes: handlers of other channels must stop starting, or may start again.
+   * Called when {@link Isolation.holder} changes: handlers of other channels must not start any more, or may start
+   * again.
    */
   changed(): void;
   /** True if no handler of another channel runs. */

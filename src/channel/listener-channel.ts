@@ -7,8 +7,8 @@
  *
  * Numbered messages are accepted only as watermark + 1. Messages that arrive over the connection above that number are
  * held. The store fills the gap. Only a query that started after the gap was seen can show that the missing numbers
- * exist nowhere. The same rule holds for the first message of a new epoch, which waits until a query started after its
- * Hello has shown that no row of an older epoch is left, and for the answer to GoLive.
+ * exist nowhere. The same rule holds for the answer to GoLive, and for the first message of a new epoch: the message
+ * waits until a query that started after the Hello of its epoch has shown that no row of an older epoch is left.
  *
  * {@link Handling} schedules the accepted messages for the handler.
  */
@@ -52,7 +52,10 @@ export class ListenerChannel {
   accepted: Position;
   /** Payload bytes that came over the connection and are not handled. The credit counts them. */
   waitingWireBytes = 0;
-  /** Memory in bytes of these messages. It limits reading from the connection. */
+  /**
+   * Memory in bytes of the messages that {@link waitingWireBytes} counts. Above a limit, reading from the connection
+   * pauses.
+   */
   waitingMemoryBytes = 0;
   protected readonly handling: Handling;
   readonly #limits: ListenerLimits;
@@ -98,7 +101,9 @@ export class ListenerChannel {
     return this.#link?.live ?? false;
   }
 
-  /** Takes the messages that were parked before the channel was opened, in order. Call it before any other event. */
+  /**
+   * Restores the messages that were parked before the channel was opened, in order. Must be called before any event.
+   */
   restore(parked: readonly ParkedMessage[]): void {
     this.handling.restore(parked);
   }
@@ -127,7 +132,7 @@ export class ListenerChannel {
     return comparePositions(this.handling.handled, this.handling.cursor) > 0;
   }
 
-  /** True if the first message is not done, and may have ended an earlier process or its Postgres session. */
+  /** True if the first message is not done, and may have ended an earlier process or its handler's Postgres session. */
   get isUnderSuspicion(): boolean {
     return this.handling.isCounting || this.isCommitting;
   }
@@ -137,7 +142,10 @@ export class ListenerChannel {
     return this.handling.isSerial;
   }
 
-  /** True if the last counted start has ended neither the process nor its session, and its message is not done. */
+  /**
+   * True if the message whose start was counted last is not done, and the start ended neither the process nor the
+   * handler's Postgres session.
+   */
   get hasOpenStart(): boolean {
     return this.handling.isCounted || this.isCommitting;
   }
@@ -153,8 +161,8 @@ export class ListenerChannel {
   }
 
   /**
-   * Takes over a connection after Hello, catalog check and Welcome. Returns false if a connection of a newer epoch
-   * exists.
+   * Takes over a connection after Hello, the check of owner and epoch in Postgres, and Welcome. Returns false if a
+   * connection of a newer epoch exists.
    */
   onHello(connection: unknown, epoch: number, backlog: number): boolean {
     const older = this.#link;
@@ -411,7 +419,7 @@ export class ListenerChannel {
     this.#reportDrained();
   }
 
-  /** Stops or resumes starting messages: while the lease may have expired, and when the peer stops. */
+  /** Stops or resumes the start of messages: while the lease may have expired, and when the peer stops. */
   halt(halted: boolean): void {
     this.isHalted = halted || this.#givingBack !== undefined;
     if (this.isHalted) {
@@ -524,7 +532,9 @@ export class ListenerChannel {
     }
   }
 
-  /** Accepts a row of a query. The query's snapshot contained all existing rows of older epochs. */
+  /**
+   * Accepts a row of a query. No row of an older epoch can follow, because the query's snapshot contained all of them.
+   */
   #takeRow(row: StoredRow): void {
     const { epoch, number } = row.position;
     if (comparePositions(row.position, this.accepted) <= 0) return;
@@ -616,7 +626,7 @@ export class ListenerChannel {
     this.#signalReady();
   }
 
-  /** Notifies a sender that stores messages when the backlog has become short. */
+  /** Sends an Ack when the backlog has become short, if the sender has not sent GoLive yet. */
   #reportBacklog(): void {
     const link = this.#link;
     if (link === undefined || link.liveAfter !== undefined) return;
@@ -634,8 +644,8 @@ export class ListenerChannel {
   }
 
   /**
-   * Pauses reading while waiting messages use more than twice the credit in memory. Credit alone does not limit it,
-   * since at-most-once messages have none, and it counts only payloads.
+   * Pauses reading while waiting messages use more than twice the credit in memory. Credit alone does not limit that
+   * memory: at-most-once messages need no credit, and credit counts only payloads.
    */
   #limitReading(link: Link): void {
     const limit = this.#limits.creditBytes * 2;

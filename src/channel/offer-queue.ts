@@ -61,7 +61,7 @@ export class OfferQueue<Message extends OutgoingMessage> {
   #head = 0;
   #newest: Offer | undefined;
 
-  /** @param last the number before the first message's */
+  /** @param last number before that of the first message */
   constructor(last: number) {
     this.first = last + 1;
     this.last = last;

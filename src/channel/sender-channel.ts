@@ -9,7 +9,7 @@
  *     stored   committed in Postgres: always a prefix of the queue, because inserts run one at a time
  *     written  handed to the current connection, or skipped there because the store has the message
  *
- * A message is confirmed when acked or stored first reaches its number. A message can travel over both paths; the
+ * A message is confirmed as soon as acked or stored reaches its number. A message can travel over both paths; the
  * number makes the second copy harmless. A send can time out before its message is confirmed. The message then stays in
  * the queue, so that the sequence of numbers has no gap.
  */
@@ -108,7 +108,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   /**
    * Queues a message. Call {@link flush} in the same event-loop turn.
    *
-   * @param now time in ms. Messages that share one value in a row take less memory
+   * @param now time in ms. Consecutive messages with the same value take less memory
    * @returns false if the queue is full. An empty queue accepts a message of any size
    */
   offer(message: Message, now: number): boolean {
@@ -253,9 +253,9 @@ export class SenderChannel<Message extends OutgoingMessage> {
   }
 
   /**
-   * Renumbers unconfirmed messages under a new epoch. Called when the sender took its name again on another server,
-   * which may lack the last commits. Acknowledgements and inserts of the old epoch confirm nothing; the caller closes
-   * the connection and ignores the answer of a pending insert.
+   * Renumbers unconfirmed messages under a new epoch. Called after the sender has taken its name again on another
+   * server, which may lack the last commits. Acknowledgements and inserts of the old epoch confirm nothing; the caller
+   * closes the connection and ignores the answer of a pending insert.
    */
   rebase(epoch: number, now: number): void {
     if (this.link === "ended") return;
@@ -309,7 +309,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   #storesEverything(): boolean {
     if (this.#stopping || this.link === "down") return true;
     // A listener that lowered its limit after the offer can take this message only from the store. Newer messages wait
-    // until the store has it, so that the order holds.
+    // until the store has it, so that the order is kept.
     const next = this.#numbered.at(Math.max(this.#written + 1, this.#numbered.first));
     if (this.#connection !== undefined && next !== undefined && isTooLong(next, this.#maxMessageBytes)) return true;
     if (this.link === "draining") return !this.#hasLongBacklog(this.#limits.shortBacklogRows);
@@ -318,8 +318,8 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /**
    * True if the listener has at least `rows` stored messages to read. The sender then stores more only as
-   * acknowledgements arrive, or when the ack timeout is due. This lets the backlog of a sender that never pauses become
-   * short, so that its channel can go live.
+   * acknowledgements arrive, or when the ack timeout is due. The backlog of a sender that never pauses can therefore
+   * become short, and its channel can go live.
    */
   #hasLongBacklog(rows: number): boolean {
     return this.storedNumber - this.ackedNumber >= rows;

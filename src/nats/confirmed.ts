@@ -27,7 +27,7 @@ export function onClose(connection: NatsConnection, listener: () => void): () =>
 /**
  * Resolves when the server has read everything that was sent, or the connection has closed. Never rejects.
  *
- * @returns true if the server has
+ * @returns true if the server has read everything
  */
 export function confirmed(connection: NatsConnection): Promise<boolean> {
   return new Promise((resolve) => {

@@ -19,10 +19,10 @@ const decoder = new TextDecoder();
 
 /** Headers of a received message. */
 export class ReceivedHeaders extends MsgHdrsImpl {
-  /** Reason why some headers may not have been read, for people; undefined if all were. */
+  /** Human-readable reason why some headers may not have been read; undefined if all were. */
   readonly problem: string | undefined;
 
-  /** @param maxHeaders maximum of headers that are read */
+  /** @param maxHeaders maximum number of headers to read */
   constructor(block: Uint8Array, maxHeaders: number = gatewayConstants.maxReceivedHeaders) {
     super();
     const text = decoder.decode(block);
@@ -40,7 +40,7 @@ export class ReceivedHeaders extends MsgHdrsImpl {
           this.problem = `there are more than ${maxHeaders}`;
           return;
         }
-        // Searched once, not once per line before it.
+        // The position of a colon is kept, because a search per line could read the rest of the block again and again.
         if (colon < at) colon = indexFrom(text, ":", at);
         if (colon >= stop) this.problem ??= `line ${read + 1} of them has no colon`;
         else this.#add(text.slice(at, colon).trim(), text.slice(colon + 1, stop).trim());
@@ -87,7 +87,10 @@ export function receivedHeaders({ headers }: { readonly headers?: MsgHdrs | unde
   return headers as ReceivedHeaders | undefined;
 }
 
-/** Mutable copy. Does not use a record, because nats.js makes one in which a header `__proto__` sets the prototype. */
+/**
+ * Mutable copy of headers. `toRecord` of nats.js is not used, because a header named `__proto__` would set the
+ * prototype of the record.
+ */
 export function copyOfHeaders(headers: MsgHdrs | undefined): MsgHdrsImpl {
   const copy = new MsgHdrsImpl();
   for (const [name, values] of headers ?? []) copy.headers.set(name, [...values]);
@@ -112,9 +115,9 @@ export function parseHeadersHere(message: Msg): void {
 }
 
 /**
- * Headers of a message of a connection that is not Hawser's; undefined if it has none.
+ * Headers of a message that a connection of the user received; undefined if it has none.
  *
- * @throws InvalidArgumentError of nats.js, if its version does not expose their bytes
+ * @throws InvalidArgumentError of nats.js, if this version of nats.js does not expose their bytes
  */
 export function headersReadHere(message: Msg): MsgHdrs | undefined {
   const block = blockOf(message);

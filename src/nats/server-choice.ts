@@ -46,7 +46,7 @@ function addressOf(entry: string, defaultPort: number): NatsAddress {
 export class ServerChoice {
   /** Number of other processes by server. */
   #others: ReadonlyMap<string, number> = new Map();
-  /** Time until which a server counts as unavailable, by `now`. */
+  /** Time until which a server counts as unavailable, on the clock `now`. */
   readonly #unavailableUntil = new Map<ServerName, number>();
 
   readonly #process: string;
@@ -89,12 +89,12 @@ export class ServerChoice {
     this.#others = others;
   }
 
-  /** Notes that a connection to the server failed or was lost. */
+  /** Records that a connection to the server failed or was lost. */
   markUnavailable({ name }: NatsAddress): void {
     this.#unavailableUntil.set(name, this.#now() + natsServerAwayMs);
   }
 
-  /** Notes that a connection to the server was made. */
+  /** Records that a connection to the server was made. */
   markAvailable({ name }: NatsAddress): void {
     this.#unavailableUntil.delete(name);
   }

@@ -1,11 +1,11 @@
 /**
  * Decides whether a message that its stream may already have is published again. Pure functions.
  *
- * A stream drops a message whose id it has stored within its duplicate window. It does not if its server has restarted
- * since and the message was removed. If the relay is not sure that the stream would drop the message, it searches the
- * stream first. If the message is not found, the relay publishes it only if the search proves that it was never stored,
- * since the stream may have removed it. Without that proof, publishing might duplicate the message, so it becomes a
- * dead letter.
+ * A stream drops a message whose id it has stored within its duplicate window. It does not drop the message if its
+ * server has restarted since then and the stored message was removed. If the relay is not sure that the stream would
+ * drop the message, it searches the stream first. If the message is not found, the relay publishes it only if the
+ * search proves that it was never stored, since the stream may have removed it. Without that proof, publishing might
+ * duplicate the message, so it becomes a dead letter.
  */
 import type { OutboxMessage } from "./position.js";
 
@@ -46,8 +46,8 @@ export interface SearchRange {
 /**
  * Range of the search that is needed before publishing; undefined if the stream cannot have the message.
  *
- * @param dueDoubtMs delay after which a scheduled message may have been published before: a failover may have lost the
- * record of it
+ * @param dueDoubtMs time after the due time from which a scheduled message may already have been published: a failover
+ * may have lost the record of the publish
  */
 export function requiredSearch(
   message: DoubtfulMessage,
@@ -56,11 +56,11 @@ export function requiredSearch(
   dueDoubtMs: number,
 ): SearchRange | undefined {
   const { copyOf, isRepeated, mayBeThereSince, enqueuedBy } = message;
-  const isAgain = copyOf !== undefined || (isRepeated && now - mayBeThereSince > dueDoubtMs);
-  if (doubt === undefined && !isAgain) return undefined;
-  const isOwn = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
+  const mayBeStoredBefore = copyOf !== undefined || (isRepeated && now - mayBeThereSince > dueDoubtMs);
+  if (doubt === undefined && !mayBeStoredBefore) return undefined;
+  const isOfThisRelay = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
   return {
-    since: isOwn && !isAgain ? doubt.from : mayBeThereSince,
+    since: isOfThisRelay && !mayBeStoredBefore ? doubt.from : mayBeThereSince,
     // A replayed message may have been lost from the stream at any time before the replay was requested.
     after: Math.max(doubt?.until ?? Number.NEGATIVE_INFINITY, isRepeated ? enqueuedBy : Number.NEGATIVE_INFINITY),
   };
@@ -78,7 +78,7 @@ export interface StreamMemory {
 }
 
 /**
- * True if the stream certainly drops the message when it has stored it before. Never for replayed messages, since the
+ * True if the stream, having stored the message before, certainly drops it now. False for replayed messages, since the
  * stream may have lost them.
  */
 export function isDroppedByItself(
@@ -91,7 +91,8 @@ export function isDroppedByItself(
 }
 
 /**
- * True if gaps of a stream that keeps its messages matter. False for a replayed message: it is wanted in the stream.
+ * True if messages removed from a stream that keeps its messages leave a message in doubt. False for a replayed message
+ * that no relay can have published yet: it is to be published again if it was removed.
  */
 export function needsGaps({ copyOf }: Pick<DoubtfulMessage, "copyOf">, doubt: Doubt | undefined): boolean {
   return copyOf === undefined || doubt !== undefined;

@@ -4,8 +4,8 @@
  * The overloads of the SQL function `hawser.enqueue` insert rows. Each of the two sinks, NATS and peers, has its own
  * relay and position. One process at a time runs a relay (`runner.ts`). The NATS relay is a pure state machine
  * (`relay.ts`, with its rules at the top); `nats-outbox.ts` runs it with a publisher. The peer relay is an SQL function
- * (`peer-relay.ts`). `outbox-table.ts` is the SQL of both. `docs/transactional.md` explains how a relay finds exactly
- * the committed rows.
+ * (`peer-relay.ts`). `outbox-table.ts` contains the SQL of both. `docs/transactional.md` explains how a relay finds
+ * exactly the committed rows.
  */
 export {
   isDroppedByItself,

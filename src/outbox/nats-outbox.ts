@@ -13,8 +13,8 @@ const stopPollMs = 5;
 const { publishWithinMs, publishTimeoutMs, maxUnderWay } = outboxConstants;
 
 /**
- * Number of publishes in flight at which the relay waits for more of them to complete, because publishes that share a
- * write cost far less.
+ * Number of publishes in flight below which the relay publishes more. It does not refill the window after each
+ * completion, because publishes that share a write cost far less.
  */
 const resumeBelow = maxUnderWay / 2;
 
@@ -86,7 +86,7 @@ export class NatsOutbox {
         channels: ["hawser_outbox"],
         retentionMs: settings.outboxRetentionMs,
         maxPayload: () => connector.connection?.info?.max_payload,
-        problem: "Postgres does not answer the outbox",
+        problem: "could not read or update the outbox in Postgres; retrying",
         start: ({ position, turn, canNotify, wasGivenBack }) => {
           const relay: Machine = new OutboxRelay(position, turn, performance.now(), {
             ...outboxConstants,

@@ -3,11 +3,11 @@
  * stores them for the listeners and moves the position, in one transaction. This file decides which process makes these
  * calls, and when.
  *
- * **Which process.** Any process may. The active one shows its progress in a sequence. The others check that sequence
- * when the active one may be overdue, and when it announces its end. A relay that was replaced without noticing is
- * stopped by its next turn, because another relay has already used the turn's number.
+ * **Which process.** Any process may. The active process advances a sequence of Postgres with its turns. The others
+ * check the sequence when the active process may be overdue, and when it announces its end. A relay that was replaced
+ * without noticing is stopped by its next turn, because another relay has already used the turn's number.
  *
- * **When.** According to {@link PollPace}.
+ * **When.** {@link PollPace} sets the times of the turns.
  *
  * The process also enqueues the due occurrences of schedules (`schedules.ts`).
  */
@@ -23,7 +23,7 @@ import { runDueSchedules, SchedulePace } from "./schedules.js";
 
 const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowPollMs, waitingChannel } = outboxConstants;
 
-const problem = "could not hand over messages for peers";
+const problem = "could not move messages from the outbox to the stored messages of peers";
 
 const announceSql =
   "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)";
@@ -40,7 +40,7 @@ export interface PeerRelayOptions {
   readonly logger: Logger;
 }
 
-/** Hands over messages enqueued for peers, while no other process does. */
+/** Moves messages enqueued for peers to the stored messages, while no other process does. */
 export class PeerRelay {
   readonly #runner: OutboxRunner<PeerStep, PeerTurns>;
   readonly #check: OutboxFunctions["peerRelayIsFree"];
@@ -94,8 +94,8 @@ export class PeerRelay {
   }
 
   /**
-   * Stops, even if Postgres does not answer, unless {@link PeerRelayOptions.ask} is pending. The current turn commits
-   * or not; the next relay continues after it.
+   * Stops, even if Postgres does not answer, unless {@link PeerRelayOptions.ask} is pending. The current turn may
+   * commit or not; the next relay continues after it if it has.
    *
    * @param limitMs maximum duration of the current turn
    */
@@ -158,7 +158,7 @@ export class PeerRelay {
     const channels = [...known.map(({ name }) => messageChannel(name)), ...topics.map(() => waitingChannel)];
     const payloads = [...known.map(({ key }) => String(key)), ...topics];
     session.query(announceSql, [channels, payloads]).catch((err) => {
-      this.#logger.debug({ err }, "could not announce messages that were handed over; their listeners will poll");
+      this.#logger.debug({ err }, "could not announce messages moved from the outbox; their listeners will poll");
     });
   }
 }
@@ -220,8 +220,8 @@ class PeerTurns implements RelayMachine<PeerStep> {
   }
 
   /**
-   * Completes a turn. @param outcome undefined if another relay works or Postgres did not answer: the relay starts
-   * again
+   * Completes a turn. @param outcome undefined if another relay has taken over or Postgres did not answer: the relay
+   * must start again
    */
   complete(step: HandOver, outcome: HandedOver | undefined, now: number): void {
     this.#isPending = false;

@@ -2,12 +2,12 @@
  * Messages that can be published now, and messages in flight to NATS.
  *
  * Roles alternate, and so do the routes of a role; within a route, messages are in the order of ids. Each role has a
- * share of the in-flight limit, and each of its routes a share of that ({@link shareOf}), so that a slow or busy role
- * or route delays only itself. A single message always fits.
+ * share of the in-flight limit, and each of its routes has a share of the share of the role ({@link shareOf}), so that
+ * a slow or busy role or route delays only itself. A single message always fits.
  *
  * A failure costs the process far more than an accepted message. So each role and route also has a **trust**: the
- * number of its messages that may be in flight, whatever its share. Each accepted message adds one, each failure halves
- * it.
+ * number of its messages that may be in flight, even if its share is larger. Each accepted message adds one to the
+ * trust, each failure halves it.
  */
 import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 import { Fifo } from "../runtime/index.js";
@@ -55,7 +55,7 @@ export class PublishWindow<E extends WindowEntry> {
   readonly #ring = new Fifo<RoleQueue<E>>();
 
   constructor({ maxUnderWay, maxUnderWayBytes, firstUnderWay, leastUnderWay }: WindowSettings) {
-    // A single route has the total divided by two, twice.
+    // With one role and one route, `shareOf` halves the total twice: once for the role, once for the route.
     this.#total = maxUnderWay * 4;
     this.#totalBytes = maxUnderWayBytes * 4;
     this.#firstTrust = firstUnderWay;
@@ -98,7 +98,7 @@ export class PublishWindow<E extends WindowEntry> {
   }
 
   /**
-   * Ends the flight of a message.
+   * Records that a message is no longer in flight.
    *
    * @param isPublished false if NATS refused it or its route did not answer; undefined if the result says nothing about
    * its role

@@ -8,14 +8,15 @@
  *
  * A **set** contains the messages of one series that one snapshot sees and the previous one does not. The sets of a
  * series are contiguous, so that its position is that of its oldest unfinished set. A poll reads the next set of main
- * completely, and with it those of the series that join. If they exceed the limit of a poll, it reads the roles with
- * the fewest messages or, if no role fits, the oldest messages. The remaining messages are the rest: their series reads
- * them in pages. A series is closed when it has caught up and has no rest in a poll that it joins; new messages belong
- * to main again. Its position is saved until all messages read by it, and by main until then, are done, since main's
- * position may be behind.
+ * completely, together with the next sets of the series that join the poll. If they exceed the limit of a poll, it
+ * reads the roles with the fewest messages or, if no role fits, the oldest messages. The remaining messages are the
+ * rest: their series reads them in pages. A series is closed when it has caught up and has no rest in a poll that it
+ * joins; new messages belong to main again. Its position stays saved until all messages are done that it has read, and
+ * that main had read when it was closed, because main's position may be behind.
  *
- * **Dropped** messages leave memory without being done. Their sets are read again from the first of them. Messages that
- * then come from the range that was read before and were not dropped are done or in memory already.
+ * **Dropped** messages leave memory without being done. Their sets are read again from the first dropped message. In
+ * the range that had been read before, only dropped messages enter memory again: all others are done or in memory
+ * already.
  */
 import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Doubt } from "./doubt.js";
@@ -33,16 +34,19 @@ export interface SeriesName {
 }
 
 /**
- * Poll: takes a snapshot and reads the messages that it sees in the order of ids, for main and for the series that
- * join.
+ * Poll: takes a snapshot, and reads the messages that the snapshot sees, in the order of ids, for main and for the
+ * series that join.
  */
 export interface PollRead {
   readonly kind: "poll";
-  /** Previous snapshot of main. Its messages are those that this snapshot does not see. */
+  /** Previous snapshot of main. The poll reads the messages that this snapshot does not see. */
   readonly from: Snapshot;
   /** Open series. Messages of a series that does not join are excluded. */
   readonly series: readonly (SeriesName & { readonly from: Snapshot; readonly joins: boolean })[];
-  /** The poll reports scheduled messages that this snapshot does not see; undefined for all. */
+  /**
+   * Previous snapshot of main. The poll reports the scheduled messages that this snapshot does not see; undefined to
+   * report all.
+   */
   readonly laterFrom: Snapshot | undefined;
   readonly maxMessages: number;
   readonly maxBytes: number;
@@ -81,7 +85,7 @@ export interface PageFound<M> {
 
 /** Publish attempts of a message. */
 export interface PublishState {
-  /** Undefined if it was not published. */
+  /** Undefined if the message was not published. */
   doubt: Doubt | undefined;
   /** Number of refusals. */
   attempts: number;
@@ -128,9 +132,9 @@ interface Series<M> {
   isOpen: boolean;
   /** True while its route is away: it is not read. */
   isAway: boolean;
-  /** True if the last poll excluded it. */
+  /** True if the last poll excluded this series. */
   isExcluded: boolean;
-  /** Number of the poll that closed it. */
+  /** Number of the poll that closed this series. */
   closedAt: number;
 }
 
@@ -467,7 +471,8 @@ export class OutboxReading<M extends OutboxMessage> {
 
   #dropDone(series: Series<M>): void {
     series.sets = series.sets.filter(({ isRead, undone }) => !isRead || undone.size > 0);
-    // Keep a closed series until main has finished what it had read by then, since its position may be behind.
+    // A closed series is kept until main has finished the messages that it had read when the series was closed, because
+    // the position of main may be behind.
     for (const [key, { isOpen, sets, route, role, closedAt }] of this.#series) {
       const before = [this.#main, route === undefined ? undefined : this.#series.get(keyOf(role!, undefined))];
       const isBehind = before.some((each) => each?.sets.some(({ nth }) => nth <= closedAt));
@@ -553,7 +558,7 @@ export class OutboxReading<M extends OutboxMessage> {
     return { messages: shareOf(maxMessages * 2, users) - messages, bytes: shareOf(maxBytes * 2, users) - bytes };
   }
 
-  /** Requires space for half a page, because small reads cost a turn each. */
+  /** True if a role has memory for at least half a page, because each read costs a turn, however small. */
   #hasMemory(role: string): boolean {
     const { maxMessages, pageMessages } = this.#settings;
     const { messages, bytes } = this.#freeMemoryOf(role);
@@ -575,8 +580,9 @@ export class OutboxReading<M extends OutboxMessage> {
   }
 
   /**
-   * Removes dead letters that the position has passed. Once everything is read that the previous relay may have read,
-   * removes those of its dead letters that did not appear: they were truncated with their slot.
+   * Removes dead letters that the position has passed. When this relay has read everything that the previous relay may
+   * have read, also removes the dead letters of the previous relay that did not appear: they were truncated with their
+   * slot.
    */
   #removeSkipped(): void {
     if (this.#skipped.size === 0) return;

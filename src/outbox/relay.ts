@@ -18,8 +18,8 @@
  * overtaken before it is written as a dead letter.
  * - Publishing stops when no turn was answered for `publishWithinMs`, since another relay may be active.
  * - A refused message is retried after a pause, up to `tries` times. While a destination refuses all messages of a
- * role, each of them has one try. So has each message of a role after `maxRefused` refusals in a row, until one is
- * accepted.
+ * role, each of them has one try. After `maxRefused` refusals in a row, each message of the role has one try, until one
+ * is accepted.
  * - A route that has not answered for `awayMs` although NATS is connected is **away**. Its messages leave memory, and
  * its position waits on its own. One of its messages is retried periodically as a probe. When NATS accepts or refuses
  * the probe, the others are read again.
@@ -79,7 +79,7 @@ export interface TurnStep<M> {
    * read; undefined to move none.
    */
   readonly dueFrom: number | undefined;
-  /** Whether enqueueing transactions must notify from now on, written before the read; undefined if unchanged. */
+  /** True if enqueueing transactions must notify from now on, written before the read; undefined if unchanged. */
   readonly asleep: boolean | undefined;
 }
 
@@ -87,7 +87,7 @@ export interface TurnStep<M> {
 export interface PublishStep<M> {
   readonly kind: "publish";
   readonly message: M;
-  /** Undefined if it was not published before. */
+  /** Undefined if the message was not published before. */
   readonly doubt: Doubt | undefined;
   /** Time of this publish. */
   readonly at: number;
@@ -204,11 +204,11 @@ export class OutboxRelay<M extends OutboxMessage> {
   #pausing: Pausing<M>[] = [];
   /** End of the shortest pause. */
   #pausingUntil = Number.POSITIVE_INFINITY;
-  /** Roles with destinations whose last message was refused for good. */
+  /** Destinations, by role, whose last message was refused for good: keys of {@link targetOf}. */
   readonly #refusing = new Set<string>();
   /** Number of consecutive refused messages by role. */
   readonly #refusals = new Map<string, number>();
-  /** Time since which routes of roles have not answered. */
+  /** Start of the time without an answer, by route: keys of {@link routeOf}. */
   readonly #unansweredSince = new Map<string, number>();
   readonly #away = new Map<string, AwayRoute<M>>();
   /** Dead letters that are not written yet. */
@@ -351,7 +351,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     const { saveMs, publishWithinMs } = this.#settings;
     const readAt = mayRead ? this.#pace.at : Number.POSITIVE_INFINITY;
     const saveAt = this.#hasProgress || this.#dead.length > 0 ? this.#confirmedAt + saveMs : Number.POSITIVE_INFINITY;
-    // A relay without an answer from Postgres must stop publishing, so it renews its confirmation.
+    // A relay must stop publishing without a recent answer from Postgres, so it makes a turn in time.
     const renewAt = this.#reading.messages > 0 ? this.#confirmedAt + publishWithinMs / 3 : Number.POSITIVE_INFINITY;
     return Math.max(this.#turnFrom, Math.min(readAt, saveAt, renewAt));
   }
@@ -364,7 +364,7 @@ export class OutboxRelay<M extends OutboxMessage> {
 
   #makeTurn(now: number): TurnStep<M> {
     const reading = this.#reading;
-    // Limited, because a turn with very many dead letters would delay all messages.
+    // The number is limited, because a turn with very many dead letters would delay all messages.
     const dead = this.#dead.slice(0, this.#settings.deadMessages);
     const dueFrom = this.isEnding ? undefined : this.#pace.dueFrom(now);
     let asleep: boolean | undefined;
@@ -377,7 +377,7 @@ export class OutboxRelay<M extends OutboxMessage> {
       } else read = reading.page();
     }
     if (read !== undefined) this.#hasJustPolled = read.kind === "poll";
-    // Taken after the poll was created, which may open series.
+    // The position is read after the poll was created, because `poll` may open series.
     const { position } = reading;
     return {
       kind: "turn",

@@ -18,7 +18,7 @@ export interface RelayMachine<Step> {
   next(now: number): Step | undefined;
   /** Time from which {@link next} has a step even if no running step completes; Infinity if there is none. */
   readonly readyAt: number;
-  /** True if another relay has taken over, or if this one must start again. */
+  /** True if another relay has taken over, or if this relay must start again. */
   readonly isDeposed: boolean;
   /** True if all messages read are done and the position is saved. */
   readonly isIdle: boolean;
@@ -46,7 +46,9 @@ export interface Sink<Step, Machine extends RelayMachine<Step>> {
   notified(machine: Machine, channel: string): void;
   /** Carries out a step and completes it. A returned promise never rejects; {@link OutboxRunner.stop} waits for it. */
   run(machine: Machine, step: Step, relaying: Relaying): Promise<void> | undefined;
-  /** Returns true if waiting for the messages already read can succeed. */
+  /**
+   * Returns true if the messages already read can be finished now, so that {@link OutboxRunner.stop} waits for them.
+   */
   canFinish(): boolean;
 }
 
@@ -83,7 +85,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     this.#options = options;
   }
 
-  /** Undefined if this process does not relay or has not taken over yet. */
+  /** Current state machine; undefined if this process does not relay, or has not taken over yet. */
   get machine(): Machine | undefined {
     return this.#machine;
   }
@@ -142,7 +144,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     this.#leading = undefined;
     this.#machine = undefined;
     clearTimeout(this.#timer);
-    // Within the deadline, and without a timer that keeps the process alive.
+    // The wait for Postgres ends at the deadline, and its timer does not keep the process alive.
     if (canRelease && relaying !== undefined)
       await within(
         deadline.remainingMs,
@@ -252,7 +254,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     const leading = this.#leading;
     if (leading === undefined || this.#relaying === undefined) return;
     const after = this.#options.retakes ? null : this.#relaying.owner;
-    // A new owner name invalidates a previous turn that may still be running.
+    // A new owner id invalidates a previous turn that may still be running.
     const relaying = after === null ? { ...this.#relaying, owner: randomUUID() } : this.#relaying;
     this.#relaying = relaying;
     this.#track(this.#take(leading, relaying, after, retryMinMs));

@@ -82,7 +82,10 @@ export class AnnouncedChannels {
     return false;
   }
 
-  /** The length is random because thousands of processes may receive the same flood of announcements. */
+  /**
+   * Pauses the queries. The length of the pause is random, because thousands of processes may receive the same flood of
+   * announcements.
+   */
   #pause(): void {
     if (this.#isStopped) return;
     const cancel = this.#clock.setTimeout(

@@ -3,8 +3,8 @@
  * yet.
  *
  * A message leaves the queue as soon as a member has room. After `ackTimeoutMs` it goes to the member that is estimated
- * to finish it first, whose channel stores it if necessary. All messages leave in this way if no member can take
- * messages over its connection, and when the peer stops.
+ * to finish it first, whose channel stores it if necessary. All messages go to members in this way if no member can
+ * take messages over its connection, and when the peer stops.
  */
 import type { TuningSettings } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -46,7 +46,7 @@ export class GroupQueue {
   readonly #lookups = new Set<Promise<void>>();
   readonly #timer = new DeadlineTimer(() => this.pump());
   #isPumping = false;
-  /** True since a send was rejected for a full queue, until the next accepted message. */
+  /** True from a send that was rejected for a full queue until the next accepted message. */
   #isFull = false;
   #stopping = false;
   #whenEmpty: (() => void)[] = [];
@@ -161,7 +161,7 @@ export class GroupQueue {
     const { topic } = this.#members;
     const text = `${this.#waiting.length} messages already wait for a member of "${topic}" to have room`;
     message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
-    // Reported once until the queue has room again: a status for each rejected send would be a flood.
+    // The status is reported once until the queue has room again: one for each rejected send would be a flood.
     if (this.#isFull) return;
     this.#isFull = true;
     this.#status.report({ kind: "sender_busy", topic, peer: "", message: text });

@@ -15,10 +15,10 @@
  * `Outgoing`, which ends in a receipt. An at-most-once message is written immediately if no other message has to go
  * first.
  *
- * **Receiving.** The inbox listens, authorizes each Hello against the catalog, and has one link per channel that this
- * peer owns. A link connects a `ListenerChannel` with its connection, the store and the handler. At most `concurrency`
- * handlers run in parallel; channels take turns (dispatcher.ts). The store's committer combines the commits of several
- * cursors.
+ * **Receiving.** The inbox listens, checks in Postgres the owner of the channel and the epoch of each Hello, and has
+ * one link per channel that this peer owns. A link connects a `ListenerChannel` with its connection, the store and the
+ * handler. At most `concurrency` handlers run in parallel; channels take turns (dispatcher.ts). The store's committer
+ * combines the commits of several cursors.
  *
  * **Requests.** Requests use the connection of a channel, but not its numbers. On the sending side each is one
  * `OutgoingRequest`, which waits for its answer in the link (link-requests.ts). On the listener it waits for a free

@@ -36,7 +36,7 @@ export class Outbox {
   readonly links: SenderLinks;
   /** Topics that this peer sends to or watches. */
   readonly topics: TopicDirectory;
-  /** Polling, because notifications can be missed. */
+  /** Periodic reading of the directory, because notifications can be missed. */
   readonly #polls = new Repeated(storeConstants.pollMs, () => this.refresh());
   #generation: number;
   /** Queues of groups whose members have no room. */
@@ -227,8 +227,10 @@ export class Outbox {
   }
 
   /**
-   * Sends to a member of the group that has room, or queues the message until one has. Returns undefined if the message
-   * has a key, or if no member has room or may have it soon: the caller then sends as to any topic.
+   * Sends to a member of the group that has room. If no member has room but one may have room soon, queues the message;
+   * otherwise sends to the member that is estimated to finish first. An at-most-once message goes to the least busy
+   * member. Returns undefined if the message has a key, or if no member can be reached: the caller then sends the
+   * message as to a topic without groups.
    */
   #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Sent | undefined {
     const { delivery, payload, headers, key } = message;
@@ -345,7 +347,8 @@ export class Outbox {
     if (routes === undefined) return;
     const read = routes.load();
     let waiting = this.#readings.get(routes);
-    // Any login can send notifications without limit: those that arrive during one query share it.
+    // Any login can send notifications without limit, so all notifications that arrive during one query share the next
+    // query.
     if (waiting?.read !== read) {
       waiting = { read, appeared: new Set() };
       this.#readings.set(routes, waiting);

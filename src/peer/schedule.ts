@@ -43,8 +43,8 @@ export async function schedule<Desc extends DescMessage>(
 }
 
 /**
- * Deletes the schedule of this name of the client's role, or, if that has none, those of the roles that it is a member
- * of. Messages that are already enqueued stay.
+ * Deletes the schedule of this name that belongs to the client's role. If the role has none, deletes the schedules of
+ * this name that belong to the roles of which it is a member. Messages that are already enqueued stay.
  *
  * @returns false if there is no schedule of this name
  * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database has no schedules; errors of

@@ -26,9 +26,9 @@ export interface RequestHandler {
 }
 
 /**
- * {@link Subscription} of a handler. It ends by `stop`, or when another call replaces the handler. With the last
- * handler of a topic the peer unregisters the topic: sends to it fail with `no_listener`, and messages that still
- * arrive become dead letters. Running handlers continue. `stop` can be called again after a rejection.
+ * {@link Subscription} of a handler. The subscription ends by `stop`, or when another call replaces the handler. When
+ * the last handler of a topic ends, the peer unregisters the topic: sends to it fail with `no_listener`, and messages
+ * that still arrive become dead letters. Running handlers continue. `stop` can be called again after a rejection.
  */
 export class HandlerSubscription implements Subscription {
   readonly topics: readonly string[];

@@ -23,7 +23,8 @@ import { checkedOnce } from "./options.js";
 import type { TopicHandler } from "./topic-handlers.js";
 
 /**
- * Handler of messages of one type. It gets the decoded message and the received message; otherwise as {@link Handler}.
+ * Handler of messages of one type. Called with the decoded message and the received message; everything else is as for
+ * {@link Handler}.
  */
 export type TypedHandler<Desc extends DescMessage> = (value: MessageShape<Desc>, message: Message) => unknown;
 

@@ -31,7 +31,7 @@ export class Connection {
   readonly #address: DatabaseAddress;
   readonly #options: ConnectionOptions;
   readonly #events: ConnectionEvents;
-  /** While the connection is being opened, the client of the host that is tried. */
+  /** Client of the connection; while it is being opened, the client of the host that is tried. */
   #client: pg.Client | undefined;
   #opened: OpenSession | undefined;
   #isCut = false;

@@ -91,7 +91,7 @@ export class DatabaseAddress {
     if (this.#next === host) this.#next = (host + 1) % this.hosts.length;
   }
 
-  /** Role, database and servers, for messages. */
+  /** Role, database and servers, for log and error messages. */
   get described(): { readonly role: string; readonly database: string; readonly server: string } {
     const clients = this.hosts.map((host) => new pg.Client(host));
     const { user = "", database = "" } = clients[0]!;
@@ -113,7 +113,7 @@ export function checkConnectionUri(databaseUrl: string, env = process.env): void
   urlsOf(address, parameters, env);
 }
 
-/** Host and port of a client, or the directory of its socket, for messages. */
+/** Host and port of a client, or the directory of its socket, for log and error messages. */
 export function hostOf({ host, port }: pg.Client): string {
   return host.startsWith("/") ? host : `${host}:${port}`;
 }

@@ -1,6 +1,6 @@
 /**
- * Classification of errors of Postgres and its driver: answer of the server or not, outcome of a write, chance of a
- * retry.
+ * Classification of errors of Postgres and its driver: whether the server answered, whether a write may have been
+ * committed, whether a retry may succeed.
  */
 import pg from "pg";
 import { HawserError } from "../errors/index.js";
@@ -59,7 +59,7 @@ export function spoilsConnection(error: unknown): boolean {
   return outcomeOf(error) === "unknown" || (isServerError(error) && error.code === readOnly);
 }
 
-/** Reason why sessions cannot be opened, and its start. */
+/** Reason why sessions cannot be opened, and the time of the first failed attempt. */
 export interface OpenFailure {
   readonly error: unknown;
   /** Time of the first failed attempt. */

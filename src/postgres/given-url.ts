@@ -18,8 +18,9 @@ export function urlFromEnvironment(variable: UrlVariable, env = process.env): st
 }
 
 /**
- * Completes the options from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. The second variable is ignored if
- * `databaseUrl` is given, because it belongs to the first. For values that remain undefined, the `PG*` variables apply.
+ * Completes the options from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. `HAWSER_SESSION_URL` is ignored if
+ * `databaseUrl` is given, because it belongs to `HAWSER_DATABASE_URL`. The `PG*` variables apply to values that remain
+ * undefined.
  *
  * @throws HawserError `invalid_argument` that names the option or the variable
  */
@@ -39,7 +40,7 @@ export function urlsOrEnvironment(
 /**
  * Validates a URI. Files named in it are read later.
  *
- * @param source option or variable that contains it
+ * @param source option or variable that contains the URI
  * @throws HawserError `invalid_argument` that names the source
  */
 export function checkedUrl(source: string, url: string | undefined): string | undefined {

@@ -7,7 +7,8 @@
  *
  * - **a session with a token** (`src/store/leases.ts`): the row names the session, and the session proves that it lives
  * by a lock on a random key, which Postgres releases with it. Ownership passes on as soon as the server notices that
- * the owner is dead. A token shows whether an unanswered request was our own.
+ * the owner is dead. After a request without an answer, the token in the row shows whether this process took the
+ * ownership.
  * - **a heartbeat** (`src/bridge/leadership/`): ownership passes on when the heartbeat has not changed for a while, or
  * when the owner has released it. This needs no continuous session, and the row contains what a successor needs.
  *
@@ -23,7 +24,7 @@
  *        └────────────────┴──release──▶ released
  *
  * While ownership is suspended, writes may still count, since no other owner is known. After `expiryMs` without an
- * answer of the server it is not writable any more, because another process may be the owner by then.
+ * answer of the server, `isWritable` becomes false, because another process may be the owner by then.
  */
 
 /** State of an ownership. `lost` and `released` are final. */

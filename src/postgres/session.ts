@@ -25,7 +25,8 @@ import { postgresBackoff, type SessionLimits } from "./open-session.js";
 /** Events of a {@link PostgresSession}. */
 interface PostgresSessionEvents {
   /**
-   * Called for a new connection. No other query is sent before this resolves; if it rejects, the connection is closed.
+   * Called for a new connection. No other query is sent before the returned promise resolves; if it rejects, the
+   * connection is closed.
    */
   onConnected?(query: SessionQuery): Promise<void>;
   /** The session can be used. */
@@ -167,7 +168,7 @@ export class PostgresSession {
     if (listeners === 0) await this.#runOnListening(`LISTEN ${pg.escapeIdentifier(channel)}`);
   }
 
-  /** Reverts one {@link listen}. */
+  /** Reverts one call of {@link listen}. */
   async unlisten(channel: string): Promise<void> {
     const listeners = this.#channels.get(channel) ?? 0;
     if (listeners > 1) {
@@ -177,7 +178,10 @@ export class PostgresSession {
     }
   }
 
-  /** Closes the current connection, if it is unknown which locks it holds. A kept session reconnects. */
+  /**
+   * Closes the current connection, for a caller that does not know which locks the connection holds. A kept session
+   * reconnects.
+   */
   restart(): void {
     this.#connection?.cut();
   }
@@ -264,7 +268,7 @@ export class PostgresSession {
   async #runOnListening(statement: string): Promise<void> {
     const listening = this.#listening;
     if (listening === undefined || listening !== this.#connection) return;
-    // This fails only if the connection does.
+    // LISTEN and UNLISTEN fail only if the connection fails.
     await listening.query(statement).catch(() => listening.cut());
   }
 

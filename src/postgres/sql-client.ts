@@ -38,8 +38,8 @@ export interface ErrorFields {
 }
 
 /**
- * Finds the Postgres error in a rejection of a {@link SqlClient}, which some libraries wrap; the rejection itself if
- * there is none.
+ * Finds the Postgres error in a rejection of a {@link SqlClient}, because some libraries wrap it. Returns the rejection
+ * itself if it contains none.
  */
 export function postgresErrorOf(error: unknown): ErrorFields {
   const { cause, meta } = (error ?? {}) as {

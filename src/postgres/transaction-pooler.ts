@@ -48,9 +48,9 @@ export async function refuseTransactionPooler(
 }
 
 /**
- * Returns true if the session goes through a transaction pooler. On connect, Postgres sends the id of the serving
- * process, while a pooler sends another number. In that case, a second session starts transactions: if one of them is
- * served by the process of the first session, the two share it.
+ * Returns true if the session goes through a transaction pooler. Postgres sends the id of the serving process on
+ * connect; a pooler sends another number. If that number is not `backendPid`, queries decide: a pooler exists if the
+ * session moves to another process, or if its process also serves a transaction of a second session.
  */
 export async function isTransactionPooled(
   address: DatabaseAddress,

@@ -21,7 +21,7 @@ export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore,
 
 const { natsLogIntervalMs, maxLoggedWords } = gatewayConstants;
 
-/** Logs a recurring problem: as a warning if it differs from the previous one, otherwise at debug level. */
+/** Logs a recurring problem: as a warning if it differs from the previous one, otherwise at level debug. */
 export class ProblemLog {
   readonly #logger: Logger;
   #last: string | undefined;

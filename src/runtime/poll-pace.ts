@@ -4,7 +4,7 @@
  * An idle relay sleeps: it polls when an enqueueing transaction notifies it, once per transaction. After several
  * successful polls in a row it wakes: it polls every few milliseconds and asks for no notifications, because commits
  * with NOTIFY serialise. When nothing was found for a while, it falls asleep again. Transactions that started before
- * then were told not to notify. So the poll interval grows with the time asleep, up to a limit: a message of such a
+ * that moment do not notify. So the poll interval grows with the time asleep, up to a limit: a message of such a
  * transaction is found after a delay that is proportional to the transaction's duration. Once all transactions that
  * were open when it fell asleep have ended, every transaction notifies, and the relay polls rarely.
  */
@@ -34,8 +34,8 @@ export interface DueFound {
   /** Number of due messages moved to the outbox. */
   readonly moved: number;
   /**
-   * Due time of the first scheduled message: the first that the poll has found and, if due messages were moved, the
-   * first remaining one. `from` is a time of the Postgres clock, `inMs` the delay until then.
+   * Earliest due time of the scheduled messages that the poll has found and, if due messages were moved, of those that
+   * remain. `from` is a time of the Postgres clock, `inMs` the delay until then.
    */
   readonly next: { readonly from: number; readonly inMs: number } | undefined;
 }
@@ -91,7 +91,7 @@ export class PollPace {
    * Starts a poll. The returned state must be written before the poll reads: a transaction that does not see the new
    * state is then seen by this poll or by a later one.
    *
-   * @returns whether enqueueing transactions must notify from now on; undefined if unchanged
+   * @returns true if enqueueing transactions must notify from now on; undefined if unchanged
    */
   startPoll(now: number): boolean | undefined {
     const { awakeMs, busyPolls, canBeNotified } = this.#settings;

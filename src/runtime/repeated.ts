@@ -35,7 +35,10 @@ export class Repeated {
     return this.#running;
   }
 
-  /** Runs now, or again after the current run, which may have started before the change. */
+  /**
+   * Starts a run now. If a run is active, another run follows it, because the active run may have started before the
+   * change.
+   */
   soon(): void {
     if (this.#running === undefined) void this.run();
     else this.#runsAgain = true;
@@ -53,7 +56,7 @@ export class Repeated {
     await this.run();
   }
 
-  /** Stops starting runs periodically. */
+  /** Ends the periodic runs. An active run completes. */
   stop(): void {
     this.#isStopped = true;
     clearTimeout(this.#timer);

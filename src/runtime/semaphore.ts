@@ -19,7 +19,7 @@ export class Semaphore {
     return this.#limit;
   }
 
-  /** A smaller limit revokes no permit. */
+  /** Sets the number of permits. A smaller limit revokes no permit. */
   set limit(limit: number) {
     this.#limit = limit;
     this.#admit();

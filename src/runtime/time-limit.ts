@@ -109,8 +109,8 @@ export class DeadlineTimer {
 }
 
 /**
- * Time limit that does not count time in which this process was suspended, with or without its machine: data that
- * arrived in between is read before the limit expires. Keeps the process alive, as a timer does.
+ * Time limit that does not count time in which this process or its machine was suspended: data that arrived during that
+ * time is read before the limit expires. Keeps the process alive, as a timer does.
  */
 export class TimeLimit {
   readonly #onOver: () => void;
@@ -144,7 +144,7 @@ export class TimeLimit {
   }
 
   #over(): void {
-    // Data that had arrived has been read by now.
+    // Data that arrived during a suspension has been read by now.
     if (!this.#isEnded) this.#onOver();
   }
 }

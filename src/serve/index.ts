@@ -6,8 +6,7 @@
  * 1. the monitoring port (`monitoring.ts`, `monitor/`), so that a process that waits for Postgres is visible;
  * 2. the database: waits for an unreachable Postgres, then checks or installs the schema;
  * 3. the definition of the NATS server (`server-watch.ts`), which is followed from then on. Missing or invalid options
- * do
- * not end the process: callers receive the reason, and the last valid options stay in effect;
+ * do not end the process: callers receive the reason, and the last valid options stay in effect;
  * 4. the gateway, which answers the SQL functions, and the bridge, which runs the subscribed functions. Both connect to
  * NATS themselves as soon as a server is defined; all connections of the process prefer the same server, and
  * `nats-placement.ts` moves them to a server with fewer processes;

@@ -172,7 +172,7 @@ export class Monitoring {
     this.#postgres.asked(problem);
   }
 
-  /** Follows all parts, which exist now. */
+  /** Adds the NATS connections of all parts. Called once, after all parts were started. */
   follow(): void {
     const { gateway, bridge } = this.#parts;
     const connectors = Object.entries({ gateway: gateway?.connector, ...bridge?.connectors });

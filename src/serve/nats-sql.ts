@@ -26,7 +26,7 @@ import {
 } from "../typed/index.js";
 import { checkFormat, knownTopicOf, messageIdHeader } from "../typed-nats/index.js";
 
-/** Location of the functions. */
+/** Options of {@link natsSql}. */
 interface NatsSqlOptions {
   /** Schema that the functions were installed in. Default `public`. */
   readonly schema?: string | undefined;
@@ -36,10 +36,10 @@ interface NatsSqlOptions {
  * The SQL functions that reach NATS, as methods. A call is one statement in the client's current transaction; a batch
  * has one statement for each run of messages with the same subject and headers.
  *
- * The methods reject with a `HawserError` whose `cause` is the error of the client. An error of the function has the
- * code of its SQLSTATE, and its message, `detail`, and its HINT as `remedy`. An error of Postgres itself (no such function, no right
- * to call it, a cancelled statement) and a lost connection are `store_failed`. `outcome` is `unknown` if the call may
- * have taken effect.
+ * The methods reject with a `HawserError` whose `cause` is the error of the client. For an error that the function
+ * raises, `code` follows from the SQLSTATE, `message` and `detail` are those of the error, and `remedy` is its HINT. An
+ * error of Postgres itself (no such function, no right to call it, a cancelled statement) and a lost connection are
+ * `store_failed`. `outcome` is `unknown` if the call may have taken effect.
  *
  * @param client a Pool or Client of node-postgres, or a client of `fromDrizzle` and the like
  * @throws HawserError `invalid_argument` for a client without `query`, and for an unknown option
@@ -226,7 +226,7 @@ function statementOf(
   });
   const call = `${quotedSchema}.${sqlName.replace("{T}", kind)}(${placeholders.join(", ")})`;
   if (returns === "nothing") return `SELECT 1 FROM ${call}`;
-  // As text if node-postgres would lose digits.
+  // A bigint is selected as text, because JavaScript numbers would lose digits.
   const select = (column: string, result: SqlResult) => (result.kind === "bigint" ? `${column}::text` : column);
   if (returns === "value") return `SELECT ${select("value", results[0]!)} AS value FROM ${call} AS answer(value)`;
   return `SELECT ${results.map((result) => select(result.column, result)).join(", ")} FROM ${call}`;

@@ -1,6 +1,6 @@
 /**
- * Options of `serve`, and the checks of their combinations. Messages name the options as the caller knows them: by
- * their property names, or by the flags of `hawser serve`.
+ * Options of `serve`, and the checks of their combinations. Error messages name the options as the caller knows them:
+ * by their property names, or by the flags of `hawser serve`.
  */
 import { statSync } from "node:fs";
 import { readdir } from "node:fs/promises";
@@ -19,7 +19,10 @@ import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/i
 export interface GatewayTls {
   readonly cert: PemSource;
   readonly key: PemSource;
-  /** Checks of the certificate by libpq. Default `require`, none: the password authenticates the gateway. */
+  /**
+   * Check of the gateway's certificate by libpq. Default `require`: no check, because the password authenticates the
+   * gateway.
+   */
   readonly sslmode?: "require" | "verify-ca" | "verify-full" | undefined;
   /**
    * For `verify-ca` and `verify-full` only: absolute path of the authority's certificate on the machine of Postgres.
@@ -34,7 +37,7 @@ export type TuningSetting = {
 
 /** Options of {@link serve}. Absent settings have the defaults of the spec. */
 export interface ServeOptions extends Omit<ServeSettingsInput, TuningSetting> {
-  /** Settings that any version may change. */
+  /** Settings whose names and meaning may change with any version. */
   readonly tuning?: Pick<ServeSettingsInput, TuningSetting> | undefined;
   /**
    * URL of the database, as a login of hawser_bridge or the owner of the schema. Default: the environment variable

@@ -134,7 +134,7 @@ class Server implements HawserServer {
     this.#endReloading?.();
     const { stopTimeoutMs } = this.#settings;
     const endsAt = performance.now() + stopTimeoutMs;
-    // First the bridge, because its functions may call the gateway.
+    // The bridge ends first, because its functions may call the gateway.
     await this.#parts.bridge?.finish(stopTimeoutMs);
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
     // Then the gateway refuses new sessions, without waiting for Postgres, which may not answer.
@@ -194,7 +194,7 @@ class Server implements HawserServer {
       },
       signal,
     );
-    // Options and problem from before the gateway was created.
+    // The gateway gets the options and the problem that were read before its creation.
     this.#parts.gateway.configure(present);
     if (problem !== undefined) this.#parts.gateway.reportProblem(problem);
     this.#parts.bridge = await Bridge.start(
@@ -264,7 +264,7 @@ class Server implements HawserServer {
   }
 
   async #monitor(address: string, databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
-    // Not read from Postgres, because the metrics are available before it answers.
+    // The name is not read from Postgres, because the metrics are available before Postgres answers.
     const database = this.#settings.monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
     this.#monitoring = new Monitoring(this.#parts, database, this.#logger);
     await this.#monitoring.listen(address, signal);

@@ -1,5 +1,5 @@
 /**
- * Watch of the NATS server's definition in Postgres.
+ * Watches the definition of the NATS server in Postgres.
  *
  * NOTIFY reports changes, and the definition is also polled: notifications can be missed, a standby has none, and if
  * the installing role may not create event triggers, nothing else detects ALTER SERVER.

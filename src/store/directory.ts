@@ -1,6 +1,6 @@
 /**
  * The directory lists which listener serves which topic at which address. Routes list the listeners that a sender has
- * met, so that it can store messages for them after they have left the directory.
+ * once found in the directory (has met), so that it can store messages for them after they have left the directory.
  */
 import {
   type PeerNameRow,
@@ -145,7 +145,14 @@ export interface TopicListeners {
   readonly routes: readonly Route[];
 }
 
-const book = columnsOf<TopicAddrRow>()("topic", "addr", "client_name", "max_message_bytes", "durable", "epoch");
+const directoryColumns = columnsOf<TopicAddrRow>()(
+  "topic",
+  "addr",
+  "client_name",
+  "max_message_bytes",
+  "durable",
+  "epoch",
+);
 const known = columnsOf<SenderListenerRow>()(
   "sender_key",
   "listener_topic",
@@ -153,7 +160,7 @@ const known = columnsOf<SenderListenerRow>()(
   "client_name",
   "max_message_bytes",
 );
-type BookRow = typeof book.row & Pick<PeerNameRow, "group_name"> & { readonly sender_key: string | null };
+type RouteRow = typeof directoryColumns.row & Pick<PeerNameRow, "group_name"> & { readonly sender_key: string | null };
 const key = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "client_name");
 const rest = columnsOf<SenderListenerRow>()("addr", "max_message_bytes");
 /** Columns are named explicitly, so that columns of later versions keep their defaults. */
@@ -161,16 +168,16 @@ const written = columnsOf<SenderListenerRow>()(...key.names, ...rest.names);
 
 const routeSql = {
   read: `SELECT * FROM (
-           SELECT NULL AS sender_key, ${book.sql("t")}, ${groupSql("t")} AS group_name
+           SELECT NULL AS sender_key, ${directoryColumns.sql("t")}, ${groupSql("t")} AS group_name
              FROM ${tables.topicAddr} AS t WHERE topic = ANY ($2::text[])
            UNION ALL
            SELECT ${known.sql()}, false, 0, NULL FROM ${tables.senderListener}
             WHERE sender_key = ANY ($1::text[]) AND listener_topic = ANY ($2::text[])
          ) AS found
          ORDER BY addr COLLATE "C", client_name COLLATE "C"`,
-  // A peer that unsubscribes deletes first its directory row and then its routes. It either waits for this lock and
-  // then deletes this route too, or has locked the row already, so that there is no route to remember. SKIP LOCKED,
-  // because two peers that wait for each other's rows would deadlock.
+  // A peer that unsubscribes deletes first its directory row and then its routes. Either it waits for the lock of this
+  // statement, and then deletes this route too; or it has locked its row already, and SKIP LOCKED makes this statement
+  // write no route. Without SKIP LOCKED, two peers that wait for each other's rows would deadlock.
   remember: `INSERT INTO ${tables.senderListener} AS known (${written.sql()})
              SELECT ${written.sql("met")} FROM jsonb_populate_recordset(NULL::${tables.senderListener}, $1) AS met
              CROSS JOIN LATERAL (
@@ -183,7 +190,7 @@ const routeSql = {
 } as const;
 
 /** Converts a row of the directory or of the routes. */
-function listenerOf(row: BookRow): Listener {
+function listenerOf(row: RouteRow): Listener {
   return {
     addr: row.addr,
     name: row.client_name,
@@ -203,7 +210,7 @@ export function senderKey({ name, sourceTopic }: Sender): string {
 export function routes(database: Database) {
   const read = batched(async (asked: readonly { readonly senderKey: string; readonly topic: string }[]) => {
     const topics = [...new Set(asked.map(({ topic }) => topic))];
-    const rows = await database.query<BookRow>(`read the listeners and routes of ${topics.length} topics`, {
+    const rows = await database.query<RouteRow>(`read the listeners and routes of ${topics.length} topics`, {
       name: "hawser.listeners_and_routes",
       text: routeSql.read,
       values: [[...new Set(asked.map((one) => one.senderKey))], topics],

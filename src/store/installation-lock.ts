@@ -64,7 +64,7 @@ export interface LockLimits {
 
 /**
  * Waits until no other session prepares the database, and takes the lock until the client ends. If the schema did not
- * exist, call it again once it does: only then does the client own the lock through its row.
+ * exist, call this function again after its creation: the client owns the lock through its row only then.
  *
  * @param onWait receives a message about the holder if the wait takes long
  * @throws HawserError `store_failed`, which names the holder, if the lock is not released in time; `name_occupied` if
@@ -112,7 +112,7 @@ async function takenWithin(take: () => Promise<boolean>, waitMs: number): Promis
 }
 
 async function rowTaker(client: pg.Client): Promise<() => Promise<boolean>> {
-  // Held until the session ends.
+  // The session holds an advisory lock on this key until it ends, which proves that it lives.
   const lifeKey = randomBytes(8).readBigInt64BE();
   await client.query(sql.live, [lifeKey]);
   return async () => (await client.query(sql.own, [lifeKey])).rowCount === 1;

@@ -53,9 +53,9 @@ const sql = {
 } as const;
 
 /**
- * Applies the missing migrations part by part, and yields to sessions that hold a lock it needs. Processes may call it
- * concurrently: one works while the others wait. An up-to-date schema is recognised without any lock, with the
- * privileges of a peer.
+ * Applies the missing migrations part by part, and yields to sessions that hold a lock that a migration needs.
+ * Processes may call it concurrently: one works while the others wait. An up-to-date schema is recognised without any
+ * lock, with the privileges of a peer.
  *
  * @throws HawserError `transaction_pooler`; `name_occupied` if the schema or an object in it is not Hawser's;
  * `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if a step is
@@ -120,7 +120,7 @@ async function migrateWith(
   // Notices of the migration statements are dropped. Only those of the grants are reported.
   leftOut.length = 0;
   if (todo.length > 0) {
-    // Separate from the steps, so that a refused grant does not prevent the creation of the schema.
+    // Grants are made separately from the steps, so that a refused grant does not prevent the creation of the schema.
     const refused = await makeGrants(preparation);
     if (refused !== undefined) leftOut.push(`the grants were left out: ${refused}`);
   }
@@ -167,7 +167,7 @@ export async function missingSteps(
     if (checksumOf(step) !== applied.checksum) {
       throw new HawserError(
         "store_failed",
-        `migration ${applied.id} (${applied.name}) was changed after it had been applied to this database, which was migrated by a version between two releases`,
+        `migration ${applied.id} (${applied.name}) was changed after it had been applied: a version between two releases has migrated this database`,
         { remedy: "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`" },
       );
     }
@@ -209,7 +209,10 @@ async function apply(
   }
 }
 
-/** Creates the index again if an earlier failure left it invalid: each write maintains it, but no query uses it. */
+/**
+ * Creates the index again if an earlier failure left it invalid: writes maintain an invalid index, but no query uses
+ * it.
+ */
 async function runOutside(client: pg.Client, { sql: statement, index }: MigrationPart): Promise<void> {
   if (index !== undefined) {
     const { rows } = await client.query<{ valid: boolean }>(sql.index, [index]);

@@ -51,8 +51,8 @@ const peerFence: readonly string[] = ["owners", "fences"];
 
 /**
  * Tables that transactions lock first: those of subscribed functions, outbox relays, transactional handlers and peer
- * writes. A transaction that holds one of them waits for none before it in this list. All other tables are locked after
- * these. The list includes tables of older steps.
+ * writes. A transaction that holds one of these tables never waits for a table before it in the list. All other tables
+ * are locked later. The list includes tables that only older migration steps have.
  */
 const lockOrder: readonly string[] = [
   ...["bridge_lead", "bridge_fence", "outbox_turns", "peer_outbox_turns", "peers"],
@@ -82,7 +82,7 @@ export class Preparation {
   /**
    * Runs `work` in one transaction. Retries it after a pause if a lock was not available in time.
    *
-   * @param action the failed action, to follow "could not"
+   * @param action action for the error message, to follow "could not"
    * @param tables tables of the schema `hawser` that `work` locks against readers or writers; missing tables are
    * skipped
    * @throws HawserError `store_failed`, which names the blocking sessions, if they block for longer than the limit;
@@ -96,7 +96,7 @@ export class Preparation {
       try {
         await client.query("BEGIN");
         // An autovacuum yields to a session that waits longer than deadlock_timeout, but not to one that gives up
-        // earlier. This mode blocks neither readers nor writers while it waits.
+        // earlier. SHARE UPDATE EXCLUSIVE blocks neither readers nor writers while it waits.
         await this.#lock(ordered, "SHARE UPDATE EXCLUSIVE", deadline);
         await this.#lock(ordered, "ACCESS EXCLUSIVE", new Deadline(lockMs));
         await client.query(`SET LOCAL lock_timeout = ${lockMs}`);
@@ -177,7 +177,7 @@ export class Preparation {
   }
 }
 
-/** Session that holds a lock for which another session waits. Fields that the login may not see are null. */
+/** Session that holds a lock for which another session waits. A field is null if the login may not see it. */
 interface Blocker {
   /** Server process id; 0 for a prepared transaction. */
   readonly pid: number;
@@ -225,7 +225,7 @@ class BlockerWatch implements AsyncDisposable {
     const { signal } = options;
     this.#polling = this.#poll(AbortSignal.any([this.#stop.signal, ...(signal === undefined ? [] : [signal])])).catch(
       () => {
-        // For example, if no session is available. The error then names no sessions.
+        // The watch fails, for example, if no session is available. The error then names no blocking sessions.
         this.#failed = true;
       },
     );

@@ -5,8 +5,8 @@
 import { HawserError } from "../errors/index.js";
 
 /**
- * List of oids for `IN`: superusers, the current role, and members of hawser_owner. Whatever their code could do, they
- * may do anyway.
+ * List of oids for `IN`: superusers, the current role, and members of hawser_owner. Their code can do nothing that
+ * these roles may not do anyway.
  */
 export const trustedRoles = `(
   SELECT r.oid FROM pg_catalog.pg_roles AS r
@@ -22,10 +22,10 @@ const relationKind = `CASE c.relkind
             WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END`;
 
 /**
- * SQL that inspects the schema and returns one row. It reads only the catalogs. Owners matter only where the login may
- * create objects in the schema, since its objects would stand beside theirs. A table whose reading or writing runs code
- * is refused to readers, too. A migrations table of a trusted role shows that Hawser was installed here, so that the
- * schema's content is of value.
+ * SQL that inspects the schema and returns one row. It reads only the catalogs. The owners of the schema and its
+ * objects are checked only if the login may create objects in the schema. The migrations table is checked for every
+ * login, because rules, triggers and policies run code for readers, too. If a trusted role owns the migrations table,
+ * Hawser was installed here, and the remedy does not suggest dropping the schema.
  */
 export const schemaInspectionSql = `
   SELECT h.oid IS NOT NULL AS "exists", m.oid IS NOT NULL AS migrated, current_user AS role,

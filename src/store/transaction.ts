@@ -1,7 +1,7 @@
-/** Transactions of several statements, with the knowledge of whether they were committed. */
+/** Transactions of several statements, which report whether they were committed. */
 import type pg from "pg";
 
-/** Writer: a name and the epoch in which it was taken. A Lease is one. */
+/** Writer: a name and the epoch in which it was taken. A Lease is a WriterName. */
 export interface WriterName {
   readonly name: string;
   readonly epoch: number;

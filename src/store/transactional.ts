@@ -43,8 +43,8 @@ interface Part {
   readonly isParked: boolean;
   readonly positions: Position[];
   /**
-   * First arguments of the SQL functions below, as text, since several statements are sent at once. The numbers are
-   * integers.
+   * First arguments of the SQL functions below, as SQL text, because a query of several statements takes no parameters.
+   * Only the name needs escaping: all other values are integers.
    */
   readonly given: string;
 }
@@ -85,7 +85,7 @@ class RolledBack extends Error {
   }
 }
 
-/** Reason why the transaction must not be committed; undefined for other errors. */
+/** Reason why the transaction must not be committed; undefined if the error names none. */
 function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   if (error instanceof RolledBack) return refusals[error.refusal];
   if (!isServerError(error) || error.schema !== "hawser" || error.table !== "done_messages") return undefined;
@@ -98,7 +98,7 @@ const handlerLimits = new WeakMap<Database, Semaphore>();
 
 /** Transactional handlers of a database. */
 export function transactional(database: Database) {
-  // Belongs to the pool rather than to its user, because all peers of the process share it.
+  // The semaphore belongs to the pool rather than to one peer, because all peers of the process share it.
   const semaphore = handlerLimits.get(database) ?? new Semaphore(1);
   handlerLimits.set(database, semaphore);
 
@@ -116,7 +116,8 @@ export function transactional(database: Database) {
       transaction: Transaction,
       unlimited: (part: () => Promise<void>) => Promise<void>,
     ): Promise<void> => {
-      // Disables the handler's client after its end, since later queries would run outside the transaction.
+      // The handler's client is disabled when the handler has returned, since later queries would run outside the
+      // transaction.
       let isUsable = true;
       const query = (...given: [never]): unknown =>
         isUsable

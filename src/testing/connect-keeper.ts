@@ -1,6 +1,6 @@
 /**
- * Connection of a process to its run's keeper: through the socket of the run, and by starting the keeper if there is
- * none.
+ * Connects a process to the keeper of its run: the process that owns the servers and stacks of all test processes of
+ * the run. Starts the keeper if there is none.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";

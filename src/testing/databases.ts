@@ -77,7 +77,7 @@ export class Databases {
     return this.#urlOf(name);
   }
 
-  /** Reports that the template is prepared, or that the next caller has to try again. */
+  /** Reports that the template is prepared, or that it has failed and the next caller must prepare it. */
   async prepared(key: string, isPrepared: boolean): Promise<void> {
     const template = this.#templates.get(key);
     if (template === undefined) return;
@@ -135,7 +135,7 @@ export class Databases {
     for (const { user_name } of rows as { user_name: string }[]) this.#roles.add(user_name);
   }
 
-  /** Closes a database, because Postgres cannot copy a database with sessions. */
+  /** Ends the sessions of a database and refuses new ones, because Postgres cannot copy a database with sessions. */
   async #close(name: string): Promise<void> {
     await this.#onServer(`ALTER DATABASE ${name} ALLOW_CONNECTIONS false`);
     await this.#onServer(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${name}'`);
@@ -162,7 +162,10 @@ export class Databases {
   }
 }
 
-/** Creates the executor login like the installation, which would take longer than copying the database. */
+/**
+ * Creates the executor login of a copied database in the same way as the installation. Installing anew would take
+ * longer than copying.
+ */
 const makeExecutor = `DO $$
 DECLARE
   login record;

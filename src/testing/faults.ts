@@ -37,13 +37,13 @@ class HandledTwice extends Error {
 }
 
 /**
- * Wraps a handler so that every message is delivered to it twice, as after a crash behind the first time: effects of
- * the first time remain, unless they were part of the message's transaction, and the message is redelivered in the
- * usual way. The handler's own errors are unchanged.
+ * Wraps a handler so that every message is delivered to it twice, as after a crash at the end of the first delivery.
+ * Effects of the first delivery remain, unless they were part of the message's transaction, and the message is
+ * redelivered in the usual way. The handler's own errors are unchanged.
  *
- * For handlers of a `Peer` (with `retry.attempts` of at least 2), for those of `consume` of `hawser/nats`, and for functions
- * that take a message of JetStream as nats.js has it and acknowledge it: the first acknowledgement is lost. Requests and
- * at-most-once messages come once.
+ * For handlers of a `Peer` (with `retry.attempts` of at least 2), for those of `consume` of `hawser/nats`, and for
+ * functions that receive and acknowledge a JetStream message of nats.js: the first acknowledgement is lost. Requests
+ * and at-most-once messages are delivered once.
  */
 export function twice<Args extends readonly unknown[], Result>(
   handler: (...args: Args) => Result,
@@ -72,7 +72,7 @@ function isOfJetStream(message: unknown): message is AcknowledgedMessage {
   return typeof ack === "function" && typeof info?.deliveryCount === "number";
 }
 
-/** Message whose acknowledgements are negated. */
+/** Message that sends a negative acknowledgement instead of each acknowledgement. */
 function unacknowledged(message: AcknowledgedMessage): AcknowledgedMessage {
   return new Proxy(message, {
     get(target, property) {

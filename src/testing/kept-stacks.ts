@@ -1,4 +1,4 @@
-/** Servers of a run, and the stacks of its tests on them, as the keeper holds them. */
+/** Servers of a run, and the stacks of its tests. The keeper owns both. */
 import { randomBytes } from "node:crypto";
 import { type DevStack, startDevStack } from "../dev/index.js";
 import { HawserError } from "../errors/index.js";

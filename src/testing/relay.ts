@@ -1,6 +1,6 @@
 /**
- * TCP relay in front of a server, whose connections can be cut and restored on demand, without any effect on the
- * server, other tests or the client's configuration.
+ * TCP proxy in front of a server. The connections through it can be cut and restored on demand, without any effect on
+ * the server, other tests or the client's configuration.
  */
 import { once } from "node:events";
 import { connect, createServer, type Server, type Socket } from "node:net";
@@ -124,8 +124,8 @@ export class Relay {
 }
 
 /**
- * URL that leads through a relay to the server of a URL. The URL itself, without a relay, if a client would reject the
- * relay: behind TLS, with several addresses, or with a socket file.
+ * Starts a relay to the server of a URL, and returns the URL of the relay. Returns the URL itself, without a relay, if
+ * the URL uses TLS, several addresses or a socket file, so that a client would reject the relay.
  */
 export async function relayTo(
   serverUrl: string,

@@ -1,6 +1,6 @@
 /**
  * Test run of a process, identified by the process of the runner. Workers, and processes started for test files, find
- * the keeper of the run's servers by it, without any configuration.
+ * the keeper of the run's servers by the identity of that process, without any configuration.
  */
 import { createHash } from "node:crypto";
 import { lstatSync, mkdirSync, readdirSync, rmSync } from "node:fs";
@@ -64,7 +64,7 @@ function directoryOfRuns(): string {
   return join(tmpdir(), `hawser-testing-${process.getuid?.() ?? 0}`);
 }
 
-/** Short, because the path of a socket is limited to about a hundred bytes. */
+/** Name of the files of a run. It is short, because the path of a socket is limited to about a hundred bytes. */
 function nameOf({ pid, startedAt, namespace }: ProcessIdentity): string {
   return `${pid}-${createHash("sha256").update(`${startedAt} ${namespace}`).digest("hex").slice(0, 8)}`;
 }

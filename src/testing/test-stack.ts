@@ -18,15 +18,15 @@ export interface TestStackOptions {
    */
   readonly migrations?: Migrations | undefined;
   /**
-   * Run `hawser serve` for the database, so that SQL functions reach NATS and NATS reaches SQL functions. Default
-   * false.
+   * True to run `hawser serve` for the database, so that SQL functions reach NATS and NATS reaches SQL functions.
+   * Default false.
    */
   readonly serve?: boolean | undefined;
 }
 
-/** Options of cutting connections. */
+/** Options of {@link Connections.cut}. */
 interface CutOptions {
-  /** Keep the connections open without passing data, as in a broken network. Default false: they are reset. */
+  /** True to keep the connections open without passing data, as in a broken network. Default false: they are reset. */
   readonly silent?: boolean | undefined;
 }
 
@@ -70,14 +70,14 @@ export interface TestStack extends AsyncDisposable, SqlClient {
   // biome-ignore lint/suspicious/noExplicitAny: as in node-postgres, the caller knows the columns.
   query<Row extends pg.QueryResultRow = any>(text: string, values?: unknown[]): Promise<pg.QueryResult<Row>>;
   /**
-   * Creates a peer on the stack's database, which the end of the stack stops; `start` it as any other.
+   * Creates a peer that uses the stack's database; start it like any other peer. The end of the stack stops it.
    *
    * @param options options of a {@link Peer} except the URLs; `name` is required
    * @throws HawserError `invalid_argument`, `internal_topic`; `not_running` if the stack has been dropped
    */
   peer(options: StackPeerOptions): Peer;
   /**
-   * Starts a program, which is killed when the stack is dropped or this process ends.
+   * Starts a program. It is killed when the stack is dropped or this process ends.
    *
    * @param command such as `node`
    * @throws HawserError `startup_failed` if there is no such program
@@ -85,7 +85,8 @@ export interface TestStack extends AsyncDisposable, SqlClient {
   start(command: string, args: readonly string[], options?: ProgramOptions): Promise<TestProgram>;
   /**
    * Kills the stack's programs, stops its peers, each within its `stopTimeoutMs` (default 10,000 ms), drops the
-   * database, and empties the NATS account. Connections to Postgres that were cut are restored for the peers to stop.
+   * database, and empties the NATS account. Connections to Postgres that were cut are restored first, so that the peers
+   * can stop.
    */
   drop(): Promise<void>;
 }

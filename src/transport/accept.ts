@@ -62,8 +62,8 @@ export interface ListenOptions
    */
   readonly authorize: (hello: HelloFields, remote: { readonly address: string }) => Promise<Authorization>;
   /**
-   * Returns the handlers of an established connection, or undefined to end it after a refusal or destruction. Called
-   * right after `authorize` accepted, before any frame, with the `welcome` of `authorize`.
+   * Returns the handlers of an established connection; undefined if this call has refused or destroyed the connection.
+   * Called right after `authorize` accepted, before any frame, with the `welcome` of `authorize`.
    */
   readonly onConnection: (connection: ListenerConnection, welcome: WelcomeFields) => ListenerHandlers | undefined;
   /** Called exactly once for each connection that ended before it was established. */
@@ -113,7 +113,7 @@ export class AcceptedSocket implements FrameReceiver {
     this.remoteAddress = formatAddress({ host: this.remoteHost || "unknown", port: socket.remotePort ?? 0 });
     this.#cancelTimeout = clock.setTimeout(() => this.#timeOut(), protocolConstants.handshakeTimeoutMs);
     const trusted = acceptor !== undefined || allowPlaintext || this.remoteHost === "" || isLoopback(this.remoteHost);
-    // A socket without an address is already closed and emits that itself.
+    // A socket without an address is already closed, and emits `close` by itself.
     if (trusted) this.#awaitFirstByte();
     else this.#openFrames(socket).fail(plaintextRefused(this.remoteAddress));
   }

@@ -23,7 +23,7 @@ import type { FrameReceiver, FrameSocket, ReceivedFrame } from "./frame-socket.j
 export interface ListenerHandlers {
   /** Validated messages arrived. Their epoch is that of the Hello. The payloads are views of the received bytes. */
   onBatch(batch: Batch): void;
-  /** All messages that are not known to be stored follow. The epoch is that of the Hello. */
+  /** GoLive arrived: all messages that are not known to be stored follow. Its epoch is that of the Hello. */
   onGoLive(): void;
   /** A validated request arrived. Its payload is a view of the received bytes. */
   onRequest(request: Request): void;

@@ -27,7 +27,7 @@ import { exporterOf, secureDial } from "./tls-socket.js";
 
 /** Target address, identity, TLS settings and limits of one dial. */
 export interface DialOptions extends Partial<Pick<PeerSettings, "allowPlaintext">> {
-  /** Address of the listener in the catalog, `host:port`. */
+  /** Address of the listener in the directory, `host:port`. */
   readonly address: string;
   /** Sender, intended listener and channel. */
   readonly identity: HelloFields;
@@ -54,7 +54,7 @@ export interface Dialled {
 /**
  * Dials a listener.
  *
- * A Refuse is not authenticated: before treating `fenced` as final, read the own epoch in the catalog.
+ * A Refuse is not authenticated: before a caller treats `fenced` as final, it must read the sender's epoch in Postgres.
  *
  * @throws HawserError (as a rejection)
  * - with the code of the listener's Refuse: `unauthenticated`, `wrong_peer`, `fenced`, `busy`, …

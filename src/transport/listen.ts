@@ -76,7 +76,8 @@ async function bind(options: ListenOptions, host: string, port: number): Promise
     },
   );
   await listening(server, host, port);
-  // For example, if file descriptors are exhausted. Listening continues.
+  // The server reports a connection that it could not accept, for example if file descriptors are exhausted. Listening
+  // continues.
   server.on("error", (cause) =>
     options.onHandshakeRefused({
       remoteAddress: "unknown",

@@ -3,7 +3,10 @@ import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Frame, FrameEncoder, type FrameKind, type Output, recycle } from "../wire/index.js";
 
-/** Number of encoded bytes that leave at once instead of at the end of the tick, so that the kernel starts early. */
+/**
+ * Threshold of encoded bytes at which they are written at once instead of at the end of the tick: the kernel can then
+ * start to send.
+ */
 const flushBytes = 256 * 1024;
 
 /** Frames that may follow a Goodbye. The other side would reject any other. */

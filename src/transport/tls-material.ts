@@ -1,6 +1,6 @@
 /**
- * TLS options of a peer; and its certificate, key and authorities, with the check that they fit together. Pure: PEM in,
- * material out.
+ * TLS options of a peer, and the check that its certificate, key and authorities fit together. Pure: PEM in, material
+ * out.
  */
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext, type SecureContextOptions } from "node:tls";

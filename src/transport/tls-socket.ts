@@ -57,7 +57,7 @@ export class TlsAcceptor {
     this.#server = createServer({
       ...credentials.current.contextOptions,
       requestCert: mutual,
-      // Rejected in the handshake that follows instead, so that the dialler gets a reason.
+      // A wrong certificate is rejected in the handshake of the protocol instead, so that the dialler gets a reason.
       rejectUnauthorized: false,
       secureOptions,
     });

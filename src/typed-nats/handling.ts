@@ -12,7 +12,7 @@ type AnyMessage = Pick<Msg, "subject"> & { readonly data: Uint8Array; readonly h
 /** Handler of messages of one type. It gets the decoded message and the NATS message. */
 type ValueHandler<Desc extends DescMessage, Message> = (value: MessageShape<Desc>, message: Message) => unknown;
 
-/** Message type with its handler, created by {@link typed}. */
+/** Message type with its handler, as {@link typed} creates it. */
 export interface TypedHandler<Message = Msg | JsMsg> {
   readonly schema: DescMessage;
   readonly handler: ValueHandler<DescMessage, Message>;

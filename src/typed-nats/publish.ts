@@ -17,7 +17,7 @@ import {
 /** Options of {@link publish}. */
 export interface PublishOptions {
   /**
-   * Encoding of the message, Protobuf's `binary` format, or Protobuf's `json` for receivers that need it. Default:
+   * Encoding of the message: Protobuf's binary format, or its JSON format for receivers that need JSON. Default:
    * `binary`.
    */
   readonly format?: Format | undefined;

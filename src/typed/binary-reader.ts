@@ -409,11 +409,11 @@ const { utf8Slice } = Buffer.prototype as Buffer & { utf8Slice(this: Uint8Array,
 const strictDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 /**
- * Greatest length of a payload that is decoded to a single text, whose parts are its texts: each part retains the whole
- * text.
+ * Maximum length of a payload that is decoded to one string at once. The strings of the message are then substrings,
+ * each of which retains the whole string.
  */
 const sharedTextBytes = 1024;
-/** Text of the current payload. */
+/** String of the whole current payload; undefined before the first use. */
 let text: string | undefined;
 
 function asciiOf(start: number, last: number): string {

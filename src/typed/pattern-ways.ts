@@ -1,21 +1,21 @@
 /**
  * Limit on the number of ways in which a pattern can match a text. JavaScript matches by backtracking: if the beginning
- * of a text can be matched in several ways and the text does not match in the end, it has tried them all. `^(?:a+)+$`
- * matches n letters in 2ⁿ ways, so that a received text of 30 characters blocks the process for minutes;
+ * of a text can be matched in several ways, and the whole text does not match, JavaScript tries all these ways.
+ * `^(?:a+)+$` matches n letters in 2ⁿ ways, so that a received text of 30 characters blocks the process for minutes;
  * `^[a-z]*[a-z0-9]*x$` matches them in n ways, which takes minutes for a million characters.
  *
- * The ways are therefore counted when a pattern is read, for all texts: a state has the number of ways in which each
- * place of the pattern is reached after some text; from the empty text on, each next character leads to another state.
- * The count is that of an exhaustive backtracking matcher, so these limits hold for all texts:
+ * The ways are therefore counted when a pattern is read, for all possible texts. A state is the number of ways in which
+ * each place of the pattern is reached after some text. The first state is that of the empty text; each further
+ * character leads to another state. The count is that of an exhaustive backtracking matcher, so these limits hold for
+ * all texts:
  *
  * - at most 100 ways at any character;
  * - at most 16 ways at characters that can repeat without end. A match therefore takes at most 16 steps for each
- * character
- * of a long text, each with as many comparisons as the pattern has branches there: milliseconds for a million
+ * character of a long text, each with as many comparisons as the pattern has branches there: milliseconds for a million
  * characters.
  *
- * The number of states is finite, or the count exceeds its limit. Postgres needs no such limit: it follows all ways at
- * once, and visits each place of the pattern at most once per character.
+ * The counting ends: either the number of states is finite, or a count exceeds its limit. Postgres needs no such limit:
+ * it follows all ways at once, and visits each place of the pattern at most once per character.
  */
 
 /** Ranges of code points, both ends included. */
@@ -49,7 +49,7 @@ export function waysProblem(pattern: PatternNode): string | undefined {
   }
 }
 
-/** Problem of the pattern, for people. */
+/** Problem of the pattern, as an error for the author of the schema. */
 class TooManyWays extends Error {}
 
 const tooComplex = () => new TooManyWays("is too complex to bound the time of a match; use fewer nested repetitions");

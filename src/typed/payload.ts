@@ -26,7 +26,10 @@ export function formOf(payload: unknown, name = "payload"): PayloadForm {
   throw invalid(`${name} ${given}: must be a string, a Uint8Array, or an object, which is sent as JSON`);
 }
 
-/** Undefined for objects that JSON would lose: other kinds of bytes, maps, and a promise that nobody awaits. */
+/**
+ * JSON of an object; undefined for objects that JSON cannot represent: bytes, maps, sets and the like, and a promise
+ * that was not awaited.
+ */
 function jsonForm(payload: unknown, name: string): string | undefined {
   if (typeof payload !== "object" || payload === null) return undefined;
   if (ArrayBuffer.isView(payload) || typeof (payload as { then?: unknown }).then === "function") return undefined;
@@ -59,7 +62,7 @@ export function isSchema(value: unknown): value is DescMessage {
   return typeof value === "object" && value !== null && (value as { kind?: unknown }).kind === "message";
 }
 
-/** Text of a payload. Bytes that are no UTF-8 become U+FFFD. */
+/** Text of a payload. Invalid UTF-8 becomes U+FFFD. */
 export function textOf(payload: Uint8Array): string {
   return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString();
 }
@@ -70,11 +73,10 @@ export function jsonOf<T>(payload: Uint8Array): T {
     return JSON.parse(textOf(payload)) as T;
   } catch (cause) {
     const why = (cause as Error).message;
-    throw new HawserError("invalid_message", `the payload (${payload.length} bytes) is no JSON: ${why}`, { cause });
+    throw new HawserError("invalid_message", `the payload (${payload.length} bytes) is not JSON: ${why}`, { cause });
   }
 }
 
-/** A received payload. */
 export class ReceivedContent implements Content {
   readonly payload: Uint8Array;
 

@@ -1,7 +1,7 @@
 /**
  * Rules of `buf.validate` in a schema, as data from which the checks in TypeScript are compiled and those in SQL
- * generated. Supported are the rules that mean the same in TypeScript, in Postgres and to protovalidate; all others are
- * refused by name.
+ * generated. The supported rules are those that mean the same in TypeScript, in Postgres and in protovalidate. All
+ * others are refused with an error that names the rule.
  */
 
 import {
@@ -350,7 +350,7 @@ function readRule(field: DescField, id: string, name: string, type: ValueType, g
       return given ? [{ id, kind: "definedOnly", numbers: [...new Set(of.values.map(({ number }) => number))] }] : [];
     }
     default:
-      // The remaining rules are formats, set to true or, without any meaning, to false.
+      // The remaining rules are formats: true requires the format, false has no effect.
       return given ? [{ id, kind: "format", format: name as FormatName, ...formatPatterns[name as FormatName] }] : [];
   }
 }
@@ -418,13 +418,16 @@ const optionSchemas: Readonly<Record<string, DescMessage>> = {
   string: StringRulesSchema,
 };
 
-/** Refuses fields that the descriptor of the rules does not have, with the name of a reserved one. */
+/**
+ * Refuses rules that the generated descriptor does not have. The error names a rule whose name is reserved, and gives
+ * the number of any other.
+ */
 function refuseUnknown(at: DescField | DescMessage | DescOneof, within: string, option: Message): void {
   const schema = optionSchemas[within] ?? schemas.get(within) ?? FieldRulesSchema;
   const { reservedRange, reservedName } = schema.proto;
   for (const { no } of option.$unknown ?? []) {
     const name = reservedName[reservedRange.findIndex(({ start }) => start === no)];
-    // Examples are for people.
+    // The rule `example` only documents values.
     if (name === "example") continue;
     const rule = `${within === "" ? "" : `${within}.`}${name ?? `number ${no}`}`;
     throw invalidSchema(at, `rule ${rule}: not supported; docs/typed.md lists the rules that are`);

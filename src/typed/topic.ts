@@ -1,6 +1,6 @@
 /**
- * Option `hawser.v1.topic` of a message: its destination. Read and checked for publishing, for handlers and for the
- * generator of SQL.
+ * Option `hawser.v1.topic` of a message: its destination. The option is read and checked for publishing, for handlers
+ * and for the generator of SQL.
  */
 import { type DescField, type DescMessage, getOption, hasOption, ScalarType } from "@bufbuild/protobuf";
 import { topic as topicOption } from "../../generated/ts/options/hawser/v1/topic_pb.js";
@@ -84,7 +84,7 @@ function idOf(schema: DescMessage, field: DescField): IdOfSchema {
   const prefix = `${schema.typeName}:`;
   const mostBytes = maxBytes - longestIntegerBytes - 1;
   if (schema.typeName.length > mostBytes) {
-    const why = `message_id: an id begins with the name of the type, which must have at most ${mostBytes} bytes then`;
+    const why = `message_id: the id begins with the name of the type, so the name must have at most ${mostBytes} bytes`;
     throw invalidSchema(schema, `${why}; shorten it, or remove message_id`);
   }
   return { field, prefix, rules: { ...rules, minBytes, maxBytes: maxBytes - prefix.length } };

@@ -1,10 +1,10 @@
-/** Search for the value of a wrong type in a message, after an encoding has failed. */
+/** Finds the value of a wrong type in a message, after an encoding has failed. */
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { isWrapperDesc } from "@bufbuild/protobuf/wkt";
 import { type BrokenRule, shown } from "./check.js";
 import { isLong, isSigned, keyOf } from "./scalars.js";
 
-/** First value of a wrong type in an initializer of a message. */
+/** First value of a wrong type in an initializer of a message; undefined if all fit. */
 export function wrongValue(schema: DescMessage, message: unknown): BrokenRule | undefined {
   if (typeof message !== "object" || message === null) return broken("", message, `must be a ${schema.typeName}`);
   const fields = message as Readonly<Record<string, unknown>>;

@@ -9,7 +9,10 @@ import { checkFrame, type Frame, faultOfBatch } from "./frames.js";
 /** Length of the u32 big-endian length prefix of each frame. */
 export const lengthPrefixBytes = 4;
 
-/** Ratio of the memory of an incomplete frame to its received bytes. The declared length does not allocate memory. */
+/**
+ * Maximum ratio of the memory of an incomplete frame to its received bytes. A declared length alone allocates no
+ * memory.
+ */
 const growth = 4;
 
 /** Size up to which zeroed memory is cheaper to allocate. */
@@ -18,7 +21,7 @@ const smallBytes = 4096;
 /** Frame size up to which copying a payload saves no memory. */
 const smallFrameBytes = 256;
 
-/** Fraction of an equal share of the frame below which a payload is copied. */
+/** A payload is copied if it is shorter than this fraction of the average length per payload of its frame. */
 const leastShare = 1 / 4;
 
 const none: Uint8Array = new Uint8Array(0);
@@ -118,9 +121,10 @@ export class FrameDecoder {
   /** Compares the received bytes one by one, so that a foreign protocol is rejected at its first wrong byte. */
   #takePreamble(preamble: Uint8Array): boolean {
     const [whole] = this.#whole;
-    const come = whole ?? this.#memory.subarray(0, this.#filled);
-    for (let i = 0; i < come.length; i++) {
-      if (come[i] !== preamble[i]) throw violation("the connection does not start with the preamble of this protocol");
+    const received = whole ?? this.#memory.subarray(0, this.#filled);
+    for (let i = 0; i < received.length; i++) {
+      if (received[i] !== preamble[i])
+        throw violation("the connection does not start with the preamble of this protocol");
     }
     if (whole === undefined) return false;
     this.#take();

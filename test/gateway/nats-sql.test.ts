@@ -273,7 +273,7 @@ describe("request", () => {
     expect(() => answer.json()).toThrow(
       expect.objectContaining({
         code: "invalid_message",
-        message: expect.stringMatching(/^the payload \(7 bytes\) is no JSON: /),
+        message: expect.stringMatching(/^the payload \(7 bytes\) is not JSON: /),
       }),
     );
     expect((await nats.request("client_rpc", { a: 1 }, { timeoutMs: 2000 })).text()).toBe('echo {"a":1}');

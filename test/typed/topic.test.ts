@@ -94,7 +94,7 @@ it("leaves place for any integer in an id that begins with the type", () => {
   expect(prefix.length + String(-(2n ** 63n)).length).toBe(255);
   expect(rules.maxBytes).toBe(20);
   expect(() => topicOf(messageIn(registry, `acme.v1.${longest}x`))).toThrow(
-    /x: message_id: an id begins with the name of the type, which must have at most 234 bytes then; shorten it, or remove message_id$/,
+    /x: message_id: the id begins with the name of the type, so the name must have at most 234 bytes; shorten it, or remove message_id$/,
   );
 });
 

@@ -21,7 +21,8 @@ export interface PublishOptions {
 }
 
 /**
- * Written after all queued data, to learn when that is sent: "drain" is emitted only after a write that returned false.
+ * Empty chunk, written after all queued data to learn when that data is sent: "drain" is emitted only after a write
+ * that returned false.
  */
 const nothing = new Uint8Array(0);
 
@@ -156,7 +157,7 @@ export async function request(
   );
   const received = receivedHeaders(answer);
   const code = received?.get(serviceErrorCode) ?? "";
-  // It may be an answer or an error.
+  // With unreadable headers, the reply may be an answer or an error.
   if (code === "" && received?.problem !== undefined) {
     throw new HawserError(
       "unreadable_headers",

@@ -85,7 +85,7 @@ async function readFrom(
     if (error instanceof DeliveryGap) return Math.max(reading.lastSeq + 1, from);
     throw error;
   } finally {
-    // Otherwise it would exist for minutes.
+    // A consumer that is not deleted would exist for minutes.
     void manager.consumers.delete(stream, name).catch(() => undefined);
   }
 }
@@ -111,7 +111,7 @@ interface Reading {
   lastSeq: number;
 }
 
-/** Messages were lost in transit. */
+/** Thrown if messages were lost in transit. */
 class DeliveryGap extends Error {}
 
 /**
@@ -196,7 +196,7 @@ function outcome() {
     end = resolve;
     fail = reject;
   });
-  // It may reject before it is awaited.
+  // The promise may reject before it is awaited.
   promise.catch(() => undefined);
   return { promise, end, fail };
 }
@@ -205,7 +205,7 @@ function outcome() {
  * Parses the reply subject of a message (ADR-15): `$JS.ACK`, in newer servers domain and account, then stream,
  * consumer, deliveries, stream sequence, consumer sequence, nanoseconds, remaining messages.
  *
- * @throws JetStreamStatusError, JetStreamNotEnabled, if it is a status of the server and no message
+ * @throws JetStreamStatusError, JetStreamNotEnabled, if the message is a status of the server
  */
 function deliveryOf(message: Msg) {
   const tokens = (message.reply ?? "").split(".");
@@ -244,8 +244,8 @@ export class DownloadBudget {
   }
 
   /**
-   * Runs `work`, which makes the server send about that many bytes and resolves when they have arrived, as soon as the
-   * budget permits. An amount above the budget counts as all of it.
+   * Runs `work` as soon as the budget permits. `work` makes the server send about `bytes` bytes, and resolves when they
+   * have arrived. If `bytes` exceeds the budget, it takes the whole budget.
    *
    * @param signal ends the wait, with its reason
    * @throws errors of `work`
@@ -264,7 +264,10 @@ export class DownloadBudget {
     }
   }
 
-  /** Resolves when the requested bytes have arrived although their reader is gone: the PONG follows them. */
+  /**
+   * Resolves when the requested bytes have arrived, even if their reader has gone: the server sends its PONG after
+   * them.
+   */
   async #arrival(): Promise<void> {
     try {
       await this.#connection.flush();

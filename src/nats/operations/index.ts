@@ -8,9 +8,9 @@
  * - is described by an `Attempt` (`failure.ts`): its name for error messages, whether it changes something, its time
  *   limit;
  * - runs in `ConnectionWatch.run`, which ends it at its deadline at the latest: with its result, with an error of
- *   nats.js as an error of Hawser (`natsFailure`), or with the loss of the connection;
- * - sends nothing while the server reads so slowly that data would only queue in this process. It waits for the server,
- *   and otherwise fails with `nats_unavailable`, which means that certainly nothing was sent;
+ *   nats.js converted to a HawserError (`natsFailure`), or with the loss of the connection;
+ * - sends nothing while the server reads so slowly that data would only queue in this process. It waits for the server
+ *   until its deadline, and then fails with `nats_unavailable`: nothing was sent;
  * - fails with `outcome_unknown` or an outcome "unknown" if something was sent that changes state, and no answer
  *   arrived. Only an operation that certainly had no effect is reported as failed.
  *
@@ -18,10 +18,10 @@
  * write for many messages. A refusal of a publish is reported later, by the connection; {@link Refusals} keeps it until
  * the database session that published asks for it. A publish into a stream (`stream-publish.ts`) carries a message id,
  * and is sent again while its stream certainly still remembers the id. Buckets and stores (`key-value.ts`,
- * `object-store.ts`) are created by the first put. If other clients subscribe to its subjects, a missing stream, bucket
- * or store only shows as silence, so during each wait for an answer the operation also asks whether it exists. Files
- * are read in slices (`delivery.ts`), and all downloads of a connection share a budget of bytes in transit, because a
- * server closes a connection that does not read fast enough.
+ * `object-store.ts`) are created by the first put. If other clients subscribe to the subjects of a missing stream,
+ * bucket or store, the server reports no error and no answer arrives. So during each wait for an answer, the operation
+ * also asks whether the stream, bucket or store exists. Files are read in slices (`delivery.ts`), and all downloads of
+ * a connection share a budget of bytes in transit, because a server closes a connection that does not read fast enough.
  */
 export { ConnectionWatch } from "./connection-watch.js";
 export { inboxPrefixOf } from "./delivery.js";

@@ -2,8 +2,8 @@
  * Files in JetStream object stores (ADR-20). The first put creates a store; reading and deleting do not.
  *
  * The object store of nats.js is used only to create stores. It cannot name a file in Unicode beyond Latin-1, waits
- * forever for a file whose chunks are missing, creates a store that a link names, and ignores the modification time of
- * files that other clients have written.
+ * forever for a file whose chunks are missing, creates a missing store to which a link points, and ignores the
+ * modification time of files that other clients have written.
  */
 import { DeliverPolicy, JetStreamApiError, JsHeaders, PubHeaders } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";

@@ -59,7 +59,7 @@ export class Requests {
   };
 }
 
-/** A request without an answer. */
+/** Request that waits for its answer. */
 class PendingRequest {
   readonly token = nuid.next();
   received = 0;

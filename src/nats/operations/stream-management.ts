@@ -1,6 +1,4 @@
-/**
- * Making, changing, deleting and listing JetStream streams.
- */
+/** Creates, changes, deletes and lists JetStream streams. */
 import { DiscardPolicy, RetentionPolicy, StorageType, type StreamConfig, type StreamInfo } from "@nats-io/jetstream";
 import { millis, nanos } from "@nats-io/transport-node";
 import type {
@@ -13,13 +11,16 @@ import type { ConnectionWatch } from "./connection-watch.js";
 import { type Attempt, isStreamMissing } from "./failure.js";
 import { attemptOf, runOnJetStream, type StorageOptions } from "./jetstream.js";
 
-/** Settings of a stream that can be changed. What is undefined is left to the server, or stays. */
+/**
+ * Settings of a stream that can be changed. For an undefined setting, a new stream gets the default of the server, and
+ * an existing stream keeps its value.
+ */
 export type StreamChanges = Omit<UpdateStreamRequest, "stream" | "domain">;
 
 /** Settings of a new stream. */
 export type StreamSettings = StreamChanges & Pick<CreateStreamRequest, "subjects" | "storage" | "retention">;
 
-/** The streams that one connection reaches. */
+/** JetStream streams over one connection. */
 export class StreamManagement {
   readonly #watch: ConnectionWatch;
 
@@ -28,9 +29,9 @@ export class StreamManagement {
   }
 
   /**
-   * Makes a stream. One with the same settings stays as it is.
+   * Creates a stream. Does nothing if a stream of that name and with the same settings exists.
    *
-   * @throws HawserError as `natsFailure` maps it: `nats_failed`, if a stream of that name has other settings
+   * @throws HawserError from `natsFailure`; `nats_failed` if a stream of that name has other settings
    */
   async create(stream: string, settings: StreamSettings, options: StorageOptions): Promise<void> {
     const { storage = "file", retention = "limits" } = settings;
@@ -49,9 +50,10 @@ export class StreamManagement {
   }
 
   /**
-   * Changes what is given. Other settings stay, also those that {@link StreamChanges} has no name for.
+   * Changes the given settings. Other settings stay unchanged, including those that {@link StreamChanges} does not
+   * have.
    *
-   * @throws HawserError as `natsFailure` maps it; `no_stream`, if the stream is missing
+   * @throws HawserError from `natsFailure`; `no_stream` if the stream is missing
    */
   async update(stream: string, changes: StreamChanges, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`update of stream "${stream}"`, { ...options, replicas: changes.replicas }, true);
@@ -67,7 +69,7 @@ export class StreamManagement {
     });
   }
 
-  /** Deletes a stream. Does nothing if it is missing. @throws HawserError as `natsFailure` maps it */
+  /** Deletes a stream. Does nothing if it is missing. @throws HawserError from `natsFailure` */
   delete(stream: string, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`deletion of stream "${stream}"`, options, true);
     return runOnJetStream(this.#watch, attempt, async ({ manager }) => {
@@ -79,7 +81,7 @@ export class StreamManagement {
     });
   }
 
-  /** All streams, in the order of their names. @throws HawserError as `natsFailure` maps it */
+  /** All streams, ordered by name. @throws HawserError from `natsFailure` */
   list(options: StorageOptions): Promise<GetStreamListResponse[]> {
     const attempt = attemptOf("list of the streams", options, false);
     return runOnJetStream(this.#watch, attempt, async ({ manager }) => {
@@ -90,7 +92,10 @@ export class StreamManagement {
   }
 }
 
-/** @throws HawserError `invalid_argument` for no subject at all, where JetStream takes the name of the stream */
+/**
+ * @throws HawserError `invalid_argument` for an empty list of subjects, for which JetStream would use the name of the
+ * stream
+ */
 function checkSubjects({ name }: Attempt, { subjects }: StreamChanges): void {
   if (subjects?.length !== 0) return;
   throw new HawserError("invalid_argument", `The ${name} was refused: subjects is empty; name at least one subject.`);
@@ -102,7 +107,7 @@ const retentions = {
   workqueue: RetentionPolicy.Workqueue,
 } as const;
 
-/** The settings that are given, as JetStream has them: -1 stands for no limit there. */
+/** Given settings in JetStream's form, in which -1 means no limit. */
 function configOf(changes: StreamChanges): Partial<StreamConfig> {
   const { subjects, discard, maxAgeMs, maxMessages, maxBytes, maxMessageBytes, duplicateWindowMs, replicas } = changes;
   const limit = (value: bigint | number) => Number(value) || -1;
@@ -142,5 +147,5 @@ function rowOf({ config, state, created }: StreamInfo): GetStreamListResponse {
   };
 }
 
-/** NUL and halves of surrogate pairs, which no text of Postgres can hold. Other clients may have written them. */
+/** NUL and halves of surrogate pairs, which a text of Postgres cannot contain. Other clients may have written them. */
 const noCharacter = /[\0\p{Surrogate}]/gu;

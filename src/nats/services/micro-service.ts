@@ -106,7 +106,7 @@ function measures({ requests, errors, lastError, processingMs }: EndpointCounter
 /**
  * Counters of one endpoint: the statistics of ADR-32, and further ones for operators.
  *
- * All count since the service started; times are those of the functions, without waiting.
+ * All counters start with the service. Times are run times of the functions, without waiting.
  */
 export class EndpointCounters {
   /** Requests that were answered, including errors. */
@@ -117,7 +117,10 @@ export class EndpointCounters {
   busy = 0;
   /** Requests that timed out, waiting or running. */
   timedOut = 0;
-  /** Messages without a reply subject, or with one of NATS itself. They are no requests, and are not run. */
+  /**
+   * Messages without a reply subject, or whose reply subject belongs to NATS. They are not requests, and no function
+   * runs for them.
+   */
   ignored = 0;
   /** Requests that were not answered because their connection had closed. */
   dropped = 0;

@@ -3,9 +3,9 @@
 /** Result of a check. */
 export interface CheckState {
   readonly ok: boolean;
-  /** Time since when the result has been the same, if it is known. */
+  /** Time of the last change of the result, if known. */
   readonly since?: Date | undefined;
-  /** Text for people. Never a secret: everyone who can reach the port can read it. */
+  /** Human-readable explanation. Never contains a secret: everyone who can reach the port can read it. */
   readonly detail?: string | undefined;
 }
 
@@ -77,7 +77,7 @@ export class Reachability {
     this.#lastAt = now;
   }
 
-  /** State; a failure began at the last answer. */
+  /** Current state. A failure counts from the time of the last answer. */
   get state(): CheckState {
     const lastAt = this.#lastAt ?? this.#startedAt;
     const silentMs = this.#now() - lastAt;

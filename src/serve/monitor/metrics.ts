@@ -2,7 +2,7 @@
  * Metrics of one `hawser serve`, in a registry of their own, because a process may run several.
  *
  * Most numbers belong to other parts and are read from {@link ServeCounters} at each scrape; a subscription or
- * responder that no longer exists has no series. Only durations and sizes are reported individually.
+ * responder that no longer exists has no time series. Only durations and sizes are reported individually.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { methods } from "../../../generated/ts/nats-functions/methods.js";
@@ -11,7 +11,7 @@ import { type ConnectionCounters, natsClients, type ServeCounters } from "./coun
 
 const databaseRoles = ["primary", "standby", "unknown"] as const satisfies readonly PostgresRole[];
 
-/** Results of a call for its caller. */
+/** Outcomes of a call, as its caller sees them. */
 export const callOutcomes = ["ok", "error"] as const;
 
 export type CallOutcome = (typeof callOutcomes)[number];
@@ -41,7 +41,7 @@ export interface ServeMetricsOptions {
   readonly database: string;
   /** Counters, read at each scrape. */
   readonly counters: ServeCounters;
-  /** Milliseconds on the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
+  /** Current time in ms on the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
   readonly now?: (() => number) | undefined;
 }
 
@@ -77,7 +77,7 @@ export class ServeMetrics {
       labelNames: ["method", "outcome"],
       registers: [this.#registry],
     });
-    // A first error appears as a step from zero; rate() would not see a series that begins with one.
+    // All time series begin at zero, because rate() would not see the first error of a time series that begins with 1.
     for (const method of [...Object.keys(methods), noMethod]) {
       for (const outcome of callOutcomes) this.#calls.inc({ method, outcome }, 0);
     }
@@ -339,7 +339,9 @@ export class ServeMetrics {
     }
   }
 
-  /** Defines a counter that shows others' totals. Without labels, it is zero if nothing is read. */
+  /**
+   * Defines a counter whose totals are read at each scrape. A counter without labels is zero if `read` returns nothing.
+   */
   #total(name: string, help: string, labelNames: readonly string[], read: () => readonly Sample[]): void {
     new Counter({
       ...{ name, help, labelNames, registers: [this.#registry] },
@@ -350,7 +352,7 @@ export class ServeMetrics {
     });
   }
 
-  /** Defines a gauge that shows others' numbers. Without labels, it is zero if nothing is read. */
+  /** Defines a gauge whose values are read at each scrape. A gauge without labels is zero if `read` returns nothing. */
   #gauge(name: string, help: string, labelNames: readonly string[], read: () => readonly Sample[]): void {
     new Gauge({
       ...{ name, help, labelNames, registers: [this.#registry] },
