@@ -297,7 +297,10 @@ function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
   }
   const timeoutMs = Number(text);
   if (timeoutMs <= maxTimeoutMs) return timeoutMs;
-  throw new ConnectError(`the timeout of ${timeoutMs} ms exceeds maxTimeoutMs, ${maxTimeoutMs} ms`, Code.InvalidArgument);
+  throw new ConnectError(
+    `the timeout of ${timeoutMs} ms exceeds maxTimeoutMs, ${maxTimeoutMs} ms`,
+    Code.InvalidArgument,
+  );
 }
 
 const timerSlackMs = 5;

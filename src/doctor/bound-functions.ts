@@ -59,7 +59,9 @@ async function handlers(facts: Facts): Promise<Verdict> {
   return {
     findings: [
       ...findings.slice(0, maxListedFindings),
-      ...(more > 0 ? [{ ...findings[maxListedFindings]!, what: `and ${more} more, such as: ${findings[maxListedFindings]!.what}` }] : []),
+      ...(more > 0
+        ? [{ ...findings[maxListedFindings]!, what: `and ${more} more, such as: ${findings[maxListedFindings]!.what}` }]
+        : []),
     ],
     seen: `${counts.subscriptions} subscriptions, ${counts.responders} responders`,
   };

@@ -92,7 +92,9 @@ async function definition(facts: Facts): Promise<Verdict> {
   const found = await natsDefinition(facts);
   switch (found.kind) {
     case "hidden":
-      return { notChecked: "this login may not read the definition: run `hawser doctor` as the login of `hawser serve`" };
+      return {
+        notChecked: "this login may not read the definition: run `hawser doctor` as the login of `hawser serve`",
+      };
     case "partial":
       return {
         seen: "a server is defined",

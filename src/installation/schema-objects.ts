@@ -177,7 +177,7 @@ export async function refuseLostTables(client: pg.Client, runQuery: RunQuery): P
   if (lost.length === 0) return;
   throw new HawserError(
     "schema_missing",
-    `${someOf(descriptions(lost), 5)}, and \`hawser init\` cannot restore its content. Nothing was changed`,
+    `${someOf(descriptions(lost), 5)}, and \`hawser init\` cannot restore its content. Nothing was done`,
     { remedy: [...new Set(lost.map(({ remedy }) => remedy))].slice(0, 5).join(". ") },
   );
 }

@@ -91,7 +91,10 @@ export function unreadableReply(problem: string): ErrorReply {
 
 /** Reply when the answer exceeds the server's limit. */
 export function tooLargeReply(bytes: number, maxPayload: number): ErrorReply {
-  return errorReply(500, `the answer has ${bytes} bytes, and the NATS server accepts at most ${maxPayload} (max_payload)`);
+  return errorReply(
+    500,
+    `the answer has ${bytes} bytes, and the NATS server accepts at most ${maxPayload} (max_payload)`,
+  );
 }
 
 function errorReply(status: ErrorReply["status"], text: string): ErrorReply {
