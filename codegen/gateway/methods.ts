@@ -34,7 +34,7 @@ const argumentNames = [
 export function methodsModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const answered = groups.flatMap(({ families }) => families.filter(({ local }) => !local));
   const body = [
-    `${docstring("SQL types of payloads, by their part of a function's name.")}export type PayloadType = ${Object.keys(payloadTypes).map(stringLiteral).join(" | ")};\n`,
+    `${docstring("Part of an SQL function's name that selects the type of its payload.")}export type PayloadType = ${Object.keys(payloadTypes).map(stringLiteral).join(" | ")};\n`,
     ...answered.map((family) =>
       [requestType(family), responseInterface(family)].filter((text) => text !== "").join("\n"),
     ),
@@ -80,7 +80,7 @@ const methodType = `${docstring("Method as the gateway calls it.")}export interf
 }
 `;
 
-/** Lists and headers are checked in Postgres. */
+/** True if the gateway checks rules of the value. Postgres checks the rules of lists and headers. */
 function hasRules(value: GatewayValue): boolean {
   const { kind, repeated, rules } = value;
   const isList = repeated || isTextList(value) || kind === "list";

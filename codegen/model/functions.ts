@@ -126,7 +126,7 @@ function refuseDefaultBefore(parameters: readonly Parameter[]): void {
   if (later !== undefined) {
     throw new SpecError(
       later.column.field,
-      "a parameter behind one with a default needs a default too: make it optional",
+      "a parameter after one with a default needs a default too: make it optional",
     );
   }
 }

@@ -14,7 +14,7 @@ export interface GatewayGroup {
   readonly families: readonly GatewayFamily[];
 }
 
-/** SQL types of payloads, by their part of a function's name. */
+/** SQL types of payloads, by the part of a function's name that selects the type. */
 export const payloadTypes = { text: "text", json: "json", jsonb: "jsonb", binary: "bytea" } as const;
 
 type PayloadType = keyof typeof payloadTypes;
@@ -23,7 +23,10 @@ type PayloadType = keyof typeof payloadTypes;
 export interface GatewayFamily {
   readonly method: DescMethod;
   readonly comment: string;
-  /** Name and aliases as the spec has them, with `{T}` for the type of the payload unless they are overloaded. */
+  /**
+   * Name and aliases as the spec has them. They contain `{T}` for the type of the payload, unless the function is
+   * overloaded.
+   */
   readonly names: readonly string[];
   readonly variants: readonly GatewayVariant[];
   /** File of a PL/pgSQL body; undefined if the function only calls the gateway. */
@@ -37,8 +40,8 @@ export interface GatewayFamily {
   /** True if the function is in the schema `hawser` and only other functions call it. */
   readonly internal: boolean;
   /**
-   * Roles of a function that is made with the tables of the schema `hawser`; empty for a function in the schema of the
-   * NATS functions.
+   * Roles that may execute a function of the schema `hawser`, which is created together with its tables; empty for a
+   * function in the schema of the NATS functions.
    */
   readonly execute: readonly string[];
   readonly parameters: readonly GatewayValue[];
@@ -58,7 +61,7 @@ export interface GatewayVariant {
   readonly names: readonly string[];
 }
 
-/** True if a function is made with the tables of the schema `hawser`, and not with the functions that reach NATS. */
+/** True if a function is created with the tables of the schema `hawser`, and not with the functions that reach NATS. */
 export function isMadeWithTables({ execute }: GatewayFamily): boolean {
   return execute.length > 0;
 }
@@ -128,7 +131,7 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   if (option.local === (option.changes !== undefined)) {
     throw new SpecError(
       method,
-      "changes says of each function that is not local whether it may change something in NATS",
+      "a function that is not local needs changes: true if a call may change something in NATS",
     );
   }
   if (!option.internal) {
@@ -158,7 +161,7 @@ function readClientMethod(method: DescMethod, option: GatewayFunctionOption): st
   if (isOfClient !== (option.method !== "")) {
     throw new SpecError(
       method,
-      'method names the client\'s method, or is "-", for each function that is neither internal nor made with the tables',
+      'a function that is neither internal nor created with the tables needs method: the name of the client\'s method, or "-"',
     );
   }
   return isOfClient && option.method !== "-" ? clientIdentifier(method, "method", option.method) : undefined;

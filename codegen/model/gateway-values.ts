@@ -45,7 +45,7 @@ export interface GatewayValue {
   readonly rules: Rules;
 }
 
-/** A list of texts, which is one value of the call. */
+/** True for a list of texts, which is one value of the call. */
 export function isTextList({ sqlType }: Pick<GatewayValue, "sqlType">): boolean {
   return sqlType === "text[]";
 }
@@ -104,7 +104,7 @@ export function readGatewayValues(
     const hasDefault = value.optional && !value.noDefault;
     const next = values[position + 1];
     if (hasDefault && next !== undefined && !next.optional && !next.payloadType) {
-      throw new SpecError(next.field, "a parameter behind one with a default needs a default too: make it optional");
+      throw new SpecError(next.field, "a parameter after one with a default needs a default too: make it optional");
     }
   }
   return values;

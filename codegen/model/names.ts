@@ -59,15 +59,15 @@ export function lowerFirst(name: string): string {
 }
 
 /**
- * Area of a package, which names its generated files: the last part of the package name before the version, `peer` for
- * `hawser.peer.v1`.
+ * Area of a package, by which its generated files are named: the last part of the package name before the version, such
+ * as `peer` for `hawser.peer.v1`.
  */
 export function areaOf(packageName: string): string {
   const parts = packageName.split(".").filter((part) => !/^v[0-9]+[a-z0-9]*$/.test(part));
   return parts.at(-1) ?? packageName;
 }
 
-/** The last part of a proto file's path without its suffix: `frames` for `hawser/peer/v1/frames.proto`. */
+/** Last part of a proto file's path, without its suffix: `frames` for `hawser/peer/v1/frames.proto`. */
 export function baseNameOf(protoPath: string): string {
   return protoPath.slice(protoPath.lastIndexOf("/") + 1).replace(/\.proto$/, "");
 }

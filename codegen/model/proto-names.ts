@@ -1,7 +1,7 @@
 /**
- * Checks file names and `json_name`. protobuf-es rejects packages, messages, fields and values whose names are not
- * identifiers, but accepts any text for these two. protoc and buf compile no such text, but another program may send
- * the request. Both names are printed in comments and strings, so text that would break out of them is refused.
+ * Checks file names and `json_name`, for which protobuf-es accepts any text; it rejects other names that are not
+ * identifiers. protoc and buf refuse such text, but another program can send the CodeGeneratorRequest. Both names are
+ * printed in comments and strings, so text that would break out of them is refused.
  */
 import type { DescFile, DescMessage } from "@bufbuild/protobuf";
 import { SpecError } from "./spec-error.js";

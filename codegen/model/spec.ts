@@ -14,7 +14,7 @@ import { readView, type View } from "./views.js";
 
 /** Content of the spec, checked. */
 export interface Spec {
-  /** In the order of the request, which buf sorts by path. */
+  /** Files in the order of the request; buf sorts them by path. */
   readonly files: readonly SpecFile[];
   /** Named rules of all files. */
   readonly namedRules: readonly NamedRules[];
@@ -96,7 +96,10 @@ function allEnums(file: DescFile): DescEnum[] {
   return [...file.enums, ...allMessages(file.messages).flatMap((message) => message.nestedEnums)];
 }
 
-/** Requests and responses of SQL functions: they are lists of parameters and columns, and are never sent. */
+/**
+ * Names of the requests and responses of SQL functions. These messages are lists of parameters and columns, and are
+ * never sent.
+ */
 function functionMessages(files: readonly DescFile[], options: SpecOptions): Set<string> {
   const methods = files.flatMap((file) => file.services.flatMap((service) => service.methods));
   const functions = methods.filter(
@@ -106,7 +109,7 @@ function functionMessages(files: readonly DescFile[], options: SpecOptions): Set
 }
 
 /**
- * Refuses duplicates: tables, indexes and keys share one namespace of a schema; functions, errors and groups of
+ * Refuses duplicate names. Tables, indexes and keys share one namespace of a schema; functions, errors and groups of
  * settings have one each.
  */
 function refuseSharedNames(spec: Spec): void {

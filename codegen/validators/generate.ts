@@ -80,7 +80,8 @@ function catalogModule(file: SpecFile): string {
 const runtimeFile = "codegen/validators/runtime/violation.ts";
 
 /**
- * Reads the part that is the same for every spec, a file of its own so that it is compiled and checked like any other.
+ * Reads the source of `violation.ts`, which is the same for every spec. It is a source file of its own, so that it is
+ * compiled and checked like any other.
  */
 function runtime(): string {
   return sourceText("validators/runtime/violation.ts");

@@ -1,6 +1,4 @@
-/**
- * The API report: for each entry point of the package one file of Markdown with the declarations that it exports.
- */
+/** API report: one Markdown file for each entry point of the package, with the declarations that it exports. */
 import { execFile } from "node:child_process";
 import { mkdir, mkdtemp, readFile, rm, symlink } from "node:fs/promises";
 import { createRequire } from "node:module";
@@ -10,25 +8,26 @@ import { promisify } from "node:util";
 import { CompilerState, Extractor, ExtractorConfig } from "@microsoft/api-extractor";
 import { entryPointsOf, readManifest } from "../package/manifest.js";
 
-/** The report of one entry point. */
+/** Report of one entry point. */
 export interface ApiReport {
-  /** As users import it: `hawser/nats`. */
+  /** Import specifier, such as `hawser/nats`. */
   readonly entryPoint: string;
-  /** The file below `api/`: `hawser-nats.api.md`. */
+  /** Name of the file in `api/`, such as `hawser-nats.api.md`. */
   readonly file: string;
   readonly names: number;
   readonly text: string;
 }
 
 /**
- * Makes the reports of all entry points from the declarations that the compiler emits now.
+ * Creates the reports of all entry points from declarations that the compiler emits for this call.
  *
  * @throws Error if the sources do not compile
  */
 export async function apiReports(root: string): Promise<ApiReport[]> {
   const folder = await mkdtemp(join(tmpdir(), "hawser-api-"));
   try {
-    // For the types of other packages. The folder is not below node_modules/, of which the compiler takes all for imports.
+    // The link provides the types of other packages. The temporary folder itself must not be below node_modules/,
+    // because the compiler treats every file there as a dependency.
     await symlink(join(root, "node_modules"), join(folder, "node_modules"));
     await mkdir(join(folder, "reports"));
     await emitDeclarations(root, folder);
@@ -103,7 +102,7 @@ function configOf(root: string, folder: string, entry: string, file: string): Ex
   });
 }
 
-/** The names that a report exports; a type and a value of one name are one. */
+/** Names that a report exports. A type and a value with the same name count once. */
 function exportedNames(report: string): Set<string> {
   const declared = report.matchAll(
     /^export (?:abstract )?(?:class|const|enum|function|interface|namespace|type) (\w+)/gm,

@@ -12,7 +12,7 @@ export interface LayerReport {
   readonly violations: readonly string[];
 }
 
-/** Checks `src/` and `generated/` below the root. Imports of packages and of node have no layers. */
+/** Checks `src/` and `generated/` below the root. Imports of packages and of Node.js modules are not checked. */
 export function checkLayers(root: string): LayerReport {
   const isFile = (path: string): boolean => existsSync(join(root, path));
   const files = ["src", "generated"].flatMap((folder) => typescriptFiles(root, folder)).sort();

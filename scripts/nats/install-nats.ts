@@ -38,7 +38,7 @@ async function build(version: string, place: string): Promise<void> {
     renameSync(draft, place);
   } catch (error) {
     rmSync(draft, { recursive: true, force: true });
-    // Another run may have been faster.
+    // Another run may have finished first.
     if (!existsSync(place)) throw error;
   }
 }

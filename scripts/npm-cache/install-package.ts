@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
  *
  * @param version any version that npm accepts after the `@`; for a range, the first installed version is kept
  * @param place the directory, whose path should contain package and version
- * @param beside further packages for the same directory, as `name@version`; with any, peer dependencies are not
+ * @param beside further packages for the same directory, as `name@version`; if there are any, peer dependencies are not
  * installed
  */
 export function installPackage(name: string, version: string, place: string, beside: readonly string[] = []): string {
@@ -33,7 +33,7 @@ export function installPackage(name: string, version: string, place: string, bes
       renameSync(draft, place);
     } catch (error) {
       rmSync(draft, { recursive: true, force: true });
-      // Another run may have been faster.
+      // Another run may have finished first.
       if (!existsSync(place)) throw error;
     }
   } finally {

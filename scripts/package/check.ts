@@ -13,14 +13,14 @@ import { reachableFiles } from "./reachable-files.js";
 const maxFiles = 1_000;
 const maxBytes = 6_000_000;
 
-/** The size of a packed package, and what is wrong with it: one line each, with the remedy. */
+/** Size of a packed package, and its problems: one line each, with the remedy. */
 export interface PackageCheck {
   readonly problems: readonly string[];
   readonly files: number;
   readonly bytes: number;
 }
 
-/** A tarball as `npm pack --json` describes it. */
+/** Tarball as `npm pack --json` describes it. */
 interface Tarball {
   readonly filename: string;
   readonly unpackedSize: number;
@@ -56,7 +56,10 @@ export async function checkPackage(root: string): Promise<PackageCheck> {
   }
 }
 
-/** Explicit values, because `npm publish --dry-run` passes its own options to the scripts that it runs. */
+/**
+ * Packs the package. The options are explicit, because `npm publish --dry-run` passes its own options to the scripts
+ * that it runs.
+ */
 async function pack(root: string, directory: string): Promise<Tarball> {
   const options = ["--json", "--ignore-scripts", "--dry-run=false", "--pack-destination", directory];
   const { stdout } = await promisify(execFile)("npm", ["pack", ...options], { cwd: root, maxBuffer: 2 ** 26 });
@@ -73,7 +76,7 @@ function limitProblems({ files, unpackedSize }: Tarball): string[] {
     problems.push(`The package has ${unpackedSize} bytes; ${maxBytes} are allowed. Shorten "files" in package.json.`);
   }
   for (const { path } of files) {
-    if (path.endsWith(".map")) problems.push(`${path} is a source map, which the package has none of.`);
+    if (path.endsWith(".map")) problems.push(`${path} is a source map; the package must not contain any.`);
   }
   return problems;
 }
@@ -84,7 +87,7 @@ async function publintProblems(archive: Buffer): Promise<string[]> {
   return messages.map((message) => `publint: ${formatMessage(message, pkg) ?? message.code}`);
 }
 
-/** Resolutions that the package does not offer: it has ES modules only, and entry points by `exports` only. */
+/** True for a problem that is accepted: the package has only ES modules, and only the entry points in `exports`. */
 const accepted = ({ kind, ...where }: Problem): boolean =>
   kind === "CJSResolvesToESM" || ("resolutionKind" in where && where.resolutionKind === "node10");
 

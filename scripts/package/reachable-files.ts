@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { importsOf } from "../layers/imports.js";
 import { entryPointsOf, type PackageManifest } from "./manifest.js";
 
-/** The compiled files that a package needs, and the imports in them that lead to no file. */
+/** Compiled files that a package needs, and the imports in them that lead to no file. */
 export interface ReachableFiles {
   /** Absolute paths of code and declarations. */
   readonly files: ReadonlySet<string>;
@@ -12,8 +12,8 @@ export interface ReachableFiles {
 }
 
 /**
- * Follows imports from the entry points and commands of a package: code through code, and from the entry points
- * declarations through declarations.
+ * Follows imports from the entry points and commands of a package: from code to code, and from the declarations of
+ * entry points to declarations.
  *
  * @param folder the root of the package
  */
@@ -38,7 +38,7 @@ export function reachableFiles(folder: string, manifest: PackageManifest): Reach
   return { files, missing };
 }
 
-/** Specifiers of other files of the package: those that a file imports, also within a type, and programs that it starts. */
+/** Relative specifiers in a file: its imports, also within types, and the programs that it starts. */
 function relativeImportsOf(file: string): string[] {
   const text = readFileSync(file, "utf8");
   const inCode = /(?:new URL\("(\.[^"]+\.js)", import\.meta\.url\)|\bimport\("(\.[^"]+)"\))/g;

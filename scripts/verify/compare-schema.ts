@@ -1,5 +1,6 @@
 /**
- * Compares the schema after all migrations with the spec's, and checks that Postgres accepts the generated functions.
+ * Compares the schema that all migrations make with the schema of the spec, and checks that Postgres accepts the
+ * generated functions.
  */
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
@@ -96,7 +97,7 @@ async function withClient<T>(databaseUrl: string, work: (client: pg.Client) => P
 
 /**
  * Query for all objects of the schema `hawser`: one row for each, with a name that is the same in every database and
- * the definition that Postgres prints. Without rows and privileges.
+ * the definition that Postgres prints. Rows of tables and privileges are not compared.
  */
 const sql = `
   WITH relations AS (

@@ -1,6 +1,6 @@
 /**
- * Coverage between subjects: one NATS subscription to `orders.>` also receives for a function on `orders.*`, so that
- * the server sends each message once instead of once per function.
+ * Merges NATS subscriptions: one subscription to `orders.>` also receives the messages for a function that is bound to
+ * `orders.*`, so that the server sends each message once and not once per function.
  */
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
@@ -27,15 +27,15 @@ export function isWildcard(subject: string): boolean {
 }
 
 /**
- * Receiver of each subject, i.e. the subject to subscribe to at NATS: the subject itself, the widest of the subjects
- * that covers it, or a wider wildcard, so that no message is received through more than `max_copies` subscriptions.
+ * Maps each subject to its receiver, the subject to subscribe to at NATS. The receiver is the subject itself, the
+ * widest given subject that covers it, or a wider wildcard. At most `max_copies` receivers match any one message.
  *
  * @param refused subjects that the NATS server refuses: they receive nothing and cover nothing
  */
 export function receiversOf(subjects: Iterable<string>, refused: ReadonlySet<string>): ReadonlyMap<string, string> {
   const all = [...new Set(subjects)].sort().map(patternOf);
   const wildcards = all.filter(({ subject }) => isWildcard(subject) && !refused.has(subject));
-  const widest = withoutCrowds(widestOf(wildcards), refused);
+  const widest = mergeOverlaps(widestOf(wildcards), refused);
   return new Map(
     all.map((one) => [one.subject, (widest.find((wide) => tokensCover(wide.tokens, one.tokens)) ?? one).subject]),
   );
@@ -55,16 +55,16 @@ function widestOf(patterns: readonly Pattern[]): readonly Pattern[] {
 }
 
 /** Replaces patterns that overlap too much by one pattern that covers them. */
-function withoutCrowds(patterns: readonly Pattern[], refused: ReadonlySet<string>): readonly Pattern[] {
-  const crowd = crowdOf(patterns);
-  if (crowd === undefined) return patterns;
-  const wide = narrowestOver(crowd);
-  const inCrowd = new Set(crowd);
-  const others = patterns.filter((one) => !inCrowd.has(one));
+function mergeOverlaps(patterns: readonly Pattern[], refused: ReadonlySet<string>): readonly Pattern[] {
+  const overlapping = overlappingIn(patterns);
+  if (overlapping === undefined) return patterns;
+  const wide = narrowestOver(overlapping);
+  const overlappingSet = new Set(overlapping);
+  const others = patterns.filter((one) => !overlappingSet.has(one));
   // The NATS server refuses the wider pattern, so the overlap stays.
-  if (refused.has(wide.subject)) return [...crowd, ...withoutCrowds(others, refused)];
-  // No other pattern covers `wide`: it would cover the overlapping patterns too, and they are among the widest.
-  return withoutCrowds([wide, ...others.filter((one) => !tokensCover(wide.tokens, one.tokens))], refused);
+  if (refused.has(wide.subject)) return [...overlapping, ...mergeOverlaps(others, refused)];
+  // No other pattern covers `wide`: it would also cover the overlapping patterns, and no other pattern covers those.
+  return mergeOverlaps([wide, ...others.filter((one) => !tokensCover(wide.tokens, one.tokens))], refused);
 }
 
 /** Narrowest pattern that covers all given patterns. */
@@ -79,13 +79,13 @@ function narrowestOver(patterns: readonly Pattern[]): Pattern {
 }
 
 /**
- * More than `max_copies` patterns that match a common subject, or patterns for which that takes too long to decide;
- * undefined if there are none.
+ * Returns more than `max_copies` patterns that match a common subject, or patterns for which the search would take too
+ * long; undefined if there are none.
  */
-function crowdOf(patterns: readonly Pattern[]): readonly Pattern[] | undefined {
+function overlappingIn(patterns: readonly Pattern[]): readonly Pattern[] | undefined {
   let left = maxPatternLooks;
-  /** Searches a crowd among patterns that match a common prefix of `at` tokens. */
-  const crowdBelow = (some: readonly Pattern[], at: number): readonly Pattern[] | undefined => {
+  /** Searches `some` patterns, which match a common prefix of `at` tokens. */
+  const overlappingBelow = (some: readonly Pattern[], at: number): readonly Pattern[] | undefined => {
     if (some.length <= maxCopies) return undefined;
     left -= some.length;
     // The search is exponential in the worst case, so it has a budget.
@@ -105,13 +105,14 @@ function crowdOf(patterns: readonly Pattern[]): readonly Pattern[] | undefined {
       }
     }
     if (here.length > maxCopies) return here;
-    // A token that no pattern names leads to no more patterns than one that some pattern names.
+    // A token that no pattern names matches only wildcards, which every named token matches too. So the named tokens
+    // suffice.
     const nexts = byWord.size === 0 ? [anyNext] : [...byWord.values()].map((those) => [...anyNext, ...those]);
     for (const next of nexts) {
-      const found = crowdBelow(next, at + 1);
+      const found = overlappingBelow(next, at + 1);
       if (found !== undefined) return found;
     }
     return undefined;
   };
-  return crowdBelow(patterns, 0);
+  return overlappingBelow(patterns, 0);
 }

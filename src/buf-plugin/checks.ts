@@ -24,8 +24,10 @@ export const rules: readonly PluginRule[] = [
   },
 ];
 
+/** Message of the checked files. */
 interface Found {
   readonly schema: DescMessage;
+  /** Path in the descriptor of its file. */
   readonly path: readonly number[];
   readonly isImport: boolean;
 }
@@ -69,50 +71,51 @@ function problemOf(schema: DescMessage): string | undefined {
 
 /** Changes of a message's option between two versions, with their consequences. */
 function changesOf(before: DescMessage, now: DescMessage): string[] {
-  const old = readable(before);
+  const old = optionTextsOf(before);
   if (old === undefined) return [];
   if (!hasTopic(now)) return ["its option (hawser.v1.topic) was removed; its receivers would get no more messages"];
-  const present = readable(now);
-  // The rule HAWSER_SCHEMA reports it.
+  const present = optionTextsOf(now);
+  // The rule HAWSER_SCHEMA reports an option that cannot be read.
   if (present === undefined) return [];
   return Object.keys(consequences).flatMap((name) => {
-    const [from, to] = [old[name as keyof Said], present[name as keyof Said]];
+    const [from, to] = [old[name as keyof OptionTexts], present[name as keyof OptionTexts]];
     if (from === to) return [];
     const change =
       from === undefined
         ? `is set to ${to}`
         : to === undefined
-          ? `is gone, which was ${from}`
+          ? `is removed (it was ${from})`
           : `changes from ${from} to ${to}`;
-    return [`its ${name} ${change}; ${consequences[name as keyof Said]}`];
+    return [`its ${name} ${change}; ${consequences[name as keyof OptionTexts]}`];
   });
 }
 
 const consequences = {
   topic: "receivers of the old topic would get no more messages",
   subject: "receivers of the old subject would get no more messages",
-  stream: "publishers and readers must agree on it",
-  key: "messages would lose their order while both versions are sent",
-  message_id: "a stream would store messages again that it has by the other id",
+  stream: "publishers and readers must use the same setting",
+  key: "messages with one key would lose their order while both versions are in use",
+  message_id: "a stream would store a message again that it has under the old id",
 } as const;
 
-type Said = Readonly<Record<keyof typeof consequences, string | undefined>>;
+type OptionTexts = Readonly<Record<keyof typeof consequences, string | undefined>>;
 
-function readable(schema: DescMessage): Said | undefined {
-  let said: TopicOfSchema;
+/** Texts of a message's option; undefined if the option cannot be read. */
+function optionTextsOf(schema: DescMessage): OptionTexts | undefined {
+  let option: TopicOfSchema;
   try {
-    said = topicOf(schema);
+    option = topicOf(schema);
   } catch {
     return undefined;
   }
   const quoted = (value: string | undefined): string | undefined =>
     value === undefined ? undefined : JSON.stringify(value);
   return {
-    topic: quoted(said.topic),
-    subject: quoted(said.subject?.text),
-    stream: String(said.stream),
-    key: quoted(said.key?.name),
-    message_id: quoted(said.messageId?.field.name),
+    topic: quoted(option.topic),
+    subject: quoted(option.subject?.text),
+    stream: String(option.stream),
+    key: quoted(option.key?.name),
+    message_id: quoted(option.messageId?.field.name),
   };
 }
 
@@ -125,7 +128,7 @@ function messagesOf(files: readonly CheckedFile[]): Map<string, Found> {
   const found = new Map<string, Found>();
   const add = (schema: DescMessage, path: readonly number[]): void => {
     found.set(schema.typeName, { schema, path, isImport: imports.has(schema.file.proto.name) });
-    // Descriptors list map entries apart from the nested messages.
+    // The index counts map entries, which `nestedMessages` leaves out.
     for (const nested of schema.nestedMessages) {
       add(nested, [...path, 3, schema.proto.nestedType.findIndex(({ name }) => name === nested.name)]);
     }

@@ -6,7 +6,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import { type FileDescriptorProto, FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 
-/** Files of a module, with their imports. */
+/** File of a module, or one that it imports. */
 export interface CheckedFile {
   readonly file: FileDescriptorProto;
   readonly isImport: boolean;
@@ -34,11 +34,11 @@ export interface Annotation {
   readonly rule: string;
   readonly text: string;
   readonly file: string;
-  /** Path in the file's descriptor. */
+  /** Path of the message in the file's descriptor. */
   readonly path: readonly number[];
 }
 
-/** Annotations of the check, or the reason why it could not be made. */
+/** Annotations of a check, or the error that prevented the check. */
 export type Result = { readonly annotations: readonly Annotation[] } | { readonly error: string };
 
 const ruleTypes = { lint: 1, breaking: 2 } as const;

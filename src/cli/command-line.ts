@@ -21,7 +21,7 @@ export function checkArguments(command: string, definition: ArgsDef, rawArgs: re
     );
   }
   const surplus = positionals[places.length];
-  // An argument that accepts any number of values.
+  // A hint that ends with "…" marks an argument that accepts any number of values.
   const takesMore = places.at(-1)?.[1].valueHint?.endsWith("…") ?? false;
   if (surplus !== undefined && !takesMore) {
     throw new HawserError(
@@ -52,7 +52,7 @@ export function withNegativeNumbers(definition: ArgsDef, rawArgs: readonly strin
   return joined;
 }
 
-/** All values of a repeatable option, in their order; the arguments have been checked. */
+/** All values of a repeatable option, in their order. The arguments must have passed {@link checkArguments}. */
 export function valuesOf(definition: ArgsDef, rawArgs: readonly string[], name: string): string[] {
   const options = optionsOf(definition);
   const { values } = parseArgs({

@@ -132,7 +132,7 @@ async function run(
   }
   const lost = watched.lostName();
   if (lost !== undefined) throw lost;
-  // A reader that neither reads nor closes the pipe would keep the process alive; its messages were given back.
+  // A reader that neither reads nor closes the pipe would keep the process alive. Its messages stay unhandled.
   if (output.isBehind && !output.closed.aborted) process.exit(0);
   if (ending.signal.aborted && limit !== undefined && printed < limit) {
     throw new HawserError(
@@ -166,10 +166,10 @@ function tellReady(peer: Peer, named: boolean): void {
   print(process.stderr, `Listening at ${peer.localAddress} as ${printable(peer.name)}${hint}. Ctrl-C ends it.`);
 }
 
-/** Messages of several topics, one at a time. Asking for the next one finishes the one before. */
+/** Merges the messages of several topics, one at a time. A call of `next` completes the previous message. */
 class MergedMessages {
   readonly #loops: readonly AsyncIterableIterator<Message>[];
-  /** Messages that were asked for and not passed on. */
+  /** Pending calls of `next` by loop; their messages were not returned yet. */
   readonly #asked = new Map<AsyncIterator<Message>, Promise<IteratorResult<Message>>>();
 
   constructor(loops: readonly AsyncIterableIterator<Message>[]) {
@@ -183,7 +183,7 @@ class MergedMessages {
     return first.result;
   }
 
-  /** Gives back what is not finished. */
+  /** Ends all loops. Messages that were not completed stay unhandled. */
   async return(): Promise<void> {
     await Promise.all(this.#loops.map((loop) => loop.return?.()));
   }
@@ -205,7 +205,7 @@ interface PrintOptions extends LineOptions {
 
 /**
  * Prints messages until they end, the limit is reached, or the reader leaves. A message is completed when its line is
- * written; otherwise it is given back.
+ * written; otherwise it stays unhandled.
  *
  * @returns the number of printed messages
  * @throws HawserError `output_failed`
@@ -218,7 +218,7 @@ async function printMessages(
   const line = json ? jsonLine : plainLine;
   const counter = await startProgress("Waiting for messages", progress);
   let printed = 0;
-  // Set while a line is being written.
+  // Ends the wait for the reader; set while a line is being written.
   let giveUp: (() => void) | undefined;
   let timer: NodeJS.Timeout | undefined;
   const onStop = (): void => {
@@ -269,7 +269,7 @@ function jsonLine(message: Message, { form, descriptors }: LineOptions): string 
   return `${jsonText({ topic, sender, senderTopic, enqueuedBy, headers, ...shown, attempt, delivery })}\n`;
 }
 
-/** A message as a line for people, its end included: topic, sender, payload; nothing in it that a terminal obeys. */
+/** Message as a line for people, with its line end: topic, sender and payload, without control characters. */
 function plainLine(
   { topic, sender, enqueuedBy, payload, headers }: Message,
   { form, descriptors }: LineOptions,

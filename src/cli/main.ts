@@ -4,7 +4,7 @@ import { errorTable, HawserError } from "../errors/index.js";
 import { describeError, isGone, print } from "./output.js";
 import { runCli } from "./run.js";
 
-// If the reader has closed the pipe, there is nobody to report to. Any other failure to write must set the exit status,
+// If the reader has closed the pipe, nobody can read a report. Any other failure to write must set the exit status,
 // even if it occurs after everything else is done.
 const { exitStatus } = errorTable.output_failed;
 let unwritten: Error | undefined;
@@ -19,7 +19,7 @@ process.stderr.on("error", failed);
 
 const status = await runCli(process.argv.slice(2));
 if (status !== 0) process.exitCode = status;
-// Registered last, because only then it is known whether the command has reported the failure itself.
+// Registered after the command has ended, because `status` shows whether the command reported the failure itself.
 process.once("exit", () => {
   if (unwritten === undefined || status === exitStatus) return;
   const { message } = unwritten;

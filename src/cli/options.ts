@@ -65,11 +65,12 @@ function sessionUrlOf(args: Given<typeof databaseOption & typeof sessionOption>)
   return urlFromEnvironment("HAWSER_SESSION_URL");
 }
 
-/** Errors that the wrong database would explain. */
+/** Codes of errors that a connection to the wrong database can cause. */
 const ofTheDatabase: ReadonlySet<string> = new Set(["store_failed", "startup_failed", "schema_missing"]);
 
 /**
- * Error of a command. If it concerns the database, and no option named one, the message adds which default was used.
+ * Adds to an error of the database that libpq's defaults were used, if neither an option nor the environment named a
+ * database. Returns any other error unchanged.
  *
  * @param definition the command's arguments
  * @param rawArgs arguments as given
@@ -84,7 +85,7 @@ export function namingDefaults(error: unknown, definition: ArgsDef, rawArgs: rea
   return new HawserError(code, `${message}; ${why}`, { cause: error, ...(outcome !== undefined && { outcome }) });
 }
 
-/** TLS options of commands that run a peer. Either all peers of a mesh use TLS, or none. */
+/** TLS options of commands that run a peer. All peers of a mesh use TLS, or none does. */
 const tlsOption = {
   "tls-cert": {
     type: "string",
@@ -171,7 +172,7 @@ export function settingsOf(
   };
 }
 
-/** Whether a kind of status is nothing to worry about. */
+/** True for kinds of status that are no problem; {@link watch} does not print them. */
 export const isOrdinary: { readonly [K in PeerStatus["kind"]]: boolean } = {
   peer_connected: true,
   peer_disconnected: true,

@@ -72,7 +72,7 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
   }
   const delivery = given["at-most-once"] ? "at-most-once" : "at-least-once";
   const options: SendOptions = { delivery, ...(headers.length > 0 && { headers }) };
-  // Read before anything is started, because a person may take long to type.
+  // The input is read before anything is started, because a person may take long to type.
   const input = lines ? standardInput() : undefined;
   const message = input === undefined ? await messageOf(payload, base64) : undefined;
   let watched: Watched | undefined;
@@ -82,7 +82,7 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
       watched = watch(started);
     },
   );
-  // Unconfirmed messages are then stored, and their promises settle.
+  // Stopping stores unconfirmed messages, and settles their promises.
   const stop = (): void => void peer.stop();
   request.signal.addEventListener("abort", stop);
   if (request.signal.aborted) stop();
@@ -207,7 +207,10 @@ async function takenNames(databaseUrl: string | undefined): Promise<Set<string>>
   return new Set(peers.filter(({ running }) => running).map(({ name }) => name));
 }
 
-/** Free place out of the first `choices`, at random, so that simultaneous searches choose different ones. */
+/**
+ * Number of a default name that is free, at random among the first `choices` free numbers, so that simultaneous
+ * searches choose different ones.
+ */
 function freePlace(taken: ReadonlySet<string>, choices: number): number {
   let skip = Math.floor(Math.random() * choices);
   for (let place = 1; ; place++) {
@@ -220,8 +223,9 @@ function freePlace(taken: ReadonlySet<string>, choices: number): number {
 /**
  * Standard input for reading messages.
  *
- * @throws HawserError `invalid_argument` if it is closed, or is a directory, which Node.js would read as an empty
- * input; on systems with /dev/null, Node.js opens that in place of a closed input, which reads as empty
+ * @throws HawserError `invalid_argument` if standard input is closed or a directory. Node.js would read a directory as
+ * an empty input. On systems with /dev/null, Node.js opens that file in place of a closed input, which then counts as
+ * empty and not as closed
  */
 function standardInput(): NodeJS.ReadStream {
   const stat = statOf(0);

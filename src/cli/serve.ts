@@ -301,7 +301,7 @@ export const serve = withExamples(
 
 async function run(options: ServeOptions, json: boolean, logger: Logger, signal: AbortSignal): Promise<void> {
   await using running = await startServer({ ...options, logger, signal });
-  // A container's log combines both outputs, and the other one is JSON.
+  // A container's log combines standard output with standard error, which is JSON.
   if (json || !process.stdout.isTTY)
     process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress })}\n`);
   else print(process.stdout, `Answering at ${pc.cyan(printable(running.gatewayUrl))}. Ctrl-C ends it.`);

@@ -31,8 +31,8 @@ export interface IncomingCall {
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
   /**
-   * Signal that is aborted when the caller stops waiting or the service stops. Read only if the handler uses its own
-   * signal, because it is created lazily.
+   * Signal that is aborted when the caller stops waiting or the service stops. It may be created lazily: it is accessed
+   * only if the handler accesses its own signal.
    */
   readonly signal: AbortSignal;
 }
@@ -297,7 +297,10 @@ function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
   }
   const timeoutMs = Number(text);
   if (timeoutMs <= maxTimeoutMs) return timeoutMs;
-  throw new ConnectError(`timeout ${timeoutMs} ms; maxTimeoutMs is ${maxTimeoutMs}`, Code.InvalidArgument);
+  throw new ConnectError(
+    `the timeout of ${timeoutMs} ms exceeds maxTimeoutMs, ${maxTimeoutMs} ms`,
+    Code.InvalidArgument,
+  );
 }
 
 const timerSlackMs = 5;
@@ -338,7 +341,10 @@ class CallSignal {
     this.#abort(ended);
   }
 
-  /** The transport has the same time limit, and its timer may fire slightly earlier. */
+  /**
+   * Reason of an aborted signal. Shortly before the deadline the reason is the timeout: the transport has the same time
+   * limit, and its timer may fire slightly earlier.
+   */
   #reasonOf({ reason }: AbortSignal): ConnectError {
     if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#onTimeout();
     if (reason instanceof ConnectError) return reason;

@@ -28,8 +28,8 @@ export function statusOfCode(code: Code): number {
 }
 
 /**
- * Code for the error status of a NATS micro service: the first code with that status. For a conflict it is `aborted`,
- * the more general one.
+ * Code for the error status of a NATS micro service: the first code with that status. A conflict becomes `aborted`, the
+ * more general of its two codes.
  */
 export function codeOfStatus(status: number): Code {
   if (status === codeToHttpStatus(Code.Aborted)) return Code.Aborted;
@@ -37,8 +37,8 @@ export function codeOfStatus(status: number): Code {
 }
 
 /**
- * Codes for errors that no handler threw. Other errors become `unavailable` if a retry may help, and `internal`
- * otherwise.
+ * Connect codes for errors of Hawser that no handler threw, by their code. A code that is not listed becomes
+ * `unavailable` if a retry may help, and `internal` otherwise.
  */
 export const codesOfErrors: Partial<Readonly<Record<ErrorCode, Code>>> = {
   aborted: Code.Canceled,

@@ -8,7 +8,7 @@ import { inboxPrefixOf } from "../nats/index.js";
 
 const callers = new WeakMap<NatsConnection, NatsCaller>();
 
-/** Caller of all calls over one connection. */
+/** Source of call ids, and sender of cancellations, for all calls over one connection. */
 export class NatsCaller {
   readonly #connection: NatsConnection;
   readonly #inbox: string;

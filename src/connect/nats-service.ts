@@ -111,7 +111,7 @@ interface Endpoint extends MicroEndpoint {
   readonly cancelSubject: string;
 }
 
-/** Running or answered call. */
+/** Call that is running or was answered. */
 interface Answering {
   readonly endpoint: Endpoint;
   readonly reply: string;
@@ -127,7 +127,7 @@ class Server implements Subscription {
   readonly #subscriptions: SubscriptionSet;
   readonly #discovery: Discovery;
   readonly #running = new Set<Answering>();
-  /** Running calls with a decoded message. */
+  /** Running calls whose headers were read; others are answered with an error at once. */
   readonly #calls = new Set<NatsCall>();
   readonly #callsById = new Map<string, NatsCall>();
   readonly #callers: CallerWatch;
@@ -194,7 +194,10 @@ class Server implements Subscription {
     return [...this.#endpoints.keys()];
   }
 
-  /** No queue group: callers do not know which process runs a call, so every process gets each cancellation. */
+  /**
+   * Cancellation subjects of all endpoints, without a queue group: callers do not know which process runs a call, so
+   * every process gets each cancellation.
+   */
   get #cancelSubjects(): Map<string, undefined> {
     return new Map([...this.#endpoints.values()].map(({ cancelSubject }) => [cancelSubject, undefined]));
   }

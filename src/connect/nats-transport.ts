@@ -25,8 +25,8 @@ export interface NatsTransportOptions extends TransportOptions {
  * Creates a transport for Connect clients: `createClient(Warehouse, createNatsTransport(connection))`. It supports
  * unary calls.
  *
- * Failed calls reject with a `ConnectError`. If NATS and not the service caused the error, its `cause` is a
- * `HawserError`: `unavailable` if nobody subscribes to the subject, `deadline_exceeded` after the time limit,
+ * Failed calls reject with a `ConnectError`. If the error comes from NATS and not from the service, its `cause`
+ * is a `HawserError`: `unavailable` if nobody subscribes to the subject, `deadline_exceeded` after the time limit,
  * `resource_exhausted` if the call exceeds the maximum payload of the NATS server; docs/rpc.md lists all. If the signal
  * of a call is aborted, the call is also canceled on the service.
  *

@@ -85,9 +85,9 @@ const optionNames: readonly string[] = [
 ];
 
 /**
- * Serves the methods that the routes register, effective immediately or from the peer's next start.
+ * Serves the methods that the routes register. Takes effect at once, or at the next start of the peer.
  *
- * @returns subscription; `stop()` ends the services while running calls are still answered and the peer keeps running
+ * @returns subscription, whose `stop()` ends the services; running calls are still answered, and the peer keeps running
  * @throws HawserError (as a rejection) `invalid_argument`, and the errors of `peer.respond`
  */
 export async function servePeer(

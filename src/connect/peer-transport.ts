@@ -26,8 +26,8 @@ interface CallingPeer {
  * Creates a transport for Connect clients: `createClient(Warehouse, createPeerTransport(peer))`. It supports unary
  * calls. Each call goes to one listener of the topic; listeners take turns.
  *
- * Failed calls reject with a `ConnectError`. If the peers and not the service caused the error, its `cause` is a
- * `HawserError`: `unavailable` if no listener of the topic can be reached or the connection is lost,
+ * Failed calls reject with a `ConnectError`. If the error comes from the peers and not from the service, its
+ * `cause` is a `HawserError`: `unavailable` if no listener of the topic can be reached or the connection is lost,
  * `deadline_exceeded` after the time limit, `resource_exhausted` if the listener is busy; docs/rpc.md lists all. If the
  * connection is lost, a method whose `idempotency_level` permits repeated calls is called again on another listener.
  *
@@ -37,7 +37,7 @@ interface CallingPeer {
 export function createPeerTransport(peer: CallingPeer, options: PeerTransportOptions = {}): Transport {
   checkTransportOptions(options, "a peer transport", ["topic"]);
   const { topic, ...common } = options;
-  // Consecutive calls mostly have the same headers and method.
+  // Headers of the last call, which are reused: consecutive calls mostly have the same headers and method.
   let last: { readonly pairs: HeaderPairs; readonly method: DescMethod; readonly headers: HeaderPairs } | undefined;
   const headersOf = (pairs: HeaderPairs, method: DescMethod): HeaderPairs => {
     if (last?.pairs !== pairs || last.method !== method) {

@@ -32,8 +32,8 @@ const optionNames = namesOf<RulesInterceptorOptions>({ validator: true });
  *
  * A request that breaks a rule fails with `invalid_argument`: a transport does not send it, and a service does not call
  * the handler. An answer that breaks a rule fails with `internal`. Both errors name the field, its value and the rule.
- * Calls with a schema that has an unsupported rule fail with `internal`, naming the rule. In streams each message is
- * checked.
+ * If a schema has an unsupported rule, its calls fail with `internal`, and the error names the rule. Each message of a
+ * stream is checked.
  *
  * @throws HawserError `invalid_argument` for an unknown option, or a validator without the method `validate`
  */
@@ -99,7 +99,7 @@ function problemBy(validator: MessageValidator): ProblemOf {
   return (schema, message) => {
     const { kind, error } = validator.validate(schema, message);
     if (kind === "valid") return undefined;
-    const text = error?.message ?? "the validator does not say why";
+    const text = error?.message ?? "the validator gave no reason";
     return kind === "invalid"
       ? { kind: "broken", text: `${schema.typeName}: ${text}` }
       : { kind: "error", text, cause: error };

@@ -1,4 +1,4 @@
-/** Client side of calls: Connect's `Transport` over any carrier of requests and answers. */
+/** Client side of calls: Connect's `Transport` over a {@link Carrier}, which is NATS or peers. */
 import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShape } from "@bufbuild/protobuf";
 import {
   Code,
@@ -63,18 +63,15 @@ interface OutgoingCall {
 interface IncomingAnswer {
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
-  /** Error of a service that does not use Connect, with an HTTP-like status. */
+  /** Error answer of a service that does not use Connect, with an HTTP-like status. */
   readonly failure?: { readonly status: number; readonly words: string } | undefined;
 }
 
-/** Carrier of encoded calls. */
+/** Sends encoded calls to services and receives their answers. */
 export interface Carrier {
   /** Scheme of the URLs that interceptors see: `nats`, `peer`. */
   readonly scheme: string;
-  /**
-   * Sends a call. The promise is settled at the latest after `timeoutMs`; a rejection means that there is no answer of
-   * the service.
-   */
+  /** Sends a call. Settles within `timeoutMs`. A rejection means that the service did not answer. */
   call(call: OutgoingCall): Promise<IncomingAnswer>;
 }
 

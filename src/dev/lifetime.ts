@@ -39,7 +39,8 @@ export class Lifetime {
   }
 
   /**
-   * Stops the servers, then releases the directory and the watchdog. A further call can only make the first one faster.
+   * Stops the servers, then releases the directory and the watchdog. A further call with `immediately` shortens the
+   * shutdown.
    */
   stop({ immediately = false }: StopOptions = {}): Promise<void> {
     const ending = this.processes.map((each) => each.stop({ immediately }));
@@ -49,7 +50,7 @@ export class Lifetime {
 
   async #clearUp(): Promise<void> {
     if (this.directory !== undefined) giveUp(this.directory);
-    // Last, because until here the watchdog cleans up if this process dies.
+    // The watchdog is released last: until then it cleans up if this process dies.
     await this.guard?.release();
     this.#close();
   }

@@ -41,7 +41,7 @@ export interface RunDirectory {
 
 /** Contents of the file that marks a directory as a run directory. */
 interface Mark {
-  /** Process that uses the directory now. */
+  /** Process that uses the directory now; absent while none does. */
   readonly owner?: ProcessIdentity;
 }
 
@@ -72,7 +72,7 @@ export function createTemporary(account: Account | undefined): RunDirectory {
 
 /**
  * Claims the named directory, creating it if necessary. Throws `dev_server_failed` if a living process owns it, or if
- * it contains anything that no dev stack left there.
+ * it has contents although no dev stack created it.
  */
 export function openNamed(directory: string, account: Account | undefined): RunDirectory {
   const path = resolve(directory);
@@ -117,7 +117,8 @@ export function ownerOf(path: string): ProcessIdentity | undefined {
 }
 
 function take(path: string, account: Account | undefined): void {
-  // The account of Postgres must be able to pass through; it owns the data directory itself, which is closed to others.
+  // The account of Postgres must be able to pass through this directory to its data directory, which others cannot
+  // enter.
   if (account !== undefined) chownSync(path, process.getuid!(), account.gid);
   chmodSync(path, account === undefined ? 0o700 : 0o710);
   writeMark(path, { owner: identityOf() });
@@ -154,14 +155,14 @@ export function identityOf(pid = process.pid): ProcessIdentity {
 
 /**
  * True while the process lives. A process of another pid namespace (a container that shares the temporary directory)
- * counts as alive: its state is not visible here, and removing its directory would be the worse mistake.
+ * counts as alive: its state is not visible here, and the directory of a living process must not be removed.
  */
 export function isAlive(identity: ProcessIdentity): boolean {
   if (identity.namespace !== pidNamespace()) return true;
   return startOf(identity.pid) === identity.startedAt;
 }
 
-/** Start time of the process; undefined if there is none. */
+/** Start time of the process; undefined if there is no such process. */
 function startOf(pid: number): string | undefined {
   try {
     if (process.platform !== "linux") {

@@ -49,13 +49,14 @@ export interface DevStack extends AsyncDisposable {
   readonly directory: string | undefined;
   /** Resolves when the stack has stopped; rejects with `dev_server_failed` if a server ends by itself. */
   readonly closed: Promise<void>;
-  /** Stops the servers that were started. A further call can only make the first one faster. */
+  /** Stops the servers that were started. A further call with `immediately` shortens the shutdown. */
   stop(options?: StopOptions): Promise<void>;
 }
 
 /**
  * Starts the stack and resolves when all servers answer. Servers named by HAWSER_DATABASE_URL and HAWSER_NATS_URL are
- * used instead of embedded ones, and are not stopped. Throws `dev_server_failed`; nothing is left behind then.
+ * used instead of embedded ones, and are not stopped. Throws `dev_server_failed` after stopping all started servers and
+ * removing a temporary directory.
  */
 export async function startDevStack(options: DevStackOptions = {}): Promise<DevStack> {
   const { onProgress = () => undefined, signal } = options;
@@ -75,7 +76,7 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
   const directory = await openRunDirectory(options.directory);
   let guard: Guard | undefined;
   try {
-    // Before any server starts, so that the death of this process leaves nothing behind.
+    // The watchdog starts before any server, so that the death of this process leaves nothing behind.
     const guarding = guardDirectory(directory).then((started) => (guard = started));
     onProgress("Starting Postgres and nats-server");
     const failure = new AbortController();
@@ -133,7 +134,7 @@ async function openRunDirectory(named: string | undefined): Promise<RunDirectory
   const account = serverAccount();
   if (named === undefined) return createTemporary(account);
   const directory = openNamed(named, account);
-  // The last owner may have been killed together with its watchdog.
+  // The previous owner of the directory may have been killed together with its watchdog.
   await stopServersOf(directory.path);
   return directory;
 }

@@ -1,6 +1,7 @@
 /**
- * Cleanup after a dead process: its running servers and temporary directories. The watchdog uses it right after the
- * death, and each start for stacks without a watchdog (a killed watchdog, a power failure).
+ * Cleanup after the owner of a dev stack has died: stops its servers and removes its temporary directory. The watchdog
+ * cleans up right after the death. Each start cleans up for stacks whose watchdog could not, such as after a power
+ * failure.
  */
 import { execFileSync } from "node:child_process";
 import { lstatSync, readdirSync, readFileSync } from "node:fs";
@@ -65,9 +66,9 @@ function isAbandoned(path: string): boolean {
 
 function serversOf(directory: string): RunningProcess[] {
   const { postgresData, natsStore } = partsOf(directory);
-  const theirs = [` -D ${postgresData} `, ` -sd ${natsStore} `];
+  const dataArguments = [` -D ${postgresData} `, ` -sd ${natsStore} `];
   return runningProcesses().filter(
-    ({ pid, commandLine }) => pid !== process.pid && theirs.some((args) => commandLine.includes(args)),
+    ({ pid, commandLine }) => pid !== process.pid && dataArguments.some((args) => commandLine.includes(args)),
   );
 }
 

@@ -1,4 +1,4 @@
-/** Functions bound to subjects: whether they exist and may be executed. */
+/** Check of the functions that are bound to subjects. */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { functionNameSql, wrapperJoinSql } from "../store/index.js";
@@ -8,7 +8,10 @@ import type { Facts } from "./facts.js";
 
 const { escapeLiteral: literal } = pg;
 
-/** Bound functions. A wrapper is bound to its function by oid, which its dependencies show. */
+/**
+ * Query: bound functions with the privileges that their calls need. The dependencies of a wrapper (pg_depend) lead to
+ * its function.
+ */
 const brokenSql = `
   SELECT h.kind, h.subject, ${functionNameSql} AS called, h.wrapper,
          w.oid IS NOT NULL AS present, quote_ident(pg_get_userbyid(w.proowner)) AS owner, t.oid::regprocedure::text AS target,
@@ -39,10 +42,9 @@ interface Handler {
   readonly isDefiner: boolean | null;
 }
 
-/** Greatest number of findings that are listed individually. */
-const most = 20;
+const maxListedFindings = 20;
 
-/** Check that the bound functions exist and may be executed. */
+/** Creates the check that the bound functions exist and may be executed. */
 export function handlersCheck(facts: Facts): Check {
   return catalogCheck("bound-functions", () => handlers(facts), { needs: ["nats-from-sql"] });
 }
@@ -53,11 +55,13 @@ async function handlers(facts: Facts): Promise<Verdict> {
     return { notChecked: `this login may not read ${tables.natsHandler}: GRANT hawser_bridge to it` };
   const found = await facts.rows<Handler>(brokenSql);
   const findings = [...(await facts.findings("bound-functions")), ...found.flatMap(faultOf)];
-  const more = findings.length - most;
+  const more = findings.length - maxListedFindings;
   return {
     findings: [
-      ...findings.slice(0, most),
-      ...(more > 0 ? [{ ...findings[most]!, what: `and ${more} more, such as: ${findings[most]!.what}` }] : []),
+      ...findings.slice(0, maxListedFindings),
+      ...(more > 0
+        ? [{ ...findings[maxListedFindings]!, what: `and ${more} more, such as: ${findings[maxListedFindings]!.what}` }]
+        : []),
     ],
     seen: `${counts.subscriptions} subscriptions, ${counts.responders} responders`,
   };

@@ -78,8 +78,8 @@ function bySqlstate({ code, message, routine }: pg.DatabaseError, { role, databa
 }
 
 /**
- * Remedy for the exceeded limit: of the role, the database or the server. The error's text is translated; the routine
- * that raises it is not.
+ * Remedy for an exceeded connection limit of the role, the database or the server. The name of the routine that raised
+ * the error tells them apart; the text of the error may be translated.
  */
 function remedyOfLimit(routine: string | undefined, role: string, database: string): string {
   const sessions = "end unused sessions: SELECT * FROM pg_stat_activity";

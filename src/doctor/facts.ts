@@ -1,4 +1,6 @@
-/** Data that several checks use, each read once, and the read-only session that reads it, with short timeouts. */
+/**
+ * Data that several checks use, and the read-only session with short timeouts that reads it. Each item is read once.
+ */
 import type pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { doctorConstants, gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -28,10 +30,11 @@ export interface GatewayRow {
    */
   readonly isStale: boolean;
   /**
-   * NATS server from which the process receives subscriptions, as option `host` names it; null if it is not connected.
+   * NATS server that the process of the gateway is connected to, as the option `host` names it; null if it is not
+   * connected.
    */
   readonly natsServer: string | null;
-  /** Identifier of this server. */
+  /** Identifier of that NATS server. */
   readonly natsServerId: string | null;
 }
 
@@ -41,7 +44,7 @@ const gatewaysSql = `
          g.nats_server AS "natsServer", g.nats_server_id AS "natsServerId"
     FROM ${tables.gateway} AS g ORDER BY g.seen_at DESC, g.host, g.port`;
 
-/** Reads each fact once. If a read fails, it fails for all checks that use it. */
+/** Reads each fact once. A failed read fails for all checks that use the fact. */
 export class Facts {
   readonly address: DatabaseAddress;
   readonly #known = new Map<string, Promise<unknown>>();
@@ -114,7 +117,7 @@ export class Facts {
   }
 }
 
-/** Converts a fault of the installation to a finding, for people who may not have installed it. */
+/** Converts a fault of the installation to a finding, for readers who may not have installed Hawser. */
 export function findingOf({ kind, severity, code, what, meaning, isPlain, remedy }: Fault): Finding {
   return {
     severity: severity ?? (kind === "risk" ? "warning" : "error"),

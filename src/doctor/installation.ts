@@ -1,6 +1,6 @@
 /**
- * Schema `hawser`, roles, and NATS from SQL: whether they match this version, and whether this login may read them.
- * `src/installation` detects the faults; each check here reports a part of them.
+ * Checks of the schema `hawser`, the roles and NATS from SQL: they must match this version, and this login must be able
+ * to read them. `src/installation` detects the faults; each check here reports a part of them.
  */
 import pg from "pg";
 import { HawserError } from "../errors/index.js";
@@ -28,7 +28,7 @@ interface Login {
   readonly readable: boolean;
 }
 
-/** Checks of the installation, in their order. */
+/** Checks of the installation, in the order in which they run. */
 export function installationChecks(facts: Facts): Check[] {
   return [
     catalogCheck("schema", () => schemaIsThere(facts), { needs: ["database"] }),
@@ -120,8 +120,8 @@ async function schemaObjects(facts: Facts): Promise<Verdict> {
 
 async function roles(facts: Facts): Promise<Verdict> {
   const { roles: found, bindings } = await facts.state();
-  // The check `executor-login` reports faults of that role. If this login may not read which role it is, that check
-  // reports nothing.
+  // The check `executor-login` reports faults of the executor, unless this login may not read which role is the
+  // executor.
   const ofExecutor = bindings.login === null ? [] : ["hawser_executor", bindings.login.name];
   const faults = faultsOf(await facts.state()).filter(
     ({ check, subject }) => check === "roles" && (subject === undefined || !ofExecutor.includes(subject)),
@@ -138,9 +138,9 @@ async function grants(facts: Facts): Promise<Verdict> {
 
 async function excessGrants(facts: Facts): Promise<Verdict> {
   const state = await facts.state();
-  // The check `dblink` reports these, with their meaning.
-  const isToldBefore = state.dblink.open.length + state.dblink.users.length > 0;
-  const faults = state.privileges.excess.filter(({ subject }) => !(isToldBefore && subject === dblinkSchema));
+  // The check `dblink` has then reported who may use dblink, with the consequences.
+  const isReported = state.dblink.open.length + state.dblink.users.length > 0;
+  const faults = state.privileges.excess.filter(({ subject }) => !(isReported && subject === dblinkSchema));
   return { findings: faults.map(findingOf), seen: "no role has more privileges than Hawser grants" };
 }
 

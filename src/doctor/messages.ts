@@ -13,7 +13,10 @@ const deadSql = `
          mode() WITHIN GROUP (ORDER BY d.error_code) AS "commonCode"
     FROM ${tables.deadLetter} AS d GROUP BY 1 ORDER BY 1`;
 
-/** Messages above the cursor; rows at or below it have been handled. The oldest of a channel has its lowest number. */
+/**
+ * Query: stored messages above the cursor of their channel; rows at or below it are handled already. The oldest message
+ * of a channel has the lowest number.
+ */
 const waitingSql = `
   SELECT w.*, CASE WHEN NOT pg_is_in_recovery() THEN ${nameHeldSql("w.listener")} END AS running FROM (
     SELECT coalesce(m.owner, m.listener_name) AS listener, sum(${waitingMessagesSql})::float8 AS count,
@@ -56,7 +59,7 @@ const streamsSql = `
          extract(epoch FROM now() - s.missing_at)::float8 AS "missingSeconds"
     FROM ${views.streamStatus} AS s ORDER BY s.name COLLATE "C"`;
 
-/** Checks of stored messages, in their order. */
+/** Checks of dead letters, streams and stored messages, in the order in which they run. */
 export function messageChecks(facts: Facts): Check[] {
   return [
     catalogCheck("dead-letters", () => deadLetters(facts), { needs: ["version"] }),

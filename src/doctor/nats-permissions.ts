@@ -3,8 +3,8 @@
  *
  * A subscription is probed by subscribing and unsubscribing in the same write. A publish is probed by an empty message
  * with a reserved reply subject: the server checks the permission first, and then rejects the message because of its
- * reply, so that no subscriber receives it. Whether the server rejects such replies is tested first, on a subject
- * without subscribers.
+ * reply, so that no subscriber receives it. A first test, on a subject without subscribers, shows whether the server
+ * rejects such messages.
  */
 import { errors, type NatsConnection, nuid } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
@@ -29,7 +29,7 @@ export class NatsProbe implements AsyncDisposable {
   readonly #established: Established | undefined;
   readonly #refusedPublishes = new Set<string>();
   readonly #refusedSubscriptions = new Set<string>();
-  #isPublishAskable: boolean | undefined;
+  #isPublishProbeable: boolean | undefined;
 
   readonly problem: HawserError | undefined;
 
@@ -71,7 +71,7 @@ export class NatsProbe implements AsyncDisposable {
 
   /** Probes the permission to publish to a subject. */
   async mayPublish(subject: string): Promise<Permission> {
-    if (!(await this.#canAskPublish())) return undefined;
+    if (!(await this.#canProbePublish())) return undefined;
     await this.#publish(subject);
     return this.#refusedPublishes.has(subject) ? "denied" : "allowed";
   }
@@ -85,16 +85,16 @@ export class NatsProbe implements AsyncDisposable {
   }
 
   /**
-   * True if a publish can be probed. Without the permission for inboxes, the test shows nothing, and the server's
-   * version decides.
+   * True if a publish can be probed. Without the permission to subscribe to inboxes, the test shows nothing, and the
+   * version of the server decides.
    */
-  async #canAskPublish(): Promise<boolean> {
-    if (this.#isPublishAskable === undefined) {
+  async #canProbePublish(): Promise<boolean> {
+    if (this.#isPublishProbeable === undefined) {
       const nowhere = `_INBOX.${nuid.next()}`;
       await this.#publish(nowhere);
-      this.#isPublishAskable = this.#refusedPublishes.has(reservedReply) || isNatsServer(this.#connection());
+      this.#isPublishProbeable = this.#refusedPublishes.has(reservedReply) || isNatsServer(this.#connection());
     }
-    return this.#isPublishAskable;
+    return this.#isPublishProbeable;
   }
 
   async #publish(subject: string): Promise<void> {
@@ -103,8 +103,8 @@ export class NatsProbe implements AsyncDisposable {
   }
 
   /**
-   * Waits for the server's errors. They precede its answer to the flush, and are reported in a later turn of the event
-   * loop.
+   * Waits for the permission errors of the server. They precede its answer to the flush, and nats.js reports them in a
+   * later turn of the event loop.
    */
   async #answered(): Promise<void> {
     await this.#connection().flush();
@@ -141,7 +141,7 @@ async function permissions(facts: Facts, signal: AbortSignal): Promise<Verdict> 
   if (definition.kind !== "complete")
     return {
       notChecked:
-        "this login may not read the whole definition of the NATS server: run it as the login of `hawser serve`",
+        "this login may not read the whole definition of the NATS server: run `hawser doctor` as the login of `hawser serve`",
     };
   const { options } = definition;
   if (!(await facts.mayRead(tables.natsHandler))) return { notChecked: "this login may not read hawser.nats_handlers" };

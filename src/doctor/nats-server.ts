@@ -1,6 +1,6 @@
 /**
- * NATS server that the database defines, read as `hawser serve` reads it but without changes, and the secrets that the
- * definition exposes.
+ * Checks of the NATS server that the database defines, and of the secrets that the definition exposes. The definition
+ * is read as `hawser serve` reads it, but without changing anything.
  */
 import {
   type CompleteNatsServerOptions,
@@ -73,7 +73,7 @@ async function readDefinition(facts: Facts): Promise<NatsDefinition> {
 const define =
   "CREATE SERVER nats_fdw_server FOREIGN DATA WRAPPER litmus_pgnats_fdw OPTIONS (host '…', port '4222'), or SELECT hawser.set_nats_server('{\"host\": \"…\"}')";
 
-/** Checks of the NATS server, in their order. */
+/** Checks of the NATS server, in the order in which they run. */
 export function natsServerChecks(facts: Facts): Check[] {
   return [
     catalogCheck(
@@ -92,11 +92,13 @@ async function definition(facts: Facts): Promise<Verdict> {
   const found = await natsDefinition(facts);
   switch (found.kind) {
     case "hidden":
-      return { notChecked: "this login may not read the definition: run it as the login of `hawser serve`" };
+      return {
+        notChecked: "this login may not read the definition: run `hawser doctor` as the login of `hawser serve`",
+      };
     case "partial":
       return {
         seen: "a server is defined",
-        notChecked: `the user mapping for ${found.mappedFor} belongs to it: run it as the login of \`hawser serve\``,
+        notChecked: `the user mapping for ${found.mappedFor} is part of the definition: run \`hawser doctor\` as the login of \`hawser serve\``,
       };
     case "none":
       // Another check reports missing functions.

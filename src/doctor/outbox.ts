@@ -1,4 +1,6 @@
-/** Outbox: whether a relay is running, what blocks it, and what retains its old messages. */
+/**
+ * Checks of the outbox: a relay runs, messages are sent in time, no transaction keeps old messages, and schedules run.
+ */
 import { views } from "../../generated/ts/rows/outbox.js";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { ago } from "../errors/index.js";
@@ -14,7 +16,10 @@ const statusSql = `
          extract(epoch FROM clock_timestamp() - s.next_due_at)::float8 AS "overdueSeconds"
     FROM ${views.outboxStatus} AS s ORDER BY s.kind`;
 
-/** Sessions that block emptying a part of the outbox: it waits for every writer that may still roll back. */
+/**
+ * Query: sessions that keep a slot from being emptied. Emptying a slot waits for every transaction that has written to
+ * it.
+ */
 const writersSql = `
   SELECT a.pid, a.application_name AS application, a.state, extract(epoch FROM now() - a.xact_start)::float8 AS seconds
     FROM pg_stat_activity AS a
@@ -57,7 +62,7 @@ interface Writer {
   readonly seconds: number;
 }
 
-/** Checks of the outbox, in their order. */
+/** Checks of the outbox, in the order in which they run. */
 export function outboxChecks(facts: Facts): Check[] {
   return [
     catalogCheck("outbox", (signal) => outbox(facts, signal), {

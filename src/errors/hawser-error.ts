@@ -1,6 +1,4 @@
-/**
- * The error that every layer of Hawser throws, and the one that handlers throw.
- */
+/** Errors of Hawser: {@link HawserError}, which every layer throws, and {@link Reject}, which handlers throw. */
 import { type ErrorCodeName as ErrorCode, errorTable } from "../../generated/ts/errors/errors.js";
 
 export type { ErrorCode };
@@ -9,11 +7,11 @@ export type { ErrorCode };
 export interface HawserErrorOptions {
   /** Error that led to this one, such as that of Postgres or of a socket. */
   readonly cause?: unknown;
-  /** State of the message, where the error ends a send: see {@link HawserError.outcome}. */
+  /** State of the message, if the error ends a send; see {@link HawserError.outcome}. */
   readonly outcome?: "unknown";
   /** Facts beyond the message, for SQL's DETAIL. Never a secret. */
   readonly detail?: string | undefined;
-  /** Next step for the reader, where it is more precise than the remedy of the code. */
+  /** Next step for the reader, if it is more precise than the remedy of the code. */
   readonly remedy?: string | undefined;
 }
 
@@ -40,7 +38,9 @@ export class HawserError extends Error {
   declare readonly outcome?: "unknown";
   /** Facts beyond the message, such as the server's own words: DETAIL in SQL. Absent if there are none. */
   declare readonly detail?: string;
-  /** Next step for the reader: of this case, or else the remedy of the code. HINT in SQL. */
+  /**
+   * Next step for the reader: the remedy for this case if there is one, otherwise the remedy of the code. HINT in SQL.
+   */
   declare readonly remedy: string;
   /** Exit status of a command that ends with this error. */
   declare readonly exitStatus: number;

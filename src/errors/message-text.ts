@@ -10,7 +10,7 @@ export function shortened(text: string, maxBytes: number): string {
   const bytes = Buffer.from(text.slice(0, maxBytes + 1));
   if (bytes.length <= maxBytes) return bytes.toString();
   let end = maxBytes - Buffer.byteLength(ellipsis);
-  // Moves back to the start of a character: its later bytes begin with the bits 10.
+  // Moves back to the start of a character: continuation bytes of UTF-8 begin with the bits 10.
   while ((bytes[end]! & 0xc0) === 0x80) end--;
   return bytes.toString("utf8", 0, end) + ellipsis;
 }

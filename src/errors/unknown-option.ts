@@ -5,8 +5,8 @@ import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
 const longestGuessed = 100;
 
 /**
- * Problem with the names in an object of options, for the layer that owns the options to throw: the first unknown name,
- * a suggestion, and the known names. Undefined if all are known.
+ * Returns a message about the first unknown name in an object of options, with a suggestion and the known names;
+ * undefined if all names are known. The caller throws the message with its own error code.
  *
  * @param of owner of the options, with an article: "a Peer"
  */

@@ -50,7 +50,10 @@ export async function readSmallFile(
   }
 }
 
-/** Buffer for the file's size and one byte more, because the size may have changed, or be meaningless. */
+/**
+ * Buffer of `maxBytes` and one byte more, so that a longer file is noticed. The size that the system reports may be
+ * outdated, or meaningless as for files in /proc.
+ */
 function bufferFor(stat: Stats, maxBytes: number): Buffer {
   if (!stat.isFile()) throw new Error("it is not a regular file but a device, a pipe or a directory");
   if (stat.size > maxBytes) throw tooLong(maxBytes);

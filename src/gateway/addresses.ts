@@ -1,7 +1,7 @@
 /**
  * Addresses of gateways in Postgres. A running gateway keeps its own row, and removes the rows of gateways that are
- * gone. Otherwise each new database session would try those first, and could reach another program on the port
- * of such a gateway.
+ * gone. Otherwise each new database session would first try to reach a gateway that is gone, and could reach another
+ * program on its port.
  */
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
@@ -22,7 +22,7 @@ export interface OwnAddress {
   readonly isAdvertised: boolean;
 }
 
-/** State of this process that is stored for other processes, and the callback that receives theirs. */
+/** State of this process that other processes read, and a callback that receives the state of the others. */
 export interface Placement {
   readonly natsPlace: NatsPlace | undefined;
   /** True if it could run subscribed functions. */
@@ -105,11 +105,11 @@ export class AddressBook {
     const { signal } = this.#stopping;
     const { listen, own, isAdvertised } = this.#address;
     if (!(await this.#upsert()) || signal.aborted) return;
-    // Calls from before this process started are not its concern.
+    // Calls from before the start of this process are not reported.
     if (!isFirst && this.#unreachedAt !== this.#checkedUnreachedAt) this.#warnOfUnreached();
     this.#checkedUnreachedAt = this.#unreachedAt;
     // Only one gateway can listen on this address, so rows of earlier owners are outdated.
-    if (isFirst && !isAdvertised) await this.#session.query(sql.succeed, [own.host, own.port, this.#owner]);
+    if (isFirst && !isAdvertised) await this.#session.query(sql.removeEarlierOwners, [own.host, own.port, this.#owner]);
     const others = await otherEntries(this.#session, this.#owner);
     const refusing = new Set(await refusingOf(listen, others, signal));
     const [gone, present] = partition(others, (entry) => entry.isStale || refusing.has(entry));
@@ -118,7 +118,7 @@ export class AddressBook {
       const address = formatAddress(entry);
       this.#logger.info({ address }, "removed the address of a gateway that no longer answers");
       // The statement checks that its owner has not updated the row meanwhile.
-      await this.#session.query(sql.forget, [entry.host, entry.port, entry.owner, entry.seenAt]);
+      await this.#session.query(sql.removeGone, [entry.host, entry.port, entry.owner, entry.seenAt]);
     }
     if (isFirst) this.#warnOfOtherTls(present);
     await this.#placement.onOthers(this.#owner, present);
@@ -128,11 +128,11 @@ export class AddressBook {
   async #upsert(): Promise<boolean> {
     if ((await this.#session.isStandby()) || this.#isRemoved) return false;
     const { host, port, sslmode, rootCertificate = null } = this.#address.own;
-    const { natsPlace: standing, canLead } = this.#placement;
+    const { natsPlace, canLead } = this.#placement;
     this.#hasRow = true;
-    const [row] = await this.#session.query<{ startedAt: string; unreachedAt: number | null }>(sql.enter, [
+    const [row] = await this.#session.query<{ startedAt: string; unreachedAt: number | null }>(sql.upsert, [
       ...[host, port, this.#owner, sslmode, rootCertificate, this.#startedAt],
-      ...[standing?.server, standing?.serverId, canLead],
+      ...[natsPlace?.server, natsPlace?.serverId, canLead],
     ]);
     this.#unreachedAt = row!.unreachedAt ?? undefined;
     this.#startedAt ??= row!.startedAt;
@@ -142,9 +142,9 @@ export class AddressBook {
   /** Removes the row for good, if Postgres answers. */
   async #remove(): Promise<void> {
     this.#isRemoved = true;
-    // Queries of a session run in order, so an update that is already running precedes this.
+    // Queries of a session run in order, so an update that is already running precedes the removal.
     if (!this.#hasRow || !this.#session.isUp) return;
-    await this.#session.query(sql.leave, [this.#owner], gatewayConstants.leaveTimeoutMs);
+    await this.#session.query(sql.removeOwn, [this.#owner], gatewayConstants.leaveTimeoutMs);
   }
 
   #warnOfUnreached(): void {
@@ -186,7 +186,7 @@ export interface GatewayAddress {
 export interface NatsPlace {
   /** Its `host:port` in the options. */
   readonly server: string;
-  /** Id that the server reports. */
+  /** Id that the NATS server reports. */
   readonly serverId: string | undefined;
 }
 
@@ -209,20 +209,20 @@ export interface GatewayEntry {
 
 const sql = {
   // The address and start time of an existing row are kept.
-  enter: `INSERT INTO hawser.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
+  upsert: `INSERT INTO hawser.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
     VALUES ($1, $2, $3, $4, $5, coalesce($6::timestamptz, now()), now(), $7, $8, $9)
     ON CONFLICT (host, port, owner) DO UPDATE
       SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id,
           can_lead = excluded.can_lead
     RETURNING started_at::text AS "startedAt", extract(epoch FROM hawser.gateway_unreached_at())::float8 AS "unreachedAt"`,
-  succeed: "DELETE FROM hawser.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
+  removeEarlierOwners: "DELETE FROM hawser.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
   // Rows that an operator has inserted have no owner, and are left alone.
   others: `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
       g.can_lead AS "canLead", g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
     FROM hawser.gateways AS g WHERE g.owner NOT IN ('', $1)`,
-  forget: `DELETE FROM hawser.gateways AS g
+  removeGone: `DELETE FROM hawser.gateways AS g
     WHERE g.host = $1 AND g.port = $2 AND g.owner = $3 AND g.seen_at = $4`,
-  leave: "DELETE FROM hawser.gateways AS g WHERE g.owner = $1",
+  removeOwn: "DELETE FROM hawser.gateways AS g WHERE g.owner = $1",
 } as const;
 
 /** NATS servers of all processes of the database, one entry per process. */
@@ -269,7 +269,7 @@ function refuses({ host, port }: Place, signal: AbortSignal): Promise<boolean> {
       resolve(isRefused);
     };
     const giveUp = (): void => end(false);
-    // The socket option `signal` would keep its listener as long as the signal exists.
+    // The socket option `signal` is not used: it would keep its listener as long as the signal exists.
     signal.addEventListener("abort", giveUp);
     socket.on("connect", () => end(false));
     socket.on("timeout", () => end(false));

@@ -26,7 +26,7 @@ export interface CallText {
 
 /** Thrown for a call with more values or messages than the gateway parses. */
 export class TooManyError extends Error {
-  override readonly name = "TooMuch";
+  override readonly name = "TooManyError";
 
   /** @param what limited item: values in the argument, such as headers, or messages in the list */
   constructor(
@@ -42,7 +42,7 @@ const lineFeed = 10;
 const longestMethod = 64;
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** @throws BadArgument of the kind `form` for any other text; TooMuch */
+/** Parses the text of a call. @throws BadArgument of the kind `form` if the text is malformed; {@link TooManyError} */
 export function parseCall(query: Uint8Array): CallText {
   const buffer = Buffer.from(query.buffer, query.byteOffset, query.byteLength);
   const end = buffer.indexOf(lineFeed);

@@ -44,7 +44,7 @@ export class Calls {
     this.#limits = limits;
   }
 
-  /** @throws HawserError, thrown or as a rejection */
+  /** Answers a call. @throws HawserError, synchronously or as a rejection */
   answer(query: Uint8Array, client: GatewayClient): Answer | Promise<Answer> {
     const { name, method, request } = this.#read(query);
     if (method === undefined) return nullRow;
@@ -88,13 +88,15 @@ export class Calls {
   }
 
   async #waitForCapacity(method: Method, request: unknown, call: GatewayCall): Promise<Answer> {
-    // Half of the time: a call that starts later would have no time left for NATS, and take capacity from others.
+    // A call waits for at most half of its time. A call that starts later would have too little time left for NATS, and
+    // would take capacity from others.
     const waitMs = Math.ceil(call.timeoutMs / 2);
     const waiting = new AbortController();
     const end = (): void => waiting.abort(busyError(method.sqlName, this.#semaphore.limit, waitMs));
     const timer = setTimeout(end, waitMs);
     await this.#semaphore.acquire(1, waiting.signal).finally(() => clearTimeout(timer));
-    // The caller of a closed session was told that the outcome is unknown; a late effect would be unexpected.
+    // The caller of a closed session was told that the outcome is unknown; a call that takes effect later would be
+    // unexpected.
     if (!call.client.isOpen) {
       this.#semaphore.release();
       throw new HawserError(
@@ -229,7 +231,7 @@ type Answering = (query: Uint8Array, client: GatewayClient) => Answer | Promise<
 
 const space = 0x20;
 
-/** Longer words are not a method. */
+/** Maximum length of a method name, in bytes. */
 const longestMethod = 64;
 
 /** Reports the outcomes of `answer` to the observer. */

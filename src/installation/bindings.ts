@@ -79,7 +79,7 @@ $handlers$;`;
 /** Exists only while {@link view} runs. */
 const comparedView = `${subscriptionsView}_compared`;
 
-/** Uses the catalogs, because to_regclass fails for roles without USAGE on the schema. */
+/** Query: the view in the catalogs, because to_regclass fails for roles without USAGE on the schema. */
 const viewSql = `SELECT c.relkind, c.relowner FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
       WHERE n.nspname || '.' || c.relname = ${literal(subscriptionsView)}`;
 
@@ -230,7 +230,7 @@ const create = [pinnedPath, schemas, view, login].join("\n");
 /** Grants that {@link create} makes. */
 export const bindingsGrants = grantsIn(create);
 
-/** Query: objects of other roles, or of another kind, in the place of ours. */
+/** Query: objects that have the name of an object of Hawser, but belong to another role or are of another kind. */
 const occupiedSql = `
   SELECT o.* FROM (
     SELECT 1 AS nth, 'SCHEMA ' || n.nspname AS what, n.nspowner AS owner, true AS kind
@@ -278,12 +278,12 @@ export async function inspectBindings(runQuery: RunQuery): Promise<BindingsState
 
 export const bindings: InstalledObject = {
   name: "bindings",
-  what: "the schema of what NATS calls, and its login",
+  what: "the schema of the wrappers, the view of subscriptions, and the login that calls bound functions",
   ofNats: true,
   create,
   conflicts: `
   SELECT 40 + o.nth AS nth, 'name_occupied' AS code,
-         format('%s of "%s", which is not Hawser''s, has the place of one of its objects', o.what, pg_get_userbyid(o.owner)) AS what,
+         format('%s of "%s" has the name of an object of Hawser', o.what, pg_get_userbyid(o.owner)) AS what,
          'DROP ' || o.what AS remedy
     FROM (${occupiedSql}) AS o`,
   faults: (state) => [...schemaFaults(state), ...loginFaults(state)],
@@ -294,7 +294,7 @@ export const bindings: InstalledObject = {
       5,
     );
     return (
-      `NATS still reaches functions: ${named}. Unbind them with nats_unsubscribe and litmus_pgnats_unregister_responder, or all ` +
+      `functions are still bound to subjects: ${named}. Unbind them with nats_unsubscribe and litmus_pgnats_unregister_responder, or all ` +
       `of them with DROP SCHEMA ${runSchema} CASCADE`
     );
   },
@@ -311,7 +311,10 @@ export const bindings: InstalledObject = {
   ],
 };
 
-/** Removes the schema with the leftovers of wrappers, unless a wrapper was created in between. */
+/**
+ * Removes the schema of the wrappers with the types that dropped wrappers left, unless a wrapper was created in
+ * between.
+ */
 const runSchemaRemoval = `IF NOT EXISTS (
     SELECT FROM pg_catalog.pg_proc AS w WHERE w.pronamespace = pg_catalog.to_regnamespace('${runSchema}') AND w.prosecdef
   ) THEN
@@ -335,13 +338,16 @@ function schemaFaults({ bindings: { hasRunSchema, hasSubscriptionsView } }: Stat
       : [
           fault(
             `the view ${subscriptionsView}`,
-            "what is subscribed cannot be read under the name that it has in the native extension",
+            "the list of subscriptions cannot be read under the name that it has in the native extension",
           ),
         ]),
   ];
 }
 
-/** `hawser doctor` tests the login in more detail. Its name is unknown while the table does not exist. */
+/**
+ * Faults of the login, which `hawser doctor` tests in more detail. The name of the login is unknown while the table
+ * does not exist.
+ */
 function loginFaults({ bindings: { login: found, hasRunSchema }, roles: { makesRoles } }: State): Fault[] {
   if (found === null ? hasRunSchema : found.exists && found.joined) return [];
   const name = found === null ? "the login that" : `the login "${found.name}", which`;
@@ -353,7 +359,7 @@ function loginFaults({ bindings: { login: found, hasRunSchema }, roles: { makesR
         ? `"${found.name}", the login that calls functions for NATS, is not in hawser_executor, or hawser_bridge not in it`
         : `${name} calls functions for NATS${found === null ? "" : ","} is missing`,
       refused: isThere ? "grant that" : found === null ? "make roles" : "make it",
-      meaning: "functions can be subscribed, and `hawser serve` cannot call them",
+      meaning: "functions can be subscribed, but `hawser serve` cannot call them",
       remedy:
         "as a role that may make roles: run `hawser init`; or name another login in hawser_executor with `hawser serve --executor-url`",
       repairable: makesRoles || isThere,

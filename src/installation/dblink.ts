@@ -1,8 +1,9 @@
 /**
  * Installs dblink where other roles cannot use it. The owner of the SQL functions uses it to reach the gateway.
  *
- * This is the extension dblink, in a schema of its own or where an operator has installed it. The script of an
- * extension cannot create another extension, so it creates the few C functions in use one by one ("bare").
+ * `hawser init` installs the extension dblink in a schema of its own, or uses the one that an operator has installed.
+ * The script of an extension cannot create another extension, so it creates the few C functions in use one by one
+ * ("bare").
  */
 import { errorTable } from "../errors/index.js";
 import { trustedRoles } from "../store/index.js";
@@ -128,7 +129,10 @@ const openSql = `
    WHERE has_function_privilege('public', p.oid, 'EXECUTE') AND has_schema_privilege('public', p.pronamespace, 'USAGE')
    ORDER BY 1`;
 
-/** Excludes roles that may act as the owner of the schema, because they can read the password anyway. */
+/**
+ * Query: roles that may use dblink, without the roles that may act as the owner of the schema, because they can read
+ * the password anyway.
+ */
 const usersSql = `
   SELECT r.rolname AS role
     FROM pg_roles AS r
@@ -242,7 +246,7 @@ const conflicts = `
     FROM pg_namespace AS n CROSS JOIN input
    WHERE n.nspname = '${dblinkSchema}' AND NOT ${isTrusted("n.nspowner")} AND (input.scripted OR ${dblinkPlaceSql} IS NULL)
   UNION ALL
-  SELECT 61, 'name_occupied', format('dblink is in a schema with the name %I, which cannot stand in a function', n.nspname),
+  SELECT 61, 'name_occupied', format('dblink is in a schema with the name %I, which cannot be written into a function', n.nspname),
          ${moveRemedy}
     FROM pg_namespace AS n CROSS JOIN input WHERE n.nspname = ${dblinkPlaceSql} AND NOT input.scripted AND n.nspname ~ '["''$@[:cntrl:]\\\\]'
   UNION ALL

@@ -169,7 +169,7 @@ const relationsSql = `
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = 'hawser' AND c.relkind IN ('r', 'p', 'v')`;
 
-/** Excludes the parts of partitions, which belong to those of their table. */
+/** Query: parts of the tables, without the parts of partitions, which come from the partitioned table. */
 const partsSql = `
   SELECT p.kind, p.name, c.relname AS table, p.is_whole AS "isValid"
     FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace CROSS JOIN LATERAL (

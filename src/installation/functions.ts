@@ -110,8 +110,8 @@ const gatewayCall = "hawser.gateway_call(text)";
 export const dropInternalFunctions = `DROP FUNCTION IF EXISTS ${internalFunctions.join(", ")};`;
 
 /**
- * Query: functions with our names. They are recognised by their fixed search_path and the functions that they call.
- * Their comments may change with any version.
+ * Query: functions with the names of Hawser's. Hawser's own ones are recognised by their fixed search_path and the
+ * functions that they call, and not by their comments, which may change with any version.
  */
 export const foundFunctionsSql = `
   WITH owners AS MATERIALIZED (
@@ -143,7 +143,7 @@ export const foundFunctionsSql = `
           OR p.prosrc ~ '\\mhawser\\.(gateway_call|enqueue_nats)\\(')
    ORDER BY 1`;
 
-/** SQL expression: the role, or PUBLIC's privileges if it does not exist yet. */
+/** SQL expression: name of the role, or `public` if the role does not exist yet. */
 const roleSql = (name: string) =>
   `coalesce((SELECT r.rolname FROM pg_roles AS r WHERE r.rolname = '${name}'), 'public')`;
 
@@ -268,7 +268,7 @@ export const functions: InstalledObject = {
   conflicts,
   faults: (state) => {
     const { found } = state.dblink;
-    // Without dblink there are no functions, which the object dblink reports.
+    // Without dblink there are no functions; the object dblink reports this fault.
     if (found === undefined) return [];
     const wrong = differences(state, { schema: state.schema, dblinkSchema: found.schema });
     // While functions are missing, ownership does not matter yet, but missing privileges of the existing ones do.
@@ -325,7 +325,7 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
     kind: "missing",
     what,
     refused: `make ${of.length === 1 ? "it" : "them"}${refusal === undefined ? "" : ` (${refusal})`}`,
-    meaning: "what is missing cannot be called",
+    meaning: "missing functions cannot be called",
     isPlain: true,
     remedy: isRefused
       ? `as the owner of the schema: GRANT USAGE, CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(roles.owner ?? roles.role)}, or ` +
@@ -335,7 +335,7 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
     essential: true,
   });
   const asOwner = "as the owner of the schema hawser, or as a superuser";
-  const make = `run \`hawser init\` ${asOwner}; rename first what is not Hawser's and stands in its place`;
+  const make = `run \`hawser init\` ${asOwner}; first rename functions of others that have these names`;
   if (present.size === 0) {
     const what = `the SQL functions in the schema "${schema}" are missing or of another version`;
     return [fault(what, [...wanted.keys()], make)];
@@ -359,7 +359,7 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
               // It is unknown which version is newer.
               `run \`hawser init\` of the newer version ${asOwner}, and let \`hawser serve\` be of the same version`,
             ),
-            meaning: "calls may be answered otherwise than this version answers them",
+            meaning: "calls may have other results than with this version",
             severity: others.includes(gatewayCall) ? ("error" as const) : ("warning" as const),
           },
         ]),
@@ -376,7 +376,7 @@ function ownerFaults(state: State): Fault[] {
   return others.map((name) => ({
     kind: "missing",
     what: `SQL functions in the schema "${schema}" belong to "${name}" and not to "${owner}"`,
-    meaning: `they work, and only "${name}" and superusers can bring them up to date`,
+    meaning: `they work, but only "${name}" and superusers can update them`,
     remedy: `as a superuser: run \`hawser init\`, or GRANT CREATE ON SCHEMA ${identifier(schema)} TO ${identifier(owner)}; ${againText}`,
     repairable: true,
     severity: "note",

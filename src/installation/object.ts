@@ -7,7 +7,7 @@ export interface Removal {
   /** For example, `the event trigger hawser_nats_server_drop`. */
   readonly what: string;
   readonly sql: string;
-  /** Message to use instead of the default one if it could not be removed. */
+  /** Message if the part could not be removed, in place of the default one. */
   readonly left?: { readonly what: string; readonly meaning: string; readonly remedy: string };
 }
 
@@ -17,7 +17,7 @@ export interface InstalledObject {
   readonly name: string;
   /** Short description of what `create` creates. Heading of its transaction. */
   readonly what: string;
-  /** True if it belongs to NATS from SQL; false if peers need it too. */
+  /** True if the object belongs to NATS from SQL; false if peers need it too. */
   readonly ofNats: boolean;
   /**
    * Transaction that creates or repairs the object. It is repeatable, and skips with a NOTICE what its role may not do.
@@ -78,7 +78,7 @@ export const ownerDeclaration =
 
 /**
  * PL/pgSQL block to run after objects were created. It revokes the privileges that ALTER DEFAULT PRIVILEGES granted on
- * them to other roles, and grants those of the owner that it omitted.
+ * them to other roles, and grants the owner the privileges that ALTER DEFAULT PRIVILEGES withheld.
  *
  * @param objects query of `object` (as in GRANT), `owner` and `acl`
  */

@@ -195,7 +195,7 @@ function grouped<Item>(items: readonly Item[], keyOf: (item: Item) => string): I
   return [...groups.values()];
 }
 
-/** Roles as which subscribed functions run. If they can read too much, `hawser serve` runs none. */
+/** Roles of the executor. If they can read too much, `hawser serve` runs no subscribed function. */
 const executors = /^hawser_executor(_[0-9a-f]{12})?$/;
 
 /** @param group privileges on each object, identical for all objects */
@@ -224,7 +224,8 @@ function excessFault(group: readonly (readonly Held[])[]): ExcessFault {
     // Only the grantor can revoke the grant.
     remedy: grantor === null ? revoke : `SET ROLE ${identifier(grantor)}; ${revoke}; RESET ROLE`,
     check: "excess-privileges",
-    // Only a single object is named as subject: further messages about one of several would not cover the others.
+    // The subject is set for a single object only: a check that reports more about one of several objects does not
+    // cover the others.
     ...(objects.length === 1 && { subject: object }),
     ...(isRead && {
       meaning: "subscribed functions could read it, and so `hawser serve` calls none",

@@ -31,8 +31,8 @@ import type { Difference, Fault, RolesState } from "./state.js";
 const declared = declaredSchema();
 
 /**
- * Returns true if the schema has this version. Other versions are not compared, nor a schema whose version the role
- * cannot read.
+ * Returns true if the schema has this version. Only a schema of this version is compared; false if the role cannot read
+ * the version.
  */
 async function isOfThisVersion(client: pg.Client): Promise<boolean> {
   try {
@@ -128,7 +128,7 @@ function partDifference({ kind, table, name, statement }: Declared<Part>, found:
   switch (kind) {
     case "trigger":
       return [{ ...of, how, repair: found === undefined ? statement : `${alter} ENABLE TRIGGER ${name};` }];
-    // Creating these can take long on a large table, or fail because of a row.
+    // Creating an index or a constraint can take long on a large table, or fail because of a row.
     case "index":
       return [
         {
@@ -199,7 +199,7 @@ export const schemaObjects: InstalledObject = {
         ({ what, how, isLost, remedy }): Fault => ({
           kind: isLost === true ? "missing" : "risk",
           what: `${what} ${how}`,
-          ...(isLost === true && { meaning: "what needs it fails", code: "schema_missing" }),
+          ...(isLost === true && { meaning: "functions that need it fail", code: "schema_missing" }),
           remedy: remedy!,
         }),
       ),
@@ -217,7 +217,7 @@ function repairableFault(
       kind: "missing",
       what: someOf(descriptions(differences), 3),
       refused: `create ${differences.length === 1 ? "it" : "them"} again${refusal === undefined ? "" : ` (${refusal})`}`,
-      meaning: "what calls it fails, or does something else",
+      meaning: "statements and functions that use it fail, or do something else",
       remedy: "run `hawser init` as the owner of the schema hawser, or as a superuser",
       repairable: ownsAll,
       code: "schema_missing",

@@ -25,17 +25,21 @@ export interface State {
 export interface Fault {
   /** `missing`: an object or privilege is missing. `risk`: it works, but other roles can do more than intended. */
   readonly kind: "missing" | "risk";
-  /** Description with its values. */
+  /** Description of the fault, with its values. */
   readonly what: string;
-  /** Action that the installing role may not do, to follow "may not"; undefined if `what` says it. */
+  /**
+   * Action that the installing role may not do, as a verb phrase after "may not"; undefined if `what` already says it.
+   */
   readonly refused?: string | undefined;
   /** Consequence for users of the database. For a risk, `what` says it. */
   readonly meaning?: string;
-  /** True if `what` contains all that a reader needs who does not install. */
+  /** True if `what` is enough for a reader who does not run the installation. */
   readonly isPlain?: boolean;
   /** Repair: a statement, or a sentence that starts with a lowercase letter. */
   readonly remedy: string;
-  /** True if the current role can repair it. An installation will do so, and a dry run does not report it. */
+  /**
+   * True if the current role can repair the fault. An installation will repair it, and a dry run does not report it.
+   */
   readonly repairable?: boolean;
   /** True if the SQL functions are missing or fail because of it. */
   readonly essential?: boolean;
@@ -58,7 +62,7 @@ export interface Difference {
   readonly how: string;
   /** Statements that create it again. Either this or `remedy` is set. */
   readonly repair?: string;
-  /** True if it is created rather than replaced, so that it has no privileges granted by others. */
+  /** True if the object is created rather than replaced, so that other roles have no grants on it. */
   readonly isNew?: boolean;
   /** True if it contains data, or if data cannot be written without it. */
   readonly isLost?: boolean;
@@ -71,9 +75,9 @@ export interface RolesState {
   readonly role: string;
   readonly database: string;
   readonly superuser: boolean;
-  /** True if it may create roles. */
+  /** True if the role may create roles. */
   readonly makesRoles: boolean;
-  /** True if it may create the schema `hawser`, or if that exists. */
+  /** True if the role may create the schema `hawser`, or if the schema exists. */
   readonly makesSchema: boolean;
   /** Owner of the schema `hawser`; null if the schema does not exist. */
   readonly owner: string | null;
@@ -87,7 +91,7 @@ export interface RolesState {
   readonly isMember: boolean;
   /** True if the role can act as the owner of every object of the schema. */
   readonly ownsAll: boolean;
-  /** True if it may change the owner of the schema. */
+  /** True if the role may change the owner of the schema. */
   readonly movesSchema: boolean;
   /**
    * Number of objects of the schema by owners other than hawser_owner. Sequences, indexes and row types go with their
@@ -103,7 +107,7 @@ export interface RolesState {
 export interface PrivilegesState {
   /** Number of required grants. */
   readonly wanted: number;
-  /** Missing grants, grouped by role. Objects that do not exist lack nothing. */
+  /** Missing grants, grouped by role. An object that does not exist counts as no missing grant. */
   readonly lacking: readonly (readonly Grant[])[];
   readonly excess: readonly ExcessFault[];
   readonly paths: readonly Fault[];
@@ -193,13 +197,13 @@ export interface BindingsState {
   readonly hasSubscriptionsView: boolean;
   /** True if no object of another role is in the place of one of ours. */
   readonly isOurs: boolean;
-  /** Bound functions, such as `public.capture on orders.*`. */
+  /** Bound functions with their subjects, such as `public.capture on orders.*`. */
   readonly reached: readonly string[];
-  /** Login that calls the wrappers; null if the role may not read its name, or if it is not known yet. */
+  /** Login that calls the wrappers; null if the current role may not read its name, or if it has no name yet. */
   readonly login: {
     readonly name: string;
     readonly exists: boolean;
-    /** True if it is a member of hawser_executor, and `hawser_bridge` a member of it. */
+    /** True if the login is a member of hawser_executor, and hawser_bridge is a member of the login. */
     readonly joined: boolean;
   } | null;
 }

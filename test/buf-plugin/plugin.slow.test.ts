@@ -96,9 +96,9 @@ it("lets buf breaking refuse a changed topic, subject, stream, key or id, and no
   ]);
   expect(await changes(option('topic: "orders" subject: "orders.placed" stream: true message_id: "order_id"'))).toEqual(
     [
-      'its key is gone, which was "order_id"; messages would lose their order while both versions are sent',
-      'its message_id is set to "order_id"; a stream would store messages again that it has by the other id',
-      "its stream changes from false to true; publishers and readers must agree on it",
+      'its key is removed (it was "order_id"); messages with one key would lose their order while both versions are in use',
+      'its message_id is set to "order_id"; a stream would store a message again that it has under the old id',
+      "its stream changes from false to true; publishers and readers must use the same setting",
       'its subject changes from "orders.{tenant}" to "orders.placed"; receivers of the old subject would get no more messages',
     ],
   );

@@ -289,7 +289,10 @@ describe.each(carriers)("the time limit of a call over $name", (carrier) => {
   it("may be no longer than the service allows", async () => {
     const calling = await carrier.serve(warehouse, { maxTimeoutMs: 1_000 });
     const error = await failureOf(createClient(Warehouse, calling.transport()).look({}, { timeoutMs: 1_001 }));
-    expect([error.code, error.rawMessage]).toEqual([Code.InvalidArgument, "timeout 1001 ms; maxTimeoutMs is 1000"]);
+    expect([error.code, error.rawMessage]).toEqual([
+      Code.InvalidArgument,
+      "the timeout of 1001 ms exceeds maxTimeoutMs, 1000 ms",
+    ]);
   });
 });
 

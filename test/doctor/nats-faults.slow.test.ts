@@ -177,7 +177,7 @@ describe("the permissions of the NATS user", () => {
     const { checks } = await system.examine({ databaseUrl: system.superuserUrl });
     expect(checks.find(({ check }) => check === "nats-server")).toMatchObject({
       outcome: "ok",
-      why: `the user mapping for ${system.login} belongs to it: run it as the login of \`hawser serve\``,
+      why: `the user mapping for ${system.login} is part of the definition: run \`hawser doctor\` as the login of \`hawser serve\``,
     });
   });
 });

@@ -5,7 +5,7 @@ import { namedRules } from "../rules/named.js";
 import { checkBytes, checkText, outOfRange } from "../rules/violation.js";
 import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBigint, readBytes, readInteger, readObject, readPayloads, readPayloadType, readString, readTexts } from "./argument.js";
 
-/** SQL types of payloads, by their part of a function's name. */
+/** Part of an SQL function's name that selects the type of its payload. */
 export type PayloadType = "text" | "json" | "jsonb" | "binary";
 
 /** Arguments of `nats_publish_*`. */

@@ -1,11 +1,11 @@
 /**
- * The token of a wrapper in SQL statements. As a parameter, the token would appear in Postgres's log if that logs
- * parameters. So the parameter is a proof that is valid for one transaction, and an SQL function of Hawser exchanges it
- * for the token. See schema/functions/bridge/token_of.sql.
+ * Keeps the tokens of wrappers out of the log of Postgres, which may contain the parameters of statements. The
+ * parameter is a proof instead, which is valid for one transaction. An SQL function of Hawser exchanges the proof for
+ * the token; see schema/functions/bridge/token_of.sql.
  */
 import { createHash } from "node:crypto";
 
-/** Column of the first statement of a transaction, see {@link TransactionMark}. */
+/** SQL column with the {@link TransactionMark}, for the first statement of a transaction. */
 export const transactionMarkColumn =
   "pg_catalog.pg_backend_pid() || ':' || extract(epoch FROM pg_catalog.now()) AS mark";
 
@@ -20,7 +20,7 @@ export function proofOf(token: Uint8Array, { mark }: TransactionMark): Buffer {
 }
 
 /**
- * SQL expression of the token.
+ * SQL expression that returns the token.
  *
  * @param handler parameter with the id of the binding
  * @param proof parameter with a {@link proofOf}

@@ -12,9 +12,9 @@ const overheadBytes = 128;
 const nothing = new Uint8Array(0);
 
 /**
- * True if a request that matches a responder's subject is for the responder. Replies to requests of Hawser never are.
- * Requests to NATS itself (`$JS.API.…`, `$KV.…`) and replies to other clients are not, if the subject of the responder
- * starts with a wildcard: it would answer in place of the server.
+ * True if a responder should answer a request that matches its subject. Replies to Hawser's own requests are never
+ * answered. If the responder's subject starts with a wildcard, requests to NATS itself (`$JS.API.…`, `$KV.…`) and
+ * replies to other clients are not answered either: the responder would answer in place of the server.
  */
 export function isForResponder(wanted: string, requested: string): boolean {
   if (isOwnInbox(requested)) return false;
@@ -48,8 +48,9 @@ export class Replies {
   }
 
   /**
-   * Backpressure: undefined if more can be sent, or a promise that resolves when the server has read what was sent, or
-   * the connection has closed. Waiting for it keeps answers that the server does not read from filling the memory.
+   * Returns undefined if more answers can be sent now. Otherwise returns a promise that resolves when the server has
+   * read all answers so far, or when the connection has closed. Waiting for the promise limits the memory for answers
+   * that the server has not read.
    */
   backpressure(): undefined | Promise<void> {
     if (this.#unconfirmedBytes < bridgeConstants.maxUnconfirmedReplyBytes) return undefined;

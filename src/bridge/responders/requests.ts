@@ -27,17 +27,17 @@ export type RequestOutcome =
 /** Runs the function of one request in Postgres. */
 export interface RequestRunner {
   /**
-   * Concurrent calls are limited by the service. Settles within the time limit of a function, and soon after the signal
-   * is aborted, when the outcome is no longer used. A rejection counts as a defect.
+   * Runs the function. The caller limits the number of concurrent calls. Settles within the time limit of a function,
+   * or soon after the signal is aborted; the outcome of an aborted call is ignored. A rejection is a defect.
    */
   run(responder: Responder, request: ResponderRequest, signal: AbortSignal): Promise<RequestOutcome>;
 }
 
 /**
- * An error reply: an empty body, and headers with a status code like that of HTTP and a text (ADR-32).
+ * Error reply: an empty body, and headers with a text and a status code like that of HTTP (ADR-32 of NATS).
  *
- * The text contains the SQLSTATE and the message of a function's error, which its author wrote for callers. It contains
- * no detail, hint or context, because those may reveal rows and code.
+ * The text contains the SQLSTATE and the message of the function's error, because the author of a function writes its
+ * messages for callers. Detail, hint and context are left out: they may reveal rows and code.
  */
 export interface ErrorReply {
   /**
@@ -62,38 +62,41 @@ export function failureReply({ code, message, timedOut }: RequestOutcome & { rea
 }
 
 /** Reply when too many requests are waiting. */
-export const busyReply = notRun(503, "busy: too many requests wait for this responder; try again later");
+export const busyReply = errorReply(503, "busy: too many requests wait for this responder; try again later");
 
 /** Reply when the responder was removed or replaced. */
-export const removedReply = notRun(503, "the responder was removed or replaced before it could answer");
+export const removedReply = errorReply(503, "the responder was removed or replaced before it could answer");
 
 /** Reply to a waiting request when the process shuts down. */
-export const stoppingReply = notRun(503, "the answering process is shutting down; the function was not run");
+export const stoppingReply = errorReply(503, "the answering process is shutting down; the function was not run");
 
 /** Reply to a running request when the process shuts down. */
-export const interruptedReply = notRun(
+export const interruptedReply = errorReply(
   503,
   "the answering process is shutting down; the function may or may not have taken effect",
 );
 
 /** Reply when the runner rejected, which is a defect. */
-export const defectReply = notRun(500, "internal error of the responder; its log has the details");
+export const defectReply = errorReply(500, "internal error of the responder; its log has the details");
 
 /** Reply after the deadline of a waiting request. */
 export function waitedTooLongReply(timeoutMs: number): ErrorReply {
-  return notRun(504, `the request waited ${timeoutMs} ms in the queue; the function was not run`);
+  return errorReply(504, `the request waited ${timeoutMs} ms in the queue; the function was not run`);
 }
 
 /** Reply to a request whose headers cannot be read. @param problem reason */
 export function unreadableReply(problem: string): ErrorReply {
-  return notRun(400, `the headers of the request cannot be read: ${problem}; the function was not run`);
+  return errorReply(400, `the headers of the request cannot be read: ${problem}; the function was not run`);
 }
 
 /** Reply when the answer exceeds the server's limit. */
 export function tooLargeReply(bytes: number, maxPayload: number): ErrorReply {
-  return notRun(500, `the answer has ${bytes} bytes, and the NATS server accepts at most ${maxPayload} (max_payload)`);
+  return errorReply(
+    500,
+    `the answer has ${bytes} bytes, and the NATS server accepts at most ${maxPayload} (max_payload)`,
+  );
 }
 
-function notRun(status: ErrorReply["status"], words: string): ErrorReply {
-  return { status, text: words, summary: words };
+function errorReply(status: ErrorReply["status"], text: string): ErrorReply {
+  return { status, text, summary: text };
 }

@@ -2,8 +2,8 @@
  * Publishes the role of Postgres to NATS, on each change and over each new connection.
  *
  * A process publishes `Master` if Postgres is a primary and the process is the leader. It publishes `Replica` whenever
- * Postgres is a standby, because there is no leader there. So one process of a primary publishes, and each process of a
- * standby, all with the same content. Nothing depends on notices, and they may repeat.
+ * Postgres is a standby, because there is no leader there. So for a primary one process publishes; for a standby each
+ * process does, all with the same content. Hawser itself does not read notices. A notice may repeat.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
@@ -14,7 +14,7 @@ import type { PostgresRole, ServerAddress } from "./role-watch.js";
 
 /** Connection and settings of {@link RoleNotices}. */
 export interface RoleNoticesOptions {
-  /** Not stopped by {@link RoleNotices.stop}. */
+  /** Connector of the caller; {@link RoleNotices.stop} does not stop it. */
   readonly connector: Pick<NatsConnector, "connection" | "on">;
   readonly logger: Logger;
   /** Time limit for Patroni's response. Default: `patroniTimeoutMs` of the spec. */
@@ -88,8 +88,8 @@ export class RoleNotices implements AsyncDisposable {
     if (status === undefined || this.#options === undefined || connection === undefined) return;
     const { notify_subject: subject, patroni_url: url } = this.#options;
     const key = JSON.stringify([status, subject, this.#address]);
-    const isTold = this.#published?.key === key && this.#published.connection === connection;
-    if (isTold || connection.isClosed() || this.#end.signal.aborted) return;
+    const isPublished = this.#published?.key === key && this.#published.connection === connection;
+    if (isPublished || connection.isClosed() || this.#end.signal.aborted) return;
     const notice = (this.#published = { key, connection });
     const name = url === undefined ? null : await this.#patroni.read(url, this.#end.signal);
     // A later call replaced this notice while Patroni was asked.
@@ -129,7 +129,7 @@ export interface RoleNotice {
   readonly name: string | null;
 }
 
-/** JSON of a notice. It has the addresses twice: pgnats's code and its README spell the key differently. */
+/** JSON of a notice, with the addresses under two keys: the code of pgnats and its README spell the key differently. */
 export function roleNotice({ status, addresses, port, name }: RoleNotice): string {
   return JSON.stringify({ status, listen_adresses: addresses, listen_addresses: addresses, port, name });
 }

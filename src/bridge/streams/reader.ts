@@ -1,6 +1,6 @@
 /**
- * State machine that reads one stream into SQL: the order of steps in Postgres and NATS, and the fate of each message.
- * Pure: no I/O and no clock.
+ * State machine that reads one stream into SQL. It decides the order of the steps in Postgres and NATS, and which
+ * messages are run, done and acknowledged. Pure: no I/O and no clock.
  *
  *     take ──▶ inspect ──▶ (record) ──▶ prepare ──▶ (record) ──▶ reading ⇄ check, note
  *      ▲         │ ▲
@@ -8,17 +8,17 @@
  *      │         └──▶ paused: the stream was restored to an older state; until nats_seek_stream
  *      └── in any doubt: the row changed, deliveries were lost, silence, another stream
  *
- * *Postgres has the true position.* `take` starts a new generation of the row, so that messages that were read before
- * can no longer commit. Then the row shows exactly what is done, and reading continues behind it. The consumer in NATS
- * can be replaced at any time: one that has another position, is missing, or has another configuration is created
- * again.
+ * *Postgres has the authoritative position.* `take` starts a new generation of the row, so that no batch of an earlier
+ * generation can commit. From then on the row shows exactly what is done, and reading continues after its position. The
+ * consumer in NATS can be replaced at any time: the reader creates it again if it is missing, or has another position or
+ * configuration.
  *
  * *Progress* is a position, up to which every message is done, and ranges beyond it. Each message covers the numbers
  * from its predecessor (exclusive) to its own: the stream has nothing in between for this subscription. So adjacent
  * ranges join in whatever order messages finish, and the position is the end of the first range.
  *
- * *Missing messages* show as a gap before the first number of the stream and, without a filter, as gaps between two
- * messages. They are counted in the row, in the transaction that passes them.
+ * *Missing messages* appear as a gap before the first number of the stream and, without a filter, as gaps between two
+ * messages. The transaction that marks their numbers as done also counts them in the row.
  */
 import type { StreamConstants } from "../../../generated/ts/settings/nats.js";
 import { Backoff, Fifo } from "../../runtime/index.js";
@@ -39,9 +39,12 @@ export interface StreamState {
   /** Sequence number up to which everything is done; undefined before the first read. */
   readonly position: number | undefined;
   readonly done: Ranges;
-  /** Number and time (ns) of a message that is done. It identifies the stream. */
+  /**
+   * Number and time (ns) of a message that is done. If the stream has another time at this number, it was restored to
+   * an older state.
+   */
   readonly lastDone: { readonly number: number; readonly at: bigint } | undefined;
-  /** Number up to which the stream had nothing beyond the position for this subscription. */
+  /** Number up to which the stream had no message for this subscription beyond the position. */
   readonly nothingUntil: number;
   readonly paused: boolean;
   readonly problem: string | undefined;
@@ -49,14 +52,14 @@ export interface StreamState {
 
 /** State of a consumer in NATS. */
 export interface ConsumerState {
-  /** True if its filter and acknowledgement policy are as required. */
+  /** True if the consumer's filter and acknowledgement policy are as required. */
   readonly fits: boolean;
-  /** Greatest number that it has delivered, or the number before its start. */
+  /** Greatest number that the consumer has delivered; before its first delivery, the number before its start. */
   readonly delivered: number;
-  /** Count of its deliveries. */
+  /** Number of deliveries, redeliveries included. */
   readonly deliveries: number;
   readonly ackFloor: number;
-  /** Count of messages that it has not delivered. */
+  /** Number of messages that the consumer has not delivered yet. */
   readonly pending: number;
 }
 
@@ -88,14 +91,16 @@ export interface Missing {
 /** Creates the consumer, or uses an existing one. */
 export interface PrepareStep {
   readonly kind: "prepare";
-  /** Index of the consumer's name; there are two. */
+  /**
+   * Index of the consumer's name. A subscription has two names, so that a new consumer can exist beside the old one.
+   */
   readonly nth: 0 | 1;
   /** True if the consumer exists and fits. */
   readonly exists: boolean;
   /** Start of a new consumer. */
   readonly from: { readonly number: number } | { readonly time: string };
   readonly retention: StreamInfo["retention"];
-  /** Consumers to delete first. */
+  /** Consumers to delete before a new one is created. */
   readonly deleteBefore: readonly (0 | 1)[];
   /** Consumers to delete last: until then, the stream keeps the messages that they have not acknowledged. */
   readonly deleteAfter: readonly (0 | 1)[];
@@ -136,20 +141,22 @@ export type ReaderStep =
 export type ReaderOutcome =
   | { readonly kind: "taken"; readonly state: StreamState }
   | { readonly kind: "inspected"; readonly info: StreamInfo }
-  /** The row was written. Under another generation, or on another server, the outcome is `moved` instead. */
   | { readonly kind: "written" }
   | ({ readonly kind: "prepared" } & Prepared)
-  /** The row has another generation or is gone, or another process is the leader. */
+  /**
+   * Nothing was written: the row is gone, has another generation or is on another server, or another process is the
+   * leader.
+   */
   | { readonly kind: "moved" }
-  /** NATS refused. */
+  /** NATS refused the operation. */
   | { readonly kind: "problem"; readonly problem: string }
-  /** No answer. */
+  /** NATS or Postgres is not available, or a batch has locked the row. */
   | { readonly kind: "unavailable" };
 
 /** A message that the consumer delivered. */
 export interface Delivery {
   readonly number: number;
-  /** Number of this delivery among all of the consumer. */
+  /** Position of this delivery in the sequence of all deliveries of the consumer. */
   readonly nth: number;
   /** Time at which the stream stored the message, in nanoseconds since 1970. */
   readonly at: bigint;
@@ -169,7 +176,9 @@ export interface ReaderSettings
     | "streamRetryMaxMs"
     | "streamSkipMessages"
   > {
-  /** True if the subscription has a filter, so that gaps between messages may be other messages. */
+  /**
+   * True if the subscription has a filter. A gap between two messages may then consist of messages that do not match.
+   */
   readonly hasFilter: boolean;
 }
 
@@ -188,13 +197,12 @@ const restoredText =
   "the stream does not contain the last message that was read from it: it was restored to an older state, and new messages get numbers " +
   "that count as done; choose a new position with nats_seek_stream";
 
-/** Conclusion from the states in Postgres and NATS. */
+/** Result of comparing the state in Postgres with the stream in NATS. */
 export type Plan =
   | { readonly kind: "continue"; readonly state: StreamState; readonly missing: Missing | undefined }
   | { readonly kind: "problem"; readonly problem: string }
   | { readonly kind: "pause" };
 
-/** Compares the state in Postgres with the stream in NATS. */
 function planOf(state: StreamState, info: StreamInfo, hasFilter: boolean): Plan {
   if (info.last > Number.MAX_SAFE_INTEGER) {
     return { kind: "problem", problem: `the stream has a sequence number beyond ${Number.MAX_SAFE_INTEGER}` };
@@ -233,7 +241,9 @@ function planOf(state: StreamState, info: StreamInfo, hasFilter: boolean): Plan 
   return continuePlan({ ...now, position: before.position }, info, hasFilter, recreated);
 }
 
-/** Advances the position over messages that the stream has removed, and counts those that were not read. */
+/**
+ * Advances the position over messages that the stream has removed, and counts the removed messages that were not read.
+ */
 function continuePlan(
   state: StreamState & { readonly position: number },
   info: StreamInfo,
@@ -241,8 +251,8 @@ function continuePlan(
   recreated: Missing | undefined,
 ): Plan {
   const known = Math.max(state.position, state.nothingUntil);
-  // If acknowledged messages are deleted, a filtered subscription cannot tell its own removed messages from those of
-  // others.
+  // With a retention other than `limits`, NATS removes acknowledged messages. A subscription with a filter cannot tell
+  // whether a removed message matched its filter.
   const isConclusive = info.retention === "limits" || !hasFilter;
   const acknowledged = Math.max(0, ...info.consumers.map((one) => one?.ackFloor ?? 0));
   const isGone = info.retention !== "limits" && acknowledged > known;
@@ -261,7 +271,7 @@ function continuePlan(
 type Phase = "take" | "inspect" | "record" | "prepare" | "reading" | "paused";
 
 export class StreamReader {
-  /** Called when there may be a step or room again. */
+  /** Called when {@link next} may have a step, or {@link hasRoom} may have become true. */
   onReady: () => void = () => undefined;
   readonly #settings: ReaderSettings;
   readonly #backoff: Backoff;
@@ -279,14 +289,14 @@ export class StreamReader {
   /** True if the next consumer must be a new one. */
   protected replacesConsumer = false;
 
-  // While it is being read.
+  // State of the current read:
   #deliveries = 0;
   /** Greatest number that was received. */
   protected received = 0;
   /** Position and ranges that are done, by confirmed commits. */
   #position = 0;
   #done: Ranges = [];
-  /** Numbers without a message that no later message covers yet. */
+  /** Numbers without a message, which the next message to run will cover. */
   #emptyRanges: Ranges = [];
   #outstanding = 0;
   #outstandingBytes = 0;
@@ -306,7 +316,7 @@ export class StreamReader {
     return this.#reading;
   }
 
-  /** Position by confirmed commits. */
+  /** Position up to which commits are confirmed. */
   get confirmed(): number {
     return this.#position;
   }
@@ -355,7 +365,7 @@ export class StreamReader {
     return Math.min(this.#nextCheckAt, silentAt);
   }
 
-  /** Starts the next step, which runs until {@link onOutcome}. */
+  /** Returns the next step, which runs until {@link onOutcome} is called with it; undefined if no step is due. */
   next(now: number): ReaderStep | undefined {
     if (this.readyAt > now) return undefined;
     if (this.#phase === "reading" && this.hasRoom && now >= this.#lastAnswerAt + this.#settings.streamSilenceMs) {
@@ -366,7 +376,11 @@ export class StreamReader {
     return this.#runningStep;
   }
 
-  /** Restarts with `take`, which resolves every doubt. */
+  /**
+   * Restarts with `take`, which reads the row again.
+   *
+   * @param distrusts true to replace the consumer, which may have lost deliveries
+   */
   restart(now: number, distrusts = false): void {
     this.#reading = undefined;
     this.#waitsUntil = now + this.#backoff.failed();
@@ -376,7 +390,7 @@ export class StreamReader {
     this.onReady();
   }
 
-  /** Ends pauses, because there is a new connection to NATS, or the row was changed. */
+  /** Ends the wait before the next step. Called after a new connection to NATS or a change of the row. */
   wake(): void {
     this.#waitsUntil = Number.NEGATIVE_INFINITY;
     this.onReady();
@@ -392,19 +406,19 @@ export class StreamReader {
     else if (outcome.kind === "moved") {
       this.#reading = undefined;
       this.#phase = "take";
-      // The pause limits the rate if this happens again and again.
+      // The wait limits the rate of repeated attempts.
       this.#waitsUntil = now + this.#backoff.failed();
     } else this.#onSuccess(step, outcome, now);
     this.onReady();
   }
 
-  /** Notes that the server answered that it has no message. */
+  /** Records an answer of the server, such as that it has no message. */
   onAnswer(now: number): void {
     this.onRequest(now);
     this.#backoff.reset();
   }
 
-  /** Notes that messages were requested: the server must answer from now on. */
+  /** Records a request for messages. From now on, silence of the server counts against `streamSilenceMs`. */
   onRequest(now: number): void {
     this.#lastAnswerAt = now;
   }
@@ -518,15 +532,18 @@ export class StreamReader {
     return { kind: "prepare", nth, exists: false, from, retention, deleteBefore, deleteAfter };
   }
 
-  /** True if the consumer delivers everything behind the position, and not much before it. */
+  /**
+   * True if the consumer will deliver every message after the position, and starts at most `streamSkipMessages` before
+   * it.
+   */
   protected isUsable({ fits, delivered }: ConsumerState): boolean {
     const position = this.state!.position ?? -1;
     return fits && delivered <= position && position - delivered <= this.#settings.streamSkipMessages;
   }
 
   /**
-   * True if another process has read from the consumer since it was inspected. Messages delivered to it would seem to
-   * be missing.
+   * True if another process has read from the consumer since the inspection. The messages delivered to that process
+   * would seem to be missing.
    */
   protected isBeyond({ delivered, deliveries }: Pick<Prepared, "delivered" | "deliveries">): boolean {
     return deliveries > 0 && delivered > (this.state!.position ?? -1);
@@ -539,13 +556,13 @@ export class StreamReader {
   ): void {
     this.#waitsUntil = now + this.#backoff.failed();
     if (step.kind === "check" || step.kind === "note") {
-      // During a read, silence shows that the server is unavailable.
+      // An unavailable server ends the read by its silence, so this failure need not.
       if (outcome.kind === "problem") this.restart(now);
       // Makes the next check write the lag again.
       this.#writtenLag = -1;
       return;
     }
-    // A failed record or take may have been written nevertheless.
+    // The row may have been written although `record` or `take` failed.
     this.#phase = step.kind === "record" || step.kind === "take" ? "take" : "inspect";
     if (outcome.kind === "problem" && this.state?.problem !== outcome.problem) {
       this.#recordProblem(outcome.problem);
@@ -617,12 +634,12 @@ export class StreamReader {
     this.#deliveries = deliveries;
     this.#reading = undefined;
     const { state } = this;
-    const isTold = state!.position !== undefined && state!.problem === undefined;
+    const isRecorded = state!.position !== undefined && state!.problem === undefined;
     this.state = { ...state!, position: state!.position ?? delivered, problem: undefined };
     this.#pendingReading = { nth: step.nth, acknowledgesEach: step.retention === "workqueue" };
-    this.#phase = isTold ? "reading" : "record";
+    this.#phase = isRecorded ? "reading" : "record";
     this.#afterRecord = "reading";
-    if (isTold) this.#startReading(now);
+    if (isRecorded) this.#startReading(now);
   }
 
   #pendingReading: Pick<Reading, "nth" | "acknowledgesEach"> | undefined;
@@ -676,7 +693,10 @@ export class StreamReader {
     this.#note = { kind: "note", generation, server, lag, nothingUntil: until };
   }
 
-  /** Greatest number received before the check was sent: its answer can be older than messages that arrived since. */
+  /**
+   * Greatest number received before the check was sent. The answer to the check can be older than messages that arrived
+   * since.
+   */
   #receivedBefore = 0;
   /** True if NATS confirmed the requested configuration, so that a difference means that someone changed it. */
   #wasAccepted = false;

@@ -1,6 +1,4 @@
-/**
- * Stream subscriptions in Postgres, as the leader reads and writes them.
- */
+/** Table of stream subscriptions in Postgres, which the leader reads and writes. */
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import type { PostgresSession } from "../../postgres/index.js";
@@ -21,7 +19,7 @@ export interface StreamConfig {
   readonly domain: string | undefined;
   readonly filters: readonly string[];
   readonly keyToken: number | undefined;
-  /** Prefix of its consumers' names. */
+  /** Prefix of the names of the subscription's consumers in NATS. */
   readonly consumer: string;
 }
 
@@ -109,7 +107,7 @@ export class StreamTable {
   }
 
   /**
-   * Starts a new generation: messages that were read before can no longer commit. Returns undefined if the row is gone
+   * Starts a new generation, so that no batch of an earlier generation can commit. Returns undefined if the row is gone
    * or another process is the leader.
    */
   async take(id: bigint, epoch: bigint): Promise<StreamState | undefined> {
@@ -130,7 +128,12 @@ export class StreamTable {
     };
   }
 
-  /** @returns false if the row has another generation, or is on another server, which may lack earlier writes */
+  /**
+   * Writes the state of a subscription.
+   *
+   * @returns false if nothing was written: the row has another generation or is on another server, which may lack
+   * earlier writes, or another process is the leader
+   */
   async record(id: bigint, { state, missing }: RecordStep, epoch: bigint): Promise<boolean> {
     const rows = await this.#session.query(sql.record, [
       ...[String(epoch), String(id), String(state.generation), state.server],
@@ -142,7 +145,7 @@ export class StreamTable {
     return rows.length > 0;
   }
 
-  /** @returns the same as {@link record}; "busy" if a batch has locked the row */
+  /** Writes lag and `nothingUntil`. @returns the same as {@link record}; "busy" if a batch has locked the row */
   async note(id: bigint, step: NoteStep, epoch: bigint): Promise<boolean | "busy"> {
     const { generation, server, lag, nothingUntil } = step;
     const values = [String(epoch), String(id), String(generation), server, lag, nothingUntil];

@@ -1,6 +1,6 @@
 /**
- * Stream subscriptions of the leader: runs the steps of each reader, and puts its messages into queues that are
- * scheduled together with those of all other subscriptions.
+ * Runs the stream subscriptions of the leader: performs the steps of each {@link StreamReader}, and puts received
+ * messages into queues. These queues are scheduled together with the queues of all other subscriptions.
  */
 
 import { JetStreamApiError } from "@nats-io/jetstream";
@@ -72,7 +72,7 @@ export class Streams {
     this.#epoch = epoch;
   }
 
-  /** Stops reading. The next leader reads messages that were received and not committed again. */
+  /** Stops reading. Messages that were received but not committed are read again by the next leader. */
   stopLeading(): void {
     this.#epoch = undefined;
     for (const run of this.#runs.values()) run.end();
@@ -80,7 +80,7 @@ export class Streams {
   }
 
   /**
-   * Replaces the set of subscriptions. The leader also reads their current state.
+   * Applies the current stream subscriptions, and reads their rows. Does nothing unless this process is the leader.
    *
    * @throws errors of the session
    */
@@ -135,14 +135,15 @@ interface RunContext extends Pick<StreamsOptions, "connector" | "subscriptions" 
 interface CurrentRead {
   readonly reading: Reading;
   readonly queues: readonly SubscriptionQueue[];
-  readonly leave: readonly (() => void)[];
+  /** Functions that unregister the queues and release the connection. */
+  readonly releases: readonly (() => void)[];
   readonly source: StreamReading;
   readonly copies: PayloadCopies;
-  /** Creation time of the stream, a part of its message ids. */
-  readonly name: string;
+  /** Creation time of the stream in digits: the first part of the message ids. */
+  readonly created: string;
 }
 
-/** A subscription while this process is the leader. */
+/** Stream subscription while this process is the leader: its reader, its source in NATS and the current read. */
 class StreamRun {
   readonly #context: RunContext;
   readonly #config: StreamConfig;
@@ -197,7 +198,7 @@ class StreamRun {
 
   settled(step: Step, outcome: Outcome): void {
     const present = this.#current;
-    // The queue is closed: reading has restarted since.
+    // The step belongs to an earlier read, whose queue is closed.
     if (present === undefined || step.subscription.stream?.generation !== present.reading.generation) return;
     if (outcome.kind === "deposed") {
       this.#reader.restart(performance.now());
@@ -262,7 +263,7 @@ class StreamRun {
     const outcome = await this.#outcomeOf(step).catch((error: unknown): ReaderOutcome => {
       if (error instanceof JetStreamApiError) return { kind: "problem", problem: error.message };
       const { name, domain } = this.#config;
-      // A check does not report this: if JetStream stays silent, the reader notices it and restarts.
+      // A check does not report this problem: if JetStream stays silent, the reader restarts by itself.
       if (error instanceof jserrors.JetStreamNotEnabled && step.kind !== "check") {
         const where = domain === undefined ? "" : ` of the domain "${domain}"`;
         return {
@@ -337,12 +338,12 @@ class StreamRun {
       { length: count },
       (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context, false, this.#totals),
     );
-    const leave = queues.map((queue) => subscriptions().host(queue));
-    if (leave.includes(undefined)) return;
-    const released = connector.use(source.connection);
+    const unregister = queues.map((queue) => subscriptions().host(queue));
+    if (unregister.includes(undefined)) return;
+    const releaseConnection = connector.use(source.connection);
     this.#current = {
-      ...{ reading, queues, copies: new PayloadCopies(), name: this.#created },
-      leave: [...leave.map((each) => each!), released],
+      ...{ reading, queues, copies: new PayloadCopies(), created: this.#created },
+      releases: [...unregister.map((each) => each!), releaseConnection],
       source: source.read(reading.nth, {
         onMessage: (message) => this.#onMessage(message),
         onAnswer: () => reader.onAnswer(performance.now()),
@@ -360,7 +361,7 @@ class StreamRun {
     this.#current = undefined;
     if (present === undefined) return;
     present.source.stop();
-    for (const leave of present.leave) leave();
+    for (const release of present.releases) release();
   }
 
   #onInterrupted(reading: Reading, problem: string): void {
@@ -381,7 +382,7 @@ class StreamRun {
     const place = this.#reader.receive({ number, nth, at, bytes, reply }, pending, receivedAt);
     if (place === undefined) return;
     present.queues[this.#queueOf(subject)]!.offer({
-      id: `${present.name}-${number}`,
+      id: `${present.created}-${number}`,
       subject,
       payload: present.copies.of(data),
       headers,

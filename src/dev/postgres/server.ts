@@ -72,7 +72,7 @@ function serverArgs(directory: RunDirectory, port: number, maxConnections: numbe
   const settings = {
     listen_addresses: "127.0.0.1",
     port,
-    // No socket file: it would need a directory that both accounts may use.
+    // There is no socket file: it would need a directory that both accounts may use.
     unix_socket_directories: "",
     max_connections: maxConnections,
     timezone: "UTC",
@@ -93,7 +93,7 @@ async function makeCluster(
   chmodSync(dataDirectory, 0o700);
   if (account !== undefined) chownSync(dataDirectory, account.uid, account.gid);
   const password = randomPassword();
-  // Outside the data directory, which initdb requires to be empty.
+  // The password file is outside the data directory, which initdb requires to be empty.
   const passwordFile = join(directory.path, "initdb-password");
   const args = [
     ...["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-instructions", "-D", dataDirectory],
@@ -140,13 +140,14 @@ async function isReady(
 }
 
 /**
- * True if the server has written into its data directory that it accepts connections, the file that `pg_ctl` reads. A
- * connection to the port could send the password to another program that took the port.
+ * True if `postmaster.pid`, which `pg_ctl` reads too, says that the server accepts connections. A test connection could
+ * send the password to another program that took the port.
  */
 function saysReady(server: ServerProcess, startedAt: number, { postgresData }: RunDirectory): boolean {
   try {
     const lines = readFileSync(join(postgresData, "postmaster.pid"), "utf8").split("\n");
-    // A killed container leaves the file, and the next one reuses its pids. The file has whole seconds, rounded down.
+    // A killed container leaves its `postmaster.pid`, and the next container reuses pids, so the start time is compared
+    // too. The file has whole seconds, rounded down.
     const isOfThisStart = Number(lines[0]) === server.pid && Number(lines[2]) >= Math.floor(startedAt / 1_000) - 1;
     return isOfThisStart && lines[7]?.trim() === "ready";
   } catch {

@@ -7,7 +7,7 @@ import type { Answer, ErrorAnswer } from "./answer.js";
 /** Protocol version 3.0, as encoded in a message. */
 const protocolVersion = 3 << 16;
 
-/** Maximum length of each field of an error, in characters. libpq accepts no longer errors during the login. */
+/** Maximum length of each field of an error, in characters. During the login, libpq rejects longer errors. */
 const maxErrorFieldLength = 8000;
 
 /** ERROR ends the call, FATAL the session. */
@@ -21,8 +21,8 @@ export const encryptionRefused = Buffer.from("N");
 export const readyForQuery = message("Z", Buffer.from("I"));
 
 /**
- * NotificationResponse that announces the end of the session. dblink keeps it (`dblink_get_notify`), but discards an
- * error that arrives while no call is running.
+ * NotificationResponse that announces the end of the session. dblink keeps the notification for `dblink_get_notify`,
+ * but discards an error that arrives while no call is running.
  */
 export const sessionEndNotification = message("A", int32(0), cstring("hawser_session_ends"), cstring(""));
 
@@ -65,8 +65,9 @@ export function negotiateProtocolVersion(unknownOptions: readonly string[]): Buf
 }
 
 /**
- * Messages after authentication, up to ReadyForQuery. Without DateStyle and IntervalStyle, which dblink would set in
- * the caller's session. Without BackendKeyData, because every call has a deadline and need not be cancelled.
+ * Messages after authentication, up to ReadyForQuery. DateStyle and IntervalStyle are left out, because dblink would
+ * set them in the session of the caller. BackendKeyData is left out, because every call has a deadline and need not be
+ * cancelled.
  */
 export const sessionStart = Buffer.concat([
   message("R", int32(0)),

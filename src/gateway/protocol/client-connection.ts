@@ -34,7 +34,10 @@ export interface TlsSource {
 
 /** Options of client connections. */
 export interface ClientConnectionOptions extends Pick<GatewayConstants, "startupTimeoutMs"> {
-  /** Default: no TLS, which clients that request it are told. */
+  /**
+   * Certificate and key. Default: no TLS; a client that requests TLS gets the answer that the server does not support
+   * it.
+   */
   readonly tls?: TlsSource | undefined;
   readonly logger: Logger;
   /**
@@ -49,11 +52,18 @@ export interface ClientConnectionOptions extends Pick<GatewayConstants, "startup
 
 /** Events of a {@link ClientConnection}. */
 export interface ConnectionEvents {
-  /** The client is authenticated. @returns reason why it gets no session */
+  /**
+   * Called when the client is authenticated.
+   *
+   * @returns error that ends the connection; undefined to start the session
+   */
   onAuthenticated(connection: ClientConnection): ErrorAnswer | undefined;
   /** The socket is closed or destroyed. May be called again. */
   onClosed(connection: ClientConnection): void;
-  /** A problem for the operator. Strangers may cause it at any rate. */
+  /**
+   * Reports a problem for the operator. Unauthenticated clients can cause such problems in large numbers, so the
+   * receiver must limit its reports.
+   */
   onWarning(message: string, sqlstate: string, details: LogDetails): void;
 }
 
@@ -85,7 +95,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
     this.#protocol = new ConnectionProtocol(rules, this);
     this.#stream = socket;
     this.#startupTimer = setTimeout(() => this.#timeOut(), options.startupTimeoutMs);
-    // On the plain socket, so that its close is noticed even under TLS.
+    // The listener is on the plain socket, so that its close is noticed even under TLS.
     socket.once("close", () => this.#onClosed());
     this.#attach(socket);
   }
@@ -171,7 +181,8 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
     const { remoteAddress, id } = this;
     const details = { remoteAddress, ...(id === 0 ? {} : { session: id }) };
     const line = `a connection from Postgres was ended: ${message}`;
-    // Warnings for strangers would fill the log, and an operator who stops the server knows that sessions end.
+    // Warnings about unauthenticated clients would fill the log, and an operator who stops the server knows that
+    // sessions end.
     const isWarning = warningStates.has(sqlstate) || (id !== 0 && sqlstate !== stoppingState);
     if (isWarning) this.#events.onWarning(line, sqlstate, details);
     else this.#options.logger.debug({ ...details, sqlstate }, line);
@@ -194,7 +205,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
       protocol.closed();
       this.end();
     });
-    // "close" follows, and there is no one to report the error to.
+    // The event "close" follows, and nobody can receive a report of the error.
     stream.on("error", () => {});
   }
 

@@ -16,10 +16,10 @@
  * buffered beyond what the client reads.
  *
  * Errors are chosen by their effect in libpq and dblink. A call that was certainly not carried out gets an error that
- * says so. A lost answer would leave the caller in doubt, which the server avoids: when it stops, an idle connection
- * gets an error as the answer to its next call, or is closed after a short time without one, and the socket lingers
- * until the client has read the last messages. A client beyond the maximum of sessions gets the SQLSTATE at which libpq
- * tries the next gateway.
+ * says so. A lost answer would leave the caller in doubt. To avoid that, a stopping server answers the next call of an
+ * idle connection with an error, or closes the connection if no call arrives for a short time; the socket stays open
+ * until the client has read the last messages. A client beyond the maximum number of sessions gets the SQLSTATE at which
+ * libpq tries the next gateway.
  */
 export {
   type Answer,

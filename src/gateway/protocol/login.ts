@@ -35,7 +35,7 @@ export interface LoginRules extends Pick<GatewayConstants, "maxStartupBytes"> {
   readonly tls: boolean;
 }
 
-/** Result of a message. */
+/** Step that follows a message of the client. */
 export type LoginStep =
   /** Write these bytes, and continue to read. */
   | { readonly kind: "reply"; readonly bytes: Buffer }
@@ -59,7 +59,7 @@ export class Login {
   #state: "packet" | "sasl-first" | "sasl-final" = "packet";
   #askedForTls = false;
   #askedForGss = false;
-  /** Our DER certificate, once TLS is established. */
+  /** DER certificate of the gateway, once TLS is established. */
   #certificate: Uint8Array | undefined;
   #user = "";
   #database = "";
@@ -72,7 +72,11 @@ export class Login {
     this.#rules = rules;
   }
 
-  /** TLS is established. @param certificate DER certificate that the client was shown, for channel binding */
+  /**
+   * Called when TLS is established.
+   *
+   * @param certificate DER certificate that the client was shown, for channel binding
+   */
   secured(certificate: Uint8Array): void {
     this.#certificate = certificate;
   }
@@ -128,7 +132,7 @@ export class Login {
     if (this.#askedForTls) return violation("TLS was requested twice");
     this.#askedForTls = true;
     if (!this.#rules.tls) return { kind: "reply", bytes: encryptionRefused };
-    // A third party could have sent them, and they would be mistaken for data received through TLS.
+    // A third party could have sent that data, which would be mistaken for data received through TLS.
     if (reader.bufferedBytes > 0) return violation("data arrived after the TLS request and before its answer");
     return { kind: "secure", bytes: encryptionAccepted };
   }
@@ -205,7 +209,7 @@ function refuse(sqlstate: string, message: string, hint?: string): LoginStep {
   return { kind: "refuse", error: { kind: "error", sqlstate, message, hint } };
 }
 
-/** Text of a stranger, shortened for an error message. */
+/** Name that an unauthenticated client sent, quoted and shortened for an error message. */
 function quoted(name: string): string {
   return JSON.stringify(name.length > 63 ? `${name.slice(0, 63)}…` : name);
 }

@@ -17,7 +17,7 @@ export class MessageReader {
   readonly #queue = new ByteQueue();
   #hasHeader = false;
   #typeRead = 0;
-  /** Bytes of the current body that are not skipped yet. */
+  /** Bytes of the current body that were neither read nor skipped yet. */
   #left = 0;
   #declared = 0;
 

@@ -62,7 +62,7 @@ export type ScramStep =
   | { readonly kind: "malformed"; readonly reason: string }
   /** The client does not know the password. */
   | { readonly kind: "refused" }
-  /** The client knows the password, but was shown another certificate than ours. */
+  /** The client knows the password, but was shown a certificate that is not the gateway's. */
   | { readonly kind: "other-channel" };
 
 /** Exchange of one login: the client's first message, then its final one. */
@@ -79,7 +79,7 @@ export class ScramExchange {
 
   /**
    * @param serverNonce printable ASCII without commas; must be unique
-   * @param certificate our DER certificate of this connection. Without it, channel binding is not offered
+   * @param certificate DER certificate of the gateway for this connection. Without it, channel binding is not offered
    */
   constructor(verifier: ScramVerifier, serverNonce: string, certificate?: Uint8Array) {
     this.#verifier = verifier;
@@ -93,7 +93,8 @@ export class ScramExchange {
   }
 
   /**
-   * Processes `n,,n=user,r=nonce`. Ignores the user name in it, in favour of the one in the startup packet.
+   * Processes the first message of the client, `n,,n=user,r=nonce`. The user name in the message is ignored: the one in
+   * the startup packet counts.
    *
    * @param mechanism mechanism of `mechanisms` that the client chose
    */
@@ -114,7 +115,7 @@ export class ScramExchange {
     return { kind: "go-on", reply: this.#serverFirst };
   }
 
-  /** Processes `c=header,r=nonce,p=proof`, after a successful {@link first}. */
+  /** Processes the final message of the client, `c=header,r=nonce,p=proof`, after a successful {@link first}. */
   final(message: string): ScramStep {
     const [, withoutProof, binding, nonce, encoded] =
       /^(c=([^,]*),r=([^,]*)(?:,.*)?),p=([A-Za-z0-9+/]{43}=)$/s.exec(message) ?? [];
@@ -170,8 +171,8 @@ const bindingFlag = "p=tls-server-end-point";
 const algorithms: Readonly<Record<number, string>> = { 28: "sha224", 32: "sha256", 48: "sha384", 64: "sha512" };
 
 /**
- * True if `hash` is a hash of the certificate. The signature algorithm of the certificate determines the hash
- * algorithm; any secure one proves the same, so only the length is checked.
+ * True if `hash` is a hash of the certificate. RFC 5929 derives the hash algorithm from the signature algorithm of the
+ * certificate. Here the length of the hash selects the algorithm, because any secure hash proves the same.
  *
  * @param certificate DER
  */
@@ -180,7 +181,7 @@ function isHashOf(certificate: Uint8Array, hash: Uint8Array): boolean {
   return algorithm !== undefined && timingSafeEqual(createHash(algorithm).update(certificate).digest(), hash);
 }
 
-/** Ends of certificates signed with Ed25519 and Ed448, before the signature: its algorithm and length. */
+/** Bytes before the signature in certificates that are signed with Ed25519 or Ed448: signature algorithm and length. */
 const hashless = [
   { end: Buffer.from("300506032b6570034100", "hex"), signatureBytes: 64 },
   { end: Buffer.from("300506032b6571037300", "hex"), signatureBytes: 114 },

@@ -88,7 +88,7 @@ export class PostgresServer {
     this.address = { host: address, port };
     this.#rareLog = new RareLog(options.logger, "gateway");
     server.on("connection", (socket) => this.#accept(socket));
-    // For example without free file descriptors. The server continues to listen.
+    // Emitted, for example, if no file descriptor is free. The server continues to listen.
     server.on("error", (err) => options.logger.error({ err }, "a connection from Postgres could not be accepted"));
   }
 
@@ -153,7 +153,10 @@ export class PostgresServer {
     this.#pending.add(connection, connection.remoteHost);
   }
 
-  /** Closes the oldest pending login without an error: until the client had read one, the connection would still count. */
+  /**
+   * Closes the oldest pending login. No error is sent, because the connection would count until the client has read the
+   * error.
+   */
   #displace(oldest: ClientConnection): void {
     const { remoteAddress } = oldest;
     const message = `${this.#pending.size} connections were authenticating, and a newer one took the place of this one`;
@@ -194,7 +197,7 @@ export class PostgresServer {
     each((connection) => connection.endGracefully(shutdownError));
     if (this.#pending.size === 0 && this.#sessions.size === 0) return;
     const abandonment = setTimeout(() => each((connection) => connection.abandon(abandonedError)), deadlineMs);
-    // For clients that do not read the error.
+    // Connections whose clients do not read the error are destroyed.
     const destruction = setTimeout(
       () => each((connection) => connection.destroy()),
       deadlineMs + gatewayConstants.goodbyeMs,

@@ -9,7 +9,7 @@ export const functionCases: readonly RefusalCase[] = [
       "int32 id = 1;",
       'body_file: "a.sql" optional_defaults: true',
     ),
-    says: "message FooRequest.p_to: a parameter behind one with a default needs a default too: make it optional",
+    says: "message FooRequest.p_to: a parameter after one with a default needs a default too: make it optional",
   },
   {
     name: "a body that is not below the project",

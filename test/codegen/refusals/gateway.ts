@@ -80,7 +80,7 @@ const functions: readonly RefusalCase[] = [
     },
   ].map((one) => ({
     ...one,
-    says: "rpc FooService.Foo: changes says of each function that is not local whether it may change something in NATS",
+    says: "rpc FooService.Foo: a function that is not local needs changes: true if a call may change something in NATS",
   })),
   {
     name: "a body of the gateway that is not below the project",
@@ -114,7 +114,7 @@ const functions: readonly RefusalCase[] = [
   ].map(({ name, option }) => ({
     name,
     proto: gatewayFn("", "", option, option.includes("local") ? "" : "changes: false"),
-    says: 'rpc FooService.Foo: method names the client\'s method, or is "-", for each function that is neither internal nor made with the tables',
+    says: 'rpc FooService.Foo: a function that is neither internal nor created with the tables needs method: the name of the client\'s method, or "-"',
   })),
   {
     name: "a method of the client that is not in camelCase",
@@ -234,7 +234,7 @@ const parameters: readonly RefusalCase[] = [
   {
     name: "a parameter without a default behind one with a default",
     proto: gatewayFn("optional string a = 1; string b = 2;", ""),
-    says: "message FooRequest.b: a parameter behind one with a default needs a default too: make it optional",
+    says: "message FooRequest.b: a parameter after one with a default needs a default too: make it optional",
   },
   {
     name: "a parameter whose name SQL reserves",

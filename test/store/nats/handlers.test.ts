@@ -78,7 +78,7 @@ describe("the login that calls functions for NATS", () => {
     for (const { missingPrivileges } of [foreseen, done]) {
       expect(missingPrivileges).toContainEqual({
         what: expect.stringMatching(/^the login .*calls functions for NATS,? is missing, and "\w+" may not make/),
-        meaning: "functions can be subscribed, and `hawser serve` cannot call them",
+        meaning: "functions can be subscribed, but `hawser serve` cannot call them",
         remedy: expect.stringContaining("as a role that may make roles: run `hawser init`; or name another login"),
       });
     }
