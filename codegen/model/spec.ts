@@ -14,7 +14,7 @@ import { readView, type View } from "./views.js";
 
 /** Content of the spec, checked. */
 export interface Spec {
-  /** In the order of the request, which buf sorts by path. */
+  /** Files in the order of the request, which buf sorts by path. */
   readonly files: readonly SpecFile[];
   /** Named rules of all files. */
   readonly namedRules: readonly NamedRules[];

@@ -12,7 +12,7 @@ import { entryPointsOf, readManifest } from "../package/manifest.js";
 
 /** The report of one entry point. */
 export interface ApiReport {
-  /** As users import it: `hawser/nats`. */
+  /** Import path of users: `hawser/nats`. */
   readonly entryPoint: string;
   /** The file below `api/`: `hawser-nats.api.md`. */
   readonly file: string;

@@ -91,7 +91,7 @@ export interface FailedAttempt {
   /** Time in ms since 1970. */
   readonly at: number;
   readonly code: string;
-  /** At most `dead_letter_failure_bytes` long. */
+  /** Message of the error, at most `dead_letter_failure_bytes` long. */
   readonly message: string;
 }
 

@@ -171,7 +171,7 @@ export function settingsOf(
   };
 }
 
-/** Whether a kind of status is nothing to worry about. */
+/** Kinds of status: true for those that report no problem. */
 export const isOrdinary: { readonly [K in PeerStatus["kind"]]: boolean } = {
   peer_connected: true,
   peer_disconnected: true,

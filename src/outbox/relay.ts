@@ -79,7 +79,7 @@ export interface TurnStep<M> {
    * read; undefined to move none.
    */
   readonly dueFrom: number | undefined;
-  /** Whether enqueueing transactions must notify from now on, written before the read; undefined if unchanged. */
+  /** True if enqueueing transactions must notify from now on, written before the read; undefined if unchanged. */
   readonly asleep: boolean | undefined;
 }
 

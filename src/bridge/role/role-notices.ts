@@ -14,7 +14,7 @@ import type { PostgresRole, ServerAddress } from "./role-watch.js";
 
 /** Connection and settings of {@link RoleNotices}. */
 export interface RoleNoticesOptions {
-  /** Not stopped by {@link RoleNotices.stop}. */
+  /** Connector of the caller: {@link RoleNotices.stop} does not stop it. */
   readonly connector: Pick<NatsConnector, "connection" | "on">;
   readonly logger: Logger;
   /** Time limit for Patroni's response. Default: `patroniTimeoutMs` of the spec. */

@@ -156,7 +156,7 @@ export async function request(
   );
   const received = receivedHeaders(answer);
   const code = received?.get(serviceErrorCode) ?? "";
-  // It may be an answer or an error.
+  // Without readable headers, an answer cannot be told from an error.
   if (code === "" && received?.problem !== undefined) {
     throw new HawserError(
       "unreadable_headers",

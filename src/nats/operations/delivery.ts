@@ -196,7 +196,7 @@ function outcome() {
     end = resolve;
     fail = reject;
   });
-  // It may reject before it is awaited.
+  // A rejection before the first await must not end the process as unhandled.
   promise.catch(() => undefined);
   return { promise, end, fail };
 }
