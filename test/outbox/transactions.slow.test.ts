@@ -80,10 +80,6 @@ it("a prepared transaction's messages are published when it is committed, also t
   // Messages that were due later are moved in the order of their due times.
   await client.query(enqueue("other later", ", deliver_at => now() + interval '300 ms'"));
   await eventually("a message that is due after the prepared ones has passed", async () => (await texts()).length > 1);
-  await eventually("the relay is asleep", async () => {
-    const { rows } = await client.query("SELECT is_awake FROM hawser.outbox_status WHERE kind = 'nats'");
-    return !rows[0].is_awake;
-  });
   expect(await texts()).toEqual(["other", "other later"]);
   await client.query("COMMIT PREPARED 'kept'");
   await client.query("ROLLBACK PREPARED 'gone'");
