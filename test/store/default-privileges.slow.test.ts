@@ -39,7 +39,7 @@ async function installed(): Promise<TestDatabase> {
   return made;
 }
 
-/** What an installation by a superuser looks like where nobody has changed the default privileges. */
+/** Reads the catalog of an installation by a superuser under unchanged default privileges. */
 async function plainCatalog(): Promise<string[]> {
   const byOthers = Boolean(process.env["HAWSER_TEST_INSTALLER"]);
   await using plain = await testDatabase({ migrated: !byOthers });

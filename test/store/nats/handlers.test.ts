@@ -1,5 +1,5 @@
 /**
- * What `hawser init` makes for the functions that NATS reaches: schemas, view, login.
+ * Objects that `hawser init` makes for the functions that NATS reaches: schemas, view, login.
  */
 import { createHash, createHmac, pbkdf2Sync } from "node:crypto";
 import pg from "pg";
