@@ -16,7 +16,7 @@ const obeyed = [
 
 const isPlain = (text: string): boolean => obeyed.every((character) => !text.includes(character));
 
-describe("what others wrote", () => {
+describe("text that others wrote", () => {
   it("is printed with what a terminal may obey written out, to people and as JSON", () => {
     for (const character of obeyed) {
       const name = JSON.stringify(character);

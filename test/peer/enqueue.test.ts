@@ -389,7 +389,7 @@ describe("enqueueBatch", () => {
   });
 });
 
-describe("what cannot be enqueued is refused before Postgres is asked:", () => {
+describe("a message that cannot be enqueued is refused before Postgres is asked:", () => {
   const query = () => Promise.reject(new Error("asked"));
   const core = { subject: "a.b" };
   const stream = { ...core, stream: true };

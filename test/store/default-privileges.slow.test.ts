@@ -175,7 +175,7 @@ describe("default privileges of the installing role", () => {
   });
 });
 
-describe("what was granted by hand", () => {
+describe("a privilege that was granted by hand", () => {
   /** The statement of a warning. */
   const remedyOf = (warning: string) => /which Hawser did not grant: (.*)$/.exec(warning)![1]!;
 

@@ -119,7 +119,7 @@ describe("a second server", () => {
   });
 });
 
-describe("what is not ours", () => {
+describe("an object that is not ours", () => {
   it("is left alone, whatever state ours is in", async () => {
     const statements = [
       "CREATE FOREIGN DATA WRAPPER other_fdw",
