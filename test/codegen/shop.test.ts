@@ -89,7 +89,7 @@ const lines: Readonly<Record<string, readonly string[]>> = {
   "ts/rules/shop/parcels.ts": [
     "/** Checks `Label.text`. Limits: must be digits, with or without two letters and - before. */\n",
     'return checkText("text", namedRules.labelText, value);\n',
-    ' "../violation.js";\nimport { validateShipRequest } from "../shop/orders.js";\n\n/** The limits',
+    ' "../violation.js";\nimport { validateShipRequest } from "../shop/orders.js";\n\n/** Limits',
   ],
   "ts/rules/named.ts": [
     '  /** What stands on a label. */\n  labelText: {\n    pattern: /^(?:[A-Z]{2}-)?[0-9]+$/u,\n    means: "must be digits,',
@@ -108,6 +108,7 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     "  line(options?: LineOptions): Promise<Content | undefined>;\n",
     "  count(): Promise<bigint | undefined>;\n",
     "  bill(options?: BillOptions): Promise<BillResult[]>;\n",
+    '  readonly shop?: "here" | "there" | undefined;\n',
   ],
 };
 
@@ -141,7 +142,7 @@ it("names the shop's one table, its columns and its channel", () => {
   );
 });
 
-it("gives the limits of fields, columns and settings as values", () => {
+it("gives the limits of fields, columns, arguments and settings as values", () => {
   expect(made.parcelRules["limits"]).toEqual({
     Parcel: {
       address: { minBytes: 2, maxBytes: 8 },
@@ -160,7 +161,12 @@ it("gives the limits of fields, columns and settings as values", () => {
     paid: { min: -5n, max: 9007199254740991n },
     items: { maxItems: 3 },
     digest: { maxBytes: 4 },
+    state: { values: ["open", "won't pay"] },
     priority: { min: 1, max: 9 },
+  });
+  expect(made.till.client["natsSqlRanges"]).toEqual({
+    ringUp: { pieces: { min: 1, max: 99 } },
+    bill: { shop: { values: ["here", "there"] } },
   });
   expect(made.settings["shopSettingsRanges"]).toEqual({
     maxWaiting: { about: "How many orders wait.", kind: "number", min: 0, max: 9007199254740991, unit: "orders" },
