@@ -75,7 +75,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   };
 }
 
-/** What the files of a whole run take at once, and much more. */
+/** Bytes that are sufficient for the files of a whole run at once, with a large margin. */
 const memoryNeeded = 4 * 2 ** 30;
 
 /**
@@ -99,7 +99,7 @@ function memoryDirectory(): string | undefined {
   }
 }
 
-/** How CREATE DATABASE copies files as they are, rather than page by page: half the processor time. */
+/** Makes CREATE DATABASE copy files instead of pages, which takes half the processor time. */
 async function copyByFiles(databaseUrl: string): Promise<string> {
   const [{ version }] = (await rowsOf(databaseUrl, "SELECT current_setting('server_version_num') AS version")) as [
     { version: string },

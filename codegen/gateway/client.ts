@@ -4,6 +4,7 @@ import { type GatewayKind, type GatewayValue, isTextList } from "../model/gatewa
 import { pascalCase } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
+import { integerRangeOf } from "../model/value-kind.js";
 import { docstring, stringLiteral, typescriptHead } from "../print.js";
 import { sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
@@ -19,8 +20,8 @@ interface ClientResult extends GatewayValue {
 }
 
 /**
- * `client.ts`: the interface `NatsSql`, whose methods call the SQL functions, and a table that says how each method does it.
- * `src/serve/nats-sql.ts` makes the methods from the table.
+ * `client.ts`: the interface `NatsSql`, whose methods call the SQL functions, a table that says how each method does it, and
+ * the ranges and choices of arguments. `src/serve/nats-sql.ts` makes the methods from the table.
  */
 export function clientModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const families = groups.flatMap((group) => group.families.filter(isOfClient));
@@ -33,6 +34,7 @@ export function clientModule(sources: readonly SpecFile[], groups: readonly Gate
     ...types.filter((text) => text !== ""),
     clientInterface(groups[0]!.comment, families),
     methodTable(families),
+    rangesObject(families),
   ].join("\n");
 }
 
@@ -112,6 +114,7 @@ function parameterType(value: GatewayValue): string {
   const { kind, payload, repeated, rules } = value;
   if (payload) return repeated ? "readonly Payload[]" : "Payload";
   if (isTextList(value)) return "readonly string[]";
+  if (rules.in !== undefined) return rules.in.map(stringLiteral).join(" | ");
   if (kind === "object" && (rules.maxNameBytes ?? rules.maxValueBytes) !== undefined) return "Headers";
   return typeOfKind[kind];
 }
@@ -271,4 +274,24 @@ function methodTable(families: readonly ClientFamily[]): string {
   );
   const type = "{ readonly [Method in keyof NatsSql]: SqlMethod }";
   return `${docstring("The SQL function of each method.")}export const natsSqlMethods: ${type} = {\n${entries.join("")}};\n`;
+}
+
+/** Ranges and choices of all methods that have some. */
+function rangesObject(families: readonly ClientFamily[]): string {
+  const entries = families.flatMap((family) => {
+    const lines = sqlParameters(family).flatMap(rangeEntry);
+    return lines.length === 0 ? [] : [`  ${family.clientMethod}: {\n${lines.join("")}  },\n`];
+  });
+  const doc = "Ranges and choices of arguments, by method and argument. An absent bound does not limit.";
+  return `${docstring(doc)}export const natsSqlRanges = {\n${entries.join("")}} as const;\n`;
+}
+
+/** Entry of an argument with a range or choices. The bounds of an int32 are complete: where the spec has none, its type has. */
+function rangeEntry({ field, kind, rules, clientName }: GatewayValue): string[] {
+  if (rules.in !== undefined) return [`    ${clientName}: { values: [${rules.in.map(stringLiteral).join(", ")}] },\n`];
+  if (rules.min === undefined && rules.max === undefined) return [];
+  const type = kind === "number" ? integerRangeOf(field) : undefined;
+  const bounds = { min: rules.min ?? type?.min, max: rules.max ?? type?.max };
+  const facts = Object.entries(bounds).flatMap(([name, value]) => (value === undefined ? [] : [`${name}: ${value}`]));
+  return [`    ${clientName}: { ${facts.join(", ")} },\n`];
 }

@@ -121,23 +121,24 @@ export interface Limited {
   readonly rules: Rules;
 }
 
-/** Prints `export const limits`, the numbers of all rules: `limits.Hello.senderName.maxBytes`. */
+/** Prints `export const limits`, the numbers and choices of all rules: `limits.Hello.senderName.maxBytes`. */
 export function printLimits(owners: readonly { readonly name: string; readonly values: readonly Limited[] }[]): string {
   const groups = owners.flatMap(({ name, values }) => {
     const lines = values.flatMap((value) => limitLine(value) ?? []);
     return lines.length === 0 ? [] : [`  ${propertyName(name)}: {\n${lines.join("")}  },\n`];
   });
-  return `${docstring("The limits of each field as numbers.")}export const limits = {\n${groups.join("")}} as const;\n`;
+  return `${docstring("Limits and choices of each field.")}export const limits = {\n${groups.join("")}} as const;\n`;
 }
 
 function limitLine({ name, kind, rules }: Limited): string | undefined {
-  const numbers = [
+  const entries = [
     numberEntries({ min: rules.min, max: rules.max }, kind === "bigint" ? "n" : ""),
     ...(["minBytes", "maxBytes", "maxItems"] as const).map((key) =>
       rules[key] === undefined ? "" : `${key}: ${rules[key]}`,
     ),
+    textEntries(rules.in === undefined ? {} : { in: rules.in }),
   ].filter((text) => text !== "");
-  return numbers.length === 0 ? undefined : `    ${propertyName(camelCase(name))}: { ${numbers.join(", ")} },\n`;
+  return entries.length === 0 ? undefined : `    ${propertyName(camelCase(name))}: { ${entries.join(", ")} },\n`;
 }
 
 /** Names that violation.ts exports and that printed code uses. */

@@ -17,7 +17,7 @@ SELECT k.kind,
                 ) ORDER BY n.slot)
            FROM generate_series(k.sink * @OutboxConstants.slots@, (k.sink + 1) * @OutboxConstants.slots@ - 1) AS n (slot)
        ) AS slots,
-       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
+       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = k.kind LIMIT @OutboxConstants.counted_messages@) AS f) AS later,
        (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
        CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
        (
@@ -32,5 +32,5 @@ SELECT k.kind,
  CROSS JOIN LATERAL (SELECT t.* FROM hawser.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(k.kind, NULL, 100000, NULL) AS u
+     FROM hawser.outbox_undone(k.kind, NULL, @OutboxConstants.counted_messages@, NULL) AS u
  ) AS w

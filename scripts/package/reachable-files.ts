@@ -7,7 +7,7 @@ import { entryPointsOf, type PackageManifest } from "./manifest.js";
 export interface ReachableFiles {
   /** Absolute paths of code and declarations. */
   readonly files: ReadonlySet<string>;
-  /** One line for each entry point, command or import without a file. */
+  /** Lines about entry points, commands and imports without a file. */
   readonly missing: readonly string[];
 }
 

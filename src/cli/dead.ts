@@ -1,5 +1,6 @@
 /** `hawser dead`: lists, retries and discards dead letters. */
 import { type ArgsDef, defineCommand } from "citty";
+import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { databaseSettingsRanges } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import {
@@ -34,7 +35,7 @@ const filterOptions = {
   },
   origin: {
     type: "string",
-    valueHint: "peer|subscription|outbox",
+    valueHint: limits.DeadLetter.origin.values.join("|"),
     description: "Only dead letters of peers, of subscriptions, or of the outbox",
   },
   "older-than": {

@@ -1,5 +1,7 @@
 /** `hawser outbox`: shows waiting messages, cancels scheduled ones, and publishes messages again. */
 import { type ArgsDef, defineCommand } from "citty";
+import { limits } from "../../generated/ts/rules/outbox/outbox.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
@@ -7,9 +9,11 @@ import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 
+const kinds = limits.LaterMessage.kind.values;
+
 /** Flags that only some actions have. */
 const actionOptions = {
-  kind: { type: "string", valueHint: "nats|peer", description: "With list: only messages for NATS, or for peers" },
+  kind: { type: "string", valueHint: kinds.join("|"), description: "With list: only messages for NATS, or for peers" },
   to: { type: "string", valueHint: "NAME", description: "With list: only messages for this subject or topic" },
   limit: { type: "string", valueHint: "N", description: "With list: at most N. Default: all; without --json 100" },
   since: {
@@ -59,7 +63,7 @@ export const outbox = withExamples(
       const ids = args._.slice(1);
       checkFlags(action, ids, args);
       const json = args.json ?? false;
-      const kind = oneOf("kind", args.kind, ["nats", "peer"]);
+      const kind = oneOf("kind", args.kind, kinds);
       const since = momentOf("--since", args.since);
       const until = momentOf("--until", args.until);
       const limit = wholeNumber("--limit", args.limit);
@@ -125,17 +129,22 @@ async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: bo
     none: "There is no outbox.",
     columns: [
       { head: "KIND", cell: ({ kind }) => kind },
-      { head: "WAITING", cell: ({ waiting }) => (waiting >= 100_000 ? "100000+" : waiting) },
+      { head: "WAITING", cell: ({ waiting }) => shownCount(waiting) },
       { head: "OLDEST", cell: ({ oldestWaitingAt }) => oldestWaitingAt?.toISOString() ?? "" },
       { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
       { head: "SAVED", cell: ({ positionSavedAt }) => positionSavedAt.toISOString() },
       { head: "RELAY", cell: ({ relay, isAwake }) => (relay === null ? "none" : isAwake ? "awake" : "asleep") },
       { head: "BYTES", cell: ({ slots }) => slots.reduce((sum, { bytes }) => sum + bytes, 0) },
-      { head: "LATER", cell: ({ later }) => (later >= 100_000 ? "100000+" : later) },
+      { head: "LATER", cell: ({ later }) => shownCount(later) },
       { head: "NEXT DUE", cell: ({ nextDueAt }) => nextDueAt?.toISOString() ?? "" },
       { head: "DEAD", cell: ({ deadLetters }) => deadLetters },
     ],
   });
+}
+
+/** Count of `hawser.outbox_status`, with `+` if there may be more. */
+function shownCount(count: number): number | string {
+  return count < outboxConstants.countedMessages ? count : `${outboxConstants.countedMessages}+`;
 }
 
 async function list(

@@ -39,7 +39,7 @@ export function quantityText(kind: QuantityKind, value: number): string {
 }
 
 /** Range of a flag's value, in ms or bytes, or as a count. */
-interface QuantityRange {
+export interface QuantityRange {
   readonly min: number;
   readonly max: number;
 }

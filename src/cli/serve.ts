@@ -4,6 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { type ArgsDef, defineCommand } from "citty";
 import pc from "picocolors";
 import type { Logger } from "pino";
+import { limits } from "../../generated/ts/rules/nats/server.js";
 import {
   bridgeConstants,
   gatewayConstants,
@@ -218,7 +219,8 @@ function unknownTuning(name: string): string {
   return `there is no setting "${name}".${didYouMean(name, tuningSettings)} The tuning settings are ${tuningSettings.join(", ")}`;
 }
 
-const sslmodes = ["require", "verify-ca", "verify-full"] as const;
+/** Values of `--tls-sslmode`: `disable` is for a gateway without a certificate. */
+const sslmodes = limits.Gateway.sslmode.values.filter((mode) => mode !== "disable");
 
 function tlsOf(args: ServeArguments): GatewayTls | undefined {
   const { "tls-cert": cert, "tls-key": key, "tls-sslmode": mode, "tls-root-cert": rootCertificate } = args;

@@ -2,18 +2,19 @@
  * `hawser streams`: JetStream streams of the NATS server that the database defines, by its SQL functions.
  */
 import { type ArgsDef, defineCommand } from "citty";
-import type { NatsSql } from "../../generated/ts/nats-functions/client.js";
+import { type NatsSql, natsSqlRanges } from "../../generated/ts/nats-functions/client.js";
 import { HawserError } from "../errors/index.js";
 import { natsSql } from "../serve/index.js";
 import { natsFunctionsSchema, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, valuesOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
 import { plural, printable, printOutcomes, printRows } from "./output.js";
-import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quantities.js";
+import { type QuantityKind, type QuantityRange, quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
 type StreamRow = Awaited<ReturnType<NatsSql["streamList"]>>[number];
 
-const maxDurationMs = 3_155_760_000_000;
+/** Ranges and choices of the settings: the same for `create` and `update`. */
+const ranges = natsSqlRanges.streamCreate satisfies typeof natsSqlRanges.streamUpdate;
 
 /** The flags of settings, which not all actions have. */
 const settingOptions = {
@@ -22,16 +23,20 @@ const settingOptions = {
     valueHint: "SUBJECT",
     description: "Store messages of this subject, which may have * and >. May be given several times",
   },
-  storage: { type: "string", valueHint: "file|memory", description: "With create: where. Default: file" },
+  storage: {
+    type: "string",
+    valueHint: ranges.storage.values.join("|"),
+    description: "With create: where. Default: file",
+  },
   retention: {
     type: "string",
-    valueHint: "limits|interest|workqueue",
+    valueHint: ranges.retention.values.join("|"),
     description:
       "With create: keep messages up to the limits, until all consumers have acknowledged them, or until one has. Default: limits",
   },
   discard: {
     type: "string",
-    valueHint: "old|new",
+    valueHint: ranges.discard.values.join("|"),
     description: "At a limit, delete the oldest messages, or refuse new ones. Default: old",
   },
   "max-age": { type: "string", valueHint: "TIME", description: "The greatest age of a message; 0: no limit" },
@@ -43,7 +48,11 @@ const settingOptions = {
     description: "The greatest size of one message; 0: that of the server",
   },
   "duplicate-window": { type: "string", valueHint: "TIME", description: "How long the id of a message is known" },
-  replicas: { type: "string", valueHint: "N", description: "How many servers of a cluster store it, 1 to 5" },
+  replicas: {
+    type: "string",
+    valueHint: "N",
+    description: `How many servers of a cluster store it, ${ranges.replicas.min} to ${ranges.replicas.max}`,
+  },
 } as const satisfies ArgsDef;
 
 const changes = [
@@ -87,8 +96,8 @@ export const streams = withExamples(
       checkFlags(action, given);
       const { json = false, domain, name = "" } = given;
       const settings = settingsOf(given, subjects);
-      const storage = oneOf("storage", given.storage, ["file", "memory"]);
-      const retention = oneOf("retention", given.retention, ["limits", "interest", "workqueue"]);
+      const storage = oneOf("storage", given.storage, ranges.storage.values);
+      const retention = oneOf("retention", given.retention, ranges.retention.values);
       await withFunctions(databaseUrlOf(given), async (nats) => {
         switch (action) {
           case "list":
@@ -149,18 +158,18 @@ function settingsOf(
   given: Given<typeof settingOptions>,
   subjects: readonly string[],
 ): Parameters<NatsSql["streamUpdate"]>[1] & object {
-  const quantity = (kind: QuantityKind, flag: (typeof changes)[number], min: number, max: number) =>
-    quantityOf(kind, `--${flag}`, given[flag], { min, max });
+  const quantity = (kind: QuantityKind, flag: (typeof changes)[number], range: QuantityRange) =>
+    quantityOf(kind, `--${flag}`, given[flag], range);
   const big = (value: number | undefined) => (value === undefined ? undefined : BigInt(value));
   return {
     subjects: subjects.length === 0 ? undefined : subjects,
-    discard: oneOf("discard", given.discard, ["old", "new"]),
-    maxAgeMs: big(quantity("duration", "max-age", 0, maxDurationMs)),
-    maxMessages: big(wholeNumber("--max-messages", given["max-messages"], { min: 0, max: Number.MAX_SAFE_INTEGER })),
-    maxBytes: big(quantity("size", "max-bytes", 0, Number.MAX_SAFE_INTEGER)),
-    maxMessageBytes: quantity("size", "max-message-bytes", 0, 2 ** 31 - 1),
-    duplicateWindowMs: big(quantity("duration", "duplicate-window", 1, maxDurationMs)),
-    replicas: wholeNumber("--replicas", given.replicas, { min: 1, max: 5 }),
+    discard: oneOf("discard", given.discard, ranges.discard.values),
+    maxAgeMs: big(quantity("duration", "max-age", ranges.maxAgeMs)),
+    maxMessages: big(wholeNumber("--max-messages", given["max-messages"], ranges.maxMessages)),
+    maxBytes: big(quantity("size", "max-bytes", ranges.maxBytes)),
+    maxMessageBytes: quantity("size", "max-message-bytes", ranges.maxMessageBytes),
+    duplicateWindowMs: big(quantity("duration", "duplicate-window", ranges.duplicateWindowMs)),
+    replicas: wholeNumber("--replicas", given.replicas, ranges.replicas),
   };
 }
 

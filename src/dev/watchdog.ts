@@ -2,7 +2,7 @@
  * Watchdog program: a detached process that holds the other end of a pipe to the owner of a dev stack. When the owner
  * dies for any reason, the pipe closes, and the watchdog stops the servers and removes their directory.
  *
- * It reads one line of JSON from standard input ({@link WatchOrder}), prints `ready` to standard output, and ends
+ * The program reads one line of JSON from standard input ({@link WatchOrder}), prints `ready` to standard output, and ends
  * without any action when it reads the line `release`.
  */
 import { createInterface } from "node:readline";

@@ -5,6 +5,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
+import type { limits } from "../../generated/ts/rules/nats/server.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, RareLog, Repeated } from "../runtime/index.js";
@@ -177,7 +178,7 @@ function partition<T>(all: readonly T[], belongs: (one: T) => boolean): [T[], T[
 export interface GatewayAddress {
   readonly host: string;
   readonly port: number;
-  readonly sslmode: "disable" | "require" | "verify-ca" | "verify-full";
+  readonly sslmode: (typeof limits.Gateway.sslmode.values)[number];
   /** Path on the machine of Postgres. */
   readonly rootCertificate: string | undefined;
 }

@@ -311,7 +311,7 @@ function refusedError(violations: readonly { readonly subject: string; readonly 
 
 /**
  * Nats-Msg-Id of a publish. While a function handles a message, the id is the same each time that message is handled.
- * It differs for other content: a function may roll back a publish to a savepoint and publish something else.
+ * Other content has another id: a function may roll back a publish to a savepoint and publish something else.
  */
 function publishedId(request: spec.PublishAckRequest | spec.PublishStreamBatchRequest): string {
   const { messageId, subject, headers } = request;

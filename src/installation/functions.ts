@@ -356,7 +356,7 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
             ...fault(
               `${named(others)} ${someOf(others, 3)} ${are(others)} of ${version}, and this program is version ${own}`,
               others,
-              // It is unknown which version is newer.
+              // Either version may be the newer one.
               `run \`hawser init\` of the newer version ${asOwner}, and let \`hawser serve\` be of the same version`,
             ),
             meaning: "calls may have other results than with this version",

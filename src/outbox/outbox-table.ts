@@ -35,7 +35,7 @@ export interface TakenOutbox {
 
 /** Turn of the relay for peers. */
 export interface HandOver {
-  /** Whether enqueueing transactions must notify from now on; undefined if unchanged. */
+  /** True if enqueueing transactions must notify from now on; undefined if unchanged. */
   readonly asleep: boolean | undefined;
   /** Lower bound of the due times of the scheduled messages to move to the outbox; undefined to move none. */
   readonly dueFrom: number | undefined;

@@ -196,7 +196,8 @@ export interface TransactionalMessage extends Message {
    * Postgres client with an open transaction. The commit also marks the message as handled, so that all writes through
    * this client happen exactly once. Do not commit, roll back, or keep the client after the handler has ended. A
    * handler that commits or rolls back fails with `handler_failed`, and its own commit stays. Replies and calls of
-   * `peer.enqueue` with this client are part of the transaction; other sends are repeated by each attempt.
+   * `peer.enqueue` with this client are part of the transaction; other sends are repeated by each attempt. `release` does
+   * nothing, so that query builders may call it.
    *
    * @throws HawserError `not_supported` in handlers that are not transactional
    */

@@ -16,6 +16,7 @@ import {
   type ServedTopic,
   type Store,
 } from "../store/index.js";
+import { checkTlsRuntime } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { limitsOf, type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
@@ -38,6 +39,8 @@ export interface RunOptions {
   readonly handlers: TopicHandlers;
   /** Called when the name is lost and the running peer stops by itself. */
   readonly onLost: (ending: Promise<void>) => void;
+  /** Name of the runtime. Default: that of this process; tests give another. */
+  readonly runtime?: string | undefined;
 }
 
 export class RunningPeer {
@@ -145,10 +148,12 @@ export class RunningPeer {
   /**
    * Starts a run. A failed start undoes its completed steps, so that it can be repeated.
    *
-   * @throws HawserError `name_in_use`, `bind_failed`, `store_failed`, `schema_too_new`, `plaintext_refused`
+   * @throws HawserError `name_in_use`, `bind_failed`, `store_failed`, `schema_too_new`, `plaintext_refused`,
+   * `tls_unsupported`
    */
   static async start(run: RunOptions, signal: AbortSignal): Promise<RunningPeer> {
     const { options } = run;
+    if (options.tls !== undefined) checkTlsRuntime(run.runtime);
     const store = await openPeerStore(run);
     let lease: Lease | undefined;
     let started: RunningPeer | undefined;

@@ -138,7 +138,7 @@ type DeadLetterSelection = DeadLetterFilter & {
 /** Result for one selected dead letter. */
 export type DeadLetterOutcome = { readonly id: number } & (
   | Readonly<{
-      /** It is a stored message again, which the listener will receive. */
+      /** The dead letter became a stored message, which the listener will receive. */
       outcome: "retried";
       listener: string;
     }>
@@ -149,10 +149,10 @@ export type DeadLetterOutcome = { readonly id: number } & (
       outcome: "requested";
       function: string;
     }>
-  /** It is in the outbox again, without a key. */
+  /** The message is in the outbox again, without a key. */
   | Readonly<{ outcome: "enqueued" }>
   | Readonly<{ outcome: "discarded" }>
-  /** It cannot be retried, or the login may not discard it. It stays. */
+  /** The dead letter stays: it cannot be retried, or the login may not discard it. */
   | ({ readonly outcome: "refused" } & Refusal)
   /** The given id does not exist (any more). */
   | Readonly<{ outcome: "missing" }>
@@ -168,7 +168,7 @@ const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
 /** A dead letter of a retry channel shows the channel on which the message was sent first. */
 const source = "coalesce(b.composite, d.source)";
-/** Any sender may set any header. Only for messages of the outbox sender, the outbox has written this one. */
+/** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the outbox sender. */
 const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
     SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1

@@ -41,7 +41,7 @@ export interface DrainLimits {
 
 /** Next stored messages of a channel, read in one snapshot. */
 export interface DrainedPage {
-  /** In the order of (epoch, number). */
+  /** Rows in the order of (epoch, number). */
   readonly rows: StoredMessage[];
   /** Messages after the last row, counted up to `backlogCountRows`. */
   readonly remaining: number;

@@ -123,8 +123,10 @@ export function transactional(database: Database) {
         isUsable
           ? transaction.query(...given)
           : Promise.reject(new Error("the handler has returned, so its transaction has ended"));
+      // Query builders such as Kysely release their client after each query; this one is released after the commit.
+      const own: Readonly<Record<PropertyKey, unknown>> = { query, release: () => undefined };
       const handlerClient = new Proxy(transaction, {
-        get: (client, name) => (name === "query" ? query : Reflect.get(client, name)),
+        get: (client, name) => (Object.hasOwn(own, name) ? own[name] : Reflect.get(client, name)),
       });
       try {
         await unlimited(() => handler(handlerClient));

@@ -15,3 +15,4 @@ export { PendingHandshakes } from "./pending-handshakes.js";
 
 export { TlsCredentials } from "./tls-credentials.js";
 export type { PemSource, TlsMaterial, TlsOptions } from "./tls-material.js";
+export { checkTlsRuntime } from "./tls-socket.js";

@@ -13,6 +13,23 @@ export const tlsFirstByte = 0x16;
 /** Disables session tickets, so that each connection authenticates with the current certificate. */
 const secureOptions = constants.SSL_OP_NO_TICKET;
 
+/** Runtime of this process. Deno and Bun have a version of their own besides that of Node.js. */
+const runtimeName = ["deno", "bun"].find((name) => name in process.versions) ?? "node";
+
+/**
+ * Refuses a runtime whose TLS sockets have no exporter: every handshake would fail.
+ *
+ * @param runtime `node`, `bun` or `deno`. Default: the runtime of this process
+ * @throws HawserError `tls_unsupported` for `deno`
+ */
+export function checkTlsRuntime(runtime = runtimeName): void {
+  if (runtime !== "deno") return;
+  throw new HawserError(
+    "tls_unsupported",
+    "tls between peers does not work with Deno, whose TLS sockets have no exportKeyingMaterial; use Node.js or Bun, or remove tls",
+  );
+}
+
 /** Exporter value of a TLS session. It is the same on both sides, and unique to the session. */
 export function exporterOf(socket: TLSSocket): Uint8Array {
   const { tlsExporterBytes, tlsExporterLabel } = protocolConstants;

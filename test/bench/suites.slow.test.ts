@@ -33,7 +33,7 @@ function asked(load: string): string[] {
   return ["p50", "p99", "calls"].map((what) => `${way}, ${what}, ${inFlight} in flight`);
 }
 
-/** Of each suite, what it must have measured and with what it must have compared it. */
+/** Results and baselines that each suite must have. */
 const expected: Readonly<Record<string, { results: readonly string[]; baselines: readonly string[] }>> = {
   "peer-live": { results: ["at-most-once", "at-least-once"], baselines: ["tcp", "nats-core", "at-most-once"] },
   "peer-durable": {
@@ -191,7 +191,7 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
   },
 };
 
-/** Of results as they are reported. */
+/** Checks reported results. */
 function expectMeasured(suite: string, results: readonly BenchResult[]): void {
   expect(results.map(({ name }) => name)).toEqual(expected[suite]!.results);
   const compared = new Set(results.flatMap((result) => Object.keys(result.baselines)));

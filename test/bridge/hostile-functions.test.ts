@@ -80,7 +80,7 @@ async function run(statement: string): Promise<{ outcome: string; who: string }>
 }
 
 let looks = 0;
-/** What a function finds that runs next. */
+/** Reads the state of the session that the next function finds. */
 async function nextOf(whose: "mallory" | "alice"): Promise<Record<string, unknown>> {
   const n = `look ${++looks}`;
   world.nats.publish(`${world.prefix}.${whose}`, n);
@@ -201,7 +201,7 @@ describe("a function cannot read", () => {
   });
 });
 
-describe("what a function leaves behind in its session", () => {
+describe("state that a function leaves behind in its session", () => {
   const clean = {
     ...{ timeout: "30s", work_mem: "4MB", mine: "", readonly: "off", role: "none", isolation: "read committed" },
     ...{ encoding: "UTF8", temp: 0, prepared: 0, cursors: 0, locks: 0, channels: 0, sequences: 0 },

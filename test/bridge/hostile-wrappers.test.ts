@@ -94,7 +94,7 @@ async function replaced(wrapper: Wrapper, args: string, rest: string): Promise<v
 const batchArguments = "b bytea, c bytea, d integer[], e integer[], f text[], g text[], h text[]";
 const requestArguments = "b bytea, c bytea, d text, e text";
 
-describe("what a call evaluates beside the wrapper", () => {
+describe("an expression that a call evaluates beside the wrapper", () => {
   it("is nothing that the owner of its type can plant", async () => {
     const wrapper = await wrapperOf(await subscribe(mallory, "planted"));
     await mallory.client.query(`

@@ -110,7 +110,7 @@ async function dropFunctions(world: BridgeWorld): Promise<void> {
   expect(await world.count("SELECT count(*) FROM got WHERE fn = 'again'")).toBe(0);
 }
 
-describe.concurrent("what drops the function is refused without CASCADE, and with it ends the subscription", () => {
+describe.concurrent("a DROP of the function is refused without CASCADE, and with it ends the subscription", () => {
   it("with event triggers", async () => {
     await using own = await bridgeWorld({ sql });
     await dropFunctions(own);

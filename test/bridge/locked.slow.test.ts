@@ -83,7 +83,7 @@ it("a function that now and then cannot be serialized is called in few transacti
   });
   const subject = `${world.prefix}.serialized`;
   await world.subscribe(subject, "take(bytea)");
-  /** What each message takes, if that part of the calls fails. Sequences are not rolled back. */
+  /** Measures the cost of a message if that part of the calls fails. Sequences are not rolled back. */
   const costOf = async (part: number): Promise<Record<"calls" | "statements" | "transactions", number>> => {
     await world.rows("TRUNCATE ran");
     for (const name of ["calls", "statements", "transactions"]) await world.rows(`ALTER SEQUENCE ${name} RESTART`);

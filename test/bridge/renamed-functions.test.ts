@@ -1,6 +1,6 @@
 /**
- * What is subscribed is a function, not its name: it is renamed, moved, dropped beside its subscription, and another one takes
- * its name.
+ * Subscriptions of functions that are renamed, moved, or dropped beside their subscription: the function counts, not
+ * its name, which another function takes.
  */
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";

@@ -176,7 +176,7 @@ describe("a responder", () => {
         answer,
         effect,
         goOn: () => world.client.query("SELECT pg_advisory_unlock(4711)"),
-        /** How often it has run. */
+        /** Number of times that the function has run. */
         async count(): Promise<number> {
           await world.nats.flush();
           heard.unsubscribe();

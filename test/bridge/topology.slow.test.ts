@@ -17,10 +17,10 @@ const perSecond = 1_000;
 const before = 4_000;
 const takeoverBufferMs = 600_000;
 const downMs = 1_000;
-/** Of one batch whose COMMIT was not answered. */
+/** Limit for repeated messages: one batch whose COMMIT was not answered. */
 const mostRepeated = 1_000;
 
-/** How often a message was run again in a switchover, none of which is lost. */
+/** Runs a switchover that loses no message. Resolves with the number of messages that ran again. */
 async function repeatsWith(urlsOf: (servers: PrimaryAndStandby) => readonly string[]): Promise<number> {
   await using servers = await startPrimaryAndStandby();
   const subject = `topology.${nuid.next()}`;

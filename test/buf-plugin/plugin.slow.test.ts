@@ -60,7 +60,7 @@ message Outer {
 }
 `;
 
-/** What buf prints, a line for each violation. */
+/** Runs buf. Resolves with its output, a line for each violation. */
 async function buf(...args: string[]): Promise<string[]> {
   return await new Promise((resolve, reject) => {
     execFile(process.execPath, [bufScript, ...args], { cwd: folder }, (error, stdout, stderr) => {

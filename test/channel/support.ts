@@ -45,14 +45,14 @@ export class SenderBench implements SenderEffects<Named> {
     this.channel = new SenderChannel(7, { ...senderLimits, ...limits }, this, lastNumber);
   }
 
-  /** One whose first dial has failed. */
+  /** Bench whose first dial has failed. */
   static down(...options: ConstructorParameters<typeof SenderBench>): SenderBench {
     const bench = new SenderBench(...options);
     bench.channel.onDialFailed(0);
     return bench;
   }
 
-  /** One that is connected and goes live. */
+  /** Bench that is connected and goes live. */
   static live(): SenderBench {
     const bench = new SenderBench();
     bench.connect("c1", 0);
@@ -90,7 +90,7 @@ export class SenderBench implements SenderEffects<Named> {
     );
   }
 
-  /** What was written down since the last call. */
+  /** Takes the entries since the last call. */
   take(): string[] {
     return this.log.splice(0);
   }
@@ -129,14 +129,14 @@ const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   maxParkedBytes: 1_000,
 };
 
-/** What a test sets: in place of the policy its numbers. */
+/** Limits that a test sets, with numbers in place of the policy. */
 type BenchLimits = Partial<Omit<ListenerLimits, "retryOf">> & { maxAttempts?: number; retryDelayMs?: number };
 
 /** A listener's channel whose effects are written down, one line each. */
 export class ListenerBench implements ListenerEffects {
   readonly log: string[] = [];
   readonly channel: ListenerChannel;
-  /** What the last Ack gave, in bytes. */
+  /** Credit of the last Ack, in bytes. */
   credit = 0;
   /** Messages whose handlers run, in the order in which they began. */
   readonly turns: MessageTurn[] = [];
@@ -151,7 +151,7 @@ export class ListenerBench implements ListenerEffects {
     this.channel = new ListenerChannel(cursor, done, all, this);
   }
 
-  /** One that has had a Hello of the epoch it knows. */
+  /** Bench that has had a Hello of the epoch it knows. */
   static connected(limits?: BenchLimits, done?: readonly Position[]): ListenerBench {
     const bench = new ListenerBench(undefined, limits, done);
     bench.channel.onHello("c1", 7, 0);

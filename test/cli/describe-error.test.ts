@@ -1,5 +1,5 @@
 /**
- * What a person reads when a command fails: the remedy, and which database it was about.
+ * Text of a failed command for its user: the remedy, and the database that the error is about.
  */
 import { stripVTControlCharacters } from "node:util";
 import { describe, expect, it } from "vitest";

@@ -3,7 +3,10 @@ import { describeError, jsonText, printable } from "../../src/cli/output.js";
 import { momentOf } from "../../src/cli/quantities.js";
 import { HawserError } from "../../src/errors/index.js";
 
-/** What a terminal may obey: controls of ASCII and of Latin-1, ends of lines, and what turns the direction of writing. */
+/**
+ * Characters that a terminal may obey: controls of ASCII and of Latin-1, ends of lines, and changes of the writing
+ * direction.
+ */
 const obeyed = [
   ...Array.from({ length: 0x20 }, (_, code) => code),
   ...Array.from({ length: 0x21 }, (_, offset) => 0x7f + offset),
@@ -13,7 +16,7 @@ const obeyed = [
 
 const isPlain = (text: string): boolean => obeyed.every((character) => !text.includes(character));
 
-describe("what others wrote", () => {
+describe("text that others wrote", () => {
   it("is printed with what a terminal may obey written out, to people and as JSON", () => {
     for (const character of obeyed) {
       const name = JSON.stringify(character);

@@ -1,5 +1,5 @@
 /**
- * What a command says to a login that lacks rights.
+ * Output of commands for a login that lacks rights.
  */
 import { expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";

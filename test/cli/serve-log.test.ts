@@ -1,5 +1,5 @@
 /**
- * What `hawser serve` logs, whoever reads it, and how it ends after a defect.
+ * Log of `hawser serve` with fast and slow readers, and the end of the process after a defect.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";

@@ -1,5 +1,5 @@
 /**
- * Where the database is reached through a transaction pooler: the session of `listen` and `send` goes around it.
+ * Commands for a database behind a transaction pooler: the session of `listen` and `send` goes around the pooler.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "../support/database.js";

@@ -201,7 +201,7 @@ describe("single values", () => {
   });
 });
 
-describe("what the peer's frames do not use", () => {
+describe("a kind of rule that the peer's frames do not use", () => {
   let rules: Shop["parcelRules"];
   beforeAll(async () => {
     rules = (await shop()).parcelRules;

@@ -33,7 +33,7 @@ import { shopFiles, shopProtos } from "./support/shop.js";
 
 const ordersFile = "acme/v1/orders.proto";
 const statement = "CREATE TABLE public.pwned()";
-/** What ends a comment, a string, a name, a body or a line somewhere. */
+/** Marks that end a comment, a string, a name, a body or a line in some language. */
 const marks = [
   "\n",
   "\r",

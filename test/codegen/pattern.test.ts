@@ -146,7 +146,7 @@ function textOf(node: Tree): string {
   }
 }
 
-/** How often a backtracking matcher reads each character of a text. */
+/** Number of times that a backtracking matcher reads each character of a text. */
 function waysOf(pattern: Tree, text: readonly string[]): number[] {
   const ways = text.map(() => 0);
   const match = (node: Tree, at: number, then: (at: number) => void): void => {

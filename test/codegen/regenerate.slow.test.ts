@@ -11,7 +11,7 @@ import { compareTrees } from "../../scripts/verify/trees.js";
 import { projectDirectory } from "../support/program.js";
 
 const schemaPath = "schema/nats-server-options.schema.json";
-/** What is written anew; everything else is taken from the project as it is. */
+/** Files that are written anew; all others are those of the project. */
 const copied = ["proto", "schema", "buf.yaml", "buf.gen.yaml"];
 const left = ["generated", ".git", "dist"];
 

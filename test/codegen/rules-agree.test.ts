@@ -119,7 +119,7 @@ async function insertError({ table, column }: ColumnName, value: unknown): Promi
   }
 }
 
-/** What the CHECKs of one column, as Postgres keeps them, say of many values in one query. */
+/** Evaluates the CHECKs of one column, as Postgres keeps them, for many values in one query. */
 async function checkedBySql({ table, column }: ColumnName, values: readonly string[]): Promise<boolean[]> {
   const { rows: checks } = await client.query(
     `SELECT pg_get_expr(conbin, conrelid) AS condition FROM pg_constraint

@@ -1,6 +1,6 @@
 /**
- * What codegen/gateway makes of the shop's till: the SQL functions on a real Postgres, with an answer of the test's in the
- * place of the gateway's; the readers and writers of their calls; and the client.
+ * Output of codegen/gateway for the shop's till: the SQL functions on a real Postgres, with an answer of the test's in
+ * the place of the gateway's; the readers and writers of their calls; and the client.
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -46,7 +46,7 @@ afterAll(async () => {
 
 const other = `hawser_test_${process.pid}_till`;
 
-/** What a function returns when the gateway answers so, and what the gateway was asked. */
+/** Calls a function while the gateway gives this answer. Resolves with the result and the gateway's request. */
 async function ask(call: string, answer: string | null): Promise<{ returned: unknown; asked: string }> {
   await client.query("SELECT set_config('test.answer', $1, false)", [answer]);
   const { rows } = await client.query(`SELECT * FROM till.${call}`);

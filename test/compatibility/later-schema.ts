@@ -8,7 +8,7 @@ import type { PeerWorld } from "../peer/support/world.js";
 const names = Object.values(tables).filter((name) => name !== tables.migration);
 export const next = migrations.length + 1;
 
-/** What a step may do: columns with defaults in every table, a function, a table. */
+/** Additions that a step may make: columns with defaults in every table, a function, a table. */
 export const additions: readonly string[] = [
   ...names.flatMap((name) => [
     `ALTER TABLE ${name} ADD COLUMN added_later integer NOT NULL DEFAULT 7`,

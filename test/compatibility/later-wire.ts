@@ -8,7 +8,7 @@ import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
 import { NodeWire, type NodeWireOptions } from "../conformance/peer/node-wire.js";
 import type { FrameJson } from "../conformance/peer/wire.js";
 
-/** One field of each kind of encoding; numbers that the spec is far from. */
+/** Unknown fields, one of each kind of encoding; their numbers are far from those of the spec. */
 const later: readonly UnknownField[] = [
   { no: 901, wireType: WireType.Varint, data: Uint8Array.of(0xac, 0x02) },
   { no: 902, wireType: WireType.Bit64, data: new Uint8Array(8).fill(7) },

@@ -17,7 +17,7 @@ function frameOf<K extends FrameKind>({ steps }: ConversationVector, kind: K) {
   return { value: frame.value as Extract<Frame, { $case: K }>["value"], hex: step.frameHex };
 }
 
-/** What each side is to say: the frame's bytes, or the code with which it refuses. */
+/** Replays a conversation. Returns the output of each side: the frame's bytes, or the code with which it refuses. */
 function replay(vector: ConversationVector): { hello: string; welcome: string } {
   const challenge = frameOf(vector, "challenge")!.value;
   const hello = frameOf(vector, "hello");

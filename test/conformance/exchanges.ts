@@ -1,5 +1,5 @@
 /**
- * What a foreign peer and this project's peers say to each other, whatever its wire is written in.
+ * Exchanges between a foreign peer and this project's peers, for any language of the foreign wire.
  */
 import { describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";

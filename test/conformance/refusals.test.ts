@@ -1,5 +1,5 @@
 /**
- * What a running peer refuses on its socket, and with which code: docs/protocol.md's table, and the vectors.
+ * Refusals of a running peer on its socket, with their codes: docs/protocol.md's table, and the vectors.
  */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";

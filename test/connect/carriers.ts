@@ -25,7 +25,7 @@ interface Calling {
   transport(options?: NatsTransportOptions & PeerTransportOptions): Transport;
 }
 
-/** What carries the calls of a test. */
+/** Carrier of the calls of a test: peers, or NATS. */
 export interface TestCarrier {
   readonly name: "peers" | "NATS";
   /** With options that both have. */

@@ -1,5 +1,5 @@
 /**
- * What is NATS's own in calls: micro services, queue groups, the end of a service, limits, permissions, and messages of
+ * Calls over NATS alone: micro services, queue groups, the end of a service, limits, permissions, and messages of
  * others.
  */
 

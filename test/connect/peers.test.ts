@@ -1,5 +1,5 @@
 /**
- * What is the peers' own in calls: topics, listeners that are missing or lost, headers, and messages that are no calls.
+ * Calls over peers alone: topics, listeners that are missing or lost, headers, and messages that are no calls.
  */
 import { Code, ConnectError, type ConnectRouter, createClient } from "@connectrpc/connect";
 import { deferred } from "@nats-io/transport-node";

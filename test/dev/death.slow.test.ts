@@ -1,5 +1,5 @@
 /**
- * What is left when the process that started a stack dies.
+ * Remains of a stack whose starting process has died.
  */
 import { chmodSync, copyFileSync, existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -12,7 +12,7 @@ import { giveTo, ordinaryUser } from "../support/other-user.js";
 import { type Program, type ProgramOptions, startProgram } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
-/** What `run-stack.ts` prints. */
+/** Output of `run-stack.ts`. */
 interface Started {
   readonly directory: string;
   readonly databaseUrl: string;

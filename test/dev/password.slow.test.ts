@@ -1,5 +1,5 @@
 /**
- * What other users of the machine find of a stack: servers that ask for a password, and files that they cannot read.
+ * A stack seen by other users of the machine: servers that ask for a password, and files that they cannot read.
  */
 import { execFileSync } from "node:child_process";
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
@@ -29,7 +29,7 @@ function modesIn(directory: string): Record<string, string> {
   return Object.fromEntries(entries.map((name) => [name, modeOf(join(directory, name))]));
 }
 
-/** Those of {@link modesIn} while a stack runs. */
+/** Result of {@link modesIn} while a stack runs. */
 const privateModes = {
   "hawser-dev.json": "0600",
   nats: "0700",

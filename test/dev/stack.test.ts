@@ -1,5 +1,5 @@
 /**
- * What a dev stack does without starting a server of its own. `stack.slow.test.ts` starts them.
+ * Functions of a dev stack that start no server. `stack.slow.test.ts` starts servers.
  */
 import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

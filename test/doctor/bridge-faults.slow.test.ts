@@ -19,7 +19,7 @@ let postgres: OwnPostgres;
 /** With a subscription, and led. Each test leaves it well. */
 let system: System;
 
-/** One with a subscription. */
+/** Starts a system with a subscription. */
 async function subscribed(options?: SystemOptions): Promise<System> {
   const made = await startSystem(postgres, options);
   await made.run(...subscribing(`doctor.${made.name}`));

@@ -1,5 +1,5 @@
 /**
- * What the check `database` says where Postgres does not let a login in, and what it says to do.
+ * Findings of the check `database` where Postgres does not let a login in, with their remedies.
  */
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";

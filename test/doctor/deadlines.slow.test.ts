@@ -1,5 +1,5 @@
 /**
- * What does not answer is waited for as long as the spec says, and named; and a replica is told to be one.
+ * Time limits of checks: servers that do not answer are named after the time in the spec; a replica is reported as one.
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -1,5 +1,5 @@
 /**
- * How checks depend on each other, whatever they look at.
+ * Dependencies between checks, independent of their subjects.
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";

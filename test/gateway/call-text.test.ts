@@ -49,7 +49,7 @@ function faultOf(query: Uint8Array): string {
   return "none";
 }
 
-describe("what the SQL functions write", () => {
+describe("a call that the SQL functions write", () => {
   it("parses back: a method and its argument", () => {
     fc.assert(
       fc.property(methodName, argument, (method, json) => {
@@ -195,7 +195,7 @@ function parsed(query: Uint8Array, times: number): void {
   }
 }
 
-/** Of this process alone: others may have work to do. */
+/** Processor time of this process alone: others may have work to do. */
 function cpuMs(work: () => void): number {
   const before = process.cpuUsage();
   work();

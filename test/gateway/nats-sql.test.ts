@@ -65,7 +65,7 @@ afterAll(async () => {
   await gateway?.[Symbol.asyncDispose]();
 });
 
-/** What a call rejects with. */
+/** Resolves with the error of a call. */
 async function failureOf(call: Promise<unknown>): Promise<HawserError> {
   const error = await call.then(
     () => expect.unreachable("it succeeds"),

@@ -6,7 +6,7 @@ import type * as spec from "../../generated/ts/nats-functions/methods.js";
 import type { GatewayCall } from "../../src/gateway/calls.js";
 import { readHeaders } from "../../src/nats/index.js";
 
-/** How a value of a request has to be; `?` at its end: or undefined. */
+/** Form of a value of a request; with `?` at the end it may be undefined. */
 export type Form =
   | ("text" | "text?" | "texts" | "texts?" | "bytes" | "lists")
   | ("integer?" | "bigint" | "bigint?" | "choice?" | "object?" | "type");
@@ -26,7 +26,7 @@ const checks: Record<string, (value: unknown) => boolean> = {
 
 const message = { subject: "text", payload: "bytes", headers: "object?" } as const;
 const batch = { subject: "text", payloads: "lists", headers: "object?" } as const;
-/** Of a publish into a stream. */
+/** Forms of a publish into a stream. */
 const stored = { domain: "text?", messageId: "text?" } as const;
 const place = { store: "text", name: "text", domain: "text?" } as const;
 const cell = { bucket: "text", key: "text", domain: "text?" } as const;
@@ -147,7 +147,7 @@ const methods: {
   reloadConfForce: [{}, nothing],
 };
 
-/** Of each method by its name in a call, the values that it may be asked with. */
+/** Forms of the values of each method, by its name in a call. */
 export const formsOfCalls: ReadonlyMap<string, Readonly<Record<string, Form>>> = new Map(
   Object.entries(methods).map(([name, [forms]]) => [calledName(name), forms]),
 );

@@ -60,7 +60,7 @@ async function call(payload = "x"): Promise<void> {
 
 const portOf = (address: string): number => Number(address.split(":").at(-1));
 
-/** Of the youngest: where Postgres is slow, the row of one that has ended is there for some time. */
+/** Reads the mode of the youngest gateway: with a slow Postgres, rows of ended gateways stay for some time. */
 const sslmode = async () =>
   (await gateway.client.query("SELECT sslmode, root_certificate FROM hawser.gateways ORDER BY started_at DESC LIMIT 1"))
     .rows[0];

@@ -12,7 +12,7 @@ const at = (port: number, host = "127.0.0.1") => ({ host, port });
 /** Nobody listens on port 1, and nobody is given it by chance. */
 const gone = at(1);
 
-it("those that refuse, and not those that answer", async () => {
+it("addresses that refuse are stale, and not those that answer", async () => {
   const server = createServer((socket) => socket.destroy()).listen(0, "127.0.0.1");
   onTestFinished(() => void server.close());
   await once(server, "listening");
@@ -20,12 +20,12 @@ it("those that refuse, and not those that answer", async () => {
   expect(await refusingOf(here, [alive, gone], never)).toEqual([gone]);
 });
 
-it("those on Postgres's machine are tried from there only, and no others", async () => {
+it("addresses on Postgres's machine are tried from there only, and no others", async () => {
   expect(await refusingOf({ host: "0.0.0.0", port: 5433 }, [gone], never)).toEqual([]);
   expect(await refusingOf(here, [at(gone.port, "0.0.0.0")], never)).toEqual([]);
 });
 
-it("none, once it is over", async () => {
+it("no address is stale after the abort", async () => {
   expect(await refusingOf(here, [gone], AbortSignal.abort())).toEqual([]);
 });
 

@@ -1,6 +1,6 @@
 /**
- * What is made is a migration: it may be run again, brings older databases up to date, and takes nothing of others for its
- * own. The functions have the rights of their owner and are for the roles that are named.
+ * Generated migrations: they may run again, bring older databases up to date, and take nothing of others for their own.
+ * The functions have the rights of their owner and are for the roles that are named.
  */
 import { create, toBinary } from "@bufbuild/protobuf";
 import pg from "pg";
@@ -41,7 +41,7 @@ beforeEach(async () => {
   };
 });
 
-describe("what is published", () => {
+describe("a published message", () => {
   beforeEach(() => client.query(made.sql).then(() => undefined));
 
   it("goes into the outbox for NATS, with subject, key, headers and the bytes of Protobuf", async () => {

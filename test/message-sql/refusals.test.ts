@@ -1,4 +1,4 @@
-/** What SQL cannot have is refused when the SQL is made, by its name, with the field and what to do. */
+/** Refusals of the generator: types that SQL cannot have are named, with the field and the remedy. */
 import { expect, it } from "vitest";
 import { madeOf } from "./support/made.js";
 

@@ -17,7 +17,7 @@ beforeAll(async () => {
 });
 afterAll(() => database[Symbol.asyncDispose]());
 
-/** What an option can be called in OPTIONS (…), and all values strings. */
+/** Cases with names that OPTIONS (…) permits, and with strings alone as values. */
 const sqlCases = cases.filter(({ options }) =>
   Object.entries(options).every(
     ([name, value]) => typeof value === "string" && /^[^=]+$/.test(name) && Buffer.byteLength(name) < 64,

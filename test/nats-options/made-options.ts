@@ -7,7 +7,7 @@ import { printTypeScript } from "../../codegen/nats-options/print-typescript.js"
 import { readOptionsSchema } from "../../codegen/nats-options/read-schema.js";
 import type { Answer, OptionsSql } from "./validator-database.js";
 
-/** What the printers make of a schema. */
+/** Output of the printers for a schema. */
 export interface MadeOptions {
   readonly files: Readonly<Record<string, string>>;
   check(options: unknown): Answer;

@@ -4,7 +4,7 @@ import { smallSchema } from "./made-options.js";
 
 const file = "schema/small.schema.json";
 
-/** What the generator says of the small schema after a change; the file's name, which is always first, left out. */
+/** Error of the generator for the small schema after a change, without the file's name, which is always first. */
 function refusal(change: (schema: Any) => void): string {
   const schema: Any = JSON.parse(smallSchema);
   change(schema);

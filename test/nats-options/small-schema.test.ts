@@ -1,6 +1,6 @@
 /**
- * What is made of a small schema with one of each, and of the project's own after a change. Of the project's own as it is,
- * `generated/` says what is made: see test/codegen/generated.test.ts.
+ * Output for a small schema with one of each kind, and for the project's own after a change. `generated/` has the
+ * output for the project's own as it is: see test/codegen/generated.test.ts.
  */
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

@@ -8,7 +8,7 @@ import {
 import { testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 
-/** What both validators answer: the options complete, or the violation. */
+/** Answer of both validators: the complete options, or the violation. */
 export type Answer =
   | { readonly ok: true; readonly options: unknown }
   | { readonly ok: false; readonly violation: OptionViolation };

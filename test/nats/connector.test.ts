@@ -120,7 +120,7 @@ describe("a server that announces its shutdown", () => {
   });
 });
 
-describe("what the server does not permit", () => {
+describe("an operation that the server does not permit", () => {
   it("is not asked for by connecting, and is told when it was tried", async () => {
     await using server = await startNatsServer({
       config:
@@ -149,7 +149,7 @@ describe("what the server does not permit", () => {
   });
 });
 
-describe("those who wait", () => {
+describe("a waiting caller", () => {
   it("can leave", async () => {
     const silent = await fakeServer(() => undefined);
     const { connector } = testConnector({ natsWaitMs: 60_000 });

@@ -151,7 +151,7 @@ it("sends an empty user name with its password", async () => {
   expect(JSON.parse(connect!)).toMatchObject({ user: "", pass: "access-token", name: "hawser test" });
 });
 
-describe("what the server says later", () => {
+describe("a later message of the server", () => {
   it.each([
     { says: "User Authentication Expired", code: "nats_unauthorized" },
     { says: "User Authentication Revoked", code: "nats_unauthorized" },

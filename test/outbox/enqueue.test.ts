@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => gateway?.[Symbol.asyncDispose]());
 
-/** What there is, oldest first. */
+/** Reads the enqueued messages, the oldest first. */
 async function enqueued(subject: string): Promise<Record<string, unknown>[]> {
   const { rows } = await client.query(
     `SELECT id, convert_from(payload, 'UTF8') AS text, key, headers, message_id, to_stream, domain, to_all, origin

@@ -9,7 +9,7 @@ import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 
 const seconds = 5;
-/** Of `serve` and a peer together: heartbeats, and few looks. */
+/** Limit for `serve` and a peer together: heartbeats, and few polls. */
 const mostPerSecond = 8;
 
 it("serve and a peer make few transactions while nothing happens", { timeout: 120_000 }, async () => {

@@ -1,6 +1,6 @@
 /**
- * What a saved position takes for granted: the id of a message that it names as skipped is never given to another one, not even
- * when the message has been truncated, and then the server crashes or its standby takes over.
+ * Ids that a saved position names as skipped: none is ever given to another message, not even when the message has been
+ * truncated, and then the server crashes or its standby takes over.
  */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { prepareForSql } from "../faults/support/sql-database.js";

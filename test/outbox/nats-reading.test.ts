@@ -1,4 +1,7 @@
-/** What relays for NATS read in random histories; see `support/nats-reading.ts`. HAWSER_FAULT_SEED says where the seeds begin. */
+/**
+ * Reads of the relays for NATS in random histories; see `support/nats-reading.ts`. HAWSER_FAULT_SEED sets the first
+ * seed.
+ */
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { atDepth } from "../support/depth.js";

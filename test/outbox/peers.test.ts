@@ -55,7 +55,7 @@ async function serve(topic: string, ...names: string[]): Promise<void> {
 
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
 
-/** What is stored, by listener, in the order in which it has it; an empty name: nobody yet. */
+/** Reads the stored messages by listener, in the order of storage; an empty name stands for no listener yet. */
 async function stored(): Promise<Record<string, string[]>> {
   const { rows } = await client.query(
     `SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END) AS name,
@@ -403,7 +403,7 @@ describe("a turn", () => {
     const toAll = (texts: readonly string[], key: string | null = null) =>
       query("SELECT hawser.enqueue_batch('orders', $1::text[], key => $2, to_all => true)", [texts, key]);
 
-    /** How many messages each turn hands over, until nothing is left. */
+    /** Runs turns until nothing is left. Resolves with the number of messages that each one hands over. */
     async function turns(maxMessages?: number): Promise<number[]> {
       const { handed, has_more } = await turn("relay", maxMessages);
       const rest = has_more ? await turns(maxMessages) : [];

@@ -1,6 +1,5 @@
 /**
- * What roles that share the outbox can do to each other: nothing with messages that are not theirs, and no wait for another one's
- * keys, bursts and transactions.
+ * Roles that share the outbox: none reaches messages of another, or waits for its keys, bursts and transactions.
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

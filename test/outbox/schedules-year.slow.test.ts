@@ -55,7 +55,7 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
     const given = { cron: cronOf(random), timezone: random.pick(timezones), missed: random.pick(policies) };
     store.schedule({ name: `s${nth}`, ...given });
   }
-  /** What processes have read and not yet run: ten of them, which are often behind the others. */
+  /** Occurrences that processes have read and not yet run: ten processes, which are often behind the others. */
   const reads: Planned[][] = Array.from({ length: 10 }, () => []);
   const startsAgainAt = (time: number): number =>
     outages.find(([begin, end]) => time >= begin && time < end)?.[1] ?? time;

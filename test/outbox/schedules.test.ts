@@ -74,7 +74,7 @@ interface Enqueued {
   readonly role: string;
 }
 
-/** What is enqueued, in the order of the ids. */
+/** Reads the enqueued messages in the order of their ids. */
 async function enqueued(): Promise<Enqueued[]> {
   const { rows } = await client.query(
     `SELECT o.destination, convert_from(o.payload, 'UTF8') AS text, o.headers, o.role, h.id, h.time

@@ -36,7 +36,7 @@ interface Node {
   readonly [property: string]: any;
 }
 
-/** Where a name comes from: a file here, or undefined for another package. The name `*` is all that the file exports. */
+/** Origin of a name: a file here, or undefined for another package. The name `*` is all that the file exports. */
 interface Origin {
   readonly file: string | undefined;
   readonly name: string;
@@ -106,7 +106,7 @@ function resolved(origin: Origin): Origin {
   return next === undefined ? origin : resolved(next);
 }
 
-/** What an entry point exports; in place of a namespace its members. */
+/** Exports of an entry point; in place of a namespace its members. */
 function membersOf(file: string): [string, Origin][] {
   return [...moduleOf(file).exported].flatMap(([as, origin]): [string, Origin][] => {
     if (origin.name !== "*") return [[as, origin]];

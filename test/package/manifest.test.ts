@@ -1,5 +1,5 @@
 /**
- * What package.json promises is there to be packed. That it works once installed is package.slow.test.ts's.
+ * Files that package.json promises: they are there to be packed. package.slow.test.ts tests the installed package.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { projectDirectory } from "../support/program.js";
 
-/** What the tests want to know of package.json. */
+/** Properties of package.json that the tests read. */
 export interface Manifest {
   readonly version: string;
   readonly files: readonly string[];
@@ -38,7 +38,7 @@ export async function run(
   }
 }
 
-/** What `npm pack` needs beside the files that it packs, to build them. */
+/** Files that `npm pack` needs for the build, besides those that it packs. */
 const sources = [
   "package.json",
   "README.md",

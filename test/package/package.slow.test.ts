@@ -13,16 +13,16 @@ import { rowsOf } from "../support/on-server.js";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { manifest, pack, projectBin, run } from "./pack.js";
 
-/** How long what runs compilers may take: the machine may have much other work. */
+/** Time limit of compilers: the machine may have much other work. */
 const compilesMs = 400_000;
 vi.setConfig({ testTimeout: compilesMs });
 
-/** What can be imported, as a user names it: `hawser`, `hawser/frames`, … */
+/** Entry points as a user names them: `hawser`, `hawser/frames`, … */
 const entryPoints = Object.keys(manifest.exports)
   .filter((path) => path !== "./package.json")
   .map((path) => `hawser${path.slice(1)}`);
 
-/** Those that are given a connection of nats.js, or a router of Connect, and say so. */
+/** Entry points that take a connection of nats.js, or a router of Connect, and have their types. */
 const withConnectionsOfUsers = ["hawser/connect", "hawser/nats"];
 
 const directory = mkdtempSync(join(tmpdir(), "hawser-package-"));
@@ -31,7 +31,7 @@ const installed = join(project, "node_modules", "hawser");
 const tsc = join(project, "node_modules", "typescript", "bin", "tsc");
 let packed: readonly string[] = [];
 let tarball: string;
-/** What npm said on standard error when it installed the package. */
+/** Standard error of npm's installation of the package. */
 let warnings = "";
 
 /** Runs npm in the project. Resolves with what it wrote to standard error. */

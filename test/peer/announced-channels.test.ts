@@ -1,5 +1,5 @@
 /**
- * What an announcement of an unknown channel costs.
+ * Costs of an announcement of an unknown channel.
  */
 import { expect, it } from "vitest";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";

@@ -17,7 +17,7 @@ const valid: PeerOptions = {
   databaseUrl: "postgres://127.0.0.1:1/none",
 };
 
-/** What is wrong, and what the message must say: which argument and value, the rule, the remedy. */
+/** Wrong argument, and the words that the message must have: argument and value, rule, remedy. */
 type Case<Wrong> = readonly [what: string, wrong: Wrong, said: readonly [RegExp, RegExp, RegExp]];
 
 /** A value that the types forbid, as a caller without types may give it. */
@@ -216,7 +216,7 @@ describe("the constructor refuses", () => {
 });
 
 describe("a running peer refuses", () => {
-  /** What is given to `send`, of the topic "b" unless it is another. */
+  /** Arguments of `send`; the default topic is "b". */
   type Send = { readonly topic?: string; readonly payload?: string | Uint8Array } & SendOptions;
   const sends: Case<Send>[] = [
     ...names("topic").map(([what, topic, said]): Case<Send> => [what, { topic }, said]),

@@ -62,7 +62,7 @@ afterEach(async () => {
   for (const client of clients.splice(0)) await client.end();
 });
 
-/** What is in the outbox for NATS, with its payload as text. */
+/** Reads the outbox for NATS, with payloads as text. */
 async function forNats(): Promise<Record<string, unknown>[]> {
   return await world.query(
     `SELECT destination AS subject, convert_from(payload, 'UTF8') AS text, to_stream AS stream, domain, headers, key, message_id AS id
@@ -389,7 +389,7 @@ describe("enqueueBatch", () => {
   });
 });
 
-describe("what cannot be enqueued is refused before Postgres is asked:", () => {
+describe("a message that cannot be enqueued is refused before Postgres is asked:", () => {
   const query = () => Promise.reject(new Error("asked"));
   const core = { subject: "a.b" };
   const stream = { ...core, stream: true };

@@ -28,7 +28,7 @@ afterEach(async () => {
   await plain[Symbol.asyncDispose]();
 });
 
-/** What the peers of this process ask of Postgres, by a part of the statement. */
+/** Queries of the peers of this process, by a part of the statement. */
 class Queries {
   readonly #asked: { readonly text: string; readonly values: readonly unknown[] }[] = [];
   readonly #underWay = new Map<string, number>();
@@ -59,7 +59,7 @@ class Queries {
     return this.#asked.filter(({ text }) => text === part).map(({ values }) => values);
   }
 
-  /** How many were under way at the same time. */
+  /** Largest number of queries in flight at one time. */
   most(part: string): number {
     return this.#most.get(part) ?? 0;
   }

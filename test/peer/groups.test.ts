@@ -15,7 +15,7 @@ const world = sharedPeerWorld();
 const member = (name: string, handler?: Handler, options: TestPeerOptions = {}): Promise<TestPeer> =>
   world.started(name, { ...options, defaults: { group: true, ...options?.defaults } }, handler);
 
-/** How many messages each peer has had. */
+/** Number of messages that each peer has had. */
 const shares = (...peers: readonly TestPeer[]): number[] => peers.map(({ texts }) => texts.length);
 
 /** The sender has a connection to each of the listeners. */

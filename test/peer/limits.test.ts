@@ -1,5 +1,5 @@
 /**
- * What a sender may have waiting, and how long a message may be.
+ * Limits of the messages that wait at a sender, and of the length of a message.
  */
 import { expect, it } from "vitest";
 import { failure } from "./support/errors.js";

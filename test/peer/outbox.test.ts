@@ -131,7 +131,7 @@ describe("the outbox of a peer", () => {
     expect(await world.query("SELECT client_name FROM hawser.sender_listener")).toEqual([]);
   });
 
-  describe("where nobody can be reached and nobody was used before", () => {
+  describe("a sender that can reach no listener and has used none before", () => {
     async function backlog(listener: string, rows: number): Promise<void> {
       const { connectionKey } = await store.connectionKey({ name: "other-1", sourceTopic: "other" }, listener);
       await world.query(

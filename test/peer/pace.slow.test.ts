@@ -20,7 +20,9 @@ async function flood(from: TestPeer, topic: string, enough: () => boolean): Prom
   return sent;
 }
 
-/** What may wait in the store for a listener that takes some: far less than a sender stores meanwhile without a brake. */
+/**
+ * Limit for stored messages of a listener that takes some; a sender without a brake would store many more meanwhile.
+ */
 const heap = 10_000;
 
 it("store no faster than a busy listener drains", async () => {

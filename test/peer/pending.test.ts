@@ -1,5 +1,5 @@
 /**
- * What a sender has stored for others: counted, listed, cleared.
+ * Messages that a sender has stored for others: counted, listed, cleared.
  */
 import { expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";

@@ -7,6 +7,7 @@ import { createClient } from "@connectrpc/connect";
 import { sql } from "drizzle-orm";
 import { drizzle } from "drizzle-orm/node-postgres";
 import { integer, pgTable } from "drizzle-orm/pg-core";
+import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { createPeerTransport, servePeer } from "../../src/connect/index.js";
@@ -84,6 +85,26 @@ describe("a program", () => {
     await mails.length(1);
     expect(mails.all).toEqual([[{ booked: 17 }, "application/json"]]);
     expect(await world.query("SELECT id FROM bookings")).toEqual([{ id: 17 }]);
+  });
+
+  it("writes with Kysely in the transaction of a handler", async () => {
+    const { url: databaseUrl } = world;
+    await world.query("CREATE TABLE bookings (id integer)");
+    const attempts = new Log<number>();
+    await using warehouse = new Peer({ name: "warehouse-1", databaseUrl });
+    const options = { transactional: true, retry: { attempts: 3, delayMs: 1 } } as const;
+    await warehouse.handle("warehouse", options, async ({ client, attempt }) => {
+      const onClient = { connect: async () => client, end: async () => undefined };
+      const db = new Kysely<{ bookings: { id: number } }>({ dialect: new PostgresDialect({ pool: onClient }) });
+      for (const id of [1, 2]) await db.insertInto("bookings").values({ id }).execute();
+      attempts.push(attempt);
+      if (attempt === 1) throw new Error("not yet");
+    });
+    await warehouse.start();
+    await enqueue(pool, "warehouse", "order 1");
+    await attempts.length(2);
+    await eventually("the effects are committed", async () => (await world.query("SELECT FROM bookings")).length > 0);
+    expect(await world.query("SELECT id FROM bookings ORDER BY id")).toEqual([{ id: 1 }, { id: 2 }]);
   });
 
   it("sends typed messages, and calls a service of Connect", async () => {

@@ -414,7 +414,7 @@ describe("no answer", () => {
 });
 
 describe("an idempotent request whose first listener was lost after its handler had begun", () => {
-  /** It is asked of `b-1`, which is lost when others have the topic. */
+  /** Sends a request to `b-1`, which is lost when others have the topic. */
   async function asked(
     addOthers: () => Promise<unknown>,
     options: RequestOptions = {},

@@ -1,34 +1,38 @@
 import { expect, it } from "vitest";
-import { checkOptions } from "../../src/peer/options.js";
-import { RunningPeer } from "../../src/peer/running-peer.js";
+import { type CheckedOptions, checkOptions } from "../../src/peer/options.js";
+import { RunningPeer, type RunOptions } from "../../src/peer/running-peer.js";
 import { StatusReporter } from "../../src/peer/status.js";
 import { TopicHandlers } from "../../src/peer/topic-handlers.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { HeldLease } from "../../src/store/leases.js";
 import { startProxy } from "../store/support/proxy.js";
+import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
 
-it("that stops while it begins again on another database server does not go on with that", async () => {
+/** Options of a run that handles nothing. */
+function runOf(options: CheckedOptions): RunOptions {
+  return {
+    options,
+    logger: silentLogger,
+    status: new StatusReporter(),
+    unsubscribed: new Set(),
+    handlers: new TopicHandlers({ name: "a-1", topic: "a" }, options.handling, () =>
+      Promise.reject(new Error("no replies")),
+    ),
+    onLost: () => undefined,
+  };
+}
+
+it("a peer that stops while it moves to another database server does not finish the move", async () => {
   await using proxy = await startProxy(world.url);
   const told: string[] = [];
   const logger = { ...silentLogger, debug: (_details: unknown, text?: string) => void told.push(String(text)) };
   const options = checkOptions({ name: "a-1", topic: "a", databaseUrl: proxy.url });
-  const running = await RunningPeer.start(
-    {
-      options,
-      logger,
-      status: new StatusReporter(),
-      unsubscribed: new Set(),
-      handlers: new TopicHandlers({ name: "a-1", topic: "a" }, options.handling, () =>
-        Promise.reject(new Error("no replies")),
-      ),
-      onLost: () => undefined,
-    },
-    new AbortController().signal,
-  );
+  const running = await RunningPeer.start({ ...runOf(options), logger }, new AbortController().signal);
   proxy.freeze();
   const { lease, store } = running;
   (lease as HeldLease).renew({ epoch: lease.epoch + 1, server: "another" });
@@ -42,4 +46,12 @@ it("that stops while it begins again on another database server does not go on w
     return row?.count === 0;
   });
   expect(told.filter((text) => text.includes("could not continue with another database server"))).toEqual([]);
+});
+
+it("a peer with tls refuses to start on Deno, before it connects to anything", async () => {
+  const authority = new CertificateAuthority();
+  const tls = { ...authority.issue(["localhost"]), ca: authority.certificate };
+  const nowhere = "postgres://nobody@127.0.0.1:1/none";
+  const run = { ...runOf(checkOptions({ name: "a-1", databaseUrl: nowhere, tls })), runtime: "deno" };
+  await failure("tls_unsupported", RunningPeer.start(run, new AbortController().signal));
 });

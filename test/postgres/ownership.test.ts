@@ -1,5 +1,5 @@
 /**
- * What every strategy of ownership does, on a real Postgres: each contender has a session of its own, as processes have.
+ * Rules of every strategy of ownership, on a real Postgres: each contender has a session of its own, as processes have.
  */
 import { randomUUID } from "node:crypto";
 import { afterEach, describe, expect, it } from "vitest";

@@ -93,7 +93,7 @@ describe("docs/coverage-liner.md", () => {
 /** As a whole word. */
 const names = (text: string, name: string): boolean => new RegExp(`\\b${name}\\b`).test(text);
 
-/** What the native extension has not, by the name. */
+/** True for a name that the native extension does not have. */
 const isOwn = (name: string): boolean =>
   /^nats_flush$|^nats_(kv|enqueue)_|_(ack|batch)$|^nats_(subscribe|unsubscribe|seek)_stream$|^nats_(create|update|delete)_stream$|^nats_get_stream_list$/.test(
     name,

@@ -15,7 +15,7 @@ import { projectDirectory } from "../support/program.js";
 
 const read = (path: string): string => readFileSync(join(projectDirectory, path), "utf8");
 
-/** Of each command, the flags that it has, and whether one takes a value. */
+/** Flags of each command, each true if it takes a value. */
 const flags = new Map<string, Map<string, boolean>>();
 /** Each command line of hawser has them. */
 const general = ["help", "version"];
@@ -28,7 +28,7 @@ beforeAll(async () => {
   }
 });
 
-/** What a command line of ours has that the program does not: its words behind `hawser`. */
+/** Part of a command line that the program does not know; the command line is given without `hawser`. */
 function unknownIn([command = "", ...words]: readonly string[]): string[] {
   const known = flags.get(command);
   if (known === undefined) return [`the command ${command}`];
@@ -82,7 +82,7 @@ describe("the systemd unit", () => {
   });
 });
 
-/** What is used of a compose file. */
+/** Properties of a compose file that the test reads. */
 interface Compose {
   readonly services: Readonly<Record<string, Service>>;
   readonly volumes: Readonly<Record<string, unknown>>;

@@ -1,5 +1,5 @@
 /**
- * What the pages for people repeat of the code is still true.
+ * Facts of the code that the pages repeat: they are still true.
  */
 import { existsSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -26,7 +26,7 @@ const readPhrases = (path: string) => read(path).replace(/(\S)\n\s*(?=\S)/g, "$1
 const decisions = readdirSync(join(projectDirectory, "docs/decisions")).sort();
 const isThere = (path: string) => existsSync(join(projectDirectory, path));
 
-/** What links may name of a page: its headings as GitHub and others make anchors of them. */
+/** Anchors of a page: its headings in the form of GitHub and others. */
 function anchorsOf(markdown: string): Set<string> {
   const headings = [...markdown.replace(/^```.*?^```/gms, "").matchAll(/^#+ (.*)$/gm)].map(([, heading]) => heading!);
   const words = headings.map((heading) => heading.replace(/\[([^\]]*)\]\([^)]*\)/g, "$1").toLowerCase());

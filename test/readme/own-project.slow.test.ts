@@ -13,7 +13,7 @@ import { readPage } from "./pages.js";
 import { projectStepsOf } from "./snippets.js";
 
 const steps = [readPage("docs/getting-started.md"), readPage("docs/runtimes.md")].flatMap(projectStepsOf);
-/** What a newcomer has patience for. */
+/** Time limit of the tutorial: the patience of a newcomer. */
 const limitMs = 5 * 60_000;
 
 /** A shell of its own, and what its command has written so far. */

@@ -1,5 +1,5 @@
 /**
- * What the pages show is type-checked, run against a real Postgres, and prints what they say.
+ * Examples of the pages: they are type-checked, run against a real Postgres, and print the output that the pages show.
  */
 import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";

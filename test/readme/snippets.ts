@@ -19,7 +19,7 @@
 import { join } from "node:path";
 import { projectDirectory } from "../support/program.js";
 
-/** What an example goes on from. */
+/** Program that an example continues. */
 type Preamble = "peer" | "nats";
 
 /** An example. */
@@ -31,7 +31,7 @@ export interface Snippet {
   /** False where it is only type-checked here. */
   readonly isRun: boolean;
   readonly code: string;
-  /** What it prints; undefined where the page does not say. */
+  /** Output; undefined where the page shows none. */
   readonly prints: string | undefined;
 }
 
@@ -42,9 +42,9 @@ export type ProjectStep =
       readonly kind: "command";
       readonly line: number;
       readonly script: string;
-      /** It runs until it is stopped. */
+      /** True if the program runs until it is stopped. */
       readonly stays: boolean;
-      /** What it prints; undefined where the page does not say. */
+      /** Output; undefined where the page shows none. */
       readonly prints: string | undefined;
     };
 
@@ -58,7 +58,7 @@ const projectFile = /^(?:ts|typescript|js|sql|json|yaml|proto) ([\w./-]+\.\w+)$/
 const pageStep = /^sql run(?: until)?$|^[tj]s beside$/;
 const projectCommand = /^sh in your project(, stays)?$/;
 
-/** How tests run a block, as {@link runOf} finds it. */
+/** Way in which tests run a block, as {@link runOf} finds it. */
 export type Run = "not a program" | "fragment" | "snippet" | "in the page" | "file" | "project" | "ci" | "statement";
 
 const runs: readonly (readonly [RegExp, Run])[] = [
@@ -72,7 +72,11 @@ const runs: readonly (readonly [RegExp, Run])[] = [
   [/^sql [a-z-]+$/, "statement"],
 ];
 
-/** How a block is run. @throws if it does not say */
+/**
+ * Way in which a block is run. @throws if the block does not name one
+ *
+ * @throws if it does not say
+ */
 export function runOf({ line, info }: Block): Run {
   const run = runs.find(([pattern]) => pattern.test(info))?.[1];
   if (run !== undefined) return run;
@@ -98,7 +102,7 @@ function printedAfter(blocks: readonly Block[], index: number): string | undefin
   return next?.info === "text" ? next.content : undefined;
 }
 
-/** What a user does in a project of their own, as the page says. */
+/** Steps of a user in a project of their own, as the page describes them. */
 export function projectStepsOf(markdown: string): ProjectStep[] {
   const blocks = blocksOf(markdown);
   return blocks.flatMap(({ line, info, content }, index): ProjectStep[] => {
@@ -124,7 +128,7 @@ export function snippetsOf(markdown: string): Snippet[] {
   });
 }
 
-/** Of a page, what is run in its order: statements, and programs beside them. */
+/** Step of a page, in the order of the page: statements, and programs beside them. */
 export type PageStep = {
   /** The line of the page on which its block begins. */
   readonly line: number;
@@ -189,7 +193,7 @@ const modules: Readonly<Record<string, string>> = {
   "hawser/nats": "src/serve/public.js",
 };
 
-/** What an example imports from others, and is installed here, or part of Node. */
+/** Imports from others that are installed here, or part of Node. */
 const others = /^(?:drizzle-orm|knex|kysely|pg|node:\w+)(?:\/|$)/;
 
 /** The example as a program, which imports this project from `root`: its sources, or what they are compiled to. */

@@ -18,7 +18,7 @@ import { blocksOf, pageStepsOf } from "./snippets.js";
 /** Values as Postgres writes them, as psql shows them. */
 const asText = { getTypeParser: () => (value: string | Buffer) => value } as unknown as pg.CustomTypesConfig;
 
-/** What psql would print of a statement with -At and -P null=NULL; nothing for functions that return nothing. */
+/** Output of psql for a statement with -At and -P null=NULL; nothing for functions that return nothing. */
 async function outcomeOf(client: pg.Client, statement: string): Promise<string[]> {
   const printed: string[] = [];
   const onNotice = (notice: { readonly message: string | undefined }) => printed.push(`NOTICE: ${notice.message}`);
@@ -56,7 +56,7 @@ interface SubscriptionsAnswer {
   readonly data: { readonly subscriptions_list?: readonly { readonly subject: string }[] };
 }
 
-/** What the server has subscribers for. */
+/** Subjects that the server has subscribers for. */
 async function subscribedSubjects(system: NatsConnection): Promise<string[]> {
   const question = JSON.stringify({ subscriptions: true, limit: 1000 });
   const answer = await system.request("$SYS.REQ.SERVER.PING.SUBSZ", question);
@@ -67,7 +67,7 @@ async function subscribedSubjects(system: NatsConnection): Promise<string[]> {
 const subjectsIn = (statement: string): string[] =>
   [...statement.matchAll(/(?:nats_subscribe|pgnats_register_responder)\('([^']+)'/g)].map(([, subject]) => subject!);
 
-/** What a page speaks of as being there, and does not make itself. */
+/** Objects that a page mentions as existing, and does not make itself. */
 const others: Readonly<Record<string, (client: pg.Client, nats: NatsConnection) => Promise<void>>> = {
   "docs/nats-from-sql.md": async (_client, nats) => {
     nats.subscribe("stock.asleep", { callback: () => undefined });

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { ByteQueue } from "../../src/runtime/index.js";
 import { atDepth } from "../support/depth.js";
 
-/** What is done to a queue, and to a plain array of its bytes. */
+/** Operation on a queue, and on a plain array of its bytes. */
 const step = fc.oneof(
   fc.record({ push: fc.oneof(fc.uint8Array({ maxLength: 20 }), fc.uint8Array({ minLength: 1020, maxLength: 1030 })) }),
   fc.record({ take: fc.nat(1500) }),

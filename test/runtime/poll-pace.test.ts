@@ -36,7 +36,7 @@ function late(seed: number, pace: PollPace, slowestMs: number): string | undefin
   ]);
   moments.sort((one, other) => one.at - other.at);
   let isAsleep = false;
-  /** What happens until then. */
+  /** Advances the time, with all events until then. */
   const advance = (until: number): void => {
     for (let next = moments[0]; next !== undefined && next.at <= until; next = moments[0]) {
       moments.shift();

@@ -23,7 +23,7 @@ function queue(semaphore: Semaphore) {
   const order: string[] = [];
   const enter = (name: string, waitMs = 1000) =>
     void acquireWithin(semaphore, waitMs).then((admitted) => order.push(admitted ? name : `late ${name}`));
-  /** What has happened since the last time. */
+  /** Takes the entries since the last call. */
   const news = async () => {
     await vi.advanceTimersByTimeAsync(0);
     return order.splice(0);

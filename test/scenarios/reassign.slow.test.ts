@@ -35,7 +35,7 @@ function expectNoGaps(...peers: PeerProcess[]): void {
   expect(peers.flatMap(({ statuses }) => statuses.all.filter(({ kind }) => kind === "gap"))).toEqual([]);
 }
 
-/** What was stored, because a machine is slow, and not committed when the listener ends would come again. */
+/** Waits for the commit: stored and uncommitted messages of a slow machine would come again when the listener ends. */
 async function committed(url: string, number: number): Promise<void> {
   await eventually(`${number} messages are committed`, async () => {
     const rows = await rowsOf(url, "SELECT v::int FROM hawser.conn_mess_number");

@@ -1,5 +1,5 @@
 /**
- * Where messages go when listeners leave, move, take each other's addresses, subscribe and unsubscribe.
+ * Routes of messages when listeners leave, move, take each other's addresses, subscribe and unsubscribe.
  */
 import { expect, it } from "vitest";
 import { freePort } from "../../src/dev/free-port.js";

@@ -54,7 +54,7 @@ async function runBlock(block: string, effects: readonly Effect[]): Promise<void
   }
 }
 
-/** What a statement is to fail with. */
+/** Statements that must fail, and their errors. */
 const failing =
   (code: string, message: RegExp): Effect =>
   (rows) => {
@@ -74,7 +74,7 @@ function externalServer(without: "tls_insecure" | "tls_ca_path"): string {
   return withOptions(statementsOf("03-external-server.sql")[0]!, { ...hub.options, [without]: undefined });
 }
 
-describe("what is not run here", () => {
+describe("a statement that is not run here", () => {
   it("is the extension, which another file creates", () => {
     const kept = blocks.flatMap((block) => statementsOf(block).filter(isElsewhere));
     expect(kept.every((statement) => statement.includes(extensionStatement))).toBe(true);
@@ -173,7 +173,7 @@ describe("the documentation's SQL, block by block", () => {
     ]);
   });
 
-  /** What operators see. */
+  /** Reads the subscriptions as operators see them. */
   const subscriptions = async () =>
     (
       await gateway.client.query("SELECT subject || ' ' || callback AS line FROM pgnats.subscriptions ORDER BY 1")

@@ -1,5 +1,6 @@
 /**
- * What `npm run verify` prints and finds, without the programs that its steps run: those are test/codegen/verify.slow.test.ts's.
+ * Output and findings of `npm run verify`, without the programs that its steps run: test/codegen/verify.slow.test.ts
+ * runs those.
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";

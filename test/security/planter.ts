@@ -12,7 +12,7 @@ export interface Planted {
   readonly casts: number;
 }
 
-/** What a planted function logs. */
+/** Log text of a planted function. */
 export const marker = "PLANTED OBJECT CALLED";
 
 /** Types of arguments: those of the statements, of the catalogs that they read, and what literals become. */

@@ -119,7 +119,7 @@ async function calling<T>(url: string, work: (client: pg.Client) => Promise<T>):
   }
 }
 
-describe("what a role without rights has planted", () => {
+describe("an object that a role without rights has planted", () => {
   it("is called by a session that is not pinned", async () => {
     await rowsOf(urls.superuser, "SELECT 'pg_class'::regclass = 1259");
     await rowsOf(urls.superuser, "SELECT array_agg(n::text) FROM generate_series(1, 3) AS n");

@@ -1,5 +1,5 @@
 /**
- * What a running server shows at its monitoring port: each part of it has to arrive there.
+ * Monitoring port of a running server: each part of the server has its metrics and health there.
  */
 import { expect, it } from "vitest";
 import { serve as startServer } from "../../src/serve/index.js";

@@ -24,7 +24,7 @@ function gatewayAt(hosts: readonly string[]): Promise<TestGateway> {
 const another = (gateway: TestGateway): Promise<HawserServer> =>
   serve({ databaseUrl: gateway.database.url, listen: "127.0.0.1:0" });
 
-/** Where the processes stand, as they say. */
+/** NATS servers of the processes, as these report them. */
 async function standing(gateway: TestGateway): Promise<(string | null)[]> {
   const { rows } = await gateway.client.query<{ nats_server: string | null }>(
     "SELECT nats_server FROM hawser.gateways ORDER BY nats_server",

@@ -88,13 +88,13 @@ interface Share {
   readonly count: number;
 }
 
-/** What they led to, as it passes between processes. */
+/** Result of the seeds of a share, as it passes between processes. */
 interface ShareResult {
   readonly counts: ReadonlyMap<string, number>;
   readonly failures: readonly { readonly seed: number; readonly message: string }[];
 }
 
-/** How many seeds a process runs at once. */
+/** Number of seeds that a process runs at once. */
 const shareSeeds = 50;
 
 /** Runs the shares that the first process sends, one after the other. */
@@ -132,7 +132,7 @@ async function compile(): Promise<string> {
   return outfile;
 }
 
-/** How many violations are shown. */
+/** Limit of violations that are shown. */
 const mostShown = 10;
 /** A log has a line of progress for so many seeds. */
 const progressSeeds = 5_000;

@@ -26,7 +26,7 @@ import type { SimulatedMessage } from "./records.js";
 type Effects = SenderEffects<SimulatedMessage>;
 type MakeListener = NonNullable<Mutant["listener"]>;
 
-/** What a run is made of. */
+/** Parts of a run that a mutant replaces. */
 export interface Mutant {
   /** The effects of a sender's channel, changed. */
   readonly senderEffects?: (effects: Effects) => Effects;
@@ -67,7 +67,7 @@ export interface Mutant {
   readonly secondTopic?: boolean;
   /** A listener gives messages up that it does not serve, whoever else does. */
   readonly keepsWhatItDoesNotServe?: boolean;
-  /** It also does so when another listener has the channel by now. */
+  /** A listener gives such messages up also when another one has the channel by now. */
   readonly keepsWhatItDoesNotOwn?: boolean;
   /** Messages have keys in every run. */
   readonly keys?: boolean;

@@ -9,7 +9,7 @@ import type { World } from "./world.js";
 
 export class Wire {
   open = true;
-  /** What the sender had surely stored when it sent GoLive. */
+  /** Position up to which the sender had certainly stored when it sent GoLive. */
   storedAtGoLive: Position | undefined;
   /** The newest at-most-once message that was written while the channel was live. */
   unnumberedId = 0;

@@ -10,30 +10,30 @@ import type { PeerProcess } from "./process.js";
 import { type MessageRecord, Violation } from "./records.js";
 import type { World } from "./world.js";
 
-/** How long a transaction waits for a cursor's row that another one has locked. */
+/** Time that a transaction waits for a cursor's row that another one has locked. */
 const { lockTimeoutMs } = storeConstants;
 
 /** Before anything that was ever sent. */
 const origin: Position = { epoch: 0, number: 0 };
 
-/** What a channel's owner commits at once. */
+/** Data that a channel's owner commits at once. */
 export interface ChannelCommit {
   readonly cursor: Position;
   readonly dead: readonly { readonly position: Position; readonly record: MessageRecord }[];
-  /** What is done beyond the cursor. */
+  /** Positions beyond the cursor that are done. */
   readonly done: readonly Position[];
   /** Parked messages that are done. */
   readonly unparked: readonly Position[];
 }
 
-/** What a stored row carries: the payload object is the message's identity in the simulation. */
+/** Stored row: the payload object is the message's identity in the simulation. */
 export interface ModelRow {
   readonly position: Position;
   readonly topicKey: number;
   readonly payload: Uint8Array;
 }
 
-/** How a call ended for the caller. */
+/** Outcome of a call for the caller. */
 export type CallResult<T> = { kind: "ok"; value: T } | { kind: "failed" } | { kind: "unknown" };
 
 /** A database session: what locks and calls belong to. */
@@ -48,7 +48,7 @@ export interface NameTaken {
   readonly wasClean: boolean;
 }
 
-/** What the row of a name says of who raised its epoch last. */
+/** Process that raised the epoch of a name last, in the name's row. */
 export interface Raised {
   readonly epoch: number;
   readonly token: object | undefined;
@@ -63,7 +63,7 @@ export interface OwnedChannel {
   readonly done: readonly Position[];
   readonly parked: readonly ParkedMessage[];
   readonly attempts: number;
-  /** It was another listener's. */
+  /** True if the channel was another listener's. */
   readonly handedOver: boolean;
 }
 
@@ -79,7 +79,7 @@ export interface ChannelCall {
 export interface TransactionHandler {
   isAlive(): boolean;
   run(ended: (how: "commit" | "rollback") => void): void;
-  /** What the handler wrote is committed. Returns how to take it back. */
+  /** Commits the effect of the handler. Returns a function that takes it back. */
   effect(): () => void;
 }
 
@@ -135,9 +135,9 @@ export class ModelPostgres {
   /** The listener of each channel, where it is another one than the first. */
   readonly owners = new Map<number, string>();
   readonly #attempts = new Map<number, number>();
-  /** Of each channel what is done beyond its cursor. */
+  /** Positions of each channel that are done beyond its cursor. */
   readonly #marks = new Map<number, Map<string, Position>>();
-  /** Of each channel what is parked. */
+  /** Parked messages of each channel. */
   readonly #parked = new Map<number, Map<string, ParkedMessage>>();
   /** Marks that a transaction has inserted and not committed. */
   readonly #markLocks = new Map<string, Fence>();
@@ -150,7 +150,7 @@ export class ModelPostgres {
   readonly #ownerLocks = new Map<string, Fence>();
   readonly #fences = new Map<string, Fence>();
   readonly #sessions = new Set<Session>();
-  /** How to take back each commit since the last failover, newest last. */
+  /** Functions that take back each commit since the last failover, newest last. */
   #history: (() => void)[] = [];
   /** Which server it is: grows with each failover, as a timeline does. */
   generation = 1;
@@ -449,7 +449,7 @@ export class ModelPostgres {
     );
   }
 
-  /** What of a channel is parked, in order. */
+  /** Parked messages of a channel, in order. */
   parkedOf(key: number): ParkedMessage[] {
     const rows = [...this.#parkedIn(key).values()];
     return rows.sort((one, other) => comparePositions(one.message.position, other.message.position));
@@ -578,7 +578,7 @@ export class ModelPostgres {
       return;
     }
     const mark = this.#faults.marksByOwnersEpoch ? `${epoch} ${rowKey(position)}` : rowKey(position);
-    /** What a statement of now sees. */
+    /** Verdict for a statement at this moment. */
     const verdict = () => {
       if (this.#faults.marksWithoutFence) return "committed";
       const isPassed = comparePositions(this.cursors.get(key) ?? origin, position) >= 0;
@@ -791,9 +791,9 @@ export class ModelPostgres {
     options: {
       name: string;
       exclusive: boolean;
-      /** It raises the epoch of the name. */
+      /** True if the statement raises the epoch of the name. */
       raises?: boolean;
-      /** It does not wait at the fence. */
+      /** True if the statement does not wait at the fence. */
       unfenced?: boolean;
       session?: Session;
       server?: number;

@@ -33,7 +33,7 @@ export class PeerProcess {
   lease: Lease = "starting";
   stalled = false;
   stopping = false;
-  /** What is finished beyond an unfinished message was given its marks, at the end. */
+  /** True if marks were written at the end for messages that are finished beyond an unfinished one. */
   #hasMarked = false;
   /** The holder of the name before ended in good order. */
   wasClean = true;

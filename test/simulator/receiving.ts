@@ -24,14 +24,14 @@ interface Incoming {
   timerAt: number;
   committing: boolean;
   toCommit: Position | undefined;
-  /** What the next commit writes besides the cursor. */
+  /** Dead letters that the next commit writes besides the cursor. */
   dead: { position: Position; record: MessageRecord }[];
   done: Position[];
   unparked: Position[];
   /** By position, the newest of each: a message and its copy under the sender's next epoch are both parked. */
   toPark: Map<string, ParkedMessage>;
   parking: boolean;
-  /** How often a process that ended uncleanly had begun the first message. */
+  /** Number of times that a process which ended uncleanly had begun the first message. */
   readonly startsBefore: number;
   isolated: boolean;
   /** Its handler runs, for the last time that it may. */

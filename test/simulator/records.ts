@@ -21,7 +21,7 @@ export interface MessageRecord {
   finished: number;
   /** Its handler has ended in this process, and channel. */
   finishedBy: { readonly process: unknown; readonly key: number } | undefined;
-  /** That has since given the channel up in good order. */
+  /** True if that process has since given the channel up gracefully. */
   endedInOrder: boolean;
   /** Committed writes of its transactional handler, and its dead letters. */
   effects: number;
@@ -36,7 +36,7 @@ export interface SimulatedMessage extends OutgoingMessage {
 /** A broken rule. */
 export class Violation extends Error {}
 
-/** How often each fault and each transition happened. */
+/** Number of times that each fault and each transition happened. */
 export class Counts {
   readonly values = new Map<string, number>();
 

@@ -20,20 +20,20 @@ import {
 import { StreamWorld } from "./streams/world.js";
 import { World } from "./world.js";
 
-/** One run: everything in it follows from the seed. */
+/** World of one run: everything in it follows from the seed. */
 interface SimulatedWorld {
   readonly counts: Counts;
   /** @throws Violation */
   run(): void;
 }
 
-/** What is simulated. */
+/** Subject of the simulation, with its rules. */
 export interface Simulation {
   readonly name: "channels" | "outbox" | "groups" | "streams" | "schedules";
   world(seed: number): SimulatedWorld;
-  /** How many seeds the test runs. Default: 2,000. */
+  /** Number of seeds that the test runs. Default: 2,000. */
   readonly seeds?: number;
-  /** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
+  /** Events that must happen in any long run; a count of zero means that the simulator does not reach them any more. */
   readonly mustHappen: readonly string[];
   readonly mutants: readonly SimulatedMutant[];
 }

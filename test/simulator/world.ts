@@ -1,5 +1,5 @@
 /**
- * One run of the simulation: processes, a network, a database, an application, faults, and the rules that must hold.
+ * Run of the simulation: processes, a network, a database, an application, faults, and the rules that must hold.
  * Everything follows from the seed.
  */
 import {
@@ -40,7 +40,7 @@ type FaultKind = (typeof faultKinds)[number];
 const faultsUntilMs = 12_000;
 const mustSettleWithinMs = 240_000;
 const maxSteps = 100_000;
-/** How often a handler is tried. */
+/** Number of attempts of a handler. */
 const maxAttempts = 5;
 /** The topic that "z", to which channels are handed over, does not serve. */
 const secondTopicKey = 2;
@@ -102,11 +102,11 @@ export class World {
   readonly #processes = new Map<string, PeerProcess[]>();
   readonly #wires = new Map<Wire, { dialler: PeerProcess; listener: PeerProcess; key: number }>();
   readonly #records = new Map<Uint8Array, MessageRecord>();
-  /** Of each channel and key. */
+  /** First handled position of each channel and key. */
   readonly #firstHandled = new Map<string, Position>();
-  /** Of each opened channel, by key, the message that was begun and is not done. */
+  /** Message of each opened channel and key that was begun and is not done. */
   readonly #begun = new WeakMap<object, Map<string, MessageRecord>>();
-  /** Of each opened channel what it has done or given up. */
+  /** Messages of each opened channel that are done or given up. */
   readonly #ended = new WeakMap<object, Set<MessageRecord>>();
   readonly #hasKeys: boolean;
   /** Listeners get their channels back. */
@@ -410,7 +410,7 @@ export class World {
     }
   }
 
-  /** What a transactional handler wrote is committed. Returns how to take it back. */
+  /** Commits the effect of a transactional handler. Returns a function that takes it back. */
   effect(record: MessageRecord): () => void {
     this.counts.add("transition: effect committed");
     return this.#kept(record, "effect");

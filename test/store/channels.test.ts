@@ -59,7 +59,7 @@ describe("channels", () => {
   });
 });
 
-describe("what a sender has stored", () => {
+describe("the backlog of a sender", () => {
   const sender = { name: "sender", sourceTopic: "source" };
 
   it("is counted by listener and topic, with known routes that have none, and cleared", async () => {

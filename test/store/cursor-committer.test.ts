@@ -11,7 +11,7 @@ import {
 import { ManualClock } from "../support/manual-clock.js";
 import { takeOver, terminateHolder, textMessages, type World, world } from "./support/world.js";
 
-/** One flush that the committer began, to be answered by the test. */
+/** Flush that the committer began; the test answers it. */
 interface Flush {
   readonly commits: readonly CursorCommit[];
   succeed(result?: CommittedCursors | "fenced"): Promise<void>;

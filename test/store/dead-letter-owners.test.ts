@@ -41,7 +41,7 @@ async function session({ url }: Login): Promise<pg.Client> {
   return client;
 }
 
-/** What a statement fails with; undefined: it does not. */
+/** Code of the error that a statement fails with; undefined if it succeeds. */
 async function failure(client: pg.Client, text: string, values?: unknown[]): Promise<string | undefined> {
   return client.query(text, values).then(
     () => undefined,

@@ -52,7 +52,7 @@ describe("dead letters", () => {
     return (await w.store.deadLetters.list()).map(({ id }) => id).filter((id) => !known.has(id));
   }
 
-  /** What is stored in a channel's retry channel. */
+  /** Reads the stored messages of the channel's retry channel. */
   async function retryChannel(key = channel) {
     const { rows } = await w.operator.query("SELECT connection_key FROM hawser.conn_key_map WHERE retry_of = $1", [
       key,

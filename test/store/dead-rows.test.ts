@@ -10,7 +10,7 @@ import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { type World, world } from "./support/world.js";
 
-/** Of each kind. They are on more than 100 pages of their table and of their index. */
+/** Number of dead rows of each kind: more than 100 pages of their table and of their index. */
 const deadRows = 20_000;
 /** A descent of an index has three; a statement makes some of them. */
 const fewPages = 60;
@@ -69,7 +69,7 @@ describe.each([
   });
   afterAll(() => w[Symbol.asyncDispose]());
 
-  /** How many pages of Hawser's tables the client's session has touched. */
+  /** Number of pages of Hawser's tables that the client's session has touched. */
   async function pagesSoFar(): Promise<number> {
     const { rows } = await client.query(
       `SELECT sum(pg_stat_get_xact_blocks_fetched(oid))::float8 AS pages FROM pg_class WHERE relnamespace = 'hawser'::regnamespace`,
@@ -78,8 +78,8 @@ describe.each([
   }
 
   /**
-   * How many pages a statement touches, those of the functions that it calls included, when its plans are made. Those of the
-   * catalog do not count: what other databases of the server do can make a session read it again at any time.
+   * Number of pages that a statement touches, with those of the functions that it calls, when its plans exist. Pages of
+   * the catalog do not count: work in other databases of the server can make a session read them again at any time.
    */
   async function pagesOf(statement: string): Promise<number> {
     let pages = 0;

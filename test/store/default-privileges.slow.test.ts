@@ -39,7 +39,7 @@ async function installed(): Promise<TestDatabase> {
   return made;
 }
 
-/** What an installation by a superuser looks like where nobody has changed the default privileges. */
+/** Reads the catalog of an installation by a superuser under unchanged default privileges. */
 async function plainCatalog(): Promise<string[]> {
   const byOthers = Boolean(process.env["HAWSER_TEST_INSTALLER"]);
   await using plain = await testDatabase({ migrated: !byOthers });
@@ -175,7 +175,7 @@ describe("default privileges of the installing role", () => {
   });
 });
 
-describe("what was granted by hand", () => {
+describe("a privilege that was granted by hand", () => {
   /** The statement of a warning. */
   const remedyOf = (warning: string) => /which Hawser did not grant: (.*)$/.exec(warning)![1]!;
 

@@ -63,7 +63,7 @@ async function initialised(options: InstallOptions = {}, ...before: readonly str
   return other;
 }
 
-/** What Postgres says beside the result. */
+/** Runs statements. Resolves with the notices of Postgres. */
 async function noticesOf(url: string, ...statements: readonly string[]): Promise<string[]> {
   const client = new pg.Client(url);
   const notices: string[] = [];
@@ -335,7 +335,7 @@ it("default privileges do not count within CREATE EXTENSION litmus_pgnats", asyn
 });
 
 describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", () => {
-  /** What it says, and that nothing has changed. */
+  /** Resolves with the error of the statements, after a check that they have changed nothing. */
   async function refused(...statements: readonly string[]): Promise<pg.DatabaseError> {
     const before = await catalogOf(database.url);
     const error = await refusal(database.url, ...statements);

@@ -5,7 +5,9 @@ import { own, takeOver, type World, world } from "./support/world.js";
 /** Stores one message, through the function. */
 const storeSql = `SELECT held FROM hawser.store_messages($1, $2, $3, 1, '{1}', '{3}', '{0}', NULL, 'abc')`;
 
-/** What looks enough, and is not: lock and write in one statement, whose snapshot is from before the wait. */
+/**
+ * Statement that looks sufficient, and is not: lock and write in one statement, whose snapshot is from before the wait.
+ */
 const naiveStoreSql = `
   INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number)
   SELECT $3::integer, 'abc', o.epoch, 1

@@ -19,7 +19,7 @@ beforeEach(async () => {
   handler = (await world.bound("orders.*"))[0]!.id;
 });
 
-/** One that the bridge has given up. */
+/** Makes a dead letter of the bridge. */
 async function dead(handlerId: string | null): Promise<number> {
   const [row] = await world.rows<{ id: string }>(
     `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id)

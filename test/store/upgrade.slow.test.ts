@@ -31,7 +31,7 @@ it("a released step is never edited", () => {
 /** By which `hawser serve` knows its own dead letters. */
 const sealSql = "encode(sha256(token || sha256(convert_to(subject, 'UTF8')) || sha256('dead') || sha256('')), 'hex')";
 
-/** Of the first step. The peers `shop-1` and `orders-1` have used it, and a function that is subscribed. */
+/** Statements that fill the schema of the first step, as the peers `shop-1` and `orders-1` and a subscription do. */
 const rows = (subject: string): string[] => [
   "INSERT INTO hawser.peers (name, epoch, in_group) VALUES ('shop-1', 3, false), ('orders-1', 2, true)",
   "INSERT INTO hawser.topic_addr (topic, addr, client_name, epoch, durable) VALUES ('orders', '127.0.0.1:1', 'orders-1', 2, true)",

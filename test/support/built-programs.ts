@@ -71,7 +71,7 @@ function ownUrls(directory: string): Plugin {
   };
 }
 
-/** How Node runs a program of the project. */
+/** Arguments and environment of Node for a program of the project. */
 export interface NodeProgram {
   /** Flags of Node. */
   readonly execArgv: string[];

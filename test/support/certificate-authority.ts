@@ -12,12 +12,12 @@ export interface Issued {
   readonly key: string;
 }
 
-/** What is out of the ordinary with a certificate. */
+/** Deviations of a certificate from an ordinary one. */
 export interface IssueOptions {
   /** Days from now. Default: from yesterday until tomorrow. */
   readonly fromDays?: number;
   readonly untilDays?: number;
-  /** What it may be used for. Default: said nothing of, so for anything. */
+  /** Permitted usage. Default: the certificate has no statement of it, so any. */
   readonly usage?: "server" | "client";
   /** Encrypts the key. */
   readonly passphrase?: string;
@@ -32,7 +32,10 @@ const oid = {
   client: [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02],
 };
 
-/** What an authority signs with: as DER, and by Node. Its keys and those that it certifies are of the same kind. */
+/**
+ * Signature algorithms of authorities, in DER and for Node. An authority's key and those that it certifies are of the
+ * same kind.
+ */
 const signatures = {
   "ecdsa-sha256": { algorithm: "300a06082a8648ce3d040302", hash: "sha256" },
   "ecdsa-sha384": { algorithm: "300a06082a8648ce3d040303", hash: "sha384" },
@@ -132,7 +135,7 @@ function generalName(host: string): Buffer {
   return der(0x82, Buffer.from(host));
 }
 
-/** One value in DER: tag, length, content. */
+/** Encodes a value in DER: tag, length, content. */
 function der(tag: number, ...parts: readonly (Uint8Array | readonly number[])[]): Buffer {
   const content = Buffer.concat(parts.map((part) => Buffer.from(part)));
   return Buffer.concat([Buffer.from([tag, ...lengthOf(content)]), content]);

@@ -14,7 +14,7 @@ export interface TestDatabase extends AsyncDisposable {
   drop(): Promise<void>;
 }
 
-/** What a database of a test holds. */
+/** Contents of a test's database. */
 export interface TestDatabaseOptions {
   /** False: nothing at all. Default true: what `hawser init` makes. */
   readonly migrated?: boolean;

@@ -1,5 +1,5 @@
 /**
- * How many random inputs a test tries: `npm test` a tenth of what `npm run test:all` does.
+ * Number of random inputs of a test: with `npm test` a tenth of that with `npm run test:all`.
  *
  * @param count how many `npm run test:all` tries
  */

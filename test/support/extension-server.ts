@@ -10,11 +10,11 @@ import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js
 import type { TestDatabase } from "./database.js";
 import { onServer } from "./on-server.js";
 
-/** One that runs. */
+/** Running server. */
 export interface ExtensionServer extends AsyncDisposable {
   /** The database `postgres`, as superuser. */
   readonly url: string;
-  /** Where CREATE EXTENSION looks for control files and scripts. */
+  /** Directory in which CREATE EXTENSION looks for control files and scripts. */
   readonly extensionDirectory: string;
   /** A program that answers `--sharedir` and `--pkglibdir` as the server's own does. */
   readonly pgConfig: string;
@@ -48,7 +48,7 @@ export async function extensionServer(): Promise<ExtensionServer> {
   };
 }
 
-/** Those that the other servers of the run have, with all of their libraries. */
+/** Copies the binaries of the other servers of the run, with all of their libraries. */
 function copyBinaries(directory: string): void {
   const named = process.env["HAWSER_POSTGRES_BINARIES"];
   const native = named ? dirname(named) : join(packageDirectory(), "native");

@@ -8,7 +8,7 @@ import { type HawserServer, type ServeOptions, serve as startServer } from "../.
 import { type TestDatabase, testDatabase, testNatsUrl } from "./database.js";
 import { onServer } from "./on-server.js";
 
-/** What a test asks of it. */
+/** Options of a test's gateway. */
 export interface TestGatewayOptions extends Omit<ServeOptions, "databaseUrl"> {
   /** The NATS server. Default: the one of the run, which is shared: use subjects, buckets and streams of your own. */
   readonly natsUrl?: string;

@@ -11,9 +11,9 @@ export const dblinkSchema = "hawser_dblink";
 
 const wrappers = ["litmus_pgnats_fdw", "pgnats_fdw"];
 
-/** What the role has been given beyond CREATE on the database and dblink. */
+/** Rights of the role beyond CREATE on the database and dblink. */
 export interface InstallerOptions {
-  /** It may make roles (CREATEROLE). Default false. */
+  /** True for a role that may make roles (CREATEROLE). Default false. */
   readonly createRole?: boolean;
   /** The foreign data wrappers are there, without a validator, and it may use them. Default false. */
   readonly foreignDataWrappers?: boolean;

@@ -9,7 +9,7 @@ export class LockHolder implements AsyncDisposable {
   readonly #client: pg.Client;
   readonly #login: AsyncDisposable;
   readonly #since = performance.now();
-  /** How many locks it has. */
+  /** Number of locks that it holds. */
   readonly count: number;
 
   private constructor(client: pg.Client, login: AsyncDisposable, count: number) {

@@ -9,7 +9,7 @@ export class ManualClock implements Clock {
     return this.#now;
   }
 
-  /** How many timers are set. */
+  /** Number of pending timers. */
   get timers(): number {
     return this.#timers.size;
   }

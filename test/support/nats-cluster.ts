@@ -49,7 +49,7 @@ cluster { name: c, listen: "127.0.0.1:${port}", routes: [${routes}] }`,
   }
 }
 
-/** It announces the servers that it has routes to, and itself. */
+/** True if the server announces itself and all servers of the cluster. */
 async function knowsAll(url: string, count: number): Promise<boolean> {
   const nats = await connect({ servers: url, reconnect: false });
   try {

@@ -6,7 +6,7 @@ import { nkeys } from "@nats-io/transport-node";
 type Claims = Readonly<Record<string, unknown>>;
 type Key = ReturnType<typeof nkeys.createUser>;
 
-/** What a user's JWT says of its time, in seconds since 1970. */
+/** Times in a user's JWT, in seconds since 1970. */
 export interface UserTimes {
   /** When it ends. */
   readonly exp?: number;

@@ -11,7 +11,7 @@ import { natsAnswers } from "../../src/dev/nats/server.js";
 import { ServerProcess } from "../../src/dev/server-process.js";
 import { eventually } from "./eventually.js";
 
-/** What to start. */
+/** Settings of the server. */
 export interface NatsServerOptions {
   /**
    * The text of its configuration file, in which `$DIR` stands for the directory that `files` are in. Address, port and
@@ -44,7 +44,7 @@ export interface TestNatsServer extends AsyncDisposable {
   reload(config: string): Promise<void>;
   /** Sends its process a signal: SIGUSR2 begins its lame duck mode, SIGSTOP makes it hang. */
   signal(signal: NodeJS.Signals): void;
-  /** What it has written to its log. */
+  /** Log of the server so far. */
   log(): string;
 }
 
@@ -83,7 +83,7 @@ export async function startNatsServer(options: NatsServerOptions = {}): Promise<
   }
 }
 
-/** How often it is started where somebody else has taken the port a moment before. */
+/** Number of starts while other programs take the port in between. */
 const portTries = 5;
 
 class Server implements TestNatsServer {
@@ -215,7 +215,7 @@ class Server implements TestNatsServer {
   }
 }
 
-/** Where it listens, once its ports file is there whole. */
+/** Reads the addresses from the ports file, once it is complete. */
 function portsIn(directory: string): { readonly nats: string[]; readonly monitoring: string[] } | undefined {
   try {
     const [file] = readdirSync(directory);

@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import pg from "pg";
 
-/** What it pools. */
+/** Unit that the pooler assigns a connection for. */
 export type PoolMode = "transaction" | "session";
 
 /** A running one. */

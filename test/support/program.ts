@@ -8,14 +8,14 @@ import { nodeCommand, projectDirectory } from "./built-programs.js";
 
 export { projectDirectory };
 
-/** How to start a program. */
+/** Settings of a program's process. */
 export interface ProgramOptions {
   /** Variables to add to the environment; undefined takes one out. */
   readonly env?: Record<string, string | undefined>;
   readonly uid?: number;
   readonly gid?: number;
   readonly cwd?: string;
-  /** What standard input is: a pipe that stays open (default), or /dev/null. */
+  /** Standard input: a pipe that stays open (default), or /dev/null. */
   readonly stdin?: "pipe" | "ignore";
   /** A process group of its own, as each job of a shell in a terminal has. */
   readonly ownGroup?: boolean;
@@ -31,7 +31,7 @@ export interface Program {
   readonly ended: Promise<ProgramEnd>;
 }
 
-/** How a program ended. */
+/** End of a program: exit status or signal, and output. */
 interface ProgramEnd {
   readonly status: number | null;
   readonly signal: NodeJS.Signals | null;

@@ -12,7 +12,7 @@ import type { Reporter, TestModule, TestRunEndReason, TestSpecification } from "
 
 const cacheFile = fileURLToPath(new URL("../../node_modules/.cache/hawser-tests.json", import.meta.url));
 
-/** How often a line says how far the tests are. */
+/** Interval of the progress lines. */
 const intervalMs = 15_000;
 
 /** Seconds by what ran. */

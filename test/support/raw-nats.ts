@@ -1,5 +1,5 @@
 /**
- * What a client writes to a NATS server that keeps to no rule but the server's own: it carries header blocks as they come.
+ * NATS client that follows no rule except the server's: it sends header blocks as given.
  */
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";

@@ -9,19 +9,19 @@ import { startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
 import { runners, sampleProject, startIn } from "./sample-project.js";
 
-/** What a test file of the sample notes. */
+/** Note of a test file of the sample. */
 interface Note {
   readonly server: string;
   readonly database: string;
   readonly nats: string;
   readonly others: number;
-  /** What Postgres said to those without the password. */
+  /** Errors of Postgres for clients without the password. */
   readonly strangers: readonly string[];
 }
 
 const fileNames = ["one", "two", "three"];
 
-/** What each file does, whatever its runner is. */
+/** Part that all files have, independent of the runner. */
 const common = `
 import { appendFileSync } from "node:fs";
 import { connect } from "@nats-io/transport-node";

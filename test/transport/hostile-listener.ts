@@ -6,10 +6,10 @@ import type { HandshakeRefusal } from "../../src/transport/index.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { TestListener } from "./pair.js";
 
-/** What the parent asks. */
+/** Command of the parent process. */
 export type HostileCommand = { readonly kind: "advance"; readonly ms: number } | { readonly kind: "report" };
 
-/** What it answers, to `report` and when it listens. */
+/** Answer to `report`, and announcement when it listens. */
 export interface HostileReport {
   readonly address: string;
   /** Memory in use after a collection: heap and what lies outside it. */

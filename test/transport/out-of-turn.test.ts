@@ -11,7 +11,7 @@ import { fakeListener } from "./fake-listener.js";
 import { dialTest, Inbox, identity, secret, TestListener, welcome } from "./pair.js";
 import { helloTo, RawClient } from "./raw-client.js";
 
-/** What reads a frame: each side, in the handshake and after it. */
+/** Readers of frames: each side, in the handshake and after it. */
 type Reader = "a listener that awaits Hello" | "a dialler that awaits Welcome" | "a listener" | "a sender";
 
 /** Which kinds a reader takes; every other one ends the connection. */

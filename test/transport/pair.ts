@@ -49,7 +49,7 @@ export class Inbox<T> {
   }
 }
 
-/** One event of a connection. */
+/** Event of a connection. */
 type ConnectionEvent =
   | { readonly kind: "ack"; readonly ack: Ack }
   | { readonly kind: "goodbye"; readonly goodbye: Goodbye | undefined }

@@ -99,7 +99,7 @@ class Files {
     writeFileSync(this.path("ca.crt"), ca);
   }
 
-  /** Those that wait for their files as long as it takes, unless told otherwise: the machine may be slow. */
+  /** Makes credentials that wait for their files without a limit by default: the machine may be slow. */
   credentials(options: Partial<TlsOptions> = {}, clock: Clock = new ManualClock()): TlsCredentials {
     const files = { cert: this.path("tls.crt"), key: this.path("tls.key"), ca: this.path("ca.crt") };
     const credentials = new TlsCredentials({ ...files, ...options }, clock);

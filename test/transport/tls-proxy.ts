@@ -7,7 +7,7 @@ import { type AddressInfo, connect, type Socket } from "node:net";
 import { connect as connectTls, createServer, type Server } from "node:tls";
 
 export class TlsProxy implements AsyncDisposable {
-  /** What it has read of the dialler. */
+  /** Bytes read from the dialler. */
   readonly read: Buffer[] = [];
   readonly #sockets: Socket[] = [];
 

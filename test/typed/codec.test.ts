@@ -362,7 +362,7 @@ describe("a subject", () => {
   });
 });
 
-/** What messages of a schema can be made of. */
+/** Init shapes of messages of a schema. */
 function initOf(schema: DescMessage, depth: number): fc.Arbitrary<Record<string, unknown>> {
   const fields: Record<string, fc.Arbitrary<unknown>> = {};
   for (const field of schema.fields) {

@@ -90,7 +90,7 @@ const floatCases: RuleCase[] = ["float", "double"].flatMap((type) => [
   { rule: `${type}.not_in`, body: scalarField(type, "not_in: [0, 0.7]"), good: [0.2, "NaN"], bad: [0, 0.7] },
 ]);
 
-/** One to four bytes in UTF-8; the last is one character and two units of UTF-16. */
+/** Characters of two to four bytes in UTF-8; the last is two units in UTF-16. */
 const [two, three, four] = ["ä", "€", "😀"];
 
 const stringCases: RuleCase[] = [

@@ -1,5 +1,5 @@
 /**
- * What the rules of `buf.validate` mean to Hawser, against protovalidate itself.
+ * Rules of `buf.validate` in Hawser, compared with protovalidate itself.
  */
 import {
   clone,

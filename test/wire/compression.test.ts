@@ -12,7 +12,7 @@ import {
 
 const violation = expect.objectContaining({ code: "protocol_violation" });
 const mib = 1024 * 1024;
-/** What this Node has, each with its name. */
+/** Codecs that this Node.js has, with their names. */
 const own = [
   ["gzip", Compression.GZIP, Capability.GZIP] as const,
   ["zstd", Compression.ZSTD, Capability.ZSTD] as const,

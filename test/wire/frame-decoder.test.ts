@@ -13,7 +13,7 @@ import { bytesOfHex, frameVectors } from "./vectors.js";
 
 const violation = expect.objectContaining({ code: "protocol_violation" });
 const stream = new Uint8Array(Buffer.concat(frameVectors.map(({ frameHex }) => bytesOfHex(frameHex))));
-/** Where its frames begin. */
+/** Offsets at which the frames begin. */
 const borders = frameVectors.map((_, index) =>
   frameVectors.slice(0, index).reduce((sum, { frameHex }) => sum + frameHex.length / 2, 0),
 );

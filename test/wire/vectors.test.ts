@@ -233,7 +233,7 @@ describe("the frames of the spec", () => {
 });
 
 describe("the vectors of streams", () => {
-  /** What the decoder makes of the stream when it comes in pieces of this size. */
+  /** Decodes the stream in pieces of this size. */
   function receive({ hex, preamble, maxFrameBytes }: StreamVector, pieceBytes: number) {
     const decoder = new FrameDecoder({ maxFrameBytes, ...(preamble ? { preamble: Buffer.from("HWS1") } : {}) });
     const bytes = bytesOfHex(hex);

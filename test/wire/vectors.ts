@@ -44,7 +44,7 @@ export interface StreamVector {
   readonly hex: string;
   /** The kinds of the frames in it. */
   readonly frames: readonly string[];
-  /** It waits for more, or refuses with `protocol_violation`. */
+  /** End of the stream: the decoder waits for more, or refuses with `protocol_violation`. */
   readonly end: "waits" | "refused";
 }
 
@@ -54,14 +54,14 @@ export interface PayloadVector {
   readonly description: string;
   readonly compression: "gzip" | "zstd";
   readonly payloadHex: string;
-  /** What its sender declared. */
+  /** Uncompressed length that the sender declared. */
   readonly uncompressedBytes: number;
-  /** What it expands to. */
+  /** Decompressed bytes. */
   readonly resultHex?: string;
   readonly refused?: true;
 }
 
-/** What one side sends in a conversation: the preamble, a frame, or a Refuse of which only the code is fixed. */
+/** Step of one side in a conversation: the preamble, a frame, or a Refuse of which only the code is fixed. */
 interface ConversationStep {
   readonly from: "dialler" | "listener";
   readonly why: string;

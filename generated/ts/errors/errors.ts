@@ -751,6 +751,16 @@ export const errorTable = {
     summary: "The time to live of the message had passed before a handler began with it.",
     remedy: "Do nothing if it has lost its meaning; else send it again, with a longer ttlMs.",
   },
+  /** The runtime has no TLS with the exporter (RFC 5705) that the handshake between peers is bound to. */
+  tls_unsupported: {
+    code: "tls_unsupported",
+    wireCode: 75,
+    sqlstate: "0A000",
+    exitStatus: 78,
+    retryable: false,
+    summary: "The runtime has no TLS with the exporter (RFC 5705) that the handshake between peers is bound to.",
+    remedy: "Run the peer with Node.js or Bun. Without tls, it reaches peers on the same machine, and with allowPlaintext those in a trusted network.",
+  },
   /** The topic or a rule in the schema of a typed message cannot be used. */
   invalid_schema: {
     code: "invalid_schema",

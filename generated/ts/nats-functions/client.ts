@@ -246,14 +246,14 @@ interface FileListResult {
 /** Options of {@link NatsSql.streamCreate}. */
 interface StreamCreateOptions {
   /** Storage of the messages: 'file' or 'memory'. NULL: 'file'. Limits: one of "file", "memory". */
-  readonly storage?: string | undefined;
+  readonly storage?: "file" | "memory" | undefined;
   /**
    * Retention of messages: up to the limits ('limits'), until all consumers have acknowledged them ('interest'), or until one
    * has ('workqueue'). NULL: 'limits'. Limits: one of "limits", "interest", "workqueue".
    */
-  readonly retention?: string | undefined;
+  readonly retention?: "limits" | "interest" | "workqueue" | undefined;
   /** Policy of a full stream: deletes the oldest messages ('old'), or refuses new ones ('new'). NULL: 'old'. Limits: one of "old", "new". */
-  readonly discard?: string | undefined;
+  readonly discard?: "old" | "new" | undefined;
   /** The greatest age of a message in milliseconds. NULL or 0: no limit. Limits: 0 to 3155760000000. */
   readonly maxAgeMs?: bigint | undefined;
   /** The greatest number of messages. NULL or 0: no limit. Limits: 0 to 9007199254740991. */
@@ -275,7 +275,7 @@ interface StreamUpdateOptions {
   /** The subjects whose messages it stores from now on. NULL: as before. Limits: at most 100 elements; at most 1024 bytes in each element and at most 16384 bytes in all. */
   readonly subjects?: readonly string[] | undefined;
   /** Policy of a full stream: deletes the oldest messages ('old'), or refuses new ones ('new'). NULL: as before. Limits: one of "old", "new". */
-  readonly discard?: string | undefined;
+  readonly discard?: "old" | "new" | undefined;
   /** The greatest age of a message in milliseconds; 0: no limit. NULL: as before. Limits: 0 to 3155760000000. */
   readonly maxAgeMs?: bigint | undefined;
   /** The greatest number of messages; 0: no limit. NULL: as before. Limits: 0 to 9007199254740991. */
@@ -1260,3 +1260,30 @@ export const natsSqlMethods: { readonly [Method in keyof NatsSql]: SqlMethod } =
     results: [],
   },
 };
+
+/** Ranges and choices of arguments, by method and argument. An absent bound does not limit. */
+export const natsSqlRanges = {
+  kvUpdate: {
+    revision: { min: 1, max: 9007199254740991 },
+  },
+  streamCreate: {
+    storage: { values: ["file", "memory"] },
+    retention: { values: ["limits", "interest", "workqueue"] },
+    discard: { values: ["old", "new"] },
+    maxAgeMs: { min: 0, max: 3155760000000 },
+    maxMessages: { min: 0, max: 9007199254740991 },
+    maxBytes: { min: 0, max: 9007199254740991 },
+    maxMessageBytes: { min: 0, max: 2147483647 },
+    duplicateWindowMs: { min: 1, max: 3155760000000 },
+    replicas: { min: 1, max: 5 },
+  },
+  streamUpdate: {
+    discard: { values: ["old", "new"] },
+    maxAgeMs: { min: 0, max: 3155760000000 },
+    maxMessages: { min: 0, max: 9007199254740991 },
+    maxBytes: { min: 0, max: 9007199254740991 },
+    maxMessageBytes: { min: 0, max: 2147483647 },
+    duplicateWindowMs: { min: 1, max: 3155760000000 },
+    replicas: { min: 1, max: 5 },
+  },
+} as const;

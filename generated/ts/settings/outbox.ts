@@ -362,6 +362,12 @@ export const outboxConstants = {
    * Value: 100 messages.
    */
   sharedPageMessages: 100,
+  /**
+   * Number up to which `hawser.outbox_status` counts messages.
+   *
+   * Value: 100000 messages.
+   */
+  countedMessages: 100000,
 } as const;
 
 export type OutboxConstants = SettingValues<typeof outboxConstants>;

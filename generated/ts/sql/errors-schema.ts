@@ -112,6 +112,7 @@ VALUES
   ('unreachable', 72, '08001', 69, true, 'No listener of the topic takes requests now; nothing was carried out.', 'Start a listener of the topic with a handler, or try again when one is back.'),
   ('rejected', 73, 'P0001', 70, false, 'The handler has rejected the message for good: it threw a Reject.', 'Read the reason; correct the message, or the handler, before it is sent or tried again.'),
   ('expired', 74, '57014', 75, false, 'The time to live of the message had passed before a handler began with it.', 'Do nothing if it has lost its meaning; else send it again, with a longer ttlMs.'),
+  ('tls_unsupported', 75, '0A000', 78, false, 'The runtime has no TLS with the exporter (RFC 5705) that the handshake between peers is bound to.', 'Run the peer with Node.js or Bun. Without tls, it reaches peers on the same machine, and with allowPlaintext those in a trusted network.'),
   ('invalid_schema', 80, '22023', 78, false, 'The topic or a rule in the schema of a typed message cannot be used.', 'The message names the schema, the option and the reason; repair the .proto file.'),
   ('invalid_message', 81, '22P02', 70, false, 'A typed message that came cannot be decoded, or breaks a rule of its schema.', 'The message names the field, its value and the rule; repair the program that published it.')
 $function$;
@@ -196,6 +197,7 @@ SELECT CASE left(p_code, 23)
   WHEN 'unreachable' THEN '08001'
   WHEN 'rejected' THEN 'P0001'
   WHEN 'expired' THEN '57014'
+  WHEN 'tls_unsupported' THEN '0A000'
   WHEN 'invalid_schema' THEN '22023'
   WHEN 'invalid_message' THEN '22P02'
 END

@@ -86,8 +86,8 @@ export function serviceName(functionName: string): string {
 }
 
 /**
- * Queue group of a responder. It is the same in all processes of a database, so that one of them answers each request.
- * It differs between databases, whose functions are different services: they must not share the requests.
+ * Queue group of a responder: the same in all processes of a database, so that one of them answers each request. Databases
+ * have different groups, because their functions are different services and must not share the requests.
  */
 export function queueGroup(database: string, subject: string): string {
   const hash = createHash("sha256")

@@ -150,7 +150,7 @@ class FoundMessages {
 
 interface Part {
   readonly filter: string;
-  /** By the server's clock. */
+  /** Start of the part, by the server's clock. */
   readonly from: number;
   /** Numbers of the first message, if known, and of the last one. */
   readonly first: number;

@@ -10,7 +10,7 @@ const requests = {
   hang: (): Promise<void> => new Promise(() => undefined),
 };
 
-/** What it can be asked. */
+/** Requests that the worker answers. */
 export type TestRequests = typeof requests;
 
 serveRequests(requests, async () => undefined);

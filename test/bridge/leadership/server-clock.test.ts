@@ -57,7 +57,7 @@ describe("the server's time at a time of ours", () => {
   });
 });
 
-describe("what a leader says is done", () => {
+describe("the position that a leader reports as done", () => {
   it("is, for another process, never later than it was", () => {
     fc.assert(
       fc.property(clock, clock, server, query, query, ms(600_000), (leader, other, serverClock, one, two, done) => {

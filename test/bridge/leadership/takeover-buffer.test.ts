@@ -24,7 +24,7 @@ const filled = (times: readonly number[], changed: Partial<typeof limits> = {}) 
 const times = (kept: readonly { readonly message: InboundMessage }[]) =>
   kept.map(({ message: { receivedAt } }) => receivedAt);
 
-describe("what is missing", () => {
+describe("the record of missing messages", () => {
   it("is counted in bounded memory: never too little, and all of it as long as nothing is known to be done", () => {
     fc.assert(
       fc.property(

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { failureReply } from "../../../src/bridge/responders/requests.js";
 import { errorHeaders, headerLine } from "../../../src/nats/services/error-headers.js";
 
-/** Of all characters, and halves of some. */
+/** Texts of all characters, and of halves of surrogate pairs. */
 const anyText = fc.string({ unit: fc.nat(0x10ffff).map((point) => String.fromCodePoint(point)), maxLength: 40 });
 
 const failed = (code: string, timedOut = false) =>

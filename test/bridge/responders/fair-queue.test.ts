@@ -110,7 +110,7 @@ describe("whatever happens", () => {
         const queue = queueOf({ maxRunning, maxWaiting: 5, maxWaitingBytes: 100 }, "abcd");
         const running: Turn<Item>[] = [];
         const out = new Set<number>();
-        /** What must be waiting, in order, by responder. */
+        /** Model of the queue: waiting items by responder, in order. */
         const waiting = new Map<string, Item[]>([..."abcd"].map((responder) => [responder, []]));
         /** Turns that others had since a responder began to wait for its own. */
         const passed = new Map<string, Map<string, number>>();

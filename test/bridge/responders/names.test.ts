@@ -33,7 +33,7 @@ describe("a queue group", () => {
   });
 });
 
-describe("what is asked of services", () => {
+describe("a question to services", () => {
   const services = [
     { name: "one", id: "A" },
     { name: "one", id: "B" },

@@ -13,7 +13,7 @@ import {
 } from "../../../src/bridge/responders/index.js";
 import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
 
-/** What stands for a function. */
+/** Stand-in for a function. */
 type TestFunction = (request: ResponderRequest, signal: AbortSignal) => RequestOutcome | Promise<RequestOutcome>;
 
 /** A service and what it has logged. */

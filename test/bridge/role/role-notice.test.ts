@@ -12,7 +12,7 @@ it("has both spellings of the addresses, and the keys in order", () => {
   );
 });
 
-/** Of all, and halves of some. */
+/** All characters, and halves of surrogate pairs. */
 const anyCharacter = fc.nat(0x10ffff).map((point) => String.fromCodePoint(point));
 
 it("is JSON that says what was given, whatever the name", () => {

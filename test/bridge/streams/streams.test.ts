@@ -225,7 +225,7 @@ describe("a stream", () => {
   });
 });
 
-describe("what is missing is said", () => {
+describe("the loss of messages is reported:", () => {
   it("of a stream that was cut short before it was taken", async () => {
     const { publish, subscribe, landed, status, name } = await stream({ max_msgs: 5 });
     await publish("1", "2");
@@ -248,7 +248,7 @@ describe("what is missing is said", () => {
     expect(await status()).toMatchObject({ missing: "0", missing_reason: null });
   });
 
-  it("of one that was purged while it was behind", async () => {
+  it("of a stream that was purged while the subscription was behind", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
     await publish("1", "2");
     await subscribe();
@@ -284,7 +284,7 @@ describe("what is missing is said", () => {
     });
   });
 
-  it("of one that was made again, which begins at 1", async () => {
+  it("of a stream that was made again, which begins at 1", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
     await publish("1", "2", "3");
     await subscribe();
@@ -307,7 +307,7 @@ describe("what is missing is said", () => {
     await world.client.query(`SELECT nats_unsubscribe_stream('${name}')`);
   });
 
-  it("of one that ends before the position: it waits for somebody to say where to go on", async () => {
+  it("of a stream that ends before the position: the subscription waits for a new position", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
     await publish("1", "2", "3");
     await subscribe();
@@ -324,7 +324,7 @@ describe("what is missing is said", () => {
     expect(await status()).toMatchObject({ done_to: "4", paused: false, problem: null });
   });
 
-  it("of one whose last message is another one", async () => {
+  it("of a stream whose last message is another one", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
     await publish("1", "2", "3");
     await subscribe();

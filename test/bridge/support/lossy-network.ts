@@ -14,7 +14,7 @@ export interface LossyNetwork extends AsyncDisposable {
    * @returns how many
    */
   freeze(client?: string): number;
-  /** What a client sends with these words in it still arrives; then nothing passes over its connection any more. Once. */
+  /** Freezes the connection of the next client that sends these words, which still arrive. Works once. */
   freezeAfter(words: string): void;
   /** Ends the oldest connection of the NATS client of this name. @returns whether there was one */
   cut(client: string): boolean;

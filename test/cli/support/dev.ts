@@ -5,7 +5,7 @@ import { onTestFinished } from "vitest";
 import { answers } from "../../support/answers.js";
 import { type Program, type ProgramOptions, startProgram } from "../../support/program.js";
 
-/** What it announces with `--json`. */
+/** Announcement of `hawser dev --json`. */
 export interface Announcement {
   readonly databaseUrl: string;
   readonly natsUrl: string;
@@ -36,7 +36,7 @@ export function kill(program: Program): Program {
 export const anyAnswers = async ({ databaseUrl, natsUrl }: Announcement) =>
   (await answers(databaseUrl)) || (await answers(natsUrl));
 
-/** What it has announced. */
+/** Waits for the announcement of the program. */
 export async function announced(program: Program): Promise<Announcement> {
   return JSON.parse(await program.firstLine) as Announcement;
 }

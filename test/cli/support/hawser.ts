@@ -10,10 +10,10 @@ import { runCli } from "../../../src/cli/run.js";
 import type { PeerWorld } from "../../peer/support/world.js";
 import { type Program, type ProgramOptions, startProgram } from "../../support/program.js";
 
-/** How a command ended. */
+/** End of a command: status, signal and output. */
 type End = Awaited<Program["ended"]>;
 
-/** What a command is given. */
+/** Input and environment of a command. */
 export interface HawserOptions {
   /** Its database. */
   readonly databaseUrl?: string | undefined;
@@ -53,12 +53,14 @@ export async function hawser(args: readonly string[], options: HawserOptions = {
   }
 }
 
-/** What other files of this worker have caused Node to warn of, it says at any time, once. */
+/**
+ * Removes warnings of Node, which other files of this worker may have caused and which Node prints once, at any time.
+ */
 function withoutNodeWarnings(text: string): string {
   return text.replace(/^\(node:\d+\) .*\n(\(Use `node --trace-.*\n)?/gm, "");
 }
 
-/** What a command has written. */
+/** Stream that keeps the output of a command. */
 class Collected extends Writable {
   readonly #chunks: Buffer[] = [];
 
@@ -90,7 +92,7 @@ function setEnvironment(wanted: Record<string, string | undefined>): () => void 
   };
 }
 
-/** How a process of a command is started. */
+/** Options of a command in a process of its own. */
 export interface HawserProcessOptions extends Omit<ProgramOptions, "stdin">, HawserOptions {}
 
 /** Starts a command as a process of its own; it is killed when the test has ended before it. */

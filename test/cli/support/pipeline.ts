@@ -20,7 +20,7 @@ const consumerSource = `
 /** A running pipeline. */
 export interface Pipeline {
   readonly program: Program;
-  /** What the consumer has read. */
+  /** Lines that the consumer has read. */
   readonly lines: Log<string>;
   /** The process of `hawser`. */
   readonly listenerPid: Promise<number>;

@@ -6,7 +6,7 @@ export interface RefusalCase {
   /** As a sentence: "refuses …". */
   readonly name: string;
   readonly proto: string;
-  /** What follows the file's name and a colon. */
+  /** Text behind the file's name and a colon. */
   readonly says: string;
 }
 
@@ -43,7 +43,7 @@ export function gatewayFn(
   message FooResponse { ${response} }`;
 }
 
-/** What a field is to a gateway function. */
+/** Option of a field of a gateway function. */
 export function gatewayValue(option: string): string {
   return `[(hawser.spec.v1.gateway_value) = {${option}}]`;
 }

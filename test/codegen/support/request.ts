@@ -66,7 +66,7 @@ async function writeModule(folder: string, protos: Readonly<Record<string, strin
   }
 }
 
-/** What buf would ask of a plugin: to make something of these files, which come with all that they import. */
+/** Request of buf to a plugin: to generate code for these files, which come with all that they import. */
 export function requestFor(
   descriptors: readonly FileDescriptorProto[],
   files: readonly string[],
@@ -107,7 +107,7 @@ export async function generated(
   return Object.fromEntries(response.file.map((file) => [file.name, file.content]));
 }
 
-/** What a generator refuses the request with; empty if it does not. */
+/** Reason for which a generator refuses the request; empty if it does not. */
 export async function refusal(request: CodeGeneratorRequest, generator: SpecGenerator): Promise<string> {
   return (await answer(request, generator)).error;
 }

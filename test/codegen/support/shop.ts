@@ -1,5 +1,6 @@
 /**
- * What the plugins make of the shop in `protos/`, which has one of everything that a plugin can meet: as texts, and loaded.
+ * Output of the plugins for the shop in `protos/`, which has one of everything that a plugin can meet: as texts, and
+ * loaded.
  */
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -31,7 +31,7 @@ interface ChannelState {
 export class ForeignListener {
   readonly #channels = new Map<number, ChannelState>();
   readonly #gaps: string[] = [];
-  /** What asks the store beside the channels' own work. */
+  /** Pending queries of the store beside the channels' own work. */
   readonly #lookups = new Set<Promise<unknown>>();
   #stopped = false;
   /** The newest connection. */

@@ -14,12 +14,12 @@ interface Unconfirmed {
   readonly topicKey: number;
   readonly payload: Uint8Array;
   readonly headers: readonly (readonly [string, string])[];
-  /** How the payload is compressed, and its length uncompressed. */
+  /** Compression of the payload, and its uncompressed length. */
   readonly packed?: { readonly compression: string; readonly uncompressedBytes: number };
   readonly settle: (outcome: "delivered" | "stored") => void;
 }
 
-/** One channel: from this sender to one listener. */
+/** Channel from this sender to one listener. */
 export class ForeignSender {
   #connection: WireConnection | undefined;
   #live = false;

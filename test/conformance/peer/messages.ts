@@ -5,7 +5,7 @@ import { gunzipSync } from "node:zlib";
 import type { DrainedRow, Position } from "./store.js";
 import type { FrameJson } from "./wire.js";
 
-/** What a foreign listener takes. */
+/** Largest payload that a foreign listener takes. */
 export const maxMessageBytes = 1 << 20;
 
 /** A message as it was handled. */

@@ -17,7 +17,7 @@ function uint32(value: number): Buffer {
   return bytes;
 }
 
-/** What a side proves with. `hello` is the Hello's fields, its nonce in base64 among them. */
+/** MAC with which a side proves itself. `hello` is the Hello's fields, its nonce in base64 among them. */
 export function macOf(
   secret: Uint8Array,
   direction: keyof typeof labels,
@@ -49,7 +49,7 @@ export type EncodeBody = (frame: FrameJson) => Uint8Array;
 /** The body as this version has it. */
 const encodeBody: EncodeBody = (frame) => toBinary(FrameSchema, fromJson(FrameSchema, frame as never));
 
-/** How a {@link NodeWire} speaks: by default as version 1 does. */
+/** Protocol details of a {@link NodeWire}: by default those of version 1. */
 export interface NodeWireOptions {
   /** The versions that it offers as a listener, and takes as a dialler. */
   readonly versions?: { readonly min: number; readonly max: number };

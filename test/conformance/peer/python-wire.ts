@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { Inbox } from "./inbox.js";
 import type { Dialled, FrameJson, HelloJson, Wire, WireConnection } from "./wire.js";
 
-/** Where the Python programs are. */
+/** Directory of the Python programs. */
 const pythonDirectory = fileURLToPath(new URL("../python", import.meta.url));
 
 /** Whether this machine has a Python that can run them. */

@@ -149,7 +149,7 @@ export class ForeignStore implements AsyncDisposable {
     return rows.map(({ connection_key }) => connection_key);
   }
 
-  /** What a Hello is checked against. */
+  /** Reads the channel that a Hello is checked against. */
   async channel(connectionKey: number): Promise<
     | {
         sender_name: string;

@@ -1,6 +1,6 @@
 /**
- * What a foreign peer needs of the wire, in whatever language it is written. Frames are in the form of protobuf JSON:
- * `{ "ping": { "token": "7" } }`, bytes in base64, 64-bit numbers as text, defaults left out.
+ * Interface of a foreign peer's wire, for any language. Frames are in the form of protobuf JSON: `{ "ping": { "token":
+ * "7" } }`, bytes in base64, 64-bit numbers as text, defaults left out.
  */
 
 // biome-ignore lint/suspicious/noExplicitAny: the fields of all frames
@@ -25,10 +25,10 @@ export interface WireConnection {
   end(): void;
 }
 
-/** What a listener decides on a Hello that has proved itself. */
+/** Decision of a listener about a Hello that has proved itself. */
 export type Decision = { readonly welcome: FrameJson } | { readonly refuse: { code: string; message: string } };
 
-/** How a dial ended: welcomed, or refused with the name of a code (`ERROR_CODE_…`; undefined: without a word). */
+/** Outcome of a dial: welcomed, or refused with the name of a code (`ERROR_CODE_…`; undefined: without a Refuse). */
 export type Dialled =
   | { readonly connection: WireConnection; readonly welcome: FrameJson }
   | { readonly refused: string | undefined };

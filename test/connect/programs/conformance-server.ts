@@ -77,7 +77,7 @@ function add(target: Headers, headers: SuiteMessage[]): void {
   for (const { name, value } of headers) for (const each of value) target.append(name, each);
 }
 
-/** What stands for no time limit in Connect. */
+/** Value of Connect for no time limit. */
 const noLimit = 0;
 
 /** The server that the suite calls: hands every call to a transport, in the format in which it came. */
@@ -110,7 +110,7 @@ function copy(source: Headers, target: Headers): void {
   for (const [name, value] of source) if (isMetadata(name)) target.append(name, value);
 }
 
-/** What is not of the protocol of one hop. */
+/** True for a header that does not belong to the protocol of one hop. */
 function isMetadata(name: string): boolean {
   return !/^(content-|connect-|hawser-|accept|host$|user-agent$|connection$|transfer-encoding$|te$)/.test(name);
 }

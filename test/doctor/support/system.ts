@@ -15,7 +15,7 @@ import { testNatsUrl } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 
-/** What `startSystem` copies, so that each need not install. */
+/** Database that `startSystem` copies instead of installing. */
 const template = "doctor_template";
 
 /** Starts such a Postgres. */
@@ -33,7 +33,7 @@ export async function postgresWithPasswords(): Promise<OwnPostgres> {
   return postgres;
 }
 
-/** What to make. */
+/** Parts of the system to start. */
 export interface SystemOptions extends Omit<ServeOptions, "databaseUrl"> {
   /** Default: the NATS of the run. */
   readonly natsUrl?: string;
@@ -118,7 +118,7 @@ function urlOf(
   return whole.href;
 }
 
-/** What was found, in short. */
+/** Shortens the findings of a report. */
 export function found({ findings }: DoctorReport): Pick<NamedFinding, "check" | "severity" | "code">[] {
   return findings.map(({ check, severity, code }) => ({ check, severity, ...(code !== undefined && { code }) }));
 }
@@ -137,13 +137,13 @@ const statementOf = (remedy: string): string => remedy.replace(/^[^:]*: /, "").r
 
 /** A fault that is found alone. */
 export interface Fault {
-  /** What is wrong. */
+  /** Description of the fault. */
   readonly fault?: string;
-  /** What makes it, as superuser. */
+  /** Statements that cause the fault, as superuser. */
   readonly seed: readonly string[] | ((system: System) => readonly string[]);
   /** The finding. */
   readonly finding: Partial<Record<keyof NamedFinding, unknown>>;
-  /** What undoes it. Default: the finding's remedy, which has to do so. */
+  /** Statements that undo the fault. Default: the remedy of the finding, which must undo it. */
   readonly undo?: readonly string[] | ((system: System) => readonly string[] | Promise<unknown>);
 }
 

@@ -103,7 +103,7 @@ it("a number of a few bytes in jsonb whose text is long is as long as its text",
   }
 });
 
-describe("what is far longer than it may be, up to 300 MiB,", () => {
+describe("a value that is far longer than permitted, up to 300 MiB,", () => {
   const size = 300 * 2 ** 20;
   const elements = 4_000_000;
   /** Made once: it is the value itself, and not its making, that each call has to do with. */

@@ -20,7 +20,7 @@ interface Way {
   readonly sqlType: string;
   /** A value of the type. */
   readonly literal: string;
-  /** Those that are to stay apart. */
+  /** Values that must stay apart. */
   readonly values: readonly (string | Buffer)[];
 }
 

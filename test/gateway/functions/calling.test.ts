@@ -22,7 +22,7 @@ beforeAll(async () => {
 });
 afterAll(() => gateway?.[Symbol.asyncDispose]());
 
-/** What would be called in the place of functions and operators of Postgres by code that relies on the search path. */
+/** Objects that code which relies on the search path would call instead of functions and operators of Postgres. */
 const hostile = `
   CREATE SCHEMA evil;
   GRANT USAGE ON SCHEMA evil TO PUBLIC;

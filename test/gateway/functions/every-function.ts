@@ -18,7 +18,7 @@ interface SampleType {
   readonly name: string;
   readonly literal: string;
   readonly bytes: string;
-  /** What node-postgres makes of it. */
+  /** Result as node-postgres returns it. */
   readonly read: unknown;
   /** The type of an array of it. */
   readonly array: string;
@@ -49,7 +49,7 @@ export function isOptional(fn: string, parameter: string): boolean {
   return parameter === "timeout" || parameters.some(({ name, hasDefault }) => name === parameter && hasDefault);
 }
 
-/** What errors call a function: those of one family, which differ by the type of the payload alone, have one name. */
+/** Name of a function in errors: those of one family, which differ by the type of the payload alone, have one name. */
 export function familyOf(name: string): string {
   return name.replace(/_(?:text|jsonb?|binary)(?=_|$)/, "_*");
 }
@@ -66,8 +66,8 @@ export function byName({ name, given }: SampleCall): string {
 }
 
 /**
- * What the calls need: a stream for `<word>.stream.>`, someone who answers `<word>-rpc`, and values and files that are
- * there to be read and deleted.
+ * Prepares the samples: a stream for `<word>.stream.>`, a service that answers `<word>-rpc`, and values and files to
+ * read and delete.
  */
 export async function prepareSamples(witness: Witness, word: string): Promise<void> {
   await witness.manager.streams.add({ name: `${word}_stream`, subjects: [`${word}.stream.>`] });

@@ -95,7 +95,7 @@ export function limitedFunctions(spec: Spec): LimitedFunction[] {
   ];
 }
 
-/** What can be of any length. */
+/** True for a type whose values can have any length. */
 export const isLong = (type: string): boolean =>
   /^(text|bytea|jsonb?|pg_snapshot|int8multirange)$/.test(type) || type.endsWith("[]");
 
@@ -117,7 +117,7 @@ export function limitedCalls(spec: Spec): LimitedCall[] {
   );
 }
 
-/** Of those that take long the shortest of each kind, and all others. */
+/** Selects the shortest of each kind among the slow calls, and all others. */
 export function withoutTwins(calls: readonly LimitedCall[]): LimitedCall[] {
   const shortest = new Map<string, LimitedCall>();
   for (const call of calls.filter(({ bytes }) => bytes > manyBytes)) {
@@ -126,7 +126,7 @@ export function withoutTwins(calls: readonly LimitedCall[]): LimitedCall[] {
   return [...calls.filter(({ bytes }) => bytes <= manyBytes), ...shortest.values()];
 }
 
-/** What the other arguments are, where NULL is refused before anything else is looked at. */
+/** Values of the other arguments, where NULL is refused before any other check. */
 const others: Readonly<Record<string, string>> = {
   subject: "'limits.a'",
   topic: "'t'",

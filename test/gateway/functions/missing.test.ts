@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => gateway?.[Symbol.asyncDispose]());
 
-/** What each function of a stream, a bucket or a store answers where that is missing, or raises. Only a put or create makes it. */
+/** Answers and errors of each function whose stream, bucket or store is missing. Only a put or create makes it. */
 const whereMissing = {
   "nats_put_*": "makes it",
   "nats_kv_create_*": "makes it",

@@ -191,7 +191,7 @@ describe("JetStream", () => {
   });
 });
 
-describe("what is too large", () => {
+describe("a message that is too large", () => {
   it("is reported with the limit (NA005) before it is sent, headers included, and the connection stays", async () => {
     await using server = await startNatsServer({ config: "max_payload: 1000", jetStream: true });
     await using small = await testGateway({ natsUrl: server.url });

@@ -10,7 +10,7 @@ export interface ReferenceFunction {
   readonly result: string;
 }
 
-/** What T in a name stands for, and the type of the payload. */
+/** Payload types by the text that replaces T in a name. */
 const payloadTypes = { text: "text", json: "json", jsonb: "jsonb", binary: "bytea" } as const;
 
 const fileColumns =
@@ -42,7 +42,7 @@ const reply = "reply text DEFAULT NULL::text";
 const headers = "headers jsonb DEFAULT NULL::jsonb";
 const domain = "domain text DEFAULT NULL::text";
 
-/** One for each type of payload: T is its name, PAYLOAD its type. */
+/** Functions with a variant for each type of payload: T is its name, PAYLOAD its type. */
 const forEachType: readonly (readonly [name: string, parameters: string, result: string])[] = [
   ["nats_publish_T", `subject text, payload PAYLOAD, ${reply}, ${headers}`, "void"],
   ["nats_publish_T_stream", `subject text, payload PAYLOAD, ${headers}, ${domain}`, "void"],
@@ -131,7 +131,7 @@ export const enqueuingFunctions: readonly ReferenceFunction[] = forTypes([
   ],
 ]);
 
-/** Those that run as whoever calls them: what they make is the caller's. They do not ask the gateway. */
+/** Functions that run as their caller, who owns the objects that they make. They do not ask the gateway. */
 export const callersFunctions: readonly ReferenceFunction[] = [
   ...["nats_subscribe", "nats_unsubscribe", "litmus_pgnats_register_responder", "pgnats_register_responder"].map(
     (name) => ({ name, parameters: "subject text, fn_oid regproc", result: "void" }),

@@ -32,7 +32,7 @@ afterAll(async () => {
 afterEach(async () => expect(await witness.untaken()).toBe(0));
 
 const calls = sampleCalls("refused");
-/** What is done for each type of payload is done by the same code: for one of them all values are tried. */
+/** True for the variant that is tried with all values: the variants for other types of payload share its code. */
 const isTriedFully = ({ name }: SampleCall) => !/_(json|jsonb|binary)(_|$)/.test(name);
 const given = (call: SampleCall, parameter: string, literal: string): string =>
   byPosition({ ...call, given: { ...call.given, [parameter]: literal } });
@@ -69,7 +69,7 @@ const subjectRule =
   /must be words joined by '\.', without '\*', '>', white space and control characters|1 to 1024 bytes/;
 const bucketRule = /must be letters of ASCII, digits, '_' and '-'|1 to 250 bytes/;
 
-/** What each parameter may not be, and the rule, as the error must tell it. */
+/** Invalid values of each parameter, with the rule that the error must name. */
 const bad: Readonly<Record<string, readonly [values: readonly string[], rule: RegExp]>> = {
   subject: [subjects, subjectRule],
   reply: [subjects, subjectRule],
@@ -100,7 +100,7 @@ const bad: Readonly<Record<string, readonly [values: readonly string[], rule: Re
   name: [["", "x".repeat(1025), "ä".repeat(513)], /1 to 1024 bytes/],
 };
 
-/** What has no rule, and what the tests below try. */
+/** Parameters without a rule, and those that the tests below try. */
 const others = ["payload", "payloads", "data", "content", "headers", "timeout", "subjects"];
 
 it("every function refuses what breaks a rule of its arguments", async () => {
@@ -148,7 +148,7 @@ it("a list of subjects has no NULL and one dimension, and is not empty", async (
   }
 });
 
-/** Of each kind one: all the rules are in test/nats/operations/headers.test.ts. */
+/** Invalid headers, one of each kind: all the rules are in test/nats/operations/headers.test.ts. */
 const badHeaders: readonly (readonly [json: string, rule: RegExp])[] = [
   ["[]", /object/],
   ['{"a": ["x", null]}', /"a" must be a string or an array of strings, and has null/],

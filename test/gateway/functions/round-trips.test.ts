@@ -26,7 +26,7 @@ afterAll(() => gateway?.[Symbol.asyncDispose]());
 const typeOf = { text: "text", json: "json", jsonb: "jsonb", binary: "bytea" } as const;
 type Type = keyof typeof typeOf;
 
-/** Of all that a key may hold. */
+/** Key with all kinds of characters that are permitted. */
 const key = "a/b=c.1_-";
 
 /** Sends the value on every way that takes its type; all must carry the bytes, and give `read` when read again. */
@@ -97,7 +97,7 @@ describe("bytes are carried exactly", () => {
   });
 });
 
-describe("what is as long as NATS takes it", () => {
+describe("a payload of the largest size that NATS takes", () => {
   it("is carried exactly", async () => {
     const limit = gateway.nats.info!.max_payload;
     const bytes = randomBytes(limit);
@@ -199,7 +199,7 @@ describe("headers are carried exactly", () => {
   });
 });
 
-describe("what others have written is read as it is", () => {
+describe("content that others have written is read as it is:", () => {
   it("a file with description, metadata, headers and options", async () => {
     const stored = headers();
     stored.append("Trace", "1");

@@ -56,7 +56,7 @@ describe("messages without one", () => {
   });
 });
 
-describe("what a stream refuses", () => {
+describe("a publish that a stream refuses", () => {
   it("is reported with its text and its code (NA000)", async () => {
     const unexpected = `'{"Nats-Expected-Last-Sequence": "999999"}'`;
     const error = await gateway.errorOf(`SELECT nats_publish_text_stream('acks.expected', 'x', ${unexpected})`);

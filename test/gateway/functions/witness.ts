@@ -45,7 +45,7 @@ export class Witness {
     return messages[0]!;
   }
 
-  /** How many messages have come that nobody has taken, once the server has nothing more for us. */
+  /** Number of messages that have come and that no test has taken, once the server has no more for us. */
   async untaken(): Promise<number> {
     await this.nats.flush();
     return this.#seen.length;

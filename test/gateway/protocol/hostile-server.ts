@@ -5,17 +5,17 @@
 import { type Answer, PostgresServer } from "../../../src/gateway/protocol/index.js";
 import { testOptions, textOf } from "./test-server.js";
 
-/** What it tells when it listens, and whenever it is asked. */
+/** Report that the server sends when it listens, and on request. */
 export interface HostileReport {
   readonly port: number;
   /** Memory in use after a collection: heap and what lies outside it. */
   readonly bytes: number;
   /** Memory of the process as the system sees it. */
   readonly residentBytes: number;
-  /** What keeps the event loop busy: sockets, timers. */
+  /** Resources that keep the event loop busy: sockets, timers. */
   readonly resources: readonly string[];
   readonly sessions: number;
-  /** Of all the sessions there ever were. */
+  /** Number of sessions that have ended since the start. */
   readonly sessionsEnded: number;
   readonly errorsLogged: readonly string[];
 }

@@ -32,7 +32,7 @@ const scalars: Readonly<Record<ScalarType, fc.Arbitrary<unknown>>> = {
   [ScalarType.BYTES]: bytes,
 };
 
-/** Of whole microseconds, which is what Postgres has. */
+/** Timestamps of whole microseconds, the precision of Postgres. */
 const timestamp = fc.record({
   seconds: fc.bigInt({ min: -62_135_596_800n, max: 253_402_300_799n }),
   nanos: fc.nat(999_999).map((us) => us * 1000),

@@ -3,7 +3,7 @@ import type { FileRegistry } from "@bufbuild/protobuf";
 import { generateMessageSql } from "../../../codegen/message-sql/generate.js";
 import { compileSchemas } from "../../typed/support/compile.js";
 
-/** What was made, and the schemas that it was made of. */
+/** Generated SQL, and its schemas. */
 export interface Made {
   readonly registry: FileRegistry;
   readonly sql: string;

@@ -21,7 +21,7 @@ export const orderProto = (fields: string, more = ""): Record<string, string> =>
     ${more}`,
 });
 
-/** What a query is refused with. */
+/** Resolves with the error of a query. */
 export const refusal = (query: Promise<unknown>): Promise<string> =>
   query.then(
     () => "nothing was refused",

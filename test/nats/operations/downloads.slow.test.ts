@@ -5,10 +5,10 @@ import { bytesOf, failureOf, operationsOf, timeoutMs } from "./operations-of.js"
 
 const mib = 1024 * 1024;
 const maxBytes = 128 * mib;
-/** Of what is meant to succeed: much is read. */
+/** Time limit of calls that read much and must succeed. */
 const longMs = 200_000;
 
-/** Of that length, and of no other content than itself. */
+/** Makes bytes of that length; other lengths have other bytes. */
 function large(length: number): Buffer {
   return Buffer.alloc(length, createHash("sha512").update(`${length}`).digest());
 }

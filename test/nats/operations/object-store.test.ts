@@ -148,7 +148,7 @@ describe.concurrent("put and get of a file", () => {
   });
 });
 
-describe.concurrent("what a store says of its files", () => {
+describe.concurrent("an object store", () => {
   it("takes the time of the message if the record of another client has none", async () => {
     const { objectStores } = used.operations;
     const store = "operations_files_times";

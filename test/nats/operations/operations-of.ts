@@ -66,7 +66,7 @@ export async function hang(server: TestNatsServer, { operations }: Operations): 
   );
 }
 
-/** What the connection does with a message that arrives: the test hands it on by `pass`, when it likes. */
+/** Intercepts messages that arrive over the connection; the test hands each on by `pass`, at any time. */
 export function interceptArrivals({ connection }: Operations, take: (pass: () => void) => void): void {
   const { protocol } = connection as unknown as { protocol: { processMsg(...message: unknown[]): void } };
   const processMsg = protocol.processMsg.bind(protocol);

@@ -105,7 +105,7 @@ describe.concurrent("streams.publish", () => {
     expect((await manager.streams.info("s")).state.messages).toBe(1);
   });
 
-  it("does not send it again if nothing is known of the stream, and takes an answer that comes late", async () => {
+  it("waits for the answer to the first publish if it may not look up the stream, and does not publish again", async () => {
     await using server = await startNatsServer({
       jetStream: true,
       config: `authorization { users: [
@@ -114,10 +114,14 @@ describe.concurrent("streams.publish", () => {
     });
     await using used = await operationsOf(server.url, { user: "u", pass: "p" }, { user: "admin", pass: "p" });
     const manager = await addStream(used, "s", ["late"]);
+    // The look-up of the stream is refused after the first wait: then the answer may come.
+    const refused = (async () => {
+      for await (const status of used.connection.status()) if (status.type === "error") return;
+    })();
     let passed = 0;
     interceptArrivals(used, (pass) => {
       passed += 1;
-      setTimeout(pass, 2_500);
+      void refused.then(pass);
     });
     const ack = await used.operations.streams.publish("late", bytesOf(1), { messageId: "late", timeoutMs });
     expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: false });

@@ -225,7 +225,7 @@ export class NatsReading implements AsyncDisposable {
     }
   }
 
-  /** What is committed and has not come is undone, and nothing else is. */
+  /** Checks that exactly the committed messages that have not come are undone. */
   async #checkUndone(): Promise<void> {
     const { rows } = await this.#control.query<{ id: string; isUndone: boolean }>(
       `SELECT o.id, u.id IS NOT NULL AS "isUndone"

@@ -79,7 +79,7 @@ interface Claimer {
   waiting: Promise<void> | undefined;
 }
 
-/** How a turn is done. */
+/** Driver of the turns. */
 export interface HandOverDriver {
   /** The turn's row is written in a transaction of its own: a mutant. */
   readonly savesApart?: boolean;
@@ -90,7 +90,7 @@ interface Relay {
   readonly owner: string;
   /** Its turn is not committed yet. */
   isInTurn: boolean;
-  /** It takes over, or has its turn, when another one's turn has ended. */
+  /** Pending takeover or turn, which another turn blocks. */
   waiting: Promise<void> | undefined;
 }
 
@@ -252,7 +252,7 @@ export class PeerHandOver implements AsyncDisposable {
     return handed > 0 || has_more;
   }
 
-  /** Of the mutant that saves the position in another transaction. */
+  /** Saves the position in another transaction, for the mutant that does so. */
   async #saveApart(): Promise<void> {
     if (this.#driver.savesApart !== true) return;
     if (this.#random.chance(0.8))

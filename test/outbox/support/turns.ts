@@ -56,7 +56,7 @@ export interface Position {
   readonly skipped: readonly string[];
 }
 
-/** What {@link takeNats} finds. */
+/** Result of {@link takeNats}. */
 export interface TakenNats {
   readonly turn: bigint;
   readonly position: Position;
@@ -69,7 +69,7 @@ export async function takeNats(client: pg.ClientBase, owner: string): Promise<Ta
   return { turn: BigInt(turn), position: { from, to, after, series, skipped } };
 }
 
-/** What a turn of a relay for NATS reads. */
+/** Read of a turn of a relay for NATS. */
 export type NatsRead =
   | {
       readonly kind: "look";
@@ -92,7 +92,7 @@ export type NatsRead =
       readonly after: string;
     };
 
-/** What {@link natsTurn} is given. */
+/** Input of {@link natsTurn}. */
 export interface NatsStep {
   readonly turn: bigint;
   readonly position: Position;
@@ -118,7 +118,7 @@ export interface ReadMessage {
   readonly key: string | null;
 }
 
-/** What a turn of a relay for NATS has done. */
+/** Result of a turn of a relay for NATS. */
 export interface NatsTurn {
   readonly state: "saved" | "read" | "repeated" | "lost";
   readonly messages: readonly ReadMessage[];

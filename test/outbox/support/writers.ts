@@ -9,17 +9,17 @@ import type { Random } from "../../simulator/random.js";
 /** A message that was enqueued. */
 export interface Sent {
   readonly text: string;
-  /** What it is in order with; undefined: nothing. */
+  /** Lane of the message; undefined: it has no order. */
   readonly lane: string | undefined;
-  /** It is for all listeners. */
+  /** True for a message to all listeners. */
   readonly isToAll?: boolean;
 }
 
-/** What writers enqueue with one call. */
+/** Messages that a writer enqueues with one call. */
 interface Call {
   readonly sql: string;
   readonly values: (payloads: readonly string[], key: string | null) => readonly unknown[];
-  /** Where the messages go to: calls with one destination wait for each other's keys. */
+  /** Destination of the messages: calls with one destination wait for each other's keys. */
   readonly destination: string;
   /** The JetStream domain. */
   readonly domain?: string;
@@ -39,7 +39,7 @@ interface Writer {
   lastKey: number;
 }
 
-/** What {@link Writers} are made with. */
+/** Options of {@link Writers}. */
 export interface WritersOptions {
   readonly url: string;
   /** The role of which the writers' roles are members. */
@@ -57,7 +57,7 @@ export class Writers implements AsyncDisposable {
   #writers: Writer[] = [];
   #texts = 0;
   readonly #sent = new Map<string, Sent>();
-  /** What was committed, in the order of the commits. */
+  /** Committed messages, in the order of the commits. */
   committed: Sent[] = [];
 
   constructor(options: WritersOptions) {
@@ -168,7 +168,7 @@ export class Writers implements AsyncDisposable {
     await this.#settled();
   }
 
-  /** Those who do not wait for a key have their answers. */
+  /** Waits for the answers of all writers that do not wait for a key. */
   async #settled(): Promise<void> {
     for (const writer of this.#writers) {
       if (writer.waiting === undefined) continue;

@@ -1,5 +1,5 @@
 /**
- * What happened, in order, to be awaited without sleeping.
+ * Log of events, in order, which tests await without sleeping.
  */
 
 /** For what hangs: shorter than the limit of a test. */

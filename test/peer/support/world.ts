@@ -1,5 +1,5 @@
 /**
- * What the tests of peers begin with: a database of their own, an operator's look into it, and peers that record.
+ * Fixtures of the tests of peers: a database of their own, an operator's session with it, and peers that record.
  */
 import pg from "pg";
 import {
@@ -108,7 +108,7 @@ export class TestPeer extends Peer {
   }
 }
 
-/** What a handler sees of a message, to be kept. */
+/** Copies the parts of a message that a handler sees. */
 export function received(message: Message): Received {
   const { topic, senderTopic, sender, enqueuedBy, attempt, delivery } = message;
   const headers = [...message.headers];

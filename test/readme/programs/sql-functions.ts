@@ -1,11 +1,11 @@
 /**
- * What an example that calls SQL functions goes on from: the NATS server of a prepared database, and what answers.
+ * Fixtures of an example that calls SQL functions: the NATS server of a prepared database, and a service that answers.
  */
 import pg from "pg";
 import { serve as startServer } from "../../../src/serve/index.js";
 import { defineNatsServer } from "../../../src/store/index.js";
 
-/** It ends with its block. */
+/** Fixtures of a block, which end with it. */
 export interface SqlFunctions extends AsyncDisposable {
   readonly pool: pg.Pool;
 }

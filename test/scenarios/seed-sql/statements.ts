@@ -20,7 +20,7 @@ export function statementsOf(block: string): string[] {
   return statements.map((statement) => statement.trim());
 }
 
-/** What needs a Postgres with the extension's files: it has a test file of its own. */
+/** Statement that needs a Postgres with the extension's files: another test file runs it. */
 export const extensionStatement = "CREATE EXTENSION";
 
 /** True for what is kept, and not run with the others. */

@@ -1,5 +1,5 @@
 /**
- * What handlers did, in a table: each start of a handler with the cursor that was committed at that moment.
+ * Ledger of handlers, a table: each start of a handler with the cursor that was committed at that moment.
  */
 import pg from "pg";
 

@@ -9,7 +9,7 @@ export async function ownDatabase(): Promise<string> {
   return database.url;
 }
 
-/** How many messages are stored. */
+/** Number of stored messages. */
 export async function storedMessages(databaseUrl: string): Promise<number> {
   const [row] = await rowsOf(databaseUrl, "SELECT coalesce(sum(messages), 0)::int AS count FROM hawser.conn_messages");
   return row?.["count"] as number;

@@ -1,5 +1,5 @@
 /**
- * What a test and its peer processes say to each other over IPC, as JSON.
+ * Protocol between a test and its peer processes over IPC, as JSON.
  */
 import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
 import type { Received } from "../../peer/support/world.js";
@@ -8,22 +8,22 @@ import type { RemoteFailure } from "./remote-protocol.js";
 /** Outcome of a send. */
 type Outcome = "delivered" | "stored" | "sent" | "dropped";
 
-/** What a peer process is started with. */
+/** Options of a peer process. */
 export interface PeerProgramOptions {
   readonly peer: PeerOptions;
   /**
-   * What its handler does after telling of the message: nothing, a reply, a row in the ledger, or, for a message that is
-   * to go round, awaiting its way back ("x 7" goes back as "x 6"; "x 0" has arrived). "hold": it never ends. Default:
-   * nothing.
+   * Work of the handler after it has reported the message: nothing, a reply, a row in the ledger, or, for a message
+   * that is to go round, awaiting its way back ("x 7" goes back as "x 6"; "x 0" has arrived). "hold": the handler never
+   * ends. Default: nothing.
    */
   readonly handler?: "report" | "reply" | "ledger" | "round" | "hold" | undefined;
-  /** How long the handler takes, in milliseconds. Default: no time. */
+  /** Duration of the handler, in milliseconds. Default: 0. */
   readonly handlerMs?: number | undefined;
-  /** Where the ledger is: a URL that stays reachable. */
+  /** URL of the ledger, which stays reachable. */
   readonly ledgerUrl?: string | undefined;
 }
 
-/** What a process may be asked, and what it answers with. */
+/** Calls of a process, with their results. */
 export interface Calls {
   /** Resolves with the address that it is bound to. */
   run(): string;
@@ -50,13 +50,13 @@ export interface StreamOptions {
   readonly topic: string;
   /** Stands before each number in the text, with a space. */
   readonly prefix: string;
-  /** How many may be unconfirmed at once. */
+  /** Limit of unconfirmed messages. */
   readonly window: number;
-  /** How many a second at most. */
+  /** Limit of messages per second. */
   readonly perSecond: number;
 }
 
-/** What a process tells without being asked. */
+/** Reports that a process sends without a call. */
 export type Report =
   /** `at`: microseconds of a clock that all processes share. */
   | { readonly kind: "message"; readonly message: Received; readonly id: string | undefined; readonly at: number }

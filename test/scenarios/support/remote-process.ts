@@ -6,7 +6,7 @@ import type { Readable } from "node:stream";
 import { nodeProgram, projectDirectory } from "../../support/built-programs.js";
 import { optionsVariable, type RemoteFailure, type RemoteReport, type RemoteRequest } from "./remote-protocol.js";
 
-/** What a call to a process was refused with. */
+/** Error of a call to a process. */
 export class RemoteError extends Error {
   constructor(readonly failure: RemoteFailure) {
     super([`${failure.code}: ${failure.message}`, ...failure.causes].join("; "));
@@ -20,7 +20,7 @@ export class RemoteError extends Error {
 /** A process that ended before it answered. */
 export class RemoteProcessEnded extends Error {}
 
-/** How a process ended. */
+/** End of a process. */
 interface ProcessEnd {
   readonly status: number | null;
   readonly signal: NodeJS.Signals | null;
@@ -90,7 +90,7 @@ export class RemoteProcess<Calls extends { [Name in keyof Calls]: (...args: neve
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** What it wrote to standard output and standard error. */
+  /** Text of standard output and standard error so far. */
   get output(): string {
     return this.#output;
   }
@@ -131,7 +131,7 @@ export class RemoteProcess<Calls extends { [Name in keyof Calls]: (...args: neve
     await this.crash();
   }
 
-  /** What it tells without being asked. */
+  /** Receives reports that the process sends without a call. */
   protected hear(_report: never): void {}
 
   async #ask(method: string, args: readonly unknown[]): Promise<unknown> {

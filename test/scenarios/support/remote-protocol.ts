@@ -1,5 +1,5 @@
 /**
- * What a test and its processes say to each other over IPC, as JSON; and the side of the processes.
+ * Protocol between a test and its processes over IPC, as JSON; and the side of the processes.
  */
 import { setImmediate as turn } from "node:timers/promises";
 import { HawserError } from "../../../src/errors/index.js";
@@ -40,7 +40,7 @@ export interface Memory {
   readonly rss: number;
 }
 
-/** What does the calls. */
+/** Functions that answer the calls. */
 export type WorkOf<Calls extends { [Name in keyof Calls]: (...args: never[]) => unknown }> = {
   [Name in keyof Calls]: (...args: Parameters<Calls[Name]>) => Promise<ReturnType<Calls[Name]>>;
 };

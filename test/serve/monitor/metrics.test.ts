@@ -21,7 +21,7 @@ function metricsOf(options: Partial<ServeMetricsOptions> = {}): ServeMetrics {
   return metrics;
 }
 
-/** What a metric shows: its values by labels, as text, without that of the database. */
+/** Values of a metric by labels, as text, without the label of the database. */
 async function shown(metrics: ServeMetrics, family: string, line = family): Promise<Record<string, number>> {
   const { samples = [] } = parsePrometheus(await metrics.text()).get(family) ?? {};
   const lines = samples.filter(({ name }) => name === line);

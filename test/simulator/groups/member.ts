@@ -24,7 +24,7 @@ export class Member {
   readonly #group: string | undefined;
   readonly #concurrency: number;
   epoch = 0;
-  /** It was killed, has stopped, or has lost its name. */
+  /** True once the member was killed, has stopped, or has lost its name. */
   isGone = false;
   #isStopping = false;
   #isStalled = false;

@@ -1,6 +1,6 @@
 /** Departures from the rules of groups, each of which the simulator must catch: they show that it can fail. */
 
-/** Those inside Postgres. */
+/** Faults inside Postgres. */
 export interface GroupFaults {
   readonly sharesKeys?: boolean;
   readonly claimsSideBySide?: boolean;
@@ -14,7 +14,7 @@ export interface GroupFaults {
   readonly followsCopies?: boolean;
 }
 
-/** What a run is made of. */
+/** Parts of a run that a mutant replaces. */
 export interface GroupMutant {
   readonly store?: GroupFaults;
   readonly seeds?: number;

@@ -23,7 +23,7 @@ export interface Row {
   channel: string;
   position: Position;
   readonly message: Enqueued;
-  /** Of a copy: `listener m1` or `group red`. */
+  /** Recipient of a copy: `listener m1` or `group red`. */
   readonly copyFor: string | undefined;
 }
 
@@ -221,7 +221,7 @@ export class GroupStore {
     });
   }
 
-  /** Those of the directory; if it has none, those that were there. */
+  /** Listeners of the directory; if it has none, those that were there. */
   #listeners(): string[] {
     return [...(this.directory.size > 0 ? this.directory.keys() : this.#groups.keys())].sort();
   }
@@ -247,7 +247,7 @@ export class GroupStore {
     return waiting;
   }
 
-  /** Where the messages of a key are that are not handled. */
+  /** Channel with the unhandled messages of a key. */
   #channelOfKey({ topic, key }: Enqueued): string | undefined {
     if (this.#faults.forgetsKeys === true) return undefined;
     const row = this.rows.find(
@@ -388,12 +388,12 @@ export class GroupStore {
   }
 }
 
-/** What waits in one channel: of a topic for any listener, or a group's copies. */
+/** Name of a channel's messages: of a topic for any listener, or a group's copies. */
 function placeOf(topic: string, group: string | undefined): string {
   return group === undefined ? topic : `${topic} ${group}`;
 }
 
-/** What it is in order with; undefined: nothing. Copies have keys of their own. */
+/** Lane of a message; undefined: it has no order. Copies have keys of their own. */
 function laneOf({ message: { topic, key }, copyFor = "" }: Row): string | undefined {
   return key && `${topic} ${key} ${copyFor}`;
 }

@@ -1,6 +1,6 @@
 /**
- * One run of groups: applications that enqueue, the relay, members and other listeners that come, claim, handle, take over and go,
- * faults, and the rules that must hold. Everything follows from the seed.
+ * Run of groups: applications that enqueue, the relay, members and other listeners that come, claim, handle, take over
+ * and go, faults, and the rules that must hold. Everything follows from the seed.
  */
 import type { ListenerLimits } from "../../../src/channel/index.js";
 import { Random } from "../random.js";
@@ -43,7 +43,7 @@ export class GroupWorld {
     careful: false,
   };
   faultRate: number;
-  /** How many of those that start are members of a group. */
+  /** Share of the starting listeners that are members of a group. */
   readonly #memberRate: number;
   /** The newest process of each name. */
   readonly #members = new Map<string, Member>();
@@ -53,10 +53,10 @@ export class GroupWorld {
   #done = 0;
   /** Who has a copy of a message for all: known when it is handed over. */
   readonly #copies = new Map<number, readonly string[]>();
-  /** Of copies and other messages, by {@link nameOf}. */
+  /** Effects of copies and other messages, by {@link nameOf}. */
   readonly #effects = new Set<string>();
   readonly #deleted = new Set<string>();
-  /** Of each key the last message that had an effect. */
+  /** Last message of each key that had an effect. */
   readonly #lastOf = new Map<string, number>();
   readonly #kinds: readonly Fault[];
 

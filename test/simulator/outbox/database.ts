@@ -23,7 +23,7 @@ import type { OutboxWorld } from "./world.js";
 /** Who relays a message: the relay to NATS, or the one for peers. Each has positions of its own. */
 export type Sink = "nats" | "peer";
 
-/** Where a message goes to. */
+/** Destination of a message. */
 export interface Target {
   readonly sink: Sink;
   readonly destination: string;
@@ -43,11 +43,11 @@ export interface Row extends OutboxMessage, DoubtfulMessage {
   cluster: number;
   /** A savepoint was rolled back, or the slot truncated. */
   isGone: boolean;
-  /** It was found to be done when so much had been taken back: see {@link OutboxWorld.isDone}. */
+  /** Count of set-backs at which the message was found to be done: see {@link OutboxWorld.isDone}. */
   doneAsOf?: number;
   /** Mutants: what this is a copy of. */
   readonly original?: Row;
-  /** It was due later. */
+  /** Row of a message that was due later. */
   readonly later?: LaterRow;
 }
 
@@ -75,18 +75,18 @@ export class Transaction {
   state: "running" | "committed" | "aborted" = "running";
   readonly rows: Row[] = [];
   readonly laterRows: LaterRow[] = [];
-  /** Of a turn: those that it has brought in. */
+  /** Rows that the turn has brought in. */
   readonly brought: LaterRow[] = [];
   /** The locks on keys, with how many rows there were when each was taken. */
   readonly locks = new Map<string, number>();
   isNotifying = false;
   committedAt = 0;
-  /** How many turns of the relay to NATS had been answered then. */
+  /** Number of turns of the relay to NATS that had been answered at the commit. */
   committedInTurn = 0;
   commitOrder = 0;
   /** A commit that does not wait for the disk. */
   readonly isAsynchronous: boolean;
-  /** It reads with the snapshot that it began with. */
+  /** Slot in the snapshot with which the transaction began to read. */
   readonly slotSeen: number | undefined;
 
   constructor(role: string, isAsynchronous: boolean, slotSeen: number | undefined) {
@@ -112,7 +112,7 @@ interface AdoptedRow {
   readonly cluster: number;
 }
 
-/** What is in the log of changes, in order: a crash and a failover cut it. */
+/** Entry of the log of changes, in order: a crash and a failover cut the log. */
 type Change =
   | { readonly kind: "write"; readonly xid: number; readonly id: bigint }
   | { readonly kind: "commit"; readonly tx: Transaction }
@@ -133,7 +133,7 @@ export type TurnAnswer =
     }
   | { readonly kind: "deposed" };
 
-/** How many messages the relay for peers hands over at once. */
+/** Number of messages that the relay for peers hands over at once. */
 const peerPage = 8;
 
 const start: OutboxPosition = { from: "3:3:", to: undefined, after: 0n, series: [], skipped: [] };
@@ -149,9 +149,9 @@ export class OutboxDatabase {
   rows: Row[] = [];
   later: LaterRow[] = [];
   turns: SavedTurn[] = [];
-  /** How often messages became dead letters. */
+  /** Number of dead letters by message. */
   readonly deadLetters = new Map<string, number>();
-  /** How many turns of the relay to NATS have been answered. */
+  /** Number of turns of the relay to NATS that have been answered. */
   turnCount = 0;
   isAsleep = false;
   available = true;

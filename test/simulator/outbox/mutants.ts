@@ -3,7 +3,7 @@ import type { PublishOutcome, RelaySettings, TurnStep } from "../../../src/outbo
 import type { Row, TurnAnswer } from "./database.js";
 import type { outboxFaults } from "./world.js";
 
-/** Those inside Postgres. */
+/** Faults inside Postgres. */
 export interface OutboxFaults {
   readonly readsById?: boolean;
   readonly ordersByXid?: boolean;
@@ -21,7 +21,7 @@ export interface OutboxFaults {
   readonly sharesPosition?: boolean;
 }
 
-/** What a run is made of. */
+/** Parts of a run that a mutant replaces. */
 export interface OutboxMutant {
   readonly database?: OutboxFaults;
   readonly settings?: Partial<RelaySettings>;
@@ -29,15 +29,15 @@ export interface OutboxMutant {
   readonly turn?: (step: TurnStep<Row>) => TurnStep<Row>;
   /** The answer to a turn as it reaches the relay. */
   readonly answer?: (answer: TurnAnswer, step: TurnStep<Row>) => TurnAnswer;
-  /** How a publish went, as it reaches the relay. */
+  /** Outcome of a publish, as it reaches the relay. */
   readonly outcome?: (outcome: PublishOutcome) => PublishOutcome;
   readonly sleepsAtOnce?: boolean;
   readonly believesDoubtful?: boolean;
-  /** What is published again is not looked for. */
+  /** Publishes again without a search. */
   readonly believesAgain?: boolean;
   /** A stream is taken to know the ids of what it has removed, also after a start of its server. */
   readonly believesMemory?: boolean;
-  /** What was looked for and is not there is published. */
+  /** Publishes a message that a search did not find. */
   readonly believesLooks?: boolean;
   readonly manyPerKey?: boolean;
   /** Only these faults, and all of them, so often. */
@@ -138,7 +138,7 @@ function restBehindOthers(answer: TurnAnswer): TurnAnswer {
   return { ...answer, found: { ...answer.found, rest: answer.found.rest.map((each) => ({ ...each, after })) } };
 }
 
-/** What was dropped of a route that is away is not read again. */
+/** Answer of a turn that does not read again the dropped messages of a route that is away. */
 function withoutDropped(answer: TurnAnswer, { read }: TurnStep<Row>): TurnAnswer {
   if (answer.kind !== "done" || read?.kind !== "page" || read.route === undefined) return answer;
   return { ...answer, found: { kind: "page", messages: [], hasMore: false } };

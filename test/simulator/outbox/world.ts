@@ -1,5 +1,5 @@
 /**
- * One run of the outbox: applications that write and enqueue, processes that relay, NATS, faults, and the rules that must
+ * Run of the outbox: applications that write and enqueue, processes that relay, NATS, faults, and the rules that must
  * hold. Everything follows from the seed.
  */
 import { type Doubt, isDroppedByItself, requiredSearch, verdictOf } from "../../../src/outbox/doubt.js";
@@ -27,7 +27,7 @@ export const outboxFaults = [
 ] as const;
 type Fault = (typeof outboxFaults)[number];
 
-/** How long a stream knows the ids of its messages: more than twice as long as the slowest publish takes. */
+/** Time for which a stream knows the ids of its messages: more than twice as long as the slowest publish takes. */
 const duplicateWindowMs = 2_600;
 const faultsUntilMs = 6_000;
 const settleWithinMs = 120_000;
@@ -64,7 +64,7 @@ export class OutboxWorld {
   readonly #lost = new Set<string>();
   /** Messages that a stream has had. */
   readonly #stored = new Set<string>();
-  /** What the relay for peers has stored, in order. */
+  /** Messages that the relay for peers has stored, in order. */
   #handed: Row[] = [];
   readonly #handedIds = new Set<string>();
   readonly #forgotten = new Set<string>();
@@ -82,10 +82,10 @@ export class OutboxWorld {
   #wasEastAway = false;
   /** Grows when the store of NATS is set back, and all connections end. */
   #natsStores = 0;
-  /** What was lost then, as it was published. */
+  /** Rows that were lost then, as they were published. */
   readonly #setBackRows = new Set<Row>();
   readonly #setBackIds = new Set<string>();
-  /** What has arrived at NATS, whatever became of it. */
+  /** Rows that have arrived at NATS, with any outcome. */
   readonly #arrived = new Set<Row>();
   #messageIds = 0;
   faultRate: number;
@@ -158,7 +158,7 @@ export class OutboxWorld {
     if (gone.size > 0) this.#handed = this.#handed.filter((row) => !gone.has(row));
   }
 
-  /** Where the message goes to has had it, or it is a dead letter, or need not be delivered. */
+  /** True if the destination has had the message, or it is a dead letter, or need not be delivered. */
   isDone({ messageId, copyOf }: Row): boolean {
     const isDelivered = this.#stored.has(messageId) || this.#handedIds.has(messageId);
     return isDelivered || copyOf !== undefined || this.#lost.has(messageId) || this.#deadLetters.has(messageId);
@@ -257,7 +257,7 @@ export class OutboxWorld {
     });
   }
 
-  /** What follows from a look, where one is needed. */
+  /** Verdict of a search, where one is needed. */
   #verdictOf(row: Row, doubt: Doubt | undefined): ReturnType<typeof verdictOf> {
     const { now } = this.schedule;
     const { believesDoubtful, believesAgain, believesLooks } = this.mutant;
@@ -311,8 +311,8 @@ export class OutboxWorld {
   }
 
   /**
-   * Where nothing goes wrong a message is published within a few turns, though another role has enqueued thousands, or has filled
-   * what it may with messages to a domain that is away.
+   * Checks that without faults a message is published within a few turns, though another role has enqueued thousands,
+   * or has filled its share with messages to a domain that is away.
    */
   #checkTurns(row: Row): void {
     if (!this.#isCalm || row.role === hostile || row.lane !== undefined || row.later !== undefined || this.#wasEastAway)
@@ -332,7 +332,10 @@ export class OutboxWorld {
       throw new Violation(`${row.messageId} of "${row.role}" was published ${turns} turns after its commit`);
   }
 
-  /** Where nothing goes wrong a message waits about as long as its transaction went on after it, and not for a slow look. */
+  /**
+   * Checks that without faults a message waits about as long as its transaction stayed open after it, and not for a
+   * slow poll.
+   */
   #checkLatency({ row, at }: Published): void {
     if (!this.#isCalm || row.copyOf !== undefined || row.role === hostile || row.route === awayRoute) return;
     // It waits for what is in doubt until that is given up.
@@ -443,7 +446,7 @@ export class OutboxWorld {
     return { sink, destination, route: destination === "east" ? awayRoute : destination, key };
   }
 
-  /** One transaction of the hostile role. */
+  /** Enqueues messages in one transaction of the hostile role. */
   #burst(messages: number): void {
     const { random, database } = this;
     if (!database.available) return;
@@ -650,7 +653,7 @@ function isInOrder(before: Row, row: Row): boolean {
   return before.tx.commitOrder < row.tx.commitOrder || (before.tx === row.tx && before.id < row.id);
 }
 
-/** Of what was rolled back to a savepoint the transaction knows nothing. */
+/** True for a committed row: a transaction does not know rows that were rolled back to a savepoint. */
 function isCommitted(row: Row | LaterRow): boolean {
   const { state, rows, laterRows } = row.tx;
   return state === "committed" && (rows.includes(row as Row) || laterRows.includes(row as LaterRow));

@@ -1,14 +1,14 @@
 /** Departures from the rules of schedules, each of which the simulator must catch: they show that it can fail. */
 import { planOccurrences, type SchedulePlan } from "../../../src/outbox/occurrences.js";
 
-/** Those inside Postgres. */
+/** Faults inside Postgres. */
 export interface StoreFaults {
   readonly noCompare?: boolean;
   readonly noRevision?: boolean;
   readonly goesOnFromNow?: boolean;
 }
 
-/** What a run is made of. */
+/** Parts of a run that a mutant replaces. */
 export interface ScheduleMutant {
   readonly plan?: typeof planOccurrences;
   readonly store?: StoreFaults;

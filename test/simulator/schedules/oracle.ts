@@ -7,7 +7,7 @@ const minuteMs = 60_000;
 const slotMs = 15 * minuteMs;
 const dayMs = 86_400_000;
 
-/** What the clock of a time zone shows in each minute of some time. Clocks are changed at quarters of an hour. */
+/** Wall clock of a time zone in each minute of a period. Clocks are changed at quarters of an hour. */
 export class WallClock {
   readonly #from: number;
   readonly #minute: Uint8Array;
@@ -81,7 +81,7 @@ export class WallClock {
   }
 }
 
-/** How far the clock of a time zone is ahead of UTC, in milliseconds. */
+/** Offset of a time zone's clock from UTC, in milliseconds. */
 function offsetsOf(timezone: string): (at: number) => number {
   const format = new Intl.DateTimeFormat("en-US", {
     timeZone: timezone,

@@ -32,11 +32,11 @@ export interface Move {
   /** The clock of Postgres when the schedule was read, in whole milliseconds, as a `Date` has it. */
   readonly asOf: number;
   readonly times: readonly number[];
-  /** How many could be enqueued at once. */
+  /** Limit of occurrences that are enqueued at once. */
   readonly limit: number;
 }
 
-/** What a runner has planned for a schedule. */
+/** Plan of a runner for a schedule. */
 export interface Planned {
   readonly row: Row;
   readonly asOf: number;
@@ -176,12 +176,15 @@ function copyOf({ rows, outbox, moves, revision }: State): State {
   return { rows: new Map(rows), outbox: [...outbox], moves: [...moves], revision };
 }
 
-/** What a planner is told of a row. */
+/** Properties of a row that a planner receives. */
 export function timesOf({ cron, timezone, missed, since }: Row): ScheduleTimes {
   return { cron, timezone, missed, since: new Date(since) };
 }
 
-/** Those of the occurrences that are enqueued in one transaction, all of them due: as the policy says, in the order of their times. */
+/**
+ * Occurrences that must be enqueued in one transaction, of those that are due: as the policy says, in the order of
+ * their times.
+ */
 export function expectedOf(due: readonly number[], missed: MissedPolicy, asOf: number, limit: number): number[] {
   const isMissed = (time: number): boolean => asOf - time > scheduleConstants.lateMs;
   const late = due.filter(isMissed);

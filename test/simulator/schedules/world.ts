@@ -1,6 +1,6 @@
 /**
- * One run of schedules: users who make, change and end them, processes that run them and all want to, faults, and the rules that must
- * hold. The clocks of time zones change meanwhile. Everything follows from the seed.
+ * Run of schedules: users who make, change and end them, processes that run them and all want to, faults, and the rules
+ * that must hold. The clocks of time zones change meanwhile. Everything follows from the seed.
  */
 import { scheduleConstants } from "../../../generated/ts/settings/outbox.js";
 import { planOccurrences } from "../../../src/outbox/occurrences.js";
@@ -23,7 +23,7 @@ type Fault = (typeof faultKinds)[number];
 const faultsUntilMs = 9 * minuteMs;
 /** A run ends then: what is due by then is on time. */
 const endMs = 12 * minuteMs;
-/** How late an occurrence may be enqueued while nothing is wrong. */
+/** Limit of an occurrence's delay while nothing is wrong. */
 const promptMs = 2_000;
 const pageLimit = 3;
 const maxSteps = 100_000;
@@ -348,7 +348,7 @@ export class ScheduleWorld {
 const clocks = new Map<string, WallClock>();
 const known = new Map<string, readonly number[]>();
 
-/** Those of an expression in the hour from a time on. They are asked for again and again. */
+/** Occurrences of an expression in the hour from a time on, cached since they are read again and again. */
 function occurrencesAround(timezone: string, from: number, cron: string): readonly number[] {
   const place = `${timezone} ${from}`;
   const key = `${place} ${cron}`;

@@ -1,5 +1,5 @@
 /**
- * One run of a subscription to a stream: NATS, Postgres, processes that read, faults, and the rules that must hold.
+ * Run of a subscription to a stream: NATS, Postgres, processes that read, faults, and the rules that must hold.
  * Everything follows from the seed.
  */
 import type { StreamPlace } from "../../../src/bridge/message.js";
@@ -34,7 +34,7 @@ type Fault = (typeof streamFaults)[number];
 const faultsUntilMs = 4_000;
 const settleWithinMs = 60_000;
 
-/** What is committed in Postgres. */
+/** Committed state in Postgres. */
 interface Row {
   epoch: number;
   state: StreamState;
@@ -67,7 +67,7 @@ export class StreamWorld {
   #processes: StreamProcess[] = [];
   #uids = 0;
   #streams = 1;
-  /** What the stream of a name has taken. */
+  /** Messages that the stream of a name has taken. */
   readonly #published: {
     readonly key: string;
     readonly token: number;

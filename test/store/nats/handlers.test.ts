@@ -1,5 +1,5 @@
 /**
- * What `hawser init` makes for the functions that NATS reaches: schemas, view, login.
+ * Objects that `hawser init` makes for the functions that NATS reaches: schemas, view, login.
  */
 import { createHash, createHmac, pbkdf2Sync } from "node:crypto";
 import pg from "pg";
@@ -96,7 +96,7 @@ describe("the login that calls functions for NATS", () => {
   });
 });
 
-describe("what stands in the place of ours", () => {
+describe("an object in the place of ours", () => {
   beforeEach(() => make({ migrated: false }));
 
   it.each(["hawser_run", "pgnats"])("keeps init from touching the schema %s of somebody else", async (schema) => {

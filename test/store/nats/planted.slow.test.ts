@@ -1,5 +1,5 @@
 /**
- * What others have made beforehand, or replaced since, and what a superuser would run of it.
+ * Objects that others have planted or replaced, and the code of theirs that a superuser would run.
  */
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";

@@ -134,7 +134,7 @@ describe("in a database with NATS from SQL", () => {
     expect(new Set(granted.map(({ grantee }) => grantee))).toEqual(new Set(["hawser_owner"]));
   });
 
-  describe("what a caller puts on the path or into pg_temp", () => {
+  describe("an object that a caller puts on the path or into pg_temp", () => {
     /** Functions, operators and types that stand for those that the bodies use, and tell when they are used. */
     const traps = (schema: string) => [
       ...[

@@ -1,5 +1,5 @@
 /**
- * How the definition of the NATS server is followed.
+ * Changes of the definition of the NATS server, as processes follow them.
  */
 import pg from "pg";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
@@ -34,7 +34,7 @@ async function tells(...statements: string[]): Promise<boolean> {
   return heard.length > 0;
 }
 
-/** What counts, after `hawser serve` has followed. */
+/** Definition in effect, after `hawser serve` has followed. */
 async function server(): Promise<unknown> {
   await rowsOf(database.url, "SELECT hawser.follow_nats_server()");
   const [row] = await rowsOf(database.url, "SELECT server_name AS name, options FROM hawser.nats_server");
@@ -119,7 +119,7 @@ describe("a second server", () => {
   });
 });
 
-describe("what is not ours", () => {
+describe("an object that is not ours", () => {
   it("is left alone, whatever state ours is in", async () => {
     const statements = [
       "CREATE FOREIGN DATA WRAPPER other_fdw",

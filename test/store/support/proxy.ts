@@ -4,8 +4,8 @@
 import net from "node:net";
 
 /**
- * Where a question is cut off: before it reaches the server; when it has been passed on, and nobody waits for what becomes
- * of it; or when the server has answered, and the answer is not passed on.
+ * Stage at which a query is cut: before it reaches the server; after that, without a wait for its outcome; or after the
+ * answer of the server, which is dropped.
  */
 export type CutStage = "before" | "sent" | "answered";
 
@@ -47,7 +47,7 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
     const server = net.connect(Number(target.port), target.hostname);
     const pair = { client, server, keepsServer: false };
     pairs.add(pair);
-    /** Of this connection, once its question has come. */
+    /** Trap of this connection, once its query has come. */
     let mine: typeof trap;
     const spring = (): void => {
       client.destroy();

@@ -1,5 +1,5 @@
 /**
- * What most tests of the store begin with: a database, stores on it, names, a channel.
+ * Fixtures of most tests of the store: a database, stores on it, names, a channel.
  */
 import { randomBytes } from "node:crypto";
 import pg from "pg";

@@ -4,9 +4,10 @@
 import { namedRules } from "../named.js";
 import { checkBytes, checkInteger, checkText } from "../violation.js";
 
-/** The limits of each field as numbers. */
+/** Limits and choices of each field. */
 export const limits = {
   NatsHandler: {
+    kind: { values: ["subscription", "responder", "stream"] },
     subject: { minBytes: 1, maxBytes: 255 },
     token: { minBytes: 32, maxBytes: 32 },
   },

@@ -4,11 +4,12 @@
 import { namedRules } from "../named.js";
 import { checkInteger, checkText } from "../violation.js";
 
-/** The limits of each field as numbers. */
+/** Limits and choices of each field. */
 export const limits = {
   Gateway: {
     host: { minBytes: 1, maxBytes: 253 },
     port: { min: 1, max: 65535 },
+    sslmode: { values: ["disable", "require", "verify-ca", "verify-full"] },
   },
   GatewaySecret: {
     password: { minBytes: 32, maxBytes: 255 },

@@ -4,7 +4,7 @@
 import { namedRules } from "../named.js";
 import { checkInteger, checkText } from "../violation.js";
 
-/** The limits of each field as numbers. */
+/** Limits and choices of each field. */
 export const limits = {
   StreamSubscription: {
     name: { minBytes: 1, maxBytes: 100 },
@@ -12,6 +12,7 @@ export const limits = {
     domain: { minBytes: 1, maxBytes: 255 },
     keyToken: { min: 1, max: 64 },
     position: { min: 0n },
+    missingReason: { values: ["cut_short", "acknowledged", "deleted", "recreated"] },
   },
 } as const;
 

@@ -4,9 +4,10 @@
 import { namedRules } from "../named.js";
 import { checkInteger, checkText } from "../violation.js";
 
-/** The limits of each field as numbers. */
+/** Limits and choices of each field. */
 export const limits = {
   LaterMessage: {
+    kind: { values: ["nats", "peer"] },
     key: { minBytes: 1, maxBytes: 1024 },
     messageId: { minBytes: 1, maxBytes: 255 },
   },

@@ -3,7 +3,7 @@
 
 import { checkInteger, checkText } from "../violation.js";
 
-/** The limits of each field as numbers. */
+/** Limits and choices of each field. */
 export const limits = {
 } as const;
 

@@ -4,12 +4,14 @@
 import { namedRules } from "../named.js";
 import { checkBytes, checkInteger, checkText } from "../violation.js";
 
-/** The limits of each field as numbers. */
+/** Limits and choices of each field. */
 export const limits = {
   Schedule: {
     name: { minBytes: 1, maxBytes: 128 },
     cron: { minBytes: 1, maxBytes: 255 },
     timezone: { minBytes: 1, maxBytes: 64 },
+    missed: { values: ["one", "all", "none"] },
+    kind: { values: ["nats", "peer"] },
     payload: { maxBytes: 1048576 },
     key: { minBytes: 1, maxBytes: 1024 },
     problem: { maxBytes: 1024 },

@@ -4,7 +4,7 @@
 import { namedRules } from "../named.js";
 import { checkBytes, checkInteger, checkText } from "../violation.js";
 
-/** The limits of each field as numbers. */
+/** Limits and choices of each field. */
 export const limits = {
   Seq: {
     id: { min: 1, max: 1 },
@@ -82,6 +82,7 @@ export const limits = {
     epoch: { min: 0n },
   },
   DeadLetter: {
+    origin: { values: ["peer", "subscription", "outbox"] },
     errorMessage: { maxBytes: 8192 },
     attempts: { min: 0 },
     stack: { maxBytes: 8192 },

@@ -5,7 +5,7 @@ import type { Ack, Answer, Batch, Cancel, Challenge, Frame, GoLive, Goodbye, Hea
 import { namedRules } from "../named.js";
 import { checkBytes, checkEach, checkItems, checkText, missing, outOfRange, type TextRules, type Violation, within } from "../violation.js";
 
-/** The limits of each field as numbers. */
+/** Limits and choices of each field. */
 export const limits = {
   Challenge: {
     nonce: { minBytes: 32, maxBytes: 32 },

@@ -27,7 +27,7 @@ export class SimulatedProcess {
   readonly buffer: TakeoverBuffer;
   /** The last message that it was sent arrives then: one connection keeps the order. */
   arrivesAt = 0;
-  /** What was sent to it before was received: it has asked. */
+  /** Time until which everything that was sent to the process is received: the process has asked. */
   #completeUntil: number | undefined;
   #queue: InboundMessage[] = [];
   readonly #batches = new Map<bigint, object>();
@@ -40,7 +40,7 @@ export class SimulatedProcess {
   told = { canRun: true, at: 0 };
   #gaveWayAt = Number.NEGATIVE_INFINITY;
   #isGivingWay = false;
-  /** It was able to run functions since it gave way. */
+  /** True if the process was able to run functions since it gave way. */
   #wasAble = false;
   #isFinishing = false;
 
@@ -120,12 +120,14 @@ export class SimulatedProcess {
     });
   }
 
-  /** It is not one that was able to run functions after it had given way, and then was not, which has to wait. */
+  /**
+   * True unless the process was able to run functions after it had given way, and then was not: then it has to wait.
+   */
   get shouldGiveWay(): boolean {
     return !this.#wasAble || this.#world.schedule.now - this.#gaveWayAt >= bridgeConstants.handOverPauseMs;
   }
 
-  /** It can run functions again, or cannot any more. */
+  /** Tells the process whether it can run functions. */
   login(isAccepted: boolean): void {
     this.canRun = isAccepted;
     this.#wasAble ||= isAccepted;

@@ -105,7 +105,7 @@ export class World {
     for (const id of ids) this.#excused.add(id);
   }
 
-  /** What happens within a process: later, if it stands still, and not at all once it is dead. */
+  /** Runs an event within a process: later while the process stands still, and never once it is dead. */
   after(process: SimulatedProcess, delayMs: number, run: () => void): void {
     this.schedule.after(delayMs, () => {
       if (process.isDead) return;

@@ -84,7 +84,7 @@ export function follow(
   else if (!noPause(step, outcome, queue)) followPause(pauses(step, outcome), queue, settings, now);
 }
 
-/** What was committed makes the next pause a short one again; then it is as after a batch of what failed alone. */
+/** Follows the pauses: a commit makes the next pause short again, and so does a batch of messages that failed alone. */
 function followPauses(
   { committed, failed }: Partly,
   queue: SimulatedQueue,

@@ -26,7 +26,7 @@ export class SimulatedMessage implements InboundMessage {
   /** The code of what happened while it was alone, which makes it a dead letter. */
   guilt: string | undefined;
   lossesAlone = 0;
-  /** It may be in no batch of more messages, because of how an earlier one went. */
+  /** Largest number of messages in the next batch, after an earlier one failed. */
   mostTogether = Number.POSITIVE_INFINITY;
 
   constructor(
@@ -62,7 +62,7 @@ export class SimulatedQueue {
   /** The pause ends in between. */
   pauseFrom = Number.NEGATIVE_INFINITY;
   pauseTo = Number.NEGATIVE_INFINITY;
-  /** It pauses because Postgres was away. */
+  /** True while the queue pauses because Postgres was away. */
   waitsForPostgres = false;
   /** The next batch has to have so many messages. */
   repeat: number | undefined;

@@ -1,7 +1,7 @@
 /**
- * One subscription and the processes that lead one after the other: they write to the table what they have no memory for;
- * some end in order and save what they have not run, some are killed, and others hand in late what they had received alone.
- * After everything that happens the rules are checked.
+ * Simulation of a subscription and of the processes that lead one after the other: they write to the table the messages
+ * that have no memory; some end gracefully and save the messages that they have not run, some are killed, and others
+ * hand in late the messages that they alone had received. The rules are checked after every event.
  */
 import type { InboundMessage } from "../../../../src/bridge/message.js";
 import {
@@ -231,7 +231,7 @@ class Succession {
     this.#mayRunAgain();
   }
 
-  /** What was being written while it was run is still in the table. */
+  /** Permits messages to run again that were being written while they ran: they are still in the table. */
   #mayRunAgain(): void {
     const again = this.#table
       .map(({ message }) => Number(message.id))

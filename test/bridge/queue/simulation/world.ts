@@ -135,7 +135,7 @@ class World {
     }
   }
 
-  /** One session is left for other roles, where there are any. */
+  /** True if no session is free for the role: one is left for other roles, where there are any. */
   #isFull({ role }: SimulatedQueue): boolean {
     const roles = new Set(this.#queues.filter(({ closed }) => !closed).map((queue) => queue.role)).size;
     const most = roles > 1 ? Math.max(1, this.#sessions - 1) : this.#sessions;
@@ -201,7 +201,10 @@ class World {
     return this.#queues.filter(isCounted).reduce((sum, { memory }) => sum + memory, 0);
   }
 
-  /** Of all the memory, whose last quarter is divided among roles, and of what is the role's, divided among its queues. */
+  /**
+   * True if there is room in all the memory, whose last quarter is divided among roles, and in the role's part, which
+   * is divided among its queues.
+   */
   #hasRoom(queue: SimulatedQueue, bytes: number): boolean {
     const { limitBytes } = this.#context.budget;
     const open = this.#queues.filter(({ closed }) => !closed);

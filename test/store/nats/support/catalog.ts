@@ -1,5 +1,5 @@
 /**
- * What an installation leaves in the catalogs of a database, as text that can be compared.
+ * Catalog entries of an installation, as text that can be compared.
  */
 import { rowsOf } from "../../../support/on-server.js";
 

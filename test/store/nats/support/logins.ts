@@ -30,7 +30,7 @@ function as(role: string, databaseUrl: string): string {
   return url.href;
 }
 
-/** What Postgres says to statements that are run one after another in one session; undefined if it takes them. */
+/** Runs statements in one session. Resolves with the error of Postgres; undefined if all succeed. */
 export async function refusal(
   databaseUrl: string,
   ...statements: readonly string[]

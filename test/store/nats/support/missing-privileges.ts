@@ -1,5 +1,5 @@
 /**
- * What an installation says that it lacks, and whether its functions work.
+ * Privileges that an installation reports as missing, and a check of its functions.
  */
 import { expect } from "vitest";
 import type { install } from "../../../../src/installation/index.js";
@@ -16,7 +16,7 @@ export const onlySuperusers = [expect.stringMatching(loginMissing), ...wrappersA
 
 type MissingPrivileges = Awaited<ReturnType<typeof install>>["missingPrivileges"];
 
-/** What is lacking, without what the schema `hawser` lacks. */
+/** Missing privileges, without those of the schema `hawser`. */
 export function lacking(missingPrivileges: MissingPrivileges): string[] {
   return missingPrivileges.map(({ what }) => what).filter((what) => !what.includes("objects of the schema hawser"));
 }
