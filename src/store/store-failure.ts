@@ -4,6 +4,8 @@ import { isServerError, isTransient, type WriteOutcome } from "../postgres/index
 
 /** SQLSTATE for a connection to a database that does not exist. */
 const databaseMissing = "3D000";
+/** SQLSTATE for a statement in a transaction that an earlier error has aborted. */
+const transactionAborted = "25P02";
 
 /**
  * Wraps an error of Postgres or of the driver. A HawserError passes unchanged.
@@ -46,6 +48,8 @@ function reasonOf(cause: unknown): string {
   if (!isServerError(cause)) return cause.message || cause.name;
   if (cause.code === databaseMissing)
     return `${cause.message}; create it (CREATE DATABASE), or name another one in the URL`;
+  if (cause.code === transactionAborted)
+    return `${cause.message}; an earlier statement failed, and its error was caught: let it throw, or undo the statement with SAVEPOINT and ROLLBACK TO SAVEPOINT`;
   return `${cause.message || cause.name}${cause.hint ? ` (${cause.hint})` : ""}`;
 }
 
