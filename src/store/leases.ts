@@ -141,13 +141,14 @@ export class Leases {
    */
   async take(name: string, { waitMs, signal }: TakeNameOptions): Promise<Lease> {
     const deadline = this.#clock.now() + waitMs;
-    for (;;) {
+    for (let isFirst = true; ; isFirst = false) {
       if (signal?.aborted)
         throw new HawserError("aborted", `taking the name "${name}" was aborted`, { cause: signal.reason });
       const attempt = await this.#attempt(name);
       if (attempt instanceof HeldLease) return attempt;
       if (attempt.code === "store_failed" && !isTransient(attempt.cause)) throw attempt;
       if (this.#clock.now() + storeConstants.leasePollMs > deadline) throw attempt;
+      if (isFirst) this.#logger.info({ err: attempt, peer: name, waitMs }, "waiting for the name");
       await delay(storeConstants.leasePollMs, signal, this.#clock);
     }
   }

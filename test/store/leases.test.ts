@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { afterEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openStore, type Store } from "../../src/store/index.js";
+import { keptLog } from "../bridge/role/log.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { startProgram } from "../support/program.js";
@@ -69,7 +70,8 @@ describe("a lease", () => {
 
   it("is waited for until the time limit, or until the signal is aborted", async () => {
     const clock = new ManualClock();
-    const w = await aWorld({ clock });
+    const log = keptLog();
+    const w = await aWorld({ clock, logger: log.logger });
     const other = await otherProcess(w.url);
     await other.takeName("one", { waitMs: 0 });
     let settled = false;
@@ -83,6 +85,7 @@ describe("a lease", () => {
     });
     expect(clock.now()).toBeGreaterThanOrEqual(1000 - storeConstants.leasePollMs);
     await expect(waiting).resolves.toMatchObject({ code: "name_in_use" });
+    expect(log.messages("info").filter((message) => message === "waiting for the name")).toHaveLength(1);
 
     const controller = new AbortController();
     const aborted = w.store.takeName("one", { waitMs: 1000, signal: controller.signal });
