@@ -271,7 +271,7 @@ function checkPoolSize({ poolSize }: PeerSettings, pool: pg.Pool | undefined): v
     pool === undefined
       ? `poolSize ${poolSize}: transactional handlers need one connection besides their own; set poolSize to at least 2`
       : `pool has max ${pool.options.max}: with poolSize, ${poolSize} client is left for statements, and transactional ` +
-        "handlers need one besides their own; raise max of the pool, or poolSize",
+          "handlers need one besides their own; raise max of the pool, or poolSize",
   );
 }
 

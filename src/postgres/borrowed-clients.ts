@@ -79,9 +79,9 @@ export class BorrowedClients implements ClientPool {
     this.#checked.add(client);
   }
 
-  /** Ends the use of the pool, which stays open. */
-  end(): Promise<void> {
+  /** Waits until all clients are given back. The pool stays open. */
+  async end(): Promise<void> {
+    await this.#permits.acquire(this.max);
     this.#source.pool.off("error", this.#options.onIdleError);
-    return Promise.resolve();
   }
 }

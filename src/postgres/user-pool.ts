@@ -25,10 +25,13 @@ export class UserPool {
   /** @throws HawserError `invalid_argument` unless `pool` is a pool that has not ended */
   constructor(pool: pg.Pool) {
     if (typeof (pool as pg.Pool | null)?.connect !== "function" || typeof pool.totalCount !== "number") {
-      throw new HawserError("invalid_argument", "pool has no connect(): give a Pool of node-postgres, new pg.Pool()");
+      throw new HawserError("invalid_argument", "pool is no Pool of node-postgres: give a new pg.Pool()");
     }
     if (pool.ending || pool.ended) {
-      throw new HawserError("invalid_argument", "pool has ended: give an open one, and call end() after the peer has stopped");
+      throw new HawserError(
+        "invalid_argument",
+        "pool has ended: give an open one, and call end() after the peer has stopped",
+      );
     }
     this.pool = pool;
   }

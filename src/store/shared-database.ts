@@ -125,7 +125,10 @@ export async function acquireDatabase(
   options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
 ): Promise<{ readonly database: SharedDatabase; release(): Promise<void> }> {
   const { databaseUrl, pool, sessionUrl = null } = location;
-  const key = JSON.stringify([pool === undefined ? (databaseUrl ?? pgVariables()) : { pool: numberOf(pool) }, sessionUrl]);
+  const key = JSON.stringify([
+    pool === undefined ? (databaseUrl ?? pgVariables()) : { pool: numberOf(pool) },
+    sessionUrl,
+  ]);
   const known = open.get(key) ?? { users: 0, database: opened(location, options) };
   open.set(key, known);
   known.users += 1;
