@@ -185,6 +185,18 @@ describe("a peer with the user's pool", () => {
     expect(leftIn(pool)).toEqual(nothing);
   });
 
+  it("stops after its pool was ended too early, and says so meanwhile", async () => {
+    await using pool = new UsersPool();
+    const peer = await new Peer({ name: "a-1", pool }).start();
+    const ended = pool.end();
+    await expect(peer.pending()).rejects.toMatchObject({
+      code: "store_failed",
+      message: expect.stringContaining("the pool was ended while a peer uses it; stop the peer first"),
+    });
+    await peer.stop();
+    await ended;
+  });
+
   it("shares the session with the other peers of the same pool", async () => {
     await using pool = new UsersPool();
     await using _one = await new Peer({ name: "a-1", pool }).start();
