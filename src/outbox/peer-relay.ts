@@ -14,7 +14,7 @@
 
 import { type OutboxFunctions, outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { outboxConstants, scheduleConstants } from "../../generated/ts/settings/outbox.js";
-import type { DatabaseAddress, PostgresSession, SessionQuery } from "../postgres/index.js";
+import type { ClientSource, PostgresSession, SessionQuery } from "../postgres/index.js";
 import { delay, type Logger, PollPace, RareLog } from "../runtime/index.js";
 import { catalogChannel, messageChannel } from "../store/index.js";
 import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
@@ -33,8 +33,8 @@ type PeerStep = HandOver | "schedules";
 
 /** Collaborators of {@link PeerRelay}. */
 export interface PeerRelayOptions {
-  /** Address of a direct connection, without a transaction pooler. */
-  readonly address: DatabaseAddress;
+  /** Source of a direct connection, without a transaction pooler. */
+  readonly address: ClientSource;
   /** Runs the query that checks for another relay. */
   readonly ask: SessionQuery;
   readonly logger: Logger;

@@ -4,7 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { type DatabaseAddress, PostgresSession } from "../postgres/index.js";
+import { type ClientSource, PostgresSession } from "../postgres/index.js";
 import { Backoff, Deadline, delay, type Logger, type RareLog, within } from "../runtime/index.js";
 import { type OutboxKind, OutboxTable, type TakenOutbox } from "./outbox-table.js";
 
@@ -61,7 +61,7 @@ export interface Relaying {
 
 /** Collaborators of {@link OutboxRunner}. */
 export interface RunnerOptions {
-  readonly address: DatabaseAddress;
+  readonly address: ClientSource;
   readonly logger: Logger;
   readonly rareLog: RareLog;
   /** True to take over again from another relay for as long as the process leads. */

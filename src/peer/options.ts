@@ -1,3 +1,4 @@
+import type pg from "pg";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import {
   checkHeaderName,
@@ -30,7 +31,7 @@ import {
 } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError, namesOf, unknownOption } from "../errors/index.js";
-import { urlsOrEnvironment } from "../postgres/index.js";
+import { checkPool, urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
@@ -74,9 +75,16 @@ export interface PeerOptions extends PeerSettingsInput {
    */
   readonly databaseUrl?: string | undefined;
   /**
-   * Direct connection URI of the same database. Required if `databaseUrl` leads to a transaction pooler; without it
-   * such a `databaseUrl` is rejected (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is ignored if
-   * `databaseUrl` is given.
+   * Pool of node-postgres to use instead of `databaseUrl`. The peer keeps one client of it, a second one while it relays
+   * enqueued messages, and uses up to `poolSize` for statements, so `max` must be at least 3 (4 with transactional
+   * handlers). `message.client` is a client of the pool. The peer never ends the pool; end it after the peer has
+   * stopped.
+   */
+  readonly pool?: pg.Pool | undefined;
+  /**
+   * Direct connection URI of the same database. Required if `databaseUrl` or `pool` leads to a transaction pooler;
+   * without it such a one is rejected (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is ignored if
+   * `databaseUrl` or `pool` is given.
    */
   readonly sessionUrl?: string | undefined;
   /** Receiver of log entries, such as a pino logger. Default: no logging. */
@@ -122,6 +130,7 @@ export interface CheckedOptions {
   readonly listen: string;
   readonly advertise: string | undefined;
   readonly databaseUrl: string | undefined;
+  readonly pool: pg.Pool | undefined;
   readonly sessionUrl: string | undefined;
   readonly settings: PeerSettings;
   readonly tuning: TuningSettings;
@@ -159,6 +168,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     topic = name,
     listen = "127.0.0.1:0",
     databaseUrl,
+    pool,
     sessionUrl,
     advertise,
     tls,
@@ -182,9 +192,11 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof stopOnSignals !== "boolean") {
     throw new HawserError("invalid_argument", `stopOnSignals ${String(stopOnSignals)}: must be true or false`);
   }
-  const urls = checkUrls({ databaseUrl, sessionUrl });
+  const urls = checkUrls({ databaseUrl, pool, sessionUrl });
   const checked = checkPeerSettings(settings);
   if (!checked.ok) throw invalid(checked.violation);
+  const { poolSize } = checked.settings;
+  const clients = pool === undefined ? poolSize : Math.min(poolSize, checkPool(pool, sessionUrl !== undefined));
   checkKnownOptions(tuning, "tuning");
   const checkedTuning = checkTuningSettings(tuning);
   if (!checkedTuning.ok) throw invalid(checkedTuning.violation, `tuning.${checkedTuning.violation.path}`);
@@ -195,7 +207,8 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     listen,
     advertise,
     ...urls,
-    settings: checked.settings,
+    pool,
+    settings: { ...checked.settings, poolSize: clients },
     tuning: checkedTuning.settings,
     stopOnSignals,
     tls: checkTls(tls, checked.settings.allowPlaintext),
@@ -228,21 +241,21 @@ function handlingOf({ retry, group, ...given }: HandleOptions, prefix = ""): Han
 /** Validates the options of a handler. @throws HawserError `invalid_argument` */
 export function checkHandleOptions(
   options: HandleOptions,
-  { defaults, settings }: Pick<CheckedOptions, "defaults" | "settings">,
+  { defaults, settings, pool }: Pick<CheckedOptions, "defaults" | "settings" | "pool">,
   of: "a handler" | "a handler of requests" = "a handler",
 ): HandlingSettings {
   checkKnownOptions(options, of);
   checkKnownOptions(options.retry, "retry");
   const retry = merged(defaults.retry, options.retry);
   const handling = handlingOf({ ...merged<HandleOptions>(defaults, options), retry });
-  if (handling.transactional) checkPoolSize(settings);
+  if (handling.transactional) checkPoolSize(settings, pool);
   return handling;
 }
 
 /** Validates the options of a batch handler. @throws HawserError `invalid_argument` */
 export function checkBatchOptions(
   options: BatchOptions,
-  peer: Pick<CheckedOptions, "defaults" | "settings">,
+  peer: Pick<CheckedOptions, "defaults" | "settings" | "pool">,
 ): { readonly handling: HandlingSettings; readonly batch: BatchSettings } {
   checkKnownOptions(options, "a handler of batches");
   const { maxMessages, maxBytes, waitMs, ...handling } = options;
@@ -251,11 +264,14 @@ export function checkBatchOptions(
   return { handling: checkHandleOptions(handling, peer), batch: checked.settings };
 }
 
-function checkPoolSize({ poolSize }: PeerSettings): void {
+function checkPoolSize({ poolSize }: PeerSettings, pool: pg.Pool | undefined): void {
   if (poolSize >= 2) return;
   throw new HawserError(
     "invalid_argument",
-    `poolSize ${poolSize}: transactional handlers need one connection besides their own; set poolSize to at least 2`,
+    pool === undefined
+      ? `poolSize ${poolSize}: transactional handlers need one connection besides their own; set poolSize to at least 2`
+      : `pool has max ${pool.options.max}: with poolSize, ${poolSize} client is left for statements, and transactional ` +
+          "handlers need one besides their own; raise max of the pool, or poolSize",
   );
 }
 
@@ -270,7 +286,9 @@ function checkAddress(argument: string, value: string): void {
 }
 
 /** @throws HawserError `invalid_argument` naming the option or the environment variable */
-function checkUrls(options: Pick<PeerOptions, "databaseUrl" | "sessionUrl">): ReturnType<typeof urlsOrEnvironment> {
+function checkUrls(
+  options: Pick<PeerOptions, "databaseUrl" | "pool" | "sessionUrl">,
+): ReturnType<typeof urlsOrEnvironment> {
   try {
     return urlsOrEnvironment(options);
   } catch (cause) {
@@ -383,6 +401,7 @@ const besideSettings = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
   advertise: true,
   tls: true,
   databaseUrl: true,
+  pool: true,
   sessionUrl: true,
   logger: true,
   stopOnSignals: true,

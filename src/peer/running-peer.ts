@@ -427,6 +427,7 @@ export async function endsWithin(limitMs: number, work: Promise<unknown>): Promi
 export function openPeerStore({ options, logger }: Pick<RunOptions, "options" | "logger">): Promise<Store> {
   return openStore({
     databaseUrl: options.databaseUrl,
+    pool: options.pool,
     sessionUrl: options.sessionUrl,
     poolSize: options.settings.poolSize,
     logger,

@@ -1,9 +1,10 @@
 /** Connection of a {@link PostgresSession}, from its opening to its end. */
 import type pg from "pg";
 import type { Clock, Logger } from "../runtime/index.js";
-import type { DatabaseAddress } from "./database-address.js";
+import { typeParsers } from "./database-address.js";
 import { type OpenSession, openSession, type SessionOptions } from "./open-session.js";
 import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
+import type { ClientSource } from "./user-pool.js";
 
 /** Runs one statement on a specific connection. */
 export type SessionQuery = <Row extends object>(text: string, values?: readonly unknown[]) => Promise<Row[]>;
@@ -28,7 +29,7 @@ export interface ConnectionOptions extends Omit<SessionOptions, "onClient" | "qu
 
 /** Connection that sends one query at a time, as the driver requires, and closes if an answer is late. */
 export class Connection {
-  readonly #address: DatabaseAddress;
+  readonly #source: ClientSource;
   readonly #options: ConnectionOptions;
   readonly #events: ConnectionEvents;
   /** Client of the connection; while it is being opened, the client of the host that is tried. */
@@ -37,8 +38,8 @@ export class Connection {
   #isCut = false;
   #previous: Promise<unknown> = Promise.resolve();
 
-  constructor(address: DatabaseAddress, options: ConnectionOptions, events: ConnectionEvents) {
-    this.#address = address;
+  constructor(source: ClientSource, options: ConnectionOptions, events: ConnectionEvents) {
+    this.#source = source;
     this.#options = options;
     this.#events = events;
   }
@@ -51,7 +52,7 @@ export class Connection {
   /** Opens the connection. @throws as `openSession` */
   async open(): Promise<void> {
     const { logger } = this.#options;
-    this.#opened = await openSession(this.#address, {
+    this.#opened = await openSession(this.#source, {
       ...this.#options,
       onClient: (client) => {
         this.#client = client;
@@ -68,7 +69,7 @@ export class Connection {
 
   /** @throws HawserError `transaction_pooler` if the connection goes through one */
   refusePooler(): Promise<void> {
-    return refuseTransactionPooler(this.#address, this.#opened!, poolerWords.peerRemedy);
+    return refuseTransactionPooler(this.#source, this.#opened!, poolerWords.peerRemedy);
   }
 
   /** Sends a query after all earlier ones were answered. @throws the driver's error */
@@ -109,7 +110,7 @@ export class Connection {
     const sentAt = clock.now();
     const cancel = clock.setTimeout(() => this.cut(), answerTimeoutMs);
     try {
-      const { rows } = await this.#client!.query<Row>({ text, values: values as unknown[] });
+      const { rows } = await this.#client!.query<Row>({ text, values: values as unknown[], types: typeParsers });
       this.#events.onAnswer(sentAt);
       return rows;
     } finally {

@@ -26,7 +26,7 @@ export type SessionAttributes = (typeof sessionAttributes)[number];
 const { builtins } = pg.types;
 
 /** Parsers for the generated row types: bigint columns as bigint, all others as in node-postgres. */
-const typeParsers: pg.CustomTypesConfig = {
+export const typeParsers: pg.CustomTypesConfig = {
   getTypeParser: ((oid: number, format?: "text" | "binary") =>
     oid === builtins.INT8 ? BigInt : pg.types.getTypeParser(oid, format as "text")) as typeof pg.types.getTypeParser,
 };

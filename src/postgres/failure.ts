@@ -2,7 +2,7 @@
  * Classification of errors of Postgres and its driver: whether the server answered, whether a write may have been
  * committed, whether a retry may succeed.
  */
-import pg from "pg";
+import type pg from "pg";
 import { HawserError } from "../errors/index.js";
 
 /** Outcome of a failed write: certainly not committed, or sent without an answer. */
@@ -14,9 +14,13 @@ const sessionEnded = /^(57P0[1-5]|08...)$/;
 /** SQLSTATE of a write on a read-only server: a standby or a read-only primary. */
 const readOnly = "25006";
 
-/** Returns true if `error` is an answer of the server. */
+/**
+ * Returns true if `error` is an answer of the server. Decided by its fields, because the pool of a user may come from
+ * another copy of node-postgres.
+ */
 export function isServerError(error: unknown): error is pg.DatabaseError {
-  return error instanceof pg.DatabaseError;
+  const { severity, code } = (error ?? {}) as Partial<pg.DatabaseError>;
+  return error instanceof Error && typeof severity === "string" && typeof code === "string";
 }
 
 /** SQLSTATE of a missing privilege. */

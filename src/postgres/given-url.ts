@@ -18,19 +18,29 @@ export function urlFromEnvironment(variable: UrlVariable, env = process.env): st
 }
 
 /**
- * Completes the options from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. `HAWSER_SESSION_URL` is ignored if
- * `databaseUrl` is given, because it belongs to `HAWSER_DATABASE_URL`. The `PG*` variables apply to values that remain
- * undefined.
+ * Completes the options from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. The second variable is ignored if
+ * `databaseUrl` is given, because it belongs to the first; both are ignored if there is a pool. For values that remain
+ * undefined, the `PG*` variables apply.
  *
- * @throws HawserError `invalid_argument` that names the option or the variable
+ * @throws HawserError `invalid_argument` that names the option or the variable; also for a pool with `databaseUrl`
  */
 export function urlsOrEnvironment(
-  given: { readonly databaseUrl?: string | undefined; readonly sessionUrl?: string | undefined },
+  given: {
+    readonly databaseUrl?: string | undefined;
+    readonly pool?: unknown;
+    readonly sessionUrl?: string | undefined;
+  },
   env = process.env,
 ): { readonly databaseUrl: string | undefined; readonly sessionUrl: string | undefined } {
   const databaseUrl = checkedUrl("databaseUrl", given.databaseUrl);
   const sessionUrl = checkedUrl("sessionUrl", given.sessionUrl);
-  if (databaseUrl !== undefined) return { databaseUrl, sessionUrl };
+  if (given.pool !== undefined && databaseUrl !== undefined) {
+    throw new HawserError(
+      "invalid_argument",
+      "databaseUrl together with pool: the pool has its own address; leave databaseUrl out",
+    );
+  }
+  if (databaseUrl !== undefined || given.pool !== undefined) return { databaseUrl, sessionUrl };
   return {
     databaseUrl: urlFromEnvironment("HAWSER_DATABASE_URL", env),
     sessionUrl: sessionUrl ?? urlFromEnvironment("HAWSER_SESSION_URL", env),

@@ -1,6 +1,7 @@
-/** Sessions with Postgres: addresses, opening, ownership, and the identity of the server. */
+/** Sessions with Postgres: addresses, pools of users, opening, ownership, and the identity of the server. */
+export { BorrowedClients } from "./borrowed-clients.js";
 export type { SessionQuery } from "./connection.js";
-export { DatabaseAddress } from "./database-address.js";
+export { DatabaseAddress, typeParsers } from "./database-address.js";
 export {
   insufficientPrivilege,
   isServerError,
@@ -14,6 +15,7 @@ export {
 export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients.js";
 export {
+  type ClientPool,
   localSettingsSql,
   mayBeReachedLater,
   noSuitableHost,
@@ -30,3 +32,4 @@ export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
 export { postgresErrorOf, rowsOf, type SqlClient } from "./sql-client.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
+export { type ClientSource, checkPool, sourceOf, UserPool } from "./user-pool.js";

@@ -12,10 +12,14 @@
  * - READ COMMITTED, which the fence requires.
  * - Output and literal formats, for which a database or a role may have other settings ({@link formats}).
  */
+import type { Socket } from "node:net";
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { HawserError } from "../errors/index.js";
 import type { BackoffOptions } from "../runtime/index.js";
-import { type DatabaseAddress, hostOf, type SessionAttributes } from "./database-address.js";
+import { type DatabaseAddress, hostOf, type SessionAttributes, typeParsers } from "./database-address.js";
+import { isServerError } from "./failure.js";
+import { type ClientSource, UserPool } from "./user-pool.js";
 
 const { sessionKeepaliveMs, sessionKeepaliveProbes, sessionIdleInTransactionMs } = storeConstants;
 
@@ -160,13 +164,15 @@ function startupOptions(limits: SessionLimits): string {
 }
 
 /**
- * Opens a session with the first suitable host of the address.
+ * Opens a session: with the first suitable host of an address, or with a client of a user's pool. The client of a pool
+ * is destroyed when it ends, and then the pool may make another one.
  *
  * @throws the error of the last host; for several hosts, an AggregateError with the error of each. A refusal that all
- * hosts share (a wrong password, a missing database) ends the search.
+ * hosts share (a wrong password, a missing database) ends the search. For a pool, as {@link UserPool.take}
  */
-export async function openSession(address: DatabaseAddress, options: SessionOptions = {}): Promise<OpenSession> {
-  return firstSuitableHost(address, (host, wanted) => openAt(host, wanted, options));
+export async function openSession(source: ClientSource, options: SessionOptions = {}): Promise<OpenSession> {
+  if (source instanceof UserPool) return openFromPool(source, options);
+  return firstSuitableHost(source, (host, wanted) => openAt(host, wanted, options));
 }
 
 async function openAt(
@@ -196,6 +202,53 @@ async function openAt(
   }
 }
 
+async function openFromPool(source: UserPool, options: SessionOptions): Promise<OpenSession> {
+  const { applicationName = "hawser", readOnly, needsWrites, onClient } = options;
+  const { connectTimeoutMs = storeConstants.databaseConnectTimeoutMs } = options;
+  const taken = await source.take(connectTimeoutMs);
+  const client = taken as unknown as pg.Client;
+  if (typeof (client as Partial<pg.Client>).connection?.stream?.destroy !== "function") {
+    taken.release();
+    throw new HawserError(
+      "invalid_argument",
+      "pool gives clients without a socket, as pg.native does; give a pool of the JavaScript client, new pg.Pool()",
+    );
+  }
+  let isReleased = false;
+  const release = (): void => {
+    if (isReleased) return;
+    isReleased = true;
+    taken.release(true);
+  };
+  // The first listener: by the time that others hear of the end, the pool has room for another client.
+  client.once("end", release);
+  client.on("error", () => undefined);
+  onClient?.(client);
+  try {
+    // Some streams of connectors are not sockets.
+    (client.connection.stream as Partial<Socket>).setKeepAlive?.(true, sessionKeepaliveMs);
+    for (const oid of Object.values(pg.types.builtins))
+      client.setTypeParser(oid, typeParsers.getTypeParser(oid, "text"));
+    const settingsSql = `${sessionSettingsSql(options, readOnly)}; SET application_name = ${pg.escapeLiteral(applicationName)}`;
+    const facts = await prepareSession(client, settingsSql, connectTimeoutMs, discardState);
+    refuseUnwanted(facts, needsWrites === true ? "read-write" : "any", client);
+    return { client, backendPid: facts.pid, isStandby: facts.standby };
+  } catch (error) {
+    client.connection.stream.destroy();
+    release();
+    throw error;
+  }
+}
+
+/** Removes all state that other code has left in a session. */
+async function discardState(client: pg.ClientBase): Promise<void> {
+  // It fails only in a transaction that was left open.
+  await client.query("DISCARD ALL").catch(async () => {
+    await client.query("ROLLBACK");
+    await client.query("DISCARD ALL");
+  });
+}
+
 interface ServerFacts {
   readonly pid: number;
   readonly standby: boolean;
@@ -207,15 +260,22 @@ const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in
   pg_catalog.current_setting('transaction_read_only')::bool AS reads_only,
   pg_catalog.current_setting('client_connection_check_interval') <> '0' AS checks_clients`;
 
-/** Applies the settings and reads facts about the server. @throws if that takes longer than `limitMs` */
+/**
+ * Applies the settings and reads facts about the server.
+ *
+ * @param before runs first
+ * @throws if all that takes longer than `limitMs`
+ */
 async function prepareSession(
   client: pg.ClientBase,
   settingsSql: string,
   limitMs: number = storeConstants.databaseConnectTimeoutMs,
+  before?: (client: pg.ClientBase) => Promise<void>,
 ): Promise<ServerFacts> {
   const late = new Error(`the server did not answer within ${limitMs} ms after it had accepted the login`);
   const timer = setTimeout(() => (client as pg.Client).connection.stream.destroy(late), limitMs);
   try {
+    await before?.(client);
     // The driver returns one result per statement.
     const results = (await client.query(`${settingsSql}; ${factsSql}`)) as unknown as pg.QueryResult<ServerFacts>[];
     return results.at(-1)!.rows[0]!;
@@ -272,7 +332,7 @@ async function firstSuitableHost<T>(
 const hostSpecific = /^(08|25006|53|55P03|57)/;
 
 function isSameEverywhere(error: unknown): boolean {
-  return error instanceof pg.DatabaseError && !hostSpecific.test(error.code ?? "");
+  return isServerError(error) && !hostSpecific.test(error.code ?? "");
 }
 
 /** Socket errors of a server that is down, or whose name cannot be resolved yet. */
@@ -291,15 +351,46 @@ const temporarilyUnavailable = /^(08|53300|57P0[1-3])/;
 export function mayBeReachedLater(error: unknown): boolean {
   if (error instanceof AggregateError) return error.errors.some(mayBeReachedLater);
   if (error instanceof UnwantedServer) return true;
-  if (error instanceof pg.DatabaseError) return temporarilyUnavailable.test(error.code ?? "");
+  if (isServerError(error)) return temporarilyUnavailable.test(error.code ?? "");
   if (!(error instanceof Error)) return false;
   const { code } = error as NodeJS.ErrnoException;
   // Error texts of the driver for a connection that timed out or was closed before it was established.
   return unreachable.has(code ?? "") || /timeout|terminated|did not answer/i.test(error.message);
 }
 
+/** Options of a {@link ClientPool}. */
+export interface ClientPoolOptions extends SessionLimits {
+  readonly max: number;
+  /** Checks a client before its first use. A rejection destroys it. */
+  readonly check: (client: pg.ClientBase) => Promise<void>;
+  /** Called when an idle client was lost. The pool has removed it. */
+  readonly onIdleError: (error: Error) => void;
+}
+
+/** Pool of clients for statements and transactions: Hawser's own, or clients borrowed from a user's pool. */
+export interface ClientPool {
+  /** Maximum number of clients in use. */
+  max: number;
+  /** True if callers wait for a client and none is free. */
+  readonly isShort: boolean;
+  /**
+   * Statements that set Hawser's settings for a transaction. Each transaction must begin with them; undefined if the
+   * clients keep their settings.
+   */
+  readonly localSettingsSql: string | undefined;
+  /** Statements that clean a client after statements of a user. */
+  readonly cleaningSql: string;
+  /** @param fits preference between the last two used free clients */
+  connect(fits?: (client: pg.ClientBase) => boolean): Promise<pg.PoolClient>;
+  /** Prepares a client that {@link connect} has returned. A rejection means that it must be destroyed. */
+  prepare(client: pg.ClientBase): Promise<void>;
+  /** Ends the use of the pool after the running statements. */
+  end(): Promise<void>;
+}
+
 /** Connection pool whose sessions are opened as by {@link openSession}. */
-export class SessionPool {
+export class SessionPool implements ClientPool {
+  readonly localSettingsSql: string | undefined;
   readonly #pool: pg.Pool;
   readonly #address: DatabaseAddress;
   readonly #keepsSettings: boolean;
@@ -307,19 +398,9 @@ export class SessionPool {
 
   /**
    * @param options.keepsSettings false behind a transaction pooler, where session settings are lost and each
-   * transaction sets its own ({@link localSettingsSql})
-   * @param options.check checks a new session before its first use; a rejection closes it
-   * @param options.onIdleError an idle session was lost; the pool has removed it
+   * transaction sets its own
    */
-  constructor(
-    address: DatabaseAddress,
-    options: SessionLimits & {
-      readonly max: number;
-      readonly keepsSettings: boolean;
-      readonly check: (client: pg.ClientBase) => Promise<void>;
-      readonly onIdleError: (error: Error) => void;
-    },
-  ) {
+  constructor(address: DatabaseAddress, options: ClientPoolOptions & { readonly keepsSettings: boolean }) {
     this.#address = address;
     this.#keepsSettings = options.keepsSettings;
     class HostClient extends pg.Client {
@@ -327,7 +408,8 @@ export class SessionPool {
         super(address.hosts[address.next]);
       }
     }
-    const settingsSql = options.keepsSettings ? sessionSettingsSql(options) : localSettingsSql(options);
+    this.localSettingsSql = options.keepsSettings ? undefined : localSettingsSql(options);
+    const settingsSql = this.localSettingsSql ?? sessionSettingsSql(options);
     this.#pool = new pg.Pool({
       ...address.hosts[0],
       max: options.max,
@@ -343,7 +425,6 @@ export class SessionPool {
     this.#pool.on("error", options.onIdleError);
   }
 
-  /** Maximum number of sessions. */
   get max(): number {
     return this.#pool.options.max;
   }
@@ -352,12 +433,11 @@ export class SessionPool {
     this.#pool.options.max = sessions;
   }
 
-  /** True if callers wait for a session and none is free. */
   get isShort(): boolean {
     return this.#pool.waitingCount > this.#pool.idleCount;
   }
 
-  /** Statements that clean a session after statements of a user. The login's own path and limits remain. */
+  /** The login's own path and limits remain. */
   get cleaningSql(): string {
     return cleaningSql(this.#keepsSettings, this.#checksClients);
   }
@@ -373,6 +453,10 @@ export class SessionPool {
     const client = await connect();
     if (fits(client) || this.#pool.idleCount === 0) return client;
     return await connect().finally(() => client.release());
+  }
+
+  prepare(): Promise<void> {
+    return Promise.resolve();
   }
 
   /** Closes all sessions after their running statements. */

@@ -18,9 +18,9 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { backoffMs, type Clock, inTime, type Logger, systemClock } from "../runtime/index.js";
 import { Connection, type SessionQuery } from "./connection.js";
-import type { DatabaseAddress } from "./database-address.js";
 import { isServerError, OpenAttempts } from "./failure.js";
 import { postgresBackoff, type SessionLimits } from "./open-session.js";
+import type { ClientSource } from "./user-pool.js";
 
 /** Events of a {@link PostgresSession}. */
 interface PostgresSessionEvents {
@@ -44,7 +44,7 @@ interface PostgresSessionEvents {
 
 /** Options of {@link PostgresSession}. */
 export interface PostgresSessionOptions extends SessionLimits, PostgresSessionEvents {
-  readonly address: DatabaseAddress;
+  readonly address: ClientSource;
   readonly logger: Logger;
   /** Default: the system clock. */
   readonly clock?: Clock | undefined;

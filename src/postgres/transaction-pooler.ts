@@ -5,9 +5,9 @@
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
-import type { DatabaseAddress } from "./database-address.js";
 import { sqlstateOf } from "./failure.js";
 import { openSession } from "./open-session.js";
+import type { ClientSource } from "./user-pool.js";
 
 /** Number of checks, because a busy pool may assign the same session again by chance. */
 const tries = 5;
@@ -25,7 +25,7 @@ export const poolerWords = {
     "functions through the pooler",
   peerRemedy:
     "Give the URL of Postgres itself as sessionUrl (in the hawser command --session-url or " +
-    "HAWSER_SESSION_URL); databaseUrl may go through the pooler",
+    "HAWSER_SESSION_URL); databaseUrl or pool may go through the pooler",
 } as const;
 
 /**
@@ -36,14 +36,14 @@ export const poolerWords = {
  * @throws HawserError `transaction_pooler`; for a pooler also the errors of `openSession`
  */
 export async function refuseTransactionPooler(
-  address: DatabaseAddress,
+  source: ClientSource,
   session: { readonly client: pg.Client; readonly backendPid: number },
   remedy: string = poolerWords.remedy,
 ): Promise<void> {
-  if (!(await isTransactionPooled(address, session))) return;
+  if (!(await isTransactionPooled(source, session))) return;
   throw new HawserError(
     "transaction_pooler",
-    `at ${address.described.server} there is a transaction pooler in front of Postgres, and ${poolerWords.what}. ${remedy}`,
+    `at ${source.described.server} there is a transaction pooler in front of Postgres, and ${poolerWords.what}. ${remedy}`,
   );
 }
 
@@ -53,11 +53,11 @@ export async function refuseTransactionPooler(
  * session moves to another process, or if its process also serves a transaction of a second session.
  */
 export async function isTransactionPooled(
-  address: DatabaseAddress,
+  source: ClientSource,
   { client, backendPid }: { readonly client: pg.Client; readonly backendPid: number },
 ): Promise<boolean> {
   if ((client as pg.Client & { readonly processID?: number | null }).processID === backendPid) return false;
-  const second = await openSession(address, { queryTimeoutMs: storeConstants.databaseConnectTimeoutMs });
+  const second = await openSession(source);
   try {
     for (let tried = 0; tried < tries; tried += 1) {
       if ((await pidOf(client, pidSql)) !== backendPid) return true;
@@ -73,9 +73,10 @@ export async function isTransactionPooled(
   }
 }
 
-async function pidOf(client: pg.Client, sql: string): Promise<number> {
-  // The driver returns one result per statement.
-  const results: unknown = await client.query(sql);
+async function pidOf(client: pg.Client, text: string): Promise<number> {
+  // The option exists, though the types of the driver omit it. The driver returns one result per statement.
+  const limited = { text, query_timeout: storeConstants.databaseConnectTimeoutMs };
+  const results: unknown = await client.query(limited);
   const last = (Array.isArray(results) ? results.at(-1) : results) as pg.QueryResult<{ pid: number }>;
   return last.rows[0]!.pid;
 }

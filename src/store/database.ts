@@ -1,21 +1,24 @@
 /**
  * Connection pool for the short statements of all peers of the process.
  *
- * No statement here depends on its session, so that the pool also works behind a transaction pooler (`pooled`). Leases
- * and notifications need a session: see shared-database.ts.
+ * No statement here depends on its session, so that the pool also works behind a transaction pooler (`pooled`), and can
+ * be a user's. Leases and notifications need a session: see shared-database.ts.
  */
 import type pg from "pg";
 import type { QueryClient } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import {
-  type DatabaseAddress,
-  localSettingsSql,
+  BorrowedClients,
+  type ClientPool,
+  type ClientSource,
   outcomeOf,
   type SessionLimits,
   SessionPool,
   serverIdentity,
   sessionSettingsSql,
   spoilsConnection,
+  typeParsers,
+  UserPool,
   userPathSql,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
@@ -40,12 +43,13 @@ export interface Statement {
   readonly name?: string;
 }
 
-/** Connection pool of one database. */
+/** Connection pool of one database: its own, or the one of the user. */
 export class Database {
   readonly logger: Logger;
-  readonly #pool: SessionPool;
+  readonly #pool: ClientPool;
   readonly #clock: Clock;
-  readonly #pooled: boolean;
+  /** True if each transaction makes its own settings, and there are no prepared statements. */
+  readonly #isLocal: boolean;
   /** Statements that start a transaction. */
   readonly #beginSql: string;
   /** Sessions whose last transaction was the user's, so that they have the search_path and the limits of the login. */
@@ -54,20 +58,24 @@ export class Database {
 
   /** @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements */
   constructor(
-    address: DatabaseAddress,
+    source: ClientSource,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number; readonly pooled: boolean },
   ) {
     this.logger = options.logger;
     this.#clock = options.clock;
-    this.#pooled = options.pooled;
-    this.#beginSql = options.pooled ? `${beginSql}; ${localSettingsSql(statementLimits)}` : beginSql;
-    this.#pool = new SessionPool(address, {
+    const poolOptions = {
       ...statementLimits,
       max: options.poolSize,
-      keepsSettings: !options.pooled,
-      check: (client) => (options.pooled ? Promise.resolve() : this.#checkServer(client)),
-      onIdleError: (err) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"),
-    });
+      check: (client: pg.ClientBase) => (options.pooled ? Promise.resolve() : this.#checkServer(client)),
+      onIdleError: (err: Error) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"),
+    };
+    this.#pool =
+      source instanceof UserPool
+        ? new BorrowedClients(source, poolOptions)
+        : new SessionPool(source, { ...poolOptions, keepsSettings: !options.pooled });
+    const { localSettingsSql } = this.#pool;
+    this.#isLocal = localSettingsSql !== undefined;
+    this.#beginSql = localSettingsSql === undefined ? beginSql : `${beginSql}; ${localSettingsSql}`;
     const host = {
       connect: () => this.#pool.connect((one) => !this.#userSessions.has(one)),
       prepare: (client: pg.ClientBase) => this.#restoreSettings(client),
@@ -93,7 +101,13 @@ export class Database {
 
   async #checkServer(client: pg.ClientBase): Promise<void> {
     if (this.server === undefined) return;
-    const server = await serverIdentity(async (text, values) => (await client.query({ text, values })).rows);
+    const server = await serverIdentity(async (text, values) => {
+      try {
+        return await this.#run<object>(client, { text, values });
+      } catch (error) {
+        throw error instanceof NotCommitted ? error.cause : error;
+      }
+    });
     if (server !== this.server)
       throw new Error("connected to another database server, on which the leases are not taken yet");
   }
@@ -105,11 +119,13 @@ export class Database {
    * @throws HawserError `store_failed`; its `outcome` is `unknown` if the statement may have been committed
    */
   async query<Row extends object>(action: string, statement: Statement): Promise<Row[]> {
-    const run = async (client: pg.ClientBase) => (await client.query(this.#prepared(statement))).rows as Row[];
-    // A transaction pooler may run a single statement in any session, with settings of its other users.
-    return this.#withClient(action, (client) =>
-      this.#pooled ? inTransaction(client, this.#beginSql, run) : run(client),
-    );
+    return this.#withClient(action, (client) => this.#run(client, statement));
+  }
+
+  async #run<Row extends object>(client: pg.ClientBase, statement: Statement): Promise<Row[]> {
+    const run = async () => (await client.query(this.#prepared(statement))).rows as Row[];
+    // A single statement would run with the settings of the other users of the client, or of a transaction pooler.
+    return this.#isLocal ? inTransaction(client, this.#beginSql, run) : run();
   }
 
   /** Client for the generated functions. */
@@ -125,7 +141,7 @@ export class Database {
    */
   frequentCaller(action: string, rowOf: (columns: Columns) => object): QueryClient {
     const others = this.caller(action);
-    if (this.#pooled) return others;
+    if (this.#isLocal) return others;
     return {
       query: (statement) =>
         this.#pinned.isFree
@@ -165,20 +181,21 @@ export class Database {
             }
           }),
         );
-        if (!this.#pooled) this.#userSessions.add(client);
+        if (!this.#isLocal) this.#userSessions.add(client);
       },
       true,
     );
   }
 
-  /** Closes all connections after their running statements. */
+  /** Closes its own connections after their running statements. */
   async close(): Promise<void> {
     this.#pinned.close();
     await this.#pool.end();
   }
 
   #prepared({ name, text, values }: Statement): pg.QueryConfig {
-    return { text, values: values as unknown[], ...(name !== undefined && !this.#pooled ? { name } : {}) };
+    const prepared = name !== undefined && !this.#isLocal ? { name } : {};
+    return { text, values: values as unknown[], types: typeParsers, ...prepared };
   }
 
   /** Restores our own settings in a session that the user had last. */
@@ -221,6 +238,9 @@ export class Database {
       },
     };
     try {
+      await this.#pool.prepare(client).catch((cause) => {
+        throw new NotCommitted(cause, false);
+      });
       if (!isUserWork) await this.#restoreSettings(client);
       return await work(client, limit);
     } catch (error) {

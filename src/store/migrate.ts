@@ -2,7 +2,7 @@
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
-import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
+import { openSession, refuseTransactionPooler, sourceOf } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf } from "./columns.js";
 import { makeGrants } from "./grants.js";
@@ -16,6 +16,8 @@ import { scriptFailure, storeFailure } from "./store-failure.js";
 /** Options of {@link migrate}. */
 export interface MigrateOptions {
   readonly databaseUrl?: string | undefined;
+  /** Pool of the user, instead of `databaseUrl`. */
+  readonly pool?: pg.Pool | undefined;
   readonly logger?: Logger | undefined;
   /** Role that the login should be a member of if it lacks privileges. Default `hawser_peer`. */
   readonly role?: HawserRole | undefined;
@@ -75,7 +77,7 @@ export async function migrate(
   signal?.addEventListener("abort", end);
   let client: pg.Client | undefined;
   try {
-    const address = DatabaseAddress.of(options.databaseUrl);
+    const address = sourceOf(options);
     const session = await openSession(address, {
       onClient: (opening) => {
         candidate = opening;

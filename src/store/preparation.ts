@@ -10,7 +10,7 @@
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
-import { type DatabaseAddress, openSession, sqlstateOf } from "../postgres/index.js";
+import { type ClientSource, openSession, sqlstateOf } from "../postgres/index.js";
 import { Backoff, Deadline, delay } from "../runtime/index.js";
 
 /** Time limits of waits for locks. */
@@ -34,8 +34,8 @@ const defaults: YieldLimits = {
 
 /** Collaborators and limits of {@link Preparation}. */
 export interface PreparationOptions {
-  /** Address to which the client is connected. */
-  readonly address: DatabaseAddress;
+  /** Address of the client, or the pool that it comes from. */
+  readonly address: ClientSource;
   /** Receives a message about the blocking sessions if the wait takes long. */
   readonly onWait?: ((line: string) => void) | undefined;
   /** Ends pauses. */
@@ -201,7 +201,7 @@ const blockersSql = `
 
 /** Options of {@link BlockerWatch}. */
 interface WatchOptions {
-  readonly address: DatabaseAddress;
+  readonly address: ClientSource;
   /** Process id of the session that may wait. */
   readonly pid: number;
   /** Time until the first query. */

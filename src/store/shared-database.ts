@@ -1,6 +1,7 @@
 /** A pool and a session per process and database, shared by all its users. */
+import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { DatabaseAddress, PostgresSession, serverIdentity } from "../postgres/index.js";
+import { PostgresSession, serverIdentity, sourceOf } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
@@ -19,8 +20,15 @@ const { leaseBeatMs } = storeConstants;
 export interface DatabaseLocation {
   /** Connection URI; without it, the PG* variables apply. */
   readonly databaseUrl?: string | undefined;
-  /** URI of a direct connection to the same database, if `databaseUrl` goes through a transaction pooler. */
+  /** Pool of the user, instead of `databaseUrl`. */
+  readonly pool?: pg.Pool | undefined;
+  /** URI of a direct connection to the same database, if the one above goes through a transaction pooler. */
   readonly sessionUrl?: string | undefined;
+}
+
+/** Returns the location for sessions: a direct connection. */
+export function sessionLocation(location: DatabaseLocation): Omit<DatabaseLocation, "sessionUrl"> {
+  return location.sessionUrl === undefined ? location : { databaseUrl: location.sessionUrl };
 }
 
 /** Callbacks of a user of a shared database. */
@@ -39,15 +47,16 @@ export class SharedDatabase {
   readonly listeners = new Set<SharedDatabaseListener>();
 
   constructor(
-    { databaseUrl, sessionUrl }: DatabaseLocation,
+    location: DatabaseLocation,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
   ) {
     // Shared, so that the pool follows the session to the host that it has found.
-    const address = DatabaseAddress.of(databaseUrl);
-    this.pool = new Database(address, { ...options, pooled: sessionUrl !== undefined });
+    const source = sourceOf(location);
+    const pooled = location.sessionUrl !== undefined;
+    this.pool = new Database(source, { ...options, pooled });
     this.session = new PostgresSession({
       ...options,
-      address: sessionUrl === undefined ? address : DatabaseAddress.of(sessionUrl),
+      address: pooled ? sourceOf(sessionLocation(location)) : source,
       heartbeatMs: leaseBeatMs,
       queryTimeoutMs: leaseBeatMs,
       lockTimeoutMs: leaseBeatMs / 2,
@@ -115,7 +124,11 @@ export async function acquireDatabase(
   location: DatabaseLocation,
   options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number },
 ): Promise<{ readonly database: SharedDatabase; release(): Promise<void> }> {
-  const key = JSON.stringify([location.databaseUrl ?? pgVariables(), location.sessionUrl ?? null]);
+  const { databaseUrl, pool, sessionUrl = null } = location;
+  const key = JSON.stringify([
+    pool === undefined ? (databaseUrl ?? pgVariables()) : { pool: numberOf(pool) },
+    sessionUrl,
+  ]);
   const known = open.get(key) ?? { users: 0, database: opened(location, options) };
   open.set(key, known);
   known.users += 1;
@@ -138,6 +151,16 @@ export async function acquireDatabase(
       if (leave()) await database.close();
     },
   };
+}
+
+const poolNumbers = new WeakMap<pg.Pool, number>();
+let lastPoolNumber = 0;
+
+/** Number that identifies a pool in this process. */
+function numberOf(pool: pg.Pool): number {
+  const number = poolNumbers.get(pool) ?? ++lastPoolNumber;
+  poolNumbers.set(pool, number);
+  return number;
 }
 
 async function opened(

@@ -2,7 +2,7 @@
 import { EventEmitter } from "node:events";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { type PeerSettingsInput, peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
-import { DatabaseAddress, type SessionQuery } from "../postgres/index.js";
+import { type SessionQuery, sourceOf } from "../postgres/index.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { channelOwners, channels } from "./channels.js";
 import { claims } from "./claims.js";
@@ -24,7 +24,7 @@ import {
 import { parkedMessages } from "./parked-messages.js";
 import { backlogs, orphans, pending } from "./pending.js";
 import { reassign } from "./reassign.js";
-import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
+import { acquireDatabase, type DatabaseLocation, sessionLocation } from "./shared-database.js";
 import { storedMessages } from "./stored-messages.js";
 import { transactional } from "./transactional.js";
 
@@ -144,7 +144,7 @@ export async function openStore(options: StoreOptions = {}) {
       return session.isUp;
     },
     /** Migrates the schema to this version: see {@link migrate}. */
-    migrate: () => migrate({ databaseUrl: options.sessionUrl ?? options.databaseUrl, logger }),
+    migrate: () => migrate({ ...sessionLocation(options), logger }),
     /** Takes a name: see {@link Lease}. {@link close} releases leases that are still held, as unclean. */
     async takeName(name: string, takeOptions: TakeNameOptions): Promise<Lease> {
       const lease = await leases.take(name, takeOptions);
@@ -155,10 +155,10 @@ export async function openStore(options: StoreOptions = {}) {
       return lease;
     },
     /**
-     * Access of a relay for enqueued messages: the address for its own session, and a query function to check for
-     * another relay.
+     * Access of a relay for enqueued messages: the address or pool for its own session, and a query function to check
+     * for another relay.
      */
-    relayAccess: { address: DatabaseAddress.of(options.sessionUrl ?? options.databaseUrl), ask },
+    relayAccess: { address: sourceOf(sessionLocation(options)), ask },
     /** Creates the group commit of a listener's cursors. */
     cursorCommitter: (lease: Lease, committerEvents: CursorCommitterEvents) =>
       new CursorCommitter(lease, cursorStore, { clock, events: committerEvents }),

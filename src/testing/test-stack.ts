@@ -43,7 +43,7 @@ interface Connections {
 }
 
 /** Options of a peer of a stack. */
-type StackPeerOptions = Omit<PeerOptions, "databaseUrl" | "sessionUrl">;
+type StackPeerOptions = Omit<PeerOptions, "databaseUrl" | "pool" | "sessionUrl">;
 
 /** Database and NATS account of a test; also a client of the database, as for `enqueue`. */
 export interface TestStack extends AsyncDisposable, SqlClient {
@@ -176,12 +176,12 @@ class OpenStack implements TestStack {
 
   peer(options: StackPeerOptions): Peer {
     if (this.#dropping !== undefined) throw this.#droppedError();
-    const { databaseUrl, sessionUrl } = (options ?? {}) as Partial<PeerOptions>;
-    const url = databaseUrl ? "databaseUrl" : sessionUrl ? "sessionUrl" : undefined;
-    if (url !== undefined) {
+    const given = (options ?? {}) as Partial<PeerOptions>;
+    const own = (["databaseUrl", "pool", "sessionUrl"] as const).find((name) => given[name]);
+    if (own !== undefined) {
       throw new HawserError(
         "invalid_argument",
-        `${url}: a peer of a stack uses the database of the stack; leave it out, or make the peer with new Peer()`,
+        `${own}: a peer of a stack uses the database of the stack; leave it out, or make the peer with new Peer()`,
       );
     }
     const peer = new Peer({ ...options, databaseUrl: this.databaseUrl });

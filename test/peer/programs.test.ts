@@ -56,14 +56,13 @@ describe("a program", () => {
     expect([...said.all].sort()).toEqual(["paid", 'shop-1 sends "order 1"']);
   });
 
-  it("enqueues in a transaction of Drizzle, and handles it in one of its own", async () => {
-    const { url: databaseUrl } = world;
+  it("enqueues in a transaction of Drizzle, and handles it in one of its own, with one pool", async () => {
     await world.query("CREATE TABLE orders (id integer)");
     await world.query("CREATE TABLE bookings (id integer)");
     const orders = pgTable("orders", { id: integer() });
     const bookings = pgTable("bookings", { id: integer() });
     const mails = new Log<unknown>();
-    await using warehouse = new Peer({ name: "warehouse-1", databaseUrl });
+    const warehouse = new Peer({ name: "warehouse-1", pool });
     await warehouse.handle(
       "warehouse",
       { transactional: true, retry: { attempts: 10, delayMs: 1 } },
@@ -84,7 +83,9 @@ describe("a program", () => {
     });
     await mails.length(1);
     expect(mails.all).toEqual([[{ booked: 17 }, "application/json"]]);
-    expect(await world.query("SELECT id FROM bookings")).toEqual([{ id: 17 }]);
+    await warehouse.stop();
+    expect(await db.select().from(bookings)).toEqual([{ id: 17 }]);
+    expect(pool.idleCount).toBe(pool.totalCount);
   });
 
   it("writes with Kysely in the transaction of a handler", async () => {

@@ -12,7 +12,7 @@ import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
-import { enqueue, Peer, type TransactionalMessage } from "../../src/peer/index.js";
+import { enqueue, Peer, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
@@ -160,7 +160,11 @@ describe("an object that a role without rights has planted", () => {
       await useServe(databaseUrl);
     }
     for (const databaseUrl of [urls.peer, urls.superuser]) {
-      for (const pooled of [false, true]) await usePeers(databaseUrl, pooled);
+      await usePeers(databaseUrl, { databaseUrl });
+      await usePeers(databaseUrl, { databaseUrl, sessionUrl: databaseUrl });
+      const pool = new pg.Pool({ connectionString: databaseUrl });
+      await usePeers(databaseUrl, { pool });
+      await pool.end();
     }
     for (const [login, databaseUrl] of Object.entries(urls)) {
       const own = login === "bridge" ? undefined : 0;
@@ -290,8 +294,11 @@ async function useOutboxAndStream(client: pg.Client, subject: string): Promise<v
 }
 
 /** Sends that are delivered, stored and retried; transactional handlers, replies, subscriptions, clearing. */
-async function usePeers(databaseUrl: string, pooled: boolean): Promise<void> {
-  const where = { databaseUrl, ...(pooled ? { sessionUrl: databaseUrl } : {}), listen: "127.0.0.1:0" };
+async function usePeers(
+  databaseUrl: string,
+  given: Pick<PeerOptions, "databaseUrl" | "pool" | "sessionUrl">,
+): Promise<void> {
+  const where = { ...given, listen: "127.0.0.1:0" };
   const id = Math.random().toString(36).slice(2);
   const topic = `work-${id}`;
   const handled: string[] = [];

@@ -166,7 +166,7 @@ describe("a peer of a stack", () => {
 
   it("has no other database", async () => {
     const stack = await openStack();
-    for (const name of ["databaseUrl", "sessionUrl"]) {
+    for (const name of ["databaseUrl", "pool", "sessionUrl"]) {
       const options = { name: "a-1", [name]: testServerUrl() } as PeerOptions;
       expect(() => stack.peer(options)).toThrow(`${name}: a peer of a stack uses the database of the stack`);
     }

@@ -37,7 +37,8 @@ export interface PeerSettings {
    */
   readonly nameWaitMs: number;
   /**
-   * Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications.
+   * Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications. With `pool`,
+   * the maximum number of its clients that Hawser's statements and handlers' transactions use at once.
    *
    * Default: 4 connections. Range: 1 to 100.
    */
@@ -78,7 +79,7 @@ export const peerSettingsRanges = {
   requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Default time that a request waits for its answer." },
   stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Time limit of stop(), which waits for running handlers and stores unconfirmed messages." },
   nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Maximum time that start() waits for a name that another process owns." },
-  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications." },
+  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications. With `pool`, the maximum number of its clients that Hawser's statements and handlers' transactions use at once." },
   maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Largest uncompressed payload that this peer receives." },
   allowPlaintext: { kind: "boolean", about: "Dials and accepts addresses other than loopback without TLS. Set it only if the network is trusted." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
@@ -742,6 +743,13 @@ export const storeConstants = {
    * Value: 10000 ms.
    */
   databaseConnectTimeoutMs: 10000,
+  /**
+   * Clients of a user's pool that a process keeps: one for leases and notifications, and one for the relay of the outbox,
+   * which a migration uses before.
+   *
+   * Value: 2 connections.
+   */
+  poolKeptClients: 2,
   /**
    * Maximum duration of one statement.
    *

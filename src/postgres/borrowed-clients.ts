@@ -1,0 +1,87 @@
+/** Clients of a user's pool, borrowed for one statement or transaction each. */
+import type pg from "pg";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { Deadline, inTime, Semaphore } from "../runtime/index.js";
+import { type ClientPool, type ClientPoolOptions, localSettingsSql } from "./open-session.js";
+import type { UserPool } from "./user-pool.js";
+
+const { databaseConnectTimeoutMs } = storeConstants;
+
+/**
+ * Ends the effect of what the user's code may have set in a session, for the rest of the transaction. A user cannot
+ * change these settings for a session that Hawser opens, except as defaults of the role or the database.
+ */
+const ownLoginSql = [
+  "SET LOCAL SESSION AUTHORIZATION DEFAULT",
+  "SET LOCAL client_encoding = 'UTF8'",
+  ...["role", "row_security", "synchronous_commit"].map((name) => `SET LOCAL ${name} TO DEFAULT`),
+].join("; ");
+
+/** Clients of the user's pool for statements and transactions, at most `max` at a time. */
+export class BorrowedClients implements ClientPool {
+  readonly localSettingsSql: string;
+  /** Empty, because RESET ALL would undo what the user has set. What a handler sets is the user's. */
+  readonly cleaningSql = "";
+  readonly isShort = false;
+  readonly #source: UserPool;
+  readonly #options: ClientPoolOptions;
+  readonly #permits: Semaphore;
+  readonly #checked = new WeakSet<pg.ClientBase>();
+
+  constructor(source: UserPool, options: ClientPoolOptions) {
+    this.#source = source;
+    this.#options = options;
+    this.#permits = new Semaphore(options.max);
+    this.localSettingsSql = `${localSettingsSql(options)}; ${ownLoginSql}`;
+    // Without a listener the loss of an idle client would end the process.
+    source.pool.on("error", options.onIdleError);
+  }
+
+  get max(): number {
+    return this.#permits.limit;
+  }
+
+  set max(clients: number) {
+    this.#permits.limit = clients;
+  }
+
+  /** Takes a client. @throws as {@link UserPool.take} */
+  async connect(): Promise<pg.PoolClient> {
+    const deadline = new Deadline(databaseConnectTimeoutMs);
+    const late = () =>
+      new Error(
+        `none of the ${this.max} clients of the pool that poolSize allows became free within ${databaseConnectTimeoutMs} ms`,
+      );
+    await inTime(databaseConnectTimeoutMs, late, (signal) => this.#permits.acquire(1, signal));
+    let client: pg.PoolClient;
+    try {
+      client = await this.#source.take(deadline.remainingMs);
+    } catch (error) {
+      this.#permits.release();
+      throw error;
+    }
+    // The pool sets `release` again whenever it hands the client out.
+    const release = client.release.bind(client);
+    client.release = (destroy) => {
+      this.#permits.release();
+      release(destroy);
+    };
+    return client;
+  }
+
+  /** Ends a transaction that the user's code left open, and checks a client before its first use. */
+  async prepare(client: pg.ClientBase): Promise<void> {
+    // Old versions of node-postgres do not know the status.
+    const status = (client as Partial<pg.ClientBase>).getTransactionStatus?.() ?? "I";
+    if (status !== "I") await client.query("ROLLBACK");
+    if (this.#checked.has(client)) return;
+    await this.#options.check(client);
+    this.#checked.add(client);
+  }
+
+  /** Waits until all clients are given back. The pool stays open. */
+  async end(): Promise<void> {
+    await this.#permits.acquire(this.max);
+    this.#source.pool.off("error", this.#options.onIdleError);
+  }
+}
