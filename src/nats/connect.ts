@@ -137,7 +137,9 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
       },
       onDefect,
     );
-    const ended = connection.closed().then((reason) => lossOf(server.name, credentials, transport, reason ?? undefined));
+    const ended = connection
+      .closed()
+      .then((reason) => lossOf(server.name, credentials, transport, reason ?? undefined));
     return { connection, server, ended, conceal: credentials.conceal };
   } catch (error) {
     if (signal.aborted) throw signal.reason;

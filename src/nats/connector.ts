@@ -100,7 +100,7 @@ export class NatsConnector implements AsyncDisposable {
     this.#rareLog = new RareLog(options.logger, options.name);
   }
 
-  /** Options of the last `configure`, including secrets; undefined if no server is defined. */
+  /** Options of the last `configure`, including secrets; undefined if there are none. */
   get options(): CompleteNatsServerOptions | undefined {
     return this.#options;
   }
@@ -147,8 +147,8 @@ export class NatsConnector implements AsyncDisposable {
   }
 
   /**
-   * Applies the options; undefined if no server is defined. If they describe another connection than before, the
-   * current one is replaced. Returns at once; `ready` waits for the outcome.
+   * Applies the options; undefined if there are none to connect with. If they describe another connection than before,
+   * the current one is replaced. Returns at once; `ready` waits for the outcome.
    *
    * @param because error that explains why there are no options; undefined if no server is defined. Later errors
    * include it
