@@ -67,7 +67,7 @@ const blockBytes = 16 * 1024;
 const largestInBlock = blockBytes / 4;
 
 /**
- * Copies payloads into blocks of memory, one series of blocks per subscribed subject.
+ * Copies the payloads of one subscribed subject, or of one stream, into blocks of memory.
  *
  * The payload from a connection is a view of everything that was read from the socket at once, for many subscriptions.
  * A few bytes that a slow subscription keeps would retain all of that. Messages of one subject are finished in order,

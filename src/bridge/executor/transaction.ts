@@ -88,7 +88,7 @@ const rolledBack =
 /** SQLSTATE that PL/pgSQL raises if a field of a `record` variable has another type than at the time of planning. */
 const outdatedPlanCode = "42804";
 
-/** C function in Postgres that raises the errors of RAISE statements. */
+/** C function of PL/pgSQL that raises the errors of RAISE statements. */
 const raiseRoutine = "exec_stmt_raise";
 
 /** True if an outdated plan in the session may be the only cause of the error. */

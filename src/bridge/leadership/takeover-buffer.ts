@@ -200,7 +200,7 @@ export class TakeoverBuffer {
     let next = this.#kept.at(0);
     for (; next !== undefined && this.#unfinishedFor(next, marginMs).length === 0; next = this.#kept.at(0))
       this.#shift();
-    // Without exceptions, all messages behind an unfinished one are unfinished, too.
+    // If no subscription is behind, and the leader has received this message, all later messages are unfinished, too.
     if (next === undefined || (progress.behind.size === 0 && !this.#isUnknown(next))) return;
     this.#filter((kept) => {
       const subscriptions = this.#unfinishedFor(kept, marginMs);

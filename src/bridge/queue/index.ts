@@ -19,11 +19,11 @@
  * process lives, a message is lost only if neither memory nor the table has room for it. Only a failure of a message
  * that ran alone makes it a dead letter.
  *
- * The scheduler (`scheduler.ts`) shares the database sessions fairly among queues; if there are several roles, none of
- * them ever has all sessions. The
- * memory budget (`memory.ts`) is shared as well: the last quarter is divided among roles, and among the queues of a
- * role, so that a queue that receives more than its function can handle does not use up the memory of the others. When
- * memory is nearly full, messages are spilled to the table of saved messages and later fetched from there in order.
+ * The scheduler (`scheduler.ts`) shares the database sessions fairly among queues: of several sessions, none of several
+ * roles ever has all. The memory budget (`memory.ts`) is shared as well: the last quarter is divided among roles, and
+ * among the queues of a role, so that a queue that receives more than its function can handle does not use up the
+ * memory of the others. When memory is nearly full, messages are spilled to the table of saved messages and later
+ * fetched from there in order.
  */
 
 export { type Admission, ByteBudget, type Demand, Discards, type QueueMemory, roleMayHold } from "./memory.js";

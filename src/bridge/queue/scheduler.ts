@@ -1,8 +1,8 @@
 /**
  * Shares the database sessions among subscriptions in a round robin, so that a subscription with many messages, with
  * pauses, or with many queues (a stream) does not delay the others. While there are several roles, one role never has
- * all sessions, however many queues it has. While there are several subscriptions, one never has all sessions either,
- * because its functions may all wait for the same lock. Pure: no I/O and no clock.
+ * all of several sessions, however many queues it has. While there are several subscriptions, one never has all
+ * sessions either, because its functions may all wait for the same lock. Pure: no I/O and no clock.
  */
 import { Fifo } from "../../runtime/index.js";
 import type { Outcome, RequestedRetry, Step } from "./steps.js";
