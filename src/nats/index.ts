@@ -2,8 +2,8 @@
  * Connections to NATS, and the operations over them.
  *
  * A process has up to five connections to NATS: for the gateway, subscriptions, responders, the outbox and streams. A
- * {@link NatsConnector} keeps up each of them; `connector.ts` starts with its states. A single attempt is `connect.ts`.
- * It reads the files that the options name (`secret-files.ts`: only below directories that the operator permits), takes
+ * {@link NatsConnector} keeps up each of them; `connector.ts` starts with its states. A single attempt is `connect.ts`:
+ * it reads the files that the options name (`secret-files.ts`: only below directories that the operator permits), makes
  * credentials and TLS settings from them (`credentials.ts`), and tries the servers of option `host` in the order of
  * {@link ServerChoice}, which spreads the processes of a database over the servers. All of that shares one time limit.
  * Every error names the server, the rule and the option (`connect-failure.ts`).

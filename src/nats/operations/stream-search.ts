@@ -152,7 +152,7 @@ class FoundMessages {
 /** Part of a stream to read. */
 interface Part {
   readonly filter: string;
-  /** Start of the time range, by the server's clock. */
+  /** Start of the part, by the server's clock. */
   readonly from: number;
   /** Sequence numbers of the first and the last message in the range. */
   readonly first: number;
