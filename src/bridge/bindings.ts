@@ -32,7 +32,7 @@ export interface StreamTerms {
    * confirmed.
    */
   readonly server: string;
-  /** Number of messages that are not done, apart from `count` of them. */
+  /** Number of messages of the stream that remain after a commit of `count` messages. */
   lag(count: number): number;
 }
 
@@ -60,7 +60,7 @@ export interface Bindings {
   readonly streams: readonly Subscription[];
 }
 
-// Bound functions are called only through their wrapper: a row without its wrapper is no binding any more.
+// Bound functions are called only through their wrapper, so a row whose wrapper was dropped is no longer a binding.
 const bindingsSql = `
   SELECT h.id, h.kind, h.subject, ${functionNameSql} AS "functionName",
          h.argument_types AS "argumentTypes", h.wrapper, h.token, r.rolname AS "runAs", w.oid IS NOT NULL AS "hasWrapper"
@@ -122,8 +122,8 @@ export interface BindingWatchOptions {
 }
 
 /**
- * Follows the bindings: reads them every few seconds, and when a notification says that they changed. Logs failed
- * reads. Calls `onBindings` no more after `stop`.
+ * Reads the bindings every few seconds, and whenever a notification reports a change. Logs failed reads. Does not call
+ * `onBindings` after `stop`.
  */
 export class BindingWatch extends Repeated {
   readonly #options: BindingWatchOptions;
@@ -138,7 +138,7 @@ export class BindingWatch extends Repeated {
   async #read(): Promise<void> {
     const { session, onBindings, onRead } = this.#options;
     try {
-      // After a promotion, this query makes the session listen again.
+      // A session that was opened to a standby cannot listen. After a promotion, this query makes it listen.
       await session.isStandby();
       const bindings = await readBindings(session);
       if (this.isStopped) return;

@@ -99,7 +99,7 @@ export class Bridge {
   readonly #refused = new Set<string>();
   /** Receive time of the oldest message that could not be saved. */
   #unsavedSince: number | undefined;
-  /** Identifies the last call of {@link #syncReceiver}; an earlier call stops. */
+  /** Identifies the last call of {@link #syncReceiver}. Earlier calls stop when they see another value. */
   #syncing: symbol | undefined;
   #responderService: ResponderService | undefined;
   /** All responders in the database. They answer only where Postgres is a primary. */
@@ -142,7 +142,7 @@ export class Bridge {
       new NatsConnector({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
     this.connectors = {
       subscriptions: connector("hawser subscriptions", () => 0),
-      // A request may wait in the queue as long as it may run.
+      // The time limit of a request applies twice: to its wait in the queue, and to its run.
       responders: connector(
         "hawser responders",
         () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs,
@@ -180,7 +180,7 @@ export class Bridge {
       onDeadLettered: ({ subscription: { functionName, subject }, error: { code } }) => {
         this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
       },
-      onHostedStep: (step, outcome) => this.#streams.onStep(step, outcome),
+      onStreamStep: (step, outcome) => this.#streams.onStep(step, outcome),
       onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
       onSpillFailed: (error) => {
         this.#rareLog.warn("cannot save messages for which there is no memory", errorText(error));
@@ -208,8 +208,8 @@ export class Bridge {
       logger,
       unfinished: () => {
         const { oldestAt, behind } = this.#subscriptions.unfinished;
-        const ofAll = [oldestAt, this.#unsavedSince, this.#receiver.completeUntil, this.#incompleteSince];
-        return { oldestAt: ofAll.reduce(earliest), behind };
+        const times = [oldestAt, this.#unsavedSince, this.#receiver.completeUntil, this.#incompleteSince];
+        return { oldestAt: times.reduce(earliest), behind };
       },
       // A process that is shutting down must not become the leader.
       isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
@@ -243,7 +243,7 @@ export class Bridge {
    */
   static async start(options: BridgeOptions, signal?: AbortSignal): Promise<Bridge> {
     const bridge = new Bridge(options);
-    // Postgres may not answer for a while; without the abort, `start` would wait that long.
+    // Closes the session, so that a query that Postgres does not answer rejects at once.
     const end = (): void => void bridge.stop(0);
     signal?.addEventListener("abort", end);
     try {
@@ -287,7 +287,7 @@ export class Bridge {
   /**
    * Applies the options of the NATS server; undefined if there are none.
    *
-   * @param because reason why there are none, unless no server is defined
+   * @param because error that explains why there are no options; undefined if the database defines no NATS server
    */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     this.#natsOptions = options;
@@ -510,8 +510,8 @@ export class Bridge {
   }
 
   /**
-   * Records that the connection was lost. Messages that the server still had for it are lost unless another process
-   * received them.
+   * Records the subjects of a leader that has lost its connection. Messages that the server had not yet sent over that
+   * connection are lost unless another process has received them.
    */
   #onConnectionLost(): void {
     this.#lostSubjects = this.#leadership.epoch === undefined ? [] : this.#subscriptions.countLostConnection();
@@ -540,8 +540,8 @@ export class Bridge {
   }
 
   /**
-   * Opens an executor session to find out whether functions can be called: once at the start, and again while the login
-   * fails. After a success, each session that the pool opens gives the answer. Does not reject.
+   * Opens an executor session to find out whether functions can be called: once after functions were bound, and again
+   * while the login fails. After a success, the pool records the result of each session that it opens. Does not reject.
    */
   async #probeExecutor(): Promise<void> {
     const { attempts } = this.#login;
@@ -568,7 +568,7 @@ export class Bridge {
     const { attempts } = this.#login;
     const now = performance.now();
     if (this.#leadership.epoch === undefined || this.#finished !== undefined || !attempts.isRefused) return;
-    // During a failover, a single attempt can reach another server than the bridge's session.
+    // During a failover, one attempt can reach a different server than the bridge's session does, and be refused there.
     const refusedMs = Date.now() - attempts.failure(0)!.since.getTime();
     if (refusedMs < optionsPollMs || now - this.#yieldedAt < bridgeConstants.handOverPauseMs) return;
     this.#yieldedAt = now;
@@ -578,7 +578,7 @@ export class Bridge {
   }
 
   #onComplete(): void {
-    // A leader keeps the time until it has released leadership.
+    // A leader keeps `#incompleteSince` until it has released leadership: its progress must not cover the gap.
     if (this.#leadership.epoch === undefined) this.#incompleteSince = undefined;
     this.#subscriptions.noteGap(performance.now());
     this.#leadership.poke();
@@ -601,8 +601,8 @@ export class Bridge {
   }
 
   /**
-   * Responders that this process serves: none on a standby. If Postgres does not answer, all of them, so that callers
-   * get an error.
+   * Responders that this process serves: none on a standby. If Postgres does not answer, the process serves all of
+   * them, so that requesters get an error at once.
    */
   get #activeResponders(): readonly Responder[] {
     return this.#roleWatch.role === "standby" ? [] : this.#responders;
@@ -610,7 +610,7 @@ export class Bridge {
 
   async #successor({ subject, wrapper }: Responder): Promise<Responder | undefined> {
     await this.#bindings.fresh();
-    return this.#activeResponders.find((one) => one.subject === subject && one.wrapper !== wrapper);
+    return this.#activeResponders.find((each) => each.subject === subject && each.wrapper !== wrapper);
   }
 
   async #applyBindings({ subscriptions, responders, streams }: Bindings): Promise<void> {
@@ -631,11 +631,11 @@ export class Bridge {
   }
 
   /**
-   * Collects refusals that arrive together, because each one makes the receivers of all subjects of its role be
-   * computed again.
+   * Handles all refusals of one turn of the event loop together, because each handling computes the receivers of a
+   * whole role again.
    */
   #onSubscriptionRefused(pattern: string): void {
-    // Keeps the former receivers until the next call of #syncReceiver.
+    // Former receivers must stay until the next call of #syncReceiver, so the running call is stopped.
     this.#syncing = undefined;
     this.#refused.add(pattern);
     if (this.#refused.size > 1) return;
@@ -647,13 +647,14 @@ export class Bridge {
   }
 
   /**
-   * Subscribes at NATS. A subject that another one replaces is unsubscribed once the server has the new subscription.
+   * Subscribes to all receivers at NATS. A receiver that was replaced is unsubscribed only after the server has
+   * processed the new subscriptions.
    */
   #syncReceiver(): void {
-    const listening = (this.#syncing = Symbol());
+    const call = (this.#syncing = Symbol());
     this.#receiver.subscribe(this.#subscriptions.receivers);
     void this.#receiver.confirmed().then(() => {
-      if (this.#syncing !== listening) return;
+      if (this.#syncing !== call) return;
       this.#subscriptions.removeFormerReceivers();
       this.#receiver.subscribe(this.#subscriptions.receivers);
     });

@@ -1,5 +1,5 @@
 /**
- * Dead letters of subscriptions: the leader writes them, and reads those that are to be retried.
+ * Dead letters of subscriptions. The leader writes them, and reads those for which a retry was requested.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
@@ -15,7 +15,7 @@ const writeSql = `
     $1::bigint, $2::bigint, $3, $4, $5::bytea, $6::jsonb, $7, $8, $9::integer, $10, ${advanceParameters(11)}, $17::bigint
   ) AS l`;
 
-const keepSql = "SELECT r.held FROM hawser.fail_retry($1::bigint, $2::bigint, $3, $4, $5::integer) AS r";
+const failRetrySql = "SELECT r.held FROM hawser.fail_retry($1::bigint, $2::bigint, $3, $4, $5::integer) AS r";
 
 /** Text without NUL, which NATS subjects and headers may contain and Postgres text cannot. */
 export function storable(text: string): string {
@@ -36,7 +36,7 @@ export class DeadLetterWriter {
     const { headers, deadLetterId } = message;
     if (deadLetterId !== undefined) {
       const values = [String(epoch), String(deadLetterId), error.code, error.message, attempts];
-      return this.#outcomeOf(() => this.#held(keepSql, values));
+      return this.#outcomeOf(() => this.#held(failRetrySql, values));
     }
     const values = [
       String(epoch),
@@ -99,7 +99,7 @@ interface RetryRow {
 }
 
 /**
- * Reads dead letters of subscriptions that are to be retried.
+ * Reads the next dead letters of subscriptions for which a retry was requested.
  *
  * @param busy subscriptions that are still handling earlier retries
  * @throws errors of the session
@@ -120,7 +120,7 @@ export async function readRetries(session: PostgresSession, busy: readonly bigin
   }));
 }
 
-/** JSON object of headers, as functions take it, from the pairs of a dead letter. */
+/** Converts the header pairs of a dead letter to the JSON object that functions take. */
 function headersObject(pairs: string): string {
   const object: Record<string, string[]> = Object.create(null);
   for (const [name, value] of JSON.parse(pairs) as [string, string][]) {
@@ -130,7 +130,7 @@ function headersObject(pairs: string): string {
   return JSON.stringify(object);
 }
 
-/** Pairs of a dead letter from the JSON object of headers. @param storable converts each text */
+/** Converts the JSON object of headers to the pairs of a dead letter. @param storable converts each text */
 function headerPairs(object: string, storable: (text: string) => string): string {
   const pairs = Object.entries(JSON.parse(object) as Record<string, string[]>);
   return JSON.stringify(pairs.flatMap(([name, values]) => values.map((value) => [storable(name), storable(value)])));

@@ -7,7 +7,7 @@ export interface InboundMessage {
   /** Unique across processes; stays the same when a message is run again. */
   readonly id: string;
   readonly subject: string;
-  /** A copy, because the connection reuses its read buffers. */
+  /** Copy of the received bytes. A view would keep everything in memory that was read from the socket with them. */
   readonly payload: Uint8Array;
   /** JSON object that maps names to lists of values, as text; undefined if the message has no headers. */
   readonly headers: string | undefined;
@@ -20,16 +20,19 @@ export interface InboundMessage {
    * was suspended. Default: `receivedAt`.
    */
   readonly notBefore?: number | undefined;
-  /** Position in the stream, if the message is from a stream. */
+  /** Stream position; undefined unless the message is from a stream. */
   readonly place?: StreamPlace;
-  /** Id in `dead_letters`, if the message is a dead letter that is retried. */
+  /** Id in `hawser.dead_letters`; undefined unless the message is a dead letter that is retried. */
   readonly deadLetterId?: bigint | undefined;
 }
 
 /** Stream position of a message, which is stored in the transaction that handles it. */
 export interface StreamPlace {
   readonly number: number;
-  /** Sequence numbers that are done with this message: its own, and preceding numbers that the stream does not have. */
+  /**
+   * Ranges of sequence numbers that become done with this message: its own number, and numbers before it that the
+   * consumer did not deliver.
+   */
   readonly covers: readonly (readonly [first: number, last: number])[];
   /** Count of the numbers in `covers` whose messages the stream has removed. */
   readonly missing: number;
@@ -39,7 +42,7 @@ export interface StreamPlace {
   readonly bytes: number;
 }
 
-/** Memory that a message counts for, in bytes. */
+/** Bytes that a message counts against memory limits. */
 export function memoryOf({
   subject,
   payload,
@@ -64,11 +67,11 @@ const blockBytes = 16 * 1024;
 const largestInBlock = blockBytes / 4;
 
 /**
- * Copies payloads into blocks of memory of their own.
+ * Copies the payloads of one subscribed subject, or of one stream, into blocks of memory.
  *
  * The payload from a connection is a view of everything that was read from the socket at once, for many subscriptions.
  * A few bytes that a slow subscription keeps would retain all of that. Messages of one subject are finished in order,
- * so their copies share blocks: each subscribed subject has one `PayloadCopies`.
+ * so a block that they share is released soon after its last message.
  */
 export class PayloadCopies {
   #block: ArrayBufferLike | undefined;

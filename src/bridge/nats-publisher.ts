@@ -55,7 +55,9 @@ const refusalCodes: ReadonlySet<string> = new Set([
   "payload_too_large",
 ]);
 
-/** Codes that say nothing about the content of a stream: the search is repeated before anything is published. */
+/**
+ * Codes of failed searches that show nothing about the content of a stream: the search is repeated before a publish.
+ */
 const inconclusiveCodes: ReadonlySet<string> = new Set([
   "jetstream_unavailable",
   "nats_timeout",
@@ -63,6 +65,7 @@ const inconclusiveCodes: ReadonlySet<string> = new Set([
   "outcome_unknown",
 ]);
 
+/** Result of a publish: stored now, found in the stream, or dropped by the stream as a duplicate. */
 type Published = "stored" | "known" | "dropped";
 
 /** Codes of a connection that was closed or missing. */
@@ -76,11 +79,13 @@ interface ConnectionTools {
   readonly flush: () => Promise<void>;
 }
 
-/** Search for the messages of a subject, or of a whole stream. Times are by `performance.now()`. */
+/** Search for the messages of a subject, or of a whole stream. Times are those of `performance.now()`. */
 interface Search {
   readonly connection: NatsConnection;
+  /** Start of the time range that the search covers. */
   readonly since: number;
-  readonly begun: { readonly at: number };
+  /** Time at which the search started; Infinity before. The search covers messages stored until then. */
+  readonly started: { readonly at: number };
   /** True if the search also finds the time since which the stream is complete, which not every message needs. */
   readonly findsGaps: boolean;
   readonly found: Promise<StreamContent>;
@@ -153,7 +158,7 @@ export class NatsPublisher {
     }
     this.#logProblem(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
     const code = error instanceof HawserError ? error.code : undefined;
-    // A message to core NATS fails only with the connection.
+    // A message to core NATS that NATS does not refuse fails only with the connection.
     const mayBeThere = !(error instanceof HawserError) || error.outcome === "unknown";
     if (!message.toStream || (code !== undefined && connectionFailureCodes.has(code))) {
       return { kind: "unavailable", scope: "connection", mayBeThere };
@@ -174,10 +179,10 @@ export class NatsPublisher {
   }
 
   async #searchAndSend(connection: NatsConnection, step: PublishStep<EnqueuedMessage>): Promise<Published> {
-    const used = this.#toolsOf(connection);
+    const tools = this.#toolsOf(connection);
     const { message, doubt } = step;
     const needed = message.toStream ? requiredSearch(message, doubt, performance.now(), dueDoubtMs) : undefined;
-    if (needed === undefined) return (await this.#send(used, step)) === "duplicate" ? "dropped" : "stored";
+    if (needed === undefined) return (await this.#send(tools, step)) === "duplicate" ? "dropped" : "stored";
     const begunAt = performance.now();
     const found = await this.#search(connection, step, needed);
     if (found !== "dropped by itself") {
@@ -191,7 +196,7 @@ export class NatsPublisher {
           { outcome: "unknown" },
         );
       }
-      // By now, another relay may have taken over and published the message.
+      // After so long a search, another relay may have taken over and published the message.
       if (performance.now() - begunAt > publishTimeoutMs) {
         throw new HawserError(
           "nats_unavailable",
@@ -199,7 +204,7 @@ export class NatsPublisher {
         );
       }
     }
-    const sent = await this.#send(used, step);
+    const sent = await this.#send(tools, step);
     if (sent !== "duplicate") return "stored";
     return found === "dropped by itself" ? "known" : "dropped";
   }
@@ -217,29 +222,30 @@ export class NatsPublisher {
   }
 
   async #send(
-    used: ConnectionTools,
+    tools: ConnectionTools,
     { message, doubt }: PublishStep<EnqueuedMessage>,
   ): Promise<"stored" | "duplicate"> {
     if (!message.toStream) {
-      await this.#sendToCore(used, message);
+      await this.#sendToCore(tools, message);
       return "stored";
     }
     const begunAt = performance.now();
     const domain = this.#domainOf(message);
     if (domain !== undefined) checkDomain(domain);
-    // After an earlier attempt without an answer, the operation finds out whether a stream exists: a missing stream may
-    // not answer.
+    // If an earlier attempt was not answered, the pipeline is not used: only the operation finds out whether the stream
+    // is missing, which may be why nothing answers.
     const isUnanswered = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
     if (!isUnanswered && domain === undefined) {
       const { destination, payload, messageId, headers } = message;
       const outgoing = headers === null ? undefined : readHeaders(headers);
-      const ack = await used.pipeline.publishStream(destination, payload, messageId, outgoing);
+      const ack = await tools.pipeline.publishStream(destination, payload, messageId, outgoing);
       if (ack !== undefined) return ack.duplicate === true ? "duplicate" : "stored";
-      // A stream may have stored the message without an answer in time.
-      await this.#sendToStream(used, message, begunAt);
+      // The pipeline's message may have been stored although no acknowledgement arrived, so a duplicate counts as
+      // stored.
+      await this.#sendToStream(tools, message, begunAt);
       return "stored";
     }
-    return this.#sendToStream(used, message, begunAt);
+    return this.#sendToStream(tools, message, begunAt);
   }
 
   #sendToStream(
@@ -249,7 +255,7 @@ export class NatsPublisher {
   ): Promise<"stored" | "duplicate"> {
     return this.#slowGate.run(message.role, async () => {
       const timeoutMs = begunAt + publishTimeoutMs - performance.now();
-      // After this long a wait, another relay may have taken the message over.
+      // After so long a wait, another relay may have taken over and published the message.
       if (timeoutMs <= 0)
         throw new HawserError("nats_unavailable", "The message waited too long behind others of its role.");
       const { duplicate } = await operations.streams.publish(message.destination, message.payload, {
@@ -330,7 +336,9 @@ export class NatsPublisher {
     return { windowMs, since: Math.min(keepsSince, isSameServer ? this.#server.since : Number.POSITIVE_INFINITY) };
   }
 
-  /** Finds the stream of a message. The result is kept for a short time, because many messages are in doubt at once. */
+  /**
+   * Finds the stream of a message. The result is cached for a short time, because many messages are in doubt at once.
+   */
   #streamOf(connection: NatsConnection, message: EnqueuedMessage): Promise<FoundStream> {
     const key = this.#keyOf(message);
     const known = this.#streams.get(key);
@@ -353,38 +361,40 @@ export class NatsPublisher {
     const streamKey = `${this.#domainOf(message) ?? ""} stream ${stream.name}`;
     const findsGaps = needsGaps(message, doubt);
     const known = (name: string): Search["found"] | undefined => {
-      const look = this.#searches.get(name);
-      if (look?.connection !== connection || look.since > since || look.begun.at <= after) return undefined;
-      return look.findsGaps || !findsGaps ? look.found : undefined;
+      const search = this.#searches.get(name);
+      if (search?.connection !== connection || search.since > since || search.started.at <= after) return undefined;
+      return search.findsGaps || !findsGaps ? search.found : undefined;
     };
     const ofSubject = known(key);
     if (ofSubject !== undefined) return ofSubject;
     // A search that has not started yet covers every message up to its start.
-    const begun = { at: Number.POSITIVE_INFINITY };
+    const started = { at: Number.POSITIVE_INFINITY };
     const found = this.#searchGate.run(message.role, () => {
-      begun.at = performance.now();
+      started.at = performance.now();
       const range = { since, skewMs, marginMs, requests, maxMessages, needsGaps: findsGaps };
       return searchStream(stream, range, () => {
         const ofStream = known(streamKey);
         if (ofStream !== undefined) return ofStream;
-        // Goes back twice as far, so that few of the waiting messages need another search.
+        // The range starts twice as long ago, so that few of the waiting messages need another search.
         const wider = { ...range, since: 2 * since - performance.now() };
-        const look = { connection, since: wider.since, begun: { at: performance.now() }, findsGaps: true };
-        const foundInAll = searchWholeStream(stream, wider);
-        this.#keep(this.#searches, streamKey, { ...look, found: foundInAll });
-        return foundInAll;
+        const startedNow = { at: performance.now() };
+        const content = searchWholeStream(stream, wider);
+        const search = { connection, since: wider.since, started: startedNow, findsGaps: true, found: content };
+        this.#keep(this.#searches, streamKey, search);
+        return content;
       });
     });
-    this.#keep(this.#searches, key, { connection, since, begun, findsGaps: findsGaps, found });
+    this.#keep(this.#searches, key, { connection, since, started, findsGaps, found });
     return found;
   }
 
+  /** Caches a value until shortly after its promise resolves; a rejected one is removed at once. */
   #keep<T extends { readonly found: Promise<unknown> }>(kept: Map<string, T>, key: string, value: T): void {
     kept.set(key, value);
-    const forget = (): void => {
+    const remove = (): void => {
       if (kept.get(key) === value) kept.delete(key);
     };
-    value.found.then(() => setTimeout(forget, publishTimeoutMs).unref(), forget);
+    value.found.then(() => setTimeout(remove, publishTimeoutMs).unref(), remove);
   }
 
   #keyOf(message: EnqueuedMessage): string {

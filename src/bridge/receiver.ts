@@ -23,19 +23,20 @@ import { isWildcard } from "./subjects.js";
 export interface ReceiverOptions {
   readonly connector: NatsConnector;
   readonly logger: Logger;
-  /** @param pattern the subscribed subject through which the message arrived */
+  /** A message arrived. @param pattern subject of the NATS subscription that delivered it */
   onMessage(pattern: string, message: InboundMessage): void;
   /** The server refused a subscription. */
   onRefused(pattern: string): void;
-  /** Messages may be missing from now on, or since `completeUntil`. */
+  /** Messages may be missing: everything was received only until {@link Receiver.completeUntil}. */
   onIncomplete(): void;
   /**
-   * The connection was lost, with the messages that the server still had for it. Called before {@link onIncomplete}.
+   * The connection was lost, and with it the messages that the server had not yet sent. Called before
+   * {@link onIncomplete}.
    */
   onConnectionLost(): void;
-  /** Connected again to the server of the lost connection, which was running all the time. */
+  /** The new connection is to the same server as the lost one, and the server did not restart in between. */
   onSameServerAgain(): void;
-  /** Every message that is published from now on is received. */
+  /** The server has processed all subscriptions: every message that is published from now on is received. */
   onComplete(): void;
 }
 
@@ -93,7 +94,7 @@ export class Receiver {
     return this.#completeUntil;
   }
 
-  /** Subscribes to exactly these patterns. */
+  /** Replaces the set of subscribed subjects, which may contain wildcards. */
   subscribe(patterns: ReadonlySet<string>): void {
     const before = this.#patterns;
     this.#patterns = new Map([...patterns].map((pattern) => [pattern, before.get(pattern) ?? new PayloadCopies()]));
@@ -135,7 +136,7 @@ export class Receiver {
     this.#endReplaced();
     const replaced = within(limitMs, Promise.all(this.#replaced));
     if (attached === undefined) return void (await replaced);
-    // After the answer to this round trip, nothing proves any more that every message was received.
+    // This round trip is the last one: it fixes the time until which every message was received.
     void this.#confirm(attached);
     await Promise.all([this.#release(attached, limitMs), replaced]);
   }
@@ -164,15 +165,15 @@ export class Receiver {
       this.#options.onComplete();
     }
     if (before === undefined) return;
-    // Without this, several replacements in a row would deliver each message several times.
+    // If connections are replaced in quick succession, each that is still subscribed would deliver every message again.
     this.#endReplaced();
     const { signal } = this.#abortHandovers;
-    const left = interestPropagated(before.connection, connection, signal).then(() =>
+    const released = interestPropagated(before.connection, connection, signal).then(() =>
       this.#release(before, receiverLeaveMs),
     );
-    this.#replaced.add(left);
-    await left;
-    this.#replaced.delete(left);
+    this.#replaced.add(released);
+    await released;
+    this.#replaced.delete(released);
   }
 
   /** Ends the subscriptions of replaced connections without waiting for other servers of the cluster. */
@@ -212,8 +213,8 @@ export class Receiver {
     this.#options.onIncomplete();
   }
 
-  async #release({ subscriptions, done, timer: asking }: Attached, limitMs: number): Promise<void> {
-    clearTimeout(asking);
+  async #release({ subscriptions, done, timer }: Attached, limitMs: number): Promise<void> {
+    clearTimeout(timer);
     await within(limitMs, subscriptions.drain());
     done();
   }
@@ -223,7 +224,7 @@ export class Receiver {
     // The subscription ended meanwhile.
     if (copies === undefined) return;
     const subject = isWildcard(pattern) ? message.subject : pattern;
-    // A reply to a request of Hawser itself, which a subscription to `>` receives too.
+    // A subscription to `>` also receives replies to requests of Hawser itself, which only the requester may see.
     if (isOwnInbox(subject)) return;
     this.#received += 1;
     const headers = receivedHeaders(message);

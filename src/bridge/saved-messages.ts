@@ -1,6 +1,7 @@
 /**
- * The table of saved messages: messages from NATS that were received and could not be run. A process writes them at its
- * shutdown, the leader when memory is full. The leader runs them before newer messages.
+ * The table of saved messages: messages from NATS that were received and could not be run. The leader writes them when
+ * memory is nearly full, a process when it shuts down, and a process that does not lead when it has messages that the
+ * leader has not received. The leader runs saved messages before newer ones.
  */
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
@@ -39,7 +40,7 @@ const handlers = tables.natsHandler;
 const sizeOf = (row: string) =>
   `(octet_length(${row}.payload) + octet_length(${row}.subject) + coalesce(octet_length(${row}.headers), 0) + ${overheadBytes})`;
 
-/** Selects messages from the parameters of {@link packedOf}, the first of which is `$n`. */
+/** SELECT that unpacks the parameters of {@link packedOf}; `$n` is the first of them. */
 const packedFrom = (n: number) => `
     SELECT m.handler_id, m.subject, substr($${n}::bytea, m.starts_at, m.bytes), m.headers, m.headers_problem, m.message_id
       FROM unnest($${n + 1}::bigint[], $${n + 2}::integer[], $${n + 3}::integer[], $${n + 4}::text[], $${n + 5}::text[], $${n + 6}::text[], $${n + 7}::text[])
@@ -52,7 +53,7 @@ const insertInto = `INSERT INTO ${table} (handler_id, subject, payload, headers,
 
 const sql = {
   // Messages of subscriptions that have ended are deleted.
-  begin: `
+  startLeading: `
     WITH gone AS (
       DELETE FROM ${table} AS s WHERE NOT EXISTS (SELECT FROM ${handlers} AS h WHERE h.id = s.handler_id)
       RETURNING s.subject
@@ -61,11 +62,11 @@ const sql = {
       FROM (SELECT count(*)::float8 AS deleted FROM gone) AS g
       LEFT JOIN (SELECT t.handler_id AS id, count(*)::float8 AS messages, sum(${sizeOf("t")})::float8 AS bytes, min(t.saved_at) AS oldest
                    FROM ${table} AS t JOIN ${handlers} AS h ON h.id = t.handler_id GROUP BY t.handler_id) AS s ON true`,
-  present: `SELECT h.id FROM ${handlers} AS h WHERE EXISTS (SELECT FROM ${table} AS s WHERE s.handler_id = h.id)`,
+  subscriptionIds: `SELECT h.id FROM ${handlers} AS h WHERE EXISTS (SELECT FROM ${table} AS s WHERE s.handler_id = h.id)`,
   count: `
     SELECT count(*)::float8 AS messages, coalesce(sum(${sizeOf("t")}), 0)::float8 AS bytes, ${ageOf("min(t.saved_at)")} AS "ageMs"
       FROM ${table} AS t WHERE t.handler_id = $1::bigint`,
-  forget: `
+  deleteOf: `
     WITH gone AS (DELETE FROM ${table} AS s WHERE s.handler_id = ANY ($1::bigint[]) RETURNING s.subject)
     SELECT count(*)::float8 AS deleted FROM gone`,
   fetch: `
@@ -91,7 +92,7 @@ const sql = {
     )
     SELECT EXISTS (SELECT FROM fence) AS held, array_to_string(array_agg(s.id ORDER BY s.id), ',') AS ids,
            coalesce(sum(s.size), 0)::float8 AS bytes FROM saved AS s`,
-  announce: `SELECT pg_notify('${notifyChannels.natsHandler}', '{}')`,
+  notify: `SELECT pg_notify('${notifyChannels.natsHandler}', '{}')`,
   save: `${insertInto} ${packedFrom(1)} ORDER BY m.n`,
 } as const;
 
@@ -122,12 +123,12 @@ interface BeginRow {
 export class SavedMessages {
   readonly #session: PostgresSession;
   readonly #limitBytes: number;
-  /** Counts by subscription, while this process is the leader. */
+  /** Counts by subscription; empty unless this process is the leader. */
   #counts = new Map<bigint, SavedCounts>();
   /** Subscriptions that must be counted again, because the result of their last write is unknown. */
   readonly #uncounted = new Set<bigint>();
 
-  /** @param limitBytes limit of spilled messages; 0 if none may be spilled */
+  /** @param limitBytes size of all saved messages above which none are spilled; 0 to spill none at all */
   constructor(session: PostgresSession, limitBytes: number) {
     this.#session = session;
     this.#limitBytes = limitBytes;
@@ -168,7 +169,7 @@ export class SavedMessages {
    * @throws errors of the session
    */
   async startLeading(): Promise<{ readonly ids: ReadonlySet<bigint>; readonly deleted: number }> {
-    const rows = await this.#session.query<BeginRow>(sql.begin, [], savedStatementMs);
+    const rows = await this.#session.query<BeginRow>(sql.startLeading, [], savedStatementMs);
     const counted = rows.flatMap(({ id, messages, bytes, ageMs }) =>
       id === null ? [] : [[id, { messages, bytes, oldestAt: performance.now() - ageMs }] as const],
     );
@@ -178,9 +179,9 @@ export class SavedMessages {
 
   /** Subscriptions that have saved messages. @throws errors of the session */
   async subscriptionIds(): Promise<ReadonlySet<bigint>> {
-    const rows = await this.#session.query<{ id: bigint }>(sql.present);
+    const rows = await this.#session.query<{ id: bigint }>(sql.subscriptionIds);
     for (const { id } of rows) {
-      // Another process saved these after the last count.
+      // A subscription without a count got its messages from another process, after the last count.
       if (!this.#counts.has(id)) await this.#recount(id);
     }
     return new Set(rows.map(({ id }) => id));
@@ -189,13 +190,13 @@ export class SavedMessages {
   /**
    * Deletes the messages of subscriptions that have ended.
    *
-   * @returns the number of deleted messages.
+   * @returns number of deleted messages
    * @throws errors of the session
    */
   async deleteOf(subscriptions: readonly bigint[]): Promise<number> {
     for (const id of subscriptions) this.#counts.delete(id);
     const [row] = await this.#session.query<{ deleted: number }>(
-      sql.forget,
+      sql.deleteOf,
       [integers(subscriptions)],
       savedStatementMs,
     );
@@ -249,7 +250,7 @@ export class SavedMessages {
 
   /** Notifies the leader of new saved messages. @throws errors of the session */
   async notifyLeader(): Promise<void> {
-    await this.#session.query(sql.announce);
+    await this.#session.query(sql.notify);
   }
 
   /** Updates the counts after the transaction that handled these messages deleted them. */
@@ -260,11 +261,10 @@ export class SavedMessages {
   }
 
   /**
-   * Saves messages in order, in chunks of which each is written in one statement. Skips messages of subscriptions that
-   * have ended.
+   * Saves messages in order, one chunk per statement. Skips messages of subscriptions that have ended. Does not reject.
    *
    * @param deadline ends the call even if Postgres does not answer
-   * @returns the number of messages that were saved, counted from the first
+   * @returns number of messages that were saved, counted from the first; the error that prevented the others
    */
   async save(
     all: readonly Unsaved[],

@@ -47,15 +47,15 @@ export interface SubscriptionsOptions {
   onRetried(): void;
   /** A message became a dead letter. */
   onDeadLettered(step: DeadLetterStep): void;
-  /** A step of a queue that was passed to {@link Subscriptions.host} has ended. */
-  onHostedStep(step: Step, outcome: Outcome): void;
+  /** A step of a stream's queue has ended; see {@link Subscriptions.addStreamQueue}. */
+  onStreamStep(step: Step, outcome: Outcome): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
   /** Messages could not be spilled to the table. The attempt is repeated. */
   onSpillFailed(error: unknown): void;
 }
 
-/** Counts of one subscription since this process knows it. Values marked as totals never decrease. */
+/** Counts of one subscription, since this process first read its binding. Values marked as totals never decrease. */
 export interface SubscriptionCounts {
   readonly id: bigint;
   readonly functionName: string;
@@ -71,19 +71,19 @@ export interface SubscriptionCounts {
   readonly committed: number;
   /** Total of messages that became dead letters. */
   readonly deadLettered: number;
-  /** Total of transactions that ran messages, successful or not. */
+  /** Total of transactions that ran messages or wrote dead letters, committed or not. */
   readonly transactions: number;
-  /** Total of batches that were halved because a message failed. */
+  /** Total of batches that were halved after a failure. */
   readonly bisections: number;
-  /** Messages that are neither committed nor dead letters yet. */
+  /** Messages in memory that are neither committed nor dead letters yet. */
   readonly queuedMessages: number;
   /** Memory of the queued messages, in bytes. */
   readonly queuedBytes: number;
   /** Time at which the oldest message was received or saved (`performance.now()`, ms); undefined if there is none. */
   readonly oldestReceivedAt: number | undefined;
-  /** Messages in the table; 0 unless this process is the leader. */
+  /** Messages in the table of saved messages; 0 unless this process is the leader. */
   readonly savedMessages: number;
-  /** Size of the messages in the table, as counted against `saved_bytes`. */
+  /** Size of the saved messages in bytes, as counted against `savedBytes`. */
   readonly savedBytes: number;
 }
 
@@ -98,8 +98,8 @@ export interface TakenOver {
 interface SubscriptionState {
   subscription: Subscription;
   /**
-   * Subject of the NATS subscription that delivers the messages: the subscription's own subject, or one of the same role
-   * that covers it.
+   * Subject of the NATS subscription that delivers the messages: the subscription's own subject, or one of the same
+   * role that covers it.
    */
   receiver: string;
   /** Previous receivers, used until the NATS server has processed the current one. */
@@ -108,13 +108,14 @@ interface SubscriptionState {
   received: number;
   repeated: number;
   /** Lost connections while this process was the leader. */
-  cuts: number;
+  lostConnections: number;
   /** Totals of all queues of this subscription, including earlier leadership terms. */
   readonly totals: QueueTotals;
 }
 
 /**
- * Subscriptions that share one receiver. Finds the matches of a message without a comparison with each subscription.
+ * Subscriptions that share one receiver. Finds the subscriptions that match a message, without a comparison with each
+ * one that has no wildcards.
  */
 class ReceiverMatches {
   /** Subscriptions without wildcards, by subject. */
@@ -218,21 +219,21 @@ export class Subscriptions {
     const since = performance.now() - leaderHeartbeatMs;
     const behind = all.slice(0, bridgeConstants.maxToldBehind).filter(([, at]) => at < since);
     const times = [all[behind.length]?.[1]];
-    // The kept messages are going to be run too.
+    // During a takeover, the kept messages are unfinished messages of this process.
     if (this.#takeover !== undefined) times.push(this.kept.oldestReceivedAt);
     const known = times.filter((at) => at !== undefined);
     return { oldestAt: known.length === 0 ? undefined : Math.min(...known), behind: new Map(behind) };
   }
 
   *counts(): Generator<SubscriptionCounts> {
-    for (const { subscription, queue, totals, received, repeated, cuts } of this.#states.values()) {
+    for (const { subscription, queue, totals, received, repeated, lostConnections } of this.#states.values()) {
       const { id, functionName, subject } = subscription;
       const saved = this.#options.saved.countsOf(id);
       yield {
-        ...{ id, functionName, subject, received, repeated, lostConnections: cuts, ...totals },
+        ...{ id, functionName, subject, received, repeated, lostConnections, ...totals },
         queuedMessages: queue?.length ?? 0,
         queuedBytes: queue?.bytes ?? 0,
-        // The page of saved messages that is running is still counted in the table.
+        // `saved` includes saved messages that the queue has fetched, which `queue.oldestReceivedAt` leaves out.
         oldestReceivedAt: earliest(queue?.oldestReceivedAt, saved.oldestAt),
         savedMessages: saved.messages,
         savedBytes: saved.bytes,
@@ -266,7 +267,7 @@ export class Subscriptions {
         queue: undefined,
         received: 0,
         repeated: 0,
-        cuts: 0,
+        lostConnections: 0,
         totals: newTotals(),
       };
       this.#states.set(subscription.id, known);
@@ -304,7 +305,7 @@ export class Subscriptions {
    * @returns subjects of all subscriptions
    */
   countLostConnection(): readonly string[] {
-    for (const known of this.#states.values()) known.cuts += 1;
+    for (const known of this.#states.values()) known.lostConnections += 1;
     return [...new Set([...this.#states.values()].map(({ subscription: { subject } }) => subject))];
   }
 
@@ -365,13 +366,16 @@ export class Subscriptions {
     } else if (this.context.budget.isCrowded) this.#spillSoon(this.#term);
   }
 
-  /** First step of becoming the leader. {@link lead} follows once the table of saved messages was read. */
+  /**
+   * Starts a takeover: messages that arrive are kept, as messages of the leader, until {@link lead} is called, once the
+   * table of saved messages was read.
+   */
   startTakeover(afterCleanEnd: boolean): void {
     this.#takeover = { afterCleanEnd };
   }
 
   /**
-   * Starts to run messages: first saved ones, then kept ones, then new ones. Follows {@link startTakeover}.
+   * Starts to run messages: first saved ones, then kept ones, then new ones. Must follow {@link startTakeover}.
    *
    * @param saved subscriptions that have saved messages
    */
@@ -401,7 +405,8 @@ export class Subscriptions {
   }
 
   /**
-   * Returns the messages that were not run, in order of arrival. Must be the last call, after {@link stop}.
+   * Returns the messages that were not run, in order of arrival, and no longer keeps them. For the shutdown, after
+   * {@link stop}.
    *
    * @param others messages that other processes have kept too
    */
@@ -417,7 +422,7 @@ export class Subscriptions {
     for (const { message } of messages) this.context.discards.add(message.subject);
   }
 
-  /** Missing messages by subject. Those of ended subscriptions would not have been run, and are left out. */
+  /** Counts of missing messages by subject, without subscriptions that have ended, whose messages are not run. */
   #takeMissing(): ReadonlyMap<string, number> {
     const bySubject = new Map<string, number>();
     for (const [id, messages] of this.kept.takeMissing()) {
@@ -446,17 +451,17 @@ export class Subscriptions {
   }
 
   /**
-   * Keeps messages that arrive from now on for the next leader, which may be this process. Called when messages may be
-   * missed: running later ones before those that another process received in the gap would break their order.
+   * Keeps messages that arrive from now on for the next leader, which may be this process. Called when this process may
+   * miss messages: to run later ones before those that only another process has received would break the order.
    */
   hold(): void {
     this.#term?.scheduler.hold();
   }
 
-  /** Notes that messages may have been missed until now. */
-  noteGap(since: number): void {
-    this.#completeSince = since;
-    this.kept.restart(since);
+  /** Notes that messages may have been missed. @param until end of the gap in reception */
+  noteGap(until: number): void {
+    this.#completeSince = until;
+    this.kept.restart(until);
   }
 
   /** Messages that the leader has not received, and so will not run. */
@@ -488,18 +493,18 @@ export class Subscriptions {
   }
 
   /**
-   * Runs a queue of a stream subscription, scheduled fairly with all others.
+   * Adds a queue of a stream subscription to the scheduler, which shares the sessions among it and all others.
    *
-   * @returns function that removes it; undefined unless this process is the leader
+   * @returns function that removes the queue; undefined unless this process is the leader
    */
-  host(queue: SubscriptionQueue): (() => void) | undefined {
+  addStreamQueue(queue: SubscriptionQueue): (() => void) | undefined {
     const term = this.#term;
     if (term === undefined) return undefined;
     term.scheduler.add(queue);
     return () => term.scheduler.remove(queue);
   }
 
-  /** Waits until everything that was received before {@link hold} is done, or the signal is aborted. */
+  /** Waits until all messages that may run are done ({@link hold} excludes later ones), or the signal is aborted. */
   async drain(signal: AbortSignal): Promise<void> {
     if (this.#term === undefined || signal.aborted) return;
     await Promise.race([this.#term.scheduler.drain(), whenAborted(signal)]);
@@ -605,9 +610,9 @@ export class Subscriptions {
   async #run(term: LeadershipTerm, step: Step): Promise<void> {
     const outcome = await this.#outcomeOf(term, step);
     term.scheduler.onOutcome(step, outcome, performance.now());
-    const isHosted = step.subscription.kind === "stream";
-    if (isHosted) this.#options.onHostedStep(step, outcome);
-    if (!isHosted && outcome.kind === "deposed" && this.#term === term) this.#options.onFenced();
+    const isOfStream = step.subscription.kind === "stream";
+    if (isOfStream) this.#options.onStreamStep(step, outcome);
+    if (!isOfStream && outcome.kind === "deposed" && this.#term === term) this.#options.onFenced();
     if (step.kind !== "fetch" && isDeadLetterRetry(step)) {
       this.#pumpSoon();
       return;
@@ -638,7 +643,7 @@ export class Subscriptions {
   }
 }
 
-/** True for the retry of a dead letter, which no counter includes. */
+/** True for a retry of a dead letter. Retries are not counted. */
 function isDeadLetterRetry(step: BatchStep | DeadLetterStep): boolean {
   return (step.kind === "batch" ? step.messages[0] : step.message)?.deadLetterId !== undefined;
 }

@@ -14,7 +14,7 @@ export function serverName({ host, port }: { readonly host: string; readonly por
   return `${isIPv6(host) ? `[${host}]` : host}:${port}` as ServerName;
 }
 
-/** Error without a connection. @param detail reason, as a sentence without its full stop */
+/** Error when there is no connection to the server. @param detail reason, as a sentence without its full stop */
 export function unavailable(server: ServerName, detail: string, options: HawserErrorOptions = {}): HawserError {
   const message = `there is no connection to the NATS server ${server}: ${detail}`;
   return new HawserError("nats_unavailable", message, { ...options, detail: sentence(detail) });
@@ -65,7 +65,7 @@ const certificateFaults: Readonly<Record<string, string>> = {
   INVALID_PURPOSE: "is not made for servers (its extended key usage lacks serverAuth)",
 };
 
-/** Reasons of the server to refuse our certificate: TLS alerts, by the end of OpenSSL's error codes. */
+/** Reasons for which a server refuses the client certificate: TLS alerts, by the end of OpenSSL's error codes. */
 const clientCertificateAlerts: Readonly<Record<string, string>> = {
   UNKNOWN_CA: "the server does not trust its authority",
   BAD_CERTIFICATE: "the server considers it invalid",
@@ -76,24 +76,24 @@ const clientCertificateAlerts: Readonly<Record<string, string>> = {
   CERTIFICATE_REQUIRED: "the server requires one",
 };
 
-/** State of TLS when it failed. */
+/** Facts about client certificates, for the error of a TLS failure. */
 interface TlsFacts {
-  /** True if we have a client certificate. */
+  /** True if the options name a client certificate. */
   readonly hasCertificate: boolean;
   /** True if the server's INFO requires a client certificate. */
   readonly requiresCertificate: boolean;
 }
 
 /**
- * Error of TLS that was not established, or ended before the server answered CONNECT. In TLS 1.3, the server may refuse
- * the client certificate as late as that.
+ * Error of a TLS connection that was not established, or ended before the server answered CONNECT: in TLS 1.3, the
+ * server may refuse the client certificate after the handshake.
  *
  * @param cause error of the socket; undefined if the server closed it
  */
 export function tlsFailure(server: ServerName, facts: TlsFacts, cause: Error | undefined): HawserError {
   const { code = "", reason } = (cause ?? {}) as { readonly code?: string; readonly reason?: string };
   if (code === "ERR_TLS_CERT_ALTNAME_INVALID") {
-    // Without its cause, which contains the certificate.
+    // The cause is omitted, because it contains the certificate.
     return unauthorized(server, `the server's certificate is for another host: ${reason ?? "it names none"}`);
   }
   const fault = certificateFaults[code];
@@ -102,9 +102,9 @@ export function tlsFailure(server: ServerName, facts: TlsFacts, cause: Error | u
   if (alert !== undefined && alert in clientCertificateAlerts)
     return clientCertificateRefused(server, facts, clientCertificateAlerts[alert]!, cause);
   if (code.startsWith("ERR_SSL_")) return unavailable(server, `TLS failed: ${opensslText(cause!)}`, { cause });
-  // A server may close so soon after refusing the certificate that its alert is lost.
+  // A server may close the connection so soon after refusing the certificate that its alert is lost.
   if (facts.requiresCertificate)
-    return clientCertificateRefused(server, facts, "the server closed the connection when it should accept it", cause);
+    return clientCertificateRefused(server, facts, "the server closed the connection instead of accepting it", cause);
   return unavailable(server, `the connection ended before TLS was established: ${closeReason(cause)}`, { cause });
 }
 
@@ -141,10 +141,11 @@ export function closeReason(cause: Error | undefined): string {
 }
 
 /**
- * Error of Hawser for an -ERR message of the server. The error of nats.js is not its cause: a hostile server may have
- * put our secret into its text.
+ * Error of Hawser for an -ERR message of the server. The error of nats.js is not attached as its cause, because a
+ * hostile server may have put our secret into the text.
  *
- * @param error error of nats.js; undefined if the server sent no -ERR
+ * @param error error of nats.js, or of Hawser, which is returned unchanged
+ * @returns undefined if `error` does not come from an -ERR message
  */
 export function serverRefusal(server: ServerName, credentials: Credentials, error: unknown): HawserError | undefined {
   if (error instanceof HawserError) return error;
@@ -167,7 +168,7 @@ export function serverRefusal(server: ServerName, credentials: Credentials, erro
 
 const maxShownCharacters = 200;
 
-/** Text of the server as one line of limited length, in printable ASCII. */
+/** Converts a text of the server to one line of limited length, in printable ASCII. */
 export function singleLine(words: string): string {
   const line = words.replace(/[^\x20-\x7e]+/g, " ").trim();
   return line.length > maxShownCharacters ? `${line.slice(0, maxShownCharacters)}…` : line;

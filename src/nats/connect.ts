@@ -1,5 +1,6 @@
 /**
- * A single attempt to connect to the NATS server, from reading the files of the options to the server's answer to CONNECT.
+ * A single attempt to connect to the NATS server, from reading the files of the options to the server's answer to
+ * CONNECT.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
@@ -15,7 +16,7 @@ import { connectOver, SocketTransport } from "./socket-transport.js";
 
 const { natsConnectTimeoutMs, natsPingIntervalMs, natsInboxPrefix } = gatewayConstants;
 
-/** Unanswered PINGs after which nats.js gives up a connection. */
+/** Number of unanswered PINGs after which nats.js closes a connection. */
 const maxPingsOut = 2;
 
 /** A connection that the server has accepted. */
@@ -125,7 +126,7 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
         authenticator: credentials.authenticator,
         // While it reconnects, nats.js would buffer publishes and make them look as if they were sent.
         reconnect: false,
-        // Connects to configured servers only, whatever other servers INFO lists.
+        // Only configured servers are connected to, whatever other servers INFO lists.
         ignoreClusterUpdates: true,
         resolve: false,
         timeout: natsConnectTimeoutMs,
@@ -136,7 +137,9 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
       },
       onDefect,
     );
-    const ended = connection.closed().then((reason) => lost(server.name, credentials, transport, reason ?? undefined));
+    const ended = connection
+      .closed()
+      .then((reason) => lossOf(server.name, credentials, transport, reason ?? undefined));
     return { connection, server, ended, conceal: credentials.conceal };
   } catch (error) {
     if (signal.aborted) throw signal.reason;
@@ -146,8 +149,8 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
   }
 
   function refusalOf(error: unknown): HawserError {
-    const said = serverRefusal(server.name, credentials, error);
-    if (said !== undefined) return said;
+    const refusal = serverRefusal(server.name, credentials, error);
+    if (refusal !== undefined) return refusal;
     if (tls === undefined)
       return unavailable(server.name, closeReason(transport.failure), { cause: transport.failure });
     const facts = { hasCertificate: tls.hasCertificate, requiresCertificate: dialled.greeting.tls_verify === true };
@@ -155,7 +158,8 @@ async function greet({ name, server, tls, credentials, dialled, onDefect, signal
   }
 }
 
-function lost(
+/** Error of a connection that has closed. @param reason error of nats.js */
+function lossOf(
   server: ServerName,
   credentials: Credentials,
   { failure }: SocketTransport,
@@ -165,9 +169,9 @@ function lost(
 }
 
 /**
- * True if replies to requests of Hawser arrive at the subject, in this process or another one. All connections of
- * Hawser use one NATS user, and a client that may subscribe as that user could receive the replies to all requests. So
- * such messages are passed only to the requester.
+ * True if the subject is for replies to requests of Hawser, of this process or another one. All connections of Hawser
+ * use one NATS user, so a role that subscribes to `_INBOX.>` by Hawser would receive the replies to all requests.
+ * Therefore these messages are passed only to the requester.
  */
 export function isOwnInbox(subject: string): boolean {
   return subject.startsWith(natsInboxPrefix) && (subject[natsInboxPrefix.length] ?? ".") === ".";

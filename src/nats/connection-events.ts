@@ -1,5 +1,5 @@
 /**
- * Events of a connector to NATS, and errors that the server reports on a connection.
+ * Events of a {@link NatsConnector}, and errors that the server reports on a connection.
  */
 import { errors, type NatsConnection } from "@nats-io/transport-node";
 import type { HawserError } from "../errors/index.js";
@@ -86,7 +86,7 @@ export async function watchConnection(
     const message = singleLine(conceal(error.message));
     if (error instanceof errors.PermissionViolationError) {
       const { operation, queue } = error;
-      // Parsed from the original text: the shown one is shortened and has secrets removed.
+      // The subject is parsed from the original text, because the shown text is shortened, and without secrets.
       const subject = publishViolation(error.message)?.subject ?? error.subject;
       observer.onRefused({ operation, subject, queue, message });
     } else {

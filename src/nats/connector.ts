@@ -1,9 +1,9 @@
 /**
- * Keeps up the connection to NATS that the options describe.
+ * Connector: keeps up the connection to NATS that the options describe.
  *
  * A connector is off (without options), connecting, or connected. It connects in rounds: a round repeats attempts with
  * growing pauses until one succeeds. There is at most one round at a time, and a new one aborts the previous one, so
- * that an attempt with old options never replaces something newer.
+ * that an attempt with old options never replaces a connection with newer ones.
  *
  *   off → connecting          configure(options)
  *   connecting → connected    an attempt succeeds
@@ -43,13 +43,13 @@ export interface NatsConnectorOptions extends Partial<Pick<ServeSettings, "natsW
 
 interface Round {
   readonly controller: AbortController;
-  /** Server to move to while the old connection serves; undefined for any server. */
+  /** Server of `move`, the only one to try while the old connection serves; undefined to try all. */
   readonly target: NatsAddress | undefined;
   /** True between two attempts. */
   isPausing: boolean;
 }
 
-/** Keeps up the connection to NATS that the options describe, and provides it or the reason why there is none. */
+/** Keeps up a connection to NATS, and provides it, or the reason why there is none. */
 export class NatsConnector implements AsyncDisposable {
   readonly #name: string;
   readonly #files: SecretFiles;
@@ -60,21 +60,21 @@ export class NatsConnector implements AsyncDisposable {
   readonly #listeners: Listeners;
   readonly #rareLog: RareLog;
   readonly #draining: DrainingConnections;
-  /** Waiters of `ready` and `reconnect`, settled by each attempt. */
+  /** Waiters of `ready`, `reconnect` and `move`, settled by each attempt. */
   readonly #attemptWaiters = new Waiters();
-  /** Waiters of `connected`, released when there is a connection or none to wait for. */
+  /** Waiters of `connected`, released when there is a connection, or when none can come. */
   readonly #connectionWaiters = new Waiters();
   readonly #rounds = new Set<Promise<void>>();
 
   #options: CompleteNatsServerOptions | undefined;
-  /** Reason why there are no options, unless no server is defined. */
+  /** Error that explains why there are no options; undefined if no NATS server is defined. */
   #notConfiguredReason: HawserError | undefined;
   #current: Established | undefined;
   #connectedAt = 0;
-  /** True if the server has announced its shutdown (lame duck mode). */
+  /** True if the server of the current connection has announced its shutdown (lame duck mode). */
   #isServerEnding = false;
   #round: Round | undefined;
-  /** Attempt of {@link probe}. */
+  /** Running or last attempt of {@link probe}. */
   #probing: { readonly controller: AbortController; readonly ended: Promise<void> } | undefined;
   /** Consecutive failed attempts. */
   #failures = 0;
@@ -100,7 +100,7 @@ export class NatsConnector implements AsyncDisposable {
     this.#rareLog = new RareLog(options.logger, options.name);
   }
 
-  /** Options of the last `configure`, including secrets; undefined if no server is defined. */
+  /** Options of the last `configure`, including secrets; undefined if there are none. */
   get options(): CompleteNatsServerOptions | undefined {
     return this.#options;
   }
@@ -147,10 +147,11 @@ export class NatsConnector implements AsyncDisposable {
   }
 
   /**
-   * Applies the options; undefined if no server is defined. If they describe another connection than before, the
-   * current one is replaced. Returns at once; `ready` waits for the outcome.
+   * Applies the options; undefined if there are none to connect with. If they describe another connection than before,
+   * the current one is replaced. Returns at once; `ready` waits for the outcome.
    *
-   * @param because reason why there are no options, unless no server is defined; it becomes part of errors
+   * @param because error that explains why there are no options; undefined if no server is defined. Later errors
+   * include it
    */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     if (this.#stopped !== undefined) return;
@@ -319,7 +320,7 @@ export class NatsConnector implements AsyncDisposable {
         if (signal.aborted) return;
         const failure = asHawserError(error);
         if (this.#current !== undefined && !this.#isServerEnding) {
-          // The connection that was to be replaced remains.
+          // The round ends, because the connection that it was to replace remains.
           this.#round = undefined;
           this.#onFailed(failure, {}, "cannot make a new connection to NATS; the old one remains");
           return;
@@ -334,8 +335,8 @@ export class NatsConnector implements AsyncDisposable {
   }
 
   #serversOf({ target }: Round, options: CompleteNatsServerOptions): readonly NatsAddress[] {
-    const isServed = this.#current !== undefined && !this.#isServerEnding;
-    return target !== undefined && isServed ? [target] : this.#choice.order(natsAddresses(options));
+    const isConnected = this.#current !== undefined && !this.#isServerEnding;
+    return target !== undefined && isConnected ? [target] : this.#choice.order(natsAddresses(options));
   }
 
   async #connect(
@@ -350,7 +351,7 @@ export class NatsConnector implements AsyncDisposable {
       servers,
       signal,
       onFailed: (server) => this.#choice.markUnavailable(server),
-      // Without the message, which the listener itself may report.
+      // The message is not logged: the listener may log it.
       onDefect: (error) =>
         this.#logger.error({ client: this.#name, err: error }, "the handler of a NATS message failed"),
     });
@@ -445,7 +446,7 @@ function asHawserError(error: unknown): HawserError {
   return new HawserError("internal", "connecting to NATS failed with an unexpected error", { cause: error });
 }
 
-/** Error when there is nothing to connect to. @param because reason, unless no server is defined */
+/** Error when there are no options. @param because reason; undefined if no server is defined */
 function notConfigured(because?: HawserError): HawserError {
   if (because === undefined)
     return new HawserError("nats_not_configured", "no NATS server is defined in this database");
@@ -453,7 +454,7 @@ function notConfigured(because?: HawserError): HawserError {
   return new HawserError("nats_not_configured", message, { detail, remedy, cause: because });
 }
 
-/** Error when there will be no connection any more. */
+/** Error after `stop`. */
 function stoppedError(): HawserError {
   const detail = "Hawser is closing its connections.";
   return new HawserError("nats_unavailable", "the connection to the NATS server is being closed", { detail });
@@ -461,7 +462,7 @@ function stoppedError(): HawserError {
 
 /** Copy of an error for another caller, with the stack of that call. */
 function copyOf({ code, message, detail, remedy, cause }: HawserError): HawserError {
-  return new HawserError(code, message, { detail, remedy: remedy, ...(cause === undefined ? {} : { cause }) });
+  return new HawserError(code, message, { detail, remedy, ...(cause === undefined ? {} : { cause }) });
 }
 
 /** True if both describe the same connection, regardless of other options, or both are undefined. */

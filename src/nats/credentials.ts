@@ -10,25 +10,28 @@ import { type Creds, type FileOption, type SecretFiles, secretFileError } from "
 
 /** Credentials of one connection. */
 export interface Credentials {
-  /** Sends the credentials. The secret is in its closure, where `inspect` does not show it. */
+  /**
+   * Authenticator of nats.js, which sends the credentials. The secret is in its closure, where `inspect` does not show
+   * it.
+   */
   readonly authenticator: Authenticator;
   /** Description in error messages, such as "the token of option token_path". */
   readonly description: string;
   /** Removes every secret of these credentials from a text of the server. */
   readonly conceal: (text: string) => string;
-  /** Reason why a server would refuse them now, as far as they show it. */
+  /** Likely reason why a server has just refused the credentials, as far as the credentials show it. */
   readonly fault?: () => CredentialsFault | undefined;
 }
 
 /** Fault of credentials with its remedy. */
 interface CredentialsFault {
-  /** Without a full stop, such as "it has expired at 2026-11-21T06:00:00.000Z". */
+  /** Reason without a full stop, such as "it has expired at 2026-11-21T06:00:00.000Z". */
   readonly why: string;
   readonly remedy: string;
 }
 
 /**
- * Credentials by the first mode whose options are all set. Reads its file.
+ * Credentials of the first mode whose options are all set. Reads the file of that mode.
  *
  * @throws HawserError `secret_file`; `nats_unauthorized` for an invalid inline seed
  */
@@ -96,19 +99,19 @@ function creds({ jwt, seed }: Creds): Credentials {
     description: `the JWT of option ${option}`,
     conceal: (text) => concealSeed(concealJwt(text)),
     fault: () => {
-      if (isPast(exp)) return { why: `it has expired at ${dateOf(exp)}`, remedy: renewed };
+      if (isPast(exp)) return { why: `it has expired at ${dateOf(exp)}`, remedy: renewalRemedy };
       if (typeof nbf === "number" && !isPast(nbf)) {
         return { why: `it is valid from ${dateOf(nbf)} on`, remedy: "Check the clocks of both machines, or wait." };
       }
       return {
         why: "it may be revoked, or its account may be unknown to the server",
-        remedy: `The server's log has the reason. ${renewed}`,
+        remedy: `The server's log has the reason. ${renewalRemedy}`,
       };
     },
   };
 }
 
-const renewed = "Replace the .creds file by a renewed one; it is read again at each attempt.";
+const renewalRemedy = "Replace the .creds file by a renewed one; it is read again at each attempt.";
 
 interface Claims {
   readonly sub?: unknown;
@@ -116,7 +119,7 @@ interface Claims {
   readonly nbf?: unknown;
 }
 
-/** Claims of a JWT, not verified; undefined if it is no JWT. */
+/** Claims of a JWT, without verification; undefined if the text is not a JWT. */
 function claimsOf(jwt: string): Claims | undefined {
   try {
     const claims: unknown = JSON.parse(Buffer.from(jwt.split(".")[1] ?? "", "base64url").toString("utf8"));
@@ -126,7 +129,7 @@ function claimsOf(jwt: string): Claims | undefined {
   }
 }
 
-/** @param seconds claim; 0 or undefined means that there is no such time */
+/** True if a time claim has passed. @param seconds claim; 0 or undefined means that there is no such time */
 function isPast(seconds: unknown): seconds is number {
   return typeof seconds === "number" && seconds > 0 && seconds * 1000 <= Date.now();
 }
@@ -145,7 +148,8 @@ function token(secret: string, option: string): Credentials {
 }
 
 /**
- * The user name may be empty if the password is an access token; the user option of nats.js would then send nothing.
+ * Credentials with a password. The user name may be empty if the password is an access token; the `user` option of
+ * nats.js would then send nothing.
  */
 function userAndPassword(user: string, pass: string, option: string): Credentials {
   return {
@@ -155,14 +159,17 @@ function userAndPassword(user: string, pass: string, option: string): Credential
   };
 }
 
-/** Shorter secrets are removed only as whole words: removing them everywhere would make texts unreadable. */
+/**
+ * Minimum length of secrets that are removed everywhere. Shorter ones are removed only as whole words, because removing
+ * them everywhere would make texts unreadable.
+ */
 const minConcealedEverywhere = 6;
 
 function redactor(secret: string): (text: string) => string {
   if (secret === "") return (text) => text;
   if (secret.length >= minConcealedEverywhere) return (text) => text.replaceAll(secret, "[hidden]");
-  const itself = secret.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
-  const asWord = new RegExp(`(?<![\\p{L}\\p{N}_])${itself}(?![\\p{L}\\p{N}_])`, "gu");
+  const escaped = secret.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+  const asWord = new RegExp(`(?<![\\p{L}\\p{N}_])${escaped}(?![\\p{L}\\p{N}_])`, "gu");
   return (text) => text.replace(asWord, "[hidden]");
 }
 
@@ -176,7 +183,7 @@ function isUserSeed(seed: string): boolean {
 
 /** TLS settings from the files of the options: authorities, certificate and key. */
 export interface TlsMaterial {
-  /** Node.js shows nothing of its content. */
+  /** Certificates and key. Node.js does not show the content of a context. */
   readonly context: SecureContext;
   /** False with `tls_insecure`: the server's certificate is not verified. */
   readonly verify: boolean;
@@ -188,7 +195,8 @@ export interface TlsMaterial {
  * Reads the TLS files of the options. Undefined if TLS is off; it is on if `tls_ca_path` is set or `tls_insecure` is
  * true.
  *
- * @throws HawserError `secret_file` for a file that cannot be read, contains no PEM, or does not match the other one
+ * @throws HawserError `secret_file` for a file that cannot be read or contains no PEM, or if certificate and key do not
+ * match
  */
 export async function readTls(
   options: CompleteNatsServerOptions,

@@ -1,8 +1,9 @@
 /**
  * Dials the NATS server: TCP, the server's INFO, and TLS, up to the start of the client protocol.
  *
- * Hawser dials itself and passes the socket to nats.js. The dialling of nats.js never closes a socket whose server
- * sends no INFO, cannot be aborted, verifies an IP address against the name "localhost", and turns on TLS by itself.
+ * Hawser dials itself and passes the socket to nats.js. If nats.js dialled, a socket whose server sends no INFO would
+ * never be closed, dialling could not be aborted, the certificate of an IP address would be verified for "localhost",
+ * and the server could turn on TLS.
  */
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
@@ -25,7 +26,7 @@ const { maxGreetingBytes } = gatewayConstants;
 /** A connected socket whose server has sent INFO. Owned by the caller. */
 export interface Dialled {
   readonly socket: Socket | TLSSocket;
-  /** Bytes received: INFO, and without TLS perhaps more. */
+  /** Received bytes: INFO, and without TLS perhaps more. */
   readonly received: Buffer;
   readonly greeting: Partial<ServerInfo>;
 }
@@ -39,10 +40,9 @@ export interface DialTarget {
 }
 
 /**
- * Dials. Sends nothing to the server but the TLS handshake.
+ * Connects to the server. Sends nothing but the TLS handshake. If it rejects, the socket is closed.
  *
- * @throws HawserError `nats_unavailable` or `nats_unauthorized`; the reason of the signal once it is aborted. The socket
- * is closed then.
+ * @throws HawserError `nats_unavailable` or `nats_unauthorized`; the reason of the signal once it is aborted
  */
 export async function dial(target: DialTarget, signal: AbortSignal): Promise<Dialled> {
   signal.throwIfAborted();
@@ -91,7 +91,7 @@ function readGreeting(socket: Socket, server: ServerName): Promise<Pick<Dialled,
     const onClose = (): void => reject(socketFailure(server, failure));
     socket.on("data", onData);
     socket.on("close", onClose);
-    // Remains for good: an "error" event without a listener would end the process.
+    // This listener is never removed, because an "error" event without a listener would end the process.
     socket.on("error", (error) => {
       failure = error;
     });

@@ -1,5 +1,5 @@
 /**
- * Drains replaced connections: their running uses may end, and what was published on them is still sent.
+ * Drains replaced connections: waits for the end of their running uses, and still sends what was published on them.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -19,7 +19,7 @@ interface Uses {
 export class DrainingConnections {
   readonly #uses = new WeakMap<NatsConnection, Uses>();
   readonly #draining = new Map<Promise<void>, NatsConnection>();
-  /** For each replaced connection: whether the server has read everything that was published on it. */
+  /** Result for each replaced connection: true if the server has read everything that was published on it. */
   readonly #confirmations = new WeakMap<NatsConnection, Promise<boolean>>();
   readonly #endSoon = new AbortController();
   readonly #usesLastMs: () => number;

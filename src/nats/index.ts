@@ -10,14 +10,14 @@
  *
  * Hawser dials itself (`dial.ts`) and passes the socket to nats.js (`socket-transport.ts`), with automatic reconnecting
  * turned off: while it reconnects, nats.js would buffer publishes and make them look as if they were sent. So a
- * `NatsConnection` is never reconnected. Users read the current one from the connector each time, and make their
- * subscriptions again on the event "connected".
+ * `NatsConnection` is never reconnected. Code that uses NATS reads the current one from the connector each time, and
+ * makes its subscriptions again on the event "connected".
  *
- * A connection that is replaced (after new options, a reload, a move to a server with fewer connections, or lame duck
- * mode) drains first (`draining.ts`): its running uses may end, what was published on it is still sent, and `hasTaken`
- * returns whether the server has read it. Nothing that other clients publish can end a connection or block the process:
- * headers are parsed by `headers.ts`, errors of listeners are caught, and refusals and errors of the server become
- * events or log lines (`connection-events.ts`), shortened and without secrets.
+ * A connection that is replaced (after new options, a reload, a move to a server with fewer processes, or lame duck
+ * mode) drains first (`draining.ts`): its running uses may end, and what was published on it is still sent. `hasTaken`
+ * returns true if the server has read that. Nothing that other clients publish can end a connection or block the
+ * process: headers are parsed by `headers.ts`, errors of listeners are caught, and refusals and errors of the server
+ * become events or log lines (`connection-events.ts`), shortened and without secrets.
  *
  * `operations/` has the operations of SQL functions; `services/` the protocol of micro services that answer requests.
  */

@@ -1,10 +1,10 @@
 /**
  * Files that the options of the NATS server name: passwords, tokens, seeds, certificates and keys.
  *
- * A role that may alter the server definition chooses the paths, and Hawser reads them with its own rights. So a file
- * is read only if it is in one of the directories that the operator named, with all symbolic links resolved; and the
- * error for a path outside is the same whether the file exists or not. Neither a path nor content is ever shown,
- * because a secret may have been written in place of a path.
+ * A role that may alter the server definition chooses the paths, and Hawser reads the files with its own rights. So a
+ * file is read only if it is in one of the directories that the operator named, with all symbolic links resolved; and
+ * the error for a path outside of them is the same whether the file exists or not. Neither a path nor content is ever
+ * shown, because a secret may have been written in place of a path.
  */
 import { type FileHandle, lstat, readlink, realpath, stat } from "node:fs/promises";
 import { dirname, isAbsolute, sep } from "node:path";
@@ -16,10 +16,10 @@ import { readSmallFile } from "../files/index.js";
 const { maxSecretFileBytes } = gatewayConstants;
 
 /**
- * Attempts to read a file. Kubernetes switches a link to a new directory and removes the old one, perhaps during the
- * read.
+ * Maximum number of attempts to read a file. To update files, Kubernetes switches a link to a new directory and removes
+ * the old one, perhaps during the read.
  */
-const maxTries = 3;
+const maxAttempts = 3;
 
 /** Options that name files. */
 export type FileOption = Extract<keyof CompleteNatsServerOptions, `${string}_path`>;
@@ -38,8 +38,8 @@ const seedForm = /^-{3,}BEGIN USER NKEY SEED-{3,}\s+([A-Z2-7]+)\s+-{3,}END USER 
 /** Reads files below the given directories, and nowhere else. */
 export class SecretFiles {
   /**
-   * Last read; reads run one after another. A file system that hangs then blocks only one of the few threads that
-   * Node.js reads with.
+   * Last started read. Reads run one after another, so that a file system that hangs blocks only one of the few threads
+   * with which Node.js reads files.
    */
   #last: Promise<unknown> = Promise.resolve();
   #reading: FileOption | undefined;
@@ -55,26 +55,27 @@ export class SecretFiles {
   /**
    * Content of the file that an option names.
    *
-   * @throws HawserError `secret_file` if the file is outside, missing, not regular, empty, unreadable, or larger than
-   * `maxSecretFileBytes`
+   * @throws HawserError `secret_file` if the file is outside of the directories, missing, not regular, empty,
+   * unreadable, or larger than `maxSecretFileBytes`
    */
   async read(option: FileOption, path: string, signal: AbortSignal): Promise<Buffer> {
-    const mine = this.#last.then(async () => {
+    const reading = this.#last.then(async () => {
       signal.throwIfAborted();
       this.#reading = option;
       const bytes = await this.#read(option, path);
       this.#reading = undefined;
       return bytes;
     });
-    this.#last = mine.catch(() => undefined);
-    const bytes = await mine;
+    this.#last = reading.catch(() => undefined);
+    const bytes = await reading;
     if (bytes.length === 0) throw secretFileError(option, "the file is empty");
     return bytes;
   }
 
   /**
-   * Content as text, without surrounding white space. Several lines or PEM are refused, because such a file is no
-   * secret: the content is sent to a NATS server that may have been chosen by the same role that named the file.
+   * Content as text, without surrounding white space. Several lines or PEM are refused, because such a file is not
+   * meant for a NATS server, to which its content is sent: the role that named the file may also have chosen the
+   * server.
    *
    * @throws HawserError `secret_file` also if it is not UTF-8, contains line breaks or NUL, or starts as PEM
    */
@@ -117,14 +118,14 @@ export class SecretFiles {
   }
 
   async #read(option: FileOption, path: string): Promise<Buffer> {
-    for (let tries = 1; ; tries++) {
+    for (let attempt = 1; ; attempt++) {
       const real = await this.#locate(option, path);
       try {
         return await readSmallFile(real, maxSecretFileBytes, (opened) => checkPlace(real, opened));
       } catch (error) {
         const { code, message } = error as NodeJS.ErrnoException;
         const moved = error instanceof MovedError || code === "ENOENT" || code === "ENOTDIR";
-        if (moved && tries < maxTries) continue;
+        if (moved && attempt < maxAttempts) continue;
         throw secretFileError(
           option,
           moved ? "the file is replaced again and again" : (systemErrorText(code) ?? message),
@@ -133,7 +134,11 @@ export class SecretFiles {
     }
   }
 
-  /** Resolved path of the file, which is inside. */
+  /**
+   * Returns the resolved path of the file.
+   *
+   * @throws HawserError `secret_file` if it is missing, or outside of the directories
+   */
   async #locate(option: FileOption, path: string): Promise<string> {
     if (!isAbsolute(path)) throw this.#outside(option);
     try {
@@ -147,7 +152,10 @@ export class SecretFiles {
     throw this.#outside(option);
   }
 
-  /** True if the file is missing inside. A dangling link does not count: its error would reveal what exists outside. */
+  /**
+   * True if the path is in one of the directories, and nothing exists there. A dangling link does not count: the error
+   * would reveal what exists outside of the directories.
+   */
   async #isMissingInside(path: string): Promise<boolean> {
     try {
       if (!(await this.#isInside(await realpath(dirname(path))))) return false;
@@ -160,6 +168,7 @@ export class SecretFiles {
     );
   }
 
+  /** True if a resolved path is in one of the directories. */
   async #isInside(real: string): Promise<boolean> {
     for (const directory of this.directories) {
       const root = await realpath(directory).catch(() => undefined);
@@ -175,6 +184,7 @@ export class SecretFiles {
   }
 }
 
+/** Error if the opened file is no longer the one at the path. */
 class MovedError extends Error {}
 
 /**
@@ -197,7 +207,7 @@ export function secretFileError(option: FileOption, rule: string): HawserError {
   });
 }
 
-/** Text for an error of the system, without the path in Node's message. Undefined without a code. */
+/** Text for a system error, without the path that the message of Node.js contains. Undefined without a code. */
 function systemErrorText(code: string | undefined): string | undefined {
   if (code === undefined) return undefined;
   return code === "EACCES" || code === "EPERM"

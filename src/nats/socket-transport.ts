@@ -1,8 +1,8 @@
 /**
  * Passes a dialled socket to nats.js through `setTransportFactory`, the hook that its own transports use.
  *
- * nats.js has one transport factory per process. So Hawser's factory is set only until its connection has taken its
- * transport, and then replaced by the original: programs that use nats.js beside Hawser are not affected.
+ * nats.js has one transport factory per process. So Hawser's factory is set only until the connection has taken the
+ * transport, and then replaced by the original. Other connections of the program are not affected.
  */
 import { createRequire } from "node:module";
 import type { Socket } from "node:net";
@@ -18,9 +18,9 @@ import {
 import type { Dialled } from "./dial.js";
 import { parseHeadersHere } from "./headers.js";
 
-/** Options of nats.js, which passes unknown ones to the transport. */
-interface LentOptions extends ConnectionOptions {
-  lent?: SocketTransport;
+/** Options of a connection with its transport. nats.js passes options that it does not know to the transport. */
+interface OptionsWithTransport extends ConnectionOptions {
+  ownTransport?: SocketTransport;
 }
 
 /** Transports that are not taken yet, in the order of their connections. */
@@ -38,10 +38,11 @@ export async function connectOver(
   options: ConnectionOptions,
   onDefect: (error: unknown) => void,
 ): Promise<NatsConnection> {
-  const lent: LentOptions = {
+  const withTransport: OptionsWithTransport = {
     ...options,
-    lent: transport,
-    // If nats.js took the transport of another user in between, nothing secret may be sent over it.
+    ownTransport: transport,
+    // If nats.js has taken another transport, because the program set a factory meanwhile, no secret may be sent over
+    // it.
     authenticator: (nonce) => {
       if (!transport.isTaken) throw new Error("nats.js took another transport than Hawser's");
       return typeof options.authenticator === "function" ? options.authenticator(nonce) : undefined;
@@ -50,7 +51,7 @@ export async function connectOver(
   waiting.push(transport);
   setTransportFactory({ factory: takeFirst });
   try {
-    const connection = await NatsConnectionImpl.connect(lent);
+    const connection = await NatsConnectionImpl.connect(withTransport);
     guardListeners(connection as NatsConnectionImpl, onDefect);
     return connection;
   } finally {
@@ -73,7 +74,10 @@ function remove(transport: SocketTransport): void {
   if (waiting.length === 0) restoreFactory();
 }
 
-/** Restores the original factory: `connect` sets it before it rejects these two options, which exclude each other. */
+/**
+ * Restores the original factory. `connect` sets that factory, and then rejects these two options, which exclude each
+ * other.
+ */
 function restoreFactory(): void {
   connectByItself({ servers: ["127.0.0.1:4222"], port: 4222 }).catch(() => undefined);
 }
@@ -115,16 +119,16 @@ export class SocketTransport implements Transport {
     });
   }
 
-  /** The socket, to observe its write buffer. */
+  /** Socket, whose write buffer shows whether the server reads. */
   get socket(): Socket {
     return this.#socket;
   }
 
-  /** @throws Error if a connection that is not Hawser's took this transport instead of its own */
-  async connect(_server: Server, options: LentOptions): Promise<void> {
-    if (options.lent !== this)
+  /** Called by nats.js. @throws Error if a connection that is not Hawser's took this transport instead of its own */
+  async connect(_server: Server, options: OptionsWithTransport): Promise<void> {
+    if (options.ownTransport !== this)
       throw new Error("this transport belongs to Hawser and was taken by mistake; connect again");
-    delete options.lent;
+    delete options.ownTransport;
     this.isTaken = true;
   }
 
@@ -153,8 +157,9 @@ export class SocketTransport implements Transport {
       isOver = true;
     } finally {
       if (!isOver) {
-        // nats.js leaves its loop when it cannot parse a chunk. It must not continue: it would print the exception,
-        // with the received bytes, to standard output, and would notice the loss only by missing PONGs.
+        // nats.js ends its loop when it cannot parse a chunk. This iterator never returns, because nats.js would then
+        // print the exception, with the received bytes, to standard output, and would notice the loss only by missing
+        // PONGs.
         this.#closeInvalid();
         await new Promise<never>(() => undefined);
       }
@@ -167,7 +172,7 @@ export class SocketTransport implements Transport {
     this.#socket.destroy();
   }
 
-  /** Resolves when the socket has closed. nats.js itself keeps the last error of the server. */
+  /** Resolves when the socket has closed, without its error: nats.js reports the last error of the server itself. */
   closed(): Promise<void> {
     return this.#closed;
   }
@@ -192,7 +197,7 @@ export class SocketTransport implements Transport {
  * nats.js reads in a single loop, which ends with the first exception: of a listener, or of parsing the headers of a
  * message. So errors of listeners are caught, and headers are parsed by `ReceivedHeaders`, for subscriptions, requests
  * and JetStream alike. All of these are subscriptions of the connection's protocol object. No public function reaches
- * that, because the subscription for replies is made internally. See decision 0063.
+ * it, because the subscription for replies is made internally. See docs/decisions/0063-what-we-use-of-nats-js.md.
  */
 function guardListeners({ protocol }: NatsConnectionImpl, onDefect: (error: unknown) => void): void {
   const subscribe = protocol.subscribe.bind(protocol);

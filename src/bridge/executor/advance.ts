@@ -1,5 +1,5 @@
 /**
- * Stream positions in the transaction of a batch: SQL and parameters to read them and to mark messages as done. See
+ * Stream positions in the transaction of a batch: SQL that reads a position and marks messages as done. See
  * schema/functions/bridge/mark_handled.sql.
  */
 import type { StreamTerms } from "../bindings.js";
@@ -7,15 +7,15 @@ import type { InboundMessage } from "../message.js";
 import { includes, joined, multirangeOf, rangesOf } from "../ranges.js";
 import { tokenSql } from "./token.js";
 
-/** Position columns of the first statement of a transaction. */
+/** Stream position, from columns of the first statement of a transaction. */
 export interface PositionState {
-  /** Position up to which all messages are done. Null if the stream is read under another generation now. */
+  /** Number up to which all messages are done. Null if the subscription has another generation by now. */
   readonly doneTo: bigint | null;
   /** Messages beyond `doneTo` that are done, as an int8multirange. */
   readonly done: string | null;
 }
 
-/** Columns and FROM item of a {@link PositionState}; without parameters. */
+/** SQL that selects a {@link PositionState}: columns and a FROM item, without placeholders. Empty without a stream. */
 export function positionSql(
   id: bigint,
   stream: StreamTerms | undefined,
@@ -28,7 +28,7 @@ export function positionSql(
 }
 
 /** Messages that are not done according to the position. */
-export function undone(
+export function notDone(
   messages: readonly InboundMessage[],
   { doneTo, done }: PositionState,
 ): readonly InboundMessage[] {
@@ -37,20 +37,23 @@ export function undone(
   return messages.filter(({ place }) => place === undefined || !isDone(place.number));
 }
 
-/** Parameters for {@link advanceValues}, of which the first is `$first`. */
+/** Placeholders for {@link advanceValues} with their types; `$first` is the first of them. */
 export function advanceParameters(first: number): string {
   const types = ["bigint", "pg_catalog.int8multirange", "bigint", "bigint", "bigint", "bigint"];
   return types.map((type, nth) => `$${first + nth}::${type}`).join(", ");
 }
 
-/** Marks messages as done. $1 is the binding, $2 the proof of its token; {@link markValues} follow. */
+/**
+ * Statement that marks messages as done. $1 is the id of the binding, $2 the proof of its token; {@link markValues}
+ * follow.
+ */
 export const markSql = `SELECT m.state FROM hawser.mark_handled($1::bigint, ${tokenSql("$1", "$2")}, $3::bigint, $4::bigint[], ${advanceParameters(5)}) AS m`;
 
 /**
  * Values of {@link markSql} from $3 on.
  *
- * @param letter id of the dead letter that is retried
- * @param saved ids of saved messages
+ * @param letter id of the dead letter that is retried, to be deleted
+ * @param saved ids of saved messages to be deleted
  */
 export function markValues(
   letter: bigint | undefined,
@@ -65,7 +68,7 @@ export function markValues(
   ];
 }
 
-/** Arguments of hawser.mark_handled from the generation on; nulls for messages that are not from a stream. */
+/** Arguments of hawser.mark_handled from the generation on; all null for messages that are not from a stream. */
 export function advanceValues(terms: StreamTerms | undefined, messages: readonly InboundMessage[]): unknown[] {
   if (terms === undefined) return [null, null, null, null, null, null];
   const places = messages.flatMap(({ place }) => place ?? []);

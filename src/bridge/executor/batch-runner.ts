@@ -8,7 +8,7 @@ import type { Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { BatchStep, FunctionError, FunctionOutcome, Outcome } from "../queue/index.js";
-import { markSql, markValues, type PositionState, positionSql, undone } from "./advance.js";
+import { markSql, markValues, notDone, type PositionState, positionSql } from "./advance.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
 import { type FunctionFailure, GroupSize, type GroupsRun, inGroups } from "./groups.js";
@@ -38,7 +38,9 @@ export interface BatchRunnerOptions {
 
 const { blamedAfter, blamedLosses, executorLockTimeoutMs } = bridgeConstants;
 
-/** SQLSTATE of a lock timeout. It is never blamed on a message, because others may hold the lock without limit. */
+/**
+ * SQLSTATE of a lock timeout. No message is blamed for it, because other transactions can hold a lock without limit.
+ */
 const lockNotAvailable = "55P03";
 
 /** Types of a wrapper's parameters after the token. */
@@ -47,10 +49,10 @@ const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "t
 /** SQLSTATEs after which a batch is called in groups, so that one conflict does not roll back all messages. */
 const conflict = /^40(001|P01)$/;
 
-/** Reason why a transaction was not committed although no error occurred. */
+/** Reason why a batch was not committed although Postgres reported no error. */
 type Refusal = "deposed" | "moved" | "not_found" | "gone" | "closed" | "changed" | "replaced";
 
-/** Result of a transaction without an error. */
+/** Value of a transaction in which Postgres reported no error. */
 type TransactionResult = Refusal | GroupsRun;
 
 /** Thrown within a transaction to roll it back: the wrapper changed, or messages could not be marked. */
@@ -75,7 +77,8 @@ export class BatchRunner {
   readonly #secret = randomBytes(16);
   readonly #contexts = new Map<bigint, string>();
   /**
-   * Streaks by queue: progress of another lane of the subscription does not clear the message that this lane waits for.
+   * Streaks by queue. Each lane of a stream has its own, so that a commit in one lane does not reset the streak of
+   * another.
    */
   readonly #streaks = new Map<string, Streak>();
   /** Group sizes of subscriptions whose batches currently run in groups. */
@@ -130,7 +133,7 @@ export class BatchRunner {
     // speed.
     let positionMs = 0;
     // For stream messages, the generation of the subscription takes the place of the fence.
-    const lead = stream === undefined ? `hawser.fence_batch(${epoch})` : "(SELECT true AS held)";
+    const fence = stream === undefined ? `hawser.fence_batch(${epoch})` : "(SELECT true AS held)";
     const running = inTransaction<
       TransactionResult,
       WrapperVersion & PositionState & TransactionMark & { held: boolean }
@@ -138,7 +141,7 @@ export class BatchRunner {
       runAs: subscription.runAs,
       timeoutMs,
       lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
-      first: `SELECT f.held, ${transactionMarkColumn}, ${wrapperVersionColumns}${position.columns} FROM ${lead} AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
+      first: `SELECT f.held, ${transactionMarkColumn}, ${wrapperVersionColumns}${position.columns} FROM ${fence} AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
       run: async (session, [state]) => {
         if (state?.held !== true) return { value: "deposed", commit: false };
         // After a failover, confirmed commits may be lost; or another process has started to read the stream.
@@ -165,7 +168,8 @@ export class BatchRunner {
         const { version } = state;
         try {
           const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
-            const piece = stream === undefined ? messages.slice(start, end) : undone(messages.slice(start, end), state);
+            const piece =
+              stream === undefined ? messages.slice(start, end) : notDone(messages.slice(start, end), state);
             // An earlier attempt was committed although its confirmation was lost.
             if (piece.length === 0) return;
             const values = [...binding, ...packed(subscription, piece, this.#contextOf(subscription)), version];
@@ -212,11 +216,11 @@ export class BatchRunner {
   ): Promise<Outcome> {
     switch (ending.kind) {
       case "committed":
-      case "given_up":
+      case "rolled_back":
         if (typeof ending.value === "object") {
           return await this.#afterGroups(subscription, messages, ending.value, ending.durationMs);
         }
-        // A GRANT or a new owner, for example. The next attempt checks the wrapper again.
+        // A GRANT or a new owner, for example, changes the wrapper. The next attempt checks the wrapper again.
         if (ending.value === "changed") return this.#transient(subscription, messages, changedError(subscription));
         if (ending.value === "closed") return this.#transient(subscription, messages, noPrivilegeError(subscription));
         if (ending.value === "gone")
@@ -225,8 +229,8 @@ export class BatchRunner {
       case "session_lost":
         return { kind: "session_lost", message: ending.message };
       case "unavailable":
-        // Postgres goes down each time this message runs.
-        if (ending.duringWork && this.#isSuspect(subscription, messages, "lost", blamedLosses)) {
+        // A message for which Postgres goes down each time counts as the cause.
+        if (ending.duringWork && this.#countFailure(subscription, messages, "lost", blamedLosses)) {
           return { kind: "session_lost", message: ending.message };
         }
         this.#options.rareLog.warn(waitingText, ending.message);
@@ -242,7 +246,8 @@ export class BatchRunner {
     failure: FunctionFailure,
   ): Promise<FunctionOutcome> {
     const error = { code: failure.code, message: failure.message };
-    // The function may have been dropped, or revoked from the executor: the next read of the bindings shows that.
+    // An error about a missing function is transient if it concerns the wrapper: the next read of the bindings shows
+    // that the function was dropped, or revoked from the executor.
     const { pool, timeoutMs, logger } = this.#options;
     const isTransient =
       failure.kind === "transient" ||
@@ -267,9 +272,9 @@ export class BatchRunner {
 
   #transient(subscription: Subscription, messages: readonly InboundMessage[], error: FunctionError): FunctionOutcome {
     const isBlamed =
-      error.code !== lockNotAvailable && this.#isSuspect(subscription, messages, "transient", blamedAfter);
+      error.code !== lockNotAvailable && this.#countFailure(subscription, messages, "transient", blamedAfter);
     if (isBlamed) return { kind: "failed", error };
-    // Without the error text, which comes from the function.
+    // The error text is not logged, because it comes from the function.
     this.#logWaiting(subscription, `SQLSTATE ${error.code}`);
     return { kind: "transient", error };
   }
@@ -283,7 +288,8 @@ export class BatchRunner {
     this.#options.rareLog.warn(waitingText, `${functionName} on ${subject}: ${problem}`);
   }
 
-  #isSuspect(
+  /** Counts a failure of a batch. @returns true after more than `limit` in a row that began with the same message */
+  #countFailure(
     subscription: Subscription,
     [first]: readonly InboundMessage[],
     kind: Streak["kind"],
@@ -317,8 +323,8 @@ function queueOf({ id, stream }: Subscription): string {
 }
 
 /**
- * Error of a message with unreadable headers. Passing the readable ones alone could change its meaning; a retry does
- * pass them.
+ * Error of a message with unreadable headers. To run it with the readable headers alone could change its meaning, so
+ * that needs a decision: a retry of the dead letter runs it with them.
  */
 function unreadableHeaders({ headersProblem }: InboundMessage): FunctionError {
   const message = `the message has headers that cannot be read, and the function takes headers: ${headersProblem}`;
@@ -338,7 +344,7 @@ function noPrivilegeError({ functionName }: Subscription): FunctionError {
 
 function refusalOutcome({ functionName }: Subscription, why: Refusal): Outcome {
   if (why === "deposed" || why === "moved") return { kind: "deposed" };
-  // Another session deleted the dead letter, so nothing remains to be done.
+  // The dead letter to retry was deleted meanwhile, so nothing remains to be done.
   if (why === "not_found") return { kind: "committed", durationMs: 0 };
   const message = `the wrapper of ${functionName} was replaced and no longer calls the function`;
   return { kind: "failed", error: { code: wrapperChanged, message } };

@@ -7,7 +7,7 @@ import { tables } from "../../../generated/ts/rows/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { DatabaseAddress, OpenAttempts, type PostgresSession } from "../../postgres/index.js";
 
-/** Sources of the login. */
+/** Sources of an {@link ExecutorLogin}. */
 export interface ExecutorLoginOptions {
   /** URL of the database with the bridge's login. */
   readonly databaseUrl: string | undefined;
@@ -19,7 +19,7 @@ export interface ExecutorLoginOptions {
 
 const loginSql = `SELECT l.user_name AS "user", l.password FROM ${tables.executorLogin} AS l`;
 
-/** Privileges of the login that a function could use beyond those of its owner. */
+/** Query for {@link Rights}: privileges of the login that its functions' owners may lack. */
 const rightsSql = `
   SELECT pg_backend_pid() AS pid,
          (SELECT a.backend_start::text FROM pg_stat_activity AS a WHERE a.pid = pg_backend_pid()) AS "startedAt",
@@ -42,8 +42,8 @@ export interface Backend {
 }
 
 /**
- * Reason why a statement has no answer in time: it still runs; or nothing runs, because the statement or its answer was
- * lost; or the reason is unknown.
+ * Reason why a statement was not answered in time. `running`: it still runs. `lost`: the session is idle, because the
+ * statement or its answer was lost.
  */
 export type Silence = "running" | "lost" | "unknown";
 
@@ -59,8 +59,8 @@ interface Rights extends Omit<Backend, "serverStartedAt"> {
 }
 
 /**
- * True if a statement has been running for more than $3 ms. A superuser's function may have disabled the columns of the
- * view; the statement then counts as running.
+ * Query that returns true if a statement has been running for more than $3 ms. If a superuser's function has turned off
+ * `track_activities`, the view does not show the statement, which then counts as running.
  */
 const runsSql = `SELECT coalesce(a.state, '') NOT LIKE 'idle%' AND coalesce(a.query_start < clock_timestamp() - make_interval(secs => $3::float8 / 1000), true) AS runs
     FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;

@@ -1,5 +1,5 @@
 /**
- * Pool of sessions for the functions of several roles. A session never serves two roles.
+ * Pool of executor sessions. Each session serves the functions of a single role.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
@@ -8,9 +8,9 @@ import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session
 
 /** Login and limits of an {@link ExecutorPool}. */
 export interface ExecutorPoolOptions {
-  /** Queried for each new session, because the login may change. */
+  /** Login of new sessions. It is read again for each, because it may change. */
   readonly login: ExecutorSessionOptions["login"];
-  /** Maximum of open sessions, used and idle. The caller must not use more at a time. */
+  /** Maximum number of open sessions, used and idle. The caller must not acquire more at a time. */
   readonly limit: number;
   readonly logger: Logger;
 }
@@ -68,9 +68,9 @@ export class ExecutorPool {
    * @param failed true if a transaction is still open
    */
   async release(session: ExecutorSession, failed: boolean): Promise<void> {
-    const isOfUse = await session.clear(failed);
+    const isUsable = await session.clear(failed);
     this.#used.delete(session);
-    if (!isOfUse) return;
+    if (!isUsable) return;
     if (this.#isStopped) {
       await session.end();
       return;

@@ -111,11 +111,11 @@ export class ExecutorSession {
       // `openSession` has limited the time to connect.
       limit = setTimeout(() => client.connection.stream.destroy(), executorClearMs);
       const backend = await login.check(client);
-      const noticesGone = await client.query(setCheckInterval).then(
+      const checksClient = await client.query(setCheckInterval).then(
         () => true,
         () => false,
       );
-      return new ExecutorSession(client, messages, options, backend, noticesGone);
+      return new ExecutorSession(client, messages, options, backend, checksClient);
     } catch (error) {
       client.connection.stream.destroy();
       throw error;
@@ -144,7 +144,7 @@ export class ExecutorSession {
 
   /**
    * Reason why a statement of this transaction was not answered in time, so that the session was closed; undefined if
-   * all were.
+   * all statements were answered in time.
    */
   async silence(): Promise<Silence | undefined> {
     return this.#silence;
@@ -162,11 +162,11 @@ export class ExecutorSession {
       `SET LOCAL idle_in_transaction_session_timeout = ${executorIdleInTransactionMs};${this.#checkIntervalSql}` +
       ` SET LOCAL statement_timeout = ${Math.ceil(timeoutMs)};${lockTimeout}`;
     const text = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; ${this.#settings} ${more}`;
-    // A query of several statements has an array of results.
     this.#timeoutMs = timeoutMs;
     this.#hasSavepoint = false;
     this.#silence = undefined;
     this.#messages.startTransaction();
+    // A query of several statements has an array of results.
     const results = (await this.#inTime(this.#client.query(text))) as unknown as pg.QueryResult<Row>[];
     return results.at(-1)!.rows;
   }
@@ -188,7 +188,11 @@ export class ExecutorSession {
     await this.#inTime(this.#client.query("ROLLBACK TO SAVEPOINT hawser"));
   }
 
-  /** @returns false if Postgres rolled back without an error, or because a trigger was deferred until COMMIT */
+  /**
+   * Commits the transaction.
+   *
+   * @returns false if Postgres rolled back instead, or refused the write of a trigger that was deferred until COMMIT
+   */
   async commit(): Promise<boolean> {
     try {
       const text = this.#hasSavepoint ? `${releaseSql}; ${commitSql}` : commitSql;
@@ -245,7 +249,7 @@ export class ExecutorSession {
   async #inTime<T>(statement: Promise<T>): Promise<T> {
     let isAnswered = false;
     const limit = new TimeLimit(this.#timeoutMs + executorOverdueMs, () => {
-      this.#silence = this.#giveUp(() => isAnswered);
+      this.#silence = this.#closeUnanswered(() => isAnswered);
     });
     try {
       return await statement;
@@ -255,9 +259,13 @@ export class ExecutorSession {
     }
   }
 
-  async #giveUp(isAnswered: () => boolean): Promise<Silence | undefined> {
+  /**
+   * Finds out why a statement was not answered, and closes the session.
+   *
+   * @returns undefined if the answer arrived meanwhile
+   */
+  async #closeUnanswered(isAnswered: () => boolean): Promise<Silence | undefined> {
     const why = await this.#login.reasonOfSilence(this.#backend, this.#timeoutMs);
-    // The answer arrived while the reason was being found out.
     if (isAnswered()) return undefined;
     await this.#login.endBackend(this.#backend);
     this.destroy();
@@ -278,7 +286,8 @@ const unrequestedTypes: ReadonlySet<number | undefined> = new Set([0x4e, 0x41, 0
 const severityBytes = 256;
 
 /**
- * Reads the bytes from Postgres before the driver, to enforce two limits and to learn what the driver does not report:
+ * Reads the bytes from Postgres before the driver does. It enforces two limits, and learns what the driver does not
+ * report:
  *
  * - The length of a message. A function can produce an error or a result of almost one gigabyte. The driver would keep
  *   it and convert it to a string, which ends the process if it exceeds the maximum length of a string.
@@ -300,13 +309,13 @@ export class MessageWatch {
 
   /**
    * Closes the connection with an error before the driver keeps a message above `maxBytes`, and after more than
-   * `maxUnaskedBytes` that were sent without a request in one transaction. Must be created between two messages, after
-   * the TLS handshake.
+   * `maxUnrequestedBytes` that were sent without a request in one transaction. Must be created between two messages,
+   * after the TLS handshake.
    */
-  constructor(stream: Duplex, maxBytes: number, maxUnaskedBytes: number) {
+  constructor(stream: Duplex, maxBytes: number, maxUnrequestedBytes: number) {
     this.#stream = stream;
     this.#maxBytes = maxBytes;
-    this.#maxUnrequestedBytes = maxUnaskedBytes;
+    this.#maxUnrequestedBytes = maxUnrequestedBytes;
     stream.prependListener("data", (chunk: Buffer) => this.#read(chunk));
   }
 
@@ -315,7 +324,7 @@ export class MessageWatch {
     return this.#endCode !== undefined;
   }
 
-  /** SQLSTATE of that announcement; empty if it has none. */
+  /** SQLSTATE with which Postgres announced the end of the session; empty if it sent none. */
   get endCode(): string | undefined {
     return this.#endCode;
   }
@@ -354,8 +363,8 @@ export class MessageWatch {
     }
   }
 
-  #refuse(what: string): void {
-    this.#stream.destroy(new Error(`a function produced ${what}; its session was closed`));
+  #refuse(excess: string): void {
+    this.#stream.destroy(new Error(`a function produced ${excess}; its session was closed`));
   }
 
   #endError(): void {

@@ -1,7 +1,7 @@
 /**
  * Runs a batch in groups, each behind a savepoint, so that a failed group does not roll back the others. Used for
- * functions with occasional serialization failures or deadlocks, which would roll back a whole batch again and again.
- * The exception is a failure that an outdated plan may have caused: then the whole transaction is repeated.
+ * functions with occasional serialization failures or deadlocks, which would roll back a whole batch again and again. A
+ * failure that an outdated plan may have caused ends the whole transaction, which the caller repeats.
  */
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
@@ -11,16 +11,18 @@ import { type Failure, failureOf, mayBeOutdatedPlan } from "./transaction.js";
 const { groupMessages, maxGroups, maxBatchMessages } = bridgeConstants;
 
 /**
- * SQLSTATE of a serialization failure, after which the transaction can go on; after a deadlock it must release its
- * locks.
+ * SQLSTATE of a serialization failure, after which the transaction continues with the next group. After a deadlock it
+ * ends, to release its locks.
  */
 const serializationFailure = "40001";
 
 /** Result of a batch in groups. */
 export interface GroupsRun {
-  /** Number of messages, from the first on, that were run. */
+  /** Number of messages that were run, counted from the first. */
   readonly done: number;
-  /** Failure of the group that follows. Undefined if all messages were run, or time ran out. */
+  /**
+   * Failure of the group after them. Undefined if all messages were run, or the limit of time or of groups was reached.
+   */
   readonly failed?: { readonly count: number; readonly failure: FunctionFailure };
 }
 
@@ -32,28 +34,28 @@ export type FunctionFailure = Extract<Failure, { readonly kind: "failed" | "time
  * succeed: smaller groups cost more statements than larger ones cost in repeated messages.
  */
 export class GroupSize {
-  #present: number = groupMessages;
+  #limit: number = groupMessages;
 
   get limit(): number {
-    return this.#present;
+    return this.#limit;
   }
 
   /** Restores an earlier size. */
   set limit(before: number) {
-    this.#present = before;
+    this.#limit = before;
   }
 
-  /** True after so many successes that batches can run without savepoints again. */
+  /** True if enough groups have succeeded for batches to run without savepoints again. */
   get isOver(): boolean {
-    return this.#present >= maxBatchMessages ** 2;
+    return this.#limit >= maxBatchMessages ** 2;
   }
 
   succeeded(): void {
-    this.#present *= 2;
+    this.#limit *= 2;
   }
 
   failed(count: number): void {
-    this.#present = Math.max(1, count >> 1);
+    this.#limit = Math.max(1, count >> 1);
   }
 }
 
@@ -69,21 +71,21 @@ export async function inGroups(
   call: (start: number, end: number) => Promise<void>,
 ): Promise<GroupsRun> {
   const { count, timeoutMs, size } = batch;
-  const beganAt = performance.now();
+  const batchStartedAt = performance.now();
   const { limit } = size;
   let done = 0;
-  let isNew = true;
+  let needsSavepoint = true;
   for (let groups = 0; done < count && groups < maxGroups; groups += 1) {
     const startedAt = performance.now();
     // Each group may take the whole statement timeout.
-    if (startedAt - beganAt > timeoutMs / 2) break;
+    if (startedAt - batchStartedAt > timeoutMs / 2) break;
     const end = Math.min(count, done + size.limit);
-    if (isNew) await session.savepoint();
+    if (needsSavepoint) await session.savepoint();
     try {
       await call(done, end);
       size.succeeded();
       done = end;
-      isNew = true;
+      needsSavepoint = true;
     } catch (error) {
       const failure = failureOf(error, performance.now() - startedAt, timeoutMs);
       if (session.isLost || failure.kind === "lost" || failure.kind === "unavailable") throw error;
@@ -93,7 +95,7 @@ export async function inGroups(
         throw error;
       }
       await session.toSavepoint();
-      isNew = false;
+      needsSavepoint = false;
       size.failed(end - done);
       const goesOn = end - done > 1 && failure.code === serializationFailure;
       if (!goesOn) return { done, failed: { count: end - done, failure } };

@@ -8,10 +8,11 @@
  * run read-only.
  *
  * A transaction (`transaction.ts`) is BEGIN with settings and a first statement, the call, and COMMIT. Its ending is
- * one of: committed, given up, failed by the function, timed out, transient (caused by no message), session lost,
- * Postgres unavailable. A batch (`batch-runner.ts`) starts with the fence, so that it commits only while this process
- * is the leader. It runs in groups behind savepoints (`groups.ts`) after serialization failures. The version of the
- * wrapper is compared before and after each call (`wrapper.ts`), because its owner may replace it at any moment.
+ * one of: committed, rolled back by the work, failed by the function, timed out, transient (caused by no message),
+ * session lost, Postgres unavailable. A batch (`batch-runner.ts`) starts with the fence, so that it commits only while
+ * this process is the leader; a batch of a stream depends on the generation instead. It runs in groups behind
+ * savepoints (`groups.ts`) after serialization failures. The version of the wrapper is compared before and after each
+ * call (`wrapper.ts`), because its owner may replace it at any moment.
  */
 export { advanceParameters, advanceValues } from "./advance.js";
 export { BatchRunner } from "./batch-runner.js";

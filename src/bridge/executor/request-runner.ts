@@ -18,7 +18,7 @@ import {
 
 const { maxBytes } = namedRules.natsPayload;
 
-/** Result columns. A result that exceeds the limit of NATS messages stays in Postgres. */
+/** Result columns. A result that exceeds the limit of NATS messages is not read from Postgres. */
 const resultColumns =
   `pg_catalog.octet_length(called.result) AS bytes, ` +
   `CASE WHEN pg_catalog.octet_length(called.result) <= ${maxBytes} THEN called.result END AS result`;
@@ -46,7 +46,7 @@ export class PostgresRequestRunner implements RequestRunner {
   async run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
     const ending = await this.#call(responder, request);
     if (!(await this.#isGone(ending, responder))) return outcomeOf(ending);
-    // The responder was registered again a moment ago. Nothing has run yet, so the new one can answer without a gap.
+    // The responder may have been registered again a moment ago. No function has run yet, so the new one can answer.
     const successor = await this.#options.successor(responder);
     return outcomeOf(successor === undefined ? ending : await this.#call(successor, request));
   }
@@ -74,8 +74,9 @@ export class PostgresRequestRunner implements RequestRunner {
 
   async #isGone(ending: Ending<unknown>, wrapper: Responder): Promise<boolean> {
     const { pool, logger } = this.#options;
-    // Otherwise it was changed while it ran. Another function must not repeat effects outside of the transaction.
-    if (ending.kind === "given_up") return ending.value === undefined;
+    // With a value, the function has run, and its wrapper changed meanwhile. Its successor must not run as well,
+    // because effects outside of the transaction would be repeated.
+    if (ending.kind === "rolled_back") return ending.value === undefined;
     return await isAboutWrapper(ending, { wrapper, pool, timeoutMs: this.#options.timeoutMs(), logger });
   }
 }
@@ -87,7 +88,7 @@ function resultOf({ bytes, result }: { readonly bytes: number | null; readonly r
 
 function outcomeOf(ending: Ending<Result | undefined>): RequestOutcome {
   switch (ending.kind) {
-    case "given_up":
+    case "rolled_back":
       return { kind: "removed" };
     case "committed":
       return ending.value === undefined || ending.value instanceof Uint8Array

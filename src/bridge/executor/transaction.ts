@@ -1,5 +1,5 @@
 /**
- * Runs one transaction in a session of the executor and classifies how it ended.
+ * Runs one transaction in a session of the executor, and classifies its ending.
  */
 import { performance } from "node:perf_hooks";
 import pg from "pg";
@@ -10,9 +10,9 @@ import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession, StatementLimits } from "./executor-session.js";
 
-/** Meaning of an error for the messages of the transaction. `Outcome` defines what follows from each kind. */
+/** Classification of an error by its cause. `Outcome` defines what each kind means for the messages. */
 export type Failure =
-  /** Caused by a function or a constraint. */
+  /** A function, a constraint, the statement timeout or a transient condition has ended the statement. */
   | { readonly kind: "failed" | "timed_out" | "transient"; readonly code: string; readonly message: string }
   /** The session has ended. */
   | { readonly kind: "lost"; readonly message: string }
@@ -28,7 +28,7 @@ const unavailable = /^(57P0[1-3]|25006)$/;
 const queryCanceled = "57014";
 
 /**
- * Classifies an error of a session that has not ended (the session knows if it has).
+ * Classifies an error of a session that has not ended, which the caller must check.
  *
  * @param elapsedMs time since the start of the transaction
  * @param timeoutMs statement timeout
@@ -36,7 +36,7 @@ const queryCanceled = "57014";
 export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number): Failure {
   if (!(error instanceof pg.DatabaseError) || error.code === undefined) {
     const message = errorText(error);
-    // Errors before the session is open, such as a refused login, are not the message's fault either.
+    // A HawserError occurs before the session is open, such as for a refused login; no message is its cause.
     return error instanceof HawserError
       ? { kind: "unavailable", code: error.code, message }
       : { kind: "lost", message };
@@ -59,7 +59,7 @@ export function errorText(error: unknown): string {
 export type Ending<T> =
   | { readonly kind: "committed"; readonly value: T; readonly durationMs: number }
   /** The work decided not to commit. */
-  | { readonly kind: "given_up"; readonly value: T; readonly durationMs: number }
+  | { readonly kind: "rolled_back"; readonly value: T; readonly durationMs: number }
   | Exclude<Failure, { readonly kind: "lost" | "unavailable" }>
   /** Postgres is unreachable or accepts no writes. */
   | {
@@ -75,7 +75,7 @@ export type Ending<T> =
 export interface Work<T, Row extends object> extends StatementLimits {
   /** Role whose functions run. */
   readonly runAs: string;
-  /** Statement that follows BEGIN, without parameters. */
+  /** First statement after BEGIN, without parameters. */
   readonly first: string;
   /** @param rows rows of the first statement. @returns the value of the transaction, and whether to commit it */
   run(session: ExecutorSession, rows: readonly Row[]): Promise<{ readonly value: T; readonly commit: boolean }>;
@@ -85,10 +85,10 @@ export interface Work<T, Row extends object> extends StatementLimits {
 const rolledBack =
   "the transaction was rolled back: by the function, or because a deferred trigger was deferred again and wrote data";
 
-/** SQLSTATE of a plan for a variable of a polymorphic row type whose type has changed since. */
+/** SQLSTATE that PL/pgSQL raises if a field of a `record` variable has another type than at the time of planning. */
 const outdatedPlanCode = "42804";
 
-/** Routine in Postgres that raises the errors of RAISE statements. */
+/** C function of PL/pgSQL that raises the errors of RAISE statements. */
 const raiseRoutine = "exec_stmt_raise";
 
 /** True if an outdated plan in the session may be the only cause of the error. */
@@ -98,7 +98,8 @@ export function mayBeOutdatedPlan(session: ExecutorSession, error: unknown): boo
 }
 
 /**
- * Runs the work, and repeats it in a session without plans if an outdated plan may have made it fail. Does not reject.
+ * Runs the work in a transaction. Repeats it in a session without plans if an outdated plan may have made it fail. Does
+ * not reject.
  */
 export async function inTransaction<T, Row extends object>(
   pool: ExecutorPool,
@@ -128,7 +129,7 @@ async function runOnce<T, Row extends object>(
       const rows = await session.start<Row>(work, work.first);
       hasBegun = true;
       const { value, commit } = await work.run(session, rows);
-      if (!commit) return { kind: "given_up", value, durationMs: performance.now() - beganAt };
+      if (!commit) return { kind: "rolled_back", value, durationMs: performance.now() - beganAt };
       if (!(await session.commit())) {
         return { kind: "failed", code: "25P02", message: rolledBack };
       }
@@ -144,7 +145,7 @@ async function runOnce<T, Row extends object>(
       // No function has run yet.
       if (!hasBegun) return { kind: "unavailable", message: failure.message, duringWork: false };
       if (silence === "running") return { kind: "timed_out", code: "57014", message: overdueText };
-      // The function is not the cause.
+      // Postgres was not running the function, so the function is not the cause.
       if (silence === "lost") return { kind: "unavailable", message: lostText, duringWork: true };
       if (session.endCode === idleInTransaction)
         return { kind: "unavailable", message: failure.message, duringWork: true };
@@ -154,7 +155,7 @@ async function runOnce<T, Row extends object>(
         return { ...failure, kind: failure.code === readOnly ? "failed" : "transient" };
       }
       if (failure.kind !== "lost") return failure;
-      return await afterLoss(pool, session, failure.message);
+      return await classifyLoss(pool, session, failure.message);
     } finally {
       limit.end();
       await pool.release(session, isOpen);
@@ -184,13 +185,13 @@ const lostText = "the connection to Postgres was lost: no answer arrived, and Po
 const overdueText = "the function did not stop at the statement timeout; its session was closed";
 
 /** Classifies a lost session: if the same server still runs, the function may have ended the session. */
-async function afterLoss(pool: ExecutorPool, lost: ExecutorSession, message: string): Promise<Ending<never>> {
+async function classifyLoss(pool: ExecutorPool, lost: ExecutorSession, message: string): Promise<Ending<never>> {
   try {
     const next = await pool.acquire(lost.runAs);
     await pool.release(next, false);
     if (next.serverStartedAt === lost.serverStartedAt) return { kind: "session_lost", message };
   } catch {
-    // Postgres is unreachable.
+    // No session can be opened, so Postgres is unreachable.
   }
   return { kind: "unavailable", message, duringWork: true };
 }

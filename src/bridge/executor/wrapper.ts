@@ -6,12 +6,12 @@
  * with the rights of the executor's login. So the wrapper is checked before and after the call in the same transaction,
  * and once more within the calling statement, after its names are resolved and before anything is evaluated. Of the
  * owner's objects, the statement evaluates nothing but the wrapper: its arguments are a NULL of a type that is no
- * domain, and values of built-in types. They come from a subquery that the planner does not merge into the outer query,
- * so it has no constants to evaluate the call with.
+ * domain, and values of built-in types. The arguments come from a subquery that the planner does not merge into the
+ * outer query, so the planner has no constants with which it could evaluate the call.
  *
- * A gap remains, because the planner inlines SQL functions. If an SQL function replaces the wrapper between check and call,
- * the planner evaluates its constant parts with the rights of the login. Then the version differs, and the transaction
- * is rolled back.
+ * A gap remains, because the planner inlines SQL functions. If the owner replaces the wrapper by an SQL function
+ * between check and call, the planner evaluates constant parts of that function with the rights of the login. Then the
+ * version differs, and the transaction is rolled back.
  */
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
@@ -42,9 +42,12 @@ export interface WrapperVersion {
   readonly mayCall: boolean | null;
 }
 
-/** State of a wrapper with the reason why it has no version. A separate query, because Postgres plans it each time. */
+/**
+ * State of a wrapper with the reason why it has no version. Read only if it has none: Postgres plans the query each
+ * time.
+ */
 export interface WrapperState extends WrapperVersion {
-  /** True if its owner has a function with this name. */
+  /** True if the role owns a function with the name of the wrapper. */
   readonly exists: boolean;
 }
 
@@ -66,8 +69,8 @@ export function wrapperStateSql(wrapper: Wrapper): string {
 
 /**
  * Statement that calls a wrapper. Parameters: $1 is the id of the binding, $2 the proof of its token, then arguments of
- * the given types, then the required version. Its row has the `result`, and the `version` after the call. It has no row
- * if the wrapper changed before the call.
+ * the given types, then the required version. Returns a row with the `result`, and with the `version` after the call;
+ * no row if the wrapper changed before the call.
  *
  * @param result result columns, which may refer to `called.result`
  */
@@ -77,10 +80,11 @@ export function wrapperCall(wrapper: Wrapper, types: readonly string[], result =
   const passed = [`NULL::${ownType(wrapper)}`, ...given.map((_, nth) => `a.a${nth}`)].join(", ");
   const call = `hawser_run.${pg.escapeIdentifier(wrapper.wrapper)}(${passed})`;
   const guarded = `SELECT ${columns} WHERE ${versionOf(wrapper)} = $${types.length + 3}::pg_catalog.text OFFSET 0`;
-  // The call precedes the version: OFFSET 0 keeps the planner from moving parts of it out of the subquery. Behind
-  // LATERAL, an aggregate, which would be computed even for no rows, cannot take its place.
+  // OFFSET 0 keeps the planner from moving parts of the call out of the subquery, so the version is read after the
+  // call. If an aggregate has taken the place of the wrapper, Postgres refuses the statement, because the arguments
+  // come from outside of LATERAL; without LATERAL, it would compute the aggregate even for no rows.
   const called = `SELECT ${call} AS result LIMIT 1 OFFSET 0`;
-  // The token may have changed since the start of the transaction.
+  // The token is NULL if it has changed since the start of the transaction.
   const proven = `SELECT g.* FROM (${guarded}) AS g WHERE g.a0 IS NOT NULL OFFSET 0`;
   return `SELECT ${result}, ${versionOf(wrapper)} AS version FROM (${proven}) AS a CROSS JOIN LATERAL (${called}) AS called`;
 }
@@ -100,8 +104,8 @@ function versionOf({ wrapper, runAs }: Wrapper): string {
 }
 
 /**
- * Checks the wrapper in the catalogs if the ending may concern it; the error may also be the function's own. Does not
- * reject.
+ * Checks the wrapper in the catalogs if the ending may concern it. The error alone does not show that, because a
+ * function can raise it, too. Does not reject.
  *
  * @returns true if the wrapper cannot be called now
  */
@@ -116,7 +120,7 @@ export async function isAboutWrapper(
     first: wrapperStateSql(wrapper),
     run: async (_session, [state]) => ({ value: state, commit: false }),
   });
-  return now.kind === "given_up" && (now.value?.version == null || !now.value.mayCall);
+  return now.kind === "rolled_back" && (now.value?.version == null || !now.value.mayCall);
 }
 
 /** A wrapper, and the pool to check it with. */

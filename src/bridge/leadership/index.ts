@@ -1,10 +1,10 @@
 /**
- * Leadership decides which of several processes runs the subscriptions. The others keep messages, so that they can take
- * over.
+ * Leadership: one of several processes, the leader, runs the subscriptions. The others keep messages, so that one of
+ * them can take over.
  *
  * A row in Postgres names the leader: a random owner id, an epoch that grows with each takeover, a heartbeat counter,
- * and the leader's progress. This is the heartbeat strategy of {@link Ownership}; names of peers use the session
- * strategy.
+ * and the leader's progress. This is the heartbeat strategy that `src/postgres/ownership.ts` describes; names of peers
+ * use the strategy of a session with a token.
  *
  * A takeover has two steps (`protocol.ts`). The first writes the new epoch, if the row has not changed since it was
  * read: from then on no batch of an older epoch can start. The second raises the fence to the epoch. It waits for

@@ -16,11 +16,14 @@ const { leaderHeartbeatMs, leaderExpiryMs } = bridgeConstants;
 export interface LeadershipOptions extends Omit<LeadershipEvents, "onProblem">, LeadershipMessages {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
-  /** Called when the session has ended. */
+  /** Called when the session was lost. */
   readonly onSessionLost?: () => void;
 }
 
-/** The leadership protocol with its session. Times are of `performance.now()`. Errors of event handlers are logged. */
+/**
+ * Leadership protocol over a session of its own. Its times are those of `performance.now()`. Errors of event handlers
+ * are logged.
+ */
 export class Leadership extends LeadershipProtocol implements AsyncDisposable {
   /** Session for short queries only: a long one would delay the heartbeat. */
   readonly session: PostgresSession;

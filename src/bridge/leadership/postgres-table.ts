@@ -20,7 +20,7 @@ import type {
 const { leaderHeartbeatMs, fenceWaitMs } = bridgeConstants;
 
 /**
- * CTE that has a row if $1 is the epoch of the fence. Every batch checks it; it locks the fence until the transaction
+ * CTE that has a row if $1 is the epoch of the fence. The row of the fence then stays locked until the transaction
  * ends.
  */
 export const fenceSql = "fence AS MATERIALIZED (SELECT FROM hawser.fence_batch($1::bigint) AS f WHERE f.held)";
@@ -39,9 +39,9 @@ const sql = {
   take: "SELECT epoch FROM hawser.take_lead($1, $2, $3)",
   raise: `SELECT held, raised, ${serverTime} FROM hawser.raise_lead($1, $2)`,
   keep: `SELECT held, ${serverTime} FROM hawser.keep_lead($1, $2, $3, $4)`,
-  // A batch locks the row of the fence, which shows as a lock of the table until its transaction ends. Batches of our
-  // own epoch do not start before the fence is raised. Peers that write under their names hold such locks too, but not
-  // on this row.
+  // `pg_locks` shows no row locks, but a session that has locked the row of the fence also holds a lock of the table
+  // until its transaction ends. Batches of our own epoch do not start before the fence is raised. Peers that write
+  // under their names lock other rows of the table, so only sessions of roles that can lock this row are selected.
   endHolders: `
     WITH held AS (
       SELECT DISTINCT l.pid, a.usename AS role, pg_catalog.pg_has_role(a.usesysid, 'hawser_bridge', 'MEMBER') AS is_bridge,
@@ -170,7 +170,7 @@ function behindOf(text: string | null): ReadonlyMap<bigint, number> {
   return new Map(Object.entries(each).map(([id, at]) => [BigInt(id), at]));
 }
 
-/** Progress as stored in the row, in whole milliseconds. Lower bounds are rounded down, upper bounds up. */
+/** JSON of the progress as the row stores it, in whole milliseconds. Lower bounds are rounded down, upper bounds up. */
 function stateOf({ progressAt, behind, completeSince, completeUntil }: Progress): string {
   const down = (time: number | undefined) => time && Math.floor(time);
   return JSON.stringify({

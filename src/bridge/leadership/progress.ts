@@ -5,9 +5,9 @@
  * them to their own. The moment within a query at which the server read its clock is unknown, so the results are bounds
  * on the safe side.
  *
- * The conversion is valid only while both processes have read the same clock. A failover changes the clock, and a clock
- * may be set. After that, the leader's progress counts again from its second heartbeat on: the first may have been
- * sent, or computed, before the change.
+ * The conversion is valid only while both processes have read the same clock. A failover leads to another clock, and a
+ * clock may be set. After that, the progress is unknown until the leader's second heartbeat: the first may have been
+ * computed before the change.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { ClockSample, LeadershipRow } from "./table.js";
@@ -51,20 +51,23 @@ export function wasSet(before: ClockSample, after: ClockSample): boolean {
 
 /** Progress of the leader, in times of the local clock. */
 export interface LeaderProgress {
-  /** Messages that the leader received before this time are done, except those of the subscriptions in {@link behind}. */
+  /**
+   * Messages that the leader received before this time are done, except those of the subscriptions in {@link behind}.
+   */
   readonly doneBefore: number;
-  /** The same for each subscription that makes no progress, by id. */
+  /** Time before which its messages are done, for each subscription that makes no progress, by id. */
   readonly behind: ReadonlyMap<bigint, number>;
-  /** The leader has received everything since this time. */
+  /** Time since which the leader has received everything. */
   readonly completeSince: number;
 }
 
-/** Time before which all messages that the leader received are done: those of one subscription, or of all. */
+/** Time before which messages that the leader received are done: those of the subscription, or of all if undefined. */
 export function doneBefore({ doneBefore: ofMost, behind }: LeaderProgress, subscription?: bigint): number {
   if (subscription === undefined) return Math.min(ofMost, ...behind.values());
   return Math.min(ofMost, behind.get(subscription) ?? ofMost);
 }
 
+/** Progress of the leader as a waiting process knows it, from its reads of the row. */
 export class KnownProgress {
   #seen: LeadershipRow | undefined;
   #clock: ClockSample | undefined;

@@ -64,7 +64,9 @@ export interface LeadershipMessages {
   receivedUntil(): number | undefined;
   /** True if this process receives. Otherwise it does not become the leader. */
   isReceiving(): boolean;
-  /** True if this process can call functions, as far as it knows. Otherwise all other processes go first. */
+  /**
+   * True if this process can call functions, as far as it knows. Otherwise all other processes may take the row first.
+   */
   canRun(): boolean;
 }
 
@@ -91,8 +93,8 @@ const unknownProgress: Progress = {
 /** Messages kept by this process that other processes have too. */
 export interface OthersHave {
   /**
-   * Another process runs everything that was received before this time: Infinity if there is a leader, -Infinity if
-   * not.
+   * Another process runs everything that was received before this time. Infinity if there is a leader; a finite time if
+   * that leader has stopped receiving, too; -Infinity without a leader.
    */
   readonly until: number;
   /** True if the previous leader has stopped gracefully. */
@@ -107,7 +109,7 @@ export class LeadershipProtocol implements Ownership {
   protected watch = new LeaderWatch(leaderExpiryMs);
   protected known = new KnownProgress();
   #hasEnded = false;
-  /** Set while this process is the leader, even while it is silent. */
+  /** Ownership of this process while it is the leader, even while it is silent; otherwise undefined. */
   #leading: Owner<bigint> | undefined;
   /** True if Postgres has not confirmed leadership for so long that another process may be the leader. */
   #isSilent = false;
@@ -168,7 +170,8 @@ export class LeadershipProtocol implements Ownership {
   }
 
   /**
-   * Releases leadership but continues to read the row. For a process that may lack messages that others have received.
+   * Releases leadership, but continues to read the row. Called if this process may lack messages that others have
+   * received, or cannot run functions.
    */
   async stepDown(reason: string): Promise<void> {
     if (this.#leading === undefined) return;
@@ -179,7 +182,7 @@ export class LeadershipProtocol implements Ownership {
     this.poke();
   }
 
-  /** Stops, and releases leadership if this process has it, so that another process takes over at once. */
+  /** Ends the protocol. Releases leadership if this process has it, so that another process takes over at once. */
   async release(): Promise<void> {
     this.#hasEnded = true;
     this.#cancelTimer();
@@ -192,8 +195,8 @@ export class LeadershipProtocol implements Ownership {
   }
 
   /**
-   * Finds out whether another process runs the messages that this one kept while it waited. For a process that shuts
-   * down and receives nothing any more; it stops reading the row.
+   * Finds out whether another process runs the messages that this one kept while it waited. Called at shutdown, when
+   * this process no longer receives. Ends the protocol: the row is read no more afterwards.
    *
    * Waits for two new heartbeats of the leader, because the first may have been sent earlier, but no longer than a
    * waiting process would wait for the leader. Does not reject: when the signal is aborted, it returns what is known.
@@ -217,7 +220,7 @@ export class LeadershipProtocol implements Ownership {
         if (this.watch.unchangedMs >= leaderExpiryMs) return noLeader;
         if (row.epoch !== epoch) heartbeats.clear();
         epoch = row.epoch;
-        // Before its first heartbeat, the leader has not said since when it receives.
+        // Before its first heartbeat, the row does not contain the time since which the new leader has received.
         if (row.beat > 0n) heartbeats.add(row.beat);
         if (heartbeats.size > leaderTrustedHeartbeats) {
           const { completeUntil } = row;
@@ -260,19 +263,19 @@ export class LeadershipProtocol implements Ownership {
   /** Time for which a row must be unchanged before this process may take it. */
   protected quietMs(row: LeadershipRow, allDoneBefore: number | undefined): number {
     const { owner, messages } = this.options;
-    // The row is our own: the answer to an attempt was lost. Without `canRun`, it is about to be released instead.
+    // If the row is our own, the answer to an attempt was lost. A process that cannot run functions does not resume it.
     if (row.owner === owner && messages.canRun()) return 0;
     const forLeaderMs = row.owner === undefined ? 0 : leaderExpiryMs;
-    // A process that lacks unfinished messages waits longer than processes that lack fewer. Those may have seen the
-    // last heartbeat a whole interval later, so it waits up to two intervals. The factor is large because processes
-    // that are equally good lack very little. A process that has just started has received the least, so an older one
-    // takes a released row first.
+    // A process that lacks unfinished messages waits longer, so that a process that lacks fewer takes the row first.
+    // That process may have seen the last heartbeat a whole interval later, so the longest wait is two intervals. The
+    // factor is large because processes that are equally suitable lack very little. A process that has just started has
+    // received the least, so an older one takes a released row first.
     if (!this.#hasSeenLeader) return row.owner === undefined && row.epoch > 0n ? leaderHeartbeatMs : forLeaderMs;
     const lackedMs = allDoneBefore === undefined ? leaderHeartbeatMs : messages.completeSince() - allDoneBefore;
     const courtesyMs = Math.max(0, 10 * lackedMs);
     if (row.owner !== undefined)
       return forLeaderMs + Math.min(leaderCourtesyHeartbeats * leaderHeartbeatMs, courtesyMs);
-    // Released, perhaps because all processes lost NATS: the first one to receive again goes first.
+    // The row was released, perhaps because all processes lost NATS: the first one to receive again takes it first.
     const lateMs = Math.min(leaderExpiryMs, Math.max(0, messages.completeSince() - this.watch.firstSeenAt));
     return Math.min(leaderHeartbeatMs + lateMs, courtesyMs);
   }
@@ -362,7 +365,7 @@ export class LeadershipProtocol implements Ownership {
     if (this.#hasEnded) return leaderHeartbeatMs;
     const { row } = seen;
     if (seen.isStandby === true) {
-      // A standby replicates the row too, and its clock is close to the primary's.
+      // Progress from a standby is usable: the row is replicated, and its server's clock is close to the primary's.
       this.watch.restart();
       events.onProgress(this.known.update(row, seen.clock));
       return leaderHeartbeatMs;
@@ -439,7 +442,7 @@ export class LeadershipProtocol implements Ownership {
 /**
  * Measures for how long the leader's row has been unchanged, as a waiting process observes it.
  *
- * Only its own reads count, by its own clock and without a gap: while Postgres restarted, or this process was
+ * Only reads of this process count, by its own clock and without a gap: while Postgres restarted, or this process was
  * suspended, the leader may have been healthy.
  */
 export class LeaderWatch {

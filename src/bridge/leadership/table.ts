@@ -3,12 +3,13 @@
  * statements.
  */
 
-/** Reading of the server's clock at some moment between sending a query and receiving its answer. */
+/** Time of the server's clock at some moment between sending a query and receiving its answer. */
 export interface ClockSample {
   /** Time of the server in milliseconds since 1970, rounded down to microseconds. */
   readonly serverTime: number;
-  /** Local time (`performance.now()`), like all times that are not the server's. */
+  /** Local time at which the query was sent (`performance.now()`, ms). */
   readonly sentAt: number;
+  /** Local time at which the answer arrived (`performance.now()`, ms). */
   readonly heardAt: number;
 }
 
@@ -18,7 +19,7 @@ export interface Progress {
    * Messages that the leader received before this time are done, except those of {@link behind}; undefined if unknown.
    */
   readonly progressAt: number | undefined;
-  /** The same for each subscription that makes no progress, by id. */
+  /** Time before which its messages are done, for each subscription that makes no progress, by id. */
   readonly behind: ReadonlyMap<bigint, number>;
   /** Time since which the leader has received everything; undefined if unknown. */
   readonly completeSince: number | undefined;
@@ -26,12 +27,12 @@ export interface Progress {
   readonly completeUntil: number | undefined;
 }
 
-/** The row of the leader. */
+/** Row of the leader. */
 export interface LeadershipRow extends Progress {
   readonly epoch: bigint;
   /** Random id of the leader's process; undefined if the leader has stopped gracefully, or there was none. */
   readonly owner: string | undefined;
-  /** Heartbeat counter. Above 0, the progress is this leader's, not its predecessor's. */
+  /** Heartbeat counter. Above 0, the progress is that of this leader; otherwise still that of the previous one. */
   readonly beat: bigint;
 }
 
@@ -61,8 +62,8 @@ export interface FenceHolders {
 }
 
 /**
- * The row and the fence, for one process. Each call is one transaction; it resolves after the commit and rejects with
- * the driver's error.
+ * Access of one process to the row and the fence. Each call is one transaction: it resolves after the commit, and
+ * rejects with the driver's error.
  */
 export interface LeadershipTable {
   /** Reads the row. */

@@ -1,13 +1,13 @@
 /**
- * Messages that a process keeps while another one is the leader, to run them after a takeover.
+ * Buffer of messages that a process keeps while another one is the leader, to run them after a takeover.
  *
  * A message is removed only when the leader has certainly finished it. Both processes receive a message, but not at the
  * same time, so messages that the leader received up to `takeoverBufferMs` later count as unfinished. While the
  * leader's progress is unknown, everything stays, up to the limit in bytes.
  *
- * The leader's progress says nothing about messages from before it started to receive: those were an earlier leader's.
- * If that leader is not known to have finished such a message, only this process can provide it, and saves it for the
- * leader.
+ * The leader's progress does not cover messages from before it started to receive; an earlier leader was to run them.
+ * If that leader is not known to have finished such a message, this process saves it for the leader, which cannot get
+ * it otherwise.
  *
  * The limit is three quarters of the memory for messages: this leaves room for messages that arrive after a takeover,
  * which no other process has. Messages that this process itself left unfinished may use the last quarter too.
@@ -18,9 +18,9 @@ import { type InboundMessage, memoryOf } from "../message.js";
 import { doneBefore, type LeaderProgress } from "./progress.js";
 
 /**
- * Limits of the buffer. `bufferBytes` is the leader's limit, counted as by {@link memoryOf}. With a `takeoverBufferMs`
- * of 0, only messages that this process itself left unfinished are kept. After a leader that stopped gracefully, the
- * smaller of `takeoverBufferMs` and `cleanTakeoverMs` counts.
+ * Limits of the buffer. `bufferBytes` is the memory for all messages, counted as by {@link memoryOf}. If
+ * `takeoverBufferMs` is 0, only messages that this process itself left unfinished are kept. After a leader that stopped
+ * gracefully, the margin is `cleanTakeoverMs`, unless `takeoverBufferMs` is smaller.
  */
 export type TakeoverBufferLimits = Pick<ServeSettings, "bufferBytes" | "takeoverBufferMs"> &
   Pick<BridgeConstants, "cleanTakeoverMs">;
@@ -38,7 +38,7 @@ export interface KeptMessage {
 }
 
 /**
- * Limit of messages that were received while another process is the leader.
+ * Limit of the memory for messages that were received while another process is the leader.
  *
  * @param bufferBytes memory for all messages
  */
@@ -46,15 +46,16 @@ export function standbyBytes(bufferBytes: number): number {
   return bufferBytes - bufferBytes / bridgeConstants.bufferReserveDivisor;
 }
 
-/** The buffer; times are of `performance.now()`. */
+/** Takeover buffer of a process. Its times are those of `performance.now()`. */
 export class TakeoverBuffer {
   readonly #limits: TakeoverBufferLimits;
   readonly #kept = new Fifo<KeptMessage>();
   readonly #missing = new MissingMessages();
   #bytes = 0;
   #progress: LeaderProgress | undefined;
-  /** Last known progress, and the last progress of the leader before. */
+  /** Last known progress, even if the current one is unknown. */
   #lastProgress: LeaderProgress | undefined;
+  /** Last known progress of the previous leader, or of this one before a gap in its reception. */
   #formerProgress: LeaderProgress | undefined;
   #completeSince: number;
 
@@ -79,14 +80,14 @@ export class TakeoverBuffer {
   }
 
   /**
-   * Time since which the buffer has everything that the leader may not have finished. With an empty buffer by
-   * configuration, nothing counts as missing.
+   * Time since which the buffer has everything that the leader may not have finished. If the buffer is turned off
+   * (`takeoverBufferMs` 0), nothing counts as missing.
    */
   get completeSince(): number {
     return this.#limits.takeoverBufferMs === 0 ? Number.NEGATIVE_INFINITY : this.#completeSince;
   }
 
-  /** The same, even if the configuration keeps no messages. */
+  /** Time since which this process has received everything, and has had room for what it is to keep. */
   get receivedSince(): number {
     return this.#completeSince;
   }
@@ -117,7 +118,7 @@ export class TakeoverBuffer {
     this.#progress = progress;
     if (progress === undefined) return;
     const { cleanTakeoverMs, takeoverBufferMs } = this.#limits;
-    // The leader changed, or received nothing for a while.
+    // The time has increased, so the leader has changed, or has received nothing for a while.
     if (this.#lastProgress !== undefined && progress.completeSince > this.#lastProgress.completeSince + cleanTakeoverMs)
       this.#formerProgress = this.#lastProgress;
     this.#lastProgress = progress;
@@ -137,7 +138,7 @@ export class TakeoverBuffer {
     return unknown;
   }
 
-  /** Removes messages that another process has taken over. */
+  /** Removes messages that were saved for the leader. */
   remove(messages: ReadonlySet<InboundMessage>): void {
     if (messages.size > 0) this.#filter((kept) => (messages.has(kept.message) ? undefined : kept));
   }
@@ -163,7 +164,7 @@ export class TakeoverBuffer {
    */
   takeOwn(since = Number.POSITIVE_INFINITY): KeptMessage[] {
     const own: KeptMessage[] = [];
-    // The margin of a graceful stop applies, because the leader stops too.
+    // The margin is that of a graceful stop, because the leader stops, too.
     const lackedSince = since - this.#limits.cleanTakeoverMs;
     this.#filter((kept) => {
       if (!kept.isOwn && !this.#isUnknown(kept) && kept.message.receivedAt < lackedSince) return kept;
@@ -182,10 +183,10 @@ export class TakeoverBuffer {
   }
 
   /**
-   * Starts to keep messages after this process stopped leading. Its unfinished messages must be added first, because no
-   * other process may have them if the next leader ends soon.
+   * Starts to keep messages after this process stopped leading, or after a gap in its reception. The unfinished
+   * messages of a former leader are added next, because no other process may have them if the next leader ends soon.
    *
-   * @param since receive time of the oldest of them, or now
+   * @param since time from which on the buffer gets every message: receive time of the oldest unfinished one, or now
    */
   restart(since: number): void {
     this.#progress = undefined;
@@ -199,7 +200,7 @@ export class TakeoverBuffer {
     let next = this.#kept.at(0);
     for (; next !== undefined && this.#unfinishedFor(next, marginMs).length === 0; next = this.#kept.at(0))
       this.#shift();
-    // Otherwise all messages behind it are unfinished too.
+    // If no subscription is behind, and the leader has received this message, all later messages are unfinished, too.
     if (next === undefined || (progress.behind.size === 0 && !this.#isUnknown(next))) return;
     this.#filter((kept) => {
       const subscriptions = this.#unfinishedFor(kept, marginMs);
@@ -211,7 +212,8 @@ export class TakeoverBuffer {
   /** Subscriptions of the message for which the leader is not known to have finished it. */
   #unfinishedFor({ message, subscriptions }: KeptMessage, marginMs: number): readonly bigint[] {
     const isOfFormer = this.#mayPrecede(this.#progress!, message);
-    // With the margin of a graceful stop, because each waiting process saves such messages.
+    // For messages of the former leader, the margin is that of a graceful stop, because each waiting process saves
+    // them.
     const progress = isOfFormer ? this.#formerProgress : this.#progress!;
     if (progress === undefined || (isOfFormer && this.#mayPrecede(progress, message))) return subscriptions;
     const usedMs = isOfFormer ? Math.min(marginMs, this.#limits.cleanTakeoverMs) : marginMs;
@@ -255,7 +257,7 @@ export class TakeoverBuffer {
 /** Length of a span, in milliseconds. */
 const spanMs = 100;
 
-/** Maximum of spans: a buffer of the default time has fewer. Beyond that, the oldest two are joined. */
+/** Maximum number of spans, more than the default `takeoverBufferMs` has. Beyond it, the oldest two are joined. */
 const maxSpans = 256;
 
 interface Span {
@@ -284,7 +286,8 @@ export class MissingMessages {
       this.#spans.push(span);
       if (this.#spans.length > maxSpans) this.#joinOldest();
     }
-    // Messages are not in order: one that exceeds the limit is missing at once, older ones only when they make room.
+    // Calls are not in order of arrival: a message above the limit is missing at once, while older ones are removed
+    // later, to make room.
     span.endedAt = Math.max(span.endedAt, receivedAt);
     for (const id of subscriptions) count(span.counts, id, 1);
   }

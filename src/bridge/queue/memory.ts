@@ -3,8 +3,8 @@
  * several queues is counted once, until the last of them has finished it.
  *
  * A queue that receives more than its function can handle would take all memory, and the other queues would lose
- * messages. So the last quarter is divided equally among the roles that functions run as, including roles without
- * queued messages: the number of subscriptions of one role does not affect the others. Within the memory that a role
+ * messages. So the last quarter is divided equally among the roles that functions run as, including roles whose queues
+ * are empty: the number of subscriptions of one role does not affect the others. Within the memory that a role
  * may use, the last quarter is divided among its non-empty queues, with one more part for all its empty queues. A queue
  * that is alone may use everything.
  */
@@ -13,18 +13,23 @@ import { type InboundMessage, memoryOf } from "../message.js";
 
 const { bufferReserveDivisor, spillDivisor } = bridgeConstants;
 
-/** Circumstances under which a message is offered to a queue. */
+/** Options for offering a message to a queue. */
 export interface Admission {
-  /** Queues that share the memory of this message. A queue that accepts the message is appended. */
+  /** Queues that already hold this message. A queue that accepts it is appended. Default: none. */
   readonly holders?: QueueMemory[] | undefined;
-  /** True for a message that was counted before, in a buffer with its own limit. It is always accepted. */
+  /**
+   * True for a message that must not be discarded: from the takeover buffer or a table, which have limits of their own.
+   */
   readonly isKept?: boolean;
 }
 
-/** Memory that a message needs in addition, in bytes. */
+/** Memory that a message needs if a queue accepts it, in bytes. */
 export interface Demand {
+  /** Size of the message. */
   readonly bytes: number;
+  /** Increase of the used memory: 0 if another queue already holds the message. */
   readonly inAll: number;
+  /** Increase of the role's memory: 0 if another queue of the role already holds the message. */
   readonly ofRole: number;
 }
 
@@ -37,7 +42,7 @@ interface RoleMemory {
   held: number;
 }
 
-/** Memory used by one queue. */
+/** Account of one queue in the {@link ByteBudget}. */
 export class QueueMemory {
   #taken = 0;
 
@@ -58,7 +63,7 @@ export class QueueMemory {
    */
   reserve(message: InboundMessage, admission: Admission = {}): boolean {
     const bytes = memoryOf(message);
-    if (!this.#budget.take(this, message, bytes, admission)) return false;
+    if (!this.#budget.reserve(this, message, bytes, admission)) return false;
     if (this.#taken === 0) this.role.active += 1;
     this.#taken += bytes;
     return true;
@@ -67,14 +72,14 @@ export class QueueMemory {
   /** Releases the memory of a message that the queue has finished. */
   release(message: InboundMessage): void {
     const bytes = memoryOf(message);
-    this.#budget.give(this, message, bytes);
+    this.#budget.release(this, message, bytes);
     this.#taken -= bytes;
     if (this.#taken === 0) this.role.active -= 1;
   }
 
   /** Removes the queue, which must be empty, from the budget. */
   removeQueue(): void {
-    this.#budget.leave(this);
+    this.#budget.removeQueue(this);
   }
 }
 
@@ -87,6 +92,7 @@ export function roleMayHold(limitBytes: number, roles: number, held: number, lef
   return Math.max(held + left - part * (roles - 1), Math.min(part, held + left));
 }
 
+/** Memory limit of all queues of a process, and the memory in use. */
 export class ByteBudget {
   #taken = 0;
   readonly #roles = new Map<string, RoleMemory>();
@@ -120,12 +126,14 @@ export class ByteBudget {
     return new QueueMemory(this, role);
   }
 
-  leave({ role }: QueueMemory): void {
+  /** Only for {@link QueueMemory}. */
+  removeQueue({ role }: QueueMemory): void {
     role.queues -= 1;
     if (role.queues === 0) this.#roles.delete(role.name);
   }
 
-  take(
+  /** Only for {@link QueueMemory}. */
+  reserve(
     queue: QueueMemory,
     message: InboundMessage,
     bytes: number,
@@ -144,7 +152,8 @@ export class ByteBudget {
     return true;
   }
 
-  give(queue: QueueMemory, message: InboundMessage, bytes: number): void {
+  /** Only for {@link QueueMemory}. */
+  release(queue: QueueMemory, message: InboundMessage, bytes: number): void {
     const holders = this.#shared.get(message);
     if (holders === undefined) {
       this.#taken -= bytes;

@@ -12,7 +12,7 @@ export interface Part {
   readonly count: number;
   /** Number of times the function may have started for each of the messages. */
   readonly attempts: number;
-  /** Number of sessions that were lost while the message ran alone; 0 for several messages. */
+  /** Number of sessions that were lost while the message ran alone; 0 for a part of several messages. */
   readonly losses: number;
   /** True if each message must run alone. */
   readonly isOneByOne: boolean;
@@ -22,7 +22,7 @@ export class MessageList {
   readonly #messages = new Fifo<InboundMessage>();
   /** Stack of parts: the last one is at the front of the queue. Messages behind the first part were never tried. */
   readonly #parts: Part[] = [];
-  /** Number of messages at the front that may run; undefined if all may. */
+  /** Number of messages at the front that may run; undefined if there is no limit. */
   #open: number | undefined;
 
   readonly #context: QueueContext;
@@ -126,7 +126,7 @@ export class MessageList {
     return piece;
   }
 
-  /** Removes messages from the front that are done. */
+  /** Removes messages at the front, which are done. */
   finish(count: number): void {
     for (let index = 0; index < count; index++) this.#memory.release(this.#messages.shift()!);
     if (this.#open !== undefined) this.#open -= count;

@@ -1,8 +1,8 @@
 /**
  * Shares the database sessions among subscriptions in a round robin, so that a subscription with many messages, with
  * pauses, or with many queues (a stream) does not delay the others. While there are several roles, one role never has
- * all sessions, however many queues it has; the same holds for subscriptions, because all functions of one may wait for
- * the same lock. Pure: no I/O and no clock.
+ * all of several sessions, however many queues it has. While there are several subscriptions, one never has all
+ * sessions either, because its functions may all wait for the same lock. Pure: no I/O and no clock.
  */
 import { Fifo } from "../../runtime/index.js";
 import type { Outcome, RequestedRetry, Step } from "./steps.js";
@@ -28,10 +28,10 @@ export class QueueScheduler {
   /** Called when {@link next} may return a step again. Set by the owner. */
   onReady: () => void = () => undefined;
   protected readonly members = new Set<SubscriptionQueue>();
-  /** Round robin: at most one queue of each subscription. */
+  /** Ready queues in round robin, at most one of each subscription. */
   protected readonly turns = new Fifo<SubscriptionQueue>();
   protected readonly pausing = new Set<SubscriptionQueue>();
-  /** Queues in {@link turns} or {@link pausing}. */
+  /** Queues that wait: in {@link turns}, #following or {@link pausing}, or blocked. They are not enqueued again. */
   readonly #waiting = new Set<SubscriptionQueue>();
   /** Further ready queues of each subscription in {@link turns}. */
   readonly #following = new Map<bigint, Fifo<SubscriptionQueue>>();
@@ -40,7 +40,7 @@ export class QueueScheduler {
   readonly #subscriptions = new Map<bigint, Share>();
   /** Shares of subscriptions with blocked queues. */
   readonly #blockedSubscriptions = new Set<Share>();
-  /** Shares of each queue's role and subscription, as they were when the queue was added. */
+  /** Shares of each queue's role and subscription. The role is that of the time when the queue was added. */
   readonly #shares = new Map<SubscriptionQueue, readonly Share[]>();
 
   protected readonly sessions: number;
@@ -109,9 +109,9 @@ export class QueueScheduler {
 
   /** Reports the outcome of a step. Required once for each started step, even if its queue was stopped or removed. */
   onOutcome(step: Step, outcome: Outcome, now: number): void {
-    const settled = this.#running.get(step);
-    if (settled === undefined) return;
-    const { queue, shares } = settled;
+    const running = this.#running.get(step);
+    if (running === undefined) return;
+    const { queue, shares } = running;
     this.#running.delete(step);
     for (const share of shares) share.running -= 1;
     queue.onOutcome(step, outcome, now);
@@ -150,8 +150,8 @@ export class QueueScheduler {
   }
 
   /** Maximum of concurrent steps of a share: one session is left for others, if there are any. */
-  #limitOf({ siblings: among }: Share): number {
-    return among.size > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
+  #limitOf({ siblings }: Share): number {
+    return siblings.size > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
   }
 
   #removeFrom<K>(shares: Map<K, Share>, key: K): void {
@@ -159,10 +159,12 @@ export class QueueScheduler {
     if (share === undefined || --share.queues > 0) return;
     shares.delete(key);
     this.#blockedSubscriptions.delete(share);
-    for (let held = share.blocked.shift(); held !== undefined; held = share.blocked.shift()) this.#waiting.delete(held);
+    for (let queue = share.blocked.shift(); queue !== undefined; queue = share.blocked.shift()) {
+      this.#waiting.delete(queue);
+    }
   }
 
-  /** Next queue in turn. Queues that were blocked by the limit of their role come first. */
+  /** Removes and returns the next queue. Queues that were blocked by the limit of their role come first. */
   #takeTurn(): SubscriptionQueue | undefined {
     for (const role of this.#roles.values()) {
       if (role.blocked.length > 0 && role.running < this.#limitOf(role)) return role.blocked.shift();

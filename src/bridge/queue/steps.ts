@@ -1,6 +1,6 @@
 /**
  * Steps that a queue requests in Postgres, and their outcomes. Each step runs in a transaction that first checks that
- * this process is the leader.
+ * this process is the leader; a batch of a stream first checks that no other process has started to read the stream.
  */
 import type { BridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Subscription } from "../bindings.js";
@@ -8,14 +8,14 @@ import type { InboundMessage } from "../message.js";
 import type { ByteBudget, Discards } from "./memory.js";
 
 /**
- * Runs the function for these messages, in order; or for a single dead letter, which is deleted in the same
- * transaction. A dead letter that no longer exists counts as committed.
+ * Runs the function for these messages, in order; or for a single dead letter, which the same transaction deletes. If
+ * the dead letter no longer exists, the outcome is `committed`.
  */
 export interface BatchStep {
   readonly kind: "batch";
   readonly subscription: Subscription;
   readonly messages: readonly InboundMessage[];
-  /** Ids of the first messages in the table of saved messages. The same transaction deletes them. */
+  /** Ids of those first messages that are in the table of saved messages, which the same transaction deletes. */
   readonly savedIds: readonly bigint[];
 }
 
@@ -36,7 +36,7 @@ export interface DeadLetterStep {
 
 /** A message from the table of saved messages. */
 export interface SavedMessage {
-  /** Its id in that table. */
+  /** Id in that table. */
   readonly savedId: bigint;
   readonly message: InboundMessage;
 }
@@ -56,8 +56,8 @@ export interface FetchStep {
 }
 
 /**
- * Appends messages to the saved messages of the subscription, because memory is nearly full. Can run besides another
- * step.
+ * Appends messages to the saved messages of the subscription, because memory is nearly full. Can run at the same time
+ * as another step.
  */
 export interface SpillStep {
   readonly kind: "spill";
@@ -74,14 +74,14 @@ export interface FunctionError {
   readonly message: string;
 }
 
-/** Outcomes of a function that ran without a commit. */
+/** Outcomes of a function whose transaction was rolled back. */
 export type FunctionOutcome = Extract<Outcome, { readonly kind: "failed" | "timed_out" | "transient" }>;
 
 /** Result of a step, as classified by the code that ran it in Postgres. */
 export type Outcome =
   /** COMMIT was confirmed. */
   | { readonly kind: "committed"; readonly durationMs: number }
-  /** COMMIT was confirmed for the first messages of a batch. Messages behind the failed ones were not tried. */
+  /** COMMIT was confirmed for the first messages of a batch. Messages behind those of `failed` were not run. */
   | {
       readonly kind: "partly";
       readonly committed: number;
@@ -108,7 +108,10 @@ export type Outcome =
   | { readonly kind: "session_lost"; readonly message: string }
   /** Postgres was unreachable or stopped during the step; no message is the cause. */
   | { readonly kind: "unavailable" }
-  /** Another process is the leader. Nothing is committed, and this queue must run nothing more. */
+  /**
+   * Another process is the leader, or the position of the stream was read anew. Nothing is committed, and this queue
+   * must run nothing more.
+   */
   | { readonly kind: "deposed" };
 
 /** Settings of all queues of a process. */
@@ -122,7 +125,7 @@ export interface QueueSettings
     | "batchPauseMaxMs"
     | "deadLetterRetryTries"
   > {
-  /** Error code of a message that lost two sessions while it ran alone. */
+  /** Error code of the dead letter of a message that lost two sessions while it ran alone. */
   readonly sessionLostCode: string;
   /** Random number from 0 to 1, which spreads the ends of pauses. */
   readonly random: () => number;

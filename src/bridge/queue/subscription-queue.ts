@@ -2,14 +2,14 @@
  * The ordered queue of one subscription: decides what runs next in Postgres, and what follows from each outcome. Pure:
  * no I/O and no clock.
  *
- * `index.ts` lists the outcomes. A batch that fails for a reason that no message causes is halved too, so that in the
- * end only the message that waits for something is delayed.
+ * `index.ts` lists the outcomes. A batch that fails for a reason that no message causes is halved, too, so that in the
+ * end only the message that has to wait, such as for a lock, delays those behind it.
  *
  * The table of saved messages contains messages that a previous leader left, and messages that were spilled. A queue
  * consists of, oldest first: the page that was fetched last, the rest of its saved messages, and the messages offered
- * since. Offered messages wait until all saved ones have run. A saved message is deleted in the transaction that runs it.
- * When a queue starts to spill, messages that were already tried become a page and are written first, so that the table
- * has everything in order even if this process is killed.
+ * since. Offered messages wait until all saved ones have run. A saved message is deleted in the transaction that runs
+ * it. When a queue starts to spill, messages that were already tried become a page and are written first, so that the
+ * table has everything in order even if this process is killed.
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
@@ -30,7 +30,7 @@ import type {
   Step,
 } from "./steps.js";
 
-/** Outcome of a step that ran. */
+/** Outcome of a batch or dead letter that reached Postgres, as a whole. */
 type RunOutcome = Exclude<Outcome, { kind: "unavailable" | "deposed" | "fetched" | "partly" }>;
 type PartialOutcome = Extract<Outcome, { kind: "partly" }>;
 
@@ -57,7 +57,7 @@ export class SubscriptionQueue {
   /** Running step, and for a batch the part of its messages. */
   protected runningStep: Step | undefined;
   protected part: Part | undefined;
-  /** Dead letter that is not written yet. Nothing else runs before it is. */
+  /** Dead letter that is not written yet. It is the next step, until it is written. */
   protected unwrittenDeadLetter: DeadLetterStep | undefined;
   protected stopped = false;
   /** True while the queue pauses because Postgres was unreachable. */
@@ -148,8 +148,8 @@ export class SubscriptionQueue {
   }
 
   /**
-   * Keeps messages that are offered from now on, in order, without running them: another process may have received
-   * messages between them and the earlier ones.
+   * Keeps messages that are offered from now on, in order, without running them: messages that only another process has
+   * received may have to run before them.
    */
   hold(): void {
     this.#isHeld = true;
@@ -158,11 +158,11 @@ export class SubscriptionQueue {
   }
 
   /**
-   * Starts to spill the next messages, because memory is nearly full. A spill runs besides another step, until {@link
-   * onSpilled}.
+   * Starts to spill the next messages, because memory is nearly full. A spill can run at the same time as another step.
+   * It ends with {@link onSpilled}.
    *
-   * @param mostBytes limit of their memory; a single message may exceed it
-   * @param roomBytes limit that a single message may not exceed either
+   * @param mostBytes limit of the messages' memory; a single message may exceed it
+   * @param roomBytes limit that even a single message may not exceed
    */
   takeSpill(mostBytes: number, roomBytes = Number.POSITIVE_INFINITY): SpillStep | undefined {
     if (this.stopped || this.#isHeld || this.#spilling !== undefined) return undefined;
@@ -215,7 +215,7 @@ export class SubscriptionQueue {
     const { part } = this;
     this.runningStep = this.part = undefined;
     this.#waitsForPostgres = outcome.kind === "unavailable";
-    // The messages to be fetched are still in the table.
+    // After a failed fetch, the messages are still in the table.
     if (step.kind === "fetch" && outcome.kind !== "fetched") this.#hasSaved = true;
     if (outcome.kind === "deposed") this.stop();
     else if (outcome.kind === "unavailable") {
@@ -356,8 +356,8 @@ export class SubscriptionQueue {
   }
 
   /**
-   * Ends in a dead letter only after a second loss: the first may be an operator's doing, or may have followed the
-   * commit.
+   * Makes a single message a dead letter only after its second lost session: an operator may have ended the first one,
+   * or it may have been lost after the commit.
    */
   protected afterSessionLoss(step: BatchStep, tried: Part, message: string): void {
     if (tried.count > 1) this.halve(tried);
@@ -411,7 +411,7 @@ export class SubscriptionQueue {
   }
 
   #fetched(saved: readonly SavedMessage[]): void {
-    // The fetch deleted these.
+    // The fetch has deleted them from the table.
     this.#doneSavedIds = [];
     for (const { savedId, message } of saved) {
       this.page.offer(message, { isKept: true });
@@ -430,7 +430,7 @@ export class SubscriptionQueue {
     return this.page.length > 0 ? this.page : this.messages;
   }
 
-  /** Ids in the table of the first messages, up to `count`. */
+  /** Ids of the first messages in the table, up to `count`; empty if the first message is not in the table. */
   #savedIds(count: number): bigint[] {
     if (this.#front !== this.page) return [];
     return Array.from({ length: Math.min(count, this.#pageIds.length) }, (_, index) => this.#pageIds.at(index)!);
@@ -455,7 +455,7 @@ export class SubscriptionQueue {
   }
 
   get #mayFetch(): boolean {
-    // While the page is being written, a fetch would read messages of it that are done.
+    // While the page is being written, a fetch could read messages of it that are already done.
     return this.#hasSaved && !this.#isHeld && this.page.length === 0 && this.#spilling?.isOfPage !== true;
   }
 
@@ -494,13 +494,13 @@ function sessionLostTwice(settings: QueueSettings, message: string): FunctionErr
 /**
  * Limit of messages in a batch, adapted to the duration and failures of previous batches.
  *
- * The limit starts at one and doubles with each full batch that commits, which reaches a thousand after ten batches. It
- * never exceeds the number that would take `targetMs` at the speed of the last batch. That is far below the statement
- * timeout, because a batch that times out is wasted work. A dead letter halves the limit: bisection costs up to two
- * transactions per message, so a function that always fails should get its messages one by one.
+ * The limit starts at one and doubles with each full batch that commits, so it can reach a thousand after ten batches.
+ * It never exceeds the number that would take `targetMs` at the speed of the last batch. That is far below the
+ * statement timeout, because a batch that times out is wasted work. A dead letter halves the limit: bisection costs up
+ * to two transactions per message, so a function that always fails should get its messages one by one.
  */
 export class BatchSize {
-  #present = 1;
+  #limit = 1;
 
   readonly #max: number;
   readonly #targetMs: number;
@@ -512,22 +512,22 @@ export class BatchSize {
   }
 
   get limit(): number {
-    return this.#present;
+    return this.#limit;
   }
 
   committed(count: number, durationMs: number): void {
-    const wanted = count >= this.#present ? this.#present * 2 : this.#present;
+    const wanted = count >= this.#limit ? this.#limit * 2 : this.#limit;
     this.#set(Math.min(wanted, (count * this.#targetMs) / Math.max(durationMs, 0.001)));
   }
 
   /** Halves the limit after a message failed alone. */
   deadLettered(): void {
-    this.#set(this.#present / 2);
+    this.#set(this.#limit / 2);
   }
 
   /** Limits batches to half of a batch that failed; a smaller one may succeed. */
   failedBatch(count: number): void {
-    this.#set(Math.min(this.#present, count / 2));
+    this.#set(Math.min(this.#limit, count / 2));
   }
 
   /** Resets the limit after a statement timeout, which disproves the measured speed. */
@@ -536,11 +536,11 @@ export class BatchSize {
   }
 
   #set(limit: number): void {
-    this.#present = Math.min(this.#max, Math.max(1, Math.floor(limit)));
+    this.#limit = Math.min(this.#max, Math.max(1, Math.floor(limit)));
   }
 }
 
-/** Pause after failures that no message causes. Consecutive failures make it longer. */
+/** Pause after a failure that no message causes. It grows with consecutive failures. */
 export class Pause {
   readonly #backoff: Backoff;
   #end = Number.NEGATIVE_INFINITY;

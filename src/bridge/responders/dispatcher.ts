@@ -1,5 +1,5 @@
 /**
- * Dispatches requests: each waits in a fair queue, runs, and is answered over the connection that delivered it.
+ * Dispatcher of requests: each waits in a fair queue, runs, and is answered over the connection that delivered it.
  */
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { DeadlineTimer, type Logger, type RareLog } from "../../runtime/index.js";
@@ -49,14 +49,14 @@ export interface ReceivedRequest {
   readonly subject: string;
   readonly reply: string;
   readonly data: Uint8Array;
-  /** Reason why its headers cannot be read. */
+  /** Reason why the headers cannot be read; undefined if they can. */
   readonly headersProblem?: string | undefined;
 }
 
 export class RequestDispatcher {
   readonly #options: DispatcherOptions;
   readonly #queue: FairQueue<Endpoint, PendingRequest>;
-  /** Controllers of running functions. */
+  /** Abort controllers of running functions. */
   readonly #controllers = new Set<AbortController>();
   readonly #answers = new Set<Promise<void>>();
   readonly #endpoints = new Set<Endpoint>();
@@ -124,7 +124,7 @@ export class RequestDispatcher {
     });
   }
 
-  /** Answers waiting and running requests with errors, aborts the running ones, and starts no more. */
+  /** Answers waiting and running requests with errors, without waiting for their functions, and starts no more. */
   async stop(): Promise<void> {
     this.#isStopped = true;
     for (const endpoint of this.#endpoints) {
@@ -163,7 +163,7 @@ export class RequestDispatcher {
         await answer.finally(() => this.#answers.delete(answer));
         await replies.backpressure();
       } else {
-        // The answer could not be sent, so the function need not run.
+        // The connection has closed, so the answer could not be sent, and the function is not run.
         this.#drop(pending);
       }
     } catch (err) {
@@ -178,9 +178,8 @@ export class RequestDispatcher {
 
   async #answer(pending: PendingRequest): Promise<void> {
     const { endpoint, request, replies } = pending;
-    // Read before the run: the endpoint may have another function when it ends.
-    const { counters } = endpoint;
-    const { responder } = endpoint;
+    // Counters and responder are read before the run: the endpoint may have another function when it ends.
+    const { counters, responder } = endpoint;
     const startedAt = performance.now();
     const outcome = await this.#outcome(endpoint, request);
     const durationMs = performance.now() - startedAt;

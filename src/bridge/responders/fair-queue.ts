@@ -2,9 +2,9 @@
  * Fair queue of requests of many responders, with a limit of running ones. Pure: no clock, no I/O.
  *
  * Each responder has a queue (first in, first out); queues with waiting requests take turns. A slow responder must not
- * hold all slots while others wait. So a queue that already runs requests starts another one only if it then holds at
- * most twice as many slots as remain free; the last slot is always for a queue without running requests. A single queue
- * may use all slots.
+ * hold all slots while others wait. So a queue that already runs requests starts another one only if afterwards it
+ * holds at most twice as many slots as are free; a queue without running requests may always take a free slot. If there
+ * is only one queue, it may use all slots.
  */
 
 /** Limits of running and waiting items. */
@@ -17,20 +17,20 @@ export interface FairQueueLimits {
   readonly maxWaitingBytes: number;
 }
 
-/** An item in the queue. */
+/** Item of a queue. */
 export interface QueuedItem {
   readonly bytes: number;
   /** Time after which the item must not start. */
   readonly deadlineAt: number;
 }
 
-/** An item that starts now. It holds a slot until `end`, which must be called once. */
+/** Item that starts now. It holds a slot until `end`, which must be called once. */
 export interface Turn<Item> {
   readonly item: Item;
   end(): void;
 }
 
-/** Number of items of a queue. */
+/** Waiting and running items of a queue. */
 export interface QueueLoad {
   readonly waiting: number;
   readonly waitingBytes: number;
@@ -114,7 +114,9 @@ export class FairQueue<Key, Item extends QueuedItem> {
     return undefined;
   }
 
-  /** Removes items at the front of the queues whose deadline has passed. */
+  /**
+   * Removes and returns the items whose deadline has passed, up to the first item of each queue that still has time.
+   */
   expire(now: number): readonly Item[] {
     const expired: Item[] = [];
     for (const queue of [...this.#turns]) {
@@ -124,7 +126,7 @@ export class FairQueue<Key, Item extends QueuedItem> {
     return expired;
   }
 
-  /** Earliest deadline; undefined if no item waits. */
+  /** Earliest deadline of the first items of the queues; undefined if no item waits. */
   get nextDeadline(): number | undefined {
     let next: number | undefined;
     for (const { waiting } of this.#turns) {

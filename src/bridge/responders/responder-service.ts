@@ -5,8 +5,8 @@
  *   one of them answers each request.
  * - A request is answered over the connection that delivered it or not at all, because another connection may lead to
  *   another account or server.
- * - A message without a reply subject is no request. It is counted and not run, because a failure could be reported to
- *   nobody. Such messages are for subscriptions.
+ * - A message without a reply subject, or whose reply subject belongs to NATS, is not a request. It is counted and not
+ *   run, because nobody could receive the answer or the failure. Such messages are for subscriptions.
  */
 
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
@@ -78,12 +78,12 @@ export class ResponderService {
    * removed responder finish and are answered; its waiting requests get an error. Another function of the same subject
    * takes over the waiting requests, under the same subscription.
    *
-   * @returns when the server has processed the change, if there is a connection; never rejects
+   * Resolves when the server has processed the change, at once without a connection. Never rejects.
    */
   async configure(responders: readonly Responder[]): Promise<void> {
     if (this.#stopped !== undefined) return;
     const wanted = new Map<string, Responder>();
-    // If there were two responders of a subject, the oldest would have it.
+    // Registering permits one responder per subject. If there were two nevertheless, the oldest would answer.
     for (const responder of responders) {
       if (!wanted.has(responder.subject)) wanted.set(responder.subject, responder);
     }
@@ -107,9 +107,8 @@ export class ResponderService {
 
   /**
    * Answers requests of this connection from now on. Requests of the previous connection are still answered over that
-   * one, which is released only when the server has processed the new subscriptions.
-   *
-   * @returns when it has, or the connection has closed; never rejects
+   * one, which is released only when the server has processed the new subscriptions. Resolves when it has, or when the
+   * connection has closed. Never rejects.
    */
   async attach(connection: NatsConnection): Promise<void> {
     if (this.#stopped !== undefined || this.#attachment?.connection === connection) return;
@@ -120,7 +119,7 @@ export class ResponderService {
     await attachment.update([...this.#endpoints.values()]);
     if (before !== undefined)
       void interestPropagated(before.connection, connection).then(() => this.#endAttachment(before));
-    // The next refusal is a warning again.
+    // A subject that is permitted now is removed, so that its next refusal is logged as a warning again.
     for (const subject of this.#loggedRefused) if (!attachment.isRefused(subject)) this.#loggedRefused.delete(subject);
   }
 
@@ -132,9 +131,9 @@ export class ResponderService {
   }
 
   /**
-   * Accepts no more requests, and resolves when the accepted ones are answered. After the deadline, the remaining ones
-   * get errors and their functions are aborted. Answers may still be in the connection's buffer: drain it before
-   * closing it.
+   * Accepts no more requests, and resolves when the accepted ones are answered: after the deadline by errors, while
+   * their functions may still run. Answers may still be in the buffer of the connection, which must be drained before
+   * it is closed.
    */
   stop(deadlineMs: number): Promise<void> {
     this.#stopped ??= this.#stop(deadlineMs);
@@ -148,10 +147,10 @@ export class ResponderService {
   }
 
   async #stop(deadlineMs: number): Promise<void> {
-    const left = this.#endAll();
+    const ended = this.#endAll();
     await within(
       deadlineMs,
-      left.then(() => this.#dispatcher.idle()),
+      ended.then(() => this.#dispatcher.idle()),
     );
     await this.#dispatcher.stop();
     this.#rareLog.end();
@@ -177,17 +176,17 @@ export class ResponderService {
     return {
       onMessage: (subject: string, message: Msg, replies: Replies) => this.#receive(subject, message, replies),
       onRefused: (subject: string, error: Error) => {
-        const isTold = this.#loggedRefused.has(subject);
+        const level = this.#loggedRefused.has(subject) ? "debug" : "warn";
         this.#loggedRefused.add(subject);
-        const words =
+        const text =
           "the NATS server does not permit this responder's subscription, so its requests are not answered here";
-        this.#logger[isTold ? "debug" : "warn"]({ subject, reason: error.name }, words);
+        this.#logger[level]({ subject, reason: error.name }, text);
       },
       onDiscoveryRefused: (error: Error) => {
         const level = this.#loggedDiscoveryRefusal ? "debug" : "warn";
         this.#loggedDiscoveryRefusal = true;
-        const words = "the NATS server does not permit service discovery ($SRV.>); requests are answered nevertheless";
-        this.#logger[level]({ reason: error.name }, words);
+        const text = "the NATS server does not permit service discovery ($SRV.>); requests are answered nevertheless";
+        this.#logger[level]({ reason: error.name }, text);
       },
     };
   }
@@ -203,8 +202,8 @@ export class ResponderService {
     }
     if (!isAnswerable(reply)) {
       endpoint.counters.ignored += 1;
-      const words = reply ? "has a reply subject of NATS itself, with $" : "has no reply subject";
-      this.#rareLog.warn(`a message to a responder ${words}, so it was not run`, subject);
+      const reason = reply ? "has a reply subject of NATS itself, with $" : "has no reply subject";
+      this.#rareLog.warn(`a message to a responder ${reason}, so it was not run`, subject);
       return;
     }
     const headersProblem = receivedHeaders(message)?.problem;
@@ -226,7 +225,7 @@ export interface ResponderStats extends QueueLoad {
   readonly busy: number;
   /** Requests that timed out (`responder_timeout_ms`), waiting or running. */
   readonly timedOut: number;
-  /** Messages without a reply subject. */
+  /** Messages without a reply subject, or whose reply subject belongs to NATS; no function ran for them. */
   readonly ignored: number;
   /** Requests that were not answered because the connection had closed. */
   readonly dropped: number;

@@ -9,20 +9,20 @@ import { type Logger, ProblemLog } from "../../runtime/index.js";
 
 const { patroniMaxBytes } = bridgeConstants;
 
-/** The name; or the problem, without the URL and without any content of the response. */
+/** Name of the instance; or a problem, whose text contains neither the URL nor content of the response. */
 type PatroniAnswer = { readonly name: string } | { readonly problem: string };
 
-/** The response is not usable. */
+/** Error of a response without a name. Its message may be logged. */
 class UnusableResponse extends Error {}
 
 /**
- * Sends a GET request. Ignores the status: Patroni answers 503 with the same JSON if the URL asks whether it is the
- * primary and it is not. Does not reject.
+ * Sends a GET request. Ignores the status: to `/primary`, for example, Patroni answers 503 with the same JSON if the
+ * instance is a standby. Does not reject.
  *
  * @param signal cancels the request; the result is a problem then
  */
 async function requestPatroniName(url: string, timeoutMs: number, signal: AbortSignal): Promise<PatroniAnswer> {
-  const late = AbortSignal.timeout(timeoutMs);
+  const timeout = AbortSignal.timeout(timeoutMs);
   // Stops the transfer of a response that is not read to its end.
   const done = new AbortController();
   try {
@@ -30,11 +30,11 @@ async function requestPatroniName(url: string, timeoutMs: number, signal: AbortS
     const response = await fetch(url, {
       redirect: "error",
       headers: { accept: "application/json" },
-      signal: AbortSignal.any([signal, late, done.signal]),
+      signal: AbortSignal.any([signal, timeout, done.signal]),
     });
     return { name: nameIn(await readBody(response), response.status) };
   } catch (error) {
-    return { problem: late.aborted ? `the response was not complete within ${timeoutMs} ms` : problemOf(error) };
+    return { problem: timeout.aborted ? `the response was not complete within ${timeoutMs} ms` : problemOf(error) };
   } finally {
     done.abort();
   }
@@ -63,7 +63,7 @@ function nameIn(body: Uint8Array, status: number): string {
   throw new UnusableResponse(`the response, of status ${status}, has no name at .patroni.name`);
 }
 
-/** Text of an error without its message from `fetch`, which would contain the URL. */
+/** Text for an error, without the message of `fetch`, which may contain the URL. */
 function problemOf(error: unknown): string {
   if (error instanceof UnusableResponse) return error.message;
   const cause = error instanceof Error ? (error.cause as { readonly code?: unknown; readonly message?: unknown }) : {};
@@ -101,7 +101,7 @@ export class PatroniName {
   }
 }
 
-/** Origin of a URL; path and query may contain a secret. */
+/** Origin of a URL, which may be logged; path and query may contain a secret. */
 function originOf(url: string): string | undefined {
   return URL.canParse(url) ? new URL(url).origin : undefined;
 }

@@ -49,7 +49,7 @@ interface RoleRow {
   readonly port: number;
 }
 
-/** Polls the role, one query at a time. Calls `onRole` no more after `stop`. */
+/** Polls the role, one query at a time. Does not call `onRole` after `stop`. */
 export class RoleWatch extends Repeated {
   readonly #options: RoleWatchOptions;
   #role: PostgresRole = "unknown";
@@ -69,7 +69,7 @@ export class RoleWatch extends Repeated {
     return this.#role;
   }
 
-  /** Polls soon, to find out whether the server is lost as well. */
+  /** Polls soon, to find out whether only the session was lost, or the server, too. */
   sessionLost(): void {
     if (this.isRunning || this.isStopped) return;
     // Limits the rate if a server ends every session at once.
@@ -91,9 +91,9 @@ export class RoleWatch extends Repeated {
     try {
       return await this.#query();
     } catch (error) {
-      // Perhaps only the session has ended. After a slow failure, the query is not repeated.
-      const cameSoon = performance.now() - this.#startedAt < roleReadTimeoutMs / 2;
-      if (!wasOpen || !cameSoon || this.isStopped) throw error;
+      // Only the session may have ended, which shows at once. After a slow failure, the query is not repeated.
+      const failedAtOnce = performance.now() - this.#startedAt < roleReadTimeoutMs / 2;
+      if (!wasOpen || !failedAtOnce || this.isStopped) throw error;
       return await this.#query();
     }
   }

@@ -2,7 +2,7 @@
  * Stream and consumers of one subscription in NATS, over one connection.
  *
  * Messages are pulled by one request at a time, for as many as there is room for. While there are none, the server
- * sends a heartbeat every second, and a status when a request ends.
+ * sends a heartbeat every `streamHeartbeatMs`, and a status when a request ends.
  */
 import {
   AckPolicy,
@@ -27,29 +27,29 @@ const { streamTimeoutMs, streamAckWaitMs, streamHeartbeatMs, streamPullMs, strea
 const consumerNotFound = 10014;
 const noMessageFound = 10037;
 
-/** Codes that do not show whether the stream has a message: the question is repeated. */
+/** Codes of failures that do not show whether the stream has a message: the request is repeated. */
 const inconclusiveCodes: ReadonlySet<string> = new Set(["jetstream_unavailable", "nats_timeout", "nats_unavailable"]);
 
 /** Bytes reserved for subject and reply of a message, besides its payload and headers. */
 const subjectBytes = 4096;
 
-/** A message with the values that its reply subject contains. */
+/** Message with the values that its reply subject contains. */
 export interface StreamMessage extends Omit<Delivery, "bytes"> {
   readonly message: Msg;
-  /** Count of messages that the consumer has not delivered. */
+  /** Number of messages that the consumer had not delivered when it delivered this one. */
   readonly pending: number;
 }
 
 /** Events of a read. */
 export interface ReadingEvents {
   onMessage(message: StreamMessage): void;
-  /** The server has no message for the request now. */
+  /** The server has no message for the request now: it sent a heartbeat, or the request ended. */
   onAnswer(): void;
   /** A request was sent. */
   onRequest(): void;
   /** The consumer is gone, or the server refused the request. */
   onEnd(problem: string): void;
-  /** Amount that may be requested now; undefined if none. */
+  /** Messages and bytes that may be requested now; undefined if there is no room. */
   room(): { readonly messages: number; readonly bytes: number } | undefined;
 }
 
@@ -71,7 +71,7 @@ export class StreamSource {
     this.#manager = manager;
   }
 
-  /** @param domain JetStream domain of the NATS server's definition, for subscriptions without a domain */
+  /** Creates a source. @param domain JetStream domain for subscriptions that name none */
   static async over(
     connection: NatsConnection,
     config: StreamConfig,
@@ -82,7 +82,12 @@ export class StreamSource {
     return new StreamSource(connection, config, chosen, manager);
   }
 
-  /** Reads the state of stream and consumers. @throws JetStreamApiError; errors of nats.js */
+  /**
+   * Reads the state of stream and consumers.
+   *
+   * @param isRead true while the stream is being read: the time of the last done message is then not needed
+   * @throws JetStreamApiError; errors of nats.js
+   */
   async inspect(state: StreamState, isRead: boolean): Promise<StreamInfo> {
     const { stream } = this.#config;
     const info = await this.#manager.streams.info(stream);
@@ -102,7 +107,11 @@ export class StreamSource {
     };
   }
 
-  /** @returns state of the consumer. @throws JetStreamApiError; errors of nats.js */
+  /**
+   * Creates the consumer of the step unless it exists, deletes others, and returns its state.
+   *
+   * @throws JetStreamApiError; errors of nats.js
+   */
   async prepare(step: PrepareStep): Promise<Prepared> {
     for (const nth of step.deleteBefore) await this.#delete(nth);
     let info: ConsumerInfo;
@@ -142,24 +151,28 @@ export class StreamSource {
     }
   }
 
-  /** A consumer has two names in turn, so that a new one is created before the old one is deleted. */
+  /**
+   * Name of a consumer. Consumers alternate between two names, so that the next can exist before the previous is
+   * deleted.
+   */
   #nameOf(nth: 0 | 1): string {
     return `${this.#config.consumer}_${nth === 0 ? "a" : "b"}`;
   }
 
+  /** Time of a message; undefined if the stream does not have the message, or the user may not read it. */
   async #timeOf(number: number | undefined): Promise<bigint | undefined> {
     if (number === undefined) return undefined;
     try {
       const stored = await this.#manager.streams.getMessage(this.#config.stream, { seq: number });
       return stored === null ? undefined : nanosOf(stored.timestamp);
     } catch (error) {
-      // The message is gone, or this user may not read single messages: then the stream is identified without it.
+      // The stream is then identified without this message.
       if (error instanceof JetStreamApiError && error.code === noMessageFound) return undefined;
       const name = `read a message of "${this.#config.stream}"`;
       const { code } = natsFailure(error, { name, changes: false, timeoutMs: streamTimeoutMs });
-      // The user may be permitted to use other parts of the JetStream API, but not this one.
-      const isThere = !(error instanceof jserrors.JetStreamNotEnabled);
-      if (isThere && inconclusiveCodes.has(code)) throw error;
+      // JetStream seems not to be enabled if this account has only other parts of the JetStream API.
+      const isEnabled = !(error instanceof jserrors.JetStreamNotEnabled);
+      if (isEnabled && inconclusiveCodes.has(code)) throw error;
       return undefined;
     }
   }
@@ -167,7 +180,7 @@ export class StreamSource {
   #configOf({ nth, from, retention }: PrepareStep): Partial<ConsumerConfig> & { durable_name: string } {
     const { filters } = this.#config;
     const name = this.#nameOf(nth);
-    const where =
+    const start =
       retention === "workqueue"
         ? { deliver_policy: DeliverPolicy.All }
         : "time" in from
@@ -181,7 +194,7 @@ export class StreamSource {
       max_ack_pending: -1,
       max_deliver: -1,
       replay_policy: ReplayPolicy.Instant,
-      ...where,
+      ...start,
       ...(filters.length === 1 && { filter_subject: filters[0]! }),
       ...(filters.length > 1 && { filter_subjects: [...filters] }),
     };
@@ -191,7 +204,7 @@ export class StreamSource {
     const { config, delivered, ack_floor, num_pending } = info;
     const filters = config.filter_subjects ?? (config.filter_subject ? [config.filter_subject] : []);
     const hasFilters = [...filters].sort().join(" ") === [...this.#config.filters].sort().join(" ");
-    // With any of these, the consumer would deliver other messages, or refuse requests.
+    // With any of these options, the consumer would deliver messages without payloads, or refuse requests.
     const isLimited = config.headers_only || config.max_batch || config.max_bytes || config.max_expires;
     return {
       fits:
@@ -207,16 +220,16 @@ export class StreamSource {
   }
 }
 
-/** A work-queue stream requires explicit acknowledgements. */
+/** Policy of acknowledgements. A work-queue stream requires explicit ones. */
 function ackPolicyOf(retention: string): AckPolicy {
   return retention === "workqueue" ? AckPolicy.Explicit : AckPolicy.All;
 }
 
-/** A running read of a consumer. */
+/** Read of a consumer, which runs until {@link stop}, or until `onEnd` is called. */
 export class StreamReading {
   readonly #connection: NatsConnection;
   readonly #subject: string;
-  /** `<stream>.<consumer>`, the end of the subject. */
+  /** End of the subject: `<stream>.<consumer>`. */
   readonly #names: string;
   readonly #events: ReadingEvents;
   readonly #inbox = createInbox(gatewayConstants.natsInboxPrefix);
@@ -298,7 +311,7 @@ export class StreamReading {
   /** Handles a status message about a request. */
   #onStatus({ subject, headers }: Msg): void {
     const code = headers?.code ?? 0;
-    // Not a status: a responder whose subject matches those of consumer requests has answered too.
+    // A message without a status is from another responder, which also receives the requests to the consumer.
     if (code === 0) return;
     if (code === 100) {
       this.#events.onAnswer();
@@ -306,14 +319,14 @@ export class StreamReading {
     }
     // The status is about an earlier request.
     if (subject !== `${this.#inbox}.${this.#requests}`) return;
-    const words = headers?.description ?? "";
+    const description = headers?.description ?? "";
     // 404 and 408 end a request. So does 409 if the next message exceeds the remaining bytes.
-    const isOver = code === 404 || code === 408 || (code === 409 && /bytes|batch completed/i.test(words));
+    const isOver = code === 404 || code === 408 || (code === 409 && /bytes|batch completed/i.test(description));
     if (!isOver) {
-      this.#end(`${code} ${words}`);
+      this.#end(`${code} ${description}`);
       return;
     }
-    // The message was stored when the server allowed larger ones.
+    // A message that exceeds even the limit of a new request was stored when the server allowed larger messages.
     if (code === 409 && !this.#hasDelivered) this.#isLarge = true;
     this.#left = 0;
     this.#events.onAnswer();
@@ -322,8 +335,8 @@ export class StreamReading {
 }
 
 /**
- * Parses the reply subject `$JS.ACK.<stream>.<consumer>.<times>.<number>.<nth>.<time>.<pending>`, which may have a
- * domain and an account after `ACK`, and further tokens at its end.
+ * Parses the reply subject `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<time>.<pending>`,
+ * which may have a domain and an account after `ACK`, and further tokens at its end.
  *
  * @param names `<stream>.<consumer>`
  * @returns undefined if the message is no delivery of this consumer

@@ -338,7 +338,7 @@ class StreamRun {
       { length: count },
       (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context, false, this.#totals),
     );
-    const unregister = queues.map((queue) => subscriptions().host(queue));
+    const unregister = queues.map((queue) => subscriptions().addStreamQueue(queue));
     if (unregister.includes(undefined)) return;
     const releaseConnection = connector.use(source.connection);
     this.#current = {

@@ -12,13 +12,13 @@ import { isClosed, type OutgoingHeaders, socketOf } from "./write-side.js";
 
 const { maxNatsWriteBytes } = gatewayConstants;
 
-/** Errors of an operation that its deadline or the end of the connection ends. */
+/** Errors with which the deadline or the end of the connection ends an operation. */
 interface Endings {
   readonly timeout: () => HawserError;
   readonly lost: () => HawserError;
 }
 
-/** A connection with its running operations. */
+/** Connection whose operations end by their deadlines. */
 export class ConnectionWatch {
   readonly #requests: Requests;
   #draining: Promise<void> | undefined;
@@ -28,8 +28,8 @@ export class ConnectionWatch {
   }
 
   /**
-   * Runs `work` once the connection accepts more bytes, and resolves or rejects as it does, by `deadline` at the
-   * latest.
+   * Runs `work` once the connection accepts more bytes, and resolves or rejects as `work` does, but at the deadline at
+   * the latest.
    *
    * @throws HawserError from `natsFailure`; nats_unavailable if nothing was sent
    */
@@ -52,7 +52,9 @@ export class ConnectionWatch {
     if (this.connection.isDraining() || isClosed(this.connection)) throw notConnected(attempt);
   }
 
-  /** @throws HawserError payload_too_large, if the server would close the connection because of a message of this size */
+  /**
+   * @throws HawserError payload_too_large, if the server would close the connection because of a message of this size
+   */
   checkSize(attempt: Attempt, bytes: number): void {
     const limit = this.connection.info?.max_payload;
     if (limit !== undefined && bytes > limit) throw tooLarge(attempt, bytes, limit);
@@ -69,7 +71,7 @@ export class ConnectionWatch {
     );
   }
 
-  /** True while the server reads so slowly that data would only queue in memory. */
+  /** True while the server reads so slowly that more data would only queue in memory. */
   get isCongested(): boolean {
     return (socketOf(this.connection)?.writableLength ?? 0) > maxNatsWriteBytes;
   }
@@ -77,7 +79,7 @@ export class ConnectionWatch {
   /**
    * Resolves when the server has read the queued bytes; until then nothing of the attempt is sent.
    *
-   * @throws HawserError nats_unavailable, if it does not by the deadline, or the connection closes
+   * @throws HawserError nats_unavailable, if the server has not read them by the deadline, or the connection closes
    */
   async drained(attempt: Attempt, deadline: Deadline): Promise<void> {
     this.#draining ??= this.#drain().finally(() => {
@@ -90,14 +92,17 @@ export class ConnectionWatch {
     this.checkOpen(attempt);
   }
 
-  /** Resolves or rejects as `work` does, by the deadline, or when the connection closes. */
+  /**
+   * Resolves or rejects as `work` does; rejects with an error of `endings` at the deadline, or when the connection
+   * closes.
+   */
   withLimits<T>(attempt: Attempt, deadline: Deadline, work: Promise<T>, endings: Endings): Promise<T> {
     return new Promise((resolve, reject) => {
-      const forget = onClose(this.connection, () => settle(() => reject(endings.lost())));
+      const removeListener = onClose(this.connection, () => settle(() => reject(endings.lost())));
       const timer = setTimeout(() => settle(() => reject(endings.timeout())), deadline.remainingMs);
       const settle = (act: () => void) => {
         clearTimeout(timer);
-        forget();
+        removeListener();
         act();
       };
       work.then(

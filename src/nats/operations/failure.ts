@@ -1,8 +1,8 @@
 /**
- * Converts errors of nats.js and the JetStream API to errors of Hawser.
+ * Conversion of errors of nats.js and the JetStream API to errors of Hawser.
  *
- * Errors of nats.js have no codes. They are distinguished by class, by their causes, and for a lost connection by their
- * message.
+ * Errors of nats.js have no codes. They are distinguished by their class and that of their causes, and for a lost
+ * connection by their message.
  */
 import { JetStreamApiCodes, JetStreamApiError, type PubAck } from "@nats-io/jetstream";
 import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
@@ -121,7 +121,7 @@ export function timedOut(attempt: Attempt, cause?: unknown): HawserError {
   });
 }
 
-/** Error of an attempt that needs JetStream, where JetStream does not answer. */
+/** Error of an attempt that needs JetStream, if JetStream does not answer. */
 function noJetStream(attempt: Attempt, cause?: unknown): HawserError {
   const { name, domain } = attempt;
   const where =
@@ -137,7 +137,7 @@ export function noStream({ name, subject, domain }: Attempt, cause?: unknown): H
   });
 }
 
-/** Error of a publish that another domain acknowledged than the named one. */
+/** Error of a publish that was acknowledged by another domain than the named one. */
 export function wrongDomain({ name, domain }: Attempt, ack: PubAck): HawserError {
   const at = ack.domain === undefined ? "a server without a domain" : `domain "${ack.domain}"`;
   return new HawserError("no_stream", `No stream in domain "${domain}" acknowledged the ${name}.`, {
@@ -199,23 +199,23 @@ function apiFailure(error: JetStreamApiError, attempt: Attempt): HawserError {
   return new HawserError("nats_failed", `NATS refused the ${name}: ${error.message}.`, { cause: error, detail });
 }
 
-/** The error and its causes, up to a number of them. */
+/** Error and its causes, at most eight in all. */
 function* causesOf(error: unknown): Generator<Error> {
   for (let depth = 0; depth < 8 && error instanceof Error; depth++, error = error.cause) yield error;
 }
 
-/** True if JetStream reported that the stream of a bucket or store does not exist. */
+/** True if JetStream reported that no such stream exists, or that no stream has the subject. */
 export function isStreamMissing(error: unknown): boolean {
   return error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamNotFound;
 }
 
-/** True if a stream, its account or its server is full, which may change. */
+/** True if a stream, its account or its server is full. This may change, so a repetition can succeed. */
 export function isStreamFull(error: unknown): boolean {
   for (const cause of causesOf(error)) if (cause instanceof JetStreamApiError) return noRoom.has(cause.code);
   return false;
 }
 
-/** True if the last message of the subject is not the expected one. */
+/** True if JetStream refused a publish because the last message of the subject is not the expected one. */
 export function isWrongLastRevision(error: unknown): error is JetStreamApiError {
   const { StreamWrongLastSequence, StreamWrongLastSequenceUnknown } = JetStreamApiCodes;
   const codes: readonly number[] = [StreamWrongLastSequence, StreamWrongLastSequenceUnknown];

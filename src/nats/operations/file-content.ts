@@ -48,7 +48,7 @@ export async function downloadFile(
   }
 }
 
-/** Returns undefined if the chunks do not match the record. */
+/** Reads the chunks of a file. Returns undefined if they do not match the record. */
 async function readContent(
   call: JetStreamCall,
   budget: DownloadBudget,
@@ -58,7 +58,7 @@ async function readContent(
   const content = Buffer.allocUnsafe(record.size ?? 0);
   const digest = createHash("sha256");
   let bytes = 0;
-  const take = (chunk: Uint8Array) => {
+  const append = (chunk: Uint8Array) => {
     if (bytes + chunk.length <= content.length) {
       content.set(chunk, bytes);
       digest.update(chunk);
@@ -72,11 +72,11 @@ async function readContent(
     const only = await budget.spend(Math.ceil(content.length * 1.4), call.signal, () =>
       call.manager.streams.getMessage(stream, { last_by_subj: subject }),
     );
-    if (only !== null) take(only.data);
+    if (only !== null) append(only.data);
   } else if (content.length > 0) {
     const messageBytes = Math.ceil(content.length / (record.chunks || 1));
     const selection = { stream, subject, policy: DeliverPolicy.All, messageBytes };
-    await deliver(call, budget, selection, ({ data }) => take(data));
+    await deliver(call, budget, selection, ({ data }) => append(data));
   }
   return bytes === content.length && hasDigest(record, digest.digest()) ? content : undefined;
 }
@@ -129,7 +129,7 @@ export async function uploadChunks(
   chunkBytes: number,
 ): Promise<Upload> {
   const count = Math.ceil(content.length / chunkBytes);
-  // Updated chunk by chunk, so that a large file does not block the event loop.
+  // The digest is updated chunk by chunk, so that a large file does not block the event loop.
   const digest = createHash("sha256");
   const inFlight = new Set<Promise<void>>();
   try {
@@ -141,13 +141,13 @@ export async function uploadChunks(
       const stored = client.publish(subject, chunk).then(() => {
         inFlight.delete(stored);
       });
-      // Prevents an unhandled rejection of one chunk while another is awaited.
+      // The handler prevents an unhandled rejection of one chunk while another is awaited.
       stored.catch(() => undefined);
       inFlight.add(stored);
     }
     await Promise.all(inFlight);
   } catch (error) {
-    // Otherwise a chunk could be stored after the caller has removed the others.
+    // All publishes must end first: a chunk could be stored after the caller has removed the others.
     await Promise.allSettled(inFlight);
     throw error;
   }

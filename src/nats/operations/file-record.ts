@@ -5,7 +5,7 @@ import type { JsonObject } from "../../../generated/ts/nats-functions/argument.j
 import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { HawserError } from "../../errors/index.js";
 
-/** JSON of a record. Some writers add fields; a change keeps unknown ones. */
+/** Record as its JSON has it. Some writers add fields, which a change of the record keeps. */
 export interface FileRecord {
   readonly [field: string]: unknown;
   readonly name: string;
@@ -35,14 +35,14 @@ export interface StoredRecord {
 
 const digestType = "SHA-256=";
 
-/** Stream of an object store. */
+/** Name of an object store's stream. */
 export function streamOf(store: string): string {
   return `OBJ_${store}`;
 }
 
 /** Subject of a file's record. The name is encoded as UTF-8, as ADR-20 specifies. */
 export function recordSubject(store: string, name: string): string {
-  // With padding, unlike Node's base64url.
+  // ADR-20 requires padding, which Node's base64url omits.
   const encoded = Buffer.from(name).toString("base64").replaceAll("+", "-").replaceAll("/", "_");
   return `$O.${store}.M.${encoded}`;
 }
@@ -68,7 +68,7 @@ export function hasDigest(record: FileRecord, sha256: Buffer): boolean {
   return text.startsWith(digestType) && Buffer.from(text.slice(digestType.length), "base64url").equals(sha256);
 }
 
-/** @throws HawserError nats_failed, if it is no record of a file */
+/** Parses a record. @throws HawserError nats_failed, if the JSON is not a record of a file */
 export function readRecord(store: string, json: Uint8Array): FileRecord {
   let value: unknown;
   try {

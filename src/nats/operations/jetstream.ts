@@ -1,8 +1,8 @@
 /**
  * JetStream for one call: domain and deadline, and helpers that buckets and stores share.
  *
- * Creating the objects of nats.js costs no round trip, so each call creates its own. No state is kept that would become
- * wrong when others delete or recreate a stream.
+ * Creating the objects of nats.js costs no round trip, so each call creates its own. They are not kept, because they
+ * would become wrong when others delete or recreate a stream.
  */
 import {
   JetStreamApiError,
@@ -47,14 +47,14 @@ export interface JetStreamCall extends JetStream {
   readonly signal: AbortSignal;
 }
 
-/** Error code of the JetStream API if the stream was created meanwhile with other settings. */
+/** Error code of the JetStream API if a stream of that name exists, with other settings. */
 const streamNameInUse = 10058;
 
 export function attemptOf(name: string, { domain, replicas, timeoutMs }: StorageOptions, changes: boolean): Attempt {
   return { name, domain, replicas, changes, timeoutMs };
 }
 
-/** @param timeoutMs time limit of each request */
+/** Creates the objects of nats.js, without a request. @param timeoutMs time limit of each later request */
 export async function jetStreamOf(
   connection: NatsConnection,
   domain: string | undefined,
@@ -65,7 +65,7 @@ export async function jetStreamOf(
     checkAPI: false,
     timeout: timeoutMs,
   };
-  // nats.js removes the domain from the options that it gets.
+  // Each object gets a copy of the options, because nats.js removes the domain from those that it gets.
   const named = () => (domain === undefined ? { ...options } : { ...options, domain });
   return { connection, client: jetstream(connection, named()), manager: await jetstreamManager(connection, named()) };
 }
@@ -90,15 +90,15 @@ export async function runOnJetStream<T>(
   }
 }
 
-/** Slightly less than the remaining time of a call, to leave time for reporting an error. */
+/** Nine tenths of the remaining time of a call, to leave time for reporting an error. */
 export function almostRemainingMs(deadline: Deadline): number {
   return Math.max(1, Math.floor(deadline.remainingMs * 0.9));
 }
 
-/** Waits until a bucket or store is created; an existing one is not changed. */
-export async function unlessExists(making: Promise<unknown>): Promise<void> {
+/** Waits for the creation of a bucket or store. One that exists with other settings is no error, and is not changed. */
+export async function unlessExists(creation: Promise<unknown>): Promise<void> {
   try {
-    await making;
+    await creation;
   } catch (error) {
     if (!(error instanceof JetStreamApiError && error.code === streamNameInUse)) throw error;
   }

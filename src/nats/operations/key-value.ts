@@ -51,7 +51,7 @@ interface Entry {
   readonly value: Uint8Array;
 }
 
-/** Passes all selected messages to `onMessage`, in order. */
+/** Function that passes all selected messages to `onMessage`, in order. */
 type ReadAll = (selection: Selection, onMessage: (message: Delivered) => void) => Promise<void>;
 
 /** A value to put. */
@@ -72,7 +72,7 @@ const valueBytes = 1024;
 /** Key-value buckets over one connection. */
 export class KeyValue {
   readonly #watch: ConnectionWatch;
-  /** Buckets that existed at their last use. A put into another bucket tries to create it first. */
+  /** Buckets that existed at their last use. A put into any other bucket first tries to create the bucket. */
   readonly #known = new BoundedSet(maxKnownBuckets);
 
   readonly #budget: DownloadBudget;
@@ -86,7 +86,7 @@ export class KeyValue {
    * Puts a value. Creates the bucket if it is missing, with file storage, one revision per key, no expiry, and the
    * number of replicas in the options.
    *
-   * @returns its revision
+   * @returns revision of the value
    * @throws HawserError from `natsFailure`; payload_too_large
    */
   put(bucket: string, key: string, value: Uint8Array, options: StorageOptions): Promise<bigint> {
@@ -98,7 +98,7 @@ export class KeyValue {
   /**
    * Puts the value of a key that has none; creates the bucket as {@link put} does.
    *
-   * @returns its revision
+   * @returns revision of the value
    * @throws HawserError key_exists; as `natsFailure` maps it; payload_too_large
    */
   create(bucket: string, key: string, value: Uint8Array, options: StorageOptions): Promise<bigint> {
@@ -283,27 +283,31 @@ async function createIfPermitted(call: BucketCall, bucket: string): Promise<Erro
 
 async function createBucket(call: BucketCall, bucket: string): Promise<void> {
   const { replicas = 1 } = call.attempt;
-  const { client } = await libraryOf(call);
+  const { client } = await natsJsOf(call);
   await unlessExists(new Kvm(client).create(bucket, { replicas }));
 }
 
 /** Opens a bucket that may not exist. With `direct`, any server with a replica may answer. */
 async function open(call: BucketCall, bucket: string, direct = false): Promise<KV> {
-  const { client } = await libraryOf(call);
+  const { client } = await natsJsOf(call);
   return new Kvm(client).open(bucket, { allow_direct: direct });
 }
 
-/** Objects of nats.js with the timeouts of this call. */
-function libraryOf({ watch, attempt, deadline }: BucketCall): Promise<JetStream> {
+/** Objects of nats.js with the time limit of this call. */
+function natsJsOf({ watch, attempt, deadline }: BucketCall): Promise<JetStream> {
   return jetStreamOf(watch.connection, attempt.domain, deadline.remainingMs);
 }
 
-/** Stream of a bucket (ADR-8). */
+/** Name of a bucket's stream (ADR-8). */
 function streamOf(bucket: string): string {
   return `KV_${bucket}`;
 }
 
-/** @throws HawserError invalid_argument, before a name becomes part of a subject; the call has already been checked */
+/**
+ * Checks names once more, because they become parts of subjects; callers must have checked them against the spec.
+ *
+ * @throws HawserError invalid_argument
+ */
 function checkNames({ name }: Attempt, bucket: string, key?: string): void {
   const violation =
     checkText("bucket", namedRules.bucket, bucket) ??
@@ -317,7 +321,10 @@ function subjectOf(bucket: string, key: string): string {
   return `$KV.${bucket}.${key}`;
 }
 
-/** Operation of a message in a bucket's stream (ADR-8). A marker of the server (ADR-48) has a reason header. */
+/**
+ * Operation of a message in a bucket's stream (ADR-8). A message with a reason is a delete marker of the server
+ * (ADR-48).
+ */
 function operationOf({ headers }: { readonly headers: MsgHdrs | undefined }): Operation {
   const reason = headers?.get("Nats-Marker-Reason");
   const operation = headers?.get("KV-Operation");
@@ -325,10 +332,10 @@ function operationOf({ headers }: { readonly headers: MsgHdrs | undefined }): Op
   return reason ? "PURGE" : "PUT";
 }
 
-/** @throws JetStreamNotEnabled, if there is no responder */
+/** Puts a value by one request, and returns its revision. @throws JetStreamNotEnabled, if there is no responder */
 async function putOnce(call: BucketCall, { bucket, key, value, after }: Put): Promise<number> {
   const { attempt } = call;
-  // In a named domain, its servers map this subject to the stream.
+  // The servers of a domain map subjects with the prefix of its API to the subjects of its buckets.
   const prefix = attempt.domain === undefined ? "" : `${apiPrefixOf(attempt)}.`;
   const subject = `${prefix}${subjectOf(bucket, key)}`;
   return readAck(
@@ -337,14 +344,14 @@ async function putOnce(call: BucketCall, { bucket, key, value, after }: Put): Pr
   ).seq;
 }
 
-/** Header that requires a last revision. */
+/** Header that makes JetStream refuse a put unless the key's last revision is the given one. */
 function following(revision: number): OutgoingHeaders {
   const headers = new MsgHdrsImpl();
   headers.set(PubHeaders.ExpectedLastSubjectSequenceHdr, `${revision}`);
   return outgoingHeaders(headers);
 }
 
-/** Answer of JetStream. @throws JetStreamNotEnabled, if there is no responder; errors of `Requests.request` */
+/** Sends a request to JetStream. @throws JetStreamNotEnabled, if there is no responder; errors of `Requests.request` */
 async function requestJetStream(
   { watch, deadline }: BucketCall,
   subject: string,
@@ -366,9 +373,10 @@ function apiPrefixOf({ domain }: Attempt): string {
 }
 
 /**
- * Puts into a bucket that should exist. If other clients subscribe to its keys, a missing bucket only shows as silence.
+ * Puts into a bucket that should exist. If other clients subscribe to the subjects of its keys, a missing bucket shows
+ * only as a missing answer, so the bucket is looked up when the answer takes long.
  *
- * @param denied refusal of its creation
+ * @param denied refusal to create the bucket; undefined if there was none
  * @throws JetStreamNotEnabled, if the bucket is missing
  */
 async function putIntoExisting(call: BucketCall, put: Put, denied: Error | undefined): Promise<bigint> {
@@ -377,7 +385,7 @@ async function putIntoExisting(call: BucketCall, put: Put, denied: Error | undef
   const early = await within(Math.min(natsAnswerTimeoutMs, deadline.remainingMs / 2), answer);
   if (early !== undefined) return BigInt(early);
   const missing = new Promise<never>((_resolve, reject) => {
-    // Without the permission to ask, the wait continues.
+    // If the user may not look up the bucket, the wait continues.
     void isMissing(call, put.bucket).then((missing) => {
       if (missing) reject(new jserrors.JetStreamNotEnabled("the bucket is missing"));
     });
@@ -390,11 +398,11 @@ async function putIntoExisting(call: BucketCall, put: Put, denied: Error | undef
 
 /** True if JetStream reports that the bucket does not exist. */
 async function isMissing(call: BucketCall, bucket: string): Promise<boolean> {
-  const { manager } = await libraryOf(call);
+  const { manager } = await natsJsOf(call);
   return manager.streams.info(streamOf(bucket)).then(() => false, isStreamMissing);
 }
 
-/** Error if the bucket could not be created and may not exist. */
+/** Error of a put without an answer into a bucket that this user may not create, and that may not exist. */
 function maybeMissing(attempt: Attempt, denied: Error): HawserError {
   const { code, detail } = natsFailure(denied, attempt);
   const words = `The ${attempt.name} was not acknowledged; if the bucket is missing, this user is not permitted to create it.`;
@@ -412,14 +420,14 @@ async function read(call: BucketCall, bucket: string, key: string): Promise<Uint
   } catch (error) {
     if (isStreamMissing(error)) return undefined;
     if (!isPermissionDenied(error)) throw error;
-    // A user may be permitted to read single keys directly.
+    // The user may still be permitted to read single keys directly (DIRECT.GET).
     return readDirectly(call, bucket, key, error);
   }
 }
 
 /**
- * Last entry of a key; null if there is none. Read from the leader of the stream, so that a session reads its own puts,
- * and a missing bucket differs from a JetStream that does not answer.
+ * Last entry of a key; null if there is none. It is read from the leader of the stream, so that a session reads its own
+ * puts, and so that a missing bucket differs from a JetStream that does not answer.
  *
  * @throws JetStreamApiError of the stream; HawserError nats_failed, if something else answered
  */
@@ -476,7 +484,7 @@ async function readDirectly(
   let entry: KvEntry | null | undefined;
   try {
     const opened = await open(call, bucket, true);
-    // On nats-server 2.9, and if other clients subscribe to its subjects, a missing bucket only shows as silence.
+    // On nats-server 2.9, and if other clients subscribe to the bucket's subjects, a missing bucket does not answer.
     entry = await within(almostRemainingMs(call.deadline), opened.get(key));
   } catch {
     throw denied;
@@ -490,7 +498,7 @@ async function lastEntryOf(call: BucketCall, bucket: string, key: string, refusa
   try {
     return await entryOf(call, bucket, key);
   } catch (error) {
-    const unread = "Or it had one and was deleted; this user is not permitted to read it.";
+    const unread = "It may also have been deleted: this user is not permitted to read it.";
     throw isPermissionDenied(error) ? keyExists(call.attempt, refusal, unread) : error;
   }
 }
@@ -510,7 +518,7 @@ function tooMuch({ name }: Attempt, maxBytes: number): HawserError {
   return new HawserError("gateway_limit", `The ${name} is larger than ${maxBytes} bytes.`);
 }
 
-/** True if the key has a value, or the user is not permitted to know. */
+/** True if the key has a value, or the user is not permitted to read it. */
 async function mayHold(call: BucketCall, bucket: string, key: string): Promise<boolean> {
   try {
     return (await read(call, bucket, key)) !== undefined;

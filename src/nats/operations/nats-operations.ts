@@ -15,9 +15,9 @@ import { StreamManagement } from "./stream-management.js";
 import { StreamPublisher } from "./stream-publish.js";
 
 /**
- * Operations over one connection, which must have been made with `reconnect: false`: a new connection gets operations
- * of its own. Each operation ends within its time limit and throws only `HawserError`. Names and subjects must have
- * been checked against the spec.
+ * Operations over one connection, which must have been made with `reconnect: false`: a new connection needs a new
+ * instance. Each operation ends within its time limit and throws only `HawserError`. Names and subjects must have been
+ * checked against the spec.
  */
 export class NatsOperations {
   /** Key-value buckets. */
@@ -26,7 +26,7 @@ export class NatsOperations {
   readonly objectStores: ObjectStores;
   /** Publishes into streams. */
   readonly streams: StreamPublisher;
-  /** Making and deleting streams. */
+  /** Creation, change, deletion and list of streams. */
   readonly streamManagement: StreamManagement;
   readonly #watch: ConnectionWatch;
 
@@ -40,8 +40,9 @@ export class NatsOperations {
   }
 
   /**
-   * Publishes a message. Returns undefined if it is already written to the socket, which is the case unless the server
-   * reads too slowly; otherwise a promise that resolves when it is. The payload may be reused then.
+   * Publishes a message. Returns undefined if the message is already written to the socket, which is the case unless
+   * the server reads too slowly; otherwise a promise that resolves when it is written. The payload may be reused from
+   * then on.
    *
    * @throws HawserError, thrown or as a rejection; see `publish` of `core.ts`
    */

@@ -1,5 +1,5 @@
 /**
- * Publishes thousands of messages concurrently over one connection, each with its own acknowledgement.
+ * Pipeline that publishes thousands of messages concurrently over one connection, each with its own acknowledgement.
  *
  * A publish into a stream through nats.js is a request: a promise chain, a timer, a header object and its encoding take
  * about 50 µs. The pipeline costs a small fraction of that: messages of one turn of the event loop are sent by one
@@ -20,7 +20,7 @@ import { type Attempt, connectionLost, notConnected, timedOut } from "./failure.
 import { ackIn } from "./stream-publish.js";
 import { encodeHeaders, writeSideOf } from "./write-side.js";
 
-/** A publish into a stream without an answer. */
+/** A publish into a stream that is not answered yet. */
 interface PendingPublish {
   readonly publish: Publish;
   /** Deadline (`performance.now()`, ms). */
@@ -58,8 +58,9 @@ export class PublishPipeline {
   /** False once the server has refused the subscription to the replies. */
   #canReceiveReplies = true;
   #lastNumber = 0;
-  /** Chunks of the next write, and the numbers of its publishes into streams. */
+  /** Chunks of the next write. */
   #chunks: Uint8Array[] = [];
+  /** Numbers of the publishes into streams that are in the next write. */
   #unwritten: number[] = [];
   #writing: Promise<void> | undefined;
 
@@ -108,7 +109,7 @@ export class PublishPipeline {
     });
   }
 
-  /** Ends the publishes to a subject that the server refused. */
+  /** Resolves the publishes to a subject that the server refused, without an acknowledgement. */
   refused(subject: string): void {
     for (const [number, { publish, settle }] of this.#pending) {
       if (publish.subject !== subject) continue;
@@ -151,14 +152,17 @@ export class PublishPipeline {
     this.#endAll(({ publish, fail }) => fail(connectionLost(publish)));
   }
 
-  #endAll(settle: (underWay: PendingPublish) => void): void {
+  #endAll(end: (pending: PendingPublish) => void): void {
     const all = [...this.#pending.values()];
     this.#pending.clear();
-    for (const underWay of all) settle(underWay);
+    for (const pending of all) end(pending);
   }
 
   /**
-   * @param reply reply subject with a leading space
+   * Adds a message to the next write.
+   *
+   * @param reply reply subject with a leading space; "" for none
+   * @param headers encoded headers; "" for none
    * @returns promise that rejects if the message is not written
    */
   #send(attempt: Publish, reply: string, headers: string, payload: Uint8Array): Promise<void> {
@@ -185,7 +189,7 @@ export class PublishPipeline {
    * reads.
    */
   async #write(attempt: Publish): Promise<void> {
-    // Continues after the current callers, and before any other event.
+    // The write follows all calls of this turn, and precedes any other event.
     await null;
     try {
       if (this.#watch.isCongested) await this.#watch.drained(attempt, new Deadline(this.#timeoutMs));
@@ -205,9 +209,9 @@ export class PublishPipeline {
 
   /** Removes and returns a pending publish. */
   #remove(number: number): PendingPublish | undefined {
-    const underWay = this.#pending.get(number);
+    const pending = this.#pending.get(number);
     this.#pending.delete(number);
-    return underWay;
+    return pending;
   }
 }
 

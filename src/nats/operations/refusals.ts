@@ -1,6 +1,6 @@
 /**
- * Keeps refused publishes until the client that published asks for them: the server reports a refusal on its own, long
- * after the publishing call has returned.
+ * Keeps refusals of publishes until the publishing client asks for them: the server reports a refusal asynchronously,
+ * after the publishing call may have returned.
  */
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import type { Violation } from "../connection-events.js";
@@ -41,8 +41,8 @@ export class Refusals<Client> {
    * well.
    */
   published(client: Client, subject: string, reply?: string): void {
-    this.#watch(client, subject);
-    if (reply !== undefined) this.#watch(client, reply);
+    this.#add(client, subject);
+    if (reply !== undefined) this.#add(client, reply);
   }
 
   /** Notes a violation, for all clients that published to the subject. */
@@ -53,8 +53,8 @@ export class Refusals<Client> {
   }
 
   /**
-   * Violations of the client's publishes since its last call: to the given subjects or reply subjects, or to all of
-   * them. At most the latest violation of each subject.
+   * Returns and removes the violations of the client's publishes: of the given subjects and reply subjects, or of all.
+   * For each subject, only the latest violation is kept.
    */
   take(client: Client, ...subjects: readonly string[]): Violation[] {
     const watched = this.#clients.get(client)?.subjects;
@@ -75,10 +75,10 @@ export class Refusals<Client> {
     this.#clients.delete(client);
   }
 
-  #watch(client: Client, subject: string): void {
-    let remembered = this.#clients.get(client);
-    if (remembered === undefined) this.#clients.set(client, (remembered = { subjects: new Map(), bytes: 0 }));
-    const { subjects } = remembered;
+  #add(client: Client, subject: string): void {
+    let published = this.#clients.get(client);
+    if (published === undefined) this.#clients.set(client, (published = { subjects: new Map(), bytes: 0 }));
+    const { subjects } = published;
     const entry = subjects.get(subject);
     if (entry !== undefined) {
       subjects.delete(subject);
@@ -86,19 +86,19 @@ export class Refusals<Client> {
       return;
     }
     const bytes = Buffer.byteLength(subject);
-    while (subjects.size > 0 && (subjects.size >= this.maxSubjects || remembered.bytes + bytes > this.maxBytes)) {
-      this.#forgetOldest(client, remembered);
+    while (subjects.size > 0 && (subjects.size >= this.maxSubjects || published.bytes + bytes > this.maxBytes)) {
+      this.#forgetOldest(client, published);
     }
     subjects.set(subject, { violation: undefined, bytes });
-    remembered.bytes += bytes;
+    published.bytes += bytes;
     const publishers = this.#publishers.get(subject);
     if (publishers === undefined) this.#publishers.set(subject, new Set([client]));
     else publishers.add(client);
   }
 
   /** Forgets the oldest subject without a violation to report; the oldest of all if each has one. */
-  #forgetOldest(client: Client, remembered: ClientSubjects): void {
-    const { subjects } = remembered;
+  #forgetOldest(client: Client, published: ClientSubjects): void {
+    const { subjects } = published;
     let oldest: string | undefined;
     for (const [subject, { violation }] of subjects) {
       oldest ??= subject;
@@ -106,7 +106,7 @@ export class Refusals<Client> {
       oldest = subject;
       break;
     }
-    remembered.bytes -= subjects.get(oldest!)!.bytes;
+    published.bytes -= subjects.get(oldest!)!.bytes;
     subjects.delete(oldest!);
     this.#unpublish(client, oldest!);
   }

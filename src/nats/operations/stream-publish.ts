@@ -1,8 +1,8 @@
 /**
- * Publishes into JetStream streams: a call ends when the stream has stored the message.
+ * Publishes into JetStream streams. A call resolves when the stream has stored the message.
  *
- * Each message has a Nats-Msg-Id, by which its stream recognizes repetitions for a while (its duplicate_window). So if
- * no answer arrives, the message is sent again while the stream certainly still remembers the id.
+ * Each message has a Nats-Msg-Id, by which its stream recognizes duplicates for a time (its duplicate_window). So if no
+ * answer arrives, the message is sent again while the stream certainly still knows the id.
  */
 import { type PubAck, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
@@ -32,8 +32,8 @@ export interface StreamPublishOptions {
   /** JetStream domain that must store the message. Default: any. */
   readonly domain?: string | undefined;
   /**
-   * Nats-Msg-Id, which must be the same for each repetition of the call, also over another connection. One in the
-   * headers takes precedence. Messages of a batch have "-0", "-1", … appended.
+   * Nats-Msg-Id, which must be the same for each repetition of the call, also over another connection. A Nats-Msg-Id in
+   * the headers takes precedence. In a batch, "-0", "-1", … is appended for each message.
    */
   readonly messageId: string;
   /** Time limit of the whole call, in milliseconds. */
@@ -43,7 +43,7 @@ export interface StreamPublishOptions {
 const { natsAnswerTimeoutMs, natsOtherDomainMs, natsRepetitionMs, maxUnacknowledgedPublishes } = gatewayConstants;
 const maxKnownDomains = 100;
 
-/** A message as it is sent each time. */
+/** Message as each attempt sends it. */
 interface OutgoingMessage {
   readonly subject: string;
   readonly payload: Uint8Array;
@@ -128,7 +128,7 @@ export class StreamPublisher {
       while (next < messages.length && !failed) {
         const index = next++;
         try {
-          // Messages that are no longer sent are not stored, so the call has failed.
+          // After the deadline, no message is sent. It is not stored, so the call has failed.
           if (deadline.isOver) throw timedOut(attempt);
           if (this.#watch.isCongested) await this.#watch.drained(attempt, deadline);
           acks[index] = await this.#store(attempt, deadline, messages[index]!);
@@ -139,7 +139,7 @@ export class StreamPublisher {
       }
     };
     const workers = Array.from({ length: Math.min(maxUnacknowledgedPublishes, messages.length) }, storeInTurn);
-    // Waits for all of them, to count every acknowledgement.
+    // All workers must end before the acknowledgements are counted.
     const failure = (await Promise.allSettled(workers)).find(({ status }) => status === "rejected");
     if (failure !== undefined) throw (failure as PromiseRejectedResult).reason;
   }
@@ -150,7 +150,7 @@ export class StreamPublisher {
       const ack = await this.#acknowledged(attempt, deadline, message);
       return { stream: ack.stream, seq: BigInt(ack.seq), duplicate: ack.duplicate ?? false };
     } catch (error) {
-      if (hasNoResponders(error)) throw await this.#whyNobody(attempt, deadline, error);
+      if (hasNoResponders(error)) throw await this.#noRespondersFailure(attempt, deadline, error);
       throw error;
     }
   }
@@ -167,13 +167,13 @@ export class StreamPublisher {
         throw answers.length > 1 && hasNoResponders(error) ? timedOut(attempt, error) : error;
       });
       if (ack !== undefined) return answers.length === 1 ? ack : { ...ack, duplicate: false };
-      // If other clients subscribe to the subject, a missing stream only shows as silence.
+      // If other clients subscribe to the subject, a missing stream shows only as a missing answer.
       const { missing, stream, windowMs } = await inspectStream(
         this.#watch.connection,
         attempt,
         answerTimeoutMs(deadline),
       );
-      if (missing !== undefined) throw afterSilence(missing);
+      if (missing !== undefined) throw withUnknownOutcome(missing);
       const isRepeatable = windowMs !== undefined && performance.now() - sentAt + natsRepetitionMs < windowMs;
       if (isRepeatable && limitMs === natsAnswerTimeoutMs) continue;
       const late = await within(almostRemainingMs(deadline), Promise.race(answers));
@@ -233,11 +233,13 @@ export class StreamPublisher {
     this.#domains.add(domain);
   }
 
+  /** Error if JetStream or the stream is missing; undefined otherwise. */
   async #missing(attempt: Attempt, deadline: Deadline): Promise<HawserError | undefined> {
     return (await findStream(this.#watch.connection, attempt, answerTimeoutMs(deadline))).missing;
   }
 
-  async #whyNobody(attempt: Attempt, deadline: Deadline, cause: unknown): Promise<HawserError> {
+  /** Error of a publish without responders: JetStream does not answer, or no stream has the subject. */
+  async #noRespondersFailure(attempt: Attempt, deadline: Deadline, cause: unknown): Promise<HawserError> {
     return (await this.#missing(attempt, deadline)) ?? noStream(attempt, cause);
   }
 }
@@ -251,12 +253,12 @@ function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamP
   return { name, subject, domain, changes: true, timeoutMs };
 }
 
-/** Nats-Msg-Id in the caller's headers. An empty one counts as none for the server. */
+/** Nats-Msg-Id in the caller's headers; undefined if there is none, or an empty one, which the server ignores. */
 function messageIdIn(headers: MsgHdrs | undefined): string | undefined {
   return headers?.get(PubHeaders.MsgIdHdr) || undefined;
 }
 
-/** Error if there is time for a repetition, but it might be stored twice. */
+/** Error of a message that is not repeated although there is time, because it might be stored twice. */
 function notRepeated(attempt: Attempt, stream: string | undefined, windowMs: number | undefined): HawserError {
   const { code, message } = timedOut(attempt);
   const why =
@@ -279,8 +281,8 @@ function batchFailure(error: HawserError, acks: readonly (PublishAckResponse | u
 }
 
 /**
- * Result of looking up the stream of a subject, which shows why a publish was not answered. Empty if the user may not ask
- * or the server does not answer.
+ * Result of looking up the stream of a subject, which shows why a publish was not answered. Empty if the user may not
+ * ask or the server does not answer.
  */
 interface StreamLookup {
   /** Error if JetStream or the stream is missing. */
@@ -324,11 +326,11 @@ async function inspectStream(connection: NatsConnection, attempt: Attempt, timeo
 }
 
 /** Error if the stream is missing now, but may have existed when the message was sent. */
-function afterSilence({ code, message, cause }: HawserError): HawserError {
+function withUnknownOutcome({ code, message, cause }: HawserError): HawserError {
   return new HawserError(code, message, { cause, outcome: "unknown" });
 }
 
-/** True if the subject has no subscriber, not even a stream. */
+/** True if the server reported that the subject has no subscriber, not even a stream. */
 function hasNoResponders(error: unknown): boolean {
   if (error instanceof errors.RequestError) return error.isNoResponders();
   return error instanceof errors.NoRespondersError;
@@ -343,7 +345,11 @@ export function ackIn(answer: Msg): PubAck | undefined {
   }
 }
 
-/** @throws JetStreamApiError of the stream; HawserError nats_failed, if something else answered */
+/**
+ * Parses an acknowledgement.
+ *
+ * @throws JetStreamApiError of the stream; HawserError nats_failed, if something else answered
+ */
 export function readAck({ name }: Attempt, answer: Msg): PubAck {
   let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
   try {

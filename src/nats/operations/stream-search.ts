@@ -1,10 +1,11 @@
 /**
- * Searches a stream for the ids of messages that it has stored since a given time, and finds out since when the result is
- * complete.
+ * Searches a stream for the ids of messages that it has stored since a given time, and finds out since when the result
+ * is complete.
  *
- * If the stream keeps consumed messages, they are read by a consumer, without payloads. A work queue refuses such a
- * consumer, as does a stream at its limit of consumers, or a server that does not permit it to the user; and a stream
- * that removes consumed messages would keep messages for it. In these cases, the messages are requested one by one.
+ * If the stream keeps consumed messages, they are read by a consumer, without payloads. The messages are requested one
+ * by one if the stream removes consumed messages, since it would refuse the consumer (a work queue) or keep messages
+ * for it; or if the consumer is refused, because the stream has reached its limit of consumers, or the user may not
+ * create one.
  *
  * Times are those of the server, which reports its clock. Servers before 2.10 do not; their clock is assumed to be that
  * of this process.
@@ -14,14 +15,14 @@ import { millis, type NatsConnection } from "@nats-io/transport-node";
 import { HawserError } from "../../errors/index.js";
 import { type JetStream, jetStreamOf } from "./jetstream.js";
 
-/** The stream that stores a subject. */
+/** Stream that stores a subject. */
 export interface FoundStream {
   readonly name: string;
-  /** Time for which it remembers message ids (duplicate_window). */
+  /** Time for which the stream knows the ids of messages (duplicate_window). */
   readonly windowMs: number;
   /** Time since which the stream still has all its messages (`performance.now()`, ms); Infinity if unknown. */
   readonly keepsSince: number;
-  /** True if it is stored only by the server of this connection, which is in no cluster. */
+  /** True if the stream is stored only by the server of this connection, which is in no cluster. */
   readonly isAlone: boolean;
   readonly subject: string;
   readonly jetStream: JetStream;
@@ -104,12 +105,12 @@ export async function searchStream(
   const mayHaveGaps = needsGaps && before.state.num_deleted > 0;
   if (mayHaveGaps || before.config.subject_transform !== undefined) return all();
   const clock = clockOf(before);
-  const from = clock.at(range.since) - range.skewMs - range.marginMs;
+  const from = clock.toServer(range.since) - range.skewMs - range.marginMs;
   const seen = await read(stream, { filter: stream.subject, from }, isConsumed, range);
   const after = await streams.info(stream.name);
   if (needsGaps && after.state.num_deleted > 0) return all();
   const completeFrom = Math.max(seen.from, frontOf(after));
-  return { ids: seen.ids, completeSince: clock.here(completeFrom) + range.skewMs, isConsumed };
+  return { ids: seen.ids, completeSince: clock.toLocal(completeFrom) + range.skewMs, isConsumed };
 }
 
 /** Searches all messages of a stream. @throws errors of nats.js; HawserError nats_timeout */
@@ -118,11 +119,11 @@ export async function searchWholeStream(stream: FoundStream, range: SearchRange)
   const before = await streams.info(stream.name);
   const isConsumed = before.config.retention !== RetentionPolicy.Limits;
   const clock = clockOf(before);
-  const from = clock.at(range.since) - range.skewMs - range.marginMs;
+  const from = clock.toServer(range.since) - range.skewMs - range.marginMs;
   const seen = await read(stream, { filter: ">", from }, isConsumed, range);
   const after = await streams.info(stream.name);
-  const completeFrom = Math.max(seen.from, frontOf(after), await lastHoleIn(stream, seen, before.state));
-  return { ids: seen.ids, completeSince: clock.here(completeFrom) + range.skewMs, isConsumed };
+  const completeFrom = Math.max(seen.from, frontOf(after), await lastGapIn(stream, seen, before.state));
+  return { ids: seen.ids, completeSince: clock.toLocal(completeFrom) + range.skewMs, isConsumed };
 }
 
 /** Messages that a search has read, in the order of their numbers. Times are by the server's clock. */
@@ -132,8 +133,8 @@ class FoundMessages {
   readonly from: number;
   first: StoredMessage | undefined;
   lastSeq = 0;
-  /** Time of the message after the last missing number between two others. */
-  holeAt = Number.NEGATIVE_INFINITY;
+  /** Time of the message after the last gap in the numbers; -Infinity without a gap. */
+  gapAt = Number.NEGATIVE_INFINITY;
 
   constructor(from: number) {
     this.from = from;
@@ -143,16 +144,17 @@ class FoundMessages {
     const { seq, at, id } = message;
     if (id !== undefined) this.ids.add(id);
     if (this.first === undefined) this.first = message;
-    else if (seq !== this.lastSeq + 1) this.holeAt = at;
+    else if (seq !== this.lastSeq + 1) this.gapAt = at;
     this.lastSeq = seq;
   }
 }
 
+/** Part of a stream to read. */
 interface Part {
   readonly filter: string;
   /** Start of the part, by the server's clock. */
   readonly from: number;
-  /** Numbers of the first message, if known, and of the last one. */
+  /** Sequence numbers of the first and the last message in the range. */
   readonly first: number;
   readonly last: number;
 }
@@ -163,7 +165,7 @@ async function read(
   isConsumed: boolean,
   range: SearchRange,
 ): Promise<FoundMessages> {
-  // From the server that stores messages; the server of a consumer may lag behind.
+  // This request is answered by the server that stores messages; the server of a consumer may lag behind.
   const last = await stream.jetStream.manager.streams.getMessage(stream.name, { last_by_subj: filter });
   if (last === null || last.time.getTime() < from) return new FoundMessages(from);
   const first = await firstFrom(stream, from, last.seq);
@@ -200,7 +202,7 @@ async function readByConsumer(
       clearTimeout(timer);
     }
   } finally {
-    // Otherwise the server keeps it for minutes, and a stream has a limit of consumers.
+    // A consumer that is not deleted would exist for minutes, and a stream has a limit of consumers.
     consumer.delete().catch(() => undefined);
   }
   throw new HawserError("nats_timeout", `Not all messages of the subject "${subject}" arrived in time.`);
@@ -265,37 +267,45 @@ async function nextOf(
 function frontOf({ created, config, state }: StreamInfo): number {
   const isConsumed = config.retention !== RetentionPolicy.Limits;
   const madeAt = isConsumed ? Date.parse(created) : Number.NEGATIVE_INFINITY;
-  // From an empty stream, all messages may have been removed.
+  // If the stream is empty, all its messages may have been removed.
   if (state.messages === 0) return state.last_seq === 0 ? madeAt : timeOf(state.last_ts);
   return state.first_seq <= 1 ? madeAt : Math.max(madeAt, timeOf(state.first_ts));
 }
 
-/** Time of the last message next to a gap, apart from a gap at the front of the stream. */
-async function lastHoleIn(
+/** Time since which no number is missing, except at the front of the stream; -Infinity if none is missing. */
+async function lastGapIn(
   { name, jetStream }: FoundStream,
-  { first, lastSeq, holeAt }: FoundMessages,
+  { first, lastSeq, gapAt }: FoundMessages,
   { first_seq, last_seq, last_ts }: StreamInfo["state"],
 ): Promise<number> {
   if (lastSeq < last_seq) return last_seq === 0 ? Number.NEGATIVE_INFINITY : timeOf(last_ts);
-  if (holeAt !== Number.NEGATIVE_INFINITY || first === undefined || first.seq <= first_seq) return holeAt;
-  const isThere = (await jetStream.manager.streams.getMessage(name, { seq: first.seq - 1 })) !== null;
-  return isThere ? Number.NEGATIVE_INFINITY : first.at;
+  if (gapAt !== Number.NEGATIVE_INFINITY || first === undefined || first.seq <= first_seq) return gapAt;
+  const hasPrevious = (await jetStream.manager.streams.getMessage(name, { seq: first.seq - 1 })) !== null;
+  return hasPrevious ? Number.NEGATIVE_INFINITY : first.at;
 }
 
 /** Conversion between the server's clock and `performance.now()`. */
-function clockOf(info: StreamInfo): { readonly at: (here: number) => number; readonly here: (at: number) => number } {
-  // The answer took a while, so an age computed here is too small rather than too large.
-  const ahead = timeOfServer(info) - performance.now();
-  return { at: (here) => here + ahead, here: (at) => at - ahead };
+interface ServerClock {
+  toServer(localTime: number): number;
+  toLocal(serverTime: number): number;
 }
 
-/** Clock of the server; before 2.10, that of this process. */
+function clockOf(info: StreamInfo): ServerClock {
+  // The answer took a while, so an age computed here is too small rather than too large.
+  const ahead = timeOfServer(info) - performance.now();
+  return { toServer: (localTime) => localTime + ahead, toLocal: (serverTime) => serverTime - ahead };
+}
+
+/** Time of the server's clock; before 2.10, of the clock of this process. */
 function timeOfServer(info: StreamInfo): number {
   const { ts } = info as { readonly ts?: string };
   return ts === undefined ? Date.now() : Date.parse(ts);
 }
 
-/** Infinity if unknown. An empty stream reports a time in the year 1. */
+/**
+ * Parses a time into milliseconds since 1970. An empty stream reports a time in the year 1, for which it returns
+ * Infinity.
+ */
 function timeOf(text: string): number {
   const at = Date.parse(text);
   return at > 0 ? at : Number.POSITIVE_INFINITY;

@@ -4,15 +4,15 @@
 import type { Socket } from "node:net";
 import type { MsgHdrs, MsgHdrsImpl, NatsConnection } from "@nats-io/transport-node";
 
-/** Private protocol object of a nats.js connection. */
+/** Protocol object of a nats.js connection, which is not part of its public API. */
 interface ExposedProtocol {
   readonly connected?: boolean;
   readonly transport?: { readonly socket?: Socket };
 }
 
 /**
- * Write side of a connection of Hawser. It shows when bytes are sent: nats.js queues publishes, writes them in a
- * microtask, and notifies nobody.
+ * Write side of a connection of Hawser. It lets callers know when bytes are sent: nats.js queues publishes, writes them
+ * in a microtask, and reports nothing.
  */
 export interface WriteSide {
   readonly transport: { readonly socket: Socket };
@@ -52,7 +52,7 @@ export function outgoingHeaders(headers: MsgHdrs): OutgoingHeaders {
   return { headers, bytes: encodeHeaders(headers) };
 }
 
-/** Encoding of headers, which counts as part of the message. */
+/** Encodes headers. The encoding counts against the maximum size of a message. */
 export function encodeHeaders(headers: MsgHdrs): Uint8Array {
   return (headers as MsgHdrsImpl).encode();
 }

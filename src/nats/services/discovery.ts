@@ -28,7 +28,7 @@ export function isAnswerable(reply: string | undefined): reply is string {
 interface SubscriptionObserver {
   /** @param wanted subject of the subscription, which may contain wildcards */
   onMessage(wanted: string, message: Msg): void;
-  /** The server does not permit the subscription, or it could not be made. Called once per subject. */
+  /** The server does not permit the subscription, or nats.js refused to make it. Called once per subject. */
   onRefused(wanted: string, error: Error): void;
 }
 
@@ -81,7 +81,7 @@ export class SubscriptionSet {
       });
       this.#subscriptions.set(subject, subscription);
     } catch (error) {
-      // A connection that is closing refuses nothing.
+      // An error of a connection that is closing is not a refusal.
       if (!this.#connection.isClosed() && !this.#connection.isDraining()) this.#refuse(subject, error as Error);
     }
   }
@@ -110,11 +110,11 @@ interface PendingInquiry {
 }
 
 /**
- * Answers service discovery on one connection. Subscribes to `$SRV.PING` first, and to the other subjects only if the
- * server permits that, so that a server that permits none of them logs a single refusal.
+ * Answers inquiries of service discovery on one connection. Subscribes to `$SRV.PING` first, and to the other subjects
+ * only if the server permits that, so that a server that permits none of them logs a single refusal.
  *
- * All responders answer an inquiry, and any client may inquire. So answers are sent in slices, with pauses in
- * which the process does its work; if too many inquiries wait, further ones are not answered.
+ * One inquiry can require an answer of every service, and any client may inquire. So answers are sent in slices, with
+ * pauses for the other work of the process. If too many inquiries wait, further ones are not answered.
  */
 export class Discovery {
   readonly #connection: NatsConnection;
@@ -175,8 +175,8 @@ export class Discovery {
   async #answerAll(): Promise<void> {
     this.#isAnswering = true;
     let sent = 0;
-    for (let asked = this.#waiting.shift(); asked !== undefined; asked = this.#waiting.shift()) {
-      const { inquiry, reply } = asked;
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+      const { inquiry, reply } = next;
       for (const service of this.#services) {
         if (!isAsked(inquiry, service)) continue;
         this.#send(reply, JSON.stringify(describeService(inquiry.verb, service)));

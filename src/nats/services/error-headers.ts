@@ -6,7 +6,7 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
 const { maxErrorReplyBytes } = bridgeConstants;
 
-/** Headers of an error reply. @param status status code as in HTTP @param text error text for the requester */
+/** Headers of an error reply: a status code like that of HTTP, and an error text for the requester. */
 export function errorHeaders({ status, text }: { readonly status: number; readonly text: string }): MsgHdrs {
   const result = headers();
   result.set("Nats-Service-Error", headerLine(text));
@@ -16,7 +16,7 @@ export function errorHeaders({ status, text }: { readonly status: number; readon
 
 /** Text as a header value: one line of printable characters, limited in length. Never empty. */
 export function headerLine(text: string): string {
-  // Cut first, because a text can have megabytes.
+  // The text is cut first, because it can have megabytes.
   const start = text.slice(0, maxErrorReplyBytes);
   const line = start.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Z}]+/gu, " ").trim();
   if (line === "") return "no message";

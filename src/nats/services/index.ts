@@ -1,6 +1,6 @@
 /**
- * Shared parts of services that answer requests over NATS: discovery and statistics as micro services (ADR-32), and
- * error replies. Used by responders of SQL functions, and by Connect services.
+ * Common parts of responders and Connect services, which answer requests over NATS: discovery and statistics as micro
+ * services (ADR-32), and error replies.
  */
 export { Discovery, isAnswerable, SubscriptionSet } from "./discovery.js";
 export { errorHeaders } from "./error-headers.js";

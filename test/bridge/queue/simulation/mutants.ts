@@ -257,8 +257,8 @@ class OneRole extends ByteBudget {
 }
 
 class RefusesLarge extends ByteBudget {
-  override take(queue: QueueMemory, message: InboundMessage, bytes: number, admission: Admission): boolean {
-    return bytes <= this.limitBytes && super.take(queue, message, bytes, admission);
+  override reserve(queue: QueueMemory, message: InboundMessage, bytes: number, admission: Admission): boolean {
+    return bytes <= this.limitBytes && super.reserve(queue, message, bytes, admission);
   }
 }
 
