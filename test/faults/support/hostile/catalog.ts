@@ -321,7 +321,7 @@ export function surprises(functions: readonly SqlFunction[], objects: readonly S
     const wanted = callersOf.get(classified);
     if (wanted === undefined) {
       found.push(
-        `the function ${signature} is not classified: add ${classified} to callersOf in catalog.ts (now: ${sorted(callers)})`,
+        `the function ${signature} is not classified: add ${classified} to callersOf in test/faults/support/hostile/catalog.ts (now: ${sorted(callers)})`,
       );
     } else if (sorted(wanted) !== sorted(callers)) {
       found.push(`${signature} may be called by ${sorted(callers)}, and callersOf says ${sorted(wanted)}`);
