@@ -6,6 +6,7 @@ import type {
   StoreConstants,
   TuningSettings,
 } from "../../generated/ts/settings/peer.js";
+import type { ConcurrencyLimit, Waiter } from "./concurrency-limit.js";
 import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
 /**
@@ -75,6 +76,8 @@ export interface ListenerLimits
     Pick<StoreConstants, "shortBacklogRows" | "parkDelayMs"> {
   /** Retry policy of a message. */
   retryOf(message: IncomingMessage): RetryPolicy;
+  /** Concurrency limit of the message's handler; undefined if there is none. */
+  limitOf(message: IncomingMessage): ConcurrencyLimit | undefined;
   /** Maximum number of messages waiting for the handler at which the store is still queried for more. */
   readonly refillBelow: number;
   /** Maximum memory in bytes of waiting messages at which the store is still queried for more. */
@@ -115,8 +118,11 @@ export type HandlerResult =
   /** Never started, or its outcome does not count. Retried later as the same attempt. */
   | { readonly kind: "postponed" };
 
-/** Side effects that a listener's channel requests. Each call returns at once; results come back as events. */
-export interface ListenerEffects {
+/**
+ * Side effects that a listener's channel requests. Each call returns at once; results come back as events. `run` calls
+ * `take`, because a limit that the channel waits for is no longer full.
+ */
+export interface ListenerEffects extends Waiter {
   /** Writes an Ack to the channel's connection. */
   writeAck(connection: unknown, ack: Ack): void;
   /** Closes a connection that a newer one replaces. */

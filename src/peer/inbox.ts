@@ -77,6 +77,7 @@ export class Inbox {
       this.#claims = new Claims(context, {
         halted: () => this.#isPaused || this.#closed,
         serves: (topic) => handlers.serves(topic),
+        limitsOf: (topic) => handlers.limitsOf(topic),
         freeHandlers: () => dispatcher.free,
         channel: (connectionKey) => this.#links.get(connectionKey)?.channel,
         claimed: (connectionKey) => void this.#readStored(connectionKey),
@@ -156,7 +157,10 @@ export class Inbox {
     this.#claims?.onUnclaimed(topic);
   }
 
-  /** Pauses or resumes all links: the first handler was set, or the last one removed. */
+  /**
+   * Pauses or resumes all links, after the first handler was set or the last one removed. Wakes what waited for the
+   * limit of a handler that was replaced or removed.
+   */
   handlersChanged(): void {
     this.#updateHalts();
   }

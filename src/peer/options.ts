@@ -28,7 +28,7 @@ import {
   type TuningSettingsInput,
   tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
-import type { Headers } from "../channel/index.js";
+import { ConcurrencyLimit, type Headers } from "../channel/index.js";
 import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
@@ -200,7 +200,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     stopOnSignals,
     tls: checkTls(tls, checked.settings.allowPlaintext),
     defaults,
-    handling: handlingOf(defaults, "defaults."),
+    handling: { ...handlingOf(defaults, "defaults."), limit: undefined },
   };
 }
 
@@ -222,7 +222,9 @@ function handlingOf({ retry, group, ...given }: HandleOptions, prefix = ""): Han
   if (!checked.ok) throw invalid(checked.violation, `${prefix}${checked.violation.path}`);
   const checkedRetry = checkRetrySettings(retry ?? {});
   if (!checkedRetry.ok) throw invalid(checkedRetry.violation, `${prefix}retry.${checkedRetry.violation.path}`);
-  return { ...checked.settings, retry: policyOf(checkedRetry.settings), batch: undefined };
+  const { concurrency, ...settings } = checked.settings;
+  const limit = concurrency === undefined ? undefined : new ConcurrencyLimit(concurrency);
+  return { ...settings, retry: policyOf(checkedRetry.settings), limit, batch: undefined };
 }
 
 /** Validates the options of a handler. @throws HawserError `invalid_argument` */
@@ -246,9 +248,10 @@ export function checkBatchOptions(
 ): { readonly handling: HandlingSettings; readonly batch: BatchSettings } {
   checkKnownOptions(options, "a handler of batches");
   const { maxMessages, maxBytes, waitMs, ...handling } = options;
-  const checked = checkBatchSettings({ maxMessages, maxBytes, waitMs });
+  const concurrency = options.concurrency ?? peer.defaults.concurrency;
+  const checked = checkBatchSettings({ maxMessages, maxBytes, waitMs, concurrency });
   if (!checked.ok) throw invalid(checked.violation);
-  return { handling: checkHandleOptions(handling, peer), batch: checked.settings };
+  return { handling: { ...checkHandleOptions(handling, peer), limit: undefined }, batch: checked.settings };
 }
 
 function checkPoolSize({ poolSize }: PeerSettings): void {
