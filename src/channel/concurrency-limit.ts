@@ -29,6 +29,11 @@ export class ConcurrencyLimit {
     this.#max = max;
   }
 
+  /** Limit of the same size for the next run of a peer, which does not count the items that the last one gave up. */
+  renewed(): ConcurrencyLimit {
+    return new ConcurrencyLimit(this.#max);
+  }
+
   get isFull(): boolean {
     return this.#running >= this.#max;
   }

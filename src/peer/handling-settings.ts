@@ -33,8 +33,8 @@ export interface HandlingSettings extends Membership {
   /** Undefined for no limit. */
   readonly timeoutMs: number | undefined;
   readonly retry: RetryPolicy;
-  /** Limit of parallel calls; undefined if there is none. Batch handlers have their own. */
-  readonly limit: ConcurrencyLimit | undefined;
+  /** Limit of parallel calls in the current run; undefined if there is none. Batch handlers have their own. */
+  limit: ConcurrencyLimit | undefined;
   /** Undefined if each message is handled alone. */
   readonly batch: BatchHandling | undefined;
 }

@@ -71,6 +71,7 @@ export class Inbox {
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
     });
+    handlers.renewLimits();
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
     if (context.membership.group !== undefined) {

@@ -187,7 +187,10 @@ export class RequestIntake implements Turn, Waiter {
     request.limit = calls.limitOfRequest(request);
     request.limit?.take();
     const topic = calls.topics.of(request.topicKey);
-    if (typeof topic === "string") return this.#call(connection, request, topic);
+    if (typeof topic === "string") {
+      this.#call(connection, request, topic);
+      return;
+    }
     this.#open.set(request.id, request);
     topic.then(
       (name) => {

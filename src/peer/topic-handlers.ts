@@ -197,6 +197,14 @@ export class TopicHandlers {
     return this.#topics.get(topic)?.messages?.settingsOf(headers) ?? this.#defaults;
   }
 
+  /** Forgets the calls that the last run gave up, and that may still be running. */
+  renewLimits(): void {
+    if (!this.hasLimits) return;
+    for (const topic of this.#topics.keys()) {
+      for (const settings of this.#settingsOf(topic)) settings.limit = settings.limit?.renewed();
+    }
+  }
+
   /** Limits of the message handlers of a topic; undefined unless each handler has one. */
   limitsOf(topic: string): readonly ConcurrencyLimit[] | undefined {
     if (!this.hasLimits) return undefined;

@@ -283,7 +283,7 @@ export class ListenerBench implements ListenerEffects {
     this.log.push(`count parked ${place(position)}${isLast ? " alone" : ""}`);
   }
   run(): void {
-    this.log.push("run");
+    this.beginAll(0);
   }
   limitFreed(): void {
     this.log.push("limit freed");
