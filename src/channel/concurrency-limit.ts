@@ -9,7 +9,7 @@
 export interface Waiter {
   /** Starts waiting items as far as their limits allow. */
   run(): void;
-  /** A full limit has a free place, and others wait for it: its `runWaiters` must be called soon. */
+  /** A full limit for which items wait has a free place: its `runWaiters` must be called soon. */
   limitFreed(limit: ConcurrencyLimit): void;
 }
 
@@ -48,12 +48,16 @@ export class ConcurrencyLimit {
     this.#running += 1;
   }
 
-  /** Frees the place of an item that has ended. Its waiter continues by itself, and goes behind the others. */
-  release(waiter: Waiter): void {
+  /**
+   * Frees the place of an item that has ended. Its waiter goes behind the others.
+   *
+   * @param continues whether the waiter starts its next items by itself, if no other one waits
+   */
+  release(waiter: Waiter, continues: boolean): void {
     const wasFull = this.isFull;
     this.#running -= 1;
-    const others = this.#waiting.size - (this.#moveBack(waiter) ? 1 : 0);
-    if (wasFull && others > 0) waiter.limitFreed(this);
+    const waits = this.#moveBack(waiter);
+    if (wasFull && this.#waiting.size > (waits && continues ? 1 : 0)) waiter.limitFreed(this);
   }
 
   /** Removes the limit, because its handler was replaced or removed. Waiting items belong to another limit then. */
@@ -116,7 +120,7 @@ export function changeLimit(item: Limited, to: ConcurrencyLimit | undefined, wai
   if (to?.isFull) return false;
   to?.take();
   item.limit = to;
-  from?.release(waiter);
+  from?.release(waiter, false);
   return true;
 }
 

@@ -451,7 +451,10 @@ export class Handling {
     this.cursor = cursor;
     if (comparePositions(cursor, this.handled) < 0) return true;
     this.#uncommitted = 0;
+    const wasSerial = this.isSerial;
     this.#window = this.#window >= unlimitedFromWindow ? Infinity : this.#window * 2;
+    // Messages that had to start one after another can start now.
+    if (wasSerial && !this.isSerial) this.isBlocked = true;
     return true;
   }
 
@@ -574,7 +577,8 @@ export class Handling {
   #release(turn: Turn): void {
     const { limit } = turn;
     turn.limit = undefined;
-    limit?.release(this.#effects);
+    // When a handler has ended, its channel takes the next message in any case.
+    limit?.release(this.#effects, true);
   }
 
   #laneOf({ key, position }: IncomingMessage): Lane {

@@ -252,7 +252,7 @@ export class RequestIntake implements Turn, Waiter {
     request.end();
     if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;
-    request.limit?.release(this);
+    request.limit?.release(this, false);
     const { dispatcher, isolation } = this.#shared;
     dispatcher.freeSlot();
     isolation.handlerEnded();

@@ -50,7 +50,7 @@ describe("a listener's channel whose handlers have a limit", () => {
     one.keyed("c1", 0, 3, ["y"]);
     expect(one.beginAll(0)).toEqual([3]);
     expect(one.channel.canTake).toBe(false);
-    limit.release(one);
+    limit.release(one, true);
     expect(one.beginAll(0)).toEqual([1]);
     one.finish(done, 1, turnOf(one, 1));
     expect(one.beginAll(0)).toEqual([2]);
@@ -103,13 +103,13 @@ describe("a listener's channel whose handlers have a limit", () => {
     one.keyed("c1", 0, 1, ["x1", "y1"]);
     expect([one.channel.canTake, one.beginAll(0)]).toEqual([false, []]);
     expect(one.take()).toEqual([]);
-    limit.release(one);
+    limit.release(one, true);
     expect([one.channel.canTake, one.beginAll(0)]).toEqual([true, []]);
     expect([one.take(), limit.free]).toEqual([["count"], 1]);
     limit.take();
     one.channel.onAttemptCounted(1);
     expect([one.channel.canTake, one.beginAll(0)]).toEqual([false, []]);
-    limit.release(one);
+    limit.release(one, true);
     expect(one.beginAll(0)).toEqual([1]);
     expect(limit.isFull).toBe(true);
   });
@@ -124,7 +124,7 @@ describe("a listener's channel whose handlers have a limit", () => {
       one.finish(done, 0);
     }
     expect([one.channel.canTake, one.begin(0)]).toEqual([false, undefined]);
-    limit.release(one);
+    limit.release(one, true);
     expect(one.begin(0)?.position?.number).toBe(1);
   });
 
@@ -157,8 +157,11 @@ describe("a listener's channel whose handlers have a limit", () => {
     limit.take();
     expect(one.channel.changeLimit(one.turns[0]!)).toBe(false);
     expect([unknown.isFull, limit.free]).toEqual([true, 0]);
-    limit.release(one);
+    limit.release(one, true);
+    expect(one.take()).toEqual([]);
     expect(one.channel.changeLimit(one.turns[0]!)).toBe(true);
+    // The channel itself waits for the limit that the message has left.
+    expect(one.take()).toEqual(["limit freed"]);
     expect([unknown.free, limit.free]).toEqual([1, 0]);
     one.finish(done, 0);
     expect(limit.free).toBe(1);

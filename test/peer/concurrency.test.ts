@@ -1,9 +1,11 @@
 /**
  * `concurrency` of a handler: how many of its calls run at a time, for all senders together.
  */
-import { describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Message } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
+import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { Log } from "./support/log.js";
@@ -14,6 +16,9 @@ const world = sharedPeerWorld();
 
 const numbers = (count: number): string[] => Array.from({ length: count }, (_, n) => `${n}`);
 const nothing = (): void => undefined;
+
+/** No poll starts what was to be started when a limit was free. */
+beforeEach(() => noTimersAbove(storeConstants.pollMs / 2));
 
 /** A handler that counts how many of its calls run at a time, each of which takes some turns of the event loop. */
 function counted(act: (message: Message) => unknown = nothing) {
@@ -212,6 +217,17 @@ describe("concurrency of respond", () => {
     held.open();
     await Promise.all(asked);
     expect(prices.count).toMatchObject({ running: 0, most: 2 });
+  });
+
+  it("starts the requests of one caller one after another", async () => {
+    const b = world.peer("b-1");
+    const { count, handler } = counted();
+    await b.respond("prices", { concurrency: 1 }, handler);
+    await b.start();
+    const a = await world.started("a-1");
+    await Promise.all(numbers(10).map((text) => a.request("prices", text)));
+    expect(count.ended.all).toEqual(numbers(10).map((text) => `a-1 ${text}`));
+    expect(count.most).toBe(1);
   });
 
   it("ends requests that wait with the time of their callers, and with a stop", async () => {

@@ -57,6 +57,9 @@ export class Receiving {
   readonly #isolation: Isolation<Incoming>;
   /** Limits of the topics that have one, and how many handlers of theirs run. */
   readonly #limits = new Map<number, { readonly limit: ConcurrencyLimit; running: number }>();
+  /** Topics whose names are known, in runs with limits; one of the others is looked up at a time. */
+  readonly #known = new Set<number>();
+  readonly #unknown = new ConcurrencyLimit(1);
 
   readonly #process: PeerProcess;
 
@@ -123,7 +126,8 @@ export class Receiving {
       };
       const opened = incoming as Incoming;
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
-      const limitOf = ({ topicKey }: IncomingMessage) => this.#limitOf(topicKey)?.limit;
+      const limitOf = ({ topicKey }: IncomingMessage) =>
+        this.#isKnown(topicKey) ? this.#limitOf(topicKey)?.limit : this.#unknown;
       const limits = { ...world.limits.listener, careful, limitOf };
       const effects = this.#effects(opened);
       opened.channel =
@@ -156,12 +160,17 @@ export class Receiving {
     this.#channels.clear();
     this.#leaving.clear();
     this.#lookingUp.clear();
+    this.#known.clear();
     for (const incoming of old) this.#close(incoming);
   }
 
   #close(incoming: Incoming): void {
     incoming.channel.close();
     this.#isolation.leave(incoming);
+  }
+
+  #isKnown(topicKey: number): boolean {
+    return !this.#process.world.hasLimits || this.#known.has(topicKey);
   }
 
   #limitOf(topicKey: number) {
@@ -740,14 +749,41 @@ export class Receiving {
       world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming)));
     }
     this.#arm(incoming);
-    if (!world.serves(process.name, message.topicKey)) this.#notServed(incoming, turn);
+    if (this.#isKnown(message.topicKey)) this.#handle(incoming, turn);
+    else this.#lookUpTopic(incoming, turn);
+  }
+
+  /** The name of the topic is unknown, and with it the limit of its handler. */
+  #lookUpTopic(incoming: Incoming, turn: MessageTurn): void {
+    const process = this.#process;
+    const { world } = process;
+    const { channel } = incoming;
+    const { topicKey } = turn.running;
+    world.counts.add("transition: topic looked up");
+    const known = () => {
+      if (this.#channels.get(incoming.key) === incoming) this.#known.add(topicKey);
+      if (channel.changeLimit(turn)) this.#handle(incoming, turn);
+      else {
+        world.counts.add("transition: limit full after the look-up");
+        this.#finish(incoming, turn, { kind: "postponed" });
+      }
+    };
+    world.schedule.after(world.random.delay(2), () => process.deliver(known));
+  }
+
+  #handle(incoming: Incoming, turn: MessageTurn): void {
+    const process = this.#process;
+    const { world } = process;
+    const { channel } = incoming;
+    const { running: message } = turn;
+    if (this.#channels.get(incoming.key) !== incoming) this.#finish(incoming, turn, { kind: "postponed" });
+    else if (!world.serves(process.name, message.topicKey)) this.#notServed(incoming, turn);
     else if (channel.isExhausted(turn)) {
       world.counts.add("transition: given up after crashes");
       this.#finish(incoming, turn, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
     } else if (world.random.chance(world.handlerFaultRate / 4)) {
       world.counts.add("fault: handler postponed");
-      channel.finish(turn, { kind: "postponed" }, process.now);
-      this.#arm(incoming);
+      this.#finish(incoming, turn, { kind: "postponed" });
     } else if (world.transactional && message.position !== undefined) {
       this.#handleInTransaction(incoming, turn, message.position);
     } else {

@@ -120,6 +120,7 @@ const channelMustHappen = [
   "transition: parked message isolated",
   "transition: limit full",
   "transition: limit freed",
+  "transition: topic looked up",
   ...["delivered", "stored", "sent", "dropped", "timed-out", "fenced"].map((outcome) => `outcome: ${outcome}`),
 ];
 
