@@ -17,8 +17,8 @@
  *
  * **Receiving.** The inbox listens, authorizes each Hello against the catalog, and has one link per channel that this
  * peer owns. A link connects a `ListenerChannel` with its connection, the store and the handler. At most `concurrency`
- * handlers run in parallel; channels take turns (dispatcher.ts). The store's committer combines the commits of several
- * cursors.
+ * handlers run in parallel; channels take turns (dispatcher.ts). A handler can have a limit of its own, which channels and
+ * requests wait for (`ConcurrencyLimit` in `src/channel`). The store's committer combines the commits of several cursors.
  *
  * **Requests.** Requests use the connection of a channel, but not its numbers. On the sending side each is one
  * `OutgoingRequest`, which waits for its answer in the link (link-requests.ts). On the listener it waits for a free

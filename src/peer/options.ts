@@ -425,7 +425,7 @@ const known = {
   "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
   "a handler": ofHandler,
   "a handler of requests": ofRequestHandler,
-  "a handler of batches": [...ofHandler, ...Object.keys(batchSettingsDefaults)],
+  "a handler of batches": [...new Set([...ofHandler, ...Object.keys(batchSettingsDefaults)])],
   retry: Object.keys(retrySettingsDefaults),
   "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ timeoutMs: true }),

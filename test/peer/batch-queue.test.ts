@@ -64,6 +64,26 @@ describe("a queue of batches", () => {
     expect(batches).toEqual(["abc", "de", "f", "g", "h"]);
   });
 
+  it("handles up to `concurrency` batches at a time, each of them as full as it gets", async () => {
+    const { add, batches } = bench({ maxMessages: 2, concurrency: 2 });
+    add("abcdefg");
+    expect(batches).toEqual(["ab", "cd"]);
+    await vi.advanceTimersByTimeAsync(10);
+    expect(batches).toEqual(["ab", "cd", "ef", "g"]);
+    add("h");
+    await vi.runAllTimersAsync();
+    expect(batches).toEqual(["ab", "cd", "ef", "g", "h"]);
+  });
+
+  it("waits for further messages while another batch is handled", async () => {
+    const { add, batches } = bench({ maxMessages: 2, concurrency: 2, waitMs: 1_000 });
+    add("abc");
+    expect(batches).toEqual(["ab"]);
+    await vi.advanceTimersByTimeAsync(5);
+    add("d");
+    expect(batches).toEqual(["ab", "cd"]);
+  });
+
   it("waits up to waitMs, unless a batch is full before", async () => {
     const { add, batches } = bench({ maxMessages: 3, maxBytes: 10, waitMs: 1_000 });
     add("ab");
