@@ -155,17 +155,13 @@ export class Waitlist<Item extends Limited> implements Iterable<Item> {
   readonly #limited = new Map<ConcurrencyLimit, Group<Item>>();
   /** Alternates between items with and without a limit. */
   #limitedIsNext = false;
+  /** Number of items. */
+  size = 0;
 
   readonly #waiter: Waiter;
 
   constructor(waiter: Waiter) {
     this.#waiter = waiter;
-  }
-
-  get size(): number {
-    let size = this.#unlimited.items.size;
-    for (const { items } of this.#limited.values()) size += items.size;
-    return size;
   }
 
   /** Number of items that can start now. */
@@ -177,6 +173,7 @@ export class Waitlist<Item extends Limited> implements Iterable<Item> {
 
   /** Next item that can start. */
   get first(): Item | undefined {
+    if (this.size === 0) return undefined;
     const { first } = this.#unlimited;
     if (this.#limited.size === 0 || (first !== undefined && !this.#limitedIsNext)) return first;
     for (const [limit, group] of this.#limited) if (!limit.isFull) return group.first;
@@ -207,8 +204,10 @@ export class Waitlist<Item extends Limited> implements Iterable<Item> {
       group = new Group();
       this.#limited.set(limit!, group);
     }
-    if (limit !== undefined && !group.items.has(item)) limit.join(this.#waiter);
+    if (group.items.has(item)) return;
     group.items.add(item);
+    this.size += 1;
+    limit?.join(this.#waiter);
   }
 
   /** @returns false if the item was not there */
@@ -216,6 +215,7 @@ export class Waitlist<Item extends Limited> implements Iterable<Item> {
     const { limit } = item;
     const group = this.#groupOf(item);
     if (group?.delete(item) !== true) return false;
+    this.size -= 1;
     this.#limitedIsNext = limit === undefined;
     if (limit === undefined) return true;
     limit.leave(this.#waiter);

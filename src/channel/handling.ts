@@ -561,11 +561,11 @@ export class Handling {
 
   /** Lists a lane whose head message can start or whose retry is due, under the limit of that message. */
   #list(lane: Lane): void {
-    if (this.#isClosed || this.#ready.has(lane)) return;
+    if (this.#isClosed || (lane !== this.#plain && this.#ready.has(lane))) return;
     lane.limit = this.#limits.limitOf(nextOf(lane)!.message!);
     if (lane.retryAt !== undefined) this.#due.add(lane);
-    else if (lane === this.#plain) lane.limit?.join(this.#effects);
-    else this.#ready.add(lane);
+    else if (lane !== this.#plain) this.#ready.add(lane);
+    else lane.limit?.join(this.#effects);
   }
 
   #unlist(lane: Lane): void {
@@ -605,10 +605,10 @@ export class Handling {
   }
 
   #takeableRetry(): Turn | undefined {
+    if (this.#due.first === undefined) return undefined;
     const alone = this.#isolated?.lane;
     if (alone !== undefined) return this.#due.has(alone) && !alone.limit?.isFull ? (alone as Turn) : undefined;
     const first = this.#order.at(0)?.lane;
-    if (this.#due.first === undefined) return undefined;
     for (const lane of this.#due.allStartable()) {
       const parked = lane.place?.parked;
       if (parked?.isStored === false || (parked !== undefined && this.isSerial && this.running > 0)) continue;

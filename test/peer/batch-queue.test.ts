@@ -68,7 +68,7 @@ describe("a queue of batches", () => {
     const { add, batches } = bench({ maxMessages: 2, concurrency: 2 });
     add("abcdefg");
     expect(batches).toEqual(["ab", "cd"]);
-    await vi.advanceTimersByTimeAsync(10);
+    await vi.advanceTimersByTimeAsync(15);
     expect(batches).toEqual(["ab", "cd", "ef", "g"]);
     add("h");
     await vi.runAllTimersAsync();
