@@ -1,5 +1,5 @@
 /**
- * Limits of how many handlers of one registration run in parallel, and lists of what waits for them.
+ * Concurrency limits of handlers, over all channels and requests of a peer, and lists of what waits for them.
  *
  * A start takes its place at once; places are never reserved. So a channel that waits for something else in addition,
  * such as a commit, holds no place meanwhile, and two waits cannot block each other.
@@ -19,6 +19,7 @@ export interface Limited {
   limit: ConcurrencyLimit | undefined;
 }
 
+/** Maximum number of parallel calls of one handler. Each item that runs has one of its places. */
 export class ConcurrencyLimit {
   #max: number;
   #running = 0;
@@ -70,9 +71,9 @@ export class ConcurrencyLimit {
     this.#waiting.set(waiter, this.waitingOf(waiter) + 1);
   }
 
-  /** Records that items no longer wait. */
-  leave(waiter: Waiter, items = 1): void {
-    const left = this.waitingOf(waiter) - items;
+  /** Records that an item no longer waits. */
+  leave(waiter: Waiter): void {
+    const left = this.waitingOf(waiter) - 1;
     if (left > 0) this.#waiting.set(waiter, left);
     else this.#waiting.delete(waiter);
   }

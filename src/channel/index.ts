@@ -29,7 +29,7 @@
  * name (`onFenced`); Postgres failed over to a server that may lack the last commits (`rebase`; a listener starts again
  * from its cursors); the process dies. docs/delivery.md has the guarantees, docs/protocol.md the wire protocol.
  *
- * {@link ConcurrencyLimit} limits the parallel handlers of one registration over all channels of a peer.
+ * {@link ConcurrencyLimit} limits the parallel calls of one handler, over all channels of a peer.
  *
  * {@link Isolation} runs a message that may have killed its process while no other handler runs.
  */

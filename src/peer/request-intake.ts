@@ -34,9 +34,7 @@ function bytesOf(request: IncomingRequest): number {
 
 export class RequestIntake implements Turn, Waiter {
   #connection: ListenerConnection | undefined;
-  /**
-   * Waiting requests. Cancelled requests are removed at once, so that they cannot make the queue full for others.
-   */
+  /** Waiting requests. Cancelled requests are removed at once, so that they cannot make the queue full for others. */
   readonly #waiting = new Waitlist<IncomingRequest>(this);
   /** Memory of the waiting requests. */
   #waitingBytes = 0;
