@@ -6,6 +6,7 @@ import type {
   StoreConstants,
   TuningSettings,
 } from "../../generated/ts/settings/peer.js";
+import type { ConcurrencyLimit, Waiter } from "./concurrency-limit.js";
 import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
 /**
@@ -73,6 +74,8 @@ export interface ListenerLimits
     Pick<StoreConstants, "shortBacklogRows" | "parkDelayMs"> {
   /** Retry policy of a message. */
   retryOf(message: IncomingMessage): RetryPolicy;
+  /** Concurrency limit of the message's handler; undefined if there is none. */
+  limitOf(message: IncomingMessage): ConcurrencyLimit | undefined;
   /** Number of messages waiting for the handler, up to which the store is queried for more. */
   readonly refillBelow: number;
   /** Memory in bytes of waiting messages, up to which the store is queried for more. */
@@ -113,8 +116,11 @@ export type HandlerResult =
   /** The handler never started, or its outcome does not count. The message is retried later as the same attempt. */
   | { readonly kind: "postponed" };
 
-/** Side effects that a listener's channel requests. Each call returns at once; results come back as events. */
-export interface ListenerEffects {
+/**
+ * Side effects that a listener's channel requests. Each call returns at once; results come back as events. `run` calls
+ * `take`, because a limit that the channel waits for is no longer full.
+ */
+export interface ListenerEffects extends Waiter {
   /** Writes an Ack to the channel's connection. */
   writeAck(connection: unknown, ack: Ack): void;
   /** Closes a connection that a newer one replaces. */

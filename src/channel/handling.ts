@@ -20,10 +20,14 @@
  * key. Later messages of its key are parked too. So the parked messages of a key are always the key's first messages,
  * even after the channel is opened again. After an unclean exit, each parked message starts in isolation within the
  * channel, when its start is counted.
+ *
+ * A message whose handler has a concurrency limit starts only while the limit is not full, also where messages start
+ * one after another. Lanes that wait for a full limit hold up no other lanes.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { shortened } from "../errors/index.js";
 import { Fifo } from "../runtime/index.js";
+import { type ConcurrencyLimit, changeLimit, type Limited, Waitlist } from "./concurrency-limit.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import {
   comparePositions,
@@ -64,7 +68,7 @@ interface Parked {
 const noFailures: readonly FailedAttempt[] = [];
 
 /** Queue of messages that are handled one after another, and its current message. */
-export class Lane {
+export class Lane implements Limited {
   /** Undefined for messages without a key. In an unordered channel, each of them has its own lane. */
   readonly key: string | undefined;
   readonly queue = new Fifo<Place>();
@@ -79,6 +83,8 @@ export class Lane {
   retryAt: number | undefined;
   /** True if the Postgres session of its handler ended. */
   isSuspect = false;
+  /** Limit of the message that runs, or that can start. */
+  limit: ConcurrencyLimit | undefined;
 
   constructor(key: string | undefined) {
     this.key = key;
@@ -87,7 +93,7 @@ export class Lane {
 
 type HandlingEffects = Pick<
   ListenerEffects,
-  "countAttempt" | "commit" | "deadLetter" | "park" | "unpark" | "countParked"
+  "countAttempt" | "commit" | "deadLetter" | "park" | "unpark" | "countParked" | "run" | "limitFreed"
 >;
 
 /** Message that starts now. Answer with `finish`. */
@@ -110,11 +116,11 @@ export class Handling {
   readonly #plain = new Lane(undefined);
   readonly #keyed = new Map<string, Lane>();
   /** Lanes with a key whose head message can start now. */
-  readonly #ready = new Set<Lane>();
+  readonly #ready: Waitlist<Lane>;
   /** Lanes whose message waits for a retry, sorted by descending retry time. */
   readonly #retries: Lane[] = [];
   /** Lanes whose retry is due. */
-  readonly #due = new Set<Lane>();
+  readonly #due: Waitlist<Lane>;
   /** Alternates between lanes with and without a key. */
   #plainIsNext = true;
   /** Accepted messages in order, from the first unfinished one. */
@@ -138,6 +144,7 @@ export class Handling {
   unparking = 0;
   /** Positions that were completed beyond the cursor when the channel was opened, and have not arrived yet. */
   readonly #done: Set<string>;
+  #isClosed = false;
 
   readonly #limits: ListenerLimits;
   readonly #effects: HandlingEffects;
@@ -146,6 +153,8 @@ export class Handling {
   constructor(cursor: Position, done: readonly Position[], limits: ListenerLimits, effects: HandlingEffects) {
     this.#limits = limits;
     this.#effects = effects;
+    this.#ready = new Waitlist(effects);
+    this.#due = new Waitlist(effects);
     this.cursor = cursor;
     this.handled = cursor;
     this.#done = new Set(done.map(positionKey));
@@ -175,7 +184,12 @@ export class Handling {
 
   /** Number of messages that could start now if a handler were free. */
   get ready(): number {
-    return this.#ready.size + (this.#isReady(this.#plain) ? 1 : 0);
+    return this.#ready.startable + (this.#isStartable(this.#plain) ? 1 : 0);
+  }
+
+  /** Number of messages that can start, or be retried, as soon as the limit allows it. */
+  waitingFor(limit: ConcurrencyLimit): number {
+    return limit.waitingOf(this.#effects);
   }
 
   /** Number of messages that wait for a retry, without parked messages. */
@@ -207,10 +221,10 @@ export class Handling {
 
   /** True if {@link take} can return a message, or must be called to request the count of a start. */
   get canTake(): boolean {
-    if (this.#due.size > 0) return true;
-    if (this.isSerial) return this.running === 0 && (this.queued > 0 || this.#ready.size > 0);
+    if (this.#due.first !== undefined) return true;
+    if (this.isSerial) return this.running === 0 && this.#serialLane !== undefined;
     if (this.#isFarAhead) return this.#firstLane !== undefined;
-    return this.#ready.size > 0 || this.#isReady(this.#plain);
+    return this.#ready.first !== undefined || this.#isStartable(this.#plain);
   }
 
   /**
@@ -270,42 +284,60 @@ export class Handling {
     this.queued += 1;
     this.queuedBytes += this.#bytesOf(message);
     if (lane.retryAt !== undefined) this.#parkBehind(lane);
-    if (lane !== this.#plain && this.#isReady(lane)) this.#ready.add(lane);
+    if (lane.queue.length === 1 && this.#isReady(lane)) this.#list(lane);
     return false;
   }
 
   /** Starts the next message. Returns undefined if none can start. */
   take(now: number): Turn | undefined {
     this.signalRetry(now);
-    const again = this.#takeableRetry();
-    const lane: Lane | undefined = again ?? this.#nextLane();
-    const place = again?.place ?? lane?.queue.at(0);
+    const lane = this.#next();
+    const place = lane && nextOf(lane);
     const message = place?.message;
     if (lane === undefined || place === undefined || message === undefined) return undefined;
     const { parked } = place;
     if (parked === undefined ? !this.#mayStart(message) : !this.#mayStartParked(place)) return undefined;
-    if (again === undefined) {
+    const isRetry = lane.retryAt !== undefined;
+    this.#unlist(lane);
+    lane.limit?.take();
+    if (!isRetry) {
       lane.queue.shift();
-      this.#ready.delete(lane);
       lane.place = place;
       lane.running = message;
     } else {
-      this.#due.delete(again);
       lane.isSuspect = false;
       lane.retryAt = undefined;
     }
     if (parked === undefined) {
-      if (again === undefined) this.queued -= 1;
+      if (!isRetry) this.queued -= 1;
       this.queuedBytes -= this.#bytesOf(message);
       lane.attempts = Math.max(lane.attempts + 1, message.position === undefined ? 0 : (this.#count?.starts ?? 0));
     } else {
-      if (again !== undefined) this.#parkedWaiting -= 1;
+      if (isRetry) this.#parkedWaiting -= 1;
       this.#parkedRunning += 1;
       lane.attempts = parked.attempts + 1;
     }
     if (this.running + this.retrying === 0) this.progressAt = now;
     this.running += 1;
     return lane as Turn;
+  }
+
+  /**
+   * Moves a running message to its present limit, because its handler was replaced or its topic was unknown when it
+   * started.
+   *
+   * @returns false if that limit is full: the message must be postponed
+   */
+  changeLimit(turn: Turn): boolean {
+    return changeLimit(turn, this.#limits.limitOf(turn.running), this.#effects);
+  }
+
+  /** Waits for no limit any more. Messages must not start after this call. */
+  close(): void {
+    if (this.#isReady(this.#plain)) this.#unlist(this.#plain);
+    this.#ready.clear();
+    this.#due.clear();
+    this.#isClosed = true;
   }
 
   /** Schedules the retry of a message that is not done. Returns false if its result is final. */
@@ -339,6 +371,7 @@ export class Handling {
       if (parked.count !== "counted") this.#endIsolation(turn.place);
     }
     this.#pauseUntil(turn, now + waitMs);
+    this.#release(turn);
     this.running -= 1;
     if (parked !== undefined) {
       if (result.kind !== "postponed") this.#writeParked(turn.place, turn.attempts, now + waitMs);
@@ -366,7 +399,7 @@ export class Handling {
       if (lane.place === place) this.#parkedWaiting += 1;
       else {
         this.queued -= 1;
-        if (this.#isReady(lane)) this.#ready.add(lane);
+        if (this.#isReady(lane)) this.#list(lane);
       }
       if (this.#order.at(0) === place) this.#count = undefined;
     }
@@ -398,12 +431,11 @@ export class Handling {
     (turn as Lane).place = undefined;
     turn.attempts = 0;
     turn.failures = noFailures;
+    this.#release(turn);
     this.running -= 1;
     this.progressAt = now;
-    if (turn !== this.#plain) {
-      if (this.#isReady(turn)) this.#ready.add(turn);
-      else if (turn.queue.length === 0 && turn.key !== undefined) this.#keyed.delete(turn.key);
-    }
+    if (this.#isReady(turn)) this.#list(turn);
+    else if (turn.queue.length === 0 && turn.key !== undefined) this.#keyed.delete(turn.key);
     place.message = undefined;
     if (dead !== undefined) this.#effects.deadLetter(dead);
     if (parked !== undefined) {
@@ -425,7 +457,10 @@ export class Handling {
     this.cursor = cursor;
     if (comparePositions(cursor, this.handled) < 0) return true;
     this.#uncommitted = 0;
+    const wasSerial = this.isSerial;
     this.#window = this.#window >= unlimitedFromWindow ? Infinity : this.#window * 2;
+    // Messages that had to start one after another can start now.
+    if (wasSerial && !this.isSerial) this.isBlocked = true;
     return true;
   }
 
@@ -451,7 +486,7 @@ export class Handling {
   /** Returns true if another retry has become due. */
   signalRetry(now: number): boolean {
     const before = this.#due.size;
-    while (this.retryDue <= now) this.#due.add(this.#retries.pop()!);
+    while (this.retryDue <= now) this.#list(this.#retries.pop()!);
     return this.#due.size > before;
   }
 
@@ -525,6 +560,33 @@ export class Handling {
     return running === undefined && first !== undefined && first.parked?.isStored !== false;
   }
 
+  /** True if the head message of the lane can start, and its limit is not full. */
+  #isStartable(lane: Lane): boolean {
+    return this.#isReady(lane) && lane.limit?.isFull !== true;
+  }
+
+  /** Lists a lane whose head message can start or whose retry is due, under the limit of that message. */
+  #list(lane: Lane): void {
+    if (this.#isClosed || (lane !== this.#plain && this.#ready.has(lane))) return;
+    lane.limit = this.#limits.limitOf(nextOf(lane)!.message!);
+    if (lane.retryAt !== undefined) this.#due.add(lane);
+    else if (lane !== this.#plain) this.#ready.add(lane);
+    else lane.limit?.join(this.#effects);
+  }
+
+  #unlist(lane: Lane): void {
+    if (lane.retryAt !== undefined) this.#due.delete(lane);
+    else if (lane === this.#plain) lane.limit?.leave(this.#effects);
+    else this.#ready.delete(lane);
+  }
+
+  #release(turn: Turn): void {
+    const { limit } = turn;
+    turn.limit = undefined;
+    // When a handler has ended, its channel takes the next message in any case.
+    limit?.release(this.#effects, true);
+  }
+
   #laneOf({ key, position }: IncomingMessage): Lane {
     if (key === undefined) return this.#limits.unordered && position !== undefined ? new Lane(undefined) : this.#plain;
     let lane = this.#keyed.get(key);
@@ -535,11 +597,25 @@ export class Handling {
     return lane;
   }
 
+  /** Lane of the message that starts next. */
+  #next(): Lane | undefined {
+    for (;;) {
+      const lane = this.#takeableRetry() ?? this.#nextLane();
+      const message = lane && nextOf(lane)?.message;
+      if (lane === undefined || message === undefined) return undefined;
+      if (lane.limit === this.#limits.limitOf(message)) return lane;
+      // The handler was replaced since the lane was listed, or the name of the topic was unknown then.
+      this.#unlist(lane);
+      this.#list(lane);
+    }
+  }
+
   #takeableRetry(): Turn | undefined {
+    if (this.#due.first === undefined) return undefined;
     const alone = this.#isolated?.lane;
-    if (alone !== undefined) return this.#due.has(alone) ? (alone as Turn) : undefined;
+    if (alone !== undefined) return this.#due.has(alone) && !alone.limit?.isFull ? (alone as Turn) : undefined;
     const first = this.#order.at(0)?.lane;
-    for (const lane of this.#due) {
+    for (const lane of this.#due.allStartable()) {
       const parked = lane.place?.parked;
       if (parked?.isStored === false || (parked !== undefined && this.isSerial && this.running > 0)) continue;
       if (lane === first || !(lane.isSuspect || this.isSerial)) return lane as Turn;
@@ -552,19 +628,19 @@ export class Handling {
   #nextLane(): Lane | undefined {
     const alone = this.#isolated;
     if (alone !== undefined)
-      return alone.lane!.queue.at(0) === alone && this.#isReady(alone.lane!) ? alone.lane : undefined;
-    if (this.isSerial) {
-      const [parked] = this.#ready;
-      const lane = this.#order.length === 0 ? parked : this.#order.at(0)!.lane;
-      return lane === undefined || this.running > 0 || !this.#isReady(lane) ? undefined : lane;
-    }
+      return alone.lane!.queue.at(0) === alone && this.#isStartable(alone.lane!) ? alone.lane : undefined;
+    if (this.isSerial) return this.running > 0 ? undefined : this.#serialLane;
     if (this.#isFarAhead) return this.#firstLane;
-    const plain = this.#isReady(this.#plain) ? this.#plain : undefined;
-    if (this.#ready.size === 0) return plain;
+    const plain = this.#isStartable(this.#plain) ? this.#plain : undefined;
+    const keyed = this.#ready.first;
+    if (keyed === undefined) return plain;
     this.#plainIsNext = !this.#plainIsNext;
-    if (plain !== undefined && this.#plainIsNext) return plain;
-    const [keyed] = this.#ready;
-    return keyed;
+    return plain !== undefined && this.#plainIsNext ? plain : keyed;
+  }
+
+  /** Lane of the next message while messages are handled one after another, if that can start. */
+  get #serialLane(): Lane | undefined {
+    return this.#order.length === 0 ? this.#ready.first : this.#firstLane;
   }
 
   /**
@@ -579,7 +655,7 @@ export class Handling {
   /** Lane of the first unfinished message, if its head can start. The head may be a parked message of the same key. */
   get #firstLane(): Lane | undefined {
     const lane = this.#order.at(0)?.lane;
-    return lane !== undefined && this.#isReady(lane) ? lane : undefined;
+    return lane !== undefined && this.#isStartable(lane) ? lane : undefined;
   }
 
   /** Advances {@link handled} over finished messages and commits it. */
@@ -629,6 +705,11 @@ export class Handling {
     }
     return parked!.count === "counted";
   }
+}
+
+/** Message of the lane that starts next: the one that waits for a retry, or the head of the queue. */
+function nextOf({ retryAt, place, queue }: Lane): Place | undefined {
+  return retryAt === undefined ? queue.at(0) : place;
 }
 
 /** Returns true if the cursor may pass the message. */

@@ -30,8 +30,11 @@
  * name (`onFenced`); Postgres failed over to a server that may lack the last commits (`rebase`; a listener starts again
  * from its cursors); the process dies. docs/delivery.md has the guarantees, docs/protocol.md the wire protocol.
  *
+ * {@link ConcurrencyLimit} limits the parallel calls of one handler, over all channels of a peer.
+ *
  * A message that may have killed a process is handled while no other handler runs: see {@link Isolation}.
  */
+export { ConcurrencyLimit, changeLimit, type Limited, type Waiter, Waitlist } from "./concurrency-limit.js";
 export type {
   ChannelWelcome,
   HandlerResult,

@@ -14,6 +14,7 @@
  */
 import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { Fifo } from "../runtime/index.js";
+import type { ConcurrencyLimit } from "./concurrency-limit.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import { Flights } from "./flights.js";
 import { Handling, type Turn } from "./handling.js";
@@ -121,6 +122,11 @@ export class ListenerChannel {
   /** Number of waiting messages that could start now if a handler were free. */
   get readyMessages(): number {
     return this.handling.ready;
+  }
+
+  /** Number of waiting messages that could start now if the limit allowed it. */
+  waitingFor(limit: ConcurrencyLimit): number {
+    return this.handling.waitingFor(limit);
   }
 
   get isHandling(): boolean {
@@ -337,6 +343,11 @@ export class ListenerChannel {
     return attempts > this.#limits.retryOf(running).attempts;
   }
 
+  /** Moves a running message to the limit of its present handler. @returns false if it must be postponed */
+  changeLimit(turn: Turn): boolean {
+    return this.handling.changeLimit(turn);
+  }
+
   /** Records the result of a message's handler. */
   finish(turn: Turn, result: HandlerResult, now: number): void {
     const handling = this.handling;
@@ -431,6 +442,12 @@ export class ListenerChannel {
       this.#ack();
     }
     this.#signalReady();
+  }
+
+  /** Stops starting messages for good. Running ones can still be finished. */
+  close(): void {
+    this.halt(true);
+    this.handling.close();
   }
 
   /**

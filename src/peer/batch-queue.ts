@@ -1,6 +1,6 @@
 /**
- * Queue of messages for a batch handler. One batch is handled at a time; messages that arrive meanwhile form the next
- * batch. If a batch fails, it is handled again without the messages that the handler marked as failed. If the handler
+ * Queue of messages for a batch handler. At most `concurrency` batches are handled at a time; messages that arrive
+ * meanwhile form the next batch. If a batch fails, it is handled again without the messages that the handler marked as failed. If the handler
  * marked none, the batch is split in halves until the failing message is alone.
  */
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
@@ -28,7 +28,8 @@ export class BatchQueue<Item> {
   #next = { count: 0, bytes: 0 };
   #timer: NodeJS.Timeout | undefined;
   #isInBurst = false;
-  #isBusy = false;
+  /** Number of batches that are being handled. */
+  #running = 0;
   #mayDelay = true;
 
   readonly #settings: BatchSettings;
@@ -42,8 +43,8 @@ export class BatchQueue<Item> {
   /**
    * Resolves with the result of the item.
    *
-   * @param onJoined called when the item becomes part of the next batch; from then on it waits only for the previous
-   * batch
+   * @param onJoined called when the item becomes part of the next batch; from then on it waits only for earlier
+   * batches
    */
   add(item: Item, bytes: number, onJoined: () => void): Promise<HandlerResult> {
     const result = new Promise<HandlerResult>((resolve) => {
@@ -58,6 +59,10 @@ export class BatchQueue<Item> {
   stopWaiting(): void {
     this.#mayDelay = false;
     this.#startIfReady();
+  }
+
+  get #mayStart(): boolean {
+    return this.#waiting.length > 0 && this.#running < this.#settings.concurrency;
   }
 
   get #isFull(): boolean {
@@ -80,10 +85,10 @@ export class BatchQueue<Item> {
   }
 
   #startIfReady(): void {
-    if (this.#isBusy || this.#waiting.length === 0) return;
+    while (this.#mayStart && this.#isFull) void this.#run();
+    if (!this.#mayStart) return;
     const { waitMs } = this.#settings;
-    if (this.#isFull) void this.#run();
-    else if (waitMs > 0 && this.#mayDelay) this.#timer ??= setTimeout(() => void this.#run(), waitMs);
+    if (waitMs > 0 && this.#mayDelay) this.#timer ??= setTimeout(() => void this.#run(), waitMs);
     else if (!this.#isInBurst) this.#startAfterBurst();
   }
 
@@ -96,7 +101,7 @@ export class BatchQueue<Item> {
     const before = this.#waiting.length;
     setImmediate(() => {
       this.#isInBurst = false;
-      if (this.#isBusy || this.#waiting.length === 0) return;
+      if (!this.#mayStart) return;
       if (this.#waiting.length > before) this.#startAfterBurst();
       else void this.#run();
     });
@@ -105,12 +110,12 @@ export class BatchQueue<Item> {
   async #run(): Promise<void> {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#isBusy = true;
+    this.#running += 1;
     const batch = this.#waiting.splice(0, this.#next.count);
     this.#next = { count: 0, bytes: 0 };
     this.#extendNext();
     await this.#handleAll(batch);
-    this.#isBusy = false;
+    this.#running -= 1;
     this.#startIfReady();
   }
 

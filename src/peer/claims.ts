@@ -4,11 +4,12 @@
  *
  * A member has room if handlers are free or if few messages wait for the next free handler. It sends a claim query only
  * if it has room and there may be unclaimed messages, after a notification or according to its last claim. An idle
- * member sends no queries.
+ * member sends no queries. The messages of a topic whose handler has a limit need room there, too; they are claimed
+ * apart.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import { comparePositions, type ListenerChannel } from "../channel/index.js";
+import { type ConcurrencyLimit, comparePositions, type ListenerChannel } from "../channel/index.js";
 import { Backoff } from "../runtime/index.js";
 import { type ClaimFrom, isTransientFailure, type Position } from "../store/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
@@ -19,6 +20,8 @@ export interface Claimant {
   /** True if no handler may start. */
   halted(): boolean;
   serves(topic: string): boolean;
+  /** Limits of the handlers of a topic, by which only so many of its messages can run; undefined if there is none. */
+  limitsOf(topic: string): readonly ConcurrencyLimit[] | undefined;
   /** Number of further handlers that can start now. */
   freeHandlers(): number;
   channel(connectionKey: number): ListenerChannel | undefined;
@@ -37,6 +40,7 @@ export class Claims {
   /** Positions by topic before which there are no unclaimed messages. */
   readonly #startPositions = new Map<string, ClaimFrom>();
   readonly #pace = new Pace();
+  readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
   /** Channel of the claimed messages, and the last claim into it. */
   #channel:
@@ -82,9 +86,13 @@ export class Claims {
     this.pump();
   }
 
-  /** Records the end of a handler that ran for a message of the channel. */
-  finished(connectionKey: number): void {
-    if (connectionKey === this.#channel?.connectionKey) this.#pace.handled(1, performance.now());
+  /** Records the end of a handler that ran for a message of the channel. @param limit limit under which it ran */
+  finished(connectionKey: number, limit: ConcurrencyLimit | undefined): void {
+    if (connectionKey === this.#channel?.connectionKey) {
+      const now = performance.now();
+      this.#pace.handled(1, now);
+      if (limit !== undefined) this.#paceUnder(limit).handled(1, now);
+    }
     this.pump();
   }
 
@@ -102,8 +110,10 @@ export class Claims {
     if (this.#isClaiming || this.#stopped || this.#retry !== undefined || this.#unclaimedTopics.size === 0) return;
     const room = this.#room();
     if (room < 1) return;
+    const [topics, maxMessages] = this.#nextTopics(room);
+    if (topics.size === 0) return;
     this.#isClaiming = true;
-    void this.#claim(room).finally(() => {
+    void this.#claim(topics, maxMessages).finally(() => {
       this.#isClaiming = false;
       this.#queriedTopics = [];
       this.pump();
@@ -117,10 +127,31 @@ export class Claims {
     const channel = this.#channel && this.#claimant.channel(this.#channel.connectionKey);
     const ready = channel?.readyMessages ?? 0;
     if (channel !== undefined && channel.waitingMessages - ready >= protocolConstants.groupMostHeldUp) return 0;
-    const next = Math.max(protocolConstants.groupLeastUnderWay - 1, this.#pace.recent(performance.now()));
-    const free = this.#claimant.freeHandlers();
     const has = ready + this.#unreadMessages(channel);
-    return has > free + next / 2 ? 0 : Math.min(free + next - has, outboxConstants.pageMessages);
+    const room = roomFor(has, this.#claimant.freeHandlers(), this.#pace.recent(performance.now()));
+    return Math.min(room, outboxConstants.pageMessages);
+  }
+
+  /** Number of messages of a topic to claim, as far as the limits of its handlers go. */
+  #roomUnder(limits: readonly ConcurrencyLimit[]): number {
+    const channel = this.#channel && this.#claimant.channel(this.#channel.connectionKey);
+    const now = performance.now();
+    let [has, free, recent] = [this.#unreadMessages(channel), 0, 0];
+    for (const limit of limits) {
+      has += channel?.waitingFor(limit) ?? 0;
+      free += limit.free;
+      recent += this.#paceUnder(limit).recent(now);
+    }
+    return roomFor(has, free, recent);
+  }
+
+  #paceUnder(limit: ConcurrencyLimit): Pace {
+    let pace = this.#limitPaces.get(limit);
+    if (pace === undefined) {
+      pace = new Pace();
+      this.#limitPaces.set(limit, pace);
+    }
+    return pace;
   }
 
   /**
@@ -134,11 +165,9 @@ export class Claims {
     return isRead || performance.now() > at + storeConstants.pollMs ? 0 : messages;
   }
 
-  async #claim(maxMessages: number): Promise<void> {
+  async #claim(topics: ReadonlyMap<string, ClaimFrom>, maxMessages: number): Promise<void> {
     const { store, lease, logger, status, nameLost } = this.#context;
     const { epoch } = lease;
-    const topics = this.#nextTopics();
-    if (topics.size === 0) return;
     this.#queriedTopics = [...topics.keys()];
     try {
       const claimed = await store.claimMessages(
@@ -172,16 +201,29 @@ export class Claims {
     }
   }
 
-  /** Removes up to `claimTopics` topics from the wanted ones, and drops those that the peer no longer serves. */
-  #nextTopics(): Map<string, ClaimFrom> {
+  /**
+   * Removes up to `claimTopics` topics without a limit from the wanted ones, or one with a limit that has room. Drops
+   * topics that the peer no longer serves.
+   *
+   * @returns the topics, and the number of messages to claim
+   */
+  #nextTopics(room: number): [ReadonlyMap<string, ClaimFrom>, number] {
     const topics = new Map<string, ClaimFrom>();
     for (const topic of this.#unclaimedTopics) {
       if (topics.size === outboxConstants.claimTopics) break;
+      if (!this.#claimant.serves(topic)) {
+        this.#unclaimedTopics.delete(topic);
+        this.#startPositions.delete(topic);
+        continue;
+      }
+      const limits = this.#claimant.limitsOf(topic);
+      const roomOfTopic = limits && this.#roomUnder(limits);
+      if (roomOfTopic !== undefined && (roomOfTopic < 1 || topics.size > 0)) continue;
       this.#unclaimedTopics.delete(topic);
-      if (this.#claimant.serves(topic)) topics.set(topic, this.#startPositions.get(topic) ?? {});
-      else this.#startPositions.delete(topic);
+      topics.set(topic, this.#startPositions.get(topic) ?? {});
+      if (roomOfTopic !== undefined) return [topics, Math.min(room, roomOfTopic)];
     }
-    return topics;
+    return [topics, room];
   }
 
   #retryLater(topics: ReadonlyMap<string, unknown>): void {
@@ -192,4 +234,15 @@ export class Claims {
       this.pump();
     }, this.#backoff.failed());
   }
+}
+
+/**
+ * Number of messages to claim: those that can start now, or will be the next to start.
+ *
+ * @param has number of claimed messages that can start
+ * @param recent number of messages that ended recently
+ */
+function roomFor(has: number, free: number, recent: number): number {
+  const next = Math.max(protocolConstants.groupLeastUnderWay - 1, recent);
+  return has > free + next / 2 ? 0 : free + next - has;
 }

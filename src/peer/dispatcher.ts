@@ -1,4 +1,5 @@
 /** Scheduler of handlers: channels with messages run in turn, and at most `concurrency` handlers run in parallel. */
+import { ConcurrencyLimit } from "../channel/index.js";
 
 /** Time slice of a turn in ms, after which the event loop can process other events. */
 export const turnMs = 5;
@@ -9,7 +10,7 @@ export interface Turn {
 }
 
 export class Dispatcher {
-  readonly #woken = new Set<Turn>();
+  readonly #woken = new Set<Turn | ConcurrencyLimit>();
   #running = 0;
   #scheduled = false;
 
@@ -19,8 +20,8 @@ export class Dispatcher {
     this.#concurrency = concurrency;
   }
 
-  /** Schedules a run of `turn`. */
-  wake(turn: Turn): void {
+  /** Schedules a run of a source, or of all that wait for a limit. */
+  wake(turn: Turn | ConcurrencyLimit): void {
     this.#woken.add(turn);
     this.#schedule();
   }
@@ -55,7 +56,10 @@ export class Dispatcher {
       this.#scheduled = false;
       const turns = [...this.#woken];
       this.#woken.clear();
-      for (const turn of turns) turn.run();
+      for (const turn of turns) {
+        if (!(turn instanceof ConcurrencyLimit)) turn.run();
+        else if (!turn.runWaiters(() => this.free > 0)) this.wake(turn);
+      }
     });
   }
 }

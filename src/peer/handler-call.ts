@@ -4,6 +4,7 @@
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
+  ConcurrencyLimit,
   type HandlerResult,
   type Headers,
   headerValue,
@@ -126,6 +127,11 @@ export class HandlerCalls {
   readonly #pendingHandlers = new Set<Cancellation>();
   /** True while incomplete batches wait for further messages. */
   #mayDelayBatches = true;
+  /**
+   * Limit of messages and requests whose topic is not known yet: one look-up at a time, after which they change to the
+   * limit of their handler. So no more of them can start than that allows.
+   */
+  readonly #unknownTopics = new ConcurrencyLimit(1);
 
   constructor(context: PeerContext, handlers: TopicHandlers, passOn: PassOn) {
     this.#context = context;
@@ -147,6 +153,20 @@ export class HandlerCalls {
 
   retryOf({ topicKey, headers }: IncomingMessage): RetryPolicy {
     return this.#handlers.handlingOf(this.topics.known(topicKey), headers).retry;
+  }
+
+  /** Limit under which a message starts. */
+  limitOf(topicKey: number, headers: Headers | undefined): ConcurrencyLimit | undefined {
+    if (!this.#handlers.hasLimits) return undefined;
+    const topic = this.topics.known(topicKey);
+    return topic === undefined ? this.#unknownTopics : this.#handlers.handlingOf(topic, headers).limit;
+  }
+
+  /** Limit under which a request starts. */
+  limitOfRequest({ topicKey }: IncomingRequest): ConcurrencyLimit | undefined {
+    if (!this.#handlers.hasLimits) return undefined;
+    const topic = this.topics.known(topicKey);
+    return topic === undefined ? this.#unknownTopics : this.#handlers.requestsOf(topic)?.settings.limit;
   }
 
   /** Starts the handler. Returns a promise, which never rejects, unless the handler finished synchronously. */
@@ -185,13 +205,14 @@ export class HandlerCalls {
   /**
    * Calls the handler of a request.
    *
+   * @param topic undefined if the key of the topic is not in the catalog
    * @returns the value that the handler returned, a {@link RequestAnswer} made of it, or a promise of either
    * @throws the error of the handler or of `answerOf` (then `request.isStarted` is true), or the reason why the handler was
    * not called; synchronously or as a rejection
    */
-  answer(source: Source, request: IncomingRequest): unknown {
-    const topic = this.topics.of(request.topicKey);
-    if (typeof topic !== "string") return this.#answerAfterLookup(source, request, topic);
+  answer(source: Source, request: IncomingRequest, topic: string | undefined): unknown {
+    if (topic === undefined)
+      throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
     const handler = this.#requestHandlerOf(source, request.topicKey, topic);
     return handler.settings.transactional
       ? this.#answerInTransaction(source, request, topic, handler)
@@ -215,15 +236,6 @@ export class HandlerCalls {
       "not_supported",
       `"${name}" handles messages of "${topic}" but no requests; set a handler with respond`,
     );
-  }
-
-  async #answerAfterLookup(
-    source: Source,
-    request: IncomingRequest,
-    topic: Promise<string | undefined>,
-  ): Promise<unknown> {
-    if ((await topic) !== undefined) return await this.answer(source, request);
-    throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
   }
 
   /** The answer is sent after the transaction has ended: a transaction whose answer cannot be sent must not commit. */
@@ -285,6 +297,8 @@ export class HandlerCalls {
           return refused(code, why);
         }
       }
+      // The handler may have been replaced, and the topic may have been unknown.
+      if (!link.channel.changeLimit(turn)) return retryLater;
       this.#checkStart(link, turn, topic);
       const view = new MessageView(this.#handlers.reply, link.source, message, topic, plain, turn.attempts);
       const handling = this.#handlers.handlingOf(topic, message.headers);
@@ -296,7 +310,11 @@ export class HandlerCalls {
         return withPlain(result, plain);
       }
       if (transactional) {
-        const call = ([view]: readonly MessageView[]): unknown => this.#handlers.handle(view!);
+        const call = ([view]: readonly MessageView[]): unknown => {
+          // The handler may have been replaced while the message waited for a connection.
+          if (!link.channel.changeLimit(turn)) throw postponed;
+          return this.#handlers.handle(view!);
+        };
         return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? retryLater, plain);
       }
       await this.#withTimeout(this.#handlers.handle(view), view, handling.timeoutMs);

@@ -1,6 +1,6 @@
 /** Validated settings of a handler, with defaults filled in. */
 import type { BatchSettings, RetrySettings } from "../../generated/ts/settings/peer.js";
-import type { RetryPolicy } from "../channel/index.js";
+import type { ConcurrencyLimit, RetryPolicy } from "../channel/index.js";
 import type { MessageView } from "./message.js";
 
 /** Settings and functions of a batch handler. Messages with the same object can share a batch. */
@@ -33,6 +33,8 @@ export interface HandlingSettings extends Membership {
   /** Undefined for no limit. */
   readonly timeoutMs: number | undefined;
   readonly retry: RetryPolicy;
+  /** Limit of parallel calls in the current run; undefined if there is none. Batch handlers have their own. */
+  limit: ConcurrencyLimit | undefined;
   /** Undefined if each message is handled alone. */
   readonly batch: BatchHandling | undefined;
 }

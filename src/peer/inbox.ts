@@ -71,12 +71,14 @@ export class Inbox {
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
     });
+    handlers.renewLimits();
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
     if (context.membership.group !== undefined) {
       this.#claims = new Claims(context, {
         halted: () => this.#isPaused || this.#closed,
         serves: (topic) => handlers.serves(topic),
+        limitsOf: (topic) => handlers.limitsOf(topic),
         freeHandlers: () => dispatcher.free,
         channel: (connectionKey) => this.#links.get(connectionKey)?.channel,
         claimed: (connectionKey) => void this.#readStored(connectionKey),
@@ -156,7 +158,10 @@ export class Inbox {
     this.#claims?.onUnclaimed(topic);
   }
 
-  /** Pauses or resumes all links: the first handler was set, or the last one removed. */
+  /**
+   * Pauses or resumes all links, after the first handler was set or the last one removed. Wakes what waited for the
+   * limit of a handler that was replaced or removed.
+   */
   handlersChanged(): void {
     this.#updateHalts();
   }

@@ -1,5 +1,5 @@
 /** Request as its handler sees it, until the sender stops waiting for the answer. */
-import type { Headers, IncomingMessage } from "../channel/index.js";
+import type { ConcurrencyLimit, Headers, IncomingMessage, Limited } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { Request } from "../wire/index.js";
 import { Cancellation } from "./cancellation.js";
@@ -9,13 +9,14 @@ import { pairsOfFrame } from "./frame-headers.js";
  * Request with a waiting sender. It is the message for the handler; its signal is aborted when the sender stops
  * waiting.
  */
-export class IncomingRequest extends Cancellation implements IncomingMessage {
+export class IncomingRequest extends Cancellation implements IncomingMessage, Limited {
   readonly id: number;
   readonly maxAnswerBytes: number;
   /** Time at which the sender stops waiting (`performance.now()`, ms). */
   readonly until: number;
   /** True after the handler was started. */
   isStarted = false;
+  limit: ConcurrencyLimit | undefined = undefined;
   #isOver = false;
   #timer: NodeJS.Timeout | undefined = undefined;
 

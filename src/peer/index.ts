@@ -17,7 +17,8 @@
  *
  * **Receiving.** The inbox listens, checks in Postgres the owner of the channel and the epoch of each Hello, and has
  * one link per channel that this peer owns. A link connects a `ListenerChannel` with its connection, the store and the
- * handler. At most `concurrency` handlers run in parallel; channels take turns (dispatcher.ts). The store's committer
+ * handler. At most `concurrency` handlers run in parallel; channels take turns (dispatcher.ts). A handler can have a
+ * limit of its own, for which channels and requests wait (`ConcurrencyLimit` in `src/channel`). The store's committer
  * combines the commits of several cursors.
  *
  * **Requests.** Requests use the connection of a channel, but not its numbers. On the sending side each is one

@@ -8,6 +8,7 @@
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import {
+  type ConcurrencyLimit,
   type DeadMessage,
   type HandlerResult,
   type Headers,
@@ -105,6 +106,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         maxCreditGrowth: protocolConstants.maxCreditGrowth,
         busyAfterMs: settings.busyAfterMs,
         retryOf: (message) => shared.calls.retryOf(message),
+        limitOf: ({ topicKey, headers }) => shared.calls.limitOf(topicKey, headers),
         shortBacklogRows: storeConstants.shortBacklogRows,
         maxAhead: protocolConstants.maxAhead,
         messageOverheadBytes: protocolConstants.messageOverheadBytes,
@@ -167,8 +169,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   /**
-   * Fast path: passes messages straight to a plain handler, as long as it returns synchronously and no other state of
-   * the channel matters.
+   * Fast path: passes messages straight to a plain handler without a limit, as long as it returns synchronously and no
+   * other state of the channel matters.
    *
    * @returns number of messages whose handler was started
    */
@@ -196,6 +198,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       const pairs = headers[entry]?.index === done ? pairsOfFrame(headers[entry++]!.headers) : undefined;
       const topic = calls.topicToCall(topicKey, pairs);
       if (topic === undefined || (pairs && headerValue(pairs, messageKeyHeader) !== undefined)) break;
+      if (calls.limitOf(topicKey, pairs) !== undefined) break;
       const payload = payloads[done]!;
       const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
       message = { position, topicKey, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
@@ -209,7 +212,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#isUnmarked = true;
       channel.passedThrough(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
     }
-    if (unfinished === undefined) this.#freeSlot();
+    if (unfinished === undefined) this.#freeSlot(undefined);
     else {
       const turn = channel.startPassedThrough(message!, at);
       this.#onResult(turn, unfinished(this, turn), at);
@@ -273,7 +276,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.isClosed = true;
     this.#timer.stop();
     for (const timer of this.#timers) clearTimeout(timer);
-    this.channel.halt(true);
+    this.channel.close();
     this.requests.onConnection(undefined);
     for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenDrained.splice(0)]) resolve();
     this.#shared.isolation.leave(this);
@@ -340,20 +343,22 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       void result.then((later) => this.#finishLater(turn, later));
       return;
     }
+    const { limit } = turn;
     this.#finish(turn, result, at);
-    this.#freeSlot();
+    this.#freeSlot(limit);
   }
 
-  #freeSlot(): void {
+  #freeSlot(limit: ConcurrencyLimit | undefined): void {
     this.#shared.dispatcher.freeSlot();
-    this.#onHandlerEnded();
+    this.#onHandlerEnded(limit);
   }
 
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
+    const { limit } = turn;
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
-    this.#onHandlerEnded();
+    this.#onHandlerEnded(limit);
     if (this.isClosed) return;
     if (dispatcher.hasWoken) {
       this.#commitHandled();
@@ -370,10 +375,11 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.channel.finish(turn, result, at);
   }
 
-  #onHandlerEnded(): void {
+  /** @param limit limit under which the handler ran */
+  #onHandlerEnded(limit: ConcurrencyLimit | undefined): void {
     const { isolation, claims } = this.#shared;
     if (isolation.holder !== undefined) isolation.handlerEnded();
-    claims?.finished(this.connectionKey);
+    claims?.finished(this.connectionKey, limit);
     if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
@@ -592,6 +598,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   ready(): void {
     if (!this.isClosed) this.#shared.dispatcher.wake(this);
+  }
+
+  limitFreed(limit: ConcurrencyLimit): void {
+    this.#shared.dispatcher.wake(limit);
   }
 
   drained(): void {

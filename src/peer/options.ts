@@ -29,7 +29,7 @@ import {
   type TuningSettingsInput,
   tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
-import type { Headers } from "../channel/index.js";
+import { ConcurrencyLimit, type Headers } from "../channel/index.js";
 import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { checkPool, urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
@@ -213,7 +213,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     stopOnSignals,
     tls: checkTls(tls, checked.settings.allowPlaintext),
     defaults,
-    handling: handlingOf(defaults, "defaults."),
+    handling: { ...handlingOf(defaults, "defaults."), limit: undefined },
   };
 }
 
@@ -235,7 +235,9 @@ function handlingOf({ retry, group, ...given }: HandleOptions, prefix = ""): Han
   if (!checked.ok) throw invalid(checked.violation, `${prefix}${checked.violation.path}`);
   const checkedRetry = checkRetrySettings(retry ?? {});
   if (!checkedRetry.ok) throw invalid(checkedRetry.violation, `${prefix}retry.${checkedRetry.violation.path}`);
-  return { ...checked.settings, retry: policyOf(checkedRetry.settings), batch: undefined };
+  const { concurrency, ...settings } = checked.settings;
+  const limit = concurrency === undefined ? undefined : new ConcurrencyLimit(concurrency);
+  return { ...settings, retry: policyOf(checkedRetry.settings), limit, batch: undefined };
 }
 
 /** Validates the options of a handler. @throws HawserError `invalid_argument` */
@@ -259,9 +261,10 @@ export function checkBatchOptions(
 ): { readonly handling: HandlingSettings; readonly batch: BatchSettings } {
   checkKnownOptions(options, "a handler of batches");
   const { maxMessages, maxBytes, waitMs, ...handling } = options;
-  const checked = checkBatchSettings({ maxMessages, maxBytes, waitMs });
+  const concurrency = options.concurrency ?? peer.defaults.concurrency;
+  const checked = checkBatchSettings({ maxMessages, maxBytes, waitMs, concurrency });
   if (!checked.ok) throw invalid(checked.violation);
-  return { handling: checkHandleOptions(handling, peer), batch: checked.settings };
+  return { handling: { ...checkHandleOptions(handling, peer), limit: undefined }, batch: checked.settings };
 }
 
 function checkPoolSize({ poolSize }: PeerSettings, pool: pg.Pool | undefined): void {
@@ -441,7 +444,7 @@ const known = {
   "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
   "a handler": ofHandler,
   "a handler of requests": ofRequestHandler,
-  "a handler of batches": [...ofHandler, ...Object.keys(batchSettingsDefaults)],
+  "a handler of batches": [...new Set([...ofHandler, ...Object.keys(batchSettingsDefaults)])],
   retry: Object.keys(retrySettingsDefaults),
   "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ timeoutMs: true }),

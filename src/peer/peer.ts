@@ -448,7 +448,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   /**
    * Sets a handler that gets the messages of a topic in batches, so that one SQL statement can write a whole batch. A
    * batch has at most `maxMessages` messages, at most one message per key, and at most one message without a key per
-   * sender. One batch of a topic is handled at a time, in parallel with other handlers of the peer. If the handler
+   * sender. Up to `concurrency` batches of a topic (1) are handled at a time, in parallel with other handlers of the peer. If the handler
    * throws, the batch is split in halves until the failing message is alone; only that message is retried as `retry`
    * specifies. `batch.fail` marks a failing message without splitting. With `transactional: true` each batch is one
    * transaction.
@@ -552,8 +552,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       this.#handlers.setMessages(topic, types);
       stop = async () => {
         if (this.#handlers.messagesOf(topic) !== types || !types.has(type)) return;
-        if (types.size > 1) types.remove(type);
-        else await this.#stopHandling(topic, "messages");
+        if (types.size === 1) return await this.#stopHandling(topic, "messages");
+        types.remove(type);
+        this.#running?.handlersChanged();
       };
     });
     return subscription;
@@ -562,7 +563,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   /** Removes a handler. If it is the last one of the topic, the topic is removed from the directory, too. */
   async #stopHandling(topic: string, which: "messages" | "requests"): Promise<void> {
     if (this.#state === "starting") await this.#transition.catch(() => undefined);
-    if (this.#handlers.removeOne(topic, which)) return;
+    if (this.#handlers.removeOne(topic, which)) return this.#running?.handlersChanged();
     if (this.#state === "running") await this.#running?.unsubscribe(topic);
     else this.#unsubscribed.add(topic);
     this.#removeHandlers(topic);

@@ -1,11 +1,12 @@
 /**
- * Incoming requests of one sender. They wait for a free slot, and are answered on the connection that they came from. A
- * request ends with its connection or at its deadline, because its sender has stopped waiting then.
+ * Incoming requests of one sender. They wait for a free slot and for the limit of their handler, and are answered on the
+ * connection that they came from. A request ends with its connection or at its deadline, because its sender has stopped
+ * waiting then.
  */
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { memoryBytes } from "../channel/index.js";
-import { errorTable, type HawserError, shortened } from "../errors/index.js";
+import { type ConcurrencyLimit, changeLimit, memoryBytes, type Waiter, Waitlist } from "../channel/index.js";
+import { errorTable, HawserError, shortened } from "../errors/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import type { Request } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
@@ -31,15 +32,10 @@ function bytesOf(request: IncomingRequest): number {
   return memoryBytes(request, protocolConstants.messageOverheadBytes);
 }
 
-export class RequestIntake implements Turn {
+export class RequestIntake implements Turn, Waiter {
   #connection: ListenerConnection | undefined;
-  /**
-   * Waiting requests in the order of arrival. Cancelled requests are removed at once, so that they cannot make the
-   * queue full for others.
-   */
-  readonly #waiting = new Set<IncomingRequest>();
-  /** Iterator that keeps its position, so that it does not skip over all removed entries each time. */
-  #iterator = this.#waiting.values();
+  /** Waiting requests. Cancelled requests are removed at once, so that they cannot make the queue full for others. */
+  readonly #waiting = new Waitlist<IncomingRequest>(this);
   /** Memory of the waiting requests. */
   #waitingBytes = 0;
   /** Waiting requests, and those whose handler returned a promise, by id. */
@@ -88,12 +84,11 @@ export class RequestIntake implements Turn {
     else if (handlers.isEmpty) this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler`);
     else {
       const request = new IncomingRequest(frame);
-      if (this.#waiting.size === 0 && this.#canStart(connection) && this.#shared.dispatcher.takeSlot())
+      if (this.#mayOvertake(request) && this.#canStart(connection) && this.#shared.dispatcher.takeSlot())
         this.#start(connection, request);
       else if (this.#hasRoom(request)) {
-        this.#waiting.add(request);
+        this.#addWaiting(request);
         this.#open.set(frame.id, request);
-        this.#waitingBytes += bytesOf(request);
         this.wake();
       } else this.#refuse(connection, frame, "busy", `${this.#waiting.size} requests already wait at "${name}"`);
     }
@@ -108,25 +103,30 @@ export class RequestIntake implements Turn {
 
   /** Schedules the waiting requests, after the connection has drained or a pause has ended. */
   wake(): void {
-    if (this.#waiting.size > 0) this.#shared.dispatcher.wake(this);
+    if (this.#waiting.first !== undefined) this.#shared.dispatcher.wake(this);
+  }
+
+  limitFreed(limit: ConcurrencyLimit): void {
+    this.#shared.dispatcher.wake(limit);
   }
 
   /** Starts waiting requests while slots are free and the time slice lasts. */
   run(): void {
-    const { dispatcher } = this.#shared;
+    const { dispatcher, calls } = this.#shared;
     const turnEnds = performance.now() + turnMs;
-    while (this.#waiting.size > 0) {
+    for (let request = this.#waiting.first; request !== undefined; request = this.#waiting.first) {
       const connection = this.#connection;
       if (connection === undefined || !this.#canStart(connection)) return;
-      if (performance.now() > turnEnds || !dispatcher.takeSlot()) {
+      if (request.isOver) {
+        this.#removeWaiting(request);
+        this.#open.delete(request.id);
+      } else if (request.limit !== calls.limitOfRequest(request)) this.#addWaiting(request);
+      else if (performance.now() > turnEnds || !dispatcher.takeSlot()) {
         dispatcher.wake(this);
         return;
-      }
-      const request = this.#takeNext()!;
-      if (!request.isOver) this.#start(connection, request);
-      else {
-        this.#open.delete(request.id);
-        dispatcher.freeSlot();
+      } else {
+        this.#removeWaiting(request);
+        this.#start(connection, request);
       }
     }
   }
@@ -135,7 +135,8 @@ export class RequestIntake implements Turn {
   async stop(): Promise<void> {
     this.#isStopping = true;
     const { context } = this.#shared;
-    for (let request = this.#takeNext(); request !== undefined; request = this.#takeNext()) {
+    for (const request of this.#waiting) {
+      this.#removeWaiting(request);
       this.#open.delete(request.id);
       if (this.#connection !== undefined)
         this.#refuse(this.#connection, request, "not_running", `"${context.sender.name}" is stopping`);
@@ -143,16 +144,12 @@ export class RequestIntake implements Turn {
     if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
-  /** Removes and returns the oldest waiting request. */
-  #takeNext(): IncomingRequest | undefined {
-    let next = this.#iterator.next();
-    if (next.done) {
-      this.#iterator = this.#waiting.values();
-      next = this.#iterator.next();
-    }
-    if (next.done) return undefined;
-    this.#removeWaiting(next.value);
-    return next.value;
+  /** Adds a request under the limit of its present handler, also if it waits under another one. */
+  #addWaiting(request: IncomingRequest): void {
+    this.#removeWaiting(request);
+    request.limit = this.#shared.calls.limitOfRequest(request);
+    this.#waiting.add(request);
+    this.#waitingBytes += bytesOf(request);
   }
 
   /** Removes a waiting request. @returns false if it was not waiting */
@@ -160,6 +157,11 @@ export class RequestIntake implements Turn {
     if (!this.#waiting.delete(request)) return false;
     this.#waitingBytes -= bytesOf(request);
     return true;
+  }
+
+  /** True if a new request may start before those that wait: they wait for limits, and its own one is not full. */
+  #mayOvertake(request: IncomingRequest): boolean {
+    return this.#waiting.first === undefined && this.#shared.calls.limitOfRequest(request)?.isFull !== true;
   }
 
   /** True if one more request may wait; always true for the first one. */
@@ -178,10 +180,30 @@ export class RequestIntake implements Turn {
   }
 
   #start(connection: ListenerConnection, request: IncomingRequest): void {
+    const { calls } = this.#shared;
     this.#handlers += 1;
+    request.limit = calls.limitOfRequest(request);
+    request.limit?.take();
+    const topic = calls.topics.of(request.topicKey);
+    if (typeof topic === "string") {
+      this.#call(connection, request, topic);
+      return;
+    }
+    this.#open.set(request.id, request);
+    topic.then(
+      (name) => {
+        if (changeLimit(request, calls.limitOfRequest(request), this)) this.#call(connection, request, name);
+        else this.#onFailed(connection, request, new HawserError("busy", `all handlers of "${name}" are running`));
+      },
+      (error) => this.#onFailed(connection, request, error),
+    );
+  }
+
+  /** Calls the handler, which has a slot and a place of its limit. */
+  #call(connection: ListenerConnection, request: IncomingRequest, topic: string | undefined): void {
     let returned: unknown;
     try {
-      returned = this.#shared.calls.answer(this.#source, request);
+      returned = this.#shared.calls.answer(this.#source, request, topic);
       if (isThenable(returned)) {
         this.#open.set(request.id, request);
         Promise.resolve(returned).then(
@@ -228,6 +250,7 @@ export class RequestIntake implements Turn {
     request.end();
     if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;
+    request.limit?.release(this, false);
     const { dispatcher, isolation } = this.#shared;
     dispatcher.freeSlot();
     isolation.handlerEnded();

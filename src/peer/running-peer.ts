@@ -198,7 +198,7 @@ export class RunningPeer {
     return problems;
   }
 
-  /** Updates the inbox after the first handler was set or the last one removed. */
+  /** Updates the inbox after a handler was set, replaced or removed. */
   handlersChanged(): void {
     this.#inbox.handlersChanged();
   }

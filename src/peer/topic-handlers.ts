@@ -1,6 +1,6 @@
 /** Handlers of the user by topic, with their settings. */
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
-import type { Headers } from "../channel/index.js";
+import type { ConcurrencyLimit, Headers } from "../channel/index.js";
 import { HawserError, Reject } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
 import type { BatchHandling, HandlingSettings, Membership } from "./handling-settings.js";
@@ -89,6 +89,8 @@ interface Entry {
 
 export class TopicHandlers {
   readonly #topics = new Map<string, Entry>();
+  /** False while no handler ever had a limit, so that messages need no look-up of theirs. */
+  hasLimits = false;
 
   readonly #peer: Origin;
   readonly #defaults: HandlingSettings;
@@ -138,14 +140,21 @@ export class TopicHandlers {
     const entry = this.#serve(topic);
     const before = entry.messages;
     entry.messages = handler;
-    if (before !== handler) before?.ended();
+    this.hasLimits ||= handler.settings.some(({ limit }) => limit !== undefined);
+    if (before === undefined || before === handler) return;
+    openLimits(before.settings);
+    before.ended();
   }
 
   /** Sets the handler of the requests, and replaces an earlier one. */
   setRequests(topic: string, handler: RequestHandler): void {
     const entry = this.#serve(topic);
-    entry.requests?.ended();
+    const before = entry.requests;
     entry.requests = handler;
+    this.hasLimits ||= handler.settings.limit !== undefined;
+    if (before === undefined) return;
+    openLimits([before.settings]);
+    before.ended();
   }
 
   /**
@@ -155,9 +164,13 @@ export class TopicHandlers {
   removeOne(topic: string, which: "messages" | "requests"): boolean {
     const entry = this.#topics.get(topic);
     if (entry === undefined) return false;
-    const hasOther = entry[which === "messages" ? "requests" : "messages"] !== undefined;
-    if (hasOther) entry[which] = undefined;
-    else entry.isServed = false;
+    const { messages, requests } = entry;
+    const hasOther = (which === "messages" ? requests : messages) !== undefined;
+    if (!hasOther) entry.isServed = false;
+    else {
+      entry[which] = undefined;
+      openLimits(which === "messages" ? messages?.settings : requests && [requests.settings]);
+    }
     return hasOther;
   }
 
@@ -165,6 +178,7 @@ export class TopicHandlers {
   endStream(topic: string, handler: TopicHandler): void {
     const entry = this.#topics.get(topic);
     if (entry?.messages !== handler) return;
+    openLimits(handler.settings);
     entry.messages = undefined;
     if (entry.requests === undefined) this.#topics.delete(topic);
   }
@@ -172,6 +186,7 @@ export class TopicHandlers {
   /** Removes all handlers of a topic. */
   remove(topic: string): void {
     const entry = this.#topics.get(topic);
+    openLimits(this.#settingsOf(topic));
     this.#topics.delete(topic);
     entry?.messages?.ended();
     entry?.requests?.ended();
@@ -180,6 +195,21 @@ export class TopicHandlers {
   handlingOf(topic: string | undefined, headers: Headers | undefined): HandlingSettings {
     if (topic === undefined) return this.#defaults;
     return this.#topics.get(topic)?.messages?.settingsOf(headers) ?? this.#defaults;
+  }
+
+  /** Forgets the calls that the last run gave up, and that may still be running. */
+  renewLimits(): void {
+    if (!this.hasLimits) return;
+    for (const topic of this.#topics.keys()) {
+      for (const settings of this.#settingsOf(topic)) settings.limit = settings.limit?.renewed();
+    }
+  }
+
+  /** Limits of the message handlers of a topic; undefined unless each handler has one. */
+  limitsOf(topic: string): readonly ConcurrencyLimit[] | undefined {
+    if (!this.hasLimits) return undefined;
+    const limits = this.#topics.get(topic)?.messages?.settings.map(({ limit }) => limit) ?? [];
+    return limits.length > 0 && limits.every((limit) => limit !== undefined) ? limits : undefined;
   }
 
   handle(message: MessageView): unknown {
@@ -211,4 +241,9 @@ export class TopicHandlers {
     const entry = this.#topics.get(topic);
     return [...(entry?.messages?.settings ?? []), ...(entry?.requests ? [entry.requests.settings] : [])];
   }
+}
+
+/** Lets waiting messages leave the limits of handlers that were replaced or removed. */
+function openLimits(settings: readonly HandlingSettings[] = []): void {
+  for (const { limit } of settings) limit?.open();
 }

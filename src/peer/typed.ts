@@ -149,6 +149,7 @@ export class TypedHandlers implements TopicHandler {
     const before = this.#types.get(typeName);
     this.#last = undefined;
     this.#types.set(typeName, type);
+    before?.settings.limit?.open();
     before?.ended();
   }
 
@@ -156,9 +157,10 @@ export class TypedHandlers implements TopicHandler {
     return this.#types.get(type.schema.typeName) === type;
   }
 
-  remove({ schema }: HandledType): void {
+  remove({ schema, settings }: HandledType): void {
     this.#last = undefined;
     this.#types.delete(schema.typeName);
+    settings.limit?.open();
   }
 
   ended(): void {

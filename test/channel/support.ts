@@ -114,6 +114,7 @@ export class SenderBench implements SenderEffects<Named> {
 }
 
 const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
+  limitOf: () => undefined,
   creditBytes: 100,
   maxCreditGrowth: 4,
   busyAfterMs: 10,
@@ -280,6 +281,12 @@ export class ListenerBench implements ListenerEffects {
   }
   countParked(position: Position, isLast: boolean): void {
     this.log.push(`count parked ${place(position)}${isLast ? " alone" : ""}`);
+  }
+  run(): void {
+    this.beginAll(0);
+  }
+  limitFreed(): void {
+    this.log.push("limit freed");
   }
   ready(): void {}
   drained(): void {

@@ -2,6 +2,7 @@
  * The queue of messages that are handled together, with virtual time.
  */
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { HandlerResult } from "../../src/channel/index.js";
 import { BatchQueue } from "../../src/peer/batch-queue.js";
 
@@ -17,13 +18,13 @@ const failed: HandlerResult = { kind: "failed", errorCode: "handler_failed", err
 
 /** A queue that handles batches as `handle` says, with what it was given, in order. */
 function bench(
-  limits: { maxMessages?: number; maxBytes?: number; waitMs?: number } = {},
+  limits: Partial<BatchSettings> = {},
   handle: (items: readonly string[]) => ReadonlyMap<string, HandlerResult> | undefined = () => undefined,
 ) {
   const batches: string[] = [];
   const joined: string[] = [];
   const results: Record<string, HandlerResult["kind"]> = {};
-  const settings = { maxMessages: 100, maxBytes: 1_000, waitMs: 0, ...limits };
+  const settings = { maxMessages: 100, maxBytes: 1_000, waitMs: 0, concurrency: 1, ...limits };
   const queue = new BatchQueue<string>(settings, async (items) => {
     batches.push(items.join(""));
     await new Promise((resolve) => setTimeout(resolve, 10));
@@ -61,6 +62,26 @@ describe("a queue of batches", () => {
     add("h");
     await vi.runAllTimersAsync();
     expect(batches).toEqual(["abc", "de", "f", "g", "h"]);
+  });
+
+  it("handles up to `concurrency` batches at a time, each of them as full as it gets", async () => {
+    const { add, batches } = bench({ maxMessages: 2, concurrency: 2 });
+    add("abcdefg");
+    expect(batches).toEqual(["ab", "cd"]);
+    await vi.advanceTimersByTimeAsync(15);
+    expect(batches).toEqual(["ab", "cd", "ef", "g"]);
+    add("h");
+    await vi.runAllTimersAsync();
+    expect(batches).toEqual(["ab", "cd", "ef", "g", "h"]);
+  });
+
+  it("waits for further messages while another batch is handled", async () => {
+    const { add, batches } = bench({ maxMessages: 2, concurrency: 2, waitMs: 1_000 });
+    add("abc");
+    expect(batches).toEqual(["ab"]);
+    await vi.advanceTimersByTimeAsync(5);
+    add("d");
+    expect(batches).toEqual(["ab", "cd"]);
   });
 
   it("waits up to waitMs, unless a batch is full before", async () => {

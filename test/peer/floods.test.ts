@@ -160,6 +160,7 @@ it("a claim names no more topics than it may, and all in their turn", async () =
   const claims = new Claims(context, {
     halted: () => isHalted,
     serves: (topic) => served.has(topic),
+    limitsOf: () => undefined,
     freeHandlers: () => protocolConstants.groupLeastUnderWay,
     channel: () => undefined,
     claimed: () => undefined,

@@ -7,6 +7,7 @@ import { beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { HawserError, type TransactionalMessage } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { compileSchemas, messageIn } from "../typed/support/compile.js";
+import { gate } from "./support/gate.js";
 import { Log } from "./support/log.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 
@@ -45,6 +46,29 @@ const deadLetters = () =>
   );
 
 describe("send and handle of a schema", () => {
+  it("have a concurrency for each type, and nothing waits for that of a handler that has stopped", async () => {
+    const a = await world.started("a-1");
+    const b = world.peer("b-1");
+    const held = gate();
+    const [started, others] = [new Log<string>(), new Log<string>()];
+    const subscription = await b.handle(placed, { concurrency: 1 }, async (order) => {
+      started.push(orderIdOf(order));
+      await held.opened;
+    });
+    await b.handle(cancelled, (order) => others.push(orderIdOf(order)));
+    await b.start();
+    const sent = ["o-1", "o-2"].map((orderId) => a.send(placed, { orderId }));
+    await started.length(1);
+    void a.send(cancelled, { orderId: "o-3" });
+    await others.length(1);
+    await subscription.stop();
+    await eventually("the second is a dead letter", async () => (await deadLetters()).length === 1);
+    held.open();
+    await Promise.all(sent);
+    expect(started.all).toEqual(["o-1"]);
+    expect(await deadLetters()).toMatchObject([{ error_code: "invalid_message" }]);
+  });
+
   it("carry messages of several types on one topic, with key and id from their fields", async () => {
     const a = await world.started("a-1");
     const b = world.peer("b-1");

@@ -71,6 +71,8 @@ export interface Mutant {
   readonly keepsWhatItDoesNotOwn?: boolean;
   /** Messages have keys in every run. */
   readonly keys?: boolean;
+  /** Handlers of some topics have limits, in every run. */
+  readonly limits?: boolean;
   /** Messages without a key have no order, in every run or in none. */
   readonly unordered?: boolean;
   /** … and end their session instead, where handlers are transactional. */
@@ -306,6 +308,38 @@ const passesWhileSerial: MakeListener = (cursor, done, limits, effects) =>
     }
   })();
 
+/** Does not wake who waits for a limit that is full no more. */
+const forgetsWaiters: MakeListener = (cursor, done, limits, effects) =>
+  new ListenerChannel(cursor, done, limits, { ...effects, limitFreed: () => undefined });
+
+/** Does not wake who waits, itself or others, for the limit that a running message has left. */
+const movesSilently: MakeListener = (cursor, done, limits, effects) => {
+  let isMoving = false;
+  const limitFreed: ListenerEffects["limitFreed"] = (limit) => isMoving || effects.limitFreed(limit);
+  return new (class extends ListenerChannel {
+    override changeLimit(turn: MessageTurn): boolean {
+      isMoving = true;
+      const isChanged = super.changeLimit(turn);
+      isMoving = false;
+      return isChanged;
+    }
+  })(cursor, done, limits, { ...effects, limitFreed });
+};
+
+/** Starts a message whatever its limit is. */
+const forgetsLimits: MakeListener = (cursor, done, limits, effects) =>
+  new ListenerChannel(cursor, done, { ...limits, limitOf: () => undefined }, effects);
+
+/** Keeps the place of a message that is to be tried again. */
+const keepsPlaces: MakeListener = (cursor, done, limits, effects) =>
+  new (class extends ListenerChannel {
+    override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
+      const { running, limit } = turn;
+      super.finish(turn, result, now);
+      if (turn.running === running) limit?.take();
+    }
+  })(cursor, done, limits, effects);
+
 /** Hears of one kind of end as if the handler had not been started. */
 function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerResult"]> {
   return (result) => (result.kind === kind ? { kind: "postponed" } : result);
@@ -407,6 +441,10 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     seeds: 2_000,
   },
   "retry that lets its key pass": { listener: letsKeyPass, keys: true, seeds: 4_000 },
+  "limit without a wake-up": { listener: forgetsWaiters, limits: true },
+  "change of limit without a wake-up": { listener: movesSilently, limits: true },
+  "limit that is not looked at": { listener: forgetsLimits, limits: true },
+  "retry that keeps its place": { listener: keepsPlaces, limits: true, warmStart: { handlerFaultRate: 0.4 } },
   "watermark moves back": { listener: watermarkMovesBack },
   "mark without a look at cursor, name and channel": {
     store: { marksWithoutFence: true },

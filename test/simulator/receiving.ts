@@ -2,6 +2,7 @@
  * The receiving channels of a simulated process: who is let in, the queries to the store, the handlers and the commits.
  */
 import {
+  ConcurrencyLimit,
   comparePositions,
   type HandlerResult,
   type IncomingMessage,
@@ -54,6 +55,11 @@ export class Receiving {
   /** Who waits for what the catalog says of a channel. */
   readonly #lookingUp = new Map<number, ((found: boolean) => void)[]>();
   readonly #isolation: Isolation<Incoming>;
+  /** Limits of the topics that have one, and how many handlers of theirs run. */
+  readonly #limits = new Map<number, { readonly limit: ConcurrencyLimit; running: number }>();
+  /** Topics whose names are known, in runs with limits; one of the others is looked up at a time. */
+  readonly #known = new Set<number>();
+  readonly #unknown = new ConcurrencyLimit(1);
 
   readonly #process: PeerProcess;
 
@@ -120,7 +126,9 @@ export class Receiving {
       };
       const opened = incoming as Incoming;
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
-      const limits = { ...world.limits.listener, careful };
+      const limitOf = ({ topicKey }: IncomingMessage) =>
+        this.#isKnown(topicKey) ? this.#limitOf(topicKey)?.limit : this.#unknown;
+      const limits = { ...world.limits.listener, careful, limitOf };
       const effects = this.#effects(opened);
       opened.channel =
         world.mutant.listener?.(cursor, done, limits, effects) ?? new ListenerChannel(cursor, done, limits, effects);
@@ -152,7 +160,52 @@ export class Receiving {
     this.#channels.clear();
     this.#leaving.clear();
     this.#lookingUp.clear();
-    for (const incoming of old) this.#isolation.leave(incoming);
+    this.#known.clear();
+    for (const incoming of old) this.#close(incoming);
+  }
+
+  #close(incoming: Incoming): void {
+    incoming.channel.close();
+    this.#isolation.leave(incoming);
+  }
+
+  #isKnown(topicKey: number): boolean {
+    return !this.#process.world.hasLimits || this.#known.has(topicKey);
+  }
+
+  #limitOf(topicKey: number) {
+    const concurrency = this.#process.world.concurrencyOf(topicKey);
+    if (concurrency === undefined) return undefined;
+    let entry = this.#limits.get(topicKey);
+    if (entry === undefined) {
+      entry = { limit: new ConcurrencyLimit(concurrency), running: 0 };
+      this.#limits.set(topicKey, entry);
+    }
+    return entry;
+  }
+
+  /** A handler starts or ends. */
+  #count({ topicKey }: IncomingMessage, change: 1 | -1): void {
+    const entry = this.#limitOf(topicKey);
+    if (entry === undefined) return;
+    entry.running += change;
+    const { world, name } = this.#process;
+    const most = world.concurrencyOf(topicKey)!;
+    if (entry.running > most) throw new Violation(`${entry.running} handlers of topic ${topicKey} run in "${name}"`);
+    if (entry.running === most && change > 0) world.counts.add("transition: limit full");
+  }
+
+  /** No message waits that its limit, and nothing else, kept from starting before. */
+  checkLimits(): void {
+    if (this.#process.haltsHandlers) return;
+    for (const { channel, key } of this.#channels.values()) {
+      if (!channel.canTake || channel.waitsForCommits || channel.isUnderSuspicion) continue;
+      const turn = channel.take(this.#process.now);
+      if (turn === undefined) continue;
+      const { position } = turn.running;
+      const which = position === undefined ? "an at-most-once message" : `message ${rowKey(position)}`;
+      throw new Violation(`${which} of channel ${key} waits, though nothing keeps it from starting`);
+    }
   }
 
   halt(halted: boolean): void {
@@ -214,9 +267,10 @@ export class Receiving {
       () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicKey) }),
       (found) =>
         this.#process.deliver(() => {
-          if (this.#channels.get(key) !== incoming) return;
+          if (this.#channels.get(key) !== incoming) return this.#finish(incoming, turn, { kind: "postponed" });
           if (found.kind === "ok" && found.value.owner !== name && !world.mutant.keepsWhatItDoesNotOwn) {
-            return this.#drop(incoming);
+            this.#drop(incoming);
+            return this.#finish(incoming, turn, { kind: "postponed" });
           }
           const hasHeir = found.kind === "ok" && found.value.heir !== undefined;
           const isPassedOn = hasHeir && !world.mutant.keepsWhatItDoesNotServe;
@@ -245,7 +299,7 @@ export class Receiving {
     if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
     world.endedInOrder(this.#process, key);
     this.#channels.delete(key);
-    this.#isolation.leave(incoming);
+    this.#close(incoming);
     world.cutWiresTo(this.#process, key);
     this.#changeOwner(key);
   }
@@ -369,7 +423,8 @@ export class Receiving {
     const { world } = process;
     const { channel, key } = incoming;
     const { position } = batch[0]!;
-    const isPlain = ({ topicKey, key }: IncomingMessage) => key === undefined && world.serves(process.name, topicKey);
+    const isPlain = ({ topicKey, key }: IncomingMessage) =>
+      key === undefined && world.serves(process.name, topicKey) && world.concurrencyOf(topicKey) === undefined;
     if (world.transactional || !batch.every(isPlain) || !world.random.chance(world.passRate)) return 0;
     if (!channel.canPassThrough(wire, position?.epoch ?? 0, position?.number ?? 0)) return 0;
     let done = 0;
@@ -443,7 +498,7 @@ export class Receiving {
     if (this.#channels.get(incoming.key) !== incoming) return;
     this.#process.world.counts.add("transition: channel not owned any more");
     this.#channels.delete(incoming.key);
-    this.#isolation.leave(incoming);
+    this.#close(incoming);
     this.#process.world.cutWiresTo(this.#process, incoming.key);
   }
 
@@ -556,12 +611,17 @@ export class Receiving {
       countAttempt: () => {
         const startsBefore = incoming.channel.startsBefore ?? incoming.startsBefore;
         const last = startsBefore === incoming.channel.maxStarts - 1;
-        if (!last || world.mutant.countsBesideOthers) return this.#count(incoming);
+        if (!last || world.mutant.countsBesideOthers) return this.#countStart(incoming);
         incoming.isolated = true;
         world.counts.add("transition: message isolated");
-        this.#isolation.enter(incoming, () => this.#count(incoming));
+        this.#isolation.enter(incoming, () => this.#countStart(incoming));
       },
       ready: () => world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming))),
+      run: () => this.#handleNext(incoming),
+      limitFreed: (limit) => {
+        world.counts.add("transition: limit freed");
+        world.schedule.after(0, () => process.deliver(() => limit.runWaiters(() => true)));
+      },
       drained: () => this.#quiet(incoming),
       dropped: () => world.counts.add("transition: at-most-once handler failed"),
       gap: (epoch, first, last) => world.gap(process, key, epoch, first, last),
@@ -569,7 +629,7 @@ export class Receiving {
   }
 
   /** The start of the first message is counted in the store. */
-  #count(incoming: Incoming): void {
+  #countStart(incoming: Incoming): void {
     const process = this.#process;
     const { world } = process;
     const { key } = incoming;
@@ -689,14 +749,41 @@ export class Receiving {
       world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming)));
     }
     this.#arm(incoming);
-    if (!world.serves(process.name, message.topicKey)) this.#notServed(incoming, turn);
+    if (this.#isKnown(message.topicKey)) this.#handle(incoming, turn);
+    else this.#lookUpTopic(incoming, turn);
+  }
+
+  /** The name of the topic is unknown, and with it the limit of its handler. */
+  #lookUpTopic(incoming: Incoming, turn: MessageTurn): void {
+    const process = this.#process;
+    const { world } = process;
+    const { channel } = incoming;
+    const { topicKey } = turn.running;
+    world.counts.add("transition: topic looked up");
+    const known = () => {
+      if (this.#channels.get(incoming.key) === incoming) this.#known.add(topicKey);
+      if (channel.changeLimit(turn)) this.#handle(incoming, turn);
+      else {
+        world.counts.add("transition: limit full after the look-up");
+        this.#finish(incoming, turn, { kind: "postponed" });
+      }
+    };
+    world.schedule.after(world.random.delay(2), () => process.deliver(known));
+  }
+
+  #handle(incoming: Incoming, turn: MessageTurn): void {
+    const process = this.#process;
+    const { world } = process;
+    const { channel } = incoming;
+    const { running: message } = turn;
+    if (this.#channels.get(incoming.key) !== incoming) this.#finish(incoming, turn, { kind: "postponed" });
+    else if (!world.serves(process.name, message.topicKey)) this.#notServed(incoming, turn);
     else if (channel.isExhausted(turn)) {
       world.counts.add("transition: given up after crashes");
       this.#finish(incoming, turn, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
     } else if (world.random.chance(world.handlerFaultRate / 4)) {
       world.counts.add("fault: handler postponed");
-      channel.finish(turn, { kind: "postponed" }, process.now);
-      this.#arm(incoming);
+      this.#finish(incoming, turn, { kind: "postponed" });
     } else if (world.transactional && message.position !== undefined) {
       this.#handleInTransaction(incoming, turn, message.position);
     } else {
@@ -716,8 +803,10 @@ export class Receiving {
     const record = world.handlerStarts(process, incoming, { running: message, attempts, parked: parked !== undefined });
     const isSuspect = parked === undefined ? incoming.channel.isUnderSuspicion : parked.count !== undefined;
     if (isSuspect && attempts === world.limits.listener.retryOf().attempts) incoming.lastStart = record;
+    this.#count(message, 1);
     const end = () =>
       process.deliver(() => {
+        this.#count(message, -1);
         incoming.lastStart = undefined;
         if (record.poison && world.poisonEndsSessions && message.position !== undefined) {
           world.counts.add("fault: message that ends its session");
@@ -772,13 +861,15 @@ export class Receiving {
       },
       (result) =>
         process.deliver(() => {
-          if (this.#channels.get(incoming.key) !== incoming) return;
-          if (result.kind !== "ok") {
+          if (this.#channels.get(incoming.key) !== incoming) this.#finish(incoming, turn, { kind: "postponed" });
+          else if (result.kind !== "ok") {
             world.counts.add("transition: transaction tried again");
             this.#finish(incoming, turn, begun ? simulatedEnd : { kind: "postponed" });
           } else if (result.value === "fenced") process.lose();
-          else if (result.value === "notOwned") this.#drop(incoming);
-          else if (result.value === "rolledBack") this.#finish(incoming, turn, failure ?? { kind: "postponed" });
+          else if (result.value === "notOwned") {
+            this.#drop(incoming);
+            this.#finish(incoming, turn, { kind: "postponed" });
+          } else if (result.value === "rolledBack") this.#finish(incoming, turn, failure ?? { kind: "postponed" });
           else {
             world.counts.add(`transition: transaction ${result.value}`);
             this.#finish(incoming, turn, { kind: "done" });
@@ -788,7 +879,11 @@ export class Receiving {
   }
 
   #finish(incoming: Incoming, turn: MessageTurn, result: HandlerResult): void {
-    if (this.#channels.get(incoming.key) !== incoming) return;
+    if (this.#channels.get(incoming.key) !== incoming) {
+      // The channel is closed, and its messages are handled again; only its limit hears of the end.
+      incoming.channel.finish(turn, { kind: "postponed" }, this.#process.now);
+      return;
+    }
     const { running: message } = turn;
     incoming.channel.finish(turn, this.#process.world.mutant.handlerResult?.(result) ?? result, this.#process.now);
     // Unless it is to be tried again.

@@ -118,6 +118,9 @@ const channelMustHappen = [
   "transition: parked message done",
   "transition: start of a parked message counted",
   "transition: parked message isolated",
+  "transition: limit full",
+  "transition: limit freed",
+  "transition: topic looked up",
   ...["delivered", "stored", "sent", "dropped", "timed-out", "fenced"].map((outcome) => `outcome: ${outcome}`),
 ];
 

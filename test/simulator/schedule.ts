@@ -24,6 +24,11 @@ export class Schedule {
     heap[index] = entry;
   }
 
+  /** Time of the next entry. */
+  get nextAt(): number {
+    return this.#heap[0]?.at ?? Number.POSITIVE_INFINITY;
+  }
+
   /** Runs the next entry; false when there is none before `untilMs`. */
   step(untilMs: number): boolean {
     const heap = this.#heap;

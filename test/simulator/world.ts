@@ -44,6 +44,13 @@ const maxSteps = 100_000;
 const maxAttempts = 5;
 /** The topic that "z", to which channels are handed over, does not serve. */
 const secondTopicKey = 2;
+/** How many handlers of a topic run at a time in a process, in runs with limits; of the other topics any number. */
+const concurrencies: ReadonlyMap<number, number> = new Map([
+  [1, 2],
+  [3, 1],
+]);
+/** The topics of messages in runs with limits. */
+const limitedTopicKeys = [1, 3, 3, 4];
 /** Starts of a message that kills its process or session: to be found among those before it, then `maxAttempts`, then some for failovers. */
 const maxPoisonStarts = 40;
 
@@ -93,6 +100,8 @@ export class World {
   readonly handlerFaultRate: number;
   /** Handlers are done at once, and get the messages of a batch as they come. */
   readonly passRate: number;
+  /** Handlers of some topics have limits. */
+  readonly hasLimits: boolean;
   readonly transactional: boolean;
   readonly #poisonRate: number;
   /** Poisonous messages end their transaction's session instead of their process. */
@@ -139,6 +148,7 @@ export class World {
         ]
       : this.#names.slice(1).map((from, index) => ({ key: index + 1, from, to: "a" }));
     this.passRate = seed % 3 === 0 ? 0 : 0.7;
+    this.hasLimits = mutant.limits ?? seed % 5 === 2;
     this.transactional = mutant.transactional ?? random.chance(0.3);
     this.limits.listener.unordered = mutant.unordered ?? random.chance(0.2);
     this.#poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
@@ -173,6 +183,7 @@ export class World {
     let steps = 0;
     while (this.schedule.step(faultsUntilMs)) {
       steps += 1;
+      this.#checkLimits();
       if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
     }
     this.schedule.now = faultsUntilMs;
@@ -180,6 +191,7 @@ export class World {
     const giveUp = faultsUntilMs + mustSettleWithinMs;
     while (this.schedule.step(giveUp)) {
       steps += 1;
+      this.#checkLimits();
       if (steps > maxSteps) throw new Violation(`did not come to rest within ${maxSteps} steps`);
       if (steps % 8 === 0) this.#revive();
       if (steps % 64 === 0 && this.#quiet()) break;
@@ -209,6 +221,11 @@ export class World {
   /** Whether a listener serves a topic. */
   serves(name: string, topicKey: number): boolean {
     return topicKey !== secondTopicKey || name !== "z";
+  }
+
+  /** How many handlers of a topic a process runs at a time; undefined: any number. */
+  concurrencyOf(topicKey: number): number | undefined {
+    return this.hasLimits ? concurrencies.get(topicKey) : undefined;
   }
 
   /** The listener that should have a channel, because it serves a topic that its owner does not; it need not run. */
@@ -525,6 +542,12 @@ export class World {
     }
   }
 
+  /** When everything of a moment has happened: no message waits that its limit lets start. */
+  #checkLimits(): void {
+    if (!this.hasLimits || this.schedule.nextAt <= this.schedule.now) return;
+    for (const process of this.#all()) if (!process.stalled) process.receiving.checkLimits();
+  }
+
   #quiet(): boolean {
     for (const record of this.#records.values()) {
       if (this.#unfinished(record)) return false;
@@ -564,11 +587,13 @@ export class World {
     onSettled?: (outcome: SendOutcome) => void,
   ): MessageRecord {
     const payload = new Uint8Array(this.random.chance(0.03) ? 200 : this.random.between(1, 40));
+    const id = this.#nextId++;
+    const firstTopicKey = this.hasLimits ? limitedTopicKeys[id % limitedTopicKeys.length]! : 1;
     const record = {
-      id: this.#nextId++,
+      id,
       key,
       delivery,
-      topicKey: this.#hasSecondTopic && this.random.chance(0.2) ? secondTopicKey : 1,
+      topicKey: this.#hasSecondTopic && this.random.chance(0.2) ? secondTopicKey : firstTopicKey,
       payload,
       hops,
       outcome: undefined,

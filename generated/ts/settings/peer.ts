@@ -7,7 +7,7 @@ import { type CheckedSettings, checkSettings, type SettingRules, type SettingVal
 export interface PeerSettings {
   /**
    * Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch
-   * handling runs one batch.
+   * handling runs its batches.
    *
    * Default: 64 handlers. Range: 1 to 100000.
    */
@@ -74,7 +74,7 @@ export const peerSettingsDefaults: PeerSettings = {
 
 /** Kind, limits, unit and meaning of each setting. */
 export const peerSettingsRanges = {
-  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch handling runs one batch." },
+  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch handling runs its batches." },
   sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "Time without a confirmation after which a send is rejected with `store_failed`." },
   requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Default time that a request waits for its answer." },
   stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Time limit of stop(), which waits for running handlers and stores unconfirmed messages." },
@@ -247,6 +247,14 @@ export interface HandlerSettings {
    * No default. Range: 1000 to 2147483647.
    */
   readonly takeoverMs: number | undefined;
+  /**
+   * Maximum number of parallel calls of this handler, for all senders together and within the `concurrency` of the peer. A
+   * message that waits for it holds up only the messages behind it in its order. With `handleBatch`, it is the number of
+   * batches. Default: no limit of its own.
+   *
+   * No default. Range: 1 to 100000.
+   */
+  readonly concurrency: number | undefined;
 }
 
 /** Handler settings as a user gives them: a setting that is absent or undefined has its default. */
@@ -259,6 +267,7 @@ export const handlerSettingsDefaults: HandlerSettings = {
   durable: false,
   group: undefined,
   takeoverMs: undefined,
+  concurrency: undefined,
 };
 
 /** Kind, limits, unit and meaning of each setting. */
@@ -268,6 +277,7 @@ export const handlerSettingsRanges = {
   durable: { kind: "boolean", about: "Keeps the listener in the directory while it is stopped, so that senders store messages for it even if they have never connected to it." },
   group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters", about: "Name of the group that the peer is a member of; `true` means `\"default\"`. If all listeners of a topic are group members, each message goes to a member with free capacity instead of to the next listener in turn. Members take over the stored messages of an absent member. A message that is enqueued for all listeners goes to one member of each group. All topics of a peer have the same group. Default: no group." },
   takeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "Time of continuous absence after which this peer takes over the channels of another listener that have stored messages. A channel is taken over only if this peer serves all topics of its messages. Choose a time longer than a restart of your listeners. A member of a group takes over only from other members, and returns the channels when their listener is running again. Default: 15000 ms within a group, otherwise no takeover. All topics of a peer have the same value." },
+  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of parallel calls of this handler, for all senders together and within the `concurrency` of the peer. A message that waits for it holds up only the messages behind it in its order. With `handleBatch`, it is the number of batches. Default: no limit of its own." },
 } as const satisfies Readonly<Record<keyof HandlerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
@@ -290,11 +300,18 @@ export interface BatchSettings {
    */
   readonly maxBytes: number;
   /**
-   * Maximum time that a message waits for others while no batch is being handled.
+   * Maximum time that a message waits for others while fewer than `concurrency` batches are being handled.
    *
    * Default: 0 ms. Range: 0 to 60000.
    */
   readonly waitMs: number;
+  /**
+   * Maximum number of batches that are handled in parallel. Each has at most one of the messages with the same key, and such
+   * messages are still handled one after another.
+   *
+   * Default: 1 batches. Range: 1 to 100000.
+   */
+  readonly concurrency: number;
 }
 
 /** Batch settings as a user gives them: a setting that is absent or undefined has its default. */
@@ -305,13 +322,15 @@ export const batchSettingsDefaults: BatchSettings = {
   maxMessages: 100,
   maxBytes: 16777216,
   waitMs: 0,
+  concurrency: 1,
 };
 
 /** Kind, limits, unit and meaning of each setting. */
 export const batchSettingsRanges = {
   maxMessages: { kind: "number", min: 1, max: 10000, unit: "messages", about: "Maximum number of messages of a batch." },
   maxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Maximum payload bytes of a batch; a single message always fits." },
-  waitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "Maximum time that a message waits for others while no batch is being handled." },
+  waitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "Maximum time that a message waits for others while fewer than `concurrency` batches are being handled." },
+  concurrency: { kind: "number", min: 1, max: 100000, unit: "batches", about: "Maximum number of batches that are handled in parallel. Each has at most one of the messages with the same key, and such messages are still handled one after another." },
 } as const satisfies Readonly<Record<keyof BatchSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */

@@ -252,6 +252,8 @@ export class Member {
           this.#soon(() => channelOf()?.onRows(found, Math.max(0, rows.length - most)));
         }),
       ready: () => this.#soon(() => this.#run(name)),
+      run: () => undefined,
+      limitFreed: () => undefined,
       commit: (cursor) => {
         toCommit = cursor;
         commit();

@@ -27,6 +27,7 @@ export class GroupWorld {
   readonly mutant: GroupMutant;
   readonly store: GroupStore;
   readonly limits: ListenerLimits = {
+    limitOf: () => undefined,
     creditBytes: 1_000,
     maxCreditGrowth: 4,
     busyAfterMs: 1_000,

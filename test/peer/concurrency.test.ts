@@ -1,0 +1,315 @@
+/**
+ * `concurrency` of a handler: how many of its calls run at a time, for all senders together.
+ */
+import { beforeEach, describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { Message } from "../../src/peer/index.js";
+import { eventually } from "../support/eventually.js";
+import { noTimersAbove } from "../support/timers.js";
+import { failure } from "./support/errors.js";
+import { gate } from "./support/gate.js";
+import { Log } from "./support/log.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { Handler } from "./support/world.js";
+
+const world = sharedPeerWorld();
+
+const numbers = (count: number): string[] => Array.from({ length: count }, (_, n) => `${n}`);
+const nothing = (): void => undefined;
+
+/** No poll starts what was to be started when a limit was free. */
+beforeEach(() => noTimersAbove(storeConstants.pollMs / 2));
+
+/** A handler that counts how many of its calls run at a time, each of which takes some turns of the event loop. */
+function counted(act: (message: Message) => unknown = nothing) {
+  const ended = new Log<string>();
+  const count = { running: 0, most: 0, ended };
+  const handler = async (message: Message): Promise<void> => {
+    count.running += 1;
+    count.most = Math.max(count.most, count.running);
+    for (let n = 0; n < 3; n++) await new Promise((resolve) => setImmediate(resolve));
+    await act(message);
+    count.running -= 1;
+    ended.push(`${message.sender} ${message.text()}`);
+  };
+  return { count, handler };
+}
+
+describe("concurrency of handle", () => {
+  it("limits the calls for all senders together, and keeps the order of each sender", async () => {
+    const b = world.peer("b-1");
+    const { count, handler } = counted();
+    await b.handle("jobs", { concurrency: 1 }, handler);
+    await b.start();
+    const senders = await world.running("a-1", "a-2", "a-3");
+    await Promise.all(senders.flatMap((sender) => numbers(20).map((text) => sender.send("jobs", text))));
+    await count.ended.length(60);
+    expect(count.most).toBe(1);
+    for (const { name } of senders) {
+      const ofSender = count.ended.all.filter((entry) => entry.startsWith(`${name} `));
+      expect(ofSender).toEqual(numbers(20).map((text) => `${name} ${text}`));
+    }
+  });
+
+  it.each([false, true])(
+    "counts messages that come at once from the store: transactional %s",
+    async (transactional) => {
+      await world.query("CREATE TABLE ledger (what text)");
+      const b = world.peer("b-1", { poolSize: 10 });
+      const { count, handler } = counted();
+      const write: Handler = async (message) => {
+        if (transactional) await message.client.query("INSERT INTO ledger VALUES ($1)", [message.text()]);
+        await handler(message);
+      };
+      const options = { concurrency: 2, transactional, retry: { delayMs: 1 } };
+      await b.handle("jobs", options, (message) => write(message as Parameters<Handler>[0]));
+      for (const text of numbers(30)) await world.query("SELECT hawser.enqueue('jobs', $1::text)", [text]);
+      await b.start();
+      await count.ended.length(30);
+      expect(count.most).toBeLessThanOrEqual(2);
+      await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
+      expect(await world.query("SELECT FROM ledger")).toHaveLength(transactional ? 30 : 0);
+    },
+  );
+
+  it("holds up neither other topics nor other keys of a sender", async () => {
+    const b = world.peer("b-1", { concurrency: 2 });
+    const held = gate();
+    const [jobs, mails] = [counted(() => held.opened), counted()];
+    await b.handle("jobs", { concurrency: 1 }, jobs.handler);
+    await b.handle("mails", mails.handler);
+    await b.start();
+    const a = await world.started("a-1");
+    const waiting = numbers(3).map((key) => a.send("jobs", key, { key }));
+    await eventually("one runs", () => jobs.count.running === 1);
+    for (const key of ["x", "y", "z"]) await a.send("mails", "m", { key });
+    await mails.count.ended.length(3);
+    expect(jobs.count.running).toBe(1);
+    held.open();
+    await Promise.all(waiting);
+    await jobs.count.ended.length(3);
+    expect(jobs.count.most).toBe(1);
+  });
+
+  it("counts no message that waits for its retry", async () => {
+    const b = world.peer("b-1");
+    const seen = new Log<string>();
+    await b.handle("jobs", { concurrency: 1, retry: { attempts: 2, delayMs: 3_600_000 } }, async (message) => {
+      seen.push(message.text());
+      if (message.text() === "bad") throw new Error("later");
+    });
+    await b.start();
+    const a = await world.started("a-1");
+    void a.send("jobs", "bad", { key: "bad" }).catch(nothing);
+    await a.send("jobs", "good", { key: "good" });
+    await seen.length(2);
+    expect(seen.all).toEqual(["bad", "good"]);
+  });
+
+  it("is that of the handler that replaces another, whose calls no message waits for", async () => {
+    const b = world.peer("b-1");
+    const [held, heldToo] = [gate(), gate()];
+    const [before, after] = [counted(() => held.opened), counted(() => heldToo.opened)];
+    await b.handle("jobs", { concurrency: 1 }, before.handler);
+    await b.start();
+    const a = await world.started("a-1");
+    const sent = numbers(4).map((key) => a.send("jobs", key, { key }));
+    await eventually("one runs", () => before.count.running === 1);
+    await b.handle("jobs", { concurrency: 2 }, after.handler);
+    await eventually("two more run", () => after.count.running === 2);
+    held.open();
+    await before.count.ended.length(1);
+    expect(after.count.running).toBe(2);
+    heldToo.open();
+    await Promise.all(sent);
+    await after.count.ended.length(3);
+    expect([before.count.ended.all.length, after.count.most]).toEqual([1, 2]);
+  });
+
+  it("lets the peer stop while messages wait, which come again after the next start", async () => {
+    const b = world.peer("b-1");
+    const held = gate();
+    const { count, handler } = counted(() => held.opened);
+    await b.handle("jobs", { concurrency: 1, durable: true }, handler);
+    await b.start();
+    const senders = await world.running("a-1", "a-2");
+    const sent = senders.flatMap((sender) => numbers(3).map((key) => sender.send("jobs", key, { key })));
+    await eventually("one runs", () => count.running === 1);
+    const stopping = b.stop();
+    held.open();
+    await stopping;
+    await Promise.all(sent);
+    expect(count.ended.all).toHaveLength(1);
+    await b.start();
+    await count.ended.length(6);
+    expect(count.most).toBe(1);
+  });
+
+  it("counts no call that a stop has given up", async () => {
+    const b = world.peer("b-1");
+    const held = gate();
+    const { count, handler } = counted(() => held.opened);
+    await b.handle("jobs", { concurrency: 1, durable: true }, handler);
+    await b.start();
+    const a = await world.started("a-1");
+    void a.send("jobs", "0").catch(nothing);
+    await eventually("it runs", () => count.running === 1);
+    await b.stop({ timeoutMs: 0 });
+    await b.start();
+    await eventually("it runs again", () => count.running === 2);
+    held.open();
+    await count.ended.length(2);
+  });
+
+  it("may come from defaults", async () => {
+    const b = world.peer("b-1", { defaults: { concurrency: 1 } });
+    const held = gate();
+    const [jobs, mails] = [counted(() => held.opened), counted(() => held.opened)];
+    await b.handle("jobs", jobs.handler);
+    await b.handle("mails", { concurrency: 3 }, mails.handler);
+    await b.start();
+    const a = await world.started("a-1");
+    const sent = numbers(5).flatMap((text) =>
+      ["jobs", "mails"].map((to) => a.send(to, text, { key: `${to} ${text}` })),
+    );
+    await eventually("as many run as may", () => jobs.count.running === 1 && mails.count.running === 3);
+    held.open();
+    await Promise.all(sent);
+    await Promise.all([jobs, mails].map(({ count }) => count.ended.length(5)));
+    expect([jobs.count.most, mails.count.most]).toEqual([1, 3]);
+  });
+
+  it("leaves the other members of a group what a member has no place for", async () => {
+    const held = gate();
+    const member = async (name: string, handler: Handler) => {
+      const made = world.peer(name, { defaults: { group: true } });
+      await made.handle("jobs", { concurrency: 1 }, (message) => handler(message as Parameters<Handler>[0]));
+      await made.start();
+      return made;
+    };
+    const slow = counted(() => held.opened);
+    await member("b-1", slow.handler);
+    await world.query("SELECT hawser.enqueue('jobs', '0')");
+    await eventually("it runs", () => slow.count.running === 1);
+    const fast = counted();
+    await member("b-2", fast.handler);
+    await world.query("SELECT hawser.enqueue_batch('jobs', $1::text[])", [numbers(50)]);
+    await eventually("the other one has nearly all", () => fast.count.ended.all.length >= 49);
+    held.open();
+    await eventually("all are handled", () => slow.count.ended.all.length + fast.count.ended.all.length === 51);
+    expect(Math.max(slow.count.most, fast.count.most)).toBe(1);
+  });
+});
+
+describe("concurrency of respond", () => {
+  it("limits the calls for all callers together, and holds up no requests to others", async () => {
+    const b = world.peer("b-1");
+    const held = gate();
+    const prices = counted(() => held.opened);
+    await b.respond("prices", { concurrency: 2 }, prices.handler);
+    await b.respond("stock", () => "7");
+    await b.start();
+    const callers = await world.running("a-1", "a-2");
+    const asked = callers.flatMap((caller) => numbers(4).map((text) => caller.request("prices", text)));
+    await eventually("two run", () => prices.count.running === 2);
+    for (const caller of callers) expect((await caller.request("stock", "rope")).text()).toBe("7");
+    expect(prices.count.running).toBe(2);
+    held.open();
+    await Promise.all(asked);
+    expect(prices.count).toMatchObject({ running: 0, most: 2 });
+  });
+
+  it("starts the requests of one caller one after another", async () => {
+    const b = world.peer("b-1");
+    const { count, handler } = counted();
+    await b.respond("prices", { concurrency: 1 }, handler);
+    await b.start();
+    const a = await world.started("a-1");
+    await Promise.all(numbers(10).map((text) => a.request("prices", text)));
+    expect(count.ended.all).toEqual(numbers(10).map((text) => `a-1 ${text}`));
+    expect(count.most).toBe(1);
+  });
+
+  it("ends requests that wait with the time of their callers, and with a stop", async () => {
+    const b = world.peer("b-1");
+    const held = gate();
+    const { count, handler } = counted(() => held.opened);
+    await b.respond("prices", { concurrency: 1 }, handler);
+    await b.respond("stock", () => "7");
+    await b.start();
+    const a = await world.started("a-1");
+    const first = a.request("prices", "0");
+    await eventually("one runs", () => count.running === 1);
+    await failure("request_timeout", a.request("prices", "1", { timeoutMs: 50 }));
+    const late = failure("not_running", a.request("prices", "2"));
+    // Requests of a connection arrive in their order.
+    await a.request("stock", "rope");
+    const stopping = b.stop();
+    held.open();
+    await Promise.all([stopping, first, late]);
+    expect(count.ended.all).toEqual(["a-1 0"]);
+  });
+
+  it("is that of the handler that replaces another", async () => {
+    const b = world.peer("b-1");
+    const held = gate();
+    const before = counted(() => held.opened);
+    await b.respond("prices", { concurrency: 1 }, before.handler);
+    await b.start();
+    const a = await world.started("a-1");
+    const asked = numbers(3).map((text) => a.request("prices", text));
+    await eventually("one runs", () => before.count.running === 1);
+    await b.respond("prices", { concurrency: 1 }, (request) => `new ${request.text()}`);
+    expect((await asked[1])?.text()).toBe("new 1");
+    expect((await asked[2])?.text()).toBe("new 2");
+    held.open();
+    await asked[0];
+  });
+});
+
+describe("concurrency of handleBatch", () => {
+  it("is the number of batches at a time, one without it", async () => {
+    const b = world.peer("b-1");
+    const held = gate();
+    const started = { two: new Log<string>(), one: new Log<string>() };
+    const handler = (log: Log<string>) => async (messages: readonly Message[]) => {
+      log.push(messages.map((message) => message.text()).join(" "));
+      await held.opened;
+    };
+    await b.handleBatch("two", { concurrency: 2, maxMessages: 2 }, handler(started.two));
+    await b.handleBatch("one", { maxMessages: 2 }, handler(started.one));
+    const others = new Log<string>();
+    await b.handle("b", (message) => others.push(message.text()));
+    await b.start();
+    const a = await world.started("a-1");
+    const sent = numbers(8).flatMap((text) => ["one", "two"].map((to) => a.send(to, text, { key: `${to} ${text}` })));
+    await started.two.length(2);
+    await started.one.length(1);
+    void a.send("b", "behind them");
+    await others.length(1);
+    expect([started.two.all.length, started.one.all.length]).toEqual([2, 1]);
+    held.open();
+    await Promise.all(sent);
+    for (const log of [started.one, started.two]) {
+      await log.until("all are handled", (all) => all.join(" ").split(" ").length === 8);
+      expect(log.all.join(" ").split(" ").toSorted()).toEqual(numbers(8));
+    }
+  });
+});
+
+it.each([
+  [0, "concurrency 0: must be an integer, 1 to 100000."],
+  [1.5, "concurrency 1.5: must be an integer"],
+  ["2", 'concurrency "2": must be an integer'],
+] as const)("concurrency %j is refused", async (given, text) => {
+  const b = world.peer("b-1");
+  const options = { concurrency: given as number };
+  const calls = [
+    () => b.handle("t", options, nothing),
+    () => b.respond("t", options, nothing),
+    () => b.handleBatch("t", options, nothing),
+  ];
+  for (const call of calls) expect((await failure("invalid_argument", call)).message).toContain(text);
+  const ofDefaults = await failure("invalid_argument", () => world.peer("b-2", { defaults: options }));
+  expect(ofDefaults.message).toContain(`defaults.${text}`);
+});
