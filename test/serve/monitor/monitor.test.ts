@@ -3,9 +3,10 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { HawserError } from "../../../src/errors/index.js";
-import { type HealthCheck, Monitor, type MonitorOptions, ServeMetrics } from "../../../src/serve/monitor/index.js";
+import type { HealthCheck } from "../../../src/monitor/index.js";
+import { Monitor, type MonitorOptions, ServeMetrics } from "../../../src/serve/monitor/index.js";
+import { parsePrometheus } from "../../monitor/prometheus-text.js";
 import { serveCounters } from "./counters.js";
-import { parsePrometheus } from "./prometheus-text.js";
 
 interface Line {
   readonly details: object;
