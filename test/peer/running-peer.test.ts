@@ -1,4 +1,5 @@
 import { expect, it } from "vitest";
+import { PeerCounters } from "../../src/peer/counters.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { RunningPeer } from "../../src/peer/running-peer.js";
 import { StatusReporter } from "../../src/peer/status.js";
@@ -21,6 +22,7 @@ it("that stops while it begins again on another database server does not go on w
       options,
       logger,
       status: new StatusReporter(),
+      counters: new PeerCounters(),
       unsubscribed: new Set(),
       handlers: new TopicHandlers({ name: "a-1", topic: "a" }, options.handling, () =>
         Promise.reject(new Error("no replies")),
