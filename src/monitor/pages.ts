@@ -42,7 +42,7 @@ export async function monitorPage(
   try {
     return await read(sources);
   } catch (err) {
-    sources.logger.error({ err, path }, "failed to render a page of the monitor");
+    sources.logger.error({ err, path }, "failed to render a monitoring page");
     return line(500, `The page could not be rendered; the log of ${program} says why.`);
   }
 }

@@ -43,7 +43,7 @@ export function monitor(
       const [path = ""] = url.split(/[?#]/, 1);
       return await (await loading)(method, path.slice(path.lastIndexOf("/")));
     } catch (err) {
-      first.logger.error({ err }, "failed to answer a request for a page of the monitor");
+      first.logger.error({ err }, "failed to answer a request for a monitoring page");
       return new Response("The page could not be rendered; the log of the peer says why.\n", { status: 500 });
     }
   };

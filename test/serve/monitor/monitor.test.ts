@@ -114,7 +114,7 @@ describe("the monitoring port", () => {
     expect(response.status).toBe(500);
     expect(await response.text()).toBe("The page could not be rendered; the log of `hawser serve` says why.\n");
     expect(options.errors).toEqual([
-      { details: { err: cause, path: "/metrics" }, message: "failed to render a page of the monitoring port" },
+      { details: { err: cause, path: "/metrics" }, message: "failed to render a monitoring page" },
     ]);
     expect((await fetch(`${url}/healthz`)).status).toBe(200);
   });
