@@ -167,12 +167,15 @@ export class HandlerCalls {
 
   /** Counts messages that have arrived. */
   received(topicKey: number, messages: number): void {
-    const count = (topic: string | undefined): void => {
-      this.#handlers.countsOf(topic).received += messages;
-    };
     const topic = this.topics.of(topicKey);
-    if (topic instanceof Promise) topic.then(count, () => count(undefined));
-    else count(topic);
+    if (typeof topic === "string") {
+      this.#handlers.countsOf(topic).received += messages;
+      return;
+    }
+    const count = (name?: string): void => {
+      this.#handlers.countsOf(name).received += messages;
+    };
+    topic.then(count, () => count());
   }
 
   retryOf({ topicKey, headers }: IncomingMessage): RetryPolicy {
@@ -186,7 +189,7 @@ export class HandlerCalls {
     const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicKey, headers);
     if (!topic) return this.#startAfterLookup(link, turn);
     const startedAt = performance.now();
-    this.countsOf(topicKey).attempts += 1;
+    this.#handlers.countsOf(topic).attempts += 1;
     return this.call(link.source, message, topic, attempts)?.(link, turn, startedAt) ?? done;
   }
 
