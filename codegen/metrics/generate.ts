@@ -35,7 +35,7 @@ export interface Metric {
 }
 `;
 
-const labelsType = `/** Labels of a series of the metric. */
+const labelsType = `/** Labels of a time series of the metric. */
 export type LabelsOf<Of extends Metric> = {
   readonly [Name in Of["labels"][number]]: Name extends keyof Of["values"] ? Of["values"][Name][number] : string;
 };

@@ -1,7 +1,7 @@
 /**
  * Metrics of one page, defined by the entries of a table in `generated/ts/metrics/`.
  *
- * Most numbers belong to other parts and are read at each scrape: a series that is not read any more is gone.
+ * Most numbers belong to other parts and are read at each scrape: a time series that is not read any more is gone.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type MetricValueWithName, Registry } from "prom-client";
 import type { LabelsOf, Metric } from "../../generated/ts/metrics/metrics.js";
@@ -10,7 +10,7 @@ type CounterMetric = Metric & { readonly type: "counter" };
 type GaugeMetric = Metric & { readonly type: "gauge" };
 type HistogramMetric = Metric & { readonly type: "histogram" };
 
-/** Labels and the value of a series. */
+/** Labels and the value of a time series. */
 export type Sample<Of extends Metric, Value = number> = readonly [labels: LabelsOf<Of>, value: Value];
 
 /** Counted values of a histogram. */
@@ -43,7 +43,9 @@ export class MetricRegistry {
     return this.#registry.metrics();
   }
 
-  /** Defines a counter that shows others' totals. Without labels, it is zero if nothing is read. */
+  /**
+   * Defines a counter whose totals are read at each scrape. A counter without labels is zero if `read` returns nothing.
+   */
   total<Of extends CounterMetric>(metric: Of, read: () => Iterable<Sample<Of>>): void {
     new Counter({
       ...this.#configurationOf(metric),
@@ -54,7 +56,7 @@ export class MetricRegistry {
     });
   }
 
-  /** Defines a gauge that shows others' numbers. Without labels, it is zero if nothing is read. */
+  /** Defines a gauge whose values are read at each scrape. A gauge without labels is zero if `read` returns nothing. */
   gauge<Of extends GaugeMetric>(metric: Of, read: () => Iterable<Sample<Of>>): void {
     new Gauge({
       ...this.#configurationOf(metric),
@@ -81,7 +83,7 @@ export class MetricRegistry {
     return new Histogram({ ...this.#configurationOf(metric), buckets, ...(collect && { collect }) });
   }
 
-  /** Defines a histogram that shows others' counts. */
+  /** Defines a histogram whose counts are read at each scrape. */
   counts<Of extends HistogramMetric>(metric: Of, read: () => Iterable<Sample<Of, HistogramCounts>>): void {
     const { name, help } = metric;
     const get = async () => {
@@ -111,7 +113,7 @@ export class MetricRegistry {
   }
 }
 
-/** Lines of one series of a histogram. */
+/** Lines of one time series of a histogram. */
 function histogramLines(
   { name, buckets }: Metric,
   labels: Readonly<Record<string, string>>,

@@ -61,7 +61,7 @@ function metricsOf(peers: readonly MonitoredPeer[]): MetricRegistry {
   return registry;
 }
 
-/** Series of each peer with one number. */
+/** Reads one number of each peer. */
 function perPeer(peers: readonly MonitoredPeer[], numberOf: (peer: MonitoredPeer) => number) {
   return () => peers.map((peer) => [{ peer: peer.name }, numberOf(peer)] as const);
 }

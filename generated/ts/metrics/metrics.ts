@@ -16,7 +16,7 @@ export interface Metric {
   readonly buckets: readonly number[];
 }
 
-/** Labels of a series of the metric. */
+/** Labels of a time series of the metric. */
 export type LabelsOf<Of extends Metric> = {
   readonly [Name in Of["labels"][number]]: Name extends keyof Of["values"] ? Of["values"][Name][number] : string;
 };

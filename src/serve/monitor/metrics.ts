@@ -2,7 +2,7 @@
  * Metrics of one `hawser serve`, in a registry of their own, because a process may run several.
  *
  * Most numbers belong to other parts and are read from {@link ServeCounters} at each scrape; a subscription or
- * responder that no longer exists has no series. Only durations and sizes are reported individually.
+ * responder that no longer exists has no time series. Only durations and sizes are reported individually.
  */
 import type { Counter, Histogram } from "prom-client";
 import { type LabelsOf, type Metric, serveMetrics } from "../../../generated/ts/metrics/metrics.js";
@@ -11,7 +11,7 @@ import type { ResponderStats, StreamCounts, SubscriptionCounts } from "../../bri
 import { MetricRegistry, type Sample } from "../../monitor/index.js";
 import { type ConnectionCounters, natsClients, type ServeCounters } from "./counters.js";
 
-/** Result of a call for its caller. */
+/** Outcome of a call, as its caller sees it. */
 export type CallOutcome = LabelsOf<typeof serveMetrics.hawser_gateway_calls_total>["outcome"];
 
 /** Label for unknown methods, because a label must not contain callers' texts. */
@@ -30,7 +30,7 @@ export interface ServeMetricsOptions {
   readonly database: string;
   /** Counters, read at each scrape. */
   readonly counters: ServeCounters;
-  /** Milliseconds on the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
+  /** Current time in ms on the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
   readonly now?: (() => number) | undefined;
 }
 
@@ -55,7 +55,7 @@ export class ServeMetrics {
     registry.number(serveMetrics.hawser_gateway_sessions, () => counters.gateway?.sessions);
     registry.number(serveMetrics.hawser_gateway_unreached_timestamp_seconds, () => counters.gateway?.unreachedAt);
     this.#calls = registry.counter(serveMetrics.hawser_gateway_calls_total);
-    // A first error appears as a step from zero; rate() would not see a series that begins with one.
+    // All time series begin at zero, because rate() would not see the first error of a time series that begins with 1.
     for (const method of [...Object.keys(methods), noMethod]) {
       for (const outcome of serveMetrics.hawser_gateway_calls_total.values.outcome) {
         this.#calls.inc({ method, outcome }, 0);
