@@ -3,6 +3,7 @@ import { generateCodecs } from "./codecs/generate.js";
 import { generateDocs } from "./docs/generate.js";
 import { generateErrors } from "./errors/generate.js";
 import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/generate.js";
+import { generateMetrics } from "./metrics/generate.js";
 import type { Spec } from "./model/spec.js";
 import { printDocs } from "./nats-options/print-docs.js";
 import { printTypeScript } from "./nats-options/print-typescript.js";
@@ -21,6 +22,8 @@ const generators: Readonly<Record<string, Generator>> = {
   "ts/rules": generateValidators,
   // Settings with defaults and ranges, and constants.
   "ts/settings": generateSettings,
+  // The tables of metrics.
+  "ts/metrics": generateMetrics,
   // The error table.
   "ts/errors": generateErrors,
   // Reference pages.

@@ -5,11 +5,12 @@ import { messagesWithRules } from "../validators/frames.js";
 import { catalogSection } from "./catalog-page.js";
 import { errorsSections } from "./errors-page.js";
 import { framesSection } from "./frames-page.js";
+import { metricsSections } from "./metrics-page.js";
 import { constantsSections, settingsOfUsers } from "./settings-page.js";
 
 /**
- * Generates the reference pages `frames.md`, `catalog.md`, `settings.md`, `constants.md` and `errors.md`, each if the
- * spec has content for it.
+ * Generates the reference pages `frames.md`, `catalog.md`, `settings.md`, `constants.md`, `metrics.md` and `errors.md`,
+ * each if the spec has content for it.
  */
 export function generateDocs(spec: Spec): GeneratedFile[] {
   const checked = messagesWithRules(spec.files.flatMap((file) => file.messages));
@@ -32,6 +33,12 @@ export function generateDocs(spec: Spec): GeneratedFile[] {
       "Constants",
       spec.files.filter((file) => file.settingGroups.some(({ fixed }) => fixed)),
       constantsSections,
+    ),
+    ...page(
+      "metrics.md",
+      "Metrics",
+      spec.files.filter((file) => file.metricGroups.length > 0),
+      metricsSections,
     ),
     ...page(
       "errors.md",

@@ -1,11 +1,17 @@
 import type { DescField } from "@bufbuild/protobuf";
 import { SpecError } from "./spec-error.js";
 
+/** Where each option belongs. */
+const places = {
+  column: "the message of a table or of a function",
+  setting: "a message with the option settings",
+  metric: "a message with the option metrics",
+} as const;
+
 /** @throws SpecError if a field has an option that is never read in its message */
-export function refuseOption(field: DescField, name: "column" | "setting", option: object | undefined): void {
+export function refuseOption(field: DescField, name: keyof typeof places, option: object | undefined): void {
   if (option === undefined) {
     return;
   }
-  const place = name === "column" ? "the message of a table or of a function" : "a message with the option settings";
-  throw new SpecError(field, `the option ${name} has no meaning here; it belongs in ${place}`);
+  throw new SpecError(field, `the option ${name} has no meaning here; it belongs in ${places[name]}`);
 }

@@ -71,6 +71,7 @@ function readField(field: DescField, options: SpecOptions): MessageField {
   const rules = readRules(field, options, { kind, repeated, range });
   refuseOption(field, "column", options.column(field));
   refuseOption(field, "setting", options.setting(field));
+  refuseOption(field, "metric", options.metric(field));
   return {
     memberKind: "field",
     field,

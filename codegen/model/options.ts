@@ -106,6 +106,14 @@ export interface GatewayValueOption {
   clientOption: boolean;
 }
 
+export interface MetricOption {
+  /** Number of a `MetricType`. */
+  type: number;
+  label: { name: string; value: string[] }[];
+  unit: string;
+  bucket: number[];
+}
+
 export interface ErrorOption {
   sqlstate: string;
   exitStatus: number;
@@ -148,6 +156,14 @@ export class SpecOptions {
 
   settings(message: DescMessage): { title: string } | undefined {
     return this.#read<{ title: string }>(message, "settings");
+  }
+
+  metrics(message: DescMessage): { title: string } | undefined {
+    return this.#read<{ title: string }>(message, "metrics");
+  }
+
+  metric(field: DescField): MetricOption | undefined {
+    return this.#read<MetricOption>(field, "metric");
   }
 
   column(field: DescField): ColumnOption | undefined {

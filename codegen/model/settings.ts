@@ -100,6 +100,7 @@ function readSetting(field: DescField, options: SpecOptions): Setting {
 
 function settingOption(field: DescField, options: SpecOptions): SettingOption {
   refuseOption(field, "column", options.column(field));
+  refuseOption(field, "metric", options.metric(field));
   const option = options.setting(field);
   if (option === undefined) {
     throw new SpecError(field, "a field of a group of settings needs the option setting");

@@ -4,6 +4,7 @@ import { type ErrorTable, readErrorTable } from "./errors.js";
 import { type FunctionGroup, readFunctionGroup } from "./functions.js";
 import { distinctNames, type GatewayGroup, readGatewayGroup } from "./gateway-functions.js";
 import { type Message, readMessage } from "./messages.js";
+import { type MetricGroup, readMetricGroup } from "./metrics.js";
 import { SpecOptions, specPackage } from "./options.js";
 import { checkNames } from "./proto-names.js";
 import { type NamedRules, readNamedRules } from "./rules.js";
@@ -28,6 +29,7 @@ export interface SpecFile {
   readonly functionGroups: readonly FunctionGroup[];
   readonly gatewayGroups: readonly GatewayGroup[];
   readonly settingGroups: readonly SettingGroup[];
+  readonly metricGroups: readonly MetricGroup[];
   readonly errorTables: readonly ErrorTable[];
   readonly messages: readonly Message[];
 }
@@ -54,13 +56,15 @@ function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<str
   const tables: Table[] = [];
   const views: View[] = [];
   const settingGroups: SettingGroup[] = [];
+  const metricGroups: MetricGroup[] = [];
   const messages: Message[] = [];
   for (const message of allMessages(file.messages)) {
     const table = options.table(message);
     const view = options.view(message);
     const settings = options.settings(message);
-    if ([table, view, settings].filter((option) => option !== undefined).length > 1) {
-      throw new SpecError(message, "a message is either a table, a view or a group of settings");
+    const metrics = options.metrics(message);
+    if ([table, view, settings, metrics].filter((option) => option !== undefined).length > 1) {
+      throw new SpecError(message, "a message is either a table, a view, a group of settings or a group of metrics");
     }
     if (table !== undefined) {
       tables.push(readTable(message, table, options));
@@ -68,6 +72,8 @@ function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<str
       views.push(readView(message, view, options));
     } else if (settings !== undefined) {
       settingGroups.push(readSettingGroup(message, settings.title, options));
+    } else if (metrics !== undefined) {
+      metricGroups.push(readMetricGroup(message, metrics.title, options));
     } else if (!passing.has(message.typeName)) {
       messages.push(readMessage(message, options));
     }
@@ -77,6 +83,7 @@ function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<str
     tables,
     views,
     settingGroups,
+    metricGroups,
     messages,
     functionGroups: file.services.flatMap((service) => readFunctionGroup(service, options) ?? []),
     gatewayGroups: file.services.flatMap((service) => readGatewayGroup(service, options) ?? []),
@@ -109,8 +116,8 @@ function functionMessages(files: readonly DescFile[], options: SpecOptions): Set
 }
 
 /**
- * Refuses duplicate names. Tables, indexes and keys share one namespace of a schema; functions, errors and groups of
- * settings have one each.
+ * Refuses duplicate names. Tables, indexes and keys share one namespace of a schema; functions, errors,
+ * groups of settings and metrics have one each.
  */
 function refuseSharedNames(spec: Spec): void {
   const relations = new TakenNames("name");
@@ -118,6 +125,7 @@ function refuseSharedNames(spec: Spec): void {
   const methods = new TakenNames("method of the client");
   const errors = new TakenNames("error");
   const groups = new TakenNames("group of settings");
+  const metrics = new TakenNames("metric");
   for (const file of spec.files) {
     for (const table of file.tables) {
       for (const name of relationsOf(table)) {
@@ -142,6 +150,9 @@ function refuseSharedNames(spec: Spec): void {
     }
     for (const group of file.settingGroups) {
       groups.take(group.message.name, group.message);
+    }
+    for (const { name, field } of file.metricGroups.flatMap((group) => group.metrics)) {
+      metrics.take(name, field);
     }
   }
 }

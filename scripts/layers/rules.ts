@@ -10,7 +10,7 @@ export const tiers: readonly (readonly string[])[] = [
   ["dev", "bridge", "gateway", "peer"],
   ["installation", "outbox", "typed-nats"],
   ["nats", "store", "transport"],
-  ["postgres", "channel", "wire", "typed"],
+  ["postgres", "channel", "wire", "typed", "monitor"],
   ["errors", "files", "runtime"],
   ["generated"],
 ];

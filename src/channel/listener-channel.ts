@@ -133,6 +133,16 @@ export class ListenerChannel {
     return this.handling.running > 0;
   }
 
+  /** Number of running handlers. */
+  get runningMessages(): number {
+    return this.handling.running;
+  }
+
+  /** True if a sender is connected. */
+  get isConnected(): boolean {
+    return this.#link !== undefined;
+  }
+
   /** True if handled messages are not committed yet. */
   get isCommitting(): boolean {
     return comparePositions(this.handling.handled, this.handling.cursor) > 0;

@@ -10,6 +10,7 @@ import { HawserError } from "../errors/index.js";
 import { type Logger, shared } from "../runtime/index.js";
 import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
+import type { PeerCounters } from "./counters.js";
 import type { Membership } from "./handling-settings.js";
 import type { StatusReporter } from "./status.js";
 
@@ -29,6 +30,7 @@ export interface PeerContext {
   readonly store: Store;
   readonly lease: Lease;
   readonly status: StatusReporter;
+  readonly counters: PeerCounters;
   readonly logger: Logger;
   /** Undefined for a peer that uses plaintext. */
   readonly tls: TlsCredentials | undefined;

@@ -21,6 +21,7 @@ import { decompress } from "../wire/index.js";
 import { BatchQueue } from "./batch-queue.js";
 import { Cancellation } from "./cancellation.js";
 import { asHawserError, type PeerContext } from "./context.js";
+import type { HandledCounts } from "./counters.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { MessageView, type Source } from "./message.js";
@@ -76,11 +77,17 @@ export interface HandledLink {
 }
 
 /** Deferred result of a message whose handler returned a promise or threw. */
-export type Unfinished = (link: HandledLink, turn: MessageTurn) => HandlerResult | Promise<HandlerResult>;
+export type Unfinished = (
+  link: HandledLink,
+  turn: MessageTurn,
+  startedAt: number,
+) => HandlerResult | Promise<HandlerResult>;
 
 /** Cache of topic names by key. */
 class TopicNames {
   readonly #names = new Map<number, string>();
+  /** Running queries, which all messages of a topic share. */
+  readonly #lookUps = new Map<number, Promise<string | undefined>>();
 
   readonly #store: PeerContext["store"];
 
@@ -97,12 +104,20 @@ class TopicNames {
    * Name of a topic; undefined if the key is not in the catalog. @throws HawserError `store_failed` (as a rejection)
    */
   of(topicKey: number): string | Promise<string | undefined> {
-    return this.#names.get(topicKey) ?? this.#lookUp(topicKey);
+    const known = this.#names.get(topicKey);
+    if (known !== undefined) return known;
+    let lookUp = this.#lookUps.get(topicKey);
+    if (lookUp === undefined) {
+      lookUp = this.#lookUp(topicKey).finally(() => this.#lookUps.delete(topicKey));
+      this.#lookUps.set(topicKey, lookUp);
+    }
+    return lookUp;
   }
 
   /** Clears the cache, because keys differ between databases. */
   clear(): void {
     this.#names.clear();
+    this.#lookUps.clear();
   }
 
   async #lookUp(topicKey: number): Promise<string | undefined> {
@@ -151,6 +166,24 @@ export class HandlerCalls {
     for (const queue of this.#batches.values()) queue.stopWaiting();
   }
 
+  /** Counts of a topic; those of all other topics if it has no handler, or its name is not known yet. */
+  countsOf(topicKey: number): HandledCounts {
+    return this.#handlers.countsOf(this.topics.known(topicKey));
+  }
+
+  /** Counts messages that have arrived. */
+  received(topicKey: number, messages: number): void {
+    const topic = this.topics.of(topicKey);
+    if (typeof topic === "string") {
+      this.#handlers.countsOf(topic).received += messages;
+      return;
+    }
+    const count = (name?: string): void => {
+      this.#handlers.countsOf(name).received += messages;
+    };
+    topic.then(count, () => count());
+  }
+
   retryOf({ topicKey, headers }: IncomingMessage): RetryPolicy {
     return this.#handlers.handlingOf(this.topics.known(topicKey), headers).retry;
   }
@@ -175,7 +208,9 @@ export class HandlerCalls {
     const { topicKey, headers, encoding } = message;
     const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicKey, headers);
     if (!topic) return this.#startAfterLookup(link, turn);
-    return this.call(link.source, message, topic, attempts)?.(link, turn) ?? done;
+    const startedAt = performance.now();
+    this.#handlers.countsOf(topic).attempts += 1;
+    return this.call(link.source, message, topic, attempts)?.(link, turn, startedAt) ?? done;
   }
 
   /**
@@ -196,7 +231,9 @@ export class HandlerCalls {
     const view = new MessageView(this.#handlers.reply, source, message, topic, message.payload, attempt);
     try {
       const returned = this.#handlers.handle(view);
-      return isThenable(returned) ? (link, turn) => this.#awaitHandler(link, turn, returned, view) : undefined;
+      return isThenable(returned)
+        ? (link, turn, startedAt) => this.#awaitHandler(link, turn, startedAt, returned, view)
+        : undefined;
     } catch (error) {
       return (link, turn) => this.#failed(link, turn, topic, error);
     }
@@ -271,7 +308,7 @@ export class HandlerCalls {
     const returned = handler.handle(view);
     const { timeoutMs } = handler.settings;
     if (timeoutMs === undefined || !isThenable(returned)) return returned;
-    return this.#withTimeout(returned, view, timeoutMs, client && (() => void endClient(client)));
+    return this.#withTimeout(undefined, returned, view, timeoutMs, client && (() => void endClient(client)));
   }
 
   async #startAfterLookup(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
@@ -317,7 +354,8 @@ export class HandlerCalls {
         };
         return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? retryLater, plain);
       }
-      await this.#withTimeout(this.#handlers.handle(view), view, handling.timeoutMs);
+      this.#handlers.countsOf(topic).attempts += 1;
+      await this.#withTimeout(performance.now(), this.#handlers.handle(view), view, handling.timeoutMs);
       return done;
     } catch (error) {
       const failed = isNotServed(error)
@@ -391,7 +429,8 @@ export class HandlerCalls {
         if (result !== undefined) for (const one of called) results.set(one, result);
       } else {
         const views = items.map(({ view }) => view);
-        await this.#withTimeout(call(views), views[0]!, timeoutMs);
+        this.#handlers.countsOf(views[0]!.topic).attempts += items.length;
+        await this.#withTimeout(performance.now(), call(views), views[0]!, timeoutMs);
         for (const one of called) results.set(one, done);
       }
     } catch (error) {
@@ -427,7 +466,8 @@ export class HandlerCalls {
         if (items.some((item) => item.link.isClosed)) throw postponed;
         // A handler that exceeds its timeout must not keep writing after the rollback: its connection is closed.
         const views = items.map(({ view }) => view.with(client));
-        await this.#withTimeout(call(views), views[0]!, timeoutMs, () => void endClient(client));
+        this.#handlers.countsOf(views[0]!.topic).attempts += items.length;
+        await this.#withTimeout(performance.now(), call(views), views[0]!, timeoutMs, () => void endClient(client));
         ended = true;
       } catch (error) {
         thrown.error = error;
@@ -521,11 +561,12 @@ export class HandlerCalls {
   async #awaitHandler(
     link: HandledLink,
     turn: MessageTurn,
+    startedAt: number,
     returned: unknown,
     view: MessageView,
   ): Promise<HandlerResult> {
     try {
-      await this.#withTimeout(returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
+      await this.#withTimeout(startedAt, returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
       return done;
     } catch (error) {
       return this.#failed(link, turn, view.topic, error);
@@ -533,12 +574,15 @@ export class HandlerCalls {
   }
 
   /**
-   * Waits for the handler, at most `timeoutMs`; `onLate` is called after that. @throws HawserError `handler_failed` on
-   * timeout
+   * Waits for the handler, at most `timeoutMs`; `onLate` is called after that.
+   *
+   * @param startedAt start of the handler, which is measured unless it returned synchronously; undefined for requests
+   * @throws HawserError `handler_failed` on timeout
    */
   async #withTimeout(
+    startedAt: number | undefined,
     returned: unknown,
-    { cancellation }: MessageView,
+    { cancellation, topic }: MessageView,
     timeoutMs: number | undefined,
     onLate?: () => void,
   ): Promise<unknown> {
@@ -554,6 +598,8 @@ export class HandlerCalls {
       return await inTime(timeoutMs, onTimeout, async () => await returned);
     } finally {
       this.#pendingHandlers.delete(cancellation);
+      if (startedAt !== undefined && isThenable(returned))
+        this.#handlers.countsOf(topic).durations.observe(performance.now() - startedAt);
     }
   }
 }

@@ -266,6 +266,18 @@ export class Inbox {
     this.#claims?.pump();
   }
 
+  /** Numbers of the receiving side at the moment, for metrics. */
+  get numbers(): { readonly connections: number; readonly running: number; queued: number; readonly parked: number } {
+    const numbers = { connections: 0, running: 0, queued: 0, parked: 0 };
+    for (const { channel, requests } of this.#links.values()) {
+      if (channel.isConnected) numbers.connections += 1;
+      numbers.running += channel.runningMessages + requests.running;
+      numbers.queued += channel.waitingMessages;
+      numbers.parked += channel.parkedMessages;
+    }
+    return numbers;
+  }
+
   get #isPaused(): boolean {
     return this.#isHalted || !this.#isStarted || this.#options.handlers.isEmpty;
   }

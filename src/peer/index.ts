@@ -52,6 +52,7 @@ export type {
   TransactionalBatch,
   TransactionalMessage,
 } from "./message.js";
+export { monitor } from "./monitor.js";
 export type { BatchOptions, HandleOptions, PeerOptions } from "./options.js";
 export type { Answer } from "./outgoing-request.js";
 export { Peer } from "./peer.js";

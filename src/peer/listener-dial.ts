@@ -51,6 +51,8 @@ export class ListenerDial {
   #refusedSecrets = 0;
   /** False after a move to another database server, until the channel's key there is known. */
   #keyIsKnown = true;
+  /** True after the first connection. */
+  #wasConnected = false;
   #stopped = false;
 
   readonly #context: PeerContext;
@@ -255,6 +257,8 @@ export class ListenerDial {
 
   #established({ connection, welcome }: Dialled): void {
     this.connection = connection;
+    if (this.#wasConnected) this.#context.counters.reconnects += 1;
+    this.#wasConnected = true;
     this.#backoff.reset();
     this.#refusedSecrets = 0;
     const { listenerName: peer, topic } = this.#dialled;

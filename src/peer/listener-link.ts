@@ -74,6 +74,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** True while {@link #passThrough} is running. */
   #isPassingThrough = false;
   #hasCounted = false;
+  /** True if the result of the last message is final, although it was not handled. */
+  #isGivenUp = false;
   isClosed = false;
   /** Last connection that the channel was given. */
   #connection: ListenerConnection | undefined;
@@ -152,7 +154,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   // ---- events of the connection ----
 
   onBatch(connection: ListenerConnection, batch: Batch): void {
-    const { dispatcher } = this.#shared;
+    const { dispatcher, calls } = this.#shared;
+    calls.received(batch.topicKey, batch.payloads.length);
     const mayRun = !dispatcher.hasWoken;
     const started = mayRun ? this.#passThrough(connection, batch) : 0;
     if (started < batch.payloads.length) {
@@ -208,6 +211,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       bytes += payload.length;
     }
     this.#isPassingThrough = false;
+    const counts = calls.countsOf(topicKey);
+    counts.handled.done += done;
+    counts.attempts += unfinished === undefined ? done : done + 1;
     if (done > 0) {
       this.#isUnmarked = true;
       channel.passedThrough(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
@@ -215,7 +221,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (unfinished === undefined) this.#freeSlot(undefined);
     else {
       const turn = channel.startPassedThrough(message!, at);
-      this.#onResult(turn, unfinished(this, turn), at);
+      this.#onResult(turn, unfinished(this, turn, at), at);
       this.#arm();
     }
     return unfinished === undefined ? done : done + 1;
@@ -372,7 +378,11 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       if (result.isMarked === true) this.#hasMarks = true;
       else this.#isUnmarked = true;
     }
+    const { handled } = this.#shared.calls.countsOf(turn.running.topicKey);
+    this.#isGivenUp = false;
     this.channel.finish(turn, result, at);
+    if (result.kind === "done") handled.done += 1;
+    else if (result.kind !== "postponed" && !this.#isGivenUp) handled.retried += 1;
   }
 
   /** @param limit limit under which the handler ran */
@@ -428,6 +438,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#context.store.drain(this.connectionKey, after),
       ({ rows, remaining }) => {
         this.#queryBackoff.reset();
+        for (const { topicKey } of rows) this.#shared.calls.received(topicKey, 1);
         this.channel.onRows(
           rows.map(({ epoch, number, topicKey, codec, payload, headers }): StoredRow => {
             const hasHeaders = headers.length > 0;
@@ -470,7 +481,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   deadLetter({ message, payload, errorCode, errorMessage, attempts, stack, failures }: DeadMessage): void {
+    this.#isGivenUp = true;
     if (this.isClosed) return;
+    this.#shared.calls.countsOf(message.topicKey).handled.dead_letter += 1;
     this.#hasMarks = true;
     this.#shared.committer.commit(this.connectionKey, {
       deadLetter: {
@@ -609,6 +622,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
+    this.#isGivenUp = true;
+    this.#shared.calls.countsOf(message.topicKey).handled.dropped += 1;
     void this.#reportDeadLetter(message, errorCode, errorMessage, false);
   }
 

@@ -6,6 +6,7 @@ import { Repeated } from "../runtime/index.js";
 import type { CatalogChange } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
+import type { RequestOutcome } from "./counters.js";
 import { GroupQueue } from "./group-queue.js";
 import { type MessageTopic, Outgoing, type Sent } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
@@ -99,11 +100,17 @@ export class Outbox {
   }
 
   /** Sends a request to the next listener, after one that did not accept it. */
-  readonly tryNext = (request: OutgoingRequest): void => {
+  tryNext(request: OutgoingRequest): void {
     const routes = this.topics.get(request.topic!.topic);
     if (routes === undefined) request.fail(request.failure!);
     else this.#sendToNext(routes, request);
-  };
+  }
+
+  /** Counts a request that is over. */
+  requestEnded({ to, topic }: OutgoingRequest, outcome: RequestOutcome): void {
+    const counts = topic?.counts ?? this.#context.counters.sentToAny(to);
+    counts.requests[outcome] += 1;
+  }
 
   /** Sends to every listener of the topic. Returns a ticket or an error per listener, in the order of the directory. */
   async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Sent | HawserError }[]> {

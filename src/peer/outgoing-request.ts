@@ -4,6 +4,7 @@ import { HawserError } from "../errors/index.js";
 import { jsonOf, textOf } from "../typed/index.js";
 import type { Request } from "../wire/index.js";
 import { type Content, type MessageHeaders, ReceivedHeaders } from "./content.js";
+import type { RequestOutcome } from "./counters.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
 
@@ -42,6 +43,16 @@ interface RequestQueue {
   abandon(request: OutgoingRequest): void;
 }
 
+/** Sending side that a request belongs to. */
+interface RequestSender {
+  /**
+   * Sends the request to another listener, after one that did not start the handler or, once, after a lost connection.
+   */
+  tryNext(request: OutgoingRequest): void;
+  /** Called when the request is over. */
+  requestEnded(request: OutgoingRequest, outcome: RequestOutcome): void;
+}
+
 /** Request of a caller. The frame encoder reads it directly: its first fields are the fields of the frame. */
 export class OutgoingRequest implements Request {
   /** 0 until it is written to the current listener. */
@@ -56,6 +67,8 @@ export class OutgoingRequest implements Request {
   readonly answer: Promise<Answer>;
   /** Time at which the caller stops waiting (`performance.now()`, ms). */
   readonly until: number;
+  /** Name of the topic. */
+  readonly to: string;
   /** Topic of the request; undefined until a listener is tried. */
   topic: MessageTopic | undefined = undefined;
   /** Names of the listeners that did not accept the request. */
@@ -72,21 +85,21 @@ export class OutgoingRequest implements Request {
 
   readonly #limitMs: number;
   readonly #isIdempotent: boolean;
-  readonly #tryNext: (request: OutgoingRequest) => void;
+  readonly #sender: RequestSender;
 
   /**
    * @param isIdempotent true to try one other listener after a connection that ended before the answer
-   * @param tryNext sends the request to another listener, after one that did not start the handler or, once, after a
-   * lost connection
    */
   constructor(
+    to: string,
     payload: Uint8Array,
     headers: Headers | undefined,
     maxAnswerBytes: number,
     limitMs: number,
     isIdempotent: boolean,
-    tryNext: (request: OutgoingRequest) => void,
+    sender: RequestSender,
   ) {
+    this.to = to;
     this.payload = payload;
     this.headers = headers === undefined ? noHeaders : frameHeaders(headers);
     this.maxAnswerBytes = maxAnswerBytes;
@@ -94,7 +107,7 @@ export class OutgoingRequest implements Request {
     this.until = performance.now() + limitMs;
     this.#limitMs = limitMs;
     this.#isIdempotent = isIdempotent;
-    this.#tryNext = tryNext;
+    this.#sender = sender;
     // An executor that only stores `resolve` is cheaper: `reject` is not captured.
     this.answer = new Promise((resolve) => {
       this.#resolve = resolve;
@@ -122,7 +135,7 @@ export class OutgoingRequest implements Request {
 
   /** Resolves with the answer of the listener. */
   answered(answer: Answer): void {
-    this.#end();
+    this.#end("answered");
     this.#resolve(answer);
   }
 
@@ -140,16 +153,15 @@ export class OutgoingRequest implements Request {
     this.refusedBy = new Set([...this.refusedBy, this.#requests!.listenerName]);
     this.#requests = undefined;
     // Deferred, because the listener may be failing many requests in a loop.
-    queueMicrotask(() => this.isOver || this.#tryNext(this));
+    queueMicrotask(() => this.isOver || this.#sender.tryNext(this));
   }
 
   /** Rejects the promise. If a listener may have started the handler, the error has the outcome `unknown`. */
   fail(error: HawserError): void {
     const lost = this.#lost;
-    this.#end();
-    this.#resolve(
-      Promise.reject(lost === undefined || error.outcome === "unknown" ? error : notTakenAfter(lost, error)),
-    );
+    const failure = lost === undefined || error.outcome === "unknown" ? error : notTakenAfter(lost, error);
+    this.#end(outcomeOf(failure));
+    this.#resolve(Promise.reject(failure));
   }
 
   #abandon(code: "request_timeout" | "aborted", why: string, cause: object): void {
@@ -160,9 +172,10 @@ export class OutgoingRequest implements Request {
     this.fail(new HawserError(code, text, mayHaveBegun ? { ...cause, outcome: "unknown" } : cause));
   }
 
-  #end(): void {
+  #end(outcome: RequestOutcome): void {
     this.isOver = true;
     this.#unlisten?.();
+    this.#sender.requestEnded(this, outcome);
   }
 }
 
@@ -179,6 +192,14 @@ const notStarted: ReadonlySet<string> = new Set([
   "store_failed",
   "not_supported",
 ]);
+
+/** Outcome of a failed request for the metrics. */
+function outcomeOf({ code, outcome }: HawserError): RequestOutcome {
+  if (code === "request_timeout") return "timed_out";
+  if (code === "aborted") return "aborted";
+  if (code === "listener_lost") return "lost";
+  return outcome === undefined && (code === "no_listener" || notStarted.has(code)) ? "unreachable" : "failed";
+}
 
 /** Error after a lost listener: it may have handled the request, whatever the next listener reports. */
 function notTakenAfter(lost: HawserError, failed: HawserError): HawserError {

@@ -2,6 +2,7 @@
 import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { Batch, Delivery, PayloadCompression, PayloadHeaders } from "../wire/index.js";
+import { outcomeOfFailure, type SentCounts } from "./counters.js";
 import { frameHeaders } from "./frame-headers.js";
 import type { AnyReceipt } from "./message.js";
 
@@ -9,6 +10,7 @@ import type { AnyReceipt } from "./message.js";
 export interface MessageTopic {
   readonly topic: string;
   topicKey: number;
+  readonly counts: SentCounts;
 }
 
 /** Pending send, as its caller uses it. */
@@ -52,12 +54,15 @@ export class Outgoing implements OutgoingMessage, Sent {
   /** Settles the promise with the outcome of the channel. */
   complete(outcome: SendOutcome, receipts: Receipts): void {
     const receipt = receipts[outcome as AnyReceipt["outcome"]] as AnyReceipt | undefined;
+    const { sends } = this.topic.counts;
     if (receipt !== undefined) {
+      sends[outcome as AnyReceipt["outcome"]] += 1;
       this.#resolve(receipt);
       return;
     }
     if (outcome === "timed-out") this.copyPayload();
-    this.fail(failures[outcome as keyof typeof failures](receipts.sent.peer));
+    sends.unknown += 1;
+    this.#reject(failures[outcome as keyof typeof failures](receipts.sent.peer));
   }
 
   /** Copies the payload, because the caller stops waiting and may reuse its buffer; the message is still sent. */
@@ -65,8 +70,13 @@ export class Outgoing implements OutgoingMessage, Sent {
     this.payload = new Uint8Array(this.payload);
   }
 
-  /** Rejects the promise. */
-  fail(error: unknown): void {
+  /** Rejects the promise of a message that was not sent. */
+  fail(error: HawserError): void {
+    this.topic.counts.sends[outcomeOfFailure(error)] += 1;
+    this.#reject(error);
+  }
+
+  #reject(error: HawserError): void {
     this.#resolve(Promise.reject(error));
   }
 }

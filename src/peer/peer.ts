@@ -11,6 +11,7 @@ import type { SqlClient } from "../postgres/index.js";
 import { onStopSignal, type Subscription, silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { asHawserError } from "./context.js";
+import { PeerCounters } from "./counters.js";
 import { checkContent, checkPayload } from "./destination.js";
 import { enqueueFrom, enqueueReply } from "./enqueue.js";
 import type { HandlingSettings } from "./handling-settings.js";
@@ -34,6 +35,7 @@ import {
   type TransientOutcome,
 } from "./message.js";
 import { MessageStream } from "./message-stream.js";
+import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import {
   type BatchOptions,
   type CheckedOptions,
@@ -97,6 +99,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   readonly #options: CheckedOptions;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
   readonly #status = new StatusReporter(this);
+  readonly #counters = new PeerCounters();
   readonly #handlers: TopicHandlers;
   /** Topics whose handlers were stopped while the peer was not running. */
   readonly #unsubscribed = new Set<string>();
@@ -119,6 +122,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#options = checkOptions(options);
     this.#handlers = new TopicHandlers(this.#options, this.#options.handling, this.#reply);
     this.#logger = options.logger ?? silentLogger;
+    monitoredPeers.set(this, this.#monitored());
   }
 
   /** Name of the peer; at most one running process owns it at a time. */
@@ -154,10 +158,11 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * lists the reasons.
    */
   health(): { ready: boolean; problems: string[] } {
+    const state = this.#closing.isNameLost ? "stopped, because it has lost its name" : this.#state;
     const problems =
       this.#state === "running" && this.#running !== undefined
         ? this.#running.problems
-        : [`the peer "${this.name}" is ${this.#state}`];
+        : [`the peer "${this.name}" is ${state}`];
     return { ready: problems.length === 0, problems };
   }
 
@@ -254,8 +259,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const running = this.#whileRunning();
       if (to === this.#options.topic) throw selfTopic(to);
       const message = this.#checkMessage(payload as Payload, options);
-      return this.#receipt(running.outbox.sendTo(to, message), message, options?.signal);
+      return this.#receipt(to, running.outbox.sendTo(to, message), message, options?.signal);
     } catch (error) {
+      this.#counters.sendFailed(to, error);
       return Promise.reject(error);
     }
   }
@@ -281,20 +287,30 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
       return await this.sendAll(topic, bytes, send);
     }
-    const running = this.#whileRunning();
-    this.#checkForeign(to);
-    const message = this.#checkMessage(payload as Payload, options);
-    const sent = await running.outbox.sendAll(to, message);
+    const { message, sent } = await this.#sendToAll(to, payload as Payload, options).catch((error) => {
+      this.#counters.sendFailed(to, error);
+      throw error;
+    });
     return await Promise.all(
       sent.map(async ({ peer, ticket }) => {
-        if (!("promise" in ticket)) return { peer, error: ticket };
+        if (!("promise" in ticket)) {
+          this.#counters.sendFailed(to, ticket);
+          return { peer, error: ticket };
+        }
         try {
-          return await this.#receipt(ticket, message, options?.signal);
+          return await this.#receipt(to, ticket, message, options?.signal);
         } catch (error) {
           return { peer, error: asHawserError(error) };
         }
       }),
     );
+  }
+
+  async #sendToAll(topic: string, payload: Payload, options: SendOptions | undefined) {
+    const running = this.#whileRunning();
+    this.#checkForeign(topic);
+    const message = this.#checkMessage(payload, options);
+    return { message, sent: await running.outbox.sendAll(topic, message) };
   }
 
   /**
@@ -321,8 +337,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (topic === this.#options.topic) throw selfTopic(topic);
       const { bytes, headers } = checkContent(payload, options?.headers);
       const pairs = headers && checkHeaders(headers);
-      const { tryNext } = outbox;
-      const request = new OutgoingRequest(bytes, pairs, maxMessageBytes, timeoutMs, idempotent, tryNext);
+      const request = new OutgoingRequest(topic, bytes, pairs, maxMessageBytes, timeoutMs, idempotent, outbox);
       if (signal !== undefined) request.abortOn(signal);
       outbox.request(topic, request);
       return request.answer;
@@ -666,6 +681,25 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#running?.handlersChanged();
   }
 
+  #monitored(): MonitoredPeer {
+    const running = () => this.#running;
+    const isNameLost = () => this.#closing.isNameLost;
+    return {
+      name: this.name,
+      logger: this.#logger,
+      counters: this.#counters,
+      handlers: this.#handlers,
+      stored: new StoredOfPeer(),
+      health: () => this.health(),
+      get running() {
+        return running();
+      },
+      get isNameLost() {
+        return isNameLost();
+      },
+    };
+  }
+
   get #sender(): Sender {
     return { name: this.#options.name, sourceTopic: this.#options.topic };
   }
@@ -680,6 +714,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
           options: this.#options,
           logger: this.#logger,
           status: this.#status,
+          counters: this.#counters,
           unsubscribed: this.#unsubscribed,
           handlers: this.#handlers,
           onLost: (ending) => this.#nameLost(ending),
@@ -757,10 +792,18 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const id = await enqueueReply(transaction, { listener: name, topic, origin: this.#origin }, payload, marks);
       return { outcome: "enqueued", id, peer: name };
     }
-    const running = this.#running;
-    if (running === undefined) throw notRunning(this.name);
-    const message = this.#checkMessage(payload, options);
-    return await this.#receipt(running.outbox.sendToPeer(name, topic, message), message, options?.signal);
+    let message: CheckedMessage;
+    let sent: Sent | Promise<Sent>;
+    try {
+      const running = this.#running;
+      if (running === undefined) throw notRunning(this.name);
+      message = this.#checkMessage(payload, options);
+      sent = running.outbox.sendToPeer(name, topic, message);
+    } catch (error) {
+      this.#counters.sendFailed(topic, error);
+      throw error;
+    }
+    return await this.#receipt(topic, sent, message, options?.signal);
   };
 
   /** Sender (`name:topic`) of messages that this peer enqueues. */
@@ -805,7 +848,13 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   }
 
   /** The promise of a send, rejected early if the caller's signal is aborted. */
-  #receipt(sent: Sent | Promise<Sent>, message: CheckedMessage, signal: AbortSignal | undefined): Promise<AnyReceipt> {
+  #receipt(
+    topic: string,
+    sent: Sent | Promise<Sent>,
+    message: CheckedMessage,
+    signal: AbortSignal | undefined,
+  ): Promise<AnyReceipt> {
+    if (!("promise" in sent)) sent.catch((error) => this.#counters.sendFailed(topic, error));
     if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     // After the abort the caller may reuse its buffer.
@@ -847,6 +896,7 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
 class Closing {
   readonly promise: Promise<void>;
   isOver = false;
+  isNameLost = false;
   #resolve!: () => void;
   #reject!: (error: HawserError) => void;
 
@@ -866,6 +916,7 @@ class Closing {
 
   reject(error: HawserError): void {
     this.isOver = true;
+    this.isNameLost = true;
     this.#reject(error);
   }
 }

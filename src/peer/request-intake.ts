@@ -58,6 +58,11 @@ export class RequestIntake implements Turn, Waiter {
     return this.#handlers > 0;
   }
 
+  /** Number of running handlers. */
+  get running(): number {
+    return this.#handlers;
+  }
+
   /** Sets the sender's new connection, or undefined. Requests of the previous connection are cancelled. */
   onConnection(connection: ListenerConnection | undefined): void {
     this.#connection = connection;
@@ -223,6 +228,7 @@ export class RequestIntake implements Turn, Waiter {
     try {
       const answer = answerOf(returned, request);
       if (this.#isAwaited(connection, request)) connection.writeAnswer(answer);
+      this.#shared.calls.countsOf(request.topicKey).requests.answered += 1;
     } catch (error) {
       this.#onFailed(connection, request, error);
       return;
@@ -235,6 +241,7 @@ export class RequestIntake implements Turn, Waiter {
     if (request.isStarted) {
       const { context, calls } = this.#shared;
       const topic = calls.topics.known(request.topicKey) ?? "";
+      calls.countsOf(request.topicKey).requests.failed += 1;
       const peer = this.#source.senderName;
       context.status.report({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
     }
@@ -259,11 +266,12 @@ export class RequestIntake implements Turn, Waiter {
 
   #refuse(
     connection: ListenerConnection,
-    { id }: { readonly id: number },
+    { id, topicKey }: Pick<Request, "id" | "topicKey">,
     code: HawserError["code"],
     why: string,
     begun = false,
   ): void {
+    if (!begun) this.#shared.calls.countsOf(topicKey).requests.refused += 1;
     // A sender that does not read its answers and keeps sending requests gets no refusals.
     if (!connection.canWrite && !begun) return;
     const message = shortened(why.replaceAll("\0", ""), limits.Answer.message.maxBytes);

@@ -19,6 +19,7 @@ import {
 import { checkTlsRuntime } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { limitsOf, type PeerContext, SecretCache } from "./context.js";
+import type { PeerCounters } from "./counters.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { GiveBack } from "./give-back.js";
 import type { Membership } from "./handling-settings.js";
@@ -33,6 +34,7 @@ export interface RunOptions {
   readonly options: CheckedOptions;
   readonly logger: PeerContext["logger"];
   readonly status: StatusReporter;
+  readonly counters: PeerCounters;
   /** Topics to unregister at the start, because their handlers were stopped while the peer was not running. */
   readonly unsubscribed: ReadonlySet<string>;
   /** Handlers of the user, which stay set across runs. */
@@ -77,7 +79,7 @@ export class RunningPeer {
     this.#run = run;
     this.store = store;
     this.lease = lease;
-    const { options, status, logger, handlers } = run;
+    const { options, status, counters, logger, handlers } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
       settings: limitsOf(options.settings, options.tuning),
@@ -85,6 +87,7 @@ export class RunningPeer {
       store,
       lease,
       status,
+      counters,
       logger,
       secrets,
       tls: options.tls,
@@ -115,7 +118,9 @@ export class RunningPeer {
       }),
       store.on("relayEnded", () => this.#relay.checkSoon()),
       store.on("session", (state) => {
-        if (state === "up") this.#recheckListed(handlers.topics);
+        if (state !== "up") return;
+        counters.postgresReconnects += 1;
+        this.#recheckListed(handlers.topics);
       }),
     ];
   }
@@ -196,6 +201,11 @@ export class RunningPeer {
     if (this.lease.state !== "held") problems.push(`the lease of the name "${this.lease.name}" is suspended`);
     if (this.#isResuming) problems.push("the channels are being read from another database server");
     return problems;
+  }
+
+  /** Numbers of the peer at the moment, for metrics. */
+  get numbers(): Inbox["numbers"] & { readonly listeners: number } {
+    return { ...this.#inbox.numbers, listeners: this.outbox.links.connected };
   }
 
   /** Updates the inbox after a handler was set, replaced or removed. */

@@ -95,6 +95,11 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return isBusy ? "soon" : "now";
   }
 
+  /** True if there is a connection. */
+  get isConnected(): boolean {
+    return this.dial.connection !== undefined;
+  }
+
   /** Number of messages and requests that the listener has not acknowledged. */
   get inFlight(): number {
     return this.#channel.unhandled + this.#packing.messages.size + this.#requests.pending;
@@ -135,6 +140,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   /** Sends a message; its promise is rejected with `busy` if the queue is full. */
   send(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Sent {
     if (delivery === Delivery.AT_MOST_ONCE && headers === undefined && this.#writesAtOnce(topic, payload)) {
+      topic.counts.sends.sent += 1;
       return this.#sentAtOnce;
     }
     const message = new Outgoing(delivery, topic, payload, headers);

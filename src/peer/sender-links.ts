@@ -30,6 +30,13 @@ export class SenderLinks {
     return this.#links.size;
   }
 
+  /** Number of links with a connection. */
+  get connected(): number {
+    let connected = 0;
+    for (const link of this.#links.values()) if (link.isConnected) connected += 1;
+    return connected;
+  }
+
   /** Link to a listener if it is open. */
   get(listenerName: string): SenderLink | undefined {
     return this.#links.get(listenerName);

@@ -3,6 +3,7 @@ import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { ConcurrencyLimit, Headers } from "../channel/index.js";
 import { HawserError, Reject } from "../errors/index.js";
 import type { Subscription } from "../runtime/index.js";
+import { HandledCounts, otherTopic } from "./counters.js";
 import type { BatchHandling, HandlingSettings, Membership } from "./handling-settings.js";
 import { BatchView, type Handler, type MessageView, type Origin, type Reply } from "./message.js";
 
@@ -85,12 +86,15 @@ interface Entry {
   requests: RequestHandler | undefined;
   /** False while the topic is being unregistered. */
   isServed: boolean;
+  readonly counts: HandledCounts;
 }
 
 export class TopicHandlers {
   readonly #topics = new Map<string, Entry>();
   /** False while no handler ever had a limit, so that messages need no look-up of theirs. */
   hasLimits = false;
+  /** Counts of all topics without a handler, with those that had one. */
+  readonly #otherCounts = new HandledCounts();
 
   readonly #peer: Origin;
   readonly #defaults: HandlingSettings;
@@ -125,6 +129,17 @@ export class TopicHandlers {
   get membership(): Membership {
     for (const topic of this.#topics.keys()) for (const settings of this.#settingsOf(topic)) return settings;
     return this.#defaults;
+  }
+
+  /** Counts of a topic; without a handler, those of all other topics. */
+  countsOf(topic: string | undefined): HandledCounts {
+    return (topic === undefined ? undefined : this.#topics.get(topic)?.counts) ?? this.#otherCounts;
+  }
+
+  /** Counts by topic, without those that have no handler; they are under {@link otherTopic}. */
+  get counts(): ReadonlyMap<string, HandledCounts> {
+    const counts = [...this.#topics].map(([topic, entry]) => [topic, entry.counts] as const);
+    return new Map([...counts, [otherTopic, this.#otherCounts]]);
   }
 
   messagesOf(topic: string): TopicHandler | undefined {
@@ -180,14 +195,13 @@ export class TopicHandlers {
     if (entry?.messages !== handler) return;
     openLimits(handler.settings);
     entry.messages = undefined;
-    if (entry.requests === undefined) this.#topics.delete(topic);
+    if (entry.requests === undefined) this.#delete(topic);
   }
 
   /** Removes all handlers of a topic. */
   remove(topic: string): void {
-    const entry = this.#topics.get(topic);
     openLimits(this.#settingsOf(topic));
-    this.#topics.delete(topic);
+    const entry = this.#delete(topic);
     entry?.messages?.ended();
     entry?.requests?.ended();
   }
@@ -227,10 +241,18 @@ export class TopicHandlers {
     return new HawserError("unsubscribed", `"${this.#peer.name}" does not handle "${topic}"`);
   }
 
+  #delete(topic: string): Entry | undefined {
+    const entry = this.#topics.get(topic);
+    this.#topics.delete(topic);
+    if (entry !== undefined && entry.counts !== this.#otherCounts) this.#otherCounts.add(entry.counts);
+    return entry;
+  }
+
   #serve(topic: string): Entry {
     let entry = this.#topics.get(topic);
     if (entry === undefined) {
-      entry = { messages: undefined, requests: undefined, isServed: true };
+      const counts = topic === otherTopic ? this.#otherCounts : new HandledCounts();
+      entry = { messages: undefined, requests: undefined, isServed: true, counts };
       this.#topics.set(topic, entry);
     }
     entry.isServed = true;

@@ -4,6 +4,7 @@
  */
 import { shared } from "../runtime/index.js";
 import type { Listener, Route } from "../store/index.js";
+import type { PeerCounters, SentCounts } from "./counters.js";
 import type { SenderLink } from "./sender-link.js";
 
 /** Open links by listener name. */
@@ -59,15 +60,24 @@ export class TopicRoutes {
   #lastUsed: string | undefined;
 
   readonly topic: string;
+  readonly #counters: PeerCounters;
+  #counts: SentCounts | undefined;
   /**
    * Reads the topic from the catalog, one query at a time so that results cannot overtake each other. After the promise
    * the routes are remembered. @throws HawserError `store_failed`
    */
   readonly load: () => Promise<void>;
 
-  constructor(topic: string, read: () => Promise<void>) {
+  constructor(topic: string, counters: PeerCounters, read: () => Promise<void>) {
     this.topic = topic;
+    this.#counters = counters;
     this.load = shared(read);
+  }
+
+  /** Counts of the topic. Read for topics with listeners only, because it takes one of the few labels. */
+  get counts(): SentCounts {
+    this.#counts ??= this.#counters.sentTo(this.topic);
+    return this.#counts;
   }
 
   /** Replaces the listeners by those in the catalog. */

@@ -88,9 +88,14 @@ export class Owner<Epoch extends number | bigint> {
 
   /** False if the server has not answered for `expiryMs`, or if the ownership has ended. */
   get isWritable(): boolean {
-    if (this.#hasEnded) return false;
+    return this.remainingMs > 0;
+  }
+
+  /** Time in ms for which the ownership is certain without a further answer; 0 if it is not {@link isWritable}. */
+  get remainingMs(): number {
+    if (this.#hasEnded) return 0;
     const lastAnswerAt = (this.#state === "held" ? this.#life.lastAnswerAt?.() : undefined) ?? this.#confirmedAt;
-    return this.#life.now() - lastAnswerAt < this.#life.expiryMs;
+    return Math.max(0, this.#life.expiryMs - (this.#life.now() - lastAnswerAt));
   }
 
   /** Adds a callback for state changes. Returns a function that removes it. */

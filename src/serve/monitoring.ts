@@ -5,18 +5,17 @@ import type { Bridge, BridgeStats } from "../bridge/index.js";
 import type { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import type { AddressBook, Gateway } from "../gateway/index.js";
+import { type CheckState, Reachability } from "../monitor/index.js";
 import type { NatsConnector } from "../nats/index.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { storeFailure } from "../store/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {
-  type CheckState,
   type ConnectionCounters,
   Monitor,
   type NatsClient,
   natsClients,
-  Reachability,
   type ServeCounters,
   ServeMetrics,
 } from "./monitor/index.js";

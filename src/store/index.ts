@@ -42,5 +42,11 @@ export { listSchedules, removeSchedule } from "./schedule-overview.js";
 export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
+export {
+  countStored,
+  type PeerStoredCounters,
+  type StoredCounters,
+  type StoredTopic,
+} from "./stored-counts.js";
 export type { MessageToStore } from "./stored-messages.js";
 export type { Transaction } from "./transaction.js";

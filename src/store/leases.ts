@@ -43,7 +43,7 @@ export type LeaseState = OwnedState;
 
 /** Taken name and its epoch. All writes under the name carry the epoch, which grows when the lease is renewed. */
 export interface Lease
-  extends Pick<Owner<number>, "epoch" | "state" | "isWritable" | "onChange">,
+  extends Pick<Owner<number>, "epoch" | "state" | "isWritable" | "remainingMs" | "onChange">,
     Pick<Ownership, "release"> {
   readonly name: string;
   /** True if the previous owner shut down gracefully, or if there was none. */

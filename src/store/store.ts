@@ -25,6 +25,7 @@ import { parkedMessages } from "./parked-messages.js";
 import { backlogs, orphans, pending } from "./pending.js";
 import { reassign } from "./reassign.js";
 import { acquireDatabase, type DatabaseLocation, sessionLocation } from "./shared-database.js";
+import { storedCounts } from "./stored-counts.js";
 import { storedMessages } from "./stored-messages.js";
 import { transactional } from "./transactional.js";
 
@@ -60,6 +61,7 @@ const newLookUps = (database: Database, clock: Clock) => ({
   ...routes(database),
   ...channels(database),
   ...channelOwners(database, clock),
+  ...storedCounts(database),
 });
 
 /** Shared by all stores of a database, so that concurrent lookups of thousands of peers are one statement. */

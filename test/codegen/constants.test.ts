@@ -2,11 +2,12 @@
  * A constant of the spec that nothing reads says what is no longer so: such as one that an option has replaced.
  */
 import { expect, it } from "vitest";
+import * as metrics from "../../generated/ts/settings/metrics.js";
 import * as nats from "../../generated/ts/settings/nats.js";
 import * as peer from "../../generated/ts/settings/peer.js";
 import { codeOf } from "../support/code.js";
 
-const groups = Object.entries({ ...nats, ...peer }).filter(([name]) => name.endsWith("Constants"));
+const groups = Object.entries({ ...metrics, ...nats, ...peer }).filter(([name]) => name.endsWith("Constants"));
 const sources = codeOf("src");
 /** The bodies of SQL functions name a constant as `@GatewayConstants.gateway_stale_ms@`. */
 const inSql = new Set(

@@ -14,6 +14,7 @@ import { generateSql } from "../../codegen/sql/generate.js";
 import { errorCases } from "./refusals/errors.js";
 import { functionCases } from "./refusals/functions.js";
 import { gatewayCases } from "./refusals/gateway.js";
+import { metricCases } from "./refusals/metrics.js";
 import { ruleCases } from "./refusals/rules.js";
 import { settingCases } from "./refusals/settings.js";
 import { fn, gatewayFn, type RefusalCase, table } from "./refusals/spec-text.js";
@@ -21,7 +22,7 @@ import { tableCases } from "./refusals/tables.js";
 import { twinCases } from "./refusals/twins.js";
 import { compile, refusal, requestFor } from "./support/request.js";
 
-const groups = { tableCases, twinCases, functionCases, gatewayCases, ruleCases, settingCases, errorCases };
+const groups = { tableCases, twinCases, functionCases, gatewayCases, ruleCases, settingCases, metricCases, errorCases };
 const all: RefusalCase[] = Object.values(groups).flat();
 
 /** A project root of the tests' own, for body files. */

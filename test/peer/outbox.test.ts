@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { limitsOf, type PeerContext, SecretCache } from "../../src/peer/context.js";
+import { PeerCounters } from "../../src/peer/counters.js";
 import type { AnyReceipt } from "../../src/peer/message.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { Outbox } from "../../src/peer/outbox.js";
@@ -33,6 +34,7 @@ describe("the outbox of a peer", () => {
       lease,
       secrets,
       status: new StatusReporter(),
+      counters: new PeerCounters(),
       logger: silentLogger,
       tls: undefined,
       nameLost: () => undefined,

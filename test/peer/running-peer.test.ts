@@ -1,4 +1,5 @@
 import { expect, it } from "vitest";
+import { PeerCounters } from "../../src/peer/counters.js";
 import { type CheckedOptions, checkOptions } from "../../src/peer/options.js";
 import { RunningPeer, type RunOptions } from "../../src/peer/running-peer.js";
 import { StatusReporter } from "../../src/peer/status.js";
@@ -19,6 +20,7 @@ function runOf(options: CheckedOptions): RunOptions {
     options,
     logger: silentLogger,
     status: new StatusReporter(),
+    counters: new PeerCounters(),
     unsubscribed: new Set(),
     handlers: new TopicHandlers({ name: "a-1", topic: "a" }, options.handling, () =>
       Promise.reject(new Error("no replies")),

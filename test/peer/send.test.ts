@@ -3,6 +3,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { SentCounts } from "../../src/peer/counters.js";
 import { Outgoing } from "../../src/peer/outgoing.js";
 import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
@@ -317,7 +318,12 @@ describe("an AbortSignal", () => {
 
 it("a Buffer that the caller takes back is copied", () => {
   const buffer = Buffer.alloc(512 * 1024, 1);
-  const message = new Outgoing(Delivery.AT_LEAST_ONCE, { topic: "t", topicKey: 1 }, buffer, undefined);
+  const message = new Outgoing(
+    Delivery.AT_LEAST_ONCE,
+    { topic: "t", topicKey: 1, counts: new SentCounts() },
+    buffer,
+    undefined,
+  );
   message.copyPayload();
   buffer.fill(2);
   expect(message.payload[0]).toBe(1);

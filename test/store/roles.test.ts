@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { install } from "../../src/installation/index.js";
-import { HawserError, Peer } from "../../src/peer/index.js";
+import { HawserError, monitor, Peer } from "../../src/peer/index.js";
 import { grants, meshSecrets, migrate, withCommandDatabase } from "../../src/store/index.js";
 import { listPeers, listPending, listTopics } from "../../src/store/mesh-overview.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
@@ -68,6 +68,9 @@ describe("the roles of a database", () => {
 
       expect(await shop.send("billing", "live")).toMatchObject({ outcome: "delivered" });
       expect(await shop.send("billing", "now", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
+      // What is counted in the database is there only if the login may read it.
+      const page = await monitor(billing, shop)({ url: "/metrics" });
+      expect(await page.text()).toContain('hawser_peer_outbox_waiting_messages{peer="billing-1"} 0\n');
       await shop.send("billing", "poison");
       await billing.saw("dead_letter");
       const letters = () => world.query("SELECT topic, error_code FROM hawser.dead_letters");

@@ -625,30 +625,6 @@ export const monitorConstants = {
    */
   stopTimeoutMs: 1000,
   /**
-   * The pause between two counts of what waits in the database.
-   *
-   * Value: 15000 ms.
-   */
-  storedCountMs: 15000,
-  /**
-   * How long ago a dead letter may be that counts as recent.
-   *
-   * Value: 600000 ms.
-   */
-  recentMs: 600000,
-  /**
-   * How many messages of the outbox are looked at for that, also of those that are done.
-   *
-   * Value: 50000 messages.
-   */
-  maxStoredRead: 50000,
-  /**
-   * How many messages of each kind are counted there.
-   *
-   * Value: 10000 messages.
-   */
-  maxStoredCount: 10000,
-  /**
    * How often late clients are searched for.
    *
    * Value: 500 ms.

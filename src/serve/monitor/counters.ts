@@ -4,10 +4,12 @@
  *
  * A total begins at zero with the process (or with its subscription or responder) and never decreases.
  */
+import { serveMetrics } from "../../../generated/ts/metrics/metrics.js";
 import type { BridgeStats } from "../../bridge/index.js";
+import type { StoredCounters } from "../../store/index.js";
 
 /** Connections to NATS by their use. */
-export const natsClients = ["gateway", "subscriptions", "responders", "outbox", "streams"] as const;
+export const natsClients = serveMetrics.hawser_nats_up.values.client;
 
 export type NatsClient = (typeof natsClients)[number];
 
@@ -17,25 +19,8 @@ export interface ServeCounters {
   readonly postgres: ConnectionCounters;
   readonly nats: { readonly [Client in NatsClient]?: ConnectionCounters | undefined };
   readonly bridge: BridgeStats | undefined;
+  /** Messages in the database at the last count; each process counts all of them. */
   readonly stored: StoredCounters | undefined;
-}
-
-/** Messages in the database at the last count; each process counts all of them. */
-export interface StoredCounters {
-  readonly waiting: Iterable<{
-    /** Destination: `nats` or `peer`. */
-    readonly kind: string;
-    /** Messages of the outbox that have not been relayed, up to a limit. */
-    readonly messages: number;
-    /** Enqueue time of the oldest message, on the clock of `performance.now()`; undefined if there is none. */
-    readonly oldestAt: number | undefined;
-  }>;
-  readonly deadLetters: Iterable<{
-    /** Origin: `peer`, `subscription` or `outbox`. */
-    readonly origin: string;
-    /** Dead letters of the last `recentMs`, up to a limit. */
-    readonly messages: number;
-  }>;
 }
 
 /** Counters of the gateway. Its calls are reported individually: `ServeMetrics.observeCall`. */

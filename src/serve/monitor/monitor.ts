@@ -7,10 +7,8 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { type MonitorConstants, monitorConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
-import type { Logger } from "../../runtime/index.js";
+import { monitorPage, type PageSources } from "../../monitor/index.js";
 import { type Address, formatAddress } from "../../wire/index.js";
-import { type HealthCheck, type HealthPage, healthReport } from "./health.js";
-import type { ServeMetrics } from "./metrics.js";
 
 /** Contents and address of the monitoring port. */
 export interface MonitorOptions extends PageSources {
@@ -103,13 +101,12 @@ export class Monitor implements AsyncDisposable {
     // answer that never had its turn.
     const late = setTimeout(() => socket.destroy(), this.#limits.requestTimeoutMs).unref();
     response.once("close", () => clearTimeout(late));
-    const { status, contentType, body } = await pageOf(request.method ?? "", request.url ?? "", this.#sources);
+    const { method = "", url = "" } = request;
+    const path = url.split("?", 1)[0]!;
+    const { status, headers, body } = await monitorPage(method, path, this.#sources, "`hawser serve`");
     response.writeHead(status, {
-      "Content-Type": contentType,
+      ...headers,
       "Content-Length": Buffer.byteLength(body),
-      "Cache-Control": "no-store",
-      "X-Content-Type-Options": "nosniff",
-      ...(status === 405 && { Allow: allowedMethods }),
       // The body is not read, so the connection is closed after the answer.
       ...((hasBody(request) || this.#stopped !== undefined) && { Connection: "close" }),
     });
@@ -119,58 +116,4 @@ export class Monitor implements AsyncDisposable {
 
 function hasBody({ headers }: IncomingMessage): boolean {
   return headers["transfer-encoding"] !== undefined || (headers["content-length"] ?? "0") !== "0";
-}
-
-interface Page {
-  readonly status: number;
-  readonly contentType: string;
-  readonly body: string;
-}
-
-/** Sources of the pages. */
-export interface PageSources {
-  readonly metrics: Pick<ServeMetrics, "contentType" | "text">;
-  /** Checks in the order in which they are shown. */
-  readonly health: readonly HealthCheck[];
-  readonly logger: Logger;
-}
-
-/** Methods that are answered. */
-const allowedMethods = "GET, HEAD";
-
-const paths = "/metrics, /healthz and /readyz";
-
-/** Returns the page of a request. Never rejects: a failure is logged and answered with 500. */
-async function pageOf(method: string, target: string, sources: PageSources): Promise<Page> {
-  const path = target.split("?", 1)[0];
-  const read = readers.get(path ?? "");
-  if (read === undefined) return line(404, `Not found. The pages are ${paths}.`);
-  if (method !== "GET" && method !== "HEAD")
-    return line(405, `Only ${allowedMethods.replace(", ", " and ")} are answered.`);
-  try {
-    return await read(sources);
-  } catch (err) {
-    sources.logger.error({ err, path }, "failed to render a page of the monitoring port");
-    return line(500, "The page could not be rendered; the log of `hawser serve` says why.");
-  }
-}
-
-type PageReader = (sources: PageSources) => Page | Promise<Page>;
-
-const readers: ReadonlyMap<string, PageReader> = new Map<string, PageReader>([
-  ["/metrics", async ({ metrics }) => ({ status: 200, contentType: metrics.contentType, body: await metrics.text() })],
-  ["/healthz", (sources) => healthPage("health", sources)],
-  ["/readyz", (sources) => healthPage("readiness", sources)],
-]);
-
-function healthPage(page: HealthPage, { health, logger }: PageSources): Page {
-  const { isOk, checks } = healthReport(page, health, (check, err) =>
-    logger.error({ err, check }, "a health check threw an error"),
-  );
-  const body = JSON.stringify({ status: isOk ? "ok" : "failing", checks });
-  return { status: isOk ? 200 : 503, contentType: "application/json; charset=utf-8", body: `${body}\n` };
-}
-
-function line(status: number, text: string): Page {
-  return { status, contentType: "text/plain; charset=utf-8", body: `${text}\n` };
 }

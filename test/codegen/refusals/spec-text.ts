@@ -59,6 +59,12 @@ export function setting(field: string, option: string, rules = ""): string {
   return `message Foo { option (hawser.spec.v1.settings) = {title: "Foo"}; ${field} [(hawser.spec.v1.setting) = {${option}}${rulesOption}]; }`;
 }
 
+/** A metric with its help and its option. */
+export function metric(field: string, option: string, help = "Help."): string {
+  const comment = help === "" ? "" : `\n// ${help}\n`;
+  return `message Foo { option (hawser.spec.v1.metrics) = {title: "Foo"}; ${comment} ${field} [(hawser.spec.v1.metric) = {${option}}]; }`;
+}
+
 /** An enum of one error. */
 export function error(option: string): string {
   return `enum FooError { FOO_ERROR_UNSPECIFIED = 0; FOO_ERROR_LOST = 1 [(hawser.spec.v1.error) = {${option}}]; }`;

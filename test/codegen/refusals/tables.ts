@@ -41,7 +41,7 @@ export const tableCases: readonly RefusalCase[] = [
     name: "a view that is a table, too",
     proto:
       'message Foo { option (hawser.spec.v1.view) = {name: "foo"}; option (hawser.spec.v1.table) = {name: "foo"}; int32 id = 1; }',
-    says: "message Foo: a message is either a table, a view or a group of settings",
+    says: "message Foo: a message is either a table, a view, a group of settings or a group of metrics",
   },
   {
     name: "a table without a key",
@@ -189,7 +189,7 @@ export const tableCases: readonly RefusalCase[] = [
     name: "a message that is a table and settings",
     proto:
       'message Foo { option (hawser.spec.v1.table) = {name: "foo" primary_key: "id"}; option (hawser.spec.v1.settings) = {title: "Foo"}; int32 id = 1; }',
-    says: "message Foo: a message is either a table, a view or a group of settings",
+    says: "message Foo: a message is either a table, a view, a group of settings or a group of metrics",
   },
   {
     name: "a setting among columns",

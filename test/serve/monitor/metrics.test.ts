@@ -1,7 +1,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import { ServeMetrics, type ServeMetricsOptions } from "../../../src/serve/monitor/index.js";
+import { parsePrometheus } from "../../monitor/prometheus-text.js";
 import { answer, awkward, awkwardName, capture, serveCounters } from "./counters.js";
-import { parsePrometheus } from "./prometheus-text.js";
 
 let opened: ServeMetrics[] = [];
 afterEach(() => {

@@ -3,9 +3,10 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import { HawserError } from "../../../src/errors/index.js";
-import { type HealthCheck, Monitor, type MonitorOptions, ServeMetrics } from "../../../src/serve/monitor/index.js";
+import type { HealthCheck } from "../../../src/monitor/index.js";
+import { Monitor, type MonitorOptions, ServeMetrics } from "../../../src/serve/monitor/index.js";
+import { parsePrometheus } from "../../monitor/prometheus-text.js";
 import { serveCounters } from "./counters.js";
-import { parsePrometheus } from "./prometheus-text.js";
 
 interface Line {
   readonly details: object;
@@ -113,7 +114,7 @@ describe("the monitoring port", () => {
     expect(response.status).toBe(500);
     expect(await response.text()).toBe("The page could not be rendered; the log of `hawser serve` says why.\n");
     expect(options.errors).toEqual([
-      { details: { err: cause, path: "/metrics" }, message: "failed to render a page of the monitoring port" },
+      { details: { err: cause, path: "/metrics" }, message: "failed to render a monitoring page" },
     ]);
     expect((await fetch(`${url}/healthz`)).status).toBe(200);
   });

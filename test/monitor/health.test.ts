@@ -1,7 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { healthReport } from "../../../src/serve/monitor/health.js";
-import { type CheckState, type HealthCheck, Reachability } from "../../../src/serve/monitor/index.js";
+import { type CheckState, type HealthCheck, healthReport, Reachability } from "../../src/monitor/index.js";
 
 const never = (): never => {
   throw new Error("no check throws here");

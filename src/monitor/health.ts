@@ -13,6 +13,8 @@ export interface CheckState {
 export interface HealthCheck {
   /** Name in snake_case, such as `postgres`. */
   readonly name: string;
+  /** Name of the peer that is checked; undefined for a check of the process. */
+  readonly peer?: string | undefined;
   /** Pages that fail with the check: `health` both, `readiness` only `/readyz`. */
   readonly affects: "health" | "readiness";
   /** Returns the known state, without I/O. */
@@ -25,7 +27,7 @@ export type HealthPage = "health" | "readiness";
 /** Contents of a page. */
 export interface HealthReport {
   readonly isOk: boolean;
-  readonly checks: readonly (CheckState & Pick<HealthCheck, "name" | "affects">)[];
+  readonly checks: readonly (CheckState & Pick<HealthCheck, "name" | "peer" | "affects">)[];
 }
 
 /**
@@ -38,13 +40,13 @@ export function healthReport(
   checks: readonly HealthCheck[],
   onThrown: (name: string, error: unknown) => void,
 ): HealthReport {
-  const found = checks.map(({ name, affects, state }) => {
+  const found = checks.map(({ name, peer, affects, state }) => {
     try {
       const { ok, since, detail } = state();
-      return { name, ok, affects, since, detail };
+      return { name, peer, ok, affects, since, detail };
     } catch (error) {
       onThrown(name, error);
-      return { name, ok: false, affects, detail: "the check itself failed; the log says why" };
+      return { name, peer, ok: false, affects, detail: "the check itself failed; the log says why" };
     }
   });
   const isOk = found.every(({ ok, affects }) => ok || (page === "health" && affects === "readiness"));

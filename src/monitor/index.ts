@@ -1,0 +1,8 @@
+/**
+ * Pages with metrics and health, for Prometheus and probes: `/metrics`, `/healthz`, `/readyz`. `hawser serve` serves them
+ * on a port of its own, `monitor` of the peers as a handler. The metrics are those of the tables in
+ * `generated/ts/metrics/`.
+ */
+export { type CheckState, type HealthCheck, healthReport, Reachability } from "./health.js";
+export { type HistogramCounts, MetricRegistry, type Sample } from "./metric-registry.js";
+export { type MonitorPage, monitorPage, type PageSources } from "./pages.js";

@@ -1,0 +1,50 @@
+/** Handler of HTTP requests for the metrics and the health of peers. */
+import { HawserError } from "../errors/index.js";
+import { monitoredPeers } from "./monitored-peer.js";
+import type { Peer } from "./peer.js";
+
+/**
+ * Returns a handler for three pages: `/metrics` for Prometheus, with the label `peer` on every metric, and `/healthz` and
+ * `/readyz` for probes, as JSON. Only the last part of a path counts, so that the handler can be mounted anywhere. The
+ * handler never rejects. It needs no authentication: it shows names of peers and topics, and numbers.
+ *
+ *     const pages = monitor(billing, shop);
+ *     Bun.serve({ port: 9464, fetch: pages });
+ *
+ * `/healthz` answers 503 if a peer has lost its name; it then needs a restart. `/readyz` answers 503 unless every peer is
+ * ready (see {@link Peer.health}).
+ *
+ * @param peers started or not; at least one, with different names
+ * @returns a handler that reads only the method and the URL, which may be relative: it also takes the requests of
+ * `node:http`
+ * @throws HawserError `invalid_argument`
+ */
+export function monitor(
+  ...peers: readonly Peer[]
+): (request: { readonly method?: string | undefined; readonly url?: string | undefined }) => Promise<Response> {
+  const monitored = [...new Set(peers)].map((peer) => {
+    const known = monitoredPeers.get(peer);
+    if (known !== undefined) return known;
+    throw new HawserError("invalid_argument", "peers: one is no Peer of this copy of the package; give peers alone");
+  });
+  const [first] = monitored;
+  if (first === undefined) throw new HawserError("invalid_argument", "peers: there is none; give at least one");
+  const names = monitored.map(({ name }) => name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined) {
+    const remedy = "their numbers could not be told apart; give them a monitor each";
+    throw new HawserError("invalid_argument", `peers: two are named "${twice}", so that ${remedy}`);
+  }
+  // Loaded with the first request: prom-client is large, and programs without a monitor do not need it.
+  let loading: Promise<(method: string, path: string) => Promise<Response>> | undefined;
+  return async ({ method = "GET", url = "/" }) => {
+    try {
+      loading ??= import("./monitor-pages.js").then(({ monitorPages }) => monitorPages(monitored));
+      const [path = ""] = url.split(/[?#]/, 1);
+      return await (await loading)(method, path.slice(path.lastIndexOf("/")));
+    } catch (err) {
+      first.logger.error({ err }, "failed to answer a request for a monitoring page");
+      return new Response("The page could not be rendered; the log of the peer says why.\n", { status: 500 });
+    }
+  };
+}

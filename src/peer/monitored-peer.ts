@@ -1,0 +1,72 @@
+/** Access of `monitor` to the numbers of a peer, which are not part of its interface. */
+import { metricsConstants } from "../../generated/ts/settings/metrics.js";
+import { type Logger, within } from "../runtime/index.js";
+import type { PeerStoredCounters } from "../store/index.js";
+import type { PeerCounters } from "./counters.js";
+import type { RunningPeer } from "./running-peer.js";
+import type { TopicHandlers } from "./topic-handlers.js";
+
+/** Peer as `monitor` sees it. */
+export interface MonitoredPeer {
+  readonly name: string;
+  readonly logger: Logger;
+  readonly counters: PeerCounters;
+  readonly handlers: TopicHandlers;
+  readonly stored: StoredOfPeer;
+  readonly running: RunningPeer | undefined;
+  /** True if the last run ended because another process took the name. */
+  readonly isNameLost: boolean;
+  health(): { readonly ready: boolean; readonly problems: readonly string[] };
+}
+
+/** Monitored peers by the object of the user. */
+export const monitoredPeers = new WeakMap<object, MonitoredPeer>();
+
+/** Messages that the database has for a peer, counted on demand, and at most once in `storedCountMs`. */
+export class StoredOfPeer {
+  #counters: PeerStoredCounters | undefined;
+  #countedAt = Number.NEGATIVE_INFINITY;
+  #counting: Promise<void> | undefined;
+  readonly #now: () => number;
+
+  /** @param now milliseconds of a monotonic clock */
+  constructor(now: () => number = () => performance.now()) {
+    this.#now = now;
+  }
+
+  /** Last count; undefined before the first one and after a failure. */
+  get counters(): PeerStoredCounters | undefined {
+    return this.#counters;
+  }
+
+  /**
+   * Counts again if the last count is old. Waits at most `storedCountWaitMs`; a count that takes longer goes on. Never
+   * rejects.
+   *
+   * @param count undefined while the peer is not running
+   */
+  async refresh(count: (() => Promise<PeerStoredCounters>) | undefined, logger: Logger): Promise<void> {
+    const { storedCountMs, storedCountWaitMs } = metricsConstants;
+    if (count === undefined) {
+      this.#counters = undefined;
+      this.#countedAt = Number.NEGATIVE_INFINITY;
+      return;
+    }
+    if (this.#counting === undefined && this.#now() - this.#countedAt >= storedCountMs) {
+      this.#countedAt = this.#now();
+      this.#counting = this.#count(count, logger).finally(() => {
+        this.#counting = undefined;
+      });
+    }
+    if (this.#counting !== undefined) await within(storedCountWaitMs, this.#counting);
+  }
+
+  async #count(count: () => Promise<PeerStoredCounters>, logger: Logger): Promise<void> {
+    try {
+      this.#counters = await count();
+    } catch (err) {
+      this.#counters = undefined;
+      logger.debug({ err }, "failed to count the messages in the database");
+    }
+  }
+}

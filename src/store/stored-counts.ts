@@ -1,0 +1,143 @@
+/** Counts for metrics of messages that are only in the database. */
+import { tables } from "../../generated/ts/rows/peer.js";
+import { metricsConstants } from "../../generated/ts/settings/metrics.js";
+import type { SessionQuery } from "../postgres/index.js";
+import { batched } from "./batched.js";
+import { cursorJoin } from "./channels.js";
+import type { Database } from "./database.js";
+import { waitingMessagesSql } from "./pending.js";
+
+const { maxStoredCount, maxStoredRead, recentMs } = metricsConstants;
+
+/** Messages in the database at the time of a count. */
+export interface StoredCounters {
+  readonly waiting: readonly {
+    /** Destination. */
+    readonly kind: "nats" | "peer";
+    /** Messages of the outbox that have not been relayed, up to a limit. */
+    readonly messages: number;
+    /** Enqueue time of the oldest message, on the clock of `performance.now()`; undefined if there is none. */
+    readonly oldestAt: number | undefined;
+  }[];
+  readonly deadLetters: readonly {
+    readonly origin: "peer" | "subscription" | "outbox";
+    /** Dead letters of the last `recentMs`, up to a limit. */
+    readonly messages: number;
+  }[];
+}
+
+const countSql = `
+  SELECT 'waiting' AS what, k.kind AS of, NULL AS topic, count(u.id)::integer AS messages,
+         extract(epoch FROM clock_timestamp() - min(u.enqueued_at))::float8 AS "ageSeconds"
+    FROM (VALUES ('nats'), ('peer')) AS k (kind) LEFT JOIN LATERAL hawser.outbox_undone(k.kind, NULL, $1, $3) AS u ON true
+   GROUP BY k.kind
+  UNION ALL
+  SELECT 'dead', o.origin, NULL, count(d.origin)::integer, NULL
+    FROM (VALUES ('peer'), ('subscription'), ('outbox')) AS o (origin)
+    LEFT JOIN LATERAL (
+      SELECT l.origin FROM ${tables.deadLetter} AS l WHERE l.origin = o.origin AND l.created_at > now() - $2 * interval '1 ms' LIMIT $1
+    ) AS d ON true
+   GROUP BY o.origin`;
+
+interface CountRow {
+  readonly what: string;
+  /** Kind, origin, or name of the peer. */
+  readonly of: string;
+  readonly topic: string | null;
+  readonly messages: number;
+  readonly ageSeconds: number | null;
+}
+
+/** Counts the messages of the outbox and the dead letters of the database. @throws the error of `query` */
+export async function countStored(query: SessionQuery): Promise<StoredCounters> {
+  return storedOf(await query<CountRow>(countSql, [maxStoredCount, recentMs, maxStoredRead]));
+}
+
+function storedOf(rows: readonly CountRow[]): StoredCounters {
+  const countedAt = performance.now();
+  return {
+    waiting: rows
+      .filter(({ what }) => what === "waiting")
+      .map(({ of, messages, ageSeconds }) => ({
+        ...{ kind: of as "nats" | "peer", messages },
+        oldestAt: ageSeconds === null ? undefined : countedAt - ageSeconds * 1_000,
+      })),
+    deadLetters: rows
+      .filter(({ what }) => what === "dead")
+      .map(({ of, messages }) => ({ origin: of as "peer" | "subscription" | "outbox", messages })),
+  };
+}
+
+/** Messages of one topic. */
+export interface StoredTopic {
+  /** Empty if the topic is not in the catalog. */
+  readonly topic: string;
+  readonly messages: number;
+  /** Time at which the oldest message was stored, on the clock of `performance.now()`; undefined if it is not read. */
+  readonly oldestAt: number | undefined;
+}
+
+/** Messages in the database that concern a peer, and {@link StoredCounters} of the database. */
+export interface PeerStoredCounters extends StoredCounters {
+  /** Stored messages that wait for the peer. */
+  readonly backlog: readonly StoredTopic[];
+  /** Messages that the peer has stored, and that wait for their listeners. */
+  readonly pending: readonly StoredTopic[];
+  /** Dead letters of the peer in the last `recentMs`. */
+  readonly deadTopics: readonly StoredTopic[];
+}
+
+/** SQL query: stored messages by the name of a peer and topic. @param channels channels `m` of the names `n` */
+const waitingSql = (what: string, channels: string): string => `
+  SELECT '${what}', n.name, coalesce(t.topic, ''), sum(s.messages)::integer,
+         extract(epoch FROM clock_timestamp() - min(s.stored_at))::float8
+    FROM unnest($4::text[]) AS n (name)
+    JOIN ${tables.connKeyMap} AS m ON ${channels}
+    ${cursorJoin}
+   CROSS JOIN LATERAL (
+     SELECT s.topic_key, ${waitingMessagesSql} AS messages, s.stored_at
+       FROM ${tables.connMessage} AS s
+      WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+      ORDER BY s.connection_key, s.epoch, s.number LIMIT $1
+   ) AS s
+    LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+   GROUP BY n.name, t.topic`;
+
+const countForPeersSql = `${countSql}
+  UNION ALL ${waitingSql("backlog", "coalesce(m.owner, m.listener_name) = n.name")}
+  UNION ALL ${waitingSql("pending", "m.sender_name = n.name AND m.retry_of IS NULL")}
+  UNION ALL
+  SELECT 'dead of peer', coalesce(m.owner, m.listener_name), l.topic, count(*)::integer, NULL
+    FROM (
+      SELECT d.connection_key, d.topic FROM ${tables.deadLetter} AS d
+       WHERE d.origin = 'peer' AND d.created_at > now() - $2 * interval '1 ms' ORDER BY d.created_at DESC LIMIT $1
+    ) AS l
+    JOIN ${tables.connKeyMap} AS m USING (connection_key)
+   WHERE coalesce(m.owner, m.listener_name) = ANY ($4::text[])
+   GROUP BY 2, 3`;
+
+/** Counts for the metrics of peers. */
+export function storedCounts(database: Database) {
+  return {
+    /** Counts the messages that concern a peer. Concurrent calls share one statement. */
+    storedCountersOf: batched(async (names: readonly string[]): Promise<PeerStoredCounters[]> => {
+      const values = [maxStoredCount, recentMs, maxStoredRead, [...new Set(names)]];
+      const rows = await database.query<CountRow>("count stored messages", { text: countForPeersSql, values });
+      const countedAt = performance.now();
+      const stored = storedOf(rows);
+      const topicsOf = (kind: string, name: string): StoredTopic[] =>
+        rows
+          .filter(({ what, of }) => what === kind && of === name)
+          .map(({ topic, messages, ageSeconds }) => ({
+            ...{ topic: topic ?? "", messages },
+            oldestAt: ageSeconds === null ? undefined : countedAt - ageSeconds * 1_000,
+          }));
+      return names.map((name) => ({
+        ...stored,
+        backlog: topicsOf("backlog", name),
+        pending: topicsOf("pending", name),
+        deadTopics: topicsOf("dead of peer", name),
+      }));
+    }),
+  };
+}
