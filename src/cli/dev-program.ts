@@ -1,5 +1,5 @@
 /** Program that `hawser dev -- COMMAND` runs beside its servers. */
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import { HawserError } from "../errors/index.js";
 import { within } from "../runtime/index.js";
@@ -31,6 +31,16 @@ export function commandLineOf(rawArgs: readonly string[], positionals: readonly 
 /** Time for the program to end on SIGTERM after a server has ended by itself. */
 const termMs = 5_000;
 
+/** Exit status of a program that the reason of a stop request ended: 128 plus the number of its signal. */
+export function statusOfStop(reason: unknown): number {
+  return 128 + constants.signals[signalOf(reason)];
+}
+
+/** Signal that the stop request came with; SIGTERM for one without a signal, such as the end of the parent process. */
+function signalOf(reason: unknown): NodeJS.Signals {
+  return String(reason) in constants.signals ? (reason as NodeJS.Signals) : "SIGTERM";
+}
+
 /**
  * Runs a program, and resolves with its exit status: 128 plus the number of the signal, if a signal ended it.
  *
@@ -51,19 +61,26 @@ export async function runProgram(
     readonly failed: Promise<unknown>;
   },
 ): Promise<number> {
-  const child = spawn(program, args, { stdio: "inherit", env: { ...process.env, ...environment } });
+  const refusalOf = (cause: Error): HawserError => {
+    const message = `cannot run "${program}": ${cause.message}; name a program that is on the PATH, or its file`;
+    return new HawserError("invalid_argument", message, { cause });
+  };
+  let child: ChildProcess;
+  try {
+    child = spawn(program, args, { stdio: "inherit", env: { ...process.env, ...environment } });
+  } catch (cause) {
+    // Node.js reports some errors by an event, and others, such as arguments that are too long, by an exception.
+    throw refusalOf(cause as Error);
+  }
   const ended = new Promise<number>((resolve, reject) => {
-    child.once("error", (cause) => {
-      const message = `cannot run "${program}": ${cause.message}; name a program that is on the PATH, or its file`;
-      reject(new HawserError("invalid_argument", message, { cause }));
-    });
+    child.once("error", (cause) => reject(refusalOf(cause)));
     child.once("exit", (code, signal) => resolve(code ?? 128 + constants.signals[signal!]));
   });
   const pass = (): void => {
     const { reason } = request.signal;
     // The terminal sends Ctrl-C to the program too.
     if (reason === "SIGINT" && process.stdin.isTTY) return;
-    child.kill(reason in constants.signals ? (reason as NodeJS.Signals) : "SIGTERM");
+    child.kill(signalOf(reason));
   };
   const kill = (): void => void child.kill("SIGKILL");
   request.signal.addEventListener("abort", pass);

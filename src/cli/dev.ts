@@ -11,7 +11,7 @@ import type { Logger } from "../runtime/index.js";
 import { checkServeOptions, type HawserServer, serve as startServer } from "../serve/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../store/index.js";
 import { refusal, withExamples } from "./command-line.js";
-import { type CommandLine, commandLineOf, runProgram } from "./dev-program.js";
+import { type CommandLine, commandLineOf, runProgram, statusOfStop } from "./dev-program.js";
 import { awaitStopRequest, LogOutput, type StopRequest } from "./long-running.js";
 import { jsonText, print, printable } from "./output.js";
 import { wholeNumber } from "./quantities.js";
@@ -102,6 +102,10 @@ export const dev = withExamples(
       } finally {
         request.close();
       }
+      // A command that has not run has not succeeded.
+      if (commandLine !== undefined && request.signal.aborted) process.exitCode ??= statusOfStop(request.signal.reason);
+      // Nothing stopped the server of `hawser serve`, which would keep the process alive.
+      if (request.hurry.aborted) process.exit();
     },
   }),
   [

@@ -176,3 +176,12 @@ function lossOf(
 export function isOwnInbox(subject: string): boolean {
   return subject.startsWith(natsInboxPrefix) && (subject[natsInboxPrefix.length] ?? ".") === ".";
 }
+
+/** True if a subject with wildcards matches subjects at which replies to requests of Hawser arrive. */
+export function matchesOwnInbox(pattern: string): boolean {
+  const words = pattern.split(".");
+  const rest = words.indexOf(">");
+  const prefix = natsInboxPrefix.split(".");
+  const isBelow = rest >= 0 || words.length > prefix.length;
+  return isBelow && prefix.every((word, at) => (rest >= 0 && rest <= at) || words[at] === word || words[at] === "*");
+}

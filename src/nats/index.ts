@@ -22,7 +22,7 @@
  * `operations/` has the operations of SQL functions; `services/` the protocol of micro services that answer requests.
  */
 export { confirmed, interestPropagated } from "./confirmed.js";
-export { connectOnce, type Established, isOwnInbox } from "./connect.js";
+export { connectOnce, type Established, isOwnInbox, matchesOwnInbox } from "./connect.js";
 export { type NatsConnectorEvents, publishViolation, type Refusal } from "./connection-events.js";
 export { NatsConnector } from "./connector.js";
 export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";

@@ -158,6 +158,14 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   };
 }
 
+/** Checks a signal before anything is sent. @throws HawserError `invalid_argument` */
+export function checkSignal(signal: AbortSignal | undefined): void {
+  // Not `instanceof`: some test environments have a class AbortSignal of their own.
+  if (signal === undefined || typeof signal?.addEventListener === "function") return;
+  const given = signal === null ? "null" : `of type ${typeof signal}`;
+  throw new HawserError("invalid_argument", `signal: must be an AbortSignal, and is ${given}`);
+}
+
 /** Error of a send whose signal was already aborted. */
 export function abortedBefore(signal: AbortSignal): HawserError {
   return new HawserError("aborted", "the send was aborted before it started", { cause: signal.reason });

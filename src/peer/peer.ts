@@ -55,7 +55,7 @@ import {
   type StopOptions,
 } from "./options.js";
 import type { CheckedMessage } from "./outbox.js";
-import { abortable, abortedBefore, type Sent } from "./outgoing.js";
+import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { type PeerStatus, StatusReporter } from "./status.js";
@@ -332,6 +332,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const { requestTimeoutMs, maxMessageBytes } = this.#options.settings;
       const { signal, idempotent = false, timeoutMs = requestTimeoutMs } = options ?? {};
       if (timeoutMs !== requestTimeoutMs) checkTimeout(timeoutMs);
+      checkSignal(signal);
       if (signal?.aborted) throw abortedBefore(signal);
       const { outbox } = this.#whileRunning();
       if (topic === this.#options.topic) throw selfTopic(topic);
@@ -818,6 +819,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
 
   #checkMessage(payload: Payload, options: SendOptions | undefined): CheckedMessage {
     if (options !== undefined) checkKnownOptions(options, "a send");
+    checkSignal(options?.signal);
     if (options?.format !== undefined) {
       throw new HawserError(
         "invalid_argument",

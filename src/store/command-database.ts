@@ -1,6 +1,6 @@
 /** Database connection of a short-lived command. It has neither a session with notifications nor leases. */
-import { HawserError } from "../errors/index.js";
-import { DatabaseAddress } from "../postgres/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
+import { DatabaseAddress, sqlstateOf } from "../postgres/index.js";
 import { silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { missingSteps } from "./migrate.js";
@@ -14,7 +14,7 @@ import type { CatalogReader } from "./schema.js";
  * @param databaseUrl connection URI; without it, the PG* variables apply
  * @throws HawserError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role
  * lacks privileges, with the GRANT that is needed; `schema_missing` if the schema is absent or older; `schema_too_new`;
- * `name_occupied` as `inspectSchema`
+ * `name_occupied` as `inspectSchema`; `invalid_argument` for an argument that a function of the schema refuses
  */
 export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
@@ -32,6 +32,9 @@ export async function withCommandDatabase<T>(
     return await work(database);
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;
+    if (error.code === "store_failed" && sqlstateOf(error) === errorTable.invalid_argument.sqlstate) {
+      throw new HawserError("invalid_argument", error.message, { cause: error.cause });
+    }
     throw await explainRefusal(catalogReaderOf(database), "use the schema hawser", error);
   } finally {
     await database.close();

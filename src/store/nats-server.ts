@@ -33,8 +33,7 @@ export interface NatsServerOutcome {
 /**
  * Sets the options, unless a NATS server is defined that must not be replaced.
  *
- * @throws HawserError as `withCommandDatabase`; `store_failed` for invalid options, and for a role that lacks the
- * privilege
+ * @throws HawserError as `withCommandDatabase`; `store_failed` for a role that lacks the privilege
  */
 export function defineNatsServer(definition: NatsServerDefinition): Promise<NatsServerOutcome> {
   const { databaseUrl, options, replaces = () => false } = definition;

@@ -315,10 +315,35 @@ describe("hawser dev -- COMMAND", () => {
     expect(await program.ended).toMatchObject({ status: 0, stdout: "20 m of rope" });
   });
 
-  it("refuses a program that is not there, and stops its servers", async () => {
-    const { status, stderr } = await dev(["--", "no-such-program"]).ended;
-    expect(status).toBe(64);
-    expect(stderr).toContain('cannot run "no-such-program": ');
-    expect(stderr).toContain("name a program that is on the PATH");
+  it("at a second signal kills a command that ignores the first one, and ends", async () => {
+    const source = `
+      process.on("SIGTERM", () => console.log("ignored"));
+      setInterval(() => undefined, 1000);
+      console.log("running");`;
+    const program = running(source);
+    expect(await program.firstLine).toBe("running");
+    // Two signals at nearly the same time count as one.
+    const impatience = setInterval(() => program.child.kill("SIGTERM"), 400);
+    onTestFinished(() => clearInterval(impatience));
+    expect(await program.ended).toMatchObject({ status: 137, stdout: expect.stringMatching("^running\nignored\n") });
   });
+
+  it("told to stop before the command runs, ends with 128 and the number of the signal", async () => {
+    const temporary = temporaryDirectory();
+    const program = running('console.log("ran")', { env: { TMPDIR: temporary } });
+    await eventually("it is starting", () => readdirSync(temporary).some((name) => name.startsWith("hawser-dev-")));
+    program.child.kill("SIGTERM");
+    expect(await program.ended).toMatchObject({ status: 143, stdout: "" });
+    expect(readdirSync(temporary).filter((name) => name.startsWith("hawser-dev-"))).toEqual([]);
+  });
+
+  it.each(["no-such-program", "", `${process.execPath}/x`])(
+    'refuses a program that is not there, "%s"',
+    async (name) => {
+      const { status, stderr } = await dev(["--", name]).ended;
+      expect(status).toBe(64);
+      expect(stderr).toContain(`cannot run "${name}": `);
+      expect(stderr).toContain("name a program that is on the PATH");
+    },
+  );
 });

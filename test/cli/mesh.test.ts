@@ -170,6 +170,9 @@ describe("the commands that look at the mesh", () => {
     const orders = await started("orders-1");
     const pod = await started("pod-7f9c");
     await pod.send("orders", "met");
+    const wrong = await hawser(["peers", "forget", "pod:7f9c"], { databaseUrl: world.url });
+    expect(wrong).toMatchObject({ status: 64, stdout: "" });
+    expect(wrong.stderr).toContain(`must not contain ':'`);
     const refused = await hawser(["peers", "forget", "pod-7f9c"], { databaseUrl: world.url });
     expect(refused.status).not.toBe(0);
     expect(refused.stderr).toContain('"pod-7f9c" is running; stop it first');

@@ -234,6 +234,22 @@ it("delivers a burst over a restart of the listener once each and in order", asy
 });
 
 describe("an AbortSignal", () => {
+  it("that is none is refused, and nothing is sent", async () => {
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    for (const signal of [{}, "stop", null] as never[]) {
+      for (const call of [
+        a.send("b", "x", { signal }),
+        a.sendAll("b", "x", { signal }),
+        a.request("b", "x", { signal }),
+      ]) {
+        expect((await failure("invalid_argument", call)).message).toMatch(/^signal: must be an AbortSignal, and is /);
+      }
+    }
+    await a.send("b", "end");
+    expect(b.texts).toEqual(["end"]);
+  });
+
   it("ends the wait with aborted when the signal says so; the message itself may still arrive", async () => {
     const a = await world.started("a-1");
     let release: () => void = () => undefined;

@@ -16,7 +16,8 @@ import {
 import { jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from "@nats-io/transport-node";
 import { gatewayConstants, streamConstants } from "../../../generated/ts/settings/nats.js";
-import { jetStreamOf, natsFailure } from "../../nats/index.js";
+import { HawserError } from "../../errors/index.js";
+import { jetStreamOf, matchesOwnInbox, natsFailure } from "../../nats/index.js";
 import type { ConsumerState, Delivery, Prepared, PrepareStep, StreamInfo, StreamState } from "./reader.js";
 import type { StreamConfig } from "./stream-table.js";
 
@@ -86,11 +87,13 @@ export class StreamSource {
    * Reads the state of stream and consumers.
    *
    * @param isRead true while the stream is being read: the time of the last done message is then not needed
-   * @throws JetStreamApiError; errors of nats.js
+   * @throws JetStreamApiError; errors of nats.js; HawserError `not_supported` if the subscription would read replies to
+   * Hawser's own requests
    */
   async inspect(state: StreamState, isRead: boolean): Promise<StreamInfo> {
     const { stream } = this.#config;
     const info = await this.#manager.streams.info(stream);
+    this.#checkSubjects(info.config.subjects ?? []);
     const consumers = await Promise.all([this.#consumer(0), this.#consumer(1)]);
     const { retention } = info.config;
     const { messages, first_seq, last_seq } = info.state;
@@ -105,6 +108,24 @@ export class StreamSource {
         consumers[1] && this.#infoOf(consumers[1], retention),
       ],
     };
+  }
+
+  /**
+   * Refuses a stream that stores the replies to Hawser's requests: it would store each message read from it again,
+   * without an end, and the function would receive the replies to other roles' requests.
+   *
+   * @throws HawserError `not_supported`
+   */
+  #checkSubjects(subjects: readonly string[]): void {
+    const own = subjects.find(matchesOwnInbox);
+    const { filters } = this.#config;
+    if (own === undefined || (filters.length > 0 && !filters.some(matchesOwnInbox))) return;
+    const { natsInboxPrefix } = gatewayConstants;
+    throw new HawserError(
+      "not_supported",
+      `the stream stores "${own}", and so the replies to requests that Hawser makes, below "${natsInboxPrefix}"; remove the subject ` +
+        "from the stream, or subscribe again with a filter that leaves them out",
+    );
   }
 
   /**

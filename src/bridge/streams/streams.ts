@@ -7,6 +7,7 @@ import { JetStreamApiError } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { streamConstants } from "../../../generated/ts/settings/nats.js";
+import { HawserError } from "../../errors/index.js";
 import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
@@ -261,7 +262,8 @@ class StreamRun {
 
   async #run(step: ReaderStep): Promise<void> {
     const outcome = await this.#outcomeOf(step).catch((error: unknown): ReaderOutcome => {
-      if (error instanceof JetStreamApiError) return { kind: "problem", problem: error.message };
+      const isProblem = error instanceof HawserError && error.code === "not_supported";
+      if (isProblem || error instanceof JetStreamApiError) return { kind: "problem", problem: error.message };
       const { name, domain } = this.#config;
       // A check does not report this problem: if JetStream stays silent, the reader restarts by itself.
       if (error instanceof jserrors.JetStreamNotEnabled && step.kind !== "check") {

@@ -6,7 +6,9 @@ import type {
   GetStreamListResponse,
   UpdateStreamRequest,
 } from "../../../generated/ts/nats-functions/methods.js";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
+import { matchesOwnInbox } from "../connect.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type Attempt, isStreamMissing } from "./failure.js";
 import { attemptOf, runOnJetStream, type StorageOptions } from "./jetstream.js";
@@ -94,11 +96,15 @@ export class StreamManagement {
 
 /**
  * @throws HawserError `invalid_argument` for an empty list of subjects, for which JetStream would use the name of the
- * stream
+ * stream, and for a subject that matches the replies to Hawser's own requests
  */
 function checkSubjects({ name }: Attempt, { subjects }: StreamChanges): void {
-  if (subjects?.length !== 0) return;
-  throw new HawserError("invalid_argument", `The ${name} was refused: subjects is empty; name at least one subject.`);
+  const refuse = (why: string) => new HawserError("invalid_argument", `The ${name} was refused: ${why}.`);
+  if (subjects?.length === 0) throw refuse("subjects is empty; name at least one subject");
+  const own = subjects?.find(matchesOwnInbox);
+  if (own === undefined) return;
+  const replies = `"${gatewayConstants.natsInboxPrefix}.>", where the replies to requests of all sessions arrive`;
+  throw refuse(`the subject "${own}" matches ${replies}; name other subjects`);
 }
 
 const retentions = {

@@ -435,3 +435,19 @@ describe("Postgres is the truth", () => {
     await stolen;
   });
 });
+
+it("a stream that stores replies to Hawser's own requests is read only with a filter that leaves them out", async () => {
+  const { name, publish, subscribe, landed, status } = await stream();
+  await manager.streams.update(name, { subjects: [`${name}.>`, "_INBOX.hawser.>"] });
+  await subscribe();
+  await eventually("it is told", async () => /stores "_INBOX\.hawser\.>"/.test(String((await status())["problem"])));
+  // Read without an end, each message would be stored again; what is asked of NATS has some replies.
+  expect((await manager.streams.info(name)).state.consumer_count).toBe(0);
+  await world.client.query(`SELECT nats_unsubscribe_stream('${name}')`);
+  await publish("1");
+  await subscribe(`, filter => '{${name}.>}'`);
+  await eventually("it is there", async () => (await landed()).length === 1);
+  expect(await status()).toMatchObject({ problem: null });
+  await manager.streams.delete(name);
+  await world.client.query(`SELECT nats_unsubscribe_stream('${name}')`);
+});

@@ -52,6 +52,27 @@ describe("streamManagement.create(", () => {
   });
 });
 
+describe("the subjects of a stream", () => {
+  it.each(["_INBOX.>", "_INBOX.*.>", "*.hawser.*.*", "*.*.x", "_INBOX.hawser.>", "_INBOX.hawser.x", ">"])(
+    "are not those of replies to Hawser itself: %s",
+    async (subject) => {
+      const { streamManagement } = used.operations;
+      const subjects = ["managed.inbox", subject];
+      const made = await failureOf("invalid_argument", () =>
+        streamManagement.create("managed_inbox", { subjects }, place),
+      );
+      expect(made.message).toContain(`the subject "${subject}" matches "_INBOX.hawser.>"`);
+      await failureOf("invalid_argument", () => streamManagement.update("managed_inbox", { subjects }, place));
+    },
+  );
+
+  it.each(["_INBOX.hawsers.>", "_INBOX.*", "managed.*.>", "_INBOX.x.*"])("may be others: %s", async (subject) => {
+    const { streamManagement } = used.operations;
+    await streamManagement.create("managed_inbox", { subjects: [subject] }, place);
+    await streamManagement.delete("managed_inbox", place);
+  });
+});
+
 describe("streamManagement.update(", () => {
   it("changes what is given, and keeps what it has no name for", async () => {
     await manager.streams.add({
