@@ -132,19 +132,18 @@ export function channels(database: Database) {
   const channelKey = batched(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
     const [first] = asked;
     const which =
-      asked.length === 1 ? `from "${first?.sender.name}" to "${first?.listenerName}"` : `${asked.length} times`;
-    const rows = await database.query<{ connection_key: number; owner: string }>(
-      `read the key of a channel, ${which}`,
-      {
-        name: "hawser.connection_keys",
-        text: sql.connectionKeys,
-        values: [
-          asked.map(({ sender }) => sender.name),
-          asked.map(({ sender }) => sender.sourceTopic),
-          asked.map(({ listenerName }) => listenerName),
-        ],
-      },
-    );
+      asked.length === 1
+        ? `the key of a channel, from "${first?.sender.name}" to "${first?.listenerName}"`
+        : `the keys of ${asked.length} channels`;
+    const rows = await database.query<{ connection_key: number; owner: string }>(`read ${which}`, {
+      name: "hawser.connection_keys",
+      text: sql.connectionKeys,
+      values: [
+        asked.map(({ sender }) => sender.name),
+        asked.map(({ sender }) => sender.sourceTopic),
+        asked.map(({ listenerName }) => listenerName),
+      ],
+    });
     return rows.map(({ connection_key, owner }) => ({ connectionKey: connection_key, owner }));
   });
   const topicKey = batched(async (topics: readonly string[]) => {

@@ -6,8 +6,8 @@
  *       └──done, none left─┘
  *
  * A flush starts at once if none is running, otherwise when the running one ends. So the number of channels per
- * statement follows from the duration of a statement. A flush that would only delete marks waits for more of them
- * (`sweeping`) or for an urgent commit.
+ * statement follows from the duration of a statement. A flush that would only delete marks is delayed (`sweeping`), so
+ * that one statement deletes many of them; an urgent commit ends the delay.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { postgresBackoff } from "../postgres/index.js";
@@ -117,7 +117,10 @@ export class CursorCommitter {
     if (this.#state === "idle" || this.#state === "sweeping") this.#schedule();
   }
 
-  /** Resolves when no commit waits any more: true if all are committed, false if another process owns the name. */
+  /**
+   * Resolves when no commit is waiting: false if another process owns the name, otherwise true. {@link close}, which
+   * discards waiting commits, resolves it too.
+   */
   async drain(): Promise<boolean> {
     if (this.#state === "sweeping") {
       this.#isUrgent = true;

@@ -132,7 +132,7 @@ const absentSql = {
           FROM ${tables.connKeyMap} AS m
           ${cursorJoin}
          WHERE (
-           -- As in channels_with_messages. Not prepared, so planned for what is there.
+           -- As in channels_with_messages. The statement is not prepared, so it is planned with the current statistics.
            SELECT s.connection_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
             ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
          ) IS NOT NULL
@@ -160,7 +160,7 @@ const absentSql = {
      ORDER BY 1`,
 } as const;
 
-/** Functions about absent listeners. */
+/** Absent listeners of a database, and their channels. */
 export function orphans(database: Database) {
   return {
     /** Absent listeners with stored messages, by name. */
