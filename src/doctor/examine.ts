@@ -89,7 +89,7 @@ export async function examine(
   { totalMs, clock }: { readonly totalMs: number; readonly clock: Clock },
 ): Promise<DoctorReport> {
   const states = new Map<string, State>();
-  /** Check of the root cause, by checks that were skipped or whose errors are explained. */
+  /** Name of the root-cause check, by name of each check that was skipped or whose error is explained. */
   const causes = new Map<string, string>();
   const causeOf = (name: string): string => causes.get(name) ?? name;
   const findings: NamedFinding[] = [];
