@@ -29,7 +29,7 @@ export interface FrameReceiver {
   onFrame(frame: ReceivedFrame): void;
   /** `writer.canWrite` became true again. */
   onDrain?(): void;
-  /** The connection ended: undefined if gracefully. Last call. */
+  /** The connection ended. Called last. @param error undefined after a graceful end */
   onClosed(error: HawserError | undefined): void;
 }
 
@@ -80,7 +80,7 @@ export class FrameSocket {
     this.#socket.on("close", () => this.#closed());
   }
 
-  /** True if the connection failed, was destroyed, or was closed by the other side. */
+  /** True if the connection has failed or is closed. */
   get isOver(): boolean {
     return this.#state === "failed" || this.#state === "closed";
   }
@@ -163,7 +163,7 @@ export class FrameSocket {
     if (this.#pumping) return;
     this.#pumping = true;
     try {
-      // A closed connection has discarded its bytes, so the decoder returns undefined.
+      // After a close, the decoder has no bytes, and returns undefined.
       while (!this.#paused) {
         const awaitedPreamble = !this.#established && this.#decoder.awaitsPreamble;
         let frame: Frame | undefined;
