@@ -345,7 +345,7 @@ function shownRule(value: RuleValue): string {
   return value instanceof Uint8Array ? `0x${Buffer.from(value).toString("hex")}` : String(value);
 }
 
-/** Limit in nanoseconds, as a time. */
+/** Text of a limit. A limit in nanoseconds is shown as a duration or a time. */
 function limitText(value: ValueKind, limit: number | bigint): string {
   if (typeof limit !== "bigint") return String(limit);
   if (value.kind === "duration") return `${Number(limit) / 1e9}s`;

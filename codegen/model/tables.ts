@@ -7,7 +7,7 @@ import type { SpecOptions, TableOption } from "./options.js";
 import { knownPrivileges, knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
 
-/** A table of the schema `hawser`. */
+/** Table of the schema `hawser`. */
 export interface Table {
   readonly message: DescMessage;
   readonly name: string;

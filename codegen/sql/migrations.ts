@@ -6,7 +6,7 @@ import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../pr
 import { inSchema } from "./schema.js";
 import { tableComments, tableStatements } from "./table.js";
 
-/** Relative to the working directory, which is the root of the project under buf. */
+/** Folder of the migrations, relative to the working directory: buf runs plugins in the root of the project. */
 const folder = "schema/migrations";
 
 /** Line between the parts of a step; generated statements go into the last part. */
@@ -22,9 +22,9 @@ interface MigrationFile {
 }
 
 const docs = {
-  type: "A step as its file in schema/migrations/ has it.",
-  released: "The steps of releases, in their order. Their texts never change.",
-  next: "The step that comes with the next release: the changes of old tables, and the new tables. The functions are to follow.",
+  type: "Step, as in its file in schema/migrations/.",
+  released: "Released steps, in order. Their texts never change.",
+  next: "Step of the next release: changes of old tables, and new tables. The functions have to be appended.",
 } as const;
 
 /**

@@ -138,8 +138,9 @@ function isBeyond(value: string | number | boolean, limit: Limit): boolean {
 }
 
 /**
- * Converts an option's value to its own type, from the string of a foreign server option or from JSON. Null if it is
- * neither.
+ * Converts the value of an option to its own type, from the string of a foreign server option or from JSON.
+ *
+ * @returns null if the value has another type
  */
 export function coerceOption(
   type: OptionEntry["type"],

@@ -59,7 +59,6 @@ export interface PeerSettings {
 /** Peer settings as a user gives them: a setting that is absent or undefined has its default. */
 export type PeerSettingsInput = { readonly [Name in keyof PeerSettings]?: PeerSettings[Name] | undefined };
 
-/** The defaults. */
 export const peerSettingsDefaults: PeerSettings = {
   concurrency: 64,
   sendTimeoutMs: 30000,
@@ -147,7 +146,6 @@ export interface TuningSettings {
 /** Tuning settings as a user gives them: a setting that is absent or undefined has its default. */
 export type TuningSettingsInput = { readonly [Name in keyof TuningSettings]?: TuningSettings[Name] | undefined };
 
-/** The defaults. */
 export const tuningSettingsDefaults: TuningSettings = {
   ackTimeoutMs: 2000,
   busyAfterMs: 10,
@@ -190,7 +188,6 @@ export interface DatabaseSettings {
 /** Database settings as a user gives them: a setting that is absent or undefined has its default. */
 export type DatabaseSettingsInput = { readonly [Name in keyof DatabaseSettings]?: DatabaseSettings[Name] | undefined };
 
-/** The defaults. */
 export const databaseSettingsDefaults: DatabaseSettings = {
   deadLetterRetentionDays: 30,
 };
@@ -251,7 +248,6 @@ export interface HandlerSettings {
 /** Handler settings as a user gives them: a setting that is absent or undefined has its default. */
 export type HandlerSettingsInput = { readonly [Name in keyof HandlerSettings]?: HandlerSettings[Name] | undefined };
 
-/** The defaults. */
 export const handlerSettingsDefaults: HandlerSettings = {
   transactional: false,
   timeoutMs: undefined,
@@ -299,7 +295,6 @@ export interface BatchSettings {
 /** Batch settings as a user gives them: a setting that is absent or undefined has its default. */
 export type BatchSettingsInput = { readonly [Name in keyof BatchSettings]?: BatchSettings[Name] | undefined };
 
-/** The defaults. */
 export const batchSettingsDefaults: BatchSettings = {
   maxMessages: 100,
   maxBytes: 16777216,
@@ -355,7 +350,6 @@ export interface RetrySettings {
 /** Retry settings as a user gives them: a setting that is absent or undefined has its default. */
 export type RetrySettingsInput = { readonly [Name in keyof RetrySettings]?: RetrySettings[Name] | undefined };
 
-/** The defaults. */
 export const retrySettingsDefaults: RetrySettings = {
   attempts: 5,
   delayMs: 100,
