@@ -84,10 +84,10 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
     const ofNats = `    IF starts_with(${text}, '$') THEN
       ${refuse(options, fullName(field), `${sqlString(`${mustNotBeReserved}; it is `)} || to_json(left(${text}, 60))`)}
     END IF;\n`;
-    const says =
+    const problem =
       "goes into the subject and must be one token: not empty, without '.', '*', '>' and white space; it is ";
     return `${word === first ? ofNats : ""}    IF strpos(${text}, '.') > 0 OR ${text} !~ ${sqlString(namedRules.natsSubject.pattern.source)} THEN
-      ${refuse(options, fullName(field), `${sqlString(says)} || to_json(left(${text}, 60))`)}
+      ${refuse(options, fullName(field), `${sqlString(problem)} || to_json(left(${text}, 60))`)}
     END IF;\n`;
   });
   const send = hasBoth
@@ -143,9 +143,9 @@ function checkOf(
     `octet_length(${text}) BETWEEN ${minBytes} AND ${maxBytes}`,
     ...(pattern === undefined ? [] : [`${text} ~ ${sqlString(pattern.source)}`]),
   ].join(" AND ");
-  const says = `${what}: it must have ${minBytes} to ${maxBytes} bytes${means === undefined ? "" : `, and ${means}`}; it is `;
+  const problem = `${what}: it must have ${minBytes} to ${maxBytes} bytes${means === undefined ? "" : `, and ${means}`}; it is `;
   return `  IF ${place} IS NULL AND NOT (${holds}) THEN
-    ${refuse(options, fullName(field), `${sqlString(says)} || to_json(left(${text}, 60))`)}
+    ${refuse(options, fullName(field), `${sqlString(problem)} || to_json(left(${text}, 60))`)}
   END IF;\n`;
 }
 

@@ -179,7 +179,7 @@ const scalarBytes = 40;
 const operationBytes = 30;
 
 /**
- * Ensures that every row makes a notification that Postgres accepts.
+ * Ensures that the notification of every row is one that Postgres accepts.
  *
  * @throws SpecError if a text column of the payload has no limit, a column has a type without a bound, or the sum of
  * all exceeds the limit.

@@ -60,7 +60,7 @@ export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConst
 
 /**
  * Reads SQL from a file. Its path is relative to the working directory: buf runs plugins in the root of the project. Each
- * `@name@` in the text is replaced by the constant of that name.
+ * name of a constant between two `@` in the text is replaced by its value.
  *
  * @param option the option that names the file
  * @param holds the expected content, for errors

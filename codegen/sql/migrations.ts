@@ -55,14 +55,14 @@ function entry({ id, name }: Pick<MigrationFile, "id" | "name">, sql: string): s
 }
 
 function nextSql(spec: Spec, released: readonly MigrationFile[], next: MigrationFile): string {
-  const made = new Set(
+  const created = new Set(
     released.flatMap(({ text }) => [...text.matchAll(/^CREATE TABLE hawser\.(\w+)/gm)].map(([, name]) => name!)),
   );
   const tables = spec.files.flatMap((file) => file.tables);
   const parts = next.text.split(partLine);
   const last = inSchema([
     parts.at(-1)!,
-    ...tables.map((table) => (made.has(table.name) ? tableComments(table) : tableStatements(table))),
+    ...tables.map((table) => (created.has(table.name) ? tableComments(table) : tableStatements(table))),
   ]);
   return [...parts.slice(0, -1), last].join(partLine);
 }

@@ -49,7 +49,7 @@ export function bytesOfHeaders(headers: MsgHdrs): number {
 
 /** Content of a call or an answer. */
 export interface ReadMessage {
-  /** Headers without those of NATS, which start with `Nats-`. */
+  /** Headers, except the headers of NATS, which start with `Nats-`. */
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
   /** Error headers of a micro service, which may not use Connect (ADR-32). */

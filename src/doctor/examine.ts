@@ -15,7 +15,7 @@ export interface Finding {
   readonly code?: ErrorCode | undefined;
   /** Finding, with its values. */
   readonly what: string;
-  /** Remedy: a command, a statement, or a hint what to read. */
+  /** Remedy: a command, a statement, or a page or log to read. */
   readonly remedy: string;
 }
 

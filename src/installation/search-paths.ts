@@ -37,7 +37,7 @@ function settingSql(database: string, role: string): string {
            WHERE s.setdatabase = ${database} AND s.setrole = ${role} AND c.line LIKE 'search\\_path=%'`;
 }
 
-/** Query: existing schemas of the paths. A trusted owner is no risk, since it has all rights of Hawser anyway. */
+/** Query: existing schemas of the paths. A trusted owner is no risk: its objects can do only what it can do itself. */
 const schemasSql = `
   SELECT n.nspname AS name, o.rolname AS owner,
          EXISTS (

@@ -189,7 +189,7 @@ export function channels(database: Database) {
       const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
-    /** Returns those of the given channels that the listener owns, by key. */
+    /** Returns the given channels that the listener owns, by key. */
     async channelsAmong(connectionKeys: readonly number[], listenerName: string): Promise<Channel[]> {
       const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [connectionKeys, listenerName] };
       const action = `read ${connectionKeys.length} announced channels`;

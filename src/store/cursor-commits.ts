@@ -112,7 +112,7 @@ const none: readonly never[] = [];
  * Commits cursors. A text that the database encoding cannot represent must not block the cursors of all channels, so
  * the commit is retried with escaped texts.
  *
- * @param escapes escaping functions, each tried after the ones before it did not help
+ * @param escapes escaping functions, applied one after another until the commit succeeds
  */
 async function commitCursors(
   functions: StoreFunctions,

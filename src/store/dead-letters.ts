@@ -286,9 +286,9 @@ export function deadLetters(database: Database) {
      * batches of `deadLetterRows` and `insertBytes`: after an error, some may be retried, and a repeated call retries
      * the rest. Dead letters created during the call are not retried.
      *
-     * For a dead letter of a subscribed function, the leader is notified, or finds the request when there is one. It
-     * calls the function again, and then deletes the dead letter, or keeps it with the new error. The retry is refused
-     * if the function is no longer subscribed.
+     * For a dead letter of a subscribed function, a request is recorded. The leader, or the next process that becomes the
+     * leader, calls the function again, and then deletes the dead letter, or keeps it with the new error. The retry is
+     * refused if the function is no longer subscribed.
      *
      * An outbox message that NATS refused is enqueued again, and the relay publishes it.
      *

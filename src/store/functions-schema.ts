@@ -14,7 +14,7 @@ const searchedFunction = natsSqlMethods.streamList.sqlName;
  * @throws HawserError `schema_missing` if there are no such functions; as {@link Database.query}
  */
 export async function natsFunctionsSchema(database: Database): Promise<string> {
-  const [found] = await database.query<{ readonly schema: string }>("look for the SQL functions that reach NATS", {
+  const [found] = await database.query<{ readonly schema: string }>("find the SQL functions that reach NATS", {
     text: `SELECT n.nspname AS schema FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
             WHERE p.proname = $1 AND p.prosecdef
               AND p.proowner = (SELECT g.proowner FROM pg_catalog.pg_proc AS g

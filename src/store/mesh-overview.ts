@@ -81,7 +81,10 @@ export const outboxSender = outboxConstants.peerSender;
 
 const owner = "coalesce(m.owner, m.listener_name)";
 
-/** SQL expression: peer that owns a channel; null for the channel of a topic that no peer has served yet. */
+/**
+ * SQL expression: peer that owns a channel. Null for a channel whose messages wait for the first listener of a topic, or
+ * for a member of a group.
+ */
 const peerOwner = `CASE WHEN NOT starts_with(${owner}, '${outboxConstants.reservedPrefix}') THEN ${owner} END`;
 
 /** SQL condition: the row is not handled. Rows at or below the cursor are handled, but may not be deleted yet. */

@@ -1,6 +1,6 @@
 /**
- * Hands the channels of a listener that will not return over to another listener. If that one does not serve a topic of
- * a channel, the channel goes on to a listener that does. The key, composite, cursor and stored messages of a channel stay; only its owner changes.
+ * Hands the channels of a listener that will not return over to another listener. If the new owner does not serve a topic
+ * of a channel, the channel goes on to a listener that does. The key, composite, cursor and stored messages of a channel stay; only its owner changes.
  * Senders look up the owner when they dial.
  */
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";

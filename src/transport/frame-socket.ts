@@ -128,7 +128,7 @@ export class FrameSocket {
   /**
    * Ends the connection with an error, which is sent in a Refuse and passed to `onClosed`.
    *
-   * @param linger whether to read and discard what the other side still sends. Default: true once established
+   * @param linger true to read and discard bytes that still arrive. Default: true after {@link establish}
    */
   fail(error: HawserError, { linger = this.#established }: { readonly linger?: boolean } = {}): void {
     if (this.isOver) return;

@@ -346,7 +346,7 @@ function converted(convert: ((value: unknown) => unknown) | undefined, holds: Ho
   return convert === undefined ? holds : (value) => holds(convert(value));
 }
 
-/** Conversion that makes values comparable with those of rules. */
+/** Conversion that makes a value comparable with the values of rules. */
 function conversionFor(scalar: ScalarType | undefined): ((value: unknown) => unknown) | undefined {
   if (scalar === undefined) {
     return (value) => {

@@ -1,5 +1,5 @@
 /**
- * Regular expressions that a rule may use: those that JavaScript (with the `u` flag) and Postgres interpret alike.
+ * Regular expressions that a rule may use. JavaScript (with the `u` flag) and Postgres interpret them alike.
  *
  * pattern    = "^" sequence "$"
  * sequence   = { atom [ quantifier ] }

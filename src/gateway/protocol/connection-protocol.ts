@@ -50,10 +50,10 @@ const terminateType = "X".charCodeAt(0);
 const syncType = "S".charCodeAt(0);
 const flushType = "H".charCodeAt(0);
 
-/** Bytes that are read while a call runs: enough for a Terminate message of the client. */
+/** Bytes that may be buffered while a call runs: enough for a Terminate message of the client. */
 const { readAheadBytes } = gatewayConstants;
 
-/** Maximum length of a message, as of Postgres values: 1 GiB. */
+/** Maximum body of a message in bytes, as of a Postgres value: just below 1 GiB. */
 const maxMessageBytes = 0x3fffffff;
 
 /** Protocol of one client connection: takes received chunks, and requests effects. */
