@@ -85,7 +85,7 @@ describe("a schema on the search_path of a login of Hawser", () => {
     expect(await named()).toEqual([]);
     await onServer(database.url, `ALTER ROLE ${peer} IN DATABASE ${database.name} RESET search_path`);
     expect(await named()).toEqual([
-      expect.stringContaining(`"of, all", which is on the search_path of "${peer}", and`),
+      expect.stringContaining(`"of, all", which is on the search_path of "${peer}": statements of this login`),
     ]);
   });
 });
