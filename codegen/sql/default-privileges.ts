@@ -44,7 +44,7 @@ export function recordPresentObjects(objects: readonly string[], statements: rea
   ]);
 }
 
-/** Statements that revoke all privileges, except the owner's, on objects that did not exist at {@link recordPresentObjects}. */
+/** Statements that revoke all privileges, except the owner's, on objects that did not exist at the run of {@link recordPresentObjects}. */
 export function dropDefaultPrivileges(objects: readonly string[]): string {
   return doBlock([
     "DECLARE",

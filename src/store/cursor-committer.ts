@@ -18,13 +18,13 @@ import type { Lease } from "./leases.js";
 
 /** Events of a {@link CursorCommitter}. */
 export interface CursorCommitterEvents {
-  /** The cursors are committed and may be acknowledged. Their channels' dead letters and marks are committed too. */
+  /** Called when cursors, with their dead letters and marks, are committed, so that they may be acknowledged. */
   onCommitted(commits: readonly CursorCommit[]): void;
-  /** Another process owns the name. Nothing is committed from now on. Called once. */
+  /** Called once, if another process owns the name. Nothing is committed from then on. */
   onFenced(): void;
-  /** The channel belongs to another listener: it was not committed and must not be acknowledged. */
+  /** Called for a channel of another listener: its cursor was not committed and must not be acknowledged. */
   onNotOwned(connectionKey: number): void;
-  /** A flush failed and will be retried. */
+  /** Called when a flush has failed. It will be retried. */
   onError(error: unknown): void;
 }
 

@@ -166,7 +166,7 @@ interface Refusal {
 const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
   LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
-/** A dead letter of a retry channel shows the channel on which the message was sent first. */
+/** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
 const source = "coalesce(b.composite, d.source)";
 /** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the outbox sender. */
 const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSender}:') THEN (

@@ -23,13 +23,13 @@ export type ReceivedFrame = Exclude<Frame, { $case: "refuse" | "ping" | "pong" }
 
 /** Receiver of a {@link FrameSocket}. Called synchronously; may call back into the socket. */
 export interface FrameReceiver {
-  /** The expected preamble arrived. */
+  /** Called when the expected preamble has arrived. */
   onPreamble?(): void;
-  /** A frame arrived. */
+  /** Called for each frame. */
   onFrame(frame: ReceivedFrame): void;
-  /** `writer.canWrite` became true again. */
+  /** Called when `writer.canWrite` has become true again. */
   onDrain?(): void;
-  /** The connection ended. Called last. @param error undefined after a graceful end */
+  /** Called last, when the connection has ended. @param error undefined after a graceful end */
   onClosed(error: HawserError | undefined): void;
 }
 

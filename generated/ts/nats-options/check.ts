@@ -77,7 +77,7 @@ interface Grammar {
   readonly false: RegExp;
   /** Numbers beyond ± this value count as ± this value. */
   readonly farNumber: number;
-  /** A number with more digits than this counts as `farNumber`. */
+  /** Maximum number of digits that are read. A number with more counts as `farNumber`. */
   readonly maxDigits: number;
 }
 

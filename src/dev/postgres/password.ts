@@ -44,7 +44,7 @@ export function readPassword(dataDirectory: string): string | undefined {
  * Writes the cluster's authentication rules, which require the password, and the password file. The cluster already has
  * the password.
  */
-export function keepPassword(dataDirectory: string, password: string, account: Account | undefined): void {
+export function storePassword(dataDirectory: string, password: string, account: Account | undefined): void {
   writePrivate(join(dataDirectory, "pg_hba.conf"), hostRules, account);
   // Last, because the file marks a cluster that requires the password.
   writePrivate(passwordFileOf(dataDirectory), `${password}\n`, account);
@@ -93,6 +93,6 @@ export async function setPassword(
       { cause },
     );
   }
-  keepPassword(dataDirectory, password, account);
+  storePassword(dataDirectory, password, account);
   return password;
 }
