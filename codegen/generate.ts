@@ -39,7 +39,7 @@ const generators: Readonly<Record<string, Generator>> = {
   "docs/nats-functions": generateGatewayDocs,
 };
 
-/** Relative to the working directory: buf runs plugins in the root of the project. */
+/** Path relative to the working directory: buf runs plugins in the root of the project. */
 const schemaFile = "schema/nats-server-options.schema.json";
 
 /** Generates the files that depend on the proto files alone. */

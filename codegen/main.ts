@@ -1,4 +1,4 @@
-/** Plugin of `buf generate` for this project: generates all of `generated/` except the codecs of the frames. */
+/** Plugin of `buf generate` for this project: generates all of `generated/` except the types of the frames. */
 import { generateAll } from "./generate.js";
 import { runSpecPlugin } from "./plugin.js";
 

@@ -22,10 +22,16 @@ export interface GeneratedFile {
 /** Generates files from the spec. Its only side effect is reading the files that the spec names. */
 export type Generator = (spec: Spec) => readonly GeneratedFile[];
 
-/** A {@link Generator} that may use libraries which return promises. */
+/** {@link Generator} that may use asynchronous libraries. */
 export type SpecGenerator = (spec: Spec) => readonly GeneratedFile[] | Promise<readonly GeneratedFile[]>;
 
-/** Generates files from any protos: all files read, the files that buf asks for, and the plugin's options. */
+/**
+ * Generator for any protos.
+ *
+ * @param registry all files of the request
+ * @param files files to generate code for
+ * @param parameter options of the plugin
+ */
 export type FileGenerator = (
   registry: FileRegistry,
   files: readonly DescFile[],

@@ -26,7 +26,7 @@ export function markdownHead(plugin: string, sources: readonly (SpecFile | strin
   return `<!--\n${headLines(plugin, sources).join("\n").replaceAll("-->", "--&gt;")}\n-->\n`;
 }
 
-/** The line terminators of TypeScript. */
+/** Line terminators of TypeScript. */
 const lineEnds = /\r\n|[\n\r\u2028\u2029]/g;
 
 export function stringLiteral(value: string): string {
@@ -38,13 +38,13 @@ export function templateLiteral(text: string): string {
   return `\`${text.replace(/\\|`|\$\{/g, (piece) => `\\${piece}`)}\``;
 }
 
-/** A regular expression literal with the `u` flag. */
+/** Regular expression literal with the `u` flag. */
 export function patternLiteral(source: string): string {
   const oneLine = source.replace(/[\n\r\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
   return `/${oneLine.replace(/\\.|\//gs, (piece) => (piece === "/" ? "\\/" : piece))}/u`;
 }
 
-/** A docstring, indented by `indent`; empty for an empty text. */
+/** Docstring, indented by `indent`; empty for an empty text. */
 export function docstring(text: string, indent = ""): string {
   const lines = text.replaceAll("*/", "*\\/").split("\n");
   if (text === "") {
@@ -64,7 +64,7 @@ export function propertyName(name: string): string {
   return /^[A-Za-z_$][\w$]*$/.test(name) ? name : stringLiteral(name);
 }
 
-/** Markdown table; the cells of a row are Markdown already. */
+/** Markdown table of cells that are Markdown. */
 export function markdownTable(head: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.map(cell).join(" | ")} |\n`;
   return line(head) + line(head.map(() => "---")) + rows.map(line).join("");

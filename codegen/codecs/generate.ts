@@ -89,7 +89,7 @@ function frameFunctions(kinds: readonly MessageField[]): string {
   const cases = kinds.map((kind) => ({ name: stringLiteral(kind.name), tag: tagOf(kind), type: nestedName(kind) }));
   return `${doc("Frame: its kind, and the value of that kind.")}export type Frame = NonNullable<Envelope["kind"]>;
 
-${doc("Reads the frame that the input has started. Sets `breaksRule` of the input if a value breaks a rule.\n\n@throws RangeError, TypeError if the bytes are not a frame")}export function readFrame(input: FrameInput): Frame {
+${doc("Reads the frame that was passed to `input.begin`. Sets `input.breaksRule` if a value breaks a rule.\n\n@throws RangeError, TypeError if the bytes are not a frame")}export function readFrame(input: FrameInput): Frame {
   const { bytes } = input;
   const end = bytes.length;
   let frame: Frame | undefined;
@@ -149,7 +149,10 @@ function nestedName({ field }: MessageField): string {
   return typescriptName(field.message!);
 }
 
-/** True if a list comes last in its message and nests no list: consecutive equal lists are then handled once. */
+/**
+ * True for the last field of a message if it is a list of messages that have scalar fields only. Consecutive frames often
+ * have equal lists of this kind, such as headers, so these are decoded and encoded once.
+ */
 function isSharedList(field: MessageField, fields: readonly MessageField[]): boolean {
   const { message } = field.field;
   return (
@@ -159,7 +162,7 @@ function isSharedList(field: MessageField, fields: readonly MessageField[]): boo
   );
 }
 
-/** Expressions that finish a varint after its byte `first`. */
+/** Expression for the value of a varint whose first byte is `first`. */
 function varint(field: MessageField): string {
   const { scalar } = field.field;
   if (field.kind === "enum" || scalar === ScalarType.INT32) return "first < 0x80 ? first : input.rest32(first)";
@@ -249,17 +252,17 @@ function maxItemsOf({ field, rules }: MessageField): number {
   return rules.maxItems;
 }
 
-/** Arguments that name a list and its greatest length. */
+/** Arguments for the name and the maximum length of a list. */
 function listLimit(message: Message, field: MessageField): string {
   return `${stringLiteral(`${message.name}.${field.name}`)}, ${maxItemsOf(field)}`;
 }
 
-/** Refuses the first element beyond a list's limit before it is read. */
+/** Statement that refuses the first element beyond the limit of a list, before the element is read. */
 function hasRoom(message: Message, field: MessageField): string {
   return `if (message.${field.name}.length === ${maxItemsOf(field)}) throw input.tooLong(${listLimit(message, field)});`;
 }
 
-/** Conditions that decoded values break a field's rules. Lengths of lists are checked while they are read. */
+/** Conditions that a decoded value obeys the rules of its field. Lengths of lists are checked while they are read. */
 function conditions(message: Message, field: MessageField): string[] {
   const checked = checkedField(field);
   if (checked === undefined) return [];

@@ -20,8 +20,8 @@ interface ClientResult extends GatewayValue {
 }
 
 /**
- * `client.ts`: the interface `NatsSql`, whose methods call the SQL functions, a table that says how each method does it, and
- * the ranges and choices of arguments. `src/serve/nats-sql.ts` makes the methods from the table.
+ * Prints `client.ts`: the interface `NatsSql`, whose methods call the SQL functions; a table of the function that each
+ * method calls; and the ranges and choices of arguments. `src/serve/nats-sql.ts` creates the methods from the table.
  */
 export function clientModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const families = groups.flatMap((group) => group.families.filter(isOfClient));
@@ -44,47 +44,47 @@ function isOfClient(family: GatewayFamily): family is ClientFamily {
 
 const protobufImport = 'import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";\n';
 
-const prelude = `/** A payload, or the value of a key. An object that is no \`Uint8Array\` travels as JSON. */
+const prelude = `/** Payload, or the value of a key. An object that is no \`Uint8Array\` travels as JSON. */
 type Payload = string | Uint8Array | object;
 
-/** Headers by their names; an array for a name that repeats. */
+/** Headers by name; an array for a name that occurs several times. */
 type Headers = Readonly<Record<string, string | readonly string[]>>;
 
-/** The bytes of an answer, a value or a file. */
+/** Bytes of an answer, a value or a file. */
 export interface Content {
   readonly payload: Uint8Array;
-  /** The bytes as text. Bytes that are no UTF-8 become U+FFFD. */
+  /** Decodes the bytes as text. Bytes that are not valid UTF-8 become U+FFFD. */
   text(): string;
-  /** The bytes as JSON. @throws HawserError \`invalid_message\` if they are none */
+  /** Parses the bytes as JSON. @throws HawserError \`invalid_message\` if they are not valid JSON */
   json<T = any>(): T;
 }
 
-/** A method of the client: the SQL function that it calls. */
+/** SQL function that a method of the client calls. */
 export interface SqlMethod {
-  /** The name of the SQL function, with \`{T}\` for the type of the payload. */
+  /** Name of the SQL function, with \`{T}\` for the type of the payload. */
   readonly sqlName: string;
-  /** True if Postgres answers the call itself, and not the gateway. */
+  /** True if Postgres answers the call itself, without the gateway. */
   readonly local: boolean;
-  /** True if a schema can take the place of the subject. */
+  /** True if a schema can be given instead of the subject. */
   readonly publishes: boolean;
   readonly returns: "nothing" | "value" | "row" | "rows";
-  /** The parameters, in the order of the SQL function. */
+  /** Parameters in the order of the SQL function. */
   readonly parameters: readonly SqlParameter[];
-  /** The results that the client has. */
+  /** Results that the client returns. */
   readonly results: readonly SqlResult[];
 }
 
-/** A parameter of an SQL function. */
+/** Parameter of an SQL function. */
 export interface SqlParameter {
   readonly name: string;
   readonly kind: "value" | "bytes" | "json" | "payload" | "payloads";
-  /** The SQL type that a value is cast to; empty for a payload. */
+  /** SQL type that a value is cast to; empty for a payload. */
   readonly type: string;
   /** True for a property of the options; the others are arguments, in their order. */
   readonly isOption: boolean;
 }
 
-/** A result of an SQL function. */
+/** Result of an SQL function. */
 export interface SqlResult {
   readonly column: string;
   readonly name: string;
@@ -176,7 +176,7 @@ function resultInterface(family: ClientFamily): string {
   const properties = resultsOf(family).map(
     (value) => `${docstring(value.comment, "  ")}  readonly ${value.clientName}: ${resultType(value)};\n`,
   );
-  const doc = `A row of {@link NatsSql.${family.clientMethod}}.`;
+  const doc = `Row of {@link NatsSql.${family.clientMethod}}.`;
   return `${docstring(doc)}interface ${resultName(family)} {\n${properties.join("")}}\n`;
 }
 
@@ -230,7 +230,7 @@ function methodSignatures(family: ClientFamily): string {
 }
 
 const typedDoc =
-  "The same with typed messages: the option `hawser.v1.topic` of the schema has the subject, and says whether a stream keeps\nthe messages.";
+  "Publishes typed messages: the option `hawser.v1.topic` of the schema has the subject, and defines whether a stream stores\nthe messages.";
 
 /** Entry of a parameter, with the SQL type of its cast unless it is a payload. */
 function parameterEntry(value: GatewayValue): string {
@@ -273,7 +273,7 @@ function methodTable(families: readonly ClientFamily[]): string {
     ].join("\n"),
   );
   const type = "{ readonly [Method in keyof NatsSql]: SqlMethod }";
-  return `${docstring("The SQL function of each method.")}export const natsSqlMethods: ${type} = {\n${entries.join("")}};\n`;
+  return `${docstring("SQL function of each method.")}export const natsSqlMethods: ${type} = {\n${entries.join("")}};\n`;
 }
 
 /** Ranges and choices of all methods that have some. */
@@ -286,7 +286,7 @@ function rangesObject(families: readonly ClientFamily[]): string {
   return `${docstring(doc)}export const natsSqlRanges = {\n${entries.join("")}} as const;\n`;
 }
 
-/** Entry of an argument with a range or choices. The bounds of an int32 are complete: where the spec has none, its type has. */
+/** Entry of an argument with a range or choices. A bound of an int32 that the spec does not set is that of the type. */
 function rangeEntry({ field, kind, rules, clientName }: GatewayValue): string[] {
   if (rules.in !== undefined) return [`    ${clientName}: { values: [${rules.in.map(stringLiteral).join(", ")}] },\n`];
   if (rules.min === undefined && rules.max === undefined) return [];

@@ -1,7 +1,7 @@
 import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
 import { columnLimits } from "../sql/checks.js";
-import { behind } from "../sql/function.js";
+import { withStatementsBefore } from "../sql/function.js";
 import { type LimitedArgument, limitStatements, mayBeLong } from "../sql/limits.js";
 import { sqlString } from "../sql/literal.js";
 import { bytesText, rangeText } from "../validators/runtime/violation.js";
@@ -9,13 +9,13 @@ import { limitedArguments, sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
 
 /**
- * Variable with the bytes of the payloads that are converted from another type: their length is only known after the
- * conversion.
+ * Variable with the bytes of payloads that are converted from another type. Their length is only known after the
+ * conversion, so they are converted once, before the check.
  */
-const madeOnce = "payload_bytes";
+const payloadVariable = "payload_bytes";
 
 /** True if payloads of the variant are converted to bytes. */
-function isMadeOnce({ payloadType }: GatewayVariant): boolean {
+function isConverted({ payloadType }: GatewayVariant): boolean {
   return payloadType !== undefined && payloadType !== "binary";
 }
 
@@ -38,20 +38,24 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
   if (family.internal) return body;
   const called = nameWithStar(family);
   const given = limitedArguments(family, variant, ({ name }) => name);
-  if (family.invoker) return behind(limitStatements(called, given), body);
+  if (family.invoker) return withStatementsBefore(limitStatements(called, given), body);
   const payload = sqlParameters(family).find((value) => value.payload);
-  const made = payload !== undefined && isMadeOnce(variant) ? payload : undefined;
+  const converted = payload !== undefined && isConverted(variant) ? payload : undefined;
   // The checks include the limits of texts.
-  const long = given.filter(({ name, repeated, sqlType }) => name !== made?.name && (repeated || sqlType !== "text"));
+  const long = given.filter(
+    ({ name, repeated, sqlType }) => name !== converted?.name && (repeated || sqlType !== "text"),
+  );
   const checks = [
     ...limitStatements(called, long),
-    ...together(sqlParameters(family).flatMap((value) => refusalsOf(family, variant, value))),
-    ...(made === undefined ? [] : madePayload(called, made, variant)),
+    ...underOneCondition(sqlParameters(family).flatMap((value) => refusalsOf(family, variant, value))),
+    ...(converted === undefined ? [] : convertedPayload(called, converted, variant)),
   ];
   if (checks.length === 0) return body;
   const text =
-    payload === undefined ? body : body.replace(/@payloads?@/g, () => (made === undefined ? payload.name : madeOnce));
-  const declared = made === undefined ? [] : [`  ${madeOnce} bytea${made.repeated ? "[]" : ""};`];
+    payload === undefined
+      ? body
+      : body.replace(/@payloads?@/g, () => (converted === undefined ? payload.name : payloadVariable));
+  const declared = converted === undefined ? [] : [`  ${payloadVariable} bytea${converted.repeated ? "[]" : ""};`];
   if (text.includes("@checks@")) {
     return text
       .replace(/^DECLARE$/m, () => ["DECLARE", ...declared].join("\n"))
@@ -60,7 +64,7 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
       .replace(/^ *@checks@$/m, () => checks.join("\n"));
   }
   return [
-    ...(made === undefined ? [] : ["DECLARE", ...declared]),
+    ...(converted === undefined ? [] : ["DECLARE", ...declared]),
     "BEGIN",
     ...checks,
     `${text.trimEnd()};`,
@@ -101,8 +105,8 @@ function shortConditions({ name, rules: { minBytes = 0, maxBytes, pattern } }: L
   ];
 }
 
-/** Puts the refusals under a single condition. */
-function together(refusals: readonly Refusal[]): string[] {
+/** Statements of the refusals under one condition, since most calls are valid. */
+function underOneCondition(refusals: readonly Refusal[]): string[] {
   if (refusals.length === 0) return [];
   return [
     `  IF ${refusals.map(({ condition }) => condition).join("\n    OR ")} THEN`,
@@ -115,16 +119,16 @@ function together(refusals: readonly Refusal[]): string[] {
  * Converts the payload to bytes and checks their length. A text has the length of its bytes, and a list has the same
  * number of elements.
  */
-function madePayload(called: string, { name, repeated, rules }: GatewayValue, variant: GatewayVariant): string[] {
+function convertedPayload(called: string, { name, repeated, rules }: GatewayValue, variant: GatewayVariant): string[] {
   const { maxItems, ...others } = rules;
   const count = { name, expression: name, sqlType: "bytea", repeated, rules: repeated && maxItems ? { maxItems } : {} };
   const before = variant.payloadType === "text" && !repeated ? { ...count, sqlType: "text", rules } : count;
-  const after = { name, expression: madeOnce, sqlType: "bytea", repeated, rules: others };
+  const after = { name, expression: payloadVariable, sqlType: "bytea", repeated, rules: others };
   return [
     ...limitStatements(called, [before]),
     repeated
-      ? `  ${madeOnce} := ARRAY(SELECT ${bytesOf("p.one", variant)} FROM unnest(${name}) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);`
-      : `  ${madeOnce} := ${bytesOf(name, variant)};`,
+      ? `  ${payloadVariable} := ARRAY(SELECT ${bytesOf("p.one", variant)} FROM unnest(${name}) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);`
+      : `  ${payloadVariable} := ${bytesOf(name, variant)};`,
     ...(before.sqlType === "text" ? [] : limitStatements(called, [after])),
   ];
 }

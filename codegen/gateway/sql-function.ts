@@ -95,8 +95,8 @@ function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, va
 }
 
 /**
- * Body that uses the session's connection if it exists and is usable, and calls `hawser.gateway_call` otherwise, where
- * the reasons for each step are written. A further function for each call would add a fifth to the time of a call in
+ * Body that uses the session's connection if it exists and is usable, and otherwise calls `hawser.gateway_call`, whose
+ * body explains each step. A further function for each call would add a fifth to the time of a call in
  * Postgres.
  *
  * @param end statements that use `answer`

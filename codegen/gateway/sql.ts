@@ -3,7 +3,7 @@ import type { GatewayFamily } from "../model/gateway-functions.js";
 import type { roles } from "../model/roles.js";
 import type { SpecFile } from "../model/spec.js";
 import { sqlConstants } from "../sql/body.js";
-import { dropDefaultPrivileges, notePresent } from "../sql/default-privileges.js";
+import { dropDefaultPrivileges, recordPresentObjects } from "../sql/default-privileges.js";
 import { createRole, giveFunctionsToOwner, whereRoleExists } from "../sql/grants.js";
 import { sqlString } from "../sql/literal.js";
 import { gatewayFunctionStatements, gatewaySignature } from "./sql-function.js";
@@ -31,7 +31,7 @@ export function gatewaySql(files: readonly SpecFile[], families: readonly Gatewa
   const objects = functionObjects(all.map(({ signature }) => signature));
   return {
     functions: [
-      notePresent(objects),
+      recordPresentObjects(objects),
       ...families.flatMap((family) =>
         family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, values)),
       ),
@@ -67,7 +67,7 @@ function functionObjects(signatures: readonly string[]): string[] {
   ];
 }
 
-/** Relative to the working directory, which is the root of the project under buf. */
+/** Version of the package. The path is relative to the working directory: buf runs plugins in the root of the project. */
 function packageVersion(): string {
   return (JSON.parse(readFileSync("package.json", "utf8")) as { version: string }).version;
 }

@@ -26,7 +26,7 @@ export function nameWithStar(family: GatewayFamily): string {
   return `${isMadeWithTables(family) ? "hawser." : ""}${family.names[0]!.replace("{T}", "*")}`;
 }
 
-/** The type of a method's request. */
+/** Type of a method's request. */
 export function requestType(family: GatewayFamily): string {
   const { name } = family.method.input;
   const doc = `Arguments of \`${nameWithStar(family)}\`.`;

@@ -59,13 +59,19 @@ class MessageChecks {
     const ofFields = fields.map((rules) => this.#fieldChecks(rules));
     const ofOneofs = requiredOneofs.map((oneof) => {
       const columns = oneof.fields.map((field) => `message.${this.#model(field).column}`);
-      const says = `one of ${oneof.fields.map(({ name }) => name).join(", ")} must be set`;
-      return this.#refuseUnless(`num_nonnulls(${columns.join(", ")}) > 0`, [`.${oneof.name}`], says, "required", 2);
+      const requirement = `one of ${oneof.fields.map(({ name }) => name).join(", ")} must be set`;
+      return this.#refuseUnless(
+        `num_nonnulls(${columns.join(", ")}) > 0`,
+        [`.${oneof.name}`],
+        requirement,
+        "required",
+        2,
+      );
     });
     const ofGroups = exclusiveFields.map(({ fields: group, required }) => {
       const count = group.map((field) => `(${this.#isSet(this.#model(field))})::integer`).join(" + ");
-      const says = `${required ? "one" : "at most one"} of ${group.map(({ name }) => name).join(", ")} must be set`;
-      return this.#refuseUnless(`${count} ${required ? "=" : "<="} 1`, [], says, "message.oneof", 2);
+      const requirement = `${required ? "one" : "at most one"} of ${group.map(({ name }) => name).join(", ")} must be set`;
+      return this.#refuseUnless(`${count} ${required ? "=" : "<="} 1`, [], requirement, "message.oneof", 2);
     });
     return [...ofFields, ...ofOneofs, ...ofGroups].join("");
   }
@@ -161,8 +167,8 @@ class MessageChecks {
   #valueChecks(rules: ValueRules, value: ValueKind, x: string, at: readonly string[], spaces: number): string {
     const own = rules.rules
       .map((rule) => {
-        const { holds, says } = checkOf(this.#options, value, rule, x);
-        return this.#refuseUnless(holds, at, says, rule.id, spaces, x, value);
+        const { holds, requirement } = checkOf(this.#options, value, rule, x);
+        return this.#refuseUnless(holds, at, requirement, rule.id, spaces, x, value);
       })
       .join("");
     if (value.kind !== "message" || !hasChecks(this.#options, value.message)) return own;
@@ -174,7 +180,7 @@ class MessageChecks {
   #refuseUnless(
     holds: string,
     at: readonly string[],
-    says: string,
+    requirement: string,
     id: string,
     spaces: number,
     x?: string,
@@ -183,8 +189,8 @@ class MessageChecks {
     const shown = x === undefined || value === undefined ? undefined : shownValue(value, x);
     const problem =
       shown === undefined
-        ? sqlString(`${says} (${id})`)
-        : `${sqlString(`${says}, and is `)} || ${shown} || ${sqlString(` (${id})`)}`;
+        ? sqlString(`${requirement} (${id})`)
+        : `${sqlString(`${requirement}, and is `)} || ${shown} || ${sqlString(` (${id})`)}`;
     const text = `IF (${holds}) IS NOT TRUE THEN\n  PERFORM ${helperName(this.#options, "refuse")}(${pathOf(at)}, ${problem});\nEND IF;\n`;
     return " ".repeat(spaces) + indented(spaces, text);
   }
@@ -242,7 +248,7 @@ function shownValue(value: ValueKind, x: string): string | undefined {
 }
 
 /** Condition and text of a rule. */
-function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): { holds: string; says: string } {
+function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): { holds: string; requirement: string } {
   const scalar = value.kind === "scalar" || value.kind === "wrapper" ? value.scalar : undefined;
   const isBytes = scalar === ScalarType.BYTES;
   const isFloat = scalar === ScalarType.FLOAT || scalar === ScalarType.DOUBLE;
@@ -259,11 +265,17 @@ function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): 
   const shown = (values: readonly RuleValue[]): string => values.map(shownRule).join(", ");
   switch (rule.kind) {
     case "const":
-      return { holds: `${compared} = ${literal(rule.value, isFloat)}`, says: `must be ${shownRule(rule.value)}` };
+      return {
+        holds: `${compared} = ${literal(rule.value, isFloat)}`,
+        requirement: `must be ${shownRule(rule.value)}`,
+      };
     case "in":
-      return { holds: `${compared} IN (${list(rule.values)})`, says: `must be one of ${shown(rule.values)}` };
+      return { holds: `${compared} IN (${list(rule.values)})`, requirement: `must be one of ${shown(rule.values)}` };
     case "notIn":
-      return { holds: `${compared} NOT IN (${list(rule.values)})`, says: `must be none of ${shown(rule.values)}` };
+      return {
+        holds: `${compared} NOT IN (${list(rule.values)})`,
+        requirement: `must be none of ${shown(rule.values)}`,
+      };
     case "range": {
       const { lower, upper, outside } = rule;
       const conditions = [
@@ -281,26 +293,29 @@ function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): 
       ];
       // Postgres sorts NaN above all numbers; rules exclude NaN from every range.
       const notNan = isFloat ? ` AND ${compared} <> 'NaN'` : "";
-      return { holds: `(${holds})${notNan}`, says: `must be ${words.join(outside ? " or " : " and ")}` };
+      return { holds: `(${holds})${notNan}`, requirement: `must be ${words.join(outside ? " or " : " and ")}` };
     }
     case "finite":
-      return { holds: `${compared} NOT IN ('NaN', 'Infinity', '-Infinity')`, says: "must be finite" };
+      return { holds: `${compared} NOT IN ('NaN', 'Infinity', '-Infinity')`, requirement: "must be finite" };
     case "length": {
       const length = rule.unit === "bytes" ? `octet_length(${x})` : `char_length(${x})`;
       const [operator, words] = { exactly: ["=", ""], atLeast: [">=", "at least "], atMost: ["<=", "at most "] }[
         rule.limit
       ]!;
-      return { holds: `${length} ${operator} ${rule.value}`, says: `must have ${words}${rule.value} ${rule.unit}` };
+      return {
+        holds: `${length} ${operator} ${rule.value}`,
+        requirement: `must have ${words}${rule.value} ${rule.unit}`,
+      };
     }
     case "pattern":
-      return { holds: `${x} ~ ${sqlString(rule.pattern)}`, says: `must match ${rule.pattern}` };
+      return { holds: `${x} ~ ${sqlString(rule.pattern)}`, requirement: `must match ${rule.pattern}` };
     case "format": {
       const conditions = [
         `${x} ~ ${sqlString(rule.pattern)}`,
         ...(rule.butNot === undefined ? [] : [`${x} !~ ${sqlString(rule.butNot)}`]),
         ...(rule.maxLength === undefined ? [] : [`char_length(${x}) <= ${rule.maxLength}`]),
       ];
-      return { holds: conditions.join(" AND "), says: `must be of the format ${rule.format}` };
+      return { holds: conditions.join(" AND "), requirement: `must be of the format ${rule.format}` };
     }
     case "prefix":
     case "suffix":
@@ -321,10 +336,10 @@ function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): 
       const words = { prefix: "begin with", suffix: "end with", contains: "contain", notContains: "not contain" }[
         rule.kind
       ];
-      return { holds, says: `must ${words} ${shownRule(rule.value)}` };
+      return { holds, requirement: `must ${words} ${shownRule(rule.value)}` };
     }
     case "definedOnly":
-      return { holds: `${compared} IN (${rule.numbers.join(", ")})`, says: "must have a name" };
+      return { holds: `${compared} IN (${rule.numbers.join(", ")})`, requirement: "must have a name" };
   }
 }
 
@@ -345,7 +360,7 @@ function shownRule(value: RuleValue): string {
   return value instanceof Uint8Array ? `0x${Buffer.from(value).toString("hex")}` : String(value);
 }
 
-/** Limit in nanoseconds, as a time. */
+/** Text of a limit. A limit in nanoseconds is shown as a duration or a time. */
 function limitText(value: ValueKind, limit: number | bigint): string {
   if (typeof limit !== "bigint") return String(limit);
   if (value.kind === "duration") return `${Number(limit) / 1e9}s`;

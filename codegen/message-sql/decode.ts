@@ -80,7 +80,7 @@ function readLoop(fields: readonly ReadField[]): string {
     ELSIF v_wire IN (1, 5) THEN
       v_n := CASE v_wire WHEN 1 THEN 8 ELSE 4 END;
     ELSIF v_wire IN (3, 4) THEN
-      -- A group: nothing in it is known.
+      -- Groups are skipped, since all their fields are unknown.
       v_depth := v_depth + CASE v_wire WHEN 3 THEN 1 ELSE -1 END;
       IF v_depth < 0 THEN
         RAISE EXCEPTION USING ERRCODE = 'data_exception', MESSAGE = 'a group ends that was not started';
@@ -107,7 +107,7 @@ ${select}  END LOOP;
 `;
 }
 
-const readVariables = `  -- In memory, once: else each byte would be looked up in what may be compressed.
+const readVariables = `  -- A copy in memory: get_byte would decompress a compressed value for each byte.
   v_payload CONSTANT bytea := payload || ''::bytea;
   v_end CONSTANT integer := octet_length(payload);
   v_at integer := 0;
@@ -180,7 +180,7 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
   if (field.shape === "list") {
     const list = `v_${number}`;
     const wireType = wireTypeOf(value);
-    const found = appended(list, isRead(value), (bytes) => readValue(options, value, "v_n", bytes));
+    const found = appended(list, isMessageValue(value), (bytes) => readValue(options, value, "v_n", bytes));
     const head = {
       number,
       value,
@@ -206,7 +206,7 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
       value: { kind: "message", message },
       declare: `${map} ${field.entry}[] := '{}';`,
       found: appended(map, true, (bytes) => `${qualified(options, `hawser_decode_${field.entryName}`)}(${bytes})`),
-      // Of several entries with the same key, the last is used.
+      // The last of several entries with the same key is used.
       atEnd: [
         `v_tag := ${tagOf(number, 2)};`,
         `IF (SELECT count(DISTINCT e.key) FROM unnest(${map}) AS e) < cardinality(${map}) THEN`,
@@ -224,9 +224,9 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
     (other) => other !== field && isInOneof(field) && other.desc.oneof === field.desc.oneof,
   );
   const clear = others.map((other) =>
-    isRead(other.value) ? `r_${other.number} := '{}';` : `v.${other.column} := NULL;`,
+    isMessageValue(other.value) ? `r_${other.number} := '{}';` : `v.${other.column} := NULL;`,
   );
-  if (isRead(value)) {
+  if (isMessageValue(value)) {
     // Protobuf merges the parts of a message that occurs several times, as if their bytes were one message. The parts
     // are joined once.
     const parts = `r_${number}`;
@@ -286,8 +286,8 @@ function isInOneof({ desc }: FieldModel): boolean {
   return desc.oneof !== undefined;
 }
 
-/** True if a value is a message on the wire, so that its bytes are collected first. */
-function isRead({ kind }: ValueKind): boolean {
+/** True if a value is encoded as a message, so that its bytes are collected first. */
+function isMessageValue({ kind }: ValueKind): boolean {
   return kind !== "scalar" && kind !== "enum";
 }
 

@@ -110,7 +110,7 @@ END`,
   v_rest bigint := $1;
   v_bytes bytea := '';
 BEGIN
-  -- A negative number has ten bytes: the sign is moved out as a bit like others.
+  -- A negative number has ten bytes: its sign is shifted like the other bits.
   WHILE v_rest NOT BETWEEN 0 AND 127 LOOP
     v_bytes := v_bytes || set_byte(${bytesLiteral([0])}, 0, (v_rest & 127)::integer | 128);
     v_rest := (v_rest >> 7) & 144115188075855871;

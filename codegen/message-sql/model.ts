@@ -89,6 +89,7 @@ class ModelReader {
 
   readonly #messages = new Map<DescMessage, MessageModel>();
 
+  /** Messages that are being read, outermost first. A field of one of these types would be a cycle. */
   readonly #open: DescMessage[] = [];
 
   readonly #names = new TakenNames("in SQL, the name");

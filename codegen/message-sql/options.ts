@@ -36,11 +36,11 @@ export function readOptions(parameter: string): SqlOptions {
     const [value = otherwise, ...others] = given.get(name) ?? [];
     if (others.length > 0) throw new OptionError(`the option ${name} is given twice; give it once`);
     const rule = known.get(name)!;
-    if (!rule.pattern.test(value)) throw new OptionError(`the option ${name} is "${value}"; ${rule.says}`);
+    if (!rule.pattern.test(value)) throw new OptionError(`the option ${name} is "${value}"; ${rule.advice}`);
     return value;
   };
   const roles = (given.get("role") ?? []).map((role) => {
-    if (!identifier.test(role)) throw new OptionError(`the option role is "${role}"; ${identifierSays}`);
+    if (!identifier.test(role)) throw new OptionError(`the option role is "${role}"; ${identifierAdvice}`);
     return role;
   });
   return {
@@ -52,12 +52,12 @@ export function readOptions(parameter: string): SqlOptions {
 }
 
 const identifier = new RegExp(`^[a-zA-Z_][a-zA-Z0-9_$-]{0,${maxIdentifierBytes - 1}}$`);
-const identifierSays = `give a name of letters, digits, _ and -, of at most ${maxIdentifierBytes} bytes`;
+const identifierAdvice = `give a name of letters, digits, _ and -, of at most ${maxIdentifierBytes} bytes`;
 const known = new Map([
-  ["schema", { pattern: identifier, says: identifierSays }],
-  ["prefix", { pattern: /^([a-z_][a-z0-9_]{0,30})?$/, says: "give at most 31 small letters, digits and _" }],
-  ["role", { pattern: identifier, says: identifierSays }],
-  ["file", { pattern: /^\w[\w.-]*(\/\w[\w.-]*)*\.sql$/, says: "give a relative path that ends with .sql" }],
+  ["schema", { pattern: identifier, advice: identifierAdvice }],
+  ["prefix", { pattern: /^([a-z_][a-z0-9_]{0,30})?$/, advice: "give at most 31 small letters, digits and _" }],
+  ["role", { pattern: identifier, advice: identifierAdvice }],
+  ["file", { pattern: /^\w[\w.-]*(\/\w[\w.-]*)*\.sql$/, advice: "give a relative path that ends with .sql" }],
 ]);
 
 function splitAt(text: string, at: number): [string, string] {

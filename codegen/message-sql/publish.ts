@@ -61,7 +61,7 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
   };
   const key = orField(placeOf("_key"), keyField);
   const id = orField(placeOf("_message_id"), idField, topic.messageId?.prefix);
-  const rest = placeOf("_deliver_at");
+  const deliverAt = placeOf("_deliver_at");
   const ownChecks = [
     keyField === undefined ? "" : checkOf(options, keyField, placeOf("_key"), "is the key", namedRules.outboxKey),
     topic.messageId === undefined
@@ -71,11 +71,11 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
   const toNats =
     topic.subject === undefined
       ? ""
-      : `RETURN hawser.enqueue(${subjectOf(topic, modelOf)}, v_payload, ${topic.stream}, v_headers, ${key}, ${topic.stream ? id : "NULL"}, NULL, ${rest});`;
+      : `RETURN hawser.enqueue(${subjectOf(topic, modelOf)}, v_payload, ${topic.stream}, v_headers, ${key}, ${topic.stream ? id : "NULL"}, NULL, ${deliverAt});`;
   const toPeers =
     topic.topic === undefined
       ? ""
-      : `RETURN hawser.enqueue(${sqlString(topic.topic)}, v_payload, v_headers, ${key}, ${id}, ${rest});`;
+      : `RETURN hawser.enqueue(${sqlString(topic.topic)}, v_payload, v_headers, ${key}, ${id}, ${deliverAt});`;
   const words = (topic.subject?.words ?? []).filter((word) => typeof word !== "string");
   const first = topic.subject?.words[0];
   const wordChecks = words.map((word) => {
@@ -84,10 +84,10 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
     const ofNats = `    IF starts_with(${text}, '$') THEN
       ${refuse(options, fullName(field), `${sqlString(`${mustNotBeReserved}; it is `)} || to_json(left(${text}, 60))`)}
     END IF;\n`;
-    const says =
+    const problem =
       "goes into the subject and must be one token: not empty, without '.', '*', '>' and white space; it is ";
     return `${word === first ? ofNats : ""}    IF strpos(${text}, '.') > 0 OR ${text} !~ ${sqlString(namedRules.natsSubject.pattern.source)} THEN
-      ${refuse(options, fullName(field), `${sqlString(says)} || to_json(left(${text}, 60))`)}
+      ${refuse(options, fullName(field), `${sqlString(problem)} || to_json(left(${text}, 60))`)}
     END IF;\n`;
   });
   const send = hasBoth
@@ -143,9 +143,9 @@ function checkOf(
     `octet_length(${text}) BETWEEN ${minBytes} AND ${maxBytes}`,
     ...(pattern === undefined ? [] : [`${text} ~ ${sqlString(pattern.source)}`]),
   ].join(" AND ");
-  const says = `${what}: it must have ${minBytes} to ${maxBytes} bytes${means === undefined ? "" : `, and ${means}`}; it is `;
+  const problem = `${what}: it must have ${minBytes} to ${maxBytes} bytes${means === undefined ? "" : `, and ${means}`}; it is `;
   return `  IF ${place} IS NULL AND NOT (${holds}) THEN
-    ${refuse(options, fullName(field), `${sqlString(says)} || to_json(left(${text}, 60))`)}
+    ${refuse(options, fullName(field), `${sqlString(problem)} || to_json(left(${text}, 60))`)}
   END IF;\n`;
 }
 
@@ -245,7 +245,7 @@ export function publishHelpers(options: SqlOptions): MadeFunction[] {
       ERRCODE = 'invalid_parameter_value',
       MESSAGE = '_headers: content-type is set by the function; leave it out';
   END IF;
-  -- These tell the server what to do, such as to purge a stream: who may call this function may only send a message.
+  -- Such a header is an instruction to the server, such as to purge a stream; callers may only send a message.
   IF jsonb_typeof($1) = 'object' AND EXISTS (SELECT FROM jsonb_object_keys($1) AS k (name) WHERE lower(k.name) LIKE 'nats-%') THEN
     RAISE EXCEPTION USING
       ERRCODE = 'invalid_parameter_value',

@@ -1,7 +1,12 @@
 import type { AnyDesc } from "@bufbuild/protobuf";
 import { elementOf, fileOf, SpecError } from "./spec-error.js";
 
-/** @throws SpecError at `where` if two of `parts` have the same name; `what` is the plural noun of the parts */
+/**
+ * Refuses parts with the same name.
+ *
+ * @param what plural noun of the parts, for the error
+ * @throws SpecError at `where`
+ */
 export function refuseDuplicates(where: AnyDesc, what: string, parts: readonly { readonly name: string }[]): void {
   const seen = new Set<string>();
   for (const { name } of parts) {

@@ -26,8 +26,8 @@ export interface ErrorEntry {
 }
 
 /**
- * Exit statuses of the command. Few, so that supervisors and scripts can know all of them (decision 0067); 0 and 1 are
- * not errors.
+ * Exit statuses of the command for errors, with their meanings. There are few, so that supervisors and scripts can know
+ * all of them (decision 0067). 0 and 1 do not come from an error.
  */
 const exitStatuses: ReadonlyMap<number, string> = new Map([
   [64, "usage"],

@@ -81,7 +81,7 @@ function readField(field: DescField, options: SpecOptions): MessageField {
     repeated,
     optional: field.proto.proto3Optional || (!repeated && (kind === "message" || kind === "timestamp")),
     range,
-    // The spec limits such an integer, not its type: implementations in other languages need the rule.
+    // The type of such an integer has a greater range, so implementations in other languages need the limit as a rule.
     rules: isSafeInteger(field) && range !== undefined ? { max: range.max, ...rules } : rules,
   };
 }

@@ -37,7 +37,7 @@ export interface RuleTarget {
   readonly kind: ValueKind | undefined;
   readonly repeated: boolean;
   readonly range?: IntegerRange | undefined;
-  /** True for a parameter of a function. Only there, rules about parts of the value are checked. */
+  /** True for a parameter of a function. Only parameters may have rules about the parts of a value. */
   readonly isParameter?: boolean;
 }
 
@@ -83,11 +83,11 @@ const ruleNames = Object.keys(specNames) as (keyof RulesOption)[];
  * @throws SpecError if a rule does not apply to the type, lies outside its range, or contradicts another.
  */
 export function readRules(field: DescField, options: SpecOptions, target: RuleTarget): Rules {
-  const said = options.rules(field);
-  if (said === undefined) {
+  const own = options.rules(field);
+  if (own === undefined) {
     return noRules;
   }
-  const option = withNamed(field, said, options);
+  const option = withNamed(field, own, options);
   refuseForeignRules(field, option, target);
   refuseContradictions(field, option, target.range);
   return rulesOf(field, option);
@@ -143,22 +143,22 @@ function rulesOf(field: DescField | DescFile, option: RulesOption): Rules {
 }
 
 /** Merges a field's own rules with the named rules that it refers to. */
-function withNamed(field: DescField, said: RulesOption, options: SpecOptions): RulesOption {
-  if (said.named === "") {
-    return said;
+function withNamed(field: DescField, option: RulesOption, options: SpecOptions): RulesOption {
+  if (option.named === "") {
+    return option;
   }
-  const named = options.namedRules.get(said.named)?.rules;
+  const named = options.namedRules.get(option.named)?.rules;
   if (named === undefined) {
     const names = [...options.namedRules.keys()].join(", ");
-    throw new SpecError(field, `there are no rules named "${said.named}"; there are ${names || "none"}`);
+    throw new SpecError(field, `there are no rules named "${option.named}"; there are ${names || "none"}`);
   }
-  const beside = ruleNames.filter((name) => name !== "named" && isSet(said[name]));
+  const beside = ruleNames.filter((name) => name !== "named" && isSet(option[name]));
   const twice = beside.find((name) => isSet(named[name]));
   if (twice !== undefined) {
-    throw new SpecError(field, `rule ${specNames[twice]} is one of "${said.named}" already`);
+    throw new SpecError(field, `rule ${specNames[twice]} is one of "${option.named}" already`);
   }
-  const added = Object.fromEntries(beside.map((name) => [name, said[name]]));
-  return { ...named, ...added, named: beside.length === 0 ? said.named : "" };
+  const added = Object.fromEntries(beside.map((name) => [name, option[name]]));
+  return { ...named, ...added, named: beside.length === 0 ? option.named : "" };
 }
 
 function refuseForeignRules(field: DescField | DescFile, option: RulesOption, target: RuleTarget): void {

@@ -7,7 +7,7 @@ import type { SpecOptions, TableOption } from "./options.js";
 import { knownPrivileges, knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
 
-/** A table of the schema `hawser`. */
+/** Table of the schema `hawser`. */
 export interface Table {
   readonly message: DescMessage;
   readonly name: string;
@@ -179,7 +179,7 @@ const scalarBytes = 40;
 const operationBytes = 30;
 
 /**
- * Ensures that every row makes a notification that Postgres accepts.
+ * Ensures that the notification of every row is one that Postgres accepts.
  *
  * @throws SpecError if a text column of the payload has no limit, a column has a type without a bound, or the sum of
  * all exceeds the limit.

@@ -7,7 +7,7 @@ import type { SpecOptions, ViewOption } from "./options.js";
 import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
 
-/** A view of the schema `hawser`. */
+/** View of the schema `hawser`. */
 export interface View {
   readonly message: DescMessage;
   readonly name: string;

@@ -27,7 +27,7 @@ export const integerPattern = `^${space}([+-]?)0*([0-9]+)${space}$`;
 /** Numbers beyond ±{@link farNumber} count as ±farNumber, which is outside the range of every option. */
 export const farNumber = Number.MAX_SAFE_INTEGER;
 
-/** A number with more digits than this counts as far, so that texts of any length can be read. */
+/** Maximum number of digits that are read. A number with more counts as {@link farNumber}, so a text can have any length. */
 export const maxDigits = 15;
 
 /**

@@ -16,11 +16,11 @@ interface SqlTexts {
   readonly foreignOnly: string;
   /** Statements around the functions of the schema `hawser`, which replace `@functions@`. */
   readonly wrapped: string;
-  /** Revokes from PUBLIC and makes the owner of the schema `hawser` the owner. */
+  /** Revokes the functions from PUBLIC and gives them to the owner of the schema `hawser`. */
   readonly grants: string;
 }
 
-/** Orders the functions so that each is created after the functions it calls. */
+/** Prints the SQL of the options. Each function is created after the functions that it calls. */
 export function sqlTexts(model: OptionsModel): SqlTexts {
   const shared = [
     ...coercionFunctions(model),
@@ -72,7 +72,7 @@ END`,
   };
 }
 
-/** Combines the catalog entries into one set of options. */
+/** Converts options from the form of the catalogs to a JSON object. */
 function catalogFunction(): SqlFunction {
   return {
     name: "nats_options_jsonb",
@@ -90,7 +90,7 @@ END`,
   };
 }
 
-/** Completes given options with the defaults. */
+/** Checks options, and completes them with the defaults. */
 function completeFunction(model: OptionsModel): SqlFunction {
   const defaults = Object.fromEntries(
     model.options.flatMap((option) => (option.default === undefined ? [] : [[option.name, option.default]])),

@@ -7,7 +7,7 @@ import type { Json, JsonObject } from "./schema-node.js";
 export async function printTypes(model: OptionsModel): Promise<string> {
   const types = [
     await typesOf(givenSchema(model)),
-    // The type that it extends is declared by the line before.
+    // The line before declares the type that this one extends.
     await typesOf(completeSchema(model), { declareExternallyReferenced: false }),
     await typesOf(authSchema(model)),
   ];
@@ -30,7 +30,7 @@ function completeSchema({ title, options }: OptionsModel): JsonObject {
   return {
     ...closedObject(defaulted.map(({ name, type }) => [name, { type }])),
     title: `Complete${title}`,
-    description: "Checked options: those with a default are all there.",
+    description: "Checked options. Each option with a default is set.",
     // `extends` is a keyword of draft 3 that the library still supports.
     extends: { title, type: "object" },
   };
@@ -39,7 +39,7 @@ function completeSchema({ title, options }: OptionsModel): JsonObject {
 function authSchema({ modes }: OptionsModel): JsonObject {
   return {
     title: "NatsAuth",
-    description: "How to authenticate, with the options that it takes.",
+    description: "Authentication mode, with the options that it uses.",
     oneOf: modes.map(modeSchema),
   };
 }

@@ -120,9 +120,9 @@ export const authModes = [
 ${model.modes.map(({ mode }) => `  "${mode}",\n`).join("")}] as const satisfies readonly NatsAuthMode[];
 
 /**
- * The first mode whose options are all set. The empty string counts as set.
+ * Selects the first mode whose options are all set. The empty string counts as set.
  *
- * The SQL function \`hawser.nats_auth_mode\` gives the same answer.
+ * The SQL function \`hawser.nats_auth_mode\` selects the same mode.
  */
 export function resolveAuth(options: ${model.title}): Readonly<NatsAuth> {
 ${model.modes.map(printBranch).join("\n")}

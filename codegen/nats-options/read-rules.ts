@@ -39,7 +39,7 @@ function readDependencies(root: SchemaNode, options: ReadonlyMap<string, Option>
 
 function readStatements(root: SchemaNode, options: ReadonlyMap<string, Option>): Rule[] {
   return root.children("allOf").map((node): Rule => {
-    node.closed([...annotations, ...conditionWords]);
+    node.closed([...annotations, ...conditionKeywords]);
     const holds = readCondition(node.without(annotations), options);
     return {
       description: node.text("description"),
@@ -69,16 +69,16 @@ function inOrder(names: ReadonlySet<string>, options: ReadonlyMap<string, Option
 }
 
 /** Keywords of JSON Schema that a rule may use; all of them have a counterpart in SQL. */
-const conditionWords = ["required", "properties", "not", "anyOf", "allOf", "if", "then", "else"];
+const conditionKeywords = ["required", "properties", "not", "anyOf", "allOf", "if", "then", "else"];
 
 /**
  * Reads a rule, written in a subset of JSON Schema, as a condition. The semantics are those of JSON Schema:
  * `properties` does not apply to an option that is not set.
  *
- * @throws SchemaError at a keyword outside {@link conditionWords}, an unknown option, or a `const` of another type
+ * @throws SchemaError at a keyword outside {@link conditionKeywords}, an unknown option, or a `const` of another type
  */
 function readCondition(node: SchemaNode, options: ReadonlyMap<string, Option>): Condition {
-  node.closed(conditionWords);
+  node.closed(conditionKeywords);
   const parts: Condition[] = node.names("required", new Set(options.keys())).map(has);
   if (node.has("properties")) {
     parts.push(...readConstants(node.child("properties"), options));
@@ -92,7 +92,7 @@ function readCondition(node: SchemaNode, options: ReadonlyMap<string, Option>): 
   parts.push(...node.children("allOf").map((child) => readCondition(child, options)));
   parts.push(...readBranches(node, options));
   if (parts.length === 0) {
-    throw node.error(`demands nothing; use ${conditionWords.join(", ")}`);
+    throw node.error(`demands nothing; use ${conditionKeywords.join(", ")}`);
   }
   return all(parts);
 }
@@ -182,9 +182,9 @@ function readMode(node: SchemaNode, options: ReadonlyMap<string, Option>): AuthM
     throw node.error("is missing", "requires");
   }
   const requires = node.names("requires", new Set(options.keys()));
-  const stranger = requires.find((name) => options.get(name)?.userMapping !== true);
-  if (stranger !== undefined) {
-    throw node.error(`"${stranger}" is not a credential: it lacks x-user-mapping`, "requires");
+  const other = requires.find((name) => options.get(name)?.userMapping !== true);
+  if (other !== undefined) {
+    throw node.error(`"${other}" is not a credential: it lacks x-user-mapping`, "requires");
   }
   return { mode, requires, description: node.text("description") };
 }

@@ -13,7 +13,7 @@ import { readAuthModes, readRules } from "./read-rules.js";
 import { findDuplicateKey, type Json, SchemaError, SchemaNode } from "./schema-node.js";
 
 const dialect = "https://json-schema.org/draft/2020-12/schema";
-const words = [
+const keywords = [
   "$schema",
   "$id",
   "$comment",
@@ -38,7 +38,7 @@ const definitionPrefix = "#/$defs/";
  * @throws SchemaError at the first mistake, with the file and the element
  */
 export function readOptionsSchema(text: string, file: string): OptionsModel {
-  const root = parse(text, file).closed(words);
+  const root = parse(text, file).closed(keywords);
   if (root.get("$schema") !== dialect) {
     throw root.error(`is not "${dialect}"`, "$schema");
   }
@@ -67,8 +67,8 @@ export function readOptionsSchema(text: string, file: string): OptionsModel {
 }
 
 /**
- * Refuses a pattern that differs from the named rules of the proto files that it belongs to. The pattern is repeated in
- * the schema so that the schema is self-contained.
+ * Refuses an option whose pattern differs from the named rules of the proto files that its `x-rules` names. The schema
+ * repeats the pattern so that it is self-contained.
  *
  * @throws SchemaError if they differ
  */
@@ -94,9 +94,13 @@ function parse(text: string, file: string): SchemaNode {
   } catch (error) {
     throw new SchemaError(file, "", `is not JSON: ${(error as Error).message}`);
   }
-  const twin = findDuplicateKey(text);
-  if (twin !== undefined) {
-    throw new SchemaError(file, twin.pointer, `occurs twice in its object; the second time in line ${twin.line}`);
+  const duplicate = findDuplicateKey(text);
+  if (duplicate !== undefined) {
+    throw new SchemaError(
+      file,
+      duplicate.pointer,
+      `occurs twice in its object; the second time in line ${duplicate.line}`,
+    );
   }
   return SchemaNode.of(file, "", json);
 }
@@ -134,10 +138,10 @@ function readSqlstates(node: SchemaNode): Record<SqlstateKind, string> {
   return Object.fromEntries(entries) as Record<SqlstateKind, string>;
 }
 
-const commonWords = ["$comment", "type", "description", "default", "x-remedy", "x-connection"];
-const wordsOfType = {
+const commonKeywords = ["$comment", "type", "description", "default", "x-remedy", "x-connection"];
+const keywordsOfType = {
   string: [
-    ...commonWords,
+    ...commonKeywords,
     "minLength",
     "maxLength",
     "pattern",
@@ -147,8 +151,8 @@ const wordsOfType = {
     "x-path",
     "x-user-mapping",
   ],
-  integer: [...commonWords, "minimum", "maximum"],
-  boolean: commonWords,
+  integer: [...commonKeywords, "minimum", "maximum"],
+  boolean: commonKeywords,
 };
 
 /** Postgres truncates longer names without an error. */
@@ -169,7 +173,7 @@ function readOption(name: string, node: SchemaNode): Option {
       return readBooleanOption(name, node);
     default:
       throw node.error(
-        `unknown option type ${JSON.stringify(type)}; use one of ${Object.keys(wordsOfType).join(", ")}`,
+        `unknown option type ${JSON.stringify(type)}; use one of ${Object.keys(keywordsOfType).join(", ")}`,
         "type",
       );
   }
@@ -188,7 +192,7 @@ function readBase(name: string, node: SchemaNode) {
 }
 
 function readStringOption(name: string, node: SchemaNode): StringOption {
-  node.closed(wordsOfType.string);
+  node.closed(keywordsOfType.string);
   const minLength = node.integer("minLength") ?? 0;
   const maxLength = node.integer("maxLength");
   if (maxLength === undefined) {
@@ -243,7 +247,7 @@ function stringDefault(node: SchemaNode, option: StringOption, value: unknown): 
 }
 
 function readIntegerOption(name: string, node: SchemaNode): IntegerOption {
-  node.closed(wordsOfType.integer);
+  node.closed(keywordsOfType.integer);
   const minimum = node.integer("minimum");
   const maximum = node.integer("maximum");
   if (minimum === undefined || maximum === undefined) {
@@ -268,7 +272,7 @@ function readIntegerOption(name: string, node: SchemaNode): IntegerOption {
 }
 
 function readBooleanOption(name: string, node: SchemaNode): BooleanOption {
-  node.closed(wordsOfType.boolean);
+  node.closed(keywordsOfType.boolean);
   const option = { ...readBase(name, node), type: "boolean" as const };
   return node.has("default") ? { ...option, default: node.flag("default") } : option;
 }

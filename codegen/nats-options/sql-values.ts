@@ -32,7 +32,7 @@ BEGIN
     IF parts IS NULL THEN
       RETURN 'null';
     END IF;
-    -- No text of digits is too long: beyond ${maxDigits} of them the number only counts as far outside every range.
+    -- A text of digits can have any length: a number of more than ${maxDigits} digits is outside every range.
     number := CASE WHEN char_length(parts[2]) > ${maxDigits} THEN ${farNumber} ELSE parts[2]::numeric END;
     IF parts[1] = '-' THEN
       number := -number;
@@ -96,7 +96,7 @@ END`,
 BEGIN
   CASE jsonb_typeof(value)
     WHEN 'string' THEN
-      -- Someone may have written user and password into an address.
+      -- An address may contain a user name and a password.
       IF strpos(value #>> '{}', '@') > 0 THEN
         RETURN 'Its value is not shown.';
       END IF;
@@ -160,7 +160,7 @@ export function suggestionFunction(): SqlFunction {
       "characters, at most two fifths of its length; null if none is close.",
     body: `
 DECLARE
-  -- Only A to Z are lowered: what lies beyond, JavaScript lowers differently.
+  -- Only A to Z are lowered: JavaScript lowers other letters differently.
   mistyped CONSTANT text[] := string_to_array(
     translate(name, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz'), NULL);
   mistyped_length CONSTANT integer := char_length(name);

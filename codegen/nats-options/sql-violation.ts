@@ -25,7 +25,7 @@ export function violationFunction(model: OptionsModel): SqlFunction {
 DECLARE
   known CONSTANT text[] := ${names(model.options)};
   in_user_mapping CONSTANT text[] := ${names(model.options.filter((option) => option.userMapping))};
-  -- Their values are never shown.
+  -- Options whose values are never shown.
   hidden CONSTANT text[] := ${names(model.options.filter(isHidden))};
   allowed text[];
   typed jsonb;
@@ -51,8 +51,8 @@ BEGIN
 ${namesSql(model)}
 
   typed := hawser.nats_server_options_typed(options);
-  -- The option, the SQLSTATE, the message and the hint; behind them the options that a rule over several looks at.
-  -- A condition is null, which is not true, where its option is not set.
+  -- The option, the SQLSTATE, the message and the hint; then the options that a rule over several options reads.
+  -- A condition on an option that is not set is null, which counts as false.
   violated := CASE
 ${violations(model).join("\n")}
   END;

@@ -24,7 +24,7 @@ export interface FunctionGroup {
   readonly functions: readonly CalledFunction[];
 }
 
-/** Converts a gateway function of the schema `hawser`; of its overloads, programs call the one with bytes. */
+/** Converts a gateway function of the schema `hawser`. Programs call its overload for bytes. */
 export function withBytes({ method, names, comment, parameters, results }: GatewayFamily): CalledFunction {
   const columnOf = ({
     field,
@@ -59,7 +59,7 @@ export function withBytes({ method, names, comment, parameters, results }: Gatew
   };
 }
 
-/** Prints the client interface that the functions need, a subset of node-postgres's Client, Pool and PoolClient. */
+/** Client interface that the functions need, a subset of node-postgres's Client, Pool and PoolClient. */
 export const queryClient = `${docstring(
   "Client for the functions: a Client, PoolClient or Pool of node-postgres, or any object with its query method.",
 )}export interface QueryClient {
@@ -68,13 +68,13 @@ export const queryClient = `${docstring(
 }
 `;
 
-/** Converts bytes to the Buffer that node-postgres sends in binary, without a copy. */
+/** Helper that converts bytes to the Buffer that node-postgres sends in binary, without a copy. */
 export const bufferHelper = `function toBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 `;
 
-/** Returns the only row. An error names the function that returned none, instead of a failure on undefined. */
+/** Helper that returns the only row, or throws an error that names the function without one. */
 export const onlyRowHelper = `function onlyRow<Row>(rows: Row[], fn: string): Row {
   const row = rows[0];
   if (row === undefined) {
@@ -111,7 +111,7 @@ function resultInterface(fn: CalledFunction): string {
   const properties = fn.results.map(
     (column) => `${docstring(column.comment, "  ")}  ${camelCase(column.name)}: ${rowType(column)};\n`,
   );
-  const text = `${fn.returnsSet ? "One row" : "The result"} of hawser.${fn.name}.`;
+  const text = `${fn.returnsSet ? "Row" : "Result"} of hawser.${fn.name}.`;
   return `${docstring(text)}export interface ${fn.method.name}Result {\n${properties.join("")}}\n`;
 }
 
@@ -163,7 +163,7 @@ function argumentExpression({ column, argument }: Parameter): string {
   return column.nullable ? `${value} === null ? null : ${whole}` : whole;
 }
 
-/** Converts bigint here too, so that a client without this project's parser returns the same. */
+/** Expression for a result. It converts a bigint, so that a client without this project's parser returns the same. */
 function resultExpression(column: Column): string {
   const value = `row.${column.name}`;
   if (column.kind !== "bigint") {

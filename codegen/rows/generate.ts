@@ -23,7 +23,7 @@ export function generateRows(spec: Spec): GeneratedFile[] {
   });
 }
 
-/** Functions that are made with the tables; of functions with payload types, the variant with bytes. */
+/** Functions that are created with the tables. A function with payload types is included as its variant for bytes. */
 function functionGroupsOf({ functionGroups, gatewayGroups }: SpecFile): FunctionGroup[] {
   const callable = gatewayGroups.flatMap(({ service, comment, families }) => {
     const functions = families.filter(isMadeWithTables).map(withBytes);

@@ -6,8 +6,7 @@ import { rowType } from "./types.js";
 
 /** Prints the row type of a table or view. */
 export function rowInterface(table: Table | View): string {
-  const text =
-    table.comment === "" ? `A row of hawser.${table.name}.` : `A row of hawser.${table.name}. ${table.comment}`;
+  const text = table.comment === "" ? `Row of hawser.${table.name}.` : `Row of hawser.${table.name}. ${table.comment}`;
   const properties = table.columns.map(
     (column) => `${docstring(column.comment, "  ")}  ${column.name}: ${rowType(column)};\n`,
   );
@@ -29,8 +28,8 @@ export function tableNames(tables: readonly Table[]): string {
       : [`  ${lowerFirst(table.message.name)}: ${stringLiteral(table.notify.channel)},\n`],
   );
   return [
-    `${docstring("The tables, with their schema.")}export const tables = {\n${names.join("")}} as const;\n`,
-    `${docstring("The columns of each table, in the order of its row type.")}export const columns = {\n${columns.join("")}} as const;\n`,
+    `${docstring("Names of the tables, with their schema.")}export const tables = {\n${names.join("")}} as const;\n`,
+    `${docstring("Names of the columns of each table, in the order of its row type.")}export const columns = {\n${columns.join("")}} as const;\n`,
     ...(channels.length === 0
       ? []
       : [
@@ -41,5 +40,5 @@ export function tableNames(tables: readonly Table[]): string {
 
 export function viewNames(views: readonly View[]): string {
   const names = views.map((view) => `  ${lowerFirst(view.message.name)}: ${stringLiteral(`hawser.${view.name}`)},\n`);
-  return `${docstring("The views, with their schema.")}export const views = {\n${names.join("")}} as const;\n`;
+  return `${docstring("Names of the views, with their schema.")}export const views = {\n${names.join("")}} as const;\n`;
 }

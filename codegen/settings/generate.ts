@@ -47,7 +47,7 @@ function defaultsObject(group: SettingGroup, type: string, name: string): string
     const value = setting.default === undefined ? "undefined" : valueLiteral(setting.default);
     return `  ${setting.name}: ${value},\n`;
   });
-  return `${docstring("The defaults.")}export const ${name}Defaults: ${type} = {\n${lines.join("")}};\n`;
+  return `export const ${name}Defaults: ${type} = {\n${lines.join("")}};\n`;
 }
 
 function rulesObject(group: SettingGroup, type: string, name: string): string {

@@ -46,8 +46,9 @@ export function readBody(where: AnyDesc, bodyFile: string, constants: SqlConstan
 }
 
 /**
- * Reads the query of a view from the file that the spec names. @throws SpecError as {@link readSqlFile}, or if it is
- * not a query
+ * Reads the query of a view from the file that the spec names.
+ *
+ * @throws SpecError as {@link readSqlFile}, or if the file is not a query
  */
 export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConstants): string {
   const text = readSqlFile(where, "query_file", queryFile, "SELECT …", constants).trimEnd();
@@ -58,8 +59,8 @@ export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConst
 }
 
 /**
- * Reads SQL from a file, relative to the working directory, which is the root of the project under buf. `@Group.name@`
- * in the text is replaced by a fixed setting or a part of a named rule.
+ * Reads SQL from a file. Its path is relative to the working directory: buf runs plugins in the root of the project. Each
+ * name of a constant between two `@` in the text is replaced by its value.
  *
  * @param option the option that names the file
  * @param holds the expected content, for errors

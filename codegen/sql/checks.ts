@@ -12,7 +12,7 @@ export interface Constraint {
 
 /**
  * CHECK constraints of a column's rules, one for each rule, so that an error names the broken rule. NULL passes all of
- * them, as nullable columns need it.
+ * them, because the column may be nullable.
  */
 export function columnChecks(table: Table, column: Column): Constraint[] {
   const check = (rule: string, condition: string | undefined): Constraint[] =>

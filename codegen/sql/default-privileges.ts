@@ -1,13 +1,13 @@
 import { doBlock } from "./grants.js";
 
 /**
- * Name of the setting that carries the list of existing objects from the begin to the end of a text.
+ * Name of the setting that holds the list of existing objects while an SQL text runs.
  *
- * ALTER DEFAULT PRIVILEGES grants privileges on every new table and function, which no operator decided for Hawser's
- * objects. Each text that creates objects therefore begins with a list of the existing ones, and ends with revoking the
+ * ALTER DEFAULT PRIVILEGES grants privileges on every new table and function, also on those of Hawser, which no operator
+ * intended. Each text that creates objects therefore begins with a list of the existing ones, and ends with revoking the
  * default privileges of the new ones. Existing objects keep the privileges that an operator granted.
  */
-const note = "hawser.present";
+const presentSetting = "hawser.present";
 
 /** Query of the schema and of its objects that have privileges. */
 export const schemaObjects = [
@@ -28,27 +28,27 @@ export const schemaObjects = [
  *
  * @param objects lines of a query for `oid`, `object` (as REVOKE names it), `type` (as acldefault names it), `owner`,
  * `acl`
- * @param before statements to run afterwards in the same block
+ * @param statements statements to run afterwards in the same block
  */
-export function notePresent(objects: readonly string[], before: readonly string[] = []): string {
+export function recordPresentObjects(objects: readonly string[], statements: readonly string[] = []): string {
   return doBlock([
     "BEGIN",
     "  -- Objects that are new after the following statements get no default privileges: see the block at the end.",
-    `  PERFORM pg_catalog.set_config('${note}', (`,
+    `  PERFORM pg_catalog.set_config('${presentSetting}', (`,
     "    SELECT coalesce(pg_catalog.string_agg(o.oid::text, ','), '') FROM (",
     ...indented(objects, 6),
     "    ) AS o",
     "  ), false);",
-    ...before.map((line) => `  ${line}`),
+    ...statements.map((line) => `  ${line}`),
     "END",
   ]);
 }
 
-/** Statements that revoke all privileges, except the owner's, on objects that did not exist at {@link notePresent}. */
+/** Statements that revoke all privileges, except the owner's, on objects that did not exist at the run of {@link recordPresentObjects}. */
 export function dropDefaultPrivileges(objects: readonly string[]): string {
   return doBlock([
     "DECLARE",
-    `  present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('${note}', true), ',')::oid[];`,
+    `  present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('${presentSetting}', true), ',')::oid[];`,
     "  statement text;",
     "BEGIN",
     "  FOR statement IN",
@@ -63,7 +63,7 @@ export function dropDefaultPrivileges(objects: readonly string[]): string {
     "    CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a",
     "    WHERE a.grantee <> m.owner",
     "    UNION",
-    "    -- They can lack rights of the owner, too.",
+    "    -- Default privileges can also omit rights of the owner.",
     "    SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))",
     "    FROM made AS m WHERE m.acl IS NOT NULL",
     "  LOOP",

@@ -53,7 +53,7 @@ function withLimits(fn: SqlFunction, body: string): string {
             })),
           ),
         ];
-  return behind(limits, body);
+  return withStatementsBefore(limits, body);
 }
 
 /**
@@ -71,15 +71,16 @@ function refuseCollations(name: string, text: string): string[] {
     "    RAISE EXCEPTION USING",
     "      ERRCODE = hawser.error_sqlstate('invalid_argument'),",
     `      MESSAGE = format('hawser.${name}: the arguments have the collation %s, and must have a deterministic one', ${collation}),`,
-    "      HINT = 'Write COLLATE \"default\" behind the argument.';",
+    "      HINT = 'Write COLLATE \"default\" withStatementsBefore the argument.';",
     "  END IF;",
   ];
 }
 
 /**
- * Puts statements before a body, in an enclosing block, because the body's declarations may already use the arguments.
+ * Inserts statements before a body. They are in an enclosing block, because the declarations of the body may already use
+ * the arguments.
  */
-export function behind(statements: readonly string[], body: string): string {
+export function withStatementsBefore(statements: readonly string[], body: string): string {
   if (statements.length === 0) return body;
   const [options] = /^(#.*\n)*/.exec(body)!;
   return `${options}${["BEGIN", ...statements, `${body.slice(options.length).trimEnd()};`, "END", ""].join("\n")}`;

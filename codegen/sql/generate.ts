@@ -5,10 +5,10 @@ import { type SqlConstants, sqlConstants } from "./body.js";
 import { schemaSql } from "./schema.js";
 
 const docs = {
-  tables: "Makes the tables, once, on a database that has none of them.",
-  functions: "Makes or replaces the functions and views.",
+  tables: "Creates the tables. Runs once, on a database that has none of them.",
+  functions: "Creates or replaces the functions and views.",
   grants:
-    "Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do.",
+    "Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do.",
 } as const;
 
 /** Generates `<area>-schema.ts` for each package with SQL: the statements that the program runs. */
@@ -37,6 +37,6 @@ function schemaModule(area: string, sources: readonly SpecFile[], constants: Sql
     ...parts.map(
       ({ part, name, text }) => `${docstring(docs[part])}export const ${name} = ${templateLiteral(text)};\n`,
     ),
-    `${docstring("Makes everything but the grants.")}export const ${area}SchemaSql = ${schema.join(' + "\\n" + ')};\n`,
+    `${docstring("Creates everything except the grants.")}export const ${area}SchemaSql = ${schema.join(' + "\\n" + ')};\n`,
   ].join("\n");
 }

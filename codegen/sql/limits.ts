@@ -42,7 +42,7 @@ interface Limit {
 /** Greatest ratio of the text of a jsonb value to its size: a number of 12 bytes may have 147,456 digits. */
 const textOfJsonb = 12_288;
 
-/** Greater than the size of any value in Postgres. */
+/** Limit in bytes that no value in Postgres can exceed. */
 const unlimited = 2 ** 30;
 
 /** Functions as GRANT names them. */
@@ -155,7 +155,7 @@ export function limitStatements(called: string, values: readonly LimitedArgument
 export function mayBeLong(values: readonly LimitedArgument[]): string[] {
   return values.flatMap(({ expression, sqlType, qualified, rules: { maxBytes } }) => {
     if (maxBytes === undefined) return [];
-    const { call, over } = words(qualified);
+    const { call, over } = operators(qualified);
     if (sqlType === "jsonb") return [mayExceed(expression, leastSize(sqlType, maxBytes), qualified)];
     return [over(call("octet_length", sqlType === "json" ? `${expression}::text` : expression), maxBytes)];
   });
@@ -184,7 +184,7 @@ function limitsOf(value: LimitedArgument): Limit[] {
         : lengthLimits(value);
 }
 
-function words(qualified: boolean | undefined) {
+function operators(qualified: boolean | undefined) {
   return {
     call: (fn: string, ...given: (string | number)[]) => `${qualified ? "pg_catalog." : ""}${fn}(${given.join(", ")})`,
     over: (one: string, other: string | number) => `${one} ${qualified ? "OPERATOR(pg_catalog.>)" : ">"} ${other}`,
@@ -195,7 +195,7 @@ function lengthLimits({ expression, sqlType, rules, qualified }: LimitedArgument
   const values = rules.in?.map((one) => Buffer.byteLength(one));
   const maxBytes = rules.maxBytes ?? (values && Math.max(...values));
   if (maxBytes === undefined) return [];
-  const { call, over } = words(qualified);
+  const { call, over } = operators(qualified);
   const isPlain = sqlType === "text" || sqlType === "bytea";
   const length = call("octet_length", isPlain ? expression : `${expression}::text`);
   // Converting a long value to text takes time, so only a value that may be too long is converted.
@@ -219,13 +219,13 @@ function leastSize(sqlType: string, textBytes: number): number {
 
 /** Condition that a value may exceed `bytes`; a compressed value may have any length. */
 function mayExceed(expression: string, bytes: number, qualified: boolean | undefined): string {
-  const { call, over } = words(qualified);
+  const { call, over } = operators(qualified);
   const compressed = `${call("pg_column_compression", expression)} IS NOT NULL`;
   return `(${over(call("pg_column_size", expression), bytes)} OR ${compressed})`;
 }
 
 function listLimits({ expression, sqlType, rules, qualified }: LimitedArgument): Limit[] {
-  const { call, over } = words(qualified);
+  const { call, over } = operators(qualified);
   const { maxItems, maxTotalBytes, maxItemBytes } = rules;
   const least = leastSize(sqlType, Math.min(maxTotalBytes ?? unlimited, maxItemBytes ?? unlimited));
   const list = sqlType === "text" || sqlType === "bytea" ? expression : `${expression}::text[]`;
@@ -254,7 +254,7 @@ function listLimits({ expression, sqlType, rules, qualified }: LimitedArgument):
 }
 
 function headerLimits({ expression, rules, qualified }: LimitedArgument): Limit[] {
-  const { call, over } = words(qualified);
+  const { call, over } = operators(qualified);
   const { maxItems, maxNameBytes, maxValueBytes } = rules;
   const excess = `hawser.header_excess(${expression}, ${maxItems ?? unlimited}, ${maxNameBytes ?? unlimited}, ${maxValueBytes ?? unlimited})`;
   // Each value takes at least two characters of JSON, so most objects need no counting.

@@ -6,7 +6,7 @@ import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../pr
 import { inSchema } from "./schema.js";
 import { tableComments, tableStatements } from "./table.js";
 
-/** Relative to the working directory, which is the root of the project under buf. */
+/** Folder of the migrations, relative to the working directory: buf runs plugins in the root of the project. */
 const folder = "schema/migrations";
 
 /** Line between the parts of a step; generated statements go into the last part. */
@@ -22,9 +22,9 @@ interface MigrationFile {
 }
 
 const docs = {
-  type: "A step as its file in schema/migrations/ has it.",
-  released: "The steps of releases, in their order. Their texts never change.",
-  next: "The step that comes with the next release: the changes of old tables, and the new tables. The functions are to follow.",
+  type: "Step, as in its file in schema/migrations/.",
+  released: "Released steps, in order. Their texts never change.",
+  next: "Step of the next release: changes of old tables, and new tables. The functions have to be appended.",
 } as const;
 
 /**
@@ -55,14 +55,14 @@ function entry({ id, name }: Pick<MigrationFile, "id" | "name">, sql: string): s
 }
 
 function nextSql(spec: Spec, released: readonly MigrationFile[], next: MigrationFile): string {
-  const made = new Set(
+  const created = new Set(
     released.flatMap(({ text }) => [...text.matchAll(/^CREATE TABLE hawser\.(\w+)/gm)].map(([, name]) => name!)),
   );
   const tables = spec.files.flatMap((file) => file.tables);
   const parts = next.text.split(partLine);
   const last = inSchema([
     parts.at(-1)!,
-    ...tables.map((table) => (made.has(table.name) ? tableComments(table) : tableStatements(table))),
+    ...tables.map((table) => (created.has(table.name) ? tableComments(table) : tableStatements(table))),
   ]);
   return [...parts.slice(0, -1), last].join(partLine);
 }

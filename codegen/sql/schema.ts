@@ -4,7 +4,7 @@ import { isMadeWithTables } from "../model/gateway-functions.js";
 import type { SpecFile } from "../model/spec.js";
 import type { Table } from "../model/tables.js";
 import type { SqlConstants } from "./body.js";
-import { dropDefaultPrivileges, notePresent, schemaObjects } from "./default-privileges.js";
+import { dropDefaultPrivileges, recordPresentObjects, schemaObjects } from "./default-privileges.js";
 import { errorFunctionSignatures, errorFunctions } from "./errors.js";
 import { functionSignature, functionStatements } from "./function.js";
 import { grantStatements } from "./grants.js";
@@ -63,7 +63,9 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
 
 /** Statements that create objects in the schema `hawser`, and the schema if it is missing. */
 export function inSchema(statements: readonly string[]): string {
-  return [notePresent(schemaObjects, createSchema), ...statements, dropDefaultPrivileges(schemaObjects)].join("\n");
+  return [recordPresentObjects(schemaObjects, createSchema), ...statements, dropDefaultPrivileges(schemaObjects)].join(
+    "\n",
+  );
 }
 
 /**

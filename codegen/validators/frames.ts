@@ -110,8 +110,8 @@ function fieldSteps(field: MessageField, value: string, checked: ReadonlySet<str
   const inner = field.field.message;
   const steps = checkedField(field) === undefined ? [] : [whereSet(field, value, `${checkName(field)}(${value})`)];
   if (field.rules.required) {
-    const words = '{ rule: "must be present", remedy: "Set it." }';
-    steps.push(`(${value} === undefined ? missing(${stringLiteral(field.name)}, ${words}) : undefined)`);
+    const ruleText = '{ rule: "must be present", remedy: "Set it." }';
+    steps.push(`(${value} === undefined ? missing(${stringLiteral(field.name)}, ${ruleText}) : undefined)`);
   }
   if (inner !== undefined && checked.has(inner.typeName) && field.kind === "message") {
     const name = stringLiteral(field.name);
@@ -148,12 +148,14 @@ function printOneof(message: Message, oneof: MessageOneof, checked: ReadonlySet<
       : [`    case ${stringLiteral(field.name)}:`, `      return ${steps.join(" ??\n        ")};`];
   });
   const names = oneof.fields.map((field) => field.name).join(", ");
-  const words = `{ rule: ${stringLiteral(`must be one of ${names}`)}, remedy: "Set one of them." }`;
+  const ruleText = `{ rule: ${stringLiteral(`must be one of ${names}`)}, remedy: "Set one of them." }`;
   return [
     `function ${oneofFunction(message, oneof)}(oneof: ${message.name}[${stringLiteral(oneof.name)}]): Violation | undefined {`,
     "  switch (oneof?.$case) {",
     ...cases,
-    ...(oneof.required ? ["    case undefined:", `      return missing(${stringLiteral(oneof.name)}, ${words});`] : []),
+    ...(oneof.required
+      ? ["    case undefined:", `      return missing(${stringLiteral(oneof.name)}, ${ruleText});`]
+      : []),
     "    default:",
     "      return undefined;",
     "  }",

@@ -40,13 +40,13 @@ export function isMetadata(name: string): boolean {
   return !protocolHeaders.has(name) && !name.startsWith("hawser-") && !name.startsWith("nats-");
 }
 
-/** First value of a header. A plain loop, because an iterator would take a large part of the time of a short call. */
+/** First value of a header. */
 export function firstValue(pairs: HeaderPairs, name: string): string | undefined {
+  // An iterator would take a large part of the time of a short call.
   for (let index = 0; index < pairs.length; index++) if (pairs[index]![0] === name) return pairs[index]![1];
   return undefined;
 }
 
-/** Pairs for a message. */
 export function pairsOf(header: Headers): HeaderPairs {
   return [...header];
 }

@@ -34,11 +34,11 @@ const binaryType = "application/proto";
 export const jsonType = "application/json";
 
 export function formatsOf({ binaryOptions, jsonOptions }: FormatOptions): Record<"binary" | "json", MessageFormat> {
-  const of = (contentType: string): MessageFormat => ({
+  const formatOf = (contentType: string): MessageFormat => ({
     ...{ isBinary: contentType === binaryType, contentType, pairs: [[contentTypeHeader, contentType]] },
     ...{ binaryOptions, jsonOptions },
   });
-  return { binary: of(binaryType), json: of(jsonType) };
+  return { binary: formatOf(binaryType), json: formatOf(jsonType) };
 }
 
 /** True for the binary content type, false for JSON, undefined for any other. */
@@ -49,8 +49,9 @@ export function isBinaryType(contentType: string | null): boolean | undefined {
 }
 
 /**
- * Encodes a message or its initializer. @param limit maximum size, with its name for the error @throws ConnectError
- * `resource_exhausted` if the message exceeds the limit
+ * Encodes a message or its initializer.
+ *
+ * @throws ConnectError `resource_exhausted` if the message exceeds the limit
  */
 export function encodeMessage<Desc extends DescMessage>(
   desc: Desc,
@@ -74,8 +75,9 @@ function encoded<Desc extends DescMessage>(
 }
 
 /**
- * Decodes a message. @throws ConnectError `resource_exhausted` if the payload exceeds the limit, `invalid_argument` if
- * it is invalid
+ * Decodes a message.
+ *
+ * @throws ConnectError `resource_exhausted` if the payload exceeds the limit, `invalid_argument` if it is invalid
  */
 export function decodeMessage<Desc extends DescMessage>(
   desc: Desc,

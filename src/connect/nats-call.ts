@@ -16,7 +16,7 @@ export class NatsCall implements IncomingCall {
   readonly message: Msg;
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
-  /** Subject to which callers publish the ids of calls that they cancel. */
+  /** Subject on which callers publish the ids of calls that they cancel. */
   readonly cancelSubject: string;
   /**
    * Id of the call. Undefined if the call cannot be canceled: the caller sent no id, or one that is not a usable
@@ -96,7 +96,7 @@ export class CallerWatch {
     this.#onDenied = onDenied;
   }
 
-  /** Starts the checks, if they are not active yet. Called for each new call. */
+  /** Starts the checks unless they are active. Called for each new call. */
   begin(): void {
     if (this.#isDenied) return;
     this.#timer ??= setInterval(() => this.#check(), this.#intervalMs).unref();

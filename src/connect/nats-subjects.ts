@@ -49,11 +49,11 @@ export function bytesOfHeaders(headers: MsgHdrs): number {
 
 /** Content of a call or an answer. */
 export interface ReadMessage {
-  /** Headers without those of NATS, which start with `Nats-`. */
+  /** Headers, except the headers of NATS, which start with `Nats-`. */
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
   /** Error headers of a micro service, which may not use Connect (ADR-32). */
-  readonly failure: { readonly status: number; readonly words: string } | undefined;
+  readonly failure: { readonly status: number; readonly text: string } | undefined;
 }
 
 /** Decodes a message from any sender. @throws errors of nats.js for invalid headers */
@@ -66,7 +66,7 @@ export function readMessage(message: Msg): ReadMessage {
   }
   const status = headers?.get("Nats-Service-Error-Code") ?? "";
   const failure =
-    status === "" ? undefined : { status: Number(status), words: headers?.get("Nats-Service-Error") ?? "" };
+    status === "" ? undefined : { status: Number(status), text: headers?.get("Nats-Service-Error") ?? "" };
   const { buffer, byteOffset, length } = message.data;
   // A plain Uint8Array: with a Buffer, the bytes fields of decoded messages would be Buffers, too.
   return { headers: pairs, payload: new Uint8Array(buffer, byteOffset, length), failure };

@@ -59,8 +59,8 @@ type UnaryImplementation = (MethodImplSpec & { kind: "unary" })["impl"];
 /**
  * Collects the routes that the user's function registers.
  *
- * Uses a router of Connect, which validates the options and holds the implementations. Its own HTTP handlers are not
- * used: they take several times as long as answering here.
+ * A router of Connect gets the same methods, so that it validates their options. Its HTTP handlers are not used, because
+ * they need several times as long for a call as `answer-call.ts`.
  *
  * @throws HawserError `invalid_argument` if no method is registered, or a method is registered twice
  */
@@ -107,7 +107,7 @@ export function collectRoutes(routes: Routes, options: RouteOptions): readonly R
   return [...collected.values()];
 }
 
-/** Method of a route, which is unary or rejects its calls. */
+/** Method of a route. Calls of a streaming method are rejected, so all answered methods are unary. */
 export function unaryMethodOf({ method }: Route): DescMethodUnary {
   return method as DescMethodUnary;
 }

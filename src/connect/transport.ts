@@ -64,7 +64,7 @@ interface IncomingAnswer {
   readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
   /** Error answer of a service that does not use Connect, with an HTTP-like status. */
-  readonly failure?: { readonly status: number; readonly words: string } | undefined;
+  readonly failure?: { readonly status: number; readonly text: string } | undefined;
 }
 
 /** Sends encoded calls to services and receives their answers. */
@@ -204,7 +204,7 @@ function errorOf({ payload, failure }: IncomingAnswer, received: ReceivedHeaders
   const metadata = new Headers(received.header);
   for (const [key, value] of received.trailer) metadata.append(key, value);
   if (name !== null) return decodeError(payload, metadata, codeOfName(name) ?? Code.Unknown);
-  const error = new ConnectError(failure?.words ?? "", codeOfStatus(failure?.status ?? 500), metadata);
+  const error = new ConnectError(failure?.text ?? "", codeOfStatus(failure?.status ?? 500), metadata);
   error.isWireError = true;
   return error;
 }

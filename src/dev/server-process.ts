@@ -1,6 +1,6 @@
 /**
  * Server as a child process: its output goes to a log file, and its unexpected end becomes an error with the last lines
- * of the log. The watchdog ensures that it does not outlive this process (`watchdog.ts`).
+ * of the log. The watchdog (`watchdog.ts`) ensures that the server does not outlive this process.
  *
  * Servers have their own process groups, so that Ctrl-C in a terminal reaches only this process, which stops them
  * gracefully.
@@ -16,11 +16,11 @@ import { within } from "../runtime/index.js";
 type StopStep = readonly [signal: NodeJS.Signals, timeoutMs: number];
 
 /** SIGINT is the fast shutdown of Postgres: it ends the sessions and writes a checkpoint. SIGQUIT skips both. */
-const inOrder: readonly StopStep[] = [
+const gracefulSteps: readonly StopStep[] = [
   ["SIGINT", 10_000],
   ["SIGQUIT", 3_000],
 ];
-const atOnce: readonly StopStep[] = [["SIGQUIT", 1_000]];
+const immediateSteps: readonly StopStep[] = [["SIGQUIT", 1_000]];
 
 /** Command that starts a server. */
 export interface ServerCommand {
@@ -67,7 +67,11 @@ export class ServerProcess {
     this.ended = ended.then((end) => (this.#end = end));
   }
 
-  /** Starts the server's process; the caller waits until it answers. Throws `dev_server_failed`. */
+  /**
+   * Starts the process of the server. The caller waits until the server answers.
+   *
+   * @throws HawserError `dev_server_failed`
+   */
   static async start(command: ServerCommand): Promise<ServerProcess> {
     const log = openPrivate(command.logFile);
     try {
@@ -116,14 +120,14 @@ export class ServerProcess {
 
   /** Error for a server that ended without being stopped. */
   endedEarly(): HawserError {
-    const said = this.logTail();
-    const details = said === "" ? "It wrote nothing to its log." : `The end of its log:\n${said}`;
+    const logText = this.logTail();
+    const details = logText === "" ? "It wrote nothing to its log." : `The end of its log:\n${logText}`;
     return new HawserError("dev_server_failed", `${this.command.name} ended by itself (${this.#end}). ${details}`);
   }
 
   /** Stops the server, with stronger signals if weaker ones take too long; resolves when it has ended. */
   async stop(options: { readonly immediately: boolean }): Promise<void> {
-    for (const [signal, timeoutMs] of options.immediately ? atOnce : inOrder) {
+    for (const [signal, timeoutMs] of options.immediately ? immediateSteps : gracefulSteps) {
       if (this.#end !== undefined) return;
       this.#child.kill(signal);
       await within(timeoutMs, this.ended);

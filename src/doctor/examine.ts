@@ -15,7 +15,7 @@ export interface Finding {
   readonly code?: ErrorCode | undefined;
   /** Finding, with its values. */
   readonly what: string;
-  /** Remedy: a command, a statement, or a hint what to read. */
+  /** Remedy: a command, a statement, or a page or log to read. */
   readonly remedy: string;
 }
 
@@ -89,7 +89,7 @@ export async function examine(
   { totalMs, clock }: { readonly totalMs: number; readonly clock: Clock },
 ): Promise<DoctorReport> {
   const states = new Map<string, State>();
-  /** Check of the root cause, by checks that were skipped or whose errors are explained. */
+  /** Name of the root-cause check, by name of each check that was skipped or whose error is explained. */
   const causes = new Map<string, string>();
   const causeOf = (name: string): string => causes.get(name) ?? name;
   const findings: NamedFinding[] = [];

@@ -46,7 +46,7 @@ interface Login {
   readonly isBridged: boolean;
   readonly attributes: readonly string[];
   readonly roles: readonly string[];
-  /** Statements that revoke these memberships. */
+  /** Statements that revoke the memberships. */
   readonly revokes: readonly string[];
 }
 

@@ -43,7 +43,7 @@ interface NatsServerSeen {
 }
 
 /** Errors about NATS, as opposed to the gateway. */
-const ofNats: readonly ErrorCode[] = [
+const natsErrors: readonly ErrorCode[] = [
   "nats_unavailable",
   "nats_unauthorized",
   "nats_not_configured",
@@ -51,7 +51,7 @@ const ofNats: readonly ErrorCode[] = [
   "nats_timeout",
   "nats_failed",
 ];
-const ofGateway: readonly ErrorCode[] = [
+const gatewayErrors: readonly ErrorCode[] = [
   "gateway_unavailable",
   "outcome_unknown",
   "gateway_busy",
@@ -59,17 +59,17 @@ const ofGateway: readonly ErrorCode[] = [
   "not_permitted",
 ];
 
-const maySql = `
+const privilegeSql = `
   SELECT p.oid IS NOT NULL AS there, coalesce(has_function_privilege(p.oid, 'EXECUTE') AND has_schema_privilege(n.oid, 'USAGE'), false) AS may,
          current_user AS role
     FROM pg_namespace AS n
     LEFT JOIN pg_proc AS p ON p.pronamespace = n.oid AND p.proname = 'nats_get_server_info' AND p.pronargs = 0
    WHERE n.nspname = $1`;
 
-/** Calls the gateway. After an abort, a call that hangs in Postgres ends with the gateway's connection. */
+/** Calls the gateway. A call that hangs in Postgres outlives an abort, until its connection to the gateway ends. */
 async function askGateway(facts: Facts, signal: AbortSignal): Promise<GatewayAnswer> {
   const schema = (await facts.state()).schema;
-  const [right] = await facts.rows<{ there: boolean; may: boolean; role: string }>(maySql, [schema]);
+  const [right] = await facts.rows<{ there: boolean; may: boolean; role: string }>(privilegeSql, [schema]);
   if (right?.there !== true) return { kind: "not_asked", why: "the function nats_get_server_info is missing" };
   if (!right.may) {
     const grant = `GRANT hawser_nats TO ${pg.escapeIdentifier(right.role)}`;
@@ -102,9 +102,9 @@ function answerOf(error: unknown): GatewayAnswer {
   }
   const { code: sqlstate, message, detail, hint: remedy } = error;
   const find = (codes: readonly ErrorCode[]) => codes.find((code) => errorTable[code].sqlstate === sqlstate);
-  const nats = find(ofNats);
+  const nats = find(natsErrors);
   if (nats !== undefined) return { kind: "no_nats", problem: { code: nats, message, detail, remedy } };
-  return { kind: "no_gateway", problem: { code: find(ofGateway) ?? "store_failed", message, detail, remedy } };
+  return { kind: "no_gateway", problem: { code: find(gatewayErrors) ?? "store_failed", message, detail, remedy } };
 }
 
 /** Checks of the gateway, in their order. */
@@ -129,7 +129,7 @@ async function gateway(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   switch (answer.kind) {
     case "answered":
     case "no_nats":
-      return { findings: forgotten(rows), seen: "a call from Postgres reached it" };
+      return { findings: staleRows(rows), seen: "a call from Postgres reached it" };
     case "no_gateway":
       return { findings: [unreachable(answer.problem, rows)] };
     case "not_asked":
@@ -151,8 +151,8 @@ function unreachable({ code, message, detail, remedy }: CallProblem, rows: reado
   return { severity: "error", code, what: `${message}${why}${known}`, remedy: remedy || errorTable[code].remedy };
 }
 
-/** Gateways whose rows are stale, and which no running gateway has removed. */
-function forgotten(rows: readonly GatewayRow[] = []): Finding[] {
+/** Warnings about stale rows of gateways, which no running gateway has removed. */
+function staleRows(rows: readonly GatewayRow[] = []): Finding[] {
   return rows
     .filter(({ isStale, ageSeconds }) => isStale && ageSeconds > 60)
     .map(({ host, port, ageSeconds }) => ({
@@ -176,7 +176,7 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   if (answer.kind === "answered") {
     const { version, host, port } = answer.server;
     return {
-      findings: together(await facts.gateways(), await natsDefinition(facts)),
+      findings: sameServer(await facts.gateways(), await natsDefinition(facts)),
       seen: `the gateway is connected to nats-server ${version}, ${formatAddress({ host, port })}`,
     };
   }
@@ -195,7 +195,7 @@ async function nats(facts: Facts, signal: AbortSignal): Promise<Verdict> {
 /**
  * Warns if all processes receive subscriptions from the same NATS server, because its failure would affect all of them.
  */
-function together(rows: readonly GatewayRow[] = [], definition: NatsDefinition): Finding[] {
+function sameServer(rows: readonly GatewayRow[] = [], definition: NatsDefinition): Finding[] {
   const servers = definition.kind === "complete" ? natsAddresses(definition.options) : [];
   const placed = rows.filter(({ isStale, natsServerId }) => !isStale && natsServerId !== null);
   const ids = new Set(placed.map(({ natsServerId }) => natsServerId));

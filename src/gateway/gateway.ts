@@ -1,6 +1,4 @@
-/**
- * The gateway: accepts calls from Postgres, and carries them out over NATS.
- */
+/** Gateway: accepts calls from Postgres, and carries them out over NATS. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
@@ -31,8 +29,8 @@ export interface GatewayOptions {
   /** Called after each call. */
   readonly onCall?: CallObserver | undefined;
   /**
-   * Reads the definition of the NATS server again; concurrent callers share one read. `configure` has been called when
-   * it resolves.
+   * Reads the definition of the NATS server again, and resolves after it has called {@link Gateway.configure}.
+   * Concurrent callers share one read.
    */
   refresh(): Promise<void>;
   /** Reconnects the other connections to NATS: always, or only if something has changed. */
@@ -44,7 +42,6 @@ const { stopReserveMs, forcedReloadPauseMs } = gatewayConstants;
 /** Capacity while no server is defined, when calls fail at once. */
 const idleCapacity = 128;
 
-/** A running gateway. */
 export class Gateway {
   readonly #connector: NatsConnector;
   /** Capacity for concurrent commands. */
@@ -81,7 +78,7 @@ export class Gateway {
     return this.#server!.address;
   }
 
-  /** True while it accepts database sessions. */
+  /** True while database sessions are accepted. */
   get isListening(): boolean {
     return this.#server !== undefined && !this.#isStopping;
   }
@@ -154,7 +151,10 @@ export class Gateway {
     );
   }
 
-  /** Reconnects: once for all callers before it starts, and no sooner than a pause after the last time. */
+  /**
+   * Replaces all connections to NATS. Callers share a reload that has not started, and reloads start at least
+   * `forcedReloadPauseMs` apart.
+   */
   #forceReload(): Promise<void> {
     this.#forced ??= delay(this.#forcedAt + forcedReloadPauseMs - performance.now(), undefined, { ref: false }).then(
       async () => {

@@ -1,6 +1,4 @@
-/**
- * Carries out the calls of SQL functions over the connection to NATS.
- */
+/** Carries out the calls of SQL functions over the connection to NATS. */
 import { createHash } from "node:crypto";
 import { type NatsConnection, nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
@@ -15,7 +13,7 @@ export interface NatsHandlerOptions {
   readonly connector: NatsConnector;
   /** Largest file that fits into an answer, in bytes. */
   readonly maxFileBytes: number;
-  /** Reads the definition of the server again, because one may have been committed a moment ago. */
+  /** Reads the definition of the server again. Called without a definition, since one may just have been committed. */
   readDefinition(): Promise<void>;
   /** Reads the definition of the server again, and reconnects: always, or only if it has changed. */
   reload(always: boolean, call: GatewayCall): Promise<void>;
@@ -96,79 +94,81 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   putValue({ bucket, key, data, domain }: spec.PutValueRequest, call: GatewayCall): Promise<bigint> {
-    return this.#using(call, (nats) => nats.keyValue.put(bucket, key, data, this.#place(domain, call)));
+    return this.#using(call, (nats) => nats.keyValue.put(bucket, key, data, this.#callOptions(domain, call)));
   }
 
   getValue({ bucket, key, domain }: spec.GetValueRequest, call: GatewayCall): Promise<Uint8Array | undefined> {
-    return this.#using(call, (nats) => nats.keyValue.get(bucket, key, this.#place(domain, call)));
+    return this.#using(call, (nats) => nats.keyValue.get(bucket, key, this.#callOptions(domain, call)));
   }
 
   async deleteValue({ bucket, key, domain }: spec.DeleteValueRequest, call: GatewayCall): Promise<void> {
-    await this.#using(call, (nats) => nats.keyValue.delete(bucket, key, this.#place(domain, call)));
+    await this.#using(call, (nats) => nats.keyValue.delete(bucket, key, this.#callOptions(domain, call)));
   }
 
   createValue({ bucket, key, data, domain }: spec.CreateValueRequest, call: GatewayCall): Promise<bigint> {
-    return this.#using(call, (nats) => nats.keyValue.create(bucket, key, data, this.#place(domain, call)));
+    return this.#using(call, (nats) => nats.keyValue.create(bucket, key, data, this.#callOptions(domain, call)));
   }
 
   updateValue(request: spec.UpdateValueRequest, call: GatewayCall): Promise<bigint> {
     const { bucket, key, data, revision, domain } = request;
-    return this.#using(call, (nats) => nats.keyValue.update(bucket, key, data, revision, this.#place(domain, call)));
+    return this.#using(call, (nats) =>
+      nats.keyValue.update(bucket, key, data, revision, this.#callOptions(domain, call)),
+    );
   }
 
   async getKeys({ bucket, domain }: spec.GetKeysRequest, call: GatewayCall): Promise<readonly spec.GetKeysResponse[]> {
-    const keys = await this.#using(call, (nats) => nats.keyValue.keys(bucket, this.#place(domain, call)));
+    const keys = await this.#using(call, (nats) => nats.keyValue.keys(bucket, this.#callOptions(domain, call)));
     return keys.map((key) => ({ key }));
   }
 
   getHistory(request: spec.GetHistoryRequest, call: GatewayCall): Promise<readonly spec.GetHistoryResponse[]> {
     const { bucket, key, domain } = request;
-    return this.#using(call, (nats) => nats.keyValue.history(bucket, key, this.#place(domain, call)));
+    return this.#using(call, (nats) => nats.keyValue.history(bucket, key, this.#callOptions(domain, call)));
   }
 
   async putFile({ store, name, content, domain }: spec.PutFileRequest, call: GatewayCall): Promise<void> {
-    await this.#using(call, (nats) => nats.objectStores.put(store, name, content, this.#place(domain, call)));
+    await this.#using(call, (nats) => nats.objectStores.put(store, name, content, this.#callOptions(domain, call)));
   }
 
   getFile({ store, name, domain }: spec.GetFileRequest, call: GatewayCall): Promise<Uint8Array> {
-    return this.#using(call, (nats) => nats.objectStores.get(store, name, this.#place(domain, call)));
+    return this.#using(call, (nats) => nats.objectStores.get(store, name, this.#callOptions(domain, call)));
   }
 
   async deleteFile({ store, name, domain }: spec.DeleteFileRequest, call: GatewayCall): Promise<void> {
-    await this.#using(call, (nats) => nats.objectStores.delete(store, name, this.#place(domain, call)));
+    await this.#using(call, (nats) => nats.objectStores.delete(store, name, this.#callOptions(domain, call)));
   }
 
   getFileInfo({ store, name, domain }: spec.GetFileInfoRequest, call: GatewayCall): Promise<spec.GetFileInfoResponse> {
     return this.#using(call, async (nats) =>
-      checkedText(store, await nats.objectStores.info(store, name, this.#place(domain, call))),
+      checkedText(store, await nats.objectStores.info(store, name, this.#callOptions(domain, call))),
     );
   }
 
   getFileList(request: spec.GetFileListRequest, call: GatewayCall): Promise<readonly spec.GetFileListResponse[]> {
     const { store, domain } = request;
     return this.#using(call, async (nats) => {
-      const files = await nats.objectStores.list(store, this.#place(domain, call));
+      const files = await nats.objectStores.list(store, this.#callOptions(domain, call));
       return files.map((file) => checkedText(store, file));
     });
   }
 
   async createStream({ stream, domain, ...settings }: spec.CreateStreamRequest, call: GatewayCall): Promise<void> {
-    await this.#using(call, (nats) => nats.streamManagement.create(stream, settings, this.#place(domain, call)));
+    await this.#using(call, (nats) => nats.streamManagement.create(stream, settings, this.#callOptions(domain, call)));
   }
 
   async updateStream({ stream, domain, ...changes }: spec.UpdateStreamRequest, call: GatewayCall): Promise<void> {
-    await this.#using(call, (nats) => nats.streamManagement.update(stream, changes, this.#place(domain, call)));
+    await this.#using(call, (nats) => nats.streamManagement.update(stream, changes, this.#callOptions(domain, call)));
   }
 
   async deleteStream({ stream, domain }: spec.DeleteStreamRequest, call: GatewayCall): Promise<void> {
-    await this.#using(call, (nats) => nats.streamManagement.delete(stream, this.#place(domain, call)));
+    await this.#using(call, (nats) => nats.streamManagement.delete(stream, this.#callOptions(domain, call)));
   }
 
   getStreamList(
     { domain }: spec.GetStreamListRequest,
     call: GatewayCall,
   ): Promise<readonly spec.GetStreamListResponse[]> {
-    return this.#using(call, (nats) => nats.streamManagement.list(this.#place(domain, call)));
+    return this.#using(call, (nats) => nats.streamManagement.list(this.#callOptions(domain, call)));
   }
 
   async getServerInfo(_request: spec.GetServerInfoRequest, call: GatewayCall): Promise<spec.GetServerInfoResponse> {
@@ -183,7 +183,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     return this.#options.reload(true, call);
   }
 
-  /** Publishes without a promise if there is a connection, because that is the path of most calls. */
+  /** Publishes, without a promise if there is a connection: most calls take this path, and promises cost time. */
   #publishing(
     call: GatewayCall,
     subject: string,
@@ -224,7 +224,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
       await nats.flush({ timeoutMs: remainingMs(call) });
       this.#unflushed.forget(client);
     } catch (error) {
-      // The error tells the session everything; the next flush must not repeat it.
+      // This error has reported the unknown outcome, so the next flush must not report it again.
       if (error instanceof HawserError && error.code === "outcome_unknown") this.#unflushed.forget(client);
       throw error;
     }
@@ -265,7 +265,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     return this.#connector.options?.domain;
   }
 
-  #place(domain: string | undefined, call: GatewayCall): ReadOptions {
+  #callOptions(domain: string | undefined, call: GatewayCall): ReadOptions {
     const replicas = this.#connector.options?.replicas;
     return {
       domain: domain ?? this.#domain,
@@ -369,7 +369,7 @@ class Unflushed<Client extends object> {
     this.#hasTaken = hasTaken;
   }
 
-  /** Notes a publish of a client. */
+  /** Records a publish of a client. */
   published(client: Client, connection: NatsConnection): void {
     const before = this.#clients.get(client);
     if (before?.connection === connection) return;
@@ -377,14 +377,14 @@ class Unflushed<Client extends object> {
     this.#clients.set(client, { connection, earlier });
   }
 
-  /** True if all messages arrived that the client published over connections other than the current one. */
+  /** True if all messages that the client published over earlier connections have arrived. */
   async haveArrived(client: Client, present: NatsConnection): Promise<boolean> {
     const published = this.#clients.get(client);
     if (published === undefined) return true;
     return published.connection === present ? published.earlier : this.#arrived(published);
   }
 
-  /** Forgets a client that has been told the outcome, or has disconnected. */
+  /** Removes a client that knows the outcome or has disconnected. */
   forget(client: Client): void {
     this.#clients.delete(client);
   }

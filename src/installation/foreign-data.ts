@@ -263,11 +263,10 @@ function foundTrigger({ name, calls, event, tags, enabled }: FoundTriggerRow) {
   return { name, enabled, isOurs, isCurrent: isOurs && event === wanted.event && sameTags };
 }
 
-/** Verb form for a list: `is` or `are`. */
 const isOrAre = (names: readonly unknown[]) => (names.length === 1 ? "is" : "are");
 const s = (names: readonly unknown[]) => (names.length === 1 ? "" : "s");
 
-/** Remedy for a superuser, who uses no objects of an untrusted owner. */
+/** Remedy that needs a superuser. An untrusted owner becomes trusted first: superusers must not use its objects. */
 function superuserRuns({ roles: { owner, ownerIsUntrusted } }: State): string {
   return `as a superuser: ${ownerIsUntrusted ? `GRANT hawser_owner TO ${identifier(owner!)}; ` : ""}run \`hawser init\``;
 }

@@ -139,7 +139,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     const state = before ?? (await make(new Preparation(client, { address, onWait }), list, wanted, onWait));
     const faults = faultsOf(state, list).filter(({ repairable }) => !(dryRun && repairable));
     const { excess, paths } = state.privileges;
-    // Programs of an older schema's version rely on what it granted to Hawser's roles. The steps revoke that.
+    // Programs of the older version rely on its grants to Hawser's roles, so these are no risk. The steps revoke them.
     const isOld = dryRun && steps.length > 0;
     const risks = faults.filter(({ kind }) => kind === "risk");
     return {
@@ -255,7 +255,7 @@ function lineOf({ what, remedy }: Fault): string {
 
 /** Result of an uninstallation, or prediction of a dry run. */
 export interface UninstallReport extends Place {
-  /** Number of SQL functions. */
+  /** Number of removed SQL functions. */
   readonly functions: number;
   readonly wrappers: readonly string[];
   readonly eventTriggers: readonly string[];
@@ -295,13 +295,13 @@ export async function uninstall(
       const use = object.inUse?.(before);
       if (use !== undefined) throw new HawserError("name_occupied", `${use}; then run \`hawser uninstall\` again`);
     }
-    // First a transaction for functions, which must not be in use; then one block per part, since some may need another
-    // role.
+    // The functions are dropped first, in one transaction, which fails if they are in use. The other objects follow, each
+    // in its own block, since the role may be allowed to drop only some of them.
     const functions = removalsOf(before, ["functions"]);
     const others = removalsOf(before, othersThanFunctions);
     const transactions = [
       { what: "SQL functions", sql: functions.map(({ sql }) => sql).join("\n") },
-      { what: "event triggers, foreign data wrappers, schemas, dblink", sql: others.map(leftOutIfRefused).join("\n") },
+      { what: "event triggers, foreign data wrappers, schemas, dblink", sql: others.map(skippedIfRefused).join("\n") },
     ].filter(({ sql }) => sql !== "");
     const rest = "DROP SCHEMA hawser CASCADE";
     if (dryRun) {
@@ -326,7 +326,7 @@ function removalsOf(state: State, names: readonly string[]): Removal[] {
     .flatMap((object) => object.removals?.(state) ?? []);
 }
 
-function leftOutIfRefused({ sql }: Removal): string {
+function skippedIfRefused({ sql }: Removal): string {
   return `DO $do$
 BEGIN
   ${sql}
@@ -338,8 +338,9 @@ $do$;`;
 }
 
 /**
- * Runs a removal. @returns the server's message if the role may not drop the functions; other parts are skipped one by
- * one
+ * Runs a removal.
+ *
+ * @returns the server's message if the role may not drop the functions. Other objects that it may not drop are skipped
  */
 async function remove(preparation: Preparation, what: string, sql: string): Promise<string | undefined> {
   const error = await tryTransaction(preparation, `remove ${what}`, sql);
@@ -354,7 +355,7 @@ async function remove(preparation: Preparation, what: string, sql: string): Prom
   );
 }
 
-/** Differences between two states: our objects that exist only before. */
+/** Our objects that exist in the state before and not in the state after. */
 function removed(before: State, after: State | undefined) {
   const ours = (state: State | undefined) => (state?.functions.found ?? []).filter(({ isOurs }) => isOurs).length;
   const gone = (were: readonly Named[], are: readonly Named[] = []) =>
@@ -376,7 +377,7 @@ interface Named {
   readonly isOurs: boolean;
 }
 
-/** Objects that remain. @param refusal server's message why the role may not drop the functions */
+/** Objects that remain. @param refusal server's message if the role may not drop the functions */
 function remaining(state: State, refusal: string | undefined): MissingPrivilege[] {
   const still = ({ what, left }: Removal): MissingPrivilege =>
     left ?? {

@@ -37,7 +37,7 @@ const stateSql = `
              WHERE pg_get_userbyid(o.owner) <> '${owner}' GROUP BY 1) AS g) AS "otherOwners"
     FROM pg_roles AS r LEFT JOIN pg_roles AS w ON w.rolname = '${owner}' WHERE r.rolname = current_user`;
 
-/** Excludes hawser_owner, whose members are reported separately. */
+/** Query: members of Hawser's roles, except hawser_owner, whose members are reported separately. */
 const membersSql = `
   SELECT g.rolname AS role, array_agg(DISTINCT m.rolname::text ORDER BY m.rolname::text) AS members
     FROM pg_auth_members AS a JOIN pg_roles AS g ON g.oid = a.roleid JOIN pg_roles AS m ON m.oid = a.member
@@ -107,7 +107,7 @@ function membershipRisk({ kind, member, role }: Membership): Fault {
     case "executor":
       return {
         ...risk(
-          `"${member}", as which functions can act that NATS reaches, is a member of "${role}", and so each of them has its rights`,
+          `functions that NATS reaches can act as "${member}", which is a member of "${role}", so each of them has the rights of "${role}"`,
           `REVOKE ${identifier(role)} FROM ${identifier(member)}`,
         ),
         subject: member,
@@ -120,8 +120,8 @@ function membershipRisk({ kind, member, role }: Membership): Fault {
     case "owner":
       return {
         ...risk(
-          `"${member}" is a member of hawser_owner, and may read all messages and the gateway's password and replace what ` +
-            "others call. Where it does not install Hawser",
+          `"${member}" is a member of hawser_owner, and may read all messages and the gateway's password, and replace the ` +
+            "functions that others call. Unless it installs Hawser",
           `REVOKE hawser_owner FROM ${identifier(member)}`,
         ),
         // A role that installs without being a superuser must be a member of hawser_owner.
@@ -136,15 +136,16 @@ function risk(what: string, remedy: string): Fault {
 
 /** Privileges of a role's members in a database where Hawser is installed. */
 const rightsOfMembers: Readonly<Record<string, string>> = {
-  hawser_bridge: "read the gateway's password and what NATS carries",
-  hawser_peer: "read the secret of the mesh and all messages of peers",
-  hawser_nats: "reach NATS by the SQL functions",
-  hawser_executor: "run what NATS reaches",
+  hawser_bridge: "read the gateway's password and the messages from NATS",
+  hawser_peer: "read the mesh secret and all messages of peers",
+  hawser_nats: "call the SQL functions that reach NATS",
+  hawser_executor: "run the functions that NATS reaches",
 };
 
 /**
- * Members of Hawser's roles before the first installation in a database. The creator of the roles, or the installation
- * of another database, may have added them; the installation gives the secrets of this database to them.
+ * Finds members that Hawser's roles have before the first installation in a database. The creator of the roles, or the
+ * installation of another database, may have added them. The installation gives them access to the secrets of this
+ * database.
  */
 export function presentMembers(roles: RolesState): Fault[] {
   if (roles.owner !== null) return [];
@@ -153,7 +154,7 @@ export function presentMembers(roles: RolesState): Fault[] {
       `the role ${role} was there before this installation, and ${someOf(
         members.map((member) => `"${member}"`),
         5,
-      )} in it may now ${rightsOfMembers[role] ?? "use what it is granted"}. Where that is not meant`,
+      )} in it may now ${rightsOfMembers[role] ?? "use what it is granted"}. Unless that is intended`,
       `REVOKE ${role} FROM ${members.slice(0, 5).map(identifier).join(", ")}`,
     ),
   );

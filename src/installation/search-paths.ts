@@ -37,7 +37,7 @@ function settingSql(database: string, role: string): string {
            WHERE s.setdatabase = ${database} AND s.setrole = ${role} AND c.line LIKE 'search\\_path=%'`;
 }
 
-/** Query: existing schemas of the paths. A trusted owner could do anyway whatever planted objects could. */
+/** Query: existing schemas of the paths. A trusted owner is no risk: its objects can do only what it can do itself. */
 const schemasSql = `
   SELECT n.nspname AS name, o.rolname AS owner,
          EXISTS (
@@ -65,7 +65,7 @@ interface LoginPath {
   readonly names: readonly string[];
 }
 
-/** Returns the risks of the search paths. */
+/** Inspects the search paths, and returns their risks. */
 export async function inspectSearchPaths(runQuery: RunQuery): Promise<Fault[]> {
   const rows = await runQuery<{ login: string; path: string }>(loginsSql);
   const logins = rows.map(({ login, path }): LoginPath => ({ login, names: namesOf(path, login) }));
@@ -90,8 +90,8 @@ function openRisk({ name }: FoundSchema, logins: readonly LoginPath[]): RiskText
     3,
   );
   return [
-    `everybody may create in the schema "${name}", which is on the search_path of ${shown}, and so have statements of ` +
-      `${logins.length === 1 ? "this login" : "these logins"} call what is put there`,
+    `every role may create objects in the schema "${name}", which is on the search_path of ${shown}: statements of ` +
+      `${logins.length === 1 ? "this login" : "these logins"} may call them`,
     `REVOKE CREATE ON SCHEMA ${identifier(name)} FROM PUBLIC`,
   ];
 }
@@ -100,8 +100,8 @@ function openRisk({ name }: FoundSchema, logins: readonly LoginPath[]): RiskText
 function foreignRisk({ name, owner }: FoundSchema, { login, names }: LoginPath): RiskText {
   const rest = names.filter((each) => each !== name).map(identifier);
   return [
-    `the schema "${name}", which is named like a login of Hawser and so on its search_path, belongs to "${owner}", who can ` +
-      "have statements of this login call what is put there",
+    `the schema "${name}", which is on the search_path of the login of the same name, belongs to "${owner}": statements of ` +
+      "this login may call the objects that this owner creates there",
     `ALTER ROLE ${identifier(login)} SET search_path = ${rest.length === 0 ? "pg_catalog" : rest.join(", ")}`,
   ];
 }

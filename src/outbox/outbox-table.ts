@@ -1,4 +1,7 @@
-/** SQL calls of the relays. Each call is one statement and its own transaction. */
+/**
+ * SQL calls of the relays. Each call is one statement and its own transaction. A turn is the call in which a relay saves
+ * its position and reads or moves the next messages.
+ */
 import { type OutboxFunctions, outboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
@@ -33,7 +36,7 @@ export interface TakenOutbox {
   readonly wasGivenBack: boolean;
 }
 
-/** Turn of the relay for peers. */
+/** Arguments of a turn of the relay for peers. */
 export interface HandOver {
   /** True if enqueueing transactions must notify from now on; undefined if unchanged. */
   readonly asleep: boolean | undefined;
@@ -46,7 +49,7 @@ export interface HandOver {
   readonly adopts: boolean;
 }
 
-/** Argument `read` of the SQL function. */
+/** Values of the argument `read` of the SQL function. */
 const sqlReads = { poll: "look", page: "page" } as const;
 
 /** SQLSTATE of a turn whose number another relay has used. */
@@ -118,8 +121,9 @@ export class OutboxTable {
   }
 
   /**
-   * Releases the outbox after all messages read are done. @throws the error of Postgres; an error if another relay is
-   * active
+   * Releases the outbox. All messages that were read must be done.
+   *
+   * @throws the error of Postgres; an error if another relay is active
    */
   async release(owner: string): Promise<void> {
     await this.#functions.outboxTake({ kind: this.#kind, owner: "", after: owner });
@@ -253,7 +257,7 @@ function dateOf(time: number | undefined): Date | null {
   return time === undefined ? null : new Date(time);
 }
 
-/** A Date truncates to milliseconds, so it is never later than the exact time. */
+/** Due times of a turn. A Date truncates to milliseconds, so it is never later than the exact time. */
 function dueOf({ brought, dueFrom, dueInMs }: Row): DueFound {
   return {
     moved: brought ?? 0,

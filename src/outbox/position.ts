@@ -38,7 +38,7 @@ export interface Refusal {
 
 /** Message of the outbox. */
 export interface OutboxMessage {
-  /** Increases; within a lane in commit order. */
+  /** Id, which increases; within a lane in commit order. */
   readonly id: bigint;
   /** Database role that enqueued the message. */
   readonly role: string;
@@ -49,9 +49,9 @@ export interface OutboxMessage {
    * a message without a key.
    */
   readonly lane: string | undefined;
-  /** Destination. A refusal of one message makes a refusal of the next one likely. */
+  /** Subject. After a refusal, further messages to the same subject are likely to be refused too. */
   readonly destination: string;
-  /** Memory in bytes. */
+  /** Memory of the message in bytes. */
   readonly bytes: number;
   /** Latest possible enqueue time, by the clock of the relay. */
   readonly enqueuedBy: number;
@@ -59,6 +59,6 @@ export interface OutboxMessage {
    * Id of the original message if this is a replay, which is enqueued because the stream may have lost the original.
    */
   readonly copyOf: bigint | undefined;
-  /** Known refusal, for an oversized message. Such a message is not published. */
+  /** Refusal of an oversized message, which is known before, so that the message is not published. */
   readonly refusal: Refusal | undefined;
 }

@@ -132,19 +132,18 @@ export function channels(database: Database) {
   const channelKey = batched(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
     const [first] = asked;
     const which =
-      asked.length === 1 ? `from "${first?.sender.name}" to "${first?.listenerName}"` : `${asked.length} times`;
-    const rows = await database.query<{ connection_key: number; owner: string }>(
-      `read the key of a channel, ${which}`,
-      {
-        name: "hawser.connection_keys",
-        text: sql.connectionKeys,
-        values: [
-          asked.map(({ sender }) => sender.name),
-          asked.map(({ sender }) => sender.sourceTopic),
-          asked.map(({ listenerName }) => listenerName),
-        ],
-      },
-    );
+      asked.length === 1
+        ? `the key of a channel, from "${first?.sender.name}" to "${first?.listenerName}"`
+        : `the keys of ${asked.length} channels`;
+    const rows = await database.query<{ connection_key: number; owner: string }>(`read ${which}`, {
+      name: "hawser.connection_keys",
+      text: sql.connectionKeys,
+      values: [
+        asked.map(({ sender }) => sender.name),
+        asked.map(({ sender }) => sender.sourceTopic),
+        asked.map(({ listenerName }) => listenerName),
+      ],
+    });
     return rows.map(({ connection_key, owner }) => ({ connectionKey: connection_key, owner }));
   });
   const topicKey = batched(async (topics: readonly string[]) => {
@@ -190,7 +189,7 @@ export function channels(database: Database) {
       const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
-    /** Returns those of the given channels that the listener owns, by key. */
+    /** Returns the given channels that the listener owns, by key. */
     async channelsAmong(connectionKeys: readonly number[], listenerName: string): Promise<Channel[]> {
       const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [connectionKeys, listenerName] };
       const action = `read ${connectionKeys.length} announced channels`;

@@ -22,7 +22,7 @@ export interface ClaimRequest {
 
 /** Result of a claim for one topic. */
 export interface Claimed {
-  /** The member's channel of claimed messages. */
+  /** Channel of the member's claimed messages. */
   readonly connectionKey: number;
   /** True if another listener has taken over the channel, so that nothing was claimed. */
   readonly isAway: boolean;

@@ -53,6 +53,6 @@ async function outOfDate(database: Database, isAbsent: boolean): Promise<HawserE
   );
 }
 
-function catalogReaderOf(database: Database, action = "read what a login may do"): CatalogReader {
+function catalogReaderOf(database: Database, action = "read the privileges of the login"): CatalogReader {
   return { query: async (text) => ({ rows: await database.query(action, { text }) }) };
 }

@@ -84,8 +84,8 @@ export function cursorCommits(database: Database) {
       return result === "fenced" ? "fenced" : "deleted";
     },
     /**
-     * Counts one more handler start of the message after the cursor, before the start. So a message that kills its
-     * process is recognised by its count. Moving the cursor resets the count to 0.
+     * Counts a handler start of the message after the cursor. The caller counts before it starts the handler, so that
+     * a message that kills its process is recognised by its count. Moving the cursor resets the count to 0.
      *
      * @param change -1 withdraws a counted start: the process ends gracefully before the message was finished
      * @returns number of starts
@@ -112,13 +112,16 @@ const none: readonly never[] = [];
  * Commits cursors. A text that the database encoding cannot represent must not block the cursors of all channels, so
  * the commit is retried with escaped texts.
  *
- * @param plainer remaining conversions of such texts, to be tried in order
+ * @param escapes escaping functions, applied one after another until the commit succeeds
  */
 async function commitCursors(
   functions: StoreFunctions,
   lease: WriterName,
   commits: readonly CursorCommit[],
-  [change, ...plainer]: readonly ((commit: CursorCommit) => CursorCommit)[] = [withPlainErrors, withPlainHeaders],
+  [escapeTexts, ...laterEscapes]: readonly ((commit: CursorCommit) => CursorCommit)[] = [
+    withPlainErrors,
+    withPlainHeaders,
+  ],
 ): Promise<CommittedCursors | "fenced"> {
   const connectionKeys: number[] = [];
   const cursorEpochs: bigint[] = [];
@@ -149,8 +152,8 @@ async function commitCursors(
       hasMarks,
     });
   } catch (error) {
-    if (change === undefined || sqlstateOf(error) !== untranslatable) throw error;
-    return await commitCursors(functions, lease, commits.map(change), plainer);
+    if (escapeTexts === undefined || sqlstateOf(error) !== untranslatable) throw error;
+    return await commitCursors(functions, lease, commits.map(escapeTexts), laterEscapes);
   }
   if (rows[0]?.held === false) return "fenced";
   const committed: number[] = [];

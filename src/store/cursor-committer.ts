@@ -6,8 +6,8 @@
  *       └──done, none left─┘
  *
  * A flush starts at once if none is running, otherwise when the running one ends. So the number of channels per
- * statement follows from the duration of a statement. A flush that would only delete marks waits for more of them
- * (`sweeping`) or for an urgent commit.
+ * statement follows from the duration of a statement. A flush that would only delete marks is delayed (`sweeping`), so
+ * that one statement deletes many of them; an urgent commit ends the delay.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { postgresBackoff } from "../postgres/index.js";
@@ -18,13 +18,13 @@ import type { Lease } from "./leases.js";
 
 /** Events of a {@link CursorCommitter}. */
 export interface CursorCommitterEvents {
-  /** The cursors are committed and may be acknowledged. Their channels' dead letters and marks are committed too. */
+  /** Called when cursors, with their dead letters and marks, are committed, so that they may be acknowledged. */
   onCommitted(commits: readonly CursorCommit[]): void;
-  /** Another process owns the name. Nothing is committed from now on. Called once. */
+  /** Called once, if another process owns the name. Nothing is committed from then on. */
   onFenced(): void;
-  /** The channel belongs to another listener: it was not committed and must not be acknowledged. */
+  /** Called for a channel of another listener: its cursor was not committed and must not be acknowledged. */
   onNotOwned(connectionKey: number): void;
-  /** A flush failed and will be retried. */
+  /** Called when a flush has failed. It will be retried. */
   onError(error: unknown): void;
 }
 
@@ -117,7 +117,10 @@ export class CursorCommitter {
     if (this.#state === "idle" || this.#state === "sweeping") this.#schedule();
   }
 
-  /** Resolves when no commit waits any more: true if all are committed, false if another process owns the name. */
+  /**
+   * Resolves when no commit is waiting: false if another process owns the name, otherwise true. {@link close}, which
+   * discards waiting commits, resolves it too.
+   */
   async drain(): Promise<boolean> {
     if (this.#state === "sweeping") {
       this.#isUrgent = true;

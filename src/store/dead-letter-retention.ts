@@ -1,6 +1,6 @@
 /**
- * The retention of dead letters: a row of the database, which all of its peers read. Peers may not write it, as it is about
- * the dead letters of all roles; setting it is for `hawser_owner`, or the role that made the schema.
+ * Retention of dead letters: a row that all peers of the database read. It concerns the dead letters of all roles, so
+ * peers may not write it: only `hawser_owner` and the role that created the schema may.
  */
 import { type DatabaseSettingRow, tables } from "../../generated/ts/rows/peer.js";
 import { databaseSettingsDefaults } from "../../generated/ts/settings/peer.js";
@@ -14,7 +14,7 @@ const sql = {
         ON CONFLICT (id) DO UPDATE SET dead_letter_retention_days = excluded.dead_letter_retention_days`,
 } as const;
 
-/** Age in days from which peers delete dead letters. */
+/** Reads the age in days from which peers delete dead letters. */
 export async function readDeadLetterRetention(database: Pick<Database, "query">): Promise<number> {
   const [row] = await database.query<Pick<DatabaseSettingRow, "dead_letter_retention_days">>(
     "read the retention of dead letters",
@@ -24,7 +24,8 @@ export async function readDeadLetterRetention(database: Pick<Database, "query">)
 }
 
 /**
- * Sets the age from which peers delete dead letters. They read it each time they look for old ones: at their start, and every hour.
+ * Sets the age in days from which peers delete dead letters. A peer reads it before each deletion: when it starts, and
+ * every hour.
  *
  * @throws HawserError `store_failed` if the role may not
  */

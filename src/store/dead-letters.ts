@@ -166,7 +166,7 @@ interface Refusal {
 const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
   LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
-/** A dead letter of a retry channel shows the channel on which the message was sent first. */
+/** SQL expression of the source: for a retry channel, the channel on which the message was first sent. */
 const source = "coalesce(b.composite, d.source)";
 /** Enqueuer of a message, from a header. Any sender may set it, so it counts only for messages of the outbox sender. */
 const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
@@ -283,14 +283,14 @@ export function deadLetters(database: Database) {
     /**
      * Redelivers dead letters at least once, in the order of their ids. Each becomes a stored message of its listener
      * in one transaction. The handler receives the same message, and its reply goes to the same sender. Works in
-     * batches of `deadLetterRows` and `insertBytes`: after an error, some may be retried, and the same call takes the
-     * rest. Dead letters created during the call are not retried.
+     * batches of `deadLetterRows` and `insertBytes`: after an error, some may be retried, and a repeated call retries
+     * the rest. Dead letters created during the call are not retried.
      *
-     * A dead letter of a subscribed function is handled again by the leading process, as soon as there is one. The
-     * leader is notified and deletes the dead letter, or keeps it with the new error. It is refused if the function is
-     * no longer subscribed.
+     * For a dead letter of a subscribed function, a request is recorded. The leader, or the next process that becomes the
+     * leader, calls the function again, and then deletes the dead letter, or keeps it with the new error. The retry is
+     * refused if the function is no longer subscribed.
      *
-     * An outbox message that NATS refused is published again by the leading process.
+     * An outbox message that NATS refused is enqueued again, and the relay publishes it.
      *
      * Dead letters of roles that the login is not a member of are refused.
      */
@@ -329,7 +329,8 @@ export function deadLetters(database: Database) {
       });
     },
     /**
-     * Deletes dead letters of the login's roles that are older than the retention of the database, oldest first, at most `deadLetterRows`.
+     * Deletes dead letters of the login's roles that are older than the retention of the database: the oldest, at most
+     * `deadLetterRows`.
      *
      * @returns number of deleted rows; undefined if another process was changing dead letters, so that nothing was done
      */
@@ -350,7 +351,7 @@ function refusalOf(reason: string | null, id: number): Refusal {
   return refusal(id);
 }
 
-/** An accidentally empty criterion must not select the whole table. */
+/** Refuses a selection without criteria: an accidentally empty criterion must not select the whole table. */
 function checkSelection({ all = false, limit: _, ...criteria }: DeadLetterSelection): void {
   if (all || Object.values(criteria).some((value) => value !== undefined)) return;
   throw new HawserError("invalid_argument", "no dead letters are selected; give at least one criterion, or set all");

@@ -1,6 +1,4 @@
-/**
- * Schema of the SQL functions that reach NATS.
- */
+/** Schema of the SQL functions that reach NATS. */
 import { natsSqlMethods } from "../../generated/ts/nats-functions/client.js";
 import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
@@ -9,14 +7,14 @@ import type { Database } from "./database.js";
 const searchedFunction = natsSqlMethods.streamList.sqlName;
 
 /**
- * Schema of the SQL functions that reach NATS: the option of `natsSql` for commands, whose users do not name the schema.
- * Programs name it, because `natsSql` sends no statement besides the calls. Functions of the same name that others have
- * made do not count: they would run with the rights of the login that calls them.
+ * Finds the schema of the SQL functions that reach NATS. Commands pass it to `natsSql`, because their users do not name
+ * it; programs name it, because `natsSql` sends no statement besides the calls. Functions of the same name that other
+ * roles own are ignored: they would run with the rights of the login that calls them.
  *
- * @throws HawserError `schema_missing`, if there are none; as {@link Database.query}
+ * @throws HawserError `schema_missing` if there are no such functions; as {@link Database.query}
  */
 export async function natsFunctionsSchema(database: Database): Promise<string> {
-  const [found] = await database.query<{ readonly schema: string }>("look for the SQL functions that reach NATS", {
+  const [found] = await database.query<{ readonly schema: string }>("find the SQL functions that reach NATS", {
     text: `SELECT n.nspname AS schema FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
             WHERE p.proname = $1 AND p.prosecdef
               AND p.proowner = (SELECT g.proowner FROM pg_catalog.pg_proc AS g
@@ -25,6 +23,6 @@ export async function natsFunctionsSchema(database: Database): Promise<string> {
     values: [searchedFunction],
   });
   if (found !== undefined) return found.schema;
-  const words = "the database has no SQL functions that reach NATS, or those of an older version; run `hawser init`";
-  throw new HawserError("schema_missing", words);
+  const message = "the database has no SQL functions that reach NATS, or those of an older version; run `hawser init`";
+  throw new HawserError("schema_missing", message);
 }

@@ -1,5 +1,5 @@
 /**
- * Postgres as directory, offline queue and cursor store: migrations, leases, catalog, stored messages, cursors.
+ * Postgres as directory, offline queue and cursor store: migrations, leases, directory, stored messages, cursors.
  *
  * Two rules hold throughout. Names are leased: the row of a name records the owning session, and every write of
  * messages and cursors is fenced by the epoch in that row. And every write can be repeated: rows are unique by their

@@ -1,7 +1,7 @@
 /**
  * Takes names and keeps them across lost sessions, with the strategy "session with a token" of {@link Ownership}.
  *
- * The row `hawser.owners` of a name records its epoch and the session that owns it. Only our SQL functions read and
+ * The row of a name in `hawser.owners` records its epoch and the session that owns it. Only our SQL functions read and
  * write it. A session is identified by its server process and by an advisory lock on a random key, its life key. No
  * other session can hold that lock in that process, because the key was unknown before. While the session lives, no
  * other session gets the name; the epoch decides whose writes count. Taking a name has two steps, each in its own
@@ -10,7 +10,7 @@
  * A lease is the right to write under a name:
  *
  *     held ──session lost──▶ suspended ──kept by a new session, epoch unchanged──▶ held
- *       │                        └──────another epoch in the catalog────────▶ lost
+ *       │                        └──────another epoch in the database───────▶ lost
  *       └──release──▶ released
  *
  * If the session reconnects to another server (a promoted standby, a restored copy), that server may lack the last
@@ -62,8 +62,8 @@ export class HeldLease extends Owner<number> implements Lease {
   /** Server on which the epoch was taken. */
   server: string;
   /**
-   * Token that identifies an unanswered renewal in the catalog. All attempts of one renewal share it, since any of them
-   * may be the one that was committed.
+   * Token that identifies an unanswered renewal in the row of the name. All attempts of one renewal share it, since any
+   * of them may be the one that was committed.
    */
   renewalToken: string | undefined;
   readonly #releaseLease: (lease: HeldLease, clean: boolean) => Promise<void>;
@@ -165,7 +165,7 @@ export class Leases {
   }
 
   /**
-   * Checks that the catalog still has the epochs of the leases. A listener's channels can be handed over while its
+   * Checks that the database still has the epochs of the leases. A listener's channels can be handed over while its
    * session is up, and a listener with nothing to write would not notice.
    */
   async checkAll(query: SessionQuery): Promise<void> {
@@ -235,8 +235,8 @@ export class Leases {
         return;
       }
       const server = await serverIdentity(query);
-      // An epoch whose answer was lost is our own, but is not used: on this server it may be older than another
-      // process's.
+      // An epoch from a renewal whose answer was lost is our own, but is not used: on this server it may be older than
+      // another process's.
       const isKept =
         (server === lease.server && Number(kept.epoch) === lease.epoch) || (await this.#renew(lease, server, query));
       if (!isKept) {
@@ -317,12 +317,16 @@ function clientOf(query: SessionQuery): QueryClient {
   return { query: async ({ text, values }) => ({ rows: await query<Record<string, unknown>>(text, values) }) };
 }
 
-/** Random key of a session. It is secret until the session holds its advisory lock. */
+/** Random key of a session. It is secret until the session holds the advisory lock on it. */
 function newLifeKey(): bigint {
   return randomBytes(8).readBigInt64BE();
 }
 
-/** SQL condition: a live process owns the name, which is an SQL expression. Evaluated once for all names. */
+/**
+ * SQL condition: a live process owns the name. Evaluated once for all names.
+ *
+ * @param name SQL expression
+ */
 export function nameHeldSql(name: string): string {
   return `${name} IN (
     SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM ${tables.peerName} AS p)) AS r

@@ -37,9 +37,9 @@ export interface PeerOverview {
   readonly clean: boolean | null;
   /** Topics of the peer in the directory. */
   readonly topics: readonly string[];
-  /** Stored messages for the peer that it has not handled. */
+  /** Number of stored messages for the peer that it has not handled. */
   readonly waiting: number;
-  /** Parked messages in its channels: with a long retry delay, or behind such a message of their key. */
+  /** Number of parked messages in its channels: with a long retry delay, or behind such a message of their key. */
   readonly parked: number;
   /** Number of channels in which it is the sender. */
   readonly sendsOn: number;
@@ -54,11 +54,11 @@ export interface PendingOverview {
   /** Source topic of the sender. */
   readonly from: string;
   /**
-   * Listener that owns the channel. Null: the first listener of the topic to come, or a member of `group`, will take
-   * it.
+   * Listener that owns the channel; null if none does yet. The first listener of the topic, or a member of `group`, will
+   * then take the messages.
    */
   readonly listener: string | null;
-  /** Group whose copies these are, until a member claims them. Null: no copies, or a listener owns them. */
+  /** Group to whose members these copies belong until one claims them; null if a listener owns them, or for other messages. */
   readonly group: string | null;
   readonly topic: string;
   readonly count: number;
@@ -81,10 +81,13 @@ export const outboxSender = outboxConstants.peerSender;
 
 const owner = "coalesce(m.owner, m.listener_name)";
 
-/** Peer that owns a channel; null if no peer does. A topic that was never served has a channel, too. */
+/**
+ * SQL expression: peer that owns a channel. Null for a channel whose messages wait for the first listener of a topic, or
+ * for a member of a group.
+ */
 const peerOwner = `CASE WHEN NOT starts_with(${owner}, '${outboxConstants.reservedPrefix}') THEN ${owner} END`;
 
-/** Rows at or below the cursor are handled, but not deleted yet. */
+/** SQL condition: the row is not handled. Rows at or below the cursor are handled, but may not be deleted yet. */
 const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
 
 const sql = {
@@ -106,16 +109,16 @@ const sql = {
       SELECT sender_name AS name, count(*)::integer AS channels FROM ${tables.connKeyMap} GROUP BY 1
     ), listeners AS (
       SELECT ${owner} AS name, count(*)::integer AS channels FROM ${tables.connKeyMap} AS m GROUP BY 1
-    ), book AS (
+    ), directory AS (
       SELECT client_name AS name, array_agg(topic ORDER BY topic COLLATE "C") AS topics
         FROM ${tables.topicAddr} GROUP BY 1
     )
     SELECT name, ${nameHeldSql("name")} AS running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean,
-           coalesce(book.topics, '{}') AS topics, coalesce(waiting.count, 0) AS waiting,
+           coalesce(directory.topics, '{}') AS topics, coalesce(waiting.count, 0) AS waiting,
            coalesce(parked.count, 0) AS parked,
            coalesce(senders.channels, 0) AS "sendsOn", coalesce(listeners.channels, 0) AS "listensOn"
       FROM ${tables.peerName} AS p
-      FULL JOIN book USING (name)
+      FULL JOIN directory USING (name)
       FULL JOIN waiting USING (name)
       LEFT JOIN parked USING (name)
       LEFT JOIN senders USING (name)

@@ -84,7 +84,7 @@ export function meshSecrets(database: Pick<Database, "query">) {
 /** Mesh-secret functions of a database. */
 export type MeshSecrets = ReturnType<typeof meshSecrets>;
 
-/** The error, with the roles that may where the present role may not. */
+/** Adds the roles that have the privilege to the error of a role that lacks it. Other errors pass unchanged. */
 export function namingOwners(error: HawserError): HawserError {
   if (sqlstateOf(error) !== insufficientPrivilege) return error;
   const message = `${error.message}; use a role that is a member of hawser_owner, or the role that created the schema`;

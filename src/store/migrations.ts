@@ -66,7 +66,7 @@ export function partsOf({ sql }: Migration, isNew = false): MigrationPart[] {
   });
 }
 
-/** The whole schema of the spec, without grants. */
+/** Whole schema of the spec, without grants. */
 export const generatedSchemaSql = [
   peerSchemaSql,
   errorsFunctionsSql,

@@ -78,7 +78,7 @@ export async function explainRefusal(
   );
 }
 
-/** The same for a session of `hawser serve`. */
+/** {@link explainRefusal} for a session of `hawser serve`. */
 export function explainServeRefusal(session: PostgresSession, action: string, cause: unknown): Promise<HawserError> {
   const reader = { query: async (text: string) => ({ rows: await session.query(text) }) };
   return explainRefusal(reader, action, cause, "hawser_bridge");

@@ -62,7 +62,10 @@ export function pending(database: Database) {
     /** Number of waiting messages of a sender. */
     async pendingCount(sender: Sender): Promise<number> {
       const statement = { text: sql.count, values: [sender.name, sender.sourceTopic] };
-      const [row] = await database.query<{ count: bigint }>(`count what "${sender.name}" has stored`, statement);
+      const [row] = await database.query<{ count: bigint }>(
+        `count the messages that "${sender.name}" has stored`,
+        statement,
+      );
       return Number(row?.count ?? 0);
     },
     /**
@@ -72,7 +75,7 @@ export function pending(database: Database) {
     async pendingByPeer(sender: Sender): Promise<PendingMessages[]> {
       const statement = { text: sql.byPeer, values: [sender.name, sender.sourceTopic, senderKey(sender)] };
       const rows = await database.query<Omit<PendingMessages, "count"> & { count: bigint }>(
-        `count what "${sender.name}" has stored`,
+        `count the messages that "${sender.name}" has stored`,
         statement,
       );
       return rows.map(({ address, topic, name, count }) => ({ address, topic, name, count: Number(count) }));
@@ -83,7 +86,7 @@ export function pending(database: Database) {
      * @throws HawserError `name_in_use` if a process owns the sender's name; nothing was deleted then
      */
     async clearStoredMessages({ name, sourceTopic }: Sender): Promise<void> {
-      const caller = database.caller(`clear what "${name}" has stored`);
+      const caller = database.caller(`clear the messages that "${name}" has stored`);
       await unlessRunning(name, () => storeFunctions(caller).clearStoredMessages({ name, sourceTopic }));
     },
   };
@@ -106,7 +109,10 @@ export function backlogs(database: Database) {
     /** Number of unhandled stored messages per listener. Each channel is counted up to `backlogCountRows`. */
     async backlogsOf(listenerNames: readonly string[]): Promise<Map<string, number>> {
       const statement = { text: backlogSql.count, values: [listenerNames, storeConstants.backlogCountRows] };
-      const rows = await database.query<{ name: string; count: string }>("count what waits for listeners", statement);
+      const rows = await database.query<{ name: string; count: string }>(
+        "count the messages that wait for listeners",
+        statement,
+      );
       const counts = new Map(rows.map(({ name, count }) => [name, Number(count)]));
       return new Map(listenerNames.map((name) => [name, counts.get(name) ?? 0]));
     },
@@ -132,7 +138,7 @@ const absentSql = {
           FROM ${tables.connKeyMap} AS m
           ${cursorJoin}
          WHERE (
-           -- As in channels_with_messages. Not prepared, so planned for what is there.
+           -- As in channels_with_messages. The statement is not prepared, so it is planned with the current statistics.
            SELECT s.connection_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
             ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
          ) IS NOT NULL
@@ -160,7 +166,7 @@ const absentSql = {
      ORDER BY 1`,
 } as const;
 
-/** Functions about absent listeners. */
+/** Absent listeners of a database, and their channels. */
 export function orphans(database: Database) {
   return {
     /** Absent listeners with stored messages, by name. */
@@ -172,7 +178,7 @@ export function orphans(database: Database) {
      * its retry channel.
      */
     async channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]> {
-      const action = `read what is stored for "${listenerName}"`;
+      const action = `read which messages are stored for "${listenerName}"`;
       const statement = { text: absentSql.served, values: [listenerName, topics] };
       const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
       return rows.map((row) => row.connection_key);

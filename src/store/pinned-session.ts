@@ -1,5 +1,5 @@
 /**
- * A pooled session that is pinned to a frequent statement, such as the commit of a cursor after each live message. The
+ * Pooled session that is pinned to a frequent statement, such as the commit of a cursor after each live message. The
  * session stays checked out between runs, and the statement is prepared once and sent without the driver's per-query
  * overhead. The pool, its timers and the row descriptions would cost three times as much as the rest.
  *
@@ -120,7 +120,7 @@ export class PinnedSession {
     client.release(isBroken || this.#isLost);
   }
 
-  /** Watches both the answer and the idle time with one timer, because each statement restarts both. */
+  /** Limits the duration of a statement and the idle time with one timer, because each statement restarts both. */
   #watch(waitMs: number): void {
     this.#cancelTimer = this.#clock.setTimeout(() => {
       const leftMs = this.#activeAt + this.#limitMs - this.#clock.now();
@@ -141,7 +141,7 @@ interface DriverConnection extends pg.Connection {
 class Run<Row> implements pg.Submittable {
   readonly name: string;
   readonly text: string;
-  /** Replaced by the driver if it has a time limit of its own. */
+  /** Replaced by the driver if its option `query_timeout` is set. */
   callback: (error: Error | null, rows: Row[]) => void;
   readonly #values: readonly unknown[];
   readonly #rowOf: (columns: Columns) => Row;

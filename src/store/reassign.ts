@@ -1,6 +1,6 @@
 /**
- * Hands the channels of a listener that will not return over to another one, and from there to listeners that serve
- * topics which it does not. The key, composite, cursor and stored messages of a channel stay; only its owner changes.
+ * Hands the channels of a listener that will not return over to another listener. If the new owner does not serve a topic
+ * of a channel, the channel goes on to a listener that does. The key, composite, cursor and stored messages of a channel stay; only its owner changes.
  * Senders look up the owner when they dial.
  */
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
@@ -177,11 +177,11 @@ export function reassign(database: Database) {
       return { owned, heir: heir ?? undefined };
     },
     /**
-     * Changes the owner of channels that the caller has taken over, in one transaction. Channels without a topic return
-     * to the group member that they were made for, if it was started again since. Channels with a topic go to the heir,
-     * if there still is one. The caller must have no pending work in them. Listeners and senders are notified.
+     * Changes the owner of channels that the caller has taken over, in one transaction, and notifies listeners and
+     * senders. The caller must have no pending work in these channels.
      *
-     * @param channels keys of the channels, each with the key of the topic that needs a listener
+     * @param channels topic keys by channel key. A channel with a topic key goes to its heir ({@link heirOf}), if there
+     * still is one; without a topic key, it returns to the group member that it was made for, if that was started again
      * @returns keys of the channels that have a new owner
      * @throws HawserError `fenced`; `store_failed`: the owners may have changed nevertheless
      */

@@ -1,8 +1,8 @@
-/** Schedules as an operator lists and ends them. */
+/** Listing and ending schedules, for operators. */
 import { schedulerFunctions, views } from "../../generated/ts/rows/outbox.js";
 import type { Database } from "./database.js";
 
-/** A row of `hawser.schedule_status`. */
+/** Row of `hawser.schedule_status`. */
 export interface ScheduleOverview {
   readonly name: string;
   readonly role: string;
@@ -16,7 +16,7 @@ export interface ScheduleOverview {
   readonly problem: string | null;
 }
 
-/** @throws HawserError as {@link Database.query} */
+/** Lists the schedules by name and role. @throws HawserError as {@link Database.query} */
 export function listSchedules(database: Database): Promise<ScheduleOverview[]> {
   return database.query<ScheduleOverview>("list the schedules", {
     text: `SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, s.next_at AS "nextAt",

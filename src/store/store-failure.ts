@@ -68,7 +68,7 @@ export function isRefusedForGood(error: unknown): boolean {
   return isServerError(cause) && !isTransient(cause);
 }
 
-/** True for an error that {@link storeFailure} has made of one of Postgres or of the driver. */
+/** Returns true for an error with the code `store_failed`, as {@link storeFailure} creates. */
 export function isStoreFailure(error: unknown): error is HawserError {
   return error instanceof HawserError && error.code === "store_failed";
 }

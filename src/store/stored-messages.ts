@@ -41,7 +41,7 @@ export interface DrainLimits {
 
 /** Next stored messages of a channel, read in one snapshot. */
 export interface DrainedPage {
-  /** Rows in the order of (epoch, number). */
+  /** Messages in the order of (epoch, number). */
   readonly rows: StoredMessage[];
   /** Messages after the last row, counted up to `backlogCountRows`. */
   readonly remaining: number;
@@ -99,7 +99,7 @@ export function storedMessages(database: Database) {
         countMessages: storeConstants.backlogCountRows,
       });
       const counted = Number(stored[0]?.counted ?? 0);
-      const read = stored.reduce((sum, row) => sum + messagesBehind(row, after), 0);
+      const read = stored.reduce((sum, row) => sum + messagesAfter(row, after), 0);
       return { rows: messagesOf(stored, after), remaining: Math.min(counted - read, storeConstants.backlogCountRows) };
     },
     /** Number of stored messages after a position, counted up to `backlogCountRows`. */
@@ -116,14 +116,14 @@ export function storedMessages(database: Database) {
   };
 }
 
-/** Number of messages after the position, counted as the database does. */
-function messagesBehind({ epoch, number, messages }: DrainRowsResult, after: Position): number {
+/** Number of messages of a row that are after the position, counted as the database does. */
+function messagesAfter({ epoch, number, messages }: DrainRowsResult, after: Position): number {
   return Number(epoch) === after.epoch ? Math.min(messages, Number(number) - after.number) : messages;
 }
 
 /**
- * Unpacks the messages of rows. The first messages of a batch may be at or before the position, or also in the previous
- * row, if a call was repeated with more messages while the first was still running.
+ * Unpacks the messages of rows. The first messages of a row may be at or before the position. They may also be in the
+ * previous row, if a call was repeated with more messages while the first call was still running.
  */
 function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMessage[] {
   const messages: StoredMessage[] = [];

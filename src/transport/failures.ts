@@ -3,7 +3,7 @@ import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { errorOfWireCode, errorTable, HawserError, shortened } from "../errors/index.js";
 import type { Refuse } from "../wire/index.js";
 
-/** Converts an error to a Refuse: its code and its message, shortened to the limit; never its cause. */
+/** Converts an error to a Refuse: its code, and its message within the limit. The cause is left out. */
 export function refuseOf(error: HawserError): Refuse {
   const message = shortened(error.message.replaceAll("\0", ""), limits.Refuse.message.maxBytes);
   return { code: errorTable[error.code].wireCode, message };

@@ -23,13 +23,13 @@ export type ReceivedFrame = Exclude<Frame, { $case: "refuse" | "ping" | "pong" }
 
 /** Receiver of a {@link FrameSocket}. Called synchronously; may call back into the socket. */
 export interface FrameReceiver {
-  /** The expected preamble arrived. */
+  /** Called when the expected preamble has arrived. */
   onPreamble?(): void;
-  /** A frame arrived. */
+  /** Called for each frame. */
   onFrame(frame: ReceivedFrame): void;
-  /** `writer.canWrite` became true again. */
+  /** Called when `writer.canWrite` has become true again. */
   onDrain?(): void;
-  /** The connection ended: undefined if gracefully. Last call. */
+  /** Called last, when the connection has ended. @param error undefined after a graceful end */
   onClosed(error: HawserError | undefined): void;
 }
 
@@ -80,7 +80,7 @@ export class FrameSocket {
     this.#socket.on("close", () => this.#closed());
   }
 
-  /** True if the connection failed, was destroyed, or was closed by the other side. */
+  /** True if the connection has failed or is closed. */
   get isOver(): boolean {
     return this.#state === "failed" || this.#state === "closed";
   }
@@ -128,7 +128,7 @@ export class FrameSocket {
   /**
    * Ends the connection with an error, which is sent in a Refuse and passed to `onClosed`.
    *
-   * @param linger whether to read and discard what the other side still sends. Default: true once established
+   * @param linger true to read and discard bytes that still arrive. Default: true after {@link establish}
    */
   fail(error: HawserError, { linger = this.#established }: { readonly linger?: boolean } = {}): void {
     if (this.isOver) return;
@@ -163,7 +163,7 @@ export class FrameSocket {
     if (this.#pumping) return;
     this.#pumping = true;
     try {
-      // A closed connection has discarded its bytes, so the decoder returns undefined.
+      // After a close, the decoder has no bytes, and returns undefined.
       while (!this.#paused) {
         const awaitedPreamble = !this.#established && this.#decoder.awaitsPreamble;
         let frame: Frame | undefined;

@@ -87,7 +87,7 @@ export interface ListenerHandshakeOptions {
   readonly exporter: Uint8Array;
 }
 
-/** Content of an authenticated Hello, and the secret that it was made with. */
+/** Content of an authenticated Hello, and the secret of its MAC. */
 export interface VerifiedHello {
   readonly transcript: Transcript;
   readonly secret: Uint8Array;

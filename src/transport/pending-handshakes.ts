@@ -1,8 +1,8 @@
 /**
- * Unauthenticated handshakes: their number, and which of them to drop for a new one.
+ * Handshakes that are not authenticated yet: counts them, and selects the one to drop for a new one.
  *
  * Attackers can open connections faster than they time out. When the limit is reached, the oldest handshake of the
- * origin with the most is dropped. A legitimate dialler needs only milliseconds and is rarely the oldest of a busy
+ * origin with the most handshakes is dropped. A legitimate dialler needs only milliseconds and is rarely the oldest of a busy
  * origin.
  */
 import { isIPv6 } from "node:net";
@@ -33,7 +33,7 @@ export class PendingHandshakes<T> {
     if (same.size === 0) this.#byOrigin.delete(origin);
   }
 
-  /** Oldest handshake of the origin with the most; undefined if there is none. */
+  /** Oldest handshake of the origin with the most handshakes; undefined if there is none. */
   get oldestOfBusiestOrigin(): T | undefined {
     let most: Set<T> | undefined;
     for (const same of this.#byOrigin.values()) if (same.size > (most?.size ?? 0)) most = same;

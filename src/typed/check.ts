@@ -1,6 +1,6 @@
 /**
- * Rules of a schema as functions, compiled at the first use of the schema. The values have the right types: they were
- * encoded or decoded.
+ * Rules of a schema as functions, compiled at the first use of the schema. They may rely on the types of the values,
+ * because a message is encoded or decoded before it is checked.
  */
 import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
@@ -54,7 +54,7 @@ export function brokenRule(schema: DescMessage, message: Readonly<Record<string,
   return checkOf(schema)?.(message);
 }
 
-/** Check of messages of a schema; undefined if it has no rules. @throws HawserError `invalid_schema` */
+/** Check of the messages of a schema; undefined if the schema has no rules. @throws HawserError `invalid_schema` */
 export function checkOf(schema: DescMessage): CheckMessage | undefined {
   let check = checks.get(schema);
   if (check === undefined) {
@@ -119,7 +119,7 @@ function fieldHasRules(field: FieldRules): boolean {
   }
 }
 
-/** Reads the value of a field from a message; undefined if it is not set. */
+/** Returns a function that reads the value of a field from a message; undefined if it is not set. */
 function getterOf(field: DescField): (message: Fields) => unknown {
   const name = field.localName;
   if (field.oneof !== undefined) {
@@ -136,7 +136,7 @@ function getterOf(field: DescField): (message: Fields) => unknown {
   return (message) => message[name] ?? undefined;
 }
 
-/** Tests whether a field is set; without presence, whether it is not zero. */
+/** Returns a test whether a field is set; for a field without presence, whether it is not zero. */
 function isSetOf(field: DescField): (message: Fields) => boolean {
   const get = getterOf(field);
   if (field.fieldKind === "list") return (message) => ((get(message) as unknown[] | undefined)?.length ?? 0) > 0;
@@ -325,8 +325,8 @@ function compileRules(rules: readonly Rule[], scalar: ScalarType | undefined): C
     const compared = convert === undefined ? value : convert(value);
     const broken = rules[each.findIndex((holds) => !holds(compared))];
     if (broken === undefined) return undefined;
-    const told = shown(scalar === undefined ? value : compared);
-    return { path: place(), value: told, must: mustOf(broken), rule: broken.id };
+    const text = shown(scalar === undefined ? value : compared);
+    return { path: place(), value: text, must: mustOf(broken), rule: broken.id };
   };
   return Object.assign(check, { holds: converted(convert, all(each)) });
 }
@@ -346,7 +346,7 @@ function converted(convert: ((value: unknown) => unknown) | undefined, holds: Ho
   return convert === undefined ? holds : (value) => holds(convert(value));
 }
 
-/** Conversion that makes values comparable with those of rules. */
+/** Conversion that makes a value comparable with the values of rules. */
 function conversionFor(scalar: ScalarType | undefined): ((value: unknown) => unknown) | undefined {
   if (scalar === undefined) {
     return (value) => {
@@ -361,7 +361,7 @@ function conversionFor(scalar: ScalarType | undefined): ((value: unknown) => unk
   return undefined;
 }
 
-/** Tests whether a value obeys a rule. */
+/** Compiles a rule to a test of a value. */
 function compileRule(rule: Rule, scalar: ScalarType | undefined): (value: unknown) => boolean {
   const isBytes = scalar === ScalarType.BYTES;
   switch (rule.kind) {
@@ -442,18 +442,24 @@ function between(count: number, min: number, max: number): boolean {
 }
 
 /**
- * Tests whether a text's length lies between two limits. Most texts need no measuring, because one UTF-16 unit is half
- * a character to one, and one byte to three.
+ * Returns a test whether the length of a text lies between two limits. Most texts are not measured, because their number
+ * of UTF-16 units decides: a unit is 1/2 to 1 character, or 1 to 3 bytes.
  *
- * @param perLeast least number of UTF-16 units per measured unit
- * @param most greatest number of measured units per UTF-16 unit
+ * @param perMeasured greatest number of UTF-16 units per measured unit
+ * @param perUnit greatest number of measured units per UTF-16 unit
  */
-function textFits(min: number, max: number, perLeast: number, most: number, measure: (text: string) => number): Holds {
+function textFits(
+  min: number,
+  max: number,
+  perMeasured: number,
+  perUnit: number,
+  measure: (text: string) => number,
+): Holds {
   return (value) => {
     const text = value as string;
     const units = text.length;
-    if (units >= min * perLeast && units * most <= max) return true;
-    if (units > max * perLeast || units * most < min) return false;
+    if (units >= min * perMeasured && units * perUnit <= max) return true;
+    if (units > max * perMeasured || units * perUnit < min) return false;
     return between(measure(text), min, max);
   };
 }
@@ -476,7 +482,7 @@ function characters(text: string): number {
 /** Greatest length of a shown text, in UTF-16 units. */
 const shownUnits = 60;
 
-/** Value in an error. */
+/** Text of a value for an error. */
 export function shown(value: unknown): string {
   if (value instanceof Uint8Array) return `${value.length} bytes`;
   if (typeof value === "string") {
@@ -489,7 +495,7 @@ export function shown(value: unknown): string {
   return seconds === undefined && nanos === undefined ? "a message" : `${seconds ?? 0} s and ${nanos ?? 0} ns`;
 }
 
-/** Requirement of a rule in words: "must have at least 2 characters". The checks in SQL use it too. */
+/** Requirement of a rule in words: "must have at least 2 characters". */
 function mustOf(rule: Rule): string {
   switch (rule.kind) {
     case "const":

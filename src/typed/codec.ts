@@ -184,7 +184,7 @@ export interface TypeOfMessage<Type> {
  * Selects the type of a message by its content type. Without a content type, a single type is assumed, in the binary
  * format.
  *
- * @param types by the full names of their messages
+ * @param types types by the full name of their messages
  * @param from origin of the message, for errors
  * @throws HawserError `invalid_message` with the known types
  */
@@ -193,20 +193,20 @@ export function typeOf<Type extends { readonly schema: DescMessage }>(
   contentType: string | undefined,
   from: string,
 ): TypeOfMessage<Type> {
-  const said = contentType === undefined ? undefined : parseContentType(contentType);
-  if (said === undefined && contentType !== undefined) {
+  const header = contentType === undefined ? undefined : parseContentType(contentType);
+  if (header === undefined && contentType !== undefined) {
     const media = "application/x-protobuf or application/json";
     throw new HawserError("invalid_message", `${contentTypeHeader} ${shown(contentType)}: must be ${media}`);
   }
-  const type = said?.type === undefined ? onlyOf(types, contentType, from) : types.get(said.type);
+  const type = header?.type === undefined ? onlyOf(types, contentType, from) : types.get(header.type);
   if (type === undefined) {
     const known = [...types.keys()].join(", ");
     throw new HawserError(
       "invalid_message",
-      `a message of ${said?.type}: the types that ${from} has here are ${known}`,
+      `a message of ${header?.type}: the types that ${from} has here are ${known}`,
     );
   }
-  return { type, format: said?.format };
+  return { type, format: header?.format };
 }
 
 function onlyOf<Type>(types: ReadonlyMap<string, Type>, contentType: string | undefined, from: string): Type {

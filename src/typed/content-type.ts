@@ -32,7 +32,7 @@ export function contentTypeOf(schema: DescMessage, format: Format): string {
 }
 
 const parsed = new Map<string, ContentType | undefined>();
-/** Greatest number of cached headers, so that senders cannot fill the memory. */
+/** Maximum number of cached headers, so that senders cannot fill the memory. */
 const maxParsed = 1000;
 
 /** Parses a header; undefined if it is not about Protobuf messages. */

@@ -3,9 +3,9 @@
 export interface FormatPattern {
   /** Pattern that the whole string must match, in the dialect of pattern.ts. */
   readonly pattern: string;
-  /** Pattern that it must not match. */
+  /** Pattern that the string must not match. */
   readonly butNot?: string;
-  /** Greatest number of characters. */
+  /** Maximum number of characters. */
   readonly maxLength?: number;
 }
 

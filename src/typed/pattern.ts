@@ -1,5 +1,5 @@
 /**
- * Regular expressions that a rule may use: those that JavaScript (with the `u` flag) and Postgres interpret alike.
+ * Regular expressions that a rule may use. JavaScript (with the `u` flag) and Postgres interpret them alike.
  *
  * pattern    = "^" sequence "$"
  * sequence   = { atom [ quantifier ] }
@@ -8,10 +8,10 @@
  * escape     = "\uXXXX" (neither NUL nor half a surrogate pair) | "\" and one of ^$\.*+?()[]{}|/
  * quantifier = "*" | "+" | "?" | "{n}" | "{n,}" | "{n,m}" with n and m up to 255
  *
- * Excluded because the two differ: `.` (newlines), `\d \w \s \b` (locale), lookaround, back references and lazy
- * quantifiers; and `|` outside a group, where the anchors would bind to one branch only.
+ * JavaScript and Postgres differ in `.` (newlines), `\d \w \s \b` (locale), lookaround, back references and lazy
+ * quantifiers, so these are excluded. So is `|` outside a group, where an anchor would bind to one branch only.
  *
- * The time of a match is proportional to the length of the text, whoever has sent it: pattern-ways.ts refuses patterns
+ * The time of a match is proportional to the length of the text: pattern-ways.ts refuses patterns
  * that match a text in too many ways, such as `^(?:a+)+$`.
  */
 import { type Characters, lastCodePoint, type PatternNode, waysProblem } from "./pattern-ways.js";
@@ -37,7 +37,7 @@ export function patternProblem(pattern: string): string | undefined {
   return waysProblem(read);
 }
 
-/** Problem of the pattern, for people. */
+/** Error whose message is the problem of the pattern. */
 class Problem extends Error {}
 
 class PatternReader {
@@ -49,7 +49,7 @@ class PatternReader {
     this.#text = text;
   }
 
-  /** Pattern as a tree, or its problem. */
+  /** Returns the pattern as a tree, or its problem. */
   read(): PatternNode | string {
     try {
       const node = this.#sequence();

@@ -49,12 +49,12 @@ describe("a schema on the search_path of a login of Hawser", () => {
     expect(await named()).toEqual([]);
   });
 
-  it("is named where everybody may create in it, with the logins and the statement that ends it", async () => {
+  it("is named where every role may create objects in it, with the logins and the statement that ends it", async () => {
     await onServer(database.url, "GRANT CREATE ON SCHEMA public TO PUBLIC");
     const [line, ...others] = await named();
     expect(others).toEqual([]);
     // Files that run beside this one have logins of Hawser, too.
-    expect(line).toContain(`everybody may create in the schema "public", which is on the search_path of `);
+    expect(line).toContain(`every role may create objects in the schema "public", which is on the search_path of `);
     expect(line).toContain(`"${bridge}"`);
     const [, statement] = /: (REVOKE .*)$/.exec(line!)!;
     expect(statement).toBe('REVOKE CREATE ON SCHEMA "public" FROM PUBLIC');
@@ -66,7 +66,7 @@ describe("a schema on the search_path of a login of Hawser", () => {
     await onServer(database.url, `CREATE SCHEMA ${bridge} AUTHORIZATION ${stranger}`);
     const [line, ...others] = await named();
     expect(others).toEqual([]);
-    expect(line).toContain(`the schema "${bridge}", which is named like a login of Hawser`);
+    expect(line).toContain(`the schema "${bridge}", which is on the search_path of the login of the same name`);
     expect(line).toContain(`belongs to "${stranger}"`);
     const [, statement] = /: (ALTER ROLE .*)$/.exec(line!)!;
     expect(statement).toBe(`ALTER ROLE "${bridge}" SET search_path = "public"`);
@@ -85,7 +85,7 @@ describe("a schema on the search_path of a login of Hawser", () => {
     expect(await named()).toEqual([]);
     await onServer(database.url, `ALTER ROLE ${peer} IN DATABASE ${database.name} RESET search_path`);
     expect(await named()).toEqual([
-      expect.stringContaining(`"of, all", which is on the search_path of "${peer}", and`),
+      expect.stringContaining(`"of, all", which is on the search_path of "${peer}": statements of this login`),
     ]);
   });
 });

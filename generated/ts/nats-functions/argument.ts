@@ -78,7 +78,7 @@ export function readBytes(argument: string, value: unknown): Uint8Array | undefi
   return bytes;
 }
 
-/** Undefined if the text is not valid base64. */
+/** Decodes base64. @returns undefined if the text is not valid */
 export function decodeBase64(text: string): Uint8Array | undefined {
   const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;
   const buffer = Buffer.from(text, "base64");
@@ -109,7 +109,7 @@ export function readObject(argument: string, value: unknown): JsonObject | undef
   return value as JsonObject;
 }
 
-/** List of texts. @throws BadArgument if an element is not a text that Postgres can store, or the array has two dimensions */
+/** Reads a list of texts. @throws BadArgument if an element is not a text that Postgres can store, or the array has two dimensions */
 export function readTexts(argument: string, value: unknown): readonly string[] | undefined {
   if (value === null || value === undefined) return undefined;
   if (!Array.isArray(value)) throw form(argument, "must be a list");

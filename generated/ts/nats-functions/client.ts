@@ -2,47 +2,47 @@
 // source: hawser/nats/v1/functions.proto
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 
-/** A payload, or the value of a key. An object that is no `Uint8Array` travels as JSON. */
+/** Payload, or the value of a key. An object that is no `Uint8Array` travels as JSON. */
 type Payload = string | Uint8Array | object;
 
-/** Headers by their names; an array for a name that repeats. */
+/** Headers by name; an array for a name that occurs several times. */
 type Headers = Readonly<Record<string, string | readonly string[]>>;
 
-/** The bytes of an answer, a value or a file. */
+/** Bytes of an answer, a value or a file. */
 export interface Content {
   readonly payload: Uint8Array;
-  /** The bytes as text. Bytes that are no UTF-8 become U+FFFD. */
+  /** Decodes the bytes as text. Bytes that are not valid UTF-8 become U+FFFD. */
   text(): string;
-  /** The bytes as JSON. @throws HawserError `invalid_message` if they are none */
+  /** Parses the bytes as JSON. @throws HawserError `invalid_message` if they are not valid JSON */
   json<T = any>(): T;
 }
 
-/** A method of the client: the SQL function that it calls. */
+/** SQL function that a method of the client calls. */
 export interface SqlMethod {
-  /** The name of the SQL function, with `{T}` for the type of the payload. */
+  /** Name of the SQL function, with `{T}` for the type of the payload. */
   readonly sqlName: string;
-  /** True if Postgres answers the call itself, and not the gateway. */
+  /** True if Postgres answers the call itself, without the gateway. */
   readonly local: boolean;
-  /** True if a schema can take the place of the subject. */
+  /** True if a schema can be given instead of the subject. */
   readonly publishes: boolean;
   readonly returns: "nothing" | "value" | "row" | "rows";
-  /** The parameters, in the order of the SQL function. */
+  /** Parameters in the order of the SQL function. */
   readonly parameters: readonly SqlParameter[];
-  /** The results that the client has. */
+  /** Results that the client returns. */
   readonly results: readonly SqlResult[];
 }
 
-/** A parameter of an SQL function. */
+/** Parameter of an SQL function. */
 export interface SqlParameter {
   readonly name: string;
   readonly kind: "value" | "bytes" | "json" | "payload" | "payloads";
-  /** The SQL type that a value is cast to; empty for a payload. */
+  /** SQL type that a value is cast to; empty for a payload. */
   readonly type: string;
   /** True for a property of the options; the others are arguments, in their order. */
   readonly isOption: boolean;
 }
 
-/** A result of an SQL function. */
+/** Result of an SQL function. */
 export interface SqlResult {
   readonly column: string;
   readonly name: string;
@@ -79,7 +79,7 @@ interface PublishToStreamOptions {
   readonly domain?: string | undefined;
 }
 
-/** A row of {@link NatsSql.publishToStream}. */
+/** Row of {@link NatsSql.publishToStream}. */
 interface PublishToStreamResult {
   /** The stream. */
   readonly stream: string;
@@ -145,7 +145,7 @@ interface KvHistoryOptions {
   readonly domain?: string | undefined;
 }
 
-/** A row of {@link NatsSql.kvHistory}. */
+/** Row of {@link NatsSql.kvHistory}. */
 interface KvHistoryResult {
   /** Its number. */
   readonly revision: bigint;
@@ -181,7 +181,7 @@ interface FileInfoOptions {
   readonly domain?: string | undefined;
 }
 
-/** A row of {@link NatsSql.fileInfo}. */
+/** Row of {@link NatsSql.fileInfo}. */
 interface FileInfoResult {
   /** Its name. */
   readonly name: string;
@@ -215,7 +215,7 @@ interface FileListOptions {
   readonly domain?: string | undefined;
 }
 
-/** A row of {@link NatsSql.fileList}. */
+/** Row of {@link NatsSql.fileList}. */
 interface FileListResult {
   /** Its name. */
   readonly name: string;
@@ -304,7 +304,7 @@ interface StreamListOptions {
   readonly domain?: string | undefined;
 }
 
-/** A row of {@link NatsSql.streamList}. */
+/** Row of {@link NatsSql.streamList}. */
 interface StreamListResult {
   /** Its name. */
   readonly stream: string;
@@ -342,7 +342,7 @@ interface StreamListResult {
   readonly created: string;
 }
 
-/** A row of {@link NatsSql.serverInfo}. */
+/** Row of {@link NatsSql.serverInfo}. */
 interface ServerInfoResult {
   /** The server's identity. */
   readonly serverId: string;
@@ -395,7 +395,7 @@ interface SubscribeStreamOptions {
   readonly domain?: string | undefined;
 }
 
-/** A row of {@link NatsSql.version}. */
+/** Row of {@link NatsSql.version}. */
 interface VersionResult {
   /** The version of Hawser. */
   readonly version: string;
@@ -426,7 +426,7 @@ export interface NatsSql {
    */
   publish(subject: string, payload: Payload, options?: PublishOptions): Promise<void>;
   /**
-   * The same with typed messages: the option `hawser.v1.topic` of the schema has the subject, and says whether a stream keeps
+   * Publishes typed messages: the option `hawser.v1.topic` of the schema has the subject, and defines whether a stream stores
    * the messages.
    */
   publish<Desc extends DescMessage>(
@@ -445,7 +445,7 @@ export interface NatsSql {
    */
   publishBatch(subject: string, payloads: readonly Payload[], options?: PublishBatchOptions): Promise<void>;
   /**
-   * The same with typed messages: the option `hawser.v1.topic` of the schema has the subject, and says whether a stream keeps
+   * Publishes typed messages: the option `hawser.v1.topic` of the schema has the subject, and defines whether a stream stores
    * the messages.
    */
   publishBatch<Desc extends DescMessage>(
@@ -464,7 +464,7 @@ export interface NatsSql {
    */
   publishToStream(subject: string, payload: Payload, options?: PublishToStreamOptions): Promise<PublishToStreamResult>;
   /**
-   * The same with typed messages: the option `hawser.v1.topic` of the schema has the subject, and says whether a stream keeps
+   * Publishes typed messages: the option `hawser.v1.topic` of the schema has the subject, and defines whether a stream stores
    * the messages.
    */
   publishToStream<Desc extends DescMessage>(
@@ -483,7 +483,7 @@ export interface NatsSql {
    */
   publishBatchToStream(subject: string, payloads: readonly Payload[], options?: PublishBatchToStreamOptions): Promise<void>;
   /**
-   * The same with typed messages: the option `hawser.v1.topic` of the schema has the subject, and says whether a stream keeps
+   * Publishes typed messages: the option `hawser.v1.topic` of the schema has the subject, and defines whether a stream stores
    * the messages.
    */
   publishBatchToStream<Desc extends DescMessage>(
@@ -775,7 +775,7 @@ export interface NatsSql {
   forceReload(): Promise<void>;
 }
 
-/** The SQL function of each method. */
+/** SQL function of each method. */
 export const natsSqlMethods: { readonly [Method in keyof NatsSql]: SqlMethod } = {
   publish: {
     sqlName: "nats_publish_{T}",

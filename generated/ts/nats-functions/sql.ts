@@ -2945,7 +2945,7 @@ BEGIN
     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
     WHERE a.grantee <> m.owner
     UNION
-    -- They can lack rights of the owner, too.
+    -- Default privileges can also omit rights of the owner.
     SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
     FROM made AS m WHERE m.acl IS NOT NULL
   LOOP

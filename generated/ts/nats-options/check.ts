@@ -77,7 +77,7 @@ interface Grammar {
   readonly false: RegExp;
   /** Numbers beyond ± this value count as ± this value. */
   readonly farNumber: number;
-  /** A number with more digits than this counts as `farNumber`. */
+  /** Maximum number of digits that are read. A number with more counts as `farNumber`. */
   readonly maxDigits: number;
 }
 
@@ -138,8 +138,9 @@ function isBeyond(value: string | number | boolean, limit: Limit): boolean {
 }
 
 /**
- * Converts an option's value to its own type, from the string of a foreign server option or from JSON. Null if it is
- * neither.
+ * Converts the value of an option to its own type, from the string of a foreign server option or from JSON.
+ *
+ * @returns null if the value has another type
  */
 export function coerceOption(
   type: OptionEntry["type"],

@@ -23,7 +23,7 @@ BEGIN
     IF parts IS NULL THEN
       RETURN 'null';
     END IF;
-    -- No text of digits is too long: beyond 15 of them the number only counts as far outside every range.
+    -- A text of digits can have any length: a number of more than 15 digits is outside every range.
     number := CASE WHEN char_length(parts[2]) > 15 THEN 9007199254740991 ELSE parts[2]::numeric END;
     IF parts[1] = '-' THEN
       number := -number;
@@ -94,7 +94,7 @@ AS $function$
 BEGIN
   CASE jsonb_typeof(value)
     WHEN 'string' THEN
-      -- Someone may have written user and password into an address.
+      -- An address may contain a user name and a password.
       IF strpos(value #>> '{}', '@') > 0 THEN
         RETURN 'Its value is not shown.';
       END IF;
@@ -175,7 +175,7 @@ LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE STRICT
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  -- Only A to Z are lowered: what lies beyond, JavaScript lowers differently.
+  -- Only A to Z are lowered: JavaScript lowers other letters differently.
   mistyped CONSTANT text[] := string_to_array(
     translate(name, 'ABCDEFGHIJKLMNOPQRSTUVWXYZ', 'abcdefghijklmnopqrstuvwxyz'), NULL);
   mistyped_length CONSTANT integer := char_length(name);
@@ -271,7 +271,7 @@ DECLARE
     'token_path',
     'token'
   ];
-  -- Their values are never shown.
+  -- Options whose values are never shown.
   hidden CONSTANT text[] := ARRAY[
     'tls_ca_path',
     'tls_cert_path',
@@ -332,8 +332,8 @@ BEGIN
   END IF;
 
   typed := @schema@.nats_server_options_typed(options);
-  -- The option, the SQLSTATE, the message and the hint; behind them the options that a rule over several looks at.
-  -- A condition is null, which is not true, where its option is not set.
+  -- The option, the SQLSTATE, the message and the hint; then the options that a rule over several options reads.
+  -- A condition on an option that is not set is null, which counts as false.
   violated := CASE
     WHEN typed -> 'host' = 'null' THEN
       ARRAY['host', 'HV024', 'option "host" must be text', 'Give the bare names or addresses, such as host ''nats.example.com'', host ''::1'' or host ''n1,n2:4223,[::1]:4224''; option port is for those without their own.']
@@ -673,7 +673,7 @@ BEGIN
     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
     WHERE a.grantee <> m.owner
     UNION
-    -- They can lack rights of the owner, too.
+    -- Default privileges can also omit rights of the owner.
     SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
     FROM made AS m WHERE m.acl IS NOT NULL
   LOOP

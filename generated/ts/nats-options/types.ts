@@ -92,7 +92,7 @@ export interface NatsServerOptions {
 }
 
 /**
- * Checked options: those with a default are all there.
+ * Checked options. Each option with a default is set.
  */
 export interface CompleteNatsServerOptions extends NatsServerOptions {
   host: string;
@@ -106,7 +106,7 @@ export interface CompleteNatsServerOptions extends NatsServerOptions {
 }
 
 /**
- * How to authenticate, with the options that it takes.
+ * Authentication mode, with the options that it uses.
  */
 export type NatsAuth =
   | CredsPathAuth

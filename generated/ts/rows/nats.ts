@@ -4,7 +4,7 @@
 // source: hawser/nats/v1/streams.proto
 
 /**
- * A row of hawser.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
+ * Row of hawser.nats_handlers. A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
  * function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
  * as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.
  */
@@ -39,7 +39,7 @@ export interface NatsHandlerRow {
 }
 
 /**
- * A row of hawser.saved_messages. Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
+ * Row of hawser.saved_messages. Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
  * leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.
  */
 export interface SavedMessageRow {
@@ -65,7 +65,7 @@ export interface SavedMessageRow {
 }
 
 /**
- * A row of hawser.executor_login. The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
+ * Row of hawser.executor_login. The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
  * can reach beyond its owner's rights is what this login can.
  */
 export interface ExecutorLoginRow {
@@ -78,7 +78,7 @@ export interface ExecutorLoginRow {
 }
 
 /**
- * A row of hawser.nats_server. The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
+ * Row of hawser.nats_server. The options of the NATS server, whichever way they were given: one row, which gateway and bridge read. Beside it stands
  * what the foreign server looked like when it was last seen, so that its changes are noticed and the last one set wins.
  */
 export interface NatsServerRow {
@@ -97,7 +97,7 @@ export interface NatsServerRow {
 }
 
 /**
- * A row of hawser.gateways. The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
+ * Row of hawser.gateways. The gateways that Postgres can reach; it takes the first that answers, the youngest first. Several may be reached at one
  * address, behind the name of a service: each has a row.
  */
 export interface GatewayRow {
@@ -126,7 +126,7 @@ export interface GatewayRow {
   can_lead: boolean;
 }
 
-/** A row of hawser.gateway_secret. What Postgres proves itself with to the gateway; made at the first migration. */
+/** Row of hawser.gateway_secret. What Postgres proves itself with to the gateway; made at the first migration. */
 export interface GatewaySecretRow {
   /** Always 1. */
   id: number;
@@ -137,7 +137,7 @@ export interface GatewaySecretRow {
 }
 
 /**
- * A row of hawser.gateway_state. What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
+ * Row of hawser.gateway_state. What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
  * in the row.
  */
 export interface GatewayStateRow {
@@ -151,7 +151,7 @@ export interface GatewayStateRow {
 }
 
 /**
- * A row of hawser.stream_subscriptions. A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+ * Row of hawser.stream_subscriptions. A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
  * `turn` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.
  */
 export interface StreamSubscriptionRow {
@@ -219,7 +219,7 @@ export interface StreamSubscriptionRow {
 }
 
 /**
- * A row of hawser.bridge_lead. The process that leads: it runs the subscriptions. A process that sees the row unchanged for `leader_expiry_ms` takes it
+ * Row of hawser.bridge_lead. The process that leads: it runs the subscriptions. A process that sees the row unchanged for `leader_expiry_ms` takes it
  * over, under the next epoch.
  */
 export interface BridgeLeadRow {
@@ -254,7 +254,7 @@ export interface BridgeLeadRow {
   complete_until: Date | null;
 }
 
-/** A row of hawser.stream_status. The subscriptions to streams, for operators: how far each has come, and what is missing. */
+/** Row of hawser.stream_status. The subscriptions to streams, for operators: how far each has come, and what is missing. */
 export interface StreamStatusRow {
   /** The name of the subscription. */
   name: string;
@@ -298,7 +298,7 @@ export interface StreamStatusRow {
   written_at: Date;
 }
 
-/** The tables, with their schema. */
+/** Names of the tables, with their schema. */
 export const tables = {
   natsHandler: "hawser.nats_handlers",
   savedMessage: "hawser.saved_messages",
@@ -310,7 +310,7 @@ export const tables = {
   streamSubscription: "hawser.stream_subscriptions",
 } as const;
 
-/** The columns of each table, in the order of its row type. */
+/** Names of the columns of each table, in the order of its row type. */
 export const columns = {
   natsHandler: ["id", "kind", "subject", "function_schema", "function_name", "argument_types", "wrapper", "token", "created_at"],
   savedMessage: ["id", "handler_id", "subject", "payload", "headers", "headers_problem", "message_id", "saved_at"],
@@ -328,7 +328,7 @@ export const notifyChannels = {
   natsServer: "hawser_nats_server",
 } as const;
 
-/** The views, with their schema. */
+/** Names of the views, with their schema. */
 export const views = {
   bridgeLead: "hawser.bridge_lead",
   streamStatus: "hawser.stream_status",
@@ -352,7 +352,7 @@ export interface BindHandlerArguments {
   path: readonly string[];
 }
 
-/** The result of hawser.bind_handler. */
+/** Result of hawser.bind_handler. */
 export interface BindHandlerResult {
   /** False: it was there already. */
   bound: boolean;
@@ -368,7 +368,7 @@ export interface UnbindHandlerArguments {
   function: bigint | null;
 }
 
-/** The result of hawser.unbind_handler. */
+/** Result of hawser.unbind_handler. */
 export interface UnbindHandlerResult {
   /** Number of removed bindings. */
   unbound: number;
@@ -382,7 +382,7 @@ export interface LockHandlersArguments {
   subject: string;
 }
 
-/** One row of hawser.lock_handlers. */
+/** Row of hawser.lock_handlers. */
 export interface LockHandlersResult {
   /** The name of its wrapper, which is there. */
   wrapper: string;
@@ -406,7 +406,7 @@ export interface SubjectsOverlapArguments {
   other: string;
 }
 
-/** The result of hawser.subjects_overlap. */
+/** Result of hawser.subjects_overlap. */
 export interface SubjectsOverlapResult {
   /** They do. */
   overlap: boolean;
@@ -430,13 +430,13 @@ export interface AddHandlerArguments {
   token: Uint8Array;
 }
 
-/** The result of hawser.add_handler. */
+/** Result of hawser.add_handler. */
 export interface AddHandlerResult {
   /** The number of the handler. */
   id: bigint;
 }
 
-/** The result of hawser.prune_handlers. */
+/** Result of hawser.prune_handlers. */
 export interface PruneHandlersResult {
   /** Number of removed bindings. */
   pruned: number;
@@ -448,7 +448,7 @@ export interface RequestRetriesArguments {
   ids: readonly bigint[];
 }
 
-/** One row of hawser.request_retries. */
+/** Row of hawser.request_retries. */
 export interface RequestRetriesResult {
   /** Its id. */
   id: bigint;
@@ -496,7 +496,7 @@ export interface AddSubscriptionDeadLetterArguments {
   saved: bigint | null;
 }
 
-/** The result of hawser.add_subscription_dead_letter. */
+/** Result of hawser.add_subscription_dead_letter. */
 export interface AddSubscriptionDeadLetterResult {
   /** It is a dead letter now, or was before. False: the process leads no more, or the position of the stream was moved. */
   held: boolean;
@@ -516,7 +516,7 @@ export interface FailRetryArguments {
   attempts: number;
 }
 
-/** The result of hawser.fail_retry. */
+/** Result of hawser.fail_retry. */
 export interface FailRetryResult {
   /** The process still leads. */
   held: boolean;
@@ -533,7 +533,7 @@ export interface TokenOfArguments {
   proof: Uint8Array;
 }
 
-/** The result of hawser.token_of. */
+/** Result of hawser.token_of. */
 export interface TokenOfResult {
   /** The token. NULL: there is no such binding, or that is no proof. */
   token: Uint8Array | null;
@@ -547,7 +547,7 @@ export interface WrapperVersionArguments {
   runAs: string;
 }
 
-/** The result of hawser.wrapper_version. */
+/** Result of hawser.wrapper_version. */
 export interface WrapperVersionResult {
   /**
    * Changes with the wrapper and its type. NULL: it does not exist, belongs to another role, would run as its caller, has
@@ -566,7 +566,7 @@ export interface TakeLeadArguments {
   beat: bigint;
 }
 
-/** The result of hawser.take_lead. */
+/** Result of hawser.take_lead. */
 export interface TakeLeadResult {
   /** The new epoch. NULL: the row has changed, and nothing was done. */
   epoch: bigint | null;
@@ -580,7 +580,7 @@ export interface RaiseLeadArguments {
   epoch: bigint;
 }
 
-/** The result of hawser.raise_lead. */
+/** Result of hawser.raise_lead. */
 export interface RaiseLeadResult {
   /** The process is still the owner. */
   held: boolean;
@@ -603,7 +603,7 @@ export interface KeepLeadArguments {
   ends: boolean;
 }
 
-/** The result of hawser.keep_lead. */
+/** Result of hawser.keep_lead. */
 export interface KeepLeadResult {
   /** The process leads, and the fence is at its epoch. If not, nothing was done. */
   held: boolean;
@@ -615,7 +615,7 @@ export interface FenceBatchArguments {
   epoch: bigint;
 }
 
-/** The result of hawser.fence_batch. */
+/** Result of hawser.fence_batch. */
 export interface FenceBatchResult {
   /** Its batches may be committed. */
   held: boolean;
@@ -645,7 +645,7 @@ export interface MarkHandledArguments {
   missing: bigint | null;
 }
 
-/** The result of hawser.mark_handled. */
+/** Result of hawser.mark_handled. */
 export interface MarkHandledResult {
   /** `marked`; `done`: they were done already, or are not to be done any more; `moved`: they may not be committed. */
   state: string;
@@ -948,19 +948,19 @@ export interface SetNatsServerArguments {
   options: string | null;
 }
 
-/** The result of hawser.set_nats_server. */
+/** Result of hawser.set_nats_server. */
 export interface SetNatsServerResult {
   /** A server is defined now. */
   defined: boolean;
 }
 
-/** The result of hawser.follow_nats_server. */
+/** Result of hawser.follow_nats_server. */
 export interface FollowNatsServerResult {
   /** The options have changed. */
   changed: boolean;
 }
 
-/** One row of hawser.nats_foreign_servers. */
+/** Row of hawser.nats_foreign_servers. */
 export interface NatsForeignServersResult {
   /** Its name. */
   serverName: string;
@@ -972,19 +972,19 @@ export interface NatsForeignServersResult {
   uncommitted: boolean;
 }
 
-/** The result of hawser.refuse_uncommitted_server. */
+/** Result of hawser.refuse_uncommitted_server. */
 export interface RefuseUncommittedServerResult {
   /** Always true. */
   committed: boolean;
 }
 
-/** The result of hawser.gateway_conninfo. */
+/** Result of hawser.gateway_conninfo. */
 export interface GatewayConninfoResult {
   /** The connection string, with the password. */
   conninfo: string;
 }
 
-/** The result of hawser.gateway_unreached_at. */
+/** Result of hawser.gateway_unreached_at. */
 export interface GatewayUnreachedAtResult {
   /** By the clock of Postgres. NULL: never. */
   unreachedAt: Date | null;
@@ -1080,7 +1080,7 @@ export interface StreamStartArguments {
   start: string | null;
 }
 
-/** The result of hawser.stream_start. */
+/** Result of hawser.stream_start. */
 export interface StreamStartResult {
   /** The one spelling. */
   start: string;
@@ -1102,7 +1102,7 @@ export interface AddStreamArguments {
   domain: string | null;
 }
 
-/** The result of hawser.add_stream. */
+/** Result of hawser.add_stream. */
 export interface AddStreamResult {
   /** False: it was there already. */
   added: boolean;
@@ -1116,7 +1116,7 @@ export interface RequestSeekArguments {
   start: string | null;
 }
 
-/** The result of hawser.request_seek. */
+/** Result of hawser.request_seek. */
 export interface RequestSeekResult {
   /** It goes on there. */
   requested: boolean;
@@ -1128,7 +1128,7 @@ export interface ApplySeekArguments {
   name: string;
 }
 
-/** The result of hawser.apply_seek. */
+/** Result of hawser.apply_seek. */
 export interface ApplySeekResult {
   /** False: that was done before, or nothing is asked for. */
   sought: boolean;
@@ -1142,7 +1142,7 @@ export interface StreamPositionArguments {
   generation: bigint;
 }
 
-/** The result of hawser.stream_position. */
+/** Result of hawser.stream_position. */
 export interface StreamPositionResult {
   /** All messages up to this sequence number are done. NULL: the messages may not be committed. */
   doneTo: bigint | null;

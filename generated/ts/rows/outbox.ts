@@ -5,7 +5,7 @@
 // source: hawser/outbox/v1/schedules.proto
 
 /**
- * A row of hawser.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
+ * Row of hawser.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
  * stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
  * it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
  * the same rules write it.
@@ -59,7 +59,7 @@ export interface OutboxMessageRow {
   origin: string | null;
 }
 
-/** A row of hawser.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
+/** Row of hawser.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
 export interface LaterMessageRow {
   /** The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one. */
   id: bigint;
@@ -96,7 +96,7 @@ export interface LaterMessageRow {
 }
 
 /**
- * A row of hawser.outbox_turns. One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
+ * Row of hawser.outbox_turns. One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
  * each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.
  */
 export interface OutboxTurnRow {
@@ -133,7 +133,7 @@ export interface OutboxTurnRow {
 }
 
 /**
- * A row of hawser.outbox_keys. Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+ * Row of hawser.outbox_keys. Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
  * before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
  */
 export interface OutboxKeyRow {
@@ -143,7 +143,7 @@ export interface OutboxKeyRow {
   role: string;
 }
 
-/** A row of hawser.outbox_state. What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row. */
+/** Row of hawser.outbox_state. What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row. */
 export interface OutboxStateRow {
   /** Always 1. */
   id: number;
@@ -164,7 +164,7 @@ export interface OutboxStateRow {
 }
 
 /**
- * A row of hawser.peer_waiting_topics. The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+ * Row of hawser.peer_waiting_topics. The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
  * with a group's copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
  * that of its first listener.
  */
@@ -177,7 +177,7 @@ export interface PeerWaitingTopicRow {
   for_group: string;
 }
 
-/** A row of hawser.schedules. Schedules. Only functions write them. */
+/** Row of hawser.schedules. Schedules. Only functions write them. */
 export interface ScheduleRow {
   /** The role that has made it, and in whose name its messages are enqueued. Each role has names of its own. */
   role: string;
@@ -222,7 +222,7 @@ export interface ScheduleRow {
   secret: string;
 }
 
-/** A row of hawser.outbox_status. What waits, who relays, and how large the outbox is: one row for each kind of messages. */
+/** Row of hawser.outbox_status. What waits, who relays, and how large the outbox is: one row for each kind of messages. */
 export interface OutboxStatusRow {
   /** `nats` or `peer`. */
   kind: string;
@@ -256,7 +256,7 @@ export interface OutboxStatusRow {
   lagging: unknown;
 }
 
-/** A row of hawser.outbox_scheduled. The messages that are not due yet, without their payloads. */
+/** Row of hawser.outbox_scheduled. The messages that are not due yet, without their payloads. */
 export interface OutboxScheduledRow {
   /** The number by which it can be cancelled. */
   id: bigint;
@@ -276,7 +276,7 @@ export interface OutboxScheduledRow {
   enqueued_at: Date;
 }
 
-/** A row of hawser.schedule_status. The schedules: when they ran last, and when they will run next. */
+/** Row of hawser.schedule_status. The schedules: when they ran last, and when they will run next. */
 export interface ScheduleStatusRow {
   /** Its name, one for each role. */
   name: string;
@@ -300,7 +300,7 @@ export interface ScheduleStatusRow {
   problem: string | null;
 }
 
-/** The tables, with their schema. */
+/** Names of the tables, with their schema. */
 export const tables = {
   outboxMessage: "hawser.outbox",
   laterMessage: "hawser.outbox_later",
@@ -311,7 +311,7 @@ export const tables = {
   schedule: "hawser.schedules",
 } as const;
 
-/** The columns of each table, in the order of its row type. */
+/** Names of the columns of each table, in the order of its row type. */
 export const columns = {
   outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
   laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin"],
@@ -322,7 +322,7 @@ export const columns = {
   schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret"],
 } as const;
 
-/** The views, with their schema. */
+/** Names of the views, with their schema. */
 export const views = {
   outboxStatus: "hawser.outbox_status",
   outboxScheduled: "hawser.outbox_scheduled",
@@ -356,7 +356,7 @@ export interface EnqueueArguments {
   toAll: boolean | null;
 }
 
-/** The result of hawser.enqueue. */
+/** Result of hawser.enqueue. */
 export interface EnqueueResult {
   /** The number of the message in the outbox. */
   id: bigint;
@@ -381,7 +381,7 @@ export interface EnqueueBatchArguments {
   toAll: boolean | null;
 }
 
-/** The result of hawser.enqueue_batch. */
+/** Result of hawser.enqueue_batch. */
 export interface EnqueueBatchResult {
   /** The numbers of the messages in the outbox, in the order of the payloads. */
   ids: bigint[];
@@ -410,7 +410,7 @@ export interface EnqueueSubjectArguments {
   deliverAt: Date | null;
 }
 
-/** The result of hawser.enqueue. */
+/** Result of hawser.enqueue. */
 export interface EnqueueSubjectResult {
   /** The number of the message in the outbox. */
   id: bigint;
@@ -437,7 +437,7 @@ export interface EnqueueSubjectBatchArguments {
   deliverAt: Date | null;
 }
 
-/** The result of hawser.enqueue_batch. */
+/** Result of hawser.enqueue_batch. */
 export interface EnqueueSubjectBatchResult {
   /** The numbers of the messages in the outbox, in the order of the payloads. */
   ids: bigint[];
@@ -565,7 +565,7 @@ export interface EnqueueMessageArguments {
   origin: string | null;
 }
 
-/** The result of hawser.enqueue_message. */
+/** Result of hawser.enqueue_message. */
 export interface EnqueueMessageResult {
   /** The ids of the messages, in their order. */
   ids: bigint[];
@@ -579,7 +579,7 @@ export interface LockKeyArguments {
   key: string;
 }
 
-/** The result of hawser.lock_key. */
+/** Result of hawser.lock_key. */
 export interface LockKeyResult {
   /** Always true. */
   locked: boolean;
@@ -605,7 +605,7 @@ export interface EnqueueNatsArguments {
   deliverAt: Date | null;
 }
 
-/** The result of hawser.enqueue_nats. */
+/** Result of hawser.enqueue_nats. */
 export interface EnqueueNatsResult {
   /** The ids of the messages, in their order. */
   ids: bigint[];
@@ -619,7 +619,7 @@ export interface BringDueArguments {
   from: Date;
 }
 
-/** The result of hawser.bring_due. */
+/** Result of hawser.bring_due. */
 export interface BringDueResult {
   /** How many messages are in the outbox now. */
   brought: number;
@@ -635,7 +635,7 @@ export interface LeastDueArguments {
   kind: string;
 }
 
-/** The result of hawser.least_due. */
+/** Result of hawser.least_due. */
 export interface LeastDueResult {
   /** When the first one is due; NULL: there is none. */
   dueFrom: Date | null;
@@ -647,7 +647,7 @@ export interface CancelArguments {
   id: bigint;
 }
 
-/** The result of hawser.cancel. */
+/** Result of hawser.cancel. */
 export interface CancelResult {
   /** It will not be delivered, if the transaction commits. */
   cancelled: boolean;
@@ -665,7 +665,7 @@ export interface OutboxReplayArguments {
   core: boolean | null;
 }
 
-/** The result of hawser.outbox_replay. */
+/** Result of hawser.outbox_replay. */
 export interface OutboxReplayResult {
   /** How many messages it has written. */
   replayed: bigint;
@@ -689,7 +689,7 @@ export interface ReplayPageArguments {
   maxMessages: number | null;
 }
 
-/** The result of hawser.replay_page. */
+/** Result of hawser.replay_page. */
 export interface ReplayPageResult {
   /** How many messages it has written. */
   replayed: bigint;
@@ -707,13 +707,13 @@ export interface CheckHeadersArguments {
   headers: string | null;
 }
 
-/** The result of hawser.check_headers. */
+/** Result of hawser.check_headers. */
 export interface CheckHeadersResult {
   /** Always true; it raises an error otherwise. */
   checked: boolean;
 }
 
-/** The result of hawser.present_cluster. */
+/** Result of hawser.present_cluster. */
 export interface PresentClusterResult {
   /** The system identifier. */
   cluster: bigint | null;
@@ -725,13 +725,13 @@ export interface CheckRelayArguments {
   kind: string;
 }
 
-/** The result of hawser.check_relay. */
+/** Result of hawser.check_relay. */
 export interface CheckRelayResult {
   /** Always true; it raises an error otherwise. */
   checked: boolean;
 }
 
-/** The result of hawser.peer_relay_is_free. */
+/** Result of hawser.peer_relay_is_free. */
 export interface PeerRelayIsFreeResult {
   /** Another relay may take over. */
   isFree: boolean;
@@ -749,7 +749,7 @@ export interface OutboxTakeArguments {
   after: string | null;
 }
 
-/** The result of hawser.outbox_take. */
+/** Result of hawser.outbox_take. */
 export interface OutboxTakeResult {
   /** The number of its first turn; NULL: another relay works. */
   turn: bigint | null;
@@ -829,7 +829,7 @@ export interface OutboxTurnArguments {
   maxPayload: bigint | null;
 }
 
-/** One row of hawser.outbox_turn. */
+/** Row of hawser.outbox_turn. */
 export interface OutboxTurnResult {
   /**
    * `saved`, `read` (nothing was to be saved), `repeated` (it was saved by an earlier call, and nothing was read), or `lost`:
@@ -904,7 +904,7 @@ export interface OutboxUndoneArguments {
   maxRead: number | null;
 }
 
-/** One row of hawser.outbox_undone. */
+/** Row of hawser.outbox_undone. */
 export interface OutboxUndoneResult {
   /** The message's number. */
   id: bigint;
@@ -924,7 +924,7 @@ export interface RetryEnqueuedArguments {
   ids: readonly bigint[];
 }
 
-/** One row of hawser.retry_enqueued. */
+/** Row of hawser.retry_enqueued. */
 export interface RetryEnqueuedResult {
   /** The dead letter. */
   id: bigint;
@@ -940,7 +940,7 @@ export interface OutboxRotateArguments {
   retentionMs: bigint;
 }
 
-/** The result of hawser.outbox_rotate. */
+/** Result of hawser.outbox_rotate. */
 export interface OutboxRotateResult {
   /** It has gone on. */
   rotated: boolean;
@@ -1263,7 +1263,7 @@ export interface EnqueuePeerArguments {
   origin: string | null;
 }
 
-/** The result of hawser.enqueue_peer. */
+/** Result of hawser.enqueue_peer. */
 export interface EnqueuePeerResult {
   /** The ids of the messages, in their order. */
   ids: bigint[];
@@ -1277,7 +1277,7 @@ export interface PeerHeadersArguments {
   messageId: string | null;
 }
 
-/** The result of hawser.peer_headers. */
+/** Result of hawser.peer_headers. */
 export interface PeerHeadersResult {
   /** [[name, value], ...]; NULL: none. */
   headers: unknown;
@@ -1289,7 +1289,7 @@ export interface RunningPeersArguments {
   names: readonly string[];
 }
 
-/** The result of hawser.running_peers. */
+/** Result of hawser.running_peers. */
 export interface RunningPeersResult {
   /** Those of them that run, in the same order. */
   running: string[];
@@ -1305,7 +1305,7 @@ export interface StoreEnqueuedArguments {
   epoch: bigint;
 }
 
-/** The result of hawser.store_enqueued. */
+/** Result of hawser.store_enqueued. */
 export interface StoreEnqueuedResult {
   /** The channels that have new messages. */
   connectionKeys: number[];
@@ -1333,7 +1333,7 @@ export interface ClaimMessagesArguments {
   ofGroup: readonly boolean[];
 }
 
-/** One row of hawser.claim_messages. */
+/** Row of hawser.claim_messages. */
 export interface ClaimMessagesResult {
   /** The member's epoch was still the catalog's. If not, nothing was claimed. */
   held: boolean;
@@ -1357,7 +1357,7 @@ export interface ClaimMessagesResult {
   ofGroup: boolean | null;
 }
 
-/** The result of hawser.adopt_waiting. */
+/** Result of hawser.adopt_waiting. */
 export interface AdoptWaitingResult {
   /** The channels that have a listener now. */
   connectionKeys: number[];
@@ -1481,7 +1481,7 @@ export interface UnscheduleArguments {
   name: string;
 }
 
-/** The result of hawser.unschedule. */
+/** Result of hawser.unschedule. */
 export interface UnscheduleResult {
   /** There was one, and it has ended. */
   ended: boolean;
@@ -1515,7 +1515,7 @@ export interface WriteScheduleArguments {
   toAll: boolean | null;
 }
 
-/** The result of hawser.write_schedule. */
+/** Result of hawser.write_schedule. */
 export interface WriteScheduleResult {
   /** It is new, or another one now. */
   changed: boolean;
@@ -1527,7 +1527,7 @@ export interface DueSchedulesArguments {
   limit: number;
 }
 
-/** One row of hawser.due_schedules. */
+/** Row of hawser.due_schedules. */
 export interface DueSchedulesResult {
   /** The role; NULL: this is the row behind the schedules. */
   role: string | null;
@@ -1561,7 +1561,7 @@ export interface RunSchedulesArguments {
   runs: string;
 }
 
-/** The result of hawser.run_schedules. */
+/** Result of hawser.run_schedules. */
 export interface RunSchedulesResult {
   /** How many schedules were as said. The others have changed, or are about to. */
   ran: number;
@@ -1668,7 +1668,7 @@ export interface ScheduleArguments {
   toAll: boolean | null;
 }
 
-/** The result of hawser.schedule. */
+/** Result of hawser.schedule. */
 export interface ScheduleResult {
   /** It is new, or another one now. */
   changed: boolean;
@@ -1698,7 +1698,7 @@ export interface ScheduleSubjectArguments {
   domain: string | null;
 }
 
-/** The result of hawser.schedule. */
+/** Result of hawser.schedule. */
 export interface ScheduleSubjectResult {
   /** It is new, or another one now. */
   changed: boolean;

@@ -34,7 +34,6 @@ export interface TransportSettings {
 /** Connect transport settings as a user gives them: a setting that is absent or undefined has its default. */
 export type TransportSettingsInput = { readonly [Name in keyof TransportSettings]?: TransportSettings[Name] | undefined };
 
-/** The defaults. */
 export const transportSettingsDefaults: TransportSettings = {
   defaultTimeoutMs: 30000,
   useBinaryFormat: true,
@@ -81,7 +80,6 @@ export interface NatsServiceSettings {
 /** Connect service settings as a user gives them: a setting that is absent or undefined has its default. */
 export type NatsServiceSettingsInput = { readonly [Name in keyof NatsServiceSettings]?: NatsServiceSettings[Name] | undefined };
 
-/** The defaults. */
 export const natsServiceSettingsDefaults: NatsServiceSettings = {
   concurrency: 1000,
   stopTimeoutMs: 10000,

@@ -131,7 +131,6 @@ export interface ServeSettings {
 /** Serve settings as a user gives them: a setting that is absent or undefined has its default. */
 export type ServeSettingsInput = { readonly [Name in keyof ServeSettings]?: ServeSettings[Name] | undefined };
 
-/** The defaults. */
 export const serveSettingsDefaults: ServeSettings = {
   listen: "127.0.0.1:5434",
   callTimeoutMs: 5000,

@@ -60,7 +60,6 @@ export interface PeerSettings {
 /** Peer settings as a user gives them: a setting that is absent or undefined has its default. */
 export type PeerSettingsInput = { readonly [Name in keyof PeerSettings]?: PeerSettings[Name] | undefined };
 
-/** The defaults. */
 export const peerSettingsDefaults: PeerSettings = {
   concurrency: 64,
   sendTimeoutMs: 30000,
@@ -148,7 +147,6 @@ export interface TuningSettings {
 /** Tuning settings as a user gives them: a setting that is absent or undefined has its default. */
 export type TuningSettingsInput = { readonly [Name in keyof TuningSettings]?: TuningSettings[Name] | undefined };
 
-/** The defaults. */
 export const tuningSettingsDefaults: TuningSettings = {
   ackTimeoutMs: 2000,
   busyAfterMs: 10,
@@ -191,7 +189,6 @@ export interface DatabaseSettings {
 /** Database settings as a user gives them: a setting that is absent or undefined has its default. */
 export type DatabaseSettingsInput = { readonly [Name in keyof DatabaseSettings]?: DatabaseSettings[Name] | undefined };
 
-/** The defaults. */
 export const databaseSettingsDefaults: DatabaseSettings = {
   deadLetterRetentionDays: 30,
 };
@@ -260,7 +257,6 @@ export interface HandlerSettings {
 /** Handler settings as a user gives them: a setting that is absent or undefined has its default. */
 export type HandlerSettingsInput = { readonly [Name in keyof HandlerSettings]?: HandlerSettings[Name] | undefined };
 
-/** The defaults. */
 export const handlerSettingsDefaults: HandlerSettings = {
   transactional: false,
   timeoutMs: undefined,
@@ -317,7 +313,6 @@ export interface BatchSettings {
 /** Batch settings as a user gives them: a setting that is absent or undefined has its default. */
 export type BatchSettingsInput = { readonly [Name in keyof BatchSettings]?: BatchSettings[Name] | undefined };
 
-/** The defaults. */
 export const batchSettingsDefaults: BatchSettings = {
   maxMessages: 100,
   maxBytes: 16777216,
@@ -375,7 +370,6 @@ export interface RetrySettings {
 /** Retry settings as a user gives them: a setting that is absent or undefined has its default. */
 export type RetrySettingsInput = { readonly [Name in keyof RetrySettings]?: RetrySettings[Name] | undefined };
 
-/** The defaults. */
 export const retrySettingsDefaults: RetrySettings = {
   attempts: 5,
   delayMs: 100,

@@ -3,14 +3,14 @@
 // source: schema/migrations/2-outbox.sql
 // source: schema/migrations/3-one-outbox.next.sql
 
-/** A step as its file in schema/migrations/ has it. */
+/** Step, as in its file in schema/migrations/. */
 interface MigrationText {
   readonly id: number;
   readonly name: string;
   readonly sql: string;
 }
 
-/** The steps of releases, in their order. Their texts never change. */
+/** Released steps, in order. Their texts never change. */
 export const releasedMigrations: readonly MigrationText[] = [
   { id: 1, name: "initial schema", sql: `DO $do$
 BEGIN
@@ -9139,7 +9139,7 @@ $do$;
 ` },
 ];
 
-/** The step that comes with the next release: the changes of old tables, and the new tables. The functions are to follow. */
+/** Step of the next release: changes of old tables, and new tables. The functions have to be appended. */
 export const nextMigration: MigrationText | undefined = { id: 3, name: "one outbox", sql: `-- One outbox. Relays of the version before find none of their functions; what they have handed over or published is in their
 -- positions, which go on here.
 -- The index of the outbox below takes these, instead of being made while others wait.
@@ -9884,7 +9884,7 @@ BEGIN
     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
     WHERE a.grantee <> m.owner
     UNION
-    -- They can lack rights of the owner, too.
+    -- Default privileges can also omit rights of the owner.
     SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
     FROM made AS m WHERE m.acl IS NOT NULL
   LOOP

@@ -3,7 +3,7 @@
 // source: hawser/nats/v1/server.proto
 // source: hawser/nats/v1/streams.proto
 
-/** Makes the tables, once, on a database that has none of them. */
+/** Creates the tables. Runs once, on a database that has none of them. */
 export const natsTablesSql = `DO $do$
 BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
@@ -328,7 +328,7 @@ BEGIN
     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
     WHERE a.grantee <> m.owner
     UNION
-    -- They can lack rights of the owner, too.
+    -- Default privileges can also omit rights of the owner.
     SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
     FROM made AS m WHERE m.acl IS NOT NULL
   LOOP
@@ -338,7 +338,7 @@ END
 $do$;
 `;
 
-/** Makes or replaces the functions and views. */
+/** Creates or replaces the functions and views. */
 export const natsFunctionsSql = `DO $do$
 BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
@@ -745,7 +745,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.lock_handlers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_kind) > 63
@@ -871,7 +871,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_handler: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_kind) > 63
@@ -1111,7 +1111,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_subscription_dead_letter: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_source) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_source) > 1024
@@ -1213,7 +1213,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.fail_retry: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_error_code) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_error_code) > 255
@@ -1333,7 +1333,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.take_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_owner) > 255
@@ -1373,7 +1373,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.raise_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_owner) > 255
@@ -1417,7 +1417,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.keep_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_owner) > 255
@@ -1867,7 +1867,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_stream: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_name) > 1024
@@ -2041,7 +2041,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.apply_seek: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_name) > 1024
@@ -2206,7 +2206,7 @@ BEGIN
     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
     WHERE a.grantee <> m.owner
     UNION
-    -- They can lack rights of the owner, too.
+    -- Default privileges can also omit rights of the owner.
     SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
     FROM made AS m WHERE m.acl IS NOT NULL
   LOOP
@@ -2216,7 +2216,7 @@ END
 $do$;
 `;
 
-/** Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do. */
+/** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const natsGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.nats_handlers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.saved_messages FROM PUBLIC;
@@ -2441,5 +2441,5 @@ END
 $do$;
 `;
 
-/** Makes everything but the grants. */
+/** Creates everything except the grants. */
 export const natsSchemaSql = natsTablesSql + "\n" + natsFunctionsSql;

@@ -4,7 +4,7 @@
 // source: hawser/outbox/v1/peers.proto
 // source: hawser/outbox/v1/schedules.proto
 
-/** Makes the tables, once, on a database that has none of them. */
+/** Creates the tables. Runs once, on a database that has none of them. */
 export const outboxTablesSql = `DO $do$
 BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
@@ -311,7 +311,7 @@ BEGIN
     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
     WHERE a.grantee <> m.owner
     UNION
-    -- They can lack rights of the owner, too.
+    -- Default privileges can also omit rights of the owner.
     SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
     FROM made AS m WHERE m.acl IS NOT NULL
   LOOP
@@ -321,7 +321,7 @@ END
 $do$;
 `;
 
-/** Makes or replaces the functions and views. */
+/** Creates or replaces the functions and views. */
 export const outboxFunctionsSql = `DO $do$
 BEGIN
   -- Objects that are new after the following statements get no default privileges: see the block at the end.
@@ -595,7 +595,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_replay: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(subject) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(subject) > 1024
@@ -636,7 +636,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.replay_page: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_subject) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_subject) > 1024
@@ -851,7 +851,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_kind) > 16
@@ -1000,7 +1000,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_turn: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_kind) > 16
@@ -1602,7 +1602,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_undone: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_kind) > 16
@@ -1710,7 +1710,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_kind) > 16
@@ -1821,7 +1821,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.enqueue_peer: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_topic) > 255
@@ -2005,7 +2005,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.running_peers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_names) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     cardinality(p_names) > 100000
@@ -2406,7 +2406,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.claim_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(p_name) > 255
@@ -2675,7 +2675,7 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.unschedule: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" behind the argument.';
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
   END IF;
   IF
     octet_length(name) > 128
@@ -6223,7 +6223,7 @@ BEGIN
     CROSS JOIN LATERAL pg_catalog.aclexplode(coalesce(m.acl, pg_catalog.acldefault(m.type, m.owner))) AS a
     WHERE a.grantee <> m.owner
     UNION
-    -- They can lack rights of the owner, too.
+    -- Default privileges can also omit rights of the owner.
     SELECT pg_catalog.format('GRANT ALL ON %s TO %I', m.object, pg_catalog.pg_get_userbyid(m.owner))
     FROM made AS m WHERE m.acl IS NOT NULL
   LOOP
@@ -6233,7 +6233,7 @@ END
 $do$;
 `;
 
-/** Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do. */
+/** Revokes everything from PUBLIC and grants the roles what they need. Skips, with a NOTICE, what the current role may not do. */
 export const outboxGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_0 FROM PUBLIC;
@@ -6540,5 +6540,5 @@ END
 $do$;
 `;
 
-/** Makes everything but the grants. */
+/** Creates everything except the grants. */
 export const outboxSchemaSql = outboxTablesSql + "\n" + outboxFunctionsSql;

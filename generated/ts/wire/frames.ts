@@ -30,7 +30,7 @@ export const tags = {
 export type Frame = NonNullable<Envelope["kind"]>;
 
 /**
- * Reads the frame that the input has started. Sets `breaksRule` of the input if a value breaks a rule.
+ * Reads the frame that was passed to `input.begin`. Sets `input.breaksRule` if a value breaks a rule.
  *
  * @throws RangeError, TypeError if the bytes are not a frame
  */

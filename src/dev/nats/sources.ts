@@ -47,7 +47,7 @@ const SHA256: Readonly<Record<string, string>> = {
 /** Time limit of the whole download. */
 const downloadTimeoutMs = 120_000;
 
-/** Site of releases; tests use one of their own. */
+/** Web site with the archives of releases. Tests use their own. */
 export interface ReleaseSite {
   /** URL of the parent of the versions' directories. */
   readonly url: string;
@@ -163,7 +163,7 @@ const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
  */
 const newerReleases = ["sid", "trixie"];
 const commandTimeoutMs = 120_000;
-/** Time that a mirror may be silent. */
+/** Time after which a silent mirror is unreachable for apt. */
 const mirrorTimeoutSeconds = 10;
 
 /** Program, and the package that contains it. */

@@ -2,7 +2,7 @@
  * Password of a cluster's superuser: random, and stored in a file of the data directory, so that it stays with the
  * data.
  *
- * Every account of the machine can reach a server at 127.0.0.1, and a superuser of Postgres can start programs as the
+ * The password is needed although the server listens on 127.0.0.1 only: every account of the machine can reach a server at 127.0.0.1, and a superuser of Postgres can start programs as the
  * server's account (`COPY … FROM PROGRAM`).
  */
 import { execFile } from "node:child_process";
@@ -15,7 +15,7 @@ import { writePrivate } from "../../files/index.js";
 import type { Account } from "../server-process.js";
 import type { PostgresBinaries } from "./binaries.js";
 
-/** Authentication of every cluster. There are no other rules, because the server listens on 127.0.0.1 only. */
+/** Authentication rules of every cluster. The server listens on 127.0.0.1 only, so no other rules are needed. */
 const hostRules = `# Written by Hawser. The password of the role postgres is in the file hawser-password beside this one.
 host all all 127.0.0.1/32 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
@@ -44,7 +44,7 @@ export function readPassword(dataDirectory: string): string | undefined {
  * Writes the cluster's authentication rules, which require the password, and the password file. The cluster already has
  * the password.
  */
-export function keepPassword(dataDirectory: string, password: string, account: Account | undefined): void {
+export function storePassword(dataDirectory: string, password: string, account: Account | undefined): void {
   writePrivate(join(dataDirectory, "pg_hba.conf"), hostRules, account);
   // Last, because the file marks a cluster that requires the password.
   writePrivate(passwordFileOf(dataDirectory), `${password}\n`, account);
@@ -85,14 +85,14 @@ export async function setPassword(
     await running;
   } catch (cause) {
     signal?.throwIfAborted();
-    const said = (cause as { stderr?: string }).stderr?.trim() || (cause as Error).message;
+    const reason = (cause as { stderr?: string }).stderr?.trim() || (cause as Error).message;
     throw new HawserError(
       "dev_server_failed",
       `The role postgres of the cluster in ${dataDirectory} could not be given a password, which its servers require: ` +
-        `${said}. Fix the cause, or name another directory.`,
+        `${reason}. Fix the cause, or name another directory.`,
       { cause },
     );
   }
-  keepPassword(dataDirectory, password, account);
+  storePassword(dataDirectory, password, account);
   return password;
 }

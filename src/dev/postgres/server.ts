@@ -11,7 +11,7 @@ import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
 import { type Account, ServerProcess, type StartedServer, serverAccount } from "../server-process.js";
 import { findPostgres, type PostgresBinaries } from "./binaries.js";
-import { keepPassword, passwordFileOf, randomPassword, readPassword, setPassword } from "./password.js";
+import { passwordFileOf, randomPassword, readPassword, setPassword, storePassword } from "./password.js";
 
 /** Time until the server must answer; recovery after a crash can take long on a slow disk. */
 const readyTimeoutMs = 60_000;
@@ -114,7 +114,7 @@ async function makeCluster(
   } finally {
     rmSync(passwordFile, { force: true });
   }
-  keepPassword(dataDirectory, password, account);
+  storePassword(dataDirectory, password, account);
 }
 
 /** Waits until the server answers; false if it ends first. Throws `dev_server_failed` if it takes too long. */

@@ -1,9 +1,7 @@
-/**
- * Clients and answers of the gateway, independent of the Postgres protocol.
- */
+/** Clients and answers of the gateway, independent of the Postgres protocol. */
 import { errorTable, HawserError } from "../../errors/index.js";
 
-/** An authenticated client connection. It is one database session, which makes one call after another. */
+/** Authenticated client connection: one database session, which makes one call after another. */
 export interface GatewayClient {
   /** Number of the connection in this server, from 1. */
   readonly id: number;
@@ -22,7 +20,7 @@ interface RowAnswer {
   readonly value: string | null;
 }
 
-/** An error that ends the call but not the session. */
+/** Error that ends the call but not the session. */
 export interface ErrorAnswer {
   readonly kind: "error";
   /** Five digits or capital letters. */
@@ -39,8 +37,8 @@ export type Answer = RowAnswer | ErrorAnswer;
 export const nullRow: RowAnswer = { kind: "row", value: null };
 
 /**
- * Answer for an error: a `HawserError` is answered with the SQLSTATE of its code, its message, its detail, and its hint
- * or else the remedy of its code; any other error with `XX000` and its message. Never with a stack or a cause.
+ * Converts an error to an answer: a `HawserError` to the SQLSTATE of its code, its message, its detail, and its remedy
+ * as the hint; any other error to the SQLSTATE of `internal` and its message. Stack and cause are left out.
  */
 export function errorAnswerOf(error: unknown): ErrorAnswer {
   if (error instanceof HawserError) {

@@ -32,7 +32,7 @@ export interface ConnectionEffects {
   startTls(): void;
   /** Pauses or resumes reading. Data that arrives nevertheless is accepted. */
   setReading(reading: boolean): void;
-  /** Admits an authenticated client. @returns reason why it gets no session */
+  /** Admits an authenticated client. @returns error if the client gets no session */
   admit(applicationName: string): ErrorAnswer | undefined;
   /** Carries out a call. */
   answer(query: Uint8Array): Answer | Promise<Answer>;
@@ -50,10 +50,10 @@ const terminateType = "X".charCodeAt(0);
 const syncType = "S".charCodeAt(0);
 const flushType = "H".charCodeAt(0);
 
-/** Enough for a Terminate message of the client. */
+/** Bytes that may be buffered while a call runs: enough for a Terminate message of the client. */
 const { readAheadBytes } = gatewayConstants;
 
-/** A declared length above the maximum of Postgres values, 1 GiB, is invalid. */
+/** Maximum body of a message in bytes, as of a Postgres value: just below 1 GiB. */
 const maxMessageBytes = 0x3fffffff;
 
 /** Protocol of one client connection: takes received chunks, and requests effects. */
@@ -61,7 +61,7 @@ export class ConnectionProtocol {
   readonly #reader = new MessageReader();
   readonly #login: Login;
   #state: "login" | "securing" | "ready" | "answering" | "draining" | "over" = "login";
-  /** Set when the connection must end: the answer to the next call. */
+  /** Answer to the next call, which ends the connection; undefined while calls are accepted. */
   #stopReason: ErrorAnswer | undefined;
   #reading = true;
 
@@ -96,7 +96,7 @@ export class ConnectionProtocol {
   }
 
   /**
-   * TLS is established; from now on, chunks are decrypted.
+   * Continues the login after TLS is established: chunks are decrypted from now on.
    *
    * @param certificate DER certificate that the client was shown
    */
@@ -106,7 +106,7 @@ export class ConnectionProtocol {
     this.#login.secured(certificate);
   }
 
-  /** Writing is possible again. */
+  /** Continues after the client has read enough, so that writing is possible again. */
   drained(): void {
     if (this.#state !== "draining") return;
     this.#state = "ready";
@@ -137,16 +137,16 @@ export class ConnectionProtocol {
       this.#effects.close();
     } else {
       const error = errorResponse("FATAL", reason);
-      // A call in transit gets the error as its answer. For dblink, the last result counts, and without ReadyForQuery
-      // that would be the end of the connection. A call that is sent after this has arrived, but before the connection
-      // is closed, gets no answer; by the notification, its caller knows that it was not carried out. The notification
-      // is last, so a caller that has it also has the answer to the previous call.
+      // A call in transit gets the error as its answer. dblink reports the last result of a call: without ReadyForQuery,
+      // that would be the loss of the connection. A call that is sent after the error has arrived, but before the
+      // connection is closed, gets no answer; the notification shows its caller that it was not carried out. The
+      // notification is last, so that a caller that has received it also has the answer to the previous call.
       this.#effects.write(state === "login" ? error : Buffer.concat([error, readyForQuery, sessionEndNotification]));
       this.#effects.end();
     }
   }
 
-  /** The connection is closed. */
+  /** Ends the session of a closed connection. */
   closed(): void {
     this.#over();
   }

@@ -117,7 +117,7 @@ const leftAloneSql = `
       EXECUTE ${embedded(`SELECT NOT EXISTS (SELECT FROM (${foundFunctionsSql}) AS f WHERE f."isOurs")`)} INTO prepared;
     END IF;
     IF NOT prepared THEN
-      -- CREATE EXTENSION has raised it to this level.
+      -- CREATE EXTENSION has raised the level to warning, which would hide the notice.
       IF current_setting('client_min_messages') = 'warning' THEN
         SET LOCAL client_min_messages = notice;
       END IF;
@@ -163,7 +163,7 @@ DECLARE
   one record;
   held boolean := false;
 BEGIN
-  -- As in all installations of this database: they run one after another, and none blocks the others forever.
+  -- Installations in a database run one after another, and none waits forever.
   PERFORM set_config('lock_timeout', '${storeConstants.turnLimitMs}', true);
   IF NOT prepared THEN
     PERFORM pg_advisory_xact_lock(${installationLockKey});
@@ -174,7 +174,7 @@ ${waitForLockSql}
 ${leftAloneSql}
 ${conflicts}
 
-  -- Leftovers of a dropped schema: an extension can replace only its own functions.
+  -- Functions that a dropped schema left behind: an extension can replace only its own functions.
   FOR one IN EXECUTE ${embedded(`SELECT f.signature FROM (${foundFunctionsSql}) AS f WHERE f."isOurs"`)} LOOP
     EXECUTE 'DROP FUNCTION ' || one.signature;
   END LOOP;
@@ -189,7 +189,8 @@ ${stepsText}
   END IF;
 ${creationText}
 
-  -- Members of an extension are not dumped and are dropped with it. One at a time, because a table takes its types along.
+  -- Members of an extension are not dumped and are dropped with it, so the objects leave it. One at a time, because a
+  -- table takes its types along.
   LOOP
     SELECT replace(o.type, 'foreign-data', 'foreign data') AS type, o.identity INTO one
       FROM pg_depend AS d CROSS JOIN pg_identify_object(d.classid, d.objid, d.objsubid) AS o
@@ -199,8 +200,9 @@ ${creationText}
     EXIT WHEN NOT found;
     EXECUTE format('ALTER EXTENSION ${extensionName} DROP %s %s', one.type, one.identity);
   END LOOP;
-  -- Nor are privileges dumped that were granted in here, on what was there before. An object that leaves an extension has
-  -- none of that kind; ours may not take in the schema that it is in.
+  -- pg_dump also omits privileges that this script granted on existing objects: they are recorded as initial privileges
+  -- of an extension. The record is deleted when the object leaves an extension, so it joins and leaves plpgsql; this
+  -- extension may not contain its own schema.
   FOR one IN
     SELECT DISTINCT replace(o.type, 'foreign-data', 'foreign data') AS type, o.identity
       FROM pg_init_privs AS i CROSS JOIN pg_identify_object(i.classoid, i.objoid, 0) AS o

@@ -12,7 +12,7 @@ export interface ServerDirectories {
   readonly library?: string | undefined;
 }
 
-/** Directories of pg_config in packages that do not put it on the PATH: `parent/<matching>/bin`. */
+/** Directories of pg_config if it is not on the PATH: `parent/<matching>/bin`. */
 const usualPlaces: readonly (readonly [parent: string, matching: RegExp])[] = [
   ["/usr/lib/postgresql", /^\d+$/],
   ["/usr", /^pgsql-\d+$/],
