@@ -8,6 +8,7 @@ import type { ArgsDef } from "citty";
 import { load } from "js-yaml";
 import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
+import { type Metric, serveMetrics } from "../../generated/ts/metrics/metrics.js";
 import { quantityOf } from "../../src/cli/quantities.js";
 import { commands } from "../../src/cli/run.js";
 import { testDatabase } from "../support/database.js";
@@ -178,8 +179,8 @@ describe.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s", (page) => {
 });
 
 it("the alerts are on metrics and labels that there are", () => {
-  const rows = [...read("docs/metrics.md").matchAll(/^\| `(hawser_\w+)` \| \w+ \| ([^|]*)\|/gm)];
-  const labels = new Map(rows.map(([, name, list]) => [name!, [...list!.matchAll(/`(\w+)`/g)].map(([, one]) => one!)]));
+  const metrics: readonly Metric[] = Object.values(serveMetrics);
+  const labels = new Map(metrics.map(({ name, labels }) => [name, labels]));
   const { groups } = load(read("examples/deploy/alerts.yaml")) as {
     readonly groups: readonly {
       readonly rules: readonly { readonly expr: string; readonly annotations: Readonly<Record<string, string>> }[];
