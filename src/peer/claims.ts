@@ -96,7 +96,9 @@ export class Claims {
     this.pump();
   }
 
-  /** Records a commit in a channel that was taken over from another member: keys of its messages may be free now. */
+  /**
+   * Records a commit in a channel of claimed messages. If another member has claimed them, their keys may be free now.
+   */
   committed(connectionKey: number): void {
     if (connectionKey === this.#channel?.connectionKey) return;
     // The running claim query may not have seen this commit.
