@@ -166,7 +166,9 @@ export class HandlerCalls {
     for (const queue of this.#batches.values()) queue.stopWaiting();
   }
 
-  /** Counts of a topic; the common counts of unlabelled topics if it has no handler, or its name is not known yet. */
+  /**
+   * Counts of a topic; the common counts of topics without a label if it has no handler, or its name is not known yet.
+   */
   countsOf(topicKey: number): HandledCounts {
     return this.#handlers.countsOf(this.topics.known(topicKey));
   }

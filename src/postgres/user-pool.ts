@@ -41,7 +41,7 @@ export class UserPool {
     return (this.pool as Partial<pg.Pool>).options?.max ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Role, database and servers, for messages. Empty if only a connector of the pool knows them. */
+  /** Names for messages. Role and database are empty if only a connector of the pool knows them. */
   get described(): DatabaseAddress["described"] {
     const { user = "", database = "" } = (this.pool as Partial<pg.Pool>).options ?? {};
     return { role: user, database, server: "the servers of the given pool" };
