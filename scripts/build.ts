@@ -1,9 +1,9 @@
 /**
  * `npm run build`: compiles what the package needs into `dist/`.
  *
- * Comments are for the declarations, which editors show, and not for the code, of which they were a quarter. Files that
- * neither an entry point nor a command reaches are left out: declarations that only other code names, and code that has
- * only types. See docs/decisions/0070-a-smaller-package.md.
+ * Comments stay in the declarations, which editors show, and are removed from the code, where they were a quarter of
+ * the size. Files that no entry point and no command reaches are left out, such as declarations of internal code, and
+ * code files that have only types. See docs/decisions/0070-a-smaller-package.md.
  */
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -40,7 +40,7 @@ function compile(...options: readonly string[]): void {
   });
 }
 
-/** Code indented by two spaces, as the sources are: tsc indents by four, which are 5 % of the code. */
+/** Reprints code with two spaces of indentation, like the sources: tsc indents by four, which adds 5 % to the code. */
 function reprinted(code: string): string {
   return transformSync(code, { target: "es2022", charset: "utf8" }).code;
 }

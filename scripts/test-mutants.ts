@@ -22,11 +22,12 @@ const usage = `Usage: npm run test:mutants -- [--sample N] [--seed S] [--part FO
   --jobs N       how many are tried side by side. Default 2
   --json FILE    writes each mutant with the test that noticed it`;
 
+/** Time limit of the tests without a mutant. */
+const unchangedDeadlineMs = 900_000;
 /**
- * Time limit of the tests without a mutant. A mutant may cause an endless loop: its limit is that time multiplied by
- * the factor, plus 10 s.
+ * Time limit of the tests with a mutant, which may cause an endless loop: 10 s plus this factor times the duration of
+ * the same tests without a mutant.
  */
-const untouchedDeadlineMs = 900_000;
 const timeLimitFactor = 5;
 
 /** Time in which a process must end gracefully. */
@@ -109,7 +110,7 @@ async function measure(tester: Tester, { folder, rings }: Part): Promise<Ring[]>
   for (const paths of rings) {
     const startedAt = performance.now();
     console.error(`Without a mutant: ${paths.join(", ")}`);
-    const answer = await tester.run({ mutant: null, paths }, untouchedDeadlineMs);
+    const answer = await tester.run({ mutant: null, paths }, unchangedDeadlineMs);
     if (!answer?.passed) {
       throw new Error(`The tests of ${folder} do not pass without a mutant: ${answer?.failed ?? "no answer"}`);
     }
@@ -137,7 +138,7 @@ function mutantsOf({ folder }: Part): Mutant[] {
     .flatMap((file) => makeMutants(join(folder, file), readFileSync(join(root, folder, file), "utf8")));
 }
 
-/** `count` mutants, the same for the same seed: mulberry32. */
+/** Draws `count` items at random with the generator mulberry32: the same ones for the same seed. */
 function sample<T>(all: readonly T[], count: number, seed: number): T[] {
   if (count === 0 || count >= all.length) return [...all];
   let state = seed;
@@ -197,7 +198,7 @@ function readSettings(): Settings | "help" {
 /** @throws Error if the tests fail without a mutant, or cannot be run */
 async function main(settings: Settings): Promise<void> {
   const outcomes: Outcome[] = [];
-  // Written once in the beginning, so that an unwritable file is detected at once.
+  // The first call is before the tests, so that an unwritable file is detected at once.
   const save = (): void => {
     if (settings.json !== undefined) writeFileSync(settings.json, `${JSON.stringify(outcomes, null, 2)}\n`);
   };

@@ -1,8 +1,8 @@
 /**
  * `npm run test:node24 [-- vitest's arguments]`: the test suite on the current LTS of Node.
  *
- * Users run newer versions of Node than the machines that build this project. The runtimes come from packages of the
- * npm registry. The cache directory keeps this one; it is not a dependency of the project.
+ * Users may run a newer version of Node than the machines that build this project. The runtime comes from a package of
+ * the npm registry, which the cache directory keeps; it is not a dependency of the project.
  */
 import { installNode } from "./node24/install-node.js";
 import { runSuite } from "./suite/run-suite.js";

@@ -1,7 +1,7 @@
 /** Generates small mistakes in a source file, one at a time, which a test suite should detect. */
 import { parseSync } from "oxc-parser";
 
-/** Mistake: a replacement of a range of characters. */
+/** Mistake in the code: a replacement of a range of characters. */
 export interface Mutant {
   /** Path relative to the root of the project. */
   readonly file: string;

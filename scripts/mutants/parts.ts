@@ -1,12 +1,12 @@
 /** Code to mutate, and the tests of the fast tier that should detect the mutants. */
 
-/** Part of the code. */
+/** Folder to mutate, with its tests. */
 export interface Part {
   /** Folder, relative to the root. */
   readonly folder: string;
   /**
-   * Prefixes of the paths of tests. The first ring runs first, and the second only if the first has detected nothing.
-   * The rest of the fast tier might detect more: the counted share is a lower bound.
+   * Groups of tests, as prefixes of their paths. A ring runs only if the previous one has not detected the mutant. The
+   * rest of the fast tier might detect more mutants, so the reported share is a lower bound.
    */
   readonly rings: readonly (readonly string[])[];
 }

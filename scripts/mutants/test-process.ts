@@ -1,6 +1,6 @@
 /**
- * Process that runs tests on one mutant after the other. It keeps its vitest, so that a mutant costs no more than its
- * tests. Orders and answers go over the IPC channel of `fork`.
+ * Process that runs tests on one mutant after the other. All mutants share one instance of vitest, so that a mutant
+ * costs no more than its tests. Orders and answers go over the IPC channel of `fork`.
  *
  * A mutant is never written to a file: vitest loads its text instead of the file's.
  */
@@ -11,10 +11,10 @@ import { createVitest } from "vitest/node";
 import { startNatsServer } from "../../test/support/nats-server.js";
 import { type Mutant, mutated } from "./make-mutants.js";
 
-/** Order to run tests. Without a mutant, the code is unchanged. */
+/** Order to run tests. `mutant` is null to run them on the unchanged code. */
 export interface Order {
   readonly mutant: Mutant | null;
-  /** Prefixes of the paths of its tests. */
+  /** Prefixes of the paths of the tests to run. */
   readonly paths: readonly string[];
 }
 
@@ -64,7 +64,7 @@ async function run({ mutant, paths }: Order): Promise<Answer> {
   const files = new Set([active?.file, mutant?.file]);
   active = mutant;
   for (const file of files) if (file !== undefined) vitest.invalidateFile(join(root, file));
-  // A new server for each run, which would otherwise find the buckets and streams of the previous run.
+  // Each run has a new server: on a shared one, it would find the buckets and streams of the previous run.
   await using nats = await startNatsServer({ jetStream: true });
   process.env["HAWSER_TEST_NATS_URL"] = nats.url;
   const specifications = await vitest.globTestSpecifications([...paths]);

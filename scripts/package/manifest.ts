@@ -1,13 +1,13 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-/** The parts of package.json that name compiled files. */
+/** Parts of package.json that name compiled files. */
 export interface PackageManifest {
   readonly bin: Readonly<Record<string, string>>;
   readonly exports: Readonly<Record<string, string | EntryPoint>>;
 }
 
-/** The files of one entry point, relative to the root of the package. */
+/** Files of one entry point, relative to the root of the package. */
 export interface EntryPoint {
   readonly types: string;
   readonly default: string;
@@ -18,7 +18,7 @@ export function readManifest(folder: string): PackageManifest {
   return JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as PackageManifest;
 }
 
-/** The entry points by the name that users import: `hawser`, `hawser/nats`, … */
+/** Entry points by the name that users import: `hawser`, `hawser/nats`, … */
 export function entryPointsOf({ exports }: PackageManifest): ReadonlyMap<string, EntryPoint> {
   return new Map(
     Object.entries(exports).flatMap(([path, entry]) =>

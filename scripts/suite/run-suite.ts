@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url";
 export const project = fileURLToPath(new URL("../..", import.meta.url));
 
 /**
- * Runs the test suite as a child process on this terminal, and adopts its exit status.
+ * Runs the test suite as a child process on this terminal, and sets the exit status of this process to that of the
+ * child.
  *
  * @param args vitest's arguments; without any, all tests run, as with `npm run test:all`
  * @param env changes to the environment of this process; undefined removes a variable
@@ -20,8 +21,8 @@ export async function runSuite(
   node = process.execPath,
   directory = project,
 ): Promise<void> {
-  const asked = args.length === 0 ? ["--mode", "all"] : args;
-  const child = spawn(node, [`${directory}node_modules/vitest/vitest.mjs`, "run", ...asked], {
+  const vitestArgs = args.length === 0 ? ["--mode", "all"] : args;
+  const child = spawn(node, [`${directory}node_modules/vitest/vitest.mjs`, "run", ...vitestArgs], {
     cwd: directory,
     stdio: "inherit",
     env: { ...process.env, ...env },

@@ -6,7 +6,7 @@ import type { Step } from "./step.js";
 import { withTemporaryFolder } from "./temporary-folder.js";
 import { compareTrees } from "./trees.js";
 
-/** `api/` is what the entry points export. */
+/** Step that checks that `api/` equals the report of the entry points' exports. */
 export const apiStep: Step = {
   name: "api",
   run: () =>

@@ -1,7 +1,7 @@
-/** Step of verify. */
+/** Step of `npm run verify`. */
 export interface Step {
   readonly name: string;
-  /** Rejects only if the step itself could not run; that fails it too. */
+  /** Rejects only if the step itself could not run; such a step counts as failed. */
   run(): Promise<Outcome>;
 }
 

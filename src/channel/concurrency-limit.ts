@@ -1,7 +1,7 @@
 /**
- * Concurrency limits of handlers, over all channels and requests of a peer, and lists of what waits for them.
+ * Concurrency limits of handlers, over all channels and requests of a peer, and lists of the items that wait for them.
  *
- * A start takes its place at once; places are never reserved. So a channel that waits for something else in addition,
+ * An item takes its place when it starts; places are never reserved. So a channel that also waits for something else,
  * such as a commit, holds no place meanwhile, and two waits cannot block each other.
  */
 
@@ -9,7 +9,7 @@
 export interface Waiter {
   /** Starts waiting items as far as their limits allow. */
   run(): void;
-  /** A full limit for which items wait has a free place: its `runWaiters` must be called soon. */
+  /** Called when a full limit with waiting items has a free place: its `runWaiters` must be called soon. */
   limitFreed(limit: ConcurrencyLimit): void;
 }
 
@@ -30,7 +30,7 @@ export class ConcurrencyLimit {
     this.#max = max;
   }
 
-  /** Limit of the same size for the next run of a peer, which does not count the items that the last one gave up. */
+  /** New limit of the same size, for the next run of a peer: items that the last run abandoned do not count. */
   renewed(): ConcurrencyLimit {
     return new ConcurrencyLimit(this.#max);
   }
@@ -50,7 +50,7 @@ export class ConcurrencyLimit {
   }
 
   /**
-   * Frees the place of an item that has ended. Its waiter goes behind the others.
+   * Frees the place of an item that has ended. Its waiter moves behind the others.
    *
    * @param continues whether the waiter starts its next items by itself, if no other one waits
    */
@@ -61,7 +61,7 @@ export class ConcurrencyLimit {
     if (wasFull && this.#waiting.size > (waits && continues ? 1 : 0)) waiter.limitFreed(this);
   }
 
-  /** Removes the limit, because its handler was replaced or removed. Waiting items belong to another limit then. */
+  /** Admits all waiting items, because their handler was replaced or removed; they then move to another limit. */
   open(): void {
     this.#max = Number.POSITIVE_INFINITY;
   }
@@ -113,7 +113,7 @@ export class ConcurrencyLimit {
 /**
  * Moves a running item to another limit.
  *
- * @returns false if that is full, and the item keeps its place
+ * @returns false if the new limit is full; the item then keeps its place
  */
 export function changeLimit(item: Limited, to: ConcurrencyLimit | undefined, waiter: Waiter): boolean {
   const from = item.limit;
@@ -150,11 +150,11 @@ class Group<Item> {
   }
 }
 
-/** Items that wait for their start, grouped by limit. Groups take turns, and full ones hold up no other. */
+/** Items that wait for their start, grouped by limit. Groups take turns; a full limit delays only its own group. */
 export class Waitlist<Item extends Limited> implements Iterable<Item> {
   readonly #unlimited = new Group<Item>();
   readonly #limited = new Map<ConcurrencyLimit, Group<Item>>();
-  /** Alternates between items with and without a limit. */
+  /** True if an item with a limit is next: items with and without a limit alternate. */
   #limitedIsNext = false;
   /** Number of items. */
   size = 0;
@@ -181,7 +181,7 @@ export class Waitlist<Item extends Limited> implements Iterable<Item> {
     return first;
   }
 
-  /** Items that can start, in turn. */
+  /** Items without a limit, and items whose limit is not full; {@link first} comes first. */
   *allStartable(): Generator<Item, void> {
     if (!this.#limitedIsNext) yield* this.#unlimited.items;
     for (const [limit, { items }] of this.#limited) if (!limit.isFull) yield* items;

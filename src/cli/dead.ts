@@ -70,7 +70,7 @@ function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): De
 }
 
 /** True if the filter selects a subset; a limit alone does not. */
-function choosesAmong({ limit: _, ...criteria }: DeadLetterFilter): boolean {
+function selectsSubset({ limit: _, ...criteria }: DeadLetterFilter): boolean {
   return Object.values(criteria).some((value) => value !== undefined);
 }
 
@@ -182,8 +182,8 @@ function checkFlags(
     refuse("--descriptors with --json needs --payload, which prints the payloads");
   if (action === "list") {
     if (all) refuse("--all is for retry and discard; list shows all by default");
-  } else if (all && choosesAmong(filter)) refuse("--all means every dead letter: remove it, or the ids and filters");
-  else if (!all && !choosesAmong(filter)) refuse("name ids or filters, or --all for every dead letter");
+  } else if (all && selectsSubset(filter)) refuse("--all means every dead letter: remove it, or the ids and filters");
+  else if (!all && !selectsSubset(filter)) refuse("name ids or filters, or --all for every dead letter");
 }
 
 async function list(
@@ -243,7 +243,7 @@ function shortCell(text: string): string {
   return text.length > 80 ? `${text.slice(0, 79)}…` : text;
 }
 
-/** Payload as `hawser listen --json` prints it. */
+/** Dead letter as JSON, with its payload in the form of `hawser listen --json`. */
 function wholeLine({ payload, ...letter }: WholeDeadLetter, descriptors: Descriptors | undefined): object {
   return { ...letter, ...shownPayload(payload, letter.headers, descriptors) };
 }

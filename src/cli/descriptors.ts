@@ -41,7 +41,7 @@ export interface ShownPayload {
 
 type Headers = readonly (readonly [name: string, value: string])[];
 
-/** Limit far above the size of a large company's types. */
+/** Maximum size of an image, far above that of a large company. */
 const maxImageBytes = 64 * 1024 * 1024;
 
 /** Types of an image. */
@@ -137,7 +137,7 @@ function raw(bytes: Uint8Array, form: PayloadForm): { readonly payload: string; 
   return text === undefined ? { payload: base64Of(bytes), encoding: "base64" } : { payload: text, encoding: "utf8" };
 }
 
-/** Payload on a line for people, not yet escaped for a terminal. */
+/** Text of a payload for people, not yet escaped for a terminal. */
 export function payloadLine({ payload, encoding, type, note }: ShownPayload, form: PayloadForm = "auto"): string {
   if (encoding === "json") return `${type} ${JSON.stringify(payload)}`;
   const text = `${encoding === "base64" && form === "auto" ? "base64 " : ""}${payload}`;

@@ -1,4 +1,4 @@
-/** Program that `hawser dev -- COMMAND` runs beside its servers. */
+/** Program that `hawser dev -- COMMAND` runs while its servers run. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { constants } from "node:os";
 import { HawserError } from "../errors/index.js";
@@ -31,7 +31,10 @@ export function commandLineOf(rawArgs: readonly string[], positionals: readonly 
 /** Time for the program to end on SIGTERM after a server has ended by itself. */
 const termMs = 5_000;
 
-/** Exit status of a program that the reason of a stop request ended: 128 plus the number of its signal. */
+/**
+ * Exit status of `hawser dev` after a stop request: 128 plus the number of the signal. @param reason reason of the
+ * request
+ */
 export function statusOfStop(reason: unknown): number {
   return 128 + constants.signals[signalOf(reason)];
 }

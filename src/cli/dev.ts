@@ -120,7 +120,7 @@ export const dev = withExamples(
 type PortFlag = keyof typeof usualPorts;
 
 /** Variables that name a server to use instead of starting one. */
-const instead = {
+const externalServers = {
   port: { variable: "HAWSER_DATABASE_URL", server: "Postgres" },
   "nats-port": { variable: "HAWSER_NATS_URL", server: "nats-server" },
 } as const;
@@ -143,7 +143,7 @@ function portsOf(
 
 function portOf(flag: PortFlag, given: string | undefined): PortWish | undefined {
   const port = wholeNumber(`--${flag}`, given, { min: 0, max: 65_535 });
-  const { variable, server } = instead[flag];
+  const { variable, server } = externalServers[flag];
   if (given !== undefined && process.env[variable]) {
     throw new HawserError(
       "invalid_argument",
@@ -326,9 +326,9 @@ interface DevGateway {
 }
 
 /**
- * Prepares the database, defines the NATS server in it, and starts to answer. An external database may contain
- * something that prevents the SQL functions: then it is prepared for peers only. It may also define a NATS server,
- * which is used unless HAWSER_NATS_URL names another.
+ * Prepares the database, defines the NATS server in it, and starts to answer. An external database may contain objects
+ * that prevent the SQL functions; it is then prepared for peers only. It may also define a NATS server, which is used
+ * unless HAWSER_NATS_URL names another.
  */
 async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> {
   const { databaseUrl, monitor, logger, onProgress } = options;
@@ -351,15 +351,15 @@ async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> 
 
 const loopback = "127.0.0.1";
 
-/** Defines the NATS server in the database, and returns how to undo that. */
+/** Defines the NATS server in the database, and returns a function that undoes it. */
 async function define(options: DevGatewayOptions): Promise<Pick<DevGateway, "otherNats" | "restore">> {
   const { databaseUrl, isDatabaseGiven, natsUrl, isNatsGiven, onProgress } = options;
   const { hostname, port } = new URL(natsUrl);
   const wanted = { host: hostname, port: port || "4222" };
-  const isThere = ({ options: present }: DefinedNatsServer) =>
+  const isDefined = ({ options: present }: DefinedNatsServer) =>
     Object.keys(present).length === 2 && present["host"] === wanted.host && present["port"] === wanted.port;
   // A kept directory has the definition of the last start, with its port.
-  const isLeft = ({ options: present, foreignServer }: DefinedNatsServer) =>
+  const isLeftover = ({ options: present, foreignServer }: DefinedNatsServer) =>
     !isDatabaseGiven &&
     foreignServer === null &&
     Object.keys(present).toSorted().join() === "host,port" &&
@@ -367,10 +367,10 @@ async function define(options: DevGatewayOptions): Promise<Pick<DevGateway, "oth
   const { before, isSet } = await defineNatsServer({
     databaseUrl,
     options: wanted,
-    replaces: (present) => !isThere(present) && (isNatsGiven || isLeft(present)),
+    replaces: (present) => !isDefined(present) && (isNatsGiven || isLeftover(present)),
   });
   if (before !== undefined && !isSet) {
-    if (isThere(before)) return { otherNats: undefined, restore: async () => undefined };
+    if (isDefined(before)) return { otherNats: undefined, restore: async () => undefined };
     const otherNats = inWords(before);
     onProgress(
       `The SQL functions use ${otherNats}, as the database defines it; the definition stays. To use another server while ` +
@@ -378,7 +378,7 @@ async function define(options: DevGatewayOptions): Promise<Pick<DevGateway, "oth
     );
     return { otherNats, restore: async () => undefined };
   }
-  const isKept = before !== undefined && !isLeft(before);
+  const isKept = before !== undefined && !isLeftover(before);
   if (isKept) {
     onProgress(
       `The SQL functions use the NATS server of HAWSER_NATS_URL while \`hawser dev\` runs, then ${inWords(before)} again`,
@@ -398,7 +398,7 @@ async function define(options: DevGatewayOptions): Promise<Pick<DevGateway, "oth
   return { otherNats: undefined, restore: () => (undone ??= undo()) };
 }
 
-/** Description without secrets. */
+/** Description of a definition, without secrets. */
 function inWords({ options, foreignServer }: DefinedNatsServer): string {
   const { host, port } = options;
   const place =
@@ -406,8 +406,8 @@ function inWords({ options, foreignServer }: DefinedNatsServer): string {
   return `${place} of ${foreignServer === null ? "hawser.set_nats_server" : `the foreign server ${foreignServer}`}`;
 }
 
-/** Errors that prevent the SQL functions, but not peers. */
-const ofTheFunctions: ReadonlySet<string> = new Set([
+/** Codes of errors that prevent the installation of the SQL functions, but not of the objects of peers. */
+const functionErrorCodes: ReadonlySet<string> = new Set([
   "native_extension",
   "dblink_shared",
   "name_occupied",
@@ -418,7 +418,7 @@ async function prepare(databaseUrl: string, onProgress: (message: string) => voi
   try {
     return await install({ databaseUrl });
   } catch (error) {
-    if (!(error instanceof HawserError) || !ofTheFunctions.has(error.code)) throw error;
+    if (!(error instanceof HawserError) || !functionErrorCodes.has(error.code)) throw error;
     onProgress(`Without NATS from SQL: ${error.message}`);
     return install({ databaseUrl, nats: false });
   }

@@ -61,7 +61,7 @@ export const extension = withExamples(
       const report =
         action === "install" ? installExtension(where, { version, dryRun }) : uninstallExtension(where, { dryRun });
       if (given.json) print(process.stdout, jsonText({ version, ...report }));
-      else tell(action, report);
+      else printReport(action, report);
     },
   }),
   [
@@ -97,7 +97,7 @@ function directoriesOf(given: Given<typeof args>): ServerDirectories {
   return findServerDirectories({ pgConfig: given["pg-config"] });
 }
 
-function tell(action: Exclude<Action, "print">, { directory, files, dryRun }: ExtensionReport): void {
+function printReport(action: Exclude<Action, "print">, { directory, files, dryRun }: ExtensionReport): void {
   for (const { path, change } of files)
     print(process.stdout, `${lineHeads[dryRun ? "dry" : "done"][change]} ${printable(path)}`);
   if (action === "uninstall") {

@@ -43,7 +43,7 @@ export const init = withExamples(
       const nats = noNats ? false : { sharedDblink, ...(args.schema === undefined ? {} : { schema: args.schema }) };
       const report = await install({ databaseUrl, dryRun, nats, onWait });
       if (args.json) print(process.stdout, jsonText(report));
-      else tell(report);
+      else printReport(report);
       if (report.partial && !dryRun) throw partial(report);
     },
   }),
@@ -70,7 +70,7 @@ function partial({ missingPrivileges }: InstallReport): HawserError {
   return new HawserError("not_permitted", message);
 }
 
-function tell(report: InstallReport): void {
+function printReport(report: InstallReport): void {
   const { database, role, migrations, nats, missingPrivileges, warnings, roleWarnings, sql, superuserStatements } =
     report;
   const warned = [...roleWarnings, ...warnings, ...(nats?.warnings ?? [])].map(warningLine);

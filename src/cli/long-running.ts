@@ -12,19 +12,19 @@ import { openPrivate } from "../files/index.js";
 import { hurryAfterMs, stopSignals, within } from "../runtime/index.js";
 import { isGone } from "./output.js";
 
-/** The request to stop, as it comes. */
+/** Request to stop the command: a signal, or the end of the parent process. */
 export interface StopRequest {
   /** Aborted by the first request. */
   readonly signal: AbortSignal;
   /** Aborted by a further signal. */
   readonly hurry: AbortSignal;
-  /** Call this when the command is ready: see {@link ParentWatch.trustStandardInput}. */
+  /** Must be called when the command is ready: see {@link ParentWatch.trustStandardInput}. */
   started(): void;
   /** Stops listening; signals have their default effect again. */
   close(): void;
 }
 
-/** For commands that ignore standard input, or read it themselves: only signals count. */
+/** Watch of commands that do not end with their parent process: only signals stop them. */
 const noWatch: ParentWatch = { signal: new AbortController().signal, trustStandardInput() {}, close() {} };
 
 /**
@@ -62,7 +62,7 @@ export function awaitStopRequest(
   };
 }
 
-/** Interval of checking the parent. */
+/** Interval at which the parent process is checked. */
 const parentCheckMs = 250;
 
 /** Detects the end of the process that started this command. */
@@ -80,10 +80,11 @@ interface ParentWatch {
 /**
  * Starts to watch the parent process, so that `hawser dev` leaves no servers behind when its script is killed.
  *
- * The three signs: the pipe on standard input closes; the terminal hangs up (SIGHUP, handled by the caller); the parent
- * process changes, which means that it died. The last is watched if standard input is a pipe or a terminal, or if npm
- * runs this command, because npm may have put a shell in between that outlives it. A command started with `</dev/null`
- * (as a shell does with `&` in a script) is meant to outlive the script, and does.
+ * Three signs show the end of the parent: the pipe on standard input closes; the terminal hangs up (SIGHUP, handled by
+ * the caller); the parent process id changes. The id is watched if standard input is a pipe or a terminal, or if npm
+ * runs this command. For npm the parent's parent is watched too, because npm may have started a shell that outlives
+ * npm. A command started with `</dev/null` (as a shell does with `&` in a script) is meant to outlive the script, and
+ * does.
  */
 function watchParent(readsInput: boolean): ParentWatch {
   const gone = new AbortController();
@@ -136,9 +137,9 @@ function isPipe(descriptor: number): boolean {
   }
 }
 
-/** Time that the end waits for the reader of the last lines. */
+/** Maximum wait of {@link LogOutput.close} for the reader of the last lines. */
 const closeMs = 1000;
-/** Time for the last lines if the process ends at once. */
+/** Maximum wait of {@link LogOutput.closeNow} for the reader of the last lines. */
 const closeNowMs = 200;
 
 /**
@@ -150,7 +151,7 @@ export class LogOutput {
   readonly #destination: ReturnType<typeof pino.destination>;
   #dropped = 0;
   #isGone = false;
-  /** Time until which a reader that does not read is waited for, on the clock of `performance.now()`. */
+  /** Time until which writes are retried while the reader does not read (`performance.now()`, ms). */
   #waitsUntil = Number.POSITIVE_INFINITY;
 
   /**
@@ -172,7 +173,7 @@ export class LogOutput {
     destination.on("drop", () => {
       this.#dropped += 1;
     });
-    destination.on("drain", () => this.#tellDropped());
+    destination.on("drain", () => this.#reportDropped());
     // A log that cannot be written must not end the command.
     destination.on("error", (error: NodeJS.ErrnoException) => {
       this.#isGone ||= isGone(error);
@@ -183,7 +184,7 @@ export class LogOutput {
    * Resolves when the last lines have been written, or nobody has read them for a second. Later lines are not logged.
    */
   async close(): Promise<void> {
-    this.#tellDropped();
+    this.#reportDropped();
     this.logger.level = "silent";
     this.#waitsUntil = performance.now() + closeMs;
     if (this.#isGone) return;
@@ -196,7 +197,7 @@ export class LogOutput {
 
   /** Closes the log without a turn of the event loop, for a process that is about to end. */
   closeNow(): void {
-    this.#tellDropped();
+    this.#reportDropped();
     this.logger.level = "silent";
     this.#waitsUntil = performance.now() + closeNowMs;
     try {
@@ -207,7 +208,7 @@ export class LogOutput {
     this.#destination.destroy();
   }
 
-  #tellDropped(): void {
+  #reportDropped(): void {
     const dropped = this.#dropped;
     if (dropped === 0) return;
     this.#dropped = 0;
@@ -219,7 +220,7 @@ export class LogOutput {
 const defectStopMs = 2000;
 
 /** Handler of uncaught errors, which are defects of Hawser: logs them, and ends the command gracefully if possible. */
-interface DefectNet {
+interface DefectHandler {
   /** Aborted by the first defect, with the error that the command ends with. */
   readonly signal: AbortSignal;
   /**
@@ -229,7 +230,7 @@ interface DefectNet {
 }
 
 /** Installs the handler. If the command has not ended soon after a defect, the process is ended. */
-export function catchDefects(log: LogOutput): DefectNet {
+export function catchDefects(log: LogOutput): DefectHandler {
   const found = new AbortController();
   let late: NodeJS.Timeout | undefined;
   const onDefect = (err: unknown, origin: string): void => {
@@ -249,7 +250,7 @@ export function catchDefects(log: LogOutput): DefectNet {
   return {
     signal: found.signal,
     close: () => {
-      // Remaining resources of the command must not keep the process alive longer than that.
+      // The unreferenced timer still ends the process if other resources of the command keep it alive.
       late?.unref();
       if (found.signal.aborted) return;
       process.off("uncaughtException", onDefect);

@@ -9,8 +9,8 @@ import { Semaphore } from "../runtime/index.js";
 import { jsonText, plural, print, printable, startProgress } from "./output.js";
 
 /**
- * Window well below the limit of a listener's queue: other senders share the queue, and a message that was refused as
- * `busy` and sent again would lose its place.
+ * Limits of unconfirmed messages, well below those of a listener's queue: other sends share the queue, and a message
+ * that was refused as `busy` and sent again would lose its place.
  */
 const windowLimits = {
   messages: tuningSettingsDefaults.maxSendQueueMessages / 4,
@@ -22,7 +22,7 @@ export interface SendLinesOptions {
   readonly input: NodeJS.ReadStream;
   readonly sendTo: (payload: Uint8Array) => Promise<readonly Outcome[]>;
   /** Reports the receipts; resolves when they are written. */
-  readonly tell: (outcomes: readonly Outcome[], line: number) => Promise<void>;
+  readonly report: (outcomes: readonly Outcome[], line: number) => Promise<void>;
   readonly base64: boolean;
   readonly quiet: boolean;
   readonly json: boolean;
@@ -37,7 +37,7 @@ export interface SendLinesOptions {
  * `aborted` by the signal
  */
 export async function sendLines(options: SendLinesOptions): Promise<void> {
-  const { input, sendTo, tell, quiet, json, signal } = options;
+  const { input, sendTo, report, quiet, json, signal } = options;
   const window = { messages: new Semaphore(windowLimits.messages), bytes: new Semaphore(windowLimits.bytes) };
   let underWay = 0;
   const counts = new Map<string, number>();
@@ -58,7 +58,7 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       }
       confirmed += 1;
       progress.update(`${plural(confirmed, "message")} confirmed, ${underWay - 1} under way`);
-      await tell(outcomes, at);
+      await report(outcomes, at);
     } catch (error) {
       fail(at, error);
     } finally {

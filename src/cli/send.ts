@@ -89,14 +89,14 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
   const sendTo = (bytes: Uint8Array) => sendOne(peer, topic, bytes, options, given.all ?? false);
   try {
     const output = new Output();
-    const tell = async (outcomes: readonly Outcome[], line?: number): Promise<void> => {
+    const report = async (outcomes: readonly Outcome[], line?: number): Promise<void> => {
       if (quiet || (!json && line !== undefined)) return;
       await output.write(outcomes.map((outcome) => lineOf(outcome, { json, line })).join(""));
     };
-    if (input !== undefined) await sendLines({ input, sendTo, tell, base64, quiet, json, signal: request.signal });
+    if (input !== undefined) await sendLines({ input, sendTo, report, base64, quiet, json, signal: request.signal });
     if (message !== undefined) {
       const outcomes = await sendTo(message);
-      await tell(outcomes);
+      await report(outcomes);
       throwFirstError(outcomes);
     }
   } catch (error) {
@@ -146,9 +146,10 @@ export function headersOf(values: readonly string[]): [string, string][] {
 
 /*
  * Peer of `hawser send`. Without `--name` it takes the first free name of `send-<host>-1`, `send-<host>-2`, …, so that
- * the next call reuses a sender's state in the database (its name, its channels with their cursors, its known listeners)
- * instead of adding to it. A second call therefore stores messages for a listener that the first one has met, and
- * consecutive calls are in order. Replies to such a name are received and dropped, because nobody waits for them.
+ * the next call reuses a sender's state in the database (its name, its channels with their cursors, its known
+ * listeners) instead of adding to it. A second call therefore stores messages for a listener that the first one has
+ * met, and consecutive calls are in order. Replies to such a name are received and dropped, because nobody waits for
+ * them.
  */
 
 /** Number of attempts to take a free name, because several senders may start at the same moment. */

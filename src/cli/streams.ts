@@ -16,7 +16,7 @@ type StreamRow = Awaited<ReturnType<NatsSql["streamList"]>>[number];
 /** Ranges and choices of the settings: the same for `create` and `update`. */
 const ranges = natsSqlRanges.streamCreate satisfies typeof natsSqlRanges.streamUpdate;
 
-/** The flags of settings, which not all actions have. */
+/** Flags of the settings, which not all actions accept. */
 const settingOptions = {
   subject: {
     type: "string",
@@ -173,7 +173,7 @@ function settingsOf(
   };
 }
 
-/** The SQL functions of the database, with their own errors. */
+/** Runs `work` with the SQL functions of the database. Errors of the functions are thrown without a wrapper. */
 async function withFunctions(url: string | undefined, work: (nats: NatsSql) => Promise<void>): Promise<void> {
   await withCommandDatabase(url, async (database) => {
     const schema = await natsFunctionsSchema(database);
@@ -209,7 +209,7 @@ async function list(rows: readonly StreamRow[], json: boolean): Promise<void> {
   });
 }
 
-/** Numbers as numbers: JSON in JavaScript has no others. */
+/** Row with numbers in place of bigints, which `JSON.stringify` rejects. */
 function forJson(row: StreamRow): object {
   return Object.fromEntries(
     Object.entries(row).map(([name, value]) => [name, typeof value === "bigint" ? Number(value) : value]),

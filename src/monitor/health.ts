@@ -9,7 +9,6 @@ export interface CheckState {
   readonly detail?: string | undefined;
 }
 
-/** Health check. */
 export interface HealthCheck {
   /** Name in snake_case, such as `postgres`. */
   readonly name: string;
@@ -21,7 +20,7 @@ export interface HealthCheck {
   readonly state: () => CheckState;
 }
 
-/** Health pages. */
+/** Health page: `/healthz` or `/readyz`. */
 export type HealthPage = "health" | "readiness";
 
 /** Contents of a page. */
@@ -31,7 +30,7 @@ export interface HealthReport {
 }
 
 /**
- * Runs every check. Each page lists all of them, so that a reader sees the whole; `affects` decides which ones count.
+ * Runs every check. Each page lists the results of all checks; `affects` decides which of them the page fails with.
  *
  * @param onThrown called if a check has thrown, which is a defect; it counts as failed
  */

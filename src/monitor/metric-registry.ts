@@ -1,7 +1,8 @@
 /**
  * Metrics of one page, defined by the entries of a table in `generated/ts/metrics/`.
  *
- * Most numbers belong to other parts and are read at each scrape: a time series that is not read any more is gone.
+ * Most numbers belong to other parts of the process and are read at each scrape. A time series that `read` does not
+ * return is not on the page.
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type MetricValueWithName, Registry } from "prom-client";
 import type { LabelsOf, Metric } from "../../generated/ts/metrics/metrics.js";
@@ -37,7 +38,8 @@ export class MetricRegistry {
   /**
    * Renders all metrics in Prometheus's text format.
    *
-   * @throws (as a rejection) the error of a counter, or if a total is negative or not a number
+   * @throws (as a rejection) the error of a `read` or `collect` function, or an error for a total that is negative or
+   * not a number
    */
   text(): Promise<string> {
     return this.#registry.metrics();
@@ -100,8 +102,9 @@ export class MetricRegistry {
   }
 
   /**
-   * Releases what the metrics read. The metrics of the garbage collector and the event loop live as long as the process,
-   * because prom-client cannot stop them; without this method, they would retain the registry and all counters.
+   * Releases the metrics and the objects that they read. The metrics of the garbage collector and the event loop live
+   * as long as the process, because prom-client cannot stop them; without this method, they would retain the registry
+   * and all counters.
    */
   close(): void {
     this.#registry.clear();

@@ -18,7 +18,6 @@ export interface PageSources {
   readonly logger: Logger;
 }
 
-/** Methods that are answered. */
 const allowedMethods = "GET, HEAD";
 
 const paths = "/metrics, /healthz and /readyz";

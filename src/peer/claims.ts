@@ -3,9 +3,9 @@
  * in a channel of the member, and is handled, committed and taken over like any other message.
  *
  * A member has room if handlers are free or if few messages wait for the next free handler. It sends a claim query only
- * if it has room and there may be unclaimed messages, after a notification or according to its last claim. An idle
- * member sends no queries. The messages of a topic whose handler has a limit need room there, too; they are claimed
- * apart.
+ * if it has room, and if a notification or its last claim shows that there may be unclaimed messages. An idle member
+ * sends no queries. A topic whose handlers have concurrency limits is claimed by a query of its own, for as many
+ * messages as those limits have room for.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
@@ -20,7 +20,7 @@ export interface Claimant {
   /** True if no handler may start. */
   halted(): boolean;
   serves(topic: string): boolean;
-  /** Limits of the handlers of a topic, by which only so many of its messages can run; undefined if there is none. */
+  /** Concurrency limits of the handlers of a topic; undefined unless each of its handlers has one. */
   limitsOf(topic: string): readonly ConcurrencyLimit[] | undefined;
   /** Number of further handlers that can start now. */
   freeHandlers(): number;
@@ -96,7 +96,9 @@ export class Claims {
     this.pump();
   }
 
-  /** Records a commit for a channel that another member claimed: keys that it held may be free now. */
+  /**
+   * Records a commit in a channel of claimed messages. If another member has claimed them, their keys may be free now.
+   */
   committed(connectionKey: number): void {
     if (connectionKey === this.#channel?.connectionKey) return;
     // The running claim query may not have seen this commit.
@@ -132,7 +134,7 @@ export class Claims {
     return Math.min(room, outboxConstants.pageMessages);
   }
 
-  /** Number of messages of a topic to claim, as far as the limits of its handlers go. */
+  /** Number of messages of a topic to claim, by the limits of its handlers. */
   #roomUnder(limits: readonly ConcurrencyLimit[]): number {
     const channel = this.#channel && this.#claimant.channel(this.#channel.connectionKey);
     const now = performance.now();
@@ -202,8 +204,8 @@ export class Claims {
   }
 
   /**
-   * Removes up to `claimTopics` topics without a limit from the wanted ones, or one with a limit that has room. Drops
-   * topics that the peer no longer serves.
+   * Removes up to `claimTopics` topics without a limit from `#unclaimedTopics`, or one topic whose limits have room.
+   * Also removes topics that the peer no longer serves.
    *
    * @returns the topics, and the number of messages to claim
    */

@@ -71,7 +71,7 @@ export class SecretCache {
 
   /**
    * Reads the secrets after each change, and in each new database session because notifications may have been missed.
-   * @returns a function that stops it
+   * @returns a function that stops following
    */
   follow(logger: Logger): () => void {
     let awaited: Promise<void> | undefined;

@@ -33,7 +33,7 @@ function add<Outcome extends string>(to: Totals<Outcome>, from: Totals<Outcome>)
   for (const outcome of Object.keys(from) as Outcome[]) to[outcome] += from[outcome];
 }
 
-/** Outcome of a send whose message was not sent. */
+/** Label `outcome` of a send whose message was not accepted. */
 export function outcomeOfFailure(error: unknown): "busy" | "failed" {
   return error instanceof HawserError && error.code === "busy" ? "busy" : "failed";
 }
@@ -44,7 +44,7 @@ export class SentCounts {
   readonly requests = zeros(requests.values.outcome);
 }
 
-/** Durations in the buckets of the metric. */
+/** Histogram of handler durations. */
 class Durations {
   readonly buckets = new Array<number>(durations.buckets.length + 1).fill(0);
   /** Seconds. */
@@ -68,7 +68,7 @@ export class HandledCounts {
   readonly requests = zeros(answered.values.outcome);
   readonly durations = new Durations();
 
-  /** Adds the totals of a topic that is not handled any more. */
+  /** Adds the totals of a topic that is no longer handled. */
   add({ received, attempts, handled, requests, durations }: HandledCounts): void {
     this.received += received;
     this.attempts += attempts;
@@ -105,7 +105,7 @@ export class PeerCounters {
     this.sentToAny(topic).sends[outcomeOfFailure(error)] += 1;
   }
 
-  /** Counts of a topic that may have no listener; it gets no label of its own by that. */
+  /** Counts of a topic that may have no listener: those of {@link otherTopic}, unless the topic already has a label. */
   sentToAny(topic: unknown): SentCounts {
     return this.#sent.get(topic as string) ?? this.#sent.get(otherTopic)!;
   }

@@ -1,7 +1,7 @@
 /**
  * Deletion of dead letters that are older than the database's retention, at the start of the peer and every hour. Each
- * peer deletes those of the database roles that its login is a member of. If another peer is already deleting, it does
- * nothing.
+ * peer deletes those of the database roles that its login is a member of. A peer does nothing while another one is
+ * deleting.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Clock, systemClock } from "../runtime/index.js";

@@ -57,7 +57,7 @@ export function address(
   now: number = Date.now(),
 ): Addressed {
   if (isSchema(to)) return addressTyped(to, payload as MessageInitShape<DescMessage>, options, now);
-  refuseBeside(options, ["via", "format"], "applies to schemas only");
+  refuseOptions(options, ["via", "format"], "applies to schemas only");
   const { bytes, contentType } = contentOf(payload);
   return checked(destinationOf(to), bytes, contentType, options, now);
 }
@@ -130,7 +130,7 @@ function checked(
   const headers = withContentType(headerPairsOf(options.headers), contentType);
   const common = { destination, payload, key: key ?? null, messageId: messageId ?? null };
   if (destination.sink === "nats") {
-    refuseBeside(options, ["all", "ttlMs"], "applies to topics only");
+    refuseOptions(options, ["all", "ttlMs"], "applies to topics only");
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalid(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
@@ -165,7 +165,7 @@ function jsonOf(pairs: Headers): string | null {
   return JSON.stringify(Object.fromEntries(values));
 }
 
-function refuseBeside<Name extends keyof EnqueueOptions>(
+function refuseOptions<Name extends keyof EnqueueOptions>(
   options: EnqueueOptions,
   names: readonly Name[],
   why: string,

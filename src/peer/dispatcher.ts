@@ -20,13 +20,13 @@ export class Dispatcher {
     this.#concurrency = concurrency;
   }
 
-  /** Schedules a run of a source, or of all that wait for a limit. */
+  /** Schedules a run of a source, or of all waiters of a limit. */
   wake(turn: Turn | ConcurrencyLimit): void {
     this.#woken.add(turn);
     this.#schedule();
   }
 
-  /** True if another source waits for its turn. */
+  /** True if a source waits for its turn. */
   get hasWoken(): boolean {
     return this.#woken.size > 0;
   }

@@ -101,8 +101,8 @@ export async function enqueueBatch(
   const [first] = messages;
   if (first === undefined) return [];
   const bytes = messages.map((message) => message.payload);
-  const place = placeOf(first);
-  if (messages.every((message) => message.messageId === null && placeOf(message) === place)) {
+  const shared = commonArguments(first);
+  if (messages.every((message) => message.messageId === null && commonArguments(message) === shared)) {
     const { destination, headers, key } = first;
     const common = { headers, key, payloads: bytes, deliverAt: checkDeliverAt(options) };
     const functions = enqueueFunctions(callerOf(client));
@@ -118,7 +118,7 @@ export async function enqueueBatch(
 }
 
 /** Arguments that all messages of a batch share, as a string to compare. */
-function placeOf({ destination, headers, key }: Addressed): string {
+function commonArguments({ destination, headers, key }: Addressed): string {
   return JSON.stringify([destination, headers, key]);
 }
 

@@ -143,8 +143,8 @@ export class HandlerCalls {
   /** True while incomplete batches wait for further messages. */
   #mayDelayBatches = true;
   /**
-   * Limit of messages and requests whose topic is not known yet: one look-up at a time, after which they change to the
-   * limit of their handler. So no more of them can start than that allows.
+   * Limit of messages and requests whose topic name is not known yet. They are looked up one at a time, and each then
+   * changes to the limit of its handler, so that no more of them start than that limit allows.
    */
   readonly #unknownTopics = new ConcurrencyLimit(1);
 
@@ -166,7 +166,9 @@ export class HandlerCalls {
     for (const queue of this.#batches.values()) queue.stopWaiting();
   }
 
-  /** Counts of a topic; those of all other topics if it has no handler, or its name is not known yet. */
+  /**
+   * Counts of a topic; the common counts of topics without a label if it has no handler, or its name is not known yet.
+   */
   countsOf(topicKey: number): HandledCounts {
     return this.#handlers.countsOf(this.topics.known(topicKey));
   }
@@ -214,7 +216,8 @@ export class HandlerCalls {
   }
 
   /**
-   * Topic of an uncompressed message if {@link call} alone can handle it: a plain handler, and no expired time to live.
+   * Topic of an uncompressed message if {@link call} alone can handle it: its handler is neither transactional nor a
+   * batch handler, and its time to live has not ended.
    */
   topicToCall(topicKey: number, headers: Headers | undefined): string | undefined {
     const topic = this.topics.known(topicKey);
@@ -225,7 +228,8 @@ export class HandlerCalls {
   }
 
   /**
-   * Calls a plain handler. @returns undefined if the message is complete, otherwise a function that returns its result
+   * Calls a handler that is neither transactional nor a batch handler. @returns undefined if the message is complete,
+   * otherwise a function that returns its result
    */
   call(source: Source, message: IncomingMessage, topic: string, attempt: number): Unfinished | undefined {
     const view = new MessageView(this.#handlers.reply, source, message, topic, message.payload, attempt);
@@ -244,8 +248,8 @@ export class HandlerCalls {
    *
    * @param topic undefined if the key of the topic is not in the catalog
    * @returns the value that the handler returned, a {@link RequestAnswer} made of it, or a promise of either
-   * @throws the error of the handler or of `answerOf` (then `request.isStarted` is true), or the reason why the handler was
-   * not called; synchronously or as a rejection
+   * @throws the error of the handler or of `answerOf` (then `request.isStarted` is true), or the reason why the handler
+   * was not called; synchronously or as a rejection
    */
   answer(source: Source, request: IncomingRequest, topic: string | undefined): unknown {
     if (topic === undefined)
@@ -522,7 +526,7 @@ export class HandlerCalls {
   /** Result of a failed call. Reports the failure as a status if the handler was started. */
   #failed(link: HandledLink, turn: MessageTurn, topic: string, error: unknown): HandlerResult {
     const result = failure(error);
-    if ("errorCode" in result && !notStarted.has(result.errorCode)) {
+    if ("errorCode" in result && !notStartedCodes.has(result.errorCode)) {
       this.#reportFailure(link, turn, topic, { code: result.errorCode, message: result.errorMessage, error });
     }
     return result;
@@ -576,7 +580,8 @@ export class HandlerCalls {
   /**
    * Waits for the handler, at most `timeoutMs`; `onLate` is called after that.
    *
-   * @param startedAt start of the handler, which is measured unless it returned synchronously; undefined for requests
+   * @param startedAt start of the handler, whose duration is measured unless it returned synchronously; undefined for
+   * requests, which are not measured
    * @throws HawserError `handler_failed` on timeout
    */
   async #withTimeout(
@@ -637,15 +642,15 @@ function sessionEnded(maxAttempts: number, how: string): Extract<HandlerResult, 
 function failure(error: unknown): HandlerResult {
   if (error === postponed) return retryLater;
   const { code: errorCode, message: errorMessage } = failureOf(error);
-  const kind = isFinal.has(errorCode) ? "refused" : "failed";
+  const kind = finalCodes.has(errorCode) ? "refused" : "failed";
   return { kind, errorCode, errorMessage, stack: stackOf(error), failedAt: Date.now() };
 }
 
 /**
- * Error codes for which a retry cannot help: the topic has no handler here, the message crashes the process or has
- * another type, or the handler rejected it.
+ * Error codes for which a retry cannot help: the topic has no handler here, the message crashes the process, cannot be
+ * decoded or has expired, or the handler rejected it.
  */
-const isFinal: ReadonlySet<string> = new Set([
+const finalCodes: ReadonlySet<string> = new Set([
   "unsubscribed",
   "handler_crashed",
   "invalid_message",
@@ -654,7 +659,7 @@ const isFinal: ReadonlySet<string> = new Set([
 ]);
 
 /** Error codes of messages whose handler was not called. */
-const notStarted: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed", "expired"]);
+const notStartedCodes: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed", "expired"]);
 
 /** Code and message for an error that the handler threw, or that replaced the call. */
 export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {

@@ -3,7 +3,9 @@ import type { BatchSettings, RetrySettings } from "../../generated/ts/settings/p
 import type { ConcurrencyLimit, RetryPolicy } from "../channel/index.js";
 import type { MessageView } from "./message.js";
 
-/** Settings and functions of a batch handler. Messages with the same object can share a batch. */
+/**
+ * Settings and functions of a batch handler. Messages can share a batch if they have the same `BatchHandling` object.
+ */
 export interface BatchHandling {
   readonly settings: BatchSettings;
   /**

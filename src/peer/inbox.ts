@@ -145,7 +145,7 @@ export class Inbox {
     return this.#listener.boundAddress;
   }
 
-  /** Starts to hand messages to handlers. */
+  /** Starts to call handlers. */
   startHandling(): void {
     this.#isStarted = true;
     this.#updateHalts();
@@ -159,14 +159,14 @@ export class Inbox {
   }
 
   /**
-   * Pauses or resumes all links, after the first handler was set or the last one removed. Wakes what waited for the
-   * limit of a handler that was replaced or removed.
+   * Pauses or resumes all links, after the first handler was set or the last one removed. Wakes messages and requests
+   * that waited for the limit of a handler that was replaced or removed.
    */
   handlersChanged(): void {
     this.#updateHalts();
   }
 
-  /** Pauses all handlers while the lease is suspended, and resumes them. */
+  /** Stops starting handlers while the lease is suspended, or resumes it. Running handlers continue. */
   halt(halted: boolean): void {
     this.#isHalted = halted;
     this.#updateHalts();
@@ -266,7 +266,7 @@ export class Inbox {
     this.#claims?.pump();
   }
 
-  /** Numbers of the receiving side at the moment, for metrics. */
+  /** Current numbers of the receiving side, for metrics. */
   get numbers(): { readonly connections: number; readonly running: number; queued: number; readonly parked: number } {
     const numbers = { connections: 0, running: 0, queued: 0, parked: 0 };
     for (const { channel, requests } of this.#links.values()) {
@@ -424,7 +424,7 @@ export class Inbox {
     }
   }
 
-  /** Finds all channels with stored messages, because notifications can be missed. */
+  /** Finds and reads all stored and unclaimed messages, because notifications can be missed. */
   async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {

@@ -27,7 +27,7 @@ export class LinkRequests {
   readonly #settings: TuningSettings;
   readonly #connect: () => void;
 
-  /** @param connect called for a request without a connection: it connects, or calls {@link onUnreachable} */
+  /** @param connect called for a request without a connection: must connect, or call {@link onUnreachable} */
   constructor(listenerName: string, settings: TuningSettings, connect: () => void) {
     this.listenerName = listenerName;
     this.#settings = settings;
@@ -61,7 +61,7 @@ export class LinkRequests {
     if (this.#connection === undefined) this.#connect();
   }
 
-  /** Removes a request whose caller no longer waits: it is not written, or the listener is notified if it was. */
+  /** Removes a request whose caller no longer waits. If it was written already, the listener is notified. */
   abandon(request: OutgoingRequest): void {
     this.#remove(request);
     if (this.#written.delete(request.id)) this.#connection?.writeCancel(request.id);
@@ -100,7 +100,7 @@ export class LinkRequests {
     this.#resolveIfIdle();
   }
 
-  /** Fails the written requests, and the others if no new connection is made. */
+  /** Fails the written requests with an unknown outcome; the others go to another listener. */
   onClosed(): void {
     this.#connection = undefined;
     const lost = [...this.#written.values()];

@@ -62,7 +62,7 @@ export class ListenerDial {
   readonly #onEvent: () => void;
 
   /**
-   * @param channel notified of the connection, but not of the end of one that was dropped here
+   * @param channel notified of every connection and its end, except after {@link forgetKey} and {@link close}
    * @param requests notified of every connection and its end
    * @param onEvent called after each event that may have changed the channel's deadline
    */
@@ -187,7 +187,8 @@ export class ListenerDial {
     if (this.#stopped || this.#dialling !== undefined || this.connection !== undefined) return;
     const context = this.#context;
     const { addr } = this.#owner ?? this.#address;
-    // A Hello needs a certain epoch: after a failover of the database an older epoch may be current again.
+    // A Hello needs the current epoch, which is uncertain without the lease: after a failover of the database an older
+    // epoch may be current again.
     const canDial = context.lease.state === "held" && this.#keyIsKnown;
     if (addr === undefined || !canDial) {
       this.#channel.onDialFailed(performance.now());
@@ -195,7 +196,7 @@ export class ListenerDial {
         canDial ? "it has no address" : `the lease of the name "${context.lease.name}" is suspended`,
       );
       this.#onEvent();
-      // Another peer may own the channel by then.
+      // The next attempt reads the owner again, because another peer may own the channel by then.
       const { pollMs } = storeConstants;
       this.#redialLater(canDial ? backoffMs({ minMs: pollMs, maxMs: pollMs, jitter }, 1) : undefined);
       return;

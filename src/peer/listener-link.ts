@@ -2,8 +2,8 @@
  * Receiving end of one channel: connects the channel's state machine with the sender's connection, the store and the
  * handler.
  *
- * In its turn it passes messages to the handler ({@link HandlerCalls}) while slots are free and the time slice lasts,
- * and commits once for all messages that were handled in the turn.
+ * In its turn the link passes messages to the handler ({@link HandlerCalls}) while slots are free and the time slice
+ * lasts, and commits once for all messages that were handled in the turn.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
@@ -74,8 +74,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** True while {@link #passThrough} is running. */
   #isPassingThrough = false;
   #hasCounted = false;
-  /** True if the result of the last message is final, although it was not handled. */
-  #isGivenUp = false;
+  /** True if the last finished message became a dead letter or was dropped. */
+  #isDeadOrDropped = false;
   isClosed = false;
   /** Last connection that the channel was given. */
   #connection: ListenerConnection | undefined;
@@ -172,8 +172,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   /**
-   * Fast path: passes messages straight to a plain handler without a limit, as long as it returns synchronously and no
-   * other state of the channel matters.
+   * Fast path: passes messages straight to a handler that is neither transactional nor a batch handler and has no
+   * limit, as long as it returns synchronously and no other state of the channel matters.
    *
    * @returns number of messages whose handler was started
    */
@@ -309,7 +309,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   /** Handles waiting messages while slots are free and the time slice lasts. */
   run(): void {
-    // A scheduled turn can run after the close, with messages that belong to the next start.
+    // A scheduled turn can run after the close, but its messages are for the next start of the peer.
     if (this.isClosed) return;
     const { channel } = this;
     const { dispatcher, calls } = this.#shared;
@@ -379,10 +379,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       else this.#isUnmarked = true;
     }
     const { handled } = this.#shared.calls.countsOf(turn.running.topicKey);
-    this.#isGivenUp = false;
+    this.#isDeadOrDropped = false;
     this.channel.finish(turn, result, at);
     if (result.kind === "done") handled.done += 1;
-    else if (result.kind !== "postponed" && !this.#isGivenUp) handled.retried += 1;
+    else if (result.kind !== "postponed" && !this.#isDeadOrDropped) handled.retried += 1;
   }
 
   /** @param limit limit under which the handler ran */
@@ -481,7 +481,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   deadLetter({ message, payload, errorCode, errorMessage, attempts, stack, failures }: DeadMessage): void {
-    this.#isGivenUp = true;
+    this.#isDeadOrDropped = true;
     if (this.isClosed) return;
     this.#shared.calls.countsOf(message.topicKey).handled.dead_letter += 1;
     this.#hasMarks = true;
@@ -517,7 +517,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
   }
 
-  /** Parks all waiting messages with one statement, and runs one statement at a time. */
+  /** Parks all messages of `#toPark` with one statement, and runs one statement at a time. */
   #parkNext(): void {
     this.#isParking = false;
     if (this.isClosed || this.#toPark.size === 0) return;
@@ -622,7 +622,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {
-    this.#isGivenUp = true;
+    this.#isDeadOrDropped = true;
     this.#shared.calls.countsOf(message.topicKey).handled.dropped += 1;
     void this.#reportDeadLetter(message, errorCode, errorMessage, false);
   }

@@ -196,8 +196,8 @@ export interface TransactionalMessage extends Message {
    * Postgres client with an open transaction. The commit also marks the message as handled, so that all writes through
    * this client happen exactly once. Do not commit, roll back, or keep the client after the handler has ended. A
    * handler that commits or rolls back fails with `handler_failed`, and its own commit stays. Replies and calls of
-   * `peer.enqueue` with this client are part of the transaction; other sends are repeated by each attempt. `release` does
-   * nothing, so that query builders may call it.
+   * `peer.enqueue` with this client are part of the transaction; other sends are repeated by each attempt. `release`
+   * does nothing, so that query builders may call it.
    *
    * @throws HawserError `not_supported` in handlers that are not transactional
    */
@@ -288,8 +288,10 @@ export interface Origin {
 }
 
 /**
- * Sends a reply to the origin of a message. @param to undefined if no peer is the origin @param transaction transaction
- * of the handler
+ * Sends a reply to the origin of a message.
+ *
+ * @param to undefined if no peer is the origin
+ * @param transaction transaction of the handler
  */
 export type Reply = (
   to: Origin | undefined,

@@ -209,7 +209,7 @@ function defineStored(registry: MetricRegistry, peers: readonly MonitoredPeer[])
   );
 }
 
-/** Puts the topics without a label of their own together. */
+/** Adds up the topics without a label of their own under {@link otherTopic}. */
 function byLabel(topics: readonly StoredTopic[] = [], hasLabel: (topic: string) => boolean): StoredTopic[] {
   const found = new Map<string, StoredTopic>();
   for (const { topic: name, messages, oldestAt } of topics) {

@@ -4,15 +4,15 @@ import { monitoredPeers } from "./monitored-peer.js";
 import type { Peer } from "./peer.js";
 
 /**
- * Returns a handler for three pages: `/metrics` for Prometheus, with the label `peer` on every metric, and `/healthz` and
- * `/readyz` for probes, as JSON. Only the last part of a path counts, so that the handler can be mounted anywhere. The
- * handler never rejects. It needs no authentication: it shows names of peers and topics, and numbers.
+ * Returns a handler for three pages: `/metrics` for Prometheus, with the label `peer` on every metric, and `/healthz`
+ * and `/readyz` for probes, as JSON. Only the last part of a path counts, so that the handler can be mounted anywhere.
+ * The handler never rejects. It needs no authentication: it shows names of peers and topics, and numbers.
  *
  *     const pages = monitor(billing, shop);
  *     Bun.serve({ port: 9464, fetch: pages });
  *
- * `/healthz` answers 503 if a peer has lost its name; it then needs a restart. `/readyz` answers 503 unless every peer is
- * ready (see {@link Peer.health}).
+ * `/healthz` answers 503 if a peer has lost its name; it then needs a restart. `/readyz` answers 503 unless every peer
+ * is ready (see {@link Peer.health}).
  *
  * @param peers started or not; at least one, with different names
  * @returns a handler that reads only the method and the URL, which may be relative: it also takes the requests of

@@ -1,4 +1,4 @@
-/** Access of `monitor` to the numbers of a peer, which are not part of its interface. */
+/** Access of `monitor` to the numbers of a peer, which are not part of the public interface of the peer. */
 import { metricsConstants } from "../../generated/ts/settings/metrics.js";
 import { type Logger, within } from "../runtime/index.js";
 import type { PeerStoredCounters } from "../store/index.js";
@@ -19,7 +19,7 @@ export interface MonitoredPeer {
   health(): { readonly ready: boolean; readonly problems: readonly string[] };
 }
 
-/** Monitored peers by the object of the user. */
+/** Monitored peers by the `Peer` object that the user has. */
 export const monitoredPeers = new WeakMap<object, MonitoredPeer>();
 
 /** Messages that the database has for a peer, counted on demand, and at most once in `storedCountMs`. */

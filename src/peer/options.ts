@@ -75,16 +75,16 @@ export interface PeerOptions extends PeerSettingsInput {
    */
   readonly databaseUrl?: string | undefined;
   /**
-   * Pool of node-postgres to use instead of `databaseUrl`. The peer keeps one client of it, a second one while it relays
-   * enqueued messages, and uses up to `poolSize` for statements, so `max` must be at least 3 (4 with transactional
-   * handlers). `message.client` is a client of the pool. The peer never ends the pool; end it after the peer has
-   * stopped.
+   * Pool of node-postgres to use instead of `databaseUrl`. The peer keeps one client of the pool, a second one while it
+   * relays enqueued messages, and uses up to `poolSize` for statements, so `max` must be at least 3 (4 with
+   * transactional handlers). `message.client` is a client of the pool. The peer never ends the pool; end it after the
+   * peer has stopped.
    */
   readonly pool?: pg.Pool | undefined;
   /**
    * Direct connection URI of the same database. Required if `databaseUrl` or `pool` leads to a transaction pooler;
-   * without it such a one is rejected (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is ignored if
-   * `databaseUrl` or `pool` is given.
+   * without it, an address of a pooler is rejected (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is
+   * ignored if `databaseUrl` or `pool` is given.
    */
   readonly sessionUrl?: string | undefined;
   /** Receiver of log entries, such as a pino logger. Default: no logging. */
@@ -147,8 +147,8 @@ function invalid({ path, value, rule, remedy }: Violation, argument = path): Haw
 }
 
 /**
- * @param argument name in the error; default: the path of the rule @throws HawserError `invalid_argument` if a rule is
- * broken
+ * @param argument name in the error; default: the path of the rule
+ * @throws HawserError `invalid_argument` if a rule is broken
  */
 export function refuse(broken: Violation | undefined, argument?: string): void {
   if (broken !== undefined) throw invalid(broken, argument);
@@ -397,7 +397,7 @@ export function expiresHeader(ttlMs: number, from: number): readonly [string, st
   return [protocolConstants.messageExpiresHeader, String(from + ttlMs)];
 }
 
-const besideSettings = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
+const ownOptions = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
   name: true,
   topic: true,
   listen: true,
@@ -412,15 +412,15 @@ const besideSettings = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
   tuning: true,
 });
 
-const ofMessage = { headers: true, key: true, all: true, via: true, format: true } as const;
-const ofBatch = { ...ofMessage, deliverAt: true, ttlMs: true } as const;
+const messageOptions = { headers: true, key: true, all: true, via: true, format: true } as const;
+const batchOptions = { ...messageOptions, deliverAt: true, ttlMs: true } as const;
 
-const ofRequestHandler = Object.keys(handlerSettingsDefaults);
-const ofHandler = [...ofRequestHandler, "retry"];
+const requestHandlerOptions = Object.keys(handlerSettingsDefaults);
+const handlerOptions = [...requestHandlerOptions, "retry"];
 
 const known = {
-  "a Peer": [...besideSettings, ...Object.keys(peerSettingsDefaults)],
-  defaults: ofHandler.filter((name) => name !== "transactional"),
+  "a Peer": [...ownOptions, ...Object.keys(peerSettingsDefaults)],
+  defaults: handlerOptions.filter((name) => name !== "transactional"),
   tuning: Object.keys(tuningSettingsDefaults),
   "a send": namesOf<SendOptions>({
     delivery: true,
@@ -431,20 +431,20 @@ const known = {
     ttlMs: true,
     format: true,
   }),
-  "an enqueue": namesOf<EnqueueOptions>({ ...ofBatch, messageId: true }),
-  "a batch to enqueue": namesOf<EnqueueBatchOptions>(ofBatch),
+  "an enqueue": namesOf<EnqueueOptions>({ ...batchOptions, messageId: true }),
+  "a batch to enqueue": namesOf<EnqueueBatchOptions>(batchOptions),
   "a schedule": namesOf<ScheduleOptions>({
     cron: true,
     to: true,
     payload: true,
     timezone: true,
     missed: true,
-    ...ofMessage,
+    ...messageOptions,
   }),
   "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
-  "a handler": ofHandler,
-  "a handler of requests": ofRequestHandler,
-  "a handler of batches": [...new Set([...ofHandler, ...Object.keys(batchSettingsDefaults)])],
+  "a handler": handlerOptions,
+  "a handler of requests": requestHandlerOptions,
+  "a handler of batches": [...new Set([...handlerOptions, ...Object.keys(batchSettingsDefaults)])],
   retry: Object.keys(retrySettingsDefaults),
   "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ timeoutMs: true }),

@@ -55,7 +55,7 @@ interface RequestSender {
 
 /** Request of a caller. The frame encoder reads it directly: its first fields are the fields of the frame. */
 export class OutgoingRequest implements Request {
-  /** 0 until it is written to the current listener. */
+  /** Number of the request on its connection; 0 until the request is written to the current listener. */
   id = 0;
   topicKey = 0;
   /** Remaining wait of the caller in ms, updated when the request is written. */
@@ -72,7 +72,7 @@ export class OutgoingRequest implements Request {
   /** Topic of the request; undefined until a listener is tried. */
   topic: MessageTopic | undefined = undefined;
   /** Names of the listeners that did not accept the request. */
-  refusedBy: ReadonlySet<string> = nobody;
+  refusedBy: ReadonlySet<string> = noNames;
   /** Error of the last listener that did not accept the request. */
   failure: HawserError | undefined = undefined;
   /** Error of a lost listener that may have handled the request. */
@@ -144,7 +144,7 @@ export class OutgoingRequest implements Request {
    */
   failed(error: HawserError): void {
     const isLost = this.#isIdempotent && this.#lost === undefined && error.code === "listener_lost";
-    if (!isLost && (error.outcome !== undefined || !notStarted.has(error.code))) {
+    if (!isLost && (error.outcome !== undefined || !notStartedCodes.has(error.code))) {
       this.fail(error);
       return;
     }
@@ -159,7 +159,7 @@ export class OutgoingRequest implements Request {
   /** Rejects the promise. If a listener may have started the handler, the error has the outcome `unknown`. */
   fail(error: HawserError): void {
     const lost = this.#lost;
-    const failure = lost === undefined || error.outcome === "unknown" ? error : notTakenAfter(lost, error);
+    const failure = lost === undefined || error.outcome === "unknown" ? error : lostThenRefused(lost, error);
     this.#end(outcomeOf(failure));
     this.#resolve(Promise.reject(failure));
   }
@@ -179,12 +179,12 @@ export class OutgoingRequest implements Request {
   }
 }
 
-const nobody: ReadonlySet<string> = new Set();
+const noNames: ReadonlySet<string> = new Set();
 
 const noHeaders: FrameHeaders = [];
 
 /** Error codes of requests whose handler was not started, so that another listener can be tried. */
-const notStarted: ReadonlySet<string> = new Set([
+const notStartedCodes: ReadonlySet<string> = new Set([
   "unreachable",
   "busy",
   "unsubscribed",
@@ -198,11 +198,11 @@ function outcomeOf({ code, outcome }: HawserError): RequestOutcome {
   if (code === "request_timeout") return "timed_out";
   if (code === "aborted") return "aborted";
   if (code === "listener_lost") return "lost";
-  return outcome === undefined && (code === "no_listener" || notStarted.has(code)) ? "unreachable" : "failed";
+  return outcome === undefined && (code === "no_listener" || notStartedCodes.has(code)) ? "unreachable" : "failed";
 }
 
-/** Error after a lost listener: it may have handled the request, whatever the next listener reports. */
-function notTakenAfter(lost: HawserError, failed: HawserError): HawserError {
+/** Error of a request that a lost listener may have handled and no other listener accepted. */
+function lostThenRefused(lost: HawserError, failed: HawserError): HawserError {
   const text = `${lost.message}; no other listener accepted the request: ${failed.message}`;
   return new HawserError("listener_lost", text, { outcome: "unknown", cause: failed });
 }

@@ -1,6 +1,5 @@
 /**
- * Rate at which a listener handles the messages of one sender, measured by recent acknowledgements. Pure: times are
- * arguments.
+ * Rate at which messages are handled, measured by recent acknowledgements or ended handlers. Pure: times are arguments.
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 
@@ -17,7 +16,7 @@ export class Pace {
   #decayed = 0;
   #decayedAt = 0;
 
-  /** Records `count` further acknowledged messages. @param now in ms */
+  /** Records `count` further handled messages. @param now in ms */
   handled(count: number, now: number): void {
     this.#advance(now);
     this.#counts[this.#interval % intervals]! += count;
@@ -33,8 +32,8 @@ export class Pace {
   }
 
   /**
-   * Estimated time for `messages` further messages, comparable between listeners: based on those handled in the last
-   * seconds.
+   * Estimated time for `messages` further messages, from those handled in the last seconds. Relative: a value to
+   * compare listeners by, without a unit.
    */
   timeFor(messages: number, now: number): number {
     return messages / (this.#decayedCount(now) + 1);

@@ -464,10 +464,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   /**
    * Sets a handler that gets the messages of a topic in batches, so that one SQL statement can write a whole batch. A
    * batch has at most `maxMessages` messages, at most one message per key, and at most one message without a key per
-   * sender. Up to `concurrency` batches of a topic (1) are handled at a time, in parallel with other handlers of the peer. If the handler
-   * throws, the batch is split in halves until the failing message is alone; only that message is retried as `retry`
-   * specifies. `batch.fail` marks a failing message without splitting. With `transactional: true` each batch is one
-   * transaction.
+   * sender. Up to `concurrency` batches of a topic (1) are handled at a time, in parallel with other handlers of the
+   * peer. If the handler throws, the batch is split in halves until the failing message is alone; only that message is
+   * retried as `retry` specifies. `batch.fail` marks a failing message without splitting. With `transactional: true`
+   * each batch is one transaction.
    *
    *     await peer.handleBatch("readings", { transactional: true, maxMessages: 500 }, async (messages, { client }) => { … });
    *
@@ -632,9 +632,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * connected peers, unregisters from the directory, and releases the name. All pending promises are settled. `start`
    * can be called afterwards.
    *
-   * Takes at most `timeoutMs`, even if Postgres or a handler hangs; at least 500 ms if Postgres does not answer. Work
-   * that is incomplete at the deadline is abandoned; a name that was not released becomes free when the database
-   * connection has ended. A further call during a stop waits for the first one, whose `timeoutMs` applies.
+   * Takes at most `timeoutMs`, even if Postgres or a handler hangs; if Postgres does not answer, the limit is at least
+   * 500 ms. Work that is incomplete at the deadline is abandoned; a name that was not released becomes free when the
+   * database connection has ended. A further call during a stop waits for the first one, whose `timeoutMs` applies.
    */
   async stop(options: StopOptions = {}): Promise<void> {
     checkKnownOptions(options, "stop");
@@ -849,7 +849,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 
-  /** The promise of a send, rejected early if the caller's signal is aborted. */
+  /** Promise of a send, rejected early if the caller's signal is aborted. */
   #receipt(
     topic: string,
     sent: Sent | Promise<Sent>,

@@ -1,7 +1,7 @@
 /**
- * Incoming requests of one sender. They wait for a free slot and for the limit of their handler, and are answered on the
- * connection that they came from. A request ends with its connection or at its deadline, because its sender has stopped
- * waiting then.
+ * Incoming requests of one sender. They wait for a free slot and for the limit of their handler, and are answered on
+ * the connection that they came from. A request ends with its connection or at its deadline, because its sender has
+ * stopped waiting then.
  */
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
@@ -149,7 +149,7 @@ export class RequestIntake implements Turn, Waiter {
     if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
-  /** Adds a request under the limit of its present handler, also if it waits under another one. */
+  /** Adds a request to the waiting ones under the limit of its current handler, or moves it there. */
   #addWaiting(request: IncomingRequest): void {
     this.#removeWaiting(request);
     request.limit = this.#shared.calls.limitOfRequest(request);
@@ -164,7 +164,7 @@ export class RequestIntake implements Turn, Waiter {
     return true;
   }
 
-  /** True if a new request may start before those that wait: they wait for limits, and its own one is not full. */
+  /** True if a new request may start before the waiting ones: the limits of those are full, and its own is not. */
   #mayOvertake(request: IncomingRequest): boolean {
     return this.#waiting.first === undefined && this.#shared.calls.limitOfRequest(request)?.isFull !== true;
   }
@@ -204,7 +204,7 @@ export class RequestIntake implements Turn, Waiter {
     );
   }
 
-  /** Calls the handler, which has a slot and a place of its limit. */
+  /** Calls the handler of a request that has a slot and a place of its limit. */
   #call(connection: ListenerConnection, request: IncomingRequest, topic: string | undefined): void {
     let returned: unknown;
     try {

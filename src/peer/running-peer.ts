@@ -67,7 +67,7 @@ export class RunningPeer {
   readonly #possiblyUnlisted = new Set<string>();
   /** Relay of enqueued messages, which is active while no other process relays. */
   readonly #relay: PeerRelay;
-  /** Background tasks that this peer performs for all peers of the database. */
+  /** Deletion of expired dead letters, and return and takeover of channels. */
   readonly #backgroundTasks: { start(): void; stop(): void }[];
 
   readonly #run: RunOptions;
@@ -187,7 +187,7 @@ export class RunningPeer {
     }
   }
 
-  /** Starts to hand messages to handlers. The peer can send from now on, too. */
+  /** Starts to call handlers, and starts the background tasks and the relay. */
   startHandling(): void {
     this.#inbox.startHandling();
     for (const task of this.#backgroundTasks) task.start();
@@ -203,7 +203,7 @@ export class RunningPeer {
     return problems;
   }
 
-  /** Numbers of the peer at the moment, for metrics. */
+  /** Current numbers of the peer, for metrics. */
   get numbers(): Inbox["numbers"] & { readonly listeners: number } {
     return { ...this.#inbox.numbers, listeners: this.outbox.links.connected };
   }
@@ -371,7 +371,7 @@ export class RunningPeer {
     return { addr: this.publishedAddress, maxMessageBytes, durable, group: this.membership.group };
   }
 
-  /** Also applies during a stop: unconfirmed messages can be stored when the lease is held again. */
+  /** Follows the lease, also during a stop: unconfirmed messages can be stored when the lease is held again. */
   #leaseChanged(state: Lease["state"]): void {
     if (state === "lost") this.#nameLost("the catalog has another epoch");
     else if (state === "held") {

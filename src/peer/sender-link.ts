@@ -24,7 +24,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #dialledAt = Number.NEGATIVE_INFINITY;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #packing: SendPacking;
-  /** Measured once a group uses the link. */
+  /** Rate of acknowledged messages; undefined until a group uses the link. */
   #pace: Pace | undefined;
   /** Connection and acknowledged number of the last acknowledgement. */
   #ackedConnection: unknown;
@@ -88,7 +88,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   /** Ability of the listener to receive over its connection. */
   get readiness(): Readiness {
     const { link, isBusy } = this.#channel;
-    // The new owner of the channel has its own channel for further messages.
+    // Further messages to the new owner go through a channel of its own.
     if (this.dial.isHandedOver) return "no";
     if (link === "connecting") return "soon";
     if (link !== "live" && link !== "going-live") return "no";
@@ -105,14 +105,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return this.#channel.unhandled + this.#packing.messages.size + this.#requests.pending;
   }
 
-  /** Identification of the last numbered message for {@link hasHandled}. */
+  /** Upper bound of the number that the last at-least-once message has, or gets after its compression. */
   get lastPlace(): number {
     return this.#channel.lastNumber + this.#packing.messages.size;
   }
 
   /**
-   * True if the listener has handled the message with this place; if that is unknown, only when it has handled all
-   * messages.
+   * True if the listener has certainly handled the message that was the last one when {@link lastPlace} had this value.
    */
   hasHandled(place: number): boolean {
     return this.#channel.ackedNumber >= place || this.inFlight === 0;
@@ -131,7 +130,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return inFlight < groupLeastUnderWay || inFlight < 2 * this.#pace.recent(now);
   }
 
-  /** Estimated time for one more message, comparable between listeners. */
+  /** Estimated time for one more message, without a unit: a value to compare listeners by. */
   timeForMore(now: number): number {
     this.#pace ??= new Pace();
     return this.#pace.timeFor(this.inFlight + 1, now);
@@ -179,7 +178,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return connectionKey === this.dial.connectionKey;
   }
 
-  /** True if the channel was handed over to this peer. */
+  /** True if the channel was handed over to the peer of this name. */
   hasOwner(name: string): boolean {
     return this.dial.isHandedOver && this.dial.ownerName === name;
   }

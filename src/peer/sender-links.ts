@@ -91,7 +91,7 @@ export class SenderLinks {
     for (const link of this.#links.values()) if (link.hasKey(connectionKey)) void link.dial.checkOwner();
   }
 
-  /** Looks up the owners of channels after a peer has registered or changed its address. */
+  /** Looks up the new owner of channels after that peer has registered or changed its address. */
   ownerAppeared(name: string): void {
     for (const link of this.#links.values()) if (link.hasOwner(name)) void link.dial.checkOwner();
   }

@@ -30,7 +30,8 @@ export function awayCandidate(name: string, maxMessageBytes: number): Candidate 
   return { name, addr: undefined, maxMessageBytes, durable: false, group: undefined };
 }
 
-const leastSweep = 1_000;
+/** Minimum size of the key map at which keys of handled messages are removed. */
+const minSweepSize = 1_000;
 
 /** Listeners of one topic, and the turn among them. */
 export class TopicRoutes {
@@ -55,7 +56,7 @@ export class TopicRoutes {
   /** All candidates by name; a listener with two addresses has its first one. */
   #byName: ReadonlyMap<string, Candidate> = new Map();
   /** Size of the key map at which keys of handled messages are removed. */
-  #sweepAt = leastSweep;
+  #sweepAt = minSweepSize;
   #turn = 0;
   #lastUsed: string | undefined;
 
@@ -63,8 +64,8 @@ export class TopicRoutes {
   readonly #counters: PeerCounters;
   #counts: SentCounts | undefined;
   /**
-   * Reads the topic from the catalog, one query at a time so that results cannot overtake each other. After the promise
-   * the routes are remembered. @throws HawserError `store_failed`
+   * Reads the topic from the catalog, one query at a time so that results cannot overtake each other. When the promise
+   * resolves, the listeners are stored as routes of this sender. @throws HawserError `store_failed`
    */
   readonly load: () => Promise<void>;
 
@@ -74,7 +75,9 @@ export class TopicRoutes {
     this.load = shared(read);
   }
 
-  /** Counts of the topic. Read for topics with listeners only, because it takes one of the few labels. */
+  /**
+   * Counts of the topic. Only read if the topic has listeners, because the first read uses up one of the few labels.
+   */
   get counts(): SentCounts {
     this.#counts ??= this.#counters.sentTo(this.topic);
     return this.#counts;
@@ -121,19 +124,19 @@ export class TopicRoutes {
     return last;
   }
 
-  /** Groups: link of the least busy member that has room for a message of this length; equal members take turns. */
+  /** Link of the least busy group member that has room for a message of this length; equal members take turns. */
   chooseWithRoom(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
     const hasRoom = (link: SenderLink): boolean => link.readiness === "now" && link.hasRoom(now) && link.takes(bytes);
     return this.#chooseLeast(links, hasRoom, ({ inFlight }) => inFlight);
   }
 
-  /** Groups: link of the least busy member whose limits permit a message of this length; equal members take turns. */
+  /** Link of the least busy group member whose limits permit a message of this length; equal members take turns. */
   chooseIdlest(links: OpenLinks, bytes: number): SenderLink | undefined {
     const takesIt = (link: SenderLink): boolean => link.readiness !== "no" && link.takes(bytes);
     return this.#chooseLeast(links, takesIt, ({ inFlight }) => inFlight);
   }
 
-  /** Groups: link of the member that is estimated to finish one more message of this length first. */
+  /** Link of the group member that is estimated to finish one more message of this length first. */
   chooseSoonest(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
     return this.#chooseLeast(
       links,
@@ -143,12 +146,12 @@ export class TopicRoutes {
     );
   }
 
-  /** Groups: true if a member can receive over its connection, or perhaps soon. */
+  /** True if a group member can receive over its connection, or perhaps soon. */
   mayHaveRoom(links: OpenLinks): boolean {
     return this.listed.some((candidate) => (linkOf(candidate, links)?.readiness ?? "no") !== "no");
   }
 
-  /** Groups: true if a member can be reached. */
+  /** True if a group member can be reached. */
   isReachable(links: OpenLinks): boolean {
     return this.listed.some((candidate) => {
       const link = linkOf(candidate, links);
@@ -222,7 +225,7 @@ export class TopicRoutes {
     for (const [each, { link: taken, place }] of this.#followed) {
       if (taken.isClosed || taken.hasHandled(place)) this.#followed.delete(each);
     }
-    this.#sweepAt = Math.max(leastSweep, 2 * this.#followed.size);
+    this.#sweepAt = Math.max(minSweepSize, 2 * this.#followed.size);
   }
 
   /**
@@ -264,7 +267,7 @@ function hashedOn(hash: number, text: string): number {
   return hash;
 }
 
-/** Mixes the upper bits, which hardly depend on the last characters of an FNV-1a input. */
+/** Mixes the bits of an FNV-1a hash, because its upper bits hardly depend on the last characters of the input. */
 function mixed(hash: number): number {
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   return (hash ^ (hash >>> 13)) >>> 0;

@@ -8,8 +8,8 @@ import type { UserPool } from "./user-pool.js";
 const { databaseConnectTimeoutMs } = storeConstants;
 
 /**
- * Ends the effect of what the user's code may have set in a session, for the rest of the transaction. A user cannot
- * change these settings for a session that Hawser opens, except as defaults of the role or the database.
+ * Resets, for the rest of the transaction, settings that the user's code may have changed in the session. A user cannot
+ * change these settings in a session that Hawser opens, except as defaults of the role or the database.
  */
 const ownLoginSql = [
   "SET LOCAL SESSION AUTHORIZATION DEFAULT",
@@ -20,7 +20,7 @@ const ownLoginSql = [
 /** Clients of the user's pool for statements and transactions, at most `max` at a time. */
 export class BorrowedClients implements ClientPool {
   readonly localSettingsSql: string;
-  /** Empty, because RESET ALL would undo what the user has set. What a handler sets is the user's. */
+  /** Empty, because RESET ALL would undo settings of the user. Settings that a handler makes stay, too. */
   readonly cleaningSql = "";
   readonly isShort = false;
   readonly #source: UserPool;
@@ -71,7 +71,7 @@ export class BorrowedClients implements ClientPool {
 
   /** Ends a transaction that the user's code left open, and checks a client before its first use. */
   async prepare(client: pg.ClientBase): Promise<void> {
-    // Old versions of node-postgres do not know the status.
+    // Old versions of node-postgres do not have this method.
     const status = (client as Partial<pg.ClientBase>).getTransactionStatus?.() ?? "I";
     if (status !== "I") await client.query("ROLLBACK");
     if (this.#checked.has(client)) return;

@@ -41,7 +41,7 @@ export interface SessionLimits {
 export interface SessionOptions extends SessionLimits {
   /** Application name in Postgres. Default `hawser`. */
   readonly applicationName?: string | undefined;
-  /** True to make its transactions read-only by default. */
+  /** True to make the transactions of the session read-only by default. */
   readonly readOnly?: boolean | undefined;
   /** Maximum time to connect to one host. Default `databaseConnectTimeoutMs`. */
   readonly connectTimeoutMs?: number | undefined;
@@ -67,7 +67,7 @@ export interface OpenSession {
 
 /** Formats in which Hawser and the driver read and write values. */
 const formats: readonly Setting[] = [
-  // Affects only the output of Postgres. The order of day and month in its input is unchanged.
+  // "ISO" alone affects only the output of Postgres. The order of day and month in its input is unchanged.
   ["datestyle", "ISO"],
   // Full precision.
   ["extra_float_digits", 1],
@@ -102,7 +102,7 @@ export function sessionSettingsSql(limits: SessionLimits, readOnly = false): str
     ...sessionSettings(limits),
     ...(readOnly ? ([["default_transaction_read_only", "on"]] as const) : []),
   ];
-  // Some platforms lack this setting.
+  // The DO block ignores the error of platforms that lack the setting.
   return [
     "SET search_path = pg_catalog, pg_temp",
     ...settings.map(([name, value]) => `SET ${name} = '${value}'`),
@@ -110,7 +110,7 @@ export function sessionSettingsSql(limits: SessionLimits, readOnly = false): str
   ].join("; ");
 }
 
-/** Lets a backend notice during a long statement that its client is gone. */
+/** Setting by which a backend notices during a long statement that its client is gone. */
 const clientCheck: Setting = ["client_connection_check_interval", sessionKeepaliveMs];
 
 /**
@@ -188,7 +188,7 @@ async function openAt(
     ...(queryTimeoutMs === undefined ? {} : { query_timeout: queryTimeoutMs }),
     ...(runsFunctions === true ? { options: startupOptions(options) } : {}),
   });
-  // A running query is rejected, and the owner of the session has its own listener.
+  // Ignored here: a running query is rejected, and the owner of the session has its own listener.
   client.on("error", () => undefined);
   onClient?.(client);
   try {
@@ -220,7 +220,7 @@ async function openFromPool(source: UserPool, options: SessionOptions): Promise<
     isReleased = true;
     taken.release(true);
   };
-  // The first listener: by the time that others hear of the end, the pool has room for another client.
+  // Added before all other listeners: when those are called, the pool already has room for another client.
   client.once("end", release);
   client.on("error", () => undefined);
   onClient?.(client);
@@ -242,7 +242,7 @@ async function openFromPool(source: UserPool, options: SessionOptions): Promise<
 
 /** Removes all state that other code has left in a session. */
 async function discardState(client: pg.ClientBase): Promise<void> {
-  // It fails only in a transaction that was left open.
+  // DISCARD ALL fails only in a transaction that was left open.
   await client.query("DISCARD ALL").catch(async () => {
     await client.query("ROLLBACK");
     await client.query("DISCARD ALL");
@@ -263,8 +263,8 @@ const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in
 /**
  * Applies the settings and reads facts about the server.
  *
- * @param before runs first
- * @throws if all that takes longer than `limitMs`
+ * @param before called before the settings are applied
+ * @throws Error if the server does not answer within `limitMs`; errors of Postgres
  */
 async function prepareSession(
   client: pg.ClientBase,
@@ -414,7 +414,7 @@ export class SessionPool implements ClientPool {
       ...address.hosts[0],
       max: options.max,
       Client: HostClient,
-      // The pool waits for it, and reports its failure as a failure to connect.
+      // The pool waits for the promise, and reports its rejection as a failure to connect.
       onConnect: async (client) => {
         const facts = await prepareSession(client, settingsSql);
         this.#checksClients = facts.checks_clients;
@@ -437,7 +437,7 @@ export class SessionPool implements ClientPool {
     return this.#pool.waitingCount > this.#pool.idleCount;
   }
 
-  /** The login's own path and limits remain. */
+  /** Statements after which the login's own path and limits are in effect. */
   get cleaningSql(): string {
     return cleaningSql(this.#keepsSettings, this.#checksClients);
   }

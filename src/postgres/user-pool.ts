@@ -2,13 +2,13 @@
  * Pool of the user (`PeerOptions.pool`) as a source of clients. Hawser never ends it, and leaves no settings on the
  * clients that it gives back:
  *
- * - A session (leases and notifications, the relay, a migration) takes a client for its whole life. It discards the
- * state that the client has, and destroys the client at its end: see `openSession`.
+ * - A session (leases and notifications, the relay, a migration) takes a client until the session ends. It discards the
+ * state of the client first, and destroys the client afterwards: see `openSession`.
  * - A statement or a handler's transaction borrows a client. Its settings are `SET LOCAL`, so that they end with the
  * transaction: see `BorrowedClients`.
  *
- * The pool may come from another copy of node-postgres and its clients from a class of the user, so nothing here depends
- * on a class.
+ * The pool may come from another copy of node-postgres and its clients from a class of the user, so nothing here
+ * depends on a class.
  */
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -41,7 +41,7 @@ export class UserPool {
     return (this.pool as Partial<pg.Pool>).options?.max ?? Number.POSITIVE_INFINITY;
   }
 
-  /** Role, database and servers, for messages. A connector may know them without telling the pool. */
+  /** Names for messages. Role and database are empty if only a connector of the pool knows them. */
   get described(): DatabaseAddress["described"] {
     const { user = "", database = "" } = (this.pool as Partial<pg.Pool>).options ?? {};
     return { role: user, database, server: "the servers of the given pool" };
@@ -97,7 +97,7 @@ export function sourceOf(from: {
 /**
  * Validates a pool of the user.
  *
- * @param hasSessionUrl true if the sessions do not use the pool
+ * @param hasSessionUrl true if sessions use another address, and only statements and transactions use the pool
  * @returns the number of its clients that statements can use
  * @throws HawserError `invalid_argument`
  */

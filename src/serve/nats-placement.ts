@@ -5,8 +5,8 @@
  * others periodically. If its server has more processes than another one, one process moves, and connects before it
  * drops the old connection: the process whose owner sorts first moves after one check, the next after two, and so on,
  * so that they do not all move at once. The leader of the subscriptions never moves, because a move briefly delivers
- * messages twice, and another process can move instead. A server may have just started without knowing its cluster yet,
- * so it is tried one check before the move.
+ * messages twice, and another process can move instead. A server that has just started may not know its cluster yet, so
+ * it gets a test connection one check before the move.
  */
 import type { GatewayEntry, GatewayStanding } from "../gateway/index.js";
 import { type NatsAddress, type NatsConnector, natsAddresses, type ServerChoice } from "../nats/index.js";
@@ -34,15 +34,15 @@ export class NatsPlacement {
     this.#process = process;
   }
 
-  /** Server that this process is connected to; undefined if none. */
+  /** Server that this process is connected to; undefined without a connection. */
   get standing(): GatewayStanding | undefined {
     const { server, connection } = this.#process.subscriptions;
     const serverId = connection?.info?.server_id;
     return server && { server: server.name, serverId };
   }
 
-  /** Takes the servers of the other processes into account, and moves if necessary. Does not reject. */
-  async heed(owner: string, others: readonly GatewayEntry[]): Promise<void> {
+  /** Moves this process if another server has fewer processes, as described above. Never rejects. */
+  async balance(owner: string, others: readonly GatewayEntry[]): Promise<void> {
     const { choice, subscriptions, logger } = this.#process;
     const present = others.filter(({ isStale }) => !isStale);
     choice.setOthers(present.flatMap(({ natsServer }) => natsServer ?? []));

@@ -320,7 +320,7 @@ class Server implements HawserServer {
       },
       async onOthers(owner, others) {
         if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.yieldLeadership();
-        await placement.heed(owner, others);
+        await placement.balance(owner, others);
       },
     };
     this.#parts.addresses = new AddressBook(session, address, placed, this.#logger);

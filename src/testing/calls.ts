@@ -34,7 +34,7 @@ export interface Calls {
   cut(ask: { readonly id: string; readonly side: Side; readonly silent: boolean }): void;
   restore(ask: { readonly id: string; readonly side: Side }): void;
   /** Registers a process group that must not outlive the caller. */
-  adopt(ask: { readonly pid: number }): void;
+  addProgram(ask: { readonly pid: number }): void;
   /** Stops everything, for all processes. */
   stop(): void;
 }

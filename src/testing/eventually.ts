@@ -11,11 +11,11 @@ interface EventuallyOptions {
 
 /**
  * Retries the assertion until it holds: it does not throw, its promise does not reject, and its result is not `false`.
- * For effects of other processes that no event announces.
+ * Meant for effects of other processes that no event announces.
  *
  * @returns the result of the assertion
- * @throws the assertion's last error when the time is over; HawserError `aborted` if it returned `false` or has not
- * ended
+ * @throws the assertion's last error when the time is over; HawserError `aborted` if the assertion returned `false` or
+ * has not ended
  */
 export async function eventually<T>(assertion: () => T | PromiseLike<T>, options: EventuallyOptions = {}): Promise<T> {
   const { withinMs = 5_000, everyMs = 20 } = options;

@@ -32,7 +32,7 @@ type AnyMethod = (this: Peer, ...args: unknown[]) => unknown;
 const methods = Peer.prototype as unknown as Record<"handle" | "handleBatch" | "respond" | "messages", AnyMethod>;
 const { handle, handleBatch, respond, messages } = methods;
 
-/** The method with faults in the handler, which is its last argument. */
+/** Wraps a method of `Peer` so that its last argument, the handler, has the faults. */
 function faulty(method: AnyMethod): AnyMethod {
   return function (...args) {
     const handler = args.at(-1);

@@ -3,8 +3,8 @@ import { keeperOfRun } from "./connect-keeper.js";
 import { runVariable } from "./run.js";
 
 /**
- * Starts the servers before the first test of a vitest run; resolves with the function that stops them. Vitest calls both
- * if its configuration names this entry point:
+ * Starts the servers before the first test of a vitest run; resolves with the function that stops them. Vitest calls
+ * both if its configuration names this entry point:
  *
  *     export default defineConfig({ test: { globalSetup: "hawser/testing" } });
  *

@@ -17,8 +17,8 @@ import { removeLeftovers } from "./run.js";
 const [socketPath, owner] = process.argv.slice(2) as [string, string];
 const runner = JSON.parse(owner) as ProcessIdentity;
 /**
- * Interval of checking the runner, the longest time that the servers outlive it; a check outside Linux starts a
- * process.
+ * Interval of the checks whether the runner is alive, in ms, and so the longest time that the servers outlive the
+ * runner. It is longer outside Linux, where each check starts a process.
  */
 const checkMs = process.platform === "linux" ? 100 : 1_000;
 
@@ -59,7 +59,7 @@ function serve(socket: Socket): void {
     template: async ({ key }) => {
       const make = await (await ready()).databases.template(key);
       if (make !== null) templates.add(key);
-      // The caller has gone in the meantime.
+      // The caller may have ended in the meantime.
       if (make !== null && socket.destroyed) await leave();
       return { make };
     },
@@ -67,8 +67,8 @@ function serve(socket: Socket): void {
       templates.delete(key);
       await (await ready()).databases.prepared(key, !failed);
     },
-    open: async (wish) => {
-      const made = await (await ready()).open(wish);
+    open: async (options) => {
+      const made = await (await ready()).open(options);
       stacks.add(made.id);
       if (socket.destroyed) await leave();
       return made;
@@ -79,7 +79,7 @@ function serve(socket: Socket): void {
     },
     cut: async ({ id, side, silent }) => (await ready()).relay(id, side).cut(silent),
     restore: async ({ id, side }) => (await ready()).relay(id, side).restore(),
-    adopt: async ({ pid }) => {
+    addProgram: async ({ pid }) => {
       programs.push(identityOf(pid));
       if (socket.destroyed || ending !== undefined) killAll(programs);
     },
@@ -118,7 +118,7 @@ function killAll(programs: ProcessIdentity[]): void {
 
 function end(): Promise<void> {
   ending ??= (async () => {
-    // From here on, new processes start another keeper.
+    // Processes that look for a keeper from now on start another one.
     server.close();
     // A process of the run may outlive the runner.
     for (const programs of programsOf.values()) killAll(programs);

@@ -29,7 +29,7 @@ export function configOf(accounts: readonly NatsAccount[]): string {
   return `accounts {\n${lines.join("\n")}\n}\n`;
 }
 
-/** Deletes all contents of the account, so that another stack can use it. */
+/** Deletes all streams of the account, with its buckets and object stores, so that another stack can use it. */
 export async function emptyAccount(url: string, { user, password }: NatsAccount): Promise<void> {
   const connection = await connect({ servers: url, user, pass: password });
   try {

@@ -196,7 +196,7 @@ class OpenStack implements TestStack {
   async start(command: string, args: readonly string[], options: ProgramOptions = {}): Promise<TestProgram> {
     const program = await startProgram(command, args, options);
     this.#programs.add(program);
-    await this.#keeper.call("adopt", { pid: program.pid });
+    await this.#keeper.call("addProgram", { pid: program.pid });
     void program.ended.then(() => this.#programs.delete(program));
     return program;
   }

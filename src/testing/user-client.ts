@@ -1,6 +1,6 @@
 import pg from "pg";
 
-/** Connects for the duration of `work`, with the database's own settings, as users' programs and migrations do. */
+/** Connects for the duration of `work`. Leaves the database's own settings unchanged, like programs of users. */
 export async function withClient<T>(url: string, work: (client: pg.Client) => Promise<T>): Promise<T> {
   const client = new pg.Client(url);
   // If the server ends the connection, the rejected query reports it.

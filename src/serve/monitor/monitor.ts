@@ -38,7 +38,7 @@ export class Monitor implements AsyncDisposable {
       const message = `the monitoring port has ${limits.maxConnections} connections already; one more was closed`;
       options.logger.debug({}, message);
     });
-    // For example, no more file descriptors. The server goes on listening.
+    // An example is a lack of file descriptors. The server continues to listen.
     server.on("error", (err) => options.logger.error({ err }, "the monitoring port could not accept a connection"));
   }
 
@@ -97,8 +97,8 @@ export class Monitor implements AsyncDisposable {
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { socket } = request;
-    // Node.js sets no limit to the time in which a client reads. Unreferenced, because `close` is not emitted for an
-    // answer that never had its turn.
+    // Node.js has no time limit for a client that does not read. The timer is unreferenced, because `close` is not
+    // emitted for an answer that still waits behind an earlier one.
     const late = setTimeout(() => socket.destroy(), this.#limits.requestTimeoutMs).unref();
     response.once("close", () => clearTimeout(late));
     const { method = "", url = "" } = request;
