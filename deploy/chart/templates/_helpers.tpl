@@ -56,7 +56,7 @@ topologySpreadConstraints:
 
 {{/* `hawser init` with a login of its own. */}}
 {{- define "hawser.migration" -}}
-{{- if .Values.migration.enabled }}
+{{- if .Values.migration.enabled -}}
 initContainers:
   - name: init
     image: {{ include "hawser.image" . }}
@@ -66,7 +66,9 @@ initContainers:
       - name: HAWSER_DATABASE_URL
         valueFrom:
           secretKeyRef: { name: {{ .Values.migration.secret }}, key: {{ .Values.migration.key }} }
-      {{- include "hawser.sslEnv" . | nindent 6 }}
+      {{- with include "hawser.sslEnv" . }}
+      {{- . | nindent 6 }}
+      {{- end }}
     securityContext: {{- include "hawser.containerSecurity" . | nindent 6 }}
     resources:
       requests: { cpu: 50m, memory: 128Mi }
@@ -105,7 +107,7 @@ initContainers:
 
 {{/* Egress of every pod: Postgres, NATS, names. */}}
 {{- define "hawser.commonEgress" -}}
-{{- with .Values.networkPolicy }}
+{{- with .Values.networkPolicy -}}
 {{ include "hawser.egress" .postgres }}
 {{ include "hawser.egress" .nats }}
 {{ include "hawser.egress" (merge (dict "protocols" (list "UDP" "TCP")) .dns) }}
