@@ -36,13 +36,14 @@ const enter = `set -eu
 root=$1 image=$2 node=$3; shift 3
 mount -t tmpfs -o mode=755 tmpfs "$root"
 cd "$root"
-mkdir app dev etc node proc tmp usr
+mkdir app dev etc node proc run tmp usr
 for each in bin lib lib64; do ln -s "usr/$each" "$each"; done
 mount --bind "$image/app" app
 mount --bind "$image/etc" etc
+mount --bind "$image/run" run
 mount --bind "$node" node
 mount --bind /usr usr
-for each in app etc node usr; do mount -o remount,bind,ro "$each"; done
+for each in app etc node run usr; do mount -o remount,bind,ro "$each"; done
 mount -t proc proc proc
 mount -t tmpfs -o mode=755 tmpfs dev
 for each in null zero random urandom; do : > "dev/$each"; mount --bind "/dev/$each" "dev/$each"; done
@@ -88,6 +89,7 @@ describe.runIf(mayMakeNamespaces)("the image", () => {
     const image = join(directory, "image");
     const app = join(image, "app");
     mkdirSync(join(image, "etc/hawser/tls"), { recursive: true });
+    mkdirSync(join(image, "run/secrets/hawser"), { recursive: true });
     mkdirSync(app);
     const { tarball } = await pack(join(directory, "checkout"));
     copyFileSync(join(projectDirectory, "package-lock.json"), join(app, "package-lock.json"));
