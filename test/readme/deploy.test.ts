@@ -1,14 +1,16 @@
 /**
- * The files of examples/deploy, and the flags that pages for operators name, fit the program.
+ * The files of deploy and examples/deploy, and the flags that pages for operators name, fit the program.
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { Ajv } from "ajv";
 import type { ArgsDef } from "citty";
 import { load } from "js-yaml";
 import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type Metric, serveMetrics } from "../../generated/ts/metrics/metrics.js";
+import { serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { quantityOf } from "../../src/cli/quantities.js";
 import { commands } from "../../src/cli/run.js";
 import { testDatabase } from "../support/database.js";
@@ -127,16 +129,6 @@ describe("the containers", () => {
     expect(Number(stop_grace_period!.replace("s", "")) * 1000).toBeGreaterThan(deadlineMs + 10_000);
   });
 
-  it("have an image whose command there is", () => {
-    const dockerfile = read("examples/deploy/Dockerfile");
-    const json = (instruction: string) => JSON.parse(new RegExp(`^${instruction} (.*)$`, "m").exec(dockerfile)![1]!);
-    const [program] = json("ENTRYPOINT") as string[];
-    expect(Object.keys((JSON.parse(read("package.json")) as { bin: object }).bin)).toContain(program);
-    expect(unknownIn(json("CMD") as string[])).toEqual([]);
-    const node = Number(/^FROM node:(\d+)/m.exec(dockerfile)?.[1]);
-    expect(node).toBeGreaterThan(20);
-  });
-
   it("set up the login and the NATS server, and may do so again", async () => {
     const role = `hawser_test_${randomBytes(6).toString("hex")}`;
     const { environment } = compose.services["setup"]!;
@@ -155,6 +147,73 @@ describe("the containers", () => {
     } finally {
       await client.query(`DROP ROLE IF EXISTS ${role}`);
       await client.end();
+    }
+  });
+});
+
+describe("the image", () => {
+  const dockerfile = read("deploy/Dockerfile");
+
+  it("has a command that there is, which is the package's program, and a numeric user", () => {
+    const json = (instruction: string) => JSON.parse(new RegExp(`^${instruction} (.*)$`, "m").exec(dockerfile)![1]!);
+    const [program] = json("ENTRYPOINT") as [string];
+    const { bin } = JSON.parse(read("package.json")) as { bin: Readonly<Record<string, string>> };
+    expect(dockerfile).toContain(`ln -s ${join("/app", bin[program]!)} /usr/local/bin/${program}`);
+    expect(unknownIn(json("CMD") as string[])).toEqual([]);
+    expect(dockerfile).toMatch(/^USER \d+:\d+$/m);
+    const stages = [...dockerfile.matchAll(/^FROM node:(\d+)/gm)].map(([, major]) => Number(major));
+    expect(stages).toHaveLength(2);
+    expect(Math.min(...stages)).toBeGreaterThan(20);
+  });
+
+  it("copies only what .dockerignore lets through", () => {
+    const copied = [...dockerfile.matchAll(/^COPY (?!--from)(\S+)/gm)].map(([, file]) => file!);
+    const allowed = [...read(".dockerignore").matchAll(/^!(.*)$/gm)].map(([, pattern]) => pattern!);
+    expect(allowed).toEqual(copied);
+  });
+});
+
+describe("the chart", () => {
+  const values = load(read("deploy/chart/values.yaml")) as {
+    readonly user: number;
+    readonly group: number;
+    readonly serve: { readonly ports: Readonly<Record<"gateway" | "monitor", number>> };
+  };
+  const template = read("deploy/chart/templates/serve.yaml");
+
+  it("starts `hawser serve` and `hawser init` with flags that they have", () => {
+    const args = /^ +args:\n((?: +(?:- .*|\{\{.*)\n)+)/m.exec(template)![1]!;
+    const words = [...args.matchAll(/^ +- (.*)$/gm)].map(([, word]) => word!);
+    expect(words.slice(0, 2)).toEqual(["serve", "--listen"]);
+    expect(words.filter((word) => word.startsWith("--")).length).toBeGreaterThan(8);
+    expect(unknownIn(words)).toEqual([]);
+    expect(read("deploy/chart/templates/_helpers.tpl")).toContain('(concat (list "init") .Values.migration.args)');
+    expect(flags.has("init")).toBe(true);
+  });
+
+  it("has the version of the package, the user of the image and the default port", () => {
+    const { version } = JSON.parse(read("package.json")) as { version: string };
+    expect(load(read("deploy/chart/Chart.yaml"))).toMatchObject({ version, appVersion: version });
+    expect(read("deploy/Dockerfile")).toContain(`USER ${values.user}:${values.group}`);
+    expect(serveSettingsDefaults.listen).toBe(`127.0.0.1:${values.serve.ports.gateway}`);
+  });
+
+  it("has a schema that takes its values, and refuses a name that it does not know at every level", () => {
+    const check = new Ajv({ strict: false }).compile(JSON.parse(read("deploy/chart/values.schema.json")) as object);
+    expect(check(values), JSON.stringify(check.errors)).toBe(true);
+    const levels = (value: unknown, path: readonly string[]): (readonly string[])[] =>
+      value === null || typeof value !== "object" || Array.isArray(value)
+        ? []
+        : [path, ...Object.entries(value).flatMap(([key, each]) => levels(each, [...path, key]))];
+    // Kubernetes' own objects, which its API server checks.
+    const free = /^serve\.(resources\..*|podAnnotations|nodeSelector)$|^podMonitor\.labels$/;
+    const closed = levels(values, []).filter((path) => !free.test(path.join(".")));
+    expect(closed.length).toBeGreaterThan(10);
+    for (const path of closed) {
+      const changed = structuredClone(values) as Record<string, unknown>;
+      const place = path.reduce((each, key) => each[key] as Record<string, unknown>, changed);
+      place["typo"] = 1;
+      expect(check(changed), path.join(".")).toBe(false);
     }
   });
 });

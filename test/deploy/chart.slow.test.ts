@@ -1,0 +1,162 @@
+/**
+ * The chart as helm renders it, by Kubernetes' own schemas, and what Hawser needs in it. helm is built by Go, which takes
+ * minutes the first time.
+ *
+ * Without helm they are skipped, with a line that says so; where CI is set they fail.
+ */
+import { execFile } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { loadAll } from "js-yaml";
+import { describe, expect, it } from "vitest";
+import { findHelm, findKubernetesValidate } from "../support/kubernetes-tools.js";
+import { projectDirectory } from "../support/program.js";
+import { temporaryDirectory } from "../support/temporary.js";
+
+const run = promisify(execFile);
+const chart = join(projectDirectory, "deploy/chart");
+const everything = join(projectDirectory, "test/deploy/everything.yaml");
+
+const tools = await Promise.all([findHelm(), findKubernetesValidate()]).catch((error: unknown) => {
+  if (process.env["CI"]) throw error;
+  console.error(`The chart is not tested: helm or kubernetes-validate could not be had (${String(error)})`);
+  return undefined;
+});
+
+/** Properties of manifests that the tests read. */
+interface Manifest {
+  readonly kind: string;
+  readonly metadata: { readonly name: string };
+  // biome-ignore lint/suspicious/noExplicitAny: each kind has its own, checked by Kubernetes' schemas
+  readonly spec: any;
+}
+
+async function template(...args: string[]): Promise<string> {
+  // A helm that Go has built takes Kubernetes for 1.20.
+  const release = ["shop", chart, "--namespace", "shop", "--kube-version", "1.34.0"];
+  const { stdout } = await run(tools![0], ["template", ...release, ...args]);
+  return stdout;
+}
+
+async function manifests(...args: string[]): Promise<Manifest[]> {
+  return (loadAll(await template(...args)) as (Manifest | null)[]).filter((each) => each !== null);
+}
+
+const named = (all: readonly Manifest[], kind: string, name: string): Manifest =>
+  all.find((each) => each.kind === kind && each.metadata.name === name)!;
+
+describe.skipIf(tools === undefined)("the chart", () => {
+  it.each([
+    ["defaults", []],
+    ["everything on", ["--values", everything]],
+  ])("is valid in two versions of Kubernetes with %s", async (_, args) => {
+    const { python, path } = tools![1];
+    const example = loadAll(readFileSync(join(projectDirectory, "deploy/cloudnative-pg.yaml"), "utf8")) as Manifest[];
+    // Kinds of operators have schemas of their own.
+    const known = [...(await manifests(...args)), ...example].filter(
+      ({ kind }) => !/^(PodMonitor|Cluster)$/.test(kind),
+    );
+    const file = join(temporaryDirectory(), "rendered.yaml");
+    writeFileSync(file, known.map((each) => `---\n${JSON.stringify(each)}\n`).join(""));
+    for (const version of ["1.27", "1.37"]) {
+      const validate = ["-m", "kubernetes_validate", "--strict", "--kubernetes-version", version, file];
+      const { stdout } = await run(python, validate, { env: { ...process.env, PYTHONPATH: path } });
+      expect(stdout.match(/passed/g), stdout).toHaveLength(known.length);
+    }
+  });
+
+  it("is linted without a complaint", async () => {
+    const { stdout } = await run(tools![0], ["lint", "--strict", "--values", everything, chart]);
+    expect(stdout).toContain("0 chart(s) failed");
+  });
+
+  it.each([
+    ["serve.replica=3", "replica"],
+    ["serve.tls.secretName=x", "secretName"],
+    ["serve.stopTimeoutSeconds=20s", "stopTimeoutSeconds"],
+    ["peers[0].name=a", "image"],
+    ["database.secret=", "secret"],
+    ["networkPolicy.postgres.port=0", "port"],
+    ["user=0", "user"],
+    ["serve.tls.secret=", "allowPlaintext"],
+  ])("refuses %s", async (value, word) => {
+    await expect(template("--set", value)).rejects.toThrow(word);
+  });
+
+  it("gives every pod a numeric user, a read-only root, and no token", async () => {
+    const pods = (await manifests("--values", everything)).filter(({ kind }) => kind === "StatefulSet");
+    const names = pods.map(({ metadata }) => metadata.name).toSorted();
+    expect(names).toEqual(["shop-hawser", "shop-hawser-invoices", "shop-hawser-stock"]);
+    for (const { spec } of pods) {
+      const pod = spec.template.spec;
+      expect(pod).toMatchObject({
+        automountServiceAccountToken: false,
+        securityContext: { runAsNonRoot: true, runAsUser: 1000, seccompProfile: { type: "RuntimeDefault" } },
+      });
+      expect(pod.topologySpreadConstraints).toHaveLength(2);
+      for (const container of [...pod.initContainers, ...pod.containers]) {
+        expect(container.securityContext).toEqual({
+          allowPrivilegeEscalation: false,
+          readOnlyRootFilesystem: true,
+          capabilities: { drop: ["ALL"] },
+        });
+      }
+    }
+  });
+
+  it("gives only the init container the migration's secret", async () => {
+    const { spec } = named(await manifests(), "StatefulSet", "shop-hawser").spec.template;
+    const secretsOf = (container: unknown) => [...JSON.stringify(container).matchAll(/"secretKeyRef":{[^}]*}/g)].join();
+    expect(secretsOf(spec.initContainers[0])).toContain("hawser-migration");
+    expect(secretsOf(spec.containers)).not.toContain("hawser-migration");
+  });
+
+  it("gives a peer its pod's name and address, and longer to stop than it takes", async () => {
+    const all = await manifests("--values", everything);
+    const { spec } = named(all, "StatefulSet", "shop-hawser-invoices");
+    expect(spec.serviceName).toBe("shop-hawser-invoices");
+    expect(named(all, "Service", "shop-hawser-invoices").spec).toMatchObject({
+      clusterIP: "None",
+      publishNotReadyAddresses: true,
+    });
+    const pod = spec.template.spec;
+    expect(pod.terminationGracePeriodSeconds).toBe(50);
+    const entries = pod.containers[0].env as readonly { readonly name: string; readonly value?: string }[];
+    const env = new Map(entries.map(({ name, value }) => [name, value]));
+    expect(env.get("PEER_NAME")).toBe("$(POD_NAME)");
+    const address = "$(POD_NAME).shop-hawser-invoices.$(POD_NAMESPACE).svc.cluster.local:4100";
+    expect(env.get("PEER_ADDRESS")).toBe(address);
+    expect(named(all, "StatefulSet", "shop-hawser-stock").spec.replicas).toBe(0);
+  });
+
+  it("lets only Postgres reach the gateway, and only the monitoring system the monitor", async () => {
+    const { spec } = named(await manifests("--values", everything), "NetworkPolicy", "shop-hawser");
+    expect(spec.ingress).toEqual([
+      {
+        ports: [{ protocol: "TCP", port: 5434 }],
+        from: [{ podSelector: { matchLabels: { "cnpg.io/cluster": "postgres" } } }],
+      },
+      {
+        ports: [{ protocol: "TCP", port: 9464 }],
+        from: [expect.objectContaining({ namespaceSelector: expect.anything() })],
+      },
+    ]);
+    const egress = spec.egress as readonly { readonly ports: readonly { protocol: string; port: number }[] }[];
+    expect(egress.map(({ ports }) => ports)).toEqual([
+      [{ protocol: "TCP", port: 5432 }],
+      [{ protocol: "TCP", port: 4222 }],
+      [
+        { protocol: "UDP", port: 53 },
+        { protocol: "TCP", port: 53 },
+      ],
+    ]);
+    expect(named(await manifests(), "NetworkPolicy", "shop-hawser").spec.ingress).toHaveLength(1);
+  });
+
+  it("without serve has peers alone", async () => {
+    const kinds = (await manifests("--values", everything, "--set", "serve.enabled=false")).map(({ kind }) => kind);
+    expect(kinds.filter((kind) => kind === "StatefulSet")).toHaveLength(2);
+    expect(kinds).not.toContain("PodMonitor");
+  });
+});
