@@ -17,7 +17,7 @@ import type { Answer, Order } from "./mutants/test-process.js";
 const usage = `Usage: npm run test:mutants -- [--sample N] [--seed S] [--part FOLDER] [--jobs N] [--json FILE]
 
   --sample N     how many mutants of each part are tried; 0: all. Default 60
-  --seed S       which ones. Default 1
+  --seed S       seed of the choice of mutants. Default 1
   --part FOLDER  one part alone: ${parts.map(({ folder }) => folder).join(", ")}
   --jobs N       how many are tried side by side. Default 2
   --json FILE    writes each mutant with the test that noticed it`;
@@ -225,7 +225,7 @@ async function main(settings: Settings): Promise<void> {
       save();
       const share = ((100 * noticed) / chosen.length).toFixed(0);
       rows.push(
-        `${part.folder.padEnd(22)} ${String(noticed).padStart(5)} of ${chosen.length} (${share} %); ${all.length} there are`,
+        `${part.folder.padEnd(22)} ${String(noticed).padStart(5)} of ${chosen.length} (${share} %); ${all.length} in all`,
       );
     }
   } finally {

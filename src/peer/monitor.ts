@@ -25,15 +25,18 @@ export function monitor(
   const monitored = [...new Set(peers)].map((peer) => {
     const known = monitoredPeers.get(peer);
     if (known !== undefined) return known;
-    throw new HawserError("invalid_argument", "peers: one is no Peer of this copy of the package; give peers alone");
+    throw new HawserError(
+      "invalid_argument",
+      "peers: an argument is not a Peer of this copy of hawser; pass peers only",
+    );
   });
   const [first] = monitored;
-  if (first === undefined) throw new HawserError("invalid_argument", "peers: there is none; give at least one");
+  if (first === undefined) throw new HawserError("invalid_argument", "peers: none is given; pass at least one");
   const names = monitored.map(({ name }) => name);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) {
-    const remedy = "their numbers could not be told apart; give them a monitor each";
-    throw new HawserError("invalid_argument", `peers: two are named "${twice}", so that ${remedy}`);
+    const remedy = "their time series would have the same labels; give each a monitor of its own";
+    throw new HawserError("invalid_argument", `peers: two are named "${twice}": ${remedy}`);
   }
   // Loaded with the first request: prom-client is large, and programs without a monitor do not need it.
   let loading: Promise<(method: string, path: string) => Promise<Response>> | undefined;

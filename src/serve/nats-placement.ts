@@ -58,7 +58,7 @@ export class NatsPlacement {
     if (this.#checks <= before.length) return;
     try {
       if (this.#tried?.name === better.name) {
-        logger.info({ from: own.name, to: better.name }, "moves to a NATS server with fewer processes");
+        logger.info({ from: own.name, to: better.name }, "the process moves to a NATS server with fewer processes");
         this.#checks = 0;
         this.#tried = undefined;
         await this.#move(better);
@@ -70,7 +70,7 @@ export class NatsPlacement {
       this.#tried = undefined;
       logger.debug(
         { err, server: better.name },
-        "stays connected to its NATS server: the one with fewer processes is unreachable",
+        "the NATS server with fewer processes is unreachable; the process stays connected to its own",
       );
     }
   }
