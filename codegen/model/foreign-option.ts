@@ -1,7 +1,7 @@
 import type { DescField } from "@bufbuild/protobuf";
 import { SpecError } from "./spec-error.js";
 
-/** Where each option belongs. */
+/** Messages in which each option has a meaning. */
 const places = {
   column: "the message of a table or of a function",
   setting: "a message with the option settings",

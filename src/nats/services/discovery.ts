@@ -113,7 +113,7 @@ interface PendingInquiry {
  * Answers inquiries of service discovery on one connection. Subscribes to `$SRV.PING` first, and to the other subjects
  * only if the server permits that, so that a server that permits none of them logs a single refusal.
  *
- * One inquiry can require an answer of every service, and any client may inquire. So answers are sent in slices, with
+ * An inquiry can require an answer of every service, and any client may inquire. So answers are sent in slices, with
  * pauses for the other work of the process. If too many inquiries wait, further ones are not answered.
  */
 export class Discovery {
