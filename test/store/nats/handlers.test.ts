@@ -90,7 +90,7 @@ describe("the login that calls functions for NATS", () => {
     await onServer(database.url, `GRANT ${other.role} TO ${name}`);
     const { roleWarnings } = await install({ databaseUrl: database.url });
     expect(roleWarnings).toContainEqual(
-      expect.stringMatching(new RegExp(`^"${name}", .*REVOKE "${other.role}" FROM "${name}"$`)),
+      expect.stringMatching(new RegExp(`act as "${name}", .*REVOKE "${other.role}" FROM "${name}"$`)),
     );
     await onServer(database.url, `REVOKE ${other.role} FROM ${name}`);
   });
