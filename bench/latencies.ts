@@ -1,6 +1,6 @@
 /**
- * How long one exchange takes, alone or with others in flight, and how many there are in a second: shared by the suites that
- * ask for something.
+ * Measures latency and throughput of request-reply exchanges, alone and with others in flight. Shared by the suites that
+ * measure requests.
  */
 import { measureSideBySide, percentileUs, warmUpCost } from "./measure.js";
 import type { Measured, SuiteContext } from "./suite.js";
@@ -16,7 +16,7 @@ const minRunSeconds = 0.3;
 /** The warm-up of each way: connect-es and grpc-js answer about twice as many calls once they are hot. */
 const warmUpSeconds = 3;
 
-/** How long the exchanges of one load took: all of them in seconds, one of them in µs. */
+/** Latencies of one load: the total time in seconds, the percentiles of one exchange in µs. */
 export interface Latencies {
   readonly seconds: number;
   readonly p50: number;

@@ -11,7 +11,7 @@ import { type DevStackOptions, startDevStack } from "../src/dev/index.js";
 import { execute } from "./postgres.js";
 import type { SuiteContext, SuiteOutcome } from "./suite.js";
 
-/** What a suite uses. */
+/** Addresses of the servers that a suite uses. */
 export interface BenchServers {
   readonly databaseUrl: string;
   readonly natsUrl: string;

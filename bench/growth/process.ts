@@ -13,13 +13,13 @@ export interface Opening {
   readonly topics: readonly string[];
 }
 
-/** What is sent: to one topic after another, over and over. */
+/** Messages to send, to the topics in turn. */
 export interface Load {
   readonly messages: number;
   readonly payloadBytes: number;
 }
 
-/** What a process has used. */
+/** Resource usage of a process during a load. */
 export interface Used {
   readonly cpuSeconds: number;
 }
@@ -100,7 +100,7 @@ const requests = {
   },
 };
 
-/** What a process can be asked. */
+/** Requests that sender and listener processes answer. */
 export type GrowthRequests = typeof requests;
 
 serveRequests(requests, async () => peer?.stop());

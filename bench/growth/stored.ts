@@ -10,7 +10,7 @@ import { formatValue } from "../report.js";
 import { type BenchServers, createDatabase } from "../servers.js";
 import type { Measured, SuiteContext } from "../suite.js";
 
-/** Of each size so many runs. */
+/** `runs` has the number of runs for the size at the same index. */
 const full = { sizes: [100_000, 1_000_000, 10_000_000], runs: [3, 2, 1], more: 50_000, warmUp: 50_000 };
 const quick = { sizes: [100, 2_000], runs: [1, 1], more: 50, warmUp: 50 };
 

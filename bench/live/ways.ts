@@ -22,7 +22,7 @@ export const sinceNats: Readonly<Record<StreamWay, number>> = {
 /** All of them, as in the results. */
 export type WayName = Delivery | StreamWay | "tcp" | "nats-core";
 
-/** What both processes are told. */
+/** Servers, names and ways of a pair of processes; both get the same. */
 export interface Opening extends BenchServers {
   /** Tells the names and subjects of one pair of processes from those of others on the same servers. */
   readonly pair: string;
@@ -37,13 +37,13 @@ export interface SendingHalf {
   close(): Promise<void>;
 }
 
-/** What a sender knows of its messages in the end. */
+/** Outcome of a load as the sender knows it. */
 export interface Sent {
   /** When the last promise of a message was kept, on the system's clock, where there are such promises. */
   readonly doneMs?: number;
-  /** How many were confirmed because they were stored, not delivered. */
+  /** Messages that were confirmed as stored rather than delivered. */
   readonly stored?: number;
-  /** How many are in a stream, where nothing receives them. */
+  /** Messages in a stream that has no consumer. */
   readonly kept?: number;
 }
 
@@ -52,7 +52,7 @@ export interface ReceivingHalf {
   close(): Promise<void>;
 }
 
-/** What has arrived in a run. */
+/** Messages and bytes that have arrived in a run. */
 export interface Arrived {
   readonly messages: number;
   readonly bytes: number;

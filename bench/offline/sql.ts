@@ -45,7 +45,7 @@ export const pgmq: System = {
 /** Rows of a page of the loop, as many as our own drain takes at a time. */
 const pageRows = 1024;
 
-/** What one would write by hand: a table, from which a page is read, handled and deleted, over and over. */
+/** A handwritten queue: a table from which pages of rows are read, handled and deleted in a loop. */
 export const sqlLoop: System = {
   async openStoring(databaseUrl) {
     await execute(databaseUrl, "CREATE TABLE bench_backlog (id bigserial PRIMARY KEY, payload bytea NOT NULL)");

@@ -12,7 +12,7 @@ import {
 } from "../offline/job-queues.js";
 import { execute } from "../postgres.js";
 
-/** Where everything goes to; the stream has it alone. */
+/** Subject of all messages; the stream has no other one. */
 export const subject = "bench.outbox";
 
 /** Messages that are written with one statement, and with one of each of many transactions. */

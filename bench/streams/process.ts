@@ -27,14 +27,14 @@ const bulkMessages = streamConstants.streamBatchMessages;
 const lookEveryMs = 5;
 const rowsTimeoutMs = 120_000;
 
-/** What a stream has. */
+/** Content of a stream. */
 export interface Filling {
   readonly messages: number;
   readonly payloadBytes: number;
   readonly ofKeys?: number;
 }
 
-/** How it is taken. */
+/** Subscriptions that take the messages of a stream. */
 export interface Taking {
   readonly messages: number;
   readonly subscriptions?: number;
@@ -161,7 +161,7 @@ const requests = {
   },
 };
 
-/** Where the slowest of them is. */
+/** Lowest position of these subscriptions. */
 async function doneTo(names: readonly string[]): Promise<number> {
   const text = `SELECT min(coalesce(s.done_to, 0)) AS done_to
     FROM unnest($1::text[]) AS n LEFT JOIN hawser.stream_status AS s ON s.name = n`;
@@ -176,7 +176,7 @@ async function checkRows(messages: number): Promise<void> {
   }
 }
 
-/** What the process can be asked. */
+/** Requests that the process answers. */
 export type StreamRequests = typeof requests;
 
 serveRequests(requests, async () => {

@@ -11,7 +11,7 @@ import { systemMs, Worker } from "../worker.js";
 import type { Load, PublishingRequests } from "./process.js";
 import { numberDigits, pingChannel, subjects } from "./subjects.js";
 
-/** What a load of messages took. */
+/** Time and resource usage of a load. */
 export interface Run {
   readonly seconds: number;
   readonly usage: Usage;
@@ -126,13 +126,13 @@ export class BridgeUnderTest {
   }
 }
 
-/** How often the sequence is looked at: little against a run, and little work for Postgres. */
+/** Poll interval of the sequence: short against a run, and a small load for Postgres. */
 const lookEveryMs = 5;
 
-/** How long rows may take that do not come. */
+/** Time limit until all rows are committed. */
 const rowsTimeoutMs = 120_000;
 
-/** What the rows of a run say of the transactions that inserted them. */
+/** Number and size of the transactions that inserted the rows of a run. */
 interface Transactions {
   readonly count: number;
   /** Rows of the largest one. */
@@ -185,7 +185,7 @@ class TargetRows {
     return releasedMs;
   }
 
-  /** Whether the message has come that was sent to the subject of marks. */
+  /** True if the message that was published to the subject of marks has arrived. */
   async isMarked(mark: string): Promise<boolean> {
     const text = "SELECT FROM bench_marks AS m WHERE m.payload = $1";
     return (await this.#client.query({ name: "bench.mark", text, values: [Buffer.from(mark)] })).rows.length > 0;

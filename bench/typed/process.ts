@@ -8,7 +8,7 @@ import { BenchFailure } from "../suite.js";
 import { serveRequests, systemMs } from "../worker.js";
 import { orderOf, orderSchema } from "./schema.js";
 
-/** How a message is sent, and how it is handled. */
+/** Ways to send a message, and ways to handle one. */
 export type TypedWay =
   | "typed publish"
   | "protobuf-es, then sendTo"
@@ -96,7 +96,7 @@ export interface Sent {
   readonly doneMs: number;
 }
 
-/** What both processes can be asked. */
+/** Requests that both processes answer. */
 export type TypedRequests = typeof requests;
 
 serveRequests(requests, async () => {
