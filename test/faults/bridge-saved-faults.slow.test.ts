@@ -1,5 +1,5 @@
 /**
- * What happens to processes, Postgres and NATS while messages are saved and read back.
+ * Faults of processes, Postgres and NATS while messages are saved and read back.
  */
 import type pg from "pg";
 import { describe, expect, it } from "vitest";
@@ -179,7 +179,7 @@ describe("a leader that stands still beside one that was restarted", () => {
     await slow.ends();
     const audit = await checked(slow, "a leader stood still beside a newcomer");
     expect(audit.missing).toBe(0);
-    // Of what only the leader had received, a batch at most, whose end it had not heard of.
+    // Repeated messages are at most one batch that only the leader had received, and whose commit it had not learned of.
     const repeated = `SELECT n FROM ran WHERE n <= ${onlyLeaders} GROUP BY n HAVING count(*) > 1`;
     expect((await slow.query(repeated)).length).toBeLessThanOrEqual(1_000);
   });

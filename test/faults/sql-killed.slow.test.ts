@@ -155,7 +155,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
   expect(serve.isRunning && serve.pid).toBe(pid);
   console.log(`Postgres killed ${postgresKills} times: new sessions served after ${spread(recoveries)}`);
 
-  // One that found no Postgres starts when there is one, and answers alone.
+  // A gateway that found no Postgres starts as soon as Postgres does, and serves alone.
   await serve.crash();
   await late.start();
   await using witness = await SqlWitness.open(nats.url);

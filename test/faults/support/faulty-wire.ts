@@ -15,7 +15,7 @@ const lengthBytes = 4;
 /** At most so many frames of the handshake go in one direction. */
 const handshakeFrames = 2;
 
-/** One direction of one connection. */
+/** A direction of a proxied connection. */
 interface Lane {
   readonly from: Socket;
   readonly to: Socket;
@@ -24,7 +24,7 @@ interface Lane {
 
 /** A proxy in front of one listener. */
 export class FaultyWire implements AsyncDisposable {
-  /** Where the listener is to listen. */
+  /** Address on which the listener is to listen. */
   readonly listen: string;
   /** When the listener ended a connection by itself, in microseconds. */
   readonly endedByListener: number[] = [];
@@ -45,7 +45,7 @@ export class FaultyWire implements AsyncDisposable {
     return new FaultyWire(server, await freePort());
   }
 
-  /** What the listener is to publish. */
+  /** Address that the listener is to publish. */
   get advertise(): string {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
@@ -131,7 +131,7 @@ export class FaultyWire implements AsyncDisposable {
   }
 }
 
-/** Where a stream is within its frames. */
+/** Position of a byte stream within its frames. */
 class FramePlace {
   /** Bytes until the next frame begins; while the length is incomplete, what there is of it. */
   #left: number;

@@ -71,7 +71,7 @@ export function backAt({ sender, listener }: Channel, since: number, sentSince: 
   );
 }
 
-/** Where a channel is, for error messages. */
+/** State of a channel in words, for error messages. */
 export function stateOf(channel: Channel): string {
   const { sender, listener } = channel;
   const begun = begunBy(listener).findLast(({ sender: from }) => from === sender.name);

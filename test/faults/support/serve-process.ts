@@ -50,7 +50,7 @@ export class ServeProcess implements AsyncDisposable {
     return serve;
   }
 
-  /** Whether its process is there. */
+  /** True while its process runs. */
   get isRunning(): boolean {
     const { child } = this.#program ?? {};
     return child !== undefined && child.exitCode === null && child.signalCode === null;
@@ -67,12 +67,12 @@ export class ServeProcess implements AsyncDisposable {
     return [...samples].reduce((sum, [, value]) => sum + Number(value), 0);
   }
 
-  /** What it has logged since it was started last. */
+  /** Log lines since the last start. */
   get log(): readonly LogLine[] {
     return this.#log;
   }
 
-  /** How it ended. */
+  /** Exit status and output of the process, when it has ended. */
   get ended(): Program["ended"] {
     return this.#program!.ended;
   }

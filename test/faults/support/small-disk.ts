@@ -11,7 +11,7 @@ import { serverAccount } from "../../../src/dev/server-process.js";
 import type { OwnPostgres } from "./own-postgres.js";
 import { systemProgram } from "./system-program.js";
 
-/** What does not fit any more: rows, or the log that everything is written to first. */
+/** Data for which the disk has no room: rows, or the write-ahead log. */
 export type Shortage = "rows" | "log";
 
 /** The disk. */

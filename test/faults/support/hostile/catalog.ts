@@ -26,7 +26,7 @@ export interface SqlFunction {
   readonly signature: string;
   readonly parameters: readonly Parameter[];
   readonly isTrigger: boolean;
-  /** What the calls of its wrapper go by: the name without what is drawn at random. */
+  /** Name without its random part, under which calls are classified. */
   readonly classified: string;
   /** The roles that may execute it and use its schema. */
   readonly callers: ReadonlySet<string>;
@@ -206,7 +206,7 @@ const callersOf = table(`
   - hawser_run.settle
 `);
 
-/** What a table or view is to the attack. */
+/** Classification of a table or view for the attack. */
 export interface Classified {
   /** Role and privileges, as in {@link callersOf}. */
   readonly grants: string;
@@ -313,7 +313,7 @@ function privilegesOf(grants: string): string[] {
   return pairs.map(([letter, privilege]) => `${letters[letter]}:${privilege}`).sort();
 }
 
-/** What is wrong with the catalog: objects that nobody has classified, and other privileges than were classified. */
+/** Differences between the catalog and its classification: unclassified objects and unexpected privileges. */
 export function surprises(functions: readonly SqlFunction[], objects: readonly SqlObject[]): string[] {
   const found: string[] = [];
   const sorted = (set: Iterable<string>): string => [...set].sort().join(" ") || "nobody";
