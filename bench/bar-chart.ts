@@ -26,7 +26,7 @@ export interface Bar {
   readonly median: number;
   readonly min: number;
   readonly max: number;
-  /** Ours, as opposed to a baseline. */
+  /** True for a result of Hawser, false for a baseline. */
   readonly ours: boolean;
 }
 
@@ -106,7 +106,7 @@ function barOf({ label, median, min, max, ours }: Bar, top: number, x: (value: n
   return drawn;
 }
 
-/** For those who do not see it. */
+/** Text alternative of the chart, for screen readers. */
 function inWords(groups: readonly BarGroup[], unit: string): string {
   return groups
     .map(({ label, bars }) => `${label}: ${bars.map((bar) => `${bar.label} ${formatValue(bar.median)}`).join(", ")}`)

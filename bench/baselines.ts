@@ -28,7 +28,7 @@ export function baselineOf(variable: BaselineVariable): string | undefined {
   return process.env[variable] || undefined;
 }
 
-/** Said of a run without it. */
+/** Note for the results of a run without the baseline. */
 export function missingNote(name: string, variable: BaselineVariable): string {
   return `${name} was not measured: ${variable} is not set`;
 }

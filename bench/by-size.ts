@@ -44,7 +44,7 @@ export class BySize {
   }
 }
 
-/** Such as `1,000 topics`. */
+/** Returns a function that labels sizes, such as `1,000 topics`. */
 export function counted(noun: string): (size: number) => string {
   return (size) => `${formatValue(size)} ${noun}${size === 1 ? "" : "s"}`;
 }

@@ -42,7 +42,7 @@ export async function askInFlight(ask: () => unknown, times: number, inFlight: n
   return { seconds, p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };
 }
 
-/** Ours, and its baselines, with so many exchanges in flight at a time. */
+/** A way of ours and its baselines, at a number of exchanges in flight. */
 export interface AskingComparison<Way extends string> {
   readonly ours: Way;
   readonly baselines: readonly Way[];

@@ -176,7 +176,7 @@ function folderUrl(path: string): string {
   return pathToFileURL(`${path}/`).href;
 }
 
-/** Such as `8f3c2a1`, or `8f3c2a1-dirty`. */
+/** Abbreviated commit of a checkout, such as `8f3c2a1` or `8f3c2a1-dirty`. */
 function commitOf(checkout: string): string {
   const git = ["describe", "--always", "--dirty", "--exclude", "*"];
   try {
@@ -190,7 +190,7 @@ function commitOf(checkout: string): string {
   }
 }
 
-/** As a shell tells it. Without a signal (the parent is gone) it counts as SIGHUP. */
+/** Exit status by the shell's convention, 128 + signal. A stop without a signal (the parent is gone) counts as SIGHUP. */
 function statusOfStop({ reason }: AbortSignal): number {
   return 128 + (constants.signals[reason as NodeJS.Signals] ?? constants.signals.SIGHUP);
 }

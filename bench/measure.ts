@@ -86,7 +86,7 @@ function amountFor(rate: number, { secondsPerRun }: SideBySideOptions): number {
   return Math.max(1, Math.round(rate * secondsPerRun));
 }
 
-/** Which of two values is the better one. */
+/** Direction in which values improve. */
 export type Better = "higher" | "lower";
 
 /** The middle of a series and how far it reaches. */
@@ -112,7 +112,7 @@ export function summarize(values: readonly number[]): Summary {
 
 /** Ratio of our value to a baseline's: above 1 is better for each unit, whether higher or lower values are better. */
 export function ratioOf(ours: number, baseline: number, better: Better): number {
-  // Also where both are 0.
+  // Avoids 0/0 if both are 0.
   if (ours === baseline) return 1;
   return better === "higher" ? ours / baseline : baseline / ours;
 }

@@ -10,7 +10,7 @@ export interface Pace {
   readonly perSecond: number;
 }
 
-/** In µs. */
+/** Percentiles in µs. */
 export interface Latencies {
   readonly p50: number;
   readonly p99: number;

@@ -20,7 +20,7 @@ export interface BenchReport {
 
 /** Result of one measurement with one payload size. */
 export interface BenchResult extends Summary {
-  /** With the variant, if there is one: `throughput, 100 channels`. */
+  /** Name and variant, if there is one: `throughput, 100 channels`. */
   readonly name: string;
   readonly payloadBytes: number;
   readonly unit: string;
@@ -205,7 +205,7 @@ export function formatValue(value: number): string {
 
 /** Result of a comparison with a target. */
 export interface Verdict {
-  /** Such as `at-most-once, 100 B: at least 3× nats-core`. */
+  /** Description of the target, such as `at-most-once, 100 B: at least 3× nats-core`. */
   readonly target: string;
   /** The measured value or ratio, such as `4.54×`. */
   readonly measured: string;

@@ -33,7 +33,7 @@ export interface SuiteContext {
   readonly source: string;
   /** Number of rounds for a suite that normally makes `full`: fewer if two checkouts take turns. */
   rounds(full: number): number;
-  /** Tells what is being done. */
+  /** Reports progress. */
   say(message: string): void;
 }
 
@@ -48,14 +48,14 @@ export interface SuiteOutcome {
 
 /** Samples of one measurement with one payload size, and its baselines. */
 export interface Measured {
-  /** Such as `at-most-once`. */
+  /** Name of the measurement, such as `at-most-once`. */
   readonly name: string;
   readonly payloadBytes: number;
   /** The varied parameter if other than the payload size, such as `100 channels`. */
   readonly variant?: string;
-  /** Such as `messages/s`. */
+  /** Unit of the samples, such as `messages/s`. */
   readonly unit: string;
-  /** Which of two values is the better one: higher for a throughput, lower for a latency. */
+  /** Direction of improvement: higher for a throughput, lower for a latency. */
   readonly better: Better;
   /** Values by run, at least one. */
   readonly samples: readonly number[];
@@ -75,9 +75,9 @@ export interface Target {
   readonly name: string;
   readonly payloadBytes: number;
   readonly variant?: string;
-  /** Ours over this baseline is meant; without one, our value itself. */
+  /** Baseline whose ratio to ours is judged; undefined to judge our value itself. */
   readonly baseline?: string;
-  /** For what should be high, or low: one of the two. */
+  /** Bounds of the ratio or value, exactly one of the two: `atLeast` for a throughput, `atMost` for a latency. */
   readonly atLeast?: number;
   readonly atMost?: number;
 }

@@ -25,7 +25,7 @@ const readings: readonly {
   readonly name: string;
   readonly unit: string;
   readonly better: Measured["better"];
-  /** There is little to say of what one channel has: no comparison with it. */
+  /** Reported without a comparison with a single channel, which would mean little. */
   readonly alone?: true;
   read(cost: MeshCost): number;
 }[] = [
@@ -47,7 +47,7 @@ const readings: readonly {
   { name: "listener heap", unit: "MiB", better: "lower", read: ({ heap }) => heap / 2 ** 20 },
 ];
 
-/** Such as `100 channels`. */
+/** Label of a number of channels, such as `100 channels`. */
 export const channelsOf = (channels: number): string =>
   `${formatValue(channels)} ${channels === 1 ? "channel" : "channels"}`;
 

@@ -19,7 +19,7 @@ export interface ListeningCost extends Arrived {
   readonly heap: number;
 }
 
-/** Which senders. */
+/** Listener and number of a process's senders. */
 export interface Senders {
   readonly databaseUrl: string;
   readonly listener: string;
@@ -32,7 +32,7 @@ export interface Senders {
 export interface ChannelLoad {
   readonly payloadBytes: number;
   readonly messages: number;
-  /** At most so many of them unconfirmed. */
+  /** Maximum number of unconfirmed messages of a sender. */
   readonly inFlight: number;
 }
 

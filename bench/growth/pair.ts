@@ -57,7 +57,7 @@ export class Pair {
     };
   }
 
-  /** Nothing is sent for a while. @returns the processors' time of both processes, in ms a second */
+  /** Waits while nothing is sent. @returns CPU time of both processes, in ms per second */
   async rest(ms: number): Promise<number> {
     const both = await Promise.all([this.#listening.request("rest", ms), this.#sending.request("rest", ms)]);
     return (both.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0) * 1e6) / ms;

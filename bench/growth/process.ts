@@ -6,7 +6,7 @@ import { type Arrived, Tally } from "../live/ways.js";
 import { newPeer, sendUntilDelivered, settleInWindows, usualWindows } from "../peers.js";
 import { cpuSecondsSince, serveRequests, systemMs } from "../worker.js";
 
-/** Which peer, and the topics that it serves or sends to. */
+/** Name of a peer, and the topics that it serves or sends to. */
 export interface Opening {
   readonly databaseUrl: string;
   readonly name: string;

@@ -23,7 +23,7 @@ export interface JobNumbers {
 
 /** A pace for a worker that has just started. */
 export interface WarmPace extends Pace {
-  /** So many more jobs come before, and are not counted: the worker opens its sessions. */
+  /** Number of preceding jobs that are not counted: the worker opens its sessions during them. */
   readonly warmUp: number;
 }
 

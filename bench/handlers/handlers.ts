@@ -316,7 +316,7 @@ async function startRiver(path: string, databaseUrl: string, effects: Effects): 
   const start = (role: string): LineProgram => LineProgram.start(`${river} ${role}`, path, [databaseUrl]);
   const enqueuing = start("enqueuing");
   const enqueue = ({ first, count }: JobNumbers): Promise<number> => enqueuing.order(`enqueue ${first} ${count}`);
-  // Its tables are there when it has answered.
+  // The answer implies that the program has created its tables.
   await enqueue({ first: 0, count: 0 });
   const working = Array.from({ length: Math.max(...processCounts) }, (_, index) => start(`working ${index + 1}`));
   let started: LineProgram[] = [];

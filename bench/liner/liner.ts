@@ -141,7 +141,7 @@ async function measureCycle(
   );
 }
 
-/** With a database of its own: in one that an earlier liner has left, new messages are taken for duplicates. */
+/** A liner with a database of its own: in the database of an earlier liner, new messages count as duplicates. */
 interface RunningLiner {
   readonly program: LineProgram;
   readonly database: BenchDatabase;

@@ -12,7 +12,7 @@ const arrivalTimeoutMs = 10_000;
 
 /** Result of one load. */
 export interface LoadDone {
-  /** From the first send until everything has arrived and every promise of a message was kept. */
+  /** Time from the first send until all messages have arrived and all promises have settled. */
   readonly seconds: number;
   /** At-least-once messages that were confirmed as stored rather than delivered. */
   readonly stored: number;

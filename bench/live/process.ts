@@ -26,7 +26,7 @@ export interface Load {
 
 /** Result of a load for the sender. */
 export interface LoadSent extends Sent {
-  /** When the first message was sent, on the system's clock. */
+  /** Time of the first send, on the system's clock. */
   readonly beganMs: number;
 }
 

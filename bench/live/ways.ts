@@ -5,7 +5,7 @@
 import type { BenchServers } from "../servers.js";
 import { systemMs } from "../worker.js";
 
-/** Ours. */
+/** Delivery modes of Hawser. */
 export type Delivery = "at-most-once" | "at-least-once";
 
 /** Publishing to a stream: nothing receives the messages, they count when the server has acknowledged them. */
@@ -39,7 +39,7 @@ export interface SendingHalf {
 
 /** Outcome of a load as the sender knows it. */
 export interface Sent {
-  /** When the last promise of a message was kept, on the system's clock, where there are such promises. */
+  /** Time of the last settled promise, on the system's clock; undefined for ways without promises. */
   readonly doneMs?: number;
   /** Messages that were confirmed as stored rather than delivered. */
   readonly stored?: number;
@@ -56,7 +56,7 @@ export interface ReceivingHalf {
 export interface Arrived {
   readonly messages: number;
   readonly bytes: number;
-  /** When the last expected message came, on the system's clock; undefined if it did not. */
+  /** Arrival time of the last expected message, on the system's clock; undefined if it did not arrive. */
   readonly completeMs: number | undefined;
 }
 
@@ -64,7 +64,7 @@ export interface Arrived {
 export class Tally {
   #messages = 0;
   #bytes = 0;
-  /** Before the first run anything may come. */
+  /** Infinite before the first run, when any number of messages may arrive. */
   #expected = Number.POSITIVE_INFINITY;
   #completeMs: number | undefined;
   #tell: (() => void) | undefined;

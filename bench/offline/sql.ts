@@ -11,7 +11,7 @@ import type { Draining, Storing, System } from "./system.js";
 /** pgmq: messages of one call. Of the numbers tried, 1,000 to 10,000, the fastest. */
 export const pgmqBatch = 1_000;
 
-/** For how long another reader would not see a message that is being handled, in seconds. */
+/** Seconds for which a message in work is invisible to other readers. */
 const visibilitySeconds = 60;
 
 /** pgmq, its SQL: `send_batch`; then `read` and `delete` of as many, over and over. */

@@ -139,7 +139,7 @@ async function measure(whole: SuiteContext, servers: BenchServers): Promise<Omit
     await hand.request("open", servers);
     const results = await measureWriting(context, writing);
     say("Starting the relays");
-    // Nobody waits for what was written until now.
+    // The messages written so far are not needed.
     await execute(servers.databaseUrl, "TRUNCATE hawser.outbox, bench_outbox");
     await serve.request("open", { databaseUrl: servers.databaseUrl });
     results.push(...(await measureRelaying(context, writing, hand)));

@@ -124,7 +124,7 @@ interface Parties {
 
 const emptyWay = "empty dblink";
 
-/** Beside the rate of a run. */
+/** CPU usage of a run. */
 interface Usage {
   /** CPU time of backends and gateway for one call, in µs; undefined if unknown. */
   readonly cpuUs: number | undefined;
@@ -248,7 +248,7 @@ function coresUsed(): () => number {
   const before = look();
   return () => {
     const after = look();
-    // They count in hundredths of a second, and a quick run may take less.
+    // The counters have a resolution of 10 ms, and a quick run may take less.
     return (after.busy - before.busy) / Math.max(1, after.all - before.all);
   };
 }

@@ -14,7 +14,7 @@ import { serveRequests } from "../worker.js";
 const stream = "bench-streams";
 const subject = "bench.streams";
 
-/** Its third word is the key, where messages have one. */
+/** Index of the subject's token that is the key. */
 const keyToken = 3;
 
 /** Publishes under way while the stream is filled. */
@@ -39,7 +39,7 @@ export interface Taking {
   readonly messages: number;
   readonly subscriptions?: number;
   readonly hasKeys?: boolean;
-  /** By a function that is called once for a batch. */
+  /** True for a function that is called once per batch. */
   readonly inBatches?: boolean;
 }
 

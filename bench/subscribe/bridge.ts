@@ -18,7 +18,7 @@ export interface Run {
   readonly transactions: Transactions;
 }
 
-/** For a load of 100,000 messages of 1 KiB, all of them waiting. */
+/** Holds a load of 100,000 waiting messages of 1 KiB. */
 const bufferBytes = 256 << 20;
 
 const markEveryMs = 20;
@@ -86,7 +86,7 @@ export class BridgeUnderTest {
     return await this.#ended(load, (await this.rows.committed(load.messages)) - beganMs);
   }
 
-  /** Nothing is published for a while. @returns the processor's time of the process that runs functions, in ms a second */
+  /** Waits while nothing is published. @returns CPU time of the process that runs functions, in ms per second */
   async rest(ms: number): Promise<number> {
     await this.#serve.request("watch", undefined);
     await delay(ms);

@@ -22,7 +22,7 @@ export interface Load {
 /** Path of a ping from the publisher to its row. */
 export type PingWay = "message" | "prepared transaction";
 
-/** In µs. */
+/** Percentiles in µs. */
 export interface Latencies {
   readonly p50: number;
   readonly p99: number;

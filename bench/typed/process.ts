@@ -90,7 +90,7 @@ const requests = {
   },
 };
 
-/** When the first message was sent, and the last promise of one kept, on the system's clock. */
+/** Times of the first send and of the last settled promise, on the system's clock. */
 export interface Sent {
   readonly beganMs: number;
   readonly doneMs: number;
