@@ -10,7 +10,7 @@ import type { ServeProcess } from "./support/serve-process.js";
 import { received, SlowFunction, start } from "./support/slow-function.js";
 import { sqlDatabase } from "./support/sql-database.js";
 
-/** So many that have run and are known to have, and so many that come last before the leader is killed. */
+/** Number of messages that have run and are known to have, and of the last ones before the leader is killed. */
 const [known, newest] = [2_000, 100];
 /** Each takes more room than all those that stand still. */
 const messageBytes = 10_000;

@@ -94,7 +94,7 @@ interface Told {
   readonly discarded: number;
   /** Dropped while nobody was known to lead. */
   readonly missing: number;
-  /** By a process that does not lead, for the leader. */
+  /** Messages that a standby has saved for the leader. */
   readonly saved: number;
 }
 

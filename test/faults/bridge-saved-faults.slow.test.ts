@@ -17,7 +17,7 @@ const nothingWrong = { missing: 0, disordered: 0 };
 /** Several statements are needed to save them: one takes 4 MiB. */
 const backlog = 6_000;
 const backlogBytes = 2_000;
-/** For what hangs. */
+/** Time limit that only a hang exceeds. */
 const limitMs = 150_000;
 const impatient = ["--stop-timeout", "20s"];
 

@@ -26,7 +26,7 @@ const batch = 40;
 /** The writers do not run ahead of the handlers by much more. */
 const mostWaiting = 10_000;
 const concurrency = 16;
-/** As the program of the peers has it. */
+/** Exit status of a peer's program that has lost its name. */
 const nameLostStatus = 3;
 const handlers = ["handler-1", "handler-2", "handler-3"];
 const relays = ["relay-1", "relay-2"];

@@ -25,7 +25,7 @@ const listeners: Readonly<Record<string, string>> = {
   six: "blue",
 };
 const relays = ["relay-1", "relay-2"];
-/** Who has a copy of each message. */
+/** Listeners and groups, each of which gets a copy of each message. */
 const recipients = ["listener one", "listener two", "group red", "group blue"];
 
 it(`each listener and each group has each message for all once, after ${kills} kills (HAWSER_FAULT_SEED=${faultSeed})`, {

@@ -11,7 +11,7 @@ import { Canary, ways } from "./support/hostile/canary.js";
 import { type AttackerRole, attackerRoles, functionsOf } from "./support/hostile/catalog.js";
 import { HostileWorld } from "./support/hostile/world.js";
 
-/** By which a run can be repeated. */
+/** Random seed, which makes a run repeatable. */
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 const timeout = 1_800_000;
 const attackers = 16;

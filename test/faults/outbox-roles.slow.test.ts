@@ -47,7 +47,7 @@ it("a role that enqueues what cannot be published, and as much as it can, delays
   await admin.query("CREATE ROLE stranger LOGIN PASSWORD 'stranger'");
   for (const role of [...honest, hostile])
     await admin.query(`CREATE ROLE ${role} LOGIN PASSWORD '${role}' IN ROLE hawser_nats, hawser_peer`);
-  // As many rows, of the same form and with the same indexes, one call each: what that costs Postgres is not the outbox's doing.
+  // The control inserts as many rows of the same form and indexes, one per call: its cost for Postgres is not the outbox's.
   await admin.query(`
     CREATE TABLE burned (LIKE hawser.outbox INCLUDING ALL);
     CREATE FUNCTION burn(key text, payload text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -132,7 +132,7 @@ async function writer(url: string, role: string, signal: AbortSignal, sent: Set<
   await client.end();
 }
 
-/** As much work for Postgres as {@link attacking}, which nobody else sees. */
+/** Load on Postgres equal to that of {@link attacking}, but without an effect on the outbox. */
 const burning: Fourth = (url, signal) =>
   inTurns(url, signal, [
     "SELECT burn('k' || n, 'x') FROM generate_series(1, $1::integer) AS n",

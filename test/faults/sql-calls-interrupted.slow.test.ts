@@ -187,7 +187,7 @@ function heapMb(): number {
   return Math.round(process.memoryUsage().heapUsed / 1024 / 1024);
 }
 
-/** As many requests as the option `capacity` allows are under way at once: no interrupted one has kept its place. */
+/** Expects as many concurrent requests as `capacity` allows: interrupted ones have released their places. */
 async function expectWholeCapacity(gateway: TestGateway): Promise<void> {
   const clients = await Promise.all(Array.from({ length: victims + survivors }, () => gateway.connect()));
   const waiting: Msg[] = [];

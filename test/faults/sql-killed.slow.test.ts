@@ -136,7 +136,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
     expect([before, after].map(faultsOf)).toEqual([nothingWrong, nothingWrong]);
     expect(after.summary).toContain("errors: none");
 
-    // Nobody tells the gateway to look: it hears of it.
+    // The gateway learns of the change by a notification, without a restart.
     const session = new pg.Client({ connectionString: postgres.url });
     session.on("error", () => undefined);
     await session.connect();
@@ -163,7 +163,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
   await load.recovered(performance.now());
 });
 
-/** Without Postgres it says so, and waits. */
+/** Expects the gateway to report the missing Postgres and wait for it. */
 async function expectToWait(serve: ServeProcess): Promise<void> {
   serve.launch();
   await eventually("it says that it waits", () => serve.log.some(({ msg }) => msg.startsWith("waiting for Postgres")));

@@ -142,7 +142,7 @@ async function whileLanding(url: string, body: (landing: Landing) => Promise<voi
   }
 }
 
-/** In every moment there are the rows of what is done, once each, and no others. */
+/** Checks that the landed rows are exactly the messages that are done, once each. @returns the snapshot */
 async function look(url: string): Promise<readonly Seen[]> {
   const seen = (await rowsOf(url, seenSql)) as unknown as Seen[];
   for (const { name, position, beyond, missing, rows, ids, stray } of seen) {

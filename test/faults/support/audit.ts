@@ -98,7 +98,7 @@ export function faultsOf({ missing, outOfOrder, begunAlthoughDone, refusedAndBeg
 /** Result of `faultsOf` without faults. */
 export const noFaults = { missing: [], outOfOrder: [], begunAlthoughDone: [], refusedAndBegun: [], alarms: [] };
 
-/** By run: the numbers whose sends were refused before they were taken. */
+/** Numbers by run whose sends were refused before they were accepted. */
 function refusedNumbers(sender: Member, listener: Member): Map<number, number[]> {
   return new Map(
     sender.processes.map(({ journal, options: { run } }) => [

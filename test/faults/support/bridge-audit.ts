@@ -86,7 +86,7 @@ function isFor({ remainder }: LedgerLane, id: number): boolean {
   return remainder === undefined || id % 3 === remainder;
 }
 
-/** Who has led in each epoch, by the logs. (A message of another process may have been saved by that one.) */
+/** Finds epochs in which two processes have led, by the logs: rows may name a process that saved a message for the leader. */
 export function epochsOfTwo(terms: Iterable<{ readonly epoch: string; readonly owner: string }>): string[] {
   const owners = new Map<string, string>();
   const found: string[] = [];

@@ -29,7 +29,7 @@ export interface PublisherOptions {
 
 interface Taken {
   readonly id: number;
-  /** When the server's answer arrived, by `performance.now()`. */
+  /** Arrival time of the server's answer, by `performance.now()`. */
   readonly at: number;
 }
 

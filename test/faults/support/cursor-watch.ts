@@ -19,7 +19,7 @@ const intervalMs = 20;
 
 export class CursorWatch implements AsyncDisposable {
   readonly #url: string;
-  /** By channel ('sender:source_topic:listener'), in the order of time. */
+  /** Sightings by channel ('sender:source_topic:listener'), in order of time. */
   readonly #sightings = new Map<string, Sighting[]>();
   readonly #watching: Promise<void>;
   #ended = false;

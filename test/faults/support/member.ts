@@ -8,11 +8,11 @@ export interface Member {
   readonly name: string;
   readonly isSender: boolean;
   readonly processes: MeshProcess[];
-  /** By run: the epoch that the process took the name with. */
+  /** Epoch of the name in each process of the member, by run. */
   readonly epochs: Map<number, number>;
 }
 
-/** From a sender to a listener. */
+/** A channel from a sender to a listener. */
 export interface Channel {
   readonly sender: Member;
   readonly listener: Member;
@@ -85,7 +85,7 @@ export function stateOf(channel: Channel): string {
   return `${sender.name} to ${listener.name}: ${begunAt}, ${confirmedAt}; ${statuses.join("; ")}`;
 }
 
-/** When the first of the wanted lines was written since then; Infinity: there is none. */
+/** Time of the first wanted line since then; Infinity if there is none. */
 function firstAfter<Line extends { readonly at: number }>(
   lines: readonly Line[],
   since: number,

@@ -53,7 +53,7 @@ export interface MeshCalls {
   hurry(count: number): void;
   /** Ends the streams and resolves with the last number of each topic, when each message has its outcome. */
   endStreams(): Record<string, number>;
-  /** From now on each handler takes that long, in milliseconds. */
+  /** Sets the duration of each further handler, in milliseconds. */
   slowDown(handlerMs: number): void;
   /** Bytes after a collection; needs --expose-gc. */
   memory(): Memory;

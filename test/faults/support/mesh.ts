@@ -35,7 +35,7 @@ export interface MeshOptions {
   /** Names; a peer's topic is its name. Default: two. */
   readonly senders?: readonly string[] | undefined;
   readonly listeners?: readonly string[] | undefined;
-  /** For each sender and listener. Default 100. */
+  /** Messages per second from each sender to each listener. Default 100. */
   readonly perSecond?: number | undefined;
   /** Default 200. */
   readonly window?: number | undefined;

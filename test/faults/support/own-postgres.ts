@@ -39,7 +39,7 @@ export interface OwnPostgres extends AsyncDisposable {
   copyData(): void;
   /** Puts that copy in its place again; only while it does not run. */
   setDataBack(): void;
-  /** Its processes, the first one first. */
+  /** Process ids, the postmaster first. */
   processes(): number[];
   /** Stops all its processes where they are (SIGSTOP), until `resume`. */
   freeze(): void;
@@ -105,7 +105,7 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
     setDataBack: () => replace(copy, postgresData),
     processes: () => [server.pid, ...childrenOf(server.pid)],
     freeze() {
-      // Its first process at once, so that it makes no further ones.
+      // The postmaster first, so that it forks no further processes.
       frozen = [server.pid];
       signal(server.pid, "SIGSTOP");
       const children = childrenOf(server.pid);

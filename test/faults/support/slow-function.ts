@@ -124,7 +124,7 @@ export class SlowFunction implements AsyncDisposable {
 
   /** Resolves when each of the messages has run, and the table is empty. */
   async done(limitMs: number): Promise<void> {
-    // To count them all takes a while, and what it takes the functions do not get.
+    // Counting all rows is slow and would take CPU time from the functions, so the sequence is checked first.
     const counted = `SELECT CASE WHEN last_value < ${this.published} THEN 0 ELSE (SELECT count(DISTINCT n) FROM ran) END FROM ran_seq_seq`;
     const isDone = async () => (await this.count(counted)) === this.published || (await delay(200, false));
     await eventually("all have run", isDone, limitMs);
@@ -166,7 +166,7 @@ export const received = (serve: ServeProcess) => serve.metric("hawser_bridge_mes
 
 const monitored = ["--monitor", "127.0.0.1:0"];
 
-/** Tells it to end, and resolves when it has. */
+/** Stops the process with SIGTERM. Resolves when it has ended. */
 export async function stop(serve: ServeProcess): Promise<void> {
   serve.signal("SIGTERM");
   const { status, stderr } = await serve.ended;

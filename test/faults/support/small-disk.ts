@@ -16,13 +16,13 @@ export type Shortage = "rows" | "log";
 
 /** The disk. */
 export interface SmallDisk {
-  /** In words. */
+  /** Description of the disk. */
   readonly what: string;
-  /** For `ownPostgres`. */
+  /** Option `prepare` of `ownPostgres`. */
   prepare(dataDirectory: string): () => void;
-  /** From now on nothing can grow. */
+  /** Fills the disk, so that no file can grow. */
   fill(postgres: OwnPostgres, shortage: Shortage): void;
-  /** There is space again. */
+  /** Frees the space again. */
   free(postgres: OwnPostgres): void;
 }
 

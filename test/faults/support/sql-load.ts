@@ -49,7 +49,7 @@ export interface SqlLoadOptions {
   readonly callTimeoutMs?: number;
 }
 
-/** For loads of which each call is to be confirmed: time limits that a busy machine keeps. The gateway needs its own, too. */
+/** Time limits for loads whose calls must all be confirmed, even on a busy machine. The gateway needs the same limits. */
 export const patientLimits = { requestTimeoutMs: 20_000, callTimeoutMs: 20_000 };
 
 const defaultLimits = { requestTimeoutMs: 2_000, callTimeoutMs: serveSettingsDefaults.callTimeoutMs };
@@ -58,7 +58,7 @@ const pulsePauseMs = 50;
 
 const refusals: ReadonlySet<string> = new Set(["08001", "08003", "53300", "57P01", "NA002", "NA004"]);
 const doubts: ReadonlySet<string> = new Set(["08006", "NA001", "57014", "57P02", "57P03"]);
-/** With these Postgres ends a session. `admin_shutdown` is the gateway's, too. */
+/** SQLSTATEs with which Postgres ends a session. `admin_shutdown` is missing, as the gateway uses it, too. */
 const endings: ReadonlySet<string> = new Set(["57P02", "57P03"]);
 
 /** Disposing ends the sessions. */
@@ -70,7 +70,7 @@ export class SqlLoad implements AsyncDisposable {
   /** The longest that Postgres has taken for nothing at all, in milliseconds: how busy the machine is. */
   longestPulseMs = 0;
   readonly #clients: pg.Client[] = [];
-  /** By session. */
+  /** Completed calls by session. */
   readonly #records: CallRecord[][] = [];
   #loops: Promise<void>[] = [];
   #isStopped = false;
@@ -153,7 +153,7 @@ export class SqlLoad implements AsyncDisposable {
         await delay(pulsePauseMs);
       }
     } catch {
-      // Its session was ended, as those of others are.
+      // Others may have ended this session, too.
     } finally {
       await client.end().catch(() => undefined);
     }

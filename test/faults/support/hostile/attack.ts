@@ -37,7 +37,7 @@ const calledAs = ({ schema, signature }: SqlFunction): string => {
   return name.startsWith(`${schema}.`) || name.startsWith('"') || schema === "public" ? name : `${schema}.${name}`;
 };
 
-/** In the list of SELECT, where functions that return rows need no list of columns. */
+/** Builds a call in the list of SELECT, where functions that return rows need no list of columns. */
 function callOf(called: SqlFunction, values: readonly Value[]): Call {
   const casts = called.parameters.map(({ type }, nth) => `(${values[nth]!.sql})::${concrete(type)}`);
   const labels = called.parameters.map(({ name }, nth) => `${name || nth} => ${values[nth]!.label.slice(0, 60)}`);

@@ -132,7 +132,7 @@ export function wrongError(call: string, { code = "", message, hint }: Partial<p
 /** Rows as text, by the table or kind of object that they are of. */
 export type Possessions = ReadonlyMap<string, readonly string[]>;
 
-/** Everything that others have: what is there before an attack is there behind it. */
+/** Reads all objects of others, which an attack must leave unchanged. */
 export async function possessions(world: HostileWorld): Promise<Possessions> {
   const found = new Map<string, readonly string[]>();
   const note = async (name: string, sql: string): Promise<void> => {

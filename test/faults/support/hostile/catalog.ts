@@ -14,7 +14,7 @@ export type AttackerRole = (typeof attackerRoles)[number];
 /** A parameter of a function. */
 export interface Parameter {
   readonly name: string;
-  /** As `format_type` says it, such as `text[]`. */
+  /** Type as shown by `format_type`, such as `text[]`. */
   readonly type: string;
 }
 
@@ -22,7 +22,7 @@ export interface Parameter {
 export interface SqlFunction {
   readonly schema: string;
   readonly name: string;
-  /** With the types of its arguments, each with its schema. */
+  /** Schema, name and argument types, each type with its schema. */
   readonly signature: string;
   readonly parameters: readonly Parameter[];
   readonly isTrigger: boolean;
@@ -216,7 +216,7 @@ export interface Classified {
   readonly columns?: string;
   /** Its rows may go, but not change. */
   readonly mayGo?: string;
-  /** Why all of its rows may change without an attack. */
+  /** Reason why all of its rows may change without an attack. */
   readonly changes?: string;
 }
 

@@ -53,7 +53,7 @@ export class HostileWorld implements AsyncDisposable {
   listener!: Program;
   /** Output of the canary's listener. */
   readonly heard = new Set<string>();
-  /** When each message of the canary arrived, by its text: of `performance.now()`. */
+  /** Arrival time of each message of the canary, by its text (`performance.now()`). */
   readonly arrivedAt = new Map<string, number>();
   /** Messages that were published to the subjects of victim and attackers. */
   readonly published: { readonly subject: string; readonly text: string }[] = [];
