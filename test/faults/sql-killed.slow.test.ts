@@ -136,7 +136,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
     expect([before, after].map(faultsOf)).toEqual([nothingWrong, nothingWrong]);
     expect(after.summary).toContain("errors: none");
 
-    // The gateway learns of the change by a notification, without a restart.
+    // The running gateway must notice each new server by itself.
     const session = new pg.Client({ connectionString: postgres.url });
     session.on("error", () => undefined);
     await session.connect();
