@@ -6,15 +6,15 @@ import { HawserError } from "../src/errors/index.js";
 import { variables } from "./baselines.js";
 import type { Suite } from "./suite.js";
 
-/** What is to be done. */
+/** A parsed command line of the benchmarks. */
 export interface BenchCommand {
-  /** One suite or all of them; none when a page is written from what was saved. */
+  /** The suite to run, or all of them; undefined if the page is written from saved results. */
   readonly run: Suite | "all" | undefined;
   /** Little work, for trying out. */
   readonly quick: boolean;
   /** Another checkout, whose Hawser takes turns with this one. */
   readonly against: string | undefined;
-  /** Where the results go as JSON, if anywhere. */
+  /** The file that receives the results as JSON; undefined for none. */
   readonly jsonFile: string | undefined;
   /** Write the page with all results. */
   readonly writeDocs: boolean;

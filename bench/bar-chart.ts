@@ -4,12 +4,12 @@
  */
 import { formatValue } from "./report.js";
 
-/** What is drawn. */
+/** A bar chart, with one unit for all bars. */
 export interface BarChart {
   readonly title: string;
-  /** Of the axis, such as `messages/s`. */
+  /** The unit on the axis, such as `messages/s`. */
   readonly unit: string;
-  /** What is better, for the axis. */
+  /** The better direction, as labelled on the axis. */
   readonly better: "higher" | "lower";
   readonly scale: "linear" | "logarithmic";
   readonly groups: readonly BarGroup[];
@@ -21,19 +21,18 @@ interface BarGroup {
   readonly bars: readonly Bar[];
 }
 
-/** One bar. */
 export interface Bar {
   readonly label: string;
   readonly median: number;
   readonly min: number;
   readonly max: number;
-  /** Ours, as opposed to a baseline. */
+  /** True for a result of Hawser, false for a baseline. */
   readonly ours: boolean;
 }
 
 const width = 760;
 const margin = 20;
-/** Where the bars begin, and the room for their values behind the axis's end. */
+/** X position of the bars' left end; the axis leaves 90 px on its right for the values. */
 const barsLeft = 190;
 const barsWidth = width - barsLeft - margin - 90;
 const titleHeight = 48;
@@ -107,7 +106,7 @@ function barOf({ label, median, min, max, ours }: Bar, top: number, x: (value: n
   return drawn;
 }
 
-/** For those who do not see it. */
+/** Text alternative of the chart, for screen readers. */
 function inWords(groups: readonly BarGroup[], unit: string): string {
   return groups
     .map(({ label, bars }) => `${label}: ${bars.map((bar) => `${bar.label} ${formatValue(bar.median)}`).join(", ")}`)
@@ -138,7 +137,7 @@ export interface Scale {
   readonly ticks: readonly number[];
 }
 
-/** How many parts an even axis has, about. */
+/** Approximate number of intervals on a linear axis. */
 const parts = 5;
 
 /** From zero on, evenly, to a round value that is not below `max`. */

@@ -20,15 +20,15 @@ export const variables = {
   HAWSER_BENCH_PGMQ_SQL: "the file pgmq.sql of pgmq, its SQL without the extension",
 } as const;
 
-/** One of them. */
+/** Name of an environment variable in {@link variables}. */
 export type BaselineVariable = keyof typeof variables;
 
-/** What it names; undefined if it is not set. */
+/** The value of an environment variable; undefined if it is unset or empty. */
 export function baselineOf(variable: BaselineVariable): string | undefined {
   return process.env[variable] || undefined;
 }
 
-/** Said of a run without it. */
+/** Note for the results of a run without the baseline. */
 export function missingNote(name: string, variable: BaselineVariable): string {
   return `${name} was not measured: ${variable} is not set`;
 }
@@ -68,7 +68,7 @@ export function nodeFrom(major: number): string {
   return Number(process.versions.node.split(".")[0]) >= major ? process.execPath : installNode("24").program;
 }
 
-/** How long a program may take to end by itself. */
+/** Time that a program has to exit by itself before it is killed. */
 const stopTimeoutMs = 5_000;
 
 /**

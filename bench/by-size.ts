@@ -1,10 +1,10 @@
 /**
- * How results by size are put together: what a message costs while more and more of something is there.
+ * Collects results by size: the cost of a message as the number or size of something grows.
  */
 import { formatValue } from "./report.js";
 import type { Measured } from "./suite.js";
 
-/** What was measured at each size. */
+/** Samples of each measurement, grouped by size. */
 export class BySize {
   readonly #variantOf: (size: number) => string;
   readonly #samples = new Map<string, { readonly unit: string; readonly of: Map<number, number[]> }>();
@@ -44,7 +44,7 @@ export class BySize {
   }
 }
 
-/** Such as `1,000 topics`. */
+/** Returns a function that labels sizes, such as `1,000 topics`. */
 export function counted(noun: string): (size: number) => string {
   return (size) => `${formatValue(size)} ${noun}${size === 1 ? "" : "s"}`;
 }

@@ -1,5 +1,6 @@
 /**
- * What is measured is compiled, as users have it: tsx keeps the names of functions, which makes each closure cost more.
+ * Compiles Hawser and the benchmarks before a measurement, as users run compiled code: tsx keeps the names of functions, which
+ * makes each closure cost more.
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";

@@ -1,6 +1,6 @@
 /**
- * How long one exchange takes, alone or with others in flight, and how many there are in a second: shared by the suites that
- * ask for something.
+ * Measures latency and throughput of request-reply exchanges, alone and with others in flight. Shared by the suites that
+ * measure requests.
  */
 import { measureSideBySide, percentileUs, warmUpCost } from "./measure.js";
 import type { Measured, SuiteContext } from "./suite.js";
@@ -16,7 +16,7 @@ const minRunSeconds = 0.3;
 /** The warm-up of each way: connect-es and grpc-js answer about twice as many calls once they are hot. */
 const warmUpSeconds = 3;
 
-/** How long the exchanges of one load took: all of them in seconds, one of them in µs. */
+/** Latencies of one load: the total time in seconds, the percentiles of one exchange in µs. */
 export interface Latencies {
   readonly seconds: number;
   readonly p50: number;
@@ -42,7 +42,7 @@ export async function askInFlight(ask: () => unknown, times: number, inFlight: n
   return { seconds, p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };
 }
 
-/** Ours, and its baselines, with so many exchanges in flight at a time. */
+/** A way of ours and its baselines, at a number of exchanges in flight. */
 export interface AskingComparison<Way extends string> {
   readonly ours: Way;
   readonly baselines: readonly Way[];

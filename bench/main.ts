@@ -62,7 +62,7 @@ function writePages(record: BenchRecord): void {
   for (const page of pagesWithRatios) writeFileSync(page, withRatios(readFileSync(page, "utf8"), record));
 }
 
-/** What would be found out only after many minutes. @throws HawserError `invalid_argument` */
+/** Checks files, checkouts and baselines before the first run, which may take minutes. @throws HawserError `invalid_argument` */
 function checkBefore({ jsonFile, against, writeDocs: toDocs }: BenchCommand): void {
   if (jsonFile !== undefined) canWriteReport(jsonFile);
   if (against !== undefined && !existsSync(new URL("node_modules", folderUrl(against)))) {
@@ -176,7 +176,7 @@ function folderUrl(path: string): string {
   return pathToFileURL(`${path}/`).href;
 }
 
-/** Such as `8f3c2a1`, or `8f3c2a1-dirty`. */
+/** Abbreviated commit of a checkout, such as `8f3c2a1` or `8f3c2a1-dirty`. */
 function commitOf(checkout: string): string {
   const git = ["describe", "--always", "--dirty", "--exclude", "*"];
   try {
@@ -190,12 +190,12 @@ function commitOf(checkout: string): string {
   }
 }
 
-/** As a shell tells it. Without a signal (the parent is gone) it counts as SIGHUP. */
+/** Exit status by the shell's convention, 128 + signal. A stop without a signal (the parent is gone) counts as SIGHUP. */
 function statusOfStop({ reason }: AbortSignal): number {
   return 128 + (constants.signals[reason as NodeJS.Signals] ?? constants.signals.SIGHUP);
 }
 
-/** What we say ourselves needs no stack; anything else is a defect, and its stack tells where. */
+/** Formats an error: message and cause of a HawserError or BenchFailure, the stack of any other one, which is a defect. */
 function textOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (!(error instanceof HawserError) && !(error instanceof BenchFailure)) return error.stack ?? error.message;

@@ -4,18 +4,18 @@
  * is said of a series of runs.
  */
 
-/** One way of doing the work. */
+/** An implementation that is measured against others. */
 export interface Contender {
   readonly name: string;
   /** Does `amount` units of work. @returns how long it took, in seconds */
   run(amount: number): Promise<number>;
 }
 
-/** How to measure. */
+/** Rounds, run length and warm-up of a measurement. */
 export interface SideBySideOptions {
   /** The runs of each that count. */
   readonly rounds: number;
-  /** How long one run should take, in seconds; the amount of work follows from it. */
+  /** Target length of one run in seconds; determines the amount of work. */
   readonly secondsPerRun: number;
   /** The amount of work to begin with. */
   readonly firstAmount: number;
@@ -30,7 +30,7 @@ export interface SideBySideOptions {
 /** Runs before those that count, at most: fewer where the second one already takes long enough. */
 const warmUpRuns = 4;
 
-/** How many runs' time a contender's warm-up may take, about: it doubles or so until one run has its whole time. */
+/** Approximate cost of a contender's warm-up, in runs: the amount of work doubles until one run reaches its full length. */
 export const warmUpCost = 2;
 
 /**
@@ -86,7 +86,7 @@ function amountFor(rate: number, { secondsPerRun }: SideBySideOptions): number {
   return Math.max(1, Math.round(rate * secondsPerRun));
 }
 
-/** Which of two values is the better one. */
+/** Direction in which values improve. */
 export type Better = "higher" | "lower";
 
 /** The middle of a series and how far it reaches. */
@@ -110,14 +110,14 @@ export function summarize(values: readonly number[]): Summary {
   return { median: median(values), min: Math.min(...values), max: Math.max(...values) };
 }
 
-/** How much better we are than a baseline: above 1 is better, whichever way the unit goes. */
+/** Ratio of our value to a baseline's: above 1 is better for each unit, whether higher or lower values are better. */
 export function ratioOf(ours: number, baseline: number, better: Better): number {
-  // Also where both are 0.
+  // Avoids 0/0 if both are 0.
   if (ours === baseline) return 1;
   return better === "higher" ? ours / baseline : baseline / ours;
 }
 
-/** Of ascending milliseconds, in µs. */
+/** Percentile in µs of ascending values in ms. */
 export function percentileUs(ascending: Float64Array, share: number): number {
   return ascending[Math.min(ascending.length - 1, Math.floor(ascending.length * share))]! * 1000;
 }

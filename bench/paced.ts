@@ -4,13 +4,13 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { percentileUs } from "./measure.js";
 
-/** How many, and how fast. */
+/** Number of messages, and their rate. */
 export interface Pace {
   readonly messages: number;
   readonly perSecond: number;
 }
 
-/** In µs. */
+/** Percentiles in µs. */
 export interface Latencies {
   readonly p50: number;
   readonly p99: number;
@@ -43,7 +43,7 @@ export async function paced(
   return committedAt;
 }
 
-/** One that had arrived before the client had read that it is committed has taken no time. */
+/** Latencies from commit to arrival. A message that arrived before the client had read the commit's result counts as 0. */
 export function latenciesOf(committedAt: Float64Array, arrivedAt: Float64Array): Latencies {
   const took = arrivedAt.map((at, number) => Math.max(0, at - committedAt[number]!)).sort();
   return { p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };

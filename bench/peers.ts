@@ -17,12 +17,12 @@ export function newPeer(
   return new measured.Peer({ ...options, name, databaseUrl });
 }
 
-/** How many messages ended in which way. */
+/** Messages by outcome. */
 export type Outcomes = Record<Outcome, number>;
 
 type Outcome = "delivered" | "stored" | "sent" | "dropped";
 
-/** How much is under way. */
+/** Size of the send windows, and the number in flight. */
 export interface Windows {
   /** Messages of one window, whose receipts are awaited together. */
   readonly messages: number;
@@ -43,7 +43,7 @@ export const usualWindows = {
 /** Bytes of one window at most, for long payloads. */
 const windowBytes = 4 << 20;
 
-/** How long the first messages may be stored rather than delivered, as their channel is not live yet. */
+/** Period in which the first messages may be stored rather than delivered, as their channel is not live yet. */
 const liveWithinMs = 30_000;
 
 /**

@@ -22,7 +22,7 @@ export async function execute(databaseUrl: string, statement: string, values: un
   }
 }
 
-/** How often it is looked at: little against the seconds that a drain takes, and little work for Postgres. */
+/** Poll interval of the cursors: short against the seconds of a drain, and a small load for Postgres. */
 const lookEveryMs = 2;
 
 /**

@@ -1,6 +1,6 @@
 /**
- * What was found, for people, for other programs, and as it is saved: the tables, the JSON, the record of a run of all
- * suites, and whether the targets are met.
+ * Output of results: tables for people, JSON for programs, the saved record of a run of all suites, and whether the targets
+ * are met.
  */
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism, totalmem } from "node:os";
@@ -8,19 +8,19 @@ import { HawserError } from "../src/errors/index.js";
 import { median, ratioOf, type Summary, summarize } from "./measure.js";
 import type { Measured, Suite, SuiteOutcome, Target } from "./suite.js";
 
-/** What `--json` writes. */
+/** Content of the file that `--json` writes. */
 export interface BenchReport {
   readonly suite: string;
   /** The version of node, such as `v20.20.2`. */
   readonly node: string;
-  /** How many processors this process may use. */
+  /** Processors that this process may use. */
   readonly cpus: number;
   readonly results: readonly BenchResult[];
 }
 
-/** One thing measured with one payload size. */
+/** Result of one measurement with one payload size. */
 export interface BenchResult extends Summary {
-  /** With the variant, if there is one: `throughput, 100 channels`. */
+  /** Name and variant, if there is one: `throughput, 100 channels`. */
   readonly name: string;
   readonly payloadBytes: number;
   readonly unit: string;
@@ -30,7 +30,7 @@ export interface BenchResult extends Summary {
 /** A baseline of the same run. */
 export interface BaselineResult {
   readonly median: number;
-  /** How much better we are, by the medians: above 1 is better, for a latency too. */
+  /** Ratio of the medians: above 1, Hawser is better, for a latency too. */
   readonly ratio: number;
 }
 
@@ -45,7 +45,7 @@ export function reportOf(suite: string, measured: readonly Measured[]): BenchRep
   return { suite, node: process.version, cpus: availableParallelism(), results: measured.map(resultOf) };
 }
 
-/** One measurement in numbers. */
+/** Summary of a measurement, with its ratios to the baselines. */
 export function resultOf({ name, variant, payloadBytes, unit, better, samples, baselines }: Measured): BenchResult {
   const ours = summarize(samples);
   return {
@@ -90,10 +90,10 @@ export interface BenchRecord {
   readonly quick: boolean;
   /** The version of node, such as `v20.20.2`. */
   readonly node: string;
-  /** How many processors this process may use. */
+  /** Processors that this process may use. */
   readonly cpus: number;
   readonly memoryGiB: number;
-  /** What was compared with, such as `Postgres 18.4`. */
+  /** Versions of the servers and baselines, such as `Postgres 18.4`. */
   readonly versions: readonly string[];
   /** The commit that was measured, and the other one that took turns with it, if there was one. */
   readonly commit: string;
@@ -101,7 +101,7 @@ export interface BenchRecord {
   readonly suites: readonly SuiteRecord[];
 }
 
-/** One suite of it. */
+/** Results of one suite in a {@link BenchRecord}. */
 export interface SuiteRecord {
   readonly suite: string;
   readonly results: readonly Measured[];
@@ -169,12 +169,12 @@ function tableOf(measured: readonly Measured[]): string {
   return `${unit}, medians; ratio: ${ratio}, above 1 is better\n${aligned([head, ...rows])}`;
 }
 
-/** What the rows of a table are: payload sizes, or what else was varied. */
+/** Heading of a table's first column: "case" if a variant is among the results, else "payload". */
 export function rowHeading(measured: readonly Measured[]): string {
   return measured.some(({ variant }) => variant !== undefined) ? "case" : "payload";
 }
 
-/** One of them. */
+/** Label of a result's row: its variant, or else its payload size. */
 export function rowLabel({ variant, payloadBytes }: Pick<Measured, "variant" | "payloadBytes">): string {
   return variant ?? formatBytes(payloadBytes);
 }
@@ -203,11 +203,11 @@ export function formatValue(value: number): string {
   return value.toLocaleString("en-US", { maximumFractionDigits: value < 100 ? 2 : 0 });
 }
 
-/** What became of a target. */
+/** Result of a comparison with a target. */
 export interface Verdict {
-  /** Such as `at-most-once, 100 B: at least 3× nats-core`. */
+  /** Description of the target, such as `at-most-once, 100 B: at least 3× nats-core`. */
   readonly target: string;
-  /** What was measured instead, such as `4.54×`. */
+  /** The measured value or ratio, such as `4.54×`. */
   readonly measured: string;
   readonly met: boolean;
 }

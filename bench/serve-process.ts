@@ -6,7 +6,7 @@ import { cpuSecondsSince, measuredModule, serveRequests } from "./worker.js";
 
 const measured = await measuredModule<typeof import("../src/serve/index.js")>("src/serve/index.ts");
 
-/** What the process has used while it was watched. */
+/** Resource usage of the process while it was watched. */
 export interface Usage {
   readonly cpuSeconds: number;
   readonly seconds: number;
@@ -42,7 +42,7 @@ const requests = {
   },
 };
 
-/** What the process answers. */
+/** Requests that the process answers. */
 export type ServeRequests = typeof requests;
 
 serveRequests(requests, async () => serve?.stop());

@@ -11,7 +11,7 @@ import { type DevStackOptions, startDevStack } from "../src/dev/index.js";
 import { execute } from "./postgres.js";
 import type { SuiteContext, SuiteOutcome } from "./suite.js";
 
-/** What a suite uses. */
+/** Addresses of the servers that a suite uses. */
 export interface BenchServers {
   readonly databaseUrl: string;
   readonly natsUrl: string;
@@ -87,7 +87,7 @@ async function postgresVersion(databaseUrl: string): Promise<string> {
   return `Postgres ${row!.server_version.replace(/ .*$/, "")}`;
 }
 
-/** Such as `2.15.1`. */
+/** Version of the nats-server, such as `2.15.1`. */
 export async function natsVersion(natsUrl: string): Promise<string> {
   const connection = await connect({ servers: natsUrl, reconnect: false });
   try {

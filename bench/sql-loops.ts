@@ -6,11 +6,11 @@
 import type pg from "pg";
 import { connected } from "./postgres.js";
 
-/** What a run has used. */
+/** Time and CPU usage of a run. */
 export interface LoopRun {
-  /** How long the slowest session took. */
+  /** Elapsed time of the slowest session. */
   readonly seconds: number;
-  /** Of the backends together; undefined where the system of the server does not say it. */
+  /** CPU time of all backends; undefined if the server's operating system does not report it. */
   readonly backendSeconds: number | undefined;
 }
 

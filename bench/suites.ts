@@ -18,7 +18,7 @@ import { subscribe } from "./subscribe/subscribe.js";
 import type { Suite } from "./suite.js";
 import { typed } from "./typed/typed.js";
 
-/** In the order in which the help lists them. */
+/** All suites, in the order of the help. */
 export const suites: readonly Suite[] = [
   peerLive,
   peerDurable,

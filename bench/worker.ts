@@ -10,11 +10,11 @@ import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { BenchFailure } from "./suite.js";
 
-/** How long a worker may take to end by itself, and how long its own closing may take within that. */
+/** Time that a worker has to exit by itself, and the part of it for its own cleanup. */
 const stopTimeoutMs = 5_000;
 const closeTimeoutMs = 3_000;
 
-/** How long an answer may take: longer than any that is under way, so that a worker that hangs is noticed. */
+/** Time limit for an answer, longer than any request takes, so that a hanging worker is noticed. */
 const answerTimeoutMs = 600_000;
 
 interface Request {
@@ -39,7 +39,7 @@ interface Pending {
 /** The requests that a worker understands: for each name its argument and result. */
 export type Requests = { readonly [name: string]: (argument: never) => unknown };
 
-/** How to start one. */
+/** Checkout, program and flags of a worker. */
 export interface WorkerOptions {
   /** The checkout whose Hawser it uses: see {@link measuredModule}. Default: this one. */
   readonly source?: string;
@@ -173,7 +173,7 @@ async function answer({ id, name, argument }: Request, requests: Requests): Prom
   if (process.connected) process.send?.(answer, () => undefined);
 }
 
-/** Where a checkout's compiled files are, from its folder. */
+/** Folder of the compiled files, relative to a checkout. */
 export const compiledFolder = "dist-bench/";
 
 /** The folder of this checkout, as a URL; a worker runs compiled. */

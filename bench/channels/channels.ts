@@ -20,12 +20,12 @@ const payloadBytes = 100;
 const full = { counts: [1, 10, 100, 1000], passes: 2, rounds: 3, messages: 1_000_000, warmUp: 300_000 };
 const quick = { counts: [1, 5], passes: 1, rounds: 1, messages: 1_000, warmUp: 100 };
 
-/** What is read from each run. */
+/** Results that are derived from the {@link MeshCost} of each run. */
 const readings: readonly {
   readonly name: string;
   readonly unit: string;
   readonly better: Measured["better"];
-  /** There is little to say of what one channel has: no comparison with it. */
+  /** Reported without a comparison with a single channel, which would mean little. */
   readonly alone?: true;
   read(cost: MeshCost): number;
 }[] = [
@@ -47,7 +47,7 @@ const readings: readonly {
   { name: "listener heap", unit: "MiB", better: "lower", read: ({ heap }) => heap / 2 ** 20 },
 ];
 
-/** Such as `100 channels`. */
+/** Label of a number of channels, such as `100 channels`. */
 export const channelsOf = (channels: number): string =>
   `${formatValue(channels)} ${channels === 1 ? "channel" : "channels"}`;
 
@@ -116,7 +116,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   return { results, notes: counts.map((count) => noteOf(count, costs.get(count)!)) };
 }
 
-/** What each run cost. */
+/** Measures meshes of `count` channels. @returns the cost of each run */
 async function costsOf(context: SuiteContext, servers: BenchServers, count: number): Promise<MeshCost[]> {
   const { rounds, messages, warmUp } = context.quick ? quick : full;
   const database = await createDatabase(servers, context);
@@ -153,10 +153,10 @@ const inFlightAltogether = 262_144;
 const inFlightOfChannel = 8_192;
 const minInFlightOfChannel = 32;
 
-/** How long the listener waits for the rest when the senders are done. */
+/** Time that the listener waits for the remaining messages after the last send. */
 const arrivalTimeoutMs = 10_000;
 
-/** What was found with one load. */
+/** Cost of one load on a mesh, for the listener and the senders. */
 export interface MeshCost {
   readonly seconds: number;
   readonly messages: number;

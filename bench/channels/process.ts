@@ -9,7 +9,7 @@ import { type Arrived, Tally } from "../live/ways.js";
 import { newPeer, sendInWindows, sendUntilDelivered } from "../peers.js";
 import { cpuSecondsSince, measuredCheckout, serveRequests, systemMs } from "../worker.js";
 
-/** What a load cost the listener. */
+/** Cost of a load for the listener. */
 export interface ListeningCost extends Arrived {
   readonly cpuSeconds: number;
   /** Statements sent to Postgres. */
@@ -19,7 +19,7 @@ export interface ListeningCost extends Arrived {
   readonly heap: number;
 }
 
-/** Which senders. */
+/** Listener and number of a process's senders. */
 export interface Senders {
   readonly databaseUrl: string;
   readonly listener: string;
@@ -28,15 +28,15 @@ export interface Senders {
   readonly count: number;
 }
 
-/** What each of them sends. */
+/** Messages that each sender sends. */
 export interface ChannelLoad {
   readonly payloadBytes: number;
   readonly messages: number;
-  /** At most so many of them unconfirmed. */
+  /** Maximum number of unconfirmed messages of a sender. */
   readonly inFlight: number;
 }
 
-/** What sending cost. */
+/** Cost of a load for the senders of one process. */
 export interface SendingCost {
   /** On the system's clock: the first send, and the last receipt. */
   readonly beganMs: number;
@@ -47,7 +47,7 @@ export interface SendingCost {
   readonly stored: number;
 }
 
-/** How often the memory is looked at. */
+/** Interval between two memory samples. */
 const lookEveryMs = 10;
 
 /** Starts under way at a time. */
@@ -144,7 +144,7 @@ const requests = {
   },
 };
 
-/** What both kinds of process can be asked. */
+/** Requests that sender and listener processes answer. */
 export type ChannelRequests = typeof requests;
 
 serveRequests(requests, async () => {

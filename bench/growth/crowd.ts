@@ -10,19 +10,19 @@ import { newPeer } from "../peers.js";
 import { connected } from "../postgres.js";
 import { serveRequests } from "../worker.js";
 
-/** How many there are to be. */
+/** Size of a crowd of peers: the simulated ones, their sessions, and the real ones. */
 export interface Crowd {
   readonly databaseUrl: string;
   readonly simulated: number;
-  /** Sessions of these. With fewer than peers, several share one, as peers of a process do. */
+  /** Sessions of the simulated peers. Fewer sessions than peers are shared, as by the peers of one process. */
   readonly sessions: number;
   readonly real: number;
 }
 
-/** Channels of each to others. */
+/** Channels from each simulated peer to others. */
 const channelsOfEach = 5;
 
-/** Peers that come at a time. */
+/** Peers that start concurrently. */
 const comingAtOnce = 8;
 
 const sessions: pg.Client[] = [];
@@ -32,7 +32,7 @@ let simulated = 0;
 
 const nameOf = (number: number): string => `crowd-${number}`;
 
-/** What a peer does when it starts, and what it asks from then on. */
+/** Runs the statements of a peer's start, then repeats those of an idle peer. */
 async function simulate(session: pg.Client, number: number): Promise<void> {
   const name = nameOf(number);
   const others = Array.from({ length: channelsOfEach }, (_, nth) => nameOf(Math.max(0, number - nth - 1)));
@@ -100,7 +100,7 @@ const requests = {
   },
 };
 
-/** What the process can be asked. */
+/** Requests that the crowd's process answers. */
 export type CrowdRequests = typeof requests;
 
 serveRequests(requests, async () => {

@@ -12,7 +12,7 @@ import { byTopics, topicsOf } from "./topics.js";
 
 const payloadBytes = 100;
 
-/** At most so many times what it costs at the smallest size. */
+/** Limit on the cost at the greatest size, as a multiple of the cost at the smallest one. */
 const mostGrowth = 1.5;
 
 const page: SuitePage = {

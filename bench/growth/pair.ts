@@ -5,10 +5,10 @@ import { BenchFailure, type SuiteContext } from "../suite.js";
 import { Worker } from "../worker.js";
 import type { GrowthRequests, Load, Opening } from "./process.js";
 
-/** How long the listener waits for the rest when the sender is done. */
+/** Time that the listener waits for the remaining messages after the last send. */
 const arrivalTimeoutMs = 20_000;
 
-/** What a load cost, for each message, in µs: the time, and the processors' time of both processes. */
+/** Cost of one message in µs: elapsed time, and CPU time of both processes. */
 export interface MessageCost {
   readonly time: number;
   readonly cpu: number;
@@ -57,7 +57,7 @@ export class Pair {
     };
   }
 
-  /** Nothing is sent for a while. @returns the processors' time of both processes, in ms a second */
+  /** Waits while nothing is sent. @returns CPU time of both processes, in ms per second */
   async rest(ms: number): Promise<number> {
     const both = await Promise.all([this.#listening.request("rest", ms), this.#sending.request("rest", ms)]);
     return (both.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0) * 1e6) / ms;

@@ -12,19 +12,19 @@ import { Pair } from "./pair.js";
 const full = { sizes: [10, 100, 1_000], rounds: 3, messages: 200_000, warmUp: 200_000, stored: 20_000 };
 const quick = { sizes: [2, 20], rounds: 1, messages: 400, warmUp: 40, stored: 40 };
 
-/** One of so many is real. */
+/** Share of real peers, as a divisor: a tenth of the crowd; the other peers are simulated. */
 const realOf = 10;
 
-/** Connections of a real one, and those that others than the crowd need. */
+/** Connections of a real peer, and connections reserved for everything other than the crowd. */
 const connectionsOfReal = 5;
 const otherConnections = 60;
 
-/** What the server should allow. */
+/** `max_connections` that the largest crowd needs. */
 export const wantedConnections = 1_000 + 100 * connectionsOfReal + otherConnections;
 
 export const peersOf = counted("peer");
 
-/** The crowd grows; the two are new processes each time. */
+/** Measures while the crowd grows. Sender and listener are new processes for each size. */
 export async function byPeers(
   context: SuiteContext,
   servers: BenchServers,

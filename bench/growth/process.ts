@@ -6,20 +6,20 @@ import { type Arrived, Tally } from "../live/ways.js";
 import { newPeer, sendUntilDelivered, settleInWindows, usualWindows } from "../peers.js";
 import { cpuSecondsSince, serveRequests, systemMs } from "../worker.js";
 
-/** Which peer, and the topics that it serves or sends to. */
+/** Name of a peer, and the topics that it serves or sends to. */
 export interface Opening {
   readonly databaseUrl: string;
   readonly name: string;
   readonly topics: readonly string[];
 }
 
-/** What is sent: to one topic after another, over and over. */
+/** Messages to send, to the topics in turn. */
 export interface Load {
   readonly messages: number;
   readonly payloadBytes: number;
 }
 
-/** What a process has used. */
+/** Resource usage of a process during a load. */
 export interface Used {
   readonly cpuSeconds: number;
 }
@@ -100,7 +100,7 @@ const requests = {
   },
 };
 
-/** What a process can be asked. */
+/** Requests that sender and listener processes answer. */
 export type GrowthRequests = typeof requests;
 
 serveRequests(requests, async () => peer?.stop());

@@ -10,11 +10,11 @@ import { formatValue } from "../report.js";
 import { type BenchServers, createDatabase } from "../servers.js";
 import type { Measured, SuiteContext } from "../suite.js";
 
-/** Of each size so many runs. */
+/** `runs` has the number of runs for the size at the same index. */
 const full = { sizes: [100_000, 1_000_000, 10_000_000], runs: [3, 2, 1], more: 50_000, warmUp: 50_000 };
 const quick = { sizes: [100, 2_000], runs: [1, 1], more: 50, warmUp: 50 };
 
-/** Instead of more than this where the machine is slow. */
+/** Size that replaces a greater one if the machine is too slow for it. */
 const fewer = 3_000_000;
 
 /** Messages of one statement. */
@@ -99,7 +99,7 @@ class Waiting {
     return new Waiting(client, connection_key, k, Buffer.alloc(payloadBytes, "x"));
   }
 
-  /** So many more wait; and what autovacuum would have done meanwhile is done. */
+  /** Stores `count` more messages, and does the work that autovacuum would have done meanwhile. */
   async fill(count: number): Promise<void> {
     const last = this.#number + count;
     for (; this.#number < last; this.#number = Math.min(last, this.#number + fillMessages)) {

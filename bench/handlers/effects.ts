@@ -7,12 +7,12 @@ import { type Latencies, latenciesOf, type Pace, paced } from "../paced.js";
 import { connected } from "../postgres.js";
 import { BenchFailure } from "../suite.js";
 
-/** How often it is looked: little work for Postgres. */
+/** Poll interval of the effects: short against a run, and a small load for Postgres. */
 const lookEveryMs = 2;
 /** The same where the time of each effect counts. */
 const lookEveryMsForEach = 1;
 
-/** How long jobs may take that are not handled. */
+/** Time limit until all jobs of a run are handled. */
 const handlingTimeoutMs = 180_000;
 
 /** Jobs of one run, with numbers that no other run has. */
@@ -23,7 +23,7 @@ export interface JobNumbers {
 
 /** A pace for a worker that has just started. */
 export interface WarmPace extends Pace {
-  /** So many more jobs come before, and are not counted: the worker opens its sessions. */
+  /** Number of preceding jobs that are not counted: the worker opens its sessions during them. */
   readonly warmUp: number;
 }
 
@@ -91,7 +91,7 @@ export class Effects {
   ): Promise<Latencies> {
     const count = warmUp + messages;
     const seen = this.#each({ first, count });
-    // It is awaited later.
+    // An early rejection must not count as unhandled: `seen` is awaited only after the last commit.
     seen.catch(() => undefined);
     const pace = { messages: count, perSecond };
     const committedAt = await paced(pace, sessions, (number, session) => enqueue(first + number, session));

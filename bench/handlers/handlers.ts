@@ -153,7 +153,7 @@ async function measure(context: SuiteContext, { databaseUrl }: BenchServers): Pr
     const cases = counts.flatMap((count) => processCounts.map((processes) => ({ count, processes })));
     const rates = new Map(cases.map((each) => [each, samplesOf<number>(contenders)]));
     const latencies = samplesOf<Latencies>(contenders);
-    // One round at least; on a slow machine the others may take longer than anyone wants to wait.
+    // The first round always runs; further rounds stop at `endBy`, as they take too long on a slow machine.
     for (let round = 0; round < rounds && (round === 0 || performance.now() < endBy); round++) {
       say(`Measuring, round ${round + 1} of ${rounds}`);
       for (const each of orderOf(cases, round)) {
@@ -211,7 +211,7 @@ function besides<T>(
   return { samples: first!.samples, baselines: others };
 }
 
-/** What is done with each contender. Jobs have numbers that no other run has. */
+/** Runs of each contender. Job numbers are unique across all runs. */
 function runsOf({ signal }: SuiteContext, databaseUrl: string, effects: Effects) {
   let next = 0;
   const numbers = (count: number): JobNumbers => {
@@ -287,7 +287,7 @@ async function startLibrary(context: SuiteContext, databaseUrl: string, library:
   const working = Array.from({ length: Math.max(...processCounts) }, (_, index) => start(`working ${index + 1}`));
   const stop = (): Promise<unknown> => Promise.all([enqueuing, ...working].map((worker) => worker.stop()));
   try {
-    // One after the other: the first one makes the tables.
+    // In sequence, as the first worker creates the tables.
     await enqueuing.request("openEnqueuing", { library, databaseUrl });
     for (const [index, worker] of working.entries()) {
       await worker.request("openWorking", { library, databaseUrl, number: index + 1 });
@@ -316,7 +316,7 @@ async function startRiver(path: string, databaseUrl: string, effects: Effects): 
   const start = (role: string): LineProgram => LineProgram.start(`${river} ${role}`, path, [databaseUrl]);
   const enqueuing = start("enqueuing");
   const enqueue = ({ first, count }: JobNumbers): Promise<number> => enqueuing.order(`enqueue ${first} ${count}`);
-  // Its tables are there when it has answered.
+  // The answer implies that the program has created its tables.
   await enqueue({ first: 0, count: 0 });
   const working = Array.from({ length: Math.max(...processCounts) }, (_, index) => start(`working ${index + 1}`));
   let started: LineProgram[] = [];
@@ -327,7 +327,7 @@ async function startRiver(path: string, databaseUrl: string, effects: Effects): 
       return Promise.all(started.map((program) => program.order(`work ${concurrency}`)));
     },
     rest: () => Promise.all(started.map((program) => program.order("rest"))),
-    // It takes one order at a time.
+    // A single session: the program takes one order at a time.
     latencies: (pace, first) => effects.latencies(pace, first, 1, (job) => enqueue({ first: job, count: 1 })),
     stop: () => Promise.all([enqueuing, ...working].map((program) => program.stop())),
   };

@@ -39,7 +39,7 @@ export const hawser: Library = {
         peer = newPeer(`bench-worker-${processes}-${number}`, databaseUrl, {
           topic: topicFor(processes),
           concurrency,
-          // One more than the handlers have, which Hawser keeps for itself.
+          // Hawser reserves one connection beyond those of the handlers.
           poolSize: concurrency + 1,
         });
         await peer.handle(peer.topic, { transactional: true, group: processes > 1 }, async ({ payload, client }) => {

@@ -21,10 +21,10 @@ import { concurrency, effectOf, insertEffect, inTransaction, type Jobs, type Lib
 /** Jobs that each of the loops of pg-boss by hand fetches at a time. */
 export const bossBatch = 50;
 
-/** How pg-boss polls where nothing is told to it: the least that it takes. */
+/** Poll interval of pg-boss for jobs without a notification: the minimum that pg-boss accepts. */
 const pollingIntervalSeconds = 0.5;
 
-/** How long pg-boss may take to count what waits. */
+/** Time limit for pg-boss to count the waiting jobs. */
 const announceTimeoutMs = 10_000;
 
 interface Argument {
@@ -59,7 +59,7 @@ export const pgBoss: Library = {
 
   async openWorking(databaseUrl) {
     let boss: PgBoss | undefined;
-    // Of those who complete by hand.
+    // Used by the variants that complete jobs themselves.
     let pool: pg.Pool | undefined;
     const polling = { localConcurrency: concurrency, pollingIntervalSeconds };
     return {

@@ -8,7 +8,7 @@ import { serveRequests } from "../worker.js";
 import { Effects, type JobNumbers, type WarmPace } from "./effects.js";
 import { type Enqueuing, type Library, type LibraryName, type Running, textOf, type Working } from "./system.js";
 
-// One is loaded at a time: pg-boss runs on a Node of its own.
+// Each library is imported on demand, as pg-boss needs another version of Node.
 const libraries: Readonly<Record<LibraryName, () => Promise<Library>>> = {
   Hawser: async () => (await import("./hawser.js")).hawser,
   "pg-boss": async () => (await import("./job-queues.js")).pgBoss,
@@ -21,7 +21,7 @@ const sessions = 8;
 /** Jobs of one transaction of a backlog. */
 const jobsOfTransaction = 1_000;
 
-/** What the process is told. */
+/** Library and database of a process. */
 interface Opening {
   readonly library: LibraryName;
   readonly databaseUrl: string;
@@ -72,7 +72,7 @@ const requests = {
   },
 };
 
-/** What the process can be asked. */
+/** Requests that a process of this suite answers. */
 export type HandlingRequests = typeof requests;
 
 serveRequests(requests, async () => {

@@ -1,5 +1,5 @@
 /**
- * What a system must be able to do here whose handlers write a row for each job.
+ * Interface of a system under test whose handlers write a row for each job.
  */
 import type pg from "pg";
 import type { Way } from "../outbox/ways.js";
@@ -21,7 +21,7 @@ export type WayName = keyof typeof libraryOf;
 /** Handlers of one process that run at a time. */
 export const concurrency = 16;
 
-/** Of a job's argument; it begins with the job's number. */
+/** Length of a job's argument, which begins with the job's number. */
 export const payloadBytes = 100;
 const numberDigits = 10;
 
@@ -33,7 +33,7 @@ export function textOf(job: number): string {
 /** The effect of a job, and its only one: the statement of its handler. */
 export const insertEffect = "INSERT INTO bench_effects (job) VALUES ($1)";
 
-/** What that statement is given. */
+/** Parameters of {@link insertEffect} for the job with this argument. */
 export function effectOf(text: string): [job: number] {
   return [Number(text.slice(0, numberDigits))];
 }
@@ -68,7 +68,7 @@ export interface Working {
   rest(): Promise<void>;
 }
 
-/** What is to run. */
+/** Variant and number of processes of a run. */
 export interface Running {
   readonly way: WayName;
   /** The processes that share the jobs. */

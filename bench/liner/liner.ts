@@ -27,7 +27,7 @@ const quickCycles = [{ payloadBytes: 1024, messages: 100 }];
 const full = { rounds: 10, cyclesOfRound: 4, warmUp: 8 };
 const quick = { rounds: 1, cyclesOfRound: 2, warmUp: 1 };
 
-/** How often a cycle is tried of which liner loses messages. */
+/** Attempts at a cycle in which liner loses messages. */
 const maxTries = 10;
 
 const deliveries: readonly Delivery[] = ["at-most-once", "at-least-once"];
@@ -141,7 +141,7 @@ async function measureCycle(
   );
 }
 
-/** With a database of its own: in one that an earlier liner has left, new messages are taken for duplicates. */
+/** A liner with a database of its own: in the database of an earlier liner, new messages count as duplicates. */
 interface RunningLiner {
   readonly program: LineProgram;
   readonly database: BenchDatabase;
@@ -177,7 +177,7 @@ class NativeLiner {
     throw new BenchFailure(`liner has lost messages ${maxTries} times in a row`);
   }
 
-  /** What a reader must know. */
+  /** A note on the number of cycles in which liner lost messages. */
   get note(): string {
     return `liner lost messages in ${formatValue(this.#lost)} of ${formatValue(this.#cycles)} cycles`;
   }

@@ -21,11 +21,11 @@ const minRunSeconds = 0.05;
 const maxRunSeconds = 0.5;
 const quickRunSeconds = 0.01;
 
-/** What a warm-up begins with. */
+/** Upper bounds of the first warm-up run, in bytes and messages; the smaller one applies. */
 const firstBytes = 4 << 20;
 const firstMessages = 5_000;
 
-/** Ours, and what each is compared with. */
+/** Baselines of each delivery mode. */
 type Comparisons = Readonly<Partial<Record<Delivery, readonly WayName[]>>>;
 
 const livePage: SuitePage = {

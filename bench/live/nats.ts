@@ -13,7 +13,7 @@ import { BenchFailure } from "../suite.js";
 import { systemMs } from "../worker.js";
 import type { Opening, ReceivingHalf, SendingHalf, StreamWay, Tally } from "./ways.js";
 
-/** Of the run's own: others may measure with the same nats-server. */
+/** A subject that is unique to the run, as other runs may use the same nats-server. */
 const subjectOf = ({ databaseUrl, pair }: Opening, what: string): string =>
   `bench.${what}.${new URL(databaseUrl).pathname.slice(1)}.${pair}`;
 
@@ -106,7 +106,7 @@ const batchBytes = 4 << 20;
 /** Batches under way at a time: of the numbers tried, 1 to 10, the fastest. A server takes 50 of one stream. */
 export const batchesInFlight = 10;
 
-/** How many messages the server of fast ingest may acknowledge with one answer, and how many answers may be missing. */
+/** Flow control of fast ingest: messages and bytes for each acknowledgement, and acknowledgements that may be outstanding. */
 const flowMessages = 1_000;
 const flowBytes = 4 << 20;
 const answersInFlight = 3;
@@ -131,7 +131,7 @@ const publishers: Readonly<Record<StreamWay, PublishToStream>> = {
       while (left > 0) {
         const messages = Math.min(left, perBatch);
         left -= messages;
-        // One that begins and ends with the same message is no batch.
+        // A batch needs at least two messages: the last one commits it.
         if (messages === 1) {
           await client.publish(subject, payload, { timeout: ackTimeoutMs });
           continue;
@@ -185,7 +185,7 @@ const publishers: Readonly<Record<StreamWay, PublishToStream>> = {
   },
 };
 
-/** What the server of fast ingest says: so much is acknowledged, and it will answer every `msgs`; or, in the end, all. */
+/** Answer of the server to fast ingest: an ack up to `seq`, with the next one after `msgs` messages, or the end of the batch. */
 type FlowAnswer =
   | { readonly type: "ack"; readonly seq: number; readonly msgs: number; readonly batch?: undefined }
   | { readonly type?: "gap" | "err"; readonly batch?: string; readonly count?: number };

@@ -7,14 +7,14 @@ import { Worker } from "../worker.js";
 import type { Load, PairRequests } from "./process.js";
 import type { WayName } from "./ways.js";
 
-/** How long the receiver waits for the rest when the sender is done. */
+/** Time that the receiver waits for the remaining messages after the last send. */
 const arrivalTimeoutMs = 10_000;
 
-/** How a load went. */
+/** Result of one load. */
 export interface LoadDone {
-  /** From the first send until everything has arrived and every promise of a message was kept. */
+  /** Time from the first send until all messages have arrived and all promises have settled. */
   readonly seconds: number;
-  /** Of an at-least-once load, how many messages were confirmed because they were stored, not delivered. */
+  /** At-least-once messages that were confirmed as stored rather than delivered. */
   readonly stored: number;
 }
 

@@ -17,16 +17,16 @@ import {
   type WayName,
 } from "./ways.js";
 
-/** What to send. */
+/** Messages to send, and the way to send them. */
 export interface Load {
   readonly way: WayName;
   readonly payloadBytes: number;
   readonly messages: number;
 }
 
-/** What became of a load. */
+/** Result of a load for the sender. */
 export interface LoadSent extends Sent {
-  /** When the first message was sent, on the system's clock. */
+  /** Time of the first send, on the system's clock. */
   readonly beganMs: number;
 }
 
@@ -84,7 +84,7 @@ const requests = {
   },
 };
 
-/** What the process can be asked. */
+/** Requests that sender and receiver processes answer. */
 export type PairRequests = typeof requests;
 
 serveRequests(requests, async () => {

@@ -5,7 +5,7 @@
 import type { BenchServers } from "../servers.js";
 import { systemMs } from "../worker.js";
 
-/** Ours. */
+/** Delivery modes of Hawser. */
 export type Delivery = "at-most-once" | "at-least-once";
 
 /** Publishing to a stream: nothing receives the messages, they count when the server has acknowledged them. */
@@ -22,7 +22,7 @@ export const sinceNats: Readonly<Record<StreamWay, number>> = {
 /** All of them, as in the results. */
 export type WayName = Delivery | StreamWay | "tcp" | "nats-core";
 
-/** What both processes are told. */
+/** Servers, names and ways of a pair of processes; both get the same. */
 export interface Opening extends BenchServers {
   /** Tells the names and subjects of one pair of processes from those of others on the same servers. */
   readonly pair: string;
@@ -37,13 +37,13 @@ export interface SendingHalf {
   close(): Promise<void>;
 }
 
-/** What a sender knows of its messages in the end. */
+/** Outcome of a load as the sender knows it. */
 export interface Sent {
-  /** When the last promise of a message was kept, on the system's clock, where there are such promises. */
+  /** Time of the last settled promise, on the system's clock; undefined for ways without promises. */
   readonly doneMs?: number;
-  /** How many were confirmed because they were stored, not delivered. */
+  /** Messages that were confirmed as stored rather than delivered. */
   readonly stored?: number;
-  /** How many are in a stream, where nothing receives them. */
+  /** Messages in a stream that has no consumer. */
   readonly kept?: number;
 }
 
@@ -52,11 +52,11 @@ export interface ReceivingHalf {
   close(): Promise<void>;
 }
 
-/** What has arrived in a run. */
+/** Messages and bytes that have arrived in a run. */
 export interface Arrived {
   readonly messages: number;
   readonly bytes: number;
-  /** When the last expected message came, on the system's clock; undefined if it did not. */
+  /** Arrival time of the last expected message, on the system's clock; undefined if it did not arrive. */
   readonly completeMs: number | undefined;
 }
 
@@ -64,7 +64,7 @@ export interface Arrived {
 export class Tally {
   #messages = 0;
   #bytes = 0;
-  /** Before the first run anything may come. */
+  /** Infinite before the first run, when any number of messages may arrive. */
   #expected = Number.POSITIVE_INFINITY;
   #completeMs: number | undefined;
   #tell: (() => void) | undefined;

@@ -20,7 +20,7 @@ const sideBySide = async (loop: () => Promise<void>): Promise<void> => {
   await Promise.all(Array.from({ length: loops }, loop));
 };
 
-/** What is used of pg-boss. */
+/** The part of pg-boss that is used here. */
 export interface PgBoss {
   on(event: "error", listener: (error: Error) => void): void;
   start(): Promise<unknown>;
@@ -51,7 +51,7 @@ export interface BossJob<Data = unknown> {
   readonly data: Data;
 }
 
-/** Where pg-boss runs a statement. */
+/** Adapter through which pg-boss executes a statement. */
 interface BossDatabase {
   executeSql(text: string, values: unknown[]): Promise<unknown>;
 }
@@ -136,10 +136,10 @@ export const pgBoss: System = {
   },
 };
 
-/** How graphile-worker is set up: of the settings tried, 4 to 24 jobs at a time and 500 to 5,000 fetched, the fastest. */
+/** Settings of graphile-worker: the fastest of those tried, 4 to 24 jobs at a time and 500 to 5,000 fetched. */
 export const graphileSettings = { concurrency: 24, localQueueSize: 500 };
 
-/** What is used of graphile-worker. */
+/** The part of graphile-worker that is used here. */
 interface GraphileWorker {
   readonly Logger: new (factory: () => () => void) => object;
   makeWorkerUtils(options: object): Promise<{ migrate(): Promise<void>; release(): Promise<void> }>;
@@ -152,7 +152,7 @@ export interface GraphileRunner {
   stop(): Promise<void>;
 }
 
-/** What a task of graphile-worker is given beside the payload. */
+/** Second argument of a graphile-worker task. */
 export interface GraphileHelpers {
   readonly job: { readonly id: string };
   query(text: string, values: unknown[]): Promise<unknown>;

@@ -124,7 +124,7 @@ async function measureOffline(context: SuiteContext, servers: BenchServers): Pro
       const took = new Map<string, Took[]>(systems.map((system) => [system, []]));
       const endBy = performance.now() + (context.endBy - performance.now()) / (payloadSizes.length - index);
       const count = context.rounds(rounds);
-      // One round at least; on a slow machine the others may take longer than anyone wants to wait.
+      // The first round always runs; further rounds stop at `endBy`, as they take too long on a slow machine.
       for (let round = 0; round < count && (round === 0 || performance.now() < endBy); round++) {
         context.say(`Measuring ${formatBytes(payloadBytes)}, round ${round + 1} of ${count}`);
         for (const system of orderOf(systems, round)) {
@@ -225,7 +225,7 @@ export async function openModule(system: SystemName, databaseUrl: string, contex
     await Promise.all([storing.stop(), draining.stop()]);
   };
   try {
-    // One after the other: the first one makes the tables.
+    // In sequence, as the first worker creates the tables.
     await storing.request("openStoring", { system, databaseUrl });
     await draining.request("openDraining", { system, databaseUrl });
   } catch (error) {

@@ -4,7 +4,7 @@
 import { serveRequests } from "../worker.js";
 import type { Draining, Load, Opening, Storing, System, SystemName } from "./system.js";
 
-// One is loaded at a time: pg-boss runs on a Node of its own, and memory of the others would be measured, too.
+// Imported on demand: pg-boss needs another version of Node, and memory of unused systems would count.
 const systems: Readonly<Record<SystemName, () => Promise<System>>> = {
   Hawser: () => import("./hawser.js"),
   "pg-boss": async () => (await import("./job-queues.js")).pgBoss,
@@ -40,7 +40,7 @@ const requests = {
   },
 };
 
-/** What the process can be asked. */
+/** Requests that a process of this suite answers. */
 export type SystemRequests = typeof requests;
 
 serveRequests(requests, async () => {

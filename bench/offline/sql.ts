@@ -11,7 +11,7 @@ import type { Draining, Storing, System } from "./system.js";
 /** pgmq: messages of one call. Of the numbers tried, 1,000 to 10,000, the fastest. */
 export const pgmqBatch = 1_000;
 
-/** For how long another reader would not see a message that is being handled, in seconds. */
+/** Seconds for which a message in work is invisible to other readers. */
 const visibilitySeconds = 60;
 
 /** pgmq, its SQL: `send_batch`; then `read` and `delete` of as many, over and over. */
@@ -45,7 +45,7 @@ export const pgmq: System = {
 /** Rows of a page of the loop, as many as our own drain takes at a time. */
 const pageRows = 1024;
 
-/** What one would write by hand: a table, from which a page is read, handled and deleted, over and over. */
+/** A handwritten queue: a table from which pages of rows are read, handled and deleted in a loop. */
 export const sqlLoop: System = {
   async openStoring(databaseUrl) {
     await execute(databaseUrl, "CREATE TABLE bench_backlog (id bigserial PRIMARY KEY, payload bytea NOT NULL)");

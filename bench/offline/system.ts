@@ -1,11 +1,11 @@
 /**
- * What a system that keeps messages in Postgres for a worker that is away must be able to do here.
+ * Interface of a system under test that keeps messages in Postgres for an absent worker.
  */
 
 /** The systems that have a module here. */
 export type SystemName = "Hawser" | "pg-boss" | "graphile-worker" | "pgmq" | "sql";
 
-/** What the module of a system exports. */
+/** Exports of a system's module. */
 export interface System {
   /** Prepares the tables, and the side that stores. */
   openStoring(databaseUrl: string): Promise<Storing>;
@@ -32,13 +32,13 @@ export interface Draining {
   close(): Promise<void>;
 }
 
-/** What the process is told. */
+/** System and database of a process. */
 export interface Opening {
   readonly system: SystemName;
   readonly databaseUrl: string;
 }
 
-/** What is stored. */
+/** Messages to store. */
 export interface Load {
   readonly payloadBytes: number;
   readonly messages: number;

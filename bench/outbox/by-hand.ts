@@ -13,7 +13,7 @@ import { serveRequests } from "../worker.js";
 /** Rows of a page. */
 export const pageRows = 1_000;
 
-/** How long it waits where there is nothing: as long as ours does. */
+/** Pause after a poll that found no rows: the same as that of Hawser's relay. */
 export const idleMs = 1;
 
 const ackTimeoutMs = 30_000;
@@ -73,7 +73,7 @@ const requests = {
   },
 };
 
-/** What the process can be asked. */
+/** Requests that the handwritten relay's process answers. */
 export type ByHandRequests = typeof requests;
 
 serveRequests(requests, async () => {

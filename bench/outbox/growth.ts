@@ -1,5 +1,5 @@
 /**
- * What the relay needs for a message, with ever more sessions, longer payloads, more keys, and more that waits.
+ * Cost of a message in the relay as sessions, payload length, keys and backlog grow.
  */
 import { BySize, counted } from "../by-size.js";
 import { formatBytes, formatValue } from "../report.js";

@@ -21,10 +21,10 @@ const quick = { rounds: 1, relayed: 2_000, relayedSingly: 200, backlog: 1_000, l
 const quickRunSeconds = 0.02;
 const firstAmount = 50;
 
-/** Of the time of the suite, what is spent on writing alone. */
+/** Share of the suite's time for the measurements of writing alone. */
 const writingShare = 0.4;
 
-/** What is left at the end, to see how the relay's work grows. */
+/** Seconds reserved at the end for the measurements of growth. */
 const growthSeconds = 120;
 const perSecond = 1_000;
 
@@ -40,7 +40,7 @@ const writings = [
 ] as const;
 const inStatement = `${formatValue(rowsOfStatement)} in a statement`;
 
-/** What is committed, and how: each with the variant that it has where an old transaction is open. */
+/** Loads for the relay; each has a second variant with an old open transaction. */
 const relayings = [
   { variant: `8 sessions, ${rowsOfTransaction} a transaction`, what: "relayed", rows: rowsOfTransaction },
   { variant: "8 sessions, 1 a transaction", what: "relayedSingly", rows: 1 },
@@ -139,7 +139,7 @@ async function measure(whole: SuiteContext, servers: BenchServers): Promise<Omit
     await hand.request("open", servers);
     const results = await measureWriting(context, writing);
     say("Starting the relays");
-    // Nobody waits for what was written until now.
+    // The messages written so far are not needed.
     await execute(servers.databaseUrl, "TRUNCATE hawser.outbox, bench_outbox");
     await serve.request("open", { databaseUrl: servers.databaseUrl });
     results.push(...(await measureRelaying(context, writing, hand)));

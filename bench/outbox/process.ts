@@ -18,20 +18,20 @@ const measured = await measuredModule<typeof import("../../src/peer/index.js")>(
 export const maxSessions = 32;
 export const usualSessions = 8;
 
-/** What is written. */
+/** Messages to write, and the way to write them. */
 export interface Load {
   readonly way: WayName;
   readonly payloadBytes: number;
   readonly messages: number;
 }
 
-/** What is relayed meanwhile or afterwards. */
+/** Messages to write for the relay. */
 export interface Relayed extends Load {
-  /** Of a statement. */
+  /** Rows of one statement. */
   readonly rows: number;
 }
 
-/** What is written at a steady pace. */
+/** Messages to write at a steady pace. */
 export type Pace = SteadyPace & Pick<Load, "payloadBytes">;
 
 const stream = "bench-outbox";
@@ -40,10 +40,10 @@ const topic = "bench-outbox";
 /** Messages that are committed and not in the stream, at most: those who write wait then. */
 const maxWaiting = 20_000;
 
-/** How often the stream is looked at. */
+/** Poll interval of the stream. */
 const lookEveryMs = 5;
 
-/** How long messages may take that do not come. */
+/** Time limit until all messages are in the stream. */
 const arrivalTimeoutMs = 120_000;
 
 /** Keys that messages have at random. */
@@ -196,7 +196,7 @@ const requests = {
   },
 };
 
-/** What the process can be asked. */
+/** Requests that the writing process answers. */
 export type WritingRequests = typeof requests;
 
 const numberDigits = 10;
@@ -242,8 +242,8 @@ async function arrived(messages: number, tell: (count: number) => void = () => u
 }
 
 /**
- * What a stream answers to those who publish, as everyone in the account can hear it: each message has a subject for its
- * answer.
+ * Acknowledgements of a stream to its publishers, which every client in the account can receive: each published message has
+ * its own reply subject.
  */
 class Acknowledgements {
   readonly #at: Float64Array;
@@ -277,7 +277,7 @@ class Acknowledgements {
         },
       });
     });
-    // It is awaited later.
+    // An early rejection must not count as unhandled: `all()` awaits the promise later.
     this.#all.catch(() => undefined);
   }
 

@@ -12,21 +12,21 @@ import {
 } from "../offline/job-queues.js";
 import { execute } from "../postgres.js";
 
-/** Where everything goes to; the stream has it alone. */
+/** Subject of all messages; the stream has no other one. */
 export const subject = "bench.outbox";
 
 /** Messages that are written with one statement, and with one of each of many transactions. */
 export const rowsOfStatement = 1_000;
 export const rowsOfTransaction = 100;
 
-/** Ours is the first one. */
+/** Ways to write a message; the first one is Hawser's. */
 export const wayNames = ["Hawser", "INSERT", "pg-boss", "graphile-worker"] as const;
 export type WayName = (typeof wayNames)[number];
 
 /** A way of writing. All statements are those that its users would send, prepared where its own library prepares them. */
 export interface Way {
   one(client: pg.Client, text: string, key?: string): Promise<unknown>;
-  /** With one statement. */
+  /** Writes messages with one statement. */
   many(client: pg.Client, texts: readonly string[]): Promise<unknown>;
   close(): Promise<void>;
 }

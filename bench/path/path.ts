@@ -129,7 +129,7 @@ async function callsOf(processes: Processes, messages: number): Promise<Calls> {
   return calls;
 }
 
-/** What a message passes, by folder: those that are not listed are in the sum alone. */
+/** Calls for one message, by folder. Calls in unlisted folders count in the total only. */
 function pathOf(calls: Calls): Measured[] {
   const passed = Object.entries(calls).map(([name, count]) => {
     const file = name.slice(0, name.indexOf(" "));

@@ -5,7 +5,7 @@
 import { connect } from "@nats-io/transport-node";
 import { requireBaseline } from "../baselines.js";
 
-/** One side of a way. */
+/** Client or server of an alternative transport. */
 interface Side {
   close(): unknown;
 }

@@ -10,7 +10,7 @@ import type { AskingWay, PingPongRequests } from "./process.js";
 
 const payloadBytes = 100;
 
-/** Ours, and what each is compared with. */
+/** Ways of ours, each with its available baselines. */
 function comparisonsOf(missing: ReadonlySet<string>): readonly AskingComparison<AskingWay | "liner">[] {
   const alternatives = ["tcp", "nats.js", "zeromq.js"] as const;
   const comparisons: readonly AskingComparison<AskingWay | "liner">[] = [

@@ -12,7 +12,7 @@ import { BenchFailure } from "../suite.js";
 import { serveRequests } from "../worker.js";
 import { answerByNats, answerByZeromq, askByNats, askByZeromq } from "./alternatives.js";
 
-/** What is asked and answered. */
+/** Transports and delivery modes of a ping-pong. */
 export type AskingWay =
   | "request and reply"
   | "request"
@@ -22,14 +22,14 @@ export type AskingWay =
   | "nats.js"
   | "zeromq.js";
 
-/** What both processes are told. */
+/** Servers and payload size; both processes get the same. */
 interface Opening {
   readonly databaseUrl: string;
   readonly natsUrl: string;
   readonly payloadBytes: number;
 }
 
-/** Where the answers are: ports of the two sockets, and zeromq's address, if it is there. The peers are found by their names. */
+/** Addresses of the answering side: ports of the two sockets, and zeromq's address if installed. Peers are found by name. */
 interface Answering {
   readonly echo: number;
   readonly committingEcho: number;
@@ -113,10 +113,10 @@ const requests = {
     askInFlight(asks.get(way)!, times, inFlight),
 };
 
-/** What both processes can be asked. */
+/** Requests that both processes answer. */
 export type PingPongRequests = typeof requests;
 
-/** Sends each message back when all of it has come and, if there is something to do before, that is done. */
+/** Echoes each complete message, after `before` has resolved if it is given. */
 async function echo(payloadBytes: number, before: (() => Promise<unknown>) | undefined): Promise<number> {
   const sockets = new Set<Socket>();
   const server = createServer({ noDelay: true }, (socket) => {

@@ -12,7 +12,7 @@ import { Warehouse } from "../../test/connect/generated/acme/warehouse/v1/wareho
 import { requireBaseline } from "../baselines.js";
 import { thisCheckout } from "../worker.js";
 
-/** In the order of the tables. */
+/** Baselines in the order of the tables. */
 export const alternativeNames = ["connect-es", "grpc-js", "tRPC HTTP", "tRPC WebSocket"] as const;
 export type Alternative = (typeof alternativeNames)[number];
 

@@ -13,10 +13,10 @@ import { type Alternative, alternatives } from "./alternatives.js";
 
 const rpc = await measuredModule<typeof import("../../src/connect/index.js")>("src/connect/index.ts");
 
-/** What is asked and answered. */
+/** Transports of a call. */
 export type CallingWay = "over peers" | "peer.request" | "over NATS" | "NATS request" | Alternative;
 
-/** Where both find each other. */
+/** Servers and payload size; both processes get the same. */
 interface Servers {
   readonly databaseUrl: string;
   readonly natsUrl: string;
@@ -81,7 +81,7 @@ const requests = {
     askInFlight(asks.get(way)!, times, inFlight),
 };
 
-/** What both processes can be asked. */
+/** Requests that both processes answer. */
 export type RpcRequests = typeof requests;
 
 serveRequests(requests, async () => {

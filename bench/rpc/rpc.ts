@@ -11,7 +11,7 @@ import type { CallingWay, RpcRequests } from "./process.js";
 
 const payloadBytes = 100;
 
-/** Ours, and what each is compared with. */
+/** Ways of ours, each with its baselines. */
 const comparisons = [1, 64].flatMap((inFlight): AskingComparison<CallingWay>[] => [
   { ours: "over peers", baselines: ["peer.request", ...alternativeNames], inFlight },
   { ours: "over NATS", baselines: ["NATS request"], inFlight },

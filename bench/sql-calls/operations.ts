@@ -1,5 +1,5 @@
 /**
- * What the calls do, by SQL and by nats.js.
+ * The measured operations, by SQL and by nats.js.
  */
 import { type JetStreamClient, jetstream } from "@nats-io/jetstream";
 import { type KV, Kvm } from "@nats-io/kv";
@@ -10,7 +10,7 @@ export type Operation = (typeof operations)[number];
 
 /** The names in NATS, of the run's own: others may measure with the same nats-server. */
 export interface Places {
-  /** Where requests are answered with their payload. */
+  /** Subject on which a responder returns each request's payload. */
   readonly subject: string;
   readonly streamSubject: string;
   readonly stream: string;

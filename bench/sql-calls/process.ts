@@ -13,7 +13,7 @@ interface Load {
   readonly count: number;
 }
 
-/** What was done, as NATS knows it. */
+/** Totals of completed operations, as counted by NATS. */
 interface Done {
   readonly answers: number;
   readonly revision: number;
@@ -59,7 +59,7 @@ const requests = {
     return (performance.now() - began) / 1000;
   },
 
-  /** What has been done until now, by whomever; of the answers those of this process. */
+  /** Totals up to now over all clients, except that `answers` counts this process only. */
   async done(): Promise<Done> {
     const { state } = await (await jetstreamManager(nats!)).streams.info(places!.stream);
     return { answers, revision: await operations!.revision(), messages: state.messages };
@@ -72,7 +72,7 @@ const requests = {
   },
 };
 
-/** What the process answers. */
+/** Requests that the process answers. */
 export type NatsRequests = typeof requests;
 
 serveRequests(requests, async () => nats?.close());

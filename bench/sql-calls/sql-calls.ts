@@ -104,7 +104,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   }
 }
 
-/** What is measured must also happen. */
+/** Checks that each measured call has its effect in NATS. */
 async function checkCalls(sessions: Sessions, answering: Worker<NatsRequests>): Promise<void> {
   const times = 10;
   const before = await answering.request("done", undefined);
@@ -124,11 +124,11 @@ interface Parties {
 
 const emptyWay = "empty dblink";
 
-/** Beside the rate of a run. */
+/** CPU usage of a run. */
 interface Usage {
-  /** Of the backends and the gateway, for a call; undefined where it is not known. */
+  /** CPU time of backends and gateway for one call, in µs; undefined if unknown. */
   readonly cpuUs: number | undefined;
-  /** Of all that the machine has. */
+  /** Share of the machine's CPU time that was busy. */
   readonly busyShare: number;
 }
 
@@ -248,7 +248,7 @@ function coresUsed(): () => number {
   const before = look();
   return () => {
     const after = look();
-    // They count in hundredths of a second, and a quick run may take less.
+    // The counters have a resolution of 10 ms, and a quick run may take less.
     return (after.busy - before.busy) / Math.max(1, after.all - before.all);
   };
 }

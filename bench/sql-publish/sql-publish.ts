@@ -17,11 +17,11 @@ import {
 } from "../suite.js";
 import { Worker } from "../worker.js";
 
-/** What a turn of the loop does. */
+/** Calls that a loop repeats. */
 const callWays = ["function", "dblink", "empty dblink"] as const;
 type PublishWay = (typeof callWays)[number] | "batch";
 
-/** How a message is published for each inserted row. */
+/** Ways to publish a message for each inserted row. */
 const rowWays = [
   "row trigger",
   "statement trigger",
@@ -34,7 +34,7 @@ type RowWay = (typeof rowWays)[number];
 /** Rows of one statement. */
 const statementRows = 1_000;
 
-/** Where the messages go: of the run's own, as others may measure with the same nats-server. */
+/** Subject that is unique to the run, as other runs may use the same nats-server. */
 const subject = `bench.sql-publish.${process.pid}`;
 
 /** Messages of one batch. */
@@ -111,7 +111,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   }
 }
 
-/** What is measured must also happen: as many messages as were published arrive at a subscriber. */
+/** Checks that a subscriber receives as many messages as are published in each way. */
 async function checkArrival({ databaseUrl, natsUrl }: BenchServers): Promise<void> {
   const connection = await connect({ servers: natsUrl });
   const sessions = await Sessions.open(databaseUrl, 1);

@@ -1,6 +1,6 @@
 /**
- * What a message costs on its way from a stream into rows, with longer payloads, more keys, longer streams, and more
- * subscriptions of one stream.
+ * Cost of a message on its way from a stream into rows, as payload length, keys, stream length and the number of
+ * subscriptions of the stream grow.
  */
 import { BySize, counted } from "../by-size.js";
 import { formatBytes, formatValue } from "../report.js";
@@ -83,7 +83,7 @@ export async function takingByWork(
   ];
 }
 
-/** Of each row. */
+/** Time for one row, in µs. */
 async function microseconds(taking: Worker<StreamRequests>, load: Taking): Promise<number> {
   return ((await taking.request("subscribe", load)) * 1e6) / (load.messages * (load.subscriptions ?? 1));
 }

@@ -14,7 +14,7 @@ import { serveRequests } from "../worker.js";
 const stream = "bench-streams";
 const subject = "bench.streams";
 
-/** Its third word is the key, where messages have one. */
+/** Index of the subject's token that is the key. */
 const keyToken = 3;
 
 /** Publishes under way while the stream is filled. */
@@ -27,19 +27,19 @@ const bulkMessages = streamConstants.streamBatchMessages;
 const lookEveryMs = 5;
 const rowsTimeoutMs = 120_000;
 
-/** What a stream has. */
+/** Content of a stream. */
 export interface Filling {
   readonly messages: number;
   readonly payloadBytes: number;
   readonly ofKeys?: number;
 }
 
-/** How it is taken. */
+/** Subscriptions that take the messages of a stream. */
 export interface Taking {
   readonly messages: number;
   readonly subscriptions?: number;
   readonly hasKeys?: boolean;
-  /** By a function that is called once for a batch. */
+  /** True for a function that is called once per batch. */
   readonly inBatches?: boolean;
 }
 
@@ -161,7 +161,7 @@ const requests = {
   },
 };
 
-/** Where the slowest of them is. */
+/** Lowest position of these subscriptions. */
 async function doneTo(names: readonly string[]): Promise<number> {
   const text = `SELECT min(coalesce(s.done_to, 0)) AS done_to
     FROM unnest($1::text[]) AS n LEFT JOIN hawser.stream_status AS s ON s.name = n`;
@@ -176,7 +176,7 @@ async function checkRows(messages: number): Promise<void> {
   }
 }
 
-/** What the process can be asked. */
+/** Requests that the process answers. */
 export type StreamRequests = typeof requests;
 
 serveRequests(requests, async () => {

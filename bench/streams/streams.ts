@@ -16,7 +16,7 @@ const quick = { messages: 1_000, rounds: 1 };
 const quickRunSeconds = 0.02;
 const firstAmount = 100;
 
-/** What is left at the end, to see how the work grows. */
+/** Seconds reserved at the end for the measurements of growth. */
 const growthSeconds = 150;
 
 const name = "stream to rows";

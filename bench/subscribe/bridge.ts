@@ -11,14 +11,14 @@ import { systemMs, Worker } from "../worker.js";
 import type { Load, PublishingRequests } from "./process.js";
 import { numberDigits, pingChannel, subjects } from "./subjects.js";
 
-/** What a load of messages took. */
+/** Time and resource usage of a load. */
 export interface Run {
   readonly seconds: number;
   readonly usage: Usage;
   readonly transactions: Transactions;
 }
 
-/** For a load of 100,000 messages of 1 KiB, all of them waiting. */
+/** Holds a load of 100,000 waiting messages of 1 KiB. */
 const bufferBytes = 256 << 20;
 
 const markEveryMs = 20;
@@ -86,7 +86,7 @@ export class BridgeUnderTest {
     return await this.#ended(load, (await this.rows.committed(load.messages)) - beganMs);
   }
 
-  /** Nothing is published for a while. @returns the processor's time of the process that runs functions, in ms a second */
+  /** Waits while nothing is published. @returns CPU time of the process that runs functions, in ms per second */
   async rest(ms: number): Promise<number> {
     await this.#serve.request("watch", undefined);
     await delay(ms);
@@ -126,13 +126,13 @@ export class BridgeUnderTest {
   }
 }
 
-/** How often the sequence is looked at: little against a run, and little work for Postgres. */
+/** Poll interval of the sequence: short against a run, and a small load for Postgres. */
 const lookEveryMs = 5;
 
-/** How long rows may take that do not come. */
+/** Time limit until all rows are committed. */
 const rowsTimeoutMs = 120_000;
 
-/** What the rows of a run say of the transactions that inserted them. */
+/** Number and size of the transactions that inserted the rows of a run. */
 interface Transactions {
   readonly count: number;
   /** Rows of the largest one. */
@@ -185,7 +185,7 @@ class TargetRows {
     return releasedMs;
   }
 
-  /** Whether the message has come that was sent to the subject of marks. */
+  /** True if the message that was published to the subject of marks has arrived. */
   async isMarked(mark: string): Promise<boolean> {
     const text = "SELECT FROM bench_marks AS m WHERE m.payload = $1";
     return (await this.#client.query({ name: "bench.mark", text, values: [Buffer.from(mark)] })).rows.length > 0;

@@ -11,7 +11,7 @@ import { BenchFailure } from "../suite.js";
 import { serveRequests, systemMs } from "../worker.js";
 import { numberDigits, pingChannel, subjects } from "./subjects.js";
 
-/** How many messages of which size. */
+/** Number and size of messages to publish. */
 export interface Load {
   readonly messages: number;
   readonly payloadBytes: number;
@@ -19,10 +19,10 @@ export interface Load {
   readonly over?: number;
 }
 
-/** How a ping gets to its row. */
+/** Path of a ping from the publisher to its row. */
 export type PingWay = "message" | "prepared transaction";
 
-/** In µs. */
+/** Percentiles in µs. */
 export interface Latencies {
   readonly p50: number;
   readonly p99: number;
@@ -108,10 +108,10 @@ interface Pings {
   readonly payloadBytes: number;
 }
 
-/** What the process answers. */
+/** Requests that the process answers. */
 export type PublishingRequests = typeof requests;
 
-/** How long the last ones may take. */
+/** Time limit for the last pings to arrive. */
 const timeoutMs = 30_000;
 
 /** Measures how long single messages take that are sent at a steady pace, whether the one before has come or not. */
@@ -147,7 +147,7 @@ class PingClock {
     return { p50: percentileUs(ascending, 0.5), p99: percentileUs(ascending, 0.99) };
   }
 
-  /** One has come. */
+  /** Records the arrival of a ping. */
   heard(number: number): void {
     this.#took[number - 1] = performance.now() - this.#sentAt[number - 1]!;
     this.#left -= 1;
@@ -155,7 +155,7 @@ class PingClock {
   }
 }
 
-/** One of its own for each message: what is sent later must not change. */
+/** A new buffer for each message: one that waits to be sent must not change. */
 function numberedPayload(number: number, bytes: number): Buffer {
   const payload = Buffer.alloc(bytes, "x");
   payload.write(String(number).padStart(numberDigits, "0"), "latin1");

@@ -1,12 +1,12 @@
 /**
- * What the bench of subscriptions and its publishing process both know.
+ * Constants that the bench of subscriptions shares with its publishing process.
  */
 
 /** Digits at the beginning of each payload: they say which one it is, so that order and completeness show in the rows. */
 export const numberDigits = 8;
 
-/** What is subscribed. Marks are of another function, on the same connection to NATS: what was sent before is there. */
+/** Subscribed subjects. Marks go to another function over the same NATS connection: messages sent before a mark are there. */
 export const subjects = { row: "bench.subscribe.row", ping: "bench.subscribe.ping", mark: "bench.subscribe.mark" };
 
-/** Where a row of `bench_ping` is announced, with its number. */
+/** Channel that announces each row of `bench_ping` by its number. */
 export const pingChannel = "bench_pings";

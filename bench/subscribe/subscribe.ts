@@ -94,7 +94,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   }
 }
 
-/** One table for each name. */
+/** Results grouped by name, so that each name has one table. */
 function inOrder(results: readonly Measured[]): Measured[] {
   const names = [...new Set(results.map(({ name }) => name))];
   return names.flatMap((name) => results.filter((result) => result.name === name));

@@ -8,7 +8,7 @@ import { BenchFailure } from "../suite.js";
 import { serveRequests, systemMs } from "../worker.js";
 import { orderOf, orderSchema } from "./schema.js";
 
-/** How a message is sent, and how it is handled. */
+/** Ways to send a message, and ways to handle one. */
 export type TypedWay =
   | "typed publish"
   | "protobuf-es, then sendTo"
@@ -90,13 +90,13 @@ const requests = {
   },
 };
 
-/** When the first message was sent, and the last promise of one kept, on the system's clock. */
+/** Times of the first send and of the last settled promise, on the system's clock. */
 export interface Sent {
   readonly beganMs: number;
   readonly doneMs: number;
 }
 
-/** What both processes can be asked. */
+/** Requests that both processes answer. */
 export type TypedRequests = typeof requests;
 
 serveRequests(requests, async () => {

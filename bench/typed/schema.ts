@@ -49,7 +49,7 @@ export function orderSchema(topic: string): DescMessage {
   return createFileRegistry(create(FileDescriptorSetSchema, { file: [file] })).getMessage("bench.v1.OrderPlaced")!;
 }
 
-/** One message: the number makes each a little different. */
+/** A sample message; its content varies with the number. */
 export function orderOf(number: number): Record<string, unknown> {
   return {
     orderId: `order-${number}`,

@@ -24,7 +24,7 @@ const firstMessages = 5_000;
 const arrivalTimeoutMs = 10_000;
 
 const deliveries: readonly Delivery[] = ["at-most-once", "at-least-once"];
-/** Ours, and what each is compared with. */
+/** Ways of ours, each with its baselines. */
 const comparisons: readonly { readonly ours: TypedWay; readonly baselines: readonly TypedWay[] }[] = [
   { ours: "typed publish", baselines: ["raw", "protobuf-es, then sendTo"] },
   { ours: "typed handler", baselines: ["raw", "protobuf-es in the handler"] },

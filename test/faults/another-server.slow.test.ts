@@ -59,7 +59,7 @@ it("is survived by peers: names are taken anew, and messages go on in order", { 
   });
   for (let number = 41; number <= 60; number++) await a.send("b", `${number}`);
   await eventually("all have arrived", () => new Set(texts).size === 60);
-  // What was unconfirmed may come twice; first occurrences are in order.
+  // Unconfirmed messages may be repeated; first occurrences are in order.
   expect([...new Set(texts)]).toEqual(Array.from({ length: 60 }, (_, n) => `${n + 1}`));
   expect(lost).toEqual([]);
   for (const [name, epoch] of await epochs(there.href)) expect(epoch).toBeGreaterThan(names.get(name) ?? 0n);

@@ -1,5 +1,5 @@
 /**
- * What the audit of a ledger finds: fault tests that pass show no more than it can see.
+ * Findings of the ledger's audit: a fault test can only detect what the audit detects.
  */
 import { describe, expect, it } from "vitest";
 import { epochsOfTwo, type LedgerRow, lookAt } from "./support/bridge-audit.js";

@@ -1,5 +1,5 @@
 /**
- * One subscription stands still, behind a lock, while another one goes on: a takeover repeats little of that one.
+ * A subscription is blocked by a lock while another one makes progress: a takeover repeats few messages of the other one.
  */
 import { expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
@@ -10,7 +10,7 @@ import type { ServeProcess } from "./support/serve-process.js";
 import { received, SlowFunction, start } from "./support/slow-function.js";
 import { sqlDatabase } from "./support/sql-database.js";
 
-/** So many that have run and are known to have, and so many that come last before the leader is killed. */
+/** Number of messages that have run and are known to have, and of the last ones before the leader is killed. */
 const [known, newest] = [2_000, 100];
 /** Each takes more room than all those that stand still. */
 const messageBytes = 10_000;
@@ -42,7 +42,7 @@ it(`takeovers beside a lane that stands still (${rounds}) repeat nothing that th
   await eventually("one leads", async () => (await leads(leader)) || (await leads(other)));
   if (await leads(other)) [leader, other] = [other, leader];
   for (let round = 0; round < rounds; round += 1) {
-    // What only a process had that is killed is gone with it, so each round has a message that both have.
+    // A killed process loses messages that only it had received, so each round has a message that both processes have.
     slow.publishTo(blocked, [`${round}`]);
     const from = slow.published + 1;
     await slow.publish(known, 10_000, messageBytes);

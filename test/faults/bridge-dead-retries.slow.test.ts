@@ -21,7 +21,7 @@ const perRound = 50;
 const limitMs = 60_000;
 const subject = `dead.${randomBytes(4).toString("hex")}`;
 
-// What is divisible by ten goes on failing. Each call takes a moment, so that kills come between.
+// Numbers divisible by ten keep failing. Each call takes a moment, so that kills hit calls in progress.
 const functionSql = `
   CREATE TABLE ran (n integer, at timestamptz DEFAULT clock_timestamp());
   CREATE TABLE settings (heal_below integer);

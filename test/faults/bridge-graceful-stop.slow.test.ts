@@ -68,7 +68,7 @@ it("ends by its deadline, or soon after it, when Postgres is frozen, or has ende
       return { status, afterMs: Math.round(performance.now() - stoppedAt) };
     });
     const found = await Promise.all(ends);
-    // What the test leaves behind is removed there.
+    // Postgres must be available to the test's cleanup.
     if (how === "ended") await postgres.start();
     else postgres.resume();
     console.log(`stopped while Postgres was ${how}, deadline ${stopTimeoutMs} ms: ${JSON.stringify(found)}`);

@@ -41,7 +41,7 @@ it.each(["stopped", "frozen"] as const)(
     await delay(Math.max(0, awayMs - published));
     if (how === "stopped") await postgres.start();
     else postgres.resume();
-    // What comes now finds room, and is run after all that was kept.
+    // New messages fit into memory again, and run after all buffered ones.
     await eventually(
       "what was kept is run",
       async () => {
@@ -77,7 +77,7 @@ it.each(["stopped", "frozen"] as const)(
     );
     expect(lost).toBeGreaterThan(0);
     expect(findings).toMatchObject({ interleaved: [], wrong: [] });
-    // What another process saves has no order with what the leader received itself.
+    // Messages saved by another process are in no order with those that the leader received itself.
     if (saved === 0) expect(findings.disordered).toEqual([]);
     expect(Math.max(...peaks)).toBeLessThan(limitMiB);
   },
@@ -94,11 +94,11 @@ interface Told {
   readonly discarded: number;
   /** Dropped while nobody was known to lead. */
   readonly missing: number;
-  /** By a process that does not lead, for the leader. */
+  /** Messages that a standby has saved for the leader. */
   readonly saved: number;
 }
 
-/** What the processes have counted, by their logs. */
+/** Counts of discarded and missing messages from the logs of the processes. */
 function toldBy(members: readonly ServeProcess[]): Told {
   const all = members.map(({ log }) => ({
     discarded: Number(log.findLast(({ inAll }) => inAll !== undefined)?.["inAll"] ?? 0),

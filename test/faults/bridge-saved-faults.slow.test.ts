@@ -1,5 +1,5 @@
 /**
- * What happens to processes, Postgres and NATS while messages are saved and read back.
+ * Faults of processes, Postgres and NATS while messages are saved and read back.
  */
 import type pg from "pg";
 import { describe, expect, it } from "vitest";
@@ -17,7 +17,7 @@ const nothingWrong = { missing: 0, disordered: 0 };
 /** Several statements are needed to save them: one takes 4 MiB. */
 const backlog = 6_000;
 const backlogBytes = 2_000;
-/** For what hangs. */
+/** Time limit that only a hang exceeds. */
 const limitMs = 150_000;
 const impatient = ["--stop-timeout", "20s"];
 
@@ -179,7 +179,7 @@ describe("a leader that stands still beside one that was restarted", () => {
     await slow.ends();
     const audit = await checked(slow, "a leader stood still beside a newcomer");
     expect(audit.missing).toBe(0);
-    // Of what only the leader had received, a batch at most, whose end it had not heard of.
+    // Repeated messages are at most one batch that only the leader had received, and whose commit it had not learned of.
     const repeated = `SELECT n FROM ran WHERE n <= ${onlyLeaders} GROUP BY n HAVING count(*) > 1`;
     expect((await slow.query(repeated)).length).toBeLessThanOrEqual(1_000);
   });

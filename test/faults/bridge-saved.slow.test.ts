@@ -1,6 +1,6 @@
 /**
- * What was received is not lost by a restart in order, by a function that is too slow, nor by what happens to processes and to
- * Postgres while it is saved and read back. One subscription, numbered messages, and a table that shows the order of the runs.
+ * Received messages survive a graceful restart, a function that is too slow, and faults of processes and Postgres while
+ * messages are saved and read back. One subscription, numbered messages, and a table that shows the order of the runs.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";

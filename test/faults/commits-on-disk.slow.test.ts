@@ -120,7 +120,7 @@ it("keeps what a transactional handler has written, with its mark", { timeout: p
   const position = { epoch: sender.epoch, number: 2 };
   const outcome = await crashBehind("handler", () =>
     store.handleInTransaction(listener, [{ connectionKey: channel, ...position }], async (client) => {
-      // Of no use to the handler either: its effects and the mark are one commit.
+      // The handler cannot turn off the synchronous commit: its effects and the mark are one commit.
       await client.query("SET LOCAL synchronous_commit = off");
       await client.query("INSERT INTO effects VALUES ('two')");
     }),

@@ -1,5 +1,5 @@
 /**
- * What networks do to connections: they are reset in the middle of a frame, or take bytes and deliver none.
+ * Network faults: a connection is reset in the middle of a frame, or accepts bytes and delivers none.
  */
 import { describe, expect, it } from "vitest";
 import { testDatabase } from "../support/database.js";

@@ -26,13 +26,13 @@ const batch = 40;
 /** The writers do not run ahead of the handlers by much more. */
 const mostWaiting = 10_000;
 const concurrency = 16;
-/** As the program of the peers has it. */
+/** Exit status of a peer's program that has lost its name. */
 const nameLostStatus = 3;
 const handlers = ["handler-1", "handler-2", "handler-3"];
 const relays = ["relay-1", "relay-2"];
-/** What is killed, in turn. */
+/** Kinds of processes to kill, in turn. */
 const kinds = ["handlers", "relays", "Postgres", "handlers"] as const;
-/** These are before the kills of these numbers. */
+/** Failovers happen before the kills with these numbers. */
 const failovers = [Math.floor(kills / 3), Math.floor((2 * kills) / 3)];
 
 it(`${messages} enqueued messages have had their effects once, each key in order, after ${kills} kills and two failovers (HAWSER_FAULT_SEED=${faultSeed})`, {
@@ -60,7 +60,7 @@ it(`${messages} enqueued messages have had their effects once, each key in order
     running.set(name, program);
     void program.ended.then(({ status, signal, stderr }) => {
       if (running.get(name) !== program) return;
-      // Where it had its name for less than what the standby lacked, it has it no more: as any supervisor would.
+      // A failover can lose the commit by which the process got its name. It is restarted, as by any supervisor.
       if (status === nameLostStatus) {
         namesLost += 1;
         start(name);
@@ -138,7 +138,7 @@ it(`${messages} enqueued messages have had their effects once, each key in order
   const [row] = await rowsOf(url, "SELECT count(*)::float8 AS n FROM written");
   const written = row!["n"] as number;
   await eventually("everything is booked", async () => (await bookedIn(url)) >= written, 600_000 + messages);
-  // What would come twice would come now.
+  // Duplicates would arrive within this time.
   await delay(2_000);
   const [found] = await rowsOf(url, foundSql);
   const [dead] = await rowsOf(url, "SELECT count(*)::float8 AS n FROM hawser.dead_letters");

@@ -25,7 +25,7 @@ const listeners: Readonly<Record<string, string>> = {
   six: "blue",
 };
 const relays = ["relay-1", "relay-2"];
-/** Who has a copy of each message. */
+/** Listeners and groups, each of which gets a copy of each message. */
 const recipients = ["listener one", "listener two", "group red", "group blue"];
 
 it(`each listener and each group has each message for all once, after ${kills} kills (HAWSER_FAULT_SEED=${faultSeed})`, {
@@ -114,7 +114,7 @@ it(`each listener and each group has each message for all once, after ${kills} k
 const byRecipient = (one: { recipient: string }, other: { recipient: string }): number =>
   one.recipient < other.recipient ? -1 : 1;
 
-/** Of each recipient: effects, messages that have had one, and effects before one of an earlier message of the key. */
+/** For each recipient: effects, distinct messages with an effect, and effects out of order within their key. */
 const foundSql = `
   WITH b AS (
     SELECT r.recipient, b.id, w.nth < lag(w.nth) OVER (PARTITION BY r.recipient, w.key ORDER BY b.nth) AS late

@@ -45,7 +45,7 @@ it("loses nothing confirmed when the disk is full, whether rows or its log do no
     disk.fill(postgres, shortage);
     // A new file of the log is needed.
     if (shortage === "log") await onServer(postgres.url, "SELECT pg_switch_wal()").catch(() => undefined);
-    // One whose lease is suspended tries to store nothing, but looks for what is stored.
+    // A sender with a suspended lease stores nothing, but its read of stored messages fails.
     const errors = () =>
       mesh.senders.map((sender) => [
         ...mesh.statuses(sender, "sender_store_error", begun),

@@ -11,12 +11,12 @@ import { Canary, ways } from "./support/hostile/canary.js";
 import { type AttackerRole, attackerRoles, functionsOf } from "./support/hostile/catalog.js";
 import { HostileWorld } from "./support/hostile/world.js";
 
-/** By which a run can be repeated. */
+/** Random seed, which makes a run repeatable. */
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 const timeout = 1_800_000;
 const attackers = 16;
 const callsPerAttacker = 400;
-/** How much longer others may wait than beside a load that is no attack, in milliseconds. */
+/** Margin on the longest wait beside a harmless load, in milliseconds. */
 const allowedMs = 1_000;
 
 async function sessionsOf(world: HostileWorld, role: AttackerRole, count: number): Promise<pg.Client[]> {

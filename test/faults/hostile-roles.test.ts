@@ -12,7 +12,7 @@ import { Canary } from "./support/hostile/canary.js";
 import { attackerRoles, columnsOf, functionsOf, objectsOf, surprises } from "./support/hostile/catalog.js";
 import { HostileWorld, victimMarker } from "./support/hostile/world.js";
 
-/** By which a run can be repeated. */
+/** Random seed, which makes a run repeatable. */
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 /** Hostile values of each argument; at full depth all of them. */
 const valuesPerArgument = atDepth(20) < 20 ? atDepth(20) : undefined;

@@ -147,7 +147,7 @@ it("transactional handlers have their effects exactly once, however often they w
   expect(keys.filter((key, index) => keys.indexOf(key) !== index)).toEqual([]);
   expect(missing).toEqual([]);
   expect(faultsOf(found)).toEqual(noFaults);
-  // What the table has is in the order of sending, too.
+  // Rows of the table are in the order of sending, too.
   for (const { sender, listener } of mesh.channels) {
     const places = effects
       .filter((row) => row.sender === sender.name && row.listener === listener.name)

@@ -1,6 +1,6 @@
 /**
- * One kill (SIGKILL) of each kind of process under a little load. `killed.slow.test.ts`, `sql-*` and `bridge-*` do the same
- * again and again, at random and under much.
+ * A kill (SIGKILL) of each kind of process under a light load. `killed.slow.test.ts`, `sql-*` and `bridge-*` repeat it at
+ * random under a heavy load.
  */
 import { connect } from "@nats-io/transport-node";
 import { expect, it } from "vitest";

@@ -65,13 +65,13 @@ class Publisher {
   }
 }
 
-/** One process, and what it has logged. */
+/** A process of `hawser serve`, and its log. */
 interface Member {
   readonly serve: HawserServer;
   readonly log: KeptLog;
 }
 
-/** The processes of a test: that of the world, and a second one. */
+/** The two processes of a test: the world's own and a second one. */
 async function membersOf(world: BridgeWorld): Promise<AsyncDisposable & { readonly all: readonly Member[] }> {
   const log = keptLog();
   const second = await startServer({
@@ -127,7 +127,7 @@ async function settled(members: readonly Member[], cluster: TestNatsCluster) {
   return places.map(({ server }) => server!);
 }
 
-/** Of what came before, the processes that wait know what is done. */
+/** Resolves when the standbys have learned from the leader which of the earlier messages are done. */
 async function told(world: BridgeWorld): Promise<void> {
   const beat = () => world.count("SELECT beat FROM hawser.bridge_lead");
   const before = await beat();
@@ -215,7 +215,7 @@ it.concurrent("processes that had to stand on one server part when another one i
     const places = await standing(members.all, cluster);
     return places[0]!.leads && places.every(({ server }) => server === one);
   });
-  // What comes while they start may be repeated.
+  // Messages that arrive during the start may be repeated.
   await told(world);
   const epoch = await world.count("SELECT epoch FROM hawser.bridge_lead");
   const publisher = new Publisher(subject, one);

@@ -118,7 +118,7 @@ async function loseAcknowledgements(aheadS: number): Promise<void> {
   await eventually("the outbox is empty again", isDone, 120_000);
   console.log(`after the replay: ${await check()}`);
   expect(await Promise.all(names.map(async (name) => (await received(name)).length))).toEqual(sizes);
-  // Where nothing is removed nobody is in doubt.
+  // Streams from which nothing is removed leave no message in doubt.
   const dead = await inDoubt();
   for (const name of ["plain", "transformed", "full"]) expect(dead.get(name)).toEqual(new Set());
   await client.end();

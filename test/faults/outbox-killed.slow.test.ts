@@ -23,7 +23,7 @@ import { prepareForSql } from "./support/sql-database.js";
 const kills = Math.max(6, killsPerLoop(2));
 const writers = 32;
 const keys = 12;
-/** How long a part of the outbox stays at least, and how long NATS is away once. */
+/** Minimum retention of a part of the outbox, and the duration of one outage of NATS. */
 const retentionMs = 1_000;
 const absenceMs = 4 * retentionMs;
 /** The warehouses are a group. */
@@ -115,7 +115,7 @@ it(`a stream and peers have what was committed, once and in order, when peers, s
     async () => (await count("ledger")) >= committed.length,
     120_000 + 30 * committed.length,
   );
-  // What would come twice would come now.
+  // Duplicates would arrive within this time.
   await delay(2_000);
   const { rows: dead } = await client.query("SELECT topic, error_code, error_message FROM hawser.dead_letters");
   expect(dead).toEqual([]);

@@ -21,8 +21,8 @@ const hostile = "mal";
 /** Messages of a burst, of which each kind has its own. */
 const burst = 60_000;
 /**
- * How much later the others' messages may come, as a multiple of the control. The relay's work for the fourth role takes its part
- * of the processors, too: with two of them 2 to 3 times were measured. One window for all would make it thousands of times.
+ * Limit on the delay of the other roles' messages, as a multiple of the control. The relay's work for the fourth role takes CPU
+ * time, too: a factor of 2 to 3 was measured with two processors. A single window for all roles would make it thousands.
  */
 const limitFactor = 20;
 
@@ -47,7 +47,7 @@ it("a role that enqueues what cannot be published, and as much as it can, delays
   await admin.query("CREATE ROLE stranger LOGIN PASSWORD 'stranger'");
   for (const role of [...honest, hostile])
     await admin.query(`CREATE ROLE ${role} LOGIN PASSWORD '${role}' IN ROLE hawser_nats, hawser_peer`);
-  // As many rows, of the same form and with the same indexes, one call each: what that costs Postgres is not the outbox's doing.
+  // The control inserts as many rows of the same form and indexes, one per call: its cost for Postgres is not the outbox's.
   await admin.query(`
     CREATE TABLE burned (LIKE hawser.outbox INCLUDING ALL);
     CREATE FUNCTION burn(key text, payload text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -90,10 +90,10 @@ async function arrival(watcher: NatsConnection, url: string): Promise<void> {
   expect(missing).toBe(0);
 }
 
-/** What the fourth role does until the end. */
+/** Load of the fourth role; runs until the signal aborts. */
 type Fourth = (url: string, signal: AbortSignal) => Promise<unknown>;
 
-/** Everybody enqueues for so long; resolves when all messages of the three have come. */
+/** Runs all roles for `forSeconds`; resolves when all messages of the first three have arrived. */
 async function part(watcher: NatsConnection, url: string, fourth: Fourth, forSeconds = seconds) {
   const sent = new Set<string>();
   const times: number[] = [];
@@ -118,7 +118,7 @@ async function part(watcher: NatsConnection, url: string, fourth: Fourth, forSec
   return { times, missing: sent.size };
 }
 
-/** One message after the other, at the rate that all have. */
+/** Enqueues messages one after another at `perSecond`. */
 async function writer(url: string, role: string, signal: AbortSignal, sent: Set<string>): Promise<void> {
   const client = new pg.Client({ connectionString: roleUrl(url, role) });
   await client.connect();
@@ -132,7 +132,7 @@ async function writer(url: string, role: string, signal: AbortSignal, sent: Set<
   await client.end();
 }
 
-/** As much work for Postgres as {@link attacking}, which nobody else sees. */
+/** Load on Postgres equal to that of {@link attacking}, but without an effect on the outbox. */
 const burning: Fourth = (url, signal) =>
   inTurns(url, signal, [
     "SELECT burn('k' || n, 'x') FROM generate_series(1, $1::integer) AS n",

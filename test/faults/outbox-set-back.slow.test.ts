@@ -53,7 +53,7 @@ it("a replay brings back what a store that was set back has lost, once, in order
       await nats.restart();
       await enqueue(2);
       await eventually("both parts are there", async () => (await stored().catch(() => 0)) === 2 * perPart, 60_000);
-      // What is under way would come before what is published again.
+      // Messages in flight would arrive before those that are published again.
       await nothingWaits();
       await nats.kill();
       nats.setStoreBack();

@@ -52,11 +52,11 @@ it.each([
       expect((await process.ended).signal).toBe("SIGKILL");
       crashes += 1;
       await mesh.launch(x).catch((error: unknown) => {
-        // It may take the poison before it has told that it runs.
+        // The process may take the poison before it has reported that it runs.
         if (!(error instanceof RemoteProcessEnded)) throw error;
       });
     }
-    // They get more than they can do while they take so long.
+    // Handlers have more messages than they can handle in this time.
     await Promise.all(mesh.listeners.map((listener) => mesh.current(listener).call("slowDown", 0)));
     await mesh.recovered(microseconds());
     await mesh.settle();

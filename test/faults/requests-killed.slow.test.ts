@@ -95,5 +95,5 @@ it(`${requests} requests end in time when listeners are killed (HAWSER_FAULT_SEE
   expect(ends["listener_lost"]).toBeGreaterThan(0);
 });
 
-/** How a request may end. */
+/** Expected outcomes of a request under kills. */
 const ordinary = new Set(["answered", "handler_failed", "listener_lost", "request_timeout", "unreachable", "busy"]);

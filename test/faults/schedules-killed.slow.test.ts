@@ -104,7 +104,7 @@ it(`fifty schedules run each occurrence once, after ${kills} kills and an outage
     },
     120_000,
   );
-  // What would come twice would come now.
+  // Duplicates would arrive within this time.
   await delay(2_000);
 
   const [found] = await rowsOf(url, foundSql);

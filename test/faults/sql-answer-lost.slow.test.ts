@@ -9,7 +9,7 @@ import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { patienceMs } from "./support/kills.js";
 
-/** What is not to be lost has to come within it, too. */
+/** Time limit of a call; also bounds the answers that must not be lost. */
 const callTimeoutMs = 4_000;
 
 it("leaves a file whole whose last answer is lost: the caller is told that it may be there, and it is", {
@@ -24,7 +24,7 @@ it("leaves a file whole whose last answer is lost: the caller is told that it ma
   way.lose();
   const error = await gateway.errorOf("SELECT nats_put_file('answer-lost', 'f', 'the second version')");
   expect(error.code).toBe("NA001");
-  // What the gateway may do with the rest of the file comes later, and is no call of ours.
+  // The gateway may still work on the rest of the file after the call has ended.
   const lostUntil = way.passed + 1;
   way.heal();
   await gateway.value("SELECT nats_flush()");

@@ -36,7 +36,7 @@ describe("a server that takes one command at once, and 100 sessions", () => {
 
   it("tells those in time for whom there is none, and sends nothing of theirs", { timeout: patienceMs }, async () => {
     await using gateway = await testGateway({ serverOptions: { capacity: "1" } });
-    // Of 100 requests with a time limit of two seconds, some forty get their turn.
+    // About 40 of 100 requests with a time limit of two seconds get their turn.
     await using witness = await SqlWitness.open(testNatsUrl(), { answerAfterMs: 50 });
     const options = { databaseUrl: gateway.database.url, witness, seed };
     const begun = performance.now();

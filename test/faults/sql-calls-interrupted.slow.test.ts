@@ -23,7 +23,7 @@ const kills = killsPerLoop(1);
 const interruptions = kills * 20;
 const victims = 10;
 const survivors = 10;
-/** Their numbers are not those of the load's sessions. */
+/** Number of the first victim, beyond those of the load's sessions. */
 const firstVictim = 1_000;
 
 setFlagsFromString("--expose-gc");
@@ -98,7 +98,7 @@ async function interrupt(gateway: TestGateway, count: number, phaseSeed: number)
     await Promise.all(Array.from({ length: victims }, (_, index) => victim(firstVictim + index)));
     await load.more(50);
     await load.stop();
-    // Those who went took their sessions along.
+    // The gateway's sessions of the victims end with them.
     await eventually("only the sessions of the others are left", () => gateway.serve.sessionCount === survivors);
     const findings = await auditSql(load);
     console.log(`${count} calls interrupted: ${JSON.stringify(outcomes)}; beside them ${findings.summary}`);
@@ -150,8 +150,8 @@ function held(): Held {
 }
 
 /**
- * What it holds most of the time while nothing is under way. At first sockets are being closed and timers of nats.js about to
- * end, and now and then it asks Postgres something.
+ * Objects that the process holds most of the time while no call is in flight. At first sockets are closing and timers of
+ * nats.js are about to end; now and then the gateway queries Postgres.
  */
 async function steadilyHeld(): Promise<Held> {
   const looks: string[] = [];
@@ -167,7 +167,7 @@ async function steadilyHeld(): Promise<Held> {
 
 const lookCount = 100;
 
-/** What it holds as soon as that is no more than `limit`, or after long enough: what was left behind stays. */
+/** Objects held as soon as they do not exceed `limit`, or after a timeout: leaked ones remain. */
 async function heldAtMost(limit: Held): Promise<Held> {
   let now = held();
   const isWithin = (): boolean => {
@@ -187,7 +187,7 @@ function heapMb(): number {
   return Math.round(process.memoryUsage().heapUsed / 1024 / 1024);
 }
 
-/** As many requests as the option `capacity` allows are under way at once: no interrupted one has kept its place. */
+/** Expects as many concurrent requests as `capacity` allows: interrupted ones have released their places. */
 async function expectWholeCapacity(gateway: TestGateway): Promise<void> {
   const clients = await Promise.all(Array.from({ length: victims + survivors }, () => gateway.connect()));
   const waiting: Msg[] = [];

@@ -134,7 +134,7 @@ async function session(databaseUrl: string): Promise<pg.Client> {
   return client;
 }
 
-/** How a call ended, its SQLSTATE or "ok", and after how many milliseconds. */
+/** Publishes the token's payload. @returns the SQLSTATE or "ok", and the duration in milliseconds */
 async function timed(client: pg.Client, subject: string, token: string) {
   const begun = performance.now();
   const code = await client.query("SELECT nats_publish_text($1, $2)", [subject, payloadOf(token)]).then(

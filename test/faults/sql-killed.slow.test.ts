@@ -136,7 +136,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
     expect([before, after].map(faultsOf)).toEqual([nothingWrong, nothingWrong]);
     expect(after.summary).toContain("errors: none");
 
-    // Nobody tells the gateway to look: it hears of it.
+    // The running gateway must notice each new server by itself.
     const session = new pg.Client({ connectionString: postgres.url });
     session.on("error", () => undefined);
     await session.connect();
@@ -155,7 +155,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
   expect(serve.isRunning && serve.pid).toBe(pid);
   console.log(`Postgres killed ${postgresKills} times: new sessions served after ${spread(recoveries)}`);
 
-  // One that found no Postgres starts when there is one, and answers alone.
+  // A gateway that found no Postgres starts as soon as Postgres does, and serves alone.
   await serve.crash();
   await late.start();
   await using witness = await SqlWitness.open(nats.url);
@@ -163,7 +163,7 @@ it("new sessions are served at once when Postgres is back, and the definition of
   await load.recovered(performance.now());
 });
 
-/** Without Postgres it says so, and waits. */
+/** Expects the gateway to report the missing Postgres and wait for it. */
 async function expectToWait(serve: ServeProcess): Promise<void> {
   serve.launch();
   await eventually("it says that it waits", () => serve.log.some(({ msg }) => msg.startsWith("waiting for Postgres")));

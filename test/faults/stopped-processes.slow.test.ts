@@ -200,7 +200,7 @@ describe.concurrent("a process that stands still while another takes its name", 
       `stalled listener: name_lost ${((lost()!.at - resumed) / 1_000).toFixed(0)} ms after it woke, ${late.length} ` +
         `handlers begun late; back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
     );
-    // Those that it had in hand, at most.
+    // At most the messages that the listener had already received.
     expect(late.length).toBeLessThan(64);
     expect(twin.journal.refresh().statuses.filter(({ status }) => status.kind === "name_lost")).toEqual([]);
     expect(faultsOf(found)).toEqual(noFaults);

@@ -34,7 +34,7 @@ it("a Postgres that refuses writes, as read-only or by a trigger, confirms nothi
   await using mesh = await Mesh.start({ url: postgres.url, peer: { sendTimeoutMs }, perSecond: 50 });
   const [x, y] = [mesh.member("x"), mesh.member("y")];
   const [a] = mesh.senders as [(typeof mesh.senders)[0]];
-  // One listener is away, so that everything for it must be stored.
+  // A listener is down, so that all its messages must be stored.
   await mesh.current(x).crash();
   await eventually("it is stored", () => mesh.confirmed(a, x).some(({ outcome }) => outcome === "stored"));
   for (const [why, { begin, end }] of Object.entries(refusals)) {
@@ -52,7 +52,7 @@ it("a Postgres that refuses writes, as read-only or by a trigger, confirms nothi
       expect(waitedMs).toBeGreaterThan(sendTimeoutMs - 50);
     }
     for (const each of mesh.senders) {
-      // What was under way when it began may have been committed just before.
+      // Messages in flight when the refusal began may have been committed just before.
       const [first] = mesh.statuses(each, "sender_store_error", begun).filter(({ status }) => status.peer === "x");
       expect(first, why).toBeDefined();
       expect(mesh.confirmed(each, x).filter(({ sentAt }) => sentAt > first!.at)).toEqual([]);

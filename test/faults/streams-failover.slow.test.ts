@@ -35,13 +35,13 @@ const setUpSql = [
   "SELECT nats_subscribe_stream('IN', 'land_1', 'side-by-side', key_token => 2)",
 ];
 
-/** How a subscription stands, and what has landed: both of one moment. */
+/** Status of a subscription, and its landed rows, in one snapshot. */
 interface Seen {
   readonly name: string;
   readonly position: number;
   /** The greatest number that is done. */
   readonly furthest: number;
-  /** How many are done beyond the position. */
+  /** Messages that are done beyond the position. */
   readonly beyond: number;
   readonly missing: number;
   readonly missingFrom: number | null;
@@ -53,7 +53,7 @@ interface Seen {
   readonly stray: number;
 }
 
-// What is done beyond the position may be tens of thousands of ranges: nothing is looked up in them row by row.
+// Messages done beyond the position may form tens of thousands of ranges: the query never searches them row by row.
 const seenSql = `
   WITH s AS MATERIALIZED (SELECT * FROM hawser.stream_subscriptions),
        beyond AS MATERIALIZED (
@@ -142,7 +142,7 @@ async function whileLanding(url: string, body: (landing: Landing) => Promise<voi
   }
 }
 
-/** In every moment there are the rows of what is done, once each, and no others. */
+/** Checks that the landed rows are exactly the messages that are done, once each. @returns the snapshot */
 async function look(url: string): Promise<readonly Seen[]> {
   const seen = (await rowsOf(url, seenSql)) as unknown as Seen[];
   for (const { name, position, beyond, missing, rows, ids, stray } of seen) {
@@ -167,7 +167,7 @@ function lostBetween(before: readonly Seen[], after: readonly Seen[]): string {
   return lost.join(" and ");
 }
 
-/** How both stand in the end, when nothing is missing. */
+/** Expected status of both subscriptions in the end, with nothing missing. */
 function completeTo(last: number): readonly object[] {
   const all = { position: last, beyond: 0, missing: 0, missingFrom: null, missingTo: null, problem: null, rows: last };
   return names.map((name) => expect.objectContaining({ name, ...all }));

@@ -59,7 +59,7 @@ it(`${messages} messages land once, in order and side by side, when serve, NATS 
   for (let made = 0; made < kills; made += 1) {
     await delay(random.between(200, 1_500));
     const victim = made % 5;
-    // What is published while NATS is away is lost on its way: not before all of it has arrived.
+    // NATS is killed only after everything has arrived: messages published while it is down are lost.
     if (victim === 0) await publishing.then(() => nats.kill()).then(() => nats.restart());
     else if (victim === 1) await postgres.kill("SIGKILL").then(() => postgres.start());
     else {
@@ -75,7 +75,7 @@ it(`${messages} messages land once, in order and side by side, when serve, NATS 
     return rows.length === names.length && rows.every(({ done_to }) => Number(done_to) >= state.last_seq);
   };
   await eventually("all are done", isDone, 60_000 + messages);
-  // One that lands messages in order has none of any subject behind a later one; the other one has none of the same subject.
+  // The subscription in order has no late row at all, the side-by-side one none within a subject.
   const found = await query(`
       SELECT name, count(*)::integer AS rows, count(DISTINCT id)::integer AS ids, count(*) FILTER (WHERE late)::integer AS late
         FROM (SELECT name, id, id < lag(id) OVER (PARTITION BY name, CASE name WHEN 'side-by-side' THEN subject END ORDER BY nth) AS late

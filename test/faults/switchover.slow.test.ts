@@ -13,9 +13,9 @@ import { startPrimaryAndStandby } from "../support/standby.js";
 import { patienceMs } from "./support/kills.js";
 
 const perSecond = 50;
-/** How long there is no primary, in turn: from at once to longer than a peer goes on without hearing of its lease. */
+/** Durations without a primary, in turn: from none to longer than a peer continues without renewing its lease. */
 const downMs = [0, 4_000, 12_000];
-/** Each of these once with a cut of an answer, and once without. */
+/** Rounds: each duration once with a cut answer, and once without. */
 const rounds = atDepth(2 * downMs.length);
 
 /** A sender that sends one number after another, and a listener. */

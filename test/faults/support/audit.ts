@@ -1,10 +1,10 @@
 /**
- * What must hold when the faults have ended and everything has drained.
+ * Invariants that hold after the faults have ended and everything has drained.
  */
 import type { Member, Stalled } from "./member.js";
 import type { Mesh } from "./mesh.js";
 
-/** What became of all messages of a mesh. */
+/** Outcomes of all messages of a mesh. */
 export interface Audit {
   readonly confirmed: number;
   readonly delivered: number;
@@ -95,10 +95,10 @@ export function faultsOf({ missing, outOfOrder, begunAlthoughDone, refusedAndBeg
   return { missing, outOfOrder, begunAlthoughDone, refusedAndBegun, alarms };
 }
 
-/** What `faultsOf` is when all is well. */
+/** Result of `faultsOf` without faults. */
 export const noFaults = { missing: [], outOfOrder: [], begunAlthoughDone: [], refusedAndBegun: [], alarms: [] };
 
-/** By run: the numbers whose sends were refused before they were taken. */
+/** Numbers by run whose sends were refused before they were accepted. */
 function refusedNumbers(sender: Member, listener: Member): Map<number, number[]> {
   return new Map(
     sender.processes.map(({ journal, options: { run } }) => [

@@ -1,5 +1,5 @@
 /**
- * What a ledger of calls shows, beside what was published.
+ * Compares a ledger of calls with the published messages.
  */
 import type { LedgerLane } from "./bridge-ledger.js";
 
@@ -15,7 +15,7 @@ export interface LedgerRow {
   readonly snapshot: string;
 }
 
-/** What was found. */
+/** Findings of the audit of a ledger. */
 export interface LedgerFindings {
   /** Numbers that are nowhere in a lane though they are for it, as `lane number`. */
   readonly missing: readonly string[];
@@ -86,7 +86,7 @@ function isFor({ remainder }: LedgerLane, id: number): boolean {
   return remainder === undefined || id % 3 === remainder;
 }
 
-/** Who has led in each epoch, by the logs. (A message of another process may have been saved by that one.) */
+/** Finds epochs in which two processes have led, by the logs: rows may name a process that saved a message for the leader. */
 export function epochsOfTwo(terms: Iterable<{ readonly epoch: string; readonly owner: string }>): string[] {
   const owners = new Map<string, string>();
   const found: string[] = [];
@@ -99,8 +99,8 @@ export function epochsOfTwo(terms: Iterable<{ readonly epoch: string; readonly o
 }
 
 /**
- * Whether each transaction of an epoch saw those of all earlier epochs as ended. Unlike the order in which rows were
- * written, or clocks, this says for certain that nothing of two leaders was committed in turns.
+ * Finds transactions whose snapshot does not include all those of earlier epochs. Unlike the order of rows, or clocks, a
+ * snapshot proves that the commits of two leaders did not interleave.
  */
 function interleavedOf(rows: readonly LedgerRow[]): string[] {
   const found: string[] = [];

@@ -22,7 +22,7 @@ export class ServeGroup implements AsyncDisposable {
     return group;
   }
 
-  /** Those that do not lead. */
+  /** Members that do not lead. */
   get others(): readonly ServeProcess[] {
     const leader = this.#newest;
     return this.members.filter((member) => member !== leader);
@@ -53,7 +53,7 @@ export class ServeGroup implements AsyncDisposable {
     return newest;
   }
 
-  /** What led to a failure may be in there alone. */
+  /** Prints the logs of the processes, which may be the only trace of a failure's cause. */
   #tellLogs(): void {
     for (const [index, { log }] of this.members.entries()) {
       const lines = log.slice(-15).map((line) => `\n  ${JSON.stringify(line)}`);

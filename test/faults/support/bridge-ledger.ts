@@ -1,8 +1,8 @@
 /**
- * What subscribed functions were called with: a table with a row for each call that was committed, which says of each who
- * called it, in which transaction, and what that transaction saw.
+ * Record of calls of subscribed functions: a table with a row for each committed call, with its caller, its transaction, and
+ * the snapshot of that transaction.
  *
- * There are four subscriptions of three roles, each a lane of its own; the last one has the messages of all subjects.
+ * There are four subscriptions of three roles, each a lane; the last one receives the messages of all subjects.
  */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
@@ -14,12 +14,12 @@ import { type LedgerFindings, type LedgerRow, lookAt } from "./bridge-audit.js";
 export interface LedgerLane {
   readonly name: string;
   readonly subject: string;
-  /** Of the three subjects; undefined: of all. */
+  /** Index of the lane's subject among the three; undefined for all subjects. */
   readonly remainder: number | undefined;
   readonly role: string;
 }
 
-// Of a message of NATS the id names the process that received it.
+// The id of a message of NATS names the process that received it.
 const tableSql = `
   CREATE TABLE ledger (
     seq bigserial PRIMARY KEY,

@@ -5,8 +5,8 @@
  * for it (the status 503), and this client knows exactly which those are. The server answers pings in order with the
  * messages: what was published before an answered ping has been taken.
  *
- * It outlives its server: what was under way when that died is never published again, and the numbers go on with the next
- * server that answers.
+ * The publisher outlives its server: messages in flight when the server died are never published again, and the numbers
+ * continue with the next server that answers.
  */
 import { performance } from "node:perf_hooks";
 import { setTimeout as delay } from "node:timers/promises";
@@ -19,7 +19,7 @@ export interface Stretch {
   readonly last: number;
 }
 
-/** How it publishes. */
+/** Server, subjects and rate of a publisher. */
 export interface PublisherOptions {
   readonly natsUrl: string;
   /** The first message goes to the second of them: number modulo their count. */
@@ -29,19 +29,19 @@ export interface PublisherOptions {
 
 interface Taken {
   readonly id: number;
-  /** When the server's answer arrived, by `performance.now()`. */
+  /** Arrival time of the server's answer, by `performance.now()`. */
   readonly at: number;
 }
 
 const tickMs = 10;
 
 /**
- * What the server took so shortly before its last answer may not have left it: on a busy machine an answer can overtake what
- * is for others.
+ * Period before the server's last answer whose messages may be lost: on a busy machine the answer can overtake messages to
+ * other clients.
  */
 const onItsWayMs = 250;
 
-/** What a message carries: its number, blank-padded to 100 bytes. */
+/** Payload of a message: its number, blank-padded to 100 bytes. */
 function numberedPayload(id: number): string {
   return `${id}`.padEnd(100);
 }
@@ -52,7 +52,7 @@ export class BridgePublisher implements AsyncDisposable {
   last = 0;
   /** Numbers for which the server had no subscriber. */
   readonly unheard = new Set<number>();
-  /** What was under way when the server died: it may be lost. */
+  /** Ranges of numbers that were in flight when the server died; they may be lost. */
   readonly underWay: Stretch[] = [];
   readonly #options: PublisherOptions;
   readonly #taken: Taken[] = [];

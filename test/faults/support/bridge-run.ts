@@ -7,7 +7,7 @@ import { ServeGroup } from "./bridge-group.js";
 import { BridgeLedger } from "./bridge-ledger.js";
 import { BridgePublisher } from "./bridge-publisher.js";
 
-/** How it is made. */
+/** Servers, processes and load of a run. */
 export interface BridgeRunOptions {
   readonly databaseUrl: string;
   /** Default: the server of the run. */

@@ -14,12 +14,12 @@ export interface ConnectionHog extends AsyncDisposable {
 
 const tooManyConnections = "53300";
 
-/** One, with its first connection. */
+/** Creates a hog with its first connection. */
 export async function connectionHog(url: string): Promise<ConnectionHog> {
   const taken: pg.Client[] = [];
   let takes = false;
   let taking: Promise<void> = Promise.resolve();
-  /** Takes one. False: there is none. */
+  /** Opens a connection. @returns false if the server has none left */
   const take = async (): Promise<boolean> => {
     const client = new pg.Client({ connectionString: url, application_name: "hog" });
     client.on("error", () => undefined);

@@ -19,7 +19,7 @@ const intervalMs = 20;
 
 export class CursorWatch implements AsyncDisposable {
   readonly #url: string;
-  /** By channel ('sender:source_topic:listener'), in the order of time. */
+  /** Sightings by channel ('sender:source_topic:listener'), in order of time. */
   readonly #sightings = new Map<string, Sighting[]>();
   readonly #watching: Promise<void>;
   #ended = false;
@@ -30,7 +30,7 @@ export class CursorWatch implements AsyncDisposable {
     this.#watching = this.#watch();
   }
 
-  /** Whether the message was surely committed before that time. */
+  /** True if the message was certainly committed before that time. */
   wasDone(channel: string, epoch: number, number: number, at: number): boolean {
     const seen = this.#sightings.get(channel) ?? [];
     let [low, high] = [0, seen.length];
@@ -43,7 +43,7 @@ export class CursorWatch implements AsyncDisposable {
     return last !== undefined && (last.epoch > epoch || (last.epoch === epoch && last.number >= number));
   }
 
-  /** How many different cursors were seen. */
+  /** Number of different cursors that were seen. */
   get count(): number {
     let count = 0;
     for (const seen of this.#sightings.values()) count += seen.length;

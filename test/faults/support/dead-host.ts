@@ -18,7 +18,7 @@ export class OtherHost implements Disposable {
   private constructor() {
     const id = randomBytes(3).toString("hex");
     this.#name = `hawser-${id}`;
-    // Of the networks that are kept for benchmarks, RFC 2544.
+    // The range 198.18.0.0/15 is reserved for benchmarks (RFC 2544).
     const network = `198.${randomInt(18, 20)}.${randomInt(256)}`;
     const first = randomInt(64) * 4;
     this.here = `${network}.${first + 1}`;
@@ -49,7 +49,7 @@ export class OtherHost implements Disposable {
     return host;
   }
 
-  /** What starts a program there, in front of its own command line. */
+  /** Command line prefix that starts a program on the host. */
   get launcher(): [string, ...string[]] {
     return [systemProgram("ip"), "netns", "exec", this.#name];
   }

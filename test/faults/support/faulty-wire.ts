@@ -7,15 +7,15 @@ import { setTimeout as delay } from "node:timers/promises";
 import { freePort } from "../../../src/dev/free-port.js";
 import { microseconds } from "./mesh-protocol.js";
 
-/** As the dialler sees it. */
+/** Direction as seen by the dialler. */
 type Direction = "forward" | "backward";
 
 const preambleBytes = 4;
 const lengthBytes = 4;
-/** At most so many frames of the handshake go in one direction. */
+/** Maximum number of handshake frames in one direction. */
 const handshakeFrames = 2;
 
-/** One direction of one connection. */
+/** A direction of a proxied connection. */
 interface Lane {
   readonly from: Socket;
   readonly to: Socket;
@@ -24,9 +24,9 @@ interface Lane {
 
 /** A proxy in front of one listener. */
 export class FaultyWire implements AsyncDisposable {
-  /** Where the listener is to listen. */
+  /** Address on which the listener is to listen. */
   readonly listen: string;
-  /** When the listener ended a connection by itself, in microseconds. */
+  /** Times at which the listener ended a connection by itself, in microseconds. */
   readonly endedByListener: number[] = [];
   readonly #server: Server;
   readonly #connections = new Set<Record<Direction, Lane>>();
@@ -45,17 +45,17 @@ export class FaultyWire implements AsyncDisposable {
     return new FaultyWire(server, await freePort());
   }
 
-  /** What the listener is to publish. */
+  /** Address that the listener is to publish. */
   get advertise(): string {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** From now on bytes in these directions are lost, on new connections, too. An end is passed on where bytes are. */
+  /** Drops all further bytes in these directions, on new connections, too. An end of stream is dropped with the bytes. */
   swallow(...directions: readonly Direction[]): void {
     for (const direction of directions) this.#swallows[direction] = true;
   }
 
-  /** From now on bytes pass. Connections that have lost some are reset: a stream with a hole is none. */
+  /** Passes bytes again. All connections are reset, as bytes may be missing from their streams. */
   heal(): void {
     this.#swallows.forward = false;
     this.#swallows.backward = false;
@@ -114,7 +114,7 @@ export class FaultyWire implements AsyncDisposable {
         this.#cut = undefined;
         to.write(chunk.subarray(0, place.end));
         for (const { from } of Object.values(connection)) from.removeAllListeners("data").resume();
-        // So that the part has arrived: a reset may overtake what the kernel has not handed on.
+        // The pause lets the partial frame arrive: a reset may overtake bytes that the kernel has not handed over.
         await delay(20);
         this.#reset(connection);
         cut.done(place.bytes);
@@ -131,7 +131,7 @@ export class FaultyWire implements AsyncDisposable {
   }
 }
 
-/** Where a stream is within its frames. */
+/** Position of a byte stream within its frames. */
 class FramePlace {
   /** Bytes until the next frame begins; while the length is incomplete, what there is of it. */
   #left: number;

@@ -6,7 +6,7 @@ import type { JournalLine } from "./mesh-protocol.js";
 
 type LineOf<Kind extends JournalLine["kind"]> = Extract<JournalLine, { kind: Kind }>;
 
-/** What a journal says so far. */
+/** Lines of a journal up to the last refresh, by kind. */
 export class Journal {
   readonly begun: LineOf<"begun">[] = [];
   readonly confirmed: LineOf<"confirmed">[] = [];

@@ -1,5 +1,5 @@
 /**
- * How many kills the loops make, and what they draw.
+ * Number of kills, random seed and time limits of the kill loops.
  */
 
 /**
@@ -14,17 +14,17 @@ export function killsPerLoop(loops: number): number {
   return Math.ceil(total / loops);
 }
 
-/** What the choices of a run are drawn from: HAWSER_FAULT_SEED, or another one each time. */
+/** Seed of a run's random choices: HAWSER_FAULT_SEED, or a new one for each run. */
 export const faultSeed = Number(process.env["HAWSER_FAULT_SEED"] ?? Date.now() % 1_000_000);
 
 /** Ends all sessions of the database but its own. */
 export const endSessionsSql = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
   WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`;
 
-/** How long a test may take that starts some processes, in milliseconds: slow machines are slow. */
+/** Time limit in milliseconds for a test that starts some processes, sized for slow machines. */
 export const patienceMs = 180_000;
 
-/** How long a loop may take, in milliseconds. */
+/** Time limit of a kill loop, in milliseconds. */
 export function loopTimeoutMs(kills: number): number {
   return patienceMs + kills * 20_000;
 }

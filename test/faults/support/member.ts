@@ -8,11 +8,11 @@ export interface Member {
   readonly name: string;
   readonly isSender: boolean;
   readonly processes: MeshProcess[];
-  /** By run: the epoch that the process took the name with. */
+  /** Epoch of the name in each process of the member, by run. */
   readonly epochs: Map<number, number>;
 }
 
-/** From a sender to a listener. */
+/** A channel from a sender to a listener. */
 export interface Channel {
   readonly sender: Member;
   readonly listener: Member;
@@ -71,7 +71,7 @@ export function backAt({ sender, listener }: Channel, since: number, sentSince: 
   );
 }
 
-/** Where a channel is, for error messages. */
+/** State of a channel in words, for error messages. */
 export function stateOf(channel: Channel): string {
   const { sender, listener } = channel;
   const begun = begunBy(listener).findLast(({ sender: from }) => from === sender.name);
@@ -85,7 +85,7 @@ export function stateOf(channel: Channel): string {
   return `${sender.name} to ${listener.name}: ${begunAt}, ${confirmedAt}; ${statuses.join("; ")}`;
 }
 
-/** When the first of the wanted lines was written since then; Infinity: there is none. */
+/** Time of the first wanted line since then; Infinity if there is none. */
 function firstAfter<Line extends { readonly at: number }>(
   lines: readonly Line[],
   since: number,

@@ -1,5 +1,5 @@
 /**
- * One process of a mesh, as the test holds it.
+ * The test's handle of a mesh process.
  */
 import { RemoteProcess } from "../../scenarios/support/remote-process.js";
 import { Journal } from "./journal.js";

@@ -1,5 +1,5 @@
 /**
- * What a fault test and the peers of its mesh say to each other: requests over IPC, and a journal on disk.
+ * Protocol between a fault test and the peers of its mesh: requests over IPC, and a journal on disk.
  *
  * The journal outlives a killed process: each line is written before anything else happens. Times are microseconds of the
  * machine's monotonic clock, which all processes share.
@@ -7,20 +7,20 @@
 import type { PeerOptions, PeerStatus, Receipt } from "../../../src/peer/index.js";
 import type { Memory, RemoteFailure } from "../../scenarios/support/remote-protocol.js";
 
-/** What a process of a mesh is started with. */
+/** Settings of a mesh process. */
 export interface MeshPeerOptions {
   readonly peer: PeerOptions;
-  /** Which process of its name it is, from 1 on; stands in its messages. */
+  /** Number of the process among those with its name, from 1; part of its messages. */
   readonly run: number;
   /** The file of its journal. */
   readonly journal: string;
   /** Constants of the protocol that are others in this process. */
   readonly constants?: Readonly<Record<string, number>> | undefined;
-  /** What its handler does beyond the journal; default: nothing. */
+  /** Action of its handler in addition to the journal. Default: none. */
   readonly handler?: HandlerKind | undefined;
-  /** How long each handler takes, in milliseconds. Default 0. */
+  /** Duration of each handler, in milliseconds. Default 0. */
   readonly handlerMs?: number | undefined;
-  /** How long the answer is that the handler `answer` waits for. Default 0. */
+  /** Length of the answer that the handler `answer` waits for. Default 0. */
   readonly answerBytes?: number | undefined;
 }
 
@@ -35,7 +35,7 @@ export type HandlerKind = "nothing" | "effect" | "answer" | "poison";
 export interface StreamOptions {
   readonly topic: string;
   readonly perSecond: number;
-  /** How many may be unconfirmed at once. */
+  /** Maximum number of unconfirmed messages. */
   readonly window: number;
   /** The length of each payload, at least that of its header. Default: the header only. */
   readonly payloadBytes?: number | undefined;
@@ -43,7 +43,7 @@ export interface StreamOptions {
   readonly poisonAt?: number | undefined;
 }
 
-/** What a process may be asked, and what it answers with. */
+/** Requests to a mesh process, and their results. */
 export interface MeshCalls {
   run(): string;
   stop(): void;
@@ -53,7 +53,7 @@ export interface MeshCalls {
   hurry(count: number): void;
   /** Ends the streams and resolves with the last number of each topic, when each message has its outcome. */
   endStreams(): Record<string, number>;
-  /** From now on each handler takes that long, in milliseconds. */
+  /** Sets the duration of each further handler, in milliseconds. */
   slowDown(handlerMs: number): void;
   /** Bytes after a collection; needs --expose-gc. */
   memory(): Memory;

@@ -29,24 +29,24 @@ import { microseconds } from "./mesh-protocol.js";
 /** Delivery is back within this time after a fault has ended. */
 export const recoveryLimitMs = 120_000;
 
-/** What a mesh consists of. */
+/** Peers, load and settings of a mesh. */
 export interface MeshOptions {
   readonly url: string;
   /** Names; a peer's topic is its name. Default: two. */
   readonly senders?: readonly string[] | undefined;
   readonly listeners?: readonly string[] | undefined;
-  /** For each sender and listener. Default 100. */
+  /** Messages per second from each sender to each listener. Default 100. */
   readonly perSecond?: number | undefined;
   /** Default 200. */
   readonly window?: number | undefined;
   readonly payloadBytes?: number | undefined;
-  /** One message that kills the process of its handler. */
+  /** The message that kills the process of its handler. */
   readonly poison?: { readonly sender: string; readonly listener: string; readonly number: number } | undefined;
   /** Settings of all peers. */
   readonly peer?: Partial<PeerOptions> | undefined;
   /** Settings of one peer. */
   readonly peers?: Readonly<Record<string, Partial<PeerOptions>>> | undefined;
-  /** What listeners' handlers do. */
+  /** Action of the listeners' handlers. */
   readonly handler?: HandlerKind | undefined;
   readonly handlerMs?: number | undefined;
   readonly execArgv?: readonly string[] | undefined;
@@ -139,7 +139,7 @@ export class Mesh implements AsyncDisposable {
     return at;
   }
 
-  /** Where the journal of a process is. */
+  /** Path of a process's journal. */
   journalOf(process: string): string {
     return join(this.#directory, process);
   }

@@ -1,5 +1,5 @@
 /**
- * What a nats-server itself says of who is subscribed, at its monitoring port.
+ * Subscriptions as reported by a nats-server on its monitoring port.
  */
 import { get, type IncomingMessage } from "node:http";
 import { json } from "node:stream/consumers";
@@ -7,13 +7,13 @@ import { covers } from "../../../src/bridge/subjects.js";
 import { freePort } from "../../../src/dev/free-port.js";
 
 export interface NatsMonitor {
-  /** What the configuration of the server needs for it. */
+  /** Server configuration that opens the monitoring port. */
   readonly config: string;
-  /** How many connections are subscribed to all of these, or to subjects that cover them. */
+  /** Number of connections that are subscribed to all of these subjects, or to subjects that cover them. */
   subscribers(...subjects: readonly string[]): Promise<number>;
 }
 
-/** For a server that is started with its `config`. */
+/** Creates a monitor of a server that is started with `config`. */
 export async function natsMonitor(): Promise<NatsMonitor> {
   const address = { host: "127.0.0.1", port: await freePort() };
   return {

@@ -11,7 +11,7 @@ import { createTemporary, giveUp } from "../../../src/dev/run-directory.js";
 import { ServerProcess, serverAccount } from "../../../src/dev/server-process.js";
 import { systemProgram } from "./system-program.js";
 
-/** How it is made. */
+/** Settings of a Postgres server of one test. */
 export interface OwnPostgresOptions {
   /** A further address on which it listens, and lets in who comes from there with the password. */
   readonly network?: { readonly address: string; readonly prefixBits: number } | undefined;
@@ -26,7 +26,7 @@ export interface OwnPostgres extends AsyncDisposable {
   /** Stays the same over a restart. */
   readonly url: string;
   readonly dataDirectory: string;
-  /** Whether its first process runs; after a panic that it could not recover from it does not. */
+  /** True while the postmaster runs; it ends after a panic from which it cannot recover. */
   readonly isRunning: boolean;
   /**
    * Ends it with the signal, and waits until it has ended: SIGKILL as a crash does, SIGQUIT at once without a checkpoint,
@@ -39,7 +39,7 @@ export interface OwnPostgres extends AsyncDisposable {
   copyData(): void;
   /** Puts that copy in its place again; only while it does not run. */
   setDataBack(): void;
-  /** Its processes, the first one first. */
+  /** Process ids, the postmaster first. */
   processes(): number[];
   /** Stops all its processes where they are (SIGSTOP), until `resume`. */
   freeze(): void;
@@ -75,7 +75,7 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
     const patientUntil = Date.now() + 5_000;
     const deadline = Date.now() + 20_000;
     for (;;) {
-      // One that computes does not notice that its first process is gone.
+      // A backend that is computing does not notice that its postmaster is gone.
       if (Date.now() > patientUntil) for (const pid of children) signal(pid, "SIGKILL");
       server = await ServerProcess.start(command);
       if (await answers(server, url)) {
@@ -105,7 +105,7 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
     setDataBack: () => replace(copy, postgresData),
     processes: () => [server.pid, ...childrenOf(server.pid)],
     freeze() {
-      // Its first process at once, so that it makes no further ones.
+      // The postmaster first, so that it forks no further processes.
       frozen = [server.pid];
       signal(server.pid, "SIGSTOP");
       const children = childrenOf(server.pid);
@@ -139,7 +139,7 @@ function signal(pid: number, name: NodeJS.Signals): void {
   try {
     process.kill(pid, name);
   } catch (error) {
-    // One that has ended meanwhile needs no signal.
+    // A process that has already ended needs no signal.
     if ((error as NodeJS.ErrnoException).code !== "ESRCH") throw error;
   }
 }
@@ -149,7 +149,7 @@ function childrenOf(pid: number): number[] {
   return stdout.split("\n").filter(Boolean).map(Number);
 }
 
-/** Whether it came to answer, as opposed to having ended. */
+/** Waits for the server. @returns true if it accepts connections, false if it has ended */
 async function answers(server: ServerProcess, url: string): Promise<boolean> {
   while (server.end === undefined) {
     const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5_000 });

@@ -8,7 +8,7 @@ import { type Program, startProgram } from "../../support/program.js";
 
 /** A line of its log, as far as tests look at it. */
 export interface LogLine extends Readonly<Record<string, unknown>> {
-  /** When it was written, in milliseconds since 1970. */
+  /** Time of the line, in milliseconds since 1970. */
   readonly time: number;
   readonly msg: string;
 }
@@ -17,7 +17,7 @@ export interface LogLine extends Readonly<Record<string, unknown>> {
 export class ServeProcess implements AsyncDisposable {
   #program: Program | undefined;
   #log: LogLine[] = [];
-  /** In which it has led, over its restarts. */
+  /** Epochs in which the process has led, over its restarts. */
   readonly terms: { readonly epoch: string; readonly owner: string }[] = [];
   #isOver = false;
   #monitorAddress: string | undefined;
@@ -50,7 +50,7 @@ export class ServeProcess implements AsyncDisposable {
     return serve;
   }
 
-  /** Whether its process is there. */
+  /** True while its process runs. */
   get isRunning(): boolean {
     const { child } = this.#program ?? {};
     return child !== undefined && child.exitCode === null && child.signalCode === null;
@@ -67,12 +67,12 @@ export class ServeProcess implements AsyncDisposable {
     return [...samples].reduce((sum, [, value]) => sum + Number(value), 0);
   }
 
-  /** What it has logged since it was started last. */
+  /** Log lines since the last start. */
   get log(): readonly LogLine[] {
     return this.#log;
   }
 
-  /** How it ended. */
+  /** Exit status and output of the process, when it has ended. */
   get ended(): Program["ended"] {
     return this.#program!.ended;
   }

@@ -1,13 +1,13 @@
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 
-/** Of the processes of a mesh: less patience than all others have, so that tests need not wait as long. */
+/** Ping settings of mesh processes: shorter than the defaults, so that tests wait less. */
 export const shortPings: Partial<Record<keyof typeof protocolConstants, number>> = {
   pingAfterMs: 4_000,
   pingTimeoutMs: 3_000,
 };
 
-/** A silent fault is noticed within this time by those who have the protocol's own patience. */
+/** Time within which peers with the protocol's own ping settings detect a silent fault. */
 export const detectionLimitMs = 30_000;
 
-/** What the rule of pings comes to for them. */
+/** Silence after which such a peer gives up a connection. */
 export const protocolSilenceMs = protocolConstants.pingAfterMs + protocolConstants.pingTimeoutMs;

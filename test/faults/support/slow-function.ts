@@ -115,7 +115,7 @@ export class SlowFunction implements AsyncDisposable {
     return this.count("SELECT count(*) FROM hawser.saved_messages");
   }
 
-  /** How many were ever in the table. */
+  /** Total number of messages ever saved to the table. */
   async saved(): Promise<number> {
     return this.count(
       "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS count FROM hawser.saved_messages_id_seq",
@@ -124,14 +124,14 @@ export class SlowFunction implements AsyncDisposable {
 
   /** Resolves when each of the messages has run, and the table is empty. */
   async done(limitMs: number): Promise<void> {
-    // To count them all takes a while, and what it takes the functions do not get.
+    // Counting all rows is slow and would take CPU time from the functions, so the sequence is checked first.
     const counted = `SELECT CASE WHEN last_value < ${this.published} THEN 0 ELSE (SELECT count(DISTINCT n) FROM ran) END FROM ran_seq_seq`;
     const isDone = async () => (await this.count(counted)) === this.published || (await delay(200, false));
     await eventually("all have run", isDone, limitMs);
     await eventually("the table is empty", async () => (await this.waiting()) === 0, limitMs);
   }
 
-  /** What became of them: those that were never run, the number of second runs, and those that first ran behind a later one. */
+  /** Messages that never ran, the number of repeated runs, and messages whose first run was behind a later one's. */
   async audit() {
     const rows = await this.query<{ n: number }>("SELECT n FROM ran ORDER BY seq");
     const seen = new Set<number>();
@@ -161,12 +161,12 @@ export class SlowFunction implements AsyncDisposable {
   }
 }
 
-/** How many messages it has received since it was started. */
+/** Messages that the process has received since its start. */
 export const received = (serve: ServeProcess) => serve.metric("hawser_bridge_messages_received_total");
 
 const monitored = ["--monitor", "127.0.0.1:0"];
 
-/** Tells it to end, and resolves when it has. */
+/** Stops the process with SIGTERM. Resolves when it has ended. */
 export async function stop(serve: ServeProcess): Promise<void> {
   serve.signal("SIGTERM");
   const { status, stderr } = await serve.ended;

@@ -11,18 +11,18 @@ import { serverAccount } from "../../../src/dev/server-process.js";
 import type { OwnPostgres } from "./own-postgres.js";
 import { systemProgram } from "./system-program.js";
 
-/** What does not fit any more: rows, or the log that everything is written to first. */
+/** Data for which the disk has no room: rows, or the write-ahead log. */
 export type Shortage = "rows" | "log";
 
 /** The disk. */
 export interface SmallDisk {
-  /** In words. */
+  /** Description of the disk. */
   readonly what: string;
-  /** For `ownPostgres`. */
+  /** Option `prepare` of `ownPostgres`. */
   prepare(dataDirectory: string): () => void;
-  /** From now on nothing can grow. */
+  /** Fills the disk, so that no file can grow. */
   fill(postgres: OwnPostgres, shortage: Shortage): void;
-  /** There is space again. */
+  /** Frees the space again. */
   free(postgres: OwnPostgres): void;
 }
 

@@ -1,5 +1,5 @@
 /**
- * What callers were told, beside what the witness has seen.
+ * Compares the outcomes that callers received with the effects that the witness observed.
  */
 import { eventually } from "../../support/eventually.js";
 import { acknowledged, callKinds } from "./sql-calls.js";
@@ -7,7 +7,7 @@ import type { CallRecord, SqlLoad } from "./sql-load.js";
 import { contentOf, payloadOf, tokenIn } from "./sql-token.js";
 import type { SqlWitness } from "./sql-witness.js";
 
-/** What was found. */
+/** Findings of the audit of a load. */
 export interface SqlFindings {
   /** Answers and effects that are not those of their calls: must be empty. */
   readonly wrong: readonly string[];
@@ -27,8 +27,8 @@ export interface SqlFindings {
 }
 
 /**
- * What a call may take beyond its time limit, in milliseconds. The machine has other work, too, and a call has many steps in
- * several processes, each of which may wait for its turn as long as one that does nothing.
+ * Tolerance beyond a call's time limit, in milliseconds. A call has many steps in several processes, and on a busy machine
+ * each of them may wait as long as the longest delay of an idle process.
  */
 const slackOf = ({ longestPulseMs }: SqlLoad): number => 2_000 + 20 * longestPulseMs;
 
@@ -80,7 +80,7 @@ export async function auditSql(load: SqlLoad, onTheirWayMs = 20_000): Promise<Sq
   };
 }
 
-/** What must hold of every load; `lost` is for the test to judge. */
+/** Findings of every correct load. `lost` is left to the test. */
 export const nothingWrong = { wrong: [], missing: [], twice: [], denied: [], strange: [], late: [] } as const;
 
 /** The part of the findings that must be as in `nothingWrong`. At most a few of each, so that a failure stays readable. */
@@ -101,7 +101,7 @@ function summaryOf({ calls, sessions, longestPulseMs }: SqlLoad): string {
   );
 }
 
-/** Whether the stream has at each number what the one to whom it was told had published. */
+/** Finds acknowledged calls whose payload is not in the stream at the acknowledged number. */
 function wrongNumbers(witness: SqlWitness, streamed: ReadonlyMap<number, string>): string[] {
   const found: string[] = [];
   for (const [token, seq] of acknowledged(witness)) {

@@ -5,7 +5,7 @@ import type pg from "pg";
 import { contentOf, payloadOf, tokenOf } from "./sql-token.js";
 import type { SqlWitness } from "./sql-witness.js";
 
-/** What a call changes: where the witness finds its tokens. */
+/** Effect of a call, which tells where the witness finds its token. */
 type Effect = "request" | "core" | "stream" | "value" | "file" | "none";
 
 /** A call that is being made. */
@@ -19,16 +19,16 @@ interface CallPlace {
   readonly tokens: readonly string[];
   /** The time limit that a request names, in milliseconds. */
   readonly requestTimeoutMs: number;
-  /** What this session has written with certainty, the last of each sort. */
+  /** Last confirmed writes of this session, by kind. */
   readonly last: { value?: string; file?: string };
 }
 
 /** A sort of call. */
 export interface CallKind {
   readonly effect: Effect;
-  /** How often it comes, beside the others. */
+  /** Relative frequency among the kinds of calls. */
   readonly weight: number;
-  /** What it writes. Default: one message. */
+  /** Number of messages that the call writes. Default 1. */
   readonly messages?: number;
   /** Makes the call. @returns what is wrong with its answer */
   run(place: CallPlace): Promise<string | undefined>;

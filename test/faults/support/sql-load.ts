@@ -12,8 +12,8 @@ import { type CallKindName, callKinds, tokensOf } from "./sql-calls.js";
 import type { SqlWitness } from "./sql-witness.js";
 
 /**
- * What a caller knows of a call that has ended: `confirmed`; `refused`: an error by which nothing was carried out;
- * `unknown`: an error that leaves it open; `strange`: an error that none of the faults explains.
+ * Outcome of a call as its caller knows it: `confirmed`; `refused`: an error that excludes any effect; `unknown`: an error
+ * that leaves the effect open; `strange`: an error that none of the faults explains.
  */
 type Outcome = "confirmed" | "refused" | "unknown" | "strange";
 
@@ -25,13 +25,12 @@ export interface CallRecord {
   readonly begun: number;
   readonly ended: number;
   readonly outcome: Outcome;
-  /** Of its error. */
   readonly sqlstate: string | undefined;
-  /** Of its error: message and detail. */
+  /** Message and detail of the error. */
   readonly words: string | undefined;
 }
 
-/** How it is made. */
+/** Servers, sessions and time limits of a load. */
 export interface SqlLoadOptions {
   readonly databaseUrl: string;
   readonly witness: SqlWitness;
@@ -40,9 +39,9 @@ export interface SqlLoadOptions {
   /** Default: all. */
   readonly kinds?: readonly CallKindName[];
   readonly seed: number;
-  /** Whether sessions may be ended by others. Their calls under way are unknown then, and the sessions make no more. */
+  /** True if others may end sessions. The outcome of their calls in flight is then unknown, and they make no more calls. */
   readonly mayEnd?: boolean;
-  /** How long a session waits before its next call when one has failed, in milliseconds. Default 100. */
+  /** Pause of a session after a failed call, in milliseconds. Default 100. */
   readonly pauseAfterErrorMs?: number;
   /** The time limit that requests name, in milliseconds. Default 2,000. */
   readonly requestTimeoutMs?: number;
@@ -50,7 +49,7 @@ export interface SqlLoadOptions {
   readonly callTimeoutMs?: number;
 }
 
-/** For loads of which each call is to be confirmed: time limits that a busy machine keeps. The gateway needs its own, too. */
+/** Time limits for loads whose calls must all be confirmed, even on a busy machine. The gateway needs the same limits. */
 export const patientLimits = { requestTimeoutMs: 20_000, callTimeoutMs: 20_000 };
 
 const defaultLimits = { requestTimeoutMs: 2_000, callTimeoutMs: serveSettingsDefaults.callTimeoutMs };
@@ -59,7 +58,7 @@ const pulsePauseMs = 50;
 
 const refusals: ReadonlySet<string> = new Set(["08001", "08003", "53300", "57P01", "NA002", "NA004"]);
 const doubts: ReadonlySet<string> = new Set(["08006", "NA001", "57014", "57P02", "57P03"]);
-/** With these Postgres ends a session. `admin_shutdown` is the gateway's, too. */
+/** SQLSTATEs with which Postgres ends a session. `admin_shutdown` is missing, as the gateway uses it, too. */
 const endings: ReadonlySet<string> = new Set(["57P02", "57P03"]);
 
 /** Disposing ends the sessions. */
@@ -71,7 +70,7 @@ export class SqlLoad implements AsyncDisposable {
   /** The longest that Postgres has taken for nothing at all, in milliseconds: how busy the machine is. */
   longestPulseMs = 0;
   readonly #clients: pg.Client[] = [];
-  /** By session. */
+  /** Completed calls by session. */
   readonly #records: CallRecord[][] = [];
   #loops: Promise<void>[] = [];
   #isStopped = false;
@@ -96,7 +95,7 @@ export class SqlLoad implements AsyncDisposable {
     return load;
   }
 
-  /** How many sessions there are. */
+  /** Number of sessions. */
   get sessions(): number {
     return this.#clients.length;
   }
@@ -123,7 +122,7 @@ export class SqlLoad implements AsyncDisposable {
     return latest - since;
   }
 
-  /** Of each session the first call that it began after `since`, as far as it has ended. */
+  /** First completed call of each session that began after `since`. */
   firstCalls(since: number): CallRecord[] {
     return this.#records.flatMap((records) => firstAfter(records, since, () => true) ?? []);
   }
@@ -154,13 +153,13 @@ export class SqlLoad implements AsyncDisposable {
         await delay(pulsePauseMs);
       }
     } catch {
-      // Its session was ended, as those of others are.
+      // Others may have ended this session, too.
     } finally {
       await client.end().catch(() => undefined);
     }
   }
 
-  /** How long a call may take by its own time limit, in milliseconds. */
+  /** Time limit of a call, in milliseconds. */
   limitOf(kind: CallKindName): number {
     const { requestTimeoutMs, callTimeoutMs } = this.options;
     return (kind === "request" ? requestTimeoutMs : callTimeoutMs) + gatewayConstants.deadlineSlackMs;

@@ -7,7 +7,7 @@ export function tokenOf(session: number, number: number, index?: number): string
   return `${session}-${number}${index === undefined ? "" : `-${index}`}`;
 }
 
-/** What the call carries: its token again and again, up to some 3,000 characters. */
+/** Payload of a call: its token repeated, up to about 3,000 characters. */
 export function payloadOf(token: string): string {
   const number = Number(token.split("-")[1]);
   const length = token.length + ((number * 997) % 3_000);

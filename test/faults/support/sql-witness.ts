@@ -7,21 +7,21 @@ import { connect, type Msg, type NatsConnection } from "@nats-io/transport-node"
 import { eventually } from "../../support/eventually.js";
 import { tokenIn } from "./sql-token.js";
 
-/** How often something was seen, by its token. */
+/** Number of sightings by token. */
 export type Seen = Map<string, number>;
 
-/** How it answers. */
+/** Timing of the witness's answers. */
 export interface SqlWitnessOptions {
-  /** How long an answer takes, in milliseconds. Default: something from 0 to 15, so that answers overtake each other. */
+  /** Delay of an answer, in milliseconds. Default: random from 0 to 15, so that answers overtake each other. */
   readonly answerAfterMs?: number;
-  /** What its answers wait for instead. */
+  /** Promise that all answers wait for, instead of a delay. */
   readonly answerWhen?: Promise<unknown>;
 }
 
-/** How long JetStream may take to answer it, in milliseconds: what it says is to be found out, however busy the machine is. */
+/** Timeout of JetStream requests of the witness, in milliseconds; long, as its reads must succeed on a busy machine. */
 const patience = { timeout: 20_000 };
 
-/** It lives through the death of its server. Disposing closes it. */
+/** Observes the effects of calls in NATS. Survives the death of its server. Disposing closes it. */
 export class SqlWitness implements AsyncDisposable {
   readonly #id = randomBytes(4).toString("hex");
   readonly echo = `${this.#id}.echo`;
@@ -34,7 +34,7 @@ export class SqlWitness implements AsyncDisposable {
   readonly requests: Seen = new Map();
   /** Core messages, by token. */
   readonly messages: Seen = new Map();
-  /** What has come that is no call's payload, or not the whole of it. */
+  /** Messages that are not the complete payload of a call. */
   readonly damaged: string[] = [];
   /** Requests that are being answered now, and the most there ever were. */
   readonly open = { now: 0, most: 0 };

@@ -52,7 +52,7 @@ fn main() {
     );
     assert!(sender.refresh_address_topic("topic_receiver"), "the receiver has no address");
     assert!(receiver.refresh_address_topic("topic_sender"), "the sender has no address");
-    // What is sent at most once before there is a connection is lost.
+    // liner drops at-most-once messages until the connection exists.
     while is_connected.recv_timeout(RETRY).is_err() {
         sender.send_to("topic_receiver", READY, false);
     }
@@ -64,7 +64,7 @@ fn main() {
             let times: usize = times.parse().expect("TIMES is a number");
             let permille: usize = permille.parse().expect("PERMILLE is a number");
             one_by_one.store(true, Ordering::Relaxed);
-            // What is sent before there is a connection back is lost.
+            // liner drops messages until the connection back exists.
             loop {
                 sender.send_to("topic_receiver", &payload, false);
                 if ping.recv_timeout(RETRY).is_ok() {

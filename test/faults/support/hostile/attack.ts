@@ -8,10 +8,10 @@ import type { AttackerRole, Parameter, SqlFunction, SqlObject } from "./catalog.
 import { concrete, hostileValues, type Value, validValue } from "./values.js";
 import type { VictimIds } from "./world.js";
 
-/** How long a statement of an attacker may take: more would be a hang, whatever else the machine does. */
+/** Statement timeout of an attacker: a longer statement is a hang, even on a busy machine. */
 export const statementMs = 60_000;
 
-/** What is remembered as slow. */
+/** Duration from which a call is reported as slow. */
 const slowMs = 1_000;
 
 /** A call, and what it is called in the report. */
@@ -20,14 +20,14 @@ export interface Call {
   readonly sql: string;
 }
 
-/** What is tried of a function. */
+/** Caller and extent of an attack on a function. */
 export interface CallOptions {
   readonly role: AttackerRole;
   readonly ids: VictimIds;
   readonly random: Random;
-  /** How many hostile values of each argument are tried; all of them, if undefined. */
+  /** Hostile values to try for each argument; undefined for all of them. */
   readonly valuesPerArgument?: number | undefined;
-  /** How many pairs of hostile arguments are tried. */
+  /** Pairs of hostile arguments to try. */
   readonly pairs: number;
 }
 
@@ -37,7 +37,7 @@ const calledAs = ({ schema, signature }: SqlFunction): string => {
   return name.startsWith(`${schema}.`) || name.startsWith('"') || schema === "public" ? name : `${schema}.${name}`;
 };
 
-/** In the list of SELECT, where functions that return rows need no list of columns. */
+/** Builds a call in the list of SELECT, where functions that return rows need no list of columns. */
 function callOf(called: SqlFunction, values: readonly Value[]): Call {
   const casts = called.parameters.map(({ type }, nth) => `(${values[nth]!.sql})::${concrete(type)}`);
   const labels = called.parameters.map(({ name }, nth) => `${name || nth} => ${values[nth]!.label.slice(0, 60)}`);
@@ -130,7 +130,7 @@ function insertsInto(
   );
 }
 
-/** What came of an attack. */
+/** Results of an attack. */
 export interface Findings {
   calls: number;
   /** Calls that succeeded. */

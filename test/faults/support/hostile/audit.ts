@@ -1,13 +1,13 @@
 /**
- * What an attack must not have done: changed or read what others have, ended anything, or met an error that is none of
- * Hawser's and none of Postgres's plain refusals.
+ * Damage that an attack must not cause: objects of others changed or read, processes or sessions ended, or errors that are
+ * neither Hawser's nor plain refusals of Postgres.
  */
 import type pg from "pg";
 import { errorTable } from "../../../../generated/ts/errors/errors.js";
 import { type AttackerRole, relationsOf } from "./catalog.js";
 import { type HostileWorld, victimMarker } from "./world.js";
 
-/** What a role may do to others by design, and why: each entry is a sentence of docs/security.md. */
+/** Permitted effects of a role on others, and the reason: each entry is a sentence of docs/security.md. */
 const byDesign: readonly {
   readonly role: AttackerRole;
   /** Tables whose rows of others it may change. */
@@ -55,7 +55,7 @@ const byDesign: readonly {
 const allowed = (role: AttackerRole, what: "changes" | "reads"): ReadonlySet<string> =>
   new Set(byDesign.filter((each) => each.role === role).flatMap((each) => each[what] ?? []));
 
-/** What nobody may read who may not: a text that gives it away, and what it is. */
+/** Descriptions of secrets, by a text whose appearance discloses the secret. */
 export type Secrets = ReadonlyMap<string, string>;
 
 /** The secrets of a world, as text and as hexadecimal digits, in which `bytea` is shown. */
@@ -118,7 +118,7 @@ const ofCalls: readonly { readonly call: string; readonly code: string; readonly
   },
 ];
 
-/** What is wrong with an error of a call; undefined if it is as it has to be. */
+/** Describes a defect of a call's error; undefined if the error is an expected one. */
 export function wrongError(call: string, { code = "", message, hint }: Partial<pg.DatabaseError>): string | undefined {
   const shown = `${code} ${message?.slice(0, 300)}`;
   if (never.test(code)) return shown;
@@ -132,7 +132,7 @@ export function wrongError(call: string, { code = "", message, hint }: Partial<p
 /** Rows as text, by the table or kind of object that they are of. */
 export type Possessions = ReadonlyMap<string, readonly string[]>;
 
-/** Everything that others have: what is there before an attack is there behind it. */
+/** Reads all objects of others, which an attack must leave unchanged. */
 export async function possessions(world: HostileWorld): Promise<Possessions> {
   const found = new Map<string, readonly string[]>();
   const note = async (name: string, sql: string): Promise<void> => {
@@ -156,7 +156,7 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
     `SELECT roleid::regrole || ' ' || member::regrole || ' ' || admin_option FROM pg_auth_members
       WHERE member::regrole::text IN (${roles}) AND roleid::regrole::text IN (${roles}) ORDER BY 1`,
   );
-  // What is in a schema of the attackers' own, and wrappers of theirs, is theirs.
+  // Objects in the attackers' schemas and their wrappers belong to the attackers, who may change them.
   const others = (owner: string): string => `pg_get_userbyid(${owner}) NOT IN (${attackers})`;
   await note("functions", `SELECT p.oid || p::text FROM pg_proc AS p WHERE ${others("proowner")} ORDER BY 1`);
   await note(
@@ -187,7 +187,7 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
   return found;
 }
 
-/** What of others an attack has changed, and its role may not change. */
+/** Changes to objects of others that the role is not permitted to make. */
 export function changed(role: AttackerRole, before: Possessions, after: Possessions): string[] {
   const mayChange = allowed(role, "changes");
   return [...before].flatMap(([name, rows]) => {

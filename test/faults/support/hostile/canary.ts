@@ -47,7 +47,7 @@ export class Canary {
         throw new Error(`${text}: ${error.message}: ${error.detail}`);
       });
       this.longestCallMs.set(way, Math.max(this.longestCallMs.get(way) ?? 0, performance.now() - at));
-      // One under way at a time, so that a wait is that of one message.
+      // A single message in flight, so that each wait is the latency of one message.
       await eventually(`${text} arrives`, () => this.#world.arrivedAt.has(text), arrivalMs);
     }
   }
@@ -68,5 +68,5 @@ export class Canary {
   }
 }
 
-/** How long a message of it may take at the most, in milliseconds: then it is taken for lost. */
+/** Time in milliseconds after which a message of the canary counts as lost. */
 const arrivalMs = 120_000;

@@ -14,7 +14,7 @@ export type AttackerRole = (typeof attackerRoles)[number];
 /** A parameter of a function. */
 export interface Parameter {
   readonly name: string;
-  /** As `format_type` says it, such as `text[]`. */
+  /** Type as shown by `format_type`, such as `text[]`. */
   readonly type: string;
 }
 
@@ -22,11 +22,11 @@ export interface Parameter {
 export interface SqlFunction {
   readonly schema: string;
   readonly name: string;
-  /** With the types of its arguments, each with its schema. */
+  /** Schema, name and argument types, each type with its schema. */
   readonly signature: string;
   readonly parameters: readonly Parameter[];
   readonly isTrigger: boolean;
-  /** What the calls of its wrapper go by: the name without what is drawn at random. */
+  /** Name without its random part, under which calls are classified. */
   readonly classified: string;
   /** The roles that may execute it and use its schema. */
   readonly callers: ReadonlySet<string>;
@@ -206,7 +206,7 @@ const callersOf = table(`
   - hawser_run.settle
 `);
 
-/** What a table or view is to the attack. */
+/** Classification of a table or view for the attack. */
 export interface Classified {
   /** Role and privileges, as in {@link callersOf}. */
   readonly grants: string;
@@ -216,7 +216,7 @@ export interface Classified {
   readonly columns?: string;
   /** Its rows may go, but not change. */
   readonly mayGo?: string;
-  /** Why all of its rows may change without an attack. */
+  /** Reason why all of its rows may change without an attack. */
   readonly changes?: string;
 }
 
@@ -313,7 +313,7 @@ function privilegesOf(grants: string): string[] {
   return pairs.map(([letter, privilege]) => `${letters[letter]}:${privilege}`).sort();
 }
 
-/** What is wrong with the catalog: objects that nobody has classified, and other privileges than were classified. */
+/** Differences between the catalog and its classification: unclassified objects and unexpected privileges. */
 export function surprises(functions: readonly SqlFunction[], objects: readonly SqlObject[]): string[] {
   const found: string[] = [];
   const sorted = (set: Iterable<string>): string => [...set].sort().join(" ") || "nobody";

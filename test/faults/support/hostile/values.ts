@@ -18,7 +18,7 @@ const nothing: Value = { label: "NULL", sql: "NULL" };
 /** A text of that many bytes, which Postgres makes. */
 const long = (bytes: number): Value => ({ label: `${bytes} bytes`, sql: `repeat('a', ${bytes})` });
 
-/** One byte over each limit of the spec, ending in a character of several bytes, too. */
+/** Strings one byte beyond each limit of the spec, also with a multi-byte character at the end. */
 function overLimits(): Value[] {
   const limits = Object.values(namedRules).flatMap((rules) => ("maxBytes" in rules ? [rules.maxBytes as number] : []));
   return [...new Set(limits)]
@@ -152,7 +152,7 @@ const functions = (ids: VictimIds): Value[] => [
 /** The type that an argument is given with. */
 export const concrete = (type: string): string => (type === "anyarray" ? "text[]" : type);
 
-/** What an array is tried with beside its elements. */
+/** Hostile values for arrays, in addition to arrays of hostile elements. */
 const arrays = [nothing, text("{}"), text("{NULL}"), { label: "no list at all", sql: "'{{}}'" }];
 
 /** Hostile values for a parameter, in the same order each time. */
@@ -207,7 +207,7 @@ export function hostileValues({ type: declared }: Parameter, ids: VictimIds): re
   }
 }
 
-/** What is accepted for a parameter in most functions, by its name. */
+/** Values that most functions accept for a parameter, by its name. */
 const validByName: Readonly<Record<string, string>> = {
   subject: "'attack.subject'",
   p_subject: "'attack.subject'",
@@ -269,7 +269,7 @@ export function validValue(
   if (name === "p_function" && type === "bigint") {
     return { label: "its own function", sql: `'attack_${attacker}.note'::regproc::oid::bigint` };
   }
-  // Where no stream takes a message, the call would wait for those that are subscribed.
+  // A subject without a stream would make the call wait for an answer of its subscribers.
   if (name === "subject" && /_(stream|ack)(_batch)?$/.test(called ?? "")) return text("attack.stream.a");
   // The stream that the others publish into stays.
   if (name === "stream" && /_(create|update|delete)_stream$/.test(called ?? "")) return text("ATTACK-OWN");

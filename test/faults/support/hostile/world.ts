@@ -17,10 +17,10 @@ import type { LogLine } from "../serve-process.js";
 import { type AttackerRole, attackerRoles } from "./catalog.js";
 import { takeEveryLock, waitForEveryLock } from "./locks.js";
 
-/** What a victim's payload begins with; nobody else may read one. */
+/** Prefix of the victim's payloads, which nobody else may read. */
 export const victimMarker = "payload-of-the-victim";
 
-/** What the keys of advisory locks may end with: names of peers, subjects of handlers. */
+/** Suffixes of advisory lock keys: names of peers, subjects of handlers. */
 const lockNames = [
   ...["canary-listener", "canary-topic", "victim-peer", "victim-sender", "attack-peer", "attack-listener"],
   ...["subscription:victim.in", "responder:victim.answer", "responder:victim.", "stream:victim-stream", "canary."],
@@ -51,13 +51,13 @@ export class HostileWorld implements AsyncDisposable {
   serve!: Program;
   readonly serveLog: LogLine[] = [];
   listener!: Program;
-  /** What the canary's listener has printed. */
+  /** Output of the canary's listener. */
   readonly heard = new Set<string>();
-  /** When each message of the canary arrived, by its text: of `performance.now()`. */
+  /** Arrival time of each message of the canary, by its text (`performance.now()`). */
   readonly arrivedAt = new Map<string, number>();
-  /** What was published to the subjects of victim and attackers. */
+  /** Messages that were published to the subjects of victim and attackers. */
   readonly published: { readonly subject: string; readonly text: string }[] = [];
-  /** What the advisory locks are of that a login without any privilege holds all the time. */
+  /** Keys of the advisory locks that a login without any privilege holds all the time. */
   lockTexts!: readonly string[];
   victim!: Login;
   canary!: Login;
@@ -109,7 +109,7 @@ export class HostileWorld implements AsyncDisposable {
     return [`serve ${this.serve.pid}`, `listener ${this.listener.pid}`, ...backends];
   }
 
-  /** What the victim has, by which others may try to reach it. */
+  /** Identifiers of the victim's objects, through which others may try to reach them. */
   async victimIds(): Promise<VictimIds> {
     const numbers = await this.column(
       `SELECT id::text FROM hawser.outbox WHERE role = '${this.victim.name}'
