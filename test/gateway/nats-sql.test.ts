@@ -37,6 +37,8 @@ beforeAll(async () => {
   witness.respond("client_rpc", (request) => Buffer.concat([Buffer.from("echo "), request.data]));
   await witness.nats.flush();
   pool = new pg.Pool({ connectionString: gateway.database.url, max: 2 });
+  // Dropping the database may end a session that the pool is still closing.
+  pool.on("error", () => undefined);
   nats = new Proxy(natsSql(pool), {
     get(methods, name: string) {
       called.add(name);

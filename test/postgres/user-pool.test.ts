@@ -12,6 +12,8 @@ beforeAll(async () => {
 afterAll(() => database[Symbol.asyncDispose]());
 beforeEach(() => {
   pool = new pg.Pool({ connectionString: database.url, max: 2 });
+  // Dropping the database may end a session that the pool is still closing.
+  pool.on("error", () => undefined);
 });
 afterEach(() => pool.end());
 
