@@ -159,7 +159,7 @@ export class SubscriptionQueue {
 
   /**
    * Starts to spill the next messages, because memory is nearly full. A spill can run at the same time as another step.
-   * It ends with {@link onSpilled}.
+   * {@link onSpilled} reports its end.
    *
    * @param mostBytes limit of the messages' memory; a single message may exceed it
    * @param roomBytes limit that even a single message may not exceed
@@ -495,7 +495,7 @@ function sessionLostTwice(settings: QueueSettings, message: string): FunctionErr
  * Limit of messages in a batch, adapted to the duration and failures of previous batches.
  *
  * The limit starts at one and doubles with each full batch that commits, so it can reach a thousand after ten batches.
- * It never exceeds the number that would take `targetMs` at the speed of the last batch. That is far below the
+ * The limit never exceeds the number that would take `targetMs` at the speed of the last batch. That is far below the
  * statement timeout, because a batch that times out is wasted work. A dead letter halves the limit: bisection costs up
  * to two transactions per message, so a function that always fails should get its messages one by one.
  */
