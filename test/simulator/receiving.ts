@@ -424,7 +424,10 @@ export class Receiving {
     const { channel, key } = incoming;
     const { position } = batch[0]!;
     const isPlain = ({ topicKey, key }: IncomingMessage) =>
-      key === undefined && world.serves(process.name, topicKey) && world.concurrencyOf(topicKey) === undefined;
+      key === undefined &&
+      this.#isKnown(topicKey) &&
+      world.serves(process.name, topicKey) &&
+      world.concurrencyOf(topicKey) === undefined;
     if (world.transactional || !batch.every(isPlain) || !world.random.chance(world.passRate)) return 0;
     if (!channel.canPassThrough(wire, position?.epoch ?? 0, position?.number ?? 0)) return 0;
     let done = 0;

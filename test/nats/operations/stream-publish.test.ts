@@ -14,7 +14,7 @@ import {
 } from "./operations-of.js";
 
 async function addStream({ stock }: Operations, name: string, subjects: string[], rest: object = {}) {
-  const manager = await jetstreamManager(stock);
+  const manager = await jetstreamManager(stock, { timeout: timeoutMs });
   await manager.streams.add({ name, subjects, ...rest });
   return manager;
 }
