@@ -1,9 +1,11 @@
 import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
+import type { SqlConstants } from "../sql/body.js";
 import { columnLimits } from "../sql/checks.js";
 import { withStatementsBefore } from "../sql/function.js";
 import { type LimitedArgument, limitStatements, mayBeLong } from "../sql/limits.js";
 import { sqlString } from "../sql/literal.js";
+import { tracedCondition } from "../sql/trace.js";
 import { bytesText, rangeText } from "../validators/runtime/violation.js";
 import { limitedArguments, sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
@@ -34,7 +36,12 @@ interface Refusal {
  * `@plain@`, or `@plain key@` if the optional `key` may be set, which is checked there. `@checks@` follows the fast
  * path; `@plain_payload@` is the payload within it.
  */
-export function withChecks(family: GatewayFamily, variant: GatewayVariant, body: string): string {
+export function withChecks(
+  family: GatewayFamily,
+  variant: GatewayVariant,
+  body: string,
+  constants: SqlConstants,
+): string {
   if (family.internal) return body;
   const called = nameWithStar(family);
   const given = limitedArguments(family, variant, ({ name }) => name);
@@ -59,7 +66,7 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
   if (text.includes("@checks@")) {
     return text
       .replace(/^DECLARE$/m, () => ["DECLARE", ...declared].join("\n"))
-      .replace(/@plain([a-z_ ]*)@/, (_, names: string) => plainCondition(family, variant, names.trim().split(" ")))
+      .replace(/@plain([a-z_ ]*)@/, (_, names: string) => plainCondition(family, variant, names.trim().split(" "), constants))
       .replaceAll("@plain_payload@", () => bytesOf(payload!.name, variant))
       .replace(/^ *@checks@$/m, () => checks.join("\n"));
   }
@@ -74,10 +81,15 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
 }
 
 /**
- * Condition of a call that needs no other check: no optional argument is set except `allowed`, and all required ones
- * are valid.
+ * Condition of a call that needs no other check: no optional argument is set except `allowed`, all required ones are
+ * valid, and the message belongs to no trace.
  */
-function plainCondition(family: GatewayFamily, variant: GatewayVariant, allowed: readonly string[]): string {
+function plainCondition(
+  family: GatewayFamily,
+  variant: GatewayVariant,
+  allowed: readonly string[],
+  constants: SqlConstants,
+): string {
   const conditions = limitedArguments(family, variant, ({ name }) => name).flatMap((argument, index) => {
     const { optional, payload } = sqlParameters(family)[index]!;
     const { name, sqlType, rules } = argument;
@@ -91,7 +103,9 @@ function plainCondition(family: GatewayFamily, variant: GatewayVariant, allowed:
     if (!optional) return shortConditions(argument);
     return allowed.includes(name) ? [] : [`${name} IS NULL`];
   });
-  return `(${conditions.join("\n    AND ")})`;
+  const isTraced = sqlParameters(family).some(({ traceContext }) => traceContext);
+  const untraced = isTraced ? [`${tracedCondition(constants)} IS NOT TRUE`] : [];
+  return `(${[...conditions, ...untraced].join("\n    AND ")})`;
 }
 
 /** Conditions for the rules of a text, in as few function calls as possible. */

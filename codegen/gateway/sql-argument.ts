@@ -1,8 +1,10 @@
 import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
 import { payloadTypes } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
+import type { SqlConstants } from "../sql/body.js";
 import type { LimitedArgument } from "../sql/limits.js";
 import { sqlString } from "../sql/literal.js";
+import { withTrace } from "../sql/trace.js";
 
 /** Parameters of the SQL function, without the values that are only sent with the call. */
 export function sqlParameters(family: GatewayFamily): GatewayValue[] {
@@ -19,7 +21,7 @@ export function sqlTypeOf(value: GatewayValue, { payloadType }: GatewayVariant):
  * Expression for the text of a call: the method, a space, and the argument as JSON in protobuf's format: bytes in
  * base64, an absent value as null. Parameters are written as $1, $2, …, because results may have the same names.
  */
-export function queryExpression(family: GatewayFamily, variant: GatewayVariant): string {
+export function queryExpression(family: GatewayFamily, variant: GatewayVariant, constants: SqlConstants): string {
   const parts: string[] = [];
   let text = `${family.method.name} {`;
   for (const value of family.parameters.filter(({ repeated }) => !repeated)) {
@@ -30,7 +32,7 @@ export function queryExpression(family: GatewayFamily, variant: GatewayVariant):
     } else if (value.payloadType) {
       text += JSON.stringify(variant.payloadType);
     } else {
-      parts.push(sqlString(text), jsonExpression(value, positionOf(family, value), variant));
+      parts.push(sqlString(text), jsonExpression(value, positionOf(family, value), variant, constants));
       text = "";
     }
   }
@@ -62,7 +64,15 @@ export function positionOf(family: GatewayFamily, value: GatewayValue): string {
   return `$${sqlParameters(family).indexOf(value) + 1}`;
 }
 
-function jsonExpression(value: GatewayValue, position: string, { payloadType }: GatewayVariant): string {
+function jsonExpression(
+  value: GatewayValue,
+  position: string,
+  { payloadType }: GatewayVariant,
+  constants: SqlConstants,
+): string {
+  if (value.traceContext) {
+    return `coalesce((${withTrace(position, value.rules.maxItems!, constants)})::text, 'null')`;
+  }
   switch (value.kind) {
     case "string":
       return `coalesce(to_json(${position})::text, 'null')`;

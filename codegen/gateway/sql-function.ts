@@ -76,13 +76,13 @@ function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, va
     const text = readBody(family.method, family.bodyFile, values.constants);
     return {
       language: "plpgsql",
-      body: withChecks(family, variant, text.replaceAll("@version@", values.version)),
+      body: withChecks(family, variant, text.replaceAll("@version@", values.version), values.constants),
     };
   }
   if (family.batch !== undefined) {
-    return { language: "plpgsql", body: batchBody(family, variant) };
+    return { language: "plpgsql", body: batchBody(family, variant, values.constants) };
   }
-  const query = limited(nameWithStar(family), limitedArguments(family, variant), queryExpression(family, variant));
+  const query = limited(nameWithStar(family), limitedArguments(family, variant), queryExpression(family, variant, values.constants));
   switch (family.returns) {
     case "nothing":
       return { language: "plpgsql", body: callBody(query, []) };
@@ -177,7 +177,7 @@ function rowsBody(family: GatewayFamily, variant: GatewayVariant, call: string):
  * in base64) and the length of each payload in bytes, `-` for NULL; then all payloads without separators. A NULL array
  * has the form `n`.
  */
-function batchBody(family: GatewayFamily, variant: GatewayVariant): string {
+function batchBody(family: GatewayFamily, variant: GatewayVariant, constants: SqlConstants): string {
   const list = positionOf(family, family.batch!);
   const isText = variant.payloadType !== "binary";
   const array = variant.payloadType === "text" || !isText ? list : `${list}::text[]`;
@@ -191,7 +191,7 @@ function batchBody(family: GatewayFamily, variant: GatewayVariant): string {
     `  SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), ${all}`,
     "  INTO lengths, payloads",
     `  FROM unnest(${array}) AS one;`,
-    `  PERFORM hawser.gateway_call(${queryExpression(family, variant)}`,
+    `  PERFORM hawser.gateway_call(${queryExpression(family, variant, constants)}`,
     `    || CASE WHEN ${list} IS NULL THEN E'\\nn' ELSE ${isText ? "E'\\nt'" : "E'\\nb'"} END`,
     "    || coalesce(lengths, '') || E'\\n' || coalesce(payloads, ''));",
     "END",

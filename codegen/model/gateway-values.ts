@@ -34,6 +34,8 @@ export interface GatewayValue {
    * function.
    */
   readonly messageContext: boolean;
+  /** True for headers to which the context of the present trace is added. */
+  readonly traceContext: boolean;
   /** True if the argument must be written, although it may be NULL. */
   readonly noDefault: boolean;
   /** True for the time limit of the call. */
@@ -73,6 +75,7 @@ const noOption: GatewayValueOption = {
   timeout: false,
   sqlType: "",
   messageContext: false,
+  traceContext: false,
   clientName: "",
   clientOption: false,
 };
@@ -147,6 +150,9 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
   if (option.messageContext && (kind !== "string" || !field.proto.proto3Optional)) {
     throw new SpecError(field, "a message context is an optional string");
   }
+  if (option.traceContext && kind !== "object") {
+    throw new SpecError(field, "a trace context is added to headers, which are a google.protobuf.Struct");
+  }
   if (option.sqlType !== "" && (!["regproc", "text[]"].includes(option.sqlType) || kind !== "string")) {
     throw new SpecError(field, `sql_type "${option.sqlType}" is not regproc or text[], or not on a string`);
   }
@@ -176,6 +182,7 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     payload: option.payload,
     payloadType: option.payloadType,
     messageContext: option.messageContext,
+    traceContext: option.traceContext,
     noDefault: option.noDefault,
     timeout: option.timeout,
     clientName: readClientName(field, option.clientName),

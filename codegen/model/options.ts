@@ -102,6 +102,7 @@ export interface GatewayValueOption {
   timeout: boolean;
   sqlType: string;
   messageContext: boolean;
+  traceContext: boolean;
   clientName: string;
   clientOption: boolean;
 }

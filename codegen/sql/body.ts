@@ -4,6 +4,7 @@ import type { NamedRules } from "../model/rules.js";
 import type { SpecFile } from "../model/spec.js";
 import { SpecError } from "../model/spec-error.js";
 import { sqlString } from "./literal.js";
+import { tracedCondition } from "./trace.js";
 
 /**
  * SQL literals by name: fixed settings of a package and defaults of database settings (`Group.name`, as the spec writes
@@ -60,7 +61,7 @@ export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConst
 
 /**
  * Reads SQL from a file. Its path is relative to the working directory: buf runs plugins in the root of the project. Each
- * name of a constant between two `@` in the text is replaced by its value.
+ * name of a constant between two `@` in the text is replaced by its value, and `@traced@` by {@link tracedCondition}.
  *
  * @param option the option that names the file
  * @param holds the expected content, for errors
@@ -74,7 +75,7 @@ function readSqlFile(where: AnyDesc, option: string, path: string, holds: string
     const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "is missing" : `cannot be read: ${error}`;
     throw new SpecError(where, `${option} ${path} ${reason}; it holds ${holds}`);
   }
-  return text.replace(/@(\w+\.\w+)@/g, (_, name: string) => {
+  return text.replaceAll("@traced@", () => tracedCondition(constants)).replace(/@(\w+\.\w+)@/g, (_, name: string) => {
     const value = constants.get(name);
     if (value === undefined) {
       throw new SpecError(where, `${option} ${path} names the setting ${name}, which is not a fixed setting`);

@@ -701,6 +701,20 @@ export interface ReplayPageResult {
   enqueuedAt: Date | null;
 }
 
+/** Arguments of hawser.with_trace. */
+export interface WithTraceArguments {
+  /** An object of strings or of arrays of strings; NULL: none. */
+  headers: string | null;
+  /** The greatest number of values that the headers may have. */
+  maxItems: number;
+}
+
+/** Result of hawser.with_trace. */
+export interface WithTraceResult {
+  /** The headers, as they were given if there is no trace. */
+  headers: unknown;
+}
+
 /** Arguments of hawser.check_headers. */
 export interface CheckHeadersArguments {
   /** The headers. */
@@ -1093,6 +1107,24 @@ export function outboxFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.replay_page");
       return { replayed: BigInt(row.replayed), lastId: row.last_id === null ? null : BigInt(row.last_id), upto: BigInt(row.upto), enqueuedAt: row.enqueued_at };
+    },
+
+    /**
+     * Adds the context of the present trace to the headers of a message, unless they have one: that of the settings
+     * hawser.traceparent and hawser.tracestate, else that of the comment at the end of the statement. Headers that it would make
+     * too many or too long stay as they are.
+     */
+    async withTrace(args: WithTraceArguments): Promise<WithTraceResult> {
+      const { rows } = await client.query({
+        name: "hawser.with_trace",
+        text: "SELECT headers FROM hawser.with_trace($1::text::jsonb, $2::integer)",
+        values: [
+          args.headers,
+          args.maxItems,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.with_trace");
+      return { headers: row.headers };
     },
 
     /** Refuses headers that NATS cannot have. */

@@ -125,6 +125,20 @@ export const namedRules = {
     pattern: /^[^\u0001-\u001f\u007f]+$/u,
     means: "must not contain control characters",
   },
+  /** Context of a trace, as in W3C Trace Context, version 00. The ids must not be zero either. */
+  traceparent: {
+    minBytes: 55,
+    maxBytes: 55,
+    pattern: /^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/u,
+    means: "must be a traceparent of version 00",
+  },
+  /** What tracing systems add to the context of a trace, as in W3C Trace Context. */
+  tracestate: {
+    minBytes: 3,
+    maxBytes: 512,
+    pattern: /^[0-9a-z][-_*\/@0-9a-z]*=[\u0020-\u002b\u002d-\u003c\u003e-\u007e]+(?:,[\u0009\u0020]*[0-9a-z][-_*\/@0-9a-z]*=[\u0020-\u002b\u002d-\u003c\u003e-\u007e]+)*$/u,
+    means: "must be a list of key=value, joined by ','",
+  },
   /** Id of a message at its destination, where a second message of the same id is a repetition. */
   outboxMessageId: {
     minBytes: 1,

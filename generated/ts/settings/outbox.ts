@@ -4,6 +4,73 @@
 
 import { type SettingValues } from "../rules/violation.js";
 
+/** Trace constants. Traces in SQL. */
+export const traceConstants = {
+  /**
+   * Setting with the context of the trace that messages belong to which are enqueued and published from SQL.
+   *
+   * Value: "hawser.traceparent".
+   */
+  parentSetting: "hawser.traceparent",
+  /**
+   * Setting with the `tracestate` that belongs to it.
+   *
+   * Value: "hawser.tracestate".
+   */
+  stateSetting: "hawser.tracestate",
+  /**
+   * Header with the context of a trace.
+   *
+   * Value: "traceparent".
+   */
+  parentHeader: "traceparent",
+  /**
+   * Header with what tracing systems add to it.
+   *
+   * Value: "tracestate".
+   */
+  stateHeader: "tracestate",
+  /**
+   * Setting with the context of each message of a batch, a line each; wrappers of functions read it.
+   *
+   * Value: "hawser.traceparents".
+   */
+  parentsSetting: "hawser.traceparents",
+  /**
+   * Setting with the `tracestate` of each message of a batch, a line each.
+   *
+   * Value: "hawser.tracestates".
+   */
+  statesSetting: "hawser.tracestates",
+  /**
+   * Setting with the time of a long statement, and behind it, on a line of its own, its last comment, if that has a context: such a
+   * statement is copied and searched once, and not for each message.
+   *
+   * Value: "hawser.statement".
+   */
+  statementSetting: "hawser.statement",
+  /**
+   * Statements up to this length are searched for each message.
+   *
+   * Value: 16384 bytes.
+   */
+  shortStatementBytes: 16384,
+  /**
+   * Length of the end of a statement in which the comment must be.
+   *
+   * Value: 4096 characters.
+   */
+  statementEnd: 4096,
+  /**
+   * Headers keep this much below their limit if a context is added.
+   *
+   * Value: 2048 bytes.
+   */
+  headerRoomBytes: 2048,
+} as const;
+
+export type TraceConstants = SettingValues<typeof traceConstants>;
+
 /** Outbox constants. Constants of the outbox. */
 export const outboxConstants = {
   /**

@@ -468,6 +468,8 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_nats(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  v_headers jsonb := nullif(p_headers, '{}');
 BEGIN
   IF p_headers IS NOT NULL THEN
     PERFORM hawser.check_headers(p_headers);
@@ -477,8 +479,11 @@ BEGIN
     PERFORM hawser.refuse_argument('hawser.enqueue', a.name, to_json(left(a.value, 60))::text, 'needs stream => true')
        FROM (VALUES ('message_id', p_message_id), ('domain', p_domain)) AS a (name, value) WHERE a.value IS NOT NULL;
   END IF;
+  IF (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN
+    v_headers := hawser.with_trace(v_headers, 1024);
+  END IF;
   ids := hawser.enqueue_message(
-    'nats', p_subject, p_payloads, nullif(p_headers, '{}'), p_key, p_message_id, p_to_stream, p_domain, NULL, p_deliver_at, false, NULL
+    'nats', p_subject, p_payloads, v_headers, p_key, p_message_id, p_to_stream, p_domain, NULL, p_deliver_at, false, NULL
   );
 END
 $function$;
@@ -713,6 +718,92 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) IS 'The same, page by page, in the order of the numbers.';
+
+CREATE OR REPLACE FUNCTION hawser.with_trace(
+  p_headers jsonb,
+  p_max_items integer,
+  OUT headers jsonb
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  c_zero CONSTANT text := '^00-0{32}|-0{16}-';
+  v_parent text := current_setting('hawser.traceparent', true);
+  v_state text := current_setting('hawser.tracestate', true);
+  v_kept CONSTANT text := current_setting('hawser.statement', true);
+  v_time text;
+  v_statement text;
+  v_comment text;
+  v_room boolean;
+BEGIN
+  headers := p_headers;
+  IF (v_parent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' AND v_parent !~ c_zero) IS NOT TRUE THEN
+    v_time := statement_timestamp()::text;
+    IF v_kept <> '' AND starts_with(v_kept, v_time || E'\\n') THEN
+      v_comment := substr(v_kept, length(v_time) + 2);
+    ELSE
+      v_statement := current_query();
+      -- The last comment, if the statement ends with one. Found from its end, whatever is before it.
+      v_comment := rtrim(right(v_statement, 4096), E' \\t\\r\\n;');
+      v_comment := CASE
+        WHEN right(v_comment, 2) = '*/' AND strpos(reverse(left(v_comment, -2)), '*/') > 0 THEN
+          right(left(v_comment, -2), strpos(reverse(left(v_comment, -2)), '*/') - 1)
+      END;
+      v_comment := CASE WHEN strpos(v_comment, 'traceparent' || '=') > 0 THEN v_comment ELSE '' END;
+      -- A statement with many rows may have many megabytes, and each row may enqueue a message.
+      IF octet_length(v_statement) > 16384 THEN
+        PERFORM set_config('hawser.statement', v_time || E'\\n' || v_comment, true);
+      ELSIF v_kept <> '' THEN
+        PERFORM set_config('hawser.statement', '', true);
+      END IF;
+    END IF;
+    v_parent := substring(v_comment FROM E'(?:^|[,\\\\s])' || 'traceparent' || '=''([^'']*)''');
+    v_state := substring(v_comment FROM E'(?:^|[,\\\\s])' || 'tracestate' || E'=''((?:[^''\\\\\\\\]|\\\\\\\\.)*)''');
+    -- Each character may be encoded by its number in hexadecimal, as in an URL; a wrong one makes the whole NULL.
+    IF strpos(v_state, '%') > 0 THEN
+      v_state := (
+        SELECT CASE WHEN bool_and(p.text IS NOT NULL) THEN string_agg(p.text, '' ORDER BY p.nth) END
+          FROM (
+            SELECT s.nth, CASE
+                     WHEN s.nth = 1 THEN s.part
+                     WHEN s.part ~ '^[2-7][0-9A-Fa-f]' THEN chr(('x' || left(s.part, 2))::bit(8)::integer) || substr(s.part, 3)
+                   END AS text
+              FROM unnest(string_to_array(left(v_state, 3 * 512), '%')) WITH ORDINALITY AS s (part, nth)
+          ) AS p
+      );
+    END IF;
+    v_state := replace(v_state, E'\\\\''', '''');
+    IF (v_parent ~ '^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$' AND v_parent !~ c_zero) IS NOT TRUE THEN
+      RETURN;
+    END IF;
+  END IF;
+  IF (octet_length(v_state) <= 512 AND v_state ~ E'^[0-9a-z][-_*/@0-9a-z]*=[\\\\u0020-\\\\u002b\\\\u002d-\\\\u003c\\\\u003e-\\\\u007e]+(?:,[\\\\u0009\\\\u0020]*[0-9a-z][-_*/@0-9a-z]*=[\\\\u0020-\\\\u002b\\\\u002d-\\\\u003c\\\\u003e-\\\\u007e]+)*$') IS NOT TRUE THEN
+    v_state := NULL;
+  END IF;
+
+  -- What is no object of strings is refused by others.
+  v_room := p_headers IS NULL;
+  IF jsonb_typeof(p_headers) = 'object' THEN
+    v_room := NOT EXISTS (
+        SELECT FROM jsonb_object_keys(p_headers) AS h (name)
+         WHERE lower(h.name) IN ('traceparent', 'tracestate')
+      )
+      AND octet_length(p_headers::text) <= 1048576 - 2048
+      AND (
+        SELECT coalesce(sum(CASE jsonb_typeof(h.value) WHEN 'array' THEN jsonb_array_length(h.value) ELSE 1 END), 0)
+          FROM jsonb_each(p_headers) AS h
+      ) + 1 + (v_state IS NOT NULL)::integer <= p_max_items;
+  END IF;
+  IF v_room THEN
+    headers := coalesce(p_headers, '{}') || jsonb_build_object('traceparent', v_parent)
+      || CASE WHEN v_state IS NULL THEN '{}' ELSE jsonb_build_object('tracestate', v_state) END;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.with_trace(jsonb, integer) IS 'Adds the context of the present trace to the headers of a message, unless they have one: that of the settings
+hawser.traceparent and hawser.tracestate, else that of the comment at the end of the statement. Headers that it would make
+too many or too long stay as they are.';
 
 CREATE OR REPLACE FUNCTION hawser.check_headers(
   p_headers jsonb,
@@ -1879,13 +1970,18 @@ BEGIN
     END IF;
   END IF;
 DECLARE
+  v_given jsonb := p_headers;
   v_headers jsonb;
   v_length integer;
   v_name text;
   v_value text;
 BEGIN
-  IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
-    v_headers := hawser.peer_headers(p_headers, p_message_id);
+  -- Beside those of the key, of the origin and of the id.
+  IF (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN
+    v_given := hawser.with_trace(p_headers, 256 - 3);
+  END IF;
+  IF v_given IS NOT NULL OR p_message_id IS NOT NULL THEN
+    v_headers := hawser.peer_headers(v_given, p_message_id);
   END IF;
   -- The public functions have checked the topic; those who call this one have not.
   SELECT n.name, n.value INTO v_name, v_value
@@ -3008,7 +3104,8 @@ BEGIN
     AND headers IS NULL
     AND message_id IS NULL
     AND deliver_at IS NULL
-    AND to_all IS NULL) AND NOT starts_with(topic, '__#') THEN
+    AND to_all IS NULL
+    AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
@@ -3131,7 +3228,8 @@ BEGIN
     AND headers IS NULL
     AND message_id IS NULL
     AND deliver_at IS NULL
-    AND to_all IS NULL) AND NOT starts_with(topic, '__#') THEN
+    AND to_all IS NULL
+    AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
@@ -3254,7 +3352,8 @@ BEGIN
     AND headers IS NULL
     AND message_id IS NULL
     AND deliver_at IS NULL
-    AND to_all IS NULL) AND NOT starts_with(topic, '__#') THEN
+    AND to_all IS NULL
+    AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
@@ -3376,7 +3475,8 @@ BEGIN
     AND headers IS NULL
     AND message_id IS NULL
     AND deliver_at IS NULL
-    AND to_all IS NULL) AND NOT starts_with(topic, '__#') THEN
+    AND to_all IS NULL
+    AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) AND NOT starts_with(topic, '__#') THEN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(topic, key);
     END IF;
@@ -3852,7 +3952,8 @@ BEGIN
     AND headers IS NULL
     AND message_id IS NULL
     AND domain IS NULL
-    AND deliver_at IS NULL) THEN
+    AND deliver_at IS NULL
+    AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) THEN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
@@ -3998,7 +4099,8 @@ BEGIN
     AND headers IS NULL
     AND message_id IS NULL
     AND domain IS NULL
-    AND deliver_at IS NULL) THEN
+    AND deliver_at IS NULL
+    AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) THEN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
@@ -4144,7 +4246,8 @@ BEGIN
     AND headers IS NULL
     AND message_id IS NULL
     AND domain IS NULL
-    AND deliver_at IS NULL) THEN
+    AND deliver_at IS NULL
+    AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) THEN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
@@ -4289,7 +4392,8 @@ BEGIN
     AND headers IS NULL
     AND message_id IS NULL
     AND domain IS NULL
-    AND deliver_at IS NULL) THEN
+    AND deliver_at IS NULL
+    AND (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) IS NOT TRUE) THEN
     IF key IS NOT NULL THEN
       v_is_asleep := hawser.lock_key(subject, key);
     END IF;
@@ -6261,6 +6365,7 @@ REVOKE ALL ON FUNCTION hawser.least_due(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cancel(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.with_trace(jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
@@ -6490,6 +6595,7 @@ BEGIN
   ALTER FUNCTION hawser.cancel(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.with_trace(jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_headers(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_relay(text) OWNER TO hawser_owner;

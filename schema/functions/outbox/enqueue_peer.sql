@@ -1,12 +1,17 @@
 #variable_conflict use_column
 DECLARE
+  v_given jsonb := p_headers;
   v_headers jsonb;
   v_length integer;
   v_name text;
   v_value text;
 BEGIN
-  IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
-    v_headers := hawser.peer_headers(p_headers, p_message_id);
+  -- Beside those of the key, of the origin and of the id.
+  IF @traced@ THEN
+    v_given := hawser.with_trace(p_headers, @peer_headers.max_items@ - 3);
+  END IF;
+  IF v_given IS NOT NULL OR p_message_id IS NOT NULL THEN
+    v_headers := hawser.peer_headers(v_given, p_message_id);
   END IF;
   -- The public functions have checked the topic; those who call this one have not.
   SELECT n.name, n.value INTO v_name, v_value
