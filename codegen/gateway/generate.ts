@@ -10,7 +10,7 @@ import { gatewaySql } from "./sql.js";
 
 const runtimeFile = "codegen/gateway/runtime/argument.ts";
 
-/** Files that declare functions of the gateway, and all files of their packages, whose constants the bodies name. */
+/** Files that declare functions of the gateway, and all files of the spec, whose constants the bodies name. */
 interface Sources {
   readonly files: readonly SpecFile[];
   readonly groups: readonly GatewayGroup[];
@@ -21,9 +21,7 @@ function sourcesOf(spec: Spec): Sources {
   const files = spec.files.filter(({ gatewayGroups }) =>
     gatewayGroups.some(({ families }) => !families.every(isMadeWithTables)),
   );
-  const packages = new Set(files.map(({ file }) => file.proto.package));
-  const all = spec.files.filter(({ file }) => packages.has(file.proto.package));
-  return { all, files, groups: files.flatMap((file) => file.gatewayGroups) };
+  return { all: spec.files, files, groups: files.flatMap((file) => file.gatewayGroups) };
 }
 
 /** Generates the functions in TypeScript: `methods.ts`, `client.ts`, `sql.ts`, `argument.ts`. */

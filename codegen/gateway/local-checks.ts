@@ -66,7 +66,9 @@ export function withChecks(
   if (text.includes("@checks@")) {
     return text
       .replace(/^DECLARE$/m, () => ["DECLARE", ...declared].join("\n"))
-      .replace(/@plain([a-z_ ]*)@/, (_, names: string) => plainCondition(family, variant, names.trim().split(" "), constants))
+      .replace(/@plain([a-z_ ]*)@/, (_, names: string) =>
+        plainCondition(family, variant, names.trim().split(" "), constants),
+      )
       .replaceAll("@plain_payload@", () => bytesOf(payload!.name, variant))
       .replace(/^ *@checks@$/m, () => checks.join("\n"));
   }

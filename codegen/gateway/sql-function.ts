@@ -82,7 +82,11 @@ function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, va
   if (family.batch !== undefined) {
     return { language: "plpgsql", body: batchBody(family, variant, values.constants) };
   }
-  const query = limited(nameWithStar(family), limitedArguments(family, variant), queryExpression(family, variant, values.constants));
+  const query = limited(
+    nameWithStar(family),
+    limitedArguments(family, variant),
+    queryExpression(family, variant, values.constants),
+  );
   switch (family.returns) {
     case "nothing":
       return { language: "plpgsql", body: callBody(query, []) };

@@ -75,11 +75,13 @@ function readSqlFile(where: AnyDesc, option: string, path: string, holds: string
     const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "is missing" : `cannot be read: ${error}`;
     throw new SpecError(where, `${option} ${path} ${reason}; it holds ${holds}`);
   }
-  return text.replaceAll("@traced@", () => tracedCondition(constants)).replace(/@(\w+\.\w+)@/g, (_, name: string) => {
-    const value = constants.get(name);
-    if (value === undefined) {
-      throw new SpecError(where, `${option} ${path} names the setting ${name}, which is not a fixed setting`);
-    }
-    return value;
-  });
+  return text
+    .replaceAll("@traced@", () => tracedCondition(constants))
+    .replace(/@(\w+\.\w+)@/g, (_, name: string) => {
+      const value = constants.get(name);
+      if (value === undefined) {
+        throw new SpecError(where, `${option} ${path} names the setting ${name}, which is not a fixed setting`);
+      }
+      return value;
+    });
 }

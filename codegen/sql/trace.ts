@@ -1,12 +1,14 @@
-import type { SqlConstants } from "./body.js";
-
 /**
  * SQL condition under which a message may belong to a trace, so that `hawser.with_trace` has to be called. It is part of
  * the first condition of the functions that enqueue, which have no time for a call. A long statement whose comment has no
  * context is recognized without a copy of it; see schema/functions/outbox/with_trace.sql.
  */
-export function tracedCondition(constants: SqlConstants): string {
-  const constant = (name: string): string => constants.get(`TraceConstants.${name}`)!;
+export function tracedCondition(constants: ReadonlyMap<string, string>): string {
+  const constant = (name: string): string => {
+    const value = constants.get(`TraceConstants.${name}`);
+    if (value === undefined) throw new Error(`the spec has no fixed setting TraceConstants.${name}`);
+    return value;
+  };
   const setting = (name: string): string => `current_setting(${constant(name)}, true)`;
   const mark = `${constant("parent_header")} || '='`;
   return [
@@ -22,6 +24,6 @@ export function tracedCondition(constants: SqlConstants): string {
  * @param headers expression for the headers
  * @param maxItems greatest number of their values, or an expression for it
  */
-export function withTrace(headers: string, maxItems: number | string, constants: SqlConstants): string {
+export function withTrace(headers: string, maxItems: number | string, constants: ReadonlyMap<string, string>): string {
   return `CASE WHEN ${tracedCondition(constants)} THEN hawser.with_trace(${headers}, ${maxItems}) ELSE ${headers} END`;
 }

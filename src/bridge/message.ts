@@ -2,6 +2,9 @@
  * Messages from NATS that SQL functions handle.
  */
 
+import { traceConstants } from "../../generated/ts/settings/outbox.js";
+import { type TraceContext, traceContextOf } from "../runtime/index.js";
+
 /** A received message. Immutable. */
 export interface InboundMessage {
   /** Unique across processes; stays the same when a message is run again. */
@@ -25,6 +28,20 @@ export interface InboundMessage {
   /** Id in `hawser.dead_letters`; undefined unless the message is a dead letter that is retried. */
   readonly deadLetterId?: bigint | undefined;
 }
+
+/** Trace that the headers of a message name; undefined if they name none. */
+export function traceOf({ headers }: Pick<InboundMessage, "headers">): TraceContext | undefined {
+  if (headers === undefined || !mayNameTrace.test(headers)) return undefined;
+  return traceContextOf(pairsOf(Object.entries(JSON.parse(headers) as Record<string, string[]>)));
+}
+
+/** Headers as pairs of a name and a value, from lists of values. */
+export function* pairsOf(headers: Iterable<readonly [string, readonly string[]]>): Generator<[string, string]> {
+  for (const [name, values] of headers) for (const value of values) yield [name, value];
+}
+
+/** Most messages have no such header, so their headers need not be parsed. */
+const mayNameTrace = new RegExp(`"${traceConstants.parentHeader}"`, "i");
 
 /** Stream position of a message, which is stored in the transaction that handles it. */
 export interface StreamPlace {

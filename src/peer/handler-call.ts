@@ -15,7 +15,7 @@ import {
 } from "../channel/index.js";
 import { errorTable, HawserError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
-import { inTime } from "../runtime/index.js";
+import { inTime, sharedTrace, traceContextOf } from "../runtime/index.js";
 import { isRefusedForGood, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { BatchQueue } from "./batch-queue.js";
@@ -485,10 +485,11 @@ export class HandlerCalls {
         ? []
         : { connectionKey, ...position, mayBeDone: turn.attempts > 1, isParked: turn.place.parked !== undefined };
     });
+    const trace = sharedTrace(items.map(({ turn }) => traceContextOf(turn.running.headers ?? [])));
     try {
       // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.
       const { name, epoch } = lease;
-      const outcome = await store.handleInTransaction({ name, epoch }, numbered, handler);
+      const outcome = await store.handleInTransaction({ name, epoch }, numbered, handler, trace);
       if (outcome === "committed") return marked;
       if (items.every((item) => item.link.isClosed)) return retryLater;
       if (outcome === "fenced") nameLost("the store rejected a transaction");

@@ -15,3 +15,4 @@ export { Semaphore } from "./semaphore.js";
 export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";
 export type { Subscription } from "./subscription.js";
 export { Deadline, DeadlineTimer, inTime, maxTimerMs, TimeLimit, within } from "./time-limit.js";
+export { sharedTrace, type TraceContext, traceContextOf } from "./trace-context.js";

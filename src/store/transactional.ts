@@ -5,10 +5,11 @@
  */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
+import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
-import { Semaphore } from "../runtime/index.js";
+import { Semaphore, type TraceContext } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
 import { isStoreFailure } from "./store-failure.js";
@@ -36,6 +37,17 @@ const handlingSql = `SET LOCAL ${storeConstants.handlingSetting} = 'on'`;
 const ownLimitsSql = `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs}; SET LOCAL statement_timeout = ${statementLimits.statementTimeoutMs}`;
 // Commits durably, because the answer to a request confirms the effects.
 const endSql = `${ownLimitsSql}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
+
+/**
+ * Makes the trace of the messages the one of the transaction. Clears it if they have none, because the pool may be the
+ * user's, whose sessions may have one. Without a parent, a state counts for nothing.
+ */
+function traceSql(trace: TraceContext | undefined): string {
+  const { parentSetting, stateSetting } = traceConstants;
+  if (trace === undefined) return `SET LOCAL ${parentSetting} = ''`;
+  const [parent, state] = [trace.parent, trace.state].map((value) => pg.escapeLiteral(value));
+  return `SET LOCAL ${parentSetting} = ${parent}; SET LOCAL ${stateSetting} = ${state}`;
+}
 
 /** Messages of one channel, either all parked or none. */
 interface Part {
@@ -105,6 +117,7 @@ export function transactional(database: Database) {
   const inHandlerTransaction = async (
     action: string,
     check: string | undefined,
+    trace: TraceContext | undefined,
     handler: (transaction: Transaction) => Promise<void>,
     end: (transaction: Transaction) => string | Promise<string>,
   ): Promise<void> => {
@@ -141,7 +154,8 @@ export function transactional(database: Database) {
     semaphore.limit = database.poolSize - 1;
     await semaphore.acquire();
     try {
-      const begin = check === undefined ? handlingSql : `${handlingSql}; SELECT ${check} AS refusal`;
+      const prepared = `${traceSql(trace)}; ${handlingSql}`;
+      const begin = check === undefined ? prepared : `${prepared}; SELECT ${check} AS refusal`;
       await database.userTransaction<BeginRow>(action, begin, async (transaction, beginRow, unlimited) => {
         if (typeof beginRow?.refusal === "string") throw new RolledBack(beginRow.refusal);
         await handle(transaction, unlimited);
@@ -173,6 +187,8 @@ export function transactional(database: Database) {
      * commit nor roll back. If another transaction completes one of the messages first, or the name or a channel is
      * lost, the effects are rolled back. Messages with `mayBeDone` are checked before the handler is called.
      *
+     * Messages that the handler enqueues from SQL continue `trace`.
+     *
      * Handlers leave at least one connection of the pool to other statements. Further handlers wait for a connection.
      *
      * @throws the handler's error, with nothing committed; HawserError `handler_failed` for a handler that ended the
@@ -183,10 +199,11 @@ export function transactional(database: Database) {
       lease: WriterName,
       messages: readonly HandledMessage[],
       handler: (transaction: Transaction) => Promise<void>,
+      trace?: TraceContext,
     ): Promise<TransactionalOutcome> {
       const [message, ...others] = messages;
       if (message === undefined) {
-        await this.runInTransaction(handler);
+        await this.runInTransaction(handler, trace);
         return "committed";
       }
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
@@ -205,6 +222,7 @@ export function transactional(database: Database) {
         await inHandlerTransaction(
           action,
           messages.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
+          trace,
           watched,
           () =>
             [
@@ -230,10 +248,11 @@ export function transactional(database: Database) {
      * Like {@link handleInTransaction} for a message without a number: no mark is written. @throws as
      * {@link handleInTransaction}
      */
-    async runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void> {
+    async runInTransaction(handler: (transaction: Transaction) => Promise<void>, trace?: TraceContext): Promise<void> {
       await inHandlerTransaction(
         "handle an at-most-once message in a transaction",
         undefined,
+        trace,
         handler,
         async (transaction) => {
           await endHandler(transaction);

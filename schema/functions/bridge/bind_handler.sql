@@ -163,6 +163,8 @@ BEGIN
   -- What is deferred belongs to none of them: with the id of the last one it would be taken for what that one publishes when
   -- they are tried one by one.
   --
+  -- Each message is handled within its own trace, too. Wrappers that are older have what the messages of a call share.
+  --
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
   -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
   -- functions said to be immutable, before it looks at any condition.
@@ -181,8 +183,12 @@ BEGIN
         target.schema, target.name,
         CASE target.types WHEN 'bytea[]' THEN '' WHEN 'bytea[], text[]' THEN ', b.subjects' ELSE ', b.subjects, b.headers' END, proof)
       ELSE format($$
-        SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
-        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers, p_ids) AS m (at, length, subject, headers, id) WHERE %s$$,
+        SELECT set_config('hawser.message', m.id, true), set_config(@TraceConstants.parent_setting@, coalesce(m.parent, ''), true),
+          set_config(@TraceConstants.state_setting@, coalesce(m.state, ''), true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
+        FROM unnest(
+          p_offsets, p_lengths, p_subjects, p_headers, p_ids, string_to_array(current_setting(@TraceConstants.parents_setting@, true), chr(10)),
+          string_to_array(current_setting(@TraceConstants.states_setting@, true), chr(10))
+        ) AS m (at, length, subject, headers, id, parent, state) WHERE %s$$,
         target.schema, target.name,
         CASE target.types WHEN 'bytea' THEN '' WHEN 'bytea, text' THEN ', m.subject' ELSE ', m.subject, m.headers::jsonb' END, proof)
     END;
@@ -191,7 +197,7 @@ BEGIN
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
         %s;
-        SELECT set_config('hawser.message', '', true), hawser_run.%I() WHERE %s;
+        SELECT set_config('hawser.message', '', true), set_config(@TraceConstants.parent_setting@, '', true), hawser_run.%I() WHERE %s;
         SELECT CASE WHEN %s THEN cardinality(p_lengths)::bigint ELSE 0 END;
       END$$,
       v_wrapper, random, path, call, settle, proof, proof);

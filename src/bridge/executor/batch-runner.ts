@@ -6,7 +6,7 @@ import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import type { Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
-import type { InboundMessage } from "../message.js";
+import { type InboundMessage, traceOf } from "../message.js";
 import type { BatchStep, FunctionError, FunctionOutcome, Outcome } from "../queue/index.js";
 import { markSql, markValues, notDone, type PositionState, positionSql } from "./advance.js";
 import type { ExecutorPool } from "./executor-pool.js";
@@ -17,6 +17,7 @@ import { type Ending, inTransaction } from "./transaction.js";
 import {
   isAboutWrapper,
   packed,
+  traceValues,
   type WrapperState,
   type WrapperVersion,
   wrapperCall,
@@ -126,6 +127,8 @@ export class BatchRunner {
   ): Promise<Ending<TransactionResult>> {
     const { pool, timeoutMs, logger } = this.#options;
     const { deadLetterId } = messages[0]!;
+    // The session has no trace of other transactions. All calls of one set theirs if one of them does.
+    const setsTrace = messages.some((message) => traceOf(message) !== undefined);
     // A dead letter was counted as done when it was written, so its retry does not move the position.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
@@ -172,8 +175,14 @@ export class BatchRunner {
               stream === undefined ? messages.slice(start, end) : notDone(messages.slice(start, end), state);
             // An earlier attempt was committed although its confirmation was lost.
             if (piece.length === 0) return;
-            const values = [...binding, ...packed(subscription, piece, this.#contextOf(subscription)), version];
-            const text = wrapperCall(subscription, argumentTypes);
+            const traces = setsTrace ? traceValues(piece.map(traceOf)) : [];
+            const values = [
+              ...binding,
+              ...packed(subscription, piece, this.#contextOf(subscription)),
+              version,
+              ...traces,
+            ];
+            const text = wrapperCall(subscription, argumentTypes, { setsTrace });
             const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
             if (row?.version !== version) throw new RefusedError("changed");
             if (Number(row.result) !== piece.length) throw new RefusedError("replaced");

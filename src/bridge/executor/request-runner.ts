@@ -10,6 +10,7 @@ import { proofOf, type TransactionMark, transactionMarkColumn } from "./token.js
 import { type Ending, inTransaction } from "./transaction.js";
 import {
   isAboutWrapper,
+  traceValues,
   type WrapperVersion,
   wrapperCall,
   wrapperVersionColumns,
@@ -53,8 +54,9 @@ export class PostgresRequestRunner implements RequestRunner {
 
   #call(responder: Responder, request: ResponderRequest): Promise<Ending<Result | undefined>> {
     const { pool, logger } = this.#options;
-    const { subject, reply, payload } = request;
-    const text = wrapperCall(responder, ["bytea", "text", "text"], resultColumns);
+    const { subject, reply, payload, trace } = request;
+    const setsTrace = trace !== undefined;
+    const text = wrapperCall(responder, ["bytea", "text", "text"], { result: resultColumns, setsTrace });
     return inTransaction<Result | undefined, WrapperVersion & TransactionMark>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
@@ -64,6 +66,7 @@ export class PostgresRequestRunner implements RequestRunner {
         const [row] = await session.query<{ bytes: number | null; result: unknown; version: string | null }>(text, [
           ...[String(responder.id), proofOf(responder.token, state)],
           ...[Buffer.from(payload), subject, reply, state.version],
+          ...(setsTrace ? traceValues([trace]) : []),
         ]);
         // The wrapper changed before the call.
         if (row === undefined) return { value: undefined, commit: false };

@@ -15,7 +15,8 @@
  */
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Logger } from "../../runtime/index.js";
+import { traceConstants } from "../../../generated/ts/settings/outbox.js";
+import { type Logger, sharedTrace, type TraceContext } from "../../runtime/index.js";
 import { danglesSql } from "../../store/index.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
@@ -69,17 +70,30 @@ export function wrapperStateSql(wrapper: Wrapper): string {
 
 /**
  * Statement that calls a wrapper. Parameters: $1 is the id of the binding, $2 the proof of its token, then arguments of
- * the given types, then the required version. Returns a row with the `result`, and with the `version` after the call;
+ * the given types, then the required version; with `setsTrace`, {@link traceValues} follow. Returns a row with the `result`, and with the `version` after the call;
  * no row if the wrapper changed before the call.
  *
  * @param result result columns, which may refer to `called.result`
  */
-export function wrapperCall(wrapper: Wrapper, types: readonly string[], result = "called.result"): string {
+export function wrapperCall(
+  wrapper: Wrapper,
+  types: readonly string[],
+  { result = "called.result", setsTrace = false }: { readonly result?: string; readonly setsTrace?: boolean } = {},
+): string {
   const given = [tokenSql("$1", "$2"), ...types.map((type, nth) => `$${nth + 3}::${type}`)];
   const columns = given.map((value, nth) => `${value} AS a${nth}`).join(", ");
   const passed = [`NULL::${ownType(wrapper)}`, ...given.map((_, nth) => `a.a${nth}`)].join(", ");
   const call = `hawser_run.${pg.escapeIdentifier(wrapper.wrapper)}(${passed})`;
-  const guarded = `SELECT ${columns} WHERE ${versionOf(wrapper)} = $${types.length + 3}::pg_catalog.text OFFSET 0`;
+  // Volatile, so it is computed although nothing uses it, and before the call.
+  const settings = !setsTrace
+    ? ""
+    : traceSettings
+        .map(
+          (name, nth) =>
+            `, pg_catalog.set_config('${name}', $${types.length + 4 + nth}::pg_catalog.text, true) AS s${nth}`,
+        )
+        .join("");
+  const guarded = `SELECT ${columns}${settings} WHERE ${versionOf(wrapper)} = $${types.length + 3}::pg_catalog.text OFFSET 0`;
   // OFFSET 0 keeps the planner from moving parts of the call out of the subquery, so the version is read after the
   // call. If an aggregate has taken the place of the wrapper, Postgres refuses the statement, because the arguments
   // come from outside of LATERAL; without LATERAL, it would compute the aggregate even for no rows.
@@ -87,6 +101,22 @@ export function wrapperCall(wrapper: Wrapper, types: readonly string[], result =
   // The token is NULL if it has changed since the start of the transaction.
   const proven = `SELECT g.* FROM (${guarded}) AS g WHERE g.a0 IS NOT NULL OFFSET 0`;
   return `SELECT ${result}, ${versionOf(wrapper)} AS version FROM (${proven}) AS a CROSS JOIN LATERAL (${called}) AS called`;
+}
+
+const { parentSetting, stateSetting, parentsSetting, statesSetting } = traceConstants;
+
+/** Settings with the traces of the messages of a call: what they share, and those of each. */
+const traceSettings = [parentSetting, stateSetting, parentsSetting, statesSetting];
+
+/**
+ * Values of the settings with the traces of messages, in the order of the messages. A wrapper sets the trace of each
+ * message before it calls the function for it. A function of arrays, a responder, and a wrapper that an older version has
+ * made, have the trace that the messages share.
+ */
+export function traceValues(traces: readonly (TraceContext | undefined)[]): string[] {
+  const shared = sharedTrace(traces);
+  const lines = (part: keyof TraceContext): string => traces.map((trace) => trace?.[part] ?? "").join("\n");
+  return [shared?.parent ?? "", shared?.state ?? "", lines("parent"), lines("state")];
 }
 
 /**

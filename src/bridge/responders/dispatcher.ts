@@ -2,7 +2,7 @@
  * Dispatcher of requests: each waits in a fair queue, runs, and is answered over the connection that delivered it.
  */
 import { namedRules } from "../../../generated/ts/rules/named.js";
-import { DeadlineTimer, type Logger, type RareLog } from "../../runtime/index.js";
+import { DeadlineTimer, type Logger, type RareLog, type TraceContext } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { overheadBytes } from "../message.js";
 import type { Endpoint } from "./endpoint.js";
@@ -51,6 +51,7 @@ export interface ReceivedRequest {
   readonly data: Uint8Array;
   /** Reason why the headers cannot be read; undefined if they can. */
   readonly headersProblem?: string | undefined;
+  readonly trace?: TraceContext | undefined;
 }
 
 export class RequestDispatcher {
@@ -106,7 +107,7 @@ export class RequestDispatcher {
     const timeoutMs = this.#options.timeoutMs();
     this.#queue.push(endpoint, {
       endpoint,
-      request: { subject, reply, payload: new Uint8Array(data) },
+      request: { subject, reply, payload: new Uint8Array(data), trace: received.trace },
       replies,
       bytes,
       timeoutMs,

@@ -1,6 +1,7 @@
 /**
  * Requests to responders: the interface that runs their functions, and the error replies.
  */
+import type { TraceContext } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 
 /** A request to be answered. */
@@ -11,6 +12,8 @@ export interface ResponderRequest {
   readonly reply: string;
   /** Immutable copy. */
   readonly payload: Uint8Array;
+  /** Trace of the request, which the function continues. */
+  readonly trace?: TraceContext | undefined;
 }
 
 /** Outcome of a function. */

@@ -12,8 +12,9 @@
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import type { BridgeConstants, ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { interestPropagated, isAnswerable, receivedHeaders } from "../../nats/index.js";
-import { type Logger, RareLog, within } from "../../runtime/index.js";
+import { type Logger, RareLog, traceContextOf, within } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
+import { pairsOf } from "../message.js";
 import { Attachment } from "./attachment.js";
 import { RequestDispatcher } from "./dispatcher.js";
 import { Endpoint, type ServiceOrigin } from "./endpoint.js";
@@ -206,8 +207,9 @@ export class ResponderService {
       this.#rareLog.warn(`a message to a responder ${reason}, so it was not run`, subject);
       return;
     }
-    const headersProblem = receivedHeaders(message)?.problem;
-    const received = { subject: requested, reply, data, headersProblem };
+    const headers = receivedHeaders(message);
+    const trace = headers && traceContextOf(pairsOf(headers));
+    const received = { subject: requested, reply, data, headersProblem: headers?.problem, trace };
     this.#dispatcher.submit(endpoint, received, replies, () => this.#use(replies.connection));
   }
 }
