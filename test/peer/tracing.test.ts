@@ -1,6 +1,7 @@
 /**
  * Traces of transactional handlers: what a handler enqueues continues the trace of its message.
  */
+import pg from "pg";
 import { expect, it } from "vitest";
 import { enqueue } from "../../src/peer/index.js";
 import { openStore } from "../../src/store/index.js";
@@ -24,12 +25,13 @@ async function traces(topic: string): Promise<Record<string, Record<string, stri
 }
 
 it("a transactional handler enqueues within the trace of its message, also when it is tried again, and retried when dead", async () => {
-  const seen: unknown[] = [];
+  const seen: (readonly [text: string, attempt: number, parent: string])[] = [];
   let fails = true;
   const a = await world.started("a-1");
   const b = world.peer("b-1", { concurrency: 1 });
   const retry = { attempts: 2, delayMs: 1 };
-  await b.handle("orders", { transactional: true, retry }, async (message, { client }) => {
+  await b.handle("orders", { transactional: true, retry }, async (message) => {
+    const { client } = message;
     const { rows } = await client.query(settingsSql);
     seen.push([textOf(message), message.attempt, rows[0].parent]);
     await enqueue(client, "later", textOf(message));
@@ -60,7 +62,7 @@ it("a transactional handler enqueues within the trace of its message, also when 
   expect(await traces("later")).toEqual(expected);
   expect(await traces("from-sql")).toEqual(expected);
   const parents = { one: parentOf(1), two: parentOf(2), three: "", four: "" };
-  for (const [text, , parent] of seen as [keyof typeof parents, number, string][]) expect(parent).toBe(parents[text]);
+  for (const [text, , parent] of seen) expect(parent).toBe(parents[text as keyof typeof parents]);
   expect(seen.filter(([text]) => text === "two").map(([, attempt]) => attempt)).toEqual([1, 2, 1]);
 });
 
@@ -75,18 +77,21 @@ it("a batch has the trace that all its messages have, and none otherwise", async
       seen.push([messages.map(textOf).sort().join(" "), rows[0].parent]);
     },
   );
+  const client = new pg.Client({ connectionString: world.url });
+  await client.connect();
+  await client.query("BEGIN");
+  for (const [text, headers] of [
+    ["one", { traceparent: parentOf(1) }],
+    ["two", { traceparent: parentOf(1) }],
+    ["three", { traceparent: parentOf(1) }],
+    ["four", {}],
+  ] as const) {
+    await enqueue(client, "orders", text, { headers });
+  }
+  await client.query("COMMIT");
+  await client.end();
   await b.start();
-  const send = async (payload: string, headers: Record<string, string>) => {
-    await using a = world.peer("a-1");
-    await a.start();
-    await a.send("orders", payload, { headers });
-  };
-  await send("one", { traceparent: parentOf(1) });
-  await send("two", { traceparent: parentOf(1) });
-  await eventually("the first batch is done", () => seen.length === 1);
-  await send("three", { traceparent: parentOf(1) });
-  await send("four", {});
-  await eventually("the second batch is done", () => seen.length === 2);
+  await eventually("both batches are done", () => seen.length === 2);
   expect(seen).toEqual([
     ["one two", parentOf(1)],
     ["four three", ""],
@@ -96,7 +101,7 @@ it("a batch has the trace that all its messages have, and none otherwise", async
 it("a handler has no trace of the pool's session", async () => {
   const b = world.peer("b-1");
   const seen: string[] = [];
-  await b.handle("orders", { transactional: true }, async (_, { client }) => {
+  await b.handle("orders", { transactional: true }, async ({ client }) => {
     seen.push((await client.query(settingsSql)).rows[0].parent);
     await client.query("SELECT set_config('hawser.traceparent', $1, false)", [parentOf(9)]);
   });

@@ -188,6 +188,11 @@ const parameters: readonly RefusalCase[] = [
     proto: gatewayFn(field, "", typed),
     says: "message FooRequest.a: a payload is of type bytes, and only payloads, and an int64 of a result, may be repeated",
   })),
+  {
+    name: "a trace context of another type",
+    proto: gatewayFn(`string a = 1 ${gatewayValue("trace_context: true")};`, ""),
+    says: "message FooRequest.a: a trace context is added to headers, which are a google.protobuf.Struct",
+  },
   ...[`bytes a = 1 ${payloadType};`, `string a = 1 ${timeout};`].map((field) => ({
     name: `${field.includes("payload") ? "a payload type" : "a timeout"} of another type`,
     proto: gatewayFn(field, ""),
