@@ -387,7 +387,7 @@ describe("a message that is published from SQL, or handled by functions", () => 
       [world.prefix.concat(".older")],
     );
     const older = definition.replaceAll(
-      /,\s+set_config\('hawser\.trace(parent|state)'::text, (COALESCE\([^)]*\)|''::text), true\) AS set_config/g,
+      /,\s+CASE\s+WHEN \(+m\.(parent|state) IS NOT NULL\)[\s\S]*?END AS "case"|,\s+set_config\('hawser\.traceparent'::text, ''::text, true\) AS set_config/g,
       "",
     );
     expect(older).not.toBe(definition);
