@@ -4,10 +4,10 @@ import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { HawserError } from "../errors/index.js";
 import { type Message, Peer } from "../peer/index.js";
+import { Descriptors, type PayloadForm, payloadLine, shownPayload } from "../typed/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
-import { Descriptors, descriptorsOption, type PayloadForm, payloadLine, shownPayload } from "./descriptors.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
-import { hostPart, peerOptions, settingsOf, watch } from "./options.js";
+import { descriptorsOption, hostPart, peerOptions, settingsOf, watch } from "./options.js";
 import { jsonText, Output, plural, print, printable, startProgress } from "./output.js";
 import { quantityOf, quantityText, wholeNumber } from "./quantities.js";
 

@@ -13,17 +13,22 @@ import {
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { HawserError } from "../errors/index.js";
 import { readSmallFileSync } from "../files/index.js";
-import { contentTypeHeader, parseContentType } from "../typed/index.js";
-import { base64Of, textOf } from "./output.js";
+import { contentTypeHeader, parseContentType } from "./content-type.js";
 
-/** Option of the commands that print payloads. */
-export const descriptorsOption = {
-  descriptors: {
-    type: "string",
-    valueHint: "FILE",
-    description: "Show typed messages as protobuf JSON, with an image of their types: buf build -o image.binpb",
-  },
-} as const;
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Text of the bytes; undefined if they are not valid UTF-8. */
+function textOf(bytes: Uint8Array): string | undefined {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function base64Of(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
+}
 
 /** Form of printed payloads: text if valid UTF-8 and otherwise base64, always base64, or always text. */
 export type PayloadForm = "auto" | "base64" | "text";
