@@ -7,3 +7,4 @@
 
 export type { PageOptions } from "./options.js";
 export { type Page, page } from "./page.js";
+export { type PageServer, type PageServerOptions, servePage } from "./server.js";

@@ -6,8 +6,8 @@ import type { Logger } from "../runtime/index.js";
 /** Options of `page`. All are optional. */
 export interface PageOptions extends PageSettingsInput {
   /**
-   * Connection URI of the operator's own login: the page can do what this login may. Default: the PG* variables of
-   * libpq.
+   * Connection URI of the operator's own login: the page can do what this login may. Default: `HAWSER_DATABASE_URL`,
+   * else the PG* variables of libpq.
    */
   readonly databaseUrl?: string | undefined;
   /**

@@ -7,6 +7,7 @@ import { html } from "hono/html";
 import { secureHeaders } from "hono/secure-headers";
 import { pageConstants } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
+import { urlsOrEnvironment } from "../postgres/index.js";
 import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
 import {
   type DeadLetterSelection,
@@ -84,7 +85,8 @@ export function page(options: PageOptions = {}): Page {
 /** {@link page} with another clock. */
 export function createPage(options: PageOptions, clock: Clock): Page {
   const settings = checkPageOptions(options);
-  const { logger = silentLogger, databaseUrl } = options;
+  const { logger = silentLogger } = options;
+  const { databaseUrl } = urlsOrEnvironment({ databaseUrl: options.databaseUrl });
   const descriptors = options.descriptors === undefined ? undefined : Descriptors.read(options.descriptors);
   const database = openDatabase(databaseUrl, { poolSize: connections, logger });
   const letters = deadLetters(database);

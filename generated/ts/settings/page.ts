@@ -38,6 +38,33 @@ export function checkPageSettings(input: PageSettingsInput): CheckedSettings<Pag
   return checkSettings<PageSettings>(pageSettingsDefaults, pageSettingsRanges, input);
 }
 
+/** Page server settings. What a user may set on the server of hawser page. */
+export interface PageServerSettings {
+  /**
+   * Address at which hawser page listens, host:port; port 0 takes a free port.
+   *
+   * Default: "127.0.0.1:9465". Range: 3 to 261 bytes long in UTF-8.
+   */
+  readonly listen: string;
+}
+
+/** Page server settings as a user gives them: a setting that is absent or undefined has its default. */
+export type PageServerSettingsInput = { readonly [Name in keyof PageServerSettings]?: PageServerSettings[Name] | undefined };
+
+export const pageServerSettingsDefaults: PageServerSettings = {
+  listen: "127.0.0.1:9465",
+};
+
+/** Kind, limits, unit and meaning of each setting. */
+export const pageServerSettingsRanges = {
+  listen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Address at which hawser page listens, host:port; port 0 takes a free port." },
+} as const satisfies Readonly<Record<keyof PageServerSettings, SettingRules>>;
+
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
+export function checkPageServerSettings(input: PageServerSettingsInput): CheckedSettings<PageServerSettings> {
+  return checkSettings<PageServerSettings>(pageServerSettingsDefaults, pageServerSettingsRanges, input);
+}
+
 /** Page constants. Limits of the page. */
 export const pageConstants = {
   /**
