@@ -37,7 +37,8 @@ export interface DeadLetterCauses {
   readonly olderThanId: string | undefined;
 }
 
-const sql = `
+/** Statement of {@link deadLetterCauses}: the id to begin below, the number of rows, the number of causes. */
+export const deadLetterCausesSql = `
   WITH newest AS MATERIALIZED (
     SELECT d.id, d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code,
            ${causeSql} AS cause, d.created_at, d.retry_requested
@@ -68,7 +69,7 @@ export async function deadLetterCauses(
   const { examine, causes: limit, beforeId = null } = options;
   const rows = await database.query<DeadLetterCause & { readonly examined: number; readonly lowestId: string }>(
     "group the dead letters by cause",
-    { text: sql, values: [beforeId, examine, limit] },
+    { text: deadLetterCausesSql, values: [beforeId, examine, limit] },
   );
   const [first] = rows;
   const causes = rows.map(({ examined: _, lowestId: __, ...cause }) => cause);
