@@ -6,7 +6,7 @@
  */
 export const tiers: readonly (readonly string[])[] = [
   ["cli", "buf-plugin", "testing"],
-  ["serve", "doctor", "connect"],
+  ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
   ["installation", "outbox", "typed-nats"],
   ["nats", "store", "transport"],
