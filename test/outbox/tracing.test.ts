@@ -2,6 +2,7 @@
  * Traces in SQL: where the context of a message comes from that is enqueued or published, and what functions that handle
  * messages have as theirs.
  */
+import { jetstreamManager } from "@nats-io/jetstream";
 import type { Msg } from "@nats-io/transport-node";
 import { headers as natsHeaders } from "@nats-io/transport-node";
 import type pg from "pg";
@@ -387,7 +388,7 @@ describe("a message that is published from SQL, or handled by functions", () => 
       [world.prefix.concat(".older")],
     );
     const older = definition.replaceAll(
-      /,\s+set_config\('hawser\.trace(parent|state)'::text, (COALESCE\([^)]*\)|''::text), true\) AS set_config/g,
+      /,\s+CASE\s+WHEN \(+m\.(parent|state) IS NOT NULL\)[\s\S]*?END AS "case"|,\s+set_config\('hawser\.traceparent'::text, ''::text, true\) AS set_config/g,
       "",
     );
     expect(older).not.toBe(definition);
@@ -419,6 +420,27 @@ describe("a message that is published from SQL, or handled by functions", () => 
     expect(await noted("dead %")).toEqual([{ text: "dead 1", parent: parentOf(1), state: "a=1" }]);
     const headers = { traceparent: parentOf(1), tracestate: "a=1" };
     expect(await passedOn("dead %")).toEqual([{ text: "dead 1", headers }]);
+  });
+
+  it("of a stream gives it to the function, too, and one that is published into a stream has it", async () => {
+    const name = `S${world.prefix}`;
+    const manager = await jetstreamManager(world.nats);
+    await manager.streams.add({ name, subjects: [`${world.prefix}.stream`] });
+    const session = await world.connect();
+    try {
+      await session.query("SELECT nats_subscribe_stream($1, 'note(bytea)'::regprocedure, $1)", [name]);
+      for (const n of [1, 2, 3]) {
+        await session.query("SELECT set_config('hawser.traceparent', $1, false)", [n === 2 ? "" : parentOf(n)]);
+        await session.query("SELECT nats_publish_text_stream($1, $2)", [`${world.prefix}.stream`, `stream ${n}`]);
+      }
+      await eventually("all are there", async () => (await noted("stream %")).length === 3);
+      const parents = (await noted("stream %")).map(({ parent }) => parent ?? "");
+      expect(parents).toEqual([parentOf(1), "", parentOf(3)]);
+      await session.query("SELECT nats_unsubscribe_stream($1)", [name]);
+    } finally {
+      await session.end();
+      await manager.streams.delete(name);
+    }
   });
 
   it("that is a request gives it to its responder", async () => {

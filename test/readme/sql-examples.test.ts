@@ -122,6 +122,7 @@ it("are on the pages that show SQL", () => {
     "docs/peers.md",
     "docs/schedules.md",
     "docs/streams.md",
+    "docs/tracing.md",
     "docs/transactional.md",
     "docs/typed-sql.md",
   ]);

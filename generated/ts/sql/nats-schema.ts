@@ -559,7 +559,8 @@ BEGIN
   -- What is deferred belongs to none of them: with the id of the last one it would be taken for what that one publishes when
   -- they are tried one by one.
   --
-  -- Each message is handled within its own trace, too. Wrappers that are older have what the messages of a call share.
+  -- Each message is handled within its own trace, too. Nothing is set where none of them has one: it would take as long as a
+  -- fifth of a short function. Wrappers that are older have what the messages of a call share.
   --
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
   -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
@@ -579,8 +580,11 @@ BEGIN
         target.schema, target.name,
         CASE target.types WHEN 'bytea[]' THEN '' WHEN 'bytea[], text[]' THEN ', b.subjects' ELSE ', b.subjects, b.headers' END, proof)
       ELSE format($$
-        SELECT set_config('hawser.message', m.id, true), set_config('hawser.traceparent', coalesce(m.parent, ''), true),
-          set_config('hawser.tracestate', coalesce(m.state, ''), true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
+        SELECT set_config('hawser.message', m.id, true),
+          CASE WHEN m.parent IS NOT NULL OR current_setting('hawser.traceparent', true) <> ''
+            THEN set_config('hawser.traceparent', coalesce(m.parent, ''), true) END,
+          CASE WHEN m.state IS NOT NULL THEN set_config('hawser.tracestate', m.state, true) END,
+          %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
         FROM unnest(
           p_offsets, p_lengths, p_subjects, p_headers, p_ids, string_to_array(current_setting('hawser.traceparents', true), chr(10)),
           string_to_array(current_setting('hawser.tracestates', true), chr(10))

@@ -191,7 +191,7 @@ const callersOf = table(`
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
-  - hawser.adopt_waiting hawser.bring_due hawser.callers_roles hawser.check_headers hawser.check_relay
+  - hawser.adopt_waiting hawser.bring_due hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
