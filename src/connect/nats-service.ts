@@ -292,7 +292,7 @@ class Server implements Subscription {
         : inSpan(
             span,
             async () => answerCall(route, call, nats),
-            ({ error }) => error,
+            ({ error }) => error && { code: nameOfCode(error.code), message: error.rawMessage },
           );
     if (!(answer instanceof Promise)) return answer;
     this.#addCall(call);

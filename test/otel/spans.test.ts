@@ -7,7 +7,7 @@ import { instrument } from "../../src/otel/index.js";
 import { enqueue, Reject } from "../../src/peer/index.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
-import { type Recorded, recordedSpans } from "./support/recorded-spans.js";
+import { recordedSpans } from "./support/recorded-spans.js";
 
 const world = sharedPeerWorld();
 let recorded: ReturnType<typeof recordedSpans>;
@@ -23,33 +23,12 @@ async function connected(url: string) {
   return Object.assign(client, { [Symbol.asyncDispose]: () => client.end() });
 }
 
-/** Runs `work` in a span, as an HTTP handler would. @returns that span's id and trace */
-async function inRequest(work: () => Promise<unknown>): Promise<{ id: string; traceId: string }> {
-  return await recorded.tracer.startActiveSpan("GET /", async (span) => {
-    try {
-      await work();
-    } finally {
-      span.end();
-    }
-    const { spanId: id, traceId } = span.spanContext();
-    return { id, traceId };
-  });
-}
-
-/** Waits for spans of these names. */
-async function spansOf(...names: string[]): Promise<Recorded[]> {
-  await eventually(`there are spans ${names.join(", ")}`, () =>
-    names.every((name) => recorded.spans.some((span) => span.name === name)),
-  );
-  return names.map((name) => recorded.spans.find((span) => span.name === name)!);
-}
-
 describe("a message between peers", () => {
   it("has a span where it is sent, and one where it is handled, in the trace of the request", async () => {
     const a = await world.started("a-1");
     await world.started("b-1", {}, () => undefined);
-    const request = await inRequest(() => a.send("b", "hello", { messageId: "m-1" }));
-    const [sent, handled] = await spansOf("send b", "process b");
+    const request = await recorded.inSpan("GET /", () => a.send("b", "hello", { messageId: "m-1" }));
+    const [sent, handled] = await recorded.spansOf("send b", "process b");
     expect([sent, handled]).toMatchObject([
       { kind: "PRODUCER", parent: request.id, traceId: request.traceId, error: undefined },
       { kind: "CONSUMER", parent: sent!.id, traceId: request.traceId, error: undefined },
@@ -82,8 +61,8 @@ describe("a message between peers", () => {
     await world.started("b-1", {}, ({ headers }) => void seen.push(headers.get("traceparent")));
     await a.send("b", "x");
     const named = `00-${"1".repeat(32)}-${"2".repeat(16)}-01`;
-    await inRequest(() => a.send("b", "y", { headers: { TraceParent: named } }));
-    const [handled] = await spansOf("process b");
+    await recorded.inSpan("GET /", () => a.send("b", "y", { headers: { TraceParent: named } }));
+    const [handled] = await recorded.spansOf("process b");
     expect(handled).toMatchObject({ traceId: "1".repeat(32), parent: "2".repeat(16) });
     expect(seen).toEqual([undefined, named]);
     expect(recorded.spans.map(({ name }) => name).sort()).toEqual(["GET /", "process b", "send b"]);
@@ -95,7 +74,7 @@ describe("a message between peers", () => {
       if (attempt === 1) throw new TypeError("not yet");
       throw new Reject("never");
     });
-    await inRequest(() => a.send("b", "x"));
+    await recorded.inSpan("GET /", () => a.send("b", "x"));
     await eventually(
       "both attempts have ended",
       () => recorded.spans.filter(({ name }) => name === "process b").length === 2,
@@ -120,7 +99,7 @@ describe("a message between peers", () => {
     });
     await b.start();
     await world.started("c-1", {}, () => undefined);
-    const { traceId } = await inRequest(() => Promise.all([a.send("sync", "x"), a.send("async", "y")]));
+    const { traceId } = await recorded.inSpan("GET /", () => Promise.all([a.send("sync", "x"), a.send("async", "y")]));
     await eventually("all has arrived", () => recorded.spans.filter(({ name }) => name === "process c").length === 2);
     expect(new Set(recorded.spans.map((span) => span.traceId))).toEqual(new Set([traceId]));
     const idOf = (name: string) => recorded.spans.find((span) => span.name === name)!.id;
@@ -132,17 +111,17 @@ describe("a message between peers", () => {
     const a = await world.started("a-1");
     const b = await world.started("b-1", { defaults: { durable: true } }, (message) => message.reply("back"));
     await b.stop();
-    await inRequest(() => a.send("b", "x"));
-    const [stored] = await spansOf("store b");
+    await recorded.inSpan("GET /", () => a.send("b", "x"));
+    const [stored] = await recorded.spansOf("store b");
     const sent = recorded.spans.find(({ name }) => name === "send b")!;
     expect([stored!.parent, stored!.attributes["messaging.batch.message_count"]]).toEqual([sent.id, 1]);
     expect(sent.attributes["hawser.outcome"]).toBe("stored");
     await b.start();
-    const [handled] = await spansOf("process b");
+    const [handled] = await recorded.spansOf("process b");
     expect(handled!.parent).toBe(sent.id);
     recorded.reset();
-    await inRequest(() => a.sendAll("b", "y"));
-    const [first, reply] = await spansOf("send b", "send a");
+    await recorded.inSpan("GET /", () => a.sendAll("b", "y"));
+    const [first, reply] = await recorded.spansOf("send b", "send a");
     expect(reply!.traceId).toBe(first!.traceId);
   });
 
@@ -151,17 +130,19 @@ describe("a message between peers", () => {
     const b = world.peer("b-1");
     await b.handleBatch("t", { maxMessages: 10, waitMs: 60_000 }, () => undefined);
     await b.start();
-    const send = (key: number) => inRequest(() => a.send("t", "x", { key: `${key}` }));
+    const send = (key: number) => recorded.inSpan("GET /", () => a.send("t", "x", { key: `${key}` }));
     const requests = Promise.all(Array.from({ length: 10 }, (_, key) => send(key)));
     await requests;
-    const [batch] = await spansOf("process t");
+    const [batch] = await recorded.spansOf("process t");
     const sent = recorded.spans.filter(({ name }) => name === "send t");
     expect(batch!.parent).toBe(undefined);
     expect(new Set(batch!.links)).toEqual(new Set(sent.map(({ id }) => id)));
     expect(batch!.attributes["messaging.batch.message_count"]).toBe(10);
     recorded.reset();
-    await inRequest(() => Promise.all(Array.from({ length: 10 }, (_, key) => a.send("t", "x", { key: `${key}` }))));
-    const [again] = await spansOf("process t");
+    await recorded.inSpan("GET /", () =>
+      Promise.all(Array.from({ length: 10 }, (_, key) => a.send("t", "x", { key: `${key}` }))),
+    );
+    const [again] = await recorded.spansOf("process t");
     expect(again!.traceId).toBe(recorded.spans.find(({ name }) => name === "send t")!.traceId);
     expect(again!.links.length).toBe(9);
   });
@@ -178,15 +159,15 @@ describe("a request", () => {
     });
     await b.start();
     let parent = "";
-    await inRequest(async () => {
+    await recorded.inSpan("GET /", async () => {
       parent = (await a.request("sum", "x")).text();
     });
-    const [asked, answered] = await spansOf("request sum", "respond sum");
+    const [asked, answered] = await recorded.spansOf("request sum", "respond sum");
     expect([asked!.kind, answered!.kind, answered!.parent]).toEqual(["CLIENT", "SERVER", asked!.id]);
     expect(parent).toBe(`00-${asked!.traceId}-${answered!.id}-01`);
     recorded.reset();
-    await inRequest(() => a.request("sum", "").catch(() => undefined));
-    const [failed, threw] = await spansOf("request sum", "respond sum");
+    await recorded.inSpan("GET /", () => a.request("sum", "").catch(() => undefined));
+    const [failed, threw] = await recorded.spansOf("request sum", "respond sum");
     expect([failed!.attributes["error.type"], threw!.attributes["error.type"]]).toEqual(["rejected", "rejected"]);
   });
 });
@@ -201,9 +182,9 @@ describe("what is enqueued", () => {
     await b.handle("more", () => undefined);
     await b.start();
     await using client = await connected(world.url);
-    const { traceId } = await inRequest(() => enqueue(client, "jobs", "x"));
+    const { traceId } = await recorded.inSpan("GET /", () => enqueue(client, "jobs", "x"));
     await eventually("all is done", () => recorded.spans.filter(({ name }) => name === "process more").length === 2);
-    const [job, written, wrote] = await spansOf("process jobs", "enqueue jobs", "enqueue more");
+    const [job, written, wrote] = await recorded.spansOf("process jobs", "enqueue jobs", "enqueue more");
     expect([job!.parent, wrote!.parent]).toEqual([written!.id, job!.id]);
     const parents = recorded.spans.filter(({ name }) => name === "process more").map(({ parent }) => parent);
     expect(new Set(parents)).toEqual(new Set([job!.id, wrote!.id]));
@@ -214,13 +195,13 @@ describe("what is enqueued", () => {
     const b = await world.started("b-1", {}, () => undefined);
     await using client = await connected(world.url);
     await enqueue(client, "b", "x");
-    const [handled] = await spansOf("process b");
+    const [handled] = await recorded.spansOf("process b");
     expect([handled!.parent, recorded.spans.length]).toEqual([undefined, 1]);
     recorded.reset();
     const parent = `00-${"3".repeat(32)}-${"4".repeat(16)}-01`;
     await client.query("SELECT set_config('hawser.traceparent', $1, false)", [parent]);
     await enqueue(client, "b", "x");
-    const [continued] = await spansOf("process b");
+    const [continued] = await recorded.spansOf("process b");
     expect(continued).toMatchObject({ traceId: "3".repeat(32), parent: "4".repeat(16) });
     await b.stop();
   });
@@ -239,7 +220,7 @@ describe("instrument", () => {
     {
       using _ = instrument({ livePerMillion: 1_000_000 });
       await a.send("b", "x");
-      const [sent, handled] = await spansOf("send b", "process b");
+      const [sent, handled] = await recorded.spansOf("send b", "process b");
       expect([sent!.parent, handled!.parent]).toEqual([undefined, sent!.id]);
     }
     recorded.reset();
