@@ -23,7 +23,7 @@ const columns = 24;
 /** Size of a panel, in columns and rows of the grid. */
 const size = { w: 8, h: 7 };
 
-const datasource = { type: "prometheus", uid: "${datasource}" };
+const datasource = { type: "prometheus", uid: "$datasource" };
 
 function dashboardOf({ title, metrics }: MetricGroup, dashboard: DashboardOption): object {
   return {
