@@ -116,7 +116,7 @@ export interface MetricOption {
   panel?: PanelOption;
 }
 
-export interface PanelOption {
+interface PanelOption {
   title: string;
   row: string;
   /** Number of a `PanelProcesses`. */
