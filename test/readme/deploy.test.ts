@@ -9,7 +9,7 @@ import type { ArgsDef } from "citty";
 import { load } from "js-yaml";
 import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
-import { type Metric, serveMetrics } from "../../generated/ts/metrics/metrics.js";
+import { type Metric, peerMetrics, serveMetrics } from "../../generated/ts/metrics/metrics.js";
 import { serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { quantityOf } from "../../src/cli/quantities.js";
 import { commands } from "../../src/cli/run.js";
@@ -238,7 +238,7 @@ describe.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s", (page) => {
 });
 
 it("the alerts are on metrics and labels that there are", () => {
-  const metrics: readonly Metric[] = Object.values(serveMetrics);
+  const metrics: readonly Metric[] = [...Object.values(serveMetrics), ...Object.values(peerMetrics)];
   const labels = new Map(metrics.map(({ name, labels }) => [name, labels]));
   const { groups } = load(read("examples/deploy/alerts.yaml")) as {
     readonly groups: readonly {
