@@ -261,6 +261,19 @@ it("the alerts are on metrics and labels that there are", () => {
   }
 });
 
+it("each alert has a section in docs/operations.md, and each section an alert", () => {
+  const { groups } = load(read("examples/deploy/alerts.yaml")) as {
+    readonly groups: readonly {
+      readonly rules: readonly { readonly alert: string; readonly annotations: Readonly<Record<string, string>> }[];
+    }[];
+  };
+  const rules = groups.flatMap((group) => group.rules);
+  for (const { alert, annotations } of rules)
+    expect(annotations["runbook_url"]).toBe(`https://runbooks.example/docs/operations.md#${alert.toLowerCase()}`);
+  const sections = [...read("docs/operations.md").matchAll(/^### (Hawser\w+)$/gm)].map(([, name]) => name);
+  expect(sections).toEqual(rules.map(({ alert }) => alert));
+});
+
 /** A script of psql, as far as ours goes: variables of the environment, and results that are statements. */
 async function runScript(client: pg.Client, script: string, environment: Readonly<Record<string, string>>) {
   const variables = new Map<string, string>();
