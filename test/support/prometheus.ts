@@ -15,19 +15,29 @@ interface Sample {
 export interface TestPrometheus extends AsyncDisposable {
   /** Answer to an instant query. Throws what Prometheus says of a query that it refuses. */
   query(expression: string): Promise<readonly Sample[]>;
+  /** Names of the alerts that fire, once each. */
+  firing(): Promise<readonly string[]>;
 }
 
-/** @param targets `host:port` of the pages `/metrics`, by job */
-export async function startPrometheus(targets: Readonly<Record<string, readonly string[]>>): Promise<TestPrometheus> {
+/**
+ * @param targets `host:port` of the pages `/metrics`, by job
+ * @param rules content of a rule file, evaluated every second
+ */
+export async function startPrometheus(
+  targets: Readonly<Record<string, readonly string[]>>,
+  rules?: string,
+): Promise<TestPrometheus> {
   const program = await findPrometheus();
   const directory = temporaryDirectory();
   const config = {
-    global: { scrape_interval: "1s" },
+    global: { scrape_interval: "1s", evaluation_interval: "1s" },
+    rule_files: rules === undefined ? [] : [join(directory, "rules.yaml")],
     scrape_configs: Object.entries(targets).map(([job, each]) => ({
       job_name: job,
       static_configs: [{ targets: each }],
     })),
   };
+  if (rules !== undefined) writeFileSync(join(directory, "rules.yaml"), rules);
   // JSON is YAML.
   writeFileSync(join(directory, "prometheus.yaml"), JSON.stringify(config));
   const address = `127.0.0.1:${await freePort()}`;
@@ -62,6 +72,15 @@ export async function startPrometheus(targets: Readonly<Record<string, readonly 
       };
       if (status !== "success") throw new Error(`${expression}: ${error}`);
       return data!.result;
+    },
+    async firing() {
+      const { data } = (await (await fetch(`http://${address}/api/v1/alerts`)).json()) as {
+        readonly data: {
+          readonly alerts: readonly { readonly state: string; readonly labels: Readonly<Record<string, string>> }[];
+        };
+      };
+      const firing = data.alerts.filter(({ state }) => state === "firing");
+      return [...new Set(firing.map(({ labels }) => labels["alertname"]!))];
     },
     [Symbol.asyncDispose]: () => server.stop({ immediately: true }),
   };
