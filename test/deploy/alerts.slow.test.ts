@@ -98,3 +98,18 @@ it.skipIf(prometheusProgram === undefined)("alerts about a server without NATS f
   await nats.restart();
   await resolves(prometheus, ["HawserNatsAway"]);
 });
+
+it.skipIf(prometheusProgram === undefined)("the alert about dead letters of a server fires and resolves", async () => {
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0" });
+  const subject = `refused_${gateway.database.name}`;
+  await gateway.client.query(`
+    CREATE FUNCTION refuse(payload bytea) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+  `);
+  await gateway.client.query("SELECT nats_subscribe($1, 'refuse')", [subject]);
+  await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
+  const counted = "hawser_bridge_messages_dead_lettered_total";
+  await eventually("the subscription is counted", async () => (await prometheus.query(`${counted} == 0`)).length > 0);
+  await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
+  await fires(prometheus, ["HawserDeadLetters"]);
+  await resolves(prometheus, ["HawserDeadLetters"]);
+});
