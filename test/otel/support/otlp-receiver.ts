@@ -5,7 +5,7 @@ import type { AddressInfo } from "node:net";
 import { json } from "node:stream/consumers";
 
 /** Received span. */
-export interface ReceivedSpan {
+interface ReceivedSpan {
   /** `service.name` of the process that sent it. */
   readonly service: string;
   readonly name: string;
