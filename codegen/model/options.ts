@@ -113,6 +113,21 @@ export interface MetricOption {
   label: { name: string; value: string[] }[];
   unit: string;
   bucket: number[];
+  panel?: PanelOption;
+}
+
+interface PanelOption {
+  title: string;
+  row: string;
+  /** Number of a `PanelProcesses`. */
+  processes: number;
+  unit: string;
+}
+
+export interface DashboardOption {
+  uid: string;
+  title: string;
+  by: string;
 }
 
 export interface ErrorOption {
@@ -159,8 +174,8 @@ export class SpecOptions {
     return this.#read<{ title: string }>(message, "settings");
   }
 
-  metrics(message: DescMessage): { title: string } | undefined {
-    return this.#read<{ title: string }>(message, "metrics");
+  metrics(message: DescMessage): { title: string; dashboard?: DashboardOption } | undefined {
+    return this.#read<{ title: string; dashboard?: DashboardOption }>(message, "metrics");
   }
 
   metric(field: DescField): MetricOption | undefined {

@@ -73,7 +73,7 @@ function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<str
     } else if (settings !== undefined) {
       settingGroups.push(readSettingGroup(message, settings.title, options));
     } else if (metrics !== undefined) {
-      metricGroups.push(readMetricGroup(message, metrics.title, options));
+      metricGroups.push(readMetricGroup(message, metrics, options));
     } else if (!passing.has(message.typeName)) {
       messages.push(readMessage(message, options));
     }

@@ -4,7 +4,10 @@ import type { Step } from "./step.js";
 import { withTemporaryFolder } from "./temporary-folder.js";
 import { compareTrees } from "./trees.js";
 
-/** Step that checks that `generated/` equals the output of `buf generate` for the spec in the working tree. */
+/** Folders that `buf generate` writes. */
+const folders = ["generated", "deploy/chart/dashboards"];
+
+/** Step that checks that these folders equal the output of `buf generate` for the spec in the working tree. */
 export const generatedStep: Step = {
   name: "generated",
   run: () =>
@@ -14,7 +17,8 @@ export const generatedStep: Step = {
       if (status !== 0) {
         return { kind: "failed", details: output, remedy: "Correct the spec at the places that buf names." };
       }
-      const differences = await compareTrees(join(projectRoot, "generated"), join(folder, "generated"));
+      const compared = folders.map((name) => compareTrees(join(projectRoot, name), join(folder, name), name));
+      const differences = (await Promise.all(compared)).flat();
       return differences.length === 0
         ? { kind: "ok" }
         : { kind: "failed", details: differences.join("\n"), remedy: "Run: npx buf generate" };

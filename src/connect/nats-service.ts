@@ -18,7 +18,15 @@ import {
   type MicroService,
   SubscriptionSet,
 } from "../nats/index.js";
-import { type Logger, type Subscription, silentLogger, within } from "../runtime/index.js";
+import {
+  inSpan,
+  type Logger,
+  type Subscription,
+  silentLogger,
+  traceContextOf,
+  tracer,
+  within,
+} from "../runtime/index.js";
 import { answerCall, type CallSource, errorAnswer, type OutgoingAnswer } from "./answer-call.js";
 import { nameOfCode, statusOfCode } from "./codes.js";
 import { CallerWatch, NatsCall } from "./nats-call.js";
@@ -32,7 +40,15 @@ import {
   subjectOf,
 } from "./nats-subjects.js";
 import { checkOptionNames, invalidSetting } from "./option-checks.js";
-import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
+import {
+  collectRoutes,
+  type Route,
+  type RouteOptions,
+  type Routes,
+  routeOptionNames,
+  unaryMethodOf,
+} from "./routes.js";
+import { startCall } from "./spans.js";
 
 /** Options of {@link serveNats}. */
 export interface ServeNatsOptions extends RouteOptions, NatsServiceSettingsInput {
@@ -269,7 +285,15 @@ class Server implements Subscription {
       return errorAnswer(new ConnectError("the headers of the call cannot be read", Code.InvalidArgument));
     }
     const call = new NatsCall(message, read.headers, read.payload, cancelSubject);
-    const answer = answerCall(route, call, nats);
+    const span = tracer && startCall("respond", unaryMethodOf(route), read.payload, traceContextOf(read.headers));
+    const answer =
+      span === undefined
+        ? answerCall(route, call, nats)
+        : inSpan(
+            span,
+            async () => answerCall(route, call, nats),
+            ({ error }) => error && { code: nameOfCode(error.code), message: error.rawMessage },
+          );
     if (!(answer instanceof Promise)) return answer;
     this.#addCall(call);
     return answer.finally(() => this.#removeCall(call));

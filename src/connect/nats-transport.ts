@@ -3,7 +3,7 @@ import type { Transport } from "@connectrpc/connect";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { ConnectionWatch } from "../nats/index.js";
-import { Deadline, maxTimerMs, unlessAborted } from "../runtime/index.js";
+import { Deadline, inSpan, maxTimerMs, tracer, unlessAborted, withTrace } from "../runtime/index.js";
 import { NatsCaller } from "./nats-caller.js";
 import {
   bytesOfHeaders,
@@ -13,6 +13,7 @@ import {
   readMessage,
   subjectOf,
 } from "./nats-subjects.js";
+import { errorIn, startCall } from "./spans.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
 /** Options of {@link createNatsTransport}. */
@@ -40,31 +41,41 @@ export function createNatsTransport(connection: NatsConnection, options: NatsTra
   const watch = new ConnectionWatch(connection);
   const carrier: Carrier = {
     scheme: "nats",
-    async call({ method, pairs, payload, timeoutMs, signal }) {
-      const subject = subjectOf(method, subjectPrefix);
-      const limitMs = Math.min(Math.ceil(timeoutMs), maxTimerMs);
-      const attempt = { name: `call of "${subject}"`, subject, changes: true, timeoutMs: limitMs };
-      watch.checkHeaders(attempt);
-      watch.checkOpen(attempt);
-      const caller = NatsCaller.of(connection);
-      const id = caller.nextCallId();
-      const headers = natsHeaders([...pairs, [rpcConstants.callHeader, id]]);
-      watch.checkSize(attempt, bytesOfHeaders(headers) + payload.length);
-      const deadline = new Deadline(limitMs);
-      const request = async () => {
-        // The call may have waited for the connection to drain.
-        signal?.throwIfAborted();
-        return connection.request(subject, payload, { headers, timeout: deadline.remainingMs });
-      };
-      const answered = watch.run(attempt, deadline, request);
-      if (signal === undefined) return readMessage(await answered);
-      try {
-        return readMessage(await unlessAborted(answered, signal));
-      } catch (error) {
-        if (signal.aborted) caller.cancel(cancelSubjectOf(method, subjectPrefix), id);
-        throw error;
-      }
+    call(outgoing) {
+      const span = tracer && startCall("request", outgoing.method, outgoing.payload, undefined);
+      if (span === undefined) return send(outgoing);
+      const pairs = withTrace(outgoing.pairs, span.context);
+      return inSpan(
+        span,
+        () => send({ ...outgoing, pairs }),
+        ({ headers }) => errorIn(headers),
+      );
     },
+  };
+  const send: Carrier["call"] = async ({ method, pairs, payload, timeoutMs, signal }) => {
+    const subject = subjectOf(method, subjectPrefix);
+    const limitMs = Math.min(Math.ceil(timeoutMs), maxTimerMs);
+    const attempt = { name: `call of "${subject}"`, subject, changes: true, timeoutMs: limitMs };
+    watch.checkHeaders(attempt);
+    watch.checkOpen(attempt);
+    const caller = NatsCaller.of(connection);
+    const id = caller.nextCallId();
+    const headers = natsHeaders([...pairs, [rpcConstants.callHeader, id]]);
+    watch.checkSize(attempt, bytesOfHeaders(headers) + payload.length);
+    const deadline = new Deadline(limitMs);
+    const request = async () => {
+      // The call may have waited for the connection to drain.
+      signal?.throwIfAborted();
+      return connection.request(subject, payload, { headers, timeout: deadline.remainingMs });
+    };
+    const answered = watch.run(attempt, deadline, request);
+    if (signal === undefined) return readMessage(await answered);
+    try {
+      return readMessage(await unlessAborted(answered, signal));
+    } catch (error) {
+      if (signal.aborted) caller.cancel(cancelSubjectOf(method, subjectPrefix), id);
+      throw error;
+    }
   };
   return createTransport(carrier, common);
 }

@@ -6,7 +6,7 @@ import { type ArgumentFault, BadArgument, NotText } from "../../generated/ts/nat
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
-import type { Semaphore } from "../runtime/index.js";
+import { inSpan, type OperationSpan, type Semaphore, startSpan, traceContextIn, tracer } from "../runtime/index.js";
 import { parseCall, TooManyError } from "./call-text.js";
 import { type Answer, type GatewayClient, nullRow } from "./protocol/index.js";
 
@@ -53,6 +53,12 @@ export class Calls {
       timeoutMs: this.#timeoutOf(name, method, request),
       startedAt: performance.now(),
     };
+    const span = tracer && startCall(name, request);
+    if (span !== undefined) return inSpan(span, async () => this.#begin(method, request, call));
+    return this.#begin(method, request, call);
+  }
+
+  #begin(method: Method, request: unknown, call: GatewayCall): Answer | Promise<Answer> {
     if (!this.#semaphore.tryAcquire()) return this.#waitForCapacity(method, request, call);
     return this.#handle(method, request, call);
   }
@@ -149,6 +155,13 @@ export class Calls {
       throw tooLargeError(method.sqlName, bytes, this.#limits.maxResponseBytes);
     return { kind: "row", value };
   }
+}
+
+/** Starts the span of a call, if it needs one. */
+function startCall(sqlName: string, request: unknown): OperationSpan | undefined {
+  const { headers } = request as { readonly headers?: unknown };
+  const from = [traceContextIn(headers)];
+  return startSpan({ kind: "call", system: "nats", destination: sqlName, from }, "sometimes");
 }
 
 /** Error of an invalid argument. */

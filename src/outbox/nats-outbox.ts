@@ -3,7 +3,16 @@ import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { NatsConnector } from "../nats/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
-import { Deadline, delay, type Logger, RareLog } from "../runtime/index.js";
+import {
+  Deadline,
+  delay,
+  type Logger,
+  type OperationSpan,
+  RareLog,
+  startSpan,
+  traceContextIn,
+  tracer,
+} from "../runtime/index.js";
 import type { EnqueuedMessage } from "./outbox-table.js";
 import { OutboxRelay, type PublishOutcome, type PublishStep, type TurnOutcome, type TurnStep } from "./relay.js";
 import { OutboxRunner } from "./runner.js";
@@ -172,7 +181,11 @@ export class NatsOutbox {
 
   #publish(relay: Machine, step: PublishStep<EnqueuedMessage>): undefined {
     this.#publishing += 1;
-    void this.#publisher.publish(step).then((outcome) => {
+    const span = tracer && startPublish(step);
+    const published =
+      span === undefined ? this.#publisher.publish(step) : span.run(() => this.#publisher.publish(step));
+    void published.then((outcome) => {
+      span?.end(outcome.kind === "published" ? undefined : { code: outcome.kind, message: "", ...outcome });
       this.#publishing -= 1;
       if (outcome.kind === "published") this.#count(step.message, outcome.as);
       relay.completePublish(step, outcome, performance.now());
@@ -197,4 +210,11 @@ export class NatsOutbox {
       this.#rareLog.warn("a message of the outbox became a dead letter", `${message.destination}: ${refusal.message}`);
     }
   }
+}
+
+/** Starts the span of publishing a message that belongs to a trace. */
+function startPublish({ message }: PublishStep<EnqueuedMessage>): OperationSpan | undefined {
+  const { destination, payload, headers, messageId } = message;
+  const from = [traceContextIn(headers)];
+  return startSpan({ kind: "send", system: "nats", destination, from, bytes: payload.length, messageId }, "never");
 }

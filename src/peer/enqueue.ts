@@ -4,8 +4,10 @@
  */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
+import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { HawserError } from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
+import { inSpan, namesTrace, startSpan, type TraceContext, traceHeaders, tracer } from "../runtime/index.js";
 import { type Addressed, address, checkDeliverAt } from "./destination.js";
 import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./message.js";
 import { checkKnownOptions } from "./options.js";
@@ -103,14 +105,15 @@ export async function enqueueBatch(
   const bytes = messages.map((message) => message.payload);
   const shared = commonArguments(first);
   if (messages.every((message) => message.messageId === null && commonArguments(message) === shared)) {
-    const { destination, headers, key } = first;
-    const common = { headers, key, payloads: bytes, deliverAt: checkDeliverAt(options) };
+    const { destination, key } = first;
+    const common = { key, payloads: bytes, deliverAt: checkDeliverAt(options) };
     const functions = enqueueFunctions(callerOf(client));
-    const written =
+    const written = await traced(first, messages.length, ({ headers }) =>
       destination.sink === "peers"
-        ? functions.enqueueBatch({ ...common, topic: destination.topic, toAll: options.all || null })
-        : functions.enqueueSubjectBatch({ ...common, ...destination });
-    return (await written).ids;
+        ? functions.enqueueBatch({ ...common, headers, topic: destination.topic, toAll: options.all || null })
+        : functions.enqueueSubjectBatch({ ...common, headers, ...destination }),
+    );
+    return written.ids;
   }
   const ids: bigint[] = [];
   for (const message of messages) ids.push(await write(client, message, options, null));
@@ -144,13 +147,53 @@ export async function enqueueReply(
   return await write(client, address(topic, payload, options), options, origin, listener);
 }
 
+/**
+ * Writes a message in a span, if one is active; without one, the transaction may have a context of its own.
+ *
+ * @param statement writes the message with the context in its headers
+ */
+function traced<T>(message: Addressed, count: number, statement: (message: Addressed) => Promise<T>): Promise<T> {
+  if (tracer === undefined) return statement(message);
+  const { destination, payload, messageId } = message;
+  const isPeers = destination.sink === "peers";
+  const details = count > 1 ? { count } : { bytes: payload.length, messageId: messageId ?? undefined };
+  const operation = {
+    ...({ kind: "enqueue", system: isPeers ? "hawser" : "nats" } as const),
+    destination: isPeers ? destination.topic : destination.subject,
+    ...details,
+  };
+  const span = startSpan(operation, "never");
+  if (span === undefined) return statement(message);
+  return inSpan(span, () => statement({ ...message, headers: withContext(message.headers, span.context) }));
+}
+
+/** Adds a context to the headers of the message, unless they name a trace or are as many as allowed. */
+function withContext(json: string | null, context: TraceContext): string {
+  const headers: Record<string, string[]> = json === null ? {} : JSON.parse(json);
+  const pairs = Object.entries(headers).flatMap(([name, values]) => values.map((value) => [name, value] as const));
+  const added = traceHeaders(context);
+  const isFull = pairs.length + added.length > limits.PayloadHeaders.headers.maxItems;
+  if (isFull || namesTrace(pairs)) return JSON.stringify(headers);
+  return JSON.stringify({ ...headers, ...Object.fromEntries(added.map(([name, value]) => [name, [value]])) });
+}
+
+function write(
+  client: SqlClient,
+  addressed: Addressed,
+  options: EnqueueOptions,
+  origin: string | null,
+  listener: string | null = null,
+): Promise<bigint> {
+  return traced(addressed, 1, (message) => writeOne(client, message, options, origin, listener));
+}
+
 /** @param listener name of the only listener that gets the message; null for any listener of the topic */
-async function write(
+async function writeOne(
   client: SqlClient,
   { destination, ...message }: Addressed,
   options: EnqueueOptions,
   origin: string | null,
-  listener: string | null = null,
+  listener: string | null,
 ): Promise<bigint> {
   const deliverAt = checkDeliverAt(options);
   if (destination.sink === "nats") {

@@ -2,6 +2,7 @@
  * Calls of the user's handlers. Prepares the topic name, the uncompressed payload and the transaction of a call, and
  * converts its outcome to a {@link HandlerResult} for the channel.
  */
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
   ConcurrencyLimit,
@@ -15,17 +16,27 @@ import {
 } from "../channel/index.js";
 import { errorTable, HawserError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
-import { inTime, sharedTrace, traceContextOf } from "../runtime/index.js";
+import {
+  inSpan,
+  inTime,
+  type OperationSpan,
+  sharedTrace,
+  startSpan,
+  type TraceContext,
+  traceContextOf,
+  tracer,
+} from "../runtime/index.js";
 import { isRefusedForGood, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { BatchQueue } from "./batch-queue.js";
 import { Cancellation } from "./cancellation.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import type { HandledCounts } from "./counters.js";
+import { pairsOfFrame } from "./frame-headers.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { MessageView, type Source } from "./message.js";
-import { answerOf, type RequestAnswer } from "./request-answer.js";
+import { answerOf, type RequestAnswer, rpcErrorIn } from "./request-answer.js";
 import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
 
 /** Message whose handler is called, with its link. */
@@ -233,12 +244,16 @@ export class HandlerCalls {
    */
   call(source: Source, message: IncomingMessage, topic: string, attempt: number): Unfinished | undefined {
     const view = new MessageView(this.#handlers.reply, source, message, topic, message.payload, attempt);
+    const span = tracer && this.#startSpan("process", topic, [message], attempt);
     try {
-      const returned = this.#handlers.handle(view);
-      return isThenable(returned)
-        ? (link, turn, startedAt) => this.#awaitHandler(link, turn, startedAt, returned, view)
-        : undefined;
+      const returned = span === undefined ? this.#handlers.handle(view) : span.run(() => this.#handlers.handle(view));
+      if (isThenable(returned)) {
+        return (link, turn, startedAt) => this.#awaitHandler(link, turn, startedAt, returned, view, span);
+      }
+      span?.end();
+      return undefined;
     } catch (error) {
+      span?.end(error);
       return (link, turn) => this.#failed(link, turn, topic, error);
     }
   }
@@ -255,8 +270,24 @@ export class HandlerCalls {
     if (topic === undefined)
       throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
     const handler = this.#requestHandlerOf(source, request.topicKey, topic);
+    const span = tracer && this.#startSpan("respond", topic, [request], 1);
+    if (span !== undefined) {
+      const call = async () => answerOf(await this.#answerOf(source, request, topic, handler, span.context), request);
+      return inSpan(span, call, ({ headers }) => rpcErrorIn(pairsOfFrame(headers)));
+    }
+    return this.#answerOf(source, request, topic, handler, undefined);
+  }
+
+  /** @param trace context of the span, if there is one */
+  #answerOf(
+    source: Source,
+    request: IncomingRequest,
+    topic: string,
+    handler: RequestHandler,
+    trace: TraceContext | undefined,
+  ): unknown {
     return handler.settings.transactional
-      ? this.#answerInTransaction(source, request, topic, handler)
+      ? this.#answerInTransaction(source, request, topic, handler, trace ?? traceContextOf(request.headers ?? []))
       : this.#callFor(source, request, topic, handler, undefined);
   }
 
@@ -285,13 +316,14 @@ export class HandlerCalls {
     request: IncomingRequest,
     topic: string,
     handler: RequestHandler,
+    trace: TraceContext | undefined,
   ): Promise<RequestAnswer> {
     let answer: RequestAnswer | undefined;
     try {
       await this.#context.store.runInTransaction(async (client) => {
         answer = answerOf(await this.#callFor(source, request, topic, handler, client), request);
         if (answer.rollBack) throw rolledBack;
-      });
+      }, trace);
     } catch (error) {
       if (error !== rolledBack) throw error;
     }
@@ -359,7 +391,9 @@ export class HandlerCalls {
         return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? retryLater, plain);
       }
       this.#handlers.countsOf(topic).attempts += 1;
-      await this.#withTimeout(performance.now(), this.#handlers.handle(view), view, handling.timeoutMs);
+      await inSpan(this.#startSpan("process", topic, [message], turn.attempts), async () =>
+        this.#withTimeout(performance.now(), this.#handlers.handle(view), view, handling.timeoutMs),
+      );
       return done;
     } catch (error) {
       const failed = isNotServed(error)
@@ -434,7 +468,9 @@ export class HandlerCalls {
       } else {
         const views = items.map(({ view }) => view);
         this.#handlers.countsOf(views[0]!.topic).attempts += items.length;
-        await this.#withTimeout(performance.now(), call(views), views[0]!, timeoutMs);
+        await inSpan(this.#startSpanOf(called), () =>
+          this.#withTimeout(performance.now(), call(views), views[0]!, timeoutMs),
+        );
         for (const one of called) results.set(one, done);
       }
     } catch (error) {
@@ -454,9 +490,31 @@ export class HandlerCalls {
    * @throws the error of the handler
    */
   async #inTransaction(
+    handling: HandlingSettings,
+    items: readonly HandlerCall[],
+    call: (views: readonly MessageView[]) => unknown,
+  ): Promise<HandlerResult | undefined> {
+    const span = tracer && this.#startSpanOf(items);
+    // Messages of a batch continue their own traces, unless they have the same one.
+    const shared = sharedTrace(items.map(({ turn }) => traceContextOf(turn.running.headers ?? [])));
+    const trace = items.length === 1 ? (span?.context ?? shared) : shared;
+    if (span === undefined) return await this.#handleInTransaction(handling, items, call, trace);
+    try {
+      const result = await span.run(() => this.#handleInTransaction(handling, items, call, trace));
+      span.end();
+      return result;
+    } catch (error) {
+      span.end(error === postponed ? undefined : error);
+      throw error;
+    }
+  }
+
+  /** @param trace context of what the handler enqueues from SQL */
+  async #handleInTransaction(
     { timeoutMs, retry }: HandlingSettings,
     items: readonly HandlerCall[],
     call: (views: readonly MessageView[]) => unknown,
+    trace: TraceContext | undefined,
   ): Promise<HandlerResult | undefined> {
     const { store, lease, status, nameLost } = this.#context;
     const [{ link }] = items as [HandlerCall];
@@ -485,7 +543,6 @@ export class HandlerCalls {
         ? []
         : { connectionKey, ...position, mayBeDone: turn.attempts > 1, isParked: turn.place.parked !== undefined };
     });
-    const trace = sharedTrace(items.map(({ turn }) => traceContextOf(turn.running.headers ?? [])));
     try {
       // The lease may be renewed on another server while the handler runs; its writes belong to the current epoch.
       const { name, epoch } = lease;
@@ -512,6 +569,37 @@ export class HandlerCalls {
       return result;
     }
     return retryLater;
+  }
+
+  #startSpanOf(items: readonly HandlerCall[]): OperationSpan | undefined {
+    const [{ turn, view }] = items as [HandlerCall];
+    const messages = items.map((item) => item.turn.running);
+    return this.#startSpan("process", view.topic, messages, turn.attempts);
+  }
+
+  #startSpan(
+    kind: "process" | "respond",
+    topic: string,
+    messages: readonly IncomingMessage[],
+    attempt: number,
+  ): OperationSpan | undefined {
+    const from = messages.map(({ headers }) => headers && traceContextOf(headers));
+    const isLive = messages.every(({ fromWire }) => fromWire);
+    const { sender, membership } = this.#context;
+    const isBatch = messages.length > 1;
+    const [{ headers, payload }] = messages as [IncomingMessage];
+    const header = (name: string) => headers && headerValue(headers, name);
+    const details = isBatch
+      ? { count: messages.length }
+      : {
+          ...{ bytes: payload.length, attempt, messageId: header(protocolConstants.messageIdHeader) },
+          method: kind === "respond" ? header(rpcConstants.methodHeader) : undefined,
+        };
+    const who = { peer: sender.name, group: membership.group };
+    return startSpan(
+      { kind, system: "hawser", destination: topic, from, ...details, ...who },
+      isLive ? "sometimes" : "always",
+    );
   }
 
   #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<BatchedCall> {
@@ -569,11 +657,14 @@ export class HandlerCalls {
     startedAt: number,
     returned: unknown,
     view: MessageView,
+    span: OperationSpan | undefined,
   ): Promise<HandlerResult> {
     try {
       await this.#withTimeout(startedAt, returned, view, this.#handlers.handlingOf(view.topic, view.pairs).timeoutMs);
+      span?.end();
       return done;
     } catch (error) {
+      span?.end(error);
       return this.#failed(link, turn, view.topic, error);
     }
   }

@@ -20,7 +20,7 @@ export interface CheckedMessage {
   readonly delivery: Delivery;
   /** Replaced by a copy when the caller stops waiting, because the caller may then reuse its buffer. */
   payload: Uint8Array;
-  readonly headers: Headers | undefined;
+  headers: Headers | undefined;
   /** Messages with the same key go to the same listener. */
   readonly key: string | undefined;
 }

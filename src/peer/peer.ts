@@ -4,11 +4,23 @@
  */
 import { EventEmitter } from "node:events";
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { limits } from "../../generated/ts/rules/peer/frames.js";
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { Headers } from "../channel/index.js";
+import { type Headers, headerValue } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { SqlClient } from "../postgres/index.js";
-import { onStopSignal, type Subscription, silentLogger } from "../runtime/index.js";
+import {
+  namesTrace,
+  type OperationSpan,
+  onStopSignal,
+  type Subscription,
+  silentLogger,
+  startSpan,
+  type TraceContext,
+  traceHeaders,
+  tracer,
+} from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { asHawserError } from "./context.js";
 import { PeerCounters } from "./counters.js";
@@ -57,6 +69,7 @@ import {
 import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
+import { rpcErrorIn } from "./request-answer.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { type PeerStatus, StatusReporter } from "./status.js";
 import {
@@ -250,6 +263,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
   ): Promise<Receipt<TransientOutcome>>;
   send<Desc extends DescMessage>(to: Desc, message: MessageInitShape<Desc>, options?: SendOptions): Promise<AnyReceipt>;
   send(to: string | DescMessage, payload: unknown, options?: SendOptions): Promise<AnyReceipt> {
+    let span: OperationSpan | undefined;
     try {
       if (isSchema(to)) {
         const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
@@ -259,8 +273,10 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const running = this.#whileRunning();
       if (to === this.#options.topic) throw selfTopic(to);
       const message = this.#checkMessage(payload as Payload, options);
-      return this.#receipt(to, running.outbox.sendTo(to, message), message, options?.signal);
+      span = tracer && this.#startSpan("send", to, message);
+      return this.#receipt(to, running.outbox.sendTo(to, message), message, options?.signal, span);
     } catch (error) {
+      span?.end(error);
       this.#counters.sendFailed(to, error);
       return Promise.reject(error);
     }
@@ -287,11 +303,11 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const { topic, payload: bytes, send } = typedSend(to, payload as MessageInitShape<DescMessage>, options);
       return await this.sendAll(topic, bytes, send);
     }
-    const { message, sent } = await this.#sendToAll(to, payload as Payload, options).catch((error) => {
+    const { message, sent, span } = await this.#sendToAll(to, payload as Payload, options).catch((error) => {
       this.#counters.sendFailed(to, error);
       throw error;
     });
-    return await Promise.all(
+    const receipts = Promise.all(
       sent.map(async ({ peer, ticket }) => {
         if (!("promise" in ticket)) {
           this.#counters.sendFailed(to, ticket);
@@ -304,13 +320,20 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
         }
       }),
     );
+    return await receipts.finally(() => span?.end());
   }
 
   async #sendToAll(topic: string, payload: Payload, options: SendOptions | undefined) {
     const running = this.#whileRunning();
     this.#checkForeign(topic);
     const message = this.#checkMessage(payload, options);
-    return { message, sent: await running.outbox.sendAll(topic, message) };
+    const span = tracer && this.#startSpan("send", topic, message);
+    try {
+      return { message, span, sent: await running.outbox.sendAll(topic, message) };
+    } catch (error) {
+      span?.end(error);
+      throw error;
+    }
   }
 
   /**
@@ -336,9 +359,16 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (signal?.aborted) throw abortedBefore(signal);
       const { outbox } = this.#whileRunning();
       if (topic === this.#options.topic) throw selfTopic(topic);
-      const { bytes, headers } = checkContent(payload, options?.headers);
-      const pairs = headers && checkHeaders(headers);
-      const request = new OutgoingRequest(topic, bytes, pairs, maxMessageBytes, timeoutMs, idempotent, outbox);
+      const content = checkContent(payload, options?.headers);
+      const message = { payload: content.bytes, headers: content.headers && checkHeaders(content.headers) };
+      const span = tracer && this.#startSpan("request", topic, message);
+      const { payload: bytes, headers } = message;
+      const request = new OutgoingRequest(topic, bytes, headers, maxMessageBytes, timeoutMs, idempotent, outbox);
+      if (span !== undefined)
+        request.answer.then(
+          ({ headers }) => span.end(rpcErrorIn(headers)),
+          (error) => span.end(error),
+        );
       if (signal !== undefined) request.abortOn(signal);
       outbox.request(topic, request);
       return request.answer;
@@ -795,16 +825,19 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
     let message: CheckedMessage;
     let sent: Sent | Promise<Sent>;
+    let span: OperationSpan | undefined;
     try {
       const running = this.#running;
       if (running === undefined) throw notRunning(this.name);
       message = this.#checkMessage(payload, options);
+      span = tracer && this.#startSpan("send", topic, message);
       sent = running.outbox.sendToPeer(name, topic, message);
     } catch (error) {
+      span?.end(error);
       this.#counters.sendFailed(topic, error);
       throw error;
     }
-    return await this.#receipt(topic, sent, message, options?.signal);
+    return await this.#receipt(topic, sent, message, options?.signal, span);
   };
 
   /** Sender (`name:topic`) of messages that this peer enqueues. */
@@ -849,13 +882,38 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 
+  /** Starts the span of a send or request, if it needs one, and adds its context to the headers. */
+  #startSpan(
+    kind: "send" | "request",
+    topic: string,
+    message: { headers: Headers | undefined; readonly payload: Uint8Array },
+  ): OperationSpan | undefined {
+    const { headers, payload } = message;
+    const header = (name: string) => headers && headerValue(headers, name);
+    const messageId = header(protocolConstants.messageIdHeader);
+    const method = kind === "request" ? header(rpcConstants.methodHeader) : undefined;
+    const operation = { kind, destination: topic, method, messageId, bytes: payload.length, peer: this.name };
+    const span = startSpan({ ...operation, system: "hawser" }, "sometimes");
+    if (span !== undefined) message.headers = withContext(headers, span.context);
+    return span;
+  }
+
   /** Promise of a send, rejected early if the caller's signal is aborted. */
   #receipt(
     topic: string,
     sent: Sent | Promise<Sent>,
     message: CheckedMessage,
     signal: AbortSignal | undefined,
+    span?: OperationSpan,
   ): Promise<AnyReceipt> {
+    if (span !== undefined) {
+      const receipt = this.#receipt(topic, sent, message, signal);
+      receipt.then(
+        ({ outcome }) => span.end(undefined, outcome),
+        (error) => span.end(error),
+      );
+      return receipt;
+    }
     if (!("promise" in sent)) sent.catch((error) => this.#counters.sendFailed(topic, error));
     if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
@@ -880,6 +938,13 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       await store.close();
     }
   }
+}
+
+/** Adds the context of a span, unless the headers name a trace or are as many as a message can have. */
+function withContext(headers: Headers = [], context: TraceContext): Headers {
+  const added = traceHeaders(context);
+  const isFull = headers.length + added.length > limits.PayloadHeaders.headers.maxItems;
+  return isFull || namesTrace(headers) ? headers : [...headers, ...added];
 }
 
 /** Adds the headers for key, id and time to live. @throws HawserError `invalid_argument` */

@@ -2,7 +2,7 @@
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, SenderChannel, type SenderEffects, type SendOutcome } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
-import { DeadlineTimer } from "../runtime/index.js";
+import { DeadlineTimer, inSpan, type OperationSpan, startSpan, traceContextOf, tracer } from "../runtime/index.js";
 import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { LinkRequests } from "./link-requests.js";
@@ -259,7 +259,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   store(firstNumber: number, messages: Outgoing[]): void {
     const insert = ++this.#inserts;
-    insertMessages(this.#context, this.dial.connectionKey, firstNumber, messages).then(
+    const span = tracer && startStoring(messages);
+    inSpan(span, () => insertMessages(this.#context, this.dial.connectionKey, firstNumber, messages)).then(
       (result) => {
         if (insert !== this.#inserts || this.isClosed) return;
         if (result === "fenced") {
@@ -387,6 +388,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
       for (const resolve of this.#whenIdle.splice(0)) resolve();
     }
   }
+}
+
+/** Starts the span of storing messages, if one of them belongs to a trace. */
+function startStoring(messages: readonly Outgoing[]): OperationSpan | undefined {
+  const from = messages.map(({ headers }) => headers && traceContextOf(headers));
+  const destination = messages[0]!.topic.topic;
+  return startSpan({ kind: "store", system: "hawser", destination, from, count: messages.length }, "never");
 }
 
 /**

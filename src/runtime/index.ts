@@ -15,4 +15,17 @@ export { Semaphore } from "./semaphore.js";
 export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";
 export type { Subscription } from "./subscription.js";
 export { Deadline, DeadlineTimer, inTime, maxTimerMs, TimeLimit, within } from "./time-limit.js";
-export { sharedTrace, type TraceContext, traceContextOf } from "./trace-context.js";
+export { sharedTrace, type TraceContext, traceContextIn, traceContextOf } from "./trace-context.js";
+export {
+  type Beginning,
+  inSpan,
+  namesTrace,
+  type Operation,
+  type OperationSpan,
+  setTracer,
+  startSpan,
+  type Tracer,
+  traceHeaders,
+  tracer,
+  withTrace,
+} from "./tracing.js";

@@ -36,6 +36,15 @@ export function traceContextOf(headers: Iterable<readonly [name: string, value: 
   return { parent, state: isValid ? state : "" };
 }
 
+/** Context in headers as a JSON object of strings, or of arrays of strings; undefined also for anything else. */
+export function traceContextIn(headers: unknown): TraceContext | undefined {
+  if (typeof headers !== "object" || headers === null) return undefined;
+  const values = (given: unknown): unknown[] => (Array.isArray(given) ? given : [given]);
+  return traceContextOf(
+    Object.entries(headers).flatMap(([name, given]) => values(given).map((value) => [name, String(value)] as const)),
+  );
+}
+
 /** Context that all messages share; undefined if they have different ones, or one has none. */
 export function sharedTrace(traces: readonly (TraceContext | undefined)[]): TraceContext | undefined {
   const [first] = traces;

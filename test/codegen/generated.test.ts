@@ -11,7 +11,7 @@ import { compileProject, generated, requestFor } from "./support/request.js";
 
 /** The folders of the plugins that are not this project's own. */
 const foreign = [
-  ...readFileSync(join(projectDirectory, "buf.gen.yaml"), "utf8").matchAll(/^ {4}out: (\S+\/\S+)$/gm),
+  ...readFileSync(join(projectDirectory, "buf.gen.yaml"), "utf8").matchAll(/^ {4}out: (generated\/\S+)$/gm),
 ].map(([, out]) => out!);
 
 /** By path. */

@@ -12,7 +12,7 @@ import { projectDirectory } from "../support/program.js";
 
 const schemaPath = "schema/nats-server-options.schema.json";
 /** Files that are written anew; all others are those of the project. */
-const copied = ["proto", "schema", "buf.yaml", "buf.gen.yaml"];
+const copied = ["deploy", "proto", "schema", "buf.yaml", "buf.gen.yaml"];
 const left = ["generated", ".git", "dist"];
 
 vi.setConfig({ testTimeout: 300_000 });
@@ -39,7 +39,9 @@ async function generate(): Promise<void> {
 
 it("makes the committed files, wherever it runs", async () => {
   await generate();
-  expect(await compareTrees(join(projectDirectory, "generated"), join(folder, "generated"))).toEqual([]);
+  for (const name of ["generated", "deploy/chart/dashboards"]) {
+    expect(await compareTrees(join(projectDirectory, name), join(folder, name), name)).toEqual([]);
+  }
 });
 
 /** Leaves in buf.gen.yaml only this project's own plugin: the others take most of the time. */

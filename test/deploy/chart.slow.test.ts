@@ -27,7 +27,8 @@ const tools = await Promise.all([findHelm(), findKubernetesValidate()]).catch((e
 /** Properties of manifests that the tests read. */
 interface Manifest {
   readonly kind: string;
-  readonly metadata: { readonly name: string };
+  readonly metadata: { readonly name: string; readonly labels?: Readonly<Record<string, string>> };
+  readonly data?: Readonly<Record<string, string>>;
   // biome-ignore lint/suspicious/noExplicitAny: each kind has its own, checked by Kubernetes' schemas
   readonly spec: any;
 }
@@ -152,6 +153,18 @@ describe.skipIf(tools === undefined)("the chart", () => {
       ],
     ]);
     expect(named(await manifests(), "NetworkPolicy", "shop-hawser").spec.ingress).toHaveLength(1);
+  });
+
+  it("has the dashboards if they are wanted, with the label of Grafana's sidecar", async () => {
+    expect((await manifests()).filter(({ kind }) => kind === "ConfigMap")).toEqual([]);
+    const all = await manifests("--set", "dashboards.enabled=true");
+    for (const uid of ["hawser-peers", "hawser-serve"]) {
+      const map = named(all, "ConfigMap", `shop-hawser-dashboard-${uid}`);
+      expect(map.metadata.labels).toMatchObject({ grafana_dashboard: "1" });
+      expect(map.data).toEqual({
+        [`${uid}.json`]: readFileSync(join(chart, "dashboards", `${uid}.json`), "utf8"),
+      });
+    }
   });
 
   it("without serve has peers alone", async () => {

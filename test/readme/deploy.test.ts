@@ -9,7 +9,7 @@ import type { ArgsDef } from "citty";
 import { load } from "js-yaml";
 import pg from "pg";
 import { beforeAll, describe, expect, it } from "vitest";
-import { type Metric, serveMetrics } from "../../generated/ts/metrics/metrics.js";
+import { type Metric, peerMetrics, serveMetrics } from "../../generated/ts/metrics/metrics.js";
 import { serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { quantityOf } from "../../src/cli/quantities.js";
 import { commands } from "../../src/cli/run.js";
@@ -238,7 +238,7 @@ describe.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s", (page) => {
 });
 
 it("the alerts are on metrics and labels that there are", () => {
-  const metrics: readonly Metric[] = Object.values(serveMetrics);
+  const metrics: readonly Metric[] = [...Object.values(serveMetrics), ...Object.values(peerMetrics)];
   const labels = new Map(metrics.map(({ name, labels }) => [name, labels]));
   const { groups } = load(read("examples/deploy/alerts.yaml")) as {
     readonly groups: readonly {
@@ -259,6 +259,19 @@ it("the alerts are on metrics and labels that there are", () => {
     ].map(([, label]) => label!);
     expect(known).toEqual(expect.arrayContaining(used));
   }
+});
+
+it("each alert has a section in docs/operations.md, and each section an alert", () => {
+  const { groups } = load(read("examples/deploy/alerts.yaml")) as {
+    readonly groups: readonly {
+      readonly rules: readonly { readonly alert: string; readonly annotations: Readonly<Record<string, string>> }[];
+    }[];
+  };
+  const rules = groups.flatMap((group) => group.rules);
+  for (const { alert, annotations } of rules)
+    expect(annotations["runbook_url"]).toBe(`https://runbooks.example/docs/operations.md#${alert.toLowerCase()}`);
+  const sections = [...read("docs/operations.md").matchAll(/^### (Hawser\w+)$/gm)].map(([, name]) => name);
+  expect(sections).toEqual(rules.map(({ alert }) => alert));
 });
 
 /** A script of psql, as far as ours goes: variables of the environment, and results that are statements. */

@@ -1,23 +1,31 @@
 /**
- * Prometheus's own tool for rules and their tests: of PATH, of the cache, or of Debian's package.
+ * Prometheus and its tool for rules and their tests: of PATH, of the cache, or of Debian's package.
  */
 import { execFile } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { cacheDirectory } from "../../src/dev/nats/binary.js";
 import { debianPackage } from "../../src/dev/nats/sources.js";
 import { findProgram } from "../../src/dev/server-process.js";
 
-/** Its path; a promise that rejects says why it cannot be had here. */
-export async function findPromtool(): Promise<string> {
-  const kept = join(cacheDirectory(), "promtool", `${process.platform}-${process.arch}`, "promtool");
-  for (const program of [findProgram("promtool"), kept])
-    if (program !== undefined && (await runs(program))) return program;
+/** Path of promtool; a promise that rejects says why it cannot be had here. */
+export function findPromtool(): Promise<string> {
+  return find("promtool");
+}
+
+/** Path of Prometheus, as {@link findPromtool}. */
+export function findPrometheus(): Promise<string> {
+  return find("prometheus");
+}
+
+async function find(name: "prometheus" | "promtool"): Promise<string> {
+  const kept = join(cacheDirectory(), name, `${process.platform}-${process.arch}`, name);
+  for (const program of [findProgram(name), kept]) if (program !== undefined && (await runs(program))) return program;
   const directory = mkdtempSync(join(tmpdir(), "hawser-fetch-"));
   try {
-    const fetched = debianPackage({ package: "prometheus", path: "usr/bin/promtool" }).fetch(directory);
+    const fetched = debianPackage({ package: "prometheus", path: `usr/bin/${name}` }).fetch(directory);
     for await (const { program } of fetched) if (await runs(program)) return keep(program, kept);
     throw new Error("none of Debian's packages has one that runs on this machine");
   } finally {
@@ -38,8 +46,8 @@ function keep(program: string, place: string): string {
   const directory = join(place, "..");
   mkdirSync(directory, { recursive: true });
   const draft = mkdtempSync(join(directory, ".draft-"));
-  copyFileSync(program, join(draft, "promtool"));
-  renameSync(join(draft, "promtool"), place);
+  copyFileSync(program, join(draft, basename(place)));
+  renameSync(join(draft, basename(place)), place);
   rmSync(draft, { recursive: true });
   return place;
 }

@@ -4,7 +4,7 @@
 import { createHmac, randomBytes } from "node:crypto";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
-import type { Logger, RareLog } from "../../runtime/index.js";
+import { type Logger, type RareLog, startSpan, type TraceContext, tracer } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import { type InboundMessage, traceOf } from "../message.js";
 import type { BatchStep, FunctionError, FunctionOutcome, Outcome } from "../queue/index.js";
@@ -96,12 +96,29 @@ export class BatchRunner {
    * @param epoch epoch of this process's leadership
    */
   async run(step: Omit<BatchStep, "kind">, epoch: bigint): Promise<Outcome> {
+    if (tracer === undefined) return await this.#run(step, epoch, undefined);
+    const { subscription, messages } = step;
+    const { subject, functionName } = subscription;
+    const from = messages.map(traceOf);
+    const count = messages.length;
+    const what = { kind: "process", system: "nats", destination: subject, functionName } as const;
+    const span = startSpan({ ...what, from, ...(count > 1 && { count }) }, "sometimes");
+    // Messages of a batch continue their own traces.
+    const trace = count === 1 ? span?.context : undefined;
+    if (span === undefined) return await this.#run(step, epoch, undefined);
+    const outcome = await span.run(() => this.#run(step, epoch, trace));
+    span.end(failureOf(outcome));
+    return outcome;
+  }
+
+  /** @param trace context of the only message, instead of that in its headers */
+  async #run(step: Omit<BatchStep, "kind">, epoch: bigint, trace: TraceContext | undefined): Promise<Outcome> {
     const { subscription, messages } = step;
     const unreadable = subscription.takesHeaders
       ? messages.find((each) => each.headersProblem !== undefined)
       : undefined;
     if (unreadable !== undefined) return { kind: "failed", error: unreadableHeaders(unreadable) };
-    let ending = await this.#call(step, epoch);
+    let ending = await this.#call(step, epoch, trace);
     if (
       ending.kind === "transient" &&
       conflict.test(ending.code) &&
@@ -109,7 +126,7 @@ export class BatchRunner {
       !this.#groups.has(subscription.id)
     ) {
       this.#groups.set(subscription.id, new GroupSize());
-      ending = await this.#call(step, epoch);
+      ending = await this.#call(step, epoch, trace);
     }
     return await this.#outcomeOf(subscription, messages, ending);
   }
@@ -124,11 +141,13 @@ export class BatchRunner {
   #call(
     { subscription, messages, savedIds }: Omit<BatchStep, "kind">,
     epoch: bigint,
+    trace: TraceContext | undefined,
   ): Promise<Ending<TransactionResult>> {
     const { pool, timeoutMs, logger } = this.#options;
     const { deadLetterId } = messages[0]!;
     // The session has no trace of other transactions. All calls of one set theirs if one of them does.
-    const setsTrace = messages.some((message) => traceOf(message) !== undefined);
+    const traceFor = (message: InboundMessage): TraceContext | undefined => trace ?? traceOf(message);
+    const setsTrace = messages.some((message) => traceFor(message) !== undefined);
     // A dead letter was counted as done when it was written, so its retry does not move the position.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
@@ -175,7 +194,7 @@ export class BatchRunner {
               stream === undefined ? messages.slice(start, end) : notDone(messages.slice(start, end), state);
             // An earlier attempt was committed although its confirmation was lost.
             if (piece.length === 0) return;
-            const traces = setsTrace ? traceValues(piece.map(traceOf)) : [];
+            const traces = setsTrace ? traceValues(piece.map(traceFor)) : [];
             const values = [
               ...binding,
               ...packed(subscription, piece, this.#contextOf(subscription)),
@@ -325,6 +344,14 @@ export class BatchRunner {
     }
     return context;
   }
+}
+
+/** Error of the outcome for the span of a batch. */
+function failureOf(outcome: Outcome): FunctionError | undefined {
+  if ("error" in outcome) return outcome.error;
+  if (outcome.kind === "partly") return outcome.failed && failureOf(outcome.failed.outcome);
+  const { kind } = outcome;
+  return kind === "session_lost" || kind === "unavailable" ? { code: kind, message: waitingText } : undefined;
 }
 
 function queueOf({ id, stream }: Subscription): string {

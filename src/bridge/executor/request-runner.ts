@@ -2,7 +2,7 @@
  * Runs the function of a responder for one request, in a transaction of its own.
  */
 import { namedRules } from "../../../generated/ts/rules/named.js";
-import type { Logger } from "../../runtime/index.js";
+import { type Logger, startSpan, tracer } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
@@ -45,6 +45,17 @@ export class PostgresRequestRunner implements RequestRunner {
   }
 
   async run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
+    if (tracer === undefined) return await this.#run(responder, request);
+    const { subject, payload, trace } = request;
+    const what = { kind: "respond", system: "nats", destination: subject, bytes: payload.length } as const;
+    const span = startSpan({ ...what, functionName: responder.functionName, from: [trace] }, "sometimes");
+    if (span === undefined) return await this.#run(responder, request);
+    const outcome = await span.run(() => this.#run(responder, { ...request, trace: span.context }));
+    span.end(outcome.kind === "failed" ? outcome : undefined);
+    return outcome;
+  }
+
+  async #run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
     const ending = await this.#call(responder, request);
     if (!(await this.#isGone(ending, responder))) return outcomeOf(ending);
     // The responder may have been registered again a moment ago. No function has run yet, so the new one can answer.

@@ -26,22 +26,38 @@ export class ServeProcess implements AsyncDisposable {
   readonly port: number;
   readonly #flags: readonly string[];
 
-  private constructor(databaseUrl: string, port: number, flags: readonly string[]) {
+  readonly #env: Readonly<Record<string, string>>;
+
+  private constructor(
+    databaseUrl: string,
+    port: number,
+    flags: readonly string[],
+    env: Readonly<Record<string, string>>,
+  ) {
     this.databaseUrl = databaseUrl;
     this.port = port;
     this.#flags = flags;
+    this.#env = env;
   }
 
-  /** Starts one, and resolves when it answers. @param flags more of them */
-  static async start(databaseUrl: string, flags: readonly string[] = []): Promise<ServeProcess> {
-    const serve = await ServeProcess.make(databaseUrl, flags);
+  /** Starts one, and resolves when it answers. @param flags more of them @param env more of its environment */
+  static async start(
+    databaseUrl: string,
+    flags: readonly string[] = [],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<ServeProcess> {
+    const serve = await ServeProcess.make(databaseUrl, flags, env);
     await serve.start();
     return serve;
   }
 
   /** Makes one that does not run yet. */
-  static async make(databaseUrl: string, flags: readonly string[] = []): Promise<ServeProcess> {
-    const serve = new ServeProcess(databaseUrl, await freePort(), flags);
+  static async make(
+    databaseUrl: string,
+    flags: readonly string[] = [],
+    env: Readonly<Record<string, string>> = {},
+  ): Promise<ServeProcess> {
+    const serve = new ServeProcess(databaseUrl, await freePort(), flags, env);
     // A test that runs out of time disposes of nothing, and goes on.
     onTestFinished(() => {
       serve.#isOver = true;
@@ -89,7 +105,7 @@ export class ServeProcess implements AsyncDisposable {
     if (this.#isOver) throw new Error("the test that this process is for has ended");
     const args = ["serve", "--json", "--log-level", "info", "--listen", `127.0.0.1:${this.port}`, ...this.#flags];
     this.#program = startProgram("src/cli/main.ts", args, {
-      env: { HAWSER_DATABASE_URL: this.databaseUrl },
+      env: { ...this.#env, HAWSER_DATABASE_URL: this.databaseUrl },
       stdin: "ignore",
     });
     const log: LogLine[] = [];

@@ -1,0 +1,45 @@
+import type { Metric, Panel } from "../model/metrics.js";
+
+/** Query of a panel. */
+export interface Query {
+  /** In PromQL, with the variables of the dashboard. */
+  readonly expression: string;
+  readonly legend: string;
+  /** Of the present alone, not of a range of time. */
+  readonly instant: boolean;
+}
+
+/** Quantiles shown of histograms, with their names. */
+const quantiles = [
+  ["0.5", "median"],
+  ["0.99", "99 %"],
+] as const;
+
+/**
+ * Queries that show a metric, with a line for each combination of its labels.
+ *
+ * @param by label that each metric of the dashboard has
+ */
+export function queriesOf({ name, type, labels }: Metric, panel: Panel, by: string): Query[] {
+  const own = [by, ...labels.map((label) => label.name).filter((label) => label !== by)];
+  const shown = panel.processes === "each" || (type === "gauge" && panel.processes === "default");
+  const kept = shown ? [...own, "instance"] : own;
+  const legend = kept.map((label) => `{{${label}}}`).join(" ");
+  const filter = ["job", by, "instance"].map((label) => `${label}=~"$${label}"`).join(", ");
+  const rate = (series: string) => `rate(${series}{${filter}}[$__rate_interval])`;
+  const list = kept.join(", ");
+  if (type === "histogram") {
+    return quantiles.map(([quantile, word]) => ({
+      expression: `histogram_quantile(${quantile}, sum by (le, ${list}) (${rate(`${name}_bucket`)}))`,
+      legend: `${word} ${legend}`,
+      instant: false,
+    }));
+  }
+  if (type === "counter") {
+    return [{ expression: `sum by (${list}) (${rate(name)})`, legend, instant: false }];
+  }
+  const greatest = `max by (${list}) (${name}{${filter}})`;
+  // Grafana's times are in milliseconds; 0 means that there is none.
+  const expression = name.endsWith("_timestamp_seconds") ? `${greatest} * 1000 > 0` : greatest;
+  return [{ expression, legend, instant: name.endsWith("_info") }];
+}

@@ -1,0 +1,144 @@
+/** Spans of OpenTelemetry for the operations of Hawser. */
+import {
+  type Attributes,
+  type AttributeValue,
+  context as contexts,
+  createTraceState,
+  isSpanContextValid,
+  type Link,
+  type Tracer as OtelTracer,
+  ROOT_CONTEXT,
+  type Span,
+  type SpanContext,
+  SpanKind,
+  SpanStatusCode,
+  trace,
+} from "@opentelemetry/api";
+import type { Beginning, Operation, OperationSpan, TraceContext, Tracer } from "../runtime/index.js";
+import { connectRpc, names } from "./conventions.js";
+
+/** Kind of the span, and `messaging.operation.type`, by the kind of an operation. */
+const spanKinds: Readonly<Record<Operation["kind"], readonly [SpanKind, string]>> = {
+  enqueue: [SpanKind.PRODUCER, "create"],
+  send: [SpanKind.PRODUCER, "send"],
+  store: [SpanKind.CLIENT, "send"],
+  process: [SpanKind.CONSUMER, "process"],
+  request: [SpanKind.CLIENT, "send"],
+  respond: [SpanKind.SERVER, "process"],
+  call: [SpanKind.CLIENT, "send"],
+};
+
+const perMillion = 1_000_000;
+
+export class OperationTracer implements Tracer {
+  readonly #tracer: OtelTracer;
+  readonly #liveShare: number;
+
+  /** @param livePerMillion share of live operations without a trace that begin one */
+  constructor(tracer: OtelTracer, livePerMillion: number) {
+    this.#tracer = tracer;
+    this.#liveShare = livePerMillion / perMillion;
+  }
+
+  wants(from: TraceContext | undefined, begins: Beginning): boolean {
+    if (from !== undefined || begins === "always" || trace.getSpan(contexts.active()) !== undefined) return true;
+    return begins === "sometimes" && Math.random() < this.#liveShare;
+  }
+
+  start(operation: Operation): OperationSpan {
+    const { kind, destination, method, from } = operation;
+    const [spanKind] = spanKinds[kind];
+    const origins = (from ?? []).flatMap((each) => (each === undefined ? [] : spanContextOf(each)));
+    const [first] = origins;
+    const isOneTrace = origins.every(({ traceId }) => traceId === first!.traceId);
+    const parent =
+      from === undefined || first === undefined || !isOneTrace
+        ? from === undefined
+          ? contexts.active()
+          : ROOT_CONTEXT
+        : trace.setSpanContext(ROOT_CONTEXT, first);
+    // The parent needs no link.
+    const linked = isOneTrace ? origins.slice(1) : origins;
+    const links: Link[] = linked.map((context) => ({ context }));
+    const name = method === undefined ? `${kind} ${destination}` : method.replace(/\.(?=[^.]*$)/, "/");
+    const options = { kind: spanKind, attributes: attributesOf(operation), links, root: parent === ROOT_CONTEXT };
+    return new ActiveSpan(this.#tracer.startSpan(name, options, parent));
+  }
+}
+
+class ActiveSpan implements OperationSpan {
+  readonly #span: Span;
+
+  constructor(span: Span) {
+    this.#span = span;
+  }
+
+  get context(): TraceContext {
+    const { traceId, spanId, traceFlags, traceState } = this.#span.spanContext();
+    const flags = (traceFlags & 0xff).toString(16).padStart(2, "0");
+    return { parent: `00-${traceId}-${spanId}-${flags}`, state: traceState?.serialize() ?? "" };
+  }
+
+  run<T>(call: () => T): T {
+    return contexts.with(trace.setSpan(contexts.active(), this.#span), call);
+  }
+
+  end(error?: unknown, outcome?: string): void {
+    if (outcome !== undefined) this.#span.setAttribute(names.outcome, outcome);
+    if (error !== undefined) {
+      const { type, text } = describe(error);
+      this.#span.setAttribute(names.errorType, type);
+      this.#span.setStatus({ code: SpanStatusCode.ERROR, message: text });
+    }
+    this.#span.end();
+  }
+}
+
+function spanContextOf({ parent, state }: TraceContext): SpanContext | [] {
+  const [, traceId, spanId, flags] = parent.split("-");
+  const context: SpanContext = {
+    traceId: traceId!,
+    spanId: spanId!,
+    traceFlags: Number.parseInt(flags!, 16),
+    isRemote: true,
+    ...(state === "" ? {} : { traceState: createTraceState(state) }),
+  };
+  return isSpanContextValid(context) ? context : [];
+}
+
+function attributesOf({ kind, system, destination, method, ...rest }: Operation): Attributes {
+  const attributes: Record<string, AttributeValue> = {};
+  const set = (name: string, value: AttributeValue | undefined): void => {
+    if (value !== undefined) attributes[name] = value;
+  };
+  if (method === undefined) {
+    set(names.system, system);
+    set(names.operationType, spanKinds[kind][1]);
+    set(names.operationName, kind);
+    set(names.destination, destination);
+  } else {
+    const dot = method.lastIndexOf(".");
+    set(names.rpcSystem, connectRpc);
+    set(names.rpcService, method.slice(0, dot));
+    set(names.rpcMethod, method.slice(dot + 1));
+  }
+  set(names.batchCount, rest.count);
+  set(names.messageId, rest.messageId);
+  set(names.bodySize, rest.bytes);
+  set(names.attempt, rest.attempt);
+  set(names.functionName, rest.functionName);
+  set(names.clientId, rest.peer);
+  set(names.group, rest.group);
+  return attributes;
+}
+
+/** Code and text of an error. Handlers can throw any value, including objects whose properties throw. */
+function describe(error: unknown): { readonly type: string; readonly text: string } {
+  try {
+    const { code, name, message } = error as { readonly [property in "code" | "name" | "message"]?: unknown };
+    const [type = "_OTHER"] = [code, name].filter((each) => typeof each === "string" && each !== "");
+    return { type: type as string, text: typeof message === "string" ? message : String(error) };
+  } catch {
+    return { type: "_OTHER", text: "a value that cannot be shown" };
+  }
+}

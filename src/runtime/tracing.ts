@@ -1,0 +1,135 @@
+/**
+ * Hooks for tracing. Layers report their operations to the {@link tracer}, which `hawser/otel` sets. Without it, an
+ * operation costs one comparison: callers test `tracer` before they describe the operation.
+ */
+import { traceConstants } from "../../generated/ts/settings/outbox.js";
+import type { TraceContext } from "./trace-context.js";
+
+/** Operation on one message, or on a batch of messages. */
+export interface Operation {
+  /**
+   * - `enqueue`: a message is written to the outbox;
+   * - `send`: a message goes to a peer or to NATS;
+   * - `store`: messages are written to Postgres, because their listener has not confirmed them;
+   * - `process`: a handler or a SQL function runs;
+   * - `request`, `respond`: the two sides of a request or RPC call;
+   * - `call`: the gateway carries out a call of a SQL function.
+   */
+  readonly kind: "enqueue" | "send" | "store" | "process" | "request" | "respond" | "call";
+  readonly system: "hawser" | "nats";
+  /** Topic, subject, or SQL function of a `call`. */
+  readonly destination: string;
+  /** Full name of the method of an RPC call, such as `acme.v1.Warehouse.Reserve`. */
+  readonly method?: string | undefined;
+  /** Contexts of the messages. The operation continues their trace, or has links to them if they belong to several. */
+  readonly from?: readonly (TraceContext | undefined)[] | undefined;
+  /** Number of messages, if it may differ from 1. */
+  readonly count?: number | undefined;
+  readonly messageId?: string | undefined;
+  /** Size of the payload. */
+  readonly bytes?: number | undefined;
+  readonly attempt?: number | undefined;
+  /** SQL function that processes the messages. */
+  readonly functionName?: string | undefined;
+  /** Name of the peer. */
+  readonly peer?: string | undefined;
+  readonly group?: string | undefined;
+}
+
+/** Span of an operation. */
+export interface OperationSpan {
+  /** Context for messages that belong to the operation. */
+  readonly context: TraceContext;
+  /** Runs `call` with the span as the active one. */
+  run<T>(call: () => T): T;
+  /**
+   * Ends the span. Further calls have no effect.
+   *
+   * @param error reason of a failed operation
+   * @param outcome outcome of a send, such as `stored`
+   */
+  end(error?: unknown, outcome?: string): void;
+}
+
+/**
+ * Whether an operation that belongs to no trace begins one. `sometimes` is for live messages and requests, of which there
+ * may be very many: a share of them does.
+ */
+export type Beginning = "always" | "sometimes" | "never";
+
+export interface Tracer {
+  /**
+   * True if an operation needs a span: it continues a trace, or begins one.
+   *
+   * @param from context of the message that it handles
+   */
+  wants(from: TraceContext | undefined, begins: Beginning): boolean;
+  start(operation: Operation): OperationSpan;
+}
+
+/** Undefined while nothing is traced. */
+export let tracer: Tracer | undefined;
+
+/** Sets the tracer. @returns a function that restores the previous one */
+export function setTracer(next: Tracer): () => void {
+  const previous = tracer;
+  tracer = next;
+  return () => {
+    if (tracer === next) tracer = previous;
+  };
+}
+
+/** Starts the span of an operation that needs one; undefined for any other, and while nothing is traced. */
+export function startSpan(operation: Operation, begins: Beginning): OperationSpan | undefined {
+  const from = operation.from?.find((context) => context !== undefined);
+  return tracer?.wants(from, begins) ? tracer.start(operation) : undefined;
+}
+
+/**
+ * Runs `call` in a span, and ends the span with its result or error.
+ *
+ * @param span undefined runs `call` alone
+ * @param failureIn returns the error that a result stands for; undefined for a success
+ */
+export function inSpan<T>(
+  span: OperationSpan | undefined,
+  call: () => Promise<T>,
+  failureIn?: (value: T) => unknown,
+): Promise<T> {
+  if (span === undefined) return call();
+  return span.run(call).then(
+    (value) => {
+      span.end(failureIn?.(value));
+      return value;
+    },
+    (error) => {
+      span.end(error);
+      throw error;
+    },
+  );
+}
+
+const { parentHeader, stateHeader } = traceConstants;
+
+/** Headers with the context, as pairs. */
+export function traceHeaders({ parent, state }: TraceContext): [name: string, value: string][] {
+  const pairs: [string, string][] = [[parentHeader, parent]];
+  if (state !== "") pairs.push([stateHeader, state]);
+  return pairs;
+}
+
+/** Adds a context to headers, unless they name a trace. */
+export function withTrace(
+  headers: readonly (readonly [name: string, value: string])[],
+  context: TraceContext,
+): readonly (readonly [name: string, value: string])[] {
+  return namesTrace(headers) ? headers : [...headers, ...traceHeaders(context)];
+}
+
+/** True if headers name a trace: they keep it, whatever the active span. */
+export function namesTrace(headers: Iterable<readonly [name: string, value: string]>): boolean {
+  for (const [name] of headers) {
+    if (name.length === parentHeader.length && name.toLowerCase() === parentHeader) return true;
+  }
+  return false;
+}

@@ -1,0 +1,74 @@
+/** The dashboards of the chart are what the generator makes of the metrics, and show each of them. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, it } from "vitest";
+import { generateDashboards } from "../../codegen/dashboards/generate.js";
+import { peerMetrics, serveMetrics } from "../../generated/ts/metrics/metrics.js";
+import { dashboard, dashboardFolder, expressionsOf } from "../support/dashboards.js";
+import { projectDirectory } from "../support/program.js";
+import { compileProject, generated, requestFor } from "./support/request.js";
+
+let made: Record<string, string>;
+
+beforeAll(async () => {
+  const descriptors = await compileProject();
+  const files = descriptors.map(({ name }) => name).filter((name) => name.startsWith("hawser/"));
+  made = await generated(requestFor(descriptors, files), generateDashboards);
+});
+
+it("holds what the generator makes, byte by byte, and nothing else", () => {
+  const committed = readdirSync(join(projectDirectory, dashboardFolder)).map((name) => [
+    name,
+    readFileSync(join(projectDirectory, dashboardFolder, name), "utf8"),
+  ]);
+  expect(made, "out of date: npx buf generate").toEqual(Object.fromEntries(committed));
+});
+
+describe.each([
+  ["hawser-serve", serveMetrics, "database"],
+  ["hawser-peers", peerMetrics, "peer"],
+])("%s", (uid, metrics, by) => {
+  it("has a uid, no id, and variables, each of which the queries use", () => {
+    const { id, uid: own, schemaVersion, templating } = dashboard(uid);
+    expect({ id, uid: own, schemaVersion }).toEqual({ id: undefined, uid, schemaVersion: 39 });
+    const names = templating.list.map(({ name }) => name);
+    expect(names).toEqual(["datasource", "job", by, "instance"]);
+    for (const expression of expressionsOf(dashboard(uid)))
+      for (const name of names.slice(1)) expect(expression).toContain(`${name}=~"$${name}"`);
+  });
+
+  it("shows each metric in one panel with its help, and labels by their names", () => {
+    const panels = dashboard(uid).panels.filter(({ type }) => type !== "row");
+    expect(panels).toHaveLength(Object.keys(metrics).length);
+    for (const [index, metric] of Object.values(metrics).entries()) {
+      const { description, targets } = panels[index]!;
+      expect(description).toBe(`${metric.help} Metric: ${metric.name}.`);
+      for (const { expr, legendFormat } of targets) {
+        expect(expr).toContain(`${metric.name}${metric.type === "histogram" ? "_bucket" : ""}{`);
+        expect(expr.includes("rate("), expr).toBe(metric.type !== "gauge");
+        for (const label of metric.labels) expect(legendFormat).toContain(`{{${label}}}`);
+        // A legend names only labels that the query keeps.
+        const [, kept = ""] = /by \(([^)]*)\)/.exec(expr)!;
+        for (const [, label] of legendFormat.matchAll(/{{(\w+)}}/g)) expect(kept.split(", ")).toContain(label);
+      }
+      expect(targets).toHaveLength(metric.type === "histogram" ? 2 : 1);
+    }
+  });
+
+  it("lays out panels without overlaps or gaps in a row, under rows with titles", () => {
+    const { panels } = dashboard(uid);
+    expect(panels[0]!.type).toBe("row");
+    expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length);
+    const taken = new Set<string>();
+    for (const { title, gridPos } of panels) {
+      const { x, y, w, h } = gridPos;
+      expect(title).not.toBe("");
+      expect(x + w).toBeLessThanOrEqual(24);
+      for (let column = x; column < x + w; column++)
+        for (let line = y; line < y + h; line++) {
+          expect(taken, title).not.toContain(`${column}/${line}`);
+          taken.add(`${column}/${line}`);
+        }
+    }
+  });
+});

@@ -1,0 +1,115 @@
+/**
+ * Alerts of examples/deploy in a Prometheus that scrapes a server and a peer: they fire and resolve. Their times are
+ * shortened here; the times of the file are tested by promtool.
+ *
+ * Without a Prometheus they are skipped, with a line that says so; where CI is set they fail.
+ */
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { monitor, Reject } from "../../src/peer/index.js";
+import { sharedPeerWorld } from "../peer/support/shared-world.js";
+import { eventually } from "../support/eventually.js";
+import { testGateway } from "../support/gateway.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { projectDirectory } from "../support/program.js";
+import { startPrometheus, type TestPrometheus } from "../support/prometheus.js";
+import { findPrometheus } from "../support/promtool.js";
+
+const prometheusProgram = await findPrometheus().catch((error: unknown) => {
+  if (process.env["CI"]) throw error;
+  console.error(`The alerts are not tested by a Prometheus: there is none (${String(error)})`);
+  return undefined;
+});
+
+const rules = readFileSync(join(projectDirectory, "examples/deploy/alerts.yaml"), "utf8")
+  .replace(/^ +for: .*\n/gm, "")
+  .replace(/\[(?:5|10)m\]/g, "[10s]");
+
+const world = sharedPeerWorld();
+
+async function fires(prometheus: TestPrometheus, names: readonly string[]): Promise<void> {
+  const seen = new Set<string>();
+  await eventually(`${names.join(", ")} fire`, async () => {
+    for (const name of await prometheus.firing()) seen.add(name);
+    return names.every((name) => seen.has(name));
+  });
+}
+
+async function resolves(prometheus: TestPrometheus, names: readonly string[]): Promise<void> {
+  await eventually(`${names.join(", ")} resolve`, async () => {
+    const firing = await prometheus.firing();
+    return names.every((name) => !firing.includes(name));
+  });
+}
+
+it.skipIf(prometheusProgram === undefined)("alerts about peers fire and resolve", async () => {
+  const a = await world.started("a-1");
+  const b = world.peer("b-1");
+  await b.handle("orders", () => {
+    throw new Reject("no");
+  });
+  await b.start();
+  const pages = monitor(a, b);
+  const server = createServer(async (request, response) => {
+    const page = await pages(request);
+    response.writeHead(page.status, Object.fromEntries(page.headers)).end(await page.text());
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  try {
+    const target = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+    await using prometheus = await startPrometheus({ "hawser-peers": [target] }, rules);
+    // No target is a server: what peers answer does not hide it.
+    await fires(prometheus, ["HawserNothingAnswers"]);
+    await eventually(
+      "a scrape has seen the peer",
+      async () => (await prometheus.query("hawser_peer_ready == 1")).length === 2,
+    );
+    expect(await prometheus.firing()).toEqual(["HawserNothingAnswers"]);
+    await a.send("orders", "x");
+    const handling = ["HawserPeerHandlerDeadLetters", "HawserPeerHandlersFail"];
+    await fires(prometheus, handling);
+    await resolves(prometheus, handling);
+    await b.stop();
+    const stopped = ["HawserPeerNotReady", "HawserPeerNameTaken"];
+    await fires(prometheus, stopped);
+    await b.start();
+    await resolves(prometheus, stopped);
+    server.closeAllConnections();
+    server.close();
+    await fires(prometheus, ["HawserPeerGone"]);
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+});
+
+it.skipIf(prometheusProgram === undefined)("alerts about a server without NATS fire and resolve", async () => {
+  await using nats = await startNatsServer();
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0", natsUrl: nats.url });
+  await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
+  await eventually("NATS is up", async () => (await prometheus.query("hawser_nats_up == 1")).length > 0);
+  await resolves(prometheus, ["HawserNatsAway"]);
+  await nats.stop();
+  await fires(prometheus, ["HawserNatsAway"]);
+  await nats.restart();
+  await resolves(prometheus, ["HawserNatsAway"]);
+});
+
+it.skipIf(prometheusProgram === undefined)("the alert about dead letters of a server fires and resolves", async () => {
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0" });
+  const subject = `refused_${gateway.database.name}`;
+  await gateway.client.query(`
+    CREATE FUNCTION refuse(payload bytea) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+  `);
+  await gateway.client.query("SELECT nats_subscribe($1, 'refuse')", [subject]);
+  await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
+  const counted = "hawser_bridge_messages_dead_lettered_total";
+  await eventually("the subscription is counted", async () => (await prometheus.query(`${counted} == 0`)).length > 0);
+  await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
+  await fires(prometheus, ["HawserDeadLetters"]);
+  await resolves(prometheus, ["HawserDeadLetters"]);
+});
