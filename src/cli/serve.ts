@@ -13,7 +13,7 @@ import {
   serveSettingsRanges,
 } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
-import { type PageServerOptions, servePage } from "../page/index.js";
+import type { PageServerOptions } from "../page/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
 import {
   checkServeOptions,
@@ -345,7 +345,9 @@ async function run(
   signal: AbortSignal,
 ): Promise<void> {
   const { secretsDirectories } = options;
-  await using page = pageOptions && (await servePage({ ...pageOptions, secretsDirectories, logger }));
+  // Loaded on demand: most servers have no page.
+  await using page =
+    pageOptions && (await (await import("../page/index.js")).servePage({ ...pageOptions, secretsDirectories, logger }));
   await using running = await startServer({ ...options, logger, signal });
   // A container's log combines standard output with standard error, which is JSON.
   if (json || !process.stdout.isTTY)

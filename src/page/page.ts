@@ -289,7 +289,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     const refreshes = job.state === "waiting" || job.state === "running";
     const title = `${job.action === "retry" ? "Retry" : "Discard"} ${job.id}`;
     const abilities = await abilitiesOf();
-    return answer(c, title, oneJob(job, true, formContext()), { refreshes, abilities });
+    return answer(c, title, oneJob(job, formContext()), { refreshes, abilities });
   });
 
   type Form = Readonly<Record<string, unknown>>;

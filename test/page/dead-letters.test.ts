@@ -1,4 +1,9 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { FileDescriptorSetSchema, file_google_protobuf_wrappers, UInt64ValueSchema } from "@bufbuild/protobuf/wkt";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { pageConstants } from "../../generated/ts/settings/page.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
@@ -122,6 +127,26 @@ describe("dead letters on the page", () => {
     );
     const found = await client.get(`/message?${new URLSearchParams({ id: place[0]!.place })}`);
     expect(found.text).toContain(`/dead/${id}">Dead letter ${id}</a>`);
+  });
+
+  it("show typed payloads as JSON, with 64-bit integers as they are", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "hawser-page-"));
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    const descriptors = join(directory, "image.binpb");
+    const image = create(FileDescriptorSetSchema, { file: [file_google_protobuf_wrappers.proto] });
+    writeFileSync(descriptors, toBinary(FileDescriptorSetSchema, image));
+    await using client = pageClient({ databaseUrl: w.url, descriptors });
+    const insertTyped = async (payload: Uint8Array, type: string) => {
+      const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
+        `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
+         VALUES ('peer', 's', 't', $1, jsonb_build_array(jsonb_build_array('content-type', $2::text)), 'c', 'm', 1) RETURNING id`,
+        [payload, `application/x-protobuf; type=${type}`],
+      );
+      return (await client.get(`/dead/${id}?payload=1`)).text;
+    };
+    const bytes = toBinary(UInt64ValueSchema, create(UInt64ValueSchema, { value: 2n ** 64n - 1n }));
+    expect(await insertTyped(bytes, UInt64ValueSchema.typeName)).toContain("&quot;18446744073709551615&quot;");
+    expect(await insertTyped(bytes, "acme.v1.Unknown")).toContain("acme.v1.Unknown is not in");
   });
 
   it("render hostile contents harmlessly", async () => {

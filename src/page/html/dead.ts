@@ -234,7 +234,7 @@ function doneOf({ counts }: Job): number {
 }
 
 /** Progress of a job. */
-export function oneJob(job: Job, canStop: boolean, { prefix, token }: FormContext): Html {
+export function oneJob(job: Job, { prefix, token }: FormContext): Html {
   const { id, action, state, expected, counts, refusals, lastId, error } = job;
   const seen = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const isOpen = state === "waiting" || state === "running";
@@ -250,9 +250,9 @@ export function oneJob(job: Job, canStop: boolean, { prefix, token }: FormContex
   };
   return html`<p role="status">State: <strong class="${state === "failed" ? "error" : ""}">${state}</strong>${state === "waiting" ? `; it begins at most ${undoMs / 1_000} seconds after it was asked for` : ""}.</p>
 <p>${bar} ${seen} of ${countText(expected).toLowerCase()}${lastId === undefined ? "" : `, the last one ${lastId}`}</p>
-<dl>${Object.entries(counts).map(([outcome, count]) => html`<dt>${outcome}</dt><dd>${count}</dd>`)}</dl>
+${seen === 0 ? "" : html`<dl>${Object.entries(counts).map(([outcome, count]) => html`<dt>${outcome}</dt><dd>${count}</dd>`)}</dl>`}
 ${error === undefined ? "" : html`<p class="error">${short(error)}</p>`}
 ${refusals.size === 0 ? "" : html`<h2>Refused</h2><ul>${[...refusals].map(([reason, letter]) => html`<li><a href="${prefix}/dead/${letter}">Dead letter ${letter}</a> ${short(reason)}</li>`)}</ul>`}
-${isOpen && canStop ? html`<form method="post" action="${prefix}/jobs/${id}/stop">${hiddenFields({ token })}<button type="submit">${state === "waiting" ? "Undo" : "Stop"}</button></form>` : ""}
+${isOpen ? html`<form method="post" action="${prefix}/jobs/${id}/stop">${hiddenFields({ token })}<button type="submit">${state === "waiting" ? "Undo" : "Stop"}</button></form>` : ""}
 <p>${undo[action]}</p>`;
 }
