@@ -348,7 +348,14 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     })();
     return closed;
   };
-  const handler = async (request: Request): Promise<Response> => app.fetch(request);
+  const handler = async (request: Request): Promise<Response> => {
+    try {
+      return await app.fetch(request);
+    } catch (err) {
+      logger.error({ err }, "the page could not answer a request");
+      return new Response("The page could not be rendered; the log says why.\n", { status: 500 });
+    }
+  };
   return Object.assign(handler, {
     listener: getRequestListener(handler, { overrideGlobalObjects: false }),
     close,
