@@ -6,6 +6,7 @@
  */
 export const tiers: readonly (readonly string[])[] = [
   ["cli", "buf-plugin", "testing"],
+  ["page"],
   ["serve", "doctor", "connect", "otel"],
   ["dev", "bridge", "gateway", "peer"],
   ["installation", "outbox", "typed-nats"],

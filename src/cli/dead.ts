@@ -14,9 +14,9 @@ import {
   type WholeDeadLetter,
   withCommandDatabase,
 } from "../store/index.js";
+import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
-import { Descriptors, descriptorsOption, payloadLine, shownPayload } from "./descriptors.js";
-import { databaseOption, databaseUrlOf, type Given } from "./options.js";
+import { databaseOption, databaseUrlOf, descriptorsOption, type Given } from "./options.js";
 import { type Column, jsonText, Output, plural, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 import { momentOf, wholeNumber } from "./quantities.js";
 

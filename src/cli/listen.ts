@@ -4,10 +4,10 @@ import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { HawserError } from "../errors/index.js";
 import { type Message, Peer } from "../peer/index.js";
+import { Descriptors, payloadLine, type ShownForm, shownPayload } from "../typed/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
-import { Descriptors, descriptorsOption, type PayloadForm, payloadLine, shownPayload } from "./descriptors.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
-import { hostPart, peerOptions, settingsOf, watch } from "./options.js";
+import { descriptorsOption, hostPart, peerOptions, settingsOf, watch } from "./options.js";
 import { jsonText, Output, plural, print, printable, startProgress } from "./output.js";
 import { quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
@@ -142,7 +142,7 @@ async function run(
   }
 }
 
-function formOf({ base64, text, descriptors }: ParsedArgs<typeof args>): PayloadForm {
+function formOf({ base64, text, descriptors }: ParsedArgs<typeof args>): ShownForm {
   if (descriptors !== undefined && (base64 || text)) {
     const other = base64 ? "--base64" : "--text";
     throw new HawserError("invalid_argument", `--descriptors and ${other} exclude each other; remove one`);
@@ -257,7 +257,7 @@ const colors = pc.createColors(process.stdout.isTTY === true && pc.isColorSuppor
 
 /** Format of a message. */
 interface LineOptions {
-  readonly form: PayloadForm;
+  readonly form: ShownForm;
   readonly descriptors: Descriptors | undefined;
 }
 

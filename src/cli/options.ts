@@ -240,3 +240,12 @@ export function oneOf<Value extends string>(
   if (found !== undefined || value === undefined) return found;
   throw new HawserError("invalid_argument", `--${option} "${value}" is not one of ${known.join(", ")}`);
 }
+
+/** Option of the commands that print payloads. */
+export const descriptorsOption = {
+  descriptors: {
+    type: "string",
+    valueHint: "FILE",
+    description: "Show typed messages as protobuf JSON, with an image of their types: buf build -o image.binpb",
+  },
+} as const;

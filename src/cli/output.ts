@@ -65,21 +65,6 @@ export function print(stream: NodeJS.WriteStream, text: string): void {
   stream.write(`${lines.join("\n").trimEnd()}\n`);
 }
 
-const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-
-/** Text of the bytes; undefined if they are not valid UTF-8. */
-export function textOf(bytes: Uint8Array): string | undefined {
-  try {
-    return utf8.decode(bytes);
-  } catch {
-    return undefined;
-  }
-}
-
-export function base64Of(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
-}
-
 /** Escapes line terminators and terminal control characters as in JSON. */
 export function printable(text: string): string {
   return text.replace(/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069\u061c\u200e\u200f]/gu, (character) => {

@@ -1,10 +1,10 @@
 /** `hawser request`: sends a request to one listener of a topic, and prints its answer. */
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { peerSettingsRanges } from "../../generated/ts/settings/peer.js";
+import { Descriptors, payloadLine, shownPayload } from "../typed/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
-import { Descriptors, descriptorsOption, payloadLine, shownPayload } from "./descriptors.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
-import { peerOptions, settingsOf, type Watched, watch } from "./options.js";
+import { descriptorsOption, peerOptions, settingsOf, type Watched, watch } from "./options.js";
 import { jsonText, Output, printable } from "./output.js";
 import { quantityOf } from "./quantities.js";
 import { headersOf, messageOf, startSendingPeer } from "./send.js";

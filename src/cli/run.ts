@@ -84,6 +84,7 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   schedules: async () => (await import("./schedules.js")).schedules,
   streams: async () => (await import("./streams.js")).streams,
   dead: async () => (await import("./dead.js")).dead,
+  page: async () => (await import("./page.js")).page,
   doctor: async () => (await import("./doctor.js")).doctor,
 };
 

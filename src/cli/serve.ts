@@ -13,6 +13,7 @@ import {
   serveSettingsRanges,
 } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
+import type { PageServerOptions } from "../page/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
 import {
   checkServeOptions,
@@ -247,6 +248,18 @@ const args = {
     default: "info",
     description: `Least level that is logged on standard error, as lines of JSON: ${logLevels.join(", ")}`,
   },
+  page: {
+    type: "string",
+    valueHint: "HOST:PORT",
+    description:
+      "Address of the operator's page, which is not served without it; only a loopback address. It needs --page-database-url",
+  },
+  "page-database-url": {
+    type: "string",
+    valueHint: "URL",
+    description:
+      "URL of the database with the operator's own login, whose rights the page has. Default: HAWSER_PAGE_DATABASE_URL",
+  },
   json: {
     type: "boolean",
     description:
@@ -278,7 +291,13 @@ export const serve = withExamples(
       try {
         const secretsDirectories = valuesOf(args, rawArgs, "secrets-dir");
         const tuning = valuesOf(args, rawArgs, "tune");
-        await run(serveOptionsOf(given, { secretsDirectories, tuning }), given.json ?? false, log.logger, end);
+        await run(
+          serveOptionsOf(given, { secretsDirectories, tuning }),
+          pageOptionsOf(given),
+          given.json ?? false,
+          log.logger,
+          end,
+        );
         log.logger.info({}, "has stopped");
       } catch (error) {
         // A stop request during the start is not a failure.
@@ -301,11 +320,40 @@ export const serve = withExamples(
   ],
 );
 
-async function run(options: ServeOptions, json: boolean, logger: Logger, signal: AbortSignal): Promise<void> {
+/** Options of the page, if it is to be served. @throws HawserError `invalid_argument` if one of both options is missing */
+function pageOptionsOf(given: Given<typeof args>): PageServerOptions | undefined {
+  const { page: listen } = given;
+  const databaseUrl = given["page-database-url"] ?? urlFromEnvironment("HAWSER_PAGE_DATABASE_URL");
+  if (listen === undefined) {
+    if (given["page-database-url"] === undefined) return undefined;
+    throw new HawserError("invalid_argument", "--page-database-url goes with --page; give the page an address, too");
+  }
+  if (!databaseUrl) {
+    throw new HawserError(
+      "invalid_argument",
+      "--page needs --page-database-url or HAWSER_PAGE_DATABASE_URL: the page has the operator's own login, and not that of the server",
+    );
+  }
+  return { listen, databaseUrl };
+}
+
+async function run(
+  options: ServeOptions,
+  pageOptions: PageServerOptions | undefined,
+  json: boolean,
+  logger: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  const { secretsDirectories } = options;
+  // Loaded on demand: most servers have no page.
+  await using page =
+    pageOptions && (await (await import("../page/index.js")).servePage({ ...pageOptions, secretsDirectories, logger }));
   await using running = await startServer({ ...options, logger, signal });
   // A container's log combines standard output with standard error, which is JSON.
   if (json || !process.stdout.isTTY)
-    process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress })}\n`);
+    process.stdout.write(
+      `${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress, pageUrl: page?.url })}\n`,
+    );
   else print(process.stdout, `Answering at ${pc.cyan(printable(running.gatewayUrl))}. Ctrl-C ends it.`);
   if (!signal.aborted) await once(signal, "abort");
   logger.info({}, "stopping; waiting for pending calls");

@@ -6,7 +6,7 @@ import { HawserError } from "../errors/index.js";
 import { checkConnectionUri } from "./database-address.js";
 
 /** Environment variables that commands and the public classes read. An empty variable counts as unset. */
-type UrlVariable = "HAWSER_DATABASE_URL" | "HAWSER_SESSION_URL" | "HAWSER_EXECUTOR_URL";
+type UrlVariable = "HAWSER_DATABASE_URL" | "HAWSER_SESSION_URL" | "HAWSER_EXECUTOR_URL" | "HAWSER_PAGE_DATABASE_URL";
 
 /**
  * Returns the URI of an environment variable; undefined if it is unset or empty.

@@ -1,7 +1,7 @@
 /** Database connection of a short-lived command. It has neither a session with notifications nor leases. */
 import { errorTable, HawserError } from "../errors/index.js";
 import { DatabaseAddress, sqlstateOf } from "../postgres/index.js";
-import { silentLogger, systemClock } from "../runtime/index.js";
+import { type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { missingSteps } from "./migrate.js";
 import { migrations } from "./migrations.js";
@@ -20,12 +20,7 @@ export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
   work: (database: Database) => Promise<T>,
 ): Promise<T> {
-  const database = new Database(DatabaseAddress.of(databaseUrl), {
-    clock: systemClock,
-    logger: silentLogger,
-    poolSize: 1,
-    pooled: false,
-  });
+  const database = openDatabase(databaseUrl, { poolSize: 1, logger: silentLogger });
   try {
     const { steps } = await missingSteps(catalogReaderOf(database, "check for the schema hawser"));
     if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);
@@ -39,6 +34,20 @@ export async function withCommandDatabase<T>(
   } finally {
     await database.close();
   }
+}
+
+/**
+ * Opens a pool of connections for programs that only run short statements. It connects when the first statement runs,
+ * and does not check the schema. The caller closes it.
+ *
+ * @param databaseUrl connection URI; without it, the PG* variables apply
+ * @throws HawserError `invalid_argument` if the URI cannot be parsed
+ */
+export function openDatabase(
+  databaseUrl: string | undefined,
+  { poolSize, logger }: { readonly poolSize: number; readonly logger: Logger },
+): Database {
+  return new Database(DatabaseAddress.of(databaseUrl), { clock: systemClock, logger, poolSize, pooled: false });
 }
 
 async function outOfDate(database: Database, isAbsent: boolean): Promise<HawserError> {

@@ -10,6 +10,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
+import { causeSql } from "./dead-letter-causes.js";
 import { announce } from "./notifications.js";
 import type { HeaderPair } from "./stored-messages.js";
 
@@ -23,6 +24,12 @@ export interface DeadLetterFilter {
   /** Topic or subject. */
   readonly topic?: string | undefined;
   readonly errorCode?: string | undefined;
+  /** Error message as {@link causeSql} shortens it. */
+  readonly cause?: string | undefined;
+  /** Only dead letters with a greater id. */
+  readonly afterId?: number | undefined;
+  /** Only dead letters with this id or a lower one. */
+  readonly throughId?: number | undefined;
   /** Only dead letters created before this time. */
   readonly before?: Date | undefined;
   /** Only dead letters created at or after this time. */
@@ -54,13 +61,16 @@ function conditionsOf(
   add((parameter) => `${source} = ${parameter}`, filter.source);
   add((parameter) => `d.topic = ${parameter}`, filter.topic);
   add((parameter) => `d.error_code = ${parameter}`, filter.errorCode);
+  add((parameter) => `${causeSql} = ${parameter}`, filter.cause);
+  add((parameter) => `d.id > ${parameter}::bigint`, filter.afterId?.toString());
+  add((parameter) => `d.id <= ${parameter}::bigint`, filter.throughId?.toString());
   add((parameter) => `d.created_at < ${parameter}::timestamptz`, filter.before?.toISOString());
   add((parameter) => `d.created_at >= ${parameter}::timestamptz`, filter.after?.toISOString());
   return { where: conditions.length === 0 ? "true" : conditions.join(" AND "), values };
 }
 
-function check({ ids, origin, before, after, limit }: DeadLetterFilter): void {
-  for (const id of ids ?? []) {
+function check({ ids, origin, afterId, throughId, before, after, limit }: DeadLetterFilter): void {
+  for (const id of [...(ids ?? []), ...[afterId, throughId].flatMap((id) => id ?? [])]) {
     if (!Number.isSafeInteger(id) || id < 1 || columnChecks.dead_letters.id(BigInt(id)) !== undefined) {
       throw new HawserError("invalid_argument", `the dead letter ${id}: an id is a positive integer`);
     }
@@ -130,7 +140,7 @@ interface DeadLetterFailure {
 }
 
 /** Dead letters to retry or discard: a filter with at least one criterion, or all. */
-type DeadLetterSelection = DeadLetterFilter & {
+export type DeadLetterSelection = DeadLetterFilter & {
   /** Selects all dead letters if no criterion is given. Default false: a selection without criteria is refused. */
   readonly all?: boolean | undefined;
 };
@@ -250,20 +260,58 @@ export function deadLetters(database: Database) {
     }
   }
 
+  /** Applies `changed` to the selected dead letters, and yields the results of each batch, ordered by id. */
+  async function* changeInBatches(
+    selection: DeadLetterSelection,
+    changed: (ids: readonly bigint[]) => Promise<DeadLetterOutcome[]>,
+  ): AsyncGenerator<DeadLetterOutcome[]> {
+    checkSelection(selection);
+    for await (const ids of batches(selection)) {
+      yield (await changed(ids.map(BigInt))).sort((one, other) => one.id - other.id);
+    }
+  }
+
   /** Applies `changed` to the selected dead letters. @returns the results by batch and id, then the missing ids */
   async function change(
     selection: DeadLetterSelection,
     changed: (ids: readonly bigint[]) => Promise<DeadLetterOutcome[]>,
   ): Promise<DeadLetterOutcome[]> {
-    checkSelection(selection);
     const outcomes: DeadLetterOutcome[] = [];
-    for await (const ids of batches(selection)) {
-      const batch = await changed(ids.map(BigInt));
-      outcomes.push(...batch.sort((one, other) => one.id - other.id));
-    }
+    for await (const batch of changeInBatches(selection, changed)) outcomes.push(...batch);
     const found = new Set(outcomes.map(({ id }) => id));
     const missing = (selection.ids ?? []).filter((id) => !found.has(id));
     return [...outcomes, ...missing.map((id) => ({ id, outcome: "missing" }) as const)];
+  }
+
+  async function retryIds(ids: readonly bigint[]): Promise<DeadLetterOutcome[]> {
+    const caller = database.caller(`retry ${ids.length} dead letters`);
+    const announced = new Map<number, string>();
+    const outcomes: DeadLetterOutcome[] = [];
+    for (const row of await storeFunctions(caller).retryDeadLetters({ ids })) {
+      const id = Number(row.id);
+      if (row.connectionKey !== null && row.owner !== null) {
+        outcomes.push({ id, outcome: "retried", listener: row.owner });
+        announced.set(row.connectionKey, row.owner);
+      } else if (row.refused === null && row.function !== null) {
+        outcomes.push({ id, outcome: "requested", function: row.function });
+      } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
+      else outcomes.push({ id, outcome: "refused", ...refusalOf(row.refused, id) });
+    }
+    await announce(
+      database,
+      [...announced].map(([connectionKey, listener]) => [listener, connectionKey]),
+    );
+    return outcomes;
+  }
+
+  async function discardIds(ids: readonly bigint[]): Promise<DeadLetterOutcome[]> {
+    const rows = await storeFunctions(database.caller(`discard ${ids.length} dead letters`)).discardDeadLetters({
+      ids,
+    });
+    return rows.map(({ id: key, refused }) => {
+      const id = Number(key);
+      return refused === null ? { id, outcome: "discarded" } : { id, outcome: "refused", ...notOwned(id) };
+    });
   }
 
   return {
@@ -273,6 +321,17 @@ export function deadLetters(database: Database) {
       const limit = filter.limit === undefined ? "" : `LIMIT ${filter.limit}`;
       const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id ${limit}`;
       return database.query<DeadLetterEntry>("list the dead letters", { text, values });
+    },
+    /** Counts the dead letters that match the filter, up to `atMost`. */
+    async count(filter: DeadLetterFilter, atMost: number): Promise<number> {
+      const { where, values } = conditionsOf(filter, source);
+      const text = `SELECT count(*)::integer AS count FROM (SELECT ${from} WHERE ${where} LIMIT ${atMost}) AS matching`;
+      return (await database.query<{ count: number }>("count the dead letters", { text, values }))[0]!.count;
+    },
+    /** Returns the greatest id; undefined if there is no dead letter. */
+    async newestId(): Promise<number | undefined> {
+      const [newest] = await database.query<{ id: bigint | null }>("search the dead letters", { text: sql.newest });
+      return newest?.id == null ? undefined : Number(newest.id);
     },
     /** Returns a dead letter with its payload; undefined if it does not exist. */
     async get(id: number): Promise<WholeDeadLetter | undefined> {
@@ -295,38 +354,19 @@ export function deadLetters(database: Database) {
      * Dead letters of roles that the login is not a member of are refused.
      */
     retry(selection: DeadLetterSelection): Promise<DeadLetterOutcome[]> {
-      return change(selection, async (ids) => {
-        const caller = database.caller(`retry ${ids.length} dead letters`);
-        const announced = new Map<number, string>();
-        const outcomes: DeadLetterOutcome[] = [];
-        for (const row of await storeFunctions(caller).retryDeadLetters({ ids })) {
-          const id = Number(row.id);
-          if (row.connectionKey !== null && row.owner !== null) {
-            outcomes.push({ id, outcome: "retried", listener: row.owner });
-            announced.set(row.connectionKey, row.owner);
-          } else if (row.refused === null && row.function !== null) {
-            outcomes.push({ id, outcome: "requested", function: row.function });
-          } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
-          else outcomes.push({ id, outcome: "refused", ...refusalOf(row.refused, id) });
-        }
-        await announce(
-          database,
-          [...announced].map(([connectionKey, listener]) => [listener, connectionKey]),
-        );
-        return outcomes;
-      });
+      return change(selection, retryIds);
+    },
+    /** {@link retry} that yields the results of each batch: a consumer that stops leaves the rest as it is. */
+    retryInBatches(selection: DeadLetterSelection): AsyncGenerator<DeadLetterOutcome[]> {
+      return changeInBatches(selection, retryIds);
     },
     /** Deletes dead letters of the login's roles, in batches as {@link retry}. */
     discard(selection: DeadLetterSelection): Promise<DeadLetterOutcome[]> {
-      return change(selection, async (ids) => {
-        const rows = await storeFunctions(database.caller(`discard ${ids.length} dead letters`)).discardDeadLetters({
-          ids,
-        });
-        return rows.map(({ id: key, refused }) => {
-          const id = Number(key);
-          return refused === null ? { id, outcome: "discarded" } : { id, outcome: "refused", ...notOwned(id) };
-        });
-      });
+      return change(selection, discardIds);
+    },
+    /** {@link discard} that yields the results of each batch, as {@link retryInBatches}. */
+    discardInBatches(selection: DeadLetterSelection): AsyncGenerator<DeadLetterOutcome[]> {
+      return changeInBatches(selection, discardIds);
     },
     /**
      * Deletes dead letters of the login's roles that are older than the retention of the database: the oldest, at most

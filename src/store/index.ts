@@ -7,38 +7,58 @@
  */
 
 export { danglesSql, functionNameSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
+export { type LeaderOverview, listStreamSubscriptions, readLeader } from "./bridge-overview.js";
 export type { Channel, ChannelOwner, Position } from "./channels.js";
 export type { ClaimFrom } from "./claims.js";
-export { withCommandDatabase } from "./command-database.js";
+export { openDatabase, withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter } from "./cursor-committer.js";
+export type { Database } from "./database.js";
+export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses } from "./dead-letter-causes.js";
 export { readDeadLetterRetention, setDeadLetterRetention } from "./dead-letter-retention.js";
 export {
   type DeadLetterEntry,
   type DeadLetterFilter,
   type DeadLetterOutcome,
+  type DeadLetterSelection,
   type DeadLetters,
   deadLetters,
   type WholeDeadLetter,
 } from "./dead-letters.js";
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
+export { type FindStep, type FoundMessage, findMessage } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
 export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";
 export { installationLockKey, installationOwner, takeInstallationLock } from "./installation-lock.js";
 export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";
-export { listPeers, listPending, listTopics, outboxSender } from "./mesh-overview.js";
+export {
+  listPeers,
+  listPending,
+  listTopics,
+  outboxSender,
+  type PeerOverview,
+  type PendingOverview,
+  type TopicOverview,
+} from "./mesh-overview.js";
 export { type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
 export { applyMissing, migrate, migrationTransactions, missingSteps } from "./migrate.js";
 export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";
 export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export { type CatalogChange, catalogChannel, messageChannel, relayChannel } from "./notifications.js";
-export { cancelScheduled, listScheduled, outboxOverview, replayOutbox } from "./outbox-overview.js";
+export {
+  cancelScheduled,
+  listScheduled,
+  type OutboxOverview,
+  outboxOverview,
+  replayOutbox,
+  type ScheduledMessage,
+} from "./outbox-overview.js";
 export { type AbsentListener, type PendingMessages, waitingMessagesSql } from "./pending.js";
 export { Preparation } from "./preparation.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
-export { listSchedules, removeSchedule } from "./schedule-overview.js";
+export { listSchedules, removeSchedule, type ScheduleOverview } from "./schedule-overview.js";
 export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";

@@ -27,6 +27,7 @@ export {
   type Format,
   parseContentType,
 } from "./content-type.js";
+export { Descriptors, payloadLine, type ShownForm, shownPayload } from "./descriptors.js";
 export { formatPatterns } from "./formats.js";
 export { patternProblem } from "./pattern.js";
 export {

@@ -156,6 +156,7 @@ it.each(entryPoints)("%s imports", async (entryPoint) => {
     hawser: ["HawserError", "Peer"],
     "hawser/frames": ["frames"],
     "hawser/nats": ["consume", "natsSql", "publish", "serve", "subscribe", "typed"],
+    "hawser/page": ["page"],
   };
   expect(names).toEqual(expect.arrayContaining(some[entryPoint] ?? []));
 });

@@ -48,6 +48,7 @@ const userOptions = {
   paths: {
     hawser: [join(projectDirectory, "src/peer/index.ts")],
     "hawser/nats": [join(projectDirectory, "src/serve/public.ts")],
+    "hawser/page": [join(projectDirectory, "src/page/public.ts")],
     "hawser/testing": [join(projectDirectory, "src/testing/index.ts")],
   },
   types: ["node"],

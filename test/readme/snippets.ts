@@ -191,6 +191,7 @@ export function blocksOf(markdown: string): Block[] {
 const modules: Readonly<Record<string, string>> = {
   hawser: "src/peer/index.js",
   "hawser/nats": "src/serve/public.js",
+  "hawser/page": "src/page/public.js",
 };
 
 /** Imports from others that are installed here, or part of Node. */

@@ -13,20 +13,25 @@ import {
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import { HawserError } from "../errors/index.js";
 import { readSmallFileSync } from "../files/index.js";
-import { contentTypeHeader, parseContentType } from "../typed/index.js";
-import { base64Of, textOf } from "./output.js";
+import { contentTypeHeader, parseContentType } from "./content-type.js";
 
-/** Option of the commands that print payloads. */
-export const descriptorsOption = {
-  descriptors: {
-    type: "string",
-    valueHint: "FILE",
-    description: "Show typed messages as protobuf JSON, with an image of their types: buf build -o image.binpb",
-  },
-} as const;
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** Text of the bytes; undefined if they are not valid UTF-8. */
+function textOf(bytes: Uint8Array): string | undefined {
+  try {
+    return utf8.decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function base64Of(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("base64");
+}
 
 /** Form of printed payloads: text if valid UTF-8 and otherwise base64, always base64, or always text. */
-export type PayloadForm = "auto" | "base64" | "text";
+export type ShownForm = "auto" | "base64" | "text";
 
 /** Payload as it is printed. */
 export interface ShownPayload {
@@ -122,7 +127,7 @@ export function shownPayload(
   bytes: Uint8Array,
   headers: Headers,
   descriptors: Descriptors | undefined,
-  form: PayloadForm = "auto",
+  form: ShownForm = "auto",
 ): ShownPayload {
   const decoded = descriptors?.decode(bytes, headers);
   if (decoded !== undefined && "value" in decoded) {
@@ -131,14 +136,14 @@ export function shownPayload(
   return { ...raw(bytes, form), ...decoded };
 }
 
-function raw(bytes: Uint8Array, form: PayloadForm): { readonly payload: string; readonly encoding: "utf8" | "base64" } {
+function raw(bytes: Uint8Array, form: ShownForm): { readonly payload: string; readonly encoding: "utf8" | "base64" } {
   if (form === "text") return { payload: Buffer.from(bytes).toString("utf8"), encoding: "utf8" };
   const text = form === "base64" ? undefined : textOf(bytes);
   return text === undefined ? { payload: base64Of(bytes), encoding: "base64" } : { payload: text, encoding: "utf8" };
 }
 
 /** Text of a payload for people, not yet escaped for a terminal. */
-export function payloadLine({ payload, encoding, type, note }: ShownPayload, form: PayloadForm = "auto"): string {
+export function payloadLine({ payload, encoding, type, note }: ShownPayload, form: ShownForm = "auto"): string {
   if (encoding === "json") return `${type} ${JSON.stringify(payload)}`;
   const text = `${encoding === "base64" && form === "auto" ? "base64 " : ""}${payload}`;
   return note === undefined ? text : `${text} (${note})`;

@@ -1,0 +1,109 @@
+/** `hawser page`: serves the operator's page until it is stopped. */
+import { once } from "node:events";
+import { type ArgsDef, defineCommand } from "citty";
+import pc from "picocolors";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import {
+  pageServerSettingsDefaults,
+  pageServerSettingsRanges,
+  pageSettingsDefaults,
+  pageSettingsRanges,
+} from "../../generated/ts/settings/page.js";
+import { type PageServerOptions, servePage } from "../page/index.js";
+import { valuesOf, withExamples } from "./command-line.js";
+import { awaitStopRequest, LogOutput } from "./long-running.js";
+import { databaseOption, databaseUrlOf, descriptorsOption, type Given } from "./options.js";
+import { jsonText, print, printable } from "./output.js";
+import { quantityOf, quantityText } from "./quantities.js";
+
+const args = {
+  ...databaseOption,
+  listen: {
+    type: "string",
+    valueHint: "HOST:PORT",
+    default: pageServerSettingsDefaults.listen,
+    description: pageServerSettingsRanges.listen.about,
+  },
+  "allow-plaintext": {
+    type: "boolean",
+    description:
+      "Listen at an address that other machines reach: the network is trusted, and everyone in it with the page's rights",
+  },
+  "allow-host": {
+    type: "string",
+    valueHint: "NAME",
+    description: "Host name by which browsers address the page, such as that of a proxy; may be given several times",
+  },
+  "path-prefix": { type: "string", valueHint: "PATH", description: pageSettingsRanges.pathPrefix.about },
+  refresh: {
+    type: "string",
+    valueHint: "TIME",
+    description: `${pageSettingsRanges.refreshMs.about} From ${quantityText("duration", pageSettingsRanges.refreshMs.min)} to ${quantityText("duration", pageSettingsRanges.refreshMs.max)}. Default ${quantityText("duration", pageSettingsDefaults.refreshMs)}`,
+  },
+  "trace-url": {
+    type: "string",
+    valueHint: "URL",
+    description: "Link to a trace, with {traceId} in place of its id",
+  },
+  ...descriptorsOption,
+  "secrets-dir": {
+    type: "string",
+    valueHint: "DIR",
+    description: `Directory of files that options of the NATS server name, for the verdict; may be given several times. Default ${gatewayConstants.secretsDirectory}`,
+  },
+  json: { type: "boolean", description: "Print one line of JSON when the page is ready" },
+} as const satisfies ArgsDef;
+
+export const page = withExamples(
+  defineCommand({
+    meta: {
+      name: "page",
+      description:
+        "Serve the operator's page: the verdict of `hawser doctor`, dead letters by cause, to retry and discard, and the state of " +
+        "peers, outbox, streams and schedules. It can do what its login may, for everyone who reaches its address, and has no " +
+        "login of its own",
+    },
+    args,
+    run: async ({ args: given, rawArgs }) => {
+      const log = new LogOutput("warn");
+      const request = awaitStopRequest();
+      try {
+        const options = optionsOf(given, valuesOf(args, rawArgs, "allow-host"), valuesOf(args, rawArgs, "secrets-dir"));
+        await using server = await servePage({ ...options, logger: log.logger });
+        request.started();
+        if (given.json || !process.stdout.isTTY) process.stdout.write(`${jsonText({ url: server.url })}\n`);
+        else print(process.stdout, `The page is at ${pc.cyan(printable(server.url))}. Ctrl-C ends it.`);
+        if (!request.signal.aborted) await once(request.signal, "abort");
+      } finally {
+        request.close();
+        await log.close();
+      }
+    },
+  }),
+  [
+    [
+      "hawser page --database-url postgres://operator@127.0.0.1/app",
+      "The page at http://127.0.0.1:9465/, as that login",
+    ],
+    ["hawser page --path-prefix /ops --allow-host ops.example.com", "Behind a proxy, which lets only operators in"],
+    ["hawser page --trace-url 'https://tempo.example.com/trace/{traceId}'", "With links to traces"],
+  ],
+);
+
+function optionsOf(
+  given: Given<typeof args>,
+  hosts: readonly string[],
+  secretsDirectories: readonly string[],
+): PageServerOptions {
+  return {
+    databaseUrl: databaseUrlOf(given),
+    listen: given.listen ?? pageServerSettingsDefaults.listen,
+    allowPlaintext: given["allow-plaintext"],
+    ...(hosts.length > 0 && { hosts }),
+    pathPrefix: given["path-prefix"],
+    refreshMs: quantityOf("duration", "--refresh", given.refresh, pageSettingsRanges.refreshMs),
+    traceUrl: given["trace-url"],
+    descriptors: given.descriptors,
+    secretsDirectories: secretsDirectories.length > 0 ? secretsDirectories : [gatewayConstants.secretsDirectory],
+  };
+}

@@ -1,0 +1,5 @@
+/** Data of the page, without its rendering: what `hawser page` and other views of an installation show. */
+export { type Abilities, readAbilities } from "./abilities.js";
+export { type Job, type JobAction, Jobs } from "./jobs.js";
+export { type Reading, reading } from "./reading.js";
+export { type ShownVerdict, Verdicts } from "./verdict.js";

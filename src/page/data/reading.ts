@@ -1,0 +1,25 @@
+/** Reading for a section of the page: a section whose data cannot be read says so, and the others are shown. */
+import { HawserError } from "../../errors/index.js";
+import { insufficientPrivilege, sqlstateOf } from "../../postgres/index.js";
+
+/** Result of a reading. */
+export type Reading<T> =
+  | { readonly state: "read"; readonly value: T }
+  /** The login lacks the privilege; `why` is the message of Postgres. */
+  | { readonly state: "denied"; readonly why: string }
+  | { readonly state: "failed"; readonly why: string };
+
+/** Runs a reading. Only a defect rejects. */
+export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
+  try {
+    return { state: "read", value: await read() };
+  } catch (error) {
+    if (!(error instanceof HawserError)) throw error;
+    if (sqlstateOf(error) === insufficientPrivilege) return { state: "denied", why: messageOf(error.cause ?? error) };
+    return { state: "failed", why: error.message };
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

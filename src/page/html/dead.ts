@@ -1,0 +1,258 @@
+/** Pages about dead letters: causes, list, one letter, confirmation of a discard, and jobs. */
+import { html } from "hono/html";
+import { pageConstants } from "../../../generated/ts/settings/page.js";
+import { traceContextOf } from "../../runtime/index.js";
+import type { DeadLetterCause, DeadLetterCauses, DeadLetterEntry, WholeDeadLetter } from "../../store/index.js";
+import type { Descriptors } from "../../typed/index.js";
+import type { Abilities, Job, Reading } from "../data/index.js";
+import { type FilterFields, filterForm, hiddenFields, queryOf } from "./filter.js";
+import { payloadBlock } from "./payload.js";
+import { section, table } from "./table.js";
+import { block, type Html, plural, short, time } from "./text.js";
+
+const { examinedDeadLetters, shownRows, undoMs } = pageConstants;
+
+/** Parts of a page that its forms and links need. */
+export interface FormContext {
+  readonly prefix: string;
+  readonly token: string;
+  readonly now: number;
+}
+
+/** Section with the dead letters grouped by cause. */
+export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: FormContext): Html {
+  return section("dead-letters", "Dead letters by cause", read, ({ causes, examined, olderThanId }) => {
+    if (examined === 0) return html`<p class="ok">There are no dead letters.</p>`;
+    const scope =
+      olderThanId === undefined
+        ? html`<p>${plural(examined, "dead letter")}.</p>`
+        : html`<p>The newest ${examined} dead letters are examined, and there may be more.
+<a href="${prefix}/?before=${olderThanId}">Examine older ones</a></p>`;
+    const more = causes.length > shownRows ? html`<p>Only the ${shownRows} most frequent causes are shown.</p>` : "";
+    return html`${scope}${table("Causes, the most frequent first", causes.slice(0, shownRows), [
+      {
+        head: "Cause",
+        cell: (cause) =>
+          html`<a href="${prefix}/dead${queryOf({ ...fieldsOf(cause) })}">${short(cause.cause === "" ? "(no message)" : cause.cause)}</a>`,
+      },
+      { head: "Code", cell: ({ errorCode }) => short(errorCode) },
+      { head: "Topic or subject", cell: ({ topic }) => short(topic) },
+      { head: "Function", cell: (cause) => (cause.function === null ? "" : short(cause.function)) },
+      { head: "Origin", cell: ({ origin }) => origin },
+      { head: "Dead letters", cell: ({ count }) => String(count), isNumber: true },
+      { head: "To be retried", cell: ({ retryRequested }) => String(retryRequested), isNumber: true },
+      { head: "Newest", cell: ({ newestAt }) => time(newestAt, now) },
+      { head: "Oldest", cell: ({ oldestAt }) => time(oldestAt, now) },
+    ])}${more}`;
+  });
+}
+
+function fieldsOf(cause: DeadLetterCause): FilterFields {
+  const { origin, topic, errorCode } = cause;
+  return {
+    origin,
+    topic,
+    code: errorCode,
+    ...(cause.cause !== "" && { cause: cause.cause }),
+    ...(cause.function !== null && { source: cause.function }),
+  };
+}
+
+/** Dead letters of one page of the list. */
+export interface ListedDeadLetters {
+  /** At most `shownRows` + 1, of which the last shows that there are more. */
+  readonly letters: readonly DeadLetterEntry[];
+  /** Number that matches the filter, counted up to `examinedDeadLetters`. */
+  readonly count: number;
+  /** Greatest id at the time; actions leave later dead letters out. */
+  readonly throughId: number | undefined;
+}
+
+/** List of dead letters that a filter selects, with the actions on all of them. */
+export function deadList(
+  read: Reading<ListedDeadLetters>,
+  given: FilterFields,
+  abilities: Abilities | undefined,
+  context: FormContext,
+): Html {
+  const { prefix, now } = context;
+  return html`${filterForm(`${prefix}/dead`, given)}
+${section("list", "List", read, ({ letters, count, throughId }) => {
+  if (letters.length === 0) return html`<p>There are no dead letters, or none that match.</p>`;
+  const last = letters.length > shownRows ? letters[shownRows - 1]!.id : undefined;
+  return html`<p>${countText(count)} ${count === 1 ? "matches" : "match"}, the oldest first.</p>
+${allActions(given, throughId, count, abilities, context)}
+${table("Dead letters", letters.slice(0, shownRows), [
+  { head: "Id", cell: ({ id }) => html`<a href="${prefix}/dead/${id}">${id}</a>`, isNumber: true },
+  { head: "Given up", cell: ({ createdAt }) => time(createdAt, now) },
+  { head: "Topic or subject", cell: ({ topic }) => short(topic) },
+  { head: "Source", cell: ({ source }) => short(source) },
+  { head: "Error", cell: ({ errorCode, errorMessage }) => html`${short(errorCode)}: ${short(errorMessage)}` },
+  { head: "Attempts", cell: ({ attempts }) => String(attempts), isNumber: true },
+  { head: "Bytes", cell: ({ payloadBytes }) => String(payloadBytes), isNumber: true },
+  { head: "State", cell: stateOf },
+])}
+${last === undefined ? "" : html`<p><a href="${prefix}/dead${queryOf({ ...given, after: String(last) })}">Next ${shownRows}</a></p>`}`;
+})}`;
+}
+
+function countText(count: number): string {
+  return count > examinedDeadLetters
+    ? `More than ${plural(examinedDeadLetters, "dead letter")}`
+    : plural(count, "dead letter");
+}
+
+function stateOf({ retried, retryRequested }: DeadLetterEntry): string {
+  if (retryRequested) return "to be retried";
+  return retried ? "retried before" : "";
+}
+
+function allActions(
+  given: FilterFields,
+  throughId: number | undefined,
+  count: number,
+  abilities: Abilities | undefined,
+  { prefix, token }: FormContext,
+): Html {
+  const what = count > examinedDeadLetters ? "all that match" : count === 1 ? "it" : `all ${count}`;
+  const fields = hiddenFields({ ...given, through: throughId?.toString(), token });
+  return actions(abilities, {
+    retry: html`<form class="inline" method="post" action="${prefix}/dead/retry">${fields}<button type="submit">Retry ${what}, in order</button></form>`,
+    discard: html`<form class="inline" method="post" action="${prefix}/dead/discard">${fields}<button type="submit">Discard ${what}…</button></form>`,
+  });
+}
+
+function actions(
+  abilities: Abilities | undefined,
+  { retry, discard }: { readonly retry: Html; readonly discard: Html },
+): Html {
+  const { canRetry = false, canDiscard = false } = abilities ?? {};
+  if (!canRetry && !canDiscard) return html`<p>This login may not retry or discard dead letters.</p>`;
+  return html`<div>${canRetry ? retry : ""}${canDiscard ? discard : ""}</div>`;
+}
+
+/** One dead letter. @param options.showsPayload false: a link shows the payload */
+export function oneLetter(
+  letter: WholeDeadLetter,
+  options: {
+    readonly showsPayload: boolean;
+    readonly descriptors: Descriptors | undefined;
+    readonly traceUrl: string | undefined;
+    readonly abilities: Abilities | undefined;
+  },
+  { prefix, token, now }: FormContext,
+): Html {
+  const { id, headers, failures } = letter;
+  const fields = hiddenFields({ id: String(id), token });
+  const facts: readonly (readonly [string, Html | string])[] = [
+    ["Topic or subject", short(letter.topic)],
+    ["Origin", letter.origin],
+    ["Source", short(letter.source)],
+    ["Enqueued by", short(letter.enqueuedBy)],
+    ["Listener", short(letter.listener)],
+    ["Role", short(letter.role)],
+    ["Given up", time(letter.createdAt, now)],
+    ["Attempts", String(letter.attempts)],
+    ["Error code", short(letter.errorCode)],
+    ["State", stateOf(letter) || "not retried"],
+    ["Trace", traceLink(headers, options.traceUrl)],
+  ];
+  return html`<dl>${facts.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>\n`)}</dl>
+${actions(options.abilities, {
+  retry: html`<form class="inline" method="post" action="${prefix}/dead/retry">${fields}<button type="submit">Retry</button></form>`,
+  discard: html`<form class="inline" method="post" action="${prefix}/dead/discard">${fields}<button type="submit">Discard…</button></form>`,
+})}
+<h2>Error</h2>
+${block(letter.errorMessage, "Error message")}
+${letter.stack === null ? "" : html`<h2>Stack</h2>${block(letter.stack, "Stack")}`}
+${
+  failures.length === 0
+    ? ""
+    : html`<h2>Failed attempts</h2>${table("Failed attempts", failures, [
+        { head: "Attempt", cell: ({ attempt }) => String(attempt), isNumber: true },
+        { head: "Time", cell: ({ at }) => short(at) },
+        { head: "Code", cell: ({ code }) => short(code) },
+        { head: "Message", cell: ({ message }) => short(message) },
+      ])}`
+}
+<h2>Headers</h2>
+${
+  headers.length === 0
+    ? html`<p>There are none.</p>`
+    : table("Headers", headers, [
+        { head: "Name", cell: ([name]) => short(name) },
+        { head: "Value", cell: ([, value]) => short(value) },
+      ])
+}
+<h2 id="payload">Payload</h2>
+${options.showsPayload ? payloadBlock(letter, options.descriptors) : html`<p><a href="${prefix}/dead/${id}?payload=1#payload">Show the payload</a>, ${letter.payloadBytes} bytes</p>`}
+<p><a href="${prefix}/dead/${id}/payload">Download the payload</a></p>`;
+}
+
+function traceLink(headers: WholeDeadLetter["headers"], traceUrl: string | undefined): Html | string {
+  const trace = traceContextOf(headers)?.parent.split("-")[1];
+  if (trace === undefined) return short(null);
+  return traceUrl === undefined
+    ? trace
+    : html`<a rel="noreferrer" href="${traceUrl.replaceAll("{traceId}", trace)}">${trace}</a>`;
+}
+
+/** Confirmation of a discard. @param fields hidden fields that repeat the selection */
+export function confirmDiscard(
+  count: number,
+  fields: Readonly<Record<string, string | undefined>>,
+  { prefix, token }: FormContext,
+): Html {
+  return html`<p>${countText(count)} will be deleted, with payload. A discard cannot be undone once it has begun: it begins after
+${undoMs / 1_000} seconds, and can be stopped until then, and between batches.</p>
+<form method="post" action="${prefix}/dead/discard">${hiddenFields({ ...fields, confirm: "yes", token })}
+<button type="submit">Discard ${count > examinedDeadLetters ? "all that match" : count === 1 ? "it" : `all ${count}`}</button></form>
+<p><a href="${prefix}/dead">Keep them</a></p>`;
+}
+
+/** Table of jobs. */
+export function jobList(jobs: readonly Job[], { prefix }: FormContext): Html {
+  if (jobs.length === 0)
+    return html`<p>This process has not retried or discarded dead letters since it was started.</p>`;
+  return table("Retries and discards, the newest first", jobs, [
+    {
+      head: "Job",
+      cell: ({ id, action }) =>
+        html`<a href="${prefix}/jobs/${id}">${action === "retry" ? "Retry" : "Discard"} ${id}</a>`,
+    },
+    { head: "State", cell: ({ state }) => state },
+    { head: "Done", cell: (job) => String(doneOf(job)), isNumber: true },
+    { head: "Refused", cell: ({ counts }) => String(counts.refused ?? 0), isNumber: true },
+  ]);
+}
+
+function doneOf({ counts }: Job): number {
+  return Object.entries(counts).reduce(
+    (sum, [outcome, count]) => sum + (outcome === "refused" || outcome === "missing" ? 0 : count),
+    0,
+  );
+}
+
+/** Progress of a job. */
+export function oneJob(job: Job, { prefix, token }: FormContext): Html {
+  const { id, action, state, expected, counts, refusals, lastId, error } = job;
+  const seen = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const isOpen = state === "waiting" || state === "running";
+  const bar =
+    expected > examinedDeadLetters && isOpen
+      ? html`<progress aria-label="Progress"></progress>`
+      : html`<progress aria-label="Progress" max="${Math.max(expected, seen, 1)}" value="${seen}"></progress>`;
+  const undo = {
+    retry:
+      "A retry is not undone: retried messages are on their way to their handlers. Dead letters of subscriptions stay listed until their function has succeeded.",
+    discard:
+      "Discarded dead letters are deleted. Stopping the job before it begins, or between batches, keeps the rest.",
+  };
+  return html`<p role="status">State: <strong class="${state === "failed" ? "error" : ""}">${state}</strong>${state === "waiting" ? `; it begins at most ${undoMs / 1_000} seconds after it was asked for` : ""}.</p>
+<p>${bar} ${seen} of ${countText(expected).toLowerCase()}${lastId === undefined ? "" : `, the last one ${lastId}`}</p>
+${seen === 0 ? "" : html`<dl>${Object.entries(counts).map(([outcome, count]) => html`<dt>${outcome}</dt><dd>${count}</dd>`)}</dl>`}
+${error === undefined ? "" : html`<p class="error">${short(error)}</p>`}
+${refusals.size === 0 ? "" : html`<h2>Refused</h2><ul>${[...refusals].map(([reason, letter]) => html`<li><a href="${prefix}/dead/${letter}">Dead letter ${letter}</a> ${short(reason)}</li>`)}</ul>`}
+${isOpen ? html`<form method="post" action="${prefix}/jobs/${id}/stop">${hiddenFields({ token })}<button type="submit">${state === "waiting" ? "Undo" : "Stop"}</button></form>` : ""}
+<p>${undo[action]}</p>`;
+}

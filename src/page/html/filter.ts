@@ -1,0 +1,65 @@
+/** Filter of dead letters in a query string or a form, and as hidden fields. */
+import { html } from "hono/html";
+import { HawserError } from "../../errors/index.js";
+import type { DeadLetterFilter } from "../../store/index.js";
+import type { Html } from "./text.js";
+
+/** Fields of the filter, with the label of each that an operator can edit. */
+const fields = {
+  origin: "Origin",
+  topic: "Topic or subject",
+  source: "Channel or function",
+  code: "Error code",
+  cause: "Cause",
+} as const;
+
+type Field = keyof typeof fields;
+
+/** Filter as it was given. */
+export type FilterFields = Partial<Readonly<Record<Field, string>>>;
+
+/** Fields with a value, out of a query string or a form. */
+export function filterFields(values: Readonly<Record<string, unknown>>): FilterFields {
+  const given = (Object.keys(fields) as Field[]).flatMap((name) => {
+    const value = values[name];
+    return typeof value === "string" && value !== "" ? [[name, value] as const] : [];
+  });
+  return Object.fromEntries(given);
+}
+
+/** Converts fields to a filter. */
+export function filterOf({ origin, topic, source, code, cause }: FilterFields): DeadLetterFilter {
+  return { origin, topic, source, errorCode: code, cause };
+}
+
+/** Query string of the fields, with the leading question mark unless it is empty. */
+export function queryOf(values: Readonly<Record<string, string | undefined>>): string {
+  const given = Object.entries(values).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]]));
+  return given.length === 0 ? "" : `?${new URLSearchParams(given as [string, string][])}`;
+}
+
+/** Form that filters the list of dead letters. */
+export function filterForm(action: string, given: FilterFields): Html {
+  const inputs = (Object.entries(fields) as [Field, string][]).map(([name, label]) =>
+    name === "origin"
+      ? html`<label for="f-origin">${label}</label> <select id="f-origin" name="origin">
+${["", "peer", "subscription", "outbox"].map((origin) => html`<option value="${origin}"${origin === (given.origin ?? "") ? html` selected` : ""}>${origin === "" ? "any" : origin}</option>`)}
+</select>\n`
+      : html`<label for="f-${name}">${label}</label> <input id="f-${name}" name="${name}" value="${given[name] ?? ""}" autocomplete="off">\n`,
+  );
+  return html`<form method="get" action="${action}" aria-label="Filter"><p>${inputs}<button type="submit">Filter</button></p></form>`;
+}
+
+/** Hidden fields of a form. */
+export function hiddenFields(values: Readonly<Record<string, string | undefined>>): Html[] {
+  return Object.entries(values).flatMap(([name, value]) =>
+    value === undefined ? [] : [html`<input type="hidden" name="${name}" value="${value}">`],
+  );
+}
+
+/** Id of a dead letter in a path or a form. @throws HawserError `invalid_argument` */
+export function idOf(text: string): number {
+  const id = Number(text);
+  if (/^[1-9]\d*$/.test(text) && Number.isSafeInteger(id)) return id;
+  throw new HawserError("invalid_argument", `"${text}" is not the id of a dead letter: ids are integers from 1`);
+}

@@ -1,0 +1,260 @@
+/** Sections about the state of an installation: verdict, leader, backlog, peers, outbox, streams, schedules, a message. */
+import { html } from "hono/html";
+import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
+import { withoutPasswords } from "../../errors/index.js";
+import {
+  type FindStep,
+  type FoundMessage,
+  type LeaderOverview,
+  type listStreamSubscriptions,
+  type OutboxOverview,
+  outboxSender,
+  type PeerOverview,
+  type PendingOverview,
+  type ScheduledMessage,
+  type ScheduleOverview,
+  type TopicOverview,
+} from "../../store/index.js";
+import type { Reading, ShownVerdict } from "../data/index.js";
+import { section, table, tableSection } from "./table.js";
+import { type Html, plural, short, time } from "./text.js";
+
+type StreamRow = Awaited<ReturnType<typeof listStreamSubscriptions>>[number];
+
+/** Section with the verdict of `hawser doctor`. */
+export function verdictSection({ report, ageMs, isExamining }: ShownVerdict): Html {
+  const age =
+    report === undefined
+      ? ""
+      : html`<p>Examined ${Math.round(ageMs / 1_000)} s ago${isExamining ? ", and now again" : ""}.</p>`;
+  return html`<section id="verdict" aria-labelledby="verdict-title">
+<h2 id="verdict-title">Verdict</h2>
+${report === undefined ? html`<p role="status">The installation is being examined. Reload the page in some seconds.</p>` : verdictOf(report)}
+${age}
+</section>`;
+}
+
+function verdictOf({ ok, findings, checks }: NonNullable<ShownVerdict["report"]>): Html {
+  const done = checks.filter(({ outcome }) => outcome !== "not_checked").length;
+  const summary = ok ? html`<p class="ok">No check has found an error` : html`<p class="error">There are errors`;
+  return html`${summary}: ${plural(done, "check")} of ${checks.length} done.</p>
+${
+  findings.length === 0
+    ? ""
+    : table("Findings", findings, [
+        { head: "Severity", cell: ({ severity }) => html`<strong class="${severity}">${severity}</strong>` },
+        { head: "Check", cell: ({ check }) => check },
+        { head: "Finding", cell: ({ what }) => short(withoutPasswords(what)) },
+        { head: "Remedy", cell: ({ remedy }) => short(withoutPasswords(remedy)) },
+      ])
+}`;
+}
+
+/** Section with the leader of the subscriptions. */
+export function leaderSection(read: Reading<LeaderOverview | undefined>, now: number): Html {
+  return section("leader", "Leader of the subscriptions", read, (leader) =>
+    leader === undefined || leader.owner === null
+      ? html`<p>No process leads.</p>`
+      : html`<dl><dt>Process</dt><dd>${short(leader.owner)}</dd><dt>Epoch</dt><dd>${String(leader.epoch)}</dd>
+<dt>Handles all subscriptions since</dt><dd>${time(leader.completeSince, now)}</dd>
+<dt>Last progress</dt><dd>${time(leader.progressAt, now)}</dd></dl>`,
+  );
+}
+
+export function pendingSection(rows: Reading<readonly PendingOverview[]>, now: number): Html {
+  return tableSection({
+    id: "pending",
+    title: "Stored messages that wait for listeners",
+    rows,
+    none: "Nothing waits.",
+    columns: [
+      { head: "Topic", cell: ({ topic }) => short(topic) },
+      {
+        head: "Listener",
+        cell: ({ listener, group }) =>
+          listener !== null
+            ? short(listener)
+            : group === null
+              ? "the first listener"
+              : html`a member of ${short(group)}`,
+      },
+      { head: "Sender", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : short(sender)) },
+      { head: "Messages", cell: ({ count }) => String(count), isNumber: true },
+      { head: "Bytes", cell: ({ bytes }) => String(bytes), isNumber: true },
+      { head: "Oldest", cell: ({ oldest }) => time(oldest, now) },
+    ],
+  });
+}
+
+export function topicsSection(rows: Reading<readonly TopicOverview[]>): Html {
+  return tableSection({
+    id: "topics",
+    title: "Topics and their listeners",
+    rows,
+    none: "The directory has no listeners.",
+    columns: [
+      { head: "Topic", cell: ({ topic }) => short(topic) },
+      { head: "Listener", cell: ({ name }) => short(name) },
+      { head: "Address", cell: ({ address }) => short(address) },
+      { head: "State", cell: ({ running }) => (running ? "running" : "away") },
+      { head: "Group", cell: ({ group }) => (group === null ? "" : short(group)) },
+    ],
+  });
+}
+
+export function peersSection(rows: Reading<readonly PeerOverview[]>, now: number): Html {
+  return tableSection({
+    id: "peers",
+    title: "Peers by name",
+    rows,
+    none: "No peer was ever started with this database.",
+    columns: [
+      { head: "Peer", cell: ({ name }) => short(name) },
+      {
+        head: "State",
+        cell: ({ running, clean }) =>
+          running
+            ? "running"
+            : clean === null
+              ? "never ran"
+              : clean
+                ? "stopped"
+                : html`<strong class="warning">ended uncleanly</strong>`,
+      },
+      { head: "Started", cell: ({ startedAt }) => time(startedAt, now) },
+      { head: "Waiting", cell: ({ waiting }) => String(waiting), isNumber: true },
+      { head: "Parked", cell: ({ parked }) => String(parked), isNumber: true },
+      { head: "Sends on", cell: ({ sendsOn }) => plural(sendsOn, "channel"), isNumber: true },
+      { head: "Listens on", cell: ({ listensOn }) => plural(listensOn, "channel"), isNumber: true },
+      { head: "Topics", cell: ({ topics }) => (topics.length === 0 ? "" : short(topics.join(", "))) },
+    ],
+  });
+}
+
+export function outboxSection(rows: Reading<readonly OutboxOverview[]>, now: number): Html {
+  const counted = (count: number) =>
+    count < outboxConstants.countedMessages ? String(count) : `${outboxConstants.countedMessages} or more`;
+  return tableSection({
+    id: "outbox",
+    title: "Relays of the outbox",
+    rows,
+    none: "There is no outbox.",
+    columns: [
+      { head: "Kind", cell: ({ kind }) => kind },
+      { head: "Waiting", cell: ({ waiting }) => counted(waiting), isNumber: true },
+      { head: "Oldest waiting", cell: ({ oldestWaitingAt }) => time(oldestWaitingAt, now) },
+      { head: "Waits for", cell: ({ oldestWaitingFor }) => short(oldestWaitingFor) },
+      { head: "Position saved", cell: ({ positionSavedAt }) => time(positionSavedAt, now) },
+      {
+        head: "Relay",
+        cell: ({ relay, isAwake }) =>
+          relay === null ? "none" : html`${short(relay)}, ${isAwake ? "awake" : "asleep"}`,
+      },
+      { head: "Due later", cell: ({ later }) => counted(later), isNumber: true },
+      { head: "Next due", cell: ({ nextDueAt }) => time(nextDueAt, now) },
+    ],
+  });
+}
+
+export function scheduledSection(rows: Reading<readonly ScheduledMessage[]>, now: number): Html {
+  return tableSection({
+    id: "scheduled",
+    title: "Messages that are due later, the next first",
+    rows,
+    none: "No message is scheduled.",
+    columns: [
+      { head: "Id", cell: ({ id }) => id, isNumber: true },
+      { head: "Due", cell: ({ deliverAt }) => time(deliverAt, now) },
+      { head: "For", cell: ({ destination }) => short(destination) },
+      { head: "Key", cell: ({ key }) => short(key) },
+      { head: "Bytes", cell: ({ payloadBytes }) => String(payloadBytes), isNumber: true },
+    ],
+  });
+}
+
+export function streamsSection(rows: Reading<readonly StreamRow[]>, now: number): Html {
+  return tableSection({
+    id: "streams",
+    title: "Subscriptions to streams",
+    rows,
+    none: "No function is subscribed to a stream.",
+    columns: [
+      { head: "Name", cell: ({ name }) => short(name) },
+      { head: "Stream", cell: ({ stream }) => short(stream) },
+      { head: "Function", cell: (row) => short(row.function) },
+      { head: "Done to", cell: ({ done_to }) => (done_to === null ? "not begun" : String(done_to)), isNumber: true },
+      { head: "Behind", cell: ({ lag }) => (lag === null ? "unknown" : String(lag)), isNumber: true },
+      {
+        head: "Missing",
+        cell: ({ missing, missing_reason }) =>
+          missing_reason === null ? String(missing) : `${missing} (${missing_reason})`,
+        isNumber: true,
+      },
+      {
+        head: "State",
+        cell: ({ paused, problem }) =>
+          problem === null ? (paused ? "paused" : "runs") : html`<strong class="error">${short(problem)}</strong>`,
+      },
+      { head: "Written", cell: ({ written_at }) => time(written_at, now) },
+    ],
+  });
+}
+
+export function schedulesSection(rows: Reading<readonly ScheduleOverview[]>, now: number): Html {
+  return tableSection({
+    id: "schedules",
+    title: "Schedules by name",
+    rows,
+    none: "There are no schedules.",
+    columns: [
+      { head: "Name", cell: ({ name }) => short(name) },
+      { head: "Role", cell: ({ role }) => short(role) },
+      { head: "Cron", cell: ({ cron, timezone }) => html`${short(cron)} ${short(timezone)}` },
+      { head: "For", cell: ({ kind, destination }) => html`${kind} ${short(destination)}` },
+      { head: "Last", cell: ({ lastAt }) => time(lastAt, now) },
+      { head: "Next", cell: ({ nextAt }) => time(nextAt, now) },
+      {
+        head: "Problem",
+        cell: ({ problem }) => (problem === null ? "" : html`<strong class="error">${short(problem)}</strong>`),
+      },
+    ],
+  });
+}
+
+const stepTitles = {
+  scheduled: "Outbox: due later",
+  stored: "Stored for a listener",
+  dead: "Dead letters",
+} as const satisfies Record<FindStep, string>;
+
+/** Form and result of the search for a message. */
+export function messagePage(
+  prefix: string,
+  id: string,
+  steps: readonly { readonly step: FindStep; readonly found: Reading<readonly FoundMessage[]> }[],
+  now: number,
+): Html {
+  return html`<form method="get" action="${prefix}/message"><p><label for="id">Message id, or channel/epoch/number</label>
+<input id="id" name="id" value="${id}" autocomplete="off" required> <button type="submit">Find</button></p></form>
+${steps.map(({ step, found }) =>
+  section(step, stepTitles[step], found, (places) =>
+    places.length === 0
+      ? html`<p>It is not there.</p>`
+      : html`<ul>${places.map((place) => html`<li>${placeText(prefix, place, now)}</li>`)}</ul>`,
+  ),
+)}
+${steps.length === 0 ? "" : html`<p>A message that was handled is deleted, so that it is in none of these places.</p>`}`;
+}
+
+function placeText(prefix: string, found: FoundMessage, now: number): Html {
+  switch (found.place) {
+    case "scheduled":
+      return html`Message ${found.id} for ${short(found.destination)}, enqueued ${time(found.at, now)}`;
+    case "stored":
+      return html`On the topic ${short(found.topic)} for ${short(found.listener)}, stored ${time(found.at, now)}; ${found.handled ? "handled" : "waits"}`;
+    case "passed":
+      return html`The listener ${short(found.listener)} has gone past it: it was handled, or given up`;
+    case "dead":
+      return html`<a href="${prefix}/dead/${found.id}">Dead letter ${found.id}</a> on ${short(found.topic)}: ${short(found.errorCode)}, ${time(found.at, now)}`;
+  }
+}

@@ -1,0 +1,61 @@
+/** Foreign text in HTML: isolated, cut, and with visible marks for characters that hide or reorder others. */
+import { html } from "hono/html";
+import { pageConstants } from "../../../generated/ts/settings/page.js";
+
+/** Escaped HTML. */
+export type Html = ReturnType<typeof html>;
+
+/** Characters that are not shown, or change how others are: controls, formats, surrogates, separators of lines. */
+const hidden = /[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}]/u;
+const hiddenParts = /([\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}])/u;
+
+/** Shows foreign text on one line, cut to `shownCharacters`. */
+export function short(text: string | null | undefined): Html {
+  if (text === null || text === undefined || text === "") return html`<span class="none">none</span>`;
+  const { shownCharacters } = pageConstants;
+  const isCut = text.length > shownCharacters;
+  return html`<bdi>${marked(isCut ? text.slice(0, shownCharacters) : text)}</bdi>${isCut ? html`<span class="mark"> (cut: ${text.length} characters)</span>` : ""}`;
+}
+
+/** Shows foreign text with its lines and tabs. The caller cuts it. */
+export function block(text: string, label: string): Html {
+  // Focusable, because a keyboard scrolls only what has the focus.
+  return html`<pre tabindex="0" role="region" aria-label="${label}" dir="ltr">${marked(text, "\n\t")}</pre>`;
+}
+
+function marked(text: string, kept = ""): (string | Html)[] {
+  return text
+    .split(hiddenParts)
+    .map((part) => (hidden.test(part) && !kept.includes(part) && part !== "" ? mark(part) : part));
+}
+
+function mark(character: string): Html {
+  const code = character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0");
+  return html`<span class="mark">U+${code}</span>`;
+}
+
+/** Shows a time, with its age. */
+export function time(at: Date | null | undefined, now: number): Html {
+  if (at === null || at === undefined) return html`<span class="none">none</span>`;
+  const iso = at.toISOString();
+  return html`<time datetime="${iso}">${iso}</time> (${age(now - at.getTime())})`;
+}
+
+/** Age in words, such as `5 min ago`; a negative one is in the future. */
+function age(ms: number): string {
+  const seconds = Math.round(Math.abs(ms) / 1_000);
+  const [count, unit] =
+    seconds < 120
+      ? [seconds, "s"]
+      : seconds < 7_200
+        ? [Math.round(seconds / 60), "min"]
+        : seconds < 172_800
+          ? [Math.round(seconds / 3_600), "h"]
+          : [Math.round(seconds / 86_400), "days"];
+  return ms < 0 ? `in ${count} ${unit}` : `${count} ${unit} ago`;
+}
+
+/** Count of things, with the singular for one. */
+export function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
+}

@@ -1,0 +1,363 @@
+/** The operator's page as a handler of requests: routes, protection, and the life of its connections. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { getRequestListener } from "@hono/node-server";
+import { type Context, Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { html } from "hono/html";
+import { secureHeaders } from "hono/secure-headers";
+import { pageConstants } from "../../generated/ts/settings/page.js";
+import { HawserError } from "../errors/index.js";
+import { urlsOrEnvironment } from "../postgres/index.js";
+import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
+import {
+  type DeadLetterSelection,
+  deadLetterCauses,
+  deadLetters,
+  type FindStep,
+  findMessage,
+  listPeers,
+  listPending,
+  listScheduled,
+  listSchedules,
+  listStreamSubscriptions,
+  listTopics,
+  openDatabase,
+  outboxOverview,
+  readLeader,
+} from "../store/index.js";
+import { Descriptors } from "../typed/index.js";
+import {
+  type Abilities,
+  type Job,
+  type JobAction,
+  Jobs,
+  type Reading,
+  readAbilities,
+  reading,
+  Verdicts,
+} from "./data/index.js";
+import { FormTokens, isCrossSite } from "./forms.js";
+import { causesSection, confirmDiscard, deadList, type FormContext, jobList, oneJob, oneLetter } from "./html/dead.js";
+import { filterFields, filterOf, idOf } from "./html/filter.js";
+import { icon, layout, style } from "./html/layout.js";
+import {
+  leaderSection,
+  messagePage,
+  outboxSection,
+  peersSection,
+  pendingSection,
+  scheduledSection,
+  schedulesSection,
+  streamsSection,
+  topicsSection,
+  verdictSection,
+} from "./html/status.js";
+import { type Html, short } from "./html/text.js";
+import { checkPageOptions, type PageOptions } from "./options.js";
+
+const { connections, examinedDeadLetters, formBytes, shownRows } = pageConstants;
+
+/** Handler of requests for the page. */
+export interface Page extends AsyncDisposable {
+  /** Answers a request. Never rejects. */
+  (request: Request): Promise<Response>;
+  /** The handler for `node:http` and frameworks over it. */
+  readonly listener: (request: IncomingMessage, response: ServerResponse) => Promise<void>;
+  /** Stops running retries and discards after their current batch, and closes the connections to Postgres. */
+  close(): Promise<void>;
+}
+
+/**
+ * Makes the operator's page: state of an installation, and dead letters with their causes, to retry and discard.
+ *
+ * The page does what the login of `databaseUrl` may do, for everyone who can send it requests: mount it behind the
+ * authentication of your application. It connects with the first request.
+ *
+ *     const ops = page({ databaseUrl, pathPrefix: "/ops" });
+ *     Bun.serve({ fetch: ops });
+ *
+ * @throws HawserError `invalid_argument` for an invalid option
+ */
+export function page(options: PageOptions = {}): Page {
+  return createPage(options, systemClock);
+}
+
+/** {@link page} with another clock. */
+export function createPage(options: PageOptions, clock: Clock): Page {
+  const settings = checkPageOptions(options);
+  const { logger = silentLogger } = options;
+  const { databaseUrl } = urlsOrEnvironment({ databaseUrl: options.databaseUrl });
+  const descriptors = options.descriptors === undefined ? undefined : Descriptors.read(options.descriptors);
+  const database = openDatabase(databaseUrl, { poolSize: connections, logger });
+  const letters = deadLetters(database);
+  const jobs = new Jobs(letters, clock);
+  const verdicts = new Verdicts({ databaseUrl, secretsDirectories: options.secretsDirectories ?? [] }, clock, logger);
+  const tokens = new FormTokens(options.secret);
+  const { pathPrefix: prefix, refreshMs } = settings;
+  const hosts = options.hosts?.map((host) => host.toLowerCase());
+
+  const app = new Hono({
+    // A framework may have removed the prefix already.
+    getPath: (request) => {
+      const { pathname } = new URL(request.url);
+      const isBelow = prefix !== "" && (pathname === prefix || pathname.startsWith(`${prefix}/`));
+      return (isBelow ? pathname.slice(prefix.length) : pathname) || "/";
+    },
+  });
+
+  app.use(
+    secureHeaders({
+      contentSecurityPolicy: {
+        defaultSrc: ["'none'"],
+        styleSrc: ["'self'"],
+        imgSrc: ["'self'"],
+        formAction: ["'self'"],
+        frameAncestors: ["'none'"],
+        baseUri: ["'none'"],
+      },
+      xFrameOptions: "DENY",
+      // With `no-referrer`, browsers would send forms with the origin `null`.
+      referrerPolicy: "same-origin",
+      strictTransportSecurity: false,
+    }),
+  );
+  app.use(async (c, next) => {
+    c.header("Cache-Control", "no-store");
+    if (hosts !== undefined && !hosts.includes(new URL(c.req.url).hostname.toLowerCase())) {
+      return c.text("This host name is not one of the page's; address it by a name of its option hosts.\n", 421);
+    }
+    return next();
+  });
+  app.use(
+    bodyLimit({ maxSize: formBytes, onError: (c) => c.text(`The form is longer than ${formBytes} bytes.\n`, 413) }),
+  );
+
+  const formContext = (): FormContext => ({ prefix, token: tokens.create(), now: Date.now() });
+  const abilitiesOf = (): Promise<Reading<Abilities>> => reading(() => readAbilities(database));
+
+  /** Answers with a page. @param more.refreshes true if the page reloads itself */
+  async function answer(
+    c: Context,
+    title: string,
+    body: Html,
+    more: {
+      readonly refreshes?: boolean;
+      readonly abilities?: Reading<Abilities>;
+      readonly status?: 200 | 400 | 403 | 404 | 500;
+    } = {},
+  ): Promise<Response> {
+    const { refreshes = false, abilities = await abilitiesOf(), status = 200 } = more;
+    const url = new URL(c.req.url);
+    const isPaused = url.searchParams.has("paused");
+    // A header and not an element of the page, which would reload for screen readers that have no way to pause it.
+    if (refreshes && !isPaused) c.header("Refresh", String(Math.ceil(refreshMs / 1_000)));
+    const frame = {
+      prefix,
+      path: `${c.req.path}${url.search}`,
+      login: abilities.state === "read" ? abilities.value.login : undefined,
+      database: abilities.state === "read" ? abilities.value.database : undefined,
+      refreshMs: refreshes ? refreshMs : undefined,
+      isPaused,
+    };
+    const failure = abilities.state === "read" ? "" : html`<p class="error">${short(abilities.why)}</p>`;
+    return c.html(layout(frame, title, html`${failure}${body}`), status);
+  }
+
+  app.onError(async (error, c) => {
+    const isGiven = error instanceof HawserError && error.code === "invalid_argument";
+    if (!isGiven) logger.error({ err: error, path: c.req.path }, "the page could not answer a request");
+    const text = error instanceof HawserError ? error.message : "The page could not be rendered; the log says why.";
+    const body = html`<p class="error">${short(text)}</p>`;
+    return answer(c, isGiven ? "Not possible" : "Error", body, { status: isGiven ? 400 : 500 });
+  });
+  app.notFound((c) =>
+    answer(c, "Not found", html`<p>There is no such page. <a href="${prefix}/">Overview</a></p>`, { status: 404 }),
+  );
+
+  app.get("/style.css", (c) => c.body(style, 200, { "Content-Type": "text/css; charset=utf-8" }));
+  app.get("/icon.svg", (c) => c.body(icon, 200, { "Content-Type": "image/svg+xml" }));
+
+  app.get("/", async (c) => {
+    const before = c.req.query("before");
+    const beforeId = before === undefined ? undefined : String(idOf(before));
+    const [causes, leader] = await Promise.all([
+      reading(() => deadLetterCauses(database, { examine: examinedDeadLetters, causes: shownRows + 1, beforeId })),
+      reading(() => readLeader(database)),
+    ]);
+    const context = formContext();
+    const body = html`${verdictSection(verdicts.newest)}\n${causesSection(causes, context)}\n${leaderSection(leader, context.now)}`;
+    return answer(c, "Overview", body, { refreshes: true });
+  });
+
+  app.get("/dead", async (c) => {
+    const given = filterFields(c.req.query());
+    const after = c.req.query("after");
+    const filter = filterOf(given);
+    const listed = reading(async () => {
+      const [list, count, throughId] = await Promise.all([
+        letters.list({ ...filter, afterId: after === undefined ? undefined : idOf(after), limit: shownRows + 1 }),
+        letters.count(filter, examinedDeadLetters + 1),
+        letters.newestId(),
+      ]);
+      return { letters: list, count, throughId };
+    });
+    const abilities = await abilitiesOf();
+    const body = deadList(await listed, given, valueIn(abilities), formContext());
+    return answer(c, "Dead letters", body, { abilities });
+  });
+
+  app.get("/dead/:id", async (c) => {
+    const id = idOf(c.req.param("id"));
+    const [read, abilities] = await Promise.all([reading(() => letters.get(id)), abilitiesOf()]);
+    const title = `Dead letter ${id}`;
+    if (read.state !== "read")
+      return answer(c, title, html`<p class="${read.state}">${short(read.why)}</p>`, { abilities });
+    if (read.value === undefined) return answer(c, title, gone, { abilities, status: 404 });
+    const shown = { showsPayload: c.req.query("payload") === "1", descriptors, traceUrl: options.traceUrl };
+    const body = oneLetter(read.value, { ...shown, abilities: valueIn(abilities) }, formContext());
+    return answer(c, title, body, { abilities });
+  });
+
+  app.get("/dead/:id/payload", async (c) => {
+    const id = idOf(c.req.param("id"));
+    const read = await reading(() => letters.get(id));
+    if (read.state !== "read" || read.value === undefined)
+      return answer(
+        c,
+        `Dead letter ${id}`,
+        read.state === "read" ? gone : html`<p class="${read.state}">${short(read.why)}</p>`,
+        { status: 404 },
+      );
+    return c.body(Buffer.from(read.value.payload), 200, {
+      "Content-Type": "application/octet-stream",
+      "Content-Disposition": `attachment; filename="dead-letter-${id}.bin"`,
+    });
+  });
+
+  app.get("/backlog", async (c) => {
+    const [pending, topics] = await Promise.all([
+      reading(() => listPending(database)),
+      reading(() => listTopics(database)),
+    ]);
+    return answer(c, "Backlog", html`${pendingSection(pending, Date.now())}\n${topicsSection(topics)}`, {
+      refreshes: true,
+    });
+  });
+  app.get("/peers", async (c) => {
+    const peers = await reading(() => listPeers(database));
+    return answer(c, "Peers", peersSection(peers, Date.now()), { refreshes: true });
+  });
+  app.get("/outbox", async (c) => {
+    const [outbox, scheduled] = await Promise.all([
+      reading(() => outboxOverview(database)),
+      reading(() => listScheduled(database, { limit: shownRows })),
+    ]);
+    const now = Date.now();
+    return answer(c, "Outbox", html`${outboxSection(outbox, now)}\n${scheduledSection(scheduled, now)}`, {
+      refreshes: true,
+    });
+  });
+  app.get("/streams", async (c) => {
+    const streams = await reading(() => listStreamSubscriptions(database));
+    return answer(c, "Streams", streamsSection(streams, Date.now()), { refreshes: true });
+  });
+  app.get("/schedules", async (c) => {
+    const schedules = await reading(() => listSchedules(database));
+    return answer(c, "Schedules", schedulesSection(schedules, Date.now()), { refreshes: true });
+  });
+  app.get("/message", async (c) => {
+    const id = c.req.query("id") ?? "";
+    const names: readonly FindStep[] = id === "" ? [] : ["scheduled", "stored", "dead"];
+    const steps = await Promise.all(
+      names.map(async (step) => ({ step, found: await reading(() => findMessage(database, id, step)) })),
+    );
+    return answer(c, "Find a message", messagePage(prefix, id, steps, Date.now()));
+  });
+
+  /** Job of a path. @throws HawserError `invalid_argument` */
+  const jobOf = (id: string): Job => {
+    const job = jobs.get(id);
+    if (job !== undefined) return job;
+    throw new HawserError(
+      "invalid_argument",
+      `this process has no job ${id}: it ended with the process, or is one of another`,
+    );
+  };
+  app.get("/jobs", (c) => answer(c, "Retries and discards", jobList(jobs.all, formContext()), { refreshes: true }));
+  app.get("/jobs/:id", async (c) => {
+    const job = jobOf(c.req.param("id"));
+    const refreshes = job.state === "waiting" || job.state === "running";
+    const title = `${job.action === "retry" ? "Retry" : "Discard"} ${job.id}`;
+    const abilities = await abilitiesOf();
+    return answer(c, title, oneJob(job, formContext()), { refreshes, abilities });
+  });
+
+  type Form = Readonly<Record<string, unknown>>;
+  /** Answers a form, unless another site may have sent it. */
+  const onForm = (path: string, use: (c: Context, form: Form) => Promise<Response>): void => {
+    app.post(path, async (c) => {
+      const form = await c.req.parseBody();
+      const { token } = form;
+      if (isCrossSite(c.req.raw) || typeof token !== "string" || !tokens.isValid(token)) {
+        const body = html`<p class="error">The form was refused: it is older than this process, or another site sent it. Load the page again, and repeat what you did.</p>`;
+        return answer(c, "Refused", body, { status: 403 });
+      }
+      return use(c, form);
+    });
+  };
+
+  for (const action of ["retry", "discard"] as const) {
+    onForm(`/dead/${action}`, async (c, form) => {
+      const abilities = await abilitiesOf();
+      const may = valueIn(abilities);
+      if (!(action === "retry" ? may?.canRetry : may?.canDiscard)) {
+        const body = html`<p class="denied">This login may not ${action} dead letters.</p>`;
+        return answer(c, "Refused", body, { abilities, status: 403 });
+      }
+      return changed(c, action, form);
+    });
+  }
+  async function changed(c: Context, action: JobAction, form: Form): Promise<Response> {
+    const { id, through, confirm } = form;
+    const fields = filterFields(form);
+    const selection: DeadLetterSelection =
+      typeof id === "string"
+        ? { ids: [idOf(id)] }
+        : { ...filterOf(fields), throughId: idOf(typeof through === "string" ? through : "") };
+    const expected = await letters.count(selection, examinedDeadLetters + 1);
+    if (action === "discard" && confirm !== "yes") {
+      const repeated = typeof id === "string" ? { id } : { ...fields, through: String(through) };
+      return answer(c, "Discard?", confirmDiscard(expected, repeated, formContext()));
+    }
+    const job = jobs.start(action, selection, expected);
+    logger.info({ action, selection, job: job.id }, "an operator changes dead letters");
+    return c.redirect(`${prefix}/jobs/${job.id}`, 303);
+  }
+  onForm("/jobs/:id/stop", async (c) => {
+    const job = jobOf(c.req.param("id") ?? "");
+    jobs.stop(job.id);
+    return c.redirect(`${prefix}/jobs/${job.id}`, 303);
+  });
+
+  let closed: Promise<void> | undefined;
+  const close = (): Promise<void> => {
+    closed ??= (async () => {
+      await jobs.close();
+      await verdicts.settled();
+      await database.close();
+    })();
+    return closed;
+  };
+  const handler = async (request: Request): Promise<Response> => app.fetch(request);
+  return Object.assign(handler, {
+    listener: getRequestListener(handler, { overrideGlobalObjects: false }),
+    close,
+    [Symbol.asyncDispose]: close,
+  });
+}
+
+const gone = html`<p>There is no such dead letter: it was retried, discarded, or expired.</p>`;
+
+function valueIn<T>(read: Reading<T>): T | undefined {
+  return read.state === "read" ? read.value : undefined;
+}

@@ -1,0 +1,68 @@
+/** HTTP server of `hawser page` and `hawser serve --page`. */
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { HawserError } from "../errors/index.js";
+import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
+import type { PageOptions } from "./options.js";
+import { page } from "./page.js";
+
+/** Options of {@link servePage}: those of the page, and of its server. */
+export interface PageServerOptions extends PageOptions {
+  /** Address to listen at, host:port; port 0 takes a free one. */
+  readonly listen: string;
+  /** Allows an address that other machines reach. Default false. */
+  readonly allowPlaintext?: boolean | undefined;
+}
+
+/** Running server of a page. */
+export interface PageServer extends AsyncDisposable {
+  /** URL of the page. */
+  readonly url: string;
+}
+
+/**
+ * Serves a page on an address of its own. At a loopback address it answers only for names of this machine and `hosts`.
+ *
+ * @throws HawserError `invalid_argument` for an invalid option; `plaintext_refused` for an address that other machines
+ * reach, without `allowPlaintext`; `bind_failed` if the address cannot be used
+ */
+export async function servePage({
+  listen,
+  allowPlaintext = false,
+  ...options
+}: PageServerOptions): Promise<PageServer> {
+  const address = parseAddress(listen);
+  const { host, port } = address;
+  const isLocal = isLoopback(host);
+  if (!isLocal && !allowPlaintext) {
+    throw new HawserError(
+      "plaintext_refused",
+      `the page does not listen at ${formatAddress(address)}, because everyone who reaches it acts as its login: listen at 127.0.0.1, behind a proxy with TLS and a login of its own, or allow plaintext if the network is trusted`,
+    );
+  }
+  const local = ["localhost", "127.0.0.1", "[::1]", host];
+  const hosts = isLocal ? [...local, ...(options.hosts ?? [])] : options.hosts;
+  const handler = page({ ...options, hosts });
+  const server = createServer((request, response) => void handler.listener(request, response));
+  try {
+    server.listen({ host, port });
+    // Rejects if the server emits an error.
+    await once(server, "listening");
+  } catch (cause) {
+    await handler.close();
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new HawserError("bind_failed", `the page cannot be opened at ${formatAddress(address)}: ${why}`, { cause });
+  }
+  server.on("error", (err) => options.logger?.error({ err }, "the page could not accept a connection"));
+  const at = server.address() as AddressInfo;
+  return {
+    url: `http://${formatAddress({ host: at.address, port: at.port })}${options.pathPrefix ?? ""}/`,
+    async [Symbol.asyncDispose]() {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeAllConnections();
+      await closed;
+      await handler.close();
+    },
+  };
+}

@@ -1,0 +1,78 @@
+/** Dead letters grouped by cause: what they have in common, apart from the numbers in their error messages. */
+import { tables } from "../../generated/ts/rows/peer.js";
+import type { Database } from "./database.js";
+
+/**
+ * SQL expression over `dead_letters AS d`: first 200 characters of the first line of the error message, with `#` for
+ * each UUID and each number, so that messages that differ only by ids and amounts are equal.
+ */
+export const causeSql =
+  "regexp_replace(left(split_part(d.error_message, E'\\n', 1), 200), '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g')";
+
+/** Dead letters of one cause, among those that were examined. */
+export interface DeadLetterCause {
+  readonly origin: "peer" | "subscription" | "outbox";
+  /** Subscribed function; null for other origins. */
+  readonly function: string | null;
+  /** Topic or subject. */
+  readonly topic: string;
+  readonly errorCode: string;
+  /** Error message as {@link causeSql} shortens it. */
+  readonly cause: string;
+  readonly count: number;
+  /** Number that the leader will handle again. */
+  readonly retryRequested: number;
+  /** Time of the oldest and the newest of them. */
+  readonly oldestAt: Date;
+  readonly newestAt: Date;
+}
+
+/** Result of {@link deadLetterCauses}. */
+export interface DeadLetterCauses {
+  /** Most frequent cause first. */
+  readonly causes: readonly DeadLetterCause[];
+  /** Number of examined dead letters. */
+  readonly examined: number;
+  /** Lowest examined id if there are older dead letters, to go on from; undefined otherwise. */
+  readonly olderThanId: string | undefined;
+}
+
+/** Statement of {@link deadLetterCauses}: the id to begin below, the number of rows, the number of causes. */
+export const deadLetterCausesSql = `
+  WITH newest AS MATERIALIZED (
+    SELECT d.id, d.origin, CASE WHEN d.origin = 'subscription' THEN d.source END AS function, d.topic, d.error_code,
+           ${causeSql} AS cause, d.created_at, d.retry_requested
+      FROM ${tables.deadLetter} AS d
+     WHERE $1::bigint IS NULL OR d.id < $1
+     ORDER BY d.id DESC LIMIT $2
+  )
+  SELECT n.origin, n.function, n.topic, n.error_code AS "errorCode", n.cause, count(*)::integer AS count,
+         (count(*) FILTER (WHERE n.retry_requested))::integer AS "retryRequested", min(n.created_at) AS "oldestAt",
+         max(n.created_at) AS "newestAt", (SELECT count(*)::integer FROM newest) AS examined,
+         (SELECT min(a.id)::text FROM newest AS a) AS "lowestId"
+    FROM newest AS n
+   GROUP BY n.origin, n.function, n.topic, n.error_code, n.cause
+   ORDER BY count(*) DESC, max(n.id) DESC
+   LIMIT $3`;
+
+/**
+ * Groups the newest dead letters by cause. It reads at most `examine` rows by the primary key, so that its time does not
+ * depend on the size of the table.
+ *
+ * @param options.beforeId examines only dead letters with a lower id
+ * @throws HawserError as {@link Database.query}
+ */
+export async function deadLetterCauses(
+  database: Database,
+  options: { readonly examine: number; readonly causes: number; readonly beforeId?: string | undefined },
+): Promise<DeadLetterCauses> {
+  const { examine, causes: limit, beforeId = null } = options;
+  const rows = await database.query<DeadLetterCause & { readonly examined: number; readonly lowestId: string }>(
+    "group the dead letters by cause",
+    { text: deadLetterCausesSql, values: [beforeId, examine, limit] },
+  );
+  const [first] = rows;
+  const causes = rows.map(({ examined: _, lowestId: __, ...cause }) => cause);
+  if (first === undefined) return { causes, examined: 0, olderThanId: undefined };
+  return { causes, examined: first.examined, olderThanId: first.examined < examine ? undefined : first.lowestId };
+}

@@ -1,0 +1,240 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { FileDescriptorSetSchema, file_google_protobuf_wrappers, UInt64ValueSchema } from "@bufbuild/protobuf/wkt";
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
+import { pageConstants } from "../../generated/ts/settings/page.js";
+import { type PeerWorld, peerWorld } from "../peer/support/world.js";
+import { eventually } from "../support/eventually.js";
+import { ManualClock } from "../support/manual-clock.js";
+import { formOf, origin, pageClient } from "./support/page-world.js";
+
+describe("dead letters on the page", () => {
+  let w: PeerWorld;
+  let fails = true;
+  const handled: string[] = [];
+
+  beforeAll(async () => {
+    w = await peerWorld();
+    await w.started("b-1", { defaults: { retry: { attempts: 1 } } }, (message) => {
+      if (fails) throw new Error(`order ${handled.length} is <b>not</b> there`);
+      handled.push(message.text());
+    });
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    fails = true;
+    handled.length = 0;
+    await w.query("DELETE FROM hawser.dead_letters");
+  });
+
+  let senders = 0;
+  /** Lets messages with these texts die. */
+  async function die(...texts: (string | Uint8Array)[]): Promise<void> {
+    const sender = await w.started(`sender-${(senders += 1)}`);
+    for (const text of texts) await sender.send("b", text, { headers: { traceparent } });
+    const rows = () => w.query("SELECT FROM hawser.dead_letters");
+    await eventually("they are dead", async () => (await rows()).length === texts.length);
+  }
+  const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+  const insert = (values: string) =>
+    w.query(
+      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts) ${values}`,
+    );
+
+  it("are grouped by cause, whatever numbers the messages have", async () => {
+    await using client = pageClient({ databaseUrl: w.url });
+    await insert(
+      "SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'order ' || n || ' is unknown', 1 FROM generate_series(1, 7) AS n",
+    );
+    await insert(
+      "SELECT 'subscription', 'public.f', 'mail', 'x', 'P0001', 'no address', 1 FROM generate_series(1, 3) AS n",
+    );
+    const { status, text } = await client.get("/");
+    expect(status).toBe(200);
+    expect(text).toMatch(/order # is unknown<\/bdi>.*<td class="number">7<\/td>/s);
+    const link = /<a href="([^"]*)"><bdi>order # is unknown/.exec(text)![1]!.replaceAll("&amp;", "&");
+    const list = await client.get(link);
+    expect(list.text).toContain("7 dead letters match, the oldest first.");
+    expect(list.text).not.toContain("no address");
+  });
+
+  it("are retried in their order, all that a filter shows, and go", async () => {
+    await using client = pageClient({ databaseUrl: w.url });
+    const texts = Array.from({ length: 20 }, (_, index) => `m${index}`);
+    await die(...texts);
+    fails = false;
+    const { status, headers } = await client.submit("/dead?topic=b", "Retry all 20");
+    expect(status).toBe(303);
+    const job = headers.get("location")!;
+    await eventually("the job is done", async () => (await client.get(job)).text.includes('<strong class="">done'));
+    expect((await client.get(job)).text).toContain("<dt>retried</dt><dd>20</dd>");
+    await eventually("all are handled", () => handled.length === texts.length);
+    expect(handled).toEqual(texts);
+    expect((await client.get("/dead")).text).toContain("There are no dead letters, or none that match.");
+  });
+
+  it("are discarded after a confirmation, and not if that is undone in time", async () => {
+    const clock = new ManualClock();
+    await using client = pageClient({ databaseUrl: w.url }, clock);
+    await insert("SELECT 'peer', 's:t:l', 'orders', 'x', 'handler_failed', 'm', 1 FROM generate_series(1, 5) AS n");
+    const asked = await client.submit("/dead?topic=orders", "Discard all 5");
+    expect(asked).toMatchObject({ status: 200, text: expect.stringContaining("5 dead letters will be deleted") });
+    const confirm = async () => {
+      const { action, fields } = formOf(
+        (await client.submit("/dead?topic=orders", "Discard all 5")).text,
+        "Discard all 5",
+      );
+      const request = new Request(`${origin}${action}`, { method: "POST", body: new URLSearchParams(fields) });
+      return (await client.handler(request)).headers.get("location")!;
+    };
+    const undone = await confirm();
+    await client.submit(undone, "Undo");
+    await eventually("the job is stopped", async () => (await client.get(undone)).text.includes(">stopped<"));
+    clock.advance(pageConstants.undoMs * 2);
+    expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(5);
+    const done = await confirm();
+    // A later one was not shown, and stays.
+    await insert("VALUES ('peer', 's:t:l', 'orders', 'x', 'handler_failed', 'later', 1)");
+    clock.advance(pageConstants.undoMs);
+    await eventually("the job is done", async () => (await client.get(done)).text.includes(">done<"));
+    expect(await w.query("SELECT error_message FROM hawser.dead_letters")).toEqual([{ error_message: "later" }]);
+  });
+
+  it("say why they were refused, and stay", async () => {
+    await using client = pageClient({ databaseUrl: w.url });
+    await insert("VALUES ('subscription', 'public.f', 's', 'x', 'P0001', 'm', 1)");
+    const job = (await client.submit("/dead", "Retry it")).headers.get("location")!;
+    await eventually("the job is done", async () => (await client.get(job)).text.includes(">done<"));
+    expect((await client.get(job)).text).toContain("belongs to a function that is no longer subscribed");
+    expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(1);
+  });
+
+  it("show their payload on request, and link to their trace", async () => {
+    await using client = pageClient({ databaseUrl: w.url, traceUrl: "https://traces.example/t/{traceId}" });
+    await die('{"id": 9007199254740993}');
+    const [{ id } = { id: 0 }] = await w.query<{ id: number }>("SELECT id FROM hawser.dead_letters");
+    const { text } = await client.get(`/dead/${id}`);
+    expect(text).toContain('href="https://traces.example/t/0af7651916cd43dd8448eb211c80319c"');
+    expect(text).not.toContain("9007199254740993");
+    expect((await client.get(`/dead/${id}?payload=1`)).text).toContain("9007199254740993");
+    const raw = await client.get(`/dead/${id}/payload`);
+    expect(raw.text).toBe('{"id": 9007199254740993}');
+    expect(raw.headers.get("content-disposition")).toContain("attachment");
+    const place = await w.query<{ place: string }>(
+      "SELECT source || '/' || epoch || '/' || number AS place FROM hawser.dead_letters",
+    );
+    const found = await client.get(`/message?${new URLSearchParams({ id: place[0]!.place })}`);
+    expect(found.text).toContain(`/dead/${id}">Dead letter ${id}</a>`);
+  });
+
+  it("show typed payloads as JSON, with 64-bit integers as they are", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "hawser-page-"));
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    const descriptors = join(directory, "image.binpb");
+    const image = create(FileDescriptorSetSchema, { file: [file_google_protobuf_wrappers.proto] });
+    writeFileSync(descriptors, toBinary(FileDescriptorSetSchema, image));
+    await using client = pageClient({ databaseUrl: w.url, descriptors });
+    const insertTyped = async (payload: Uint8Array, type: string) => {
+      const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
+        `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
+         VALUES ('peer', 's', 't', $1, jsonb_build_array(jsonb_build_array('content-type', $2::text)), 'c', 'm', 1) RETURNING id`,
+        [payload, `application/x-protobuf; type=${type}`],
+      );
+      return (await client.get(`/dead/${id}?payload=1`)).text;
+    };
+    const bytes = toBinary(UInt64ValueSchema, create(UInt64ValueSchema, { value: 2n ** 64n - 1n }));
+    expect(await insertTyped(bytes, UInt64ValueSchema.typeName)).toContain("&quot;18446744073709551615&quot;");
+    expect(await insertTyped(bytes, "acme.v1.Unknown")).toContain("acme.v1.Unknown is not in");
+  });
+
+  it("render hostile contents harmlessly", async () => {
+    await using client = pageClient({ databaseUrl: w.url });
+    const texts = [
+      "<script>alert(1)</script>",
+      "<img src=x onerror=alert(1)>",
+      '"><svg onload=alert(1)>',
+      "</pre><h1>x</h1>",
+      "</bdi></td></table><form>",
+      "'-alert(1)-'",
+      "&lt;b&gt;",
+      "<!--",
+      "-->",
+      "<![CDATA[",
+      "javascript:alert(1)",
+      "<a href=javascript:alert(1)>x</a>",
+      "<style>*{display:none}</style>",
+      "<meta http-equiv=refresh content=0>",
+      "<base href=//evil>",
+      "<iframe src=//evil>",
+      "<object data=x>",
+      "<template>",
+      "<plaintext>",
+      "<title>x</title>",
+      "\u202Egnp.exe",
+      "\u2066\u2067\u2068\u2069",
+      "\u200B\u200D\uFEFF",
+      "\u0085\u2028\u2029",
+      "\u001B[31mred\u0007",
+      "a\rb",
+      "\u007F",
+      "\u00AD",
+      "e\u0301".repeat(500),
+      "\u{E0001}\u{E0041}",
+      "{{7*7}}",
+      `$${"{7*7}"}`,
+      "$&",
+      "$'",
+      "%00%0a",
+      "\r\nSet-Cookie: a=b",
+      "x".repeat(70_000),
+      "漢".repeat(30_000),
+      "👩‍👩‍👧",
+      "\u{10FFFF}",
+      "\uFFFE",
+      "' OR 1=1 --",
+      "\\u003cscript\\u003e",
+      "<ſcript>",
+      "＜script＞",
+      "\t\n\t",
+      " ",
+      "`;alert(1);`",
+      "<math><mi/xlink:href=x>",
+    ];
+    const payloads = [
+      ...texts.map((text) => Buffer.from(text)),
+      Buffer.alloc(10_000_000, "A<"),
+      Buffer.from([0, 1, 255]),
+      Buffer.from("a\0b"),
+    ];
+    expect(payloads.length).toBeGreaterThanOrEqual(50);
+    for (const payload of payloads) {
+      const message = payload.subarray(0, 2000).toString().replaceAll("\0", "").slice(0, 1000);
+      const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
+        `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, stack)
+         VALUES ('peer', $2, $2, $1, jsonb_build_array(jsonb_build_array($2::text, $2::text)), $2, $2, 1, $2) RETURNING id`,
+        [payload, message],
+      );
+      for (const path of [`/dead/${id}?payload=1`, "/dead", "/"]) {
+        const { status, text } = await client.get(path);
+        expect(status).toBe(200);
+        expect(text.length, path).toBeLessThan(2_000_000);
+        const tags = new Set([...text.matchAll(/<\/?([^\s>/]*)/g)].map(([, name]) => name));
+        expect(
+          [...tags].filter((tag) => !ownTags.has(tag!)),
+          message,
+        ).toEqual([]);
+        expect(text.replace(/[\n\t]/g, "")).not.toMatch(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
+      }
+      await w.query("DELETE FROM hawser.dead_letters");
+    }
+  });
+});
+
+/** Elements of the page's own. */
+const ownTags = new Set(
+  "!DOCTYPE html head meta title link body a header p nav ul li main h1 h2 section div table caption thead tbody tr th td bdi span time form input select option button label pre dl dt dd strong progress".split(
+    " ",
+  ),
+);
