@@ -16,6 +16,7 @@ import { sqlPublish } from "./sql-publish/sql-publish.js";
 import { streams } from "./streams/streams.js";
 import { subscribe } from "./subscribe/subscribe.js";
 import type { Suite } from "./suite.js";
+import { tracing } from "./tracing/tracing.js";
 import { typed } from "./typed/typed.js";
 
 /** All suites, in the order of the help. */
@@ -26,6 +27,7 @@ export const suites: readonly Suite[] = [
   rpc,
   path,
   typed,
+  tracing,
   offline,
   backlog,
   handlers,

@@ -40,12 +40,23 @@ export class OperationTracer implements Tracer {
     this.#liveShare = livePerMillion / perMillion;
   }
 
-  wants(from: TraceContext | undefined, begins: Beginning): boolean {
-    if (from !== undefined || begins === "always" || trace.getSpan(contexts.active()) !== undefined) return true;
-    return begins === "sometimes" && Math.random() < this.#liveShare;
+  continues(from: TraceContext | undefined, begins: Beginning): boolean {
+    return from !== undefined || this.#mayBegin(begins);
   }
 
-  start(operation: Operation): OperationSpan {
+  wants(begins: Beginning): boolean {
+    return this.#mayBegin(begins) || trace.getSpan(contexts.active()) !== undefined;
+  }
+
+  detached<T>(call: () => T): T {
+    return contexts.with(ROOT_CONTEXT, call);
+  }
+
+  #mayBegin(begins: Beginning): boolean {
+    return begins === "always" || (begins === "sometimes" && Math.random() < this.#liveShare);
+  }
+
+  start(operation: Operation): OperationSpan | undefined {
     const { kind, destination, method, from } = operation;
     const [spanKind] = spanKinds[kind];
     const origins = (from ?? []).flatMap((each) => (each === undefined ? [] : spanContextOf(each)));
@@ -62,7 +73,9 @@ export class OperationTracer implements Tracer {
     const links: Link[] = linked.map((context) => ({ context }));
     const name = method === undefined ? `${kind} ${destination}` : method.replace(/\.(?=[^.]*$)/, "/");
     const options = { kind: spanKind, attributes: attributesOf(operation), links, root: parent === ROOT_CONTEXT };
-    return new ActiveSpan(this.#tracer.startSpan(name, options, parent));
+    const span = this.#tracer.startSpan(name, options, parent);
+    // Without an SDK, a span has no ids that a message could carry.
+    return isSpanContextValid(span.spanContext()) ? new ActiveSpan(span) : undefined;
   }
 }
 

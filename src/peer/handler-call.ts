@@ -583,11 +583,14 @@ export class HandlerCalls {
     messages: readonly IncomingMessage[],
     attempt: number,
   ): OperationSpan | undefined {
-    const from = messages.map(({ headers }) => headers && traceContextOf(headers));
-    const isLive = messages.every(({ fromWire }) => fromWire);
-    const { sender, membership } = this.#context;
+    const [{ headers, payload, fromWire }] = messages as [IncomingMessage];
     const isBatch = messages.length > 1;
-    const [{ headers, payload }] = messages as [IncomingMessage];
+    const own = headers && traceContextOf(headers);
+    // Most live messages belong to no trace.
+    if (!isBatch && !tracer?.continues(own, fromWire ? "sometimes" : "always")) return undefined;
+    const from = isBatch ? messages.map((message) => message.headers && traceContextOf(message.headers)) : [own];
+    const isLive = isBatch && messages.every((message) => message.fromWire);
+    const { sender, membership } = this.#context;
     const header = (name: string) => headers && headerValue(headers, name);
     const details = isBatch
       ? { count: messages.length }

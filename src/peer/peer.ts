@@ -192,7 +192,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     if (this.#state === "stopped") {
       if (this.#closing.isOver) this.#closing = new Closing();
       this.#state = "starting";
-      this.#transition = this.#start();
+      this.#transition = tracer === undefined ? this.#start() : tracer.detached(() => this.#start());
     }
     const transition = this.#transition;
     try {
@@ -888,12 +888,13 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     topic: string,
     message: { headers: Headers | undefined; readonly payload: Uint8Array },
   ): OperationSpan | undefined {
+    if (!tracer?.wants("sometimes")) return undefined;
     const { headers, payload } = message;
     const header = (name: string) => headers && headerValue(headers, name);
     const messageId = header(protocolConstants.messageIdHeader);
     const method = kind === "request" ? header(rpcConstants.methodHeader) : undefined;
     const operation = { kind, destination: topic, method, messageId, bytes: payload.length, peer: this.name };
-    const span = startSpan({ ...operation, system: "hawser" }, "sometimes");
+    const span = startSpan({ ...operation, system: "hawser" }, "always");
     if (span !== undefined) message.headers = withContext(headers, span.context);
     return span;
   }

@@ -21,7 +21,10 @@ export interface Operation {
   readonly destination: string;
   /** Full name of the method of an RPC call, such as `acme.v1.Warehouse.Reserve`. */
   readonly method?: string | undefined;
-  /** Contexts of the messages. The operation continues their trace, or has links to them if they belong to several. */
+  /**
+   * Contexts of the messages that the operation handles; absent if it handles none. It continues their trace, or has
+   * links to them if they belong to several.
+   */
   readonly from?: readonly (TraceContext | undefined)[] | undefined;
   /** Number of messages, if it may differ from 1. */
   readonly count?: number | undefined;
@@ -58,13 +61,14 @@ export interface OperationSpan {
 export type Beginning = "always" | "sometimes" | "never";
 
 export interface Tracer {
-  /**
-   * True if an operation needs a span: it continues a trace, or begins one.
-   *
-   * @param from context of the message that it handles
-   */
-  wants(from: TraceContext | undefined, begins: Beginning): boolean;
-  start(operation: Operation): OperationSpan;
+  /** True if an operation on received messages needs a span: it continues the trace of one, or begins one. */
+  continues(from: TraceContext | undefined, begins: Beginning): boolean;
+  /** True if any other operation needs a span: one is active, or it begins a trace. */
+  wants(begins: Beginning): boolean;
+  /** Runs `call` without an active span, which all that it starts would have otherwise, such as connections. */
+  detached<T>(call: () => T): T;
+  /** Starts a span; undefined if there is no SDK that makes spans. */
+  start(operation: Operation): OperationSpan | undefined;
 }
 
 /** Undefined while nothing is traced. */
@@ -81,8 +85,16 @@ export function setTracer(next: Tracer): () => void {
 
 /** Starts the span of an operation that needs one; undefined for any other, and while nothing is traced. */
 export function startSpan(operation: Operation, begins: Beginning): OperationSpan | undefined {
-  const from = operation.from?.find((context) => context !== undefined);
-  return tracer?.wants(from, begins) ? tracer.start(operation) : undefined;
+  if (tracer === undefined) return undefined;
+  const { from } = operation;
+  const isWanted =
+    from === undefined
+      ? tracer.wants(begins)
+      : tracer.continues(
+          from.find((context) => context !== undefined),
+          begins,
+        );
+  return isWanted ? tracer.start(operation) : undefined;
 }
 
 /**

@@ -72,6 +72,12 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     results: ["at-most-once", "at-least-once"].flatMap((how) => [`typed publish, ${how}`, `typed handler, ${how}`]),
     baselines: ["raw", "protobuf-es, then sendTo", "protobuf-es in the handler"],
   },
+  tracing: {
+    results: ["live", "transactional", "rpc"].flatMap((kind) =>
+      ["off", "sdk", "on", "every"].map((mode) => `${kind}, ${mode}`),
+    ),
+    baselines: ["absent", "sdk"],
+  },
   offline: { results: ["store", "drain", "total"], baselines: ["pg-boss", "graphile-worker"] },
   backlog: { results: ["drain, 200 messages", "drain, 2,000 messages"], baselines: ["sql"] },
   handlers: {

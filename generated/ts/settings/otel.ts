@@ -9,7 +9,7 @@ export interface TracingSettings {
    * Of a million live messages, requests and calls that belong to no trace, so many begin one. Enqueued and stored messages always
    * begin one.
    *
-   * Default: 10000 per million. Range: 0 to 1000000.
+   * Default: 1000 per million. Range: 0 to 1000000.
    */
   readonly livePerMillion: number;
 }
@@ -18,7 +18,7 @@ export interface TracingSettings {
 export type TracingSettingsInput = { readonly [Name in keyof TracingSettings]?: TracingSettings[Name] | undefined };
 
 export const tracingSettingsDefaults: TracingSettings = {
-  livePerMillion: 10000,
+  livePerMillion: 1000,
 };
 
 /** Kind, limits, unit and meaning of each setting. */
