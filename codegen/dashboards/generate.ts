@@ -10,9 +10,14 @@ export function generateDashboards(spec: Spec): GeneratedFile[] {
     .flatMap((file) => file.metricGroups)
     .flatMap((group) => {
       if (group.dashboard === undefined) return [];
-      const content = `${JSON.stringify(dashboardOf(group, group.dashboard), null, 2)}\n`;
-      return [{ path: `${group.dashboard.uid}.json`, content }];
+      return [{ path: `${group.dashboard.uid}.json`, content: printed(dashboardOf(group, group.dashboard)) }];
     });
+}
+
+/** JSON with a line for each panel, which a difference shows whole, in half the bytes of indented JSON. */
+function printed({ panels, ...rest }: Dashboard): string {
+  const head = JSON.stringify(rest, null, 2).replace(/\n\}$/, "");
+  return `${head},\n  "panels": [\n${panels.map((panel) => `    ${JSON.stringify(panel)}`).join(",\n")}\n  ]\n}\n`;
 }
 
 /** Version of the format, that of Grafana 10 and later; newer versions read it. */
@@ -25,7 +30,11 @@ const size = { w: 8, h: 7 };
 
 const datasource = { type: "prometheus", uid: "$datasource" };
 
-function dashboardOf({ title, metrics }: MetricGroup, dashboard: DashboardOption): object {
+interface Dashboard extends Readonly<Record<string, unknown>> {
+  readonly panels: readonly object[];
+}
+
+function dashboardOf({ title, metrics }: MetricGroup, dashboard: DashboardOption): Dashboard {
   return {
     uid: dashboard.uid,
     title: dashboard.title,
