@@ -29,6 +29,7 @@ import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
 import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quantities.js";
+import { loadTelemetry, type Telemetry } from "./telemetry.js";
 
 /** Settings of `hawser serve` that are quantities or counts. */
 type NumberSetting = {
@@ -275,10 +276,14 @@ export const serve = withExamples(
         process.exit(130);
       });
       const end = AbortSignal.any([request.signal, defects.signal]);
+      let telemetry: Telemetry | undefined;
       try {
         const secretsDirectories = valuesOf(args, rawArgs, "secrets-dir");
         const tuning = valuesOf(args, rawArgs, "tune");
-        await run(serveOptionsOf(given, { secretsDirectories, tuning }), given.json ?? false, log.logger, end);
+        const options = serveOptionsOf(given, { secretsDirectories, tuning });
+        telemetry = await loadTelemetry();
+        telemetry?.start(log.logger);
+        await run(options, given.json ?? false, log.logger, end).finally(() => telemetry?.stop());
         log.logger.info({}, "has stopped");
       } catch (error) {
         // A stop request during the start is not a failure.
@@ -287,6 +292,7 @@ export const serve = withExamples(
         request.close();
         await log.close();
         defects.close();
+        telemetry?.leave();
       }
       defects.signal.throwIfAborted();
     },
