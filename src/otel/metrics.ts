@@ -8,14 +8,19 @@ import {
   type Observable,
   ValueType,
 } from "@opentelemetry/api";
-import type { Metric } from "../../generated/ts/metrics/metrics.js";
+import { type Metric, serveMetrics } from "../../generated/ts/metrics/metrics.js";
 import { exportConstants } from "../../generated/ts/settings/otel.js";
 import { version } from "../files/index.js";
-import { type MetricExporter, type MetricSource, within } from "../runtime/index.js";
+import { type MetricExporter, type MetricSource, type Reading, within } from "../runtime/index.js";
 import { schemaUrl } from "./conventions.js";
 
 /** Units as UCUM has them: https://ucum.org/ucum */
 const units: Readonly<Record<string, string>> = { seconds: "s", bytes: "By", messages: "{message}" };
+
+/** Value of a gauge's time series that is gone: nothing waits any more, and no stream is left unread. */
+function goneValueOf(name: string): number {
+  return Number(name === serveMetrics.hawser_stream_reading.name);
+}
 
 /**
  * Exports sources: their counters and gauges are read when the SDK collects, and their histograms record each value. Names
@@ -38,11 +43,21 @@ export class MetricExport implements MetricExporter {
     const metrics = Object.values(source.table);
     for (const metric of metrics) this.#define(metric);
     const observables = metrics.flatMap(({ name }) => this.#observables.get(name) ?? []);
+    let before = new Map<string, Reading>();
     const observe: BatchObservableCallback = async (result) => {
-      for (const { name, labels, value } of await source.read()) {
+      const gauges = new Map<string, Reading>();
+      for (const reading of await source.read()) {
+        const { name, labels, value } = reading;
         const observable = this.#observables.get(name);
-        if (observable !== undefined) result.observe(observable, value, labels);
+        if (observable === undefined) continue;
+        result.observe(observable, value, labels);
+        if (source.table[name]?.type === "gauge") gauges.set(`${name} ${JSON.stringify(labels)}`, reading);
       }
+      // The SDK repeats the last value of a time series that is no longer read.
+      for (const [series, { name, labels }] of before) {
+        if (!gauges.has(series)) result.observe(this.#observables.get(name)!, goneValueOf(name), labels);
+      }
+      before = gauges;
     };
     this.#meter.addBatchObservableCallback(observe, observables);
     const unfollow = source.follow((name, labels, value) => this.#histograms.get(name)?.record(value, labels));
