@@ -3,6 +3,7 @@
  * and where: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/. The SDK reads them itself.
  * Its packages are loaded only if there is something to export.
  */
+import { inspect } from "node:util";
 import { exportConstants } from "../../generated/ts/settings/otel.js";
 import { HawserError, shortened, withoutPasswords } from "../errors/index.js";
 import { version } from "../files/index.js";
@@ -91,6 +92,8 @@ interface Modules {
   readonly otel: typeof import("../otel/index.js");
 }
 
+const notExported = "the last traces or metrics were not exported";
+
 /** Longest text of the SDK that is logged. */
 const maxWordsBytes = 1_000;
 
@@ -98,8 +101,9 @@ const maxWordsBytes = 1_000;
 export class Telemetry {
   readonly #wanted: WantedExports;
   readonly #modules: Modules;
-  #running: { readonly shutdown: () => Promise<void>; readonly problems: RareLog; readonly logger: Logger } | undefined;
-  #isLate = false;
+  #running: { readonly shutdown: () => Promise<void>; readonly problems: RareLog } | undefined;
+  /** False while the SDK may keep the process alive. */
+  #hasEnded = true;
 
   constructor(wanted: WantedExports, modules: Modules) {
     this.#wanted = wanted;
@@ -133,33 +137,29 @@ export class Telemetry {
       await node.shutdown();
       api.diag.disable();
     };
-    this.#running = { shutdown, problems, logger };
+    this.#running = { shutdown, problems };
+    this.#hasEnded = false;
     logger.info({ traces: isTracing, metrics: this.#wanted.metrics !== undefined }, "exporting by OpenTelemetry");
   }
 
   /** Stops, and exports what has not been exported yet, as far as that succeeds in `flushMs`. Never rejects. */
   async stop(): Promise<void> {
     if (this.#running === undefined) return;
-    const { shutdown, problems, logger } = this.#running;
+    const { shutdown, problems } = this.#running;
     this.#running = undefined;
-    const ended = shutdown().then(
-      () => true,
-      (error: unknown) => {
-        problems.warn("the last traces or metrics were not exported", this.#words([error]));
-        return true;
-      },
-    );
-    this.#isLate = (await within(exportConstants.flushMs, ended)) === undefined;
-    problems.end();
-    if (this.#isLate) {
-      const { flushMs } = exportConstants;
-      logger.warn({ flushMs }, "the last traces or metrics were not exported, because the collector did not answer");
+    try {
+      const ended = shutdown().then(() => true);
+      this.#hasEnded = (await within(exportConstants.flushMs, ended)) ?? false;
+      if (!this.#hasEnded) problems.warn(notExported, "the collector has not answered in time");
+    } catch (error) {
+      problems.warn(notExported, this.#words([error]));
     }
+    problems.end();
   }
 
   /** Ends the process if only an export that was given up keeps it alive. The last call of a command. */
   leave(): void {
-    if (this.#isLate) setTimeout(() => process.exit(), 0).unref();
+    if (!this.#hasEnded) setTimeout(() => process.exit(), 0).unref();
   }
 
   /** Logs what the SDK reports; by itself it writes to standard output. */
@@ -182,10 +182,14 @@ export class Telemetry {
 
 function textOf(word: unknown): string {
   if (word instanceof Error) return word.message;
-  if (typeof word !== "string") return JSON.stringify(word) ?? String(word);
+  if (typeof word !== "string") return inspect(word, { depth: 1, breakLength: Number.POSITIVE_INFINITY });
   // The SDK reports an error as JSON with its stack.
   const [, message] = /"message":("(?:[^"\\]|\\.)*")/.exec(word) ?? [];
-  return message === undefined ? word : (JSON.parse(message) as string);
+  try {
+    return message === undefined ? word : (JSON.parse(message) as string);
+  } catch {
+    return word;
+  }
 }
 
 /** Calls a function without a variable of the environment: by this one, the SDK would log to standard output. */

@@ -5,7 +5,6 @@ import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { wantedExports, withoutHeaders } from "../../src/cli/telemetry.js";
-import { freePort } from "../../src/dev/free-port.js";
 import { version } from "../../src/files/index.js";
 import { otlpReceiver } from "../otel/support/otlp-receiver.js";
 import { nodeProgram } from "../support/built-programs.js";
@@ -107,22 +106,6 @@ describe("hawser serve", () => {
     program.child.kill("SIGTERM");
     expect((await program.ended).status).toBe(0);
     expect(receiver.metrics.size).toBe(0);
-  });
-
-  it("ends although the collector is away, and says so without the password of its URL", async () => {
-    const program = await started({
-      OTEL_EXPORTER_OTLP_ENDPOINT: `http://hawser:${encodeURIComponent(secret)}@127.0.0.1:${await freePort()}`,
-      OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
-    });
-    await publish();
-    program.child.kill("SIGTERM");
-    const { status, stderr } = await program.ended;
-    expect(status).toBe(0);
-    expect(jsonLines(stderr)).toContainEqual(
-      expect.objectContaining({ level: 40, msg: expect.stringContaining("were not exported") }),
-    );
-    expect(stderr).not.toContain(secret);
-    expect(stderr).not.toContain(encodeURIComponent(secret));
   });
 
   const withoutPackages = (args: readonly string[], env: Readonly<Record<string, string>>): Program => {
