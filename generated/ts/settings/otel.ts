@@ -34,11 +34,11 @@ export function checkTracingSettings(input: TracingSettingsInput): CheckedSettin
 /** Constants of the export by OTLP. What the export of `hawser serve` and `hawser dev` fixes for everyone. */
 export const exportConstants = {
   /**
-   * How long the end waits for the export of what is not exported yet.
+   * How long the end waits for the export of what is not exported yet; with metrics, twice.
    *
-   * Value: 5000 ms.
+   * Value: 4000 ms.
    */
-  flushMs: 5000,
+  flushMs: 4000,
 } as const;
 
 export type ExportConstants = SettingValues<typeof exportConstants>;
