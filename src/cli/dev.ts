@@ -15,6 +15,7 @@ import { type CommandLine, commandLineOf, runProgram, statusOfStop } from "./dev
 import { awaitStopRequest, LogOutput, type StopRequest } from "./long-running.js";
 import { jsonText, print, printable } from "./output.js";
 import { wholeNumber } from "./quantities.js";
+import { loadTelemetry, type Telemetry } from "./telemetry.js";
 
 /** Line that `--json` prints. */
 interface DevAnnouncement {
@@ -93,9 +94,10 @@ export const dev = withExamples(
           "--json does not go with a command, whose output is printed instead; remove it",
         );
       }
+      const telemetry = await loadTelemetry();
       const request = awaitStopRequest({ parent: true, standardInput: commandLine === undefined });
       try {
-        await runUntil(request, { json, directory, monitor, commandLine, ...ports });
+        await runUntil(request, { json, directory, monitor, telemetry, commandLine, ...ports });
       } catch (error) {
         // A stop request during the start is not a failure; everything has been stopped again.
         if (!request.signal.aborted) throw error;
@@ -106,6 +108,7 @@ export const dev = withExamples(
       if (commandLine !== undefined && request.signal.aborted) process.exitCode ??= statusOfStop(request.signal.reason);
       // Nothing stopped the server of `hawser serve`, which would keep the process alive.
       if (request.hurry.aborted) process.exit();
+      telemetry?.leave();
     },
   }),
   [
@@ -161,6 +164,7 @@ interface DevOptions {
   readonly natsPort: PortWish | undefined;
   /** HOST:PORT of metrics and health. */
   readonly monitor: string | undefined;
+  readonly telemetry: Telemetry | undefined;
 }
 
 async function runUntil(
@@ -172,7 +176,12 @@ async function runUntil(
     if (how.immediately) {
       log.closeNow();
       await Promise.race([gateway.restore(), setTimeout(hurriedRestoreMs, undefined, { ref: false })]);
-    } else await gateway.stop().finally(() => log.close());
+    } else {
+      await gateway
+        .stop()
+        .finally(() => options.telemetry?.stop())
+        .finally(() => log.close());
+    }
     await stack.stop(how);
   };
   request.hurry.addEventListener("abort", () => void stop({ immediately: true }));
@@ -201,7 +210,7 @@ async function start(
   const leave = () => process.exit(130);
   request.hurry.addEventListener("abort", leave);
   try {
-    const { directory, postgresPort, natsPort, monitor } = options;
+    const { directory, postgresPort, natsPort, monitor, telemetry } = options;
     const stack = await startDevStack({ directory, postgresPort, natsPort, onProgress, signal: request.signal });
     let log: LogOutput | undefined;
     try {
@@ -211,6 +220,7 @@ async function start(
       log =
         stack.directory === undefined ? new LogOutput("warn") : new LogOutput("info", join(stack.directory, serveLog));
       const { logger } = log;
+      telemetry?.start(logger);
       const gateway = await startDevGateway({
         databaseUrl,
         isDatabaseGiven: Boolean(process.env["HAWSER_DATABASE_URL"]),
@@ -222,6 +232,7 @@ async function start(
       });
       return { stack, gateway, log };
     } catch (error) {
+      await telemetry?.stop();
       await log?.close();
       await stack.stop();
       throw error;

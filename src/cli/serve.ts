@@ -30,6 +30,7 @@ import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
 import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quantities.js";
+import { loadTelemetry, type Telemetry } from "./telemetry.js";
 
 /** Settings of `hawser serve` that are quantities or counts. */
 type NumberSetting = {
@@ -288,16 +289,16 @@ export const serve = withExamples(
         process.exit(130);
       });
       const end = AbortSignal.any([request.signal, defects.signal]);
+      let telemetry: Telemetry | undefined;
       try {
         const secretsDirectories = valuesOf(args, rawArgs, "secrets-dir");
         const tuning = valuesOf(args, rawArgs, "tune");
-        await run(
-          serveOptionsOf(given, { secretsDirectories, tuning }),
-          pageOptionsOf(given),
-          given.json ?? false,
-          log.logger,
-          end,
-        );
+        const options = serveOptionsOf(given, { secretsDirectories, tuning });
+        const pageOptions = pageOptionsOf(given);
+        telemetry = await loadTelemetry();
+        telemetry?.start(log.logger);
+        const running = run(options, pageOptions, given.json ?? false, log.logger, end);
+        await running.finally(() => telemetry?.stop());
         log.logger.info({}, "has stopped");
       } catch (error) {
         // A stop request during the start is not a failure.
@@ -306,6 +307,7 @@ export const serve = withExamples(
         request.close();
         await log.close();
         defects.close();
+        telemetry?.leave();
       }
       defects.signal.throwIfAborted();
     },

@@ -6,6 +6,7 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, type MetricValueWithName, Registry } from "prom-client";
 import type { LabelsOf, Metric } from "../../generated/ts/metrics/metrics.js";
+import type { Reading } from "../runtime/index.js";
 
 type CounterMetric = Metric & { readonly type: "counter" };
 type GaugeMetric = Metric & { readonly type: "gauge" };
@@ -43,6 +44,20 @@ export class MetricRegistry {
    */
   text(): Promise<string> {
     return this.#registry.metrics();
+  }
+
+  /**
+   * Reads the counters and gauges, with the labels of all metrics.
+   *
+   * @throws as {@link text}
+   */
+  async read(): Promise<Reading[]> {
+    const metrics = await this.#registry.getMetricsAsJSON();
+    return metrics
+      .filter(({ type }) => type.toString() === "counter" || type.toString() === "gauge")
+      .flatMap(({ name, values }) =>
+        values.map(({ labels, value }) => ({ name, labels: labels as Reading["labels"], value })),
+      );
   }
 
   /**

@@ -698,8 +698,7 @@ export class HandlerCalls {
       return await inTime(timeoutMs, onTimeout, async () => await returned);
     } finally {
       this.#pendingHandlers.delete(cancellation);
-      if (startedAt !== undefined && isThenable(returned))
-        this.#handlers.countsOf(topic).durations.observe(performance.now() - startedAt);
+      if (startedAt !== undefined && isThenable(returned)) this.#handlers.tookMs(topic, performance.now() - startedAt);
     }
   }
 }

@@ -2,6 +2,7 @@
 import { type LabelsOf, peerMetrics } from "../../generated/ts/metrics/metrics.js";
 import { version } from "../files/index.js";
 import { type HealthCheck, MetricRegistry, monitorPage } from "../monitor/index.js";
+import type { Reading } from "../runtime/index.js";
 import type { StoredTopic } from "../store/index.js";
 import { type HandledCounts, otherTopic, type SentCounts } from "./counters.js";
 import type { MonitoredPeer } from "./monitored-peer.js";
@@ -21,6 +22,15 @@ export function monitorPages(peers: readonly MonitoredPeer[]): (method: string, 
     const { status, headers, body } = await monitorPage(method, path, sources, "the peer");
     const length = { "Content-Length": String(Buffer.byteLength(body)) };
     return new Response(method === "HEAD" ? null : body, { status, headers: { ...headers, ...length } });
+  };
+}
+
+/** Returns a function that reads the counters and gauges. */
+export function metricsReader(peers: readonly MonitoredPeer[]): () => Promise<Reading[]> {
+  const registry = metricsOf(peers);
+  return async () => {
+    await Promise.all(peers.map(refreshStored));
+    return await registry.read();
   };
 }
 

@@ -11,6 +11,7 @@ import { type Headers, headerValue } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { SqlClient } from "../postgres/index.js";
 import {
+  metricSources,
   namesTrace,
   type OperationSpan,
   onStopSignal,
@@ -47,6 +48,7 @@ import {
   type TransientOutcome,
 } from "./message.js";
 import { MessageStream } from "./message-stream.js";
+import { metricSourceOf } from "./metric-source.js";
 import { type MonitoredPeer, monitoredPeers, StoredOfPeer } from "./monitored-peer.js";
 import {
   type BatchOptions,
@@ -135,7 +137,9 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     this.#options = checkOptions(options);
     this.#handlers = new TopicHandlers(this.#options, this.#options.handling, this.#reply);
     this.#logger = options.logger ?? silentLogger;
-    monitoredPeers.set(this, this.#monitored());
+    const monitored = this.#monitored();
+    monitoredPeers.set(this, monitored);
+    metricSources.set(this, metricSourceOf(monitored));
   }
 
   /** Name of the peer; at most one running process owns it at a time. */

@@ -96,6 +96,9 @@ export class TopicHandlers {
   /** Counts of all topics without a handler, with those that had one. */
   readonly #otherCounts = new HandledCounts();
 
+  /** Called with the label of the topic and the seconds of each measured handler. */
+  readonly durationListeners = new Set<(topic: string, seconds: number) => void>();
+
   readonly #peer: Origin;
   readonly #defaults: HandlingSettings;
   readonly reply: Reply;
@@ -134,6 +137,14 @@ export class TopicHandlers {
   /** Counts of a topic; without a handler, those of all other topics. */
   countsOf(topic: string | undefined): HandledCounts {
     return (topic === undefined ? undefined : this.#topics.get(topic)?.counts) ?? this.#otherCounts;
+  }
+
+  /** Records how long a handler took. */
+  tookMs(topic: string | undefined, ms: number): void {
+    this.countsOf(topic).durations.observe(ms);
+    if (this.durationListeners.size === 0) return;
+    const label = topic !== undefined && this.#topics.has(topic) ? topic : otherTopic;
+    for (const listener of this.durationListeners) listener(label, ms / 1_000);
   }
 
   /** Counts by topic, without those that have no handler; they are under {@link otherTopic}. */

@@ -8,7 +8,7 @@ import type { AddressBook, Gateway } from "../gateway/index.js";
 import { type CheckState, Reachability } from "../monitor/index.js";
 import type { NatsConnector } from "../nats/index.js";
 import type { PostgresSession } from "../postgres/index.js";
-import type { Logger } from "../runtime/index.js";
+import { type Logger, metricExporter } from "../runtime/index.js";
 import { storeFailure } from "../store/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {
@@ -124,7 +124,7 @@ export function outboxState(outbox: Pick<BridgeStats["outbox"], "positionAt"> | 
   return { ok: false, detail };
 }
 
-/** Serves metrics and health of the parts, from the start of the process on. */
+/** Serves and exports metrics and health of the parts, from the start of the process on. */
 export class Monitoring {
   readonly metrics: ServeMetrics;
   readonly #parts: MonitoredParts;
@@ -132,6 +132,7 @@ export class Monitoring {
   readonly #postgres: Postgres;
   readonly #connectors = new Map<NatsClient, Connections>();
   #monitor: Monitor | undefined;
+  readonly #endExport: (() => Promise<void>) | undefined;
 
   /** @param database label of all metrics */
   constructor(parts: MonitoredParts, database: string, logger: Logger) {
@@ -139,6 +140,7 @@ export class Monitoring {
     this.#logger = logger;
     this.#postgres = new Postgres(parts);
     this.metrics = new ServeMetrics({ version, database, counters: this.#counters() });
+    this.#endExport = metricExporter?.add(this.metrics);
   }
 
   /** Address of the monitoring port; undefined if it is not open. */
@@ -181,6 +183,7 @@ export class Monitoring {
 
   async stop(): Promise<void> {
     await this.#monitor?.stop();
+    await this.#endExport?.();
     this.metrics.close();
   }
 

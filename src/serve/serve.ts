@@ -12,7 +12,7 @@ import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, 
 import { ServerChoice } from "../nats/index.js";
 import { PeerRelay } from "../outbox/index.js";
 import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
-import { backoffMs, delay, type Logger, silentLogger, systemClock } from "../runtime/index.js";
+import { backoffMs, delay, type Logger, metricExporter, silentLogger, systemClock } from "../runtime/index.js";
 import { explainServeRefusal, migrate } from "../store/index.js";
 import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
@@ -173,7 +173,8 @@ class Server implements HawserServer {
       },
     });
     this.#parts.watch = watch;
-    if (settings.monitor !== undefined) await this.#monitor(settings.monitor, databaseUrl, signal);
+    const isMonitored = settings.monitor !== undefined || metricExporter !== undefined;
+    if (isMonitored) await this.#monitor(settings.monitor, databaseUrl, signal);
     signal?.throwIfAborted();
     await this.#prepareDatabase(databaseUrl, signal);
     await watch.open();
@@ -263,11 +264,16 @@ class Server implements HawserServer {
     }
   }
 
-  async #monitor(address: string, databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
+  /** @param address of the monitoring port; undefined if metrics are only exported */
+  async #monitor(
+    address: string | undefined,
+    databaseUrl: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     // The name is not read from Postgres, because the metrics are available before Postgres answers.
     const database = this.#settings.monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
     this.#monitoring = new Monitoring(this.#parts, database, this.#logger);
-    await this.#monitoring.listen(address, signal);
+    if (address !== undefined) await this.#monitoring.listen(address, signal);
   }
 
   async #warnOfStrangers(options: CompleteNatsServerOptions | undefined): Promise<void> {

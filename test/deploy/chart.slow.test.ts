@@ -131,6 +131,15 @@ describe.skipIf(tools === undefined)("the chart", () => {
     expect(named(all, "StatefulSet", "shop-hawser-stock").spec.replicas).toBe(0);
   });
 
+  it("gives hawser serve the variables of the user, behind those that they may use", async () => {
+    const { spec } = named(await manifests("--values", everything), "StatefulSet", "shop-hawser").spec.template;
+    const [{ env, envFrom }] = spec.containers;
+    const names = (env as readonly { readonly name: string }[]).map(({ name }) => name);
+    expect(names.slice(-2)).toEqual(["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_RESOURCE_ATTRIBUTES"]);
+    expect(names.indexOf("POD_NAME")).toBeLessThan(names.indexOf("OTEL_RESOURCE_ATTRIBUTES"));
+    expect(envFrom).toEqual([{ secretRef: { name: "collector-headers" } }]);
+  });
+
   it("lets only Postgres reach the gateway, and only the monitoring system the monitor", async () => {
     const { spec } = named(await manifests("--values", everything), "NetworkPolicy", "shop-hawser");
     expect(spec.ingress).toEqual([
@@ -151,6 +160,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
         { protocol: "UDP", port: 53 },
         { protocol: "TCP", port: 53 },
       ],
+      [{ protocol: "TCP", port: 4318 }],
     ]);
     expect(named(await manifests(), "NetworkPolicy", "shop-hawser").spec.ingress).toHaveLength(1);
   });

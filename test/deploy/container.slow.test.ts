@@ -124,7 +124,17 @@ describe.runIf(mayMakeNamespaces)("the image", () => {
 
     const tls = ["--tls-cert", "/etc/hawser/tls/tls.crt", "--tls-key", "/etc/hawser/tls/tls.key"];
     const addresses = ["--listen", "127.0.0.1:0", "--monitor", "127.0.0.1:0"];
-    const args = [hawser, "serve", ...addresses, ...tls, "--secrets-dir", "/run/secrets/hawser"];
+    // `env` becomes the command.
+    const args = [
+      "env",
+      "OTEL_TRACES_EXPORTER=otlp",
+      hawser,
+      "serve",
+      ...addresses,
+      ...tls,
+      "--secrets-dir",
+      "/run/secrets/hawser",
+    ];
     const program = startContainer(args, bridge.url);
     const { monitorAddress } = JSON.parse(await program.firstLine) as { monitorAddress: string };
     await eventually("it is ready", async () => (await fetch(`http://${monitorAddress}/readyz`)).ok);
@@ -145,6 +155,7 @@ describe.runIf(mayMakeNamespaces)("the image", () => {
     process.kill(pid, "SIGTERM");
     const end = await program.ended;
     expect({ status: end.status, signal: end.signal }, end.stderr).toEqual({ status: 0, signal: null });
+    expect(end.stderr).toContain('"exporting by OpenTelemetry"');
     expect(end.stderr).toContain('"has stopped"');
     expect(end.stderr).not.toMatch(/EROFS|EACCES/);
     expect(await rowsOf(database.url, "SELECT FROM hawser.gateways")).toEqual([]);

@@ -110,7 +110,9 @@ describe("the examples of the pages", () => {
   it.concurrent.each(snippets.filter(({ isRun }) => isRun))(
     "do what they say, in $page on line $line",
     async (snippet) => {
-      const file = join(temporaryDirectory(), `${snippet.name}.mjs`);
+      const directory = temporaryDirectory();
+      symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));
+      const file = join(directory, `${snippet.name}.mjs`);
       // What begins with nothing makes the tables itself.
       await using database = await testDatabase({ migrated: snippet.preamble !== undefined });
       const { code } = await transform(programOf(snippet, compiled), { loader: "ts", target: "node20" });

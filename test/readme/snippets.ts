@@ -191,11 +191,12 @@ export function blocksOf(markdown: string): Block[] {
 const modules: Readonly<Record<string, string>> = {
   hawser: "src/peer/index.js",
   "hawser/nats": "src/serve/public.js",
+  "hawser/otel": "src/otel/index.js",
   "hawser/page": "src/page/public.js",
 };
 
 /** Imports from others that are installed here, or part of Node. */
-const others = /^(?:drizzle-orm|knex|kysely|pg|node:\w+)(?:\/|$)/;
+const others = /^(?:drizzle-orm|knex|kysely|pg|@opentelemetry|node:\w+)(?:\/|$)/;
 
 /** The example as a program, which imports this project from `root`: its sources, or what they are compiled to. */
 export function programOf(example: Pick<Snippet, "code" | "preamble">, root = projectDirectory): string {
@@ -217,7 +218,7 @@ function importsOf(line: string, root: string): string[][] {
   const [, names, module] = /^import \{ (.*) \} from "(.*)";\n$/.exec(line) ?? [];
   if (names !== undefined && others.test(module!)) return names.split(", ").map((name) => [name, module!]);
   if (names === undefined || !Object.hasOwn(modules, module!)) {
-    throw new Error(`an example may only import from ${Object.keys(modules).join(" and ")}: ${line}`);
+    throw new Error(`an example may only import from ${Object.keys(modules).join(", ")}: ${line}`);
   }
   return names.split(", ").map((name) => [name, join(root, modules[module!]!)]);
 }

@@ -9,6 +9,7 @@ import { type LabelsOf, type Metric, serveMetrics } from "../../../generated/ts/
 import { methods } from "../../../generated/ts/nats-functions/methods.js";
 import type { ResponderStats, StreamCounts, SubscriptionCounts } from "../../bridge/index.js";
 import { MetricRegistry, type Sample } from "../../monitor/index.js";
+import type { MetricSource, ValueListener } from "../../runtime/index.js";
 import { type ConnectionCounters, natsClients, type ServeCounters } from "./counters.js";
 
 /** Outcome of a call, as its caller sees it. */
@@ -35,7 +36,11 @@ export interface ServeMetricsOptions {
 }
 
 /** Defines the metrics, records individual reports, and renders the page. */
-export class ServeMetrics {
+export class ServeMetrics implements MetricSource {
+  /** Name of the database. */
+  readonly name: string;
+  readonly table = serveMetrics;
+  readonly #listeners = new Set<ValueListener>();
   readonly #registry: MetricRegistry;
   readonly #counters: ServeCounters;
   readonly #calls: Counter;
@@ -47,6 +52,7 @@ export class ServeMetrics {
   readonly #observedResponders = new Map<bigint, ResponderLabels>();
 
   constructor({ version, database, counters, now = () => performance.now() }: ServeMetricsOptions) {
+    this.name = database;
     this.#counters = counters;
     this.#registry = new MetricRegistry({ database });
     const registry = this.#registry;
@@ -86,6 +92,15 @@ export class ServeMetrics {
     return this.#registry.text();
   }
 
+  read(): ReturnType<MetricRegistry["read"]> {
+    return this.#registry.read();
+  }
+
+  follow(listener: ValueListener): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
+  }
+
   /**
    * Records a call that the gateway has answered. Takes less than a microsecond.
    *
@@ -94,25 +109,36 @@ export class ServeMetrics {
   observeCall(asked: string | undefined, outcome: CallOutcome, durationMs: number): void {
     const method = asked !== undefined && Object.hasOwn(methods, asked) ? asked : noMethod;
     this.#calls.inc({ method, outcome });
-    this.#callDurations.observe({ method }, durationMs / 1_000);
+    this.#observe(
+      this.#callDurations,
+      serveMetrics.hawser_gateway_call_duration_seconds,
+      { method },
+      durationMs / 1_000,
+    );
   }
 
   /** Records a transaction with messages that has ended, whatever its outcome. */
   observeBatch(messages: number, durationMs: number): void {
-    this.#batchSizes.observe(messages);
-    this.#batchDurations.observe(durationMs / 1_000);
+    this.#observe(this.#batchSizes, serveMetrics.hawser_bridge_batch_messages, {}, messages);
+    this.#observe(this.#batchDurations, serveMetrics.hawser_bridge_batch_duration_seconds, {}, durationMs / 1_000);
   }
 
   /** Records a request whose function has run, whatever its outcome. */
   observeRequest(responder: BoundFunction, durationMs: number): void {
     let labels = this.#observedResponders.get(responder.id);
     if (labels === undefined) this.#observedResponders.set(responder.id, (labels = labelsOfResponder(responder)));
-    this.#requestDurations.observe(labels, durationMs / 1_000);
+    const metric = serveMetrics.hawser_responder_request_duration_seconds;
+    this.#observe(this.#requestDurations, metric, labels, durationMs / 1_000);
   }
 
   /** Releases the counters: see {@link MetricRegistry.close}. */
   close(): void {
     this.#registry.close();
+  }
+
+  #observe<Of extends Metric>(histogram: Histogram, { name }: Of, labels: LabelsOf<Of>, value: number): void {
+    histogram.observe(labels, value);
+    for (const listener of this.#listeners) listener(name, { ...labels, database: this.name }, value);
   }
 
   #defineConnections(): void {

@@ -1,6 +1,6 @@
-/** Receiver of traces by OTLP over HTTP, in JSON, on a loopback port. */
+/** Receiver of traces and metrics by OTLP over HTTP, in JSON, on a loopback port. */
 import { once } from "node:events";
-import { createServer } from "node:http";
+import { createServer, type IncomingHttpHeaders } from "node:http";
 import type { AddressInfo } from "node:net";
 import { json } from "node:stream/consumers";
 
@@ -24,6 +24,9 @@ interface KeyValue {
 }
 
 interface Export {
+  readonly resourceMetrics?: readonly {
+    readonly scopeMetrics: readonly { readonly metrics: readonly { readonly name: string }[] }[];
+  }[];
   readonly resourceSpans?: readonly {
     readonly resource: { readonly attributes: readonly KeyValue[] };
     readonly scopeSpans: readonly {
@@ -40,9 +43,16 @@ const recordOf = (attributes: readonly KeyValue[]): Record<string, unknown> =>
 /** Starts one. */
 export async function otlpReceiver() {
   const spans: ReceivedSpan[] = [];
+  const resources: Record<string, unknown>[] = [];
+  const metrics = new Set<string>();
+  const requestHeaders: IncomingHttpHeaders[] = [];
   const server = createServer(async (request, response) => {
-    const { resourceSpans = [] } = (await json(request)) as Export;
+    requestHeaders.push(request.headers);
+    const { resourceSpans = [], resourceMetrics = [] } = (await json(request)) as Export;
+    for (const { scopeMetrics } of resourceMetrics)
+      for (const { name } of scopeMetrics.flatMap((scope) => scope.metrics)) metrics.add(name);
     for (const { resource, scopeSpans } of resourceSpans) {
+      resources.push(recordOf(resource.attributes));
       const service = String(recordOf(resource.attributes)["service.name"]);
       for (const span of scopeSpans.flatMap((scope) => scope.spans))
         spans.push({ ...span, service, attributes: recordOf(span.attributes) });
@@ -53,6 +63,12 @@ export async function otlpReceiver() {
   const { port } = server.address() as AddressInfo;
   return {
     spans,
+    /** Attributes of the resource of each export of spans. */
+    resources,
+    /** Names of metrics. */
+    metrics,
+    /** Headers of each request. */
+    requestHeaders,
     /** Environment with which a process exports to it, soon. */
     env: {
       OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${port}`,
