@@ -42,7 +42,7 @@ it("spans of all processes form one trace, across a kill of the relay, one of th
      CREATE FUNCTION pack(payload bytea) RETURNS void LANGUAGE sql AS
        $$SELECT hawser.enqueue('packing', convert_from(payload, 'UTF8'))$$;`,
   );
-  await query(stockDatabase.url, "SELECT nats_subscribe_stream('ORDERS', 'pack(bytea)'::regprocedure, 'packing')");
+  await query(stockDatabase.url, "SELECT nats_subscribe_stream('ORDERS', 'pack(bytea)'::regprocedure, 'new-orders')");
   const program = (name: string, url: string, ...args: string[]) =>
     startProgram(`test/otel/programs/${name}.ts`, args, { env: { ...receiver.env, HAWSER_DATABASE_URL: url } });
   const shop = program("shop", shopDatabase.url);
@@ -69,7 +69,7 @@ it("spans of all processes form one trace, across a kill of the relay, one of th
     const [request] = named("POST /orders");
     const [enqueued] = named("enqueue orders.new");
     const [sent] = named("send orders.new");
-    const [ran] = named("process orders.new");
+    const [ran] = named("process new-orders");
     const [failed, packed] = named("process packing");
     const { traceId } = request!;
     expect(
