@@ -8,6 +8,7 @@ import { instrument, type OtelOptions } from "../../src/otel/index.js";
 import { monitor, Peer, Reject } from "../../src/peer/index.js";
 import { parsePrometheus } from "../monitor/prometheus-text.js";
 import { failure } from "../peer/support/errors.js";
+import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
@@ -122,18 +123,15 @@ describe("metrics of peers", () => {
     const { meterProvider, series } = metricsSdk();
     const [a, b] = await world.running("a-1", "b-1");
     using _instrumented = instrument({ traces: false, peers: [b], meterProvider });
-    let release = (): void => undefined;
-    const released = new Promise<void>((resolve) => {
-      release = resolve;
+    const [started, released] = [gate(), gate()];
+    const subscription = await b.handle("c", () => {
+      started.open();
+      return released.opened;
     });
-    const subscription = await b.handle("c", () => released);
     const sent = a.send("c", "x");
-    await eventually(
-      "the handler runs",
-      async () => (await series())['hawser_peer_running_handlers{peer="b-1"}'] === 1,
-    );
+    await started.opened;
     await subscription.stop();
-    release();
+    released.open();
     await sent;
     await eventually("its duration is recorded", async () => {
       return (await series())['hawser_peer_handler_duration_seconds_count{peer="b-1",topic="other"}'] === 1;
