@@ -1,5 +1,5 @@
 /**
- * Alerts of examples/deploy in a Prometheus that scrapes a server and a peer: they fire and resolve. Their times are
+ * Alerts of the chart in a Prometheus that scrapes a server and a peer: they fire and resolve. Their times are
  * shortened here; the times of the file are tested by promtool.
  *
  * Without a Prometheus they are skipped, with a line that says so; where CI is set they fail.
@@ -25,7 +25,7 @@ const prometheusProgram = await findPrometheus().catch((error: unknown) => {
   return undefined;
 });
 
-const rules = readFileSync(join(projectDirectory, "examples/deploy/alerts.yaml"), "utf8")
+const rules = readFileSync(join(projectDirectory, "deploy/chart/alerts.yaml"), "utf8")
   .replace(/^ +for: .*\n/gm, "")
   .replace(/\[(?:5|10)m\]/g, "[10s]");
 

@@ -8,7 +8,7 @@ import { execFile } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { loadAll } from "js-yaml";
+import { load, loadAll } from "js-yaml";
 import { describe, expect, it } from "vitest";
 import { findHelm, findKubernetesValidate } from "../support/kubernetes-tools.js";
 import { projectDirectory } from "../support/program.js";
@@ -47,6 +47,19 @@ async function manifests(...args: string[]): Promise<Manifest[]> {
 const named = (all: readonly Manifest[], kind: string, name: string): Manifest =>
   all.find((each) => each.kind === kind && each.metadata.name === name)!;
 
+/** Labels of a workload's pods, and the variables and ports by name of their only container. */
+function podOf({ spec }: Manifest) {
+  const { metadata, spec: pod } = spec?.template ?? {};
+  const { env = [], ports = [] } = pod?.containers[0] ?? {};
+  return {
+    labels: (metadata?.labels ?? {}) as Readonly<Record<string, string>>,
+    env: new Map((env as readonly { name: string; value?: string }[]).map(({ name, value }) => [name, value])),
+    ports: new Map(
+      (ports as readonly { name: string; containerPort: number }[]).map((each) => [each.name, each.containerPort]),
+    ),
+  };
+}
+
 describe.skipIf(tools === undefined)("the chart", () => {
   it.each([
     ["defaults", []],
@@ -56,7 +69,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
     const example = loadAll(readFileSync(join(projectDirectory, "deploy/cloudnative-pg.yaml"), "utf8")) as Manifest[];
     // Kinds of operators have schemas of their own.
     const known = [...(await manifests(...args)), ...example].filter(
-      ({ kind }) => !/^(PodMonitor|Cluster)$/.test(kind),
+      ({ kind }) => !/^(PodMonitor|PrometheusRule|Cluster)$/.test(kind),
     );
     const file = join(temporaryDirectory(), "rendered.yaml");
     writeFileSync(file, known.map((each) => `---\n${JSON.stringify(each)}\n`).join(""));
@@ -81,6 +94,8 @@ describe.skipIf(tools === undefined)("the chart", () => {
     ["networkPolicy.postgres.port=0", "port"],
     ["user=0", "user"],
     ["serve.tls.secret=", "allowPlaintext"],
+    ["prometheusRule.runbookBaseUrl=wiki", "runbookBaseUrl"],
+    ["peers[0].monitorPort=0", "monitorPort"],
   ])("refuses %s", async (value, word) => {
     await expect(template("--set", value)).rejects.toThrow(word);
   });
@@ -123,8 +138,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
     });
     const pod = spec.template.spec;
     expect(pod.terminationGracePeriodSeconds).toBe(50);
-    const entries = pod.containers[0].env as readonly { readonly name: string; readonly value?: string }[];
-    const env = new Map(entries.map(({ name, value }) => [name, value]));
+    const { env } = podOf(named(all, "StatefulSet", "shop-hawser-invoices"));
     expect(env.get("PEER_NAME")).toBe("$(POD_NAME)");
     const address = "$(POD_NAME).shop-hawser-invoices.$(POD_NAMESPACE).svc.cluster.local:4100";
     expect(env.get("PEER_ADDRESS")).toBe(address);
@@ -153,7 +167,7 @@ describe.skipIf(tools === undefined)("the chart", () => {
       },
     ]);
     const egress = spec.egress as readonly { readonly ports: readonly { protocol: string; port: number }[] }[];
-    expect(egress.map(({ ports }) => ports)).toEqual([
+    expect(egress.slice(0, 3).map(({ ports }) => ports)).toEqual([
       [{ protocol: "TCP", port: 5432 }],
       [{ protocol: "TCP", port: 4222 }],
       [
@@ -177,9 +191,59 @@ describe.skipIf(tools === undefined)("the chart", () => {
     }
   });
 
-  it("without serve has peers alone", async () => {
-    const kinds = (await manifests("--values", everything, "--set", "serve.enabled=false")).map(({ kind }) => kind);
-    expect(kinds.filter((kind) => kind === "StatefulSet")).toHaveLength(2);
-    expect(kinds).not.toContain("PodMonitor");
+  it("scrapes serve as the job hawser, and peers that have a port for it as hawser-peers", async () => {
+    const all = await manifests("--values", everything);
+    const monitors = all.filter(({ kind }) => kind === "PodMonitor");
+    const podsOf = ({ spec }: Manifest) =>
+      all.flatMap((each) => {
+        const { labels, ports } = podOf(each);
+        const wanted = Object.entries(spec.selector.matchLabels as Readonly<Record<string, string>>);
+        const isSelected = wanted.every(([key, value]) => labels[key] === value);
+        return isSelected && ports.has(spec.podMetricsEndpoints[0].port) ? [each.metadata.name] : [];
+      });
+    expect(monitors.map(podsOf)).toEqual([["shop-hawser-invoices"], ["shop-hawser"]]);
+    const [peers, serve] = monitors;
+    expect(peers!.spec.podMetricsEndpoints[0].relabelings).toEqual([
+      { targetLabel: "job", replacement: "hawser-peers" },
+    ]);
+    expect(podOf(named(all, "StatefulSet", "shop-hawser")).labels[serve!.spec.jobLabel]).toBe("hawser");
+    const invoices = podOf(named(all, "StatefulSet", "shop-hawser-invoices"));
+    expect(invoices.ports.get("monitor")).toBe(9465);
+    expect(invoices.env.get("MONITOR_PORT")).toBe("9465");
+    expect(named(all, "NetworkPolicy", "shop-hawser-invoices").spec.ingress).toContainEqual({
+      ports: [{ protocol: "TCP", port: 9465 }],
+      from: [{ namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "monitoring" } } }],
+    });
+  });
+
+  it("has the alerts if they are wanted, as they are but for the links", async () => {
+    expect((await manifests()).map(({ kind }) => kind)).not.toContain("PrometheusRule");
+    const text = readFileSync(join(chart, "alerts.yaml"), "utf8");
+    const { spec, metadata } = named(await manifests("--values", everything), "PrometheusRule", "shop-hawser");
+    expect(spec).toEqual(load(text.replaceAll("https://runbooks.example", "https://wiki.acme.example/hawser")));
+    expect(metadata.labels).toMatchObject({ release: "prometheus" });
+    const plain = await manifests("--set", "prometheusRule.enabled=true");
+    expect(named(plain, "PrometheusRule", "shop-hawser").spec).toEqual(load(text));
+  });
+
+  it("gives containers further variables, which may name the pod", async () => {
+    const all = await manifests("--values", everything);
+    const { env } = podOf(named(all, "StatefulSet", "shop-hawser"));
+    expect(env.get("OTEL_RESOURCE_ATTRIBUTES")).toBe("k8s.pod.name=$(POD_NAME)");
+    // Kubernetes replaces only variables that come before.
+    expect([...env.keys()].indexOf("POD_NAME")).toBeLessThan([...env.keys()].indexOf("OTEL_RESOURCE_ATTRIBUTES"));
+    expect(podOf(named(all, "StatefulSet", "shop-hawser-invoices")).env.get("LOG_LEVEL")).toBe("info");
+    expect(named(all, "NetworkPolicy", "shop-hawser").spec.egress).toContainEqual({
+      ports: [{ protocol: "TCP", port: 4318 }],
+    });
+  });
+
+  it("without serve has peers alone, and their alerts", async () => {
+    const all = await manifests("--values", everything, "--set", "serve.enabled=false");
+    const names = (kind: string) => all.filter((each) => each.kind === kind).map(({ metadata }) => metadata.name);
+    expect(names("StatefulSet")).toHaveLength(2);
+    expect(names("PodMonitor")).toEqual(["shop-hawser-peers"]);
+    const { groups } = named(all, "PrometheusRule", "shop-hawser").spec as { groups: readonly { name: string }[] };
+    expect(groups.map(({ name }) => name)).toEqual(["hawser-peers"]);
   });
 });

@@ -240,7 +240,7 @@ describe.each(["docs/operations.md", "docs/nats-to-sql.md"])("%s", (page) => {
 it("the alerts are on metrics and labels that there are", () => {
   const metrics: readonly Metric[] = [...Object.values(serveMetrics), ...Object.values(peerMetrics)];
   const labels = new Map(metrics.map(({ name, labels }) => [name, labels]));
-  const { groups } = load(read("examples/deploy/alerts.yaml")) as {
+  const { groups } = load(read("deploy/chart/alerts.yaml")) as {
     readonly groups: readonly {
       readonly rules: readonly { readonly expr: string; readonly annotations: Readonly<Record<string, string>> }[];
     }[];
@@ -262,7 +262,7 @@ it("the alerts are on metrics and labels that there are", () => {
 });
 
 it("each alert has a section in docs/operations.md, and each section an alert", () => {
-  const { groups } = load(read("examples/deploy/alerts.yaml")) as {
+  const { groups } = load(read("deploy/chart/alerts.yaml")) as {
     readonly groups: readonly {
       readonly rules: readonly { readonly alert: string; readonly annotations: Readonly<Record<string, string>> }[];
     }[];

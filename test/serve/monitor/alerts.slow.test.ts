@@ -1,5 +1,5 @@
 /**
- * The alerts of examples/deploy, by Prometheus's own tool. The package that it comes in takes a while to fetch.
+ * The alerts of the chart, by Prometheus's own tool. The package that it comes in takes a while to fetch.
  *
  * Without one they are skipped, with a line that says so; where CI is set they fail.
  */
@@ -12,7 +12,7 @@ import { projectDirectory } from "../../support/program.js";
 import { findPromtool } from "../../support/promtool.js";
 
 const run = promisify(execFile);
-const directory = join(projectDirectory, "examples/deploy");
+const directory = join(projectDirectory, "deploy/chart");
 const rules = readFileSync(join(directory, "alerts.yaml"), "utf8");
 const tests = readFileSync(join(directory, "alerts.test.yaml"), "utf8");
 
