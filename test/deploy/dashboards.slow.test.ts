@@ -7,7 +7,8 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, it } from "vitest";
-import { monitor } from "../../src/peer/index.js";
+import { monitor, Reject } from "../../src/peer/index.js";
+import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { dashboard, expressionsOf } from "../support/dashboards.js";
 import { eventually } from "../support/eventually.js";
@@ -69,13 +70,11 @@ it.skipIf(prometheusProgram === undefined)("each query about a server has a resu
   await gateway.client.query("SELECT nats_subscribe($1, 'take')", [subject]);
   await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [`${subject}_asked`]);
   await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+  await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
+  await gateway.client.query("SELECT nats_subscribe_stream($1, 'take', $1)", [subject]);
   await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] });
-  // No stream has a subscription, and each call reached the gateway.
-  const empty = [
-    "hawser_gateway_unreached_timestamp_seconds",
-    ...["lag_messages", "position", "missing_messages", "reading"].map((name) => `hawser_stream_${name}`),
-    ...["committed", "dead_lettered"].map((name) => `hawser_stream_messages_${name}_total`),
-  ];
+  // Each call reached the gateway.
+  const empty = ["hawser_gateway_unreached_timestamp_seconds"];
   await runs(prometheus, "hawser-serve", { job: "hawser", database: gateway.database.name }, empty, async () => {
     await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
     await gateway.nats.request(`${subject}_asked`, "x", { timeout: 20_000 });
@@ -83,12 +82,19 @@ it.skipIf(prometheusProgram === undefined)("each query about a server has a resu
 });
 
 it.skipIf(prometheusProgram === undefined)("each query about peers has a result", async () => {
-  const a = await world.started("a-1");
-  const b = world.peer("b-1");
-  await b.handle("orders", async () => undefined);
-  await b.respond("prices", () => "1");
-  await b.start();
-  const pages = monitor(a, b);
+  const [a, behind] = await world.left("0");
+  // Stored: pending for the one, a backlog of the other as long as its handler waits.
+  expect((await a.send("b", "1")).outcome).toBe("stored");
+  const handling = gate();
+  await behind.record(() => handling.opened);
+  const c = world.peer("c-1");
+  await c.handle("orders", async () => undefined);
+  await c.handle("refused", () => {
+    throw new Reject("no");
+  });
+  await c.respond("prices", () => "1");
+  await c.start();
+  const pages = monitor(a, behind, c);
   const server = createServer(async (request, response) => {
     const page = await pages(request);
     response.writeHead(page.status, Object.fromEntries(page.headers)).end(await page.text());
@@ -98,15 +104,13 @@ it.skipIf(prometheusProgram === undefined)("each query about peers has a result"
     await using prometheus = await startPrometheus({
       shop: [`127.0.0.1:${(server.address() as AddressInfo).port}`],
     });
-    // Nothing is stored in the database.
-    const empty = ["backlog_messages", "backlog_age_seconds", "pending_messages", "recent_dead_letters"].map(
-      (name) => `hawser_peer_${name}`,
-    );
-    await runs(prometheus, "hawser-peers", { job: "shop", peer: "a-1|b-1" }, empty, async () => {
+    await runs(prometheus, "hawser-peers", { job: "shop", peer: "a-1|b-1|c-1" }, [], async () => {
       await a.send("orders", "x");
+      await a.send("refused", "x");
       await a.request("prices", "x");
     });
   } finally {
+    handling.open();
     server.closeAllConnections();
     server.close();
   }
