@@ -1,8 +1,10 @@
 /**
- * The queries of the dashboards, by a Prometheus that scrapes a server and peers: it takes a while to fetch.
+ * The queries of the dashboards, by a Prometheus that scrapes a server and peers, and their pages by promtool: both take a while
+ * to fetch.
  *
  * Without one they are skipped, with a line that says so; where CI is set they fail.
  */
+import { spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -14,15 +16,24 @@ import { dashboard, expressionsOf } from "../support/dashboards.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { startPrometheus, type TestPrometheus } from "../support/prometheus.js";
-import { findPrometheus } from "../support/promtool.js";
+import { findPrometheus, findPromtool } from "../support/promtool.js";
 
-const prometheusProgram = await findPrometheus().catch((error: unknown) => {
+const programs = await Promise.all([findPrometheus(), findPromtool()]).catch((error: unknown) => {
   if (process.env["CI"]) throw error;
   console.error(`The queries of dashboards are not tested: there is no Prometheus (${String(error)})`);
   return undefined;
 });
 
 const world = sharedPeerWorld();
+
+/** Asks promtool what it has against a page of metrics. */
+async function check(target: string): Promise<void> {
+  const page = await (await fetch(`http://${target}/metrics`)).text();
+  const { stdout, stderr } = spawnSync(programs![1], ["check", "metrics"], { input: page, encoding: "utf8" });
+  // prom-client's own gauges have names that promtool does not like.
+  const complaints = `${stdout}${stderr}`.split("\n").filter((line) => !/^(nodejs_\w+ .*)?$/.test(line));
+  expect(complaints).toEqual([]);
+}
 
 /**
  * Runs all queries of a dashboard, again and again until only `empty` have no result, and `provoke` before each time.
@@ -60,7 +71,7 @@ async function runs(
   expect(without.toSorted()).toEqual(empty.toSorted());
 }
 
-it.skipIf(prometheusProgram === undefined)("each query about a server has a result", async () => {
+it.skipIf(programs === undefined)("each query about a server has a result", async () => {
   await using gateway = await testGateway({ monitor: "127.0.0.1:0" });
   const subject = `shown_${gateway.database.name}`;
   await gateway.client.query(`
@@ -72,16 +83,18 @@ it.skipIf(prometheusProgram === undefined)("each query about a server has a resu
   await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
   await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
   await gateway.client.query("SELECT nats_subscribe_stream($1, 'take', $1)", [subject]);
-  await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] });
+  const target = gateway.serve.monitorAddress!;
+  await using prometheus = await startPrometheus({ hawser: [target] });
   // Each call reached the gateway.
   const empty = ["hawser_gateway_unreached_timestamp_seconds"];
   await runs(prometheus, "hawser-serve", { job: "hawser", database: gateway.database.name }, empty, async () => {
     await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
     await gateway.nats.request(`${subject}_asked`, "x", { timeout: 20_000 });
   });
+  await check(target);
 });
 
-it.skipIf(prometheusProgram === undefined)("each query about peers has a result", async () => {
+it.skipIf(programs === undefined)("each query about peers has a result", async () => {
   const [a, behind] = await world.left("0");
   // Stored: pending for the one, a backlog of the other as long as its handler waits.
   expect((await a.send("b", "1")).outcome).toBe("stored");
@@ -101,14 +114,14 @@ it.skipIf(prometheusProgram === undefined)("each query about peers has a result"
   }).listen(0, "127.0.0.1");
   await once(server, "listening");
   try {
-    await using prometheus = await startPrometheus({
-      shop: [`127.0.0.1:${(server.address() as AddressInfo).port}`],
-    });
+    const target = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+    await using prometheus = await startPrometheus({ shop: [target] });
     await runs(prometheus, "hawser-peers", { job: "shop", peer: "a-1|b-1|c-1" }, [], async () => {
       await a.send("orders", "x");
       await a.send("refused", "x");
       await a.request("prices", "x");
     });
+    await check(target);
   } finally {
     handling.open();
     server.closeAllConnections();
