@@ -31,9 +31,14 @@ const rules = readFileSync(join(projectDirectory, "deploy/chart/alerts.yaml"), "
 
 const world = sharedPeerWorld();
 
-async function fires(prometheus: TestPrometheus, names: readonly string[]): Promise<void> {
+async function fires(
+  prometheus: TestPrometheus,
+  names: readonly string[],
+  provoke: () => Promise<unknown> = async () => undefined,
+): Promise<void> {
   const seen = new Set<string>();
   await eventually(`${names.join(", ")} fire`, async () => {
+    await provoke();
     for (const name of await prometheus.firing()) seen.add(name);
     return names.every((name) => seen.has(name));
   });
@@ -94,22 +99,38 @@ it.skipIf(prometheusProgram === undefined)("alerts about a server without NATS f
   await eventually("NATS is up", async () => (await prometheus.query("hawser_nats_up == 1")).length > 0);
   await resolves(prometheus, ["HawserNatsAway"]);
   await nats.stop();
-  await fires(prometheus, ["HawserNatsAway"]);
+  const away = ["HawserNatsAway", "HawserNobodyLeads"];
+  await fires(prometheus, away);
   await nats.restart();
-  await resolves(prometheus, ["HawserNatsAway"]);
+  await resolves(prometheus, away);
+  await gateway.serve.stop();
+  await fires(prometheus, ["HawserDown", "HawserNothingAnswers"]);
 });
 
-it.skipIf(prometheusProgram === undefined)("the alert about dead letters of a server fires and resolves", async () => {
+it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server fire and resolve", async () => {
   await using gateway = await testGateway({ monitor: "127.0.0.1:0" });
   const subject = `refused_${gateway.database.name}`;
+  const [inStream, asked] = [`${subject}_stream`, `${subject}_asked`];
   await gateway.client.query(`
     CREATE FUNCTION refuse(payload bytea) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+    CREATE FUNCTION answer(payload bytea) RETURNS bytea LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
   `);
+  await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$2])", [subject, inStream]);
+  await gateway.client.query("SELECT nats_subscribe_stream($1, 'refuse', $1)", [subject]);
   await gateway.client.query("SELECT nats_subscribe($1, 'refuse')", [subject]);
+  await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
+  await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
   await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
-  const counted = "hawser_bridge_messages_dead_lettered_total";
-  await eventually("the subscription is counted", async () => (await prometheus.query(`${counted} == 0`)).length > 0);
-  await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
-  await fires(prometheus, ["HawserDeadLetters"]);
-  await resolves(prometheus, ["HawserDeadLetters"]);
+  const failing = ["HawserDeadLetters", "HawserStreamDeadLetters", "HawserResponderFails", "HawserCallsFail"];
+  await fires(prometheus, failing, async () => {
+    await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
+    await gateway.client.query("SELECT nats_publish_text_stream($1, 'x')", [inStream]);
+    await gateway.nats.request(asked, "x", { timeout: 20_000 });
+    await gateway.errorOf("SELECT nats_request_text($1, 'x', 1000)", [`${subject}_nobody`]);
+  });
+  await resolves(prometheus, failing);
+  await gateway.client.query("SELECT nats_delete_stream($1)", [subject]);
+  await fires(prometheus, ["HawserStreamNotRead"]);
+  await gateway.client.query("SELECT nats_unsubscribe_stream($1)", [subject]);
+  await resolves(prometheus, ["HawserStreamNotRead"]);
 });

@@ -198,6 +198,13 @@ describe("the chart", () => {
     expect(serveSettingsDefaults.listen).toBe(`127.0.0.1:${values.serve.ports.gateway}`);
   });
 
+  it("takes the values that docs/operations.md has", () => {
+    const check = new Ajv({ strict: false }).compile(JSON.parse(read("deploy/chart/values.schema.json")) as object);
+    const blocks = [...read("docs/operations.md").matchAll(/^```yaml\n(.*?)^```$/gms)].map(([, text]) => text!);
+    expect(blocks.length).toBeGreaterThan(1);
+    for (const block of blocks) expect(check(load(block)), JSON.stringify(check.errors)).toBe(true);
+  });
+
   it("has a schema that takes its values, and refuses a name that it does not know at every level", () => {
     const check = new Ajv({ strict: false }).compile(JSON.parse(read("deploy/chart/values.schema.json")) as object);
     expect(check(values), JSON.stringify(check.errors)).toBe(true);
