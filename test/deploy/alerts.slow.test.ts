@@ -1,6 +1,6 @@
 /**
- * Alerts of the chart in a Prometheus that scrapes a server and a peer: they fire and resolve. Their times are
- * shortened here; the times of the file are tested by promtool.
+ * Alerts of the chart in a Prometheus that scrapes a server and a peer: they fire and resolve. Their times and thresholds
+ * are lower here; those of the file are tested by promtool.
  *
  * Without a Prometheus they are skipped, with a line that says so; where CI is set they fail.
  */
@@ -11,9 +11,10 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { monitor, Reject } from "../../src/peer/index.js";
+import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
-import { testGateway } from "../support/gateway.js";
+import { patience, testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { projectDirectory } from "../support/program.js";
 import { startPrometheus, type TestPrometheus } from "../support/prometheus.js";
@@ -27,7 +28,9 @@ const prometheusProgram = await findPrometheus().catch((error: unknown) => {
 
 const rules = readFileSync(join(projectDirectory, "deploy/chart/alerts.yaml"), "utf8")
   .replace(/^ +for: .*\n/gm, "")
-  .replace(/\[(?:5|10)m\]/g, "[10s]");
+  .replace(/\[(?:5|10)m\]/g, "[10s]")
+  // Seconds that something waits, and messages of a stream.
+  .replace(/ > (?:30|60|1000)$/gm, " > 0");
 
 const world = sharedPeerWorld();
 
@@ -52,13 +55,16 @@ async function resolves(prometheus: TestPrometheus, names: readonly string[]): P
 }
 
 it.skipIf(prometheusProgram === undefined)("alerts about peers fire and resolve", async () => {
-  const a = await world.started("a-1");
-  const b = world.peer("b-1");
+  const [a, behind] = await world.left("0");
+  expect((await a.send("b", "1")).outcome).toBe("stored");
+  const waiting = gate();
+  await behind.record(() => waiting.opened);
+  const b = world.peer("c-1");
   await b.handle("orders", () => {
     throw new Reject("no");
   });
   await b.start();
-  const pages = monitor(a, b);
+  const pages = monitor(a, b, behind);
   const server = createServer(async (request, response) => {
     const page = await pages(request);
     response.writeHead(page.status, Object.fromEntries(page.headers)).end(await page.text());
@@ -68,12 +74,15 @@ it.skipIf(prometheusProgram === undefined)("alerts about peers fire and resolve"
     const target = `127.0.0.1:${(server.address() as AddressInfo).port}`;
     await using prometheus = await startPrometheus({ "hawser-peers": [target] }, rules);
     // No target is a server: what peers answer does not hide it.
-    await fires(prometheus, ["HawserNothingAnswers"]);
+    const atFirst = ["HawserNothingAnswers", "HawserPeerBehind"];
+    await fires(prometheus, atFirst);
     await eventually(
       "a scrape has seen the peer",
-      async () => (await prometheus.query("hawser_peer_ready == 1")).length === 2,
+      async () => (await prometheus.query("hawser_peer_ready == 1")).length === 3,
     );
-    expect(await prometheus.firing()).toEqual(["HawserNothingAnswers"]);
+    expect((await prometheus.firing()).toSorted()).toEqual(atFirst);
+    waiting.open();
+    await resolves(prometheus, ["HawserPeerBehind"]);
     await a.send("orders", "x");
     const handling = ["HawserPeerHandlerDeadLetters", "HawserPeerHandlersFail"];
     await fires(prometheus, handling);
@@ -87,6 +96,7 @@ it.skipIf(prometheusProgram === undefined)("alerts about peers fire and resolve"
     server.close();
     await fires(prometheus, ["HawserPeerGone"]);
   } finally {
+    waiting.open();
     server.closeAllConnections();
     server.close();
   }
@@ -98,8 +108,16 @@ it.skipIf(prometheusProgram === undefined)("alerts about a server without NATS f
   await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
   await eventually("NATS is up", async () => (await prometheus.query("hawser_nats_up == 1")).length > 0);
   await resolves(prometheus, ["HawserNatsAway"]);
+  await gateway.client.query(
+    "CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'; SELECT nats_subscribe('any', 'take')",
+  );
+  await eventually(
+    "it is subscribed",
+    async () => (await prometheus.query("hawser_bridge_cuts_total == 0")).length > 0,
+  );
   await nats.stop();
-  const away = ["HawserNatsAway", "HawserNobodyLeads"];
+  await gateway.client.query("SELECT hawser.enqueue('any', 'x', stream => false)");
+  const away = ["HawserNatsAway", "HawserNobodyLeads", "HawserCut", "HawserOutboxBehind"];
   await fires(prometheus, away);
   await nats.restart();
   await resolves(prometheus, away);
@@ -108,7 +126,8 @@ it.skipIf(prometheusProgram === undefined)("alerts about a server without NATS f
 });
 
 it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server fire and resolve", async () => {
-  await using gateway = await testGateway({ monitor: "127.0.0.1:0" });
+  const tuning = { ...patience.tuning, missingStreamMs: 0 };
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0", tuning });
   const subject = `refused_${gateway.database.name}`;
   const [inStream, asked] = [`${subject}_stream`, `${subject}_asked`];
   await gateway.client.query(`
@@ -121,12 +140,18 @@ it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server 
   await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
   await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
   await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
-  const failing = ["HawserDeadLetters", "HawserStreamDeadLetters", "HawserResponderFails", "HawserCallsFail"];
+  const failing = [
+    ...["HawserDeadLetters", "HawserStreamDeadLetters", "HawserResponderFails", "HawserCallsFail"],
+    ...["HawserOutboxRefused", "HawserOutboxDropped"],
+  ];
+  const enqueue = "SELECT hawser.enqueue($1, 'x', stream => true, message_id => $2)";
   await fires(prometheus, failing, async () => {
     await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
     await gateway.client.query("SELECT nats_publish_text_stream($1, 'x')", [inStream]);
     await gateway.nats.request(asked, "x", { timeout: 20_000 });
     await gateway.errorOf("SELECT nats_request_text($1, 'x', 1000)", [`${subject}_nobody`]);
+    await gateway.client.query(enqueue, [`${subject}_missing`, "1"]);
+    await gateway.client.query(enqueue, [inStream, "1"]);
   });
   await resolves(prometheus, failing);
   await gateway.client.query("SELECT nats_delete_stream($1)", [subject]);
@@ -134,3 +159,30 @@ it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server 
   await gateway.client.query("SELECT nats_unsubscribe_stream($1)", [subject]);
   await resolves(prometheus, ["HawserStreamNotRead"]);
 });
+
+it.skipIf(prometheusProgram === undefined)(
+  "alerts about what waits and about two leaders fire and resolve",
+  async () => {
+    const options = { monitor: "127.0.0.1:0", tuning: { ...patience.tuning, monitorDatabase: "same" } };
+    await using gateway = await testGateway(options);
+    await using other = await testGateway(options);
+    const subject = `waits_${gateway.database.name}`;
+    await gateway.client.query(`
+    CREATE FUNCTION wait(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_xact_lock(1)';
+    SELECT pg_advisory_lock(1);
+  `);
+    await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
+    await gateway.client.query("SELECT nats_subscribe_stream($1, 'wait', $1, start => 'all')", [subject]);
+    await gateway.client.query("SELECT nats_subscribe($1, 'wait')", [subject]);
+    const targets = [gateway, other].map(({ serve }) => serve.monitorAddress!);
+    await using prometheus = await startPrometheus({ hawser: targets }, rules);
+    const waiting = ["HawserBehind", "HawserStreamBehind"];
+    await gateway.client.query("SELECT nats_publish_text_stream($1 || '_stream', 'x')", [subject]);
+    await fires(prometheus, [...waiting, "HawserSeveralLead"], () =>
+      gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]),
+    );
+    await gateway.client.query("SELECT pg_advisory_unlock(1)");
+    await other.serve.stop();
+    await resolves(prometheus, [...waiting, "HawserSeveralLead"]);
+  },
+);
