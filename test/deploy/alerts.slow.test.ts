@@ -10,7 +10,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { monitor, Reject } from "../../src/peer/index.js";
+import { monitor, Peer, Reject } from "../../src/peer/index.js";
 import { gate } from "../peer/support/gate.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { eventually } from "../support/eventually.js";
@@ -139,10 +139,16 @@ it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server 
   await gateway.client.query("SELECT nats_subscribe($1, 'refuse')", [subject]);
   await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [asked]);
   await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
+  await using peer = new Peer({ name: "refuses-1", databaseUrl: gateway.database.url });
+  await peer.handle("refused", () => {
+    throw new Reject("no");
+  });
+  await peer.start();
+  await gateway.client.query("SELECT hawser.enqueue('refused', 'x')");
   await using prometheus = await startPrometheus({ hawser: [gateway.serve.monitorAddress!] }, rules);
   const failing = [
     ...["HawserDeadLetters", "HawserStreamDeadLetters", "HawserResponderFails", "HawserCallsFail"],
-    ...["HawserOutboxRefused", "HawserOutboxDropped"],
+    ...["HawserOutboxRefused", "HawserOutboxDropped", "HawserPeerDeadLetters"],
   ];
   const enqueue = "SELECT hawser.enqueue($1, 'x', stream => true, message_id => $2)";
   await fires(prometheus, failing, async () => {
@@ -153,6 +159,8 @@ it.skipIf(prometheusProgram === undefined)("alerts about what fails in a server 
     await gateway.client.query(enqueue, [`${subject}_missing`, "1"]);
     await gateway.client.query(enqueue, [inStream, "1"]);
   });
+  // They count for ten minutes as recent.
+  await gateway.client.query("DELETE FROM hawser.dead_letters");
   await resolves(prometheus, failing);
   await gateway.client.query("SELECT nats_delete_stream($1)", [subject]);
   await fires(prometheus, ["HawserStreamNotRead"]);
@@ -169,18 +177,22 @@ it.skipIf(prometheusProgram === undefined)(
     const subject = `waits_${gateway.database.name}`;
     await gateway.client.query(`
     CREATE FUNCTION wait(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_xact_lock(1)';
+    CREATE FUNCTION answer(payload bytea) RETURNS bytea LANGUAGE sql AS 'SELECT payload FROM pg_advisory_xact_lock(1)';
     SELECT pg_advisory_lock(1);
   `);
     await gateway.client.query("SELECT nats_create_stream($1, ARRAY[$1 || '_stream'])", [subject]);
     await gateway.client.query("SELECT nats_subscribe_stream($1, 'wait', $1, start => 'all')", [subject]);
     await gateway.client.query("SELECT nats_subscribe($1, 'wait')", [subject]);
+    await gateway.client.query("SELECT litmus_pgnats_register_responder($1, 'answer')", [`${subject}_asked`]);
+    await gateway.client.query("SELECT litmus_pgnats_reload_conf()");
     const targets = [gateway, other].map(({ serve }) => serve.monitorAddress!);
     await using prometheus = await startPrometheus({ hawser: targets }, rules);
-    const waiting = ["HawserBehind", "HawserStreamBehind"];
+    const waiting = ["HawserBehind", "HawserStreamBehind", "HawserResponderBusy"];
     await gateway.client.query("SELECT nats_publish_text_stream($1 || '_stream', 'x')", [subject]);
-    await fires(prometheus, [...waiting, "HawserSeveralLead"], () =>
-      gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]),
-    );
+    await fires(prometheus, [...waiting, "HawserSeveralLead"], async () => {
+      await gateway.client.query("SELECT nats_publish_text($1, 'x')", [subject]);
+      for (let n = 0; n < 20; n++) gateway.nats.publish(`${subject}_asked`, "x", { reply: "nobody" });
+    });
     await gateway.client.query("SELECT pg_advisory_unlock(1)");
     await other.serve.stop();
     await resolves(prometheus, [...waiting, "HawserSeveralLead"]);
