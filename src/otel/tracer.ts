@@ -16,6 +16,8 @@ import {
   SpanStatusCode,
   trace,
 } from "@opentelemetry/api";
+import { limits } from "../../generated/ts/rules/peer/catalog.js";
+import { shortened } from "../errors/index.js";
 import {
   type Beginning,
   type Operation,
@@ -200,12 +202,17 @@ function attributesOf({ kind, system, destination, method, ...rest }: Operation)
   return attributes;
 }
 
-/** Code and text of an error. Handlers can throw any value, including objects whose properties throw. */
+const { maxBytes } = limits.DeadLetter.errorMessage;
+
+/**
+ * Code and text of an error, cut as those of a dead letter: an error can have the text of a whole message, and exporters
+ * keep thousands of spans. Handlers can throw any value, including objects whose properties throw. */
 function describe(error: unknown): { readonly type: string; readonly text: string } {
   try {
     const { code, name, message } = error as { readonly [property in "code" | "name" | "message"]?: unknown };
     const [type = "_OTHER"] = [code, name].filter((each) => typeof each === "string" && each !== "");
-    return { type: type as string, text: typeof message === "string" ? message : String(error) };
+    const text = typeof message === "string" ? message : String(error);
+    return { type: shortened(type as string, maxBytes), text: shortened(text, maxBytes) };
   } catch {
     return { type: "_OTHER", text: "a value that cannot be shown" };
   }

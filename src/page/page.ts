@@ -190,7 +190,8 @@ export function createPage(options: PageOptions, clock: Clock): Page {
 
   app.onError(async (error, c) => {
     const isGiven = error instanceof HawserError && error.code === "invalid_argument";
-    if (!isGiven) logger.error({ err: error, path: c.req.path }, "the page could not answer a request");
+    if (!isGiven && !c.req.raw.signal.aborted)
+      logger.error({ err: error, path: c.req.path }, "the page could not answer a request");
     const text = error instanceof HawserError ? error.message : "The page could not be rendered; the log says why.";
     const body = html`<p class="error">${short(text)}</p>`;
     return answer(c, isGiven ? "Not possible" : "Error", body, { status: isGiven ? 400 : 500 });

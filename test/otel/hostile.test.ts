@@ -97,6 +97,15 @@ describe("a span", () => {
     await expect(inSpan(span, async () => "value", broken)).resolves.toBe("value");
   });
 
+  it("has the beginning of an error that is as long as a message", () => {
+    const texts: string[] = [];
+    const setStatus = ({ message }: { message: string }) => texts.push(message);
+    const span = { ...failingSpan, setAttribute: (_: string, type: string) => texts.push(type), setStatus };
+    const code = "x".repeat(100_000);
+    new OperationTracer(tracerOf(span), 1).start(ofProcess)!.end({ code, message: "y".repeat(100_000) });
+    expect(texts.map(({ length }) => length)).toEqual([8_192, 8_192]);
+  });
+
   it("is that of an error whose properties throw", () => {
     const attributes: unknown[] = [];
     const span = {
