@@ -2,8 +2,10 @@
 import {
   type Attributes,
   type AttributeValue,
+  type Context,
   context as contexts,
   createTraceState,
+  diag,
   isSpanContextValid,
   type Link,
   type Tracer as OtelTracer,
@@ -14,7 +16,17 @@ import {
   SpanStatusCode,
   trace,
 } from "@opentelemetry/api";
-import type { Beginning, Operation, OperationSpan, TraceContext, Tracer } from "../runtime/index.js";
+import { limits } from "../../generated/ts/rules/peer/catalog.js";
+import { shortened } from "../errors/index.js";
+import {
+  type Beginning,
+  type Operation,
+  type OperationSpan,
+  type TraceContext,
+  type Tracer,
+  traceContextOf,
+  traceHeaders,
+} from "../runtime/index.js";
 import { connectRpc, names } from "./conventions.js";
 
 /** Kind of the span, and `messaging.operation.type`, by the kind of an operation. */
@@ -45,11 +57,11 @@ export class OperationTracer implements Tracer {
   }
 
   wants(begins: Beginning): boolean {
-    return this.#mayBegin(begins) || trace.getSpan(contexts.active()) !== undefined;
+    return this.#mayBegin(begins) || guarded(() => trace.getSpan(contexts.active())) !== undefined;
   }
 
   detached<T>(call: () => T): T {
-    return contexts.with(ROOT_CONTEXT, call);
+    return runIn(() => ROOT_CONTEXT, call);
   }
 
   #mayBegin(begins: Beginning): boolean {
@@ -57,6 +69,10 @@ export class OperationTracer implements Tracer {
   }
 
   start(operation: Operation): OperationSpan | undefined {
+    return guarded(() => this.#start(operation));
+  }
+
+  #start(operation: Operation): OperationSpan | undefined {
     const { kind, destination, method, from } = operation;
     const [spanKind] = spanKinds[kind];
     const origins = (from ?? []).flatMap((each) => (each === undefined ? [] : spanContextOf(each)));
@@ -75,35 +91,76 @@ export class OperationTracer implements Tracer {
     const options = { kind: spanKind, attributes: attributesOf(operation), links, root: parent === ROOT_CONTEXT };
     const span = this.#tracer.startSpan(name, options, parent);
     // Without an SDK, a span has no ids that a message could carry.
-    return isSpanContextValid(span.spanContext()) ? new ActiveSpan(span) : undefined;
+    if (!isSpanContextValid(span.spanContext())) return undefined;
+    const { traceId, spanId, traceFlags, traceState } = span.spanContext();
+    const flags = (traceFlags & 0xff).toString(16).padStart(2, "0");
+    // A sampler may have made any state, and a message with an invalid header could not be sent.
+    const context = traceContextOf(
+      traceHeaders({ parent: `00-${traceId}-${spanId}-${flags}`, state: traceState?.serialize() ?? "" }),
+    );
+    return context && new ActiveSpan(span, context);
   }
 }
 
 class ActiveSpan implements OperationSpan {
   readonly #span: Span;
+  readonly context: TraceContext;
 
-  constructor(span: Span) {
+  constructor(span: Span, context: TraceContext) {
     this.#span = span;
-  }
-
-  get context(): TraceContext {
-    const { traceId, spanId, traceFlags, traceState } = this.#span.spanContext();
-    const flags = (traceFlags & 0xff).toString(16).padStart(2, "0");
-    return { parent: `00-${traceId}-${spanId}-${flags}`, state: traceState?.serialize() ?? "" };
+    this.context = context;
   }
 
   run<T>(call: () => T): T {
-    return contexts.with(trace.setSpan(contexts.active(), this.#span), call);
+    return runIn(() => trace.setSpan(contexts.active(), this.#span), call);
   }
 
   end(error?: unknown, outcome?: string): void {
-    if (outcome !== undefined) this.#span.setAttribute(names.outcome, outcome);
-    if (error !== undefined) {
-      const { type, text } = describe(error);
-      this.#span.setAttribute(names.errorType, type);
-      this.#span.setStatus({ code: SpanStatusCode.ERROR, message: text });
-    }
-    this.#span.end();
+    guarded(() => {
+      if (outcome !== undefined) this.#span.setAttribute(names.outcome, outcome);
+      if (error !== undefined) {
+        const { type, text } = describe(error);
+        this.#span.setAttribute(names.errorType, type);
+        this.#span.setStatus({ code: SpanStatusCode.ERROR, message: text });
+      }
+    });
+    guarded(() => this.#span.end());
+  }
+}
+
+/**
+ * Result of a call of the tracing library; undefined if it throws. Samplers and processors of spans are code of the user
+ * that runs within the call, and their errors must not fail a send or a handler.
+ */
+function guarded<T>(call: () => T): T | undefined {
+  try {
+    return call();
+  } catch (error) {
+    reportFailure(error);
+    return undefined;
+  }
+}
+
+function reportFailure(error: unknown): void {
+  try {
+    diag.error("hawser could not record a span", error);
+  } catch {
+    // The logger is the user's, too.
+  }
+}
+
+/** Runs `call` in a context, or without it if the context manager throws. Throws only what `call` throws. */
+function runIn<T>(context: () => Context, call: () => T): T {
+  let hasBegun = false;
+  try {
+    return contexts.with(context(), () => {
+      hasBegun = true;
+      return call();
+    });
+  } catch (error) {
+    if (hasBegun) throw error;
+    reportFailure(error);
+    return call();
   }
 }
 
@@ -145,12 +202,17 @@ function attributesOf({ kind, system, destination, method, ...rest }: Operation)
   return attributes;
 }
 
-/** Code and text of an error. Handlers can throw any value, including objects whose properties throw. */
+const { maxBytes } = limits.DeadLetter.errorMessage;
+
+/**
+ * Code and text of an error, cut as those of a dead letter: an error can have the text of a whole message, and exporters
+ * keep thousands of spans. Handlers can throw any value, including objects whose properties throw. */
 function describe(error: unknown): { readonly type: string; readonly text: string } {
   try {
     const { code, name, message } = error as { readonly [property in "code" | "name" | "message"]?: unknown };
     const [type = "_OTHER"] = [code, name].filter((each) => typeof each === "string" && each !== "");
-    return { type: type as string, text: typeof message === "string" ? message : String(error) };
+    const text = typeof message === "string" ? message : String(error);
+    return { type: shortened(type as string, maxBytes), text: shortened(text, maxBytes) };
   } catch {
     return { type: "_OTHER", text: "a value that cannot be shown" };
   }

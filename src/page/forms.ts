@@ -28,6 +28,13 @@ export class FormTokens {
   }
 }
 
+/** True if the browser says that a page of another site loads this one as a part of it, such as a picture or a frame. */
+export function isEmbedded(request: Request): boolean {
+  const { headers } = request;
+  const isForeign = headers.get("sec-fetch-site") === "cross-site" || headers.get("sec-fetch-site") === "same-site";
+  return isForeign && (headers.get("sec-fetch-mode") !== "navigate" || headers.get("sec-fetch-dest") !== "document");
+}
+
 /**
  * True if the browser says that another site sent the request. Proxies may change the host, so that `Sec-Fetch-Site`
  * counts first. Programs send neither header.

@@ -7,7 +7,7 @@ import { html } from "hono/html";
 import { secureHeaders } from "hono/secure-headers";
 import { pageConstants } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
-import { urlsOrEnvironment } from "../postgres/index.js";
+import { queryCanceled, sqlstateOf, urlsOrEnvironment } from "../postgres/index.js";
 import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
 import {
   type DeadLetterSelection,
@@ -24,6 +24,7 @@ import {
   openDatabase,
   outboxOverview,
   readLeader,
+  statementLimits,
 } from "../store/index.js";
 import { Descriptors } from "../typed/index.js";
 import {
@@ -36,9 +37,9 @@ import {
   reading,
   Verdicts,
 } from "./data/index.js";
-import { FormTokens, isCrossSite } from "./forms.js";
+import { FormTokens, isCrossSite, isEmbedded } from "./forms.js";
 import { causesSection, confirmDiscard, deadList, type FormContext, jobList, oneJob, oneLetter } from "./html/dead.js";
-import { filterFields, filterOf, idOf } from "./html/filter.js";
+import { filterFields, filterOf, hiddenValues, idOf } from "./html/filter.js";
 import { icon, layout, style } from "./html/layout.js";
 import {
   leaderSection,
@@ -55,7 +56,8 @@ import {
 import { type Html, short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./options.js";
 
-const { connections, examinedDeadLetters, formBytes, shownRows } = pageConstants;
+const { connections, changeConnections, statementMs, openRequests, examinedDeadLetters, formBytes, shownRows } =
+  pageConstants;
 
 /** Handler of requests for the page. */
 export interface Page extends AsyncDisposable {
@@ -88,9 +90,12 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const { logger = silentLogger } = options;
   const { databaseUrl } = urlsOrEnvironment({ databaseUrl: options.databaseUrl });
   const descriptors = options.descriptors === undefined ? undefined : Descriptors.read(options.descriptors);
-  const database = openDatabase(databaseUrl, { poolSize: connections, logger });
+  // Pages of many browsers wait for each other, but retries and discards do not wait for them.
+  const limits = { ...statementLimits, statementTimeoutMs: statementMs };
+  const database = openDatabase(databaseUrl, { poolSize: connections, logger, limits });
+  const changing = openDatabase(databaseUrl, { poolSize: changeConnections, logger });
   const letters = deadLetters(database);
-  const jobs = new Jobs(letters, clock);
+  const jobs = new Jobs(deadLetters(changing), clock);
   const verdicts = new Verdicts({ databaseUrl, secretsDirectories: options.secretsDirectories ?? [] }, clock, logger);
   const tokens = new FormTokens(options.secret);
   const { pathPrefix: prefix, refreshMs } = settings;
@@ -128,9 +133,29 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     }
     return next();
   });
+  app.use(async (c, next) => {
+    // Links of other sites lead here, but their pages cannot make Postgres work by loading this one in pieces.
+    if (isEmbedded(c.req.raw)) return c.text("Other sites can link to this page, but not embed it.\n", 403);
+    return c.req.method === "POST" ? next() : withinLimit(c, next);
+  });
   app.use(
     bodyLimit({ maxSize: formBytes, onError: (c) => c.text(`The form is longer than ${formBytes} bytes.\n`, 413) }),
   );
+
+  let answering = 0;
+  /** Runs `work`, or refuses the request while `openRequests` are being answered: a queue of them would fill the memory. */
+  async function withinLimit<T>(c: Context, work: () => Promise<T>): Promise<T | Response> {
+    if (answering >= openRequests) {
+      c.header("Retry-After", "1");
+      return c.text(`The page is answering ${openRequests} requests already; load it again later.\n`, 503);
+    }
+    answering += 1;
+    try {
+      return await work();
+    } finally {
+      answering -= 1;
+    }
+  }
 
   const formContext = (): FormContext => ({ prefix, token: tokens.create(), now: Date.now() });
   const abilitiesOf = (): Promise<Reading<Abilities>> => reading(() => readAbilities(database));
@@ -165,7 +190,8 @@ export function createPage(options: PageOptions, clock: Clock): Page {
 
   app.onError(async (error, c) => {
     const isGiven = error instanceof HawserError && error.code === "invalid_argument";
-    if (!isGiven) logger.error({ err: error, path: c.req.path }, "the page could not answer a request");
+    if (!isGiven && !c.req.raw.signal.aborted)
+      logger.error({ err: error, path: c.req.path }, "the page could not answer a request");
     const text = error instanceof HawserError ? error.message : "The page could not be rendered; the log says why.";
     const body = html`<p class="error">${short(text)}</p>`;
     return answer(c, isGiven ? "Not possible" : "Error", body, { status: isGiven ? 400 : 500 });
@@ -196,7 +222,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     const listed = reading(async () => {
       const [list, count, throughId] = await Promise.all([
         letters.list({ ...filter, afterId: after === undefined ? undefined : idOf(after), limit: shownRows + 1 }),
-        letters.count(filter, examinedDeadLetters + 1),
+        countOf(filter),
         letters.newestId(),
       ]);
       return { letters: list, count, throughId };
@@ -292,19 +318,30 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     return answer(c, title, oneJob(job, formContext()), { refreshes, abilities });
   });
 
-  type Form = Readonly<Record<string, unknown>>;
+  type Form = Readonly<Record<string, string>>;
   /** Answers a form, unless another site may have sent it. */
   const onForm = (path: string, use: (c: Context, form: Form) => Promise<Response>): void => {
     app.post(path, async (c) => {
-      const form = await c.req.parseBody();
-      const { token } = form;
-      if (isCrossSite(c.req.raw) || typeof token !== "string" || !tokens.isValid(token)) {
-        const body = html`<p class="error">The form was refused: it is older than this process, or another site sent it. Load the page again, and repeat what you did.</p>`;
-        return answer(c, "Refused", body, { status: 403 });
-      }
-      return use(c, form);
+      const isForeign = isCrossSite(c.req.raw);
+      const form = isForeign ? {} : hiddenValues(await bodyOf(c));
+      return withinLimit(c, async () => {
+        if (isForeign || form["token"] === undefined || !tokens.isValid(form["token"])) {
+          const body = html`<p class="error">The form was refused: it is older than this process, or another site sent it. Load the page again, and repeat what you did.</p>`;
+          return answer(c, "Refused", body, { status: 403 });
+        }
+        return use(c, form);
+      });
     });
   };
+  /** Number of dead letters that match, up to `examinedDeadLetters` + 1; undefined if counting takes too long. */
+  async function countOf(filter: DeadLetterSelection): Promise<number | undefined> {
+    try {
+      return await letters.count(filter, examinedDeadLetters + 1);
+    } catch (error) {
+      if (sqlstateOf(error) === queryCanceled) return undefined;
+      throw error;
+    }
+  }
 
   for (const action of ["retry", "discard"] as const) {
     onForm(`/dead/${action}`, async (c, form) => {
@@ -321,12 +358,10 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     const { id, through, confirm } = form;
     const fields = filterFields(form);
     const selection: DeadLetterSelection =
-      typeof id === "string"
-        ? { ids: [idOf(id)] }
-        : { ...filterOf(fields), throughId: idOf(typeof through === "string" ? through : "") };
-    const expected = await letters.count(selection, examinedDeadLetters + 1);
+      id === undefined ? { ...filterOf(fields), throughId: idOf(through ?? "") } : { ids: [idOf(id)] };
+    const expected = await countOf(selection);
     if (action === "discard" && confirm !== "yes") {
-      const repeated = typeof id === "string" ? { id } : { ...fields, through: String(through) };
+      const repeated = id === undefined ? { ...fields, through } : { id };
       return answer(c, "Discard?", confirmDiscard(expected, repeated, formContext()));
     }
     const job = jobs.start(action, selection, expected);
@@ -344,7 +379,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     closed ??= (async () => {
       await jobs.close();
       await verdicts.settled();
-      await database.close();
+      await Promise.all([database.close(), changing.close()]);
     })();
     return closed;
   };
@@ -361,6 +396,21 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     close,
     [Symbol.asyncDispose]: close,
   });
+}
+
+/** Fields of the form that a request has. @throws HawserError `invalid_argument` */
+async function bodyOf(c: Context): Promise<Readonly<Record<string, unknown>>> {
+  try {
+    return await c.req.parseBody();
+  } catch (cause) {
+    throw new HawserError(
+      "invalid_argument",
+      "the form could not be read; load the page again, and repeat what you did",
+      {
+        cause,
+      },
+    );
+  }
 }
 
 const gone = html`<p>There is no such dead letter: it was retried, discarded, or expired.</p>`;

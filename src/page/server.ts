@@ -2,10 +2,13 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
+import { pageConstants } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import type { PageOptions } from "./options.js";
 import { page } from "./page.js";
+
+const { requestTimeoutMs, maxBrowserConnections } = pageConstants;
 
 /** Options of {@link servePage}: those of the page, and of its server. */
 export interface PageServerOptions extends PageOptions {
@@ -44,7 +47,9 @@ export async function servePage({
   const local = ["localhost", "127.0.0.1", "[::1]", host];
   const hosts = isLocal ? [...local, ...(options.hosts ?? [])] : options.hosts;
   const handler = page({ ...options, hosts });
-  const server = createServer((request, response) => void handler.listener(request, response));
+  const limits = { requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs };
+  const server = createServer(limits, (request, response) => void handler.listener(request, response));
+  server.maxConnections = maxBrowserConnections;
   try {
     server.listen({ host, port });
     // Rejects if the server emits an error.

@@ -19,6 +19,7 @@ import { outcomeOf } from "../postgres/index.js";
 import {
   inSpan,
   inTime,
+  nothingThrown,
   type OperationSpan,
   sharedTrace,
   startSpan,
@@ -253,7 +254,7 @@ export class HandlerCalls {
       span?.end();
       return undefined;
     } catch (error) {
-      span?.end(error);
+      span?.end(error ?? nothingThrown);
       return (link, turn) => this.#failed(link, turn, topic, error);
     }
   }
@@ -504,7 +505,7 @@ export class HandlerCalls {
       span.end();
       return result;
     } catch (error) {
-      span.end(error === postponed ? undefined : error);
+      span.end(error === postponed ? undefined : (error ?? nothingThrown));
       throw error;
     }
   }
@@ -667,7 +668,7 @@ export class HandlerCalls {
       span?.end();
       return done;
     } catch (error) {
-      span?.end(error);
+      span?.end(error ?? nothingThrown);
       return this.#failed(link, turn, view.topic, error);
     }
   }

@@ -25,6 +25,8 @@ export function isServerError(error: unknown): error is pg.DatabaseError {
 
 /** SQLSTATE of a missing privilege. */
 export const insufficientPrivilege = "42501";
+/** SQLSTATE for a statement that its timeout, or an administrator, has ended. */
+export const queryCanceled = "57014";
 
 /** SQLSTATE of a server error, also if it is the cause of a HawserError; undefined for all others. */
 export function sqlstateOf(error: unknown): string | undefined {

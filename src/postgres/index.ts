@@ -8,6 +8,7 @@ export {
   isTransient,
   OpenAttempts,
   outcomeOf,
+  queryCanceled,
   spoilsConnection,
   sqlstateOf,
   type WriteOutcome,

@@ -29,6 +29,7 @@ export {
   type Beginning,
   inSpan,
   namesTrace,
+  nothingThrown,
   type Operation,
   type OperationSpan,
   setTracer,

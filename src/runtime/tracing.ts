@@ -39,16 +39,16 @@ export interface Operation {
   readonly group?: string | undefined;
 }
 
-/** Span of an operation. */
+/** Span of an operation. Its methods never throw, whatever the tracing library does. */
 export interface OperationSpan {
   /** Context for messages that belong to the operation. */
   readonly context: TraceContext;
-  /** Runs `call` with the span as the active one. */
+  /** Runs `call` with the span as the active one. Throws only what `call` throws. */
   run<T>(call: () => T): T;
   /**
    * Ends the span. Further calls have no effect.
    *
-   * @param error reason of a failed operation
+   * @param error reason of a failed operation; undefined for a success
    * @param outcome outcome of a send, such as `stored`
    */
   end(error?: unknown, outcome?: string): void;
@@ -60,6 +60,7 @@ export interface OperationSpan {
  */
 export type Beginning = "always" | "sometimes" | "never";
 
+/** Source of spans. Its methods never throw, whatever the tracing library does. */
 export interface Tracer {
   /** True if an operation on received messages needs a span: it continues the trace of one, or begins one. */
   continues(from: TraceContext | undefined, begins: Beginning): boolean;
@@ -67,7 +68,7 @@ export interface Tracer {
   wants(begins: Beginning): boolean;
   /** Runs `call` without an active span, which all that it starts would have otherwise, such as connections. */
   detached<T>(call: () => T): T;
-  /** Starts a span; undefined if there is no SDK that makes spans. */
+  /** Starts a span; undefined if there is no SDK that makes spans, or if it has failed. */
   start(operation: Operation): OperationSpan | undefined;
 }
 
@@ -109,16 +110,32 @@ export function inSpan<T>(
   failureIn?: (value: T) => unknown,
 ): Promise<T> {
   if (span === undefined) return call();
-  return span.run(call).then(
-    (value) => {
-      span.end(failureIn?.(value));
-      return value;
-    },
-    (error) => {
-      span.end(error);
-      throw error;
-    },
-  );
+  const failed = (error: unknown): never => {
+    span.end(error ?? nothingThrown);
+    throw error;
+  };
+  let running: Promise<T>;
+  try {
+    running = span.run(call);
+  } catch (error) {
+    return failed(error);
+  }
+  return running.then((value) => {
+    span.end(attempt(() => failureIn?.(value)));
+    return value;
+  }, failed);
+}
+
+/** Stands for a thrown `undefined` or `null`, which would look like a success. */
+export const nothingThrown = "an error without a value";
+
+/** Result of `call`; undefined if it throws. */
+function attempt<T>(call: () => T): T | undefined {
+  try {
+    return call();
+  } catch {
+    return undefined;
+  }
 }
 
 const { parentHeader, stateHeader } = traceConstants;

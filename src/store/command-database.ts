@@ -1,6 +1,6 @@
 /** Database connection of a short-lived command. It has neither a session with notifications nor leases. */
 import { errorTable, HawserError } from "../errors/index.js";
-import { DatabaseAddress, sqlstateOf } from "../postgres/index.js";
+import { DatabaseAddress, type SessionLimits, sqlstateOf } from "../postgres/index.js";
 import { type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { missingSteps } from "./migrate.js";
@@ -41,13 +41,18 @@ export async function withCommandDatabase<T>(
  * and does not check the schema. The caller closes it.
  *
  * @param databaseUrl connection URI; without it, the PG* variables apply
+ * @param options.limits limits of each statement; default: those of all statements of Hawser
  * @throws HawserError `invalid_argument` if the URI cannot be parsed
  */
 export function openDatabase(
   databaseUrl: string | undefined,
-  { poolSize, logger }: { readonly poolSize: number; readonly logger: Logger },
+  options: {
+    readonly poolSize: number;
+    readonly logger: Logger;
+    readonly limits?: SessionLimits;
+  },
 ): Database {
-  return new Database(DatabaseAddress.of(databaseUrl), { clock: systemClock, logger, poolSize, pooled: false });
+  return new Database(DatabaseAddress.of(databaseUrl), { ...options, clock: systemClock, pooled: false });
 }
 
 async function outOfDate(database: Database, isAbsent: boolean): Promise<HawserError> {

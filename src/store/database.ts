@@ -48,6 +48,7 @@ export class Database {
   readonly logger: Logger;
   readonly #pool: ClientPool;
   readonly #clock: Clock;
+  readonly #limits: SessionLimits;
   /** True if each transaction makes its own settings, and there are no prepared statements. */
   readonly #isLocal: boolean;
   /** Statements that start a transaction. */
@@ -59,12 +60,20 @@ export class Database {
   /** @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements */
   constructor(
     source: ClientSource,
-    options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number; readonly pooled: boolean },
+    options: {
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly poolSize: number;
+      readonly pooled: boolean;
+      /** Limits of each statement, at most {@link statementLimits}, which are the default. */
+      readonly limits?: SessionLimits | undefined;
+    },
   ) {
     this.logger = options.logger;
+    this.#limits = options.limits ?? statementLimits;
     this.#clock = options.clock;
     const poolOptions = {
-      ...statementLimits,
+      ...this.#limits,
       max: options.poolSize,
       check: (client: pg.ClientBase) => (options.pooled ? Promise.resolve() : this.#checkServer(client)),
       onIdleError: (err: Error) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"),
@@ -200,7 +209,7 @@ export class Database {
 
   /** Restores our own settings in a session that the user had last. */
   async #restoreSettings(client: pg.ClientBase): Promise<void> {
-    if (this.#userSessions.delete(client)) await client.query(sessionSettingsSql(statementLimits));
+    if (this.#userSessions.delete(client)) await client.query(sessionSettingsSql(this.#limits));
   }
 
   /**

@@ -2,12 +2,19 @@
 import { tables } from "../../generated/ts/rows/peer.js";
 import type { Database } from "./database.js";
 
+const noMessage = "(no message)";
+
 /**
- * SQL expression over `dead_letters AS d`: first 200 characters of the first line of the error message, with `#` for
- * each UUID and each number, so that messages that differ only by ids and amounts are equal.
+ * SQL expression over `dead_letters AS d`: first line of the first 200 characters of the error message, with `#` for each
+ * UUID and each number, so that messages that differ only by ids and amounts are equal. An empty message has a text, too,
+ * so that a filter can name its cause.
  */
-export const causeSql =
-  "regexp_replace(left(split_part(d.error_message, E'\\n', 1), 200), '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g')";
+export const causeSql = `coalesce(nullif(regexp_replace(rtrim(split_part(left(d.error_message, 200), E'\\n', 1), E'\\r'), '[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9]+', '#', 'g'), ''), '${noMessage}')`;
+
+/** Text with which all error messages of a cause start; undefined if it is not known. */
+export function messageStart(cause: string): string | undefined {
+  return cause === noMessage ? undefined : cause.split("#", 1)[0] || undefined;
+}
 
 /** Dead letters of one cause, among those that were examined. */
 export interface DeadLetterCause {

@@ -10,7 +10,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
-import { causeSql } from "./dead-letter-causes.js";
+import { causeSql, messageStart } from "./dead-letter-causes.js";
 import { announce } from "./notifications.js";
 import type { HeaderPair } from "./stored-messages.js";
 
@@ -61,6 +61,8 @@ function conditionsOf(
   add((parameter) => `${source} = ${parameter}`, filter.source);
   add((parameter) => `d.topic = ${parameter}`, filter.topic);
   add((parameter) => `d.error_code = ${parameter}`, filter.errorCode);
+  // Cheaper than the expression, so Postgres checks it first.
+  add((parameter) => `starts_with(d.error_message, ${parameter})`, filter.cause && messageStart(filter.cause));
   add((parameter) => `${causeSql} = ${parameter}`, filter.cause);
   add((parameter) => `d.id > ${parameter}::bigint`, filter.afterId?.toString());
   add((parameter) => `d.id <= ${parameter}::bigint`, filter.throughId?.toString());
@@ -191,6 +193,8 @@ const entry = `d.id::float8 AS id, d.origin, d.role, ${source} AS source, ${enqu
 const sql = {
   get: `SELECT ${entry}, d.payload, coalesce(d.headers, '[]') AS headers, d.stack, coalesce(d.failures, '[]') AS failures ${from} WHERE d.id = $1`,
   newest: `SELECT max(id) AS id FROM ${tables.deadLetter}`,
+  part: `SELECT max(p.id) AS id
+           FROM (SELECT d.id FROM ${tables.deadLetter} AS d WHERE d.id > $1 AND d.id <= $2 ORDER BY d.id LIMIT $3) AS p`,
 } as const;
 
 function notOwned(id: number): Refusal {
@@ -229,23 +233,34 @@ const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
  * invalid filter.
  */
 export function deadLetters(database: Database) {
-  /** Yields the ids that match, oldest first, in batches for one statement each. */
+  /**
+   * Yields the ids that match, oldest first, in batches for one statement each. A statement examines at most
+   * `examinedDeadLetters`, because there is no index for most criteria: a batch is empty if none of them match.
+   */
   async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
-    const { limit = Infinity } = selection;
-    const [newest] = await database.query<{ id: bigint | null }>("search the dead letters", { text: sql.newest });
-    const last = newest?.id ?? 0n;
-    let after = 0;
+    const { limit = Infinity, ids, afterId = 0 } = selection;
+    check(selection);
+    // The part that a statement examines has both limits of ids.
+    const { where, values } = conditionsOf({ ...selection, afterId: undefined, throughId: undefined }, source);
+    const search = <Row extends object>(text: string, values: readonly unknown[]) =>
+      database.query<Row>("search the dead letters", { text, values });
+    const [newest] = await search<{ id: bigint | null }>(sql.newest, []);
+    const last = Math.min(Number(newest?.id ?? 0n), selection.throughId ?? Infinity);
+    let after = afterId;
+    // Ids are found by the primary key.
+    let examined = ids === undefined ? after : last;
     let left = limit;
     while (left > 0) {
-      const { where, values } = conditionsOf(selection, source);
+      if (after >= examined) {
+        const [part] = await search<{ id: bigint | null }>(sql.part, [after, last, storeConstants.examinedDeadLetters]);
+        if (part?.id == null) return;
+        examined = Number(part.id);
+      }
       const page = Math.min(left, storeConstants.deadLetterRows);
       const text = `SELECT d.id, octet_length(d.payload) AS bytes ${from}
         WHERE ${where} AND d.id > $${values.length + 1} AND d.id <= $${values.length + 2}
         ORDER BY d.id LIMIT ${page}`;
-      const rows = await database.query<{ id: bigint; bytes: number }>("search the dead letters", {
-        text,
-        values: [...values, after, String(last)],
-      });
+      const rows = await search<{ id: bigint; bytes: number }>(text, [...values, after, examined]);
       const batch: number[] = [];
       let bytes = 0;
       for (const row of rows) {
@@ -253,9 +268,10 @@ export function deadLetters(database: Database) {
         bytes += row.bytes;
         batch.push(Number(row.id));
       }
-      if (batch.length === 0) return;
       yield batch;
-      after = batch.at(-1) as number;
+      const isComplete = rows.length < page && batch.length === rows.length;
+      after = isComplete ? examined : (batch.at(-1) as number);
+      if (ids !== undefined && isComplete) return;
       left -= batch.length;
     }
   }
@@ -267,7 +283,7 @@ export function deadLetters(database: Database) {
   ): AsyncGenerator<DeadLetterOutcome[]> {
     checkSelection(selection);
     for await (const ids of batches(selection)) {
-      yield (await changed(ids.map(BigInt))).sort((one, other) => one.id - other.id);
+      yield ids.length === 0 ? [] : (await changed(ids.map(BigInt))).sort((one, other) => one.id - other.id);
     }
   }
 
@@ -356,7 +372,10 @@ export function deadLetters(database: Database) {
     retry(selection: DeadLetterSelection): Promise<DeadLetterOutcome[]> {
       return change(selection, retryIds);
     },
-    /** {@link retry} that yields the results of each batch: a consumer that stops leaves the rest as it is. */
+    /**
+     * {@link retry} that yields the results of each batch: a consumer that stops leaves the rest as it is. Results are
+     * empty after a search that has found none.
+     */
     retryInBatches(selection: DeadLetterSelection): AsyncGenerator<DeadLetterOutcome[]> {
       return changeInBatches(selection, retryIds);
     },

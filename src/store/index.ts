@@ -13,7 +13,7 @@ export type { ClaimFrom } from "./claims.js";
 export { openDatabase, withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter } from "./cursor-committer.js";
-export type { Database } from "./database.js";
+export { type Database, statementLimits } from "./database.js";
 export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses } from "./dead-letter-causes.js";
 export { readDeadLetterRetention, setDeadLetterRetention } from "./dead-letter-retention.js";
 export {

@@ -60,6 +60,25 @@ describe("dead letters on the page", () => {
     expect(list.text).not.toContain("no address");
   });
 
+  it("of a cause are exactly those that its link leads to, whatever their message is", async () => {
+    await using client = pageClient({ databaseUrl: w.url });
+    await insert(
+      `SELECT 'subscription', f, 'mail', 'x', 'P0001', m, 1
+         FROM unnest(ARRAY['public.f', E'public.f\\r', E'public.f\\r\\n']) AS f, unnest(ARRAY['', E'no address\\r\\nat line 1', '7']) AS m`,
+    );
+    const { text } = await client.get("/");
+    const links = [...text.matchAll(/<a href="(\/dead\?[^"]*)">/g)].map(([, link]) => link!.replaceAll("&amp;", "&"));
+    expect(links).toHaveLength(9);
+    for (const link of links) expect((await client.get(link)).text, link).toContain("1 dead letter matches");
+    // A browser sends each end of a line as \r\n.
+    const { action, fields } = formOf((await client.get(links[0]!)).text, "Discard it");
+    const sent = Object.fromEntries(
+      Object.entries(fields).map(([name, value]) => [name, value.replace(/\r?\n|\r/g, "\r\n")]),
+    );
+    const request = new Request(`${origin}${action}`, { method: "POST", body: new URLSearchParams(sent) });
+    expect(await (await client.handler(request)).text()).toContain("1 dead letter will be deleted");
+  });
+
   it("are retried in their order, all that a filter shows, and go", async () => {
     await using client = pageClient({ databaseUrl: w.url });
     const texts = Array.from({ length: 20 }, (_, index) => `m${index}`);
@@ -147,6 +166,24 @@ describe("dead letters on the page", () => {
     const bytes = toBinary(UInt64ValueSchema, create(UInt64ValueSchema, { value: 2n ** 64n - 1n }));
     expect(await insertTyped(bytes, UInt64ValueSchema.typeName)).toContain("&quot;18446744073709551615&quot;");
     expect(await insertTyped(bytes, "acme.v1.Unknown")).toContain("acme.v1.Unknown is not in");
+  });
+
+  it("that are typed and long are not decoded", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "hawser-page-"));
+    onTestFinished(() => rmSync(directory, { recursive: true }));
+    const descriptors = join(directory, "image.binpb");
+    const image = create(FileDescriptorSetSchema, { file: [file_google_protobuf_wrappers.proto] });
+    writeFileSync(descriptors, toBinary(FileDescriptorSetSchema, image));
+    await using client = pageClient({ databaseUrl: w.url, descriptors });
+    const [{ id } = { id: 0 }] = await w.query<{ id: number }>(
+      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
+       VALUES ('peer', 's', 't', convert_to(repeat('x', $1), 'UTF8'),
+               '[["content-type", "application/x-protobuf; type=google.protobuf.StringValue"]]', 'c', 'm', 1) RETURNING id`,
+      [pageConstants.decodedPayloadBytes + 1],
+    );
+    const { text } = await client.get(`/dead/${id}?payload=1`);
+    expect(text).toContain(`Messages of types are decoded up to ${pageConstants.decodedPayloadBytes} bytes`);
+    expect(text).toContain("xxxx");
   });
 
   it("render hostile contents harmlessly", async () => {

@@ -46,6 +46,50 @@ it("reads them by the primary key", async () => {
   expect(scans[0]!["Actual Rows"]).toBe(pageConstants.examinedDeadLetters);
 });
 
+it("finds, retries and discards by a rare cause, or says that there is too much to read", async () => {
+  await onServer(
+    database.url,
+    `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+     VALUES ('peer', 's:t:l', 'orders-3', 'x', 'handler_failed', 'rare', 1)`,
+  );
+  await using client = pageClient({ databaseUrl: database.url });
+  for (const path of [
+    "/dead?cause=rare",
+    "/dead?cause=rare&topic=orders-3",
+    "/message?id=s:t:l/1/2",
+    "/message?id=none",
+  ]) {
+    const begunAt = performance.now();
+    const { text } = await client.get(path);
+    const isRead = !text.includes("it took longer than");
+    console.log(
+      `1,000,000 dead letters: ${path} ${(performance.now() - begunAt).toFixed(0)} ms, ${isRead ? "read" : "given up"}`,
+    );
+    if (isRead && path.startsWith("/dead")) expect(text).toContain("1 dead letter matches");
+  }
+  const { status, headers } = await client.submit("/dead?topic=orders-3&code=handler_failed", "Discard all that match");
+  expect([status, headers.get("location")]).toEqual([200, null]);
+});
+
+it("says which section took too long, and shows the others", async () => {
+  await onServer(
+    database.url,
+    `CREATE OR REPLACE VIEW hawser.bridge_lead AS ${await viewThatSleeps("hawser.bridge_lead")}`,
+  );
+  await using client = pageClient({ databaseUrl: database.url });
+  const { status, text } = await client.get("/");
+  expect(status).toBe(200);
+  expect(text).toContain(`It could not be read: <bdi>it took longer than ${pageConstants.statementMs / 1_000} s`);
+  expect(text).toContain("order # is unknown");
+});
+
+/** Definition of a view that takes an hour. */
+async function viewThatSleeps(view: string): Promise<string> {
+  const [row] = await rowsOf(database.url, `SELECT pg_get_viewdef('${view}') AS definition`);
+  const definition = (row as { readonly definition: string }).definition.replace(/;\s*$/, "");
+  return `SELECT v.* FROM (SELECT pg_sleep(3600) OFFSET 0) AS s, (${definition}) AS v`;
+}
+
 interface PlanNode {
   readonly "Node Type": string;
   readonly "Relation Name"?: string;

@@ -6,6 +6,7 @@ import express from "express";
 import fastify from "fastify";
 import { Hono } from "hono";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { pageConstants } from "../../generated/ts/settings/page.js";
 import { type PageOptions, page } from "../../src/page/index.js";
 import { login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
@@ -100,6 +101,51 @@ describe("the page", () => {
     expect(await post({ ...fields, topic: "x".repeat(100_000) }, {})).toBe(413);
     expect(await rowsOf(database.url, "SELECT FROM hawser.dead_letters")).toHaveLength(1);
     expect((await client.get(action)).status).toBe(400);
+  });
+
+  it("follows links of other sites, and lets them neither embed a page nor load it in the background", async () => {
+    await using client = pageClient({ databaseUrl: database.url });
+    const ask = async (site: string, mode: string, dest: string) => {
+      const headers = { "sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": dest };
+      return (await client.handler(new Request(`${origin}/dead`, { headers }))).status;
+    };
+    expect(await ask("cross-site", "navigate", "document")).toBe(200);
+    expect(await ask("same-origin", "no-cors", "image")).toBe(200);
+    expect(await ask("none", "navigate", "document")).toBe(200);
+    expect(await ask("cross-site", "no-cors", "image")).toBe(403);
+    expect(await ask("cross-site", "navigate", "iframe")).toBe(403);
+    expect(await ask("same-site", "cors", "empty")).toBe(403);
+  });
+
+  it("refuses forms that it cannot read", async () => {
+    await using client = pageClient({ databaseUrl: database.url });
+    const post = async (type: string, body: string) => {
+      const request = new Request(`${origin}/dead/retry`, { method: "POST", body, headers: { "content-type": type } });
+      return (await client.handler(request)).status;
+    };
+    expect(await post("multipart/form-data; boundary=x", "--y")).toBe(400);
+    expect(await post("application/x-www-form-urlencoded", "token=%25zz")).toBe(400);
+    expect(await post("application/json", '{"token": "x"}')).toBe(403);
+    expect(await post("text/plain", "token=x")).toBe(403);
+  });
+
+  it("refuses requests beyond its limit, answers the others, and then is free again", async () => {
+    await using client = pageClient({ databaseUrl: database.url });
+    const { openRequests } = pageConstants;
+    const answers = await Promise.all(Array.from({ length: openRequests + 5 }, () => client.get("/peers")));
+    const statuses = answers.map(({ status }) => status);
+    expect(statuses.filter((status) => status === 200)).toHaveLength(openRequests);
+    expect(statuses.filter((status) => status === 503)).toHaveLength(5);
+    expect((await client.get("/peers")).status).toBe(200);
+  });
+
+  it("shows times that no date can have", async () => {
+    await using own = await testDatabase();
+    const insert = `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at)
+      VALUES ('peer', 's:t:l', 'orders', 'x', 'c', 'm', 1,`;
+    await onServer(own.url, `${insert} 'infinity')`, `${insert} '-infinity')`, `${insert} '290000-01-01')`);
+    await using client = pageClient({ databaseUrl: own.url });
+    expect((await client.get("/dead")).text).toMatch(/<td>never<.*<td>always<.*<td>a time out of range</s);
   });
 
   it("answers only for its host names, if it has some", async () => {

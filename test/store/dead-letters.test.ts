@@ -302,6 +302,26 @@ describe("dead letters", () => {
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([three]);
   });
 
+  it("are searched part by part, however rare those that match are", async () => {
+    const { examinedDeadLetters } = storeConstants;
+    await w.operator.query(
+      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
+       SELECT 'peer', 's:t:l', 'topic', 'x', 'c', CASE WHEN n % $1 = 1 THEN 'rare' ELSE 'frequent' END, 1
+         FROM generate_series(1, 2 * $1 + 1) AS n ORDER BY n`,
+      [examinedDeadLetters],
+    );
+    const all = await w.store.deadLetters.list({ cause: "rare" });
+    expect(all).toHaveLength(3);
+    const found: number[] = [];
+    const [, second] = all;
+    for await (const outcomes of w.store.deadLetters.discardInBatches({ cause: "rare", throughId: second!.id })) {
+      found.push(...outcomes.map(({ id }) => id));
+    }
+    expect(found).toEqual(all.slice(0, 2).map(({ id }) => id));
+    await expect(w.store.deadLetters.discard({ cause: "rare" })).resolves.toMatchObject([{ outcome: "discarded" }]);
+    await expect(w.store.deadLetters.discard({ afterId: -1 })).rejects.toThrow("an id is a positive integer");
+  });
+
   it("are not all selected by an empty selection", async () => {
     await die([{}]);
     for (const selection of [{}, { limit: 5 }, { topic: undefined }]) {

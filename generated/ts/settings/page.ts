@@ -134,11 +134,47 @@ export const pageConstants = {
    */
   formBytes: 65536,
   /**
-   * How many connections to Postgres the page uses, besides that of an examination.
+   * How many connections to Postgres the page reads with, besides that of an examination.
    *
-   * Value: 4 connections.
+   * Value: 3 connections.
    */
-  connections: 4,
+  connections: 3,
+  /**
+   * How many connections to Postgres retries and discards use.
+   *
+   * Value: 1 connections.
+   */
+  changeConnections: 1,
+  /**
+   * Maximum duration of a statement that reads for the page.
+   *
+   * Value: 5000 ms.
+   */
+  statementMs: 5000,
+  /**
+   * How many requests the page answers at once; it refuses others.
+   *
+   * Value: 32 requests.
+   */
+  openRequests: 32,
+  /**
+   * The largest typed payload that is decoded to be shown: decoded, it may take a hundred times as much memory.
+   *
+   * Value: 262144 bytes.
+   */
+  decodedPayloadBytes: 262144,
+  /**
+   * Maximum time in which the server of hawser page receives a request.
+   *
+   * Value: 10000 ms.
+   */
+  requestTimeoutMs: 10000,
+  /**
+   * Maximum number of connections of browsers to the server of hawser page.
+   *
+   * Value: 256 connections.
+   */
+  maxBrowserConnections: 256,
 } as const;
 
 export type PageConstants = SettingValues<typeof pageConstants>;

@@ -795,6 +795,12 @@ export const storeConstants = {
    */
   deadLetterRows: 1000,
   /**
+   * Number of dead letters that one statement examines to find those that match a filter.
+   *
+   * Value: 20000 dead letters.
+   */
+  examinedDeadLetters: 20000,
+  /**
    * Minimum retry delay with which a failed message is parked.
    *
    * Value: 10000 ms.

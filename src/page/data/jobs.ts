@@ -10,7 +10,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { pageConstants } from "../../../generated/ts/settings/page.js";
-import { HawserError } from "../../errors/index.js";
+import { HawserError, withoutPasswords } from "../../errors/index.js";
 import type { Clock } from "../../runtime/index.js";
 import type { DeadLetterOutcome, DeadLetterSelection, DeadLetters } from "../../store/index.js";
 
@@ -21,8 +21,11 @@ export interface Job {
   readonly id: string;
   readonly action: JobAction;
   readonly selection: DeadLetterSelection;
-  /** Number of dead letters that matched when the job was started, counted up to `examinedDeadLetters`. */
-  readonly expected: number;
+  /**
+   * Number of dead letters that matched when the job was started, counted up to `examinedDeadLetters` + 1; undefined if
+   * counting took too long.
+   */
+  readonly expected: number | undefined;
   state: "waiting" | "running" | "done" | "stopped" | "failed";
   /** Number by outcome. */
   readonly counts: Partial<Record<DeadLetterOutcome["outcome"], number>>;
@@ -41,6 +44,7 @@ export class Jobs {
   readonly #jobs = new Map<string, Job>();
   readonly #stops = new Map<string, AbortController>();
   readonly #running = new Set<Promise<void>>();
+  #isClosed = false;
 
   constructor(letters: DeadLetters, clock: Clock) {
     this.#letters = letters;
@@ -56,8 +60,10 @@ export class Jobs {
     return [...this.#jobs.values()].reverse();
   }
 
-  /** Starts a job. @throws HawserError `invalid_argument` if `runningJobs` are waiting or running */
-  start(action: JobAction, selection: DeadLetterSelection, expected: number): Job {
+  /** Starts a job. @throws HawserError `invalid_argument` if `runningJobs` are waiting or running, or after {@link close} */
+  start(action: JobAction, selection: DeadLetterSelection, expected: number | undefined): Job {
+    // A discard that waits would keep the process running.
+    if (this.#isClosed) throw new HawserError("invalid_argument", "the page is being closed, and starts no more jobs");
     if (this.#stops.size >= runningJobs) {
       throw new HawserError(
         "invalid_argument",
@@ -94,6 +100,7 @@ export class Jobs {
 
   /** Stops all jobs, and waits for their current batches. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     for (const stop of this.#stops.values()) stop.abort();
     await Promise.all(this.#running);
   }
@@ -112,7 +119,7 @@ export class Jobs {
       job.state = signal.aborted ? "stopped" : "done";
     } catch (error) {
       job.state = "failed";
-      job.error = error instanceof Error ? error.message : String(error);
+      job.error = withoutPasswords(error instanceof Error ? error.message : String(error));
     }
   }
 

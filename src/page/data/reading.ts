@@ -1,6 +1,7 @@
 /** Reading for a section of the page: a section whose data cannot be read says so, and the others are shown. */
-import { HawserError } from "../../errors/index.js";
-import { insufficientPrivilege, sqlstateOf } from "../../postgres/index.js";
+import { pageConstants } from "../../../generated/ts/settings/page.js";
+import { HawserError, withoutPasswords } from "../../errors/index.js";
+import { insufficientPrivilege, queryCanceled, sqlstateOf } from "../../postgres/index.js";
 
 /** Result of a reading. */
 export type Reading<T> =
@@ -16,9 +17,12 @@ export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;
     if (sqlstateOf(error) === insufficientPrivilege) return { state: "denied", why: messageOf(error.cause ?? error) };
-    return { state: "failed", why: error.message };
+    if (sqlstateOf(error) === queryCanceled) return { state: "failed", why: tooLong };
+    return { state: "failed", why: withoutPasswords(error.message) };
   }
 }
+
+const tooLong = `it took longer than ${pageConstants.statementMs / 1_000} s, because there is too much to read; the commands of hawser have more time`;
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

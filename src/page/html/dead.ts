@@ -32,8 +32,12 @@ export function causesSection(read: Reading<DeadLetterCauses>, { prefix, now }: 
     return html`${scope}${table("Causes, the most frequent first", causes.slice(0, shownRows), [
       {
         head: "Cause",
-        cell: (cause) =>
-          html`<a href="${prefix}/dead${queryOf({ ...fieldsOf(cause) })}">${short(cause.cause === "" ? "(no message)" : cause.cause)}</a>`,
+        cell: (cause) => {
+          const fields = fieldsOf(cause);
+          // An empty criterion would select other causes, too.
+          if (Object.values(fields).includes("")) return short(cause.cause);
+          return html`<a href="${prefix}/dead${queryOf({ ...fields })}">${short(cause.cause)}</a>`;
+        },
       },
       { head: "Code", cell: ({ errorCode }) => short(errorCode) },
       { head: "Topic or subject", cell: ({ topic }) => short(topic) },
@@ -53,7 +57,7 @@ function fieldsOf(cause: DeadLetterCause): FilterFields {
     origin,
     topic,
     code: errorCode,
-    ...(cause.cause !== "" && { cause: cause.cause }),
+    cause: cause.cause,
     ...(cause.function !== null && { source: cause.function }),
   };
 }
@@ -62,8 +66,8 @@ function fieldsOf(cause: DeadLetterCause): FilterFields {
 export interface ListedDeadLetters {
   /** At most `shownRows` + 1, of which the last shows that there are more. */
   readonly letters: readonly DeadLetterEntry[];
-  /** Number that matches the filter, counted up to `examinedDeadLetters`. */
-  readonly count: number;
+  /** Number that matches the filter, counted up to `examinedDeadLetters` + 1; undefined if counting took too long. */
+  readonly count: number | undefined;
   /** Greatest id at the time; actions leave later dead letters out. */
   readonly throughId: number | undefined;
 }
@@ -96,7 +100,8 @@ ${last === undefined ? "" : html`<p><a href="${prefix}/dead${queryOf({ ...given,
 })}`;
 }
 
-function countText(count: number): string {
+function countText(count: number | undefined): string {
+  if (count === undefined) return "An unknown number of dead letters";
   return count > examinedDeadLetters
     ? `More than ${plural(examinedDeadLetters, "dead letter")}`
     : plural(count, "dead letter");
@@ -110,16 +115,22 @@ function stateOf({ retried, retryRequested }: DeadLetterEntry): string {
 function allActions(
   given: FilterFields,
   throughId: number | undefined,
-  count: number,
+  count: number | undefined,
   abilities: Abilities | undefined,
   { prefix, token }: FormContext,
 ): Html {
-  const what = count > examinedDeadLetters ? "all that match" : count === 1 ? "it" : `all ${count}`;
+  const what = allOf(count);
   const fields = hiddenFields({ ...given, through: throughId?.toString(), token });
   return actions(abilities, {
     retry: html`<form class="inline" method="post" action="${prefix}/dead/retry">${fields}<button type="submit">Retry ${what}, in order</button></form>`,
     discard: html`<form class="inline" method="post" action="${prefix}/dead/discard">${fields}<button type="submit">Discard ${what}…</button></form>`,
   });
+}
+
+/** Object of "Retry …" for the dead letters that match. */
+function allOf(count: number | undefined): string {
+  if (count === undefined || count > examinedDeadLetters) return "all that match";
+  return count === 1 ? "it" : `all ${count}`;
 }
 
 function actions(
@@ -199,14 +210,14 @@ function traceLink(headers: WholeDeadLetter["headers"], traceUrl: string | undef
 
 /** Confirmation of a discard. @param fields hidden fields that repeat the selection */
 export function confirmDiscard(
-  count: number,
+  count: number | undefined,
   fields: Readonly<Record<string, string | undefined>>,
   { prefix, token }: FormContext,
 ): Html {
   return html`<p>${countText(count)} will be deleted, with payload. A discard cannot be undone once it has begun: it begins after
 ${undoMs / 1_000} seconds, and can be stopped until then, and between batches.</p>
 <form method="post" action="${prefix}/dead/discard">${hiddenFields({ ...fields, confirm: "yes", token })}
-<button type="submit">Discard ${count > examinedDeadLetters ? "all that match" : count === 1 ? "it" : `all ${count}`}</button></form>
+<button type="submit">Discard ${allOf(count)}</button></form>
 <p><a href="${prefix}/dead">Keep them</a></p>`;
 }
 
@@ -239,9 +250,9 @@ export function oneJob(job: Job, { prefix, token }: FormContext): Html {
   const seen = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const isOpen = state === "waiting" || state === "running";
   const bar =
-    expected > examinedDeadLetters && isOpen
+    (expected === undefined || expected > examinedDeadLetters) && isOpen
       ? html`<progress aria-label="Progress"></progress>`
-      : html`<progress aria-label="Progress" max="${Math.max(expected, seen, 1)}" value="${seen}"></progress>`;
+      : html`<progress aria-label="Progress" max="${Math.max(expected ?? 0, seen, 1)}" value="${seen}"></progress>`;
   const undo = {
     retry:
       "A retry is not undone: retried messages are on their way to their handlers. Dead letters of subscriptions stay listed until their function has succeeded.",

@@ -50,11 +50,27 @@ ${["", "peer", "subscription", "outbox"].map((origin) => html`<option value="${o
   return html`<form method="get" action="${action}" aria-label="Filter"><p>${inputs}<button type="submit">Filter</button></p></form>`;
 }
 
-/** Hidden fields of a form. */
+/**
+ * Hidden fields of a form. Their values are encoded, because HTML changes ends of lines, which can be part of a function's
+ * name: the form would then act on other dead letters than the page shows. See {@link hiddenValues}.
+ */
 export function hiddenFields(values: Readonly<Record<string, string | undefined>>): Html[] {
   return Object.entries(values).flatMap(([name, value]) =>
-    value === undefined ? [] : [html`<input type="hidden" name="${name}" value="${value}">`],
+    value === undefined ? [] : [html`<input type="hidden" name="${name}" value="${encodeURIComponent(value)}">`],
   );
+}
+
+/** Decodes the values of {@link hiddenFields}. @throws HawserError `invalid_argument` */
+export function hiddenValues(form: Readonly<Record<string, unknown>>): Record<string, string> {
+  const values: Record<string, string> = {};
+  for (const [name, value] of Object.entries(form)) {
+    try {
+      if (typeof value === "string") values[name] = decodeURIComponent(value);
+    } catch {
+      throw new HawserError("invalid_argument", `the field ${name} of the form is not encoded as this page does it`);
+    }
+  }
+  return values;
 }
 
 /** Id of a dead letter in a path or a form. @throws HawserError `invalid_argument` */

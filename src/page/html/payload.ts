@@ -5,20 +5,25 @@ import type { WholeDeadLetter } from "../../store/index.js";
 import { type Descriptors, shownPayload } from "../../typed/index.js";
 import { block, type Html, short } from "./text.js";
 
-const { shownPayloadBytes, shownHexBytes } = pageConstants;
+const { shownPayloadBytes, shownHexBytes, decodedPayloadBytes } = pageConstants;
 
 /** Shows the beginning of a payload, and says how much is left out. */
 export function payloadBlock(letter: WholeDeadLetter, descriptors: Descriptors | undefined): Html {
   const { payload, headers } = letter;
   if (payload.length === 0) return html`<p>The payload is empty.</p>`;
-  const decoded = descriptors === undefined ? undefined : shownPayload(payload, headers, descriptors);
+  const isLong = payload.length > decodedPayloadBytes;
+  const decoded = descriptors === undefined || isLong ? undefined : shownPayload(payload, headers, descriptors);
   if (decoded?.encoding === "json") {
     const text = JSON.stringify(decoded.payload, undefined, 2);
     const isCut = text.length > shownPayloadBytes;
     return html`<p>Message of the type ${short(decoded.type)}${isCut ? `; the first ${shownPayloadBytes} of ${text.length} characters of its JSON` : ""}:</p>
 ${block(isCut ? text.slice(0, shownPayloadBytes) : text, "Payload")}`;
   }
-  const note = decoded?.note === undefined ? "" : html`<p class="warning">${short(decoded.note)}</p>`;
+  const why =
+    isLong && descriptors !== undefined
+      ? `Messages of types are decoded up to ${decodedPayloadBytes} bytes; download it to decode it.`
+      : decoded?.note;
+  const note = why === undefined ? "" : html`<p class="warning">${short(why)}</p>`;
   const text = beginning(payload);
   if (text !== undefined) {
     return html`${note}<p>Text${cut(shownPayloadBytes, payload.length)}:</p>\n${block(text, "Payload")}`;

@@ -37,6 +37,9 @@ function mark(character: string): Html {
 /** Shows a time, with its age. */
 export function time(at: Date | null | undefined, now: number): Html {
   if (at === null || at === undefined) return html`<span class="none">none</span>`;
+  // The driver gives infinity as a number, and a time beyond the range of Date as an invalid one.
+  const ms = Number(at);
+  if (!Number.isFinite(ms)) return html`${Number.isNaN(ms) ? "a time out of range" : ms < 0 ? "always" : "never"}`;
   const iso = at.toISOString();
   return html`<time datetime="${iso}">${iso}</time> (${age(now - at.getTime())})`;
 }
