@@ -1,13 +1,18 @@
-/** Reading for a section of the page: a section whose data cannot be read says so, and the others are shown. */
+/** Reading for a section: a section whose data cannot be read says so, and the others are shown. */
 import { HawserError } from "../../errors/index.js";
-import { insufficientPrivilege, sqlstateOf } from "../../postgres/index.js";
+import { insufficientPrivilege, isServerError, sqlstateOf } from "../../postgres/index.js";
 
 /** Result of a reading. */
 export type Reading<T> =
   | { readonly state: "read"; readonly value: T }
   /** The login lacks the privilege; `why` is the message of Postgres. */
   | { readonly state: "denied"; readonly why: string }
-  | { readonly state: "failed"; readonly why: string };
+  | {
+      readonly state: "failed";
+      readonly why: string;
+      /** True if Postgres could not be reached, or did not answer. */
+      readonly isAway: boolean;
+    };
 
 /** Runs a reading. Only a defect rejects. */
 export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
@@ -16,7 +21,7 @@ export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;
     if (sqlstateOf(error) === insufficientPrivilege) return { state: "denied", why: messageOf(error.cause ?? error) };
-    return { state: "failed", why: error.message };
+    return { state: "failed", why: error.message, isAway: !isServerError(error.cause) };
   }
 }
 
