@@ -5,6 +5,15 @@
  * reading fails the page: a section whose data the login may not read says so.
  */
 
+export {
+  age,
+  readSnapshot,
+  type Sections,
+  type ShownVerdict,
+  type Snapshot,
+  sections,
+  Verdicts,
+} from "./data/index.js";
 export type { PageOptions } from "./options.js";
 export { type Page, page } from "./page.js";
 export { type PageServer, type PageServerOptions, servePage } from "./server.js";
