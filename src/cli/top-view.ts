@@ -153,16 +153,16 @@ function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number
       { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
     ]),
     rowsOf(
-      "STREAM SUBSCRIPTIONS",
+      "STREAMS",
       snapshot.streams,
       [
         ({ name }) => name,
         { head: "STREAM", cell: ({ stream }) => stream },
-        { head: "DONE TO", cell: ({ done_to }) => done_to ?? "not begun" },
         { head: "BEHIND", cell: ({ lag }) => lag ?? "unknown" },
+        { head: "STATE", cell: ({ paused, problem }) => problem ?? (paused ? "paused" : "runs") },
+        { head: "DONE TO", cell: ({ done_to }) => done_to ?? "not begun" },
         { head: "MISSING", cell: ({ missing }) => missing },
         { head: "WRITTEN", cell: ({ written_at }) => ago(written_at) },
-        { head: "STATE", cell: ({ paused, problem }) => problem ?? (paused ? "paused" : "runs") },
       ],
       ({ problem, paused }) => (problem === null ? (paused ? "warning" : undefined) : "error"),
     ),
@@ -204,7 +204,9 @@ function tableSection<Row>(options: {
   if (total === 0) return single(`${title}  none`);
   const [first, ...others] = columns;
   const rows = read.value.slice(0, shownRows);
-  const cells = [{ head: `${title} (${options.count ?? total})`, cell: first }, ...others];
+  // An empty column takes room from the others.
+  const filled = others.filter(({ cell }) => rows.some((row) => cell(row) !== ""));
+  const cells = [{ head: `${title} (${options.count ?? total})`, cell: first }, ...filled];
   const { head, lines } = tableLines(rows, cells.map(withShortCells), width);
   return {
     head: { text: head, tone: "title" },

@@ -52,13 +52,14 @@ export const top = withExamples(
       const databaseUrl = databaseUrlOf(given);
       const directories = valuesOf(args, rawArgs, "secrets-dir");
       const secretsDirectories = directories.length > 0 ? directories : [gatewayConstants.secretsDirectory];
-      await withCommandDatabase(databaseUrl, async (database) => {
+      // A terminal that knows no control sequences calls itself dumb.
+      const isLive = process.stdout.isTTY && process.env["TERM"] !== "dumb" && !once && !json;
+      const work = async (database: Parameters<typeof sections>[0]): Promise<void> => {
         const verdicts = new Verdicts({ databaseUrl, secretsDirectories }, systemClock, silentLogger);
         const readings = sections(database);
-        // A terminal that knows no control sequences calls itself dumb.
-        const isLive = process.stdout.isTTY && process.env["TERM"] !== "dumb" && !once && !json;
         await (isLive ? watch(readings, verdicts, intervalMs) : printOnce(readings, verdicts, json));
-      });
+      };
+      await withCommandDatabase(databaseUrl, work, { anyLogin: true });
     },
   }),
   [
