@@ -63,11 +63,10 @@ export function painted({ text, tone }: Line): string {
 }
 
 function headerLines({ snapshot, now, problem, hint }: TopView): Line[] {
-  const where =
-    snapshot === undefined
-      ? ["hawser top"]
-      : [`${shown(snapshot.database)} as ${shown(snapshot.login)}`, snapshot.at.toISOString()];
-  const lines: Line[] = [{ text: [...where, ...(hint === undefined ? [] : [hint])].join("  "), tone: "dim" }];
+  const place = snapshot && `${shown(snapshot.database)} as ${shown(snapshot.login)}`;
+  const time = snapshot?.at.toISOString().replace(/\.\d+/, "");
+  const parts = [place ?? "hawser top", hint, time].filter((part) => part !== undefined);
+  const lines: Line[] = [{ text: parts.join("  "), tone: "dim" }];
   if (problem !== undefined) {
     const since = snapshot === undefined ? "" : `; the numbers are from ${age(now - snapshot.at.getTime())}`;
     lines.push({ text: `Trying again${since}: ${shown(problem)}`, tone: "error" });

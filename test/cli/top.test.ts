@@ -26,7 +26,7 @@ describe("hawser top", () => {
   it("prints once what there is, with the verdict, if standard output is no terminal", async () => {
     const { status, stdout, stderr } = await hawser(["top"], { databaseUrl: database.url });
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    expect(stdout).toMatch(/^hawser_test_\w+ as \w+ {2}\d{4}-\d\d-\d\dT/);
+    expect(stdout).toMatch(/^hawser_test_\w+ as \w+ {2}\d{4}-\d\d-\d\dT[\d:]+Z$/m);
     expect(stdout).toMatch(/^VERDICT {2}.*checks done, \d+ s ago$/m);
     expect(stdout).toMatch(/^warning {2}dead-letters: 3 messages/m);
     expect(stdout).toContain("LEADER  serve-1, epoch 9007199254740993: ");
