@@ -89,12 +89,12 @@ function doctorText(report: DoctorReport, { verbose }: { readonly verbose: boole
     ...(verbose ? checks.filter(({ seen, outcome }) => seen !== undefined && outcome === "ok").map(okLine) : []),
     ...findings.map(findingLines),
     ...notCheckedLines(checks),
-    summary(report),
+    doctorSummary(report),
   ].join("\n");
 }
 
 /** Report for programs. */
-function doctorJson({ ok, findings, checks }: DoctorReport): object {
+export function doctorJson({ ok, findings, checks }: DoctorReport): object {
   return {
     ok,
     findings: findings.map(({ check, severity, code, what, remedy }) => ({
@@ -145,7 +145,8 @@ function notCheckedLines(checks: readonly CheckReport[]): string[] {
   ];
 }
 
-function summary({ findings, checks }: DoctorReport): string {
+/** Numbers of findings and checks in one sentence. */
+export function doctorSummary({ findings, checks }: DoctorReport): string {
   const count = (severity: Severity) => findings.filter((finding) => finding.severity === severity).length;
   const found = (["error", "warning", "note"] as const).filter((severity) => count(severity) > 0);
   const checked = checks.filter(({ outcome }) => outcome !== "not_checked").length;

@@ -143,7 +143,7 @@ async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: bo
 }
 
 /** Count of `hawser.outbox_status`, with `+` if there may be more. */
-function shownCount(count: number): number | string {
+export function shownCount(count: number): number | string {
   return count < outboxConstants.countedMessages ? count : `${outboxConstants.countedMessages}+`;
 }
 

@@ -93,23 +93,57 @@ function escaped(character: string): string {
 /** Column of a table: its head, and the text of a row's cell. */
 export interface Column<Row> {
   readonly head: string;
-  readonly cell: (row: Row) => string | number;
+  readonly cell: (row: Row) => string | number | bigint;
 }
 
-/** Rows as a text table, numbers aligned right, without a final line end. */
-function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
+/** Fewest characters to which {@link tableLines} cuts a column of texts. */
+const leastColumn = 8;
+const gap = "  ";
+
+/**
+ * Lines of a text table without line ends, numbers aligned right.
+ *
+ * @param width characters of a line; the widest columns of texts are cut to fit. Numbers are never cut, so that a line may
+ * still be longer. Default: without a limit
+ */
+export function tableLines<Row>(
+  rows: readonly Row[],
+  columns: readonly Column<Row>[],
+  width = Number.POSITIVE_INFINITY,
+): { readonly head: string; readonly lines: readonly string[] } {
   const cells = rows.map((row) => columns.map(({ cell }) => cell(row)));
   const texts = cells.map((line) => line.map((cell) => printable(String(cell))));
+  const isNumber = columns.map((_, at) => cells.some((line) => typeof line[at] !== "string"));
   const widths = columns.map(({ head }, at) =>
-    texts.reduce((width, line) => Math.max(width, line[at]!.length), head.length),
+    texts.reduce((widest, line) => Math.max(widest, line[at]!.length), head.length),
   );
-  const isNumber = columns.map((_, at) => cells.some((line) => typeof line[at] === "number"));
+  const least = columns.map(({ head }, at) => (isNumber[at] ? widths[at]! : Math.max(head.length, leastColumn)));
+  const excess = () => widths.reduce((sum, each) => sum + each + gap.length, -gap.length) - width;
+  while (excess() > 0) {
+    const [widest] = [...widths.keys()]
+      .filter((at) => widths[at]! > least[at]!)
+      .sort((a, b) => widths[b]! - widths[a]!);
+    if (widest === undefined) break;
+    widths[widest]! -= 1;
+  }
   const line = (parts: readonly string[]) =>
     parts
-      .map((part, at) => (isNumber[at] ? part.padStart(widths[at]!) : part.padEnd(widths[at]!)))
-      .join("  ")
+      .map((part, at) => (isNumber[at] ? part.padStart(widths[at]!) : cut(part, widths[at]!).padEnd(widths[at]!)))
+      .join(gap)
       .trimEnd();
-  return [pc.bold(line(columns.map(({ head }) => head))), ...texts.map(line)].join("\n");
+  return { head: line(columns.map(({ head }) => head)), lines: texts.map(line) };
+}
+
+/** Text of at most `width` characters, with an ellipsis if it is cut. */
+export function cut(text: string, width: number): string {
+  // Half of a character outside the Unicode BMP would be shown as another one.
+  return text.length <= width ? text : `${text.slice(0, Math.max(0, width - 1)).replace(/[\ud800-\udbff]$/, "")}…`;
+}
+
+/** Rows as a text table without a final line end. */
+function table<Row>(rows: readonly Row[], columns: readonly Column<Row>[]): string {
+  const { head, lines } = tableLines(rows, columns);
+  return [pc.bold(head), ...lines].join("\n");
 }
 
 /** Count with its noun: 1 message, 2 messages. */

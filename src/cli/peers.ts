@@ -118,7 +118,8 @@ async function forget(url: string | undefined, name: string, json: boolean): Pro
   );
 }
 
-function stateOf({ running, clean }: { readonly running: boolean; readonly clean: boolean | null }): string {
+/** State of a peer in words. */
+export function stateOf({ running, clean }: { readonly running: boolean; readonly clean: boolean | null }): string {
   if (running) return "running";
   if (clean === null) return "never ran";
   return clean ? "stopped" : "ended uncleanly";

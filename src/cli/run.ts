@@ -85,6 +85,7 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   streams: async () => (await import("./streams.js")).streams,
   dead: async () => (await import("./dead.js")).dead,
   page: async () => (await import("./page.js")).page,
+  top: async () => (await import("./top.js")).top,
   doctor: async () => (await import("./doctor.js")).doctor,
 };
 

@@ -1,10 +1,19 @@
 /**
  * The operator's page, rendered on the server: `page` returns a handler of requests, which `hawser page` serves, too.
  *
- * `data/` reads what the page shows, and runs retries and discards. `html/` renders. `page.ts` has the routes. No
+ * `data/` reads what the page and `hawser top` show, and runs retries and discards. `html/` renders. `page.ts` has the routes. No
  * reading fails the page: a section whose data the login may not read says so.
  */
 
+export {
+  age,
+  readSnapshot,
+  type Sections,
+  type ShownVerdict,
+  type Snapshot,
+  sections,
+  Verdicts,
+} from "./data/index.js";
 export type { PageOptions } from "./options.js";
 export { type Page, page } from "./page.js";
 export { type PageServer, type PageServerOptions, servePage } from "./server.js";

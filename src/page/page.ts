@@ -11,19 +11,10 @@ import { queryCanceled, sqlstateOf, urlsOrEnvironment } from "../postgres/index.
 import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
 import {
   type DeadLetterSelection,
-  deadLetterCauses,
   deadLetters,
   type FindStep,
   findMessage,
-  listPeers,
-  listPending,
-  listScheduled,
-  listSchedules,
-  listStreamSubscriptions,
-  listTopics,
   openDatabase,
-  outboxOverview,
-  readLeader,
   statementLimits,
 } from "../store/index.js";
 import { Descriptors } from "../typed/index.js";
@@ -33,8 +24,8 @@ import {
   type JobAction,
   Jobs,
   type Reading,
-  readAbilities,
   reading,
+  sections,
   Verdicts,
 } from "./data/index.js";
 import { FormTokens, isCrossSite, isEmbedded } from "./forms.js";
@@ -94,6 +85,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   const limits = { ...statementLimits, statementTimeoutMs: statementMs };
   const database = openDatabase(databaseUrl, { poolSize: connections, logger, limits });
   const changing = openDatabase(databaseUrl, { poolSize: changeConnections, logger });
+  const readings = sections(database);
   const letters = deadLetters(database);
   const jobs = new Jobs(deadLetters(changing), clock);
   const verdicts = new Verdicts({ databaseUrl, secretsDirectories: options.secretsDirectories ?? [] }, clock, logger);
@@ -158,7 +150,6 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   }
 
   const formContext = (): FormContext => ({ prefix, token: tokens.create(), now: Date.now() });
-  const abilitiesOf = (): Promise<Reading<Abilities>> => reading(() => readAbilities(database));
 
   /** Answers with a page. @param more.refreshes true if the page reloads itself */
   async function answer(
@@ -171,7 +162,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
       readonly status?: 200 | 400 | 403 | 404 | 500;
     } = {},
   ): Promise<Response> {
-    const { refreshes = false, abilities = await abilitiesOf(), status = 200 } = more;
+    const { refreshes = false, abilities = await readings.abilities(), status = 200 } = more;
     const url = new URL(c.req.url);
     const isPaused = url.searchParams.has("paused");
     // A header and not an element of the page, which would reload for screen readers that have no way to pause it.
@@ -206,10 +197,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   app.get("/", async (c) => {
     const before = c.req.query("before");
     const beforeId = before === undefined ? undefined : String(idOf(before));
-    const [causes, leader] = await Promise.all([
-      reading(() => deadLetterCauses(database, { examine: examinedDeadLetters, causes: shownRows + 1, beforeId })),
-      reading(() => readLeader(database)),
-    ]);
+    const [causes, leader] = await Promise.all([readings.causes(beforeId), readings.leader()]);
     const context = formContext();
     const body = html`${verdictSection(verdicts.newest)}\n${causesSection(causes, context)}\n${leaderSection(leader, context.now)}`;
     return answer(c, "Overview", body, { refreshes: true });
@@ -227,14 +215,14 @@ export function createPage(options: PageOptions, clock: Clock): Page {
       ]);
       return { letters: list, count, throughId };
     });
-    const abilities = await abilitiesOf();
+    const abilities = await readings.abilities();
     const body = deadList(await listed, given, valueIn(abilities), formContext());
     return answer(c, "Dead letters", body, { abilities });
   });
 
   app.get("/dead/:id", async (c) => {
     const id = idOf(c.req.param("id"));
-    const [read, abilities] = await Promise.all([reading(() => letters.get(id)), abilitiesOf()]);
+    const [read, abilities] = await Promise.all([reading(() => letters.get(id)), readings.abilities()]);
     const title = `Dead letter ${id}`;
     if (read.state !== "read")
       return answer(c, title, html`<p class="${read.state}">${short(read.why)}</p>`, { abilities });
@@ -261,34 +249,28 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   });
 
   app.get("/backlog", async (c) => {
-    const [pending, topics] = await Promise.all([
-      reading(() => listPending(database)),
-      reading(() => listTopics(database)),
-    ]);
+    const [pending, topics] = await Promise.all([readings.pending(), readings.topics()]);
     return answer(c, "Backlog", html`${pendingSection(pending, Date.now())}\n${topicsSection(topics)}`, {
       refreshes: true,
     });
   });
   app.get("/peers", async (c) => {
-    const peers = await reading(() => listPeers(database));
+    const peers = await readings.peers();
     return answer(c, "Peers", peersSection(peers, Date.now()), { refreshes: true });
   });
   app.get("/outbox", async (c) => {
-    const [outbox, scheduled] = await Promise.all([
-      reading(() => outboxOverview(database)),
-      reading(() => listScheduled(database, { limit: shownRows })),
-    ]);
+    const [outbox, scheduled] = await Promise.all([readings.outbox(), readings.scheduled()]);
     const now = Date.now();
     return answer(c, "Outbox", html`${outboxSection(outbox, now)}\n${scheduledSection(scheduled, now)}`, {
       refreshes: true,
     });
   });
   app.get("/streams", async (c) => {
-    const streams = await reading(() => listStreamSubscriptions(database));
+    const streams = await readings.streams();
     return answer(c, "Streams", streamsSection(streams, Date.now()), { refreshes: true });
   });
   app.get("/schedules", async (c) => {
-    const schedules = await reading(() => listSchedules(database));
+    const schedules = await readings.schedules();
     return answer(c, "Schedules", schedulesSection(schedules, Date.now()), { refreshes: true });
   });
   app.get("/message", async (c) => {
@@ -314,7 +296,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
     const job = jobOf(c.req.param("id"));
     const refreshes = job.state === "waiting" || job.state === "running";
     const title = `${job.action === "retry" ? "Retry" : "Discard"} ${job.id}`;
-    const abilities = await abilitiesOf();
+    const abilities = await readings.abilities();
     return answer(c, title, oneJob(job, formContext()), { refreshes, abilities });
   });
 
@@ -345,7 +327,7 @@ export function createPage(options: PageOptions, clock: Clock): Page {
 
   for (const action of ["retry", "discard"] as const) {
     onForm(`/dead/${action}`, async (c, form) => {
-      const abilities = await abilitiesOf();
+      const abilities = await readings.abilities();
       const may = valueIn(abilities);
       if (!(action === "retry" ? may?.canRetry : may?.canDiscard)) {
         const body = html`<p class="denied">This login may not ${action} dead letters.</p>`;

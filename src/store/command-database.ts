@@ -1,6 +1,6 @@
 /** Database connection of a short-lived command. It has neither a session with notifications nor leases. */
 import { errorTable, HawserError } from "../errors/index.js";
-import { DatabaseAddress, type SessionLimits, sqlstateOf } from "../postgres/index.js";
+import { DatabaseAddress, insufficientPrivilege, type SessionLimits, sqlstateOf } from "../postgres/index.js";
 import { type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { missingSteps } from "./migrate.js";
@@ -12,6 +12,7 @@ import type { CatalogReader } from "./schema.js";
  * Runs `work` with one connection to a database that has the schema of this version.
  *
  * @param databaseUrl connection URI; without it, the PG* variables apply
+ * @param options.anyLogin true if a login suffices that may not read the version of the schema, which is then not checked
  * @throws HawserError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role
  * lacks privileges, with the GRANT that is needed; `schema_missing` if the schema is absent or older; `schema_too_new`;
  * `name_occupied` as `inspectSchema`; `invalid_argument` for an argument that a function of the schema refuses
@@ -19,10 +20,15 @@ import type { CatalogReader } from "./schema.js";
 export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
   work: (database: Database) => Promise<T>,
+  options: { readonly anyLogin: boolean } = { anyLogin: false },
 ): Promise<T> {
   const database = openDatabase(databaseUrl, { poolSize: 1, logger: silentLogger });
   try {
-    const { steps } = await missingSteps(catalogReaderOf(database, "check for the schema hawser"));
+    const missing = missingSteps(catalogReaderOf(database, "check for the schema hawser"));
+    const { steps } = await missing.catch((error: unknown) => {
+      if (options.anyLogin && sqlstateOf(error) === insufficientPrivilege) return { steps: [] };
+      throw error;
+    });
     if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);
     return await work(database);
   } catch (error) {

@@ -65,6 +65,33 @@ export function checkPageServerSettings(input: PageServerSettingsInput): Checked
   return checkSettings<PageServerSettings>(pageServerSettingsDefaults, pageServerSettingsRanges, input);
 }
 
+/** Top settings. What a user may set on hawser top. */
+export interface TopSettings {
+  /**
+   * How long the shown numbers are kept before they are read again; longer if the reading itself takes longer.
+   *
+   * Default: 2000 ms. Range: 500 to 3600000.
+   */
+  readonly intervalMs: number;
+}
+
+/** Top settings as a user gives them: a setting that is absent or undefined has its default. */
+export type TopSettingsInput = { readonly [Name in keyof TopSettings]?: TopSettings[Name] | undefined };
+
+export const topSettingsDefaults: TopSettings = {
+  intervalMs: 2000,
+};
+
+/** Kind, limits, unit and meaning of each setting. */
+export const topSettingsRanges = {
+  intervalMs: { kind: "number", min: 500, max: 3600000, unit: "ms", about: "How long the shown numbers are kept before they are read again; longer if the reading itself takes longer." },
+} as const satisfies Readonly<Record<keyof TopSettings, SettingRules>>;
+
+/** Fills in the defaults and checks every setting. Returns the first violation. Other properties are ignored. */
+export function checkTopSettings(input: TopSettingsInput): CheckedSettings<TopSettings> {
+  return checkSettings<TopSettings>(topSettingsDefaults, topSettingsRanges, input);
+}
+
 /** Page constants. Limits of the page. */
 export const pageConstants = {
   /**

@@ -1,14 +1,19 @@
-/** Reading for a section of the page: a section whose data cannot be read says so, and the others are shown. */
+/** Reading for a section: a section whose data cannot be read says so, and the others are shown. */
 import { pageConstants } from "../../../generated/ts/settings/page.js";
 import { HawserError, withoutPasswords } from "../../errors/index.js";
-import { insufficientPrivilege, queryCanceled, sqlstateOf } from "../../postgres/index.js";
+import { insufficientPrivilege, isServerError, queryCanceled, sqlstateOf } from "../../postgres/index.js";
 
 /** Result of a reading. */
 export type Reading<T> =
   | { readonly state: "read"; readonly value: T }
   /** The login lacks the privilege; `why` is the message of Postgres. */
   | { readonly state: "denied"; readonly why: string }
-  | { readonly state: "failed"; readonly why: string };
+  | {
+      readonly state: "failed";
+      readonly why: string;
+      /** True if Postgres could not be reached, or did not answer. */
+      readonly isAway: boolean;
+    };
 
 /** Runs a reading. Only a defect rejects. */
 export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
@@ -17,8 +22,8 @@ export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;
     if (sqlstateOf(error) === insufficientPrivilege) return { state: "denied", why: messageOf(error.cause ?? error) };
-    if (sqlstateOf(error) === queryCanceled) return { state: "failed", why: tooLong };
-    return { state: "failed", why: withoutPasswords(error.message) };
+    if (sqlstateOf(error) === queryCanceled) return { state: "failed", why: tooLong, isAway: false };
+    return { state: "failed", why: withoutPasswords(error.message), isAway: !isServerError(error.cause) };
   }
 }
 

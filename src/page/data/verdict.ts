@@ -10,6 +10,8 @@ export interface ShownVerdict {
   /** Age of the report in milliseconds. */
   readonly ageMs: number;
   readonly isExamining: boolean;
+  /** Reason why the last examination failed; undefined if it did not. */
+  readonly problem: string | undefined;
 }
 
 export class Verdicts {
@@ -18,6 +20,7 @@ export class Verdicts {
   readonly #logger: Logger;
   #report: DoctorReport | undefined;
   #examinedAt = 0;
+  #problem: string | undefined;
   #running: Promise<void> | undefined;
 
   constructor(options: DoctorOptions, clock: Clock, logger: Logger) {
@@ -30,7 +33,7 @@ export class Verdicts {
   get newest(): ShownVerdict {
     const ageMs = this.#clock.now() - this.#examinedAt;
     if (this.#report === undefined || ageMs > pageConstants.verdictMs) this.#running ??= this.#examine();
-    return { report: this.#report, ageMs, isExamining: this.#running !== undefined };
+    return { report: this.#report, ageMs, isExamining: this.#running !== undefined, problem: this.#problem };
   }
 
   /** Waits for the running examination, if there is one. */
@@ -42,8 +45,10 @@ export class Verdicts {
     try {
       this.#report = await doctor(this.#options);
       this.#examinedAt = this.#clock.now();
+      this.#problem = undefined;
     } catch (err) {
-      this.#logger.error({ err }, "the page could not examine the installation");
+      this.#problem = err instanceof Error ? err.message : String(err);
+      this.#logger.error({ err }, "the installation could not be examined");
     } finally {
       this.#running = undefined;
     }

@@ -1,6 +1,7 @@
 /** Foreign text in HTML: isolated, cut, and with visible marks for characters that hide or reorder others. */
 import { html } from "hono/html";
 import { pageConstants } from "../../../generated/ts/settings/page.js";
+import { age } from "../data/index.js";
 
 /** Escaped HTML. */
 export type Html = ReturnType<typeof html>;
@@ -42,20 +43,6 @@ export function time(at: Date | null | undefined, now: number): Html {
   if (!Number.isFinite(ms)) return html`${Number.isNaN(ms) ? "a time out of range" : ms < 0 ? "always" : "never"}`;
   const iso = at.toISOString();
   return html`<time datetime="${iso}">${iso}</time> (${age(now - at.getTime())})`;
-}
-
-/** Age in words, such as `5 min ago`; a negative one is in the future. */
-function age(ms: number): string {
-  const seconds = Math.round(Math.abs(ms) / 1_000);
-  const [count, unit] =
-    seconds < 120
-      ? [seconds, "s"]
-      : seconds < 7_200
-        ? [Math.round(seconds / 60), "min"]
-        : seconds < 172_800
-          ? [Math.round(seconds / 3_600), "h"]
-          : [Math.round(seconds / 86_400), "days"];
-  return ms < 0 ? `in ${count} ${unit}` : `${count} ${unit} ago`;
 }
 
 /** Count of things, with the singular for one. */

@@ -1,0 +1,281 @@
+/** State of an installation as lines of a terminal: what `hawser top` shows. */
+import pc from "picocolors";
+import { pageConstants } from "../../generated/ts/settings/page.js";
+import { withoutPasswords } from "../errors/index.js";
+import { age, type ShownVerdict, type Snapshot } from "../page/index.js";
+import { outboxSender } from "../store/index.js";
+import { doctorSummary } from "./doctor.js";
+import { shownCount } from "./outbox.js";
+import { type Column, cut, printable, tableLines } from "./output.js";
+import { stateOf } from "./peers.js";
+
+const { shownRows, shownCharacters, examinedDeadLetters } = pageConstants;
+
+type Tone = "title" | "error" | "warning" | "dim";
+
+/** Line without control characters and without a line end. */
+export interface Line {
+  readonly text: string;
+  readonly tone?: Tone | undefined;
+}
+
+/** State and how it came about. */
+export interface TopView {
+  /** Undefined before the first reading has ended. */
+  readonly snapshot: Snapshot | undefined;
+  readonly verdict: ShownVerdict;
+  /** Time to which ages are counted, in ms since 1970. */
+  readonly now: number;
+  /** Reason why the newest reading failed, so that the snapshot is an older one. */
+  readonly problem?: string | undefined;
+  /** Words about refreshes and keys. */
+  readonly hint?: string | undefined;
+}
+
+/** Size of the window. Without a number of rows, each section shows up to `shownRows`. */
+export interface Size {
+  readonly columns?: number | undefined;
+  readonly rows?: number | undefined;
+}
+
+/** Part of the screen. A section without rows has its text in the head. */
+interface Section {
+  readonly head: Line;
+  readonly rows: readonly Line[];
+  /** Number of rows, of which `rows` may be the first ones. */
+  readonly total: number;
+}
+
+/** Lines of the window. There are never more than it has rows, nor are they wider than it is. */
+export function topLines(view: TopView, size: Size): Line[] {
+  const { columns = Number.POSITIVE_INFINITY, rows } = size;
+  const header = headerLines(view);
+  const sections = view.snapshot === undefined ? [] : sectionsOf(view, view.snapshot, columns);
+  const lines = [...header, ...fitted(sections, rows === undefined ? undefined : rows - header.length)];
+  const cropped = rows === undefined ? lines : cropTo(rows, lines);
+  return cropped.map(({ text, tone }) => ({ text: cut(text, columns), tone }));
+}
+
+/** Line with the colors of its tone, if the terminal has colors. */
+export function painted({ text, tone }: Line): string {
+  if (tone === undefined) return text;
+  return { title: pc.bold, error: pc.red, warning: pc.yellow, dim: pc.dim }[tone](text);
+}
+
+function headerLines({ snapshot, now, problem, hint }: TopView): Line[] {
+  const place = snapshot && `${shown(snapshot.database)} as ${shown(snapshot.login)}`;
+  const time = snapshot?.at.toISOString().replace(/\.\d+/, "");
+  const parts = [place ?? "hawser top", hint, time].filter((part) => part !== undefined);
+  const lines: Line[] = [{ text: parts.join("  "), tone: "dim" }];
+  if (problem !== undefined) {
+    const since = snapshot === undefined ? "" : `; the numbers are from ${age(now - snapshot.at.getTime())}`;
+    lines.push({ text: `Trying again${since}: ${shown(problem)}`, tone: "error" });
+  } else if (snapshot === undefined) lines.push({ text: "The first numbers are being read." });
+  return lines;
+}
+
+/** Lines of the sections, which share the rows evenly. A section that is cut says how much is missing. */
+function fitted(sections: readonly Section[], rows: number | undefined): Line[] {
+  const given = sections.map(() => 0);
+  let spare = rows === undefined ? Number.POSITIVE_INFINITY : rows - sections.length;
+  const needs = (at: number) => given[at]! < wantedLines(sections[at]!);
+  while (spare > 0 && sections.some((_, at) => needs(at))) {
+    for (const at of sections.keys()) {
+      if (spare === 0 || !needs(at)) continue;
+      given[at]! += 1;
+      spare -= 1;
+    }
+  }
+  const hasGaps = spare >= sections.length;
+  return sections.flatMap((section, at) => [...(hasGaps ? [{ text: "" }] : []), ...linesOf(section, given[at]!)]);
+}
+
+/** Number of lines below the head with which a section is shown as far as it can be. */
+function wantedLines({ rows, total }: Section): number {
+  return rows.length + (total > rows.length ? 1 : 0);
+}
+
+function linesOf(section: Section, lines: number): Line[] {
+  const { head, rows, total } = section;
+  if (lines === 0) return [head];
+  const count = lines >= total ? total : lines - 1;
+  const rest = total - count;
+  return [head, ...rows.slice(0, count), ...(rest > 0 ? [{ text: `… ${rest} more`, tone: "dim" } as const] : [])];
+}
+
+function cropTo(rows: number, lines: readonly Line[]): Line[] {
+  if (lines.length <= rows) return [...lines];
+  const count = Math.max(0, rows - 1);
+  const more = { text: `… ${lines.length - count} more lines`, tone: "dim" } as const;
+  return [...lines.slice(0, count), more].slice(0, rows);
+}
+
+function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number): Section[] {
+  const ago = (at: Date | null | undefined): string => (at === null || at === undefined ? "" : age(now - at.getTime()));
+  const rowsOf = <Row>(title: string, read: Read<readonly Row[]>, columns: Columns<Row>, tone?: (row: Row) => Toned) =>
+    tableSection({ title, read, columns, tone, width });
+  return [
+    verdictSection(verdict),
+    leaderSection(snapshot.leader, ago),
+    rowsOf(
+      "PEERS",
+      snapshot.peers,
+      [
+        ({ name }) => name,
+        { head: "STATE", cell: stateOf },
+        { head: "STARTED", cell: ({ startedAt }) => ago(startedAt) },
+        { head: "WAITING", cell: ({ waiting }) => waiting },
+        { head: "PARKED", cell: ({ parked }) => parked },
+        { head: "TOPICS", cell: ({ topics }) => topics.join(", ") },
+      ],
+      ({ running, clean }) => (!running && clean === false ? "warning" : undefined),
+    ),
+    rowsOf("OUTBOX", snapshot.outbox, [
+      ({ kind }) => kind,
+      { head: "WAITING", cell: ({ waiting }) => shownCount(waiting) },
+      { head: "OLDEST", cell: ({ oldestWaitingAt }) => ago(oldestWaitingAt) },
+      { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
+      { head: "POSITION SAVED", cell: ({ positionSavedAt }) => ago(positionSavedAt) },
+      { head: "RELAY", cell: ({ relay, isAwake }) => (relay === null ? "none" : isAwake ? "awake" : "asleep") },
+      { head: "LATER", cell: ({ later }) => shownCount(later) },
+      { head: "NEXT DUE", cell: ({ nextDueAt }) => ago(nextDueAt) },
+    ]),
+    rowsOf("BACKLOG", snapshot.pending, [
+      ({ topic }) => topic,
+      { head: "MESSAGES", cell: ({ count }) => count },
+      { head: "OLDEST", cell: ({ oldest }) => ago(oldest) },
+      { head: "BYTES", cell: ({ bytes }) => bytes },
+      {
+        head: "LISTENER",
+        cell: ({ listener, group }) => listener ?? (group === null ? "the first listener" : `a member of ${group}`),
+      },
+      { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
+    ]),
+    rowsOf(
+      "STREAMS",
+      snapshot.streams,
+      [
+        ({ name }) => name,
+        { head: "STREAM", cell: ({ stream }) => stream },
+        { head: "BEHIND", cell: ({ lag }) => lag ?? "unknown" },
+        { head: "STATE", cell: ({ paused, problem }) => problem ?? (paused ? "paused" : "runs") },
+        { head: "DONE TO", cell: ({ done_to }) => done_to ?? "not begun" },
+        { head: "MISSING", cell: ({ missing }) => missing },
+        { head: "WRITTEN", cell: ({ written_at }) => ago(written_at) },
+      ],
+      ({ problem, paused }) => (problem === null ? (paused ? "warning" : undefined) : "error"),
+    ),
+    rowsOf(
+      "SCHEDULES",
+      snapshot.schedules,
+      [
+        ({ name }) => name,
+        { head: "CRON", cell: ({ cron, timezone }) => `${cron} ${timezone}` },
+        { head: "FOR", cell: ({ kind, destination }) => `${kind} ${destination}` },
+        { head: "LAST", cell: ({ lastAt }) => ago(lastAt) },
+        { head: "NEXT", cell: ({ nextAt }) => ago(nextAt) },
+        { head: "PROBLEM", cell: ({ problem }) => problem ?? "" },
+      ],
+      ({ problem }) => (problem === null ? undefined : "error"),
+    ),
+    deadSection(snapshot.causes, ago, width),
+  ];
+}
+
+type Read<T> = Extract<Snapshot["peers"], { readonly why: string }> | { readonly state: "read"; readonly value: T };
+/** Columns of a section: the cell of the first one, which has the title as its head, and the others. */
+type Columns<Row> = readonly [Column<Row>["cell"], ...Column<Row>[]];
+type Toned = Tone | undefined;
+
+/** Section with a table, whose first head is the title and the number of rows. */
+function tableSection<Row>(options: {
+  readonly title: string;
+  readonly read: Read<readonly Row[]>;
+  readonly columns: Columns<Row>;
+  readonly tone?: ((row: Row) => Toned) | undefined;
+  readonly width: number;
+  /** Number behind the title. Default: that of the rows. */
+  readonly count?: string | undefined;
+}): Section {
+  const { title, read, columns, tone, width } = options;
+  if (read.state !== "read") return unread(title, read);
+  const { length: total } = read.value;
+  if (total === 0) return single(`${title}  none`);
+  const [first, ...others] = columns;
+  const rows = read.value.slice(0, shownRows);
+  // An empty column takes room from the others.
+  const filled = others.filter(({ cell }) => rows.some((row) => cell(row) !== ""));
+  const cells = [{ head: `${title} (${options.count ?? total})`, cell: first }, ...filled];
+  const { head, lines } = tableLines(rows, cells.map(withShortCells), width);
+  return {
+    head: { text: head, tone: "title" },
+    rows: lines.map((text, at) => ({ text, tone: tone?.(rows[at]!) })),
+    total,
+  };
+}
+
+/** Column whose texts are cut to `shownCharacters`: an error message may be long. */
+function withShortCells<Row>({ head, cell }: Column<Row>): Column<Row> {
+  return {
+    head,
+    cell: (row) => {
+      const value = cell(row);
+      return typeof value === "string" ? cut(value, shownCharacters) : value;
+    },
+  };
+}
+
+function verdictSection({ report, ageMs, problem }: ShownVerdict): Section {
+  if (problem !== undefined) return single(`VERDICT  The examination failed: ${shown(problem)}`, "error");
+  if (report === undefined) return single("VERDICT  The installation is being examined.");
+  const { findings } = report;
+  const rows = findings.map(({ severity, check, what }) => ({
+    text: `${severity.padEnd("warning".length)}  ${check}: ${shown(what)}`,
+    tone: severity === "note" ? undefined : severity,
+  }));
+  const head = `VERDICT  ${doctorSummary(report).replace(/\.$/, "")}, ${age(ageMs)}`;
+  return { head: { text: head, tone: "title" }, rows, total: rows.length };
+}
+
+function leaderSection(read: Snapshot["leader"], ago: (at: Date | null) => string): Section {
+  if (read.state !== "read") return unread("LEADER", read);
+  const leader = read.value;
+  if (leader === undefined || leader.owner === null) return single("LEADER  No process leads.");
+  const { owner, epoch, completeSince, progressAt } = leader;
+  const since = completeSince === null ? "not all subscriptions yet" : `all subscriptions since ${ago(completeSince)}`;
+  const progress = progressAt === null ? "no progress yet" : `progress ${ago(progressAt)}`;
+  return single(`LEADER  ${shown(owner)}, epoch ${epoch}: ${since}, ${progress}`);
+}
+
+function deadSection(read: Snapshot["causes"], ago: (at: Date) => string, width: number): Section {
+  const causes = read.state === "read" ? { state: read.state, value: read.value.causes } : read;
+  const isCut = read.state === "read" && read.value.olderThanId !== undefined;
+  return tableSection({
+    title: "DEAD LETTERS",
+    read: causes,
+    width,
+    count: read.state === "read" ? `${isCut ? `newest ${examinedDeadLetters}` : read.value.examined}` : undefined,
+    columns: [
+      ({ topic }) => topic,
+      { head: "COUNT", cell: ({ count }) => count },
+      { head: "NEWEST", cell: ({ newestAt }) => ago(newestAt) },
+      { head: "CODE", cell: ({ errorCode }) => errorCode },
+      { head: "FUNCTION", cell: (row) => row.function ?? "" },
+      { head: "CAUSE", cell: ({ cause }) => cause },
+    ],
+  });
+}
+
+function unread(title: string, { state, why }: { readonly state: string; readonly why: string }): Section {
+  const words = state === "denied" ? "This login may not read it" : "It could not be read";
+  return single(`${title}  ${words}: ${shown(why)}`, "warning");
+}
+
+function single(text: string, tone?: Tone): Section {
+  return { head: { text, tone }, rows: [], total: 0 };
+}
+
+/** Foreign text on one line. */
+function shown(text: string): string {
+  return printable(cut(withoutPasswords(text), shownCharacters));
+}

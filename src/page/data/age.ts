@@ -1,0 +1,15 @@
+/** Ages in words. */
+
+/** Age in words, such as `5 min ago`; a negative one is in the future. */
+export function age(ms: number): string {
+  const seconds = Math.round(Math.abs(ms) / 1_000);
+  const [count, unit] =
+    seconds < 120
+      ? [seconds, "s"]
+      : seconds < 7_200
+        ? [Math.round(seconds / 60), "min"]
+        : seconds < 172_800
+          ? [Math.round(seconds / 3_600), "h"]
+          : [Math.round(seconds / 86_400), "days"];
+  return ms < 0 ? `in ${count} ${unit}` : `${count} ${unit} ago`;
+}

@@ -1,0 +1,236 @@
+/** The lines of `hawser top` in windows of several sizes. */
+import { describe, expect, it } from "vitest";
+import { type Size, type TopView, topLines } from "../../src/cli/top-view.js";
+import type { ShownVerdict, Snapshot } from "../../src/page/index.js";
+
+const now = Date.parse("2030-01-31T12:00:00Z");
+const before = (seconds: number): Date => new Date(now - seconds * 1_000);
+const read = <T>(value: T) => ({ state: "read", value }) as const;
+
+const peer = { epoch: 1, startedAt: before(600), clean: false, parked: 0, sendsOn: 1, listensOn: 1 };
+const outbox = { positionSavedAt: before(1), slots: [], nextDueAt: null, deadLetters: 0, later: 0 };
+const cause = { origin: "peer", function: null, retryRequested: 0, oldestAt: before(900) } as const;
+const stream = { domain: null, function: "public.f(nats_message)", filters: [], start: "all", key_token: null };
+
+const snapshot: Snapshot = {
+  at: before(0),
+  login: "operator",
+  database: "app",
+  leader: read({ owner: "serve-1", epoch: 9007199254740993n, progressAt: before(1), completeSince: before(3_600) }),
+  peers: read([
+    { ...peer, name: "billing-1", running: true, topics: ["billing", "refunds"], waiting: 0 },
+    { ...peer, name: "orders-1", running: false, topics: ["orders"], waiting: 9007199254740991 },
+    { ...peer, name: "shop-1", running: true, topics: ["shop"], waiting: 0 },
+  ]),
+  outbox: read([
+    {
+      ...{ ...outbox, kind: "nats", relay: null, isAwake: false, waiting: 100_000 },
+      ...{ oldestWaitingAt: before(7_200), oldestWaitingFor: "orders.created" },
+    },
+    { ...outbox, kind: "peer", relay: "r", isAwake: true, waiting: 0, oldestWaitingAt: null, oldestWaitingFor: null },
+  ]),
+  pending: read([
+    {
+      ...{ sender: "__#outbox", from: "__#outbox", listener: "orders-1", group: null, topic: "orders" },
+      ...{ count: 3, bytes: 42, oldest: before(300) },
+    },
+  ]),
+  streams: read([
+    {
+      ...{ ...stream, name: "audit", stream: "AUDIT", done_to: 9223372036854775807n, lag: 18446744073709551615n },
+      ...{ problem: null, paused: false, missing: 0n, missing_reason: null, missing_from: null, missing_to: null },
+      ...{ missing_at: null, written_at: before(2) },
+    },
+  ]),
+  schedules: read([]),
+  causes: read({
+    causes: [
+      { ...cause, topic: "orders", errorCode: "handler_failed", cause: "no price", count: 1000, newestAt: before(60) },
+    ],
+    examined: 1000,
+    olderThanId: undefined,
+  }),
+};
+
+const verdict: ShownVerdict = {
+  report: {
+    ok: false,
+    findings: [
+      { check: "leader", severity: "error", what: "no process leads", remedy: "Start `hawser serve`" },
+      { check: "outbox", severity: "warning", what: "100000 messages wait", remedy: "Start `hawser serve`" },
+    ],
+    checks: [{ check: "leader", outcome: "error" }],
+  },
+  ageMs: 12_000,
+  isExamining: false,
+  problem: undefined,
+};
+
+const shown = (size: Size, view: Partial<TopView> = {}): string[] =>
+  topLines({ snapshot, verdict, now, hint: "every 2s; space pauses, q quits", ...view }, size).map(({ text }) => text);
+
+describe("the lines of hawser top", () => {
+  it("have a gap between sections where there is room", () => {
+    expect(shown({ columns: 100, rows: 60 }).join("\n")).toMatchInlineSnapshot(`
+      "app as operator  every 2s; space pauses, q quits  2030-01-31T12:00:00Z
+
+      VERDICT  1 error, 1 warning; 1 of 1 check done, 12 s ago
+      error    leader: no process leads
+      warning  outbox: 100000 messages wait
+
+      LEADER  serve-1, epoch 9007199254740993: all subscriptions since 60 min ago, progress 1 s ago
+
+      PEERS (3)  STATE            STARTED              WAITING  PARKED  TOPICS
+      billing-1  running          10 min ago                 0       0  billing, refunds
+      orders-1   ended uncleanly  10 min ago  9007199254740991       0  orders
+      shop-1     running          10 min ago                 0       0  shop
+
+      OUTBOX (2)  WAITING  OLDEST   FOR             POSITION SAVED  RELAY  LATER
+      nats        100000+  2 h ago  orders.created  1 s ago         none       0
+      peer              0                           1 s ago         awake      0
+
+      BACKLOG (1)  MESSAGES  OLDEST     BYTES  LISTENER  SENDER
+      orders              3  5 min ago     42  orders-1  enqueued
+
+      STREAMS (1)  STREAM                BEHIND  STATE              DONE TO  MISSING  WRITTEN
+      audit        AUDIT   18446744073709551615  runs   9223372036854775807        0  2 s ago
+
+      SCHEDULES  none
+
+      DEAD LETTERS (1000)  COUNT  NEWEST    CODE            CAUSE
+      orders                1000  60 s ago  handler_failed  no price"
+    `);
+  });
+
+  it("are cut to 80 by 24 characters, with numbers as they are", () => {
+    expect(shown({ columns: 80, rows: 24 }).join("\n")).toMatchInlineSnapshot(`
+      "app as operator  every 2s; space pauses, q quits  2030-01-31T12:00:00Z
+      VERDICT  1 error, 1 warning; 1 of 1 check done, 12 s ago
+      error    leader: no process leads
+      warning  outbox: 100000 messages wait
+      LEADER  serve-1, epoch 9007199254740993: all subscriptions since 60 min ago, pr…
+      PEERS (3)  STATE           STARTED              WAITING  PARKED  TOPICS
+      billing-1  running         10 min ago                 0       0  billing, refun…
+      orders-1   ended unclean…  10 min ago  9007199254740991       0  orders
+      shop-1     running         10 min ago                 0       0  shop
+      OUTBOX (2)  WAITING  OLDEST   FOR             POSITION SAVED  RELAY  LATER
+      nats        100000+  2 h ago  orders.created  1 s ago         none       0
+      peer              0                           1 s ago         awake      0
+      BACKLOG (1)  MESSAGES  OLDEST     BYTES  LISTENER  SENDER
+      orders              3  5 min ago     42  orders-1  enqueued
+      STREAMS (1)  STREAM                BEHIND  STATE              DONE TO  MISSING …
+      audit        AUDIT   18446744073709551615  runs   9223372036854775807        0 …
+      SCHEDULES  none
+      DEAD LETTERS (1000)  COUNT  NEWEST    CODE            CAUSE
+      orders                1000  60 s ago  handler_failed  no price"
+    `);
+  });
+
+  it("share a small window evenly, and say how many are missing", () => {
+    expect(shown({ columns: 60, rows: 16 }).join("\n")).toMatchInlineSnapshot(`
+      "app as operator  every 2s; space pauses, q quits  2030-01-3…
+      VERDICT  1 error, 1 warning; 1 of 1 check done, 12 s ago
+      error    leader: no process leads
+      warning  outbox: 100000 messages wait
+      LEADER  serve-1, epoch 9007199254740993: all subscriptions …
+      PEERS (3)  STATE     STARTED            WAITING  PARKED  TO…
+      … 3 more
+      OUTBOX (2)  WAITING  OLDEST   FOR       POSITION SAVED  REL…
+      … 2 more
+      BACKLOG (1)  MESSAGES  OLDEST     BYTES  LISTENER  SENDER
+      orders              3  5 min ago     42  orders-1  enqueued
+      STREAMS (1)  STREAM                BEHIND  STATE           …
+      audit        AUDIT   18446744073709551615  runs   922337203…
+      SCHEDULES  none
+      DEAD LETTERS (1000)  COUNT  NEWEST    CODE          CAUSE
+      orders                1000  60 s ago  handler_fai…  no price"
+    `);
+  });
+
+  it("are only the first ones in a window without room for the heads", () => {
+    expect(shown({ columns: 20, rows: 3 })).toEqual(["app as operator  ev…", "VERDICT  1 error, 1…", "… 7 more lines"]);
+  });
+
+  it.each([1, 2, 3, 5, 8, 13, 21, 34])("fit into %i rows of as many columns", (size) => {
+    const lines = shown({ columns: size, rows: size }, { problem: "could not read: refused" });
+    expect(lines.length).toBeLessThanOrEqual(size);
+    for (const line of lines) expect(line.length).toBeLessThanOrEqual(size);
+  });
+
+  it("show 100 rows of a section without a window, and say how many are missing", () => {
+    const rows = Array.from({ length: 250 }, (_, at) => ({
+      ...peer,
+      name: `p${at}`,
+      running: true,
+      topics: [],
+      waiting: at,
+    }));
+    const lines = shown({}, { snapshot: { ...snapshot, peers: read(rows) } });
+    expect(lines.filter((line) => /^p\d+ /.test(line))).toHaveLength(100);
+    expect(lines).toContain("… 150 more");
+  });
+
+  it("say what the login may not read, and what could not be read", () => {
+    const denied = { state: "denied", why: "permission denied for table peers" } as const;
+    const failed = { state: "failed", why: "canceling statement due to\ntimeout", isAway: false } as const;
+    const lines = shown({}, { snapshot: { ...snapshot, peers: denied, leader: failed, causes: denied } });
+    expect(lines).toContain("PEERS  This login may not read it: permission denied for table peers");
+    expect(lines).toContain("LEADER  It could not be read: canceling statement due to\\ntimeout");
+    expect(lines).toContain("DEAD LETTERS  This login may not read it: permission denied for table peers");
+  });
+
+  it("say that Postgres is away, and how old the numbers are, without a password", () => {
+    const problem = "could not connect to postgres://a:secret@db/app";
+    expect(shown({}, { problem, now: now + 30_000 })[1]).toBe(
+      "Trying again; the numbers are from 30 s ago: could not connect to postgres://***@db/app",
+    );
+    expect(shown({}, { snapshot: undefined })).toEqual([
+      "hawser top  every 2s; space pauses, q quits",
+      "The first numbers are being read.",
+    ]);
+    expect(shown({}, { snapshot: undefined, problem })[1]).toMatch(/^Trying again: could not connect/);
+  });
+
+  it("say that the installation is being examined, or could not be", () => {
+    const none = { report: undefined, ageMs: 0, isExamining: true, problem: undefined };
+    expect(shown({}, { verdict: none })[2]).toBe("VERDICT  The installation is being examined.");
+    expect(shown({}, { verdict: { ...none, problem: "no" } })[2]).toBe("VERDICT  The examination failed: no");
+  });
+
+  it("neutralize control characters of names and errors, whatever the window cuts", () => {
+    const hostile = "\u001b]0;title\u0007\u001b[2J\r\n\u009b31m\u202egnp.\u2066\u{1f600}";
+    const view: Partial<TopView> = {
+      snapshot: {
+        ...snapshot,
+        login: hostile,
+        database: hostile,
+        leader: read({ owner: hostile, epoch: 1n, progressAt: null, completeSince: null }),
+        peers: read([{ ...peer, name: hostile, running: true, topics: [hostile, hostile], waiting: 0 }]),
+        schedules: { state: "failed", why: hostile, isAway: false },
+        causes: read({
+          causes: [
+            {
+              ...cause,
+              topic: hostile,
+              errorCode: hostile,
+              cause: hostile.repeat(10_000),
+              count: 1,
+              newestAt: before(0),
+            },
+          ],
+          examined: 10_000,
+          olderThanId: "1",
+        }),
+      },
+      problem: hostile,
+    };
+    for (const columns of [undefined, 200, 80, 33, 20, 7]) {
+      const text = shown({ columns }, view).join("\n");
+      expect(text).not.toMatch(/[^\P{Cc}\n]|[\u202a-\u202e\u2066-\u2069]/u);
+      // No half of a character.
+      expect(Buffer.from(text).toString()).toBe(text);
+    }
+    expect(shown({ columns: 200 }, view).join("\n")).toContain("\\u001b]0;title\\u0007");
+    expect(shown({}, view).join("\n")).toContain("DEAD LETTERS (newest 10000)");
+  });
+});
