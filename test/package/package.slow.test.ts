@@ -107,7 +107,7 @@ it("holds what it should, and nothing else", () => {
 
 /** Pages and folders for maintainers, which only the repository has. */
 const forMaintainers =
-  /^(CONTRIBUTING\.md|docs\/(benchmarks|decisions|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*))$/;
+  /^(CONTRIBUTING\.md|docs\/(benchmarks|coverage|decisions|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*))$/;
 
 it("holds what its pages for users link to, from the README on", () => {
   const pages = packed.filter((path) => path.endsWith(".md"));
