@@ -3,7 +3,7 @@ import type { Transport } from "@connectrpc/connect";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { ConnectionWatch } from "../nats/index.js";
-import { Deadline, inSpan, maxTimerMs, tracer, unlessAborted, withTrace } from "../runtime/index.js";
+import { Deadline, inSpan, maxTimerMs, type TraceContext, tracer, unlessAborted, withTrace } from "../runtime/index.js";
 import { NatsCaller } from "./nats-caller.js";
 import {
   bytesOfHeaders,
@@ -44,15 +44,17 @@ export function createNatsTransport(connection: NatsConnection, options: NatsTra
     call(outgoing) {
       const span = tracer && startCall("request", outgoing.method, outgoing.payload, undefined);
       if (span === undefined) return send(outgoing);
-      const pairs = withTrace(outgoing.pairs, span.context);
       return inSpan(
         span,
-        () => send({ ...outgoing, pairs }),
+        () => send(outgoing, span.context),
         ({ headers }) => errorIn(headers),
       );
     },
   };
-  const send: Carrier["call"] = async ({ method, pairs, payload, timeoutMs, signal }) => {
+  const send = async (
+    { method, pairs, payload, timeoutMs, signal }: Parameters<Carrier["call"]>[0],
+    context?: TraceContext,
+  ): ReturnType<Carrier["call"]> => {
     const subject = subjectOf(method, subjectPrefix);
     const limitMs = Math.min(Math.ceil(timeoutMs), maxTimerMs);
     const attempt = { name: `call of "${subject}"`, subject, changes: true, timeoutMs: limitMs };
@@ -60,8 +62,13 @@ export function createNatsTransport(connection: NatsConnection, options: NatsTra
     watch.checkOpen(attempt);
     const caller = NatsCaller.of(connection);
     const id = caller.nextCallId();
-    const headers = natsHeaders([...pairs, [rpcConstants.callHeader, id]]);
-    watch.checkSize(attempt, bytesOfHeaders(headers) + payload.length);
+    const headersWith = (given: typeof pairs) => natsHeaders([...given, [rpcConstants.callHeader, id]]);
+    const sizeWith = (given: typeof headers) => bytesOfHeaders(given) + payload.length;
+    let headers = headersWith(context === undefined ? pairs : withTrace(pairs, context));
+    // A call that is sent without a trace is sent with one, too.
+    const maxBytes = connection.info?.max_payload ?? Infinity;
+    if (context !== undefined && sizeWith(headers) > maxBytes) headers = headersWith(pairs);
+    watch.checkSize(attempt, sizeWith(headers));
     const deadline = new Deadline(limitMs);
     const request = async () => {
       // The call may have waited for the connection to drain.

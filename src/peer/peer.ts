@@ -354,6 +354,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
    * - `handler_failed`, `rejected`, or the code and message of the error that the handler threw
    */
   request(topic: string, payload: Payload, options?: RequestOptions): Promise<Answer> {
+    let span: OperationSpan | undefined;
     try {
       checkKnownOptions(options, "a request");
       const { requestTimeoutMs, maxMessageBytes } = this.#options.settings;
@@ -365,18 +366,20 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (topic === this.#options.topic) throw selfTopic(topic);
       const content = checkContent(payload, options?.headers);
       const message = { payload: content.bytes, headers: content.headers && checkHeaders(content.headers) };
-      const span = tracer && this.#startSpan("request", topic, message);
+      span = tracer && this.#startSpan("request", topic, message);
       const { payload: bytes, headers } = message;
       const request = new OutgoingRequest(topic, bytes, headers, maxMessageBytes, timeoutMs, idempotent, outbox);
-      if (span !== undefined)
-        request.answer.then(
-          ({ headers }) => span.end(rpcErrorIn(headers)),
-          (error) => span.end(error),
-        );
       if (signal !== undefined) request.abortOn(signal);
       outbox.request(topic, request);
+      const requested = span;
+      if (requested !== undefined)
+        request.answer.then(
+          ({ headers }) => requested.end(rpcErrorIn(headers)),
+          (error) => requested.end(error),
+        );
       return request.answer;
     } catch (error) {
+      span?.end(error);
       return Promise.reject(error);
     }
   }

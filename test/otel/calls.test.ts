@@ -58,6 +58,27 @@ describe.each(carriers)("a call over $name", (carrier) => {
   });
 });
 
+describe("a call over NATS that is as large as the server allows", () => {
+  it("is sent without its context", async () => {
+    const calling = await natsCarrier((end) => ends.push(end)).serve((router) =>
+      router.rpc(Warehouse.method.reserve, async () => ({})),
+    );
+    const client = createClient(Warehouse, calling.transport());
+    const call = (length: number) => client.reserve({ sku: "x".repeat(length) });
+    const isSent = (length: number) =>
+      call(length).then(
+        () => true,
+        () => false,
+      );
+    let length = 1024 * 1024;
+    while (!(await isSent(length))) length -= 20;
+    // The header with the time limit may have another length.
+    await recorded.inSpan("GET /", () => call(length - 20));
+    const [asked] = await recorded.spansOf("acme.warehouse.v1.Warehouse/Reserve");
+    expect(asked!.error).toBeUndefined();
+  });
+});
+
 describe("serve", () => {
   let world: BridgeWorld;
   beforeAll(async () => {

@@ -170,6 +170,22 @@ describe("a request", () => {
     const [failed, threw] = await recorded.spansOf("request sum", "respond sum");
     expect([failed!.attributes["error.type"], threw!.attributes["error.type"]]).toEqual(["rejected", "rejected"]);
   });
+
+  it("has an ended span also if it cannot be sent at all", async () => {
+    const a = await world.started("a-1");
+    await recorded.inSpan("GET /", async () => {
+      await a.request("x".repeat(256), "p").catch(() => undefined);
+      await a.send("y".repeat(256), "p").catch(() => undefined);
+      await a.request("nobody", "p").catch(() => undefined);
+    });
+    const ended = recorded.spans.map(({ name, attributes }) => [name[0] + name.at(-1)!, attributes["error.type"]]);
+    expect(ended).toEqual([
+      ["rx", "invalid_argument"],
+      ["sy", "invalid_argument"],
+      ["ry", "no_listener"],
+      ["G/", undefined],
+    ]);
+  });
 });
 
 describe("what is enqueued", () => {

@@ -1,5 +1,4 @@
 /** Reading for a section: a section whose data cannot be read says so, and the others are shown. */
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import { HawserError, withoutPasswords } from "../../errors/index.js";
 import { insufficientPrivilege, isServerError, queryCanceled, sqlstateOf } from "../../postgres/index.js";
 
@@ -27,7 +26,7 @@ export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
   }
 }
 
-const tooLong = `it took longer than ${pageConstants.statementMs / 1_000} s, because there is too much to read; the commands of hawser have more time`;
+const tooLong = "Postgres ended the statement, because there is too much to read, and it took too long";
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
