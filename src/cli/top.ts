@@ -1,11 +1,11 @@
 /** `hawser top`: the state of an installation in a terminal, refreshed until it is stopped. */
 import { type ArgsDef, defineCommand } from "citty";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { topSettingsDefaults, topSettingsRanges } from "../../generated/ts/settings/page.js";
-import { HawserError, withoutPasswords } from "../errors/index.js";
+import { pageConstants, topSettingsDefaults, topSettingsRanges } from "../../generated/ts/settings/page.js";
+import { HawserError } from "../errors/index.js";
 import { readSnapshot, type Sections, type ShownVerdict, type Snapshot, sections, Verdicts } from "../page/index.js";
 import { delay, silentLogger, systemClock, unlessAborted, whenAborted } from "../runtime/index.js";
-import { withCommandDatabase } from "../store/index.js";
+import { statementLimits, withCommandDatabase } from "../store/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { doctorJson } from "./doctor.js";
 import { awaitStopRequest } from "./long-running.js";
@@ -59,7 +59,8 @@ export const top = withExamples(
         const readings = sections(database);
         await (isLive ? watch(readings, verdicts, intervalMs) : printOnce(readings, verdicts, json));
       };
-      await withCommandDatabase(databaseUrl, work, { anyLogin: true });
+      const limits = { ...statementLimits, statementTimeoutMs: pageConstants.statementMs };
+      await withCommandDatabase(databaseUrl, work, { anyLogin: true, limits });
     },
   }),
   [
@@ -140,7 +141,7 @@ async function watch(readings: Sections, verdicts: Verdicts, intervalMs: number)
       examine();
       const read = await unlessAborted(readSnapshot(readings), ended);
       if (read.state === "read") snapshot = read.value;
-      problem = read.state === "read" ? undefined : withoutPasswords(read.why);
+      problem = read.state === "read" ? undefined : read.why;
       draw();
       // A slow database is not kept busier than half of the time.
       await delay(Math.max(intervalMs, performance.now() - startedAt), ended);

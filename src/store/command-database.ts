@@ -13,6 +13,7 @@ import type { CatalogReader } from "./schema.js";
  *
  * @param databaseUrl connection URI; without it, the PG* variables apply
  * @param options.anyLogin true if a login suffices that may not read the version of the schema, which is then not checked
+ * @param options.limits as for {@link openDatabase}
  * @throws HawserError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role
  * lacks privileges, with the GRANT that is needed; `schema_missing` if the schema is absent or older; `schema_too_new`;
  * `name_occupied` as `inspectSchema`; `invalid_argument` for an argument that a function of the schema refuses
@@ -20,13 +21,14 @@ import type { CatalogReader } from "./schema.js";
 export async function withCommandDatabase<T>(
   databaseUrl: string | undefined,
   work: (database: Database) => Promise<T>,
-  options: { readonly anyLogin: boolean } = { anyLogin: false },
+  options: { readonly anyLogin?: boolean; readonly limits?: SessionLimits } = {},
 ): Promise<T> {
-  const database = openDatabase(databaseUrl, { poolSize: 1, logger: silentLogger });
+  const { anyLogin = false, ...limits } = options;
+  const database = openDatabase(databaseUrl, { poolSize: 1, logger: silentLogger, ...limits });
   try {
     const missing = missingSteps(catalogReaderOf(database, "check for the schema hawser"));
     const { steps } = await missing.catch((error: unknown) => {
-      if (options.anyLogin && sqlstateOf(error) === insufficientPrivilege) return { steps: [] };
+      if (anyLogin && sqlstateOf(error) === insufficientPrivilege) return { steps: [] };
       throw error;
     });
     if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);
