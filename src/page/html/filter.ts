@@ -42,10 +42,10 @@ export function queryOf(values: Readonly<Record<string, string | undefined>>): s
 export function filterForm(action: string, given: FilterFields): Html {
   const inputs = (Object.entries(fields) as [Field, string][]).map(([name, label]) =>
     name === "origin"
-      ? html`<label for="f-origin">${label}</label> <select id="f-origin" name="origin">
+      ? html`<span class="field"><label for="f-origin">${label}</label> <select id="f-origin" name="origin">
 ${["", "peer", "subscription", "outbox"].map((origin) => html`<option value="${origin}"${origin === (given.origin ?? "") ? html` selected` : ""}>${origin === "" ? "any" : origin}</option>`)}
-</select>\n`
-      : html`<label for="f-${name}">${label}</label> <input id="f-${name}" name="${name}" value="${given[name] ?? ""}" autocomplete="off">\n`,
+</select></span>\n`
+      : html`<span class="field"><label for="f-${name}">${label}</label> <input id="f-${name}" name="${name}" value="${given[name] ?? ""}" autocomplete="off"></span>\n`,
   );
   return html`<form method="get" action="${action}" aria-label="Filter"><p>${inputs}<button type="submit">Filter</button></p></form>`;
 }

@@ -1,7 +1,7 @@
 /** Frame of every page: title, navigation, and the links that pause the reloading. */
 import { html } from "hono/html";
 import { version } from "../../files/index.js";
-import { type Html, short } from "./text.js";
+import { type Html, plural, short } from "./text.js";
 
 /** Where the page is, and with which login. */
 export interface Frame {
@@ -68,9 +68,10 @@ function reloading({ prefix, path, refreshMs, isPaused }: Frame): Html | string 
   url.searchParams.delete("paused");
   if (!isPaused) url.searchParams.set("paused", "1");
   const to = `${prefix}${url.pathname}${url.search}`;
+  const interval = plural(refreshMs / 1_000, "second");
   return isPaused
-    ? html`<p>This page does not reload itself. <a href="${to}">Reload every ${refreshMs / 1_000} seconds</a></p>`
-    : html`<p>This page reloads every ${refreshMs / 1_000} seconds. <a href="${to}">Pause</a></p>`;
+    ? html`<p>This page does not reload itself. <a href="${to}">Reload every ${interval}</a></p>`
+    : html`<p>This page reloads every ${interval}. <a href="${to}">Pause</a></p>`;
 }
 
 /** Picture of the page in the browser's tabs. */
@@ -97,16 +98,19 @@ a { color: var(--link); }
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; margin: .5rem 0; }
 caption { text-align: left; font-weight: 600; padding: .25rem 0; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; min-width: 4rem; }
-.number { text-align: right; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; min-width: 6.5rem; }
+th, .whole { overflow-wrap: normal; white-space: nowrap; }
+.number { min-width: 0; white-space: nowrap; text-align: right; font-variant-numeric: tabular-nums; }
 pre { background: var(--soft); border: 1px solid var(--line); padding: .6rem; overflow: auto; max-height: 32rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 form { margin: .5rem 0; }
 form.inline { display: inline-block; margin-right: .5rem; }
-label { display: inline-block; margin: .25rem 1rem .25rem 0; }
-input, select, button { font: inherit; color: var(--text); background: var(--back); border: 1px solid var(--line); border-radius: .25rem; padding: .3rem .6rem; }
+.field { display: inline-block; max-width: 100%; margin: .25rem 1rem .25rem 0; }
+label { margin-right: .25rem; }
+input, select, button { max-width: 100%; font: inherit; color: var(--text); background: var(--back); border: 1px solid var(--line); border-radius: .25rem; padding: .3rem .6rem; }
 button { background: var(--soft); cursor: pointer; font-weight: 600; }
+dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: .25rem 1rem; }
 dt { font-weight: 600; }
-dd { margin: 0 0 .5rem 1rem; overflow-wrap: anywhere; }
+dd { margin: 0; overflow-wrap: anywhere; }
 .error, .failed { color: var(--error); }
 .warning, .denied { color: var(--warning); }
 .ok { color: var(--ok); }

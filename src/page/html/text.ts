@@ -42,7 +42,9 @@ export function time(at: Date | null | undefined, now: number): Html {
   const ms = Number(at);
   if (!Number.isFinite(ms)) return html`${Number.isNaN(ms) ? "a time out of range" : ms < 0 ? "always" : "never"}`;
   const iso = at.toISOString();
-  return html`<time datetime="${iso}">${iso}</time> (${age(now - at.getTime())})`;
+  const [date, clock] = iso.split("T");
+  // Each is kept whole on narrow columns.
+  return html`<time datetime="${iso}"><span class="whole">${date}</span> <span class="whole">${clock}</span></time> <span class="whole">(${age(now - at.getTime())})</span>`;
 }
 
 /** Count of things, with the singular for one. */
