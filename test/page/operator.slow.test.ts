@@ -1,0 +1,128 @@
+/**
+ * An operator at a real Chromium: finds why messages died, has the function repaired, and retries them. With
+ * `HAWSER_WRITE_SCREENSHOTS=1` it writes the pictures of `docs/images/`.
+ */
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { projectDirectory } from "../support/program.js";
+import { openBrowser, type Tab, type TestBrowser } from "./support/browser.js";
+import { type Chandlery, failedOrders, openChandlery } from "./support/chandlery.js";
+
+let browser: TestBrowser;
+let shop: Chandlery;
+/** Address of a page that reloads itself as pages usually do. */
+let origin: string;
+beforeAll(async () => {
+  browser = await openBrowser();
+  shop = await openChandlery("chandlery");
+  origin = await shop.openPage();
+});
+afterAll(async () => {
+  await shop?.[Symbol.asyncDispose]();
+  await browser?.[Symbol.asyncDispose]();
+});
+
+const all = Array.from({ length: failedOrders }, (_, index) => index + 1);
+const cause = "invalid input syntax for type numeric";
+
+/** Holds the lock without which no dead letter is retried, until it is released. */
+async function holdRetries(): Promise<() => Promise<void>> {
+  const session = await shop.world.connect();
+  await session.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'dead-letters' FOR UPDATE");
+  return async () => {
+    await session.query("COMMIT");
+    await session.end();
+  };
+}
+
+/** Id of the oldest dead order. */
+const firstOrder = () =>
+  shop.world.client
+    .query<{ id: string }>("SELECT min(id) AS id FROM hawser.dead_letters WHERE origin = 'subscription'")
+    .then(({ rows }) => rows[0]!.id);
+
+/** Names that are other ones in each run, and what they would be elsewhere. */
+const namesOfTests = { "hawser_test_\\w+": "app", "test_login_\\w+": "operator" };
+
+const shows = (tab: Tab, text: string) =>
+  eventually(`the page shows "${text}"`, async () => (await tab.text()).includes(text));
+
+it.each([
+  { look: "light", scheme: "light", width: 1_200, height: 840 },
+  { look: "dark", scheme: "dark", width: 1_200, height: 840 },
+  { look: "narrow", scheme: "light", width: 400, height: 800 },
+] as const)(
+  "the overview, the dead letters and one of them fit into a $look window",
+  async ({ look, scheme, width, height }) => {
+    if (look === "light") await shop.failOrders();
+    await using tab = await browser.tab(origin, { scheme, width, height });
+    await eventually("the installation was examined", async () => {
+      await tab.open("/?paused=1");
+      return (await tab.text()).includes("checks of");
+    });
+    const shoot = async (name: string) => {
+      expect(await tab.value("document.documentElement.scrollWidth")).toBeLessThanOrEqual(width);
+      const path = join(projectDirectory, `docs/images/page-${name}-${look}.webp`);
+      if (process.env["HAWSER_WRITE_SCREENSHOTS"] === "1") await tab.shoot(path, namesOfTests);
+    };
+    await shoot("overview");
+    const background = await tab.value<string>("getComputedStyle(document.body).backgroundColor");
+    expect(background).toBe(scheme === "dark" ? "rgb(20, 24, 28)" : "rgb(255, 255, 255)");
+    await tab.click(cause);
+    await shoot("list");
+    await tab.click(await firstOrder());
+    await tab.click("Show the payload");
+    await tab.value("scrollTo(0, 0)");
+    await shoot("letter");
+    expect(tab.problems).toEqual([]);
+  },
+);
+
+it.each([
+  { by: "mouse", javaScript: true },
+  { by: "keyboard", javaScript: false },
+] as const)(
+  "an operator finds the cause, and retries 1,000 dead letters by $by (JavaScript: $javaScript)",
+  async ({ by, javaScript }) => {
+    await shop.failOrders();
+    await using tab = await browser.tab(await shop.openPage({ refreshMs: 1_000 }), { javaScript });
+    const use = (name: string) => (by === "mouse" ? tab.click(name) : tab.pressOn(name));
+
+    // The cause.
+    await tab.open("/?paused=1");
+    expect(await tab.text()).toContain("1007 dead letters.");
+    await use(cause);
+    expect(await tab.text()).toContain("1000 dead letters match, the oldest first.");
+    const list = tab.path;
+
+    // One of them.
+    await use(await firstOrder());
+    expect(await tab.text()).toContain(`${cause}: "1,50"`);
+    expect(await tab.text()).not.toContain('"price"');
+    await use("Show the payload");
+    expect(await tab.text()).toContain('{"number":1,"item":"anchor","price":"1,50"}');
+
+    // The repair.
+    await shop.repair();
+    await tab.open(list);
+    const release = await holdRetries();
+    await use("Retry all 1000, in order");
+    expect(tab.path).toMatch(/^\/jobs\//);
+    expect(await tab.text()).toContain("State: running");
+    expect(await tab.text()).toContain("0 of 1000 dead letters");
+    expect(await tab.value("document.querySelector('progress').max")).toBe(failedOrders);
+    await release();
+    // Without a hand at it, the page shows how far it is.
+    await shows(tab, "State: done");
+    expect(await tab.text()).toContain("1000 of 1000 dead letters");
+    expect(await tab.value("document.querySelector('progress').value")).toBe(failedOrders);
+
+    // They go.
+    await tab.open("/");
+    await shows(tab, "\n7 dead letters.");
+    expect(await tab.text()).not.toContain(cause);
+    expect(await shop.taken()).toEqual(all);
+    expect(tab.problems).toEqual([]);
+  },
+);
