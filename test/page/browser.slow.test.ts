@@ -195,6 +195,7 @@ it("a login that reads status views only gets neither payloads nor buttons", asy
     url,
     `GRANT USAGE ON SCHEMA hawser TO ${viewer.role}`,
     `GRANT SELECT ON hawser.outbox_status, hawser.stream_status, hawser.schedule_status, hawser.bridge_lead TO ${viewer.role}`,
+    `GRANT EXECUTE ON FUNCTION hawser.outbox_undone TO ${viewer.role}`,
   );
   const viewed = await shop.openPage({ databaseUrl: viewer.url });
   for (const scheme of ["dark", "light"] as const) {

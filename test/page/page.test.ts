@@ -160,6 +160,7 @@ describe("the page", () => {
       database.url,
       `GRANT USAGE ON SCHEMA hawser TO ${viewer.role}`,
       `GRANT SELECT ON hawser.outbox_status, hawser.stream_status, hawser.schedule_status, hawser.bridge_lead TO ${viewer.role}`,
+      `GRANT EXECUTE ON FUNCTION hawser.outbox_undone TO ${viewer.role}`,
     );
     await using client = pageClient({ databaseUrl: viewer.url });
     for (const path of [...places, "/dead/1", "/dead/1?payload=1", "/dead/1/payload"]) {
@@ -172,6 +173,8 @@ describe("the page", () => {
     );
     for (const path of ["/streams", "/schedules"])
       expect((await client.get(path)).text).not.toContain("may not read it");
+    const denied = (await client.get("/outbox")).text.match(/permission denied for [\w ]+/g);
+    expect(denied).toEqual(["permission denied for view outbox_scheduled"]);
     await using owner = pageClient({ databaseUrl: database.url, secret: "s".repeat(32) });
     const { fields } = formOf((await owner.get("/dead")).text, "Retry it");
     await using other = pageClient({ databaseUrl: viewer.url, secret: "s".repeat(32) });
