@@ -16,6 +16,7 @@ import { enqueue, Peer, type PeerOptions, type TransactionalMessage } from "../.
 import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
+import { pageClient } from "../page/support/page-world.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
@@ -184,6 +185,9 @@ describe("an object that a role without rights has planted", () => {
       await tried(["request", "planted", "hello", "--timeout", "100ms"], databaseUrl);
       await tried(["peers", "reassign", `planted-${login}`, "planted-heir", "--force"], databaseUrl);
       await tried(["peers", "forget", `planted-${login}`], databaseUrl);
+      await tried(["top", "--once"], databaseUrl, 0);
+      await usePage(databaseUrl);
+      commandsRun.add("page");
       await tried(["dead", "list"], databaseUrl, own);
       await tried(["dead", "retry", "--all"], databaseUrl);
       await tried(["dead", "discard", "--all"], databaseUrl, own);
@@ -274,9 +278,13 @@ async function useOutboxAndStream(client: pg.Client, subject: string): Promise<v
   const since = new Date();
   const headers = JSON.stringify({ planted: ["yes"] });
   await ask("hawser.enqueue($1, 'a', stream => false, headers => $2, key => 'k')", subject, headers);
+  const trace = `00-${"1".repeat(32)}-${"2".repeat(16)}-01`;
+  await client.query("SELECT set_config('hawser.traceparent', $1, false)", [trace]);
   await ask("hawser.enqueue($1, 'b', stream => true, key => 'k', message_id => 'm')", subject);
+  await client.query("RESET hawser.traceparent");
   await ask("hawser.enqueue_batch($1, ARRAY['c', 'd'], stream => false)", subject);
-  await ask("hawser.enqueue_batch($1, ARRAY['e', 'f'], stream => true)", subject);
+  const commented = `SELECT hawser.enqueue_batch($1, ARRAY['e', 'f'], stream => true) /*traceparent='${trace}',tracestate='a%3D1'*/`;
+  await client.query(commented, [subject]);
   await ask("hawser.enqueue($1, 'later', stream => true, deliver_at => now() + interval '0.2 seconds')", subject);
   const never = await ask("hawser.enqueue($1, '-', stream => true, deliver_at => now() + interval '1 day')", subject);
   expect(await ask("hawser.cancel($1::bigint)", never)).toBe(true);
@@ -291,6 +299,15 @@ async function useOutboxAndStream(client: pg.Client, subject: string): Promise<v
   await client.query("SELECT * FROM hawser.stream_status, hawser.outbox_status, hawser.outbox_scheduled");
   await ask("public.nats_unsubscribe_stream('planted')");
   await manager.streams.delete(stream);
+}
+
+/** Every page, and the first form of the list of dead letters if there is one. */
+async function usePage(databaseUrl: string): Promise<void> {
+  await using client = pageClient({ databaseUrl });
+  const paths = ["/dead", "/backlog", "/peers", "/outbox", "/streams", "/schedules", "/message?id=a%2F1%2F2", "/jobs"];
+  for (const path of ["/", ...paths, "/dead/1", "/dead/1/payload"]) await client.get(path);
+  const { text } = await client.get("/dead");
+  if (text.includes("Retry it")) await client.submit("/dead", "Retry it");
 }
 
 /** Sends that are delivered, stored and retried; transactional handlers, replies, subscriptions, clearing. */
