@@ -105,9 +105,9 @@ it("holds what it should, and nothing else", () => {
   expect(own.filter((path) => /\.(test|spec)\.[jt]s$|(^|\/)test\/(?!vectors\/)/.test(path))).toEqual([]);
 });
 
-/** Pages and folders for maintainers, which only the repository has. */
+/** Pages and folders for maintainers, and pictures, which only the repository has. */
 const forMaintainers =
-  /^(CONTRIBUTING\.md|docs\/(benchmarks|coverage|decisions|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*))$/;
+  /^(CONTRIBUTING\.md|deploy\/chart\/alerts\.test\.yaml|docs\/(benchmarks|coverage|decisions|images|releasing)\b.*|examples\/(README\.md|[a-z-]+\.ts|orders\b.*))$/;
 
 it("holds what its pages for users link to, from the README on", () => {
   const pages = packed.filter((path) => path.endsWith(".md"));
