@@ -121,7 +121,10 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   app.use(async (c, next) => {
     c.header("Cache-Control", "no-store");
     if (hosts !== undefined && !hosts.includes(new URL(c.req.url).hostname.toLowerCase())) {
-      return c.text("This host name is not one of the page's; address it by a name of its option hosts.\n", 421);
+      return c.text(
+        "This host name is not one of the page's; address it by one, or name this one by --allow-host or the option hosts.\n",
+        421,
+      );
     }
     return next();
   });
