@@ -5,7 +5,7 @@ export interface Query {
   /** In PromQL, with the variables of the dashboard. */
   readonly expression: string;
   readonly legend: string;
-  /** Of the present alone, not of a range of time. */
+  /** True for a query of the present time alone; false for one of a range. */
   readonly instant: boolean;
 }
 

@@ -42,7 +42,7 @@ export interface Panel {
   readonly unit: string;
 }
 
-/** What panels show of several processes, indexed by the numbers in the spec. */
+/** Ways of combining the values of several processes in a panel, indexed by the numbers in the spec. */
 const panelProcesses = ["default", "each", "max"] as const;
 
 export interface MetricLabel {

@@ -3,7 +3,7 @@
  */
 
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
-import { type TraceContext, traceContextOf } from "../runtime/index.js";
+import { type TraceContext, traceContextIn } from "../runtime/index.js";
 
 /** A received message. Immutable. */
 export interface InboundMessage {
@@ -32,7 +32,7 @@ export interface InboundMessage {
 /** Trace that the headers of a message name; undefined if they name none. */
 export function traceOf({ headers }: Pick<InboundMessage, "headers">): TraceContext | undefined {
   if (headers === undefined || !mayNameTrace.test(headers)) return undefined;
-  return traceContextOf(pairsOf(Object.entries(JSON.parse(headers) as Record<string, string[]>)));
+  return traceContextIn(JSON.parse(headers));
 }
 
 /** Headers as pairs of a name and a value, from lists of values. */

@@ -1,7 +1,6 @@
 /** `hawser doctor`: reports problems of an installation with their remedies. */
 import { defineCommand } from "citty";
 import pc from "picocolors";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import {
   type CheckReport,
   type DoctorReport,
@@ -11,8 +10,8 @@ import {
 } from "../doctor/index.js";
 import { HawserError, withoutPasswords } from "../errors/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
-import { valuesOf, withExamples } from "./command-line.js";
-import { databaseOption, databaseUrlOf } from "./options.js";
+import { withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
 import { jsonText, Output, plural, print, printable } from "./output.js";
 
 const args = {
@@ -22,13 +21,7 @@ const args = {
     valueHint: "URL",
     description: "Login that runs subscribed functions, if `hawser serve` is given one. Default: HAWSER_EXECUTOR_URL",
   },
-  "secrets-dir": {
-    type: "string",
-    valueHint: "DIR",
-    description:
-      "Directory of files that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
-      `times. Default ${gatewayConstants.secretsDirectory}`,
-  },
+  ...secretsDirectoryOption,
   strict: { type: "boolean", description: "Exit with status 1 for warnings too" },
   verbose: { type: "boolean", description: "Also show successful checks" },
   json: { type: "boolean", description: "Print the report as one line of JSON" },
@@ -48,14 +41,13 @@ export const doctor = withExamples(
     args,
     run: async ({ args: given, rawArgs }) => {
       const { json = false, strict = false, verbose = false } = given;
-      const directories = valuesOf(args, rawArgs, "secrets-dir");
       if (given["executor-url"] === "") {
         throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or remove it");
       }
       const report = await examine({
         databaseUrl: databaseUrlOf(given),
         executorUrl: given["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
-        secretsDirectories: directories.length > 0 ? directories : [gatewayConstants.secretsDirectory],
+        secretsDirectories: secretsDirectoriesOf(args, rawArgs),
       });
       if (json) await new Output().write(`${jsonText(doctorJson(report))}\n`);
       else print(process.stdout, doctorText(report, { verbose }));

@@ -2,10 +2,12 @@
 import { hostname } from "node:os";
 import type { ArgsDef } from "citty";
 import pc from "picocolors";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, HawserError } from "../errors/index.js";
 import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
 import { RareLog, silentLogger } from "../runtime/index.js";
+import { valuesOf } from "./command-line.js";
 import { print, printable } from "./output.js";
 
 /** Options as given on the command line. */
@@ -37,6 +39,23 @@ function notEmpty(flag: string, url: string | undefined): string | undefined {
   if (url !== "") return url;
   const remedy = "give it a URL such as postgres://user@host:5432/name, or remove it";
   throw new HawserError("invalid_argument", `--${flag} is empty; ${remedy}`);
+}
+
+/** Option for commands that check the files of the NATS server's options. Spread it into their `args`. */
+export const secretsDirectoryOption = {
+  "secrets-dir": {
+    type: "string",
+    valueHint: "DIR",
+    description:
+      "Directory of files that options of the NATS server name (…_path), as for `hawser serve`; may be given several " +
+      `times. Default ${gatewayConstants.secretsDirectory}`,
+  },
+} as const satisfies ArgsDef;
+
+/** Directories of {@link secretsDirectoryOption}, or the default one. @param args all options of the command */
+export function secretsDirectoriesOf(args: ArgsDef, rawArgs: readonly string[]): string[] {
+  const given = valuesOf(args, rawArgs, "secrets-dir");
+  return given.length > 0 ? given : [gatewayConstants.secretsDirectory];
 }
 
 /**

@@ -2,7 +2,6 @@
 import { once } from "node:events";
 import { type ArgsDef, defineCommand } from "citty";
 import pc from "picocolors";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import {
   pageServerSettingsDefaults,
   pageServerSettingsRanges,
@@ -12,7 +11,14 @@ import {
 import { type PageServerOptions, servePage } from "../page/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { awaitStopRequest, LogOutput } from "./long-running.js";
-import { databaseOption, databaseUrlOf, descriptorsOption, type Given } from "./options.js";
+import {
+  databaseOption,
+  databaseUrlOf,
+  descriptorsOption,
+  type Given,
+  secretsDirectoriesOf,
+  secretsDirectoryOption,
+} from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 import { quantityOf, quantityText } from "./quantities.js";
 
@@ -46,11 +52,7 @@ const args = {
     description: "Link to a trace, with {traceId} in place of its id",
   },
   ...descriptorsOption,
-  "secrets-dir": {
-    type: "string",
-    valueHint: "DIR",
-    description: `Directory of files that options of the NATS server name, for the verdict; may be given several times. Default ${gatewayConstants.secretsDirectory}`,
-  },
+  ...secretsDirectoryOption,
   json: { type: "boolean", description: "Print one line of JSON when the page is ready" },
 } as const satisfies ArgsDef;
 
@@ -68,7 +70,7 @@ export const page = withExamples(
       const log = new LogOutput("warn");
       const request = awaitStopRequest();
       try {
-        const options = optionsOf(given, valuesOf(args, rawArgs, "allow-host"), valuesOf(args, rawArgs, "secrets-dir"));
+        const options = optionsOf(given, valuesOf(args, rawArgs, "allow-host"), secretsDirectoriesOf(args, rawArgs));
         await using server = await servePage({ ...options, logger: log.logger });
         request.started();
         if (given.json || !process.stdout.isTTY) process.stdout.write(`${jsonText({ url: server.url })}\n`);
@@ -104,6 +106,6 @@ function optionsOf(
     refreshMs: quantityOf("duration", "--refresh", given.refresh, pageSettingsRanges.refreshMs),
     traceUrl: given["trace-url"],
     descriptors: given.descriptors,
-    secretsDirectories: secretsDirectories.length > 0 ? secretsDirectories : [gatewayConstants.secretsDirectory],
+    secretsDirectories,
   };
 }

@@ -1,15 +1,14 @@
 /** `hawser top`: the state of an installation in a terminal, refreshed until it is stopped. */
 import { type ArgsDef, defineCommand } from "citty";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { pageConstants, topSettingsDefaults, topSettingsRanges } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
 import { readSnapshot, type Sections, type ShownVerdict, type Snapshot, sections, Verdicts } from "../page/index.js";
 import { delay, silentLogger, systemClock, unlessAborted, whenAborted } from "../runtime/index.js";
 import { statementLimits, withCommandDatabase } from "../store/index.js";
-import { valuesOf, withExamples } from "./command-line.js";
+import { withExamples } from "./command-line.js";
 import { doctorJson } from "./doctor.js";
 import { awaitStopRequest } from "./long-running.js";
-import { databaseOption, databaseUrlOf } from "./options.js";
+import { databaseOption, databaseUrlOf, secretsDirectoriesOf, secretsDirectoryOption } from "./options.js";
 import { jsonText, Output, print } from "./output.js";
 import { quantityOf, quantityText } from "./quantities.js";
 import { Screen } from "./screen.js";
@@ -28,11 +27,7 @@ const args = {
     type: "boolean",
     description: "Print the numbers once, without the limits of the window. Default if standard output is no terminal",
   },
-  "secrets-dir": {
-    type: "string",
-    valueHint: "DIR",
-    description: `Directory of files that options of the NATS server name, for the verdict; may be given several times. Default ${gatewayConstants.secretsDirectory}`,
-  },
+  ...secretsDirectoryOption,
   json: { type: "boolean", description: "Print the numbers once, as one line of JSON" },
 } as const satisfies ArgsDef;
 
@@ -50,8 +45,7 @@ export const top = withExamples(
       const { once = false, json = false } = given;
       const intervalMs = quantityOf("duration", "--interval", given.interval, range) ?? topSettingsDefaults.intervalMs;
       const databaseUrl = databaseUrlOf(given);
-      const directories = valuesOf(args, rawArgs, "secrets-dir");
-      const secretsDirectories = directories.length > 0 ? directories : [gatewayConstants.secretsDirectory];
+      const secretsDirectories = secretsDirectoriesOf(args, rawArgs);
       // A terminal that knows no control sequences calls itself dumb.
       const isLive = process.stdout.isTTY && process.env["TERM"] !== "dumb" && !once && !json;
       const work = async (database: Parameters<typeof sections>[0]): Promise<void> => {
@@ -153,6 +147,6 @@ async function watch(readings: Sections, verdicts: Verdicts, intervalMs: number)
     screen.close();
     request.close();
   }
-  // Statements and checks that still run only read: nobody waits for them.
+  // The statements and checks that still run only read, so the process ends without them.
   process.exit();
 }

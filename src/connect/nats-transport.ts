@@ -3,7 +3,16 @@ import type { Transport } from "@connectrpc/connect";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { ConnectionWatch } from "../nats/index.js";
-import { Deadline, inSpan, maxTimerMs, type TraceContext, tracer, unlessAborted, withTrace } from "../runtime/index.js";
+import {
+  Deadline,
+  inSpan,
+  maxTimerMs,
+  rpcErrorIn,
+  type TraceContext,
+  tracer,
+  unlessAborted,
+  withTrace,
+} from "../runtime/index.js";
 import { NatsCaller } from "./nats-caller.js";
 import {
   bytesOfHeaders,
@@ -13,7 +22,7 @@ import {
   readMessage,
   subjectOf,
 } from "./nats-subjects.js";
-import { errorIn, startCall } from "./spans.js";
+import { startCall } from "./spans.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
 /** Options of {@link createNatsTransport}. */
@@ -47,7 +56,7 @@ export function createNatsTransport(connection: NatsConnection, options: NatsTra
       return inSpan(
         span,
         () => send(outgoing, span.context),
-        ({ headers }) => errorIn(headers),
+        ({ headers }) => rpcErrorIn(headers),
       );
     },
   };
@@ -65,7 +74,7 @@ export function createNatsTransport(connection: NatsConnection, options: NatsTra
     const headersWith = (given: typeof pairs) => natsHeaders([...given, [rpcConstants.callHeader, id]]);
     const sizeWith = (given: typeof headers) => bytesOfHeaders(given) + payload.length;
     let headers = headersWith(context === undefined ? pairs : withTrace(pairs, context));
-    // A call that is sent without a trace is sent with one, too.
+    // Tracing must not make a call too long.
     const maxBytes = connection.info?.max_payload ?? Infinity;
     if (context !== undefined && sizeWith(headers) > maxBytes) headers = headersWith(pairs);
     watch.checkSize(attempt, sizeWith(headers));

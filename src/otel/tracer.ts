@@ -78,12 +78,8 @@ export class OperationTracer implements Tracer {
     const origins = (from ?? []).flatMap((each) => (each === undefined ? [] : spanContextOf(each)));
     const [first] = origins;
     const isOneTrace = origins.every(({ traceId }) => traceId === first!.traceId);
-    const parent =
-      from === undefined || first === undefined || !isOneTrace
-        ? from === undefined
-          ? contexts.active()
-          : ROOT_CONTEXT
-        : trace.setSpanContext(ROOT_CONTEXT, first);
+    const received = first !== undefined && isOneTrace ? trace.setSpanContext(ROOT_CONTEXT, first) : ROOT_CONTEXT;
+    const parent = from === undefined ? contexts.active() : received;
     // The parent needs no link.
     const linked = isOneTrace ? origins.slice(1) : origins;
     const links: Link[] = linked.map((context) => ({ context }));
@@ -206,7 +202,8 @@ const { maxBytes } = limits.DeadLetter.errorMessage;
 
 /**
  * Code and text of an error, cut as those of a dead letter: an error can have the text of a whole message, and exporters
- * keep thousands of spans. Handlers can throw any value, including objects whose properties throw. */
+ * keep thousands of spans. Handlers can throw any value, including objects whose properties throw.
+ */
 function describe(error: unknown): { readonly type: string; readonly text: string } {
   try {
     const { code, name, message } = error as { readonly [property in "code" | "name" | "message"]?: unknown };

@@ -158,7 +158,8 @@ function withContentType(pairs: Headers, contentType: string | undefined): Heade
   return [[contentTypeHeader, contentType], ...pairs];
 }
 
-function jsonOf(pairs: Headers): string | null {
+/** Headers as a JSON object of arrays; null for no headers. */
+export function jsonOf(pairs: Headers): string | null {
   if (pairs.length === 0) return null;
   const values = new Map<string, string[]>();
   for (const [name, value] of pairs) values.set(name, [...(values.get(name) ?? []), value]);

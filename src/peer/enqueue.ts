@@ -4,13 +4,14 @@
  */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
-import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { HawserError } from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
-import { inSpan, namesTrace, startSpan, type TraceContext, traceHeaders, tracer } from "../runtime/index.js";
-import { type Addressed, address, checkDeliverAt } from "./destination.js";
+import { inSpan, startSpan, tracer } from "../runtime/index.js";
+import { headerPairsOf } from "./content.js";
+import { type Addressed, address, checkDeliverAt, jsonOf } from "./destination.js";
 import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./message.js";
 import { checkKnownOptions } from "./options.js";
+import { withContext } from "./spans.js";
 
 /**
  * Enqueues a message in the current transaction of the client: for one listener of a topic, for a NATS subject, or for
@@ -164,17 +165,8 @@ function traced<T>(message: Addressed, count: number, statement: (message: Addre
   };
   const span = startSpan(operation, "never");
   if (span === undefined) return statement(message);
-  return inSpan(span, () => statement({ ...message, headers: withContext(message.headers, span.context) }));
-}
-
-/** Adds a context to the headers of the message, unless they name a trace or are as many as allowed. */
-function withContext(json: string | null, context: TraceContext): string {
-  const headers: Record<string, string[]> = json === null ? {} : JSON.parse(json);
-  const pairs = Object.entries(headers).flatMap(([name, values]) => values.map((value) => [name, value] as const));
-  const added = traceHeaders(context);
-  const isFull = pairs.length + added.length > limits.PayloadHeaders.headers.maxItems;
-  if (isFull || namesTrace(pairs)) return JSON.stringify(headers);
-  return JSON.stringify({ ...headers, ...Object.fromEntries(added.map(([name, value]) => [name, [value]])) });
+  const headers = headerPairsOf(message.headers === null ? undefined : JSON.parse(message.headers));
+  return inSpan(span, () => statement({ ...message, headers: jsonOf(withContext(headers, span.context)) }));
 }
 
 function write(

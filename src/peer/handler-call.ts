@@ -2,7 +2,6 @@
  * Calls of the user's handlers. Prepares the topic name, the uncompressed payload and the transaction of a call, and
  * converts its outcome to a {@link HandlerResult} for the channel.
  */
-import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
   ConcurrencyLimit,
@@ -21,8 +20,8 @@ import {
   inTime,
   nothingThrown,
   type OperationSpan,
+  rpcErrorIn,
   sharedTrace,
-  startSpan,
   type TraceContext,
   traceContextOf,
   tracer,
@@ -37,7 +36,8 @@ import { pairsOfFrame } from "./frame-headers.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { MessageView, type Source } from "./message.js";
-import { answerOf, type RequestAnswer, rpcErrorIn } from "./request-answer.js";
+import { answerOf, type RequestAnswer } from "./request-answer.js";
+import { startHandling } from "./spans.js";
 import type { RequestHandler, TopicHandlers } from "./topic-handlers.js";
 
 /** Message whose handler is called, with its link. */
@@ -245,7 +245,7 @@ export class HandlerCalls {
    */
   call(source: Source, message: IncomingMessage, topic: string, attempt: number): Unfinished | undefined {
     const view = new MessageView(this.#handlers.reply, source, message, topic, message.payload, attempt);
-    const span = tracer && this.#startSpan("process", topic, [message], attempt);
+    const span = tracer && startHandling("process", this.#context, topic, [message], attempt);
     try {
       const returned = span === undefined ? this.#handlers.handle(view) : span.run(() => this.#handlers.handle(view));
       if (isThenable(returned)) {
@@ -271,7 +271,7 @@ export class HandlerCalls {
     if (topic === undefined)
       throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
     const handler = this.#requestHandlerOf(source, request.topicKey, topic);
-    const span = tracer && this.#startSpan("respond", topic, [request], 1);
+    const span = tracer && startHandling("respond", this.#context, topic, [request], 1);
     if (span !== undefined) {
       const call = async () => answerOf(await this.#answerOf(source, request, topic, handler, span.context), request);
       return inSpan(span, call, ({ headers }) => rpcErrorIn(pairsOfFrame(headers)));
@@ -392,7 +392,7 @@ export class HandlerCalls {
         return withPlain((await this.#inTransaction(handling, [{ link, turn, view }], call)) ?? retryLater, plain);
       }
       this.#handlers.countsOf(topic).attempts += 1;
-      await inSpan(this.#startSpan("process", topic, [message], turn.attempts), async () =>
+      await inSpan(startHandling("process", this.#context, topic, [message], turn.attempts), async () =>
         this.#withTimeout(performance.now(), this.#handlers.handle(view), view, handling.timeoutMs),
       );
       return done;
@@ -495,7 +495,7 @@ export class HandlerCalls {
     items: readonly HandlerCall[],
     call: (views: readonly MessageView[]) => unknown,
   ): Promise<HandlerResult | undefined> {
-    const span = tracer && this.#startSpanOf(items);
+    const span = this.#startSpanOf(items);
     // Messages of a batch continue their own traces, unless they have the same one.
     const shared = sharedTrace(items.map(({ turn }) => traceContextOf(turn.running.headers ?? [])));
     const trace = items.length === 1 ? (span?.context ?? shared) : shared;
@@ -573,37 +573,10 @@ export class HandlerCalls {
   }
 
   #startSpanOf(items: readonly HandlerCall[]): OperationSpan | undefined {
+    if (tracer === undefined) return undefined;
     const [{ turn, view }] = items as [HandlerCall];
     const messages = items.map((item) => item.turn.running);
-    return this.#startSpan("process", view.topic, messages, turn.attempts);
-  }
-
-  #startSpan(
-    kind: "process" | "respond",
-    topic: string,
-    messages: readonly IncomingMessage[],
-    attempt: number,
-  ): OperationSpan | undefined {
-    const [{ headers, payload, fromWire }] = messages as [IncomingMessage];
-    const isBatch = messages.length > 1;
-    const own = headers && traceContextOf(headers);
-    // Most live messages belong to no trace.
-    if (!isBatch && !tracer?.continues(own, fromWire ? "sometimes" : "always")) return undefined;
-    const from = isBatch ? messages.map((message) => message.headers && traceContextOf(message.headers)) : [own];
-    const isLive = isBatch && messages.every((message) => message.fromWire);
-    const { sender, membership } = this.#context;
-    const header = (name: string) => headers && headerValue(headers, name);
-    const details = isBatch
-      ? { count: messages.length }
-      : {
-          ...{ bytes: payload.length, attempt, messageId: header(protocolConstants.messageIdHeader) },
-          method: kind === "respond" ? header(rpcConstants.methodHeader) : undefined,
-        };
-    const who = { peer: sender.name, group: membership.group };
-    return startSpan(
-      { kind, system: "hawser", destination: topic, from, ...details, ...who },
-      isLive ? "sometimes" : "always",
-    );
+    return startHandling("process", this.#context, view.topic, messages, turn.attempts);
   }
 
   #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<BatchedCall> {

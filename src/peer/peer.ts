@@ -4,22 +4,17 @@
  */
 import { EventEmitter } from "node:events";
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
-import { limits } from "../../generated/ts/rules/peer/frames.js";
-import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { type Headers, headerValue } from "../channel/index.js";
+import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import type { SqlClient } from "../postgres/index.js";
 import {
   metricSources,
-  namesTrace,
   type OperationSpan,
   onStopSignal,
+  rpcErrorIn,
   type Subscription,
   silentLogger,
-  startSpan,
-  type TraceContext,
-  traceHeaders,
   tracer,
 } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
@@ -71,8 +66,8 @@ import {
 import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, checkSignal, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
-import { rpcErrorIn } from "./request-answer.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
+import { startSending } from "./spans.js";
 import { type PeerStatus, StatusReporter } from "./status.js";
 import {
   batchHandling,
@@ -277,7 +272,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const running = this.#whileRunning();
       if (to === this.#options.topic) throw selfTopic(to);
       const message = this.#checkMessage(payload as Payload, options);
-      span = tracer && this.#startSpan("send", to, message);
+      span = tracer && startSending("send", to, message, this.name);
       return this.#receipt(to, running.outbox.sendTo(to, message), message, options?.signal, span);
     } catch (error) {
       span?.end(error);
@@ -331,7 +326,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     const running = this.#whileRunning();
     this.#checkForeign(topic);
     const message = this.#checkMessage(payload, options);
-    const span = tracer && this.#startSpan("send", topic, message);
+    const span = tracer && startSending("send", topic, message, this.name);
     try {
       return { message, span, sent: await running.outbox.sendAll(topic, message) };
     } catch (error) {
@@ -366,7 +361,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       if (topic === this.#options.topic) throw selfTopic(topic);
       const content = checkContent(payload, options?.headers);
       const message = { payload: content.bytes, headers: content.headers && checkHeaders(content.headers) };
-      span = tracer && this.#startSpan("request", topic, message);
+      span = tracer && startSending("request", topic, message, this.name);
       const { payload: bytes, headers } = message;
       const request = new OutgoingRequest(topic, bytes, headers, maxMessageBytes, timeoutMs, idempotent, outbox);
       if (signal !== undefined) request.abortOn(signal);
@@ -837,7 +832,7 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       const running = this.#running;
       if (running === undefined) throw notRunning(this.name);
       message = this.#checkMessage(payload, options);
-      span = tracer && this.#startSpan("send", topic, message);
+      span = tracer && startSending("send", topic, message, this.name);
       sent = running.outbox.sendToPeer(name, topic, message);
     } catch (error) {
       span?.end(error);
@@ -889,23 +884,6 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
     }
   }
 
-  /** Starts the span of a send or request, if it needs one, and adds its context to the headers. */
-  #startSpan(
-    kind: "send" | "request",
-    topic: string,
-    message: { headers: Headers | undefined; readonly payload: Uint8Array },
-  ): OperationSpan | undefined {
-    if (!tracer?.wants("sometimes")) return undefined;
-    const { headers, payload } = message;
-    const header = (name: string) => headers && headerValue(headers, name);
-    const messageId = header(protocolConstants.messageIdHeader);
-    const method = kind === "request" ? header(rpcConstants.methodHeader) : undefined;
-    const operation = { kind, destination: topic, method, messageId, bytes: payload.length, peer: this.name };
-    const span = startSpan({ ...operation, system: "hawser" }, "always");
-    if (span !== undefined) message.headers = withContext(headers, span.context);
-    return span;
-  }
-
   /** Promise of a send, rejected early if the caller's signal is aborted. */
   #receipt(
     topic: string,
@@ -946,13 +924,6 @@ export class Peer extends EventEmitter<{ status: [PeerStatus] }> implements Asyn
       await store.close();
     }
   }
-}
-
-/** Adds the context of a span, unless the headers name a trace or are as many as a message can have. */
-function withContext(headers: Headers = [], context: TraceContext): Headers {
-  const added = traceHeaders(context);
-  const isFull = headers.length + added.length > limits.PayloadHeaders.headers.maxItems;
-  return isFull || namesTrace(headers) ? headers : [...headers, ...added];
 }
 
 /** Adds the headers for key, id and time to live. @throws HawserError `invalid_argument` */

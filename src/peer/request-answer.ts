@@ -1,5 +1,4 @@
 /** Answer to a request, converted from the return value of its handler. */
-import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { HawserError, namesOf } from "../errors/index.js";
 import { type Answer, ErrorNumber } from "../wire/index.js";
 import type { HeadersInput } from "./content.js";
@@ -26,14 +25,6 @@ export class RequestAnswer implements Answer {
     this.headers = headers;
     this.rollBack = rollBack;
   }
-}
-
-/** Error of an RPC call in the headers of its answer; undefined for any other answer. */
-export function rpcErrorIn(
-  headers: Iterable<readonly [name: string, value: string]>,
-): { readonly code: string; readonly message: string } | undefined {
-  for (const [name, code] of headers) if (name === rpcConstants.errorHeader) return { code, message: "" };
-  return undefined;
 }
 
 export const noBytes = new Uint8Array(0);

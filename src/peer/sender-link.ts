@@ -2,7 +2,7 @@
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, SenderChannel, type SenderEffects, type SendOutcome } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
-import { DeadlineTimer, inSpan, type OperationSpan, startSpan, traceContextOf, tracer } from "../runtime/index.js";
+import { DeadlineTimer, inSpan } from "../runtime/index.js";
 import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { LinkRequests } from "./link-requests.js";
@@ -11,6 +11,7 @@ import { batchOf, type MessageTopic, Outgoing, type Receipts, receiptsFor, type 
 import type { OutgoingRequest } from "./outgoing-request.js";
 import { Pace } from "./pace.js";
 import { SendPacking } from "./send-packing.js";
+import { startStoring } from "./spans.js";
 
 /** Ability of a listener to receive over its connection: now, perhaps soon, or not. */
 export type Readiness = "now" | "soon" | "no";
@@ -259,8 +260,9 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   store(firstNumber: number, messages: Outgoing[]): void {
     const insert = ++this.#inserts;
-    const span = tracer && startStoring(messages);
-    inSpan(span, () => insertMessages(this.#context, this.dial.connectionKey, firstNumber, messages)).then(
+    inSpan(startStoring(messages), () =>
+      insertMessages(this.#context, this.dial.connectionKey, firstNumber, messages),
+    ).then(
       (result) => {
         if (insert !== this.#inserts || this.isClosed) return;
         if (result === "fenced") {
@@ -388,13 +390,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
       for (const resolve of this.#whenIdle.splice(0)) resolve();
     }
   }
-}
-
-/** Starts the span of storing messages, if one of them belongs to a trace. */
-function startStoring(messages: readonly Outgoing[]): OperationSpan | undefined {
-  const from = messages.map(({ headers }) => headers && traceContextOf(headers));
-  const destination = messages[0]!.topic.topic;
-  return startSpan({ kind: "store", system: "hawser", destination, from, count: messages.length }, "never");
 }
 
 /**

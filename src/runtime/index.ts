@@ -28,10 +28,10 @@ export { sharedTrace, type TraceContext, traceContextIn, traceContextOf } from "
 export {
   type Beginning,
   inSpan,
-  namesTrace,
   nothingThrown,
   type Operation,
   type OperationSpan,
+  rpcErrorIn,
   setTracer,
   startSpan,
   type Tracer,

@@ -2,6 +2,7 @@
  * Hooks for tracing. Layers report their operations to the {@link tracer}, which `hawser/otel` sets. Without it, an
  * operation costs one comparison: callers test `tracer` before they describe the operation.
  */
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import type { TraceContext } from "./trace-context.js";
 
@@ -147,16 +148,27 @@ export function traceHeaders({ parent, state }: TraceContext): [name: string, va
   return pairs;
 }
 
-/** Adds a context to headers, unless they name a trace. */
+/** Adds a context to headers, unless they name a trace, or would be more than `maxHeaders`. */
 export function withTrace(
   headers: readonly (readonly [name: string, value: string])[],
   context: TraceContext,
+  maxHeaders = Number.POSITIVE_INFINITY,
 ): readonly (readonly [name: string, value: string])[] {
-  return namesTrace(headers) ? headers : [...headers, ...traceHeaders(context)];
+  const added = traceHeaders(context);
+  const isFull = headers.length + added.length > maxHeaders;
+  return isFull || namesTrace(headers) ? headers : [...headers, ...added];
+}
+
+/** Error of an RPC call in the headers of its answer; undefined for a success, and for the answer to another request. */
+export function rpcErrorIn(
+  headers: Iterable<readonly [name: string, value: string]>,
+): { readonly code: string; readonly message: string } | undefined {
+  for (const [name, code] of headers) if (name === rpcConstants.errorHeader) return { code, message: "" };
+  return undefined;
 }
 
 /** True if headers name a trace: they keep it, whatever the active span. */
-export function namesTrace(headers: Iterable<readonly [name: string, value: string]>): boolean {
+function namesTrace(headers: Iterable<readonly [name: string, value: string]>): boolean {
   for (const [name] of headers) {
     if (name.length === parentHeader.length && name.toLowerCase() === parentHeader) return true;
   }

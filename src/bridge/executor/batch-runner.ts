@@ -103,9 +103,9 @@ export class BatchRunner {
     const count = messages.length;
     const what = { kind: "process", system: "nats", destination: subject, functionName } as const;
     const span = startSpan({ ...what, from, ...(count > 1 && { count }) }, "sometimes");
-    // Messages of a batch continue their own traces.
-    const trace = count === 1 ? span?.context : undefined;
     if (span === undefined) return await this.#run(step, epoch, undefined);
+    // Messages of a batch continue their own traces.
+    const trace = count === 1 ? span.context : undefined;
     const outcome = await span.run(() => this.#run(step, epoch, trace));
     span.end(failureOf(outcome));
     return outcome;
@@ -145,9 +145,9 @@ export class BatchRunner {
   ): Promise<Ending<TransactionResult>> {
     const { pool, timeoutMs, logger } = this.#options;
     const { deadLetterId } = messages[0]!;
+    const traces = new Map(messages.map((message) => [message, trace ?? traceOf(message)]));
     // The session has no trace of other transactions. All calls of one set theirs if one of them does.
-    const traceFor = (message: InboundMessage): TraceContext | undefined => trace ?? traceOf(message);
-    const setsTrace = messages.some((message) => traceFor(message) !== undefined);
+    const setsTrace = [...traces.values()].some((each) => each !== undefined);
     // A dead letter was counted as done when it was written, so its retry does not move the position.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
@@ -194,12 +194,11 @@ export class BatchRunner {
               stream === undefined ? messages.slice(start, end) : notDone(messages.slice(start, end), state);
             // An earlier attempt was committed although its confirmation was lost.
             if (piece.length === 0) return;
-            const traces = setsTrace ? traceValues(piece.map(traceFor)) : [];
             const values = [
               ...binding,
               ...packed(subscription, piece, this.#contextOf(subscription)),
               version,
-              ...traces,
+              ...(setsTrace ? traceValues(piece.map((message) => traces.get(message))) : []),
             ];
             const text = wrapperCall(subscription, argumentTypes, { setsTrace });
             const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);

@@ -70,8 +70,8 @@ export function wrapperStateSql(wrapper: Wrapper): string {
 
 /**
  * Statement that calls a wrapper. Parameters: $1 is the id of the binding, $2 the proof of its token, then arguments of
- * the given types, then the required version; with `setsTrace`, {@link traceValues} follow. Returns a row with the `result`, and with the `version` after the call;
- * no row if the wrapper changed before the call.
+ * the given types, then the required version; with `setsTrace`, {@link traceValues} follow. Returns a row with the
+ * `result`, and with the `version` after the call; no row if the wrapper changed before the call.
  *
  * @param result result columns, which may refer to `called.result`
  */
@@ -85,14 +85,11 @@ export function wrapperCall(
   const passed = [`NULL::${ownType(wrapper)}`, ...given.map((_, nth) => `a.a${nth}`)].join(", ");
   const call = `hawser_run.${pg.escapeIdentifier(wrapper.wrapper)}(${passed})`;
   // Volatile, so it is computed although nothing uses it, and before the call.
-  const settings = !setsTrace
-    ? ""
-    : traceSettings
-        .map(
-          (name, nth) =>
-            `, pg_catalog.set_config('${name}', $${types.length + 4 + nth}::pg_catalog.text, true) AS s${nth}`,
-        )
-        .join("");
+  const settings = (setsTrace ? traceSettings : [])
+    .map(
+      (name, nth) => `, pg_catalog.set_config('${name}', $${types.length + 4 + nth}::pg_catalog.text, true) AS s${nth}`,
+    )
+    .join("");
   const guarded = `SELECT ${columns}${settings} WHERE ${versionOf(wrapper)} = $${types.length + 3}::pg_catalog.text OFFSET 0`;
   // OFFSET 0 keeps the planner from moving parts of the call out of the subquery, so the version is read after the
   // call. If an aggregate has taken the place of the wrapper, Postgres refuses the statement, because the arguments

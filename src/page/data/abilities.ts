@@ -29,7 +29,7 @@ const sql = `
 export async function readAbilities(database: Database): Promise<Abilities> {
   const abilities = await database.query<Abilities>("read the privileges of the login", { text: sql });
   const { canReadDeadLetters, canRetry, canDiscard, ...login } = abilities[0]!;
-  // Without the rows, nobody can see what a button would do.
+  // An operator who cannot read the rows cannot see which ones a button would change.
   return {
     ...login,
     canReadDeadLetters,

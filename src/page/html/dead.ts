@@ -142,7 +142,7 @@ function actions(
   return html`<div>${canRetry ? retry : ""}${canDiscard ? discard : ""}</div>`;
 }
 
-/** One dead letter. @param options.showsPayload false: a link shows the payload */
+/** Renders a dead letter. @param options.showsPayload false renders a link to the payload instead */
 export function oneLetter(
   letter: WholeDeadLetter,
   options: {

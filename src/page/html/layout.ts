@@ -3,7 +3,7 @@ import { html } from "hono/html";
 import { version } from "../../files/index.js";
 import { type Html, plural, short } from "./text.js";
 
-/** Where the page is, and with which login. */
+/** Location, login and reload interval of a page. */
 export interface Frame {
   /** Path before every link; empty at the root. */
   readonly prefix: string;

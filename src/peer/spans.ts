@@ -1,0 +1,83 @@
+/** Spans of a peer: which operations have one, and what is said of them. */
+import { limits } from "../../generated/ts/rules/peer/frames.js";
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
+import {
+  type OperationSpan,
+  startSpan,
+  type TraceContext,
+  traceContextOf,
+  tracer,
+  withTrace,
+} from "../runtime/index.js";
+import type { PeerContext } from "./context.js";
+import type { Outgoing } from "./outgoing.js";
+
+/** Adds a context to the headers of a message, unless they name a trace or are as many as a message can have. */
+export function withContext(headers: Headers, context: TraceContext): Headers {
+  return withTrace(headers, context, limits.PayloadHeaders.headers.maxItems);
+}
+
+/**
+ * Starts the span of a send or request, if it needs one, and adds its context to the headers of the message.
+ *
+ * @param peer name of the sending peer
+ */
+export function startSending(
+  kind: "send" | "request",
+  topic: string,
+  message: { headers: Headers | undefined; readonly payload: Uint8Array },
+  peer: string,
+): OperationSpan | undefined {
+  if (!tracer?.wants("sometimes")) return undefined;
+  const { headers, payload } = message;
+  const operation = { kind, system: "hawser", destination: topic, bytes: payload.length, peer } as const;
+  const span = tracer.start({ ...operation, ...namesIn(kind, headers) });
+  if (span !== undefined) message.headers = withContext(headers ?? [], span.context);
+  return span;
+}
+
+/** Starts the span of storing messages, if one of them belongs to a trace. */
+export function startStoring(messages: readonly Outgoing[]): OperationSpan | undefined {
+  if (tracer === undefined) return undefined;
+  const from = messages.map(contextOf);
+  const destination = messages[0]!.topic.topic;
+  return startSpan({ kind: "store", system: "hawser", destination, from, count: messages.length }, "never");
+}
+
+/** Starts the span of an attempt to handle messages of a topic, or a request, if it needs one. */
+export function startHandling(
+  kind: "process" | "respond",
+  { sender, membership }: Pick<PeerContext, "sender" | "membership">,
+  topic: string,
+  messages: readonly IncomingMessage[],
+  attempt: number,
+): OperationSpan | undefined {
+  if (tracer === undefined) return undefined;
+  const begins = messages.every(({ fromWire }) => fromWire) ? "sometimes" : "always";
+  const [message, ...others] = messages as [IncomingMessage];
+  const own = contextOf(message);
+  // Most live messages belong to no trace.
+  if (others.length === 0 && !tracer.continues(own, begins)) return undefined;
+  const what = { kind, system: "hawser", destination: topic, peer: sender.name, group: membership.group } as const;
+  if (others.length === 0) {
+    const { headers, payload } = message;
+    return tracer.start({ ...what, from: [own], bytes: payload.length, attempt, ...namesIn(kind, headers) });
+  }
+  return startSpan({ ...what, from: messages.map(contextOf), count: messages.length }, begins);
+}
+
+function contextOf({ headers }: { readonly headers: Headers | undefined }): TraceContext | undefined {
+  return headers && traceContextOf(headers);
+}
+
+/** Id of a message, and the method of an RPC call, which its headers have. */
+function namesIn(kind: "send" | "process" | "request" | "respond", headers: Headers | undefined) {
+  const header = (name: string) => headers && headerValue(headers, name);
+  const isRequest = kind === "request" || kind === "respond";
+  return {
+    messageId: header(protocolConstants.messageIdHeader),
+    method: isRequest ? header(rpcConstants.methodHeader) : undefined,
+  };
+}
