@@ -406,6 +406,8 @@ export class SessionPool implements ClientPool {
     class HostClient extends pg.Client {
       constructor() {
         super(address.hosts[address.next]);
+        // The pool listens only while a client is idle; without a listener a lost session would end the process. Its statements fail.
+        this.on("error", () => undefined);
       }
     }
     this.localSettingsSql = options.keepsSettings ? undefined : localSettingsSql(options);

@@ -116,6 +116,33 @@ describe("a session with Postgres", () => {
     await pool.end();
   });
 
+  it("of a pool may end while the pool looks for one that fits better", async () => {
+    const pool = new SessionPool(DatabaseAddress.of(database.url), {
+      max: 2,
+      keepsSettings: true,
+      check: () => Promise.resolve(),
+      onIdleError: () => undefined,
+    });
+    for (const client of await Promise.all([pool.connect(), pool.connect()])) client.release();
+    let fitting: Promise<pg.PoolClient> | undefined;
+    const other = await new Promise<pg.PoolClient>((resolve) => {
+      fitting = pool.connect((client) => {
+        // The other free client goes to this caller. The one that prefers it waits, and holds the first.
+        const taking = pool.connect();
+        // Without a listener for its error, the process would end.
+        client.once("end", () => resolve(taking));
+        const { processID } = client as unknown as { readonly processID: number };
+        void rowsOf(database.url, `SELECT pg_terminate_backend(${processID})`);
+        return false;
+      });
+    });
+    other.release();
+    const client = await fitting!;
+    expect(client).toBe(other);
+    client.release();
+    await pool.end();
+  });
+
   it("is not opened with a server that is not of the required kind", async () => {
     const { host, username, password, pathname } = new URL(database.url);
     const url = `postgres://${username}:${password}@${host}${pathname}`;
