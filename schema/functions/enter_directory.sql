@@ -13,8 +13,10 @@ BEGIN
 
   -- Before the directory, whose readers look here.
   UPDATE hawser.peers AS p
-     SET group_name = p_group_name, replaced = false
-   WHERE p.name = p_name AND (p.group_name IS DISTINCT FROM p_group_name OR p.replaced);
+     SET group_name = p_group_name, replaced = false, version = p_version, certificate_ends_at = p_certificate_ends_at
+   WHERE p.name = p_name
+     AND (p.replaced
+          OR (p.group_name, p.version, p.certificate_ends_at) IS DISTINCT FROM (p_group_name, p_version, p_certificate_ends_at));
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
   PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;

@@ -26,7 +26,10 @@ BEGIN
     SET epoch = greatest(p.epoch + 1, excluded.epoch),
         clean = false,
         started_at = excluded.started_at,
-        token = excluded.token
+        token = excluded.token,
+        -- Of the process before: this one may say nothing of them.
+        version = NULL,
+        certificate_ends_at = NULL
   RETURNING p.epoch INTO own_name.epoch;
   UPDATE hawser.owners AS o SET epoch = own_name.epoch, pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
 END

@@ -161,13 +161,15 @@ DROP FUNCTION hawser.stream_position(bigint, bigint);
 DROP FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint);
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
 -- reads this table in its own transaction: the lock has waited for those under way, and later ones find another epoch.
-ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false,
+ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false, ADD COLUMN version text, ADD COLUMN certificate_ends_at timestamptz,
   ALTER COLUMN in_group DROP DEFAULT, ALTER COLUMN in_group DROP NOT NULL,
   ALTER COLUMN in_group TYPE text USING CASE WHEN in_group THEN 'default' END;
 ALTER TABLE hawser.peers RENAME COLUMN in_group TO group_name;
 ALTER TABLE hawser.peers
   ADD CONSTRAINT peers_group_name_bytes CHECK (octet_length(group_name) BETWEEN 1 AND 255),
-  ADD CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\u0001-\\u001f\\u007f]+$');
+  ADD CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\u0001-\\u001f\\u007f]+$'),
+  ADD CONSTRAINT peers_version_bytes CHECK (octet_length(version) <= 255),
+  ADD CONSTRAINT peers_certificate_ends_at_range CHECK (extract(epoch FROM certificate_ends_at) BETWEEN 0 AND 253402300799);
 DROP FUNCTION hawser.give_back_channels(text, bigint, integer[]);
 DROP FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean);
 UPDATE hawser.peers AS p

@@ -93,6 +93,8 @@ async function list(url: string | undefined, json: boolean): Promise<void> {
       { head: "STATE", cell: stateOf },
       { head: "STARTED", cell: ({ startedAt }) => startedAt?.toISOString() ?? "never" },
       { head: "EPOCH", cell: ({ epoch }) => epoch ?? "" },
+      { head: "VERSION", cell: ({ version }) => version ?? "" },
+      { head: "CERTIFICATE ENDS", cell: ({ certificateEndsAt }) => certificateEndsAt?.toISOString() ?? "" },
       { head: "WAITING", cell: ({ waiting }) => waiting },
       { head: "PARKED", cell: ({ parked }) => parked },
       { head: "SENDS ON", cell: ({ sendsOn }) => sendsOn },

@@ -2,7 +2,7 @@
 import pc from "picocolors";
 import { pageConstants } from "../../generated/ts/settings/page.js";
 import { withoutPasswords } from "../errors/index.js";
-import { age, type ShownVerdict, type Snapshot } from "../page/index.js";
+import { age, certificateSeverity, type ShownVerdict, type Snapshot } from "../page/index.js";
 import { outboxSender } from "../store/index.js";
 import { doctorSummary } from "./doctor.js";
 import { shownCount } from "./outbox.js";
@@ -126,9 +126,13 @@ function sectionsOf({ verdict, now }: TopView, snapshot: Snapshot, width: number
         { head: "STARTED", cell: ({ startedAt }) => ago(startedAt) },
         { head: "WAITING", cell: ({ waiting }) => waiting },
         { head: "PARKED", cell: ({ parked }) => parked },
+        {
+          head: "CERTIFICATE ENDS",
+          cell: (peer) => (certificateSeverity(peer, now) === undefined ? "" : ago(peer.certificateEndsAt)),
+        },
         { head: "TOPICS", cell: ({ topics }) => topics.join(", ") },
       ],
-      ({ running, clean }) => (!running && clean === false ? "warning" : undefined),
+      (peer) => (!peer.running && peer.clean === false ? "warning" : certificateSeverity(peer, now)),
     ),
     rowsOf("OUTBOX", snapshot.outbox, [
       ({ kind }) => kind,

@@ -7,6 +7,7 @@
 
 export {
   age,
+  certificateSeverity,
   readSnapshot,
   type Sections,
   type ShownVerdict,

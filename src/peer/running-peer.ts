@@ -6,6 +6,7 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
+import { version } from "../files/index.js";
 import { PeerRelay } from "../outbox/index.js";
 import { Backoff, shared, within } from "../runtime/index.js";
 import {
@@ -65,6 +66,8 @@ export class RunningPeer {
   readonly #unlisten: (() => void)[];
   /** Served topics that may be missing in the directory. */
   readonly #possiblyUnlisted = new Set<string>();
+  /** True if the catalog may have the end of an earlier TLS certificate. */
+  #hasNewCertificate = false;
   /** Relay of enqueued messages, which is active while no other process relays. */
   readonly #relay: PeerRelay;
   /** Deletion of expired dead letters, and return and takeover of channels. */
@@ -107,7 +110,12 @@ export class RunningPeer {
     this.#backgroundTasks.push(...this.#takeovers(context));
     this.#unlisten = [
       secrets.follow(logger),
-      ...(options.tls ? [reportTlsReloads(options.tls, status, logger)] : []),
+      ...(options.tls
+        ? [
+            reportTlsReloads(options.tls, status, logger),
+            options.tls.subscribe({ onReloaded: () => this.#certificateChanged() }),
+          ]
+        : []),
       lease.onRenewed((epoch) => this.#leaseRenewed(epoch)),
       lease.onChange((state) => this.#leaseChanged(state)),
       store.on("catalog", ({ topic, clientName, operation }) => {
@@ -120,6 +128,7 @@ export class RunningPeer {
       store.on("session", (state) => {
         if (state !== "up") return;
         counters.postgresReconnects += 1;
+        void this.#publishCertificate();
         this.#recheckListed(handlers.topics);
       }),
     ];
@@ -345,6 +354,24 @@ export class RunningPeer {
     }
   });
 
+  #certificateChanged(): void {
+    this.#hasNewCertificate = true;
+    void this.#publishCertificate();
+  }
+
+  /** Writes the end of a renewed TLS certificate into the catalog; after a failure, again with the next session. */
+  readonly #publishCertificate = shared(async () => {
+    // Without an address, the registration is still to come.
+    if (!this.#hasNewCertificate || this.#ended || this.publishedAddress === "") return;
+    this.#hasNewCertificate = false;
+    try {
+      await this.store.updateListener(this.lease, this.#registration(false));
+    } catch (error) {
+      this.#hasNewCertificate = true;
+      if (!this.#ended) this.#run.logger.warn({ err: error }, "could not write when the renewed TLS certificate ends");
+    }
+  });
+
   #servedTopics(): ServedTopic[] {
     return this.#run.handlers.topics.map((topic) => this.#served(topic));
   }
@@ -367,8 +394,15 @@ export class RunningPeer {
   });
 
   #registration(durable: boolean): Registration {
-    const { maxMessageBytes } = this.#run.options.settings;
-    return { addr: this.publishedAddress, maxMessageBytes, durable, group: this.membership.group };
+    const { settings, tls } = this.#run.options;
+    return {
+      addr: this.publishedAddress,
+      maxMessageBytes: settings.maxMessageBytes,
+      durable,
+      group: this.membership.group,
+      version,
+      certificateEndsAt: tls && new Date(tls.current.validUntil),
+    };
   }
 
   /** Follows the lease, also during a stop: unconfirmed messages can be stored when the lease is held again. */

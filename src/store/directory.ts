@@ -38,6 +38,10 @@ export interface Registration {
   readonly durable: boolean;
   /** Group of the listener. Default: none. */
   readonly group?: string | undefined;
+  /** Version of its program, for operators. Default: none is shown. */
+  readonly version?: string | undefined;
+  /** End of its TLS certificate, for operators. Default: it has none. */
+  readonly certificateEndsAt?: Date | undefined;
 }
 
 /** Topic that a listener serves. */
@@ -68,14 +72,16 @@ export function directory(database: Database) {
     if ((await call(storeFunctions(database.caller(action)), writer)).held) return;
     throw new HawserError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
   };
-  const enter = (topics: readonly ServedTopic[], { group, ...listener }: Registration, only: boolean) => ({
+  const enter = (topics: readonly ServedTopic[], listener: Registration, only: boolean) => ({
     addr: listener.addr,
     maxMessageBytes: BigInt(listener.maxMessageBytes),
     durable: listener.durable,
     topics: topics.map(({ topic }) => topic),
     subscribed: topics.map(({ subscribed }) => subscribed),
     only,
-    groupName: group ?? null,
+    groupName: listener.group ?? null,
+    version: listener.version ?? null,
+    certificateEndsAt: listener.certificateEndsAt ?? null,
   });
   return {
     /** Replaces all rows of the lease's name. Takes over a row (topic, address) of another name. */
@@ -91,6 +97,12 @@ export function directory(database: Database) {
     async addSubscription(lease: WriterName, served: ServedTopic, listener: Registration): Promise<void> {
       await write(lease, `subscribe to "${served.topic}"`, (functions, writer) =>
         functions.enterDirectory({ ...writer, ...enter([served], listener, false) }),
+      );
+    },
+    /** Updates the group, version and certificate of a registered listener; its topics stay as they are. */
+    async updateListener(lease: WriterName, listener: Registration): Promise<void> {
+      await write(lease, `update the listener "${lease.name}"`, (functions, writer) =>
+        functions.enterDirectory({ ...writer, ...enter([], listener, false) }),
       );
     },
     /**

@@ -35,6 +35,10 @@ export interface PeerOverview {
   readonly startedAt: Date | null;
   /** True if the last owner shut down gracefully. False while a process runs. */
   readonly clean: boolean | null;
+  /** Version of the program that registered last, in its own words: any text. Null if it did not say. */
+  readonly version: string | null;
+  /** End of the TLS certificate with which it registered last; null if it has none, or did not say. */
+  readonly certificateEndsAt: Date | null;
   /** Topics of the peer in the directory. */
   readonly topics: readonly string[];
   /** Number of stored messages for the peer that it has not handled. */
@@ -114,6 +118,7 @@ const sql = {
         FROM ${tables.topicAddr} GROUP BY 1
     )
     SELECT name, ${nameHeldSql("name")} AS running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean,
+           p.version, p.certificate_ends_at AS "certificateEndsAt",
            coalesce(directory.topics, '{}') AS topics, coalesce(waiting.count, 0) AS waiting,
            coalesce(parked.count, 0) AS parked,
            coalesce(senders.channels, 0) AS "sendsOn", coalesce(listeners.channels, 0) AS "listensOn"

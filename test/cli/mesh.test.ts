@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { version } from "../../src/files/index.js";
 import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { hawser, jsonLines } from "./support/hawser.js";
@@ -91,6 +92,8 @@ describe("the commands that look at the mesh", () => {
       epoch: null,
       startedAt: null,
       clean: null,
+      version: null,
+      certificateEndsAt: null,
       topics: ["far"],
       waiting: 0,
       parked: 0,
@@ -109,6 +112,8 @@ describe("the commands that look at the mesh", () => {
       name: "shop-1",
       running: true,
       clean: false,
+      version,
+      certificateEndsAt: null,
       topics: ["shop"],
       waiting: 0,
       sendsOn: 1,
@@ -121,6 +126,13 @@ describe("the commands that look at the mesh", () => {
     expect(stdout).toMatch(/^by-hand +never ran +never /m);
     expect(stdout).toMatch(/^orders-1 +stopped /m);
     expect(stdout).toMatch(/^shop-1 +running /m);
+
+    await world.query("UPDATE hawser.peers SET certificate_ends_at = '2030-01-31T12:00:00Z' WHERE name = 'shop-1'");
+    expect((await json("peers"))[2]).toMatchObject({ certificateEndsAt: "2030-01-31T12:00:00.000Z" });
+    const { stdout: withEnd } = await text("peers");
+    expect(withEnd).toMatch(/^PEER +STATE +STARTED +EPOCH +VERSION +CERTIFICATE ENDS +WAITING /);
+    const cells = withEnd.split("\n").map((line) => line.split(/ {2,}/));
+    expect(cells[3]!.slice(4, 6)).toEqual([version, "2030-01-31T12:00:00.000Z"]);
   });
 
   it("peers tells a crash from an end in good order, and a holder from one in another database", async () => {
@@ -243,11 +255,14 @@ describe("the commands that look at the mesh", () => {
 
   it("print nothing that a terminal obeys, whatever names others have chosen", async () => {
     const name = "a\u202eb\u200ec\u2028d";
-    await world.query("INSERT INTO hawser.peers (name, epoch) VALUES ($1, 1)", [name]);
+    await world.query("INSERT INTO hawser.peers (name, epoch, version) VALUES ($1, 1, $2)", [
+      name,
+      "\u001b[2J\u009b31m",
+    ]);
     const lines = await text("peers", "--json");
     expect(lines.stdout).toContain('"a\\u202eb\\u200ec\\u2028d"');
     expect(jsonLines(lines.stdout)).toMatchObject([{ name }]);
-    expect((await text("peers")).stdout).toContain("a\\u202eb\\u200ec\\u2028d");
+    expect((await text("peers")).stdout).toMatch(/^a\\u202eb\\u200ec\\u2028d .* \\u001b\[2J\\u009b31m /m);
     const unknown = await hawser(["peers", "reassign", `${name}!`, "heir-1"], { databaseUrl: world.url });
     expect(unknown.stderr).toContain('there is no record of a peer "a\\u202eb\\u200ec\\u2028d!"');
   });

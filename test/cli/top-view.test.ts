@@ -7,7 +7,8 @@ const now = Date.parse("2030-01-31T12:00:00Z");
 const before = (seconds: number): Date => new Date(now - seconds * 1_000);
 const read = <T>(value: T) => ({ state: "read", value }) as const;
 
-const peer = { epoch: 1, startedAt: before(600), clean: false, parked: 0, sendsOn: 1, listensOn: 1 };
+const told = { version: "1.2.3", certificateEndsAt: null };
+const peer = { ...told, epoch: 1, startedAt: before(600), clean: false, parked: 0, sendsOn: 1, listensOn: 1 };
 const outbox = { positionSavedAt: before(1), slots: [], nextDueAt: null, deadLetters: 0, later: 0 };
 const cause = { origin: "peer", function: null, retryRequested: 0, oldestAt: before(900) } as const;
 const stream = { domain: null, function: "public.f(nats_message)", filters: [], start: "all", key_token: null };
@@ -155,6 +156,23 @@ describe("the lines of hawser top", () => {
     const lines = shown({ columns: size, rows: size }, { problem: "could not read: refused" });
     expect(lines.length).toBeLessThanOrEqual(size);
     for (const line of lines) expect(line.length).toBeLessThanOrEqual(size);
+  });
+
+  it("say of running peers when a certificate ends, if that is soon", () => {
+    const of = (name: string, running: boolean, days: number) => ({
+      ...{ ...peer, name, running, topics: [], waiting: 0 },
+      certificateEndsAt: new Date(now + 86_400_000 * days),
+    });
+    const rows = [of("ended", true, -3), of("later", true, 15), of("soon", true, 13), of("stopped", false, -3)];
+    const view = { snapshot: { ...snapshot, peers: read(rows) }, verdict, now };
+    const lines = topLines(view, {}).filter(({ text }) => /^(PEERS|ended|later|soon|stopped)/.test(text));
+    expect(lines.map(({ text, tone }) => [text.split(/ {2,}/).slice(5), tone])).toEqual([
+      [["CERTIFICATE ENDS"], "title"],
+      [["3 days ago"], "error"],
+      [[], undefined],
+      [["in 13 days"], "warning"],
+      [[], "warning"],
+    ]);
   });
 
   it("show 100 rows of a section without a window, and say how many are missing", () => {

@@ -8,6 +8,7 @@ import { Hono } from "hono";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { pageConstants } from "../../generated/ts/settings/page.js";
 import { type PageOptions, page } from "../../src/page/index.js";
+import { openStore } from "../../src/store/index.js";
 import { login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -146,6 +147,42 @@ describe("the page", () => {
     await onServer(own.url, `${insert} 'infinity')`, `${insert} '-infinity')`, `${insert} '290000-01-01')`);
     await using client = pageClient({ databaseUrl: own.url });
     expect((await client.get("/dead")).text).toMatch(/<td>never<.*<td>always<.*<td>a time out of range</s);
+  });
+
+  it("shows version and certificate of peers, and marks those of running ones that end soon or have ended", async () => {
+    await using own = await testDatabase();
+    await using store = await openStore({ databaseUrl: own.url });
+    const day = 86_400_000;
+    const ends = { ended: -day, soon: 13 * day, later: 15 * day, stopped: -day };
+    for (const [name, afterMs] of Object.entries(ends)) {
+      const lease = await store.takeName(name, { waitMs: 0 });
+      await store.registerListener(lease, {
+        addr: `${name}:1`,
+        maxMessageBytes: 1,
+        durable: false,
+        version: `<b>${name}\u001b[2J\u202e`,
+        certificateEndsAt: new Date(Date.now() + afterMs),
+        topics: [],
+      });
+      if (name === "stopped") await lease.release({ clean: true });
+    }
+    await using client = pageClient({ databaseUrl: own.url });
+    const { text } = await client.get("/peers");
+    const [, table] = /<section id="peers"(.*?)<\/section>/s.exec(text)!;
+    for (const each of ["<b>", "\u001b", "\u202e"]) expect(text).not.toContain(each);
+    const rows = [...table!.matchAll(/<tr><td><bdi>(\w+)<\/bdi>.*?<\/tr>/g)];
+    const shown = rows.map(([row, name]) => [
+      name,
+      row.includes(`&lt;b&gt;${name}<span class="mark">U+001B</span>[2J<span class="mark">U+202E</span>`),
+      /<strong class="(\w+)"><time/.exec(row)?.[1],
+      /(in \d+ days|24 h ago)\)/.exec(row)?.[1],
+    ]);
+    expect(shown).toEqual([
+      ["ended", true, "error", "24 h ago"],
+      ["later", true, undefined, "in 15 days"],
+      ["soon", true, "warning", "in 13 days"],
+      ["stopped", true, undefined, "24 h ago"],
+    ]);
   });
 
   it("answers only for its host names, if it has some", async () => {

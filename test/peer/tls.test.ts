@@ -1,8 +1,11 @@
+import { X509Certificate } from "node:crypto";
 import { renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { version } from "../../src/files/index.js";
 import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
+import { eventually } from "../support/eventually.js";
 import { temporaryDirectory } from "../support/temporary.js";
 import { elsewhere } from "../transport/elsewhere.js";
 import { cuttablePeer } from "./support/cuttable.js";
@@ -150,6 +153,50 @@ describe("peers over TLS", () => {
     await reconnect();
     await exchange("3");
     for (const { peer } of [one, other]) expect(peer.texts).toEqual(["1", "2", "3"]);
+  });
+
+  it("say their version and when their certificate ends, also of a renewed one that could not be written at first", async () => {
+    const directory = temporaryDirectory();
+    const path = (name: string): string => join(directory, name);
+    const renew = (untilDays: number): Date => {
+      const { cert, key } = authority.issue(local, { untilDays });
+      writeFileSync(path("tls.crt"), cert);
+      writeFileSync(path("tls.key"), key);
+      return new Date(new X509Certificate(cert).validTo);
+    };
+    const said = () =>
+      world.query<{ version: string; end: Date }>(
+        "SELECT version, certificate_ends_at AS end FROM hawser.peers WHERE name = 'ca-1'",
+      );
+    const first = renew(1);
+    const peer = await world.started("ca-1", tls({ cert: path("tls.crt"), key: path("tls.key") }));
+    expect(await said()).toEqual([{ version, end: first }]);
+
+    await world.query(`
+      CREATE SEQUENCE public.tries;
+      CREATE FUNCTION public.refuse_first() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          IF nextval('public.tries') = 1 THEN RAISE EXCEPTION 'not yet'; END IF;
+          RETURN NEW;
+        END
+      $$;
+      GRANT ALL ON SEQUENCE public.tries TO PUBLIC;
+      CREATE TRIGGER refuse_first BEFORE UPDATE ON hawser.peers FOR EACH ROW WHEN (NEW.name = 'ca-1') EXECUTE FUNCTION public.refuse_first()`);
+    const second = renew(2);
+    await eventually("the write is refused", async () => {
+      const [tries] = await world.query<{ is_called: boolean }>("SELECT is_called FROM public.tries");
+      return tries!.is_called;
+    });
+    expect(await said()).toEqual([{ version, end: first }]);
+    await world.query(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    await eventually("the new end is there", async () => (await said())[0]!.end.getTime() === second.getTime());
+    await peer.stop();
+    await world.query("DROP FUNCTION public.refuse_first CASCADE; DROP SEQUENCE public.tries");
+    const plain = await world.started("ca-1");
+    expect(await said()).toEqual([{ version, end: null }]);
+    await plain.stop();
   });
 
   it("refuse options that contradict each other, or a certificate that cannot be used, when they are made", () => {

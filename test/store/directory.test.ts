@@ -59,6 +59,37 @@ describe("the directory", () => {
     expect(await listenersOf(w.store, "topic")).toMatchObject([{ name: "two", group: undefined }]);
   });
 
+  it("says version and certificate of the program that has the name, and forgets those of the one before", async () => {
+    const known = async () =>
+      (await w.operator.query("SELECT version, certificate_ends_at FROM hawser.peers WHERE name = 'three'")).rows[0];
+    const none = { version: null, certificate_ends_at: null };
+    const listener = { addr: "10.0.0.3:1", maxMessageBytes: 1, durable: false, group: "workers" };
+    const said = (end: string) => ({ ...listener, version: "1.2.3", certificateEndsAt: new Date(end) });
+    const topics = [{ topic: "topic", subscribed: false }];
+    let three = await w.take("three");
+    expect(await known()).toEqual(none);
+    await w.store.registerListener(three, { ...said("9999-12-31T23:59:59Z"), topics });
+    expect(await known()).toEqual({ version: "1.2.3", certificate_ends_at: new Date("9999-12-31T23:59:59Z") });
+
+    await w.store.updateListener(three, said("2030-01-31T12:00:00Z"));
+    expect(await known()).toEqual({ version: "1.2.3", certificate_ends_at: new Date("2030-01-31T12:00:00Z") });
+    expect(await listenersOf(w.store, "topic")).toMatchObject([{ name: "three", group: "workers" }]);
+
+    for (const end of ["infinity", "-infinity", "10000-01-01Z", "1969-12-31Z"]) {
+      const sql = `SELECT hawser.enter_directory('three', $1, 'a:1', 1, false, '{}', '{}', false, 'workers', '1', '${end}')`;
+      await expect(w.operator.query(sql, [three.epoch])).rejects.toMatchObject({ code: "23514" });
+    }
+    await w.store.registerListener(three, { ...listener, topics });
+    expect(await known()).toEqual(none);
+
+    await w.store.registerListener(three, { ...said("2030-01-31T12:00:00Z"), topics });
+    await three.release({ clean: true });
+    expect(await known()).toMatchObject({ version: "1.2.3" });
+    three = await w.take("three");
+    expect(await known()).toEqual(none);
+    await three.release({ clean: true });
+  });
+
   it("keeps no rows of an earlier registration of a name", async () => {
     await register(one, "10.0.0.1:1", "topic", "news");
     await register(one, "10.0.0.1:2", "topic");

@@ -197,6 +197,13 @@ export interface PeerNameRow {
   group_name: string | null;
   /** All of its channels were handed over at once, and it has not registered since: messages do not wait for it. */
   replaced: boolean;
+  /** The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since. */
+  version: string | null;
+  /**
+   * When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
+   * did not say, or the name was taken since.
+   */
+  certificate_ends_at: Date | null;
 }
 
 /**
@@ -347,7 +354,7 @@ export const columns = {
   doneMessage: ["connection_key", "epoch", "number"],
   parkedMessage: ["connection_key", "epoch", "number", "topic_key", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes", "key_hash"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
-  peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced"],
+  peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced", "version", "certificate_ends_at"],
   owner: ["what", "epoch", "pid", "life", "owner", "beat", "state"],
   fence: ["what", "epoch"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
@@ -932,6 +939,10 @@ export interface EnterDirectoryArguments {
   only: boolean;
   /** The group that it is a member of. NULL: of none. */
   groupName: string | null;
+  /** The version of its program, for operators. NULL: none is shown. */
+  version: string | null;
+  /** When its TLS certificate ends, for operators. NULL: it has none. */
+  certificateEndsAt: Date | null;
 }
 
 /** Result of hawser.enter_directory. */
@@ -1659,7 +1670,7 @@ export function storeFunctions(client: QueryClient) {
     async enterDirectory(args: EnterDirectoryArguments): Promise<EnterDirectoryResult> {
       const { rows } = await client.query({
         name: "hawser.enter_directory",
-        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean, $9::text)",
+        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean, $9::text, $10::text, $11::timestamptz)",
         values: [
           args.name,
           String(args.epoch),
@@ -1670,6 +1681,8 @@ export function storeFunctions(client: QueryClient) {
           args.subscribed,
           args.only,
           args.groupName,
+          args.version,
+          args.certificateEndsAt,
         ],
       });
       const row = onlyRow(rows, "hawser.enter_directory");

@@ -198,6 +198,10 @@ export const namedRules = {
   deadLetterFailures: {
     maxBytes: 65536,
   },
+  /** The version of a peer's program, as the program says it. */
+  peerVersion: {
+    maxBytes: 255,
+  },
   /** A published address, host:port. */
   address: {
     minBytes: 1,

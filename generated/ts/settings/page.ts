@@ -202,6 +202,12 @@ export const pageConstants = {
    * Value: 256 connections.
    */
   maxBrowserConnections: 256,
+  /**
+   * How long before its end the TLS certificate of a running peer is shown as a warning: 14 days.
+   *
+   * Value: 1209600000 ms.
+   */
+  certificateWarningMs: 1209600000,
 } as const;
 
 export type PageConstants = SettingValues<typeof pageConstants>;

@@ -9326,13 +9326,15 @@ DROP FUNCTION hawser.stream_position(bigint, bigint);
 DROP FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint);
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
 -- reads this table in its own transaction: the lock has waited for those under way, and later ones find another epoch.
-ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false,
+ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false, ADD COLUMN version text, ADD COLUMN certificate_ends_at timestamptz,
   ALTER COLUMN in_group DROP DEFAULT, ALTER COLUMN in_group DROP NOT NULL,
   ALTER COLUMN in_group TYPE text USING CASE WHEN in_group THEN 'default' END;
 ALTER TABLE hawser.peers RENAME COLUMN in_group TO group_name;
 ALTER TABLE hawser.peers
   ADD CONSTRAINT peers_group_name_bytes CHECK (octet_length(group_name) BETWEEN 1 AND 255),
-  ADD CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$');
+  ADD CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  ADD CONSTRAINT peers_version_bytes CHECK (octet_length(version) <= 255),
+  ADD CONSTRAINT peers_certificate_ends_at_range CHECK (extract(epoch FROM certificate_ends_at) BETWEEN 0 AND 253402300799);
 DROP FUNCTION hawser.give_back_channels(text, bigint, integer[]);
 DROP FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean);
 UPDATE hawser.peers AS p
@@ -9748,6 +9750,9 @@ COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the 
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
 COMMENT ON COLUMN hawser.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
 COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
+COMMENT ON COLUMN hawser.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
+COMMENT ON COLUMN hawser.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
+did not say, or the name was taken since.';
 
 CREATE TABLE hawser.owners (
   what text NOT NULL,

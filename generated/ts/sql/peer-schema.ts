@@ -301,6 +301,8 @@ CREATE TABLE hawser.peers (
   token text,
   group_name text,
   replaced boolean DEFAULT false NOT NULL,
+  version text,
+  certificate_ends_at timestamptz,
   CONSTRAINT peers_pkey PRIMARY KEY (name),
   CONSTRAINT peers_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 255),
   CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
@@ -308,7 +310,9 @@ CREATE TABLE hawser.peers (
   CONSTRAINT peers_token_bytes CHECK (octet_length(token) BETWEEN 1 AND 64),
   CONSTRAINT peers_group_name_bytes CHECK (octet_length(group_name) BETWEEN 1 AND 255),
   CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
-  CONSTRAINT peers_name_not_reserved CHECK (left(name, 3) <> '__#')
+  CONSTRAINT peers_version_bytes CHECK (octet_length(version) <= 255),
+  CONSTRAINT peers_name_not_reserved CHECK (left(name, 3) <> '__#'),
+  CONSTRAINT peers_certificate_ends_at_range CHECK (extract(epoch FROM certificate_ends_at) BETWEEN 0 AND 253402300799)
 );
 
 COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
@@ -321,6 +325,9 @@ COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the 
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
 COMMENT ON COLUMN hawser.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
 COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
+COMMENT ON COLUMN hawser.peers.version IS 'The version of the program that registered last, which can be any text; NULL: it did not say, or the name was taken since.';
+COMMENT ON COLUMN hawser.peers.certificate_ends_at IS 'When the TLS certificate ends that the peer had when it registered last, from 1970 to the end of 9999; NULL: it has none, or
+did not say, or the name was taken since.';
 
 CREATE TABLE hawser.owners (
   what text NOT NULL,
@@ -630,7 +637,10 @@ BEGIN
     SET epoch = greatest(p.epoch + 1, excluded.epoch),
         clean = false,
         started_at = excluded.started_at,
-        token = excluded.token
+        token = excluded.token,
+        -- Of the process before: this one may say nothing of them.
+        version = NULL,
+        certificate_ends_at = NULL
   RETURNING p.epoch INTO own_name.epoch;
   UPDATE hawser.owners AS o SET epoch = own_name.epoch, pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
 END;
@@ -2296,6 +2306,8 @@ CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_subscribed boolean[],
   p_only boolean,
   p_group_name text DEFAULT NULL,
+  p_version text DEFAULT NULL,
+  p_certificate_ends_at timestamptz DEFAULT NULL,
   OUT held boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -2323,6 +2335,7 @@ BEGIN
     OR octet_length(p_group_name) > 255
     OR octet_length(p_group_name) < 1
     OR NOT (p_group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_version) > 255
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -2357,6 +2370,9 @@ BEGIN
     IF NOT (p_group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_group_name', to_json(left(p_group_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
+    IF octet_length(p_version) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_version', octet_length(p_version) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
   END IF;
 BEGIN
   -- A snapshot from before the wait for the locks would let a late write through.
@@ -2372,8 +2388,10 @@ BEGIN
 
   -- Before the directory, whose readers look here.
   UPDATE hawser.peers AS p
-     SET group_name = p_group_name, replaced = false
-   WHERE p.name = p_name AND (p.group_name IS DISTINCT FROM p_group_name OR p.replaced);
+     SET group_name = p_group_name, replaced = false, version = p_version, certificate_ends_at = p_certificate_ends_at
+   WHERE p.name = p_name
+     AND (p.replaced
+          OR (p.group_name, p.version, p.certificate_ends_at) IS DISTINCT FROM (p_group_name, p_version, p_certificate_ends_at));
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
   PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
@@ -2396,7 +2414,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
+COMMENT ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text, text, timestamptz) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
 held for this call alone, which must be a transaction of its own.';
 
 CREATE OR REPLACE FUNCTION hawser.leave_directory(
@@ -3638,7 +3656,7 @@ REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, b
 REVOKE ALL ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.channels_with_messages(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.forget_peer(text) FROM PUBLIC;
@@ -3741,7 +3759,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.channels_with_messages(text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_stored_messages(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.forget_peer(text) TO hawser_peer;
@@ -3834,7 +3852,7 @@ BEGIN
   ALTER FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.channels_with_messages(text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_stored_messages(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.forget_peer(text) OWNER TO hawser_owner;

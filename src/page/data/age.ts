@@ -1,4 +1,6 @@
-/** Ages in words. */
+/** Ages in words, and ends of certificates by their distance. */
+import { pageConstants } from "../../../generated/ts/settings/page.js";
+import type { PeerOverview } from "../../store/index.js";
 
 /** Age in words, such as `5 min ago`; a negative one is in the future. */
 export function age(ms: number): string {
@@ -12,4 +14,15 @@ export function age(ms: number): string {
           ? [Math.round(seconds / 3_600), "h"]
           : [Math.round(seconds / 86_400), "days"];
   return ms < 0 ? `in ${count} ${unit}` : `${count} ${unit} ago`;
+}
+
+/** `error` if the TLS certificate of a running peer has ended, `warning` if it ends soon. */
+export function certificateSeverity(
+  { running, certificateEndsAt }: Pick<PeerOverview, "running" | "certificateEndsAt">,
+  now: number,
+): "error" | "warning" | undefined {
+  if (!running || certificateEndsAt === null) return undefined;
+  const leftMs = certificateEndsAt.getTime() - now;
+  if (leftMs <= 0) return "error";
+  return leftMs <= pageConstants.certificateWarningMs ? "warning" : undefined;
 }

@@ -15,7 +15,7 @@ import {
   type ScheduleOverview,
   type TopicOverview,
 } from "../../store/index.js";
-import type { Reading, ShownVerdict } from "../data/index.js";
+import { certificateSeverity, type Reading, type ShownVerdict } from "../data/index.js";
 import { section, table, tableSection } from "./table.js";
 import { type Html, plural, short, time } from "./text.js";
 
@@ -122,6 +122,15 @@ export function peersSection(rows: Reading<readonly PeerOverview[]>, now: number
                 : html`<strong class="warning">ended uncleanly</strong>`,
       },
       { head: "Started", cell: ({ startedAt }) => time(startedAt, now) },
+      { head: "Version", cell: ({ version }) => short(version) },
+      {
+        head: "Certificate ends",
+        cell: (peer) => {
+          const end = time(peer.certificateEndsAt, now);
+          const severity = certificateSeverity(peer, now);
+          return severity === undefined ? end : html`<strong class="${severity}">${end}</strong>`;
+        },
+      },
       { head: "Waiting", cell: ({ waiting }) => String(waiting), isNumber: true },
       { head: "Parked", cell: ({ parked }) => String(parked), isNumber: true },
       { head: "Sends on", cell: ({ sendsOn }) => plural(sendsOn, "channel"), isNumber: true },

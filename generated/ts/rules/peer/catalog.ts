@@ -72,6 +72,7 @@ export const limits = {
     epoch: { min: 1n },
     token: { minBytes: 1, maxBytes: 64 },
     groupName: { minBytes: 1, maxBytes: 255 },
+    version: { maxBytes: 255 },
   },
   Owner: {
     what: { minBytes: 1, maxBytes: 300 },
@@ -174,6 +175,7 @@ export const columnChecks = {
     epoch: (value: bigint) => checkInteger("epoch", { min: 1n, max: 9223372036854775807n }, value),
     token: (value: string) => checkText("token", { minBytes: 1, maxBytes: 64 }, value),
     group_name: (value: string) => checkText("group_name", namedRules.peerOrTopic, value),
+    version: (value: string) => checkText("version", namedRules.peerVersion, value),
   },
   owners: {
     what: (value: string) => checkText("what", { minBytes: 1, maxBytes: 300 }, value),
