@@ -10,6 +10,7 @@ export function startCall(
   from: TraceContext | undefined,
 ): OperationSpan | undefined {
   const method = `${parent.typeName}.${name}`;
-  const operation = { kind, system: "nats", destination: method, method, bytes: payload.length } as const;
-  return startSpan(kind === "respond" ? { ...operation, from: [from] } : operation, "sometimes");
+  const bytes = payload.length;
+  const origin = kind === "respond" ? [from] : undefined;
+  return startSpan({ kind, system: "nats", destination: method, method, from: origin, bytes }, "sometimes");
 }

@@ -1,7 +1,6 @@
 /** Spans of OpenTelemetry for the operations of Hawser. */
 import {
   type Attributes,
-  type AttributeValue,
   type Context,
   context as contexts,
   createTraceState,
@@ -87,13 +86,14 @@ export class OperationTracer implements Tracer {
     const options = { kind: spanKind, attributes: attributesOf(operation), links, root: parent === ROOT_CONTEXT };
     const span = this.#tracer.startSpan(name, options, parent);
     // Without an SDK, a span has no ids that a message could carry.
-    if (!isSpanContextValid(span.spanContext())) return undefined;
-    const { traceId, spanId, traceFlags, traceState } = span.spanContext();
+    const spanContext = span.spanContext();
+    if (!isSpanContextValid(spanContext)) return undefined;
+    const { traceId, spanId, traceFlags, traceState } = spanContext;
     const flags = (traceFlags & 0xff).toString(16).padStart(2, "0");
+    const parentId = `00-${traceId}-${spanId}-${flags}`;
+    if (traceState === undefined) return new ActiveSpan(span, { parent: parentId, state: "" });
     // A sampler may have made any state, and a message with an invalid header could not be sent.
-    const context = traceContextOf(
-      traceHeaders({ parent: `00-${traceId}-${spanId}-${flags}`, state: traceState?.serialize() ?? "" }),
-    );
+    const context = traceContextOf(traceHeaders({ parent: parentId, state: traceState.serialize() }));
     return context && new ActiveSpan(span, context);
   }
 }
@@ -172,29 +172,35 @@ function spanContextOf({ parent, state }: TraceContext): SpanContext | [] {
   return isSpanContextValid(context) ? context : [];
 }
 
-function attributesOf({ kind, system, destination, method, ...rest }: Operation): Attributes {
-  const attributes: Record<string, AttributeValue> = {};
-  const set = (name: string, value: AttributeValue | undefined): void => {
-    if (value !== undefined) attributes[name] = value;
-  };
+/** Properties of an operation that are attributes, if they are set. */
+const optionalNames = [
+  ["count", names.batchCount],
+  ["messageId", names.messageId],
+  ["bytes", names.bodySize],
+  ["attempt", names.attempt],
+  ["functionName", names.functionName],
+  ["peer", names.clientId],
+  ["group", names.group],
+] as const;
+
+function attributesOf(operation: Operation): Attributes {
+  const { kind, system, destination, method } = operation;
+  const attributes: Attributes = {};
   if (method === undefined) {
-    set(names.system, system);
-    set(names.operationType, spanKinds[kind][1]);
-    set(names.operationName, kind);
-    set(names.destination, destination);
+    attributes[names.system] = system;
+    attributes[names.operationType] = spanKinds[kind][1];
+    attributes[names.operationName] = kind;
+    attributes[names.destination] = destination;
   } else {
     const dot = method.lastIndexOf(".");
-    set(names.rpcSystem, connectRpc);
-    set(names.rpcService, method.slice(0, dot));
-    set(names.rpcMethod, method.slice(dot + 1));
+    attributes[names.rpcSystem] = connectRpc;
+    attributes[names.rpcService] = method.slice(0, dot);
+    attributes[names.rpcMethod] = method.slice(dot + 1);
   }
-  set(names.batchCount, rest.count);
-  set(names.messageId, rest.messageId);
-  set(names.bodySize, rest.bytes);
-  set(names.attempt, rest.attempt);
-  set(names.functionName, rest.functionName);
-  set(names.clientId, rest.peer);
-  set(names.group, rest.group);
+  for (const [property, name] of optionalNames) {
+    const value = operation[property];
+    if (value !== undefined) attributes[name] = value;
+  }
   return attributes;
 }
 

@@ -6,7 +6,7 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { HawserError } from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
-import { inSpan, startSpan, tracer } from "../runtime/index.js";
+import { inSpan, type Operation, startSpan, tracer } from "../runtime/index.js";
 import { headerPairsOf } from "./content.js";
 import { type Addressed, address, checkDeliverAt, jsonOf } from "./destination.js";
 import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./message.js";
@@ -157,11 +157,14 @@ function traced<T>(message: Addressed, count: number, statement: (message: Addre
   if (tracer === undefined) return statement(message);
   const { destination, payload, messageId } = message;
   const isPeers = destination.sink === "peers";
-  const details = count > 1 ? { count } : { bytes: payload.length, messageId: messageId ?? undefined };
-  const operation = {
-    ...({ kind: "enqueue", system: isPeers ? "hawser" : "nats" } as const),
+  const isOne = count === 1;
+  const operation: Operation = {
+    kind: "enqueue",
+    system: isPeers ? "hawser" : "nats",
     destination: isPeers ? destination.topic : destination.subject,
-    ...details,
+    count: isOne ? undefined : count,
+    messageId: isOne ? (messageId ?? undefined) : undefined,
+    bytes: isOne ? payload.length : undefined,
   };
   const span = startSpan(operation, "never");
   if (span === undefined) return statement(message);

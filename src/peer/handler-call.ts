@@ -497,8 +497,10 @@ export class HandlerCalls {
   ): Promise<HandlerResult | undefined> {
     const span = this.#startSpanOf(items);
     // Messages of a batch continue their own traces, unless they have the same one.
-    const shared = sharedTrace(items.map(({ turn }) => traceContextOf(turn.running.headers ?? [])));
-    const trace = items.length === 1 ? (span?.context ?? shared) : shared;
+    const trace =
+      items.length === 1 && span !== undefined
+        ? span.context
+        : sharedTrace(items.map(({ turn }) => traceContextOf(turn.running.headers ?? [])));
     if (span === undefined) return await this.#handleInTransaction(handling, items, call, trace);
     try {
       const result = await span.run(() => this.#handleInTransaction(handling, items, call, trace));

@@ -4,6 +4,7 @@ import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
 import {
+  type Operation,
   type OperationSpan,
   startSpan,
   type TraceContext,
@@ -32,8 +33,17 @@ export function startSending(
 ): OperationSpan | undefined {
   if (!tracer?.wants("sometimes")) return undefined;
   const { headers, payload } = message;
-  const operation = { kind, system: "hawser", destination: topic, bytes: payload.length, peer } as const;
-  const span = tracer.start({ ...operation, ...namesIn(kind, headers) });
+  const messageId = messageIdIn(headers);
+  const method = methodIn(kind, headers);
+  const span = tracer.start({
+    kind,
+    system: "hawser",
+    destination: topic,
+    method,
+    messageId,
+    bytes: payload.length,
+    peer,
+  });
   if (span !== undefined) message.headers = withContext(headers ?? [], span.context);
   return span;
 }
@@ -57,27 +67,41 @@ export function startHandling(
   if (tracer === undefined) return undefined;
   const begins = messages.every(({ fromWire }) => fromWire) ? "sometimes" : "always";
   const [message, ...others] = messages as [IncomingMessage];
-  const own = contextOf(message);
-  // Most live messages belong to no trace.
-  if (others.length === 0 && !tracer.continues(own, begins)) return undefined;
-  const what = { kind, system: "hawser", destination: topic, peer: sender.name, group: membership.group } as const;
-  if (others.length === 0) {
-    const { headers, payload } = message;
-    return tracer.start({ ...what, from: [own], bytes: payload.length, attempt, ...namesIn(kind, headers) });
+  const [peer, group] = [sender.name, membership.group];
+  if (others.length > 0) {
+    const from = messages.map(contextOf);
+    const count = messages.length;
+    return startSpan({ kind, system: "hawser", destination: topic, from, count, peer, group }, begins);
   }
-  return startSpan({ ...what, from: messages.map(contextOf), count: messages.length }, begins);
+  // Most live messages belong to no trace.
+  const own = contextOf(message);
+  if (!tracer.continues(own, begins)) return undefined;
+  const { headers, payload } = message;
+  return tracer.start({
+    kind,
+    system: "hawser",
+    destination: topic,
+    method: methodIn(kind, headers),
+    from: [own],
+    messageId: messageIdIn(headers),
+    bytes: payload.length,
+    attempt,
+    peer,
+    group,
+  });
 }
 
 function contextOf({ headers }: { readonly headers: Headers | undefined }): TraceContext | undefined {
   return headers && traceContextOf(headers);
 }
 
-/** Id of a message, and the method of an RPC call, which its headers have. */
-function namesIn(kind: "send" | "process" | "request" | "respond", headers: Headers | undefined) {
-  const header = (name: string) => headers && headerValue(headers, name);
-  const isRequest = kind === "request" || kind === "respond";
-  return {
-    messageId: header(protocolConstants.messageIdHeader),
-    method: isRequest ? header(rpcConstants.methodHeader) : undefined,
-  };
+function messageIdIn(headers: Headers | undefined): string | undefined {
+  return headers && headerValue(headers, protocolConstants.messageIdHeader);
+}
+
+/** Method of an RPC call; undefined for any other operation. */
+function methodIn(kind: Operation["kind"], headers: Headers | undefined): string | undefined {
+  return headers && (kind === "request" || kind === "respond")
+    ? headerValue(headers, rpcConstants.methodHeader)
+    : undefined;
 }

@@ -6,7 +6,7 @@ import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { traceConstants } from "../../generated/ts/settings/outbox.js";
 import type { TraceContext } from "./trace-context.js";
 
-/** Operation on one message, or on a batch of messages. */
+/** Operation on one message, or on a batch of messages. Callers write one literal: spreads cost more than the span itself. */
 export interface Operation {
   /**
    * - `enqueue`: a message is written to the outbox;

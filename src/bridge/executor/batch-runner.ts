@@ -101,8 +101,11 @@ export class BatchRunner {
     const { subject, functionName } = subscription;
     const from = messages.map(traceOf);
     const count = messages.length;
-    const what = { kind: "process", system: "nats", destination: subject, functionName } as const;
-    const span = startSpan({ ...what, from, ...(count > 1 && { count }) }, "sometimes");
+    const counted = count > 1 ? count : undefined;
+    const span = startSpan(
+      { kind: "process", system: "nats", destination: subject, functionName, from, count: counted },
+      "sometimes",
+    );
     if (span === undefined) return await this.#run(step, epoch, undefined);
     // Messages of a batch continue their own traces.
     const trace = count === 1 ? span.context : undefined;

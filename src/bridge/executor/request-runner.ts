@@ -47,8 +47,12 @@ export class PostgresRequestRunner implements RequestRunner {
   async run(responder: Responder, request: ResponderRequest): Promise<RequestOutcome> {
     if (tracer === undefined) return await this.#run(responder, request);
     const { subject, payload, trace } = request;
-    const what = { kind: "respond", system: "nats", destination: subject, bytes: payload.length } as const;
-    const span = startSpan({ ...what, functionName: responder.functionName, from: [trace] }, "sometimes");
+    const { functionName } = responder;
+    const bytes = payload.length;
+    const span = startSpan(
+      { kind: "respond", system: "nats", destination: subject, functionName, from: [trace], bytes },
+      "sometimes",
+    );
     if (span === undefined) return await this.#run(responder, request);
     const outcome = await span.run(() => this.#run(responder, { ...request, trace: span.context }));
     span.end(outcome.kind === "failed" ? outcome : undefined);
