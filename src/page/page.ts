@@ -238,13 +238,12 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   app.get("/dead/:id/payload", async (c) => {
     const id = idOf(c.req.param("id"));
     const read = await reading(() => letters.get(id));
-    if (read.state !== "read" || read.value === undefined)
-      return answer(
-        c,
-        `Dead letter ${id}`,
-        read.state === "read" ? gone : html`<p class="${read.state}">${short(read.why)}</p>`,
-        { status: 404 },
-      );
+    const title = `Dead letter ${id}`;
+    if (read.state !== "read") {
+      const status = read.state === "denied" ? 403 : 500;
+      return answer(c, title, html`<p class="${read.state}">${short(read.why)}</p>`, { status });
+    }
+    if (read.value === undefined) return answer(c, title, gone, { status: 404 });
     return c.body(Buffer.from(read.value.payload), 200, {
       "Content-Type": "application/octet-stream",
       "Content-Disposition": `attachment; filename="dead-letter-${id}.bin"`,

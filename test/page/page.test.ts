@@ -205,6 +205,7 @@ describe("the page", () => {
       expect(text, path).not.toContain("the-payload");
       expect(text, path).not.toMatch(/<form[^>]*method="post"/);
     }
+    expect((await client.get("/dead/1/payload")).status).toBe(403);
     expect((await client.get("/dead")).text).toContain(
       "This login may not read it: <bdi>permission denied for table dead_letters",
     );
