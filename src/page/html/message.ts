@@ -6,7 +6,7 @@ import type { Reading } from "../data/index.js";
 import { traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
-import { type Html, short, time } from "./text.js";
+import { type Html, plural, short, time } from "./text.js";
 
 /** Result of a step. The outbox is searched by number first, which is a step of its own. */
 export interface SearchedStep {
@@ -85,7 +85,7 @@ When it is, it gets another number.`;
     case "stored":
       return html`${inChannel(found)}, stored ${time(found.at, now)}; ${found.handled ? "handled" : "waits"}.${more(found, shown)}`;
     case "parked":
-      return html`${inChannel(found)}, put aside ${time(found.at, now)} after ${found.attempts} attempts; is tried again ${time(found.dueAt, now)}.${more(found, shown)}`;
+      return html`${inChannel(found)}, parked ${time(found.at, now)} after ${plural(found.attempts, "attempt")}; is tried again ${time(found.dueAt, now)}.${more(found, shown)}`;
     case "passed":
       return html`The listener ${short(found.listener)} has gone past it: it was handled, or given up.`;
     case "saved":
