@@ -344,6 +344,35 @@ describe("a message's way", () => {
     expect((await sections("shop:shop:one/7/11"))["stored"]).toMatch(/one\/7\/11 on .*waits.$/);
   });
 
+  it("is saved for a subscription, which knows it by the id of its stream", async () => {
+    const { session, sections } = await world();
+    await session.query(
+      `INSERT INTO hawser.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
+       VALUES (9007199254740993, 'stream', 'orders', 'public', 'take', 'bytea', 'w', sha256('t'))`,
+    );
+    await session.query(
+      `INSERT INTO hawser.saved_messages (handler_id, subject, payload, headers, message_id)
+       VALUES (9007199254740993, 'orders.new', 'x', '{"Nats-Msg-Id":["order-17"]}', 'orders-1')`,
+    );
+    for (const id of ["order-17", "orders-1"])
+      expect((await sections(id))["saved"]).toBe("Received on orders.new for the function public.take, saved ; waits.");
+    expect((await sections("order-1"))["saved"]).toBe(nothing);
+  });
+
+  it("is due later, and is in none of the other places", async () => {
+    const { session, sections } = await world();
+    await session.query(
+      "SELECT hawser.enqueue('orders', '<b>', message_id => '<b>', deliver_at => now() + interval '1 day')",
+    );
+    for (const id of ["1", "<b>"]) {
+      const found = await sections(id);
+      expect(found["scheduled"]).toMatch(/^Message 1 for orders, enqueued *, is due /);
+      expect(found).toMatchObject({ outbox: nothing, stored: nothing, saved: nothing, dead: nothing });
+      expect(found["nothing"]).toBeUndefined();
+    }
+    expect((await sections("2"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
+  });
+
   it("ends as a dead letter, also by the place that it had before it was retried", async () => {
     const { session, sections } = await world();
     await session.query(
