@@ -410,6 +410,8 @@ describe("a message's way", () => {
     expect(partly["outbox"]).toBe(nothing);
     expect(partly["stored"]).toContain("s:t:l/0/0");
     expect(partly["saved"]).toBe("This login may not read it: permission denied for table saved_messages");
+    await onServer(peer.url, "SELECT hawser.enqueue('orders', 'x', message_id => 'mine')");
+    expect((await sections("mine", peer.url))["outbox"]).toContain(`by ${peer.role}. Waits for the `);
     expect(await sections("1' OR true --/1/1", peer.url)).toMatchObject({ outbox: nothing, stored: nothing });
   });
 });

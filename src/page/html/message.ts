@@ -110,7 +110,7 @@ function enqueued(found: EnqueuedMessage, { prefix, now }: Shown): Html {
         : "";
   const relay = html`<a href="${prefix}/outbox">relay</a>`;
   const state = found.waits
-    ? html`Waits for the ${relay}${found.lags ? ", whose messages of this role or destination lag behind" : ""}.`
+    ? html`Waits for the ${relay}${found.lags ? "; its role or its destination lags behind" : ""}.`
     : isForNats
       ? html`The ${relay} has passed it: it was published${found.toStream ? " into a stream" : ""}, or is a dead letter.`
       : html`The ${relay} has passed it: it was stored for ${found.toAll ? "each listener" : "a listener"}.`;
