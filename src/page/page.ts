@@ -12,8 +12,10 @@ import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
 import {
   type DeadLetterSelection,
   deadLetters,
-  type FindStep,
+  findByNumber,
   findMessage,
+  findSteps,
+  messageIdsOf,
   openDatabase,
   statementLimits,
 } from "../store/index.js";
@@ -32,9 +34,9 @@ import { FormTokens, isCrossSite, isEmbedded } from "./forms.js";
 import { causesSection, confirmDiscard, deadList, type FormContext, jobList, oneJob, oneLetter } from "./html/dead.js";
 import { filterFields, filterOf, hiddenValues, idOf } from "./html/filter.js";
 import { icon, layout, style } from "./html/layout.js";
+import { messagePage, type SearchedStep } from "./html/message.js";
 import {
   leaderSection,
-  messagePage,
   outboxSection,
   peersSection,
   pendingSection,
@@ -277,11 +279,20 @@ export function createPage(options: PageOptions, clock: Clock): Page {
   });
   app.get("/message", async (c) => {
     const id = c.req.query("id") ?? "";
-    const names: readonly FindStep[] = id === "" ? [] : ["scheduled", "stored", "dead"];
+    const shown = { prefix, id, traceUrl: options.traceUrl, now: Date.now() };
+    if (id === "") return answer(c, "Find a message", messagePage(shown, []));
+    // First, because it may say the message id, by which all others are found.
+    const numbered = await reading(() => findByNumber(database, id));
+    const ids = messageIdsOf(id, valueIn(numbered) ?? []);
     const steps = await Promise.all(
-      names.map(async (step) => ({ step, found: await reading(() => findMessage(database, id, step)) })),
+      findSteps.map(
+        async (step): Promise<SearchedStep> => ({
+          step,
+          found: await reading(() => findMessage(database, id, ids, step)),
+        }),
+      ),
     );
-    return answer(c, "Find a message", messagePage(prefix, id, steps, Date.now()));
+    return answer(c, "Find a message", messagePage(shown, [{ step: "number", found: numbered }, ...steps]));
   });
 
   /** Job of a path. @throws HawserError `invalid_argument` */

@@ -1,82 +1,286 @@
-/** Search for a message by its id: the places in the database where it is, or was. */
-import { views } from "../../generated/ts/rows/outbox.js";
+/** Search for a message by its id: the steps of its way that the database knows. */
+import { tables as natsTables } from "../../generated/ts/rows/nats.js";
+import { outboxFunctions, tables as outboxTables, views } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
+import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
+import { outboxConstants, traceConstants } from "../../generated/ts/settings/outbox.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
+import { peerOwner } from "./mesh-overview.js";
+
+/** Ids by which each step but the first one is searched. */
+export interface MessageIds {
+  /** Number of the message in the outbox; undefined if the id that was asked for is no number. */
+  readonly number: bigint | undefined;
+  /** Id that was asked for, and the message ids of what has that number. */
+  readonly ids: readonly string[];
+}
+
+/** Message in the outbox, which keeps it for a while after its relay has passed it. */
+export interface EnqueuedMessage {
+  readonly place: "outbox";
+  /** Number of the message. */
+  readonly id: bigint;
+  readonly kind: string;
+  readonly role: string;
+  /** Subject, or topic. */
+  readonly destination: string;
+  /** Listener that it is for; null: one of those of the topic, or it is for NATS. */
+  readonly listener: string | null;
+  readonly toAll: boolean;
+  readonly toStream: boolean;
+  /** Id at its destination; null if it is for peers, and has none of its own. */
+  readonly messageId: string | null;
+  readonly enqueuedAt: Date;
+  /** Time at which the first copy was enqueued, or at which the message was due; null: neither. */
+  readonly firstEnqueuedAt: Date | null;
+  /** Number of the message that it is a copy of; null: it is the first one. */
+  readonly copyOf: bigint | null;
+  readonly traceparent: string | null;
+  /** True: the relay has not passed it. */
+  readonly waits: boolean;
+  /** True: it waits because its role, or its destination, lags behind others. */
+  readonly lags: boolean;
+  /** Time at which the relay saved its position last. */
+  readonly positionSavedAt: Date;
+}
+
+/** Message in a channel of a peer, or what is left of it. */
+interface InChannel {
+  /** `channel/epoch/number`. */
+  readonly name: string;
+  readonly topic: string;
+  /** Owner of the channel; null: the first listener of the topic, or a member of `group`. */
+  readonly listener: string | null;
+  readonly group: string | null;
+  readonly at: Date;
+  /** Role that enqueued it; null if a peer has sent it. */
+  readonly role: string | null;
+  /** Id of its own, in a header; null: it has none. */
+  readonly messageId: string | null;
+  readonly traceparent: string | null;
+}
 
 /** Place of a message in the database. */
 export type FoundMessage =
   /** Waits in the outbox for its time. */
-  | { readonly place: "scheduled"; readonly id: string; readonly destination: string; readonly at: Date }
-  /** Stored for its listener, or handled already and not yet deleted. */
   | {
-      readonly place: "stored";
-      readonly topic: string;
-      readonly listener: string;
+      readonly place: "scheduled";
+      readonly id: string;
+      readonly destination: string;
       readonly at: Date;
-      readonly handled: boolean;
+      readonly dueAt: Date;
     }
+  | EnqueuedMessage
+  /** Stored for its listener, or handled already and not yet deleted. */
+  | (InChannel & { readonly place: "stored"; readonly handled: boolean })
+  /** Waits to be tried again, or behind such a message of its key. */
+  | (InChannel & { readonly place: "parked"; readonly attempts: number; readonly dueAt: Date })
   /** Its channel's cursor has passed its number, and nothing else is known of it: it was handled, or given up. */
   | { readonly place: "passed"; readonly listener: string }
+  /** Received from NATS, and saved until the leader calls the function. */
+  | { readonly place: "saved"; readonly subject: string; readonly function: string; readonly at: Date }
   | {
       readonly place: "dead";
       readonly id: string;
+      readonly origin: string;
       readonly topic: string;
       readonly errorCode: string;
+      readonly attempts: number;
       readonly at: Date;
+      /** Channel on which it was sent first, if it was retried and has failed again; null if not. */
+      readonly firstChannel: string | null;
+      readonly retryRequested: boolean;
+      readonly messageId: string | null;
+      readonly traceparent: string | null;
     };
+
+/** Steps of the search, in the order of a message's way. Each needs other privileges, and takes another time. */
+export const findSteps = [
+  "scheduled",
+  "outbox",
+  "channel",
+  "stored",
+  "parked",
+  "saved",
+  "dead",
+  "deadByHeader",
+] as const;
+export type FindStep = (typeof findSteps)[number];
+
+/** Header by which a stream, and who reads it, knows a message. */
+const natsMessageId = "Nats-Msg-Id";
+/** Maximum number of rows of a step. */
+const rows = 10;
+const maximum = 2n ** 63n;
 
 /** Place of a message of a peer: its channel's composite, the sender's epoch, and the number. */
 const placePattern = /^(.+)\/(\d{1,19})\/(\d{1,19})$/s;
 
-const channel = `${tables.connKeyMap} AS m LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)`;
-const owner = "coalesce(m.owner, m.listener_name)";
+/** SQL expression: the first value of a header in a list of pairs. */
+const headerSql = (headers: string, name: string): string =>
+  `(SELECT h.pair ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(${headers}) WHEN 'array' THEN ${headers} END) AS h (pair)
+     WHERE h.pair ->> 0 = '${name}' LIMIT 1)`;
+const idAndTrace = (headers: string): string =>
+  `${headerSql(headers, protocolConstants.messageIdHeader)} AS "messageId", ${headerSql(headers, traceConstants.parentHeader)} AS traceparent`;
+
+const channel = `${tables.connKeyMap} AS m ${cursorJoin}
+  LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.connection_key = m.connection_key`;
+const listener = `${peerOwner} AS listener, nullif(w.for_group, '') AS "group"`;
+
+/** Columns of {@link InChannel} but `at`. @param row row of the message @param number SQL expression of its number */
+const inChannel = (row: string, number: string, headers: string): string =>
+  `m.composite || '/' || ${row}.epoch || '/' || ${number} AS name, coalesce(t.topic, '') AS topic, ${listener},
+   CASE WHEN m.sender_name = '${outboxConstants.peerSender}' THEN
+     regexp_replace(${headerSql(headers, protocolConstants.messageOriginHeader)}, '^[^:]*:[^:]*:', '')
+   END AS role, ${idAndTrace(headers)}`;
+
+/** SQL condition: the message is done. */
+const handled = (row: string, number: string): string =>
+  `((${row}.epoch, ${number}) <= (coalesce(c.epoch, 0), coalesce(c.v, 0)) OR EXISTS (
+     SELECT FROM ${tables.doneMessage} AS n
+      WHERE n.connection_key = m.connection_key AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
+
+const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at,
+    b.composite AS "firstChannel", d.retry_requested AS "retryRequested",
+    coalesce(d.message_id, ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
+    ${headerSql("d.headers", traceConstants.parentHeader)} AS traceparent
+  FROM ${tables.deadLetter} AS d
+  LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
+  LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
+
+const parked = `SELECT 'parked' AS place, p.parked_at AS at, p.attempts, p.due_at AS "dueAt", ${inChannel("p", "p.number", "NULL::jsonb")}
+  FROM ${channel}
+  JOIN ${tables.parkedMessage} AS p ON p.connection_key = m.connection_key
+  LEFT JOIN ${tables.topicKey} AS t ON t.k = p.topic_key`;
 
 const sql = {
-  scheduled: `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at
-                FROM ${views.outboxScheduled} AS l WHERE l.message_id = $1 ORDER BY l.id LIMIT 10`,
-  stored: `SELECT 'stored' AS place, coalesce(t.topic, '') AS topic, ${owner} AS listener, s.stored_at AS at,
-                  (s.epoch, $3::bigint) <= (coalesce(c.epoch, 0), coalesce(c.v, 0)) AS handled
-             FROM ${channel}
-             JOIN ${tables.connMessage} AS s ON s.connection_key = m.connection_key AND s.epoch = $2 AND s.number >= $3
-                                            AND s.number - s.messages < $3
-             LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
-            WHERE m.composite = $1 ORDER BY s.number LIMIT 1`,
-  passed: `SELECT 'passed' AS place, ${owner} AS listener FROM ${channel}
+  scheduled: `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt"
+                FROM ${views.outboxScheduled} AS l WHERE l.message_id = ANY ($1) OR l.id = $2 ORDER BY l.id LIMIT ${rows}`,
+  // A batch has headers for each of its messages.
+  inChannel: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "$3::bigint")} AS handled, ${inChannel("s", "$3::bigint", "s.header")}
+                FROM ${channel}
+                JOIN LATERAL (
+                  SELECT f.epoch, f.topic_key, f.stored_at,
+                         CASE f.messages WHEN 1 THEN f.headers ELSE f.headers -> ($3 - f.number + f.messages - 1)::integer END AS header
+                    FROM ${tables.connMessage} AS f
+                   WHERE f.connection_key = m.connection_key AND f.epoch = $2 AND f.number >= $3 AND f.number - f.messages < $3
+                   ORDER BY f.number LIMIT 1
+                ) AS s ON true
+                LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+               WHERE m.composite = $1`,
+  passed: `SELECT 'passed' AS place, coalesce(m.owner, m.listener_name) AS listener FROM ${tables.connKeyMap} AS m ${cursorJoin}
             WHERE m.composite = $1 AND ($2::bigint, $3::bigint) <= (c.epoch, c.v)`,
-  dead: `SELECT 'dead' AS place, d.id::text AS id, d.topic, d.error_code AS "errorCode", d.created_at AS at
-           FROM ${tables.deadLetter} AS d WHERE d.message_id = $1 ORDER BY d.id LIMIT 10`,
-  deadOfPeer: `SELECT 'dead' AS place, d.id::text AS id, d.topic, d.error_code AS "errorCode", d.created_at AS at
-                 FROM ${tables.deadLetter} AS d
-                WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT 10`,
+  stored: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "e.number")} AS handled, ${inChannel("s", "e.number", "e.header")}
+             FROM (
+               SELECT f.connection_key, f.epoch, f.number - f.messages AS before, f.topic_key, f.stored_at,
+                      CASE f.messages WHEN 1 THEN jsonb_build_array(f.headers) ELSE f.headers END AS headers
+                 FROM ${tables.connMessage} AS f
+                WHERE f.headers @> ANY ($1::jsonb[]) OR f.headers @> ANY ($2::jsonb[]) LIMIT ${rows}
+             ) AS s
+             JOIN ${channel} ON m.connection_key = s.connection_key
+            CROSS JOIN LATERAL (
+              SELECT s.before + h.nth AS number, h.header FROM jsonb_array_elements(s.headers) WITH ORDINALITY AS h (header, nth)
+               WHERE h.header @> ANY ($1::jsonb[])
+            ) AS e
+             LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+            WHERE NOT EXISTS (
+              SELECT FROM ${tables.parkedMessage} AS p
+               WHERE p.connection_key = m.connection_key AND p.epoch = s.epoch AND p.number = e.number)
+            ORDER BY s.stored_at, m.composite, e.number LIMIT ${rows}`,
+  parkedInChannel: `${parked} WHERE m.composite = $1 AND p.epoch = $2 AND p.number = $3`,
+  // Their headers are bytes: the database may have an encoding that cannot have all of their characters.
+  parked: `${parked} WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS h (header) WHERE position(h.header IN p.headers) > 0)
+           ORDER BY p.parked_at, m.composite, p.number LIMIT ${rows}`,
+  saved: `SELECT 'saved' AS place, s.subject, h.function_schema || '.' || h.function_name AS function, s.saved_at AS at
+            FROM ${natsTables.savedMessage} AS s
+            JOIN ${natsTables.natsHandler} AS h ON h.id = s.handler_id
+           WHERE s.message_id = ANY ($1) OR EXISTS (SELECT FROM unnest($2::text[]) AS t (header) WHERE strpos(s.headers, t.header) > 0)
+           ORDER BY s.id LIMIT ${rows}`,
+  dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${rows}`,
+  deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${rows}`,
+  deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${rows}`,
 } as const;
 
-/** Steps of the search, in the order of a message's way. Each needs other privileges, so the caller runs them one by one. */
-export type FindStep = "scheduled" | "stored" | "dead";
+/** Number of an enqueued message, as `hawser.enqueue` returns it; undefined for another id. */
+function numberOf(id: string): bigint | undefined {
+  const number = /^[1-9]\d{0,18}$/.test(id) ? BigInt(id) : maximum;
+  return number < maximum ? number : undefined;
+}
+
+/** Messages of the outbox with this number. @throws HawserError as {@link Database.query} */
+export async function findByNumber(database: Database, id: string): Promise<EnqueuedMessage[]> {
+  const number = numberOf(id);
+  return number === undefined ? [] : inOutbox(database, { number, messageId: null });
+}
+
+/** Ids by which the other steps are searched. */
+export function messageIdsOf(id: string, found: readonly EnqueuedMessage[]): MessageIds {
+  const ids = new Set([id, ...found.flatMap(({ messageId }) => messageId ?? [])]);
+  return { number: numberOf(id), ids: [...ids] };
+}
+
+async function inOutbox(
+  database: Database,
+  by: { readonly number: bigint | null; readonly messageId: string | null },
+): Promise<EnqueuedMessage[]> {
+  const caller = database.caller("search for a message in the outbox");
+  const found = await outboxFunctions(caller).outboxFind({ ...by, limit: rows });
+  return found.map((message) => ({ ...message, place: "outbox" }));
+}
 
 /**
  * Searches for a message in one of its places.
  *
- * @param messageId message id of the sender or enqueuer, or `channel/epoch/number` of a message of a peer, which its
- * handler sees as its id
- * @returns places in which the message is; empty if it is not there
+ * @param asked message id of the sender or enqueuer, number that `hawser.enqueue` returned, or `channel/epoch/number` of
+ * a message of a peer, which its handler sees as its id
+ * @returns places in which the message is, at most 10 for each id; empty if it is not there
  * @throws HawserError as {@link Database.query}
  */
-export async function findMessage(database: Database, messageId: string, step: FindStep): Promise<FoundMessage[]> {
+export async function findMessage(
+  database: Database,
+  asked: string,
+  { number, ids }: MessageIds,
+  step: FindStep,
+): Promise<FoundMessage[]> {
   const read = (text: string, values: readonly unknown[]) =>
     database.query<FoundMessage>("search for a message", { text, values });
-  const [, source, epoch, number] = placePattern.exec(messageId) ?? [];
-  const values = [source, epoch, number];
-  const maximum = 2n ** 63n;
-  const isPlace = source !== undefined && BigInt(epoch!) < maximum && BigInt(number!) < maximum;
+  const [, source, epoch, within] = placePattern.exec(asked) ?? [];
+  const isPlace = source !== undefined && BigInt(epoch!) < maximum && BigInt(within!) < maximum;
+  const place = isPlace ? [source, epoch, within] : [null, null, null];
+  const pairs = (name: string) => ids.map((id) => JSON.stringify([name, id]));
+  const peerHeaders = pairs(protocolConstants.messageIdHeader);
   switch (step) {
     case "scheduled":
-      return read(sql.scheduled, [messageId]);
-    case "stored": {
-      if (!isPlace) return [];
-      const stored = await read(sql.stored, values);
-      return stored.length > 0 ? stored : read(sql.passed, values);
+      return read(sql.scheduled, [ids, number ?? null]);
+    case "outbox": {
+      const found: EnqueuedMessage[] = [];
+      for (const messageId of ids)
+        if (columnChecks.outbox_later.message_id(messageId) === undefined)
+          found.push(...(await inOutbox(database, { number: null, messageId })));
+      return found.filter(({ id }) => id !== number);
     }
+    case "channel": {
+      if (!isPlace) return [];
+      // The cursor passes what is parked.
+      for (const text of [sql.parkedInChannel, sql.inChannel]) {
+        const found = await read(text, place);
+        if (found.length > 0) return found;
+      }
+      return read(sql.passed, place);
+    }
+    case "stored":
+      return read(sql.stored, [peerHeaders.map((pair) => `[${pair}]`), peerHeaders.map((pair) => `[[${pair}]]`)]);
+    case "parked":
+      return read(sql.parked, [peerHeaders.map((pair) => Buffer.from(pair))]);
+    case "saved":
+      return read(sql.saved, [ids, ids.map((id) => `${JSON.stringify(natsMessageId)}:[${JSON.stringify(id)}]`)]);
     case "dead":
-      return [...(await read(sql.dead, [messageId])), ...(isPlace ? await read(sql.deadOfPeer, values) : [])];
+      return [...(await read(sql.dead, [ids])), ...(isPlace ? await read(sql.deadOfPeer, place) : [])];
+    case "deadByHeader": {
+      const headers = [...peerHeaders, ...pairs(natsMessageId)].map((pair) => `[${pair}]`);
+      return read(sql.deadByHeader, [headers, ids]);
+    }
   }
 }

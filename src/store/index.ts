@@ -26,7 +26,15 @@ export {
   type WholeDeadLetter,
 } from "./dead-letters.js";
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
-export { type FindStep, type FoundMessage, findMessage } from "./find-message.js";
+export {
+  type EnqueuedMessage,
+  type FindStep,
+  type FoundMessage,
+  findByNumber,
+  findMessage,
+  findSteps,
+  messageIdsOf,
+} from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
 export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";

@@ -89,7 +89,7 @@ const owner = "coalesce(m.owner, m.listener_name)";
  * SQL expression: peer that owns a channel. Null for a channel whose messages wait for the first listener of a topic, or
  * for a member of a group.
  */
-const peerOwner = `CASE WHEN NOT starts_with(${owner}, '${outboxConstants.reservedPrefix}') THEN ${owner} END`;
+export const peerOwner = `CASE WHEN NOT starts_with(${owner}, '${outboxConstants.reservedPrefix}') THEN ${owner} END`;
 
 /** SQL condition: the row is not handled. Rows at or below the cursor are handled, but may not be deleted yet. */
 const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";

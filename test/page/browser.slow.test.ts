@@ -94,6 +94,16 @@ describe.each([
     expect(tab.problems).toEqual([]);
   });
 
+  it("nor at the way of a message with long names", async () => {
+    await shop.world.rows(
+      `SELECT hawser.enqueue(repeat('t', 255), 'x', message_id => 'wide', deliver_at => now() + interval '1 day')`,
+    );
+    await tab.open("/message?id=wide");
+    expect(await tab.text()).toContain("is due");
+    await check();
+    expect(tab.problems).toEqual([]);
+  });
+
   it("nor at a letter of long words and bytes", async () => {
     const id = await writeLetter("\u202E<b>".repeat(2_000));
     for (const path of [`/dead/${id}?payload=1`, "/dead", "/"]) {

@@ -71,6 +71,37 @@ it("finds, retries and discards by a rare cause, or says that there is too much 
   expect([status, headers.get("location")]).toEqual([200, null]);
 });
 
+it("finds a message among 1,000,000 that wait by its number, and by its id unless there is too much to read", async () => {
+  await onServer(
+    database.url,
+    `INSERT INTO hawser.outbox (slot, destination, payload, headers, message_id, to_stream)
+     SELECT 0, 'orders.' || n % 7, convert_to(repeat('x', 200), 'UTF8'), '{"a": "b"}', CASE WHEN n % 2 = 0 THEN 'order-' || n END, true
+       FROM generate_series(1, ${count}) AS n`,
+    "INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)",
+    `INSERT INTO hawser.conn_messages (connection_key, epoch, number, payload, headers)
+     SELECT 1, 1, n, convert_to(repeat('x', 200), 'UTF8'), jsonb_build_array(jsonb_build_array('message-id', 'sent-' || n))
+       FROM generate_series(1, ${count}) AS n`,
+  );
+  await using client = pageClient({ databaseUrl: database.url });
+  const numbered = await client.get("/message?id=777777");
+  expect(numbered.text).toContain("Message 777777 for the subject");
+  for (const [id, part] of [
+    ["order-777776", "Message 777776 for the subject"],
+    ["sent-777777", "s:t:l/1/777777"],
+    ["0123456789abcdef0123456789abcdef", ""],
+  ] as const) {
+    const begunAt = performance.now();
+    const { status, text } = await client.get(`/message?id=${id}`);
+    const isRead = !text.includes("there is too much to read");
+    console.log(
+      `1,000,000 messages each: ${id} ${(performance.now() - begunAt).toFixed(0)} ms, ${isRead ? "read" : "given up"}`,
+    );
+    expect(status).toBe(200);
+    expect(text.match(/<section /g)).toHaveLength(5);
+    if (isRead) expect(text).toContain(part);
+  }
+});
+
 it("says which section took too long, and shows the others", async () => {
   await onServer(
     database.url,

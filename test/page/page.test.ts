@@ -5,10 +5,12 @@ import { serve } from "@hono/node-server";
 import express from "express";
 import fastify from "fastify";
 import { Hono } from "hono";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { pageConstants } from "../../generated/ts/settings/page.js";
 import { type PageOptions, page } from "../../src/page/index.js";
 import { openStore } from "../../src/store/index.js";
+import { natsTurn, peerTurn, takeNats, takePeers } from "../outbox/support/turns.js";
 import { login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -244,6 +246,211 @@ describe("the page", () => {
     [{ descriptors: "/does/not/exist" }, "cannot be read"],
   ])("refuses the options %j", (options, message) => {
     expect(() => page(options)).toThrow(message);
+  });
+});
+
+describe("a message's way", () => {
+  const trace = "0af7651916cd43dd8448eb211c80319c";
+  const headers = `jsonb_build_object('traceparent', '00-${trace}-b7ad6b7169203331-01')`;
+
+  /** A database with a session, and the sections of a message by their ids, without tags and times. */
+  async function world() {
+    const own = await testDatabase();
+    const session = new pg.Client({ connectionString: own.url });
+    await session.connect();
+    onTestFinished(async () => {
+      await session.end();
+      await own.drop();
+    });
+    return {
+      url: own.url,
+      session,
+      async sections(id: string, url = own.url): Promise<Record<string, string>> {
+        await using client = pageClient({ databaseUrl: url, traceUrl: "https://traces.example/{traceId}" });
+        const { status, text } = await client.get(`/message?${new URLSearchParams({ id })}`);
+        expect(status).toBe(200);
+        const found = [...text.matchAll(/<section id="([^"]+)"[^>]*>(.*?)<\/section>/gs)];
+        const nothing = /<p role="status">(.*?)<\/p>/.exec(text)?.[1];
+        const plain = (part: string) =>
+          part
+            .replaceAll(/<h2.*?<\/h2>|<time.*?<\/time> <span[^>]*>.*?<\/span>/gs, "")
+            .replaceAll(/<(?!a )[^>]+>|<\/a>/g, "")
+            .replaceAll(/\s+/g, " ")
+            .trim();
+        return Object.fromEntries([
+          ...found.map(([, name, body]) => [name, plain(body!)]),
+          ...(nothing === undefined ? [] : [["nothing", nothing]]),
+        ]);
+      },
+    };
+  }
+  const nothing = "It is not there.";
+
+  it("waits for the relay to NATS, and then is behind its position", async () => {
+    const { session, sections } = await world();
+    const { rows } = await session.query(
+      `SELECT hawser.enqueue('orders.new', 'x', stream => true, message_id => 'order-17', headers => ${headers}) AS id`,
+    );
+    const waiting = await sections("order-17");
+    expect(waiting["outbox"]).toMatch(/^Message 1 for the subject orders.new, enqueued +by postgres. Waits for the /);
+    expect(waiting["outbox"]).toContain(`Trace: <a rel="noreferrer" href="https://traces.example/${trace}">`);
+    expect(waiting).toMatchObject({ scheduled: nothing, stored: nothing, saved: nothing, dead: nothing });
+    expect((await sections(rows[0].id))["outbox"]).toContain("Waits for the ");
+    const { turn, position } = await takeNats(session, "relay");
+    const { to } = await natsTurn(session, "relay", {
+      turn: turn + 1n,
+      position,
+      read: { kind: "look", from: position.from },
+      mustSave: true,
+    });
+    await natsTurn(session, "relay", { turn: turn + 2n, position: { ...position, from: to }, mustSave: true });
+    for (const id of ["order-17", rows[0].id])
+      expect((await sections(id))["outbox"]).toContain(
+        "has passed it: it was published into a stream, or is a dead letter.",
+      );
+  });
+
+  it("is found by the id that the relay makes, as a copy of it is", async () => {
+    const { session, sections } = await world();
+    await session.query("SELECT hawser.enqueue('orders.new', 'x', stream => true)");
+    await session.query("SELECT hawser.outbox_replay(now() - interval '1 minute')");
+    const first = (await sections("1"))["outbox"]!;
+    const [, id] = /Its message id: <a href="\/message\?id=([0-9a-f]{32})">/.exec(first)!;
+    expect(first).toMatch(/Message 2 .*published again, copy of <a href="\/message\?id=1">message 1/);
+    expect((await sections(id!))["outbox"]).toMatch(/^Message 1 .*Message 2 /);
+    await session.query(
+      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id)
+       VALUES ('outbox', '', 'orders.new', 'x', 'no_stream', 'm', 1, $1)`,
+      [id],
+    );
+    expect((await sections("1"))["dead"]).toContain(
+      '<a href="/dead/1">Dead letter 1 (outbox) on orders.new: no_stream',
+    );
+  });
+
+  it("is stored for a peer, as a copy for each listener, and then is known by its place", async () => {
+    const { session, sections } = await world();
+    await session.query(
+      `INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ('orders', 'a:1', 'one', true), ('orders', 'b:1', 'two', true)`,
+    );
+    await session.query(
+      `SELECT hawser.enqueue('orders', 'x', message_id => 'order-17', to_all => true, headers => ${headers})`,
+    );
+    expect((await sections("order-17"))["outbox"]).toMatch(
+      /^Message 1 for the topic orders, for all listeners, .*Waits for the /,
+    );
+    await takePeers(session, "relay");
+    await peerTurn(session, "relay");
+    for (const id of ["1", "order-17"]) {
+      const { outbox, stored } = await sections(id);
+      expect(outbox).toContain("has passed it: it was stored for each listener.");
+      for (const name of ["one", "two"])
+        expect(stored).toMatch(
+          new RegExp(
+            `__#outbox:__#outbox:${name}/\\d+/1 on the topic orders for ${name}, enqueued by postgres, stored *; waits.`,
+          ),
+        );
+    }
+    const place = /__#outbox:__#outbox:one\/\d+\/1/.exec((await sections("1"))["stored"]!)![0];
+    const { stored } = await sections(place);
+    expect(stored).toContain('waits. Its message id: <a href="/message?id=order-17">order-17');
+    expect(stored).not.toContain(":two/");
+    await session.query(
+      "INSERT INTO hawser.done_messages SELECT connection_key, epoch, number FROM hawser.conn_messages",
+    );
+    expect((await sections(place))["stored"]).toContain("; handled.");
+    await session.query(
+      `INSERT INTO hawser.parked_messages (connection_key, epoch, number, topic_key, compression, headers, payload, attempts, due_at, uncompressed_bytes)
+       SELECT connection_key, epoch, number, topic_key, 0, convert_to('[["message-id","order-17"]]', 'UTF8'), payload, 3, now(), 1 FROM hawser.conn_messages`,
+    );
+    for (const id of [place, "order-17"])
+      expect((await sections(id))["stored"]).toMatch(
+        /:one\/\d+\/1 on the topic orders for one, .*after 3 attempts; is tried again/,
+      );
+  });
+
+  it("is one message of a batch", async () => {
+    const { session, sections } = await world();
+    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('shop:shop:one', 1)");
+    await session.query(
+      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
+       VALUES (1, 'abc', 7, 12, '[[["message-id","a"]],null,[["message-id","c"]]]', 3, '{1,1,1}')`,
+    );
+    expect((await sections("c"))["stored"]).toContain("shop:shop:one/7/12 on");
+    expect((await sections("a"))["stored"]).toContain("shop:shop:one/7/10 on");
+    expect((await sections("shop:shop:one/7/10"))["stored"]).toContain('id: <a href="/message?id=a">');
+    expect((await sections("shop:shop:one/7/11"))["stored"]).toMatch(/one\/7\/11 on .*waits.$/);
+  });
+
+  it("is saved for a subscription, which knows it by the id of its stream", async () => {
+    const { session, sections } = await world();
+    await session.query(
+      `INSERT INTO hawser.nats_handlers (id, kind, subject, function_schema, function_name, argument_types, wrapper, token)
+       VALUES (9007199254740993, 'stream', 'orders', 'public', 'take', 'bytea', 'w', sha256('t'))`,
+    );
+    await session.query(
+      `INSERT INTO hawser.saved_messages (handler_id, subject, payload, headers, message_id)
+       VALUES (9007199254740993, 'orders.new', 'x', '{"Nats-Msg-Id":["order-17"]}', 'orders-1')`,
+    );
+    for (const id of ["order-17", "orders-1"])
+      expect((await sections(id))["saved"]).toBe("Received on orders.new for the function public.take, saved ; waits.");
+    expect((await sections("order-1"))["saved"]).toBe(nothing);
+  });
+
+  it("is due later, and is in none of the other places", async () => {
+    const { session, sections } = await world();
+    await session.query(
+      "SELECT hawser.enqueue('orders', '<b>', message_id => '<b>', deliver_at => now() + interval '1 day')",
+    );
+    for (const id of ["1", "<b>"]) {
+      const found = await sections(id);
+      expect(found["scheduled"]).toMatch(/^Message 1 for orders, enqueued *, is due /);
+      expect(found).toMatchObject({ outbox: nothing, stored: nothing, saved: nothing, dead: nothing });
+      expect(found["nothing"]).toBeUndefined();
+    }
+    expect((await sections("2"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
+  });
+
+  it("ends as a dead letter, also by the place that it had before it was retried", async () => {
+    const { session, sections } = await world();
+    await session.query(
+      "INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1), ('s:t:__#retry#1', 2)",
+    );
+    await session.query(
+      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
+       VALUES ('peer', 's:t:__#retry#1', 'orders', 'x', '[["message-id","s:t:l/3/9007199254740993"]]', 'handler_failed', 'm', 1, 2, 1, 1),
+              ('subscription', 'public.f', 'orders.new', 'x', '[["Nats-Msg-Id","order-17"]]', 'P0001', 'm', 1, NULL, NULL, NULL)`,
+    );
+    const { dead } = await sections("s:t:l/3/9007199254740993");
+    expect(dead).toContain('<a href="/dead/1">Dead letter 1 (peer) on orders: handler_failed');
+    expect(dead).toContain("was first sent on s:t:l.");
+    expect((await sections("s:t:__#retry#1/1/1"))["dead"]).toContain(
+      'Its message id: <a href="/message?id=s%3At%3Al%2F3%2F9007199254740993">',
+    );
+    expect((await sections("order-17"))["dead"]).toContain("Dead letter 2 (subscription) on orders.new");
+  });
+
+  it("is shown as far as the login may read it", async () => {
+    const { url, session, sections } = await world();
+    await session.query("SELECT hawser.enqueue('orders.new', 'x', stream => true, message_id => 'order-17')");
+    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query(
+      "INSERT INTO hawser.conn_messages (connection_key, payload, headers) VALUES (1, 'x', '[[\"message-id\",\"order-17\"]]')",
+    );
+    await using stranger = await login(url);
+    const denied = await sections("order-17", stranger.url);
+    for (const id of ["scheduled", "outbox", "stored", "saved", "dead"])
+      expect(denied[id]).toMatch(/^This login may not read it: permission denied for [\w ]+$/);
+    expect(denied["nothing"]).toBe("Nothing is known of it in what could be read. That is so of a message");
+    await using peer = await login(url, "IN ROLE hawser_peer");
+    const partly = await sections("order-17", peer.url);
+    // The message of another role.
+    expect(partly["outbox"]).toBe(nothing);
+    expect(partly["stored"]).toContain("s:t:l/0/0");
+    expect(partly["saved"]).toBe("This login may not read it: permission denied for table saved_messages");
+    await onServer(peer.url, "SELECT hawser.enqueue('orders', 'x', message_id => 'mine')");
+    expect((await sections("mine", peer.url))["outbox"]).toContain(`by ${peer.role}. Waits for the `);
+    expect(await sections("1' OR true --/1/1", peer.url)).toMatchObject({ outbox: nothing, stored: nothing });
   });
 });
 

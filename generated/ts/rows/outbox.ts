@@ -932,6 +932,50 @@ export interface OutboxUndoneResult {
   lags: boolean;
 }
 
+/** Arguments of hawser.outbox_find. */
+export interface OutboxFindArguments {
+  /** The message's number. NULL: it is not searched by one. */
+  number: bigint | null;
+  /** The id that its destination knows it by. NULL: it is not searched by one. */
+  messageId: string | null;
+  /** How many rows at most. */
+  limit: number;
+}
+
+/** Row of hawser.outbox_find. */
+export interface OutboxFindResult {
+  /** The message's number. */
+  id: bigint;
+  /** `nats` or `peer`. */
+  kind: string;
+  /** The role that enqueued it. */
+  role: string;
+  /** The subject, or the topic. */
+  destination: string;
+  /** The listener that it is for; NULL: one of those that serve the topic, or it is for NATS. */
+  listener: string | null;
+  /** Each listener of the topic, and each group of listeners, gets a copy. */
+  toAll: boolean;
+  /** It goes into a stream. */
+  toStream: boolean;
+  /** The id that its destination knows it by. NULL: it is for peers, and has none of its own. */
+  messageId: string | null;
+  /** When it was enqueued. */
+  enqueuedAt: Date;
+  /** Of a message that is published again: when it was enqueued first; of one that was due later: when. */
+  firstEnqueuedAt: Date | null;
+  /** Of a message that is published again: the number of the first one. */
+  copyOf: bigint | null;
+  /** The context of its trace; NULL: it has none. */
+  traceparent: string | null;
+  /** The position of the relay has not passed it. */
+  waits: boolean;
+  /** It waits, and its role, or its route, lags behind. */
+  lags: boolean;
+  /** When the position was saved last. */
+  positionSavedAt: Date;
+}
+
 /** Arguments of hawser.retry_enqueued. */
 export interface RetryEnqueuedArguments {
   /** The dead letters. */
@@ -1242,6 +1286,23 @@ export function outboxFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ id: BigInt(row.id), slot: row.slot, destination: row.destination, enqueuedAt: row.enqueued_at, lags: row.lags }));
+    },
+
+    /**
+     * Finds messages that the outbox has, of roles that the caller is a member of: by their number, which reads an index, and by their
+     * message id, which reads the outbox.
+     */
+    async outboxFind(args: OutboxFindArguments): Promise<OutboxFindResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.outbox_find",
+        text: "SELECT id, kind, role, destination, listener, to_all, to_stream, message_id, enqueued_at, first_enqueued_at, copy_of, traceparent, waits, lags, position_saved_at FROM hawser.outbox_find($1::bigint, $2::text, $3::integer)",
+        values: [
+          args.number === null ? null : String(args.number),
+          args.messageId,
+          args.limit,
+        ],
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), kind: row.kind, role: row.role, destination: row.destination, listener: row.listener, toAll: row.to_all, toStream: row.to_stream, messageId: row.message_id, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), traceparent: row.traceparent, waits: row.waits, lags: row.lags, positionSavedAt: row.position_saved_at }));
     },
 
     /** Writes dead letters of the outbox into it again, as messages without a key, and deletes them. */

@@ -1748,6 +1748,130 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) IS 'The messages of a sink that its position has not passed, in no order.';
 
+CREATE OR REPLACE FUNCTION hawser.outbox_find(
+  p_number bigint,
+  p_message_id text,
+  p_limit integer
+)
+RETURNS TABLE (
+  id bigint,
+  kind text,
+  role text,
+  destination text,
+  listener text,
+  to_all boolean,
+  to_stream boolean,
+  message_id text,
+  enqueued_at timestamptz,
+  first_enqueued_at timestamptz,
+  copy_of bigint,
+  traceparent text,
+  waits boolean,
+  lags boolean,
+  position_saved_at timestamptz
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_message_id) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_message_id) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.outbox_find: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_message_id) COLLATE "C"),
+      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+  END IF;
+  IF
+    octet_length(p_message_id) > 255
+    OR octet_length(p_message_id) < 1
+    OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+  THEN
+    IF octet_length(p_message_id) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_message_id) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain white space or control characters');
+    END IF;
+  END IF;
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
+  -- Ids that the relay makes are hashes: other ids need none of the rows to be hashed.
+  v_is_hash CONSTANT boolean := p_message_id ~ '^[0-9a-f]{32}$';
+  -- Peers know a message by this header.
+  v_header CONSTANT jsonb := jsonb_build_array(jsonb_build_array('message-id', p_message_id));
+BEGIN
+  RETURN QUERY
+  WITH found AS MATERIALIZED (
+    SELECT o.* FROM hawser.outbox AS o
+     WHERE o.id = p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
+    UNION ALL
+    (
+      SELECT o.* FROM hawser.outbox AS o
+       WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
+         AND CASE
+           WHEN o.slot >= 3 THEN o.headers @> v_header
+           WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
+           ELSE v_is_hash
+             AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id
+         END
+       LIMIT p_limit
+    )
+  )
+  SELECT n.id, CASE WHEN n.slot < 3 THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
+         CASE
+           WHEN n.slot >= 3 THEN h.message_id
+           ELSE coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex'))
+         END,
+         n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
+         w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
+    FROM found AS n
+    LEFT JOIN LATERAL (
+      -- Headers for NATS are an object, those for peers a list of pairs.
+      SELECT max(p.value) FILTER (WHERE p.name = 'message-id') AS message_id,
+             max(p.value) FILTER (WHERE p.name = 'traceparent') AS traceparent
+        FROM (
+          SELECT e.pair ->> 0 AS name, e.pair ->> 1 AS value
+            FROM jsonb_array_elements(CASE jsonb_typeof(n.headers) WHEN 'array' THEN n.headers END) AS e (pair)
+           UNION ALL
+          SELECT e.key, coalesce(e.value ->> 0, e.value #>> '{}')
+            FROM jsonb_each(CASE jsonb_typeof(n.headers) WHEN 'object' THEN n.headers END) AS e
+        ) AS p
+    ) AS h ON true
+   CROSS JOIN LATERAL (
+     SELECT u.* FROM hawser.outbox_turns AS u WHERE u.sink = n.slot / 3 ORDER BY u.turn DESC LIMIT 1
+   ) AS t
+    LEFT JOIN LATERAL (
+      SELECT r.*
+        FROM jsonb_to_recordset(t.series) AS r (role text, route text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
+       WHERE r.role = n.role AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+       ORDER BY r.route NULLS LAST LIMIT 1
+    ) AS s ON true
+   -- As in outbox_undone, which reads all that waits.
+   CROSS JOIN LATERAL (
+     SELECT n.id <> ALL (t.skipped) AND CASE
+       WHEN s.role IS NOT NULL THEN
+         NOT pg_visible_in_snapshot(n.xid, s."from")
+         AND (s."to" IS NULL OR NOT pg_visible_in_snapshot(n.xid, s."to") OR n.id > s.after)
+       ELSE
+         NOT pg_visible_in_snapshot(n.xid, t.done_from)
+         AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
+     END AS waits
+   ) AS w
+   ORDER BY n.id, n.slot
+   LIMIT p_limit;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.outbox_find(bigint, text, integer) IS 'Finds messages that the outbox has, of roles that the caller is a member of: by their number, which reads an index, and by their
+message id, which reads the outbox.';
+
 CREATE OR REPLACE FUNCTION hawser.retry_enqueued(
   p_ids bigint[]
 )
@@ -6257,7 +6381,15 @@ SELECT
   v.payload_bytes::integer AS payload_bytes,
   v.enqueued_at::timestamptz AS enqueued_at
 FROM (
-SELECT l.id, l.kind, l.deliver_at, l.destination, l.key, l.message_id, octet_length(l.payload) AS payload_bytes, l.enqueued_at
+SELECT l.id, l.kind, l.deliver_at, l.destination, l.key,
+       -- Peers know it by a header, which is written with it.
+       coalesce(
+         CASE l.kind WHEN 'peer' THEN (
+           SELECT h.pair ->> 1 FROM jsonb_array_elements(l.headers) AS h (pair) WHERE h.pair ->> 0 = 'message-id' LIMIT 1
+         ) END,
+         l.message_id
+       ) AS message_id,
+       octet_length(l.payload) AS payload_bytes, l.enqueued_at
   FROM hawser.outbox_later AS l
 ) AS v;
 COMMENT ON VIEW hawser.outbox_scheduled IS 'The messages that are not due yet, without their payloads.';
@@ -6373,6 +6505,7 @@ REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) FROM PUBLIC;
@@ -6481,6 +6614,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
@@ -6514,6 +6648,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, boolean, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, boolean, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
@@ -6603,6 +6738,7 @@ BEGIN
   ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_rotate(text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) OWNER TO hawser_owner;

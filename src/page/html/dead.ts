@@ -200,7 +200,8 @@ ${options.showsPayload ? payloadBlock(letter, options.descriptors) : html`<p><a 
 <p><a href="${prefix}/dead/${id}/payload">Download the payload</a></p>`;
 }
 
-function traceLink(headers: WholeDeadLetter["headers"], traceUrl: string | undefined): Html | string {
+/** Trace of a message, with a link to it if there is an address for that. */
+export function traceLink(headers: WholeDeadLetter["headers"], traceUrl: string | undefined): Html | string {
   const trace = traceContextOf(headers)?.parent.split("-")[1];
   if (trace === undefined) return short(null);
   return traceUrl === undefined

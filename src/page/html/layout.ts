@@ -110,7 +110,8 @@ input, select, button { max-width: 100%; font: inherit; color: var(--text); back
 button { background: var(--soft); cursor: pointer; font-weight: 600; }
 dl { display: grid; grid-template-columns: fit-content(40%) 1fr; gap: .25rem 1rem; }
 dt { font-weight: 600; }
-dd { margin: 0; overflow-wrap: anywhere; }
+dd { margin: 0; }
+dd, main li { overflow-wrap: anywhere; }
 .error, .failed { color: var(--error); }
 .warning, .denied { color: var(--warning); }
 .ok { color: var(--ok); }

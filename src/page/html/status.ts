@@ -1,10 +1,8 @@
-/** Sections about the state of an installation: verdict, leader, backlog, peers, outbox, streams, schedules, a message. */
+/** Sections about the state of an installation: verdict, leader, backlog, peers, outbox, streams, schedules. */
 import { html } from "hono/html";
 import { outboxConstants } from "../../../generated/ts/settings/outbox.js";
 import { withoutPasswords } from "../../errors/index.js";
 import {
-  type FindStep,
-  type FoundMessage,
   type LeaderOverview,
   type listStreamSubscriptions,
   type OutboxOverview,
@@ -228,42 +226,4 @@ export function schedulesSection(rows: Reading<readonly ScheduleOverview[]>, now
       },
     ],
   });
-}
-
-const stepTitles = {
-  scheduled: "Outbox: due later",
-  stored: "Stored for a listener",
-  dead: "Dead letters",
-} as const satisfies Record<FindStep, string>;
-
-/** Form and result of the search for a message. */
-export function messagePage(
-  prefix: string,
-  id: string,
-  steps: readonly { readonly step: FindStep; readonly found: Reading<readonly FoundMessage[]> }[],
-  now: number,
-): Html {
-  return html`<form method="get" action="${prefix}/message"><p><label for="id">Message id, or channel/epoch/number</label>
-<input id="id" name="id" value="${id}" autocomplete="off" required> <button type="submit">Find</button></p></form>
-${steps.map(({ step, found }) =>
-  section(step, stepTitles[step], found, (places) =>
-    places.length === 0
-      ? html`<p>It is not there.</p>`
-      : html`<ul>${places.map((place) => html`<li>${placeText(prefix, place, now)}</li>`)}</ul>`,
-  ),
-)}
-${steps.length === 0 ? "" : html`<p>A message that was handled is deleted, so that it is in none of these places.</p>`}`;
-}
-
-function placeText(prefix: string, found: FoundMessage, now: number): Html {
-  switch (found.place) {
-    case "scheduled":
-      return html`Message ${found.id} for ${short(found.destination)}, enqueued ${time(found.at, now)}`;
-    case "stored":
-      return html`On the topic ${short(found.topic)} for ${short(found.listener)}, stored ${time(found.at, now)}; ${found.handled ? "handled" : "waits"}`;
-    case "passed":
-      return html`The listener ${short(found.listener)} has gone past it: it was handled, or given up`;
-    case "dead":
-      return html`<a href="${prefix}/dead/${found.id}">Dead letter ${found.id}</a> on ${short(found.topic)}: ${short(found.errorCode)}, ${time(found.at, now)}`;
-  }
 }

@@ -29,14 +29,16 @@ export function tableSection<Row>(options: {
 
 /** Section with what a reading gives, or with the reason why it cannot be shown. */
 export function section<T>(id: string, title: string, read: Reading<T>, shown: (value: T) => Html): Html {
-  const body =
-    read.state === "read"
-      ? shown(read.value)
-      : html`<p class="${read.state}">${read.state === "denied" ? "This login may not read it: " : "It could not be read: "}${short(read.why)}</p>`;
+  const body = read.state === "read" ? shown(read.value) : unread(read);
   return html`<section id="${id}" aria-labelledby="${id}-title">
 <h2 id="${id}-title">${title}</h2>
 ${body}
 </section>`;
+}
+
+/** Reason why a reading gives nothing. */
+export function unread({ state, why }: Exclude<Reading<unknown>, { readonly state: "read" }>): Html {
+  return html`<p class="${state}">${state === "denied" ? "This login may not read it: " : "It could not be read: "}${short(why)}</p>`;
 }
 
 /** Table of at most `shownRows` rows. */

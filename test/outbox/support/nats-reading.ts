@@ -225,15 +225,18 @@ export class NatsReading implements AsyncDisposable {
     }
   }
 
-  /** Checks that exactly the committed messages that have not come are undone. */
+  /** Checks that exactly the committed messages that have not come are undone, and wait, if one looks for them. */
   async #checkUndone(): Promise<void> {
-    const { rows } = await this.#control.query<{ id: string; isUndone: boolean }>(
-      `SELECT o.id, u.id IS NOT NULL AS "isUndone"
-         FROM hawser.outbox AS o LEFT JOIN hawser.outbox_undone('nats', NULL, 100000, NULL) AS u ON u.id = o.id ORDER BY o.id`,
+    const { rows } = await this.#control.query<{ id: string; isUndone: boolean; waits: boolean }>(
+      `SELECT o.id, u.id IS NOT NULL AS "isUndone", f.waits
+         FROM hawser.outbox AS o
+         LEFT JOIN hawser.outbox_undone('nats', NULL, 100000, NULL) AS u ON u.id = o.id
+         LEFT JOIN LATERAL hawser.outbox_find(o.id, NULL, 10) AS f ON true ORDER BY o.id`,
     );
     const ids = rows.map(({ id }) => id);
     if (new Set(ids).size !== ids.length) throw new Error("a message is there twice");
-    for (const { id, isUndone } of rows) {
+    for (const { id, isUndone, waits } of rows) {
+      if (waits !== isUndone) throw new Error(`the search takes ${id} for ${waits ? "undone" : "done"}, and it is not`);
       if (isUndone && this.#done.has(id))
         throw new Error(`the database takes ${id} for undone, which came twice or is done`);
       if (!isUndone && !this.#done.has(id)) throw new Error(`the database takes ${id} for done, which never came`);

@@ -181,7 +181,7 @@ const callersOf = table(`
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
-  np hawser.cancel hawser.outbox_replay hawser.replay_page hawser.unschedule
+  np hawser.cancel hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
   pb hawser.due_schedules hawser.run_schedules
   pb hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone

@@ -1,0 +1,69 @@
+#variable_conflict use_column
+DECLARE
+  v_roles CONSTANT text[] := hawser.callers_roles();
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
+  -- Ids that the relay makes are hashes: other ids need none of the rows to be hashed.
+  v_is_hash CONSTANT boolean := p_message_id ~ '^[0-9a-f]{32}$';
+  -- Peers know a message by this header.
+  v_header CONSTANT jsonb := jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_id_header@, p_message_id));
+BEGIN
+  RETURN QUERY
+  WITH found AS MATERIALIZED (
+    SELECT o.* FROM hawser.outbox AS o
+     WHERE o.id = p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
+    UNION ALL
+    (
+      SELECT o.* FROM hawser.outbox AS o
+       WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
+         AND CASE
+           WHEN o.slot >= @OutboxConstants.slots@ THEN o.headers @> v_header
+           WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
+           ELSE v_is_hash
+             AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id
+         END
+       LIMIT p_limit
+    )
+  )
+  SELECT n.id, CASE WHEN n.slot < @OutboxConstants.slots@ THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
+         CASE
+           WHEN n.slot >= @OutboxConstants.slots@ THEN h.message_id
+           ELSE coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex'))
+         END,
+         n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
+         w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
+    FROM found AS n
+    LEFT JOIN LATERAL (
+      -- Headers for NATS are an object, those for peers a list of pairs.
+      SELECT max(p.value) FILTER (WHERE p.name = @ProtocolConstants.message_id_header@) AS message_id,
+             max(p.value) FILTER (WHERE p.name = @TraceConstants.parent_header@) AS traceparent
+        FROM (
+          SELECT e.pair ->> 0 AS name, e.pair ->> 1 AS value
+            FROM jsonb_array_elements(CASE jsonb_typeof(n.headers) WHEN 'array' THEN n.headers END) AS e (pair)
+           UNION ALL
+          SELECT e.key, coalesce(e.value ->> 0, e.value #>> '{}')
+            FROM jsonb_each(CASE jsonb_typeof(n.headers) WHEN 'object' THEN n.headers END) AS e
+        ) AS p
+    ) AS h ON true
+   CROSS JOIN LATERAL (
+     SELECT u.* FROM hawser.outbox_turns AS u WHERE u.sink = n.slot / @OutboxConstants.slots@ ORDER BY u.turn DESC LIMIT 1
+   ) AS t
+    LEFT JOIN LATERAL (
+      SELECT r.*
+        FROM jsonb_to_recordset(t.series) AS r (role text, route text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
+       WHERE r.role = n.role AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+       ORDER BY r.route NULLS LAST LIMIT 1
+    ) AS s ON true
+   -- As in outbox_undone, which reads all that waits.
+   CROSS JOIN LATERAL (
+     SELECT n.id <> ALL (t.skipped) AND CASE
+       WHEN s.role IS NOT NULL THEN
+         NOT pg_visible_in_snapshot(n.xid, s."from")
+         AND (s."to" IS NULL OR NOT pg_visible_in_snapshot(n.xid, s."to") OR n.id > s.after)
+       ELSE
+         NOT pg_visible_in_snapshot(n.xid, t.done_from)
+         AND (t.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, t.done_to) OR n.id > t.done_after)
+     END AS waits
+   ) AS w
+   ORDER BY n.id, n.slot
+   LIMIT p_limit;
+END

@@ -1,0 +1,146 @@
+/** Page of one message: the steps of its way that the database knows, in their order. */
+import { html } from "hono/html";
+import { traceConstants } from "../../../generated/ts/settings/outbox.js";
+import type { EnqueuedMessage, FindStep, FoundMessage } from "../../store/index.js";
+import type { Reading } from "../data/index.js";
+import { traceLink } from "./dead.js";
+import { queryOf } from "./filter.js";
+import { unread } from "./table.js";
+import { type Html, plural, short, time } from "./text.js";
+
+/** Result of a step. The outbox is searched by number first, which is a step of its own. */
+export interface SearchedStep {
+  readonly step: FindStep | "number";
+  readonly found: Reading<readonly FoundMessage[]>;
+}
+
+/** Sections with their steps, in the order of a message's way. */
+const sections: readonly {
+  readonly id: string;
+  readonly title: string;
+  readonly steps: readonly SearchedStep["step"][];
+}[] = [
+  { id: "scheduled", title: "Outbox: due later", steps: ["scheduled"] },
+  { id: "outbox", title: "Outbox: waits, or handed over", steps: ["number", "outbox"] },
+  { id: "stored", title: "Stored for a listener", steps: ["channel", "stored", "parked"] },
+  { id: "saved", title: "Saved for a subscription", steps: ["saved"] },
+  { id: "dead", title: "Dead letters", steps: ["dead", "deadByHeader"] },
+];
+
+interface Shown {
+  readonly prefix: string;
+  /** Id that was asked for. */
+  readonly id: string;
+  readonly traceUrl: string | undefined;
+  readonly now: number;
+}
+
+/** Form and result of the search for a message. @param searched empty: nothing was asked for */
+export function messagePage(shown: Shown, searched: readonly SearchedStep[]): Html {
+  const { prefix, id } = shown;
+  return html`<form method="get" action="${prefix}/message"><p><label for="id">Message id, number, or channel/epoch/number</label>
+<input id="id" name="id" value="${id}" autocomplete="off" required> <button type="submit">Find</button></p></form>
+${searched.length === 0 ? "" : html`${summary(searched)}${sections.map((each) => sectionOf(each, searched, shown))}`}`;
+}
+
+function summary(searched: readonly SearchedStep[]): Html {
+  if (searched.some(({ found }) => found.state === "read" && found.value.length > 0)) return html``;
+  const scope = searched.every(({ found }) => found.state === "read") ? "" : " in what could be read";
+  return html`<p role="status">Nothing is known of it${scope}. That is so of a message</p>
+<ul>
+<li>that was handled, after which it is deleted, or that was sent and never stored;</li>
+<li>that was published, and is no longer in the outbox, which keeps messages for a while only;</li>
+<li>that was discarded, cancelled, or expired as a dead letter;</li>
+<li>whose transaction has not committed, or was rolled back;</li>
+<li>that a role enqueued which this login is no member of.</li>
+</ul>`;
+}
+
+function sectionOf(
+  { id, title, steps }: (typeof sections)[number],
+  searched: readonly SearchedStep[],
+  shown: Shown,
+): Html {
+  const readings = searched.filter(({ step }) => steps.includes(step)).map(({ found }) => found);
+  const places = readings.flatMap((read) => (read.state === "read" ? read.value : []));
+  const failures = readings.flatMap((read) => (read.state === "read" ? [] : [read]));
+  // The parts of a section are denied, or take too long, for the same reason.
+  const reasons = failures.filter((each, nth) => failures.findIndex(({ why }) => why === each.why) === nth);
+  return html`<section id="${id}" aria-labelledby="${id}-title">
+<h2 id="${id}-title">${title}</h2>
+${places.length === 0 ? "" : html`<ul>${places.map((place) => html`<li>${placeText(place, shown)}</li>\n`)}</ul>`}
+${reasons.map(unread)}
+${places.length + reasons.length === 0 ? html`<p>It is not there.</p>` : ""}
+</section>`;
+}
+
+function placeText(found: FoundMessage, shown: Shown): Html {
+  const { prefix, now } = shown;
+  switch (found.place) {
+    case "scheduled":
+      return html`Message ${found.id} for ${short(found.destination)}, enqueued ${time(found.at, now)}, is due ${time(found.dueAt, now)}.
+When it is, it gets another number.`;
+    case "outbox":
+      return html`${enqueued(found, shown)}${more(found, shown)}`;
+    case "stored":
+      return html`${inChannel(found)}, stored ${time(found.at, now)}; ${found.handled ? "handled" : "waits"}.${more(found, shown)}`;
+    case "parked":
+      return html`${inChannel(found)}, parked ${time(found.at, now)} after ${plural(found.attempts, "attempt")}; is tried again ${time(found.dueAt, now)}.${more(found, shown)}`;
+    case "passed":
+      return html`The listener ${short(found.listener)} has gone past it: it was handled, or given up.`;
+    case "saved":
+      return html`Received on ${short(found.subject)} for the function ${short(found.function)}, saved ${time(found.at, now)}; waits.`;
+    case "dead":
+      return html`<a href="${prefix}/dead/${found.id}">Dead letter ${found.id}</a> (${found.origin}) on ${short(found.topic)}: ${short(found.errorCode)}, ${time(found.at, now)}${
+        found.firstChannel === null
+          ? ""
+          : html`; it was retried, has failed again, and was first sent on ${short(found.firstChannel)}`
+      }${found.retryRequested ? "; to be retried" : ""}.${more(found, shown)}`;
+  }
+}
+
+function enqueued(found: EnqueuedMessage, { prefix, now }: Shown): Html {
+  const isForNats = found.kind === "nats";
+  const listener = found.listener === null ? "" : html` (listener ${short(found.listener)})`;
+  const origin =
+    found.copyOf !== null
+      ? html`; published again, copy of <a href="${prefix}/message${queryOf({ id: String(found.copyOf) })}">message ${String(found.copyOf)}</a>, enqueued ${time(found.firstEnqueuedAt, now)}`
+      : found.firstEnqueuedAt !== null
+        ? html`; was due ${time(found.firstEnqueuedAt, now)}`
+        : "";
+  const relay = html`<a href="${prefix}/outbox">relay</a>`;
+  const state = found.waits
+    ? html`Waits for the ${relay}${found.lags ? "; its role or its destination lags behind" : ""}.`
+    : isForNats
+      ? html`The ${relay} has passed it: it was published${found.toStream ? " into a stream" : ""}, or is a dead letter.`
+      : html`The ${relay} has passed it: it was stored for ${found.toAll ? "each listener" : "a listener"}.`;
+  return html`Message ${String(found.id)} for the ${isForNats ? "subject" : "topic"} ${short(found.destination)}${listener}${
+    found.toAll ? ", for all listeners" : ""
+  }, enqueued ${time(found.enqueuedAt, now)} by ${short(found.role)}${origin}. ${state} Position saved ${time(found.positionSavedAt, now)}.`;
+}
+
+function inChannel({
+  name,
+  topic,
+  listener,
+  group,
+  role,
+}: FoundMessage & { readonly place: "stored" | "parked" }): Html {
+  const owner =
+    listener !== null ? short(listener) : group === null ? "the first listener" : html`a member of ${short(group)}`;
+  return html`${short(name)} on the topic ${short(topic)} for ${owner}${role === null ? "" : html`, enqueued by ${short(role)}`}`;
+}
+
+/** Id under which more is found, and the trace. */
+function more(
+  { messageId, traceparent }: { readonly messageId: string | null; readonly traceparent: string | null },
+  { prefix, id, traceUrl }: Shown,
+): Html {
+  const own =
+    messageId === null || messageId === id
+      ? ""
+      : html` Its message id: <a href="${prefix}/message${queryOf({ id: messageId })}">${short(messageId)}</a>.`;
+  const trace =
+    traceparent === null ? "" : html` Trace: ${traceLink([[traceConstants.parentHeader, traceparent]], traceUrl)}.`;
+  return html`${own}${trace}`;
+}
