@@ -122,6 +122,13 @@ const placePattern = /^(.+)\/(\d{1,19})\/(\d{1,19})$/s;
 const headerSql = (headers: string, name: string): string =>
   `(SELECT h.pair ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(${headers}) WHEN 'array' THEN ${headers} END) AS h (pair)
      WHERE h.pair ->> 0 = '${name}' LIMIT 1)`;
+/**
+ * SQL condition: one of the headers is one of these pairs. `@>` alone is also true of a pair that is turned around, and for
+ * the name as an id, of every pair.
+ */
+const hasPair = (headers: string, pairs: string): string =>
+  `EXISTS (SELECT FROM jsonb_array_elements(CASE jsonb_typeof(${headers}) WHEN 'array' THEN ${headers} END) AS x (pair)
+            WHERE x.pair = ANY (${pairs}::jsonb[]))`;
 const idAndTrace = (headers: string): string =>
   `${headerSql(headers, protocolConstants.messageIdHeader)} AS "messageId", ${headerSql(headers, traceConstants.parentHeader)} AS traceparent`;
 
@@ -177,12 +184,17 @@ const sql = {
                SELECT f.connection_key, f.epoch, f.number - f.messages AS before, f.topic_key, f.stored_at,
                       CASE f.messages WHEN 1 THEN jsonb_build_array(f.headers) ELSE f.headers END AS headers
                  FROM ${tables.connMessage} AS f
-                WHERE f.headers @> ANY ($1::jsonb[]) OR f.headers @> ANY ($2::jsonb[]) LIMIT ${rows}
+                WHERE CASE
+                        WHEN f.headers @> ANY ($1::jsonb[]) THEN ${hasPair("f.headers", "$3")}
+                        WHEN f.headers @> ANY ($2::jsonb[]) THEN
+                          EXISTS (SELECT FROM jsonb_array_elements(f.headers) AS b (header) WHERE ${hasPair("b.header", "$3")})
+                      END
+                LIMIT ${rows}
              ) AS s
              JOIN ${channel} ON m.connection_key = s.connection_key
             CROSS JOIN LATERAL (
               SELECT s.before + h.nth AS number, h.header FROM jsonb_array_elements(s.headers) WITH ORDINALITY AS h (header, nth)
-               WHERE h.header @> ANY ($1::jsonb[])
+               WHERE ${hasPair("h.header", "$3")}
             ) AS e
              LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
             WHERE NOT EXISTS (
@@ -200,7 +212,8 @@ const sql = {
            ORDER BY s.id LIMIT ${rows}`,
   dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${rows}`,
   deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${rows}`,
-  deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${rows}`,
+  deadByHeader: `${dead} WHERE CASE WHEN d.headers @> ANY ($1::jsonb[]) THEN ${hasPair("d.headers", "$3")} END
+             AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${rows}`,
 } as const;
 
 /** Number of an enqueued message, as `hawser.enqueue` returns it; undefined for another id. */
@@ -271,7 +284,11 @@ export async function findMessage(
       return read(sql.passed, place);
     }
     case "stored":
-      return read(sql.stored, [peerHeaders.map((pair) => `[${pair}]`), peerHeaders.map((pair) => `[[${pair}]]`)]);
+      return read(sql.stored, [
+        peerHeaders.map((pair) => `[${pair}]`),
+        peerHeaders.map((pair) => `[[${pair}]]`),
+        peerHeaders,
+      ]);
     case "parked":
       return read(sql.parked, [peerHeaders.map((pair) => Buffer.from(pair))]);
     case "saved":
@@ -279,8 +296,8 @@ export async function findMessage(
     case "dead":
       return [...(await read(sql.dead, [ids])), ...(isPlace ? await read(sql.deadOfPeer, place) : [])];
     case "deadByHeader": {
-      const headers = [...peerHeaders, ...pairs(natsMessageId)].map((pair) => `[${pair}]`);
-      return read(sql.deadByHeader, [headers, ids]);
+      const headers = [...peerHeaders, ...pairs(natsMessageId)];
+      return read(sql.deadByHeader, [headers.map((pair) => `[${pair}]`), ids, headers]);
     }
   }
 }

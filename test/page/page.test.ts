@@ -382,6 +382,31 @@ describe("a message's way", () => {
     expect((await sections("shop:shop:one/7/11"))["stored"]).toMatch(/one\/7\/11 on .*waits.$/);
   });
 
+  it("is no other message that has the id as the name of a header, or any id if the id is that name", async () => {
+    const { session, sections } = await world();
+    const turned = JSON.stringify([["order-17", "message-id"]]);
+    await session.query("SELECT hawser.enqueue('orders', 'x', headers => '{\"order-17\": \"message-id\"}')");
+    await session.query("SELECT hawser.enqueue('orders', 'x', message_id => 'other')");
+    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query(
+      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
+       VALUES (1, 'x', 1, 1, $1, 1, '{}'), (1, 'x', 1, 2, '[["message-id","other"]]', 1, '{}'),
+              (1, 'xx', 1, 4, jsonb_build_array($1::jsonb, '[["message-id","other"]]'::jsonb), 2, '{1,1}')`,
+      [turned],
+    );
+    await session.query(
+      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
+       VALUES ('peer', 's:t:l', 'orders', 'x', $1, 'c', 'm', 1), ('peer', 's:t:l', 'orders', 'x', '[["message-id","other"]]', 'c', 'm', 1)`,
+      [turned],
+    );
+    for (const id of ["order-17", "message-id"])
+      expect(await sections(id), id).toMatchObject({ outbox: nothing, stored: nothing, dead: nothing });
+    const { outbox, stored, dead } = await sections("other");
+    expect(outbox).toMatch(/^Message 2 /);
+    expect(stored).toMatch(/^s:t:l\/1\/2 .* s:t:l\/1\/4 /);
+    expect(dead).toContain("Dead letter 2 ");
+  });
+
   it("is saved for a subscription, which knows it by the id of its stream", async () => {
     const { session, sections } = await world();
     await session.query(
