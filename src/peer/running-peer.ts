@@ -395,13 +395,15 @@ export class RunningPeer {
 
   #registration(durable: boolean): Registration {
     const { settings, tls } = this.#run.options;
+    const endsAt = tls?.current.validUntil;
     return {
       addr: this.publishedAddress,
       maxMessageBytes: settings.maxMessageBytes,
       durable,
       group: this.membership.group,
       version,
-      certificateEndsAt: tls && new Date(tls.current.validUntil),
+      // The end of an odd certificate cannot be read.
+      certificateEndsAt: endsAt === undefined || Number.isNaN(endsAt) ? undefined : new Date(endsAt),
     };
   }
 

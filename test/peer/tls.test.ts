@@ -199,6 +199,21 @@ describe("peers over TLS", () => {
     await plain.stop();
   });
 
+  it("start with a certificate whose end cannot be read", async () => {
+    const { cert, key } = authority.issue(local);
+    const bytes = Buffer.from(cert.replaceAll(/-----[^-]+-----|\s/g, ""), "base64");
+    // The second time of the certificate, with a month 13.
+    const end = bytes.indexOf("\u0017\u000d", bytes.indexOf("\u0017\u000d") + 2, "latin1");
+    bytes.write("301325000000Z", end + 2, "latin1");
+    const odd = `-----BEGIN CERTIFICATE-----\n${bytes.toString("base64").replaceAll(/.{64}(?=.)/g, "$&\n")}\n-----END CERTIFICATE-----\n`;
+    expect(new X509Certificate(odd).validTo).toBe("Bad time value");
+    const peer = await world.started("odd-1", tls({ cert: odd, key }));
+    expect(await world.query("SELECT certificate_ends_at AS end FROM hawser.peers WHERE name = 'odd-1'")).toEqual([
+      { end: null },
+    ]);
+    await peer.stop();
+  });
+
   it("refuse options that contradict each other, or a certificate that cannot be used, when they are made", () => {
     const make = (options: Partial<PeerOptions>) => () =>
       new Peer({ name: "x-1", topic: "x", listen: "127.0.0.1:0", databaseUrl: world.url, ...options });
