@@ -17,9 +17,9 @@ BEGIN
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
          AND CASE
            WHEN o.slot >= @OutboxConstants.slots@ THEN
-             -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair.
-             o.headers @> jsonb_build_array(v_header)
-             AND EXISTS (SELECT FROM jsonb_array_elements(o.headers) AS h (pair) WHERE h.pair = v_header)
+             -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
+             -- text are escaped, so the second is true of the pair only.
+             o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
            WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
            ELSE v_is_hash
              AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id
