@@ -91,9 +91,11 @@ export class OperationTracer implements Tracer {
     const { traceId, spanId, traceFlags, traceState } = spanContext;
     const flags = (traceFlags & 0xff).toString(16).padStart(2, "0");
     const parentId = `00-${traceId}-${spanId}-${flags}`;
-    if (traceState === undefined) return new ActiveSpan(span, { parent: parentId, state: "" });
+    // Ids that an SDK makes are in lower case, as the header must have them.
+    if (traceState === undefined && parentId === parentId.toLowerCase())
+      return new ActiveSpan(span, { parent: parentId, state: "" });
     // A sampler may have made any state, and a message with an invalid header could not be sent.
-    const context = traceContextOf(traceHeaders({ parent: parentId, state: traceState.serialize() }));
+    const context = traceContextOf(traceHeaders({ parent: parentId, state: traceState?.serialize() ?? "" }));
     return context && new ActiveSpan(span, context);
   }
 }

@@ -68,6 +68,11 @@ export class RunningPeer {
   readonly #possiblyUnlisted = new Set<string>();
   /** True if the catalog may have the end of an earlier TLS certificate. */
   #hasNewCertificate = false;
+  #certificateTimer: NodeJS.Timeout | undefined;
+  readonly #certificateBackoff = new Backoff({
+    minMs: storeConstants.storeRetryMinMs,
+    maxMs: storeConstants.storeRetryMaxMs,
+  });
   /** Relay of enqueued messages, which is active while no other process relays. */
   readonly #relay: PeerRelay;
   /** Deletion of expired dead letters, and return and takeover of channels. */
@@ -301,6 +306,7 @@ export class RunningPeer {
   #detach(): void {
     this.#over = true;
     clearTimeout(this.#resumeTimer);
+    clearTimeout(this.#certificateTimer);
     for (const stop of this.#unlisten) stop();
     for (const task of this.#backgroundTasks) task.stop();
   }
@@ -359,16 +365,21 @@ export class RunningPeer {
     void this.#publishCertificate();
   }
 
-  /** Writes the end of a renewed TLS certificate into the catalog; after a failure, again with the next session. */
+  /** Writes the end of a renewed TLS certificate into the catalog; after a failure, again later, and with the next session. */
   readonly #publishCertificate = shared(async () => {
     // Without an address, the registration is still to come.
-    if (!this.#hasNewCertificate || this.#ended || this.publishedAddress === "") return;
+    if (!this.#hasNewCertificate || this.#ended || this.#over || this.publishedAddress === "") return;
     this.#hasNewCertificate = false;
+    clearTimeout(this.#certificateTimer);
     try {
       await this.store.updateListener(this.lease, this.#registration(false));
+      this.#certificateBackoff.reset();
     } catch (error) {
       this.#hasNewCertificate = true;
-      if (!this.#ended) this.#run.logger.warn({ err: error }, "could not write when the renewed TLS certificate ends");
+      if (this.#ended || this.#over) return;
+      if (this.#certificateBackoff.failures === 0)
+        this.#run.logger.warn({ err: error }, "could not write when the renewed TLS certificate ends; retrying");
+      this.#certificateTimer = setTimeout(() => void this.#publishCertificate(), this.#certificateBackoff.failed());
     }
   });
 
@@ -395,13 +406,15 @@ export class RunningPeer {
 
   #registration(durable: boolean): Registration {
     const { settings, tls } = this.#run.options;
+    const endsAt = tls?.current.validUntil;
     return {
       addr: this.publishedAddress,
       maxMessageBytes: settings.maxMessageBytes,
       durable,
       group: this.membership.group,
       version,
-      certificateEndsAt: tls && new Date(tls.current.validUntil),
+      // The end of an odd certificate cannot be read.
+      certificateEndsAt: endsAt === undefined || Number.isNaN(endsAt) ? undefined : new Date(endsAt),
     };
   }
 

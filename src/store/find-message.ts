@@ -98,6 +98,7 @@ export type FoundMessage =
 
 /** Steps of the search, in the order of a message's way. Each needs other privileges, and takes another time. */
 export const findSteps = [
+  "scheduledNumber",
   "scheduled",
   "outbox",
   "channel",
@@ -112,7 +113,7 @@ export type FindStep = (typeof findSteps)[number];
 /** Header by which a stream, and who reads it, knows a message. */
 const natsMessageId = "Nats-Msg-Id";
 /** Maximum number of rows of a step. */
-const rows = 10;
+export const foundRows = 10;
 const maximum = 2n ** 63n;
 
 /** Place of a message of a peer: its channel's composite, the sender's epoch, and the number. */
@@ -122,6 +123,14 @@ const placePattern = /^(.+)\/(\d{1,19})\/(\d{1,19})$/s;
 const headerSql = (headers: string, name: string): string =>
   `(SELECT h.pair ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(${headers}) WHEN 'array' THEN ${headers} END) AS h (pair)
      WHERE h.pair ->> 0 = '${name}' LIMIT 1)`;
+/**
+ * SQL condition: one of the headers has a name and a value of `given`. `@>` alone is also true of a pair that is turned
+ * around, and for the name as an id, of every pair. A subquery instead would keep the scan from running in parallel.
+ *
+ * @param pairs path of the pairs
+ */
+const hasPair = (headers: string, given: string, pairs = "$"): string =>
+  `jsonb_path_exists(${headers}, 'strict ${pairs}[*] ? (@[0] == $names[*] && @[1] == $ids[*])', ${given}::jsonb, true)`;
 const idAndTrace = (headers: string): string =>
   `${headerSql(headers, protocolConstants.messageIdHeader)} AS "messageId", ${headerSql(headers, traceConstants.parentHeader)} AS traceparent`;
 
@@ -142,6 +151,9 @@ const handled = (row: string, number: string): string =>
      SELECT FROM ${tables.doneMessage} AS n
       WHERE n.connection_key = m.connection_key AND n.epoch = ${row}.epoch AND n.number = ${number}))`;
 
+const scheduled = `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt"
+  FROM ${views.outboxScheduled} AS l`;
+
 const dead = `SELECT 'dead' AS place, d.id::text AS id, d.origin, d.topic, d.error_code AS "errorCode", d.attempts, d.created_at AS at,
     b.composite AS "firstChannel", d.retry_requested AS "retryRequested",
     coalesce(d.message_id, ${headerSql("d.headers", protocolConstants.messageIdHeader)}) AS "messageId",
@@ -156,8 +168,9 @@ const parked = `SELECT 'parked' AS place, p.parked_at AS at, p.attempts, p.due_a
   LEFT JOIN ${tables.topicKey} AS t ON t.k = p.topic_key`;
 
 const sql = {
-  scheduled: `SELECT 'scheduled' AS place, l.id::text AS id, l.destination, l.enqueued_at AS at, l.deliver_at AS "dueAt"
-                FROM ${views.outboxScheduled} AS l WHERE l.message_id = ANY ($1) OR l.id = $2 ORDER BY l.id LIMIT ${rows}`,
+  // Apart from the ids, which have no index.
+  scheduledNumber: `${scheduled} WHERE l.id = $1`,
+  scheduled: `${scheduled} WHERE l.message_id = ANY ($1) AND l.id IS DISTINCT FROM $2 ORDER BY l.id LIMIT ${foundRows}`,
   // A batch has headers for each of its messages.
   inChannel: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "$3::bigint")} AS handled, ${inChannel("s", "$3::bigint", "s.header")}
                 FROM ${channel}
@@ -177,30 +190,36 @@ const sql = {
                SELECT f.connection_key, f.epoch, f.number - f.messages AS before, f.topic_key, f.stored_at,
                       CASE f.messages WHEN 1 THEN jsonb_build_array(f.headers) ELSE f.headers END AS headers
                  FROM ${tables.connMessage} AS f
-                WHERE f.headers @> ANY ($1::jsonb[]) OR f.headers @> ANY ($2::jsonb[]) LIMIT ${rows}
+                WHERE (f.headers @> ANY ($1::jsonb[]) AND ${hasPair("f.headers", "$3")}
+                       OR f.headers @> ANY ($2::jsonb[]) AND ${hasPair("f.headers", "$3", '$[*] ? (@.type() == "array")')})
+                  AND NOT EXISTS (
+                    SELECT FROM ${tables.parkedMessage} AS p
+                     WHERE f.messages = 1 AND p.connection_key = f.connection_key AND p.epoch = f.epoch AND p.number = f.number)
+                LIMIT ${foundRows}
              ) AS s
              JOIN ${channel} ON m.connection_key = s.connection_key
             CROSS JOIN LATERAL (
               SELECT s.before + h.nth AS number, h.header FROM jsonb_array_elements(s.headers) WITH ORDINALITY AS h (header, nth)
-               WHERE h.header @> ANY ($1::jsonb[])
+               WHERE ${hasPair("h.header", "$3")}
             ) AS e
              LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
             WHERE NOT EXISTS (
               SELECT FROM ${tables.parkedMessage} AS p
                WHERE p.connection_key = m.connection_key AND p.epoch = s.epoch AND p.number = e.number)
-            ORDER BY s.stored_at, m.composite, e.number LIMIT ${rows}`,
+            ORDER BY s.stored_at, m.composite, e.number LIMIT ${foundRows}`,
   parkedInChannel: `${parked} WHERE m.composite = $1 AND p.epoch = $2 AND p.number = $3`,
   // Their headers are bytes: the database may have an encoding that cannot have all of their characters.
   parked: `${parked} WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS h (header) WHERE position(h.header IN p.headers) > 0)
-           ORDER BY p.parked_at, m.composite, p.number LIMIT ${rows}`,
+           ORDER BY p.parked_at, m.composite, p.number LIMIT ${foundRows}`,
   saved: `SELECT 'saved' AS place, s.subject, h.function_schema || '.' || h.function_name AS function, s.saved_at AS at
             FROM ${natsTables.savedMessage} AS s
             JOIN ${natsTables.natsHandler} AS h ON h.id = s.handler_id
            WHERE s.message_id = ANY ($1) OR EXISTS (SELECT FROM unnest($2::text[]) AS t (header) WHERE strpos(s.headers, t.header) > 0)
-           ORDER BY s.id LIMIT ${rows}`,
-  dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${rows}`,
-  deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${rows}`,
-  deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${rows}`,
+           ORDER BY s.id LIMIT ${foundRows}`,
+  dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${foundRows}`,
+  deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${foundRows}`,
+  deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND ${hasPair("d.headers", "$3")}
+             AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${foundRows}`,
 } as const;
 
 /** Number of an enqueued message, as `hawser.enqueue` returns it; undefined for another id. */
@@ -226,7 +245,7 @@ async function inOutbox(
   by: { readonly number: bigint | null; readonly messageId: string | null },
 ): Promise<EnqueuedMessage[]> {
   const caller = database.caller("search for a message in the outbox");
-  const found = await outboxFunctions(caller).outboxFind({ ...by, limit: rows });
+  const found = await outboxFunctions(caller).outboxFind({ ...by, limit: foundRows });
   return found.map((message) => ({ ...message, place: "outbox" }));
 }
 
@@ -249,9 +268,11 @@ export async function findMessage(
   const [, source, epoch, within] = placePattern.exec(asked) ?? [];
   const isPlace = source !== undefined && BigInt(epoch!) < maximum && BigInt(within!) < maximum;
   const place = isPlace ? [source, epoch, within] : [null, null, null];
-  const pairs = (name: string) => ids.map((id) => JSON.stringify([name, id]));
-  const peerHeaders = pairs(protocolConstants.messageIdHeader);
+  const pairs = (...names: string[]) => names.flatMap((name) => ids.map((id) => JSON.stringify([name, id])));
+  const { messageIdHeader } = protocolConstants;
   switch (step) {
+    case "scheduledNumber":
+      return number === undefined ? [] : read(sql.scheduledNumber, [number]);
     case "scheduled":
       return read(sql.scheduled, [ids, number ?? null]);
     case "outbox": {
@@ -271,16 +292,20 @@ export async function findMessage(
       return read(sql.passed, place);
     }
     case "stored":
-      return read(sql.stored, [peerHeaders.map((pair) => `[${pair}]`), peerHeaders.map((pair) => `[[${pair}]]`)]);
+      return read(sql.stored, [
+        pairs(messageIdHeader).map((pair) => `[${pair}]`),
+        pairs(messageIdHeader).map((pair) => `[[${pair}]]`),
+        { names: [messageIdHeader], ids },
+      ]);
     case "parked":
-      return read(sql.parked, [peerHeaders.map((pair) => Buffer.from(pair))]);
+      return read(sql.parked, [pairs(messageIdHeader).map((pair) => Buffer.from(pair))]);
     case "saved":
       return read(sql.saved, [ids, ids.map((id) => `${JSON.stringify(natsMessageId)}:[${JSON.stringify(id)}]`)]);
     case "dead":
       return [...(await read(sql.dead, [ids])), ...(isPlace ? await read(sql.deadOfPeer, place) : [])];
     case "deadByHeader": {
-      const headers = [...peerHeaders, ...pairs(natsMessageId)].map((pair) => `[${pair}]`);
-      return read(sql.deadByHeader, [headers, ids]);
+      const names = [messageIdHeader, natsMessageId];
+      return read(sql.deadByHeader, [pairs(...names).map((pair) => `[${pair}]`), ids, { names, ids }]);
     }
   }
 }

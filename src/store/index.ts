@@ -33,6 +33,7 @@ export {
   findByNumber,
   findMessage,
   findSteps,
+  foundRows,
   messageIdsOf,
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";

@@ -74,6 +74,16 @@ describe("a span", () => {
     expect([stateOf("a=1"), stateOf("a=1\r\nb: 2"), stateOf(`a=${"x".repeat(1_000)}`)]).toEqual(["a=1", "", ""]);
   });
 
+  it("has no context that a header cannot have, if a generator of ids writes capital letters", () => {
+    const contextOf = (spanId: string) =>
+      new OperationTracer(tracerOf({ ...failingSpan, spanContext: () => ({ ...valid, spanId }) }), 1).start(ofProcess)
+        ?.context;
+    expect([contextOf("b7ad6b7169203331"), contextOf("B7AD6B7169203331")]).toEqual([
+      { parent: `00-${valid.traceId}-b7ad6b7169203331-01`, state: "" },
+      undefined,
+    ]);
+  });
+
   it("rethrows what a call throws, and fails also if that is undefined", async () => {
     const ended: unknown[] = [];
     const span: OperationSpan = {

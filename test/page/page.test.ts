@@ -382,6 +382,55 @@ describe("a message's way", () => {
     expect((await sections("shop:shop:one/7/11"))["stored"]).toMatch(/one\/7\/11 on .*waits.$/);
   });
 
+  it("is no other message that has the id as the name of a header, or any id if the id is that name", async () => {
+    const { session, sections } = await world();
+    const turned = JSON.stringify([["order-17", "message-id"]]);
+    await session.query("SELECT hawser.enqueue('orders', 'x', headers => '{\"order-17\": \"message-id\"}')");
+    await session.query("SELECT hawser.enqueue('orders', 'x', message_id => 'other')");
+    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query(
+      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, headers, messages, lengths)
+       VALUES (1, 'x', 1, 1, $1, 1, '{}'), (1, 'x', 1, 2, '[["message-id","other"]]', 1, '{}'),
+              (1, 'xx', 1, 4, jsonb_build_array($1::jsonb, '[["message-id","other"]]'::jsonb), 2, '{1,1}')`,
+      [turned],
+    );
+    await session.query(
+      `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
+       VALUES ('peer', 's:t:l', 'orders', 'x', $1, 'c', 'm', 1), ('peer', 's:t:l', 'orders', 'x', '[["message-id","other"]]', 'c', 'm', 1)`,
+      [turned],
+    );
+    for (const id of ["order-17", "message-id"])
+      expect(await sections(id), id).toMatchObject({ outbox: nothing, stored: nothing, dead: nothing });
+    const { outbox, stored, dead } = await sections("other");
+    expect(outbox).toMatch(/^Message 2 /);
+    expect(stored).toMatch(/^s:t:l\/1\/2 .* s:t:l\/1\/4 /);
+    expect(dead).toContain("Dead letter 2 ");
+  });
+
+  it("may be one of more than are shown by its id", async () => {
+    const { session, sections } = await world();
+    const enqueue = (count: number) =>
+      session.query("SELECT hawser.enqueue('orders', 'x', message_id => 'order-17') FROM generate_series(1, $1::int)", [
+        count,
+      ]);
+    await enqueue(9);
+    expect((await sections("order-17"))["outbox"]).not.toContain("there may be more");
+    await enqueue(2);
+    const { outbox } = await sections("order-17");
+    expect(outbox).toContain("Message 10 ");
+    expect(outbox).toMatch(/At most 10 are shown by one id: there may be more.$/);
+    await session.query("INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('s:t:l', 1)");
+    await session.query(
+      `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, headers)
+       SELECT 1, 'x', 1, n, '[["message-id","order-17"]]' FROM generate_series(1, 11) AS n`,
+    );
+    await session.query(
+      `INSERT INTO hawser.parked_messages (connection_key, epoch, number, topic_key, compression, payload, attempts, due_at, uncompressed_bytes)
+       SELECT 1, 1, n, 1, 0, 'x', 1, now(), 1 FROM generate_series(1, 10) AS n`,
+    );
+    expect((await sections("order-17"))["stored"]).toMatch(/^s:t:l\/1\/11 on [^/]*$/);
+  });
+
   it("is saved for a subscription, which knows it by the id of its stream", async () => {
     const { session, sections } = await world();
     await session.query(
@@ -409,6 +458,21 @@ describe("a message's way", () => {
       expect(found["nothing"]).toBeUndefined();
     }
     expect((await sections("2"))["nothing"]).toBe("Nothing is known of it. That is so of a message");
+  });
+
+  it("is found by its number, also where there is too much to read for its id", async () => {
+    const { session, sections } = await world();
+    await session.query(
+      "SELECT hawser.enqueue('orders', 'x', deliver_at => now() + interval '1 day') FROM generate_series(1, 2)",
+    );
+    await session.query(`
+      CREATE FUNCTION public.too_much(bigint) RETURNS text STABLE LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'canceled' USING ERRCODE = 'query_canceled'; END
+      $$;
+      CREATE OR REPLACE VIEW hawser.outbox_scheduled AS
+        SELECT id, kind, deliver_at, destination, key, public.too_much(id) AS message_id, octet_length(payload) AS payload_bytes, enqueued_at
+          FROM hawser.outbox_later`);
+    expect((await sections("1"))["scheduled"]).toMatch(/^Message 1 for orders, .* because there is too much to read/);
   });
 
   it("ends as a dead letter, also by the place that it had before it was retried", async () => {

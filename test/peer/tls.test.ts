@@ -188,15 +188,28 @@ describe("peers over TLS", () => {
       return tries!.is_called;
     });
     expect(await said()).toEqual([{ version, end: first }]);
-    await world.query(
-      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    );
+    // Without a new session.
     await eventually("the new end is there", async () => (await said())[0]!.end.getTime() === second.getTime());
     await peer.stop();
     await world.query("DROP FUNCTION public.refuse_first CASCADE; DROP SEQUENCE public.tries");
     const plain = await world.started("ca-1");
     expect(await said()).toEqual([{ version, end: null }]);
     await plain.stop();
+  });
+
+  it("start with a certificate whose end cannot be read", async () => {
+    const { cert, key } = authority.issue(local);
+    const bytes = Buffer.from(cert.replaceAll(/-----[^-]+-----|\s/g, ""), "base64");
+    // The second time of the certificate, with a month 13.
+    const end = bytes.indexOf("\u0017\u000d", bytes.indexOf("\u0017\u000d") + 2, "latin1");
+    bytes.write("301325000000Z", end + 2, "latin1");
+    const odd = `-----BEGIN CERTIFICATE-----\n${bytes.toString("base64").replaceAll(/.{64}(?=.)/g, "$&\n")}\n-----END CERTIFICATE-----\n`;
+    expect(new X509Certificate(odd).validTo).toBe("Bad time value");
+    const peer = await world.started("odd-1", tls({ cert: odd, key }));
+    expect(await world.query("SELECT certificate_ends_at AS end FROM hawser.peers WHERE name = 'odd-1'")).toEqual([
+      { end: null },
+    ]);
+    await peer.stop();
   });
 
   it("refuse options that contradict each other, or a certificate that cannot be used, when they are made", () => {

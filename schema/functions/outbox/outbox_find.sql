@@ -5,7 +5,7 @@ DECLARE
   -- Ids that the relay makes are hashes: other ids need none of the rows to be hashed.
   v_is_hash CONSTANT boolean := p_message_id ~ '^[0-9a-f]{32}$';
   -- Peers know a message by this header.
-  v_header CONSTANT jsonb := jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_id_header@, p_message_id));
+  v_header CONSTANT jsonb := jsonb_build_array(@ProtocolConstants.message_id_header@, p_message_id);
 BEGIN
   RETURN QUERY
   WITH found AS MATERIALIZED (
@@ -16,7 +16,10 @@ BEGIN
       SELECT o.* FROM hawser.outbox AS o
        WHERE p_message_id IS NOT NULL AND o.id IS DISTINCT FROM p_number AND (v_roles IS NULL OR o.role = ANY (v_roles))
          AND CASE
-           WHEN o.slot >= @OutboxConstants.slots@ THEN o.headers @> v_header
+           WHEN o.slot >= @OutboxConstants.slots@ THEN
+             -- The first alone is also true of a pair that is turned around, and for the name as an id, of every pair. Quotes within a
+             -- text are escaped, so the second is true of the pair only.
+             o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
            WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
            ELSE v_is_hash
              AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id

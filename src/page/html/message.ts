@@ -1,7 +1,7 @@
 /** Page of one message: the steps of its way that the database knows, in their order. */
 import { html } from "hono/html";
 import { traceConstants } from "../../../generated/ts/settings/outbox.js";
-import type { EnqueuedMessage, FindStep, FoundMessage } from "../../store/index.js";
+import { type EnqueuedMessage, type FindStep, type FoundMessage, foundRows } from "../../store/index.js";
 import type { Reading } from "../data/index.js";
 import { traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
@@ -20,7 +20,7 @@ const sections: readonly {
   readonly title: string;
   readonly steps: readonly SearchedStep["step"][];
 }[] = [
-  { id: "scheduled", title: "Outbox: due later", steps: ["scheduled"] },
+  { id: "scheduled", title: "Outbox: due later", steps: ["scheduledNumber", "scheduled"] },
   { id: "outbox", title: "Outbox: waits, or handed over", steps: ["number", "outbox"] },
   { id: "stored", title: "Stored for a listener", steps: ["channel", "stored", "parked"] },
   { id: "saved", title: "Saved for a subscription", steps: ["saved"] },
@@ -64,11 +64,13 @@ function sectionOf(
   const readings = searched.filter(({ step }) => steps.includes(step)).map(({ found }) => found);
   const places = readings.flatMap((read) => (read.state === "read" ? read.value : []));
   const failures = readings.flatMap((read) => (read.state === "read" ? [] : [read]));
+  const isCut = readings.some((read) => read.state === "read" && read.value.length >= foundRows);
   // The parts of a section are denied, or take too long, for the same reason.
   const reasons = failures.filter((each, nth) => failures.findIndex(({ why }) => why === each.why) === nth);
   return html`<section id="${id}" aria-labelledby="${id}-title">
 <h2 id="${id}-title">${title}</h2>
 ${places.length === 0 ? "" : html`<ul>${places.map((place) => html`<li>${placeText(place, shown)}</li>\n`)}</ul>`}
+${isCut ? html`<p>At most ${String(foundRows)} are shown by one id: there may be more.</p>` : ""}
 ${reasons.map(unread)}
 ${places.length + reasons.length === 0 ? html`<p>It is not there.</p>` : ""}
 </section>`;
