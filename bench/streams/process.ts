@@ -128,7 +128,12 @@ const requests = {
     await client!.query("TRUNCATE bench_rows RESTART IDENTITY");
     const durable = `bench-${(runs += 1)}`;
     await client!.query("INSERT INTO bench_position VALUES ($1, 0)", [durable]);
-    await manager!.consumers.add(stream, { durable_name: durable, ack_policy: AckPolicy.All });
+    await manager!.consumers.add(stream, {
+      durable_name: durable,
+      ack_policy: AckPolicy.All,
+      // The default of 1,000 is less than a batch, which would never be full.
+      max_ack_pending: 2 * bulkMessages,
+    });
     const began = performance.now();
     const consumer = await jetstream(nats!).consumers.get(stream, durable);
     let left = messages;

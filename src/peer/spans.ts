@@ -65,17 +65,18 @@ export function startHandling(
   attempt: number,
 ): OperationSpan | undefined {
   if (tracer === undefined) return undefined;
-  const begins = messages.every(({ fromWire }) => fromWire) ? "sometimes" : "always";
-  const [message, ...others] = messages as [IncomingMessage];
-  const [peer, group] = [sender.name, membership.group];
-  if (others.length > 0) {
+  const { name: peer } = sender;
+  const { group } = membership;
+  const [message] = messages as [IncomingMessage];
+  const count = messages.length;
+  if (count > 1) {
     const from = messages.map(contextOf);
-    const count = messages.length;
+    const begins = messages.every(({ fromWire }) => fromWire) ? "sometimes" : "always";
     return startSpan({ kind, system: "hawser", destination: topic, from, count, peer, group }, begins);
   }
   // Most live messages belong to no trace.
   const own = contextOf(message);
-  if (!tracer.continues(own, begins)) return undefined;
+  if (!tracer.continues(own, message.fromWire ? "sometimes" : "always")) return undefined;
   const { headers, payload } = message;
   return tracer.start({
     kind,

@@ -21,16 +21,17 @@ const zeroId = /^00-0{32}|-0{16}-/;
 /** Context in headers, whose names may have any case; undefined if there is none, several, or an invalid one. */
 export function traceContextOf(headers: Iterable<readonly [name: string, value: string]>): TraceContext | undefined {
   let parent: string | undefined;
-  const states: string[] = [];
+  let states: string[] | undefined;
   for (const [name, value] of headers) {
     if (name.length === parentHeader.length && name.toLowerCase() === parentHeader) {
       if (parent !== undefined) return undefined;
       parent = value;
     } else if (name.length === stateHeader.length && name.toLowerCase() === stateHeader) {
-      states.push(value);
+      (states ??= []).push(value);
     }
   }
   if (parent === undefined || !traceparent.pattern.test(parent) || zeroId.test(parent)) return undefined;
+  if (states === undefined) return { parent, state: "" };
   const state = states.join(",");
   const isValid = state.length <= tracestate.maxBytes && tracestate.pattern.test(state);
   return { parent, state: isValid ? state : "" };
