@@ -17,9 +17,11 @@ export class Wire {
   pendingAck: Ack | undefined;
   readonly #lastAt: [number, number] = [0, 0];
   readonly #ended: [boolean, boolean] = [false, false];
-  /** Each side's handler of the end; index 0 is the dialler. */
-  /** Frames that wait because the listener does not read; undefined while it does. */
+  /** Frames that wait because the listener does not read, or has not come to them yet; undefined if there are none to wait for. */
   #unread: (() => void)[] | undefined;
+  #isPaused = false;
+  #takesUnread = false;
+  /** Each side's handler of the end; index 0 is the dialler. */
   readonly onClosed: [() => void, () => void] = [() => {}, () => {}];
 
   readonly #world: World;
@@ -47,27 +49,29 @@ export class Wire {
     });
   }
 
-  /** Keeps a frame for later while the listener does not read; true if it did. */
+  /** Keeps a frame for later while the listener does not read, or has earlier ones to read; true if it did. */
   keepUnread(receive: () => void): boolean {
-    this.#unread?.push(receive);
-    return this.#unread !== undefined;
+    if (this.#unread === undefined || this.#takesUnread) return false;
+    this.#unread.push(receive);
+    return true;
   }
 
   /** The listener stops or goes on reading. */
   pauseReading(paused: boolean): void {
+    this.#isPaused = paused;
     if (paused) this.#unread ??= [];
-    else {
-      const unread = this.#unread ?? [];
-      this.#unread = undefined;
-      this.#world.schedule.after(0, () => {
-        for (let receive = unread.shift(); receive; receive = unread.shift()) {
-          receive();
-          if (this.#unread !== undefined) {
-            this.#unread.unshift(...unread);
-            return;
-          }
-        }
-      });
+    else this.#world.schedule.after(0, () => this.#readOn());
+  }
+
+  #readOn(): void {
+    while (!this.#isPaused && this.#unread !== undefined) {
+      const receive = this.#unread.shift();
+      if (receive === undefined) this.#unread = undefined;
+      else {
+        this.#takesUnread = true;
+        receive();
+        this.#takesUnread = false;
+      }
     }
   }
 
