@@ -45,6 +45,8 @@ const fewTurns = 30;
 
 interface Published {
   readonly row: Row;
+  /** Rows with the same message id, which were acknowledged because it was there. */
+  readonly again: Row[];
   readonly at: number;
   /** Its stream has removed it then. */
   readonly consumedAt: number;
@@ -82,7 +84,7 @@ export class OutboxWorld {
   #wasEastAway = false;
   /** Grows when the store of NATS is set back, and all connections end. */
   #natsStores = 0;
-  /** Rows that were lost then, as they were published. */
+  /** Rows that were lost then, as they were published, and those that were acknowledged because of them. */
   readonly #setBackRows = new Set<Row>();
   readonly #setBackIds = new Set<string>();
   /** Rows that have arrived at NATS, with any outcome. */
@@ -231,8 +233,10 @@ export class OutboxWorld {
       }
       this.#arrived.add(row);
       const verdict = this.#verdictOf(row, doubt);
-      if (verdict === "known") counts.add("transition: message in doubt was there");
-      else if (verdict === "undecided") {
+      if (verdict === "known") {
+        counts.add("transition: message in doubt was there");
+        for (const { again } of this.#byId.get(row.messageId) ?? []) again.push(row);
+      } else if (verdict === "undecided") {
         counts.add("transition: message stays in doubt");
         this.#undecided.add(row.messageId);
         settle({ kind: "undecided", code: "outcome_unknown", message: "not there any more" });
@@ -290,6 +294,7 @@ export class OutboxWorld {
       now - at < duplicateWindowMs && (at >= this.#natsStartedAt || consumedAt > this.#natsStartedAt);
     if (known.some(isKnown)) {
       this.counts.add("transition: duplicate dropped by the stream");
+      for (const { again } of known) again.push(row);
       return;
     }
     if (known.length > 0) throw new Violation(`${row.messageId} is in the stream twice`);
@@ -301,6 +306,7 @@ export class OutboxWorld {
     if (isConsumed) this.counts.add("transition: message consumed");
     const published = {
       row,
+      again: [],
       at: now,
       consumedAt: isConsumed ? now + this.random.between(1, 500) : Number.POSITIVE_INFINITY,
     };
@@ -520,9 +526,9 @@ export class OutboxWorld {
       const { messageId } = published.row;
       this.#byId.set(messageId, [...(this.#byId.get(messageId) ?? []), published]);
     }
-    for (const { row } of lost) {
+    for (const { row, again } of lost) {
       this.counts.add("transition: message lost by NATS");
-      this.#setBackRows.add(row);
+      for (const each of [row, ...again]) this.#setBackRows.add(each);
       this.#setBackIds.add(row.messageId);
     }
     const since = Math.min(now, ...lost.map(({ row }) => row.enqueuedAt));
