@@ -4,6 +4,7 @@ import { outboxFunctions, tables as outboxTables, views } from "../../generated/
 import { tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants, traceConstants } from "../../generated/ts/settings/outbox.js";
+import { pageConstants } from "../../generated/ts/settings/page.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
@@ -112,8 +113,7 @@ export type FindStep = (typeof findSteps)[number];
 
 /** Header by which a stream, and who reads it, knows a message. */
 const natsMessageId = "Nats-Msg-Id";
-/** Maximum number of rows of a step. */
-export const foundRows = 10;
+const { foundPlaces } = pageConstants;
 const maximum = 2n ** 63n;
 
 /** Place of a message of a peer: its channel's composite, the sender's epoch, and the number. */
@@ -170,7 +170,7 @@ const parked = `SELECT 'parked' AS place, p.parked_at AS at, p.attempts, p.due_a
 const sql = {
   // Apart from the ids, which have no index.
   scheduledNumber: `${scheduled} WHERE l.id = $1`,
-  scheduled: `${scheduled} WHERE l.message_id = ANY ($1) AND l.id IS DISTINCT FROM $2 ORDER BY l.id LIMIT ${foundRows}`,
+  scheduled: `${scheduled} WHERE l.message_id = ANY ($1) AND l.id IS DISTINCT FROM $2 ORDER BY l.id LIMIT ${foundPlaces}`,
   // A batch has headers for each of its messages.
   inChannel: `SELECT 'stored' AS place, s.stored_at AS at, ${handled("s", "$3::bigint")} AS handled, ${inChannel("s", "$3::bigint", "s.header")}
                 FROM ${channel}
@@ -195,7 +195,7 @@ const sql = {
                   AND NOT EXISTS (
                     SELECT FROM ${tables.parkedMessage} AS p
                      WHERE f.messages = 1 AND p.connection_key = f.connection_key AND p.epoch = f.epoch AND p.number = f.number)
-                LIMIT ${foundRows}
+                LIMIT ${foundPlaces}
              ) AS s
              JOIN ${channel} ON m.connection_key = s.connection_key
             CROSS JOIN LATERAL (
@@ -206,20 +206,20 @@ const sql = {
             WHERE NOT EXISTS (
               SELECT FROM ${tables.parkedMessage} AS p
                WHERE p.connection_key = m.connection_key AND p.epoch = s.epoch AND p.number = e.number)
-            ORDER BY s.stored_at, m.composite, e.number LIMIT ${foundRows}`,
+            ORDER BY s.stored_at, m.composite, e.number LIMIT ${foundPlaces}`,
   parkedInChannel: `${parked} WHERE m.composite = $1 AND p.epoch = $2 AND p.number = $3`,
   // Their headers are bytes: the database may have an encoding that cannot have all of their characters.
   parked: `${parked} WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS h (header) WHERE position(h.header IN p.headers) > 0)
-           ORDER BY p.parked_at, m.composite, p.number LIMIT ${foundRows}`,
+           ORDER BY p.parked_at, m.composite, p.number LIMIT ${foundPlaces}`,
   saved: `SELECT 'saved' AS place, s.subject, h.function_schema || '.' || h.function_name AS function, s.saved_at AS at
             FROM ${natsTables.savedMessage} AS s
             JOIN ${natsTables.natsHandler} AS h ON h.id = s.handler_id
            WHERE s.message_id = ANY ($1) OR EXISTS (SELECT FROM unnest($2::text[]) AS t (header) WHERE strpos(s.headers, t.header) > 0)
-           ORDER BY s.id LIMIT ${foundRows}`,
-  dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${foundRows}`,
-  deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${foundRows}`,
+           ORDER BY s.id LIMIT ${foundPlaces}`,
+  dead: `${dead} WHERE d.message_id = ANY ($1) ORDER BY d.id LIMIT ${foundPlaces}`,
+  deadOfPeer: `${dead} WHERE d.origin = 'peer' AND d.source = $1 AND d.epoch = $2 AND d.number = $3 ORDER BY d.id LIMIT ${foundPlaces}`,
   deadByHeader: `${dead} WHERE d.headers @> ANY ($1::jsonb[]) AND ${hasPair("d.headers", "$3")}
-             AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${foundRows}`,
+             AND (d.message_id = ANY ($2)) IS NOT TRUE ORDER BY d.id LIMIT ${foundPlaces}`,
 } as const;
 
 /** Number of an enqueued message, as `hawser.enqueue` returns it; undefined for another id. */
@@ -245,7 +245,7 @@ async function inOutbox(
   by: { readonly number: bigint | null; readonly messageId: string | null },
 ): Promise<EnqueuedMessage[]> {
   const caller = database.caller("search for a message in the outbox");
-  const found = await outboxFunctions(caller).outboxFind({ ...by, limit: foundRows });
+  const found = await outboxFunctions(caller).outboxFind({ ...by, limit: foundPlaces });
   return found.map((message) => ({ ...message, place: "outbox" }));
 }
 

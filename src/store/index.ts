@@ -33,7 +33,6 @@ export {
   findByNumber,
   findMessage,
   findSteps,
-  foundRows,
   messageIdsOf,
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";

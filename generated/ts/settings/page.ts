@@ -208,6 +208,12 @@ export const pageConstants = {
    * Value: 1209600000 ms.
    */
   certificateWarningMs: 1209600000,
+  /**
+   * Maximum number of places of a message that a step of the search for it shows by one id.
+   *
+   * Value: 10 places.
+   */
+  foundPlaces: 10,
 } as const;
 
 export type PageConstants = SettingValues<typeof pageConstants>;

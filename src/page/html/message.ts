@@ -1,12 +1,15 @@
 /** Page of one message: the steps of its way that the database knows, in their order. */
 import { html } from "hono/html";
 import { traceConstants } from "../../../generated/ts/settings/outbox.js";
-import { type EnqueuedMessage, type FindStep, type FoundMessage, foundRows } from "../../store/index.js";
+import { pageConstants } from "../../../generated/ts/settings/page.js";
+import type { EnqueuedMessage, FindStep, FoundMessage } from "../../store/index.js";
 import type { Reading } from "../data/index.js";
 import { traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
 import { type Html, plural, short, time } from "./text.js";
+
+const { foundPlaces } = pageConstants;
 
 /** Result of a step. The outbox is searched by number first, which is a step of its own. */
 export interface SearchedStep {
@@ -64,13 +67,13 @@ function sectionOf(
   const readings = searched.filter(({ step }) => steps.includes(step)).map(({ found }) => found);
   const places = readings.flatMap((read) => (read.state === "read" ? read.value : []));
   const failures = readings.flatMap((read) => (read.state === "read" ? [] : [read]));
-  const isCut = readings.some((read) => read.state === "read" && read.value.length >= foundRows);
+  const isCut = readings.some((read) => read.state === "read" && read.value.length >= foundPlaces);
   // The parts of a section are denied, or take too long, for the same reason.
   const reasons = failures.filter((each, nth) => failures.findIndex(({ why }) => why === each.why) === nth);
   return html`<section id="${id}" aria-labelledby="${id}-title">
 <h2 id="${id}-title">${title}</h2>
 ${places.length === 0 ? "" : html`<ul>${places.map((place) => html`<li>${placeText(place, shown)}</li>\n`)}</ul>`}
-${isCut ? html`<p>At most ${String(foundRows)} are shown by one id: there may be more.</p>` : ""}
+${isCut ? html`<p>At most ${String(foundPlaces)} are shown by one id: there may be more.</p>` : ""}
 ${reasons.map(unread)}
 ${places.length + reasons.length === 0 ? html`<p>It is not there.</p>` : ""}
 </section>`;
