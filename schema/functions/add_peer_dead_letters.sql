@@ -50,23 +50,29 @@ BEGIN
       )) WITH ORDINALITY AS j (
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
-  ), ended AS (
-    SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
-    UNION
-    SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
-      FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
   ), marked AS (
     INSERT INTO hawser.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
-      FROM ended AS a
+      FROM (
+        SELECT l.connection_key, l.epoch, l.number FROM letters AS l
+        UNION
+        SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
+          FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
+      ) AS a (key, epoch, number)
       JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
      WHERE (a.epoch, a.number) > (o.epoch, o.number)
      ORDER BY a.key, a.epoch, a.number
     ON CONFLICT (connection_key, epoch, number) DO NOTHING
     RETURNING connection_key, epoch, number
   ), gone AS (
+    -- Only what the caller names as no longer parked: what has a mark may still be parked.
     DELETE FROM hawser.parked_messages AS p
-     USING ended AS a
+     USING (
+       SELECT l.connection_key, l.epoch, l.number FROM letters AS l
+       UNION
+       SELECT (d.parked ->> 0)::integer, (d.parked ->> 1)::bigint, (d.parked ->> 2)::bigint
+         FROM jsonb_array_elements(coalesce(p_unparked, '[]')) AS d (parked)
+     ) AS a (key, epoch, number)
      WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
     RETURNING p.connection_key, p.epoch, p.number
   )

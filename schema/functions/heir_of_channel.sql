@@ -22,6 +22,11 @@ BEGIN
                   AND NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = s.client_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
+              -- What a member has claimed may be copies for its group: they stay there.
+              AND (m.source_topic <> @OutboxConstants.claims_topic@ OR EXISTS (
+                SELECT FROM hawser.peers AS p JOIN hawser.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
+                 WHERE p.name = a.name AND g.name = p_name
+              ))
               -- One that has registered under its present epoch serves what it has registered then, and nothing else.
               AND NOT EXISTS (
                 SELECT FROM hawser.peers AS p

@@ -16,6 +16,11 @@ BEGIN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
+  -- Such a name is no listener that could be away: members of a group claim what waits there, each message once.
+  IF starts_with(p_from, @OutboxConstants.reserved_prefix@) THEN
+    RAISE EXCEPTION 'the old listener "%" begins with __#, which is reserved', p_from
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Start a member of the group, or a listener of the topic: it gets what waits.';
+  END IF;
   IF p_from = p_to THEN
     RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
@@ -44,7 +49,14 @@ BEGIN
         FROM hawser.conn_key_map AS m
         LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
        WHERE coalesce(m.owner, m.listener_name) = p_from
-         AND (p_all OR m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
+         AND (p_all OR (
+           (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
+           -- What a member has claimed may be copies for its group: they stay there, unless an operator moves everything.
+           AND (m.source_topic <> @OutboxConstants.claims_topic@ OR EXISTS (
+             SELECT FROM hawser.peers AS f JOIN hawser.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
+              WHERE f.name = p_from AND t.name = p_to
+           ))
+         ))
        ORDER BY m.connection_key
     ) AS o;
   IF v_keys IS NULL AND NOT p_all THEN

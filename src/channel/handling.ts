@@ -269,11 +269,12 @@ export class Handling {
     }
   }
 
-  /** Queues an accepted message. @returns true if the message was already completed */
+  /** Queues an accepted message. @returns true if the message has a mark: it is completed or parked */
   push(message: IncomingMessage): boolean {
     const { position } = message;
     if (position !== undefined && this.#done.size > 0 && this.#done.delete(positionKey(position))) {
-      this.#order.push({ position, lane: undefined, message: undefined });
+      // A parked message has a mark, too, but it is not finished: its place says when it is.
+      this.#order.push(this.#parked.get(positionKey(position)) ?? { position, lane: undefined, message: undefined });
       this.#advance();
       return true;
     }

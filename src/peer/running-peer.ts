@@ -140,7 +140,7 @@ export class RunningPeer {
   }
 
   /**
-   * Creates the takeover of channels of absent listeners: those of the same group, or all of them outside of a group.
+   * Creates the takeover of channels of absent listeners: those of the same group, or of no group.
    */
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, takeoverMs } = this.membership;
@@ -150,7 +150,8 @@ export class RunningPeer {
     const watched = {
       afterMs,
       // A peer without a handler could not handle the messages of the channels that it takes over.
-      isWatched: (listener: AbsentListener) => !handlers.isEmpty && (group === undefined || listener.group === group),
+      // Others must not get what a member has claimed for its group.
+      isWatched: (listener: AbsentListener) => !handlers.isEmpty && listener.group === (group ?? null),
     };
     return [new OrphanWatch(context, watched, () => handlers.topics)];
   }

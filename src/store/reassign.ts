@@ -134,6 +134,7 @@ export function reassign(database: Database) {
      */
     async reassign({ from, to, connectionKeys, force = false }: ReassignOptions): Promise<HandedOverChannel[]> {
       checkNewOwner(to);
+      refuseReserved("old", from);
       if (from === to)
         throw new HawserError("invalid_argument", `"${from}" has its channels already; name another peer`);
       const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
@@ -225,8 +226,15 @@ function checkNewOwner(name: string): void {
   if (bad !== undefined) {
     throw new HawserError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   }
+  refuseReserved("new", name);
+}
+
+/** Refuses reserved names, which are no listeners: what waits under one belongs to the members of a group. */
+function refuseReserved(which: "old" | "new", name: string): void {
   const prefix = protocolConstants.reservedTopicPrefix;
-  if (name.startsWith(prefix)) {
-    throw new HawserError("invalid_argument", `the new listener "${name}" begins with ${prefix}, which is reserved`);
-  }
+  if (name.startsWith(prefix))
+    throw new HawserError(
+      "invalid_argument",
+      `the ${which} listener "${name}" begins with ${prefix}, which is reserved`,
+    );
 }

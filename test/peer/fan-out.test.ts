@@ -107,3 +107,24 @@ it("a member takes over the copies of its own group only", async () => {
   expect(await owners()).toEqual([{ owner: "b-red-2" }]);
   expect(blue!.texts).toEqual(["3"]);
 });
+
+it("a listener outside of a group takes over no copies of it: neither waiting ones nor those of a member that is gone", async () => {
+  const single = await world.started("b-1", { defaults: { durable: true, takeoverMs: 1_000 } });
+  const away = await world.started("b-2", { defaults: { durable: true } });
+  const options: Partial<PeerOptions> = { concurrency: 1, defaults: { group: "red" }, tuning: { ackTimeoutMs: 1_000 } };
+  const gone = world.peer("b-0", options);
+  await gone.record(() => new Promise(() => undefined));
+  await toAll(["1", "2", "3"]);
+  await gone.received.length(1);
+  for (const { received } of [single, away]) await received.length(3);
+  await gone.stop({ timeoutMs: 500 });
+  await away.stop();
+  await toAll(["4"]);
+  // The listener that is away was the last one to leave, and its name is the last one: all others were looked at before.
+  await single.received.length(5);
+  expect(single.texts).toEqual(["1", "2", "3", "4", "4"]);
+  const [red] = await started(["b-3"], { defaults: { group: "red", takeoverMs: 1_000 } });
+  // The group had no member when the last one was enqueued.
+  await haveEachOnce([[red!]], ["1", "2", "3"]);
+  expect(single.texts).toHaveLength(5);
+});

@@ -89,6 +89,42 @@ describe.each([{ transactional: false }, { transactional: true }])(
       expect(started(last)).toEqual(["x 5 1"]);
     });
 
+    it("stays parked behind an unfinished message over clean stops and takeovers, with all of its key", async () => {
+      failing = new Set(["first", "x 1"]);
+      const retry = { attempts: 9, delayMs: 3_600_000 };
+      const patient = { ...options, defaults: { retry } };
+      const keyed = ["x 1", "x 2", "x 3", "x 4", "x 5", "x 6"];
+      const [a, early] = await begin();
+      await early.stop();
+      const b = await world.started("b-1", patient, handler);
+      // Without a key it is not parked: the cursor stays before it, and the parked messages keep their marks.
+      void a.send("b", "first").catch(() => undefined);
+      for (const text of keyed) void a.send("b", text, { key: "x" }).catch(() => undefined);
+      const all = keyed.map((text, index) => [text, index === 0 ? 1 : 0] as const);
+      await areParked(...all);
+      await Promise.all([a.stop(), b.stop()]);
+      for (const _ of [2, 3]) {
+        const again = await world.started("b-1", patient, handler);
+        // It has read the stored messages up to the last one.
+        await again.received.length(1);
+        await again.stop();
+        expect(await parked()).toEqual(all);
+      }
+      await using store = await openStore({ databaseUrl: world.url });
+      await store.reassign({ from: "b-1", to: "b-2" });
+      const heir = await world.started("b-2", patient, handler);
+      await heir.received.length(1);
+      await heir.stop();
+      expect(await parked()).toEqual(all);
+      failing.clear();
+      await makeDue();
+      const last = await world.started("b-2", patient, handler);
+      await last.received.length(7);
+      await areParked();
+      expect(last.texts.filter((text) => text !== "first")).toEqual(keyed);
+      if (transactional) expect(await ledger()).toEqual(["first", ...keyed]);
+    });
+
     it("is a dead letter after its last attempt, and its key goes on", async () => {
       failing = new Set(["x 1"]);
       const [a, b] = await begin();

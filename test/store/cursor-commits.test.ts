@@ -170,6 +170,33 @@ describe.each([
     });
   });
 
+  it("marks a message without touching its parked row, and removes only parked messages that are named as done", async () => {
+    const messages = [2, 3, 4].map((number) => ({
+      ...{ epoch: 1, number, topicKey: 1, compression: 0, uncompressedBytes: 1, attempts: 1, delayMs: 0 },
+      ...{ headers: [], payload: Buffer.from("x") },
+    }));
+    expect(await w.store.parkMessages(listener, channel, messages)).toBe("parked");
+    const state = async () => {
+      const { done, parked } = (await w.store.channel(channel))!;
+      return [done, parked].map((positions) => positions.map(({ number }) => number));
+    };
+    const unmoved = { connectionKey: channel, epoch: 0, number: 0 };
+    const done = [2, 3, 6].map((number) => ({ epoch: 1, number }));
+    await commit({ ...unmoved, done });
+    expect(await state()).toEqual([
+      [2, 3, 4, 6],
+      [2, 3, 4],
+    ]);
+    await commit({ ...unmoved, done, unparked: [{ epoch: 1, number: 3 }] });
+    expect(await state()).toEqual([
+      [2, 3, 4, 6],
+      [2, 4],
+    ]);
+    await commit({ ...unmoved, deadLetters: [letter(3), letter(4), letter(6)] });
+    expect(await state()).toEqual([[2, 3, 4, 6], [2]]);
+    expect(await lettersOf(channel)).toEqual(["4: payload 4"]);
+  });
+
   it("refuses a dead letter whose failed attempts are larger than a peer's may be", async () => {
     const json = JSON.stringify([
       { connection_key: channel, epoch: 1, number: 1, topic: "t", payload_bytes: 0, failures: ["x".repeat(65_536)] },

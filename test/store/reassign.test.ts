@@ -390,6 +390,26 @@ describe("channels that are handed over", () => {
     expect(await ownerOf(channel)).toBe(from);
   });
 
+  it("cannot go from a reserved name, which is no listener that could be away", async () => {
+    const waiting = "__#topic#7#1#red";
+    const { rows } = await w.operator.query(
+      "INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ($1, 2147480000) RETURNING connection_key AS key",
+      [`__#outbox:__#outbox:${waiting}`],
+    );
+    try {
+      for (const connectionKeys of [undefined, [rows[0].key]]) {
+        await expect(w.store.reassign({ from: waiting, to, connectionKeys })).rejects.toMatchObject({
+          code: "invalid_argument",
+          message: expect.stringContaining(`the old listener "${waiting}" begins with __#, which is reserved`),
+        });
+      }
+      expect(await w.store.absentListeners()).not.toContainEqual(expect.objectContaining({ name: waiting }));
+      expect(await ownerOf(rows[0].key)).toBe(waiting);
+    } finally {
+      await w.operator.query("DELETE FROM hawser.conn_key_map WHERE connection_key = $1", [rows[0].key]);
+    }
+  });
+
   it.each([
     ["old", false],
     ["new", false],

@@ -1366,7 +1366,8 @@ CREATE OR REPLACE FUNCTION hawser.commit_cursors(
   p_dead_letters jsonb DEFAULT NULL,
   p_dead_payloads bytea DEFAULT NULL,
   p_done jsonb DEFAULT NULL,
-  p_has_marks boolean DEFAULT NULL
+  p_has_marks boolean DEFAULT NULL,
+  p_unparked jsonb DEFAULT NULL
 )
 RETURNS TABLE (
   held boolean,
@@ -1389,6 +1390,7 @@ BEGIN
     OR ((pg_column_size(p_dead_letters) > 10922 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 134217728)
     OR octet_length(p_dead_payloads) > 284164096
     OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
+    OR ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216)
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
@@ -1410,6 +1412,9 @@ BEGIN
     END IF;
     IF ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216) THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_unparked', octet_length(p_unparked::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
   END IF;
 -- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
@@ -1444,7 +1449,7 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be.
-  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
+  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
@@ -1478,8 +1483,10 @@ BEGIN
     END IF;
   END IF;
 
-  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL THEN
-    v_done := hawser.add_peer_dead_letters(p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done);
+  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL OR p_unparked IS NOT NULL THEN
+    v_done := hawser.add_peer_dead_letters(
+      p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done, p_unparked
+    );
   END IF;
 
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
@@ -1544,7 +1551,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
+COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
 listener''s epoch.';
 
 CREATE OR REPLACE FUNCTION hawser.cursor_of(
@@ -2861,6 +2868,11 @@ BEGIN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
+  -- Such a name is no listener that could be away: members of a group claim what waits there, each message once.
+  IF starts_with(p_from, '__#') THEN
+    RAISE EXCEPTION 'the old listener "%" begins with __#, which is reserved', p_from
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Start a member of the group, or a listener of the topic: it gets what waits.';
+  END IF;
   IF p_from = p_to THEN
     RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
@@ -2889,7 +2901,14 @@ BEGIN
         FROM hawser.conn_key_map AS m
         LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
        WHERE coalesce(m.owner, m.listener_name) = p_from
-         AND (p_all OR m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
+         AND (p_all OR (
+           (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
+           -- What a member has claimed may be copies for its group: they stay there, unless an operator moves everything.
+           AND (m.source_topic <> '__#claimed' OR EXISTS (
+             SELECT FROM hawser.peers AS f JOIN hawser.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
+              WHERE f.name = p_from AND t.name = p_to
+           ))
+         ))
        ORDER BY m.connection_key
     ) AS o;
   IF v_keys IS NULL AND NOT p_all THEN
@@ -3077,6 +3096,11 @@ BEGIN
                   AND NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = s.client_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
+              -- What a member has claimed may be copies for its group: they stay there.
+              AND (m.source_topic <> '__#claimed' OR EXISTS (
+                SELECT FROM hawser.peers AS p JOIN hawser.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
+                 WHERE p.name = a.name AND g.name = p_name
+              ))
               -- One that has registered under its present epoch serves what it has registered then, and nothing else.
               AND NOT EXISTS (
                 SELECT FROM hawser.peers AS p
@@ -3112,6 +3136,7 @@ CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
   p_dead_letters jsonb,
   p_dead_payloads bytea,
   p_done jsonb,
+  p_unparked jsonb,
   OUT held boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -3133,6 +3158,7 @@ BEGIN
     OR ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592)
     OR octet_length(p_dead_payloads) > 284164096
     OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
+    OR ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216)
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
@@ -3148,6 +3174,9 @@ BEGIN
     END IF;
     IF ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216) THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_unparked', octet_length(p_unparked::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
   END IF;
 DECLARE
@@ -3201,23 +3230,29 @@ BEGIN
       )) WITH ORDINALITY AS j (
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
-  ), ended AS (
-    SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
-    UNION
-    SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
-      FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
   ), marked AS (
     INSERT INTO hawser.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
-      FROM ended AS a
+      FROM (
+        SELECT l.connection_key, l.epoch, l.number FROM letters AS l
+        UNION
+        SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
+          FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
+      ) AS a (key, epoch, number)
       JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
      WHERE (a.epoch, a.number) > (o.epoch, o.number)
      ORDER BY a.key, a.epoch, a.number
     ON CONFLICT (connection_key, epoch, number) DO NOTHING
     RETURNING connection_key, epoch, number
   ), gone AS (
+    -- Only what the caller names as no longer parked: what has a mark may still be parked.
     DELETE FROM hawser.parked_messages AS p
-     USING ended AS a
+     USING (
+       SELECT l.connection_key, l.epoch, l.number FROM letters AS l
+       UNION
+       SELECT (d.parked ->> 0)::integer, (d.parked ->> 1)::bigint, (d.parked ->> 2)::bigint
+         FROM jsonb_array_elements(coalesce(p_unparked, '[]')) AS d (parked)
+     ) AS a (key, epoch, number)
      WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
     RETURNING p.connection_key, p.epoch, p.number
   )
@@ -3235,7 +3270,8 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) IS 'Writes the dead letters of commit_cursors, for channels of the listener, with their marks, and the other marks.';
+COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) IS 'Writes what commit_cursors has besides the cursors, for channels of the listener: dead letters with their marks, marks, and the
+removal of parked messages that are done.';
 
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]
@@ -3643,7 +3679,7 @@ REVOKE ALL ON FUNCTION hawser.take_name(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cursor_of(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_cursors(integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
@@ -3664,7 +3700,7 @@ REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.heir_of_channel(text, integer, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
@@ -3746,7 +3782,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.connection_key(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cursor_of(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.lock_cursors(integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
@@ -3767,7 +3803,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.heir_of_channel(text, integer, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer) TO hawser_peer;
@@ -3839,7 +3875,7 @@ BEGIN
   ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cursor_of(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_cursors(integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
@@ -3860,7 +3896,7 @@ BEGIN
   ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.heir_of_channel(text, integer, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
