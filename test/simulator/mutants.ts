@@ -266,6 +266,25 @@ const releasesParkedKeys: MakeListener = (cursor, done, limits, effects) => {
   })(cursor, done, limits, effects);
 };
 
+/** Takes the marks of messages that were parked before the channel was opened for completions. */
+const marksParked: MakeListener = (cursor, done, limits, effects) => {
+  class MarksParked extends ListenerChannel {
+    #restored: readonly Position[] = [];
+
+    override restore(parked: readonly ParkedMessage[]): void {
+      super.restore(parked);
+      this.#restored = parked.map(({ message }) => message.position);
+    }
+
+    override mark(): boolean {
+      const marked = [...this.handling.finishedBeyond, ...this.#restored];
+      if (marked.length > 0) effects.mark(marked);
+      return marked.length > 0;
+    }
+  }
+  return new MarksParked(cursor, done, limits, effects);
+};
+
 /** Takes a message for parked before the store has it. */
 const parksInMemory: MakeListener = (cursor, done, limits, effects) => {
   const park = (parked: ParkedMessage) => {
@@ -527,6 +546,23 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     warmStart: { handlerFaultRate: 0.4, slowRate: 0.3 },
     faults: ["kill", "stop"],
     faultTimes: 6,
+    seeds: 4_000,
+  },
+  "parked message marked as done": {
+    listener: marksParked,
+    keys: true,
+    warmStart: { handlerFaultRate: 0.4 },
+    faults: ["stop"],
+    faultTimes: 4,
+    seeds: 4_000,
+  },
+  "mark that removes a parked message": {
+    listener: marksParked,
+    store: { marksUnpark: true },
+    keys: true,
+    warmStart: { handlerFaultRate: 0.4 },
+    faults: ["stop"],
+    faultTimes: 4,
     seeds: 4_000,
   },
   "transaction that leaves its parked message": {

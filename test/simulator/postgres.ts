@@ -103,6 +103,7 @@ export interface StoreFaults {
   readonly deadLettersWithoutMark?: boolean;
   readonly readsNoMarks?: boolean;
   readonly parksWithoutMark?: boolean;
+  readonly marksUnpark?: boolean;
   readonly leavesParked?: boolean;
   readonly countsNoParked?: boolean;
   readonly reassignsWithoutEpoch?: boolean;
@@ -347,7 +348,7 @@ export class ModelPostgres {
   ): void {
     const faults = this.#faults;
     const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...done];
-    const ended = [...dead.map(({ position }) => position), ...unparked];
+    const ended = [...dead.map(({ position }) => position), ...unparked, ...(faults.marksUnpark ? done : [])];
     this.#transaction<"done" | "fenced" | "notOwned">(
       { name, exclusive: false, server, cursorOf: key, marks: distinct([...marked, ...unparked]) },
       () => {
@@ -364,6 +365,11 @@ export class ModelPostgres {
             const letters = dead.filter(
               ({ position }) => faults.deadLetterAlways || isNew(position) || wasParked(position),
             );
+            const parked = done.find(
+              (position) => wasParked(position) && !ended.some((one) => comparePositions(one, position) === 0),
+            );
+            if (parked !== undefined)
+              throw new Violation(`message ${rowKey(parked)} of channel ${key} is marked as done while it is parked`);
             const undoParked = ended.filter(wasParked).map((position) => this.#unpark(key, position));
             const undoMarks = marked.filter(isNew).map((position) => this.#mark(key, rowKey(position), position));
             const undo = this.#moveCursor(key, cursor);

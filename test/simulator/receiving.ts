@@ -35,6 +35,8 @@ interface Incoming {
   /** Number of times that a process which ended uncleanly had begun the first message. */
   readonly startsBefore: number;
   isolated: boolean;
+  /** Messages were parked in it before it was opened. */
+  readonly wasParked: boolean;
   /** Its handler runs, for the last time that it may. */
   lastStart: MessageRecord | undefined;
 }
@@ -122,6 +124,7 @@ export class Receiving {
         parking: false,
         startsBefore: attempts,
         isolated: false,
+        wasParked: parked.length > 0,
         lastStart: undefined,
       };
       const opened = incoming as Incoming;
@@ -135,6 +138,7 @@ export class Receiving {
       if (done.length > 0) world.counts.add("transition: marks read");
       opened.channel.restore(parked);
       if (parked.length > 0) world.counts.add("transition: parked messages read");
+      if (parked.length > 0 && handedOver) world.counts.add("transition: parked messages taken over");
       if (parked.some(({ attempts }) => attempts === 0)) world.counts.add("transition: parked behind its key read");
       this.#arm(opened);
       this.#channels.set(key, opened);
@@ -217,7 +221,11 @@ export class Receiving {
 
   /** The process stops in good order, and nothing is under way. */
   mark(): void {
-    for (const { channel } of this.#channels.values()) channel.mark();
+    const { world } = this.#process;
+    for (const { channel, wasParked } of this.#channels.values()) {
+      if (wasParked && channel.parkedMessages > 0) world.counts.add("transition: stopped again with parked messages");
+      channel.mark();
+    }
   }
 
   commitAll(): void {
@@ -298,6 +306,7 @@ export class Receiving {
     if (channel.isHandling) throw new Violation(`channel ${key} is given back while a handler runs`);
     if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
     world.endedInOrder(this.#process, key);
+    if (channel.parkedMessages > 0) world.counts.add("transition: parked messages given back");
     this.#channels.delete(key);
     this.#close(incoming);
     world.cutWiresTo(this.#process, key);

@@ -682,10 +682,17 @@ export class World {
         if (keys.length > 0) this.counts.add("transition: channels handed over");
         for (const key of keys) if (!random.chance(this.notifyLossRate)) this.announce(to!, key);
       });
-    } else if (kind === "stop") {
-      process?.stop();
-      schedule.after(random.between(100, 2_000), () => this.#startProcess(name));
-    }
+    } else if (kind === "stop") this.#stop(name, random.pick([1, 2, 3]));
+  }
+
+  /** Stops a process in good order, and starts it again; several times in a row while its messages wait for a retry. */
+  #stop(name: string, times: number): void {
+    const { random, schedule } = this;
+    this.#alive(name).at(-1)?.stop();
+    schedule.after(times > 1 ? random.between(10, 150) : random.between(100, 2_000), () => {
+      this.#startProcess(name);
+      if (times > 1) schedule.after(random.between(20, 300), () => this.#faulty && this.#stop(name, times - 1));
+    });
   }
 
   /** Faults end: whoever is stopped wakes, the database is there, every name has a process. */

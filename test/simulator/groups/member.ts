@@ -85,11 +85,11 @@ export class Member {
     });
   }
 
-  /** Takes over what a listener had that is gone. */
-  takeOver(from: string): void {
+  /** Takes over what a listener had that is gone. @param isOperator an operator hands it over to this one */
+  takeOver(from: string, isOperator: boolean): void {
     this.#deliver(() => {
       this.#world.counts.add("transition: taken over");
-      this.#world.store.reassign(from, this.name, () => this.#soon(() => this.#open()));
+      this.#world.store.reassign(from, this.name, isOperator, () => this.#soon(() => this.#open()));
     });
   }
 
@@ -301,7 +301,7 @@ export class Member {
     this.#running -= 1;
     const fails = random.chance(0.1);
     const outcome = fails ? undefined : store.effect(name, position, this.name, this.epoch);
-    if (outcome === "done") this.#world.effect(message, copyFor, name);
+    if (outcome === "done") this.#world.effect(message, copyFor, name, this.#group);
     if (outcome === "fenced") {
       this.#lost();
       return;

@@ -12,6 +12,8 @@ export interface GroupFaults {
   readonly adoptsCopies?: boolean;
   readonly claimsOfOthers?: boolean;
   readonly followsCopies?: boolean;
+  readonly takesOverFromOthers?: boolean;
+  readonly takesOverWaiting?: boolean;
 }
 
 /** Parts of a run that a mutant replaces. */
@@ -37,6 +39,9 @@ export const groupMustHappen: readonly string[] = [
     (name) => `transition: ${name}`,
   ),
   ...["taken over", "channel goes back", "name lost", "stopped"].map((name) => `transition: ${name}`),
+  ...["left to its group", "group's messages wait beside a listener that takes over"].map(
+    (name) => `transition: ${name}`,
+  ),
 ];
 
 /** The rules as they are. */
@@ -52,6 +57,8 @@ export const groupMutants: Readonly<Record<string, GroupMutant>> = {
   "lets a member of another group claim": { store: { claimsOfOthers: true } },
   "lets a message follow the copies of a group": { store: { followsCopies: true } },
   "gives what waits for a group to a listener": { store: { adoptsCopies: true } },
+  "lets a listener outside of a group take over what a member has claimed": { store: { takesOverFromOthers: true } },
+  "lets a listener outside of a group take over what waits for it": { store: { takesOverWaiting: true } },
   "gives what waits to a listener before what members have claimed is handled": {
     firstSeed: 300,
     store: { adoptsBehindClaims: true },

@@ -52,6 +52,8 @@ export class GroupStore {
   readonly cursors = new Map<string, Position>();
   readonly #marks = new Map<string, Position[]>();
   readonly #owners = new Map<string, string>();
+  /** Channels whose claimed messages an operator, or a member that changed its group, has taken out of their group. */
+  readonly #strays = new Set<string>();
   /** By {@link placeOf}. */
   readonly #waiting = new Map<string, string>();
   readonly #locks = new Map<string, (() => void)[]>();
@@ -110,6 +112,8 @@ export class GroupStore {
   enter(name: string, group: string | undefined, epoch: number): void {
     if (this.epochs.get(name) !== epoch) return;
     this.directory.set(name, { group, epoch });
+    if (this.#groups.has(name) && this.#groups.get(name) !== group)
+      for (const channel of [`K ${name}`, ...this.owned(name)]) this.#strays.add(channel);
     this.#groups.set(name, group);
   }
 
@@ -117,13 +121,42 @@ export class GroupStore {
     if (this.epochs.get(name) === epoch) this.directory.delete(name);
   }
 
-  /** All channels of a listener go to another one. */
-  reassign(from: string, to: string, done: () => void): void {
+  /** True if a listener that waits for others to be away may take over from this one. */
+  mayTakeOver(from: string, to: string): boolean {
+    return this.#faults.takesOverFromOthers === true || this.#groups.get(from) === this.#groups.get(to);
+  }
+
+  /** All channels of a listener go to another one. An operator asks no group, and not whether the listener runs. */
+  reassign(from: string, to: string, isOperator: boolean, done: () => void): void {
+    if (!isOperator && (this.#world.isRunning(from) || !this.mayTakeOver(from, to))) return;
     this.take(from, () => {
+      // It may be a member of another group by now.
+      if (!isOperator && !this.mayTakeOver(from, to)) return;
       this.directory.delete(from);
-      for (const channel of this.owned(from)) this.#owners.set(channel, to);
+      for (const channel of this.owned(from)) {
+        if (isOperator) this.#strays.add(channel);
+        this.#owners.set(channel, to);
+      }
       done();
     });
+  }
+
+  /** True if copies of a group wait for a claim. */
+  get groupWaits(): boolean {
+    return this.rows.some(({ channel, copyFor }) => isWaiting(channel) && copyFor !== undefined);
+  }
+
+  /** A listener that waits for others to be away looks at the channels in which copies of groups wait: they stay. */
+  takeOverWaiting(to: string): void {
+    if (this.#faults.takesOverWaiting !== true) return;
+    for (const { channel, copyFor } of this.rows) {
+      if (isWaiting(channel) && copyFor !== undefined) this.#owners.set(channel, to);
+    }
+  }
+
+  /** True if the copies in a channel belong to the group of the listener that has it. */
+  keepsCopies(channel: string): boolean {
+    return !this.#strays.has(channel);
   }
 
   giveBack(channel: string, from: string, epoch: number, to: string): boolean {

@@ -90,8 +90,7 @@ export class GroupWorld {
     schedule.now = faultsUntilMs;
     this.faultRate = 0;
     for (const member of this.#members.values()) member.wake();
-    for (const [nth, name] of names.entries())
-      if (this.#members.get(name)?.isGone !== false) this.#start(name, groups[nth % groups.length]);
+    this.#revive();
     // Each group has a member.
     for (const group of groups) this.#start(`last-${group}`, group);
     this.#steps(faultsUntilMs + settleWithinMs, () => this.#firstOpen() === undefined);
@@ -119,6 +118,12 @@ export class GroupWorld {
     return undefined;
   }
 
+  /** Every name has a process. One may lose its name after the last fault, by a hand-over that was under way. */
+  #revive(): void {
+    for (const [nth, name] of names.entries())
+      if (!this.isRunning(name)) this.#start(name, groups[nth % groups.length]);
+  }
+
   // ---- what the models ask ----
 
   notify(): void {
@@ -126,6 +131,11 @@ export class GroupWorld {
       if (this.random.chance(0.1)) this.counts.add("fault: lost notification");
       else this.schedule.after(this.random.delay(1), () => member.notified());
     }
+  }
+
+  /** A process has the name, or is about to take it. */
+  isRunning(name: string): boolean {
+    return this.#members.get(name)?.isGone === false;
   }
 
   /** A message is handed over. */
@@ -140,9 +150,11 @@ export class GroupWorld {
   }
 
   /** A handler's effects are committed. */
-  effect(message: Enqueued, copyFor: string | undefined, channel: string): void {
+  effect(message: Enqueued, copyFor: string | undefined, channel: string, group: string | undefined): void {
     const { id, topic, key } = message;
     const name = nameOf(message, copyFor);
+    if (copyFor?.startsWith("group") && copyFor !== `group ${group}` && this.store.keepsCopies(channel))
+      throw new Violation(`message ${name} had its effects in ${group ?? "no group"}, in ${channel}`);
     if (copyFor?.startsWith("group") && !channel.startsWith("K "))
       throw new Violation(`message ${name} had its effects without a claim, in ${channel}`);
     if (this.#effects.has(name))
@@ -181,17 +193,27 @@ export class GroupWorld {
     this.#members.set(name, new Member(this, name, group));
   }
 
-  /** Listeners that are away are taken over by members that run. */
+  /** Listeners that are away are taken over by others that run: members by members of their group. */
   #watch(): void {
-    const { schedule, random } = this;
+    const { schedule, random, counts, store } = this;
     const running = [...this.#members.values()].filter(({ isGone }) => !isGone);
     for (const { name, isGone } of this.#members.values()) {
       if (!isGone) this.#goneSince.delete(name);
       else if (!this.#goneSince.has(name)) this.#goneSince.set(name, schedule.now);
       const since = this.#goneSince.get(name) ?? schedule.now;
-      if (schedule.now - since < absenceMs || running.length === 0 || this.store.owned(name).length === 0) continue;
-      random.pick(running).takeOver(name);
+      if (schedule.now - since < absenceMs || running.length === 0 || store.owned(name).length === 0) continue;
+      const taker = random.pick(running);
+      if (store.mayTakeOver(name, taker.name)) taker.takeOver(name, false);
+      else counts.add("transition: left to its group");
     }
+    const single = running.find(
+      ({ name }) => store.directory.has(name) && store.directory.get(name)!.group === undefined,
+    );
+    if (single !== undefined && store.groupWaits) {
+      counts.add("transition: group's messages wait beside a listener that takes over");
+      store.takeOverWaiting(single.name);
+    }
+    if (schedule.now > faultsUntilMs) this.#revive();
     schedule.after(50, () => this.#watch());
   }
 
@@ -215,7 +237,7 @@ export class GroupWorld {
       schedule.after(random.pick([10, 100, 800]), () => member!.wake());
     } else if (kind === "force") {
       const other = [...this.#members.values()].find((each) => each !== member && !each.isGone);
-      other?.takeOver(name);
+      other?.takeOver(name, true);
     } else if (kind === "twin") this.#start(name);
     else this.#delete(name);
   }
