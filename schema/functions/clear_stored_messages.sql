@@ -6,6 +6,12 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
+  -- The relay owns no name: it would seem not to run.
+  IF starts_with(p_name, @OutboxConstants.reserved_prefix@) THEN
+    RAISE EXCEPTION 'the sender "%" begins with __#, which is reserved', p_name
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name a peer.';
+  END IF;
+
   IF NOT hawser.end_ownership(p_name, false) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';

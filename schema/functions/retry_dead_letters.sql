@@ -85,7 +85,8 @@ BEGIN
     SELECT d.id, r.connection_key AS retry_key, t.k AS topic_key, coalesce(r.owner, r.listener_name) AS retry_owner,
            CASE
              WHEN m.connection_key IS NULL THEN 'channel'
-             WHEN t.k IS NULL THEN 'topic'
+             -- A topic that was made since then has no retry channel here.
+             WHEN t.k IS NULL OR r.connection_key IS NULL THEN 'topic'
            END AS refusal
       FROM hawser.dead_letters AS d
       LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key

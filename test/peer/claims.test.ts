@@ -3,6 +3,7 @@
  */
 import { expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { openStore } from "../../src/store/index.js";
 
 import { eventually } from "../support/eventually.js";
 import { gate } from "./support/gate.js";
@@ -54,6 +55,36 @@ it("a key of which a message is parked stays with its member, also for what is e
   expect(other.texts).not.toContain("second");
   held.open();
   await eventually("the second is parked behind the first", async () => (await parked()) === 2);
+});
+
+it("what waits behind a parked message of a member goes to no listener outside of the group before that is done", async () => {
+  const retry = { delayMs: 3_600_000, attempts: 2 };
+  const b = await member("b-1", { defaults: { retry } }, () => {
+    throw new Error("later");
+  });
+  await enqueue(["first"], "k");
+  await eventually(
+    "the first is parked",
+    async () => (await world.query("SELECT FROM hawser.parked_messages")).length === 1,
+  );
+  await b.stop();
+  const single = world.peer("b-2", { concurrency: 1 });
+  // It runs the relay, and serves another topic at first.
+  await single.recordTopic("other");
+  await single.start();
+  await enqueue(["second"], "k");
+  await world.query("SELECT hawser.enqueue('nobody', 'adopted'::text)");
+  await eventually("both wait", async () => (await world.storedMessages()) === 2);
+  await single.recordTopic("b");
+  await single.recordTopic("nobody");
+  await single.received.length(1);
+  expect(single.texts).toEqual(["adopted"]);
+  const store = await openStore({ databaseUrl: world.url });
+  await world.query("UPDATE hawser.parked_messages SET due_at = now()");
+  await store.reassign({ from: "b-1", to: "b-2" });
+  await store.close();
+  await single.received.length(3);
+  expect(single.texts).toEqual(["adopted", "first", "second"]);
 });
 
 it("each key is in order, with one member at a time, and messages without a key are for whoever is free", async () => {

@@ -126,3 +126,14 @@ it("keeps what was stored before a start failed", async () => {
   await failure("bind_failed", twin.start());
   expect((await twin.pending()).count).toBe(1);
 });
+
+it("is not cleared for the outbox, whose relay owns no name", async () => {
+  const b = await world.started("b-1");
+  await b.stop();
+  await world.started("a-1");
+  await world.query("SELECT hawser.enqueue('b', 'hello'::text)");
+  await eventually("it is stored", async () => (await world.storedMessages()) === 1);
+  const cleared = world.query("SELECT hawser.clear_stored_messages('__#outbox', '__#outbox')");
+  await expect(cleared).rejects.toMatchObject({ code: "22023", hint: "Name a peer." });
+  expect(await world.storedMessages()).toBe(1);
+});

@@ -291,6 +291,32 @@ describe("dead letters", () => {
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids.slice(0, 3));
   });
 
+  it("stay if their topic is made while they are retried", async () => {
+    const [first] = await die([{}]);
+    const one = channel;
+    channel = await w.channelOf(of(`beside ${round}`), "listener");
+    const [late] = await die([{ topic: `late ${round}` }]);
+    const maker = await w.connect();
+    // Has the lock of all who make keys, for which the retry waits once it has chosen the retry channels to make.
+    await maker.query("BEGIN");
+    await maker.query("SELECT hawser.key_of_topic($1)", [`late ${round}`]);
+    const retrier = await w.connect();
+    const pid = (await retrier.query<{ pid: number }>("SELECT pg_backend_pid() AS pid")).rows[0]!.pid;
+    const retried = retrier.query("SELECT id::integer, refused FROM hawser.retry_dead_letters($1) ORDER BY id", [
+      [first, late],
+    ]);
+    await w.waitsForLock(pid);
+    await maker.query("COMMIT");
+    expect((await retried).rows).toEqual([
+      { id: first, refused: null },
+      { id: late, refused: "topic" },
+    ]);
+    expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([late]);
+    expect((await retryChannel(one))?.stored).toHaveLength(1);
+    expect(await w.store.deadLetters.retry({ ids: [late!] })).toMatchObject([{ id: late, outcome: "retried" }]);
+    expect((await retryChannel())?.stored).toHaveLength(1);
+  });
+
   it("are discarded if they are selected, and only then", async () => {
     const [one, two, three] = (await die([{}, {}, {}])) as [number, number, number];
     expect(await w.store.deadLetters.discard({ ids: [two, 999_999] })).toEqual([

@@ -2856,6 +2856,13 @@ BEGIN
              ON s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
           WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_key = k.k
        )
+       -- What waits to be tried again has left the stored messages.
+       AND NOT EXISTS (
+         SELECT FROM hawser.parked_messages AS p
+           JOIN hawser.conn_key_map AS m ON m.connection_key = p.connection_key
+          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND p.topic_key = k.k
+            AND p.key_hash IS NOT NULL
+       )
     );
   END IF;
   connection_keys := '{}';

@@ -2547,6 +2547,12 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
+  -- The relay owns no name: it would seem not to run.
+  IF starts_with(p_name, '__#') THEN
+    RAISE EXCEPTION 'the sender "%" begins with __#, which is reserved', p_name
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name a peer.';
+  END IF;
+
   IF NOT hawser.end_ownership(p_name, false) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
@@ -3468,7 +3474,8 @@ BEGIN
     SELECT d.id, r.connection_key AS retry_key, t.k AS topic_key, coalesce(r.owner, r.listener_name) AS retry_owner,
            CASE
              WHEN m.connection_key IS NULL THEN 'channel'
-             WHEN t.k IS NULL THEN 'topic'
+             -- A topic that was made since then has no retry channel here.
+             WHEN t.k IS NULL OR r.connection_key IS NULL THEN 'topic'
            END AS refusal
       FROM hawser.dead_letters AS d
       LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key

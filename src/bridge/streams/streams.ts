@@ -384,7 +384,8 @@ class StreamRun {
     const place = this.#reader.receive({ number, nth, at, bytes, reply }, pending, receivedAt);
     if (place === undefined) return;
     present.queues[this.#queueOf(subject)]!.offer({
-      id: `${present.created}-${number}`,
+      // A stream that was restored to an older state gives its next messages the numbers of those that it has lost.
+      id: `${present.created}-${number}-${at}`,
       subject,
       payload: present.copies.of(data),
       headers,
