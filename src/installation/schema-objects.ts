@@ -87,7 +87,7 @@ export async function inspectSchemaObjects(client: pg.Client, runQuery: RunQuery
 
 const isForeignConstraint = (part: Part): boolean =>
   part.kind === "constraint" &&
-  declared.relations.some(({ name }) => name === part.table) &&
+  declared.parts.some(({ table }) => table === part.table) &&
   !declared.parts.some((one) => partKey(one) === partKey(part));
 
 const partKey = ({ kind, table, name }: Part): string => `${kind} ${table} ${name}`;

@@ -68,6 +68,10 @@ export const stateDifferencesSql = `
            CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind
       FROM pg_catalog.pg_class AS c JOIN place AS p ON p.oid = c.relnamespace
      WHERE c.relkind = 'S' OR c.relkind IN ('r', 'p', 'v') AND c.relname = ANY (ARRAY[${relations.map((name) => `'${name}'`).join(", ")}]::name[])
+  ), columns AS (
+    -- Sequences of columns, which get the owner and, since Postgres 15, the persistence of their table.
+    SELECT d.objid AS sequence, d.refobjid AS relation FROM pg_catalog.pg_depend AS d JOIN relations AS s ON s.oid = d.objid AND s.relkind = 'S'
+     WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
   ), undoing AS (
     SELECT pg_catalog.string_agg(pg_catalog.format(', and the event trigger %I (%s), which runs after ALTER TABLE, can enable it again: ALTER EVENT TRIGGER %1$I DISABLE',
              e.evtname, e.evtfoid::pg_catalog.regprocedure), '' ORDER BY e.evtname) AS words
@@ -116,7 +120,9 @@ export const stateDifferencesSql = `
       UNION ALL
       SELECT 5, r.object, pg_catalog.concat('the ', pg_catalog.lower(r.kind), ' ', r.object), 'is UNLOGGED, and empty after a crash of Postgres',
              pg_catalog.format('ALTER %s %s SET LOGGED', r.kind, r.object), true, true, true
-        FROM relations AS r WHERE r.relkind IN ('r', 'S') AND r.relpersistence <> 'p'
+        FROM relations AS r
+       WHERE r.relkind IN ('r', 'S') AND r.relpersistence <> 'p'
+         AND NOT EXISTS (SELECT FROM columns AS k JOIN relations AS t ON t.oid = k.relation WHERE k.sequence = r.oid AND t.relpersistence <> 'p')
       UNION ALL
       SELECT 6, r.object, 'the table ' || r.object, 'has the child ' || i.inhrelid::pg_catalog.regclass::text || ', whose rows are not Hawser''s',
              CASE r.relkind WHEN 'p' THEN pg_catalog.format('ALTER TABLE %s DETACH PARTITION %s', r.object, i.inhrelid::pg_catalog.regclass)
@@ -149,8 +155,7 @@ export const stateDifferencesSql = `
         FROM (
           SELECT r.kind || ' ' || r.object AS object, pg_catalog.concat('the ', pg_catalog.lower(r.kind), ' ', r.object) AS what, r.relowner AS owner
             FROM relations AS r
-           -- A sequence of a column goes with its table.
-           WHERE r.relkind <> 'S' OR NOT EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.objid = r.oid AND d.deptype IN ('a', 'i'))
+           WHERE NOT EXISTS (SELECT FROM columns AS k WHERE k.sequence = r.oid)
           UNION ALL
           SELECT 'FUNCTION ' || f.signature, 'the function ' || f.signature, f.proowner FROM (
             SELECT pg_catalog.format('hawser.%I(%s)', f.proname, pg_catalog.oidvectortypes(f.proargtypes)) AS signature, f.proowner
