@@ -5,6 +5,7 @@ import {
   type StateDifference,
   sameDifferences,
   stateDifferences,
+  stateRepairBlock,
   stateRepairsSql,
 } from "../store/index.js";
 import type { InstalledObject } from "./object.js";
@@ -24,7 +25,9 @@ export const tables: InstalledObject = {
   name: "tables",
   what: "state of the tables of the schema hawser",
   ofNats: false,
-  create: ({ tables: differences }) => stateRepairsSql(differences),
+  // A dry run does not know what the new tables will be like.
+  create: ({ tables: differences, roles: { owner } }) =>
+    owner === null ? stateRepairBlock : stateRepairsSql(differences),
   faults: ({ tables: differences, roles: { ownsAll }, refusals }) =>
     sameDifferences(differences).map((same): Fault => {
       const { isHarmful, isRepairable } = same[0]!;

@@ -82,6 +82,7 @@ export {
   type StateDifference,
   sameDifferences,
   stateDifferences,
+  stateRepairBlock,
   stateRepairsSql,
 } from "./table-state.js";
 export type { Transaction } from "./transaction.js";

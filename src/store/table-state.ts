@@ -4,7 +4,7 @@
  * that a confirmed message could be lost without an error. `hawser init` repairs what needs no decision of the owner,
  * `hawser doctor` names all of it, and peers and `hawser serve` do not start with what can lose messages.
  */
-import { HawserError } from "../errors/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
 import { generatedSchemaSql } from "./migrations.js";
 import type { CatalogReader } from "./schema.js";
 
@@ -59,7 +59,7 @@ const rows = (values: readonly (readonly string[])[]): string =>
  * Row security applies to the current role, or to an owner of Hawser's functions: to one who owns the table only if it is
  * forced. An event trigger that runs after ALTER TABLE can undo the repair, and so is named.
  */
-export const stateDifferencesSql = `
+const stateDifferencesSql = `
   WITH place AS (
     SELECT n.oid, n.nspowner AS owner, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(n.nspowner)) AS owner_name
       FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
@@ -192,6 +192,23 @@ export function stateRepairsSql(differences: readonly StateDifference[]): string
   const repairs = differences.filter(({ isRepairable }) => isRepairable);
   return repairs.length === 0 ? undefined : repairs.map(({ statement }) => `${statement};`).join("\n");
 }
+
+/**
+ * PL/pgSQL block that makes the repairs of a script that creates the schema, and fails if that does not suffice: an event
+ * trigger can change each new table.
+ */
+export const stateRepairBlock = `DO $do$
+DECLARE
+  one record;
+BEGIN
+  FOR one IN SELECT d.statement FROM (${stateDifferencesSql}) AS d WHERE d."isRepairable" LOOP
+    EXECUTE one.statement;
+  END LOOP;
+  FOR one IN SELECT d.what, d.how, d.statement FROM (${stateDifferencesSql}) AS d WHERE d."isHarmful" LOOP
+    RAISE EXCEPTION USING ERRCODE = '${errorTable.schema_missing.sqlstate}', MESSAGE = pg_catalog.concat(one.what, ' ', one.how), HINT = one.statement;
+  END LOOP;
+END
+$do$;`;
 
 /**
  * Fails if the state can lose confirmed messages.

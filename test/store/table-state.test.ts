@@ -5,6 +5,8 @@
 import { describe, expect, it } from "vitest";
 import { doctor } from "../../src/doctor/index.js";
 import { install } from "../../src/installation/index.js";
+import { Peer } from "../../src/peer/index.js";
+import { serve } from "../../src/serve/index.js";
 import { migrate } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
@@ -68,8 +70,7 @@ const cases: readonly Case[] = [
   },
   {
     before: [nothing],
-    change:
-      "CREATE TRIGGER mine BEFORE INSERT ON hawser.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    change: "CREATE TRIGGER mine BEFORE INSERT ON hawser.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
     what: "the trigger mine of hawser.conn_messages: it is not Hawser's, and can change or drop each row",
     statement: "DROP TRIGGER mine ON hawser.conn_messages",
     severity: "error",
@@ -189,6 +190,25 @@ describe.each(cases)("$change", ({ before = [], change, what, statement, severit
   });
 });
 
+it("a peer and hawser serve do not start with what can lose messages, and start again after the repair", async () => {
+  await using database = await testDatabase();
+  const { url: databaseUrl } = database;
+  const peer = new Peer({ name: "app", databaseUrl });
+  const starts = [() => peer.start(), () => serve({ databaseUrl, listen: "127.0.0.1:0" })];
+  await onServer(databaseUrl, "ALTER TABLE hawser.conn_messages SET UNLOGGED");
+  for (const start of starts) {
+    await expect(start()).rejects.toMatchObject({
+      code: "schema_missing",
+      message: expect.stringMatching(/messages could get lost: the table hawser\.conn_messages: it is UNLOGGED/),
+      remedy: expect.stringContaining("ALTER TABLE hawser.conn_messages SET LOGGED"),
+    });
+  }
+  await install({ databaseUrl });
+  await peer.start();
+  await peer.stop();
+  await (await serve({ databaseUrl, listen: "127.0.0.1:0" })).stop();
+});
+
 /** Everything that an installation could leave behind. */
 const objectsSql = `
   SELECT 'relation' AS kind, oid::regclass::text AS name FROM pg_class
@@ -223,6 +243,13 @@ const failing = (tag: string, nth: number) => [
   `CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN TAG IN ('${tag}') EXECUTE FUNCTION public.refuse()`,
 ];
 
+/** Runs what a dry run has printed. */
+async function runPlan(databaseUrl: string): Promise<void> {
+  await onServer(databaseUrl, (await install({ databaseUrl, dryRun: true })).sql!);
+}
+
+const securedSql = "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relrowsecurity";
+
 const installers = [
   ["init", (databaseUrl: string) => install({ databaseUrl })],
   ["the start of a peer", (databaseUrl: string) => migrate({ databaseUrl })],
@@ -233,8 +260,7 @@ describe.each(installers)("the first installation, by %s", (_, run) => {
     await using database = await testDatabase({ migrated: false });
     await onServer(database.url, ...enabling("'CREATE TABLE'"));
     await run(database.url);
-    const secured = "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relrowsecurity";
-    expect(await rowsOf(database.url, secured)).toEqual([]);
+    expect(await rowsOf(database.url, securedSql)).toEqual([]);
   });
 
   it("leaves nothing where an event trigger undoes that, and names it", async () => {
@@ -243,7 +269,9 @@ describe.each(installers)("the first installation, by %s", (_, run) => {
     const before = await rowsOf(database.url, objectsSql);
     await expect(run(database.url)).rejects.toMatchObject({
       code: "schema_missing",
-      message: expect.stringMatching(/the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/),
+      message: expect.stringMatching(
+        /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
+      ),
     });
     expect(await rowsOf(database.url, objectsSql)).toEqual(before);
     await onServer(database.url, "ALTER EVENT TRIGGER secure DISABLE");
@@ -263,6 +291,16 @@ describe.each(installers)("the first installation, by %s", (_, run) => {
     await onServer(database.url, "DROP EVENT TRIGGER refuse");
     await run(database.url);
   });
+});
+
+it("the SQL of a dry run makes tables without row security, or names the event trigger that undoes that", async () => {
+  await using database = await testDatabase({ migrated: false });
+  await onServer(database.url, ...enabling("'CREATE TABLE'"));
+  await runPlan(database.url);
+  expect(await rowsOf(database.url, securedSql)).toEqual([]);
+  await using other = await testDatabase({ migrated: false });
+  await onServer(other.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
+  await expect(runPlan(other.url)).rejects.toThrow("ALTER EVENT TRIGGER secure DISABLE");
 });
 
 it("a first init leaves nothing where only NATS from SQL fails", async () => {
