@@ -172,11 +172,10 @@ export async function applyMissing(
   return todo;
 }
 
-/** Repairs the state of the tables as far as the role may. @returns the server's message if it refused */
-export async function repairState(preparation: Preparation): Promise<string | undefined> {
+/** Repairs the state of the tables. If the role may not, the next inspection reports what is left. */
+export async function repairState(preparation: Preparation): Promise<void> {
   const repairs = stateRepairsSql(await stateDifferences(preparation.client));
-  if (repairs === undefined) return undefined;
-  return (await tryTransaction(preparation, "repair the state of the tables", repairs))?.message;
+  if (repairs !== undefined) await tryTransaction(preparation, "repair the state of the tables", repairs);
 }
 
 /** Steps that a database lacks. */

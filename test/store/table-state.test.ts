@@ -303,6 +303,40 @@ it("the SQL of a dry run makes tables without row security, or names the event t
   await expect(runPlan(other.url)).rejects.toThrow("ALTER EVENT TRIGGER secure DISABLE");
 });
 
+it("init names the event trigger that undoes its repair", async () => {
+  await using database = await testDatabase({ nats: false });
+  await onServer(
+    database.url,
+    ...enabling("'ALTER TABLE'"),
+    "ALTER TABLE hawser.peers ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE hawser.topic_key ENABLE ROW LEVEL SECURITY",
+  );
+  const init = () => install({ databaseUrl: database.url, nats: false });
+  const words = /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/;
+  expect((await init()).missingPrivileges).toMatchObject([
+    { what: expect.stringMatching(words), remedy: expect.stringContaining("ALTER TABLE hawser.peers DISABLE") },
+  ]);
+  expect(await findingsOf(database.url)).toMatchObject([{ what: expect.stringMatching(words) }]);
+  await onServer(database.url, "ALTER EVENT TRIGGER secure DISABLE");
+  expect((await init()).missingPrivileges).toEqual([]);
+  expect(await findingsOf(database.url)).toEqual([]);
+});
+
+it("a first init leaves nothing where its role lacks a privilege half way", async () => {
+  await using database = await testDatabase({ migrated: false });
+  await using installer = await login(database.url);
+  await onServer(
+    database.url,
+    `GRANT CREATE ON DATABASE ${database.name} TO ${installer.role}`,
+    "REVOKE USAGE ON TYPE jsonb FROM PUBLIC",
+  );
+  const before = await rowsOf(database.url, objectsSql);
+  for (const run of [install, migrate]) {
+    await expect(run({ databaseUrl: installer.url })).rejects.toThrow("permission denied for type jsonb");
+  }
+  expect(await rowsOf(database.url, objectsSql)).toEqual(before);
+});
+
 it("a first init leaves nothing where only NATS from SQL fails", async () => {
   await using database = await testDatabase({ migrated: false });
   await onServer(database.url, ...failing("CREATE FOREIGN DATA WRAPPER", 1));
