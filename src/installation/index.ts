@@ -6,6 +6,7 @@
  * | object | content | required role |
  * |---|---|---|
  * | schema | the schema `hawser`, by the migrations of the store | a role with CREATE on the database |
+ * | tables | row security and persistence of its tables, which others can change | the owner of the schema |
  * | schema-objects | functions, views and triggers of that schema that were dropped or changed | the owner of the schema |
  * | roles | hawser_owner, hawser_peer, …, and the ownership of the schema's objects | a role that may create roles; membership of hawser_owner to transfer objects to it |
  * | grants | privileges of the roles on the schema | the owner of the schema |
@@ -15,7 +16,7 @@
  * | foreign-data | the foreign data wrappers, and the schema of functions that superusers run | a superuser |
  * | event-triggers | event triggers that track the definition of the NATS server | a superuser |
  *
- * Peers need the first four. The others are NATS from SQL; `--no-nats` omits them.
+ * Peers need the first five. The others are NATS from SQL; `--no-nats` omits them.
  *
  * **An entry** (`object.ts`) has these parts: `create`, a repeatable transaction that skips with a NOTICE what its role
  * may not do; `conflicts`, existing objects that prevent the installation; `faults`, defects of the object;

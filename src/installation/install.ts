@@ -10,14 +10,17 @@ import {
   explainRefusal,
   grantedRoles,
   inspectSchema,
+  migrations,
   migrationTransactions,
   missingSteps,
   Preparation,
+  repairState,
   runSchema,
   scriptFailure,
   storeFailure,
   takeInstallationLock,
   tryTransaction,
+  wholeIfNew,
 } from "../store/index.js";
 import { subscriptionsSchema } from "./bindings.js";
 import { defaultFunctionsSchema } from "./functions.js";
@@ -117,7 +120,7 @@ const dependentObjects = "2BP01";
 /**
  * Migrates the schema to this version and creates its roles, grants and owners; then NATS from SQL: dblink in its own
  * schema, the SQL functions, the foreign data wrappers, and the event triggers. Can be repeated at any time, and
- * concurrent calls run one after another.
+ * concurrent calls run one after another. A first installation that fails leaves nothing behind.
  *
  * The schema `hawser` is not used before its owner has been verified as trusted.
  *
@@ -130,13 +133,15 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
   const list = objects.filter(({ ofNats }) => wanted !== undefined || !ofNats);
   return withInstaller(databaseUrl, "prepare the database", async (client, place, address) => {
     if (!dryRun) await takeInstallationLock(client, onWait);
-    await inspectSchema(client);
+    const preparation = new Preparation(client, { address, onWait });
+    const { hidden } = await inspectSchema(client);
+    if (hidden && !dryRun) await repairState(preparation);
     if (wanted !== undefined) await refuseConflicts(client, wanted.schema, wanted.sharedDblink);
     await refuseLostTables(client, queryRunner(client));
     const before = dryRun ? await inspect(client, wanted?.schema) : undefined;
     const present = presentMembers(before?.roles ?? (await inspectRoles(queryRunner(client))));
     const { steps, isNew, makesSchema } = await missingSteps(client);
-    const state = before ?? (await make(new Preparation(client, { address, onWait }), list, wanted, onWait));
+    const state = before ?? (await wholeIfNew(preparation, migrations, () => make(preparation, list, wanted, onWait)));
     const faults = faultsOf(state, list).filter(({ repairable }) => !(dryRun && repairable));
     const { excess, paths } = state.privileges;
     // Programs of the older version rely on its grants to Hawser's roles, so these are no risk. The steps revoke them.

@@ -10,10 +10,12 @@ import { inspectPrivileges, privileges } from "./privileges.js";
 import { hawserSchema, inspectRoles, roles } from "./roles.js";
 import { inspectSchemaObjects, schemaObjects } from "./schema-objects.js";
 import type { Fault, State } from "./state.js";
+import { inspectTables, tables } from "./tables.js";
 
 /** All objects, in the order of their creation. */
 export const objects: readonly InstalledObject[] = [
   hawserSchema,
+  tables,
   schemaObjects,
   roles,
   privileges,
@@ -47,6 +49,7 @@ export async function inspect(
   return {
     schema: place,
     refusals,
+    tables: await inspectTables(client),
     schemaObjects: await inspectSchemaObjects(client, runQuery),
     roles: await inspectRoles(runQuery),
     privileges: await inspectPrivileges(runQuery, {

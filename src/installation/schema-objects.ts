@@ -5,7 +5,6 @@
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
 import { grantsSql, missingSteps } from "../store/index.js";
 import {
   type Declared,
@@ -34,14 +33,21 @@ const declared = declaredSchema();
  * Returns true if the schema has this version. Only a schema of this version is compared; false if the role cannot read
  * the version.
  */
-async function isOfThisVersion(client: pg.Client): Promise<boolean> {
+export async function isOfThisVersion(client: pg.Client): Promise<boolean> {
+  // A refused query would end the transaction of a first installation.
+  const { rows } = await client.query<{ readable: boolean }>(readableSql);
+  if (rows[0]?.readable === false) return false;
   try {
     return (await missingSteps(client)).steps.length === 0;
   } catch (error) {
-    if (error instanceof HawserError || sqlstateOf(error) === insufficientPrivilege) return false;
+    if (error instanceof HawserError) return false;
     throw error;
   }
 }
+
+const readableSql = `
+  SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE n.nspname = 'hawser' AND c.relname = 'migrations'`;
 
 /** Differences of the schema from this version; empty for a schema of another version. */
 export async function inspectSchemaObjects(client: pg.Client, runQuery: RunQuery): Promise<readonly Difference[]> {
@@ -68,8 +74,21 @@ export async function inspectSchemaObjects(client: pg.Client, runQuery: RunQuery
       // The parts of a missing table are missing with it.
       relations.get(part.table)?.kind === "table" ? partDifference(part, parts.get(partKey(part))) : [],
     ),
+    ...found.parts.filter(isForeignConstraint).map(
+      ({ table, name }): Difference => ({
+        object: `hawser.${table}`,
+        what: `the constraint ${name} of hawser.${table}`,
+        how: "is not Hawser's, and can refuse its rows",
+        remedy: `ALTER TABLE hawser.${table} DROP CONSTRAINT ${identifier(name)}`,
+      }),
+    ),
   ];
 }
+
+const isForeignConstraint = (part: Part): boolean =>
+  part.kind === "constraint" &&
+  declared.parts.some(({ table }) => table === part.table) &&
+  !declared.parts.some((one) => partKey(one) === partKey(part));
 
 const partKey = ({ kind, table, name }: Part): string => `${kind} ${table} ${name}`;
 

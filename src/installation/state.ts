@@ -3,12 +3,14 @@
  * faults.
  */
 import type { ErrorCode } from "../errors/index.js";
-import type { Grant } from "../store/index.js";
+import type { Grant, StateDifference } from "../store/index.js";
 
 /** State of a database for the current role, as of one inspection. */
 export interface State {
   /** Schema of the SQL functions. */
   readonly schema: string;
+  /** Differences of the tables from the state in which Hawser creates them. */
+  readonly tables: readonly StateDifference[];
   /** Differences of the schema `hawser` from this version. */
   readonly schemaObjects: readonly Difference[];
   readonly roles: RolesState;

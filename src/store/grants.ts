@@ -6,6 +6,7 @@ import { natsGrantsSql } from "../../generated/ts/sql/nats-schema.js";
 import { outboxGrantsSql } from "../../generated/ts/sql/outbox-schema.js";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
 import { isServerError } from "../postgres/index.js";
+import { lockedTables } from "./migrations.js";
 import type { Preparation } from "./preparation.js";
 
 /**
@@ -79,7 +80,7 @@ export async function tryTransaction(
 ): Promise<pg.DatabaseError | undefined> {
   for (let tries = 1; ; tries++) {
     try {
-      await preparation.transaction(action, async () => void (await preparation.client.query(sql)));
+      await preparation.transaction(action, async () => void (await preparation.client.query(sql)), lockedTables(sql));
       return undefined;
     } catch (error) {
       if (!isServerError(error)) throw error;

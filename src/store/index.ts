@@ -50,7 +50,7 @@ export {
   type TopicOverview,
 } from "./mesh-overview.js";
 export { type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
-export { applyMissing, migrate, migrationTransactions, missingSteps } from "./migrate.js";
+export { applyMissing, migrate, migrationTransactions, missingSteps, repairState, wholeIfNew } from "./migrate.js";
 export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";
 export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
@@ -77,4 +77,12 @@ export {
   type StoredTopic,
 } from "./stored-counts.js";
 export type { MessageToStore } from "./stored-messages.js";
+export {
+  describeDifferences,
+  type StateDifference,
+  sameDifferences,
+  stateDifferences,
+  stateRepairBlock,
+  stateRepairsSql,
+} from "./table-state.js";
 export type { Transaction } from "./transaction.js";

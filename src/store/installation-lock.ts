@@ -29,12 +29,13 @@ const lockedSql = `
 const activitySql = "SELECT a.pid, a.usename AS role, a.application_name AS application";
 
 const sql = {
-  // A login that may not write the row gets a specific error later.
+  // A login that may not write the row, or from which row security hides it, gets a specific error later.
   hasOwners: `
     SELECT EXISTS (
       SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
        WHERE n.nspname || '.' || c.relname = '${tables.owner}'
          AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
+         AND NOT (c.relrowsecurity AND pg_catalog.row_security_active(c.oid))
     ) AS has_owners`,
   // Does not wait: CREATE INDEX CONCURRENTLY of the lock's holder would wait for the snapshot of the waiting statement.
   lock: `SELECT pg_catalog.pg_try_advisory_lock(${installationLockKey}) AS locked`,

@@ -5,13 +5,14 @@ import { HawserError } from "../errors/index.js";
 import { openSession, refuseTransactionPooler, sourceOf } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf } from "./columns.js";
-import { makeGrants } from "./grants.js";
+import { makeGrants, tryTransaction } from "./grants.js";
 import { takeInstallationLock } from "./installation-lock.js";
 import { checksumOf, type Migration, type MigrationPart, migrations, partsOf } from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
 import { Preparation } from "./preparation.js";
 import { type CatalogReader, inspectSchema, newSchemaSql } from "./schema.js";
 import { scriptFailure, storeFailure } from "./store-failure.js";
+import { refuseHarmfulState, stateDifferences, stateRepairsSql } from "./table-state.js";
 
 /** Options of {@link migrate}. */
 export interface MigrateOptions {
@@ -114,22 +115,52 @@ async function migrateWith(
   onWait: (line: string) => void,
 ): Promise<MigrationReport> {
   const { client } = preparation;
-  if ((await missingSteps(client, steps)).steps.length === 0) return { applied: [], leftOut: [] };
-  await takeInstallationLock(client, onWait);
-  const todo = await applyMissing(preparation, steps);
-  // Takes the lock by its row, which may not have existed before.
-  await takeInstallationLock(client, onWait);
-  // Notices of the migration statements are dropped. Only those of the grants are reported.
-  leftOut.length = 0;
-  if (todo.length > 0) {
-    // Grants are made separately from the steps, so that a refused grant does not prevent the creation of the schema.
-    const refused = await makeGrants(preparation);
-    if (refused !== undefined) leftOut.push(`the grants were left out: ${refused}`);
+  const work = async (): Promise<readonly Migration[]> => {
+    const todo = await applyMissing(preparation, steps);
+    // Takes the lock by its row, which may not have existed before.
+    await takeInstallationLock(client, onWait);
+    // Notices of the migration statements are dropped. Only those of the grants are reported.
+    leftOut.length = 0;
+    if (todo.length > 0) {
+      // Grants are made separately from the steps, so that a refused grant does not prevent the creation of the schema.
+      const refused = await makeGrants(preparation);
+      if (refused !== undefined) leftOut.push(`the grants were left out: ${refused}`);
+    }
+    return todo;
+  };
+  let applied: readonly Migration[] = [];
+  if ((await missingSteps(client, steps)).steps.length > 0) {
+    await takeInstallationLock(client, onWait);
+    applied = await wholeIfNew(preparation, steps, work);
   }
-  return { applied: todo.map(({ id }) => id), leftOut };
+  await refuseHarmfulState(client, "session");
+  return { applied: applied.map(({ id }) => id), leftOut };
 }
 
-/** Applies the missing steps. Call it after {@link takeInstallationLock}. */
+/**
+ * Runs `work`, which applies the missing steps. In a database without any step, all of it is one transaction, which
+ * leaves nothing behind if it fails, or if the new tables are not in the state in which Hawser creates them: an event
+ * trigger can change them.
+ *
+ * @throws HawserError `schema_missing` for such a state; errors of `work`
+ */
+export async function wholeIfNew<T>(
+  preparation: Preparation,
+  steps: readonly Migration[],
+  work: () => Promise<T>,
+): Promise<T> {
+  if (!(await missingSteps(preparation.client, steps)).isNew) return work();
+  return preparation.whole(async () => {
+    const result = await work();
+    await refuseHarmfulState(preparation.client, "anyone");
+    return result;
+  });
+}
+
+/**
+ * Applies the missing steps, and repairs what others have done to their tables meanwhile. Call it after
+ * {@link takeInstallationLock}.
+ */
 export async function applyMissing(
   preparation: Preparation,
   steps: readonly Migration[] = migrations,
@@ -137,7 +168,14 @@ export async function applyMissing(
   const { makesSchema, isNew, steps: todo } = await missingSteps(preparation.client, steps);
   for (const [n, step] of todo.entries())
     await apply(preparation, step, { isNew, makesSchema: makesSchema && n === 0 });
+  if (todo.length > 0) await repairState(preparation);
   return todo;
+}
+
+/** Repairs the state of the tables. If the role may not, the next inspection reports what is left. */
+export async function repairState(preparation: Preparation): Promise<void> {
+  const repairs = stateRepairsSql(await stateDifferences(preparation.client));
+  if (repairs !== undefined) await tryTransaction(preparation, "repair the state of the tables", repairs);
 }
 
 /** Steps that a database lacks. */
@@ -154,7 +192,8 @@ export async function missingSteps(
   reader: CatalogReader,
   steps: readonly Migration[] = migrations,
 ): Promise<MissingSteps> {
-  const { exists, migrated } = await inspectSchema(reader);
+  const { exists, migrated, hidden } = await inspectSchema(reader);
+  if (hidden) await refuseHarmfulState(reader, "session");
   if (!migrated) return { steps, isNew: true, makesSchema: !exists };
   const rows = (await reader.query(sql.applied)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));

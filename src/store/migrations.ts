@@ -60,10 +60,14 @@ export function partsOf({ sql }: Migration, isNew = false): MigrationPart[] {
   return texts.map((part, n, all) => {
     const isTransaction = n === all.length - 1 || !outsideTransaction.test(part);
     const index = isTransaction ? undefined : /\bCREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+)/.exec(part)?.[1];
-    const lists = isTransaction ? [...part.matchAll(lockingStatement)].map(([, list]) => list!) : [];
-    const names = lists.flatMap((list) => list.split(/,\s*/)).map((name) => name.slice("hawser.".length));
-    return { sql: part, isTransaction, index, tables: [...new Set(names)] };
+    return { sql: part, isTransaction, index, tables: isTransaction ? lockedTables(part) : [] };
   });
+}
+
+/** Tables that a script locks against readers or writers, without their schema. */
+export function lockedTables(sql: string): string[] {
+  const names = [...sql.matchAll(lockingStatement)].flatMap(([, list]) => list!.split(/,\s*/));
+  return [...new Set(names.map((name) => name.slice("hawser.".length)))];
 }
 
 /** Whole schema of the spec, without grants. */

@@ -13,7 +13,7 @@ export type HawserRole = "hawser_peer" | "hawser_bridge";
 const situationSql = (wanted: HawserRole) => `
   SELECT current_user AS role, current_database() AS database, n.oid IS NOT NULL AS "exists",
          pg_get_userbyid(n.nspowner) AS owner, w.oid IS NOT NULL AS "hasRole",
-         coalesce(pg_has_role(w.oid, 'MEMBER'), false) AS "isMember"
+         coalesce(pg_has_role(w.oid, 'MEMBER'), false) AS "isMember", has_database_privilege(current_database(), 'CREATE') AS creates
     FROM (SELECT) AS one
     LEFT JOIN pg_namespace AS n ON n.nspname = 'hawser'
     LEFT JOIN pg_roles AS w ON w.rolname = '${wanted}'`;
@@ -27,6 +27,8 @@ interface Situation {
   readonly hasRole: boolean;
   /** True if the login is a member of it. */
   readonly isMember: boolean;
+  /** True if the login may create schemas. */
+  readonly creates: boolean;
 }
 
 const appliedSql = `SELECT count(*)::int AS applied FROM ${tables.migration}`;
@@ -48,10 +50,12 @@ export async function explainRefusal(
   const { rows } = await client.query(situationSql(wanted)).catch(() => ({ rows: [] }));
   const [situation] = rows as readonly Situation[];
   if (situation === undefined) return storeFailure(action, cause);
-  const { role, database, exists, owner, hasRole, isMember } = situation;
+  const { role, database, exists, owner, hasRole, isMember, creates } = situation;
   const login = pg.escapeIdentifier(role);
   if (!exists) {
     if (wanted === "hawser_bridge") return noSchema(database, cause);
+    // A first installation that lacked another privilege has left nothing behind.
+    if (creates) return storeFailure(action, cause);
     return new HawserError(
       "schema_missing",
       `the database "${database}" has no schema hawser, and the role "${role}" may not create it: run \`hawser init\` once as a role that may, or GRANT CREATE ON ` +

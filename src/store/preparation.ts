@@ -66,17 +66,47 @@ const tablesSql = `
   SELECT c.relname AS name FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = 'hawser' AND c.relkind IN ('r', 'p') AND c.relname = ANY ($1)`;
 
+/** Statements around a part of the work: to begin, commit and roll back. */
+type Frame = readonly [begin: string, commit: string, rollback: string];
+const transaction: Frame = ["BEGIN", "COMMIT", "ROLLBACK"];
+const savepoint: Frame = [
+  "SAVEPOINT part",
+  "RELEASE SAVEPOINT part",
+  "ROLLBACK TO SAVEPOINT part; RELEASE SAVEPOINT part",
+];
+
 /** Session that prepares a database. */
 export class Preparation {
   readonly client: pg.Client;
   readonly #options: PreparationOptions;
   readonly #limits: YieldLimits;
+  #isWhole = false;
 
   /** @param client holds the installation lock: see `takeInstallationLock`. The caller keeps ownership of it */
   constructor(client: pg.Client, options: PreparationOptions) {
     this.client = client;
     this.#options = options;
     this.#limits = { ...defaults, ...options.limits };
+  }
+
+  /**
+   * Runs `work` in a single transaction, of which each {@link transaction} is a part that may fail by itself. For a
+   * database without the schema, which has no users who would wait: nothing is left behind if `work` fails.
+   */
+  async whole<T>(work: () => Promise<T>): Promise<T> {
+    const { client } = this;
+    try {
+      await client.query("BEGIN");
+      this.#isWhole = true;
+      const result = await work();
+      await client.query("COMMIT");
+      return result;
+    } catch (cause) {
+      await client.query("ROLLBACK").catch(() => undefined);
+      throw cause;
+    } finally {
+      this.#isWhole = false;
+    }
   }
 
   /**
@@ -91,19 +121,20 @@ export class Preparation {
   async transaction(action: string, work: () => Promise<void>, tables: readonly string[] = []): Promise<void> {
     const { client } = this;
     const { lockMs } = this.#limits;
-    const ordered = await this.#inLockOrder(tables);
+    const ordered = this.#isWhole ? [] : await this.#inLockOrder(tables);
+    const [begin, commit, rollback] = this.#isWhole ? savepoint : transaction;
     await this.#retry(action, async (deadline) => {
       try {
-        await client.query("BEGIN");
+        await client.query(begin);
         // An autovacuum yields to a session that waits longer than deadlock_timeout, but not to one that gives up
         // earlier. SHARE UPDATE EXCLUSIVE blocks neither readers nor writers while it waits.
         await this.#lock(ordered, "SHARE UPDATE EXCLUSIVE", deadline);
         await this.#lock(ordered, "ACCESS EXCLUSIVE", new Deadline(lockMs));
         await client.query(`SET LOCAL lock_timeout = ${lockMs}`);
         await work();
-        await client.query("COMMIT");
+        await client.query(commit);
       } catch (cause) {
-        await client.query("ROLLBACK").catch(() => undefined);
+        await client.query(rollback).catch(() => undefined);
         throw cause;
       }
     });

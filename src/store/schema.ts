@@ -29,11 +29,12 @@ const relationKind = `CASE c.relkind
  */
 export const schemaInspectionSql = `
   SELECT h.oid IS NOT NULL AS "exists", m.oid IS NOT NULL AS migrated, current_user AS role,
+         coalesce(m.relrowsecurity AND pg_catalog.row_security_active(m.oid), false) AS hidden,
          EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relnamespace = h.oid AND c.relkind IN ('r', 'p')) AS "hasTables",
          f.what, pg_catalog.pg_get_userbyid(f.owner) AS owner, coalesce(f.odd, false) AS odd,
          CASE
            WHEN f.odd AND m.trusted
-             THEN 'Make it a plain table again: without row security, rules, triggers, child tables and types of others'
+             THEN 'Make it a plain table again: without policies, rules, triggers, child tables and types of others'
            WHEN f.odd THEN 'If it is not Hawser''s: DROP SCHEMA hawser CASCADE'
            WHEN m.trusted THEN pg_catalog.format(
              'If it is Hawser''s and only its owner was changed: ALTER %s OWNER TO %s. If %s installs Hawser here and is to be trusted: %s',
@@ -64,7 +65,9 @@ export const schemaInspectionSql = `
        WHERE h.creatable AND o.owner NOT IN ${trustedRoles}
       UNION ALL
       SELECT 5, 'the relation hawser.migrations', 'TABLE hawser.migrations', m.relowner, true
-       WHERE m.relkind <> 'r' OR m.relrowsecurity OR m.relhassubclass
+       WHERE m.relkind <> 'r' OR m.relhassubclass
+          -- Without a policy, row security hides rows but runs no code.
+          OR m.relrowsecurity AND EXISTS (SELECT FROM pg_catalog.pg_policy AS y WHERE y.polrelid = m.oid)
           OR EXISTS (SELECT FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class = m.oid)
           OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = m.oid)
           OR EXISTS (
@@ -85,6 +88,8 @@ interface SchemaInspection {
   readonly exists: boolean;
   readonly migrated: boolean;
   readonly hasTables: boolean;
+  /** True if row security hides rows of the migrations table from the current role. */
+  readonly hidden: boolean;
   readonly role: string;
   /** Object that is refused; null if there is none. */
   readonly what: string | null;
@@ -101,7 +106,7 @@ export interface CatalogReader {
 }
 
 /** Existence of the schema and of its migrations table. Without that table, Hawser has no other tables there. */
-export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
+export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated" | "hidden">;
 
 /**
  * Inspects the schema by reading the catalogs only.
@@ -111,9 +116,9 @@ export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
  */
 export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresence> {
   const { rows } = await reader.query(schemaInspectionSql);
-  const { exists, migrated, hasTables, role, what, owner, odd, remedy } = rows[0] as SchemaInspection;
+  const { exists, migrated, hidden, hasTables, role, what, owner, odd, remedy } = rows[0] as SchemaInspection;
   if (what === null) {
-    if (migrated || !hasTables) return { exists, migrated };
+    if (migrated || !hasTables) return { exists, migrated, hidden };
     throw new HawserError(
       "schema_missing",
       "the schema hawser has tables but not hawser.migrations, which records their version. Nothing was done",

@@ -137,6 +137,23 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     ).toEqual([{ extversion: version, schema: "public" }]);
   });
 
+  it("makes tables without row security where an event trigger enables it for new ones", async () => {
+    await onServer(
+      database.url,
+      `CREATE FUNCTION public.secure() RETURNS event_trigger LANGUAGE plpgsql AS $$
+       DECLARE name text;
+       BEGIN
+         FOR name IN SELECT d.object_identity FROM pg_event_trigger_ddl_commands() AS d WHERE d.object_type = 'table' LOOP
+           EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', name);
+         END LOOP;
+       END $$`,
+      "CREATE EVENT TRIGGER secure ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION public.secure()",
+      create,
+    );
+    const secured = "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relrowsecurity";
+    expect(await rowsOf(database.url, secured)).toEqual([]);
+  });
+
   it("leaves nothing to do to `hawser init`, which changes nothing", async () => {
     await onServer(database.url, create);
     const before = [await contentOf(database), await oidsOf(database.url)];

@@ -97,6 +97,7 @@ describe("migrate", () => {
   });
 
   it("leaves nothing behind of a failed step, and continues from there", async () => {
+    await migrate({ databaseUrl: url });
     const broken = [...migrations, { ...next, sql: `${next.sql} SELECT 1/0;` }];
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toMatchObject({ code: "store_failed" });
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toThrow(`apply migration ${next.id} (add a table)`);

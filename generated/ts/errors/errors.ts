@@ -311,14 +311,14 @@ export const errorTable = {
     summary: "The process, or the session of a transactional handler, ended during the message's handler, retry.attempts times: the message is a dead letter.",
     remedy: "Find the cause of the crash, fix it, then retry the dead letter.",
   },
-  /** The database has no schema hawser, or an older one than this program needs, and the role may not make it. */
+  /** The database has no schema hawser, or one that is older than this program needs or was changed, and the role may not make it. */
   schema_missing: {
     code: "schema_missing",
     wireCode: 30,
     sqlstate: "3F000",
     exitStatus: 78,
     retryable: false,
-    summary: "The database has no schema hawser, or an older one than this program needs, and the role may not make it.",
+    summary: "The database has no schema hawser, or one that is older than this program needs or was changed, and the role may not make it.",
     remedy: "Run `hawser init` once as a role that owns the schema, or that has CREATE on the database.",
   },
   /** TLS between two peers could not be established: a certificate is wrong, or is missing. */

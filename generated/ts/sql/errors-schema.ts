@@ -68,7 +68,7 @@ VALUES
   ('dev_server_failed', 27, '58000', 69, true, 'An embedded server could not be fetched or started.', 'Read the cause, or point HAWSER_DATABASE_URL and HAWSER_NATS_URL at running servers.'),
   ('internal', 28, 'XX000', 70, false, 'A defect of Hawser.', 'Please report it with the message and its cause.'),
   ('handler_crashed', 29, 'P0001', 70, false, 'The process, or the session of a transactional handler, ended during the message''s handler, retry.attempts times: the message is a dead letter.', 'Find the cause of the crash, fix it, then retry the dead letter.'),
-  ('schema_missing', 30, '3F000', 78, false, 'The database has no schema hawser, or an older one than this program needs, and the role may not make it.', 'Run \`hawser init\` once as a role that owns the schema, or that has CREATE on the database.'),
+  ('schema_missing', 30, '3F000', 78, false, 'The database has no schema hawser, or one that is older than this program needs or was changed, and the role may not make it.', 'Run \`hawser init\` once as a role that owns the schema, or that has CREATE on the database.'),
   ('tls_failed', 31, '28000', 77, false, 'TLS between two peers could not be established: a certificate is wrong, or is missing.', 'The message says whose certificate and what is wrong with it; connections are tried again automatically.'),
   ('tls_mismatch', 32, '08004', 78, false, 'One peer speaks TLS and the other does not.', 'Give the option tls to all peers of the mesh; until then their at-least-once messages go through Postgres.'),
   ('rotation_refused', 33, '55000', 73, false, 'The mesh secret is not ready for this step of its rotation.', 'Rotate first, then retire the older secret; at most two are valid at a time.'),

@@ -13,6 +13,7 @@ import {
   migrationTransactions,
   newSchemaSql,
   schemaInspectionSql,
+  stateRepairBlock,
 } from "../../store/index.js";
 import { dblinkSchema, dblinkSql } from "../dblink.js";
 import { foreignDataSchema } from "../foreign-data.js";
@@ -50,6 +51,7 @@ function embedded(sql: string): string {
  * knows its schema only at run time.
  */
 const overrides: Readonly<Record<string, string>> = {
+  tables: embedded(stateRepairBlock),
   dblink: embedded(dblinkSql({ isBare: true })),
   functions: `replace(${embedded(functionsText({ schema, dblinkSchema }))}, '${schema}', place)`,
 };

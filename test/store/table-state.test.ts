@@ -1,0 +1,369 @@
+/**
+ * What others can do to Hawser's tables without touching a column: which of it `hawser doctor` names, `hawser init`
+ * repairs, and peers refuse at their start.
+ */
+import { describe, expect, it } from "vitest";
+import { doctor } from "../../src/doctor/index.js";
+import { install } from "../../src/installation/index.js";
+import { Peer } from "../../src/peer/index.js";
+import { serve } from "../../src/serve/index.js";
+import { migrate } from "../../src/store/index.js";
+import { testDatabase } from "../support/database.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { login } from "./nats/support/logins.js";
+
+const findingsOf = async (databaseUrl: string) =>
+  (await doctor({ databaseUrl, secretsDirectories: [] })).findings.filter(({ severity }) => severity !== "note");
+
+const nothing = "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
+const nondeterministic =
+  "CREATE COLLATION public.ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+
+interface Case {
+  readonly change: string;
+  readonly before?: readonly string[];
+  readonly what: string;
+  /** Default: that `doctor` names. */
+  readonly statement: string;
+  readonly severity: "error" | "warning";
+  /** True if `hawser init` repairs it. */
+  readonly repaired?: boolean;
+  /** True if a peer starts nevertheless. */
+  readonly starts?: boolean;
+}
+
+const cases: readonly Case[] = [
+  {
+    change: "ALTER TABLE hawser.conn_messages ENABLE ROW LEVEL SECURITY",
+    what: "the table hawser.conn_messages: it has row security",
+    statement: "ALTER TABLE hawser.conn_messages DISABLE ROW LEVEL SECURITY",
+    severity: "error",
+    repaired: true,
+  },
+  {
+    change: "ALTER TABLE hawser.conn_messages ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY",
+    what: "the table hawser.conn_messages: it has row security, forced on its owner too",
+    statement: "ALTER TABLE hawser.conn_messages DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY",
+    severity: "error",
+    repaired: true,
+  },
+  {
+    change: "ALTER TABLE hawser.topic_key FORCE ROW LEVEL SECURITY",
+    what: "the table hawser.topic_key: it would force row security on its owner",
+    statement: "ALTER TABLE hawser.topic_key NO FORCE ROW LEVEL SECURITY",
+    severity: "warning",
+    repaired: true,
+    starts: true,
+  },
+  {
+    change: "CREATE POLICY mine ON hawser.topic_key USING (true)",
+    what: "the policy mine of hawser.topic_key: it is not Hawser's",
+    statement: "DROP POLICY mine ON hawser.topic_key",
+    severity: "warning",
+    starts: true,
+  },
+  {
+    change: "CREATE RULE mine AS ON DELETE TO hawser.parked_messages DO ALSO NOTHING",
+    what: "the rule mine of hawser.parked_messages: it is not Hawser's, and rewrites its statements",
+    statement: "DROP RULE mine ON hawser.parked_messages",
+    severity: "error",
+  },
+  {
+    before: [nothing],
+    change: "CREATE TRIGGER mine BEFORE INSERT ON hawser.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser.conn_messages: it is not Hawser's, and can change or drop each row",
+    statement: "DROP TRIGGER mine ON hawser.conn_messages",
+    severity: "error",
+  },
+  {
+    before: [nothing],
+    change: "CREATE TRIGGER mine AFTER INSERT ON hawser.conn_messages FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    what: "the trigger mine of hawser.conn_messages: it is not Hawser's, and runs in its transactions",
+    statement: "DROP TRIGGER mine ON hawser.conn_messages",
+    severity: "warning",
+    starts: true,
+  },
+  {
+    change: "ALTER TABLE hawser.saved_messages SET UNLOGGED",
+    what: "the table hawser.saved_messages: it is UNLOGGED, and empty after a crash of Postgres",
+    statement: "ALTER TABLE hawser.saved_messages SET LOGGED",
+    severity: "error",
+    repaired: true,
+  },
+  {
+    change: "ALTER SEQUENCE hawser.saved_messages_id_seq SET UNLOGGED",
+    what: "the sequence hawser.saved_messages_id_seq: it is UNLOGGED, and empty after a crash of Postgres",
+    statement: "ALTER SEQUENCE hawser.saved_messages_id_seq SET LOGGED",
+    severity: "error",
+    repaired: true,
+  },
+  {
+    change: "CREATE TABLE public.child () INHERITS (hawser.conn_messages)",
+    what: "the table hawser.conn_messages: it has the child public.child, whose rows are not Hawser's",
+    statement: "ALTER TABLE public.child NO INHERIT hawser.conn_messages",
+    severity: "error",
+  },
+  {
+    change: "ALTER TABLE hawser.outbox_turns DETACH PARTITION hawser.outbox_turns_1",
+    what: "the table hawser.outbox_turns_1: it is not a partition of hawser.outbox_turns",
+    statement: "ALTER TABLE hawser.outbox_turns ATTACH PARTITION hawser.outbox_turns_1 FOR VALUES IN (1)",
+    severity: "error",
+  },
+  {
+    before: [nondeterministic],
+    change: "ALTER TABLE hawser.peers ALTER COLUMN name TYPE text COLLATE public.ci",
+    what: "the column name of hawser.peers: it has the collation public.ci, with which different names and keys are equal",
+    statement: 'ALTER TABLE hawser.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
+    severity: "error",
+  },
+  {
+    change: 'ALTER TABLE hawser.peers ALTER COLUMN name TYPE text COLLATE "C"',
+    what: 'the column name of hawser.peers: it has the collation "C"',
+    statement: 'ALTER TABLE hawser.peers ALTER COLUMN name TYPE text COLLATE pg_catalog."default"',
+    severity: "warning",
+    starts: true,
+  },
+  {
+    change: "ALTER TABLE hawser.peers REPLICA IDENTITY NOTHING",
+    what: "the table hawser.peers: it has a replica identity of its own",
+    statement: "ALTER TABLE hawser.peers REPLICA IDENTITY DEFAULT",
+    severity: "warning",
+    starts: true,
+  },
+  {
+    // One who is not trusted is refused: see planted.slow.test.ts.
+    change: "ALTER TABLE hawser.peers OWNER TO CURRENT_USER",
+    what: "the table hawser.peers: it belongs to ",
+    statement: "ALTER TABLE hawser.peers OWNER TO hawser_owner",
+    severity: "warning",
+    starts: true,
+  },
+  {
+    change: "ALTER TABLE hawser.peers ADD CONSTRAINT mine CHECK (name <> 'a')",
+    what: "the constraint mine of hawser.peers is not Hawser's",
+    statement: 'ALTER TABLE hawser.peers DROP CONSTRAINT "mine"',
+    severity: "warning",
+    starts: true,
+  },
+];
+
+describe.each(cases)("$change", ({ before = [], change, what, statement, severity, repaired, starts }) => {
+  it("is named by doctor with the statement that repairs it", async () => {
+    await using database = await testDatabase({ nats: false });
+    await onServer(database.url, ...before, change);
+    expect(await findingsOf(database.url)).toMatchObject([
+      { check: "schema-objects", severity, what: expect.stringContaining(what), remedy: statement },
+    ]);
+    await onServer(database.url, statement);
+    expect(await findingsOf(database.url)).toEqual([]);
+  });
+
+  it(`${starts ? "does not keep" : "keeps"} a peer from starting`, async () => {
+    await using database = await testDatabase({ nats: false });
+    await using peer = await login(database.url);
+    await onServer(database.url, `GRANT hawser_peer TO ${peer.role}`, ...before, change);
+    const started = migrate({ databaseUrl: peer.url });
+    if (starts) await started;
+    else {
+      await expect(started).rejects.toMatchObject({
+        code: "schema_missing",
+        message: expect.stringContaining(what),
+        remedy: expect.stringContaining(statement),
+      });
+    }
+  });
+
+  it(`${repaired ? "is repaired" : "is left to its author"} by init`, async () => {
+    await using database = await testDatabase({ nats: false });
+    await onServer(database.url, ...before, change);
+    const plan = (await install({ databaseUrl: database.url, nats: false, dryRun: true })).sql;
+    const { warnings, missingPrivileges } = await install({ databaseUrl: database.url, nats: false });
+    expect(missingPrivileges).toEqual([]);
+    // The grants set the owners.
+    if (repaired || /OWNER TO/.test(change)) {
+      expect({ warnings, findings: await findingsOf(database.url) }).toEqual({ warnings: [], findings: [] });
+      if (repaired) expect(plan).toContain(statement);
+    } else {
+      expect(warnings).toEqual([expect.stringContaining(what)]);
+      expect(warnings[0]).toContain(statement);
+    }
+  });
+});
+
+it("a peer and hawser serve do not start with what can lose messages, and start again after the repair", async () => {
+  await using database = await testDatabase();
+  const { url: databaseUrl } = database;
+  const peer = new Peer({ name: "app", databaseUrl });
+  const starts = [() => peer.start(), () => serve({ databaseUrl, listen: "127.0.0.1:0" })];
+  await onServer(databaseUrl, "ALTER TABLE hawser.conn_messages SET UNLOGGED");
+  for (const start of starts) {
+    await expect(start()).rejects.toMatchObject({
+      code: "schema_missing",
+      message: expect.stringMatching(/messages could get lost: the table hawser\.conn_messages: it is UNLOGGED/),
+      remedy: expect.stringContaining("ALTER TABLE hawser.conn_messages SET LOGGED"),
+    });
+  }
+  await install({ databaseUrl });
+  await peer.start();
+  await peer.stop();
+  await (await serve({ databaseUrl, listen: "127.0.0.1:0" })).stop();
+});
+
+/** Everything that an installation could leave behind. */
+const objectsSql = `
+  SELECT 'relation' AS kind, oid::regclass::text AS name FROM pg_class
+  UNION ALL SELECT 'function', oid::regprocedure::text FROM pg_proc
+  UNION ALL SELECT 'schema', nspname FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
+  UNION ALL SELECT 'extension', extname FROM pg_extension
+  UNION ALL SELECT 'wrapper', fdwname FROM pg_foreign_data_wrapper
+  UNION ALL SELECT 'event trigger', evtname FROM pg_event_trigger
+  ORDER BY 1, 2`;
+
+const enabling = (tags: string) => [
+  `CREATE FUNCTION public.secure() RETURNS event_trigger LANGUAGE plpgsql AS $$
+   DECLARE t record;
+   BEGIN
+     FOR t IN SELECT d.objid, d.object_identity FROM pg_event_trigger_ddl_commands() AS d WHERE d.object_type = 'table'
+     LOOP
+       IF NOT (SELECT c.relrowsecurity FROM pg_class AS c WHERE c.oid = t.objid) THEN
+         EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', t.object_identity);
+       END IF;
+     END LOOP;
+   END $$`,
+  `CREATE EVENT TRIGGER secure ON ddl_command_end WHEN TAG IN (${tags}) EXECUTE FUNCTION public.secure()`,
+];
+
+/** Fails for the nth command with a tag, within the session of the installation. */
+const failing = (tag: string, nth: number) => [
+  "CREATE SEQUENCE public.commands",
+  `CREATE FUNCTION public.refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$
+   BEGIN
+     IF nextval('public.commands') >= ${nth} THEN RAISE 'no more %', tg_tag; END IF;
+   END $$`,
+  `CREATE EVENT TRIGGER refuse ON ddl_command_end WHEN TAG IN ('${tag}') EXECUTE FUNCTION public.refuse()`,
+];
+
+/** Runs what a dry run has printed. */
+async function runPlan(databaseUrl: string): Promise<void> {
+  await onServer(databaseUrl, (await install({ databaseUrl, dryRun: true })).sql!);
+}
+
+const securedSql = "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relrowsecurity";
+
+const installers = [
+  ["init", (databaseUrl: string) => install({ databaseUrl })],
+  ["the start of a peer", (databaseUrl: string) => migrate({ databaseUrl })],
+] as const;
+
+describe.each(installers)("the first installation, by %s", (_, run) => {
+  it("makes tables without row security where an event trigger enables it for new ones", async () => {
+    await using database = await testDatabase({ migrated: false });
+    await onServer(database.url, ...enabling("'CREATE TABLE'"));
+    await run(database.url);
+    expect(await rowsOf(database.url, securedSql)).toEqual([]);
+  });
+
+  it("leaves nothing where an event trigger undoes that, and names it", async () => {
+    await using database = await testDatabase({ migrated: false });
+    await onServer(database.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
+    const before = await rowsOf(database.url, objectsSql);
+    await expect(run(database.url)).rejects.toMatchObject({
+      code: "schema_missing",
+      message: expect.stringMatching(
+        /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/,
+      ),
+    });
+    expect(await rowsOf(database.url, objectsSql)).toEqual(before);
+    await onServer(database.url, "ALTER EVENT TRIGGER secure DISABLE");
+    await run(database.url);
+  });
+
+  it.each([
+    ["CREATE TABLE", 30],
+    ["CREATE FUNCTION", 150],
+    ["CREATE VIEW", 3],
+  ])("leaves nothing where it fails half way, at %s number %i", async (tag, nth) => {
+    await using database = await testDatabase({ migrated: false });
+    await onServer(database.url, ...failing(tag, nth));
+    const before = await rowsOf(database.url, objectsSql);
+    await expect(run(database.url)).rejects.toMatchObject({ message: expect.stringContaining(`no more ${tag}`) });
+    expect(await rowsOf(database.url, objectsSql)).toEqual(before);
+    await onServer(database.url, "DROP EVENT TRIGGER refuse");
+    await run(database.url);
+  });
+});
+
+it("the SQL of a dry run makes tables without row security, or names the event trigger that undoes that", async () => {
+  await using database = await testDatabase({ migrated: false });
+  await onServer(database.url, ...enabling("'CREATE TABLE'"));
+  await runPlan(database.url);
+  expect(await rowsOf(database.url, securedSql)).toEqual([]);
+  await using other = await testDatabase({ migrated: false });
+  await onServer(other.url, ...enabling("'CREATE TABLE', 'ALTER TABLE'"));
+  await expect(runPlan(other.url)).rejects.toThrow("ALTER EVENT TRIGGER secure DISABLE");
+});
+
+it("init names the event trigger that undoes its repair", async () => {
+  await using database = await testDatabase({ nats: false });
+  await onServer(
+    database.url,
+    ...enabling("'ALTER TABLE'"),
+    "ALTER TABLE hawser.peers ENABLE ROW LEVEL SECURITY",
+    "ALTER TABLE hawser.topic_key ENABLE ROW LEVEL SECURITY",
+  );
+  const init = () => install({ databaseUrl: database.url, nats: false });
+  const words = /the event trigger secure \(public\.secure\(\)\).*ALTER EVENT TRIGGER secure DISABLE/;
+  expect((await init()).missingPrivileges).toMatchObject([
+    { what: expect.stringMatching(words), remedy: expect.stringContaining("ALTER TABLE hawser.peers DISABLE") },
+  ]);
+  expect(await findingsOf(database.url)).toMatchObject([{ what: expect.stringMatching(words) }]);
+  await onServer(database.url, "ALTER EVENT TRIGGER secure DISABLE");
+  expect((await init()).missingPrivileges).toEqual([]);
+  expect(await findingsOf(database.url)).toEqual([]);
+});
+
+it("a first init leaves nothing where its role lacks a privilege half way", async () => {
+  await using database = await testDatabase({ migrated: false });
+  await using installer = await login(database.url);
+  await onServer(
+    database.url,
+    `GRANT CREATE ON DATABASE ${database.name} TO ${installer.role}`,
+    "REVOKE USAGE ON TYPE jsonb FROM PUBLIC",
+  );
+  const before = await rowsOf(database.url, objectsSql);
+  for (const run of [install, migrate]) {
+    await expect(run({ databaseUrl: installer.url })).rejects.toThrow("permission denied for type jsonb");
+  }
+  expect(await rowsOf(database.url, objectsSql)).toEqual(before);
+});
+
+it("a first init leaves nothing where only NATS from SQL fails", async () => {
+  await using database = await testDatabase({ migrated: false });
+  await onServer(database.url, ...failing("CREATE FOREIGN DATA WRAPPER", 1));
+  const before = await rowsOf(database.url, objectsSql);
+  await expect(install({ databaseUrl: database.url })).rejects.toThrow("no more CREATE FOREIGN DATA WRAPPER");
+  expect(await rowsOf(database.url, objectsSql)).toEqual(before);
+});
+
+it("an init of what has row security everywhere, forced on a login that owns it, makes all of it well", async () => {
+  await using database = await testDatabase({ migrated: false });
+  await using owner = await login(database.url);
+  await onServer(database.url, `GRANT CREATE ON DATABASE ${database.name} TO ${owner.role}`);
+  await install({ databaseUrl: owner.url, nats: false });
+  const tables = await rowsOf(
+    database.url,
+    "SELECT oid::regclass::text AS name FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p')",
+  );
+  const enable = tables.map(({ name }) => `ALTER TABLE ${name} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY`);
+  await onServer(database.url, ...enable);
+  await expect(migrate({ databaseUrl: owner.url })).rejects.toMatchObject({
+    code: "schema_missing",
+    remedy: expect.stringMatching(/^Run `hawser init`/),
+  });
+  expect(await findingsOf(owner.url)).toMatchObject([
+    { check: "version", remedy: expect.stringContaining("DISABLE ROW LEVEL SECURITY") },
+  ]);
+  await install({ databaseUrl: owner.url, nats: false });
+  expect((await findingsOf(owner.url)).filter(({ check }) => check === "schema-objects")).toEqual([]);
+  await migrate({ databaseUrl: owner.url });
+});
