@@ -5,7 +5,7 @@
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
+import { lacksPrivilege } from "../postgres/index.js";
 import { grantsSql, missingSteps } from "../store/index.js";
 import {
   type Declared,
@@ -38,7 +38,7 @@ async function isOfThisVersion(client: pg.Client): Promise<boolean> {
   try {
     return (await missingSteps(client)).steps.length === 0;
   } catch (error) {
-    if (error instanceof HawserError || sqlstateOf(error) === insufficientPrivilege) return false;
+    if (error instanceof HawserError || lacksPrivilege(error)) return false;
     throw error;
   }
 }

@@ -23,10 +23,42 @@ export function isServerError(error: unknown): error is pg.DatabaseError {
   return error instanceof Error && typeof severity === "string" && typeof code === "string";
 }
 
-/** SQLSTATE of a missing privilege. */
-export const insufficientPrivilege = "42501";
+/** SQLSTATE of a missing privilege, and of rows that row security would hide. */
+const insufficientPrivilege = "42501";
+/** C function of Postgres that raises the error for rows that row security would hide. */
+const rowSecurityRoutine = "check_enable_rls";
 /** SQLSTATE for a statement that its timeout, or an administrator, has ended. */
 export const queryCanceled = "57014";
+
+/** Returns true if the login lacks a privilege; also for a HawserError with such a cause. */
+export function lacksPrivilege(error: unknown): boolean {
+  return sqlstateOf(error) === insufficientPrivilege && filteredTable(error) === undefined;
+}
+
+/**
+ * Name, without the schema, of the table whose rows row security would have hidden from a statement under
+ * `row_security = off`; also for a HawserError with such a cause. Undefined for all other errors.
+ */
+export function filteredTable(error: unknown): string | undefined {
+  const answer = error instanceof HawserError ? error.cause : error;
+  if (!isServerError(answer) || answer.routine !== rowSecurityRoutine) return undefined;
+  // The error has the name only in its message, in the quotation marks of the server's language.
+  return /["“”„«»‹›‘’‚「『'`]\s*([^"“”„«»‹›‘’‚」』'`]+?)\s*["“”„«»‹›‘’‚」』'`]/.exec(answer.message)?.[1] ?? "";
+}
+
+/** Statement after which a table of the schema hawser shows all its rows again. */
+export function unfilteredSql(table: string): string {
+  return `ALTER TABLE hawser.${table || "…"} DISABLE ROW LEVEL SECURITY`;
+}
+
+/** Adds the remedy to the message of an error of hidden rows. Returns the error; others unchanged. */
+export function withFilterRemedy(error: unknown): unknown {
+  const table = filteredTable(error);
+  const remedy = table === undefined ? "" : unfilteredSql(table);
+  if (error instanceof Error && remedy !== "" && !error.message.endsWith(remedy))
+    error.message += `; nothing goes on with rows that are hidden: ${remedy}`;
+  return error;
+}
 
 /** SQLSTATE of a server error, also if it is the cause of a HawserError; undefined for all others. */
 export function sqlstateOf(error: unknown): string | undefined {

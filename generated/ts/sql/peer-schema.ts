@@ -580,6 +580,7 @@ CREATE OR REPLACE FUNCTION hawser.own_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -656,6 +657,7 @@ CREATE OR REPLACE FUNCTION hawser.raise_fence(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
@@ -688,6 +690,7 @@ CREATE OR REPLACE FUNCTION hawser.raise_owner(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -720,6 +723,7 @@ CREATE OR REPLACE FUNCTION hawser.keep_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -778,6 +782,7 @@ CREATE OR REPLACE FUNCTION hawser.release_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -814,6 +819,7 @@ CREATE OR REPLACE FUNCTION hawser.fenced(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -860,6 +866,7 @@ CREATE OR REPLACE FUNCTION hawser.commit_durably(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 -- To the end of the transaction. A database with \`on\`, \`remote_write\` or \`remote_apply\` keeps what it has.
 BEGIN
@@ -876,6 +883,7 @@ CREATE OR REPLACE FUNCTION hawser.end_ownership(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -926,6 +934,7 @@ CREATE OR REPLACE FUNCTION hawser.is_alive(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   alive := EXISTS (
@@ -944,6 +953,7 @@ CREATE OR REPLACE FUNCTION hawser.share_fences(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -987,6 +997,7 @@ CREATE OR REPLACE FUNCTION hawser.lock_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF p_waits THEN
@@ -1007,6 +1018,7 @@ CREATE OR REPLACE FUNCTION hawser.take_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -1045,6 +1057,7 @@ CREATE OR REPLACE FUNCTION hawser.connection_key(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1128,6 +1141,7 @@ CREATE OR REPLACE FUNCTION hawser.key_of_topic(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1183,6 +1197,7 @@ CREATE OR REPLACE FUNCTION hawser.store_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1375,6 +1390,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1555,6 +1571,7 @@ CREATE OR REPLACE FUNCTION hawser.cursor_of(
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1579,6 +1596,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1638,6 +1656,7 @@ CREATE OR REPLACE FUNCTION hawser.handling_refusal(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1702,6 +1721,7 @@ CREATE OR REPLACE FUNCTION hawser.mark_done(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1791,6 +1811,7 @@ CREATE OR REPLACE FUNCTION hawser.park_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1910,6 +1931,7 @@ CREATE OR REPLACE FUNCTION hawser.count_attempt(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1946,6 +1968,7 @@ CREATE OR REPLACE FUNCTION hawser.count_parked(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1990,6 +2013,7 @@ CREATE OR REPLACE FUNCTION hawser.finish_parked(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2083,6 +2107,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET work_mem = 32768
 AS $function$
 #variable_conflict use_column
@@ -2140,6 +2165,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_sort = off
@@ -2184,6 +2210,7 @@ CREATE OR REPLACE FUNCTION hawser.count_messages(
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -2220,6 +2247,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -2312,6 +2340,7 @@ CREATE OR REPLACE FUNCTION hawser.enter_directory(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2427,6 +2456,7 @@ CREATE OR REPLACE FUNCTION hawser.leave_directory(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2495,6 +2525,7 @@ CREATE OR REPLACE FUNCTION hawser.clear_stored_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2572,6 +2603,7 @@ CREATE OR REPLACE FUNCTION hawser.forget_peer(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2733,6 +2765,7 @@ CREATE OR REPLACE FUNCTION hawser.clear_addresses(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2802,6 +2835,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2939,6 +2973,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3028,6 +3063,7 @@ CREATE OR REPLACE FUNCTION hawser.heir_of_channel(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3116,6 +3152,7 @@ CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3242,6 +3279,7 @@ CREATE OR REPLACE FUNCTION hawser.callers_roles(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   -- Inside a function that is SECURITY DEFINER, current_user is the owner of that.
@@ -3264,6 +3302,7 @@ CREATE OR REPLACE FUNCTION hawser.dead_letter_fault(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_pair jsonb;
@@ -3336,6 +3375,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3506,6 +3546,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3546,6 +3587,7 @@ CREATE OR REPLACE FUNCTION hawser.expire_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
