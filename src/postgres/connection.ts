@@ -115,7 +115,7 @@ export class Connection {
       this.#events.onAnswer(sentAt);
       return rows;
     } catch (error) {
-      throw withFilterRemedy(error);
+      throw withFilterRemedy(error, this.#options.logger);
     } finally {
       cancel();
     }

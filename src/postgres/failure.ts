@@ -4,6 +4,7 @@
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
+import { type Logger, RareLog } from "../runtime/index.js";
 
 /** Outcome of a failed write: certainly not committed, or sent without an answer. */
 export type WriteOutcome = "failed" | "unknown";
@@ -51,12 +52,27 @@ export function unfilteredSql(table: string): string {
   return `ALTER TABLE hawser.${table || "…"} DISABLE ROW LEVEL SECURITY`;
 }
 
-/** Adds the remedy to the message of an error of hidden rows. Returns the error; others unchanged. */
-export function withFilterRemedy(error: unknown): unknown {
+/** Message of an error of the server; one of hidden rows ends with the remedy. */
+export function messageWithRemedy(error: Error): string {
   const table = filteredTable(error);
   const remedy = table === undefined ? "" : unfilteredSql(table);
-  if (error instanceof Error && remedy !== "" && !error.message.endsWith(remedy))
-    error.message += `; nothing goes on with rows that are hidden: ${remedy}`;
+  return error.message.endsWith(remedy) ? error.message : `${error.message}; Hawser needs all rows: ${remedy}`;
+}
+
+/** Warnings of hidden rows, by the logger that they go to. */
+const warnings = new WeakMap<Logger, RareLog>();
+
+/**
+ * Adds the remedy to an error of a statement of Hawser if row security would have hidden rows from it, and warns of it,
+ * because most callers retry without a word. Returns the error; all others unchanged.
+ */
+export function withFilterRemedy(error: unknown, logger: Logger): unknown {
+  const table = filteredTable(error);
+  if (table === undefined || !(error instanceof Error)) return error;
+  error.message = messageWithRemedy(error);
+  const rareLog = warnings.get(logger) ?? new RareLog(logger, "postgres");
+  warnings.set(logger, rareLog);
+  rareLog.warn(`row security hides rows of hawser.${table}; retrying until it is off`, error.message);
   return error;
 }
 

@@ -7,6 +7,7 @@ export {
   isServerError,
   isTransient,
   lacksPrivilege,
+  messageWithRemedy,
   OpenAttempts,
   outcomeOf,
   queryCanceled,

@@ -4,9 +4,9 @@ import {
   filteredTable,
   isServerError,
   isTransient,
+  messageWithRemedy,
   unfilteredSql,
   type WriteOutcome,
-  withFilterRemedy,
 } from "../postgres/index.js";
 
 /** SQLSTATE for a connection to a database that does not exist. */
@@ -57,7 +57,7 @@ function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(", ");
   if (!(cause instanceof Error)) return String(cause);
   if (!isServerError(cause)) return cause.message || cause.name;
-  if (filteredTable(cause) !== undefined) return (withFilterRemedy(cause) as Error).message;
+  if (filteredTable(cause) !== undefined) return messageWithRemedy(cause);
   if (cause.code === databaseMissing)
     return `${cause.message}; create it (CREATE DATABASE), or name another one in the URL`;
   if (cause.code === transactionAborted)
