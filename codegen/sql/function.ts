@@ -27,6 +27,8 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
     ...signature,
     `LANGUAGE plpgsql ${fn.constant ? "IMMUTABLE" : fn.readsOnly ? "STABLE" : "VOLATILE"} ${security}`,
     "SET search_path = pg_catalog, pg_temp",
+    // The caller's session may have any setting. Rows that row security hides must not count as missing.
+    ...(fn.constant ? [] : ["SET row_security = off"]),
     ...fn.settings.map((setting) => `SET ${setting}`),
     `AS ${dollarQuoted("function", withLimits(fn, readBody(fn.method, fn.bodyFile, constants)))};`,
     comment,

@@ -1,7 +1,7 @@
 /** Checks that only query Postgres, and verdicts for errors of Postgres. */
 import type pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
-import { isServerError } from "../postgres/index.js";
+import { filteredTable, isServerError, lacksPrivilege, unfilteredSql } from "../postgres/index.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 
 /** Creates a check that only queries Postgres. An error of Postgres becomes its verdict. */
@@ -30,7 +30,6 @@ export const natsHangs = {
 } as const;
 
 // SQLSTATEs:
-const insufficientPrivilege = "42501";
 const queryCanceled = "57014";
 const undefinedObjects = ["42P01", "42703", "42883"];
 
@@ -48,8 +47,11 @@ function verdictOf(error: unknown): Verdict {
   });
 }
 
-function ofServer({ code = "", message }: pg.DatabaseError): Verdict {
-  if (code === insufficientPrivilege) return { notChecked: `this login may not read it: ${message}` };
+function ofServer(error: pg.DatabaseError): Verdict {
+  const { code = "", message } = error;
+  const hidden = filteredTable(error);
+  if (hidden !== undefined) return failed({ code: "store_failed", what: message, remedy: unfilteredSql(hidden) });
+  if (lacksPrivilege(error)) return { notChecked: `this login may not read it: ${message}` };
   if (code === queryCanceled) {
     return failed({
       code: "store_failed",

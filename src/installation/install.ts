@@ -4,7 +4,7 @@
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { DatabaseAddress, insufficientPrivilege, openSession, refuseTransactionPooler } from "../postgres/index.js";
+import { DatabaseAddress, lacksPrivilege, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import {
   applyMissing,
   explainRefusal,
@@ -200,7 +200,7 @@ async function make(
     const error = await tryTransaction(preparation, `make ${object.what}`, sql);
     if (error === undefined) continue;
     // A schema without its grants still works for its owner.
-    if (error.code === insufficientPrivilege || !object.ofNats) refusals.set(object.name, error.message);
+    if (lacksPrivilege(error) || !object.ofNats) refusals.set(object.name, error.message);
     else throw error.code === dependentObjects ? inUse(error) : scriptFailure(`make ${object.what}`, sql, error);
   }
   return inspect(client, nats?.schema, refusals);
@@ -350,7 +350,7 @@ $do$;`;
 async function remove(preparation: Preparation, what: string, sql: string): Promise<string | undefined> {
   const error = await tryTransaction(preparation, `remove ${what}`, sql);
   if (error === undefined) return undefined;
-  if (error.code === insufficientPrivilege) return error.message;
+  if (lacksPrivilege(error)) return error.message;
   if (error.code !== dependentObjects) throw storeFailure(`remove ${what}`, error);
   throw new HawserError(
     "name_occupied",

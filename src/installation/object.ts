@@ -58,10 +58,10 @@ export const literals = (values: readonly string[]): string => values.map(litera
 export const textArray = (values: readonly string[]): string => `ARRAY[${literals(values)}]::text[]`;
 
 /**
- * First statement of transactions: fixes the search_path, so that objects of other roles cannot shadow the intended
- * ones.
+ * First statements of transactions, also of those that psql runs: fix the search_path, so that objects of other roles
+ * cannot shadow the intended ones, and fail where row security would hide rows.
  */
-export const pinnedPath = "SET LOCAL search_path = pg_catalog, pg_temp;";
+export const pinnedPath = "SET LOCAL search_path = pg_catalog, pg_temp;\nSET LOCAL row_security = off;";
 
 /** Last part of remedies that make a repair possible. */
 export const againText = "then run `hawser init` again";

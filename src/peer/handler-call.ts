@@ -26,7 +26,7 @@ import {
   traceContextOf,
   tracer,
 } from "../runtime/index.js";
-import { isRefusedForGood, type Transaction } from "../store/index.js";
+import { isRefusedForGood, isTransientFailure, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { BatchQueue } from "./batch-queue.js";
 import { Cancellation } from "./cancellation.js";
@@ -355,7 +355,7 @@ export class HandlerCalls {
     try {
       topic = await this.topics.of(message.topicKey);
     } catch (err) {
-      this.#context.logger.debug({ err }, "could not look up a topic; its message is postponed");
+      this.#lookupFailed(err, "could not look up a topic; its message is postponed");
       return retryLater;
     }
     try {
@@ -417,9 +417,17 @@ export class HandlerCalls {
       if (passedOn === "notOwned") link.onNotOwned();
       return passedOn === "kept" || running.position === undefined ? failure(error) : retryLater;
     } catch (err) {
-      this.#context.logger.debug({ err }, "could not look up a listener for a topic; its message is postponed");
+      this.#lookupFailed(err, "could not look up a listener for a topic; its message is postponed");
       return running.position === undefined ? failure(error) : retryLater;
     }
+  }
+
+  /** Reports a look-up that Postgres refuses. One that may succeed soon is only logged. */
+  #lookupFailed(err: unknown, message: string): void {
+    this.#context.logger.debug({ err }, message);
+    const failed = asHawserError(err);
+    if (failed.code === "store_failed" && !isTransientFailure(failed))
+      this.#context.status.report({ kind: "listener_store_error", message: failed.message, error: failed });
   }
 
   /** Passes a channel on, unless this peer is its original listener. */

@@ -14,7 +14,7 @@ const { databaseConnectTimeoutMs } = storeConstants;
 const ownLoginSql = [
   "SET LOCAL SESSION AUTHORIZATION DEFAULT",
   "SET LOCAL client_encoding = 'UTF8'",
-  ...["role", "row_security", "synchronous_commit"].map((name) => `SET LOCAL ${name} TO DEFAULT`),
+  ...["role", "synchronous_commit"].map((name) => `SET LOCAL ${name} TO DEFAULT`),
 ].join("; ");
 
 /** Clients of the user's pool for statements and transactions, at most `max` at a time. */

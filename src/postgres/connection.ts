@@ -2,6 +2,7 @@
 import type pg from "pg";
 import type { Clock, Logger } from "../runtime/index.js";
 import { typeParsers } from "./database-address.js";
+import { withFilterRemedy } from "./failure.js";
 import { type OpenSession, openSession, type SessionOptions } from "./open-session.js";
 import { poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
 import type { ClientSource } from "./user-pool.js";
@@ -113,6 +114,8 @@ export class Connection {
       const { rows } = await this.#client!.query<Row>({ text, values: values as unknown[], types: typeParsers });
       this.#events.onAnswer(sentAt);
       return rows;
+    } catch (error) {
+      throw withFilterRemedy(error, this.#options.logger);
     } finally {
       cancel();
     }

@@ -4,6 +4,7 @@
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
+import { type Logger, RareLog } from "../runtime/index.js";
 
 /** Outcome of a failed write: certainly not committed, or sent without an answer. */
 export type WriteOutcome = "failed" | "unknown";
@@ -23,10 +24,57 @@ export function isServerError(error: unknown): error is pg.DatabaseError {
   return error instanceof Error && typeof severity === "string" && typeof code === "string";
 }
 
-/** SQLSTATE of a missing privilege. */
-export const insufficientPrivilege = "42501";
+/** SQLSTATE of a missing privilege, and of rows that row security would hide. */
+const insufficientPrivilege = "42501";
+/** C function of Postgres that raises the error for rows that row security would hide. */
+const rowSecurityRoutine = "check_enable_rls";
 /** SQLSTATE for a statement that its timeout, or an administrator, has ended. */
 export const queryCanceled = "57014";
+
+/** Returns true if the login lacks a privilege; also for a HawserError with such a cause. */
+export function lacksPrivilege(error: unknown): boolean {
+  return sqlstateOf(error) === insufficientPrivilege && filteredTable(error) === undefined;
+}
+
+/**
+ * Name, without the schema, of the table whose rows row security would have hidden from a statement under
+ * `row_security = off`; also for a HawserError with such a cause. Undefined for all other errors.
+ */
+export function filteredTable(error: unknown): string | undefined {
+  const answer = error instanceof HawserError ? error.cause : error;
+  if (!isServerError(answer) || answer.routine !== rowSecurityRoutine) return undefined;
+  // The error has the name only in its message, in the quotation marks of the server's language.
+  return /["“”„«»‹›‘’‚「『'`]\s*([^"“”„«»‹›‘’‚」』'`]+?)\s*["“”„«»‹›‘’‚」』'`]/.exec(answer.message)?.[1] ?? "";
+}
+
+/** Statement after which a table of the schema hawser shows all its rows again. */
+export function unfilteredSql(table: string): string {
+  return `ALTER TABLE hawser.${table || "…"} DISABLE ROW LEVEL SECURITY`;
+}
+
+/** Message of an error of the server; one of hidden rows ends with the remedy. */
+export function messageWithRemedy(error: Error): string {
+  const table = filteredTable(error);
+  const remedy = table === undefined ? "" : unfilteredSql(table);
+  return error.message.endsWith(remedy) ? error.message : `${error.message}; Hawser needs all rows: ${remedy}`;
+}
+
+/** Warnings of hidden rows, by the logger that they go to. */
+const warnings = new WeakMap<Logger, RareLog>();
+
+/**
+ * Adds the remedy to an error of a statement of Hawser if row security would have hidden rows from it, and warns of it,
+ * because most callers retry without a word. Returns the error; all others unchanged.
+ */
+export function withFilterRemedy(error: unknown, logger: Logger): unknown {
+  const table = filteredTable(error);
+  if (table === undefined || !(error instanceof Error)) return error;
+  error.message = messageWithRemedy(error);
+  const rareLog = warnings.get(logger) ?? new RareLog(logger, "postgres");
+  warnings.set(logger, rareLog);
+  rareLog.warn(`row security hides rows of hawser.${table}; retrying until it is off`, error.message);
+  return error;
+}
 
 /** SQLSTATE of a server error, also if it is the cause of a HawserError; undefined for all others. */
 export function sqlstateOf(error: unknown): string | undefined {

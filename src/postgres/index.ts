@@ -3,15 +3,19 @@ export { BorrowedClients } from "./borrowed-clients.js";
 export type { SessionQuery } from "./connection.js";
 export { DatabaseAddress, typeParsers } from "./database-address.js";
 export {
-  insufficientPrivilege,
+  filteredTable,
   isServerError,
   isTransient,
+  lacksPrivilege,
+  messageWithRemedy,
   OpenAttempts,
   outcomeOf,
   queryCanceled,
   spoilsConnection,
   sqlstateOf,
+  unfilteredSql,
   type WriteOutcome,
+  withFilterRemedy,
 } from "./failure.js";
 export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients.js";

@@ -10,6 +10,9 @@
  * - The server ends sessions of dead or suspended clients: keepalives while the session is idle, `tcp_user_timeout`
  * while an answer is pending, `idle_in_transaction_session_timeout` while the process lives but is suspended.
  * - READ COMMITTED, which the fence requires.
+ * - `row_security = off`: a statement of Hawser that row security would filter fails instead, because rows that are
+ * hidden must not count as rows that are missing. A user's code keeps the login's own setting. In Hawser's functions,
+ * which a user's session may call, the setting is part of the function.
  * - Output and literal formats, for which a database or a role may have other settings ({@link formats}).
  */
 import type { Socket } from "node:net";
@@ -75,6 +78,9 @@ const formats: readonly Setting[] = [
   ["array_nulls", "on"],
 ];
 
+/** Statements of Hawser fail where row security would filter their rows. */
+const seesAllRows: Setting = ["row_security", "off"];
+
 /**
  * Fixes the search_path for the rest of the transaction, so that objects of other roles on the login's path are not
  * called.
@@ -83,24 +89,32 @@ const pinSql = "SET LOCAL search_path = pg_catalog, pg_temp";
 
 /** Restores the login's own settings for the rest of the transaction. */
 export const userPathSql = [
-  ...["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"],
+  ...["search_path", seesAllRows[0], "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"],
   "standard_conforming_strings",
 ]
   .map((name) => `SET LOCAL ${name} TO DEFAULT`)
   .join("; ");
 
-/** Sets the limits, the formats and the fixed search_path for the rest of the transaction. */
+/** Sets the limits, the formats, the fixed search_path and the view of all rows for the rest of the transaction. */
 export function localSettingsSql(limits: SessionLimits): string {
-  const settings = [...formats, ...limitSettings(limits)];
+  const settings = [...formats, seesAllRows, ...limitSettings(limits)];
   return [pinSql, ...settings.map(([name, value]) => `SET LOCAL ${name} = ${value}`)].join("; ");
 }
 
-/** Settings of a kept session, as one text of several statements. */
-export function sessionSettingsSql(limits: SessionLimits, readOnly = false): string {
+/**
+ * Settings of a kept session, as one text of several statements.
+ *
+ * @param options.runsFunctions true if functions of other roles run in the session, which keep the login's row_security
+ */
+export function sessionSettingsSql(
+  limits: SessionLimits,
+  { readOnly, runsFunctions }: Pick<SessionOptions, "readOnly" | "runsFunctions"> = {},
+): string {
   const settings: readonly Setting[] = [
     ...formats,
     ...sessionSettings(limits),
-    ...(readOnly ? ([["default_transaction_read_only", "on"]] as const) : []),
+    ...(runsFunctions === true ? [] : [seesAllRows]),
+    ...(readOnly === true ? ([["default_transaction_read_only", "on"]] as const) : []),
   ];
   // The DO block ignores the error of platforms that lack the setting.
   return [
@@ -180,7 +194,7 @@ async function openAt(
   wanted: SessionAttributes,
   options: SessionOptions,
 ): Promise<OpenSession> {
-  const { applicationName, connectTimeoutMs, queryTimeoutMs, readOnly, runsFunctions, needsWrites, onClient } = options;
+  const { applicationName, connectTimeoutMs, queryTimeoutMs, runsFunctions, needsWrites, onClient } = options;
   const client = new pg.Client({
     ...config,
     ...(applicationName === undefined ? {} : { application_name: applicationName }),
@@ -193,7 +207,7 @@ async function openAt(
   onClient?.(client);
   try {
     await client.connect();
-    const facts = await prepareSession(client, sessionSettingsSql(options, readOnly), connectTimeoutMs);
+    const facts = await prepareSession(client, sessionSettingsSql(options), connectTimeoutMs);
     refuseUnwanted(facts, needsWrites === true ? "read-write" : wanted, client);
     return { client, backendPid: facts.pid, isStandby: facts.standby };
   } catch (error) {
@@ -203,7 +217,7 @@ async function openAt(
 }
 
 async function openFromPool(source: UserPool, options: SessionOptions): Promise<OpenSession> {
-  const { applicationName = "hawser", readOnly, needsWrites, onClient } = options;
+  const { applicationName = "hawser", needsWrites, onClient } = options;
   const { connectTimeoutMs = storeConstants.databaseConnectTimeoutMs } = options;
   const taken = await source.take(connectTimeoutMs);
   const client = taken as unknown as pg.Client;
@@ -229,7 +243,7 @@ async function openFromPool(source: UserPool, options: SessionOptions): Promise<
     (client.connection.stream as Partial<Socket>).setKeepAlive?.(true, sessionKeepaliveMs);
     for (const oid of Object.values(pg.types.builtins))
       client.setTypeParser(oid, typeParsers.getTypeParser(oid, "text"));
-    const settingsSql = `${sessionSettingsSql(options, readOnly)}; SET application_name = ${pg.escapeLiteral(applicationName)}`;
+    const settingsSql = `${sessionSettingsSql(options)}; SET application_name = ${pg.escapeLiteral(applicationName)}`;
     const facts = await prepareSession(client, settingsSql, connectTimeoutMs, discardState);
     refuseUnwanted(facts, needsWrites === true ? "read-write" : "any", client);
     return { client, backendPid: facts.pid, isStandby: facts.standby };

@@ -1,6 +1,6 @@
 /** Database connection of a short-lived command. It has neither a session with notifications nor leases. */
 import { errorTable, HawserError } from "../errors/index.js";
-import { DatabaseAddress, insufficientPrivilege, type SessionLimits, sqlstateOf } from "../postgres/index.js";
+import { DatabaseAddress, lacksPrivilege, type SessionLimits, sqlstateOf } from "../postgres/index.js";
 import { type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { missingSteps } from "./migrate.js";
@@ -28,7 +28,7 @@ export async function withCommandDatabase<T>(
   try {
     const missing = missingSteps(catalogReaderOf(database, "check for the schema hawser"));
     const { steps } = await missing.catch((error: unknown) => {
-      if (anyLogin && sqlstateOf(error) === insufficientPrivilege) return { steps: [] };
+      if (anyLogin && lacksPrivilege(error)) return { steps: [] };
       throw error;
     });
     if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);

@@ -20,6 +20,7 @@ import {
   typeParsers,
   UserPool,
   userPathSql,
+  withFilterRemedy,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import { withIntegerArrays } from "./columns.js";
@@ -89,6 +90,7 @@ export class Database {
       connect: () => this.#pool.connect((one) => !this.#userSessions.has(one)),
       prepare: (client: pg.ClientBase) => this.#restoreSettings(client),
       isWanted: () => this.#pool.isShort,
+      failed: (error: unknown) => void withFilterRemedy(error, this.logger),
     };
     this.#pinned = new PinnedSession(host, options.clock, answerLimitMs);
   }
@@ -254,6 +256,8 @@ export class Database {
       return await work(client, limit);
     } catch (error) {
       const notCommitted = error instanceof NotCommitted;
+      // Before COMMIT, it can be an error of a user's statement.
+      if (!isUserWork || !notCommitted) withFilterRemedy(notCommitted ? error.cause : error, this.logger);
       isBroken ||= isUserWork || (notCommitted ? !error.rolledBack : spoilsConnection(error));
       throw notCommitted ? storeFailure(action, error.cause, "failed") : storeFailure(action, error, outcomeOf(error));
     } finally {

@@ -7,7 +7,7 @@
  */
 import { type MeshSecretRow, tables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
-import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
+import { lacksPrivilege, sqlstateOf } from "../postgres/index.js";
 import type { Database, Statement } from "./database.js";
 
 /** Valid mesh secret, without its bytes. */
@@ -86,7 +86,7 @@ export type MeshSecrets = ReturnType<typeof meshSecrets>;
 
 /** Adds the roles that have the privilege to the error of a role that lacks it. Other errors pass unchanged. */
 export function namingOwners(error: HawserError): HawserError {
-  if (sqlstateOf(error) !== insufficientPrivilege) return error;
+  if (!lacksPrivilege(error)) return error;
   const message = `${error.message}; use a role that is a member of hawser_owner, or the role that created the schema`;
   return new HawserError(error.code, message, { cause: error.cause });
 }

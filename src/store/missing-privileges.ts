@@ -2,7 +2,7 @@
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
-import { insufficientPrivilege, type PostgresSession, sqlstateOf } from "../postgres/index.js";
+import { lacksPrivilege, type PostgresSession } from "../postgres/index.js";
 import { migrations } from "./migrations.js";
 import type { CatalogReader } from "./schema.js";
 import { storeFailure } from "./store-failure.js";
@@ -46,7 +46,7 @@ export async function explainRefusal(
   cause: unknown,
   wanted: HawserRole = "hawser_peer",
 ): Promise<HawserError> {
-  if (sqlstateOf(cause) !== insufficientPrivilege) return storeFailure(action, cause);
+  if (!lacksPrivilege(cause)) return storeFailure(action, cause);
   const { rows } = await client.query(situationSql(wanted)).catch(() => ({ rows: [] }));
   const [situation] = rows as readonly Situation[];
   if (situation === undefined) return storeFailure(action, cause);

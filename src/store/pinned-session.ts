@@ -28,6 +28,8 @@ export interface PinnedSessionHost {
   prepare(client: pg.PoolClient): Promise<void>;
   /** True if others wait for a session. */
   isWanted(): boolean;
+  /** Called with the error of a statement. */
+  failed(error: unknown): void;
 }
 
 export class PinnedSession {
@@ -75,6 +77,7 @@ export class PinnedSession {
         client.query(new Run(statement, rowOf, (error, rows) => (error ? reject(error) : resolve({ rows }))));
       });
     } catch (error) {
+      this.#host.failed(error);
       isBroken = spoilsConnection(error);
       throw storeFailure(action, error, outcomeOf(error));
     } finally {

@@ -1,6 +1,13 @@
 /** Conversion of node-postgres errors to HawserError. */
 import { HawserError } from "../errors/index.js";
-import { isServerError, isTransient, type WriteOutcome } from "../postgres/index.js";
+import {
+  filteredTable,
+  isServerError,
+  isTransient,
+  messageWithRemedy,
+  unfilteredSql,
+  type WriteOutcome,
+} from "../postgres/index.js";
 
 /** SQLSTATE for a connection to a database that does not exist. */
 const databaseMissing = "3D000";
@@ -15,7 +22,11 @@ const transactionAborted = "25P02";
  */
 export function storeFailure(action: string, cause: unknown, outcome?: WriteOutcome): HawserError {
   if (cause instanceof HawserError) return cause;
-  const remedy = isUnreachable(cause) ? "Start Postgres at this address, or name another one in the URL" : undefined;
+  const hidden = filteredTable(cause);
+  const unreachable = isUnreachable(cause)
+    ? "Start Postgres at this address, or name another one in the URL"
+    : undefined;
+  const remedy = hidden === undefined ? unreachable : unfilteredSql(hidden);
   const options = { cause, remedy, ...(outcome === "unknown" && { outcome }) };
   return new HawserError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
 }
@@ -46,6 +57,7 @@ function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(", ");
   if (!(cause instanceof Error)) return String(cause);
   if (!isServerError(cause)) return cause.message || cause.name;
+  if (filteredTable(cause) !== undefined) return messageWithRemedy(cause);
   if (cause.code === databaseMissing)
     return `${cause.message}; create it (CREATE DATABASE), or name another one in the URL`;
   if (cause.code === transactionAborted)
@@ -60,12 +72,13 @@ export function isTransientFailure(error: unknown): boolean {
 
 /**
  * Returns true if the server refused a transaction after it had accepted writes in it, and would refuse it again:
- * nothing is committed. A read-only server would have refused the first write.
+ * nothing is committed. A read-only server would have refused the first write. Row security that hides Hawser's rows is
+ * no fault of the transaction.
  */
 export function isRefusedForGood(error: unknown): boolean {
   if (!isStoreFailure(error) || error.outcome !== undefined) return false;
   const { cause } = error;
-  return isServerError(cause) && !isTransient(cause);
+  return isServerError(cause) && !isTransient(cause) && filteredTable(cause) === undefined;
 }
 
 /** Returns true for an error with the code `store_failed`, as {@link storeFailure} creates. */

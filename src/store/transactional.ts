@@ -86,6 +86,14 @@ function refusalSql({ connectionKey, isParked, positions, given }: Part): string
             WHERE p.connection_key = ${connectionKey} AND (p.epoch, p.number) IN (${numbers}))`;
 }
 
+/**
+ * Query of a refusal in a transaction of the user: like Hawser's other statements, it fails where row security would
+ * hide rows. The user's setting applies again afterwards.
+ */
+function checkSql(refusal: string): string {
+  return `SET LOCAL row_security = off; SELECT ${refusal} AS refusal, pg_catalog.set_config('row_security', NULL, true)`;
+}
+
 /** Outcomes by the result of `hawser.handling_refusal`, or by the constraint name in an error of `hawser.mark_done`. */
 const refusals = { duplicate: "duplicate", not_owned: "notOwned", fenced: "fenced", ended: "ended" } as const;
 type Refusal = keyof typeof refusals;
@@ -155,7 +163,7 @@ export function transactional(database: Database) {
     await semaphore.acquire();
     try {
       const prepared = `${traceSql(trace)}; ${handlingSql}`;
-      const begin = check === undefined ? prepared : `${prepared}; SELECT ${check} AS refusal`;
+      const begin = check === undefined ? prepared : `${prepared}; ${checkSql(check)}`;
       await database.userTransaction<BeginRow>(action, begin, async (transaction, beginRow, unlimited) => {
         if (typeof beginRow?.refusal === "string") throw new RolledBack(beginRow.refusal);
         await handle(transaction, unlimited);

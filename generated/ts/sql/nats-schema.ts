@@ -371,6 +371,7 @@ CREATE OR REPLACE FUNCTION hawser.bind_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET client_min_messages = warning
 SET quote_all_identifiers = off
 AS $function$
@@ -665,6 +666,7 @@ CREATE OR REPLACE FUNCTION hawser.unbind_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET client_min_messages = warning
 SET quote_all_identifiers = off
 AS $function$
@@ -745,6 +747,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
@@ -828,6 +831,7 @@ CREATE OR REPLACE FUNCTION hawser.subjects_overlap(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -871,6 +875,7 @@ CREATE OR REPLACE FUNCTION hawser.add_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
@@ -1026,6 +1031,7 @@ CREATE OR REPLACE FUNCTION hawser.prune_handlers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   -- Who has taken one out and leaves the transaction open keeps nobody waiting.
@@ -1060,6 +1066,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1112,6 +1119,7 @@ CREATE OR REPLACE FUNCTION hawser.add_subscription_dead_letter(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1215,6 +1223,7 @@ CREATE OR REPLACE FUNCTION hawser.fail_retry(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF pg_collation_for(p_error_code) COLLATE "C" <> '"default"'
@@ -1254,6 +1263,7 @@ CREATE OR REPLACE FUNCTION hawser.token_of(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -1282,6 +1292,7 @@ CREATE OR REPLACE FUNCTION hawser.wrapper_version(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -1334,6 +1345,7 @@ CREATE OR REPLACE FUNCTION hawser.take_lead(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1374,6 +1386,7 @@ CREATE OR REPLACE FUNCTION hawser.raise_lead(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1418,6 +1431,7 @@ CREATE OR REPLACE FUNCTION hawser.keep_lead(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1462,6 +1476,7 @@ CREATE OR REPLACE FUNCTION hawser.fence_batch(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   -- A process that takes over raises the epoch there first, and here when this lock is free: batches that begin in between would
@@ -1495,6 +1510,7 @@ CREATE OR REPLACE FUNCTION hawser.mark_handled(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -1575,6 +1591,7 @@ CREATE OR REPLACE FUNCTION hawser.set_nats_server(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF p_options IS NOT NULL THEN
@@ -1607,6 +1624,7 @@ CREATE OR REPLACE FUNCTION hawser.follow_nats_server(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   present record;
@@ -1644,6 +1662,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   own CONSTANT bigint := pg_current_xact_id_if_assigned()::text::bigint;
@@ -1692,6 +1711,7 @@ CREATE OR REPLACE FUNCTION hawser.refuse_uncommitted_server(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   -- What this transaction wrote has the time of its start, whichever way it went.
@@ -1721,6 +1741,7 @@ CREATE OR REPLACE FUNCTION hawser.gateway_conninfo(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   version CONSTANT integer := current_setting('server_version_num')::integer;
@@ -1793,6 +1814,7 @@ CREATE OR REPLACE FUNCTION hawser.gateway_unreached_at(
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   unreached_at := to_timestamp(pg_sequence_last_value('hawser.gateway_state_unreached_ms_seq') / 1000.0);
@@ -1807,6 +1829,7 @@ CREATE OR REPLACE FUNCTION hawser.stream_start(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -1868,6 +1891,7 @@ CREATE OR REPLACE FUNCTION hawser.add_stream(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1987,6 +2011,7 @@ CREATE OR REPLACE FUNCTION hawser.request_seek(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -2043,6 +2068,7 @@ CREATE OR REPLACE FUNCTION hawser.apply_seek(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
@@ -2094,6 +2120,7 @@ CREATE OR REPLACE FUNCTION hawser.stream_position(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   SELECT s.position, s.done INTO done_to, done FROM hawser.stream_subscriptions AS s

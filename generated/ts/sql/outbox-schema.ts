@@ -362,6 +362,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_message(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -429,6 +430,7 @@ CREATE OR REPLACE FUNCTION hawser.lock_key(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -467,6 +469,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_nats(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_headers jsonb := nullif(p_headers, '{}');
@@ -498,6 +501,7 @@ CREATE OR REPLACE FUNCTION hawser.bring_due(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -546,6 +550,7 @@ CREATE OR REPLACE FUNCTION hawser.least_due(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every look
@@ -562,6 +567,7 @@ CREATE OR REPLACE FUNCTION hawser.cancel(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -591,6 +597,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_replay(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -632,6 +639,7 @@ CREATE OR REPLACE FUNCTION hawser.replay_page(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -726,6 +734,7 @@ CREATE OR REPLACE FUNCTION hawser.with_trace(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   c_zero CONSTANT text := '^00-0{32}|-0{16}-';
@@ -811,6 +820,7 @@ CREATE OR REPLACE FUNCTION hawser.check_headers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_name text;
@@ -873,6 +883,7 @@ CREATE OR REPLACE FUNCTION hawser.check_relay(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF p_kind NOT IN ('nats', 'peer') THEN
@@ -896,6 +907,7 @@ CREATE OR REPLACE FUNCTION hawser.peer_relay_is_free(
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_last record;
@@ -933,6 +945,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_take(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1078,6 +1091,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1680,6 +1694,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1772,6 +1787,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET jit = off
 AS $function$
 #variable_conflict use_column
@@ -1883,6 +1899,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -1919,6 +1936,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_rotate(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2030,6 +2048,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2157,6 +2176,7 @@ CREATE OR REPLACE FUNCTION hawser.peer_headers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_name text;
@@ -2220,6 +2240,7 @@ CREATE OR REPLACE FUNCTION hawser.running_peers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF pg_collation_for(p_names) COLLATE "C" <> '"default"'
@@ -2269,6 +2290,7 @@ CREATE OR REPLACE FUNCTION hawser.store_enqueued(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 -- By sets: what a turn does does not grow with the number of topics by more than their rows.
@@ -2615,6 +2637,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_mergejoin = off
@@ -2825,6 +2848,7 @@ CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -2896,6 +2920,7 @@ CREATE OR REPLACE FUNCTION hawser.unschedule(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2952,6 +2977,7 @@ CREATE OR REPLACE FUNCTION hawser.write_schedule(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -3065,6 +3091,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -3112,6 +3139,7 @@ CREATE OR REPLACE FUNCTION hawser.run_schedules(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN

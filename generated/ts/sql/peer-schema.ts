@@ -580,6 +580,7 @@ CREATE OR REPLACE FUNCTION hawser.own_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -656,6 +657,7 @@ CREATE OR REPLACE FUNCTION hawser.raise_fence(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
@@ -688,6 +690,7 @@ CREATE OR REPLACE FUNCTION hawser.raise_owner(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -720,6 +723,7 @@ CREATE OR REPLACE FUNCTION hawser.keep_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -778,6 +782,7 @@ CREATE OR REPLACE FUNCTION hawser.release_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -814,6 +819,7 @@ CREATE OR REPLACE FUNCTION hawser.fenced(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -860,6 +866,7 @@ CREATE OR REPLACE FUNCTION hawser.commit_durably(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 -- To the end of the transaction. A database with \`on\`, \`remote_write\` or \`remote_apply\` keeps what it has.
 BEGIN
@@ -876,6 +883,7 @@ CREATE OR REPLACE FUNCTION hawser.end_ownership(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -926,6 +934,7 @@ CREATE OR REPLACE FUNCTION hawser.is_alive(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   alive := EXISTS (
@@ -944,6 +953,7 @@ CREATE OR REPLACE FUNCTION hawser.share_fences(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -987,6 +997,7 @@ CREATE OR REPLACE FUNCTION hawser.lock_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF p_waits THEN
@@ -1007,6 +1018,7 @@ CREATE OR REPLACE FUNCTION hawser.take_name(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -1045,6 +1057,7 @@ CREATE OR REPLACE FUNCTION hawser.connection_key(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1128,6 +1141,7 @@ CREATE OR REPLACE FUNCTION hawser.key_of_topic(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1183,6 +1197,7 @@ CREATE OR REPLACE FUNCTION hawser.store_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1376,6 +1391,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1562,6 +1578,7 @@ CREATE OR REPLACE FUNCTION hawser.cursor_of(
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1586,6 +1603,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1645,6 +1663,7 @@ CREATE OR REPLACE FUNCTION hawser.handling_refusal(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1709,6 +1728,7 @@ CREATE OR REPLACE FUNCTION hawser.mark_done(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -1798,6 +1818,7 @@ CREATE OR REPLACE FUNCTION hawser.park_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1917,6 +1938,7 @@ CREATE OR REPLACE FUNCTION hawser.count_attempt(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1953,6 +1975,7 @@ CREATE OR REPLACE FUNCTION hawser.count_parked(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -1997,6 +2020,7 @@ CREATE OR REPLACE FUNCTION hawser.finish_parked(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2090,6 +2114,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET work_mem = 32768
 AS $function$
 #variable_conflict use_column
@@ -2147,6 +2172,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET enable_sort = off
@@ -2191,6 +2217,7 @@ CREATE OR REPLACE FUNCTION hawser.count_messages(
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -2227,6 +2254,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
@@ -2319,6 +2347,7 @@ CREATE OR REPLACE FUNCTION hawser.enter_directory(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2434,6 +2463,7 @@ CREATE OR REPLACE FUNCTION hawser.leave_directory(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2502,6 +2532,7 @@ CREATE OR REPLACE FUNCTION hawser.clear_stored_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2585,6 +2616,7 @@ CREATE OR REPLACE FUNCTION hawser.forget_peer(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2746,6 +2778,7 @@ CREATE OR REPLACE FUNCTION hawser.clear_addresses(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2815,6 +2848,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -2964,6 +2998,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3053,6 +3088,7 @@ CREATE OR REPLACE FUNCTION hawser.heir_of_channel(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3147,6 +3183,7 @@ CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3284,6 +3321,7 @@ CREATE OR REPLACE FUNCTION hawser.callers_roles(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   -- Inside a function that is SECURITY DEFINER, current_user is the owner of that.
@@ -3306,6 +3344,7 @@ CREATE OR REPLACE FUNCTION hawser.dead_letter_fault(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_pair jsonb;
@@ -3378,6 +3417,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3549,6 +3589,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -3589,6 +3630,7 @@ CREATE OR REPLACE FUNCTION hawser.expire_dead_letters(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 DECLARE

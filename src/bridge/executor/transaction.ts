@@ -6,6 +6,7 @@ import pg from "pg";
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError, shortened } from "../../errors/index.js";
+import { filteredTable, messageWithRemedy } from "../../postgres/index.js";
 import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession, StatementLimits } from "./executor-session.js";
@@ -43,6 +44,8 @@ export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number):
   }
   const { code } = error;
   const message = errorText(error);
+  // Of a table of Hawser: the functions of users keep the login's own row_security, which hides rows without an error.
+  if (filteredTable(error) !== undefined) return { kind: "transient", code, message: messageWithRemedy(error) };
   if (unavailable.test(code)) return { kind: "unavailable", code, message };
   if (code === queryCanceled) return { kind: elapsedMs >= timeoutMs ? "timed_out" : "transient", code, message };
   return { kind: transient.test(code) ? "transient" : "failed", code, message };

@@ -152,6 +152,7 @@ export function extensionScript(version: string): string {
 \\echo Use "CREATE EXTENSION ${extensionName}" to load this file. \\quit
 
 SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL row_security = off;
 
 -- A function with a short call, because Postgres prints the whole failed statement in the CONTEXT of an error.
 CREATE FUNCTION ${installer} RETURNS void LANGUAGE plpgsql AS $hawser$

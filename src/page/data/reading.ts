@@ -1,6 +1,6 @@
 /** Reading for a section: a section whose data cannot be read says so, and the others are shown. */
 import { HawserError, withoutPasswords } from "../../errors/index.js";
-import { insufficientPrivilege, isServerError, queryCanceled, sqlstateOf } from "../../postgres/index.js";
+import { isServerError, lacksPrivilege, queryCanceled, sqlstateOf } from "../../postgres/index.js";
 
 /** Result of a reading. */
 export type Reading<T> =
@@ -20,7 +20,7 @@ export async function reading<T>(read: () => Promise<T>): Promise<Reading<T>> {
     return { state: "read", value: await read() };
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;
-    if (sqlstateOf(error) === insufficientPrivilege) return { state: "denied", why: messageOf(error.cause ?? error) };
+    if (lacksPrivilege(error)) return { state: "denied", why: messageOf(error.cause ?? error) };
     if (sqlstateOf(error) === queryCanceled) return { state: "failed", why: tooLong, isAway: false };
     return { state: "failed", why: withoutPasswords(error.message), isAway: !isServerError(error.cause) };
   }
