@@ -195,7 +195,7 @@ describe("a dead letter", () => {
 });
 
 describe("the function with which listeners write dead letters", () => {
-  const addSql = "SELECT held FROM hawser.add_peer_dead_letters($1, $2, $3, $4, $5, NULL)";
+  const addSql = "SELECT held FROM hawser.add_peer_dead_letters($1, $2, $3, $4, $5, NULL, NULL)";
 
   it("writes only those of the listener", async () => {
     await using store = await openStore({ databaseUrl: one.url });
