@@ -564,19 +564,22 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF
+    id IS NULL
+  THEN
+    IF id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cancel', 'id', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 DECLARE
   v_roles text[];
 BEGIN
-  IF cancel.id IS NULL THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = 'hawser.cancel: the argument id is NULL, and needs a value',
-      HINT = 'Give the number that the function returned which has enqueued the message.';
-  END IF;
   -- As if it were not there, where it is of a role that the caller is not a member of.
   v_roles := hawser.callers_roles();
   DELETE FROM hawser.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
   cancelled := FOUND;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Takes back a message that is due later, in the present transaction. Returns false if it was due already, or cancelled, or if
@@ -600,11 +603,15 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_replay: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(subject) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(subject) > 1024
+    since IS NULL
+    OR octet_length(subject) > 1024
   THEN
+    IF since IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_replay', 'since', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(subject) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_replay', 'subject', octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
@@ -641,13 +648,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.replay_page: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_subject) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_subject) > 1024
+    p_since IS NULL
+    OR octet_length(p_subject) > 1024
+    OR p_after IS NULL
   THEN
+    IF p_since IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.replay_page', 'p_since', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_subject) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.replay_page', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF p_after IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.replay_page', 'p_after', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -659,18 +674,16 @@ DECLARE
 BEGIN
   SELECT r.* INTO v_refusal FROM (
     VALUES
-      (p_since IS NULL, 'null_argument', 'the argument since is NULL, and needs a value',
-        'Give the time from which on the messages were enqueued.'),
-      (p_until <= p_since, 'invalid_argument', format('until, %s, is not behind since, %s', p_until, p_since),
+      (p_until <= p_since, format('until, %s, is not behind since, %s', p_until, p_since),
         'Give a later time, or leave until out.'),
-      (p_subject !~ E'^(?:[^.*>\\\\s]+|\\\\*)(?:\\\\.(?:[^.*>\\\\s]+|\\\\*))*(?:\\\\.>)?$' AND p_subject <> '>', 'invalid_argument',
+      (p_subject !~ E'^(?:[^.*>\\\\s]+|\\\\*)(?:\\\\.(?:[^.*>\\\\s]+|\\\\*))*(?:\\\\.>)?$' AND p_subject <> '>',
         format('the argument subject is %s, and must be words joined by ''.'', of which each may be ''*'', and the last ''>''',
           to_json(left(p_subject, 60))),
         'Give a subject as NATS has them, or leave it out for all.')
-  ) AS r (is_wrong, code, message, hint) WHERE r.is_wrong LIMIT 1;
+  ) AS r (is_wrong, message, hint) WHERE r.is_wrong LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate(v_refusal.code),
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = 'hawser.outbox_replay: ' || v_refusal.message,
       HINT = v_refusal.hint;
   END IF;
@@ -875,7 +888,7 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  IF p_kind NOT IN ('nats', 'peer') THEN
+  IF p_kind IN ('nats', 'peer') IS NOT TRUE THEN
     RAISE EXCEPTION 'the kind % is neither nats nor peer', to_json(left(p_kind, 60)) USING ERRCODE = 'invalid_parameter_value';
   END IF;
   -- A turn reads what every role has enqueued for NATS.
@@ -942,15 +955,23 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 16
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR octet_length(p_after) > 64
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_owner', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_owner) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
@@ -1091,15 +1112,22 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_turn: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 16
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR octet_length(p_later_from::text) > 8388608
+    OR p_max_messages IS NULL
+    OR p_max_bytes IS NULL
+    OR p_adopts IS NULL
     OR octet_length(p_done_from::text) > 8388608
     OR octet_length(p_done_to::text) > 8388608
     OR ((pg_column_size(p_series) > 5461 OR pg_column_compression(p_series) IS NOT NULL) AND octet_length(p_series::text) > 67108864)
+    OR p_skipped IS NULL
+    OR num_nulls(VARIADIC p_skipped) > 0
     OR cardinality(p_skipped) > 1000000
     OR ((pg_column_size(p_dead) > 5461 OR pg_column_compression(p_dead) IS NOT NULL) AND octet_length(p_dead::text) > 67108864)
     OR octet_length(p_read) > 16
@@ -1110,14 +1138,29 @@ BEGIN
     OR octet_length(p_read_route) > 1100
     OR ((pg_column_size(p_read_excluded) > 5461 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND octet_length(p_read_excluded::text) > 67108864)
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_owner', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_owner) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
     END IF;
     IF octet_length(p_later_from::text) > 8388608 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_later_from', octet_length(p_later_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF p_max_messages IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_max_messages', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF p_adopts IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_adopts', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_done_from::text) > 8388608 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_done_from', octet_length(p_done_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
@@ -1127,6 +1170,12 @@ BEGIN
     END IF;
     IF ((pg_column_size(p_series) > 5461 OR pg_column_compression(p_series) IS NOT NULL) AND octet_length(p_series::text) > 67108864) THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_series', octet_length(p_series::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+    IF p_skipped IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_skipped', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_skipped) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_skipped', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_skipped) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_skipped', 'a list of ' || cardinality(p_skipped) || ' elements', 'must have at most 1000000 elements');
@@ -1693,13 +1742,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_undone: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 16
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_limit IS NULL
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF p_limit IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_limit', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -1782,12 +1839,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_find: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_message_id) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
     octet_length(p_message_id) > 255
     OR octet_length(p_message_id) < 1
     OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR p_limit IS NULL
   THEN
     IF octet_length(p_message_id) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1797,6 +1855,9 @@ BEGIN
     END IF;
     IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain white space or control characters');
+    END IF;
+    IF p_limit IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_limit', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -1928,17 +1989,29 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 16
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_owner IS NULL
     OR octet_length(p_owner) > 64
+    OR p_retention_ms IS NULL
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
     END IF;
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_owner) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+    END IF;
+    IF p_retention_ms IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_retention_ms', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -2039,10 +2112,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.enqueue_peer: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_topic) > 255
+    p_topic IS NULL
+    OR octet_length(p_topic) > 255
+    OR p_payloads IS NULL
+    OR num_nulls(VARIADIC p_payloads) > 0
     OR cardinality(p_payloads) > 1000000
     OR ((pg_column_size(p_payloads) > 67108864 OR pg_column_compression(p_payloads) IS NOT NULL) AND hawser.list_excess(p_payloads, 134217728, 67108864) IS NOT NULL)
     OR ((pg_column_size(p_headers) > 341 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 4194304)
@@ -2056,8 +2132,17 @@ BEGIN
     OR octet_length(p_listener) > 255
     OR octet_length(p_origin) > 511
   THEN
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_topic', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_topic) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_payloads IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_payloads', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_payloads) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_payloads', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_payloads) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_payloads', 'a list of ' || cardinality(p_payloads) || ' elements', 'must have at most 1000000 elements');
@@ -2228,12 +2313,20 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.running_peers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_names) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    cardinality(p_names) > 100000
+    p_names IS NULL
+    OR num_nulls(VARIADIC p_names) > 0
+    OR cardinality(p_names) > 100000
     OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, 1073741824) IS NOT NULL)
   THEN
+    IF p_names IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_names) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_names) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 100000 elements');
     END IF;
@@ -2629,18 +2722,33 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.claim_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_epoch IS NULL
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
     OR cardinality(p_topics) > 100000
     OR ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL)
+    OR p_from_epochs IS NULL
+    OR num_nulls(VARIADIC p_from_epochs) > 0
     OR cardinality(p_from_epochs) > 100000
+    OR p_from_numbers IS NULL
+    OR num_nulls(VARIADIC p_from_numbers) > 0
     OR cardinality(p_from_numbers) > 100000
+    OR p_max_messages IS NULL
+    OR p_max_bytes IS NULL
+    OR p_of_group IS NULL
+    OR num_nulls(VARIADIC p_of_group) > 0
     OR cardinality(p_of_group) > 100000
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2650,17 +2758,50 @@ BEGIN
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_topics) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 100000 elements');
     END IF;
     IF ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL) THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', hawser.list_excess(p_topics, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
     END IF;
+    IF p_from_epochs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_from_epochs) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_from_epochs) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list of ' || cardinality(p_from_epochs) || ' elements', 'must have at most 100000 elements');
     END IF;
+    IF p_from_numbers IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_from_numbers) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_from_numbers) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list of ' || cardinality(p_from_numbers) || ' elements', 'must have at most 100000 elements');
+    END IF;
+    IF p_max_messages IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_messages', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF p_of_group IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_of_group) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_of_group) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list of ' || cardinality(p_of_group) || ' elements', 'must have at most 100000 elements');
@@ -2898,11 +3039,15 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.unschedule: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(name) > 128
+    name IS NULL
+    OR octet_length(name) > 128
   THEN
+    IF name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.unschedule', 'name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(name) > 128 THEN
       PERFORM hawser.refuse_argument('hawser.unschedule', 'name', octet_length(name) || ' bytes long', 'must be at most 128 bytes long in UTF-8');
     END IF;
@@ -2911,12 +3056,6 @@ DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
-  IF unschedule.name IS NULL THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = 'hawser.unschedule: the argument name is NULL, and needs a value',
-      HINT = 'Give the name of a schedule; hawser.schedule_status lists them.';
-  END IF;
   DELETE FROM hawser.schedules AS s WHERE s.role = v_role AND s.name = unschedule.name;
   IF NOT FOUND THEN
     DELETE FROM hawser.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
@@ -3060,6 +3199,14 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF
+    p_limit IS NULL
+  THEN
+    IF p_limit IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.due_schedules', 'p_limit', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_count integer;
@@ -3094,6 +3241,7 @@ BEGIN
     due_in_ms := ceil(extract(epoch FROM v_next - v_now) * 1000);
   END IF;
   RETURN NEXT;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.due_schedules(integer) IS 'The schedules that are due, or whose next occurrence is to be computed, some of each role, and behind them a row without one.';
@@ -3109,8 +3257,12 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216)
+    p_runs IS NULL
+    OR ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216)
   THEN
+    IF p_runs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.run_schedules', 'p_runs', 'NULL', 'needs a value');
+    END IF;
     IF ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216) THEN
       PERFORM hawser.refuse_argument('hawser.run_schedules', 'p_runs', octet_length(p_runs::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;

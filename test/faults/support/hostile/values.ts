@@ -228,7 +228,7 @@ const validByName: Readonly<Record<string, string>> = {
   stream: "'ATTACK'",
   p_stream: "'ATTACK'",
   filter: "NULL",
-  p_filters: "NULL",
+  p_filters: "'{}'",
   start: "'all'",
   p_start: "'all'",
   key_token: "NULL",
