@@ -412,8 +412,8 @@ describe("channels that are handed over", () => {
         force,
       ]);
       await expect(direct).rejects.toMatchObject({
-        code: "22023",
-        message: expect.stringContaining(`the ${which} listener`),
+        code: "22004",
+        message: expect.stringContaining(`the argument ${which === "old" ? "p_from" : "p_to"} is NULL`),
       });
       const owners = await w.operator.query(
         "SELECT owner FROM hawser.conn_key_map WHERE connection_key = ANY ($1) ORDER BY connection_key",
