@@ -22,6 +22,8 @@ interface Position {
   readonly role: AttackerRole;
   /** Statement that takes the position, with its ids as columns that are named as parameters. */
   readonly take: string;
+  /** Functions of which at least one call must have succeeded. */
+  readonly uses: readonly string[];
   /** Payloads of others that docs/security.md lets it read. */
   readonly reads: readonly string[];
   /** Sinks whose messages it may lose or delay, according to docs/security.md. */
@@ -33,6 +35,7 @@ const positions: readonly Position[] = [
     name: "the relay for peers",
     role: "hawser_peer",
     take: "SELECT 'mine' AS p_owner, turn AS p_turn FROM hawser.outbox_take('peer', 'mine', NULL)",
+    uses: ["outbox_turn_peers", "outbox_rotate"],
     reads: [forPeers],
     stops: [],
   },
@@ -40,6 +43,7 @@ const positions: readonly Position[] = [
     name: "the relay for peers, in serve",
     role: "hawser_bridge",
     take: "SELECT 'mine' AS p_owner, turn AS p_turn FROM hawser.outbox_take('peer', 'mine', NULL)",
+    uses: ["outbox_turn_peers", "outbox_rotate"],
     reads: [forNats],
     stops: ["nats"],
   },
@@ -47,6 +51,7 @@ const positions: readonly Position[] = [
     name: "the relay for NATS",
     role: "hawser_bridge",
     take: "SELECT 'mine' AS p_owner, turn AS p_turn FROM hawser.outbox_take('nats', 'mine', NULL)",
+    uses: ["outbox_turn_nats", "outbox_rotate"],
     reads: [forNats],
     stops: ["nats"],
   },
@@ -54,13 +59,15 @@ const positions: readonly Position[] = [
     name: "the leader",
     role: "hawser_bridge",
     take: "SELECT 'mine' AS p_owner, epoch AS p_epoch FROM hawser.take_lead('mine', $1, $2)",
+    uses: ["keep_lead", "raise_lead"],
     reads: [forNats],
     stops: ["nats"],
   },
   {
     name: "the owner of a name",
     role: "hawser_peer",
-    take: "SELECT 'attack-peer' AS p_name, epoch AS p_epoch FROM hawser.take_name('attack-peer', 'mine')",
+    take: "SELECT 'attack-peer' AS p_name, epoch AS p_epoch FROM hawser.own_name('attack-peer', 'mine', 1)",
+    uses: ["keep_name", "enter_directory"],
     reads: [forPeers],
     stops: [],
   },
@@ -69,7 +76,7 @@ const positions: readonly Position[] = [
 it.each(positions)(
   "$name ($role) neither reads what it may not, nor stops messages of others",
   { timeout: 900_000 },
-  async ({ role, take, reads, stops }) => {
+  async ({ role, take, uses, reads, stops }) => {
     await using database = await testDatabase();
     const client = new pg.Client({ connectionString: database.url });
     await client.connect();
@@ -95,8 +102,8 @@ it.each(positions)(
         values: take.includes("$1") ? [lead[0].epoch, lead[0].beat] : [],
       });
       await client.query("SET LOCAL SESSION AUTHORIZATION DEFAULT");
-      const own = taken.rows[0] as Record<string, string>;
-      expect(Object.values(own)).not.toContain(null);
+      expect(Object.values(taken.rows[0])).not.toContain(null);
+      const own = { ...argumentsOfTurn(ids.numbers), ...(taken.rows[0] as Record<string, string>) };
       const before = await stateOf(client);
       expect(before.waiting).toEqual({ nats: perSink, peer: perSink });
 
@@ -106,12 +113,16 @@ it.each(positions)(
       );
       expect(functions.length).toBeGreaterThan(role === "hawser_peer" ? 50 : 15);
       const wrong: string[] = [];
+      const succeeded = new Set<string>();
       for (const called of functions) {
         const options = { role, ids, random, valuesPerArgument: atDepth(5), pairs: atDepth(5), own };
         for (const { label, sql } of callsOf(called, options)) {
           await client.query("SAVEPOINT attack");
           const shown = await client.query(`${asAttacker}; SET LOCAL statement_timeout = '60s'; ${sql}`).then(
-            (results) => JSON.stringify((results as unknown as pg.QueryResult[]).at(-1)!.rows, withBytes),
+            (results) => {
+              succeeded.add(called.name);
+              return JSON.stringify((results as unknown as pg.QueryResult[]).at(-1)!.rows, withBytes);
+            },
             async () => await client.query("ROLLBACK TO attack").then(() => ""),
           );
           await client.query(asAttacker);
@@ -136,11 +147,27 @@ it.each(positions)(
         }
       }
       expect(wrong).toEqual([]);
+      expect([...succeeded]).toEqual(expect.arrayContaining([...uses]));
     } finally {
       await client.end();
     }
   },
 );
+
+/** Arguments of a turn by which it reads and takes what there is, whomever the messages belong to. */
+function argumentsOfTurn(ids: readonly string[]): Record<string, string> {
+  const dead = ids.map((id) => ({ id, code: "hostile", message: "hostile", attempts: 1 }));
+  return {
+    p_dead: JSON.stringify(dead),
+    p_done_from: "3:3:",
+    p_series: "[]",
+    p_skipped: "{}",
+    p_read: "look",
+    p_read_from: "3:3:",
+    p_read_series: "[]",
+    p_read_excluded: "[]",
+  };
+}
 
 /** Bytes as hexadecimal digits. */
 function withBytes(_name: string, value: unknown): unknown {

@@ -121,12 +121,6 @@ const jsons: readonly Value[] = [
   { label: "a name of 70,000 bytes", sql: `json_build_object(repeat('b', 70000), 'a')::text` },
 ];
 
-/** A list of dead letters, as a relay passes them, with the ids of the victim's rows. */
-const deadLettersOf = ({ numbers: all }: VictimIds): Value[] => {
-  const members = all.map((id) => `{"id": ${id}, "code": "a", "message": "b", "attempts": 1}`);
-  return [{ label: "dead letters of the victim's ids", sql: `'[${members.join(", ")}]'` }];
-};
-
 const times: readonly Value[] = [
   nothing,
   ...["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "epoch", "2100-01-01"].map((each) => text(each)),
@@ -186,7 +180,7 @@ export function hostileValues({ type: declared }: Parameter, ids: VictimIds): re
       return bytes;
     case "json":
     case "jsonb":
-      return [...jsons.slice(0, 1), ...deadLettersOf(ids), ...jsons.slice(1)];
+      return jsons;
     case "smallint":
       return numbers(ids, "-32768", "32767");
     case "integer":
@@ -252,6 +246,7 @@ const validByName: Readonly<Record<string, string>> = {
   p_all: "false",
   p_force: "false",
   p_dead: "NULL",
+  p_after: "NULL",
   p_retention_ms: "86400000",
   since: "clock_timestamp()",
   until: "clock_timestamp()",
