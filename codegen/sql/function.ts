@@ -45,13 +45,14 @@ function withLimits(fn: SqlFunction, body: string): string {
           ...(fn.securityDefiner && text !== undefined ? refuseCollations(fn.name, text.column.name) : []),
           ...limitStatements(
             `hawser.${fn.name}`,
-            fn.parameters.map(({ column: { name, type, repeated, rules } }) => ({
+            fn.parameters.map(({ column: { name, type, repeated, nullable, rules } }) => ({
               name,
               expression: name,
               sqlType: type,
               repeated,
               rules,
               wholly: true,
+              required: !nullable,
             })),
           ),
         ];
@@ -73,7 +74,7 @@ function refuseCollations(name: string, text: string): string[] {
     "    RAISE EXCEPTION USING",
     "      ERRCODE = hawser.error_sqlstate('invalid_argument'),",
     `      MESSAGE = format('hawser.${name}: the arguments have the collation %s, and must have a deterministic one', ${collation}),`,
-    "      HINT = 'Write COLLATE \"default\" withStatementsBefore the argument.';",
+    "      HINT = 'Write COLLATE \"default\" behind the argument.';",
     "  END IF;",
   ];
 }

@@ -1,6 +1,7 @@
 /**
  * Limits of arguments, checked in Postgres before a function uses them. The checks are cheap: Postgres knows the length
- * of a text or of bytes without reading them, and a value is read only if it may be too long.
+ * of a text or of bytes without reading them, and a value is read only if it may be too long. An array says whether it
+ * has a NULL.
  */
 import type { Rules } from "../model/rules.js";
 import {
@@ -26,11 +27,13 @@ export interface LimitedArgument {
   readonly rules: Rules;
   /** True if all rules are checked here, not only the length of the value. */
   readonly wholly?: boolean;
+  /** True if NULL is refused here, also as an element of a list. */
+  readonly required?: boolean;
   /** True if the function runs with its caller's search path, so that names need a schema. */
   readonly qualified?: boolean;
 }
 
-/** Condition that is true for a value above a limit, and not true for NULL. */
+/** Condition that is true for a value above a limit; only the condition of {@link nullLimits} is true for NULL. */
 interface Limit {
   readonly condition: string;
   /** SQL expression that describes the value: `300 bytes long`. */
@@ -68,7 +71,7 @@ export function limitFunctions(): string {
       [
         "BEGIN",
         "  RAISE EXCEPTION USING",
-        "    ERRCODE = hawser.error_sqlstate('invalid_argument'),",
+        "    ERRCODE = hawser.error_sqlstate(CASE WHEN p_is IN ('NULL', 'a list with a NULL') THEN 'null_argument' ELSE 'invalid_argument' END),",
         // Every role may call this function, so it truncates the texts that it repeats.
         "    MESSAGE = format('%s: the argument %s is %s, and %s', left(p_function, 255), left(p_argument, 255), left(p_is, 1000), left(p_rule, 1000)),",
         "    HINT = format('Give an argument that obeys the rule: it %s.', left(p_rule, 1000));",
@@ -136,7 +139,9 @@ export function limitFunctions(): string {
  * @param called the function's name in errors
  */
 export function limitStatements(called: string, values: readonly LimitedArgument[]): string[] {
-  const limits = values.flatMap((value) => limitsOf(value).map((limit) => ({ value, limit })));
+  const limits = values.flatMap((value) =>
+    [...nullLimits(value), ...limitsOf(value)].map((limit) => ({ value, limit })),
+  );
   if (limits.length === 0) return [];
   return [
     "  IF",
@@ -171,6 +176,23 @@ export function limited(called: string, values: readonly LimitedArgument[], expr
 
 function refusal(called: string, { name }: LimitedArgument, { is, rule }: Limit): string {
   return `hawser.refuse_argument(${sqlString(called)}, ${sqlString(name)}, ${is}, ${sqlString(rule)})`;
+}
+
+function nullLimits({ expression, repeated, required }: LimitedArgument): Limit[] {
+  if (!required) return [];
+  const rule = "needs a value";
+  return [
+    { condition: `${expression} IS NULL`, is: "'NULL'", rule },
+    ...(repeated
+      ? [
+          {
+            condition: `num_nulls(VARIADIC ${expression}) > 0`,
+            is: "'a list with a NULL'",
+            rule: "must have a value in each place",
+          },
+        ]
+      : []),
+  ];
 }
 
 function limitsOf(value: LimitedArgument): Limit[] {

@@ -43,7 +43,7 @@ BEGIN
     JOIN hawser.topic_key AS k ON k.k = p_topic_key
    -- One that was made for its owner has none set.
    WHERE m.connection_key = p_connection_key AND m.owner = p_name;
-  v_running := hawser.running_peers(v_names);
+  v_running := hawser.running_peers(coalesce(v_names, '{}'));
   heir := (
     SELECT n.name FROM unnest(v_names) AS n (name)
      ORDER BY n.name <> ALL (v_running), n.name <> v_home, n.name COLLATE "C" LIMIT 1

@@ -8,10 +8,6 @@ BEGIN
     RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  IF p_from IS NULL OR p_to IS NULL THEN
-    RAISE EXCEPTION 'the channels cannot be handed over: the % listener is NULL', CASE WHEN p_from IS NULL THEN 'old' ELSE 'new' END
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name both listeners.';
-  END IF;
   IF starts_with(p_to, @OutboxConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';

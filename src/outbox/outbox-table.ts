@@ -2,7 +2,12 @@
  * SQL calls of the relays. Each call is one statement and its own transaction. A turn is the call in which a relay saves
  * its position and reads or moves the next messages.
  */
-import { type OutboxFunctions, outboxFunctions } from "../../generated/ts/rows/outbox.js";
+import {
+  type OutboxFunctions,
+  type OutboxTurnNatsResult,
+  type OutboxTurnPeersResult,
+  outboxFunctions,
+} from "../../generated/ts/rows/outbox.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
 import { isServerError, type PostgresSession } from "../postgres/index.js";
@@ -58,9 +63,7 @@ const uniqueViolation = "23505";
 /** Approximate memory of a message besides its payload. */
 const messageOverheadBytes = 500;
 
-type Row = Awaited<ReturnType<OutboxFunctions["outboxTurn"]>>[number];
-
-type TurnArguments = Parameters<OutboxFunctions["outboxTurn"]>[0];
+type Row = OutboxTurnNatsResult;
 
 /**
  * Result of a turn of the relay for peers. `doneTo` is its snapshot. `connectionKeys` are the channels with new
@@ -68,7 +71,7 @@ type TurnArguments = Parameters<OutboxFunctions["outboxTurn"]>[0];
  * with new messages that group members can claim.
  */
 export interface HandedOver
-  extends Pick<Row, "handed" | "hasMore" | "doneTo" | "connectionKeys" | "owners" | "waiting"> {
+  extends Pick<OutboxTurnPeersResult, "handed" | "hasMore" | "doneTo" | "connectionKeys" | "owners" | "waiting"> {
   readonly due: DueFound;
 }
 
@@ -139,7 +142,8 @@ export class OutboxTable {
     const page = read?.kind === "page" ? read : undefined;
     const maxPayload = this.#maxPayload();
     const startedAt = performance.now();
-    const rows = await this.#run(owner, {
+    const args = {
+      owner,
       turn: step.turn,
       doneFrom: position.from,
       doneTo: position.to ?? null,
@@ -162,7 +166,8 @@ export class OutboxTable {
       maxPayload: maxPayload === undefined ? null : BigInt(maxPayload),
       dueFrom: dateOf(step.dueFrom),
       laterFrom: poll?.laterFrom ?? null,
-    });
+    };
+    const rows = await this.#undefinedIfRaced(() => this.#functions.outboxTurnNats(args));
     const last = rows?.pop();
     if (last === undefined || last.state === "lost") return { kind: "deposed" };
     if (last.state === "repeated") return { kind: "done", isSaved: true };
@@ -179,27 +184,22 @@ export class OutboxTable {
 
   /** Runs a turn of the relay for peers. @returns undefined if another relay is active @throws the error of Postgres */
   async handOver(owner: string, step: HandOver): Promise<HandedOver | undefined> {
-    const rows = await this.#run(owner, {
+    const args = {
+      owner,
       asleep: step.asleep ?? null,
       dueFrom: dateOf(step.dueFrom),
       laterFrom: step.laterFrom ?? null,
       maxMessages: step.maxMessages,
       maxBytes: BigInt(step.maxBytes),
       adopts: step.adopts,
-    });
-    const last = rows?.at(-1);
-    return last === undefined || last.state === "lost" ? undefined : { ...last, due: dueOf(last) };
+    };
+    const done = await this.#undefinedIfRaced(() => this.#functions.outboxTurnPeers(args));
+    return done === undefined || done.state === "lost" ? undefined : { ...done, due: dueOf(done) };
   }
 
   /** Truncates the oldest slot, if possible. @throws the error of Postgres */
   async rotate(owner: string, retentionMs: number): Promise<boolean> {
     return (await this.#functions.outboxRotate({ kind: this.#kind, owner, retentionMs: BigInt(retentionMs) })).rotated;
-  }
-
-  #run(owner: string, args: Partial<TurnArguments>): Promise<Row[] | undefined> {
-    return this.#undefinedIfRaced(() =>
-      this.#functions.outboxTurn({ ...noArguments, ...args, kind: this.#kind, owner }),
-    );
   }
 
   /** Returns undefined if another relay has used the turn's number. */
@@ -227,38 +227,12 @@ function asSaved(_name: string, value: unknown): unknown {
   return typeof value === "bigint" ? String(value) : value;
 }
 
-const noArguments: Omit<TurnArguments, "kind" | "owner"> = {
-  asleep: null,
-  dueFrom: null,
-  laterFrom: null,
-  maxMessages: 0,
-  maxBytes: 0n,
-  adopts: false,
-  turn: null,
-  doneFrom: null,
-  doneTo: null,
-  doneAfter: null,
-  series: null,
-  skipped: [],
-  mustSave: null,
-  dead: null,
-  read: null,
-  readFrom: null,
-  readTo: null,
-  readAfter: null,
-  readSeries: null,
-  readRole: null,
-  readRoute: null,
-  readExcluded: null,
-  maxPayload: null,
-};
-
 function dateOf(time: number | undefined): Date | null {
   return time === undefined ? null : new Date(time);
 }
 
 /** Due times of a turn. A Date truncates to milliseconds, so it is never later than the exact time. */
-function dueOf({ brought, dueFrom, dueInMs }: Row): DueFound {
+function dueOf({ brought, dueFrom, dueInMs }: Pick<Row, "brought" | "dueFrom" | "dueInMs">): DueFound {
   return {
     moved: brought ?? 0,
     next: dueFrom === null ? undefined : { from: dueFrom.getTime(), inMs: Number(dueInMs) },

@@ -67,7 +67,7 @@ const lines: Readonly<Record<string, readonly string[]>> = {
   ],
   "ts/sql/shop-schema.ts": [
     "// source: hawser/shop/v1/orders.proto\n// source: hawser/shop/v1/shop.proto\n\n",
-    "AS $function_1$\nBEGIN\n  IF\n    octet_length(",
+    "AS $function_1$\nBEGIN\n  IF\n    p_shop IS NULL\n    OR octet_length(",
     "  END IF;\nDECLARE\n  v_quoted text := $function$it has the tag of the generator$function$;\n",
     "COLUMN hawser.orders.total IS 'In cents.';\nCOMMENT ON COLUMN hawser.orders.items IS",
   ],

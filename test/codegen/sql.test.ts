@@ -175,7 +175,7 @@ describe("the shop", () => {
       "p_shop text, p_total bigint, p_references bigint[], p_digest bytea, p_pictures bytea[], p_note jsonb, OUT number integer, OUT reference bigint",
     );
     // Its body has the tag with which the generator quotes bodies.
-    const { rows: placed } = await client.query("SELECT * FROM hawser.place_order('s', 7, NULL, NULL, NULL, NULL)");
+    const { rows: placed } = await client.query("SELECT * FROM hawser.place_order('s', 7, '{}', NULL, '{}', NULL)");
     expect(placed).toEqual([{ number: 1, reference: "7" }]);
   });
 

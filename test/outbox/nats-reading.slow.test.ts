@@ -7,11 +7,11 @@ import { NatsReading } from "./support/nats-reading.js";
 const seeds = 200;
 
 it.each([
-  ["joins a series from where main is", "outbox_turn", 'coalesce(s."from", v_read_from)', "v_read_from"],
-  ["looks at a series that does not join", "outbox_turn", "coalesce(s.joins, true)", "true"],
-  ["reads pages of all roles", "outbox_turn", "(n.role = v_read_role OR", "(true OR"],
-  ["reads pages of all routes", "outbox_turn", "(v_read_route IS NULL OR", "(true OR"],
-  ["reads routes that have a series of their own", "outbox_turn", "<> ALL (v_excluded_routes)", "IS NOT NULL"],
+  ["joins a series from where main is", "outbox_look", 'coalesce(s."from", p_from)', "p_from"],
+  ["looks at a series that does not join", "outbox_look", "coalesce(s.joins, true)", "true"],
+  ["reads pages of all roles", "outbox_turn_nats", "(n.role = p_read_role OR", "(true OR"],
+  ["reads pages of all routes", "outbox_turn_nats", "(p_read_route IS NULL OR", "(true OR"],
+  ["reads routes that have a series of their own", "outbox_turn_nats", "<> ALL (v_excluded_routes)", "IS NOT NULL"],
   ["truncates what lags behind", "outbox_rotate", "AND o.id = ANY (v_moved)", "AND false"],
   ["keeps what it has moved", "outbox_rotate", "EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;", ""],
 ])("catches one that %s", { timeout: 240_000 }, async (name, fn, from, to) => {

@@ -313,10 +313,22 @@ describe("a turn", () => {
           `SELECT hawser.enqueue_peer(${topic}, ARRAY['x'::bytea], NULL, NULL, NULL, ${listener}, ${later}, NULL, NULL)`,
         ),
       ).rejects.toMatchObject({
-        code: "22023",
+        code: topic === "NULL" ? "22004" : "22023",
         message: expect.stringMatching(new RegExp(`the (argument p_)?${name} `)),
       });
     }
+  });
+
+  it("is stored under a greater epoch, whoever asks to take over without a sink", async () => {
+    await enqueue("warehouse", "1");
+    const epoch = "SELECT epoch FROM hawser.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1";
+    const { rows: before } = await client.query(epoch);
+    await expect(client.query("SELECT hawser.outbox_take(NULL, 'other', NULL)")).rejects.toMatchObject({
+      code: "22004",
+      message: "hawser.outbox_take: the argument p_kind is NULL, and needs a value",
+    });
+    expect((await client.query(epoch)).rows).toEqual(before);
+    expect(await turn()).toMatchObject({ state: "saved", handed: 1 });
   });
 
   it("of a replaced relay does nothing", async () => {

@@ -242,7 +242,7 @@ describe("dead letters", () => {
     const [taker, retrier] = [await w.connect(), await w.connect()];
     const { rows } = await retrier.query("SELECT pg_backend_pid() AS pid");
     await taker.query("BEGIN");
-    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [
+    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, '{}')", [
       `lost-${round}`,
       `heir-${round}`,
     ]);

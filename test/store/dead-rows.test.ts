@@ -133,7 +133,7 @@ describe.each([
       `INSERT INTO hawser.outbox (slot, id, destination, payload, key, message_id, to_stream)
        VALUES (3, 1, 'jobs', 'x', 'k', '', false)`,
     );
-    // As outbox_turn has them, which calls it.
+    // As outbox_turn_peers has them, which calls it.
     await client.query(
       "SET enable_seqscan = off; SET enable_bitmapscan = off; SET plan_cache_mode = force_generic_plan",
     );

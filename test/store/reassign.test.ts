@@ -254,7 +254,7 @@ describe("channels that are handed over", () => {
     const commitSql =
       "SELECT moved FROM hawser.commit_cursors($1, $2, ARRAY[$3::integer], ARRAY[$4::bigint], '{2}', NULL, NULL)";
     await late.query(commitSql, [from, lost.epoch, channel, sender.epoch]);
-    const reassigning = taker.query("SELECT stored FROM hawser.reassign_channels($1, $2, false, true, NULL)", [
+    const reassigning = taker.query("SELECT stored FROM hawser.reassign_channels($1, $2, false, true, '{}')", [
       from,
       to,
     ]);
@@ -269,7 +269,7 @@ describe("channels that are handed over", () => {
     const [late, taker] = [await w.connect(), await w.connect()];
     const { rows } = await late.query("SELECT pg_backend_pid() AS pid");
     await taker.query("BEGIN");
-    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [from, to]);
+    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, '{}')", [from, to]);
     const commitSql =
       "SELECT held FROM hawser.commit_cursors($1, $2, ARRAY[$3::integer], ARRAY[$4::bigint], '{2}', NULL, NULL)";
     const committing = late.query(commitSql, [from, lost.epoch, channel, sender.epoch]);
@@ -321,7 +321,7 @@ describe("channels that are handed over", () => {
     await free();
     const taker = await w.connect();
     await taker.query("BEGIN");
-    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [from, to]);
+    await taker.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, '{}')", [from, to]);
     await expect(w.take(from)).rejects.toMatchObject({ code: "name_in_use" });
     const starting = w.store.takeName(from, { waitMs: 20_000 });
     await taker.query("COMMIT");
@@ -385,7 +385,7 @@ describe("channels that are handed over", () => {
       message: expect.stringContaining(message),
     });
     // And the database refuses it, too.
-    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, NULL)", [from, name]);
+    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, false, true, '{}')", [from, name]);
     await expect(direct).rejects.toMatchObject({ code });
     expect(await ownerOf(channel)).toBe(from);
   });
@@ -426,14 +426,14 @@ describe("channels that are handed over", () => {
         rows[0].key,
       ]);
       await free();
-      const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, $3, true, NULL)", [
+      const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, $3, true, '{}')", [
         which === "old" ? null : from,
         which === "new" ? null : to,
         force,
       ]);
       await expect(direct).rejects.toMatchObject({
-        code: "22023",
-        message: expect.stringContaining(`the ${which} listener`),
+        code: "22004",
+        message: expect.stringContaining(`the argument ${which === "old" ? "p_from" : "p_to"} is NULL`),
       });
       const owners = await w.operator.query(
         "SELECT owner FROM hawser.conn_key_map WHERE connection_key = ANY ($1) ORDER BY connection_key",
@@ -446,7 +446,7 @@ describe("channels that are handed over", () => {
   it("cannot go where they are", async () => {
     await free();
     await expect(w.store.reassign({ from, to: from })).rejects.toMatchObject({ code: "invalid_argument" });
-    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $1, false, true, NULL)", [from]);
+    const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $1, false, true, '{}')", [from]);
     await expect(direct).rejects.toMatchObject({ code: "22023" });
   });
 

@@ -625,11 +625,11 @@ export interface FenceBatchResult {
 export interface MarkHandledArguments {
   /** The handler. */
   handler: bigint;
-  /** Its token. */
-  token: Uint8Array;
+  /** Its token. NULL, as token_of returns it for a handler that is gone: nothing of the handler is touched. */
+  token: Uint8Array | null;
   /** The id of the dead letter that is called again; NULL: none is. */
   deadLetter: bigint | null;
-  /** The numbers of those that were saved; NULL: none were. */
+  /** The numbers of those that were saved. */
   saved: readonly bigint[];
   /** Of a stream, as the next ones are: what the messages were read under. NULL: they are of none. */
   generation: bigint | null;
@@ -925,7 +925,7 @@ export function bridgeFunctions(client: QueryClient) {
         text: "SELECT state FROM hawser.mark_handled($1::bigint, $2::bytea, $3::bigint, $4::bigint[], $5::bigint, $6::int8multirange, $7::bigint, $8::bigint, $9::bigint, $10::bigint)",
         values: [
           String(args.handler),
-          toBuffer(args.token),
+          args.token === null ? null : toBuffer(args.token),
           args.deadLetter === null ? null : String(args.deadLetter),
           args.saved.map((one) => String(one)),
           args.generation === null ? null : String(args.generation),

@@ -783,38 +783,30 @@ export interface OutboxTakeResult {
   wasGivenBack: boolean | null;
 }
 
-/** Arguments of hawser.outbox_turn. */
-export interface OutboxTurnArguments {
-  /** `nats` or `peer`. */
-  kind: string;
+/** Arguments of hawser.outbox_turn_nats. */
+export interface OutboxTurnNatsArguments {
   /** The relay. */
   owner: string;
+  /** The number of this turn. */
+  turn: bigint;
   /** Those who enqueue have to notify; NULL: as before. */
   asleep: boolean | null;
   /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
   dueFrom: Date | null;
   /** A look tells of messages that are due later, and that this does not see. NULL: of all. */
   laterFrom: string | null;
-  /** How many messages are read. */
-  maxMessages: number;
-  /** How many bytes of payloads and headers are read; one message is read whatever its size. */
-  maxBytes: bigint;
-  /** Topics that waited for their first listener are looked up. */
-  adopts: boolean;
-  /** The number of this turn. */
-  turn: bigint | null;
   /** The position, as in the table. */
-  doneFrom: string | null;
+  doneFrom: string;
   /** See the table. */
   doneTo: string | null;
   /** See the table. */
-  doneAfter: bigint | null;
+  doneAfter: bigint;
   /** See the table. */
-  series: string | null;
+  series: string;
   /** Messages behind the position which are dead letters, with those of this turn. */
   skipped: readonly bigint[];
   /** The turn is saved though nothing is found. */
-  mustSave: boolean | null;
+  mustSave: boolean;
   /** Messages that are given up, a list of {id, code, message, attempts}; NULL: none. */
   dead: string | null;
   /**
@@ -822,6 +814,10 @@ export interface OutboxTurnArguments {
    * read.
    */
   read: string | null;
+  /** How many messages are read. */
+  maxMessages: number;
+  /** How many bytes of payloads and headers are read; one message is read whatever its size. */
+  maxBytes: bigint;
   /** The end of what was read before: by main for a look, by the series for a page. */
   readFrom: string | null;
   /** Of a page, the end of the set. */
@@ -843,16 +839,16 @@ export interface OutboxTurnArguments {
   maxPayload: bigint | null;
 }
 
-/** Row of hawser.outbox_turn. */
-export interface OutboxTurnResult {
+/** Row of hawser.outbox_turn_nats. */
+export interface OutboxTurnNatsResult {
   /**
    * `saved`, `read` (nothing was to be saved), `repeated` (it was saved by an earlier call, and nothing was read), or `lost`:
-   * another relay works. In the last row, as all up to `owners`.
+   * another relay works. In the last row, as all up to `due_in_ms`.
    */
   state: string | null;
   /** The snapshot of a look; NULL: there was none. */
   doneTo: string | null;
-  /** Of a page: the set has more messages, or may have, as the page is full. For peers: there is more to hand over. */
+  /** Of a page: the set has more messages, or may have, as the page is full. */
   hasMore: boolean | null;
   /** Of a look: who has more messages in it, a list of {role, route, after}; those up to the id `after` were read. */
   rest: unknown;
@@ -865,14 +861,6 @@ export interface OutboxTurnResult {
   dueFrom: Date | null;
   /** In how many milliseconds, 0 or less for now. */
   dueInMs: bigint | null;
-  /** How many messages were handed over to peers. */
-  handed: number | null;
-  /** The channels that have new messages. */
-  connectionKeys: number[];
-  /** Of each its listener, to be notified; an empty name: there is none yet. */
-  owners: string[];
-  /** The topics that have new messages for whoever claims them. */
-  waiting: string[];
   /** The message's number. */
   id: bigint | null;
   /** The role that enqueued it. */
@@ -901,6 +889,75 @@ export interface OutboxTurnResult {
   copyOf: bigint | null;
   /** When it was read, by the clock that enqueued_at has. */
   asOf: Date | null;
+}
+
+/** Arguments of hawser.outbox_turn_peers. */
+export interface OutboxTurnPeersArguments {
+  /** The relay. */
+  owner: string;
+  /** Those who enqueue have to notify; NULL: as before. */
+  asleep: boolean | null;
+  /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
+  dueFrom: Date | null;
+  /** A look tells of messages that are due later, and that this does not see. NULL: of all. */
+  laterFrom: string | null;
+  /** How many messages are read. */
+  maxMessages: number;
+  /** How many bytes of payloads and headers are read; one message is read whatever its size. */
+  maxBytes: bigint;
+  /** Topics that waited for their first listener are looked up. */
+  adopts: boolean;
+}
+
+/** Result of hawser.outbox_turn_peers. */
+export interface OutboxTurnPeersResult {
+  /** `saved`, `read` (nothing was to be saved), or `lost`: another relay works. */
+  state: string | null;
+  /** The snapshot of the look. */
+  doneTo: string | null;
+  /** There is more to hand over. */
+  hasMore: boolean | null;
+  /** How many messages were brought in. */
+  brought: number | null;
+  /**
+   * When the first of the messages is due that a look has found, and of those that are left when due ones were brought in. NULL:
+   * there is none.
+   */
+  dueFrom: Date | null;
+  /** In how many milliseconds, 0 or less for now. */
+  dueInMs: bigint | null;
+  /** How many messages were handed over to peers. */
+  handed: number | null;
+  /** The channels that have new messages. */
+  connectionKeys: number[];
+  /** Of each its listener, to be notified; an empty name: there is none yet. */
+  owners: string[];
+  /** The topics that have new messages for whoever claims them. */
+  waiting: string[];
+}
+
+/** Arguments of hawser.outbox_look. */
+export interface OutboxLookArguments {
+  /** The first slot of the sink. */
+  slot: number;
+  /** What was read before, by main. */
+  from: string;
+  /** What is to be read. */
+  to: string;
+  /** See `p_read_series` of outbox_turn_nats. */
+  series: string;
+  /** How many messages are read. */
+  maxMessages: number;
+}
+
+/** Result of hawser.outbox_look. */
+export interface OutboxLookResult {
+  /** By whom there are messages, a list of {role, route, from, first, last, count}; NULL: there is none. */
+  groups: unknown;
+  /** Roles of which nothing is read: they have more messages than fit. */
+  later: string[];
+  /** A cursor over the messages; NULL: there is none. */
+  messages: string | null;
 }
 
 /** Arguments of hawser.outbox_undone. */
@@ -1234,32 +1291,27 @@ export function outboxFunctions(client: QueryClient) {
       return { turn: row.turn === null ? null : BigInt(row.turn), doneFrom: row.done_from, doneTo: row.done_to, doneAfter: row.done_after === null ? null : BigInt(row.done_after), series: row.series, skipped: (row.skipped?.map(BigInt) ?? []), canNotify: row.can_notify, wasGivenBack: row.was_given_back };
     },
 
-    /**
-     * A turn of a relay: saves the position, writes dead letters, and reads messages. Those for peers are stored for their
-     * listeners, in the same transaction.
-     */
-    async outboxTurn(args: OutboxTurnArguments): Promise<OutboxTurnResult[]> {
+    /** A turn of the relay for NATS: saves the position, writes dead letters, and reads messages. */
+    async outboxTurnNats(args: OutboxTurnNatsArguments): Promise<OutboxTurnNatsResult[]> {
       const { rows } = await client.query({
-        name: "hawser.outbox_turn",
-        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, waiting, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::text::jsonb, $14::bigint[], $15::boolean, $16::text::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::text::jsonb, $22::text, $23::text, $24::text::jsonb, $25::bigint)",
+        name: "hawser.outbox_turn_nats",
+        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn_nats($1::text, $2::bigint, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::pg_snapshot, $7::pg_snapshot, $8::bigint, $9::text::jsonb, $10::bigint[], $11::boolean, $12::text::jsonb, $13::text, $14::integer, $15::bigint, $16::pg_snapshot, $17::pg_snapshot, $18::bigint, $19::text::jsonb, $20::text, $21::text, $22::text::jsonb, $23::bigint)",
         values: [
-          args.kind,
           args.owner,
+          String(args.turn),
           args.asleep,
           args.dueFrom,
           args.laterFrom,
-          args.maxMessages,
-          String(args.maxBytes),
-          args.adopts,
-          args.turn === null ? null : String(args.turn),
           args.doneFrom,
           args.doneTo,
-          args.doneAfter === null ? null : String(args.doneAfter),
+          String(args.doneAfter),
           args.series,
           args.skipped.map((one) => String(one)),
           args.mustSave,
           args.dead,
           args.read,
+          args.maxMessages,
+          String(args.maxBytes),
           args.readFrom,
           args.readTo,
           args.readAfter === null ? null : String(args.readAfter),
@@ -1270,7 +1322,43 @@ export function outboxFunctions(client: QueryClient) {
           args.maxPayload === null ? null : String(args.maxPayload),
         ],
       });
-      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, waiting: row.waiting, id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
+      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
+    },
+
+    /** A turn of the relay for peers: reads messages behind the position, and stores them for their listeners. */
+    async outboxTurnPeers(args: OutboxTurnPeersArguments): Promise<OutboxTurnPeersResult> {
+      const { rows } = await client.query({
+        name: "hawser.outbox_turn_peers",
+        text: "SELECT state, done_to, has_more, brought, due_from, due_in_ms, handed, connection_keys, owners, waiting FROM hawser.outbox_turn_peers($1::text, $2::boolean, $3::timestamptz, $4::pg_snapshot, $5::integer, $6::bigint, $7::boolean)",
+        values: [
+          args.owner,
+          args.asleep,
+          args.dueFrom,
+          args.laterFrom,
+          args.maxMessages,
+          String(args.maxBytes),
+          args.adopts,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.outbox_turn_peers");
+      return { state: row.state, doneTo: row.done_to, hasMore: row.has_more, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, waiting: row.waiting };
+    },
+
+    /** Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it. */
+    async outboxLook(args: OutboxLookArguments): Promise<OutboxLookResult> {
+      const { rows } = await client.query({
+        name: "hawser.outbox_look",
+        text: "SELECT groups, later, messages FROM hawser.outbox_look($1::smallint, $2::pg_snapshot, $3::pg_snapshot, $4::text::jsonb, $5::integer)",
+        values: [
+          args.slot,
+          args.from,
+          args.to,
+          args.series,
+          args.maxMessages,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.outbox_look");
+      return { groups: row.groups, later: row.later, messages: row.messages };
     },
 
     /** The messages of a sink that its position has not passed, in no order. */

@@ -211,7 +211,7 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   RAISE EXCEPTION USING
-    ERRCODE = hawser.error_sqlstate('invalid_argument'),
+    ERRCODE = hawser.error_sqlstate(CASE WHEN p_is IN ('NULL', 'a list with a NULL') THEN 'null_argument' ELSE 'invalid_argument' END),
     MESSAGE = format('%s: the argument %s is %s, and %s', left(p_function, 255), left(p_argument, 255), left(p_is, 1000), left(p_rule, 1000)),
     HINT = format('Give an argument that obeys the rule: it %s.', left(p_rule, 1000));
 END

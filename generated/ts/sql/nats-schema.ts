@@ -377,16 +377,28 @@ SET quote_all_identifiers = off
 AS $function$
 BEGIN
   IF
-    octet_length(p_kind) > 63
+    p_kind IS NULL
+    OR octet_length(p_kind) > 63
     OR octet_length(p_subject) > 1024
+    OR p_path IS NULL
+    OR num_nulls(VARIADIC p_path) > 0
     OR cardinality(p_path) > 1000
     OR ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL)
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
     END IF;
     IF octet_length(p_subject) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF p_path IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_path) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_path) > 1000 THEN
       PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', 'a list of ' || cardinality(p_path) || ' elements', 'must have at most 1000 elements');
@@ -672,9 +684,13 @@ SET quote_all_identifiers = off
 AS $function$
 BEGIN
   IF
-    octet_length(p_kind) > 63
+    p_kind IS NULL
+    OR octet_length(p_kind) > 63
     OR octet_length(p_subject) > 1024
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.unbind_handler', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.unbind_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
     END IF;
@@ -758,14 +774,22 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.lock_handlers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 63
+    p_kind IS NULL
+    OR octet_length(p_kind) > 63
+    OR p_subject IS NULL
     OR octet_length(p_subject) > 1024
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF p_subject IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_subject', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_subject) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
@@ -835,11 +859,19 @@ SET row_security = off
 AS $function$
 BEGIN
   IF
-    octet_length(p_one) > 1024
+    p_one IS NULL
+    OR octet_length(p_one) > 1024
+    OR p_other IS NULL
     OR octet_length(p_other) > 1024
   THEN
+    IF p_one IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_one', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_one) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_one', octet_length(p_one) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF p_other IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_other', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_other) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_other', octet_length(p_other) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
@@ -886,34 +918,62 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_handler: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 63
+    p_kind IS NULL
+    OR octet_length(p_kind) > 63
+    OR p_subject IS NULL
     OR octet_length(p_subject) > 1024
+    OR p_function_schema IS NULL
     OR octet_length(p_function_schema) > 63
+    OR p_function_name IS NULL
     OR octet_length(p_function_name) > 63
+    OR p_argument_types IS NULL
     OR octet_length(p_argument_types) > 1024
+    OR p_wrapper IS NULL
     OR octet_length(p_wrapper) > 63
+    OR p_token IS NULL
     OR octet_length(p_token) > 64
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.add_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF p_subject IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_subject', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_subject) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.add_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
+    IF p_function_schema IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_function_schema', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_function_schema) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.add_handler', 'p_function_schema', octet_length(p_function_schema) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF p_function_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_function_name', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_function_name) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.add_handler', 'p_function_name', octet_length(p_function_name) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
     END IF;
+    IF p_argument_types IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_argument_types', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_argument_types) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.add_handler', 'p_argument_types', octet_length(p_argument_types) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
+    IF p_wrapper IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_wrapper', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_wrapper) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.add_handler', 'p_wrapper', octet_length(p_wrapper) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF p_token IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_token', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_token) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.add_handler', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
@@ -1129,23 +1189,47 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_subscription_dead_letter: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_source) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_source) > 1024
+    p_epoch IS NULL
+    OR p_handler IS NULL
+    OR p_source IS NULL
+    OR octet_length(p_source) > 1024
+    OR p_topic IS NULL
     OR octet_length(p_topic) > 65536
+    OR p_payload IS NULL
     OR octet_length(p_payload) > 67108864
     OR ((pg_column_size(p_headers) > 5461 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 67108864)
+    OR p_error_code IS NULL
     OR octet_length(p_error_code) > 255
+    OR p_error_message IS NULL
     OR octet_length(p_error_message) > 8192
+    OR p_attempts IS NULL
+    OR p_message_id IS NULL
     OR octet_length(p_message_id) > 1024
     OR octet_length(p_done::text) > 1048576
   THEN
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_handler IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_handler', 'NULL', 'needs a value');
+    END IF;
+    IF p_source IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_source', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_source) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_source', octet_length(p_source) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_topic', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_topic) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF p_payload IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_payload', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_payload) > 67108864 THEN
       PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_payload', octet_length(p_payload) || ' bytes long', 'must be at most 67108864 bytes long');
@@ -1153,11 +1237,23 @@ BEGIN
     IF ((pg_column_size(p_headers) > 5461 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 67108864) THEN
       PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
+    IF p_error_code IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_error_code', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_error_code) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_error_code', octet_length(p_error_code) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
+    IF p_error_message IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_error_message', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_error_message) > 8192 THEN
       PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_error_message', octet_length(p_error_message) || ' bytes long', 'must be at most 8192 bytes long in UTF-8');
+    END IF;
+    IF p_attempts IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_attempts', 'NULL', 'needs a value');
+    END IF;
+    IF p_message_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_message_id', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_message_id) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
@@ -1194,7 +1290,7 @@ BEGIN
   v_state := (
     SELECT m.state
       FROM hawser.mark_handled(
-        p_handler, v_token, NULL, ARRAY[p_saved], p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing
+        p_handler, v_token, NULL, array_remove(ARRAY[p_saved], NULL), p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing
       ) AS m
   );
   held := v_state <> 'moved';
@@ -1232,17 +1328,37 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.fail_retry: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_error_code) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_error_code) > 255
+    p_epoch IS NULL
+    OR p_id IS NULL
+    OR p_error_code IS NULL
+    OR octet_length(p_error_code) > 255
+    OR p_error_message IS NULL
     OR octet_length(p_error_message) > 8192
+    OR p_attempts IS NULL
   THEN
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_id', 'NULL', 'needs a value');
+    END IF;
+    IF p_error_code IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_code', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_error_code) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_code', octet_length(p_error_code) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
+    IF p_error_message IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_message', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_error_message) > 8192 THEN
       PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_message', octet_length(p_error_message) || ' bytes long', 'must be at most 8192 bytes long in UTF-8');
+    END IF;
+    IF p_attempts IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_attempts', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -1267,8 +1383,16 @@ SET row_security = off
 AS $function$
 BEGIN
   IF
-    octet_length(p_proof) > 64
+    p_handler IS NULL
+    OR p_proof IS NULL
+    OR octet_length(p_proof) > 64
   THEN
+    IF p_handler IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.token_of', 'p_handler', 'NULL', 'needs a value');
+    END IF;
+    IF p_proof IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.token_of', 'p_proof', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_proof) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.token_of', 'p_proof', octet_length(p_proof) || ' bytes long', 'must be at most 64 bytes long');
     END IF;
@@ -1296,11 +1420,19 @@ SET row_security = off
 AS $function$
 BEGIN
   IF
-    octet_length(p_wrapper) > 63
+    p_wrapper IS NULL
+    OR octet_length(p_wrapper) > 63
+    OR p_run_as IS NULL
     OR octet_length(p_run_as) > 63
   THEN
+    IF p_wrapper IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_wrapper', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_wrapper) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_wrapper', octet_length(p_wrapper) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF p_run_as IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_run_as', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_run_as) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_run_as', octet_length(p_run_as) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
@@ -1355,13 +1487,25 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.take_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_owner) > 255
+    p_owner IS NULL
+    OR octet_length(p_owner) > 255
+    OR p_epoch IS NULL
+    OR p_beat IS NULL
   THEN
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.take_lead', 'p_owner', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_owner) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.take_lead', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.take_lead', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_beat IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.take_lead', 'p_beat', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -1396,13 +1540,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.raise_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_owner) > 255
+    p_owner IS NULL
+    OR octet_length(p_owner) > 255
+    OR p_epoch IS NULL
   THEN
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.raise_lead', 'p_owner', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_owner) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.raise_lead', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.raise_lead', 'p_epoch', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -1441,17 +1593,29 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.keep_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_owner) > 255
+    p_owner IS NULL
+    OR octet_length(p_owner) > 255
+    OR p_epoch IS NULL
     OR octet_length(p_state::text) > 65536
+    OR p_ends IS NULL
   THEN
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_lead', 'p_owner', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_owner) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.keep_lead', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_lead', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_state::text) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.keep_lead', 'p_state', octet_length(p_state::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF p_ends IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_lead', 'p_ends', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -1479,6 +1643,14 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 BEGIN
+  IF
+    p_epoch IS NULL
+  THEN
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.fence_batch', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+BEGIN
   -- A process that takes over raises the epoch there first, and here when this lock is free: batches that begin in between would
   -- keep it waiting.
   held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'serve' AND o.epoch = p_epoch);
@@ -1491,6 +1663,7 @@ BEGIN
     RAISE EXCEPTION 'no hawser serve of this schema has led yet'
       USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Stop the hawser serve of the older version, and start one of this version.';
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.fence_batch(bigint) IS 'Whether batches of an epoch may be committed; if so, they may until the transaction ends.';
@@ -1514,12 +1687,24 @@ SET row_security = off
 AS $function$
 BEGIN
   IF
-    octet_length(p_token) > 64
+    p_handler IS NULL
+    OR octet_length(p_token) > 64
+    OR p_saved IS NULL
+    OR num_nulls(VARIADIC p_saved) > 0
     OR cardinality(p_saved) > 10000
     OR octet_length(p_done::text) > 1048576
   THEN
+    IF p_handler IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_handler', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_token) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+    IF p_saved IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_saved', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_saved) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_saved', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_saved) > 10000 THEN
       PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_saved', 'a list of ' || cardinality(p_saved) || ' elements', 'must have at most 10000 elements');
@@ -1534,7 +1719,7 @@ DECLARE
   v_position bigint;
 BEGIN
   state := 'marked';
-  IF p_saved IS NOT NULL THEN
+  IF p_saved <> '{}' THEN
     DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
     WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
   END IF;
@@ -1833,9 +2018,13 @@ SET row_security = off
 AS $function$
 BEGIN
   IF
-    octet_length(p_called) > 63
+    p_called IS NULL
+    OR octet_length(p_called) > 63
     OR octet_length(p_start) > 1024
   THEN
+    IF p_called IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.stream_start', 'p_called', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_called) > 63 THEN
       PERFORM hawser.refuse_argument('hawser.stream_start', 'p_called', octet_length(p_called) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
     END IF;
@@ -1901,21 +2090,33 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_stream: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 1024
+    p_name IS NULL
+    OR octet_length(p_name) > 1024
     OR octet_length(p_stream) > 1024
+    OR p_filters IS NULL
+    OR num_nulls(VARIADIC p_filters) > 0
     OR cardinality(p_filters) > 100
     OR ((pg_column_size(p_filters) > 1024 OR pg_column_compression(p_filters) IS NOT NULL) AND hawser.list_excess(p_filters, 16384, 1024) IS NOT NULL)
     OR octet_length(p_start) > 1024
     OR octet_length(p_domain) > 1024
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.add_stream', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
     IF octet_length(p_stream) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.add_stream', 'p_stream', octet_length(p_stream) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF p_filters IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_filters', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_filters) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_filters', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_filters) > 100 THEN
       PERFORM hawser.refuse_argument('hawser.add_stream', 'p_filters', 'a list of ' || cardinality(p_filters) || ' elements', 'must have at most 100 elements');
@@ -1940,10 +2141,10 @@ DECLARE
   v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_subscribe_stream', p_start) AS s);
 BEGIN
   added := false;
-  IF p_stream IS NULL OR array_position(v_filters, NULL) IS NOT NULL THEN
+  IF p_stream IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = format('nats_subscribe_stream: %s is NULL, and a value is needed', CASE WHEN p_stream IS NULL THEN 'stream' ELSE 'an element of filter' END);
+      MESSAGE = 'nats_subscribe_stream: stream is NULL, and a value is needed';
   END IF;
   SELECT f.filter INTO v_wrong FROM unnest(v_filters) AS f (filter)
    WHERE f.filter = '' OR octet_length(f.filter) > 1024 OR f.filter !~ E'^(?:(?:[^>.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff][^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*|>[^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)[.])*(?:(?:[^>.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff][^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*|>[^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)|>)$' LIMIT 1;
@@ -2077,11 +2278,15 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.apply_seek: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 1024
+    p_name IS NULL
+    OR octet_length(p_name) > 1024
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.apply_seek', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.apply_seek', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
@@ -2123,9 +2328,22 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 BEGIN
+  IF
+    p_handler IS NULL
+    OR p_generation IS NULL
+  THEN
+    IF p_handler IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.stream_position', 'p_handler', 'NULL', 'needs a value');
+    END IF;
+    IF p_generation IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.stream_position', 'p_generation', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+BEGIN
   SELECT s.position, s.done INTO done_to, done FROM hawser.stream_subscriptions AS s
   WHERE s.handler_id = p_handler AND s.generation = p_generation AND NOT s.paused
   ORDER BY s.turn DESC LIMIT 1;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.stream_position(bigint, bigint) IS 'How far a subscription has come, for the transaction of a batch.';

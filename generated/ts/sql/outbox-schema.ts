@@ -570,19 +570,22 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF
+    id IS NULL
+  THEN
+    IF id IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cancel', 'id', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 DECLARE
   v_roles text[];
 BEGIN
-  IF cancel.id IS NULL THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = 'hawser.cancel: the argument id is NULL, and needs a value',
-      HINT = 'Give the number that the function returned which has enqueued the message.';
-  END IF;
   -- As if it were not there, where it is of a role that the caller is not a member of.
   v_roles := hawser.callers_roles();
   DELETE FROM hawser.outbox_later AS l WHERE l.id = cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
   cancelled := FOUND;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.cancel(bigint) IS 'Takes back a message that is due later, in the present transaction. Returns false if it was due already, or cancelled, or if
@@ -607,11 +610,15 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_replay: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(subject) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(subject) > 1024
+    since IS NULL
+    OR octet_length(subject) > 1024
   THEN
+    IF since IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_replay', 'since', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(subject) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_replay', 'subject', octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
@@ -649,13 +656,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.replay_page: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_subject) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_subject) > 1024
+    p_since IS NULL
+    OR octet_length(p_subject) > 1024
+    OR p_after IS NULL
   THEN
+    IF p_since IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.replay_page', 'p_since', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_subject) > 1024 THEN
       PERFORM hawser.refuse_argument('hawser.replay_page', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF p_after IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.replay_page', 'p_after', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -667,18 +682,16 @@ DECLARE
 BEGIN
   SELECT r.* INTO v_refusal FROM (
     VALUES
-      (p_since IS NULL, 'null_argument', 'the argument since is NULL, and needs a value',
-        'Give the time from which on the messages were enqueued.'),
-      (p_until <= p_since, 'invalid_argument', format('until, %s, is not behind since, %s', p_until, p_since),
+      (p_until <= p_since, format('until, %s, is not behind since, %s', p_until, p_since),
         'Give a later time, or leave until out.'),
-      (p_subject !~ E'^(?:[^.*>\\\\s]+|\\\\*)(?:\\\\.(?:[^.*>\\\\s]+|\\\\*))*(?:\\\\.>)?$' AND p_subject <> '>', 'invalid_argument',
+      (p_subject !~ E'^(?:[^.*>\\\\s]+|\\\\*)(?:\\\\.(?:[^.*>\\\\s]+|\\\\*))*(?:\\\\.>)?$' AND p_subject <> '>',
         format('the argument subject is %s, and must be words joined by ''.'', of which each may be ''*'', and the last ''>''',
           to_json(left(p_subject, 60))),
         'Give a subject as NATS has them, or leave it out for all.')
-  ) AS r (is_wrong, code, message, hint) WHERE r.is_wrong LIMIT 1;
+  ) AS r (is_wrong, message, hint) WHERE r.is_wrong LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate(v_refusal.code),
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = 'hawser.outbox_replay: ' || v_refusal.message,
       HINT = v_refusal.hint;
   END IF;
@@ -886,7 +899,7 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 BEGIN
-  IF p_kind NOT IN ('nats', 'peer') THEN
+  IF p_kind IN ('nats', 'peer') IS NOT TRUE THEN
     RAISE EXCEPTION 'the kind % is neither nats nor peer', to_json(left(p_kind, 60)) USING ERRCODE = 'invalid_parameter_value';
   END IF;
   -- A turn reads what every role has enqueued for NATS.
@@ -955,15 +968,23 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 16
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_owner IS NULL
     OR octet_length(p_owner) > 64
     OR octet_length(p_after) > 64
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_owner', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_owner) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
@@ -1035,16 +1056,12 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_take(text, text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
 
-CREATE OR REPLACE FUNCTION hawser.outbox_turn(
-  p_kind text,
+CREATE OR REPLACE FUNCTION hawser.outbox_turn_nats(
   p_owner text,
+  p_turn bigint,
   p_asleep boolean,
   p_due_from timestamptz,
   p_later_from pg_snapshot,
-  p_max_messages integer,
-  p_max_bytes bigint,
-  p_adopts boolean,
-  p_turn bigint,
   p_done_from pg_snapshot,
   p_done_to pg_snapshot,
   p_done_after bigint,
@@ -1053,6 +1070,8 @@ CREATE OR REPLACE FUNCTION hawser.outbox_turn(
   p_must_save boolean,
   p_dead jsonb,
   p_read text,
+  p_max_messages integer,
+  p_max_bytes bigint,
   p_read_from pg_snapshot,
   p_read_to pg_snapshot,
   p_read_after bigint,
@@ -1070,10 +1089,6 @@ RETURNS TABLE (
   brought integer,
   due_from timestamptz,
   due_in_ms bigint,
-  handed integer,
-  connection_keys integer[],
-  owners text[],
-  waiting text[],
   id bigint,
   role text,
   destination text,
@@ -1099,24 +1114,33 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
-    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('hawser.outbox_turn: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      MESSAGE = format('hawser.outbox_turn_nats: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 16
+    p_owner IS NULL
     OR octet_length(p_owner) > 64
+    OR p_turn IS NULL
     OR octet_length(p_later_from::text) > 8388608
+    OR p_done_from IS NULL
     OR octet_length(p_done_from::text) > 8388608
     OR octet_length(p_done_to::text) > 8388608
+    OR p_done_after IS NULL
+    OR p_series IS NULL
     OR ((pg_column_size(p_series) > 5461 OR pg_column_compression(p_series) IS NOT NULL) AND octet_length(p_series::text) > 67108864)
+    OR p_skipped IS NULL
+    OR num_nulls(VARIADIC p_skipped) > 0
     OR cardinality(p_skipped) > 1000000
+    OR p_must_save IS NULL
     OR ((pg_column_size(p_dead) > 5461 OR pg_column_compression(p_dead) IS NOT NULL) AND octet_length(p_dead::text) > 67108864)
-    OR octet_length(p_read) > 16
+    OR octet_length(p_read) > 4
+    OR p_max_messages IS NULL
+    OR p_max_bytes IS NULL
     OR octet_length(p_read_from::text) > 8388608
     OR octet_length(p_read_to::text) > 8388608
     OR ((pg_column_size(p_read_series) > 5461 OR pg_column_compression(p_read_series) IS NOT NULL) AND octet_length(p_read_series::text) > 67108864)
@@ -1124,112 +1148,110 @@ BEGIN
     OR octet_length(p_read_route) > 1100
     OR ((pg_column_size(p_read_excluded) > 5461 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND octet_length(p_read_excluded::text) > 67108864)
   THEN
-    IF octet_length(p_kind) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_owner', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_owner) > 64 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+    END IF;
+    IF p_turn IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_turn', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_later_from::text) > 8388608 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_later_from', octet_length(p_later_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_later_from', octet_length(p_later_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF p_done_from IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_done_from', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_done_from::text) > 8388608 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_done_from', octet_length(p_done_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_done_from', octet_length(p_done_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
     END IF;
     IF octet_length(p_done_to::text) > 8388608 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_done_to', octet_length(p_done_to::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_done_to', octet_length(p_done_to::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF p_done_after IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_done_after', 'NULL', 'needs a value');
+    END IF;
+    IF p_series IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_series', 'NULL', 'needs a value');
     END IF;
     IF ((pg_column_size(p_series) > 5461 OR pg_column_compression(p_series) IS NOT NULL) AND octet_length(p_series::text) > 67108864) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_series', octet_length(p_series::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_series', octet_length(p_series::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+    IF p_skipped IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_skipped', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_skipped) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_skipped', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_skipped) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_skipped', 'a list of ' || cardinality(p_skipped) || ' elements', 'must have at most 1000000 elements');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_skipped', 'a list of ' || cardinality(p_skipped) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF p_must_save IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_must_save', 'NULL', 'needs a value');
     END IF;
     IF ((pg_column_size(p_dead) > 5461 OR pg_column_compression(p_dead) IS NOT NULL) AND octet_length(p_dead::text) > 67108864) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_dead', octet_length(p_dead::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_dead', octet_length(p_dead::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
-    IF octet_length(p_read) > 16 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read', octet_length(p_read) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    IF octet_length(p_read) > 4 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read', octet_length(p_read) || ' bytes long', 'must be one of "look", "page"');
+    END IF;
+    IF p_max_messages IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_max_messages', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_max_bytes', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_read_from::text) > 8388608 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_from', octet_length(p_read_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_from', octet_length(p_read_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
     END IF;
     IF octet_length(p_read_to::text) > 8388608 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_to', octet_length(p_read_to::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_to', octet_length(p_read_to::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
     END IF;
     IF ((pg_column_size(p_read_series) > 5461 OR pg_column_compression(p_read_series) IS NOT NULL) AND octet_length(p_read_series::text) > 67108864) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_series', octet_length(p_read_series::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_series', octet_length(p_read_series::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
     IF octet_length(p_read_role) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_role', octet_length(p_read_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_role', octet_length(p_read_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_read_route) > 1100 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_route', octet_length(p_read_route) || ' bytes long', 'must be at most 1100 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_route', octet_length(p_read_route) || ' bytes long', 'must be at most 1100 bytes long in UTF-8');
     END IF;
     IF ((pg_column_size(p_read_excluded) > 5461 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND octet_length(p_read_excluded::text) > 67108864) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
   END IF;
--- In the order of its steps: whether the relay still works, the position, what is due, what is read, and the sink. A relay for
--- NATS says the position and gets the messages. One for peers has its position here, and gets the channels to notify.
+-- In the order of its steps: whether the relay still works, the position, what is due, and what is read. It touches slots for NATS
+-- alone, whatever ids it is given.
 DECLARE
-  v_is_nats CONSTANT boolean := p_kind = 'nats';
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
-  v_slot CONSTANT smallint := v_sink * 3;
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
   v_last hawser.outbox_turns;
-  v_secret text;
   v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
-  v_reads text[] := array_remove(ARRAY[p_read], NULL);
-  v_read text;
-  v_read_from pg_snapshot := p_read_from;
-  v_read_to pg_snapshot := p_read_to;
-  v_read_after bigint := p_read_after;
-  v_read_series jsonb := coalesce(p_read_series, '[]');
-  v_read_role text := p_read_role;
-  v_read_route text := p_read_route;
   v_excluded_roles text[];
   v_excluded_routes text[];
-  -- The series of a relay for peers, as they were and as they will be, and the first that has more.
-  v_lagging jsonb;
-  v_series jsonb := '[]';
-  v_page jsonb;
-  v_from pg_snapshot;
-  v_to pg_snapshot;
-  v_xmax xid8;
-  v_xip xid8[];
-  -- Roles that have series of routes.
-  v_routed text[];
-  -- What a look finds was returned, or is in v_ids.
-  v_is_taken boolean;
+  v_xmax CONSTANT xid8 := pg_snapshot_xmax(p_read_from);
+  v_xip CONSTANT xid8[] := ARRAY(SELECT pg_snapshot_xip(p_read_from));
   v_messages refcursor;
   v_message record;
-  v_count integer;
-  v_bytes bigint;
-  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
-  v_copies bigint;
-  v_rows bigint;
-  v_after bigint;
-  v_has_more boolean;
-  v_ids bigint[] := '{}';
-  -- How many messages a look finds, the first and the last of their ids, and by whom: a list of {role, route, from, first, last, count}.
-  v_new bigint;
-  v_first bigint;
-  v_last_id bigint;
+  v_count integer := 0;
+  v_bytes bigint := 0;
+  v_after bigint := 0;
+  v_has_more boolean := false;
+  -- By whom a look finds messages, a list of {role, route, from, first, last, count}.
   v_groups jsonb;
   -- Roles of which a look reads nothing: they have more messages than fit.
-  v_later text[];
+  v_later text[] := '{}';
+  v_rest jsonb;
+  v_to pg_snapshot;
   v_due record;
   v_found timestamptz;
-  v_beat_ms bigint;
-  v_adopted integer[];
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
+    RAISE EXCEPTION 'hawser.outbox_turn_nats needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  PERFORM hawser.check_relay(p_kind);
-  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
-  IF v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
+  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
+  IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
     RETURN NEXT;
     RETURN;
@@ -1239,365 +1261,158 @@ BEGIN
     RETURN NEXT;
     RETURN;
   END IF;
-  IF v_is_nats THEN
-    v_secret := (SELECT s.secret FROM hawser.outbox_state AS s);
-    -- The next relay begins with them.
-    IF p_series <> '[]' AND EXISTS (
-      SELECT FROM jsonb_to_recordset(p_series) AS s (role text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
-       WHERE s.role IS NULL OR s."from" IS NULL OR s.after IS NULL
-    ) THEN
-      RAISE EXCEPTION USING
-        ERRCODE = hawser.error_sqlstate('invalid_argument'),
-        MESSAGE = 'an element of p_series has no role, from or after',
-        HINT = 'Give a list of {role, route, from, to, after}.';
-    END IF;
-    IF v_saves THEN
-      -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
-      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-      VALUES (v_sink, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
-    END IF;
-  ELSE
-    -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
-    v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-    IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1)) >= 1000 / 2 THEN
-      PERFORM setval('hawser.outbox_state_peer_beat_seq', v_beat_ms);
-    END IF;
-    v_reads := '{look}';
-    v_read_from := v_last.done_from;
-    SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
-           jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
-      INTO v_read_series, v_lagging
-      FROM jsonb_array_elements(v_last.series) WITH ORDINALITY AS s (position, nth);
-    v_page := v_lagging -> 0;
-    IF v_page IS NOT NULL THEN
-      v_reads := '{look,page}';
-    END IF;
+  -- The next relay begins with them.
+  IF p_series <> '[]' AND EXISTS (
+    SELECT FROM jsonb_to_recordset(p_series) AS s (role text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
+     WHERE s.role IS NULL OR s."from" IS NULL OR s.after IS NULL
+  ) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = 'an element of p_series has no role, from or after',
+      HINT = 'Give a list of {role, route, from, to, after}.';
   END IF;
-  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due(p_kind, p_due_from) AS b WHERE p_due_from IS NOT NULL;
+  IF v_saves THEN
+    -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
+    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+  END IF;
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
-    IF v_is_nats THEN
-      PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
-    ELSE
-      PERFORM setval('hawser.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
-    END IF;
+    PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
 
-  FOREACH v_read IN ARRAY v_reads LOOP
-    v_is_taken := false;
-    v_count := 0;
-    v_bytes := 0;
-    v_has_more := false;
-    v_after := 0;
-    IF v_read = 'look' THEN
-      -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
-      SELECT pg_current_snapshot() INTO v_to;
-      IF p_later_from IS NULL THEN
-        SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind) AS l;
-      ELSE
-        SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
-         WHERE l.kind = p_kind
-           AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
-      END IF;
-      v_xmax := pg_snapshot_xmax(v_read_from);
-      v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
-      IF v_read_series <> '[]' THEN
-        -- What a series has not seen is new to it, too.
-        SELECT least(v_xmax, min(pg_snapshot_xmax(s."from"))) INTO v_xmax
-          FROM jsonb_to_recordset(v_read_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins;
-        v_xip := ARRAY(
-          SELECT DISTINCT x.xid
-            FROM (
-              SELECT v_read_from AS seen UNION ALL
-              SELECT s."from" FROM jsonb_to_recordset(v_read_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins
-            ) AS f, pg_snapshot_xip(f.seen) AS x (xid)
-           WHERE x.xid < v_xmax
-        );
-      END IF;
-      v_later := '{}';
-      v_new := NULL;
-      IF v_read_series = '[]' THEN
-        -- Mostly there are few, which one statement reads, if they fit.
-        IF v_is_nats THEN
-          RETURN QUERY
-            WITH new AS MATERIALIZED (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-              UNION ALL
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-              LIMIT p_max_messages + 1
-            ), visible AS MATERIALIZED (
-              SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
-                FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
-            )
-            SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                   NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN f.fits THEN n.payload END,
-                   CASE WHEN f.fits THEN n.headers END, n.size, n.key,
-                   coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
-                   n.to_stream, n.domain, n.enqueued_at, n.first_enqueued_at, n.copy_of, NULL::timestamptz
-              FROM visible AS n
-             CROSS JOIN LATERAL (SELECT (n.size > p_max_payload) IS NOT TRUE AS fits) AS f
-             WHERE (SELECT count(*) FROM new) <= p_max_messages
-               AND (SELECT count(*) = 1 OR sum(least(v.size, p_max_payload)) <= p_max_bytes FROM visible AS v)
-             ORDER BY n.id;
-          GET DIAGNOSTICS v_count = ROW_COUNT;
-        ELSE
-          WITH new AS MATERIALIZED (
-            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-            UNION ALL
-            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            LIMIT p_max_messages + 1
-          ), visible AS MATERIALIZED (
-            SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
-              FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
-          )
-          SELECT v_ids || coalesce(array_agg(n.id ORDER BY n.id), '{}'), count(*) INTO v_ids, v_count
-            FROM visible AS n
-           WHERE (SELECT count(*) FROM new) <= p_max_messages
-             AND (SELECT count(*) = 1 OR (sum(v.size) <= p_max_bytes AND NOT bool_or(v.to_all)) FROM visible AS v);
-        END IF;
-        v_is_taken := v_count > 0;
-        IF NOT v_is_taken THEN
-          -- There is nothing, or it does not fit.
-          SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, v_to)), count(*) INTO v_new, v_count
-            FROM (
-              SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-              UNION ALL
-              SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-              LIMIT p_max_messages + 1
-            ) AS n;
-          v_is_taken := v_new = 0 AND v_count <= p_max_messages;
-          v_count := 0;
-        END IF;
-      END IF;
-      IF NOT v_is_taken THEN
-        -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
-        -- where there are many.
-        v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(v_read_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
-        PERFORM set_config('enable_sort', 'off', true);
-        WITH series AS MATERIALIZED (
-          SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
-        ), transactions AS MATERIALIZED (
-          SELECT n.role, n.route, n.xid, count(*) AS count, min(n.id) AS first, max(n.id) AS last
-            FROM (
-              SELECT o.role, o.xid, o.id,
-                     CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
-                FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-              UNION ALL
-              SELECT o.role, o.xid, o.id,
-                     CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
-                FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-              OFFSET 0
-            ) AS n
-           GROUP BY 1, 2, 3
-        )
-        SELECT coalesce(sum(g.count), 0), min(g.first), max(g.last),
-               jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'first', g.first, 'last', g.last, 'count', g.count))
-          INTO v_new, v_first, v_last_id, v_groups
-          FROM (
-            SELECT t.role, s.route, coalesce(s."from", v_read_from)::text AS "from", sum(t.count) AS count, min(t.first) AS first, max(t.last) AS last
-              FROM transactions AS t
-              LEFT JOIN series AS x ON x.role = t.role AND x.route = t.route
-              LEFT JOIN series AS y ON y.role = t.role AND y.route IS NULL
-             CROSS JOIN LATERAL (
-               SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins, x.route
-             ) AS s
-             WHERE coalesce(s.joins, true)
-               AND pg_visible_in_snapshot(t.xid, v_to) AND NOT pg_visible_in_snapshot(t.xid, coalesce(s."from", v_read_from))
-             GROUP BY 1, 2, 3
-          ) AS g;
-        PERFORM set_config('enable_sort', 'on', true);
-        IF v_new > p_max_messages THEN
-          -- Roles with few messages do not wait for one that has more than fits. If none fits, the oldest messages come first.
-          SELECT coalesce(CASE WHEN bool_or(f.count <= p_max_messages) THEN array_agg(f.role) FILTER (WHERE f.count > p_max_messages) END, '{}')
-            INTO v_later
-            FROM (
-              SELECT c.role, sum(c.count) OVER (ORDER BY c.count, c.role) AS count
-                FROM (
-                  SELECT g.role, sum(g.count) AS count FROM jsonb_to_recordset(v_groups) AS g (role text, count bigint) GROUP BY g.role
-                ) AS c
-            ) AS f;
-        END IF;
-        IF v_new <= p_max_messages OR v_later <> '{}' OR (v_new < 100000 AND v_last_id - v_first > 4 * v_new) THEN
-          -- By xids: in the order of ids, much that is done could be passed.
-          OPEN v_messages FOR
-            WITH series AS MATERIALIZED (
-              SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
-            )
-            SELECT n.*
-              FROM (
-                SELECT o.* FROM hawser.outbox AS o
-                 WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (v_later)
-                UNION ALL
-                SELECT o.* FROM hawser.outbox AS o
-                 WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (v_later)
-                OFFSET 0
-              ) AS n
-              LEFT JOIN series AS x
-                ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
-              LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
-             CROSS JOIN LATERAL (SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins) AS s
-             WHERE coalesce(s.joins, true)
-               AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-             ORDER BY n.id LIMIT p_max_messages + 1;
-        ELSE
-          -- By ids: sorting the whole set would take longer.
-          OPEN v_messages FOR
-            WITH series AS MATERIALIZED (
-              SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
-            )
-            SELECT n.*
-              FROM (
-                SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
-              ) AS n
-              LEFT JOIN LATERAL (
-                SELECT r."from", r.joins FROM series AS r
-                 WHERE r.role = n.role
-                   AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-                 ORDER BY r.route NULLS LAST LIMIT 1
-              ) AS s ON true
-             WHERE coalesce(s.joins, true)
-               AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-             LIMIT p_max_messages + 1;
-        END IF;
-      END IF;
+  IF p_read = 'look' THEN
+    -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
+    SELECT pg_current_snapshot() INTO v_to;
+    IF p_later_from IS NULL THEN
+      SELECT l.due_from INTO v_found FROM hawser.least_due('nats') AS l;
     ELSE
-      IF NOT v_is_nats THEN
-        v_read_role := v_page ->> 'role';
-        v_read_route := v_page ->> 'route';
-        v_read_from := (v_page ->> 'from')::pg_snapshot;
-        v_read_to := (v_page ->> 'to')::pg_snapshot;
-        v_read_after := (v_page ->> 'after')::bigint;
-      END IF;
-      v_xmax := pg_snapshot_xmax(v_read_from);
-      v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
-      SELECT coalesce(array_agg(x.role) FILTER (WHERE x.route IS NULL), '{}'),
-             coalesce(array_agg(x.role || E'\\n' || x.route) FILTER (WHERE x.route IS NOT NULL), '{}')
-        INTO v_excluded_roles, v_excluded_routes
-        FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text);
-      -- By ids: each page that sorted the whole set would cost as much as the first.
-      IF v_is_nats THEN
-        RETURN QUERY
-          SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                 NULL::integer[], NULL::text[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
-                 CASE WHEN p.fits THEN p.headers END, p.bytes, p.key,
-                 coalesce(p.message_id, encode(substr(sha256(convert_to(v_secret || p.id || ' ' || extract(epoch FROM p.enqueued_at), 'UTF8')), 1, 16), 'hex')),
-                 p.to_stream, p.domain, p.enqueued_at,
-                 p.first_enqueued_at, p.copy_of, NULL::timestamptz
-            FROM (
-              SELECT f.*, m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits, row_number() OVER w AS nth,
-                     sum(least(m.bytes, p_max_payload)) OVER w AS upto
-                FROM (
-                  SELECT n.*
-                    FROM (
-                      SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
-                    ) AS n
-                   WHERE (n.role = v_read_role OR v_read_role IS NULL)
-                     AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
-                     AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-                     AND n.role <> ALL (v_excluded_roles)
-                     AND (v_excluded_routes = '{}'
-                       OR n.role || E'\\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes))
-                   LIMIT p_max_messages
-                ) AS f
-               CROSS JOIN LATERAL (SELECT (octet_length(f.payload) + coalesce(octet_length(f.headers::text), 0))::bigint AS bytes) AS m
-              WINDOW w AS (ORDER BY f.id)
-            ) AS p
-           WHERE p.nth = 1 OR p.upto <= p_max_bytes
-           ORDER BY p.id;
-        GET DIAGNOSTICS v_count = ROW_COUNT;
-        v_is_taken := true;
-        -- A full page may be the last one: the next one is empty then. So a full page costs no search for one more message.
-        v_has_more := v_count = p_max_messages;
-      END IF;
-      IF NOT v_has_more THEN
-        OPEN v_messages FOR
-          SELECT n.*
-            FROM (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
-            ) AS n
-           WHERE (n.role = v_read_role OR v_read_role IS NULL)
-             AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
-             AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-             AND n.role <> ALL (v_excluded_roles)
-             AND (v_excluded_routes = '{}'
-               OR n.role || E'\\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes))
-           LIMIT p_max_messages + 1;
-        IF v_is_taken THEN
-          -- It has ended before it was full: by its bytes, or as there is no more.
-          MOVE FORWARD v_count FROM v_messages;
-          FETCH v_messages INTO v_message;
-          v_has_more := FOUND;
-          CLOSE v_messages;
-        END IF;
-      END IF;
+      SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+       WHERE l.kind = 'nats'
+         AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
     END IF;
-
-    IF NOT v_is_taken THEN
-      v_count := 0;
-      v_bytes := 0;
-      v_rows := 0;
-      LOOP
-        FETCH v_messages INTO v_message;
-        EXIT WHEN NOT FOUND;
-        bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
-        v_copies := 1;
-        IF NOT v_is_nats AND v_message.to_all THEN
-          v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
-        END IF;
-        v_rows := v_rows + v_copies;
-        v_bytes := v_bytes + v_copies * least(bytes, p_max_payload);
-        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
-        EXIT WHEN v_has_more;
-        v_count := v_count + 1;
-        v_after := v_message.id;
-        IF v_is_nats THEN
-          id := v_message.id;
-          role := v_message.role;
-          destination := v_message.destination;
-          IF bytes > p_max_payload THEN
-            payload := NULL;
-            headers := NULL;
-          ELSE
-            payload := v_message.payload;
-            headers := v_message.headers;
-          END IF;
-          key := v_message.key;
-          message_id := coalesce(v_message.message_id, encode(substr(sha256(convert_to(v_secret || v_message.id || ' ' || extract(epoch FROM v_message.enqueued_at), 'UTF8')), 1, 16), 'hex'));
-          to_stream := v_message.to_stream;
-          domain := v_message.domain;
-          enqueued_at := v_message.enqueued_at;
-          first_enqueued_at := v_message.first_enqueued_at;
-          copy_of := v_message.copy_of;
-          RETURN NEXT;
-        ELSE
-          v_ids := v_ids || v_message.id;
-        END IF;
-      END LOOP;
-      CLOSE v_messages;
+    -- Mostly there are few, which one statement reads, if they fit.
+    IF p_read_series = '[]' THEN
+      RETURN QUERY
+        WITH new AS MATERIALIZED (
+          SELECT o.* FROM hawser.outbox AS o WHERE o.slot < 3 AND o.xid >= v_xmax
+          UNION ALL
+          SELECT o.* FROM hawser.outbox AS o WHERE o.slot < 3 AND o.xid = ANY (v_xip)
+          LIMIT p_max_messages + 1
+        ), visible AS MATERIALIZED (
+          SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+            FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
+        )
+        SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint,
+               n.id, n.role, n.destination, CASE WHEN f.fits THEN n.payload END,
+               CASE WHEN f.fits THEN n.headers END, n.size, n.key,
+               coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+               n.to_stream, n.domain, n.enqueued_at, n.first_enqueued_at, n.copy_of, NULL::timestamptz
+          FROM visible AS n
+         CROSS JOIN LATERAL (SELECT (n.size > p_max_payload) IS NOT TRUE AS fits) AS f
+         WHERE (SELECT count(*) FROM new) <= p_max_messages
+           AND (SELECT count(*) = 1 OR sum(least(v.size, p_max_payload)) <= p_max_bytes FROM visible AS v)
+         ORDER BY n.id;
+      GET DIAGNOSTICS v_count = ROW_COUNT;
     END IF;
-
-    IF v_read = 'look' AND (v_has_more OR v_later <> '{}') THEN
+    IF v_count = 0 THEN
+      SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
+        FROM hawser.outbox_look(0::smallint, p_read_from, v_to, p_read_series, p_max_messages) AS l;
+    END IF;
+    WHILE v_messages IS NOT NULL LOOP
+      FETCH v_messages INTO v_message;
+      EXIT WHEN NOT FOUND;
+      bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
+      v_bytes := v_bytes + least(bytes, p_max_payload);
+      v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
+      EXIT WHEN v_has_more;
+      v_count := v_count + 1;
+      v_after := v_message.id;
+      id := v_message.id;
+      role := v_message.role;
+      destination := v_message.destination;
+      IF bytes > p_max_payload THEN
+        payload := NULL;
+        headers := NULL;
+      ELSE
+        payload := v_message.payload;
+        headers := v_message.headers;
+      END IF;
+      key := v_message.key;
+      message_id := coalesce(v_message.message_id, encode(substr(sha256(convert_to(v_secret || v_message.id || ' ' || extract(epoch FROM v_message.enqueued_at), 'UTF8')), 1, 16), 'hex'));
+      to_stream := v_message.to_stream;
+      domain := v_message.domain;
+      enqueued_at := v_message.enqueued_at;
+      first_enqueued_at := v_message.first_enqueued_at;
+      copy_of := v_message.copy_of;
+      RETURN NEXT;
+    END LOOP;
+    IF v_has_more OR v_later <> '{}' THEN
       -- Those who have more in it go on with pages of their own.
-      rest := (
+      v_rest := (
         SELECT jsonb_agg(jsonb_build_object(
-                 'role', g.role, 'route', g.route, 'from', g."from", 'to', v_to,
-                 'after', CASE WHEN g.role = ANY (v_later) THEN g.first - 1 ELSE v_after END
+                 'role', g.role, 'route', g.route, 'after', CASE WHEN g.role = ANY (v_later) THEN g.first - 1 ELSE v_after END
                ))
-          FROM jsonb_to_recordset(v_groups) AS g (role text, route text, "from" pg_snapshot, first bigint, last bigint)
+          FROM jsonb_to_recordset(v_groups) AS g (role text, route text, first bigint, last bigint)
          WHERE g.role = ANY (v_later) OR (v_has_more AND g.last > v_after)
       );
     END IF;
-    IF NOT v_is_nats THEN
-      IF v_read = 'look' THEN
-        v_from := v_to;
-        v_series := coalesce(v_lagging - 0, '[]') || coalesce(rest, '[]');
-      ELSE
-        v_series := v_series || CASE
-          WHEN v_has_more THEN jsonb_set(v_page, '{after}', to_jsonb(v_after))
-          ELSE v_page || jsonb_build_object('from', v_page -> 'to', 'to', NULL)
-        END;
-      END IF;
+  ELSIF p_read = 'page' THEN
+    SELECT coalesce(array_agg(x.role) FILTER (WHERE x.route IS NULL), '{}'),
+           coalesce(array_agg(x.role || E'\\n' || x.route) FILTER (WHERE x.route IS NOT NULL), '{}')
+      INTO v_excluded_roles, v_excluded_routes
+      FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text);
+    -- By ids: each page that sorted the whole set would cost as much as the first.
+    RETURN QUERY
+      SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint,
+             p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
+             CASE WHEN p.fits THEN p.headers END, p.bytes, p.key,
+             coalesce(p.message_id, encode(substr(sha256(convert_to(v_secret || p.id || ' ' || extract(epoch FROM p.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+             p.to_stream, p.domain, p.enqueued_at,
+             p.first_enqueued_at, p.copy_of, NULL::timestamptz
+        FROM (
+          SELECT f.*, m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits, row_number() OVER w AS nth,
+                 sum(least(m.bytes, p_max_payload)) OVER w AS upto
+            FROM (
+              SELECT n.*
+                FROM (
+                  SELECT o.* FROM hawser.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+                ) AS n
+               WHERE (n.role = p_read_role OR p_read_role IS NULL)
+                 AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
+                 AND (p_read_route IS NULL OR p_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+                 AND n.role <> ALL (v_excluded_roles)
+                 AND (v_excluded_routes = '{}'
+                   OR n.role || E'\\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes))
+               LIMIT p_max_messages
+            ) AS f
+           CROSS JOIN LATERAL (SELECT (octet_length(f.payload) + coalesce(octet_length(f.headers::text), 0))::bigint AS bytes) AS m
+          WINDOW w AS (ORDER BY f.id)
+        ) AS p
+       WHERE p.nth = 1 OR p.upto <= p_max_bytes
+       ORDER BY p.id;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    -- A full page may be the last one: the next one is empty then. So a full page costs no search for one more message.
+    v_has_more := v_count = p_max_messages;
+    IF NOT v_has_more THEN
+      OPEN v_messages FOR
+        SELECT n.*
+          FROM (
+            SELECT o.* FROM hawser.outbox AS o WHERE o.slot < 3 AND o.id > p_read_after ORDER BY o.id OFFSET 0
+          ) AS n
+         WHERE (n.role = p_read_role OR p_read_role IS NULL)
+           AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
+           AND (p_read_route IS NULL OR p_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+           AND n.role <> ALL (v_excluded_roles)
+           AND (v_excluded_routes = '{}'
+             OR n.role || E'\\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes))
+         LIMIT p_max_messages + 1;
+      -- It has ended before it was full: by its bytes, or as there is no more.
+      MOVE FORWARD v_count FROM v_messages;
+      FETCH v_messages INTO v_message;
+      v_has_more := FOUND;
     END IF;
-  END LOOP;
+  END IF;
 
   id := NULL;
   payload := NULL;
@@ -1624,38 +1439,10 @@ BEGIN
      ) IS NULL
      ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
-  handed := cardinality(v_ids);
-  IF v_is_nats THEN
-    IF v_count > 0 AND NOT v_saves THEN
-      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
-      VALUES (v_sink, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
-      v_saves := true;
-    END IF;
-  ELSE
-    IF p_adopts THEN
-      SELECT a.connection_keys INTO connection_keys FROM hawser.adopt_waiting() AS a;
-    END IF;
-    v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
-    IF v_saves THEN
-      -- Fails if another relay has had this turn meanwhile.
-      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
-      VALUES (
-        v_sink, v_last.turn + 1, p_owner, pg_backend_pid(), v_from, NULL, 0, v_series, v_last.epoch + 1, v_last.cluster
-      );
-    END IF;
-    IF handed > 0 THEN
-      v_adopted := connection_keys;
-      SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
-        INTO connection_keys, waiting
-        FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
-    END IF;
-    owners := ARRAY(
-      SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
-        FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-        JOIN hawser.conn_key_map AS m ON m.connection_key = u.key
-       ORDER BY u.nth
-    );
-    v_has_more := v_series <> '[]';
+  IF v_count > 0 AND NOT v_saves THEN
+    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+    VALUES (0, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    v_saves := true;
   END IF;
   -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
   -- wait for a disk.
@@ -1665,19 +1452,411 @@ BEGIN
     PERFORM hawser.commit_durably();
   END IF;
   state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
-  bytes := NULL;
   brought := coalesce(v_due.brought, 0);
   due_from := least(v_due.due_from, v_found);
   due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
+  bytes := NULL;
   done_to := v_to;
+  rest := v_rest;
   has_more := v_has_more;
   as_of := clock_timestamp();
   RETURN NEXT;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of a relay: saves the position, writes dead letters, and reads messages. Those for peers are stored for their
-listeners, in the same transaction.';
+COMMENT ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of the relay for NATS: saves the position, writes dead letters, and reads messages.';
+
+CREATE OR REPLACE FUNCTION hawser.outbox_turn_peers(
+  p_owner text,
+  p_asleep boolean,
+  p_due_from timestamptz,
+  p_later_from pg_snapshot,
+  p_max_messages integer,
+  p_max_bytes bigint,
+  p_adopts boolean,
+  OUT state text,
+  OUT done_to pg_snapshot,
+  OUT has_more boolean,
+  OUT brought integer,
+  OUT due_from timestamptz,
+  OUT due_in_ms bigint,
+  OUT handed integer,
+  OUT connection_keys integer[],
+  OUT owners text[],
+  OUT waiting text[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.outbox_turn_peers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    p_owner IS NULL
+    OR octet_length(p_owner) > 64
+    OR octet_length(p_later_from::text) > 8388608
+    OR p_max_messages IS NULL
+    OR p_max_bytes IS NULL
+    OR p_adopts IS NULL
+  THEN
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_owner', 'NULL', 'needs a value');
+    END IF;
+    IF octet_length(p_owner) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_later_from::text) > 8388608 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_later_from', octet_length(p_later_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF p_max_messages IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_messages', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF p_adopts IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_adopts', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+-- In the order of its steps: whether the relay still works, what is due, what is read, and the hand-over. The database has the
+-- position: the caller names no message.
+DECLARE
+  v_last hawser.outbox_turns;
+  v_saves boolean := p_due_from IS NOT NULL;
+  -- The series, as they were and as they will be, and the first that has more.
+  v_joining jsonb;
+  v_lagging jsonb;
+  v_series jsonb := '[]';
+  v_page jsonb;
+  v_read text;
+  v_from pg_snapshot;
+  v_xip xid8[];
+  v_messages refcursor;
+  v_message record;
+  v_count integer;
+  v_bytes bigint;
+  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
+  v_copies bigint;
+  v_rows bigint;
+  v_after bigint;
+  v_has_more boolean;
+  v_ids bigint[] := '{}';
+  -- As in outbox_turn_nats.
+  v_groups jsonb;
+  v_later text[] := '{}';
+  v_due record;
+  v_found timestamptz;
+  v_beat_ms bigint;
+  v_adopted integer[];
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.outbox_turn_peers needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
+  IF p_owner = '' OR v_last.owner <> p_owner THEN
+    state := 'lost';
+    RETURN;
+  END IF;
+  -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
+  v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1)) >= 1000 / 2 THEN
+    PERFORM setval('hawser.outbox_state_peer_beat_seq', v_beat_ms);
+  END IF;
+  SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
+         jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
+    INTO v_joining, v_lagging
+    FROM jsonb_array_elements(v_last.series) WITH ORDINALITY AS s (position, nth);
+  v_page := v_lagging -> 0;
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('peer', p_due_from) AS b WHERE p_due_from IS NOT NULL;
+  IF p_asleep IS NOT NULL THEN
+    PERFORM setval('hawser.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+  END IF;
+
+  FOREACH v_read IN ARRAY CASE WHEN v_page IS NULL THEN ARRAY['look'] ELSE ARRAY['look', 'page'] END LOOP
+    v_messages := NULL;
+    v_count := 0;
+    v_bytes := 0;
+    v_rows := 0;
+    v_after := 0;
+    v_has_more := false;
+    IF v_read = 'look' THEN
+      -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
+      SELECT pg_current_snapshot() INTO done_to;
+      IF p_later_from IS NULL THEN
+        SELECT l.due_from INTO v_found FROM hawser.least_due('peer') AS l;
+      ELSE
+        SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+         WHERE l.kind = 'peer'
+           AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
+      END IF;
+      v_from := v_last.done_from;
+      v_xip := ARRAY(SELECT pg_snapshot_xip(v_from));
+      -- As in outbox_turn_nats.
+      IF v_joining = '[]' THEN
+        WITH new AS MATERIALIZED (
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot >= 3 AND o.xid >= pg_snapshot_xmax(v_from)
+          UNION ALL
+          SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot >= 3 AND o.xid = ANY (v_xip)
+          LIMIT p_max_messages + 1
+        ), visible AS MATERIALIZED (
+          SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+            FROM new AS n WHERE pg_visible_in_snapshot(n.xid, done_to)
+        )
+        SELECT v_ids || coalesce(array_agg(n.id ORDER BY n.id), '{}'), count(*) INTO v_ids, v_count
+          FROM visible AS n
+         WHERE (SELECT count(*) FROM new) <= p_max_messages
+           AND (SELECT count(*) = 1 OR (sum(v.size) <= p_max_bytes AND NOT bool_or(v.to_all)) FROM visible AS v);
+      END IF;
+      IF v_count = 0 THEN
+        SELECT l.groups, l.later, l.messages INTO v_groups, v_later, v_messages
+          FROM hawser.outbox_look(3::smallint, v_from, done_to, v_joining, p_max_messages) AS l;
+      END IF;
+    ELSE
+      v_from := (v_page ->> 'from')::pg_snapshot;
+      v_xip := ARRAY(SELECT pg_snapshot_xip(v_from));
+      -- By ids: each page that sorted the whole set would cost as much as the first.
+      OPEN v_messages FOR
+        SELECT n.*
+          FROM (
+            SELECT o.* FROM hawser.outbox AS o
+             WHERE o.slot >= 3 AND o.id > (v_page ->> 'after')::bigint ORDER BY o.id OFFSET 0
+          ) AS n
+         WHERE n.role = v_page ->> 'role' AND (n.xid >= pg_snapshot_xmax(v_from) OR n.xid = ANY (v_xip))
+           AND pg_visible_in_snapshot(n.xid, (v_page ->> 'to')::pg_snapshot)
+         LIMIT p_max_messages + 1;
+    END IF;
+    WHILE v_messages IS NOT NULL LOOP
+      FETCH v_messages INTO v_message;
+      EXIT WHEN NOT FOUND;
+      v_copies := 1;
+      IF v_message.to_all THEN
+        v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
+      END IF;
+      v_rows := v_rows + v_copies;
+      v_bytes := v_bytes + v_copies * (octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0));
+      v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
+      EXIT WHEN v_has_more;
+      v_count := v_count + 1;
+      v_after := v_message.id;
+      v_ids := v_ids || v_message.id;
+    END LOOP;
+    IF v_read = 'look' THEN
+      -- Those who have more in it go on with pages of their own.
+      v_series := coalesce(v_lagging - 0, '[]') || coalesce((
+        SELECT jsonb_agg(jsonb_build_object(
+                 'role', g.role, 'route', g.route, 'from', g."from", 'to', done_to,
+                 'after', CASE WHEN g.role = ANY (v_later) THEN g.first - 1 ELSE v_after END
+               ))
+          FROM jsonb_to_recordset(v_groups) AS g (role text, route text, "from" pg_snapshot, first bigint, last bigint)
+         WHERE g.role = ANY (v_later) OR (v_has_more AND g.last > v_after)
+      ), '[]');
+    ELSE
+      v_series := v_series || CASE
+        WHEN v_has_more THEN jsonb_set(v_page, '{after}', to_jsonb(v_after))
+        ELSE v_page || jsonb_build_object('from', v_page -> 'to', 'to', NULL)
+      END;
+    END IF;
+  END LOOP;
+
+  handed := cardinality(v_ids);
+  IF p_adopts THEN
+    SELECT a.connection_keys INTO connection_keys FROM hawser.adopt_waiting() AS a;
+  END IF;
+  v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
+  IF v_saves THEN
+    -- Fails if another relay has had this turn meanwhile.
+    INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
+    VALUES (
+      1, v_last.turn + 1, p_owner, pg_backend_pid(), done_to, NULL, 0, v_series, v_last.epoch + 1, v_last.cluster
+    );
+  END IF;
+  IF handed > 0 THEN
+    v_adopted := connection_keys;
+    SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
+      INTO connection_keys, waiting
+      FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
+  END IF;
+  owners := ARRAY(
+    SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
+      FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
+      JOIN hawser.conn_key_map AS m ON m.connection_key = u.key
+     ORDER BY u.nth
+  );
+  -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
+  -- wait for a disk.
+  IF NOT v_saves THEN
+    PERFORM set_config('synchronous_commit', 'off', true);
+  ELSE
+    PERFORM hawser.commit_durably();
+  END IF;
+  state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
+  brought := coalesce(v_due.brought, 0);
+  due_from := least(v_due.due_from, v_found);
+  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
+  has_more := v_series <> '[]';
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) IS 'A turn of the relay for peers: reads messages behind the position, and stores them for their listeners.';
+
+CREATE OR REPLACE FUNCTION hawser.outbox_look(
+  p_slot smallint,
+  p_from pg_snapshot,
+  p_to pg_snapshot,
+  p_series jsonb,
+  p_max_messages integer,
+  OUT groups jsonb,
+  OUT later text[],
+  OUT messages text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+-- For the turns of both sinks: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
+-- there are more.
+DECLARE
+  v_xmax xid8 := pg_snapshot_xmax(p_from);
+  v_xip xid8[] := ARRAY(SELECT pg_snapshot_xip(p_from));
+  -- Roles that have series of routes.
+  v_routed text[];
+  -- How many messages there are, the first and the last of their ids.
+  v_new bigint;
+  v_count bigint;
+  v_first bigint;
+  v_last_id bigint;
+  v_messages refcursor;
+BEGIN
+  later := '{}';
+  IF p_series = '[]' THEN
+    SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, p_to)), count(*) INTO v_new, v_count
+      FROM (
+        SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
+        UNION ALL
+        SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
+        LIMIT p_max_messages + 1
+      ) AS n;
+    IF v_new = 0 AND v_count <= p_max_messages THEN
+      RETURN;
+    END IF;
+  ELSE
+    -- What a series has not seen is new to it, too.
+    SELECT least(v_xmax, min(pg_snapshot_xmax(s."from"))) INTO v_xmax
+      FROM jsonb_to_recordset(p_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins;
+    v_xip := ARRAY(
+      SELECT DISTINCT x.xid
+        FROM (
+          SELECT p_from AS seen UNION ALL
+          SELECT s."from" FROM jsonb_to_recordset(p_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins
+        ) AS f, pg_snapshot_xip(f.seen) AS x (xid)
+       WHERE x.xid < v_xmax
+    );
+  END IF;
+  -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
+  -- where there are many.
+  v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(p_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
+  PERFORM set_config('enable_sort', 'off', true);
+  WITH series AS MATERIALIZED (
+    SELECT s.* FROM jsonb_to_recordset(p_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+  ), transactions AS MATERIALIZED (
+    SELECT n.role, n.route, n.xid, count(*) AS count, min(n.id) AS first, max(n.id) AS last
+      FROM (
+        SELECT o.role, o.xid, o.id,
+               CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
+          FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
+        UNION ALL
+        SELECT o.role, o.xid, o.id,
+               CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
+          FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
+        OFFSET 0
+      ) AS n
+     GROUP BY 1, 2, 3
+  )
+  SELECT coalesce(sum(g.count), 0), min(g.first), max(g.last),
+         jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'first', g.first, 'last', g.last, 'count', g.count))
+    INTO v_new, v_first, v_last_id, groups
+    FROM (
+      SELECT t.role, s.route, coalesce(s."from", p_from)::text AS "from", sum(t.count) AS count, min(t.first) AS first, max(t.last) AS last
+        FROM transactions AS t
+        LEFT JOIN series AS x ON x.role = t.role AND x.route = t.route
+        LEFT JOIN series AS y ON y.role = t.role AND y.route IS NULL
+       CROSS JOIN LATERAL (
+         SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins, x.route
+       ) AS s
+       WHERE coalesce(s.joins, true)
+         AND pg_visible_in_snapshot(t.xid, p_to) AND NOT pg_visible_in_snapshot(t.xid, coalesce(s."from", p_from))
+       GROUP BY 1, 2, 3
+    ) AS g;
+  PERFORM set_config('enable_sort', 'on', true);
+  IF v_new > p_max_messages THEN
+    -- Roles with few messages do not wait for one that has more than fits. If none fits, the oldest messages come first.
+    SELECT coalesce(CASE WHEN bool_or(f.count <= p_max_messages) THEN array_agg(f.role) FILTER (WHERE f.count > p_max_messages) END, '{}')
+      INTO later
+      FROM (
+        SELECT c.role, sum(c.count) OVER (ORDER BY c.count, c.role) AS count
+          FROM (
+            SELECT g.role, sum(g.count) AS count FROM jsonb_to_recordset(groups) AS g (role text, count bigint) GROUP BY g.role
+          ) AS c
+      ) AS f;
+  END IF;
+  IF v_new <= p_max_messages OR later <> '{}' OR (v_new < 100000 AND v_last_id - v_first > 4 * v_new) THEN
+    -- By xids: in the order of ids, much that is done could be passed.
+    OPEN v_messages FOR
+      WITH series AS MATERIALIZED (
+        SELECT s.* FROM jsonb_to_recordset(p_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+      )
+      SELECT n.*
+        FROM (
+          SELECT o.* FROM hawser.outbox AS o
+           WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (later)
+          UNION ALL
+          SELECT o.* FROM hawser.outbox AS o
+           WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (later)
+          OFFSET 0
+        ) AS n
+        LEFT JOIN series AS x
+          ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
+        LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
+       CROSS JOIN LATERAL (SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins) AS s
+       WHERE coalesce(s.joins, true)
+         AND pg_visible_in_snapshot(n.xid, p_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", p_from))
+       ORDER BY n.id LIMIT p_max_messages + 1;
+  ELSE
+    -- By ids: sorting the whole set would take longer.
+    OPEN v_messages FOR
+      WITH series AS MATERIALIZED (
+        SELECT s.* FROM jsonb_to_recordset(p_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+      )
+      SELECT n.*
+        FROM (
+          SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+        ) AS n
+        LEFT JOIN LATERAL (
+          SELECT r."from", r.joins FROM series AS r
+           WHERE r.role = n.role
+             AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+           ORDER BY r.route NULLS LAST LIMIT 1
+        ) AS s ON true
+       WHERE coalesce(s.joins, true)
+         AND pg_visible_in_snapshot(n.xid, p_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", p_from))
+       LIMIT p_max_messages + 1;
+  END IF;
+  messages := v_messages;
+END
+$function$;
+COMMENT ON FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) IS 'Finds messages for a turn of either relay that do not simply fit, with the settings of the function that calls it.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
   p_kind text,
@@ -1708,13 +1887,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_undone: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 16
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_limit IS NULL
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF p_limit IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_limit', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -1798,12 +1985,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_find: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_message_id) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
     octet_length(p_message_id) > 255
     OR octet_length(p_message_id) < 1
     OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR p_limit IS NULL
   THEN
     IF octet_length(p_message_id) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1813,6 +2001,9 @@ BEGIN
     END IF;
     IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain white space or control characters');
+    END IF;
+    IF p_limit IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_limit', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -1946,17 +2137,29 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_kind) > 16
+    p_kind IS NULL
+    OR octet_length(p_kind) > 16
+    OR p_owner IS NULL
     OR octet_length(p_owner) > 64
+    OR p_retention_ms IS NULL
   THEN
+    IF p_kind IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
     END IF;
+    IF p_owner IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_owner) > 64 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+    END IF;
+    IF p_retention_ms IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_retention_ms', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -2058,10 +2261,13 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.enqueue_peer: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_topic) > 255
+    p_topic IS NULL
+    OR octet_length(p_topic) > 255
+    OR p_payloads IS NULL
+    OR num_nulls(VARIADIC p_payloads) > 0
     OR cardinality(p_payloads) > 1000000
     OR ((pg_column_size(p_payloads) > 67108864 OR pg_column_compression(p_payloads) IS NOT NULL) AND hawser.list_excess(p_payloads, 134217728, 67108864) IS NOT NULL)
     OR ((pg_column_size(p_headers) > 341 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 4194304)
@@ -2075,8 +2281,17 @@ BEGIN
     OR octet_length(p_listener) > 255
     OR octet_length(p_origin) > 511
   THEN
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_topic', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_topic) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_payloads IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_payloads', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_payloads) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_payloads', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_payloads) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_payloads', 'a list of ' || cardinality(p_payloads) || ' elements', 'must have at most 1000000 elements');
@@ -2249,12 +2464,20 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.running_peers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_names) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    cardinality(p_names) > 100000
+    p_names IS NULL
+    OR num_nulls(VARIADIC p_names) > 0
+    OR cardinality(p_names) > 100000
     OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, 1073741824) IS NOT NULL)
   THEN
+    IF p_names IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_names) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_names) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 100000 elements');
     END IF;
@@ -2652,18 +2875,33 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.claim_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_epoch IS NULL
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
     OR cardinality(p_topics) > 100000
     OR ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL)
+    OR p_from_epochs IS NULL
+    OR num_nulls(VARIADIC p_from_epochs) > 0
     OR cardinality(p_from_epochs) > 100000
+    OR p_from_numbers IS NULL
+    OR num_nulls(VARIADIC p_from_numbers) > 0
     OR cardinality(p_from_numbers) > 100000
+    OR p_max_messages IS NULL
+    OR p_max_bytes IS NULL
+    OR p_of_group IS NULL
+    OR num_nulls(VARIADIC p_of_group) > 0
     OR cardinality(p_of_group) > 100000
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2673,17 +2911,50 @@ BEGIN
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_topics) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 100000 elements');
     END IF;
     IF ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL) THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', hawser.list_excess(p_topics, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
     END IF;
+    IF p_from_epochs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_from_epochs) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_from_epochs) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list of ' || cardinality(p_from_epochs) || ' elements', 'must have at most 100000 elements');
     END IF;
+    IF p_from_numbers IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_from_numbers) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_from_numbers) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list of ' || cardinality(p_from_numbers) || ' elements', 'must have at most 100000 elements');
+    END IF;
+    IF p_max_messages IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_messages', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF p_of_group IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_of_group) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_of_group) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list of ' || cardinality(p_of_group) || ' elements', 'must have at most 100000 elements');
@@ -2930,11 +3201,15 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.unschedule: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(name) > 128
+    name IS NULL
+    OR octet_length(name) > 128
   THEN
+    IF name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.unschedule', 'name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(name) > 128 THEN
       PERFORM hawser.refuse_argument('hawser.unschedule', 'name', octet_length(name) || ' bytes long', 'must be at most 128 bytes long in UTF-8');
     END IF;
@@ -2943,12 +3218,6 @@ DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
-  IF unschedule.name IS NULL THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = 'hawser.unschedule: the argument name is NULL, and needs a value',
-      HINT = 'Give the name of a schedule; hawser.schedule_status lists them.';
-  END IF;
   DELETE FROM hawser.schedules AS s WHERE s.role = v_role AND s.name = unschedule.name;
   IF NOT FOUND THEN
     DELETE FROM hawser.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
@@ -3094,6 +3363,14 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF
+    p_limit IS NULL
+  THEN
+    IF p_limit IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.due_schedules', 'p_limit', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_count integer;
@@ -3128,6 +3405,7 @@ BEGIN
     due_in_ms := ceil(extract(epoch FROM v_next - v_now) * 1000);
   END IF;
   RETURN NEXT;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.due_schedules(integer) IS 'The schedules that are due, or whose next occurrence is to be computed, some of each role, and behind them a row without one.';
@@ -3144,8 +3422,12 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216)
+    p_runs IS NULL
+    OR ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216)
   THEN
+    IF p_runs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.run_schedules', 'p_runs', 'NULL', 'needs a value');
+    END IF;
     IF ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216) THEN
       PERFORM hawser.refuse_argument('hawser.run_schedules', 'p_runs', octet_length(p_runs::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
@@ -6541,7 +6823,9 @@ REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_find(bigint, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
@@ -6650,7 +6934,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_find(bigint, text, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
@@ -6713,7 +6997,8 @@ BEGIN
     GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
@@ -6774,7 +7059,9 @@ BEGIN
   ALTER FUNCTION hawser.check_relay(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_relay_is_free() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_turn_nats(text, bigint, boolean, timestamptz, pg_snapshot, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, integer, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_turn_peers(text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_look(smallint, pg_snapshot, pg_snapshot, jsonb, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_find(bigint, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;

@@ -590,14 +590,20 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.own_name: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_token IS NULL
     OR octet_length(p_token) > 255
+    OR p_life IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -607,8 +613,14 @@ BEGIN
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
+    IF p_token IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_token', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_token) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.own_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_life IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_life', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -666,13 +678,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.raise_fence: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.raise_fence', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.raise_fence', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.raise_fence', 'p_epoch', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -733,17 +753,29 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.keep_name: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
     OR octet_length(p_token) > 255
+    OR p_life IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_name', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.keep_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_name', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_token) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.keep_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_life IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.keep_name', 'p_life', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -792,13 +824,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.release_name: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_clean IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.release_name', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.release_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_clean IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.release_name', 'p_clean', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -829,13 +869,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.fenced: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.fenced', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.fenced', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.fenced', 'p_epoch', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -893,13 +941,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.end_ownership: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_force IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_ownership', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.end_ownership', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_force IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.end_ownership', 'p_force', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -963,12 +1019,20 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.share_fences: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_names) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    cardinality(p_names) > 100000
+    p_names IS NULL
+    OR num_nulls(VARIADIC p_names) > 0
+    OR cardinality(p_names) > 100000
     OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, 1073741824) IS NOT NULL)
   THEN
+    IF p_names IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_names) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_names) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 100000 elements');
     END IF;
@@ -1000,12 +1064,21 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 BEGIN
+  IF
+    p_waits IS NULL
+  THEN
+    IF p_waits IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lock_dead_letters', 'p_waits', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+BEGIN
   IF p_waits THEN
     PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
   ELSE
     PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
   END IF;
   locked := FOUND;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.lock_dead_letters(boolean) IS 'Keeps all others from retrying, discarding and expiring dead letters, to the end of the transaction.';
@@ -1022,11 +1095,16 @@ SET row_security = off
 AS $function$
 BEGIN
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_token IS NULL
     OR octet_length(p_token) > 255
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -1035,6 +1113,9 @@ BEGIN
     END IF;
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_token IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_token', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_token) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.take_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
@@ -1062,16 +1143,22 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    octet_length(p_sender_name) > 255
+    p_sender_name IS NULL
+    OR octet_length(p_sender_name) > 255
     OR octet_length(p_sender_name) < 1
     OR NOT (p_sender_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_source_topic IS NULL
     OR octet_length(p_source_topic) > 255
     OR octet_length(p_source_topic) < 1
     OR NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_listener_name IS NULL
     OR octet_length(p_listener_name) > 255
     OR octet_length(p_listener_name) < 1
     OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
+    IF p_sender_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_sender_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -1081,6 +1168,9 @@ BEGIN
     IF NOT (p_sender_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', to_json(left(p_sender_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
+    IF p_source_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_source_topic) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -1089,6 +1179,9 @@ BEGIN
     END IF;
     IF NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_listener_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_listener_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1146,10 +1239,14 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    octet_length(p_topic) > 255
+    p_topic IS NULL
+    OR octet_length(p_topic) > 255
     OR octet_length(p_topic) < 1
     OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_topic) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -1205,27 +1302,71 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_key IS NULL
+    OR p_first_number IS NULL
+    OR p_topic_keys IS NULL
+    OR num_nulls(VARIADIC p_topic_keys) > 0
     OR cardinality(p_topic_keys) > 65536
+    OR p_lengths IS NULL
+    OR num_nulls(VARIADIC p_lengths) > 0
     OR cardinality(p_lengths) > 65536
+    OR p_codecs IS NULL
+    OR num_nulls(VARIADIC p_codecs) > 0
     OR cardinality(p_codecs) > 65536
     OR ((pg_column_size(p_headers) > 10922 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 134217728)
+    OR p_payloads IS NULL
     OR octet_length(p_payloads) > 284164096
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_first_number IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_first_number', 'NULL', 'needs a value');
+    END IF;
+    IF p_topic_keys IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topic_keys) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_topic_keys) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'a list of ' || cardinality(p_topic_keys) || ' elements', 'must have at most 65536 elements');
     END IF;
+    IF p_lengths IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_lengths', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_lengths) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_lengths', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_lengths) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_lengths', 'a list of ' || cardinality(p_lengths) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF p_codecs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_codecs', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_codecs) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_codecs', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_codecs) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_codecs', 'a list of ' || cardinality(p_codecs) || ' elements', 'must have at most 65536 elements');
     END IF;
     IF ((pg_column_size(p_headers) > 10922 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 134217728) THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 134217728 bytes long in UTF-8');
+    END IF;
+    IF p_payloads IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_payloads', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_payloads) > 284164096 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_payloads', octet_length(p_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
@@ -1399,23 +1540,55 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_keys IS NULL
+    OR num_nulls(VARIADIC p_connection_keys) > 0
     OR cardinality(p_connection_keys) > 1000000
+    OR p_cursor_epochs IS NULL
+    OR num_nulls(VARIADIC p_cursor_epochs) > 0
     OR cardinality(p_cursor_epochs) > 1000000
+    OR p_cursors IS NULL
+    OR num_nulls(VARIADIC p_cursors) > 0
     OR cardinality(p_cursors) > 1000000
     OR ((pg_column_size(p_dead_letters) > 10922 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 134217728)
     OR octet_length(p_dead_payloads) > 284164096
     OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
     OR ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216)
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_keys IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_connection_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
     END IF;
+    IF p_cursor_epochs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursor_epochs', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_cursor_epochs) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursor_epochs', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_cursor_epochs) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursor_epochs', 'a list of ' || cardinality(p_cursor_epochs) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF p_cursors IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursors', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_cursors) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursors', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_cursors) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
@@ -1585,9 +1758,18 @@ SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    p_connection_key IS NULL
+  THEN
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.cursor_of', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+BEGIN
   SELECT c.epoch, c.v, c.attempts INTO cursor_of.epoch, cursor_of.v, cursor_of.attempts
     FROM hawser.conn_mess_number AS c WHERE c.connection_key = p_connection_key
    ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.cursor_of(integer) IS 'The cursor of a channel; NULLs if it has none. It is the last one of its key in the index, which has before it, until a
@@ -1611,8 +1793,16 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    cardinality(p_connection_keys) > 1000000
+    p_connection_keys IS NULL
+    OR num_nulls(VARIADIC p_connection_keys) > 0
+    OR cardinality(p_connection_keys) > 1000000
   THEN
+    IF p_connection_keys IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_connection_keys', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_connection_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
     END IF;
@@ -1671,18 +1861,50 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_key IS NULL
+    OR p_epochs IS NULL
+    OR num_nulls(VARIADIC p_epochs) > 0
     OR cardinality(p_epochs) > 65536
+    OR p_numbers IS NULL
+    OR num_nulls(VARIADIC p_numbers) > 0
     OR cardinality(p_numbers) > 65536
+    OR p_unmarked IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_epochs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epochs', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_epochs) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epochs', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_epochs) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
     END IF;
+    IF p_numbers IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_numbers', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_numbers) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_numbers', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_numbers) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF p_unmarked IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_unmarked', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -1736,15 +1958,43 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_key IS NULL
+    OR p_epochs IS NULL
+    OR num_nulls(VARIADIC p_epochs) > 0
     OR cardinality(p_epochs) > 65536
+    OR p_numbers IS NULL
+    OR num_nulls(VARIADIC p_numbers) > 0
     OR cardinality(p_numbers) > 65536
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.mark_done', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_epochs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epochs', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_epochs) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epochs', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_epochs) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF p_numbers IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_numbers', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_numbers) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_numbers', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_numbers) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.mark_done', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
@@ -1828,18 +2078,38 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.park_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_key IS NULL
+    OR p_messages IS NULL
     OR ((pg_column_size(p_messages) > 1365 OR pg_column_compression(p_messages) IS NOT NULL) AND octet_length(p_messages::text) > 16777216)
+    OR p_payloads IS NULL
     OR octet_length(p_payloads) > 284164096
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.park_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_messages IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_messages', 'NULL', 'needs a value');
+    END IF;
     IF ((pg_column_size(p_messages) > 1365 OR pg_column_compression(p_messages) IS NOT NULL) AND octet_length(p_messages::text) > 16777216) THEN
       PERFORM hawser.refuse_argument('hawser.park_messages', 'p_messages', octet_length(p_messages::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
+    END IF;
+    IF p_payloads IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_payloads', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_payloads) > 284164096 THEN
       PERFORM hawser.refuse_argument('hawser.park_messages', 'p_payloads', octet_length(p_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
@@ -1943,10 +2213,26 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_key IS NULL
+    OR p_change IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_change IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_change', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -1985,13 +2271,33 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.count_parked: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_key IS NULL
+    OR p_message_epoch IS NULL
+    OR p_number IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.count_parked', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_message_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_message_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_number IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_number', 'NULL', 'needs a value');
     END IF;
   END IF;
 BEGIN
@@ -2030,18 +2336,46 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.finish_parked: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_key IS NULL
+    OR p_epochs IS NULL
+    OR num_nulls(VARIADIC p_epochs) > 0
     OR cardinality(p_epochs) > 65536
+    OR p_numbers IS NULL
+    OR num_nulls(VARIADIC p_numbers) > 0
     OR cardinality(p_numbers) > 65536
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_epochs IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epochs', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_epochs) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epochs', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_epochs) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF p_numbers IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_numbers', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_numbers) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_numbers', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_numbers) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
@@ -2119,6 +2453,34 @@ SET work_mem = 32768
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    p_connection_key IS NULL
+    OR p_epoch IS NULL
+    OR p_number IS NULL
+    OR p_max_rows IS NULL
+    OR p_max_bytes IS NULL
+    OR p_count_rows IS NULL
+  THEN
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_number IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_number', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_rows IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_max_rows', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF p_count_rows IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_count_rows', 'NULL', 'needs a value');
+    END IF;
+  END IF;
+BEGIN
   RETURN QUERY
   WITH stored AS MATERIALIZED (
     -- Read from its pieces once, not once for each message.
@@ -2147,6 +2509,7 @@ BEGIN
     FROM page AS p
    WHERE p.nth = 1 OR (p.nth <= p_max_rows AND p.bytes <= p_max_bytes)
    ORDER BY p.epoch, p.number;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) IS 'Reads a channel''s next stored messages after a position, in order, and counts those behind them; of one moment.';
@@ -2180,6 +2543,34 @@ SET plan_cache_mode = force_generic_plan
 SET work_mem = 32768
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF
+    p_connection_key IS NULL
+    OR p_epoch IS NULL
+    OR p_number IS NULL
+    OR p_max_messages IS NULL
+    OR p_max_bytes IS NULL
+    OR p_count_messages IS NULL
+  THEN
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_number IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_number', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_messages IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_max_messages', 'NULL', 'needs a value');
+    END IF;
+    IF p_max_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF p_count_messages IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_count_messages', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 -- The function's settings: the table grows from nothing to millions of rows while the planner still takes it for empty,
 -- so that every plan but the walk along the primary key must be out of the question.
 DECLARE
@@ -2203,6 +2594,7 @@ BEGIN
     v_bytes := v_bytes + octet_length(payload);
     RETURN NEXT;
   END LOOP;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) IS 'Reads a channel''s next rows after a position as they are stored, in order, and counts the messages behind it; of one
@@ -2222,6 +2614,26 @@ SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
+BEGIN
+  IF
+    p_connection_key IS NULL
+    OR p_epoch IS NULL
+    OR p_number IS NULL
+    OR p_count_rows IS NULL
+  THEN
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_messages', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_messages', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_number IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_messages', 'p_number', 'NULL', 'needs a value');
+    END IF;
+    IF p_count_rows IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.count_messages', 'p_count_rows', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 -- The function's settings: see drain_rows.
 DECLARE
   v_rows integer;
@@ -2241,6 +2653,7 @@ BEGIN
       ) AS b;
     EXIT WHEN v_is_all OR counted = p_count_rows;
   END LOOP;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) IS 'Counts a channel''s stored messages after a position.';
@@ -2262,10 +2675,14 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    octet_length(p_listener_name) > 255
+    p_listener_name IS NULL
+    OR octet_length(p_listener_name) > 255
     OR octet_length(p_listener_name) < 1
     OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
+    IF p_listener_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_listener_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2357,22 +2774,35 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.enter_directory: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_epoch IS NULL
+    OR p_addr IS NULL
     OR octet_length(p_addr) > 512
     OR octet_length(p_addr) < 1
+    OR p_max_message_bytes IS NULL
+    OR p_durable IS NULL
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
     OR cardinality(p_topics) > 65536
     OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+    OR p_subscribed IS NULL
+    OR num_nulls(VARIADIC p_subscribed) > 0
     OR cardinality(p_subscribed) > 65536
+    OR p_only IS NULL
     OR octet_length(p_group_name) > 255
     OR octet_length(p_group_name) < 1
     OR NOT (p_group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR octet_length(p_version) > 255
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2382,11 +2812,29 @@ BEGIN
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_addr IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_addr) > 512 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be 1 to 512 bytes long in UTF-8');
     END IF;
     IF octet_length(p_addr) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be 1 to 512 bytes long in UTF-8');
+    END IF;
+    IF p_max_message_bytes IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_max_message_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF p_durable IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_durable', 'NULL', 'needs a value');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_topics', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_topics) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
@@ -2394,8 +2842,17 @@ BEGIN
     IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
     END IF;
+    IF p_subscribed IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_subscribed', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_subscribed) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_subscribed', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_subscribed) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_subscribed', 'a list of ' || cardinality(p_subscribed) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF p_only IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_only', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_group_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_group_name', octet_length(p_group_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -2473,15 +2930,24 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.leave_directory: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_epoch IS NULL
+    OR p_all IS NULL
+    OR p_keep_durable IS NULL
+    OR p_topics IS NULL
+    OR num_nulls(VARIADIC p_topics) > 0
     OR cardinality(p_topics) > 65536
     OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2490,6 +2956,21 @@ BEGIN
     END IF;
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_all IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_all', 'NULL', 'needs a value');
+    END IF;
+    IF p_keep_durable IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_keep_durable', 'NULL', 'needs a value');
+    END IF;
+    IF p_topics IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_topics', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topics) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_topics', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_topics) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
@@ -2542,16 +3023,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.clear_stored_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_source_topic IS NULL
     OR octet_length(p_source_topic) > 255
     OR octet_length(p_source_topic) < 1
     OR NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2560,6 +3046,9 @@ BEGIN
     END IF;
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_source_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_source_topic) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -2626,13 +3115,17 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.forget_peer: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.forget_peer', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.forget_peer', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2788,16 +3281,21 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.clear_addresses: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_topic IS NULL
     OR octet_length(p_topic) > 255
     OR octet_length(p_topic) < 1
     OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2806,6 +3304,9 @@ BEGIN
     END IF;
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_topic IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', 'NULL', 'needs a value');
     END IF;
     IF octet_length(p_topic) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -2858,17 +3359,26 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.reassign_channels: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_from) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_from) > 255
+    p_from IS NULL
+    OR octet_length(p_from) > 255
     OR octet_length(p_from) < 1
     OR NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_to IS NULL
     OR octet_length(p_to) > 255
     OR octet_length(p_to) < 1
     OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_force IS NULL
+    OR p_all IS NULL
+    OR p_connection_keys IS NULL
+    OR num_nulls(VARIADIC p_connection_keys) > 0
     OR cardinality(p_connection_keys) > 1000000
   THEN
+    IF p_from IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_from) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2878,6 +3388,9 @@ BEGIN
     IF NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
     END IF;
+    IF p_to IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_to) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -2886,6 +3399,18 @@ BEGIN
     END IF;
     IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_force IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_force', 'NULL', 'needs a value');
+    END IF;
+    IF p_all IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_all', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_keys IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_connection_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
@@ -2899,10 +3424,6 @@ BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-  IF p_from IS NULL OR p_to IS NULL THEN
-    RAISE EXCEPTION 'the channels cannot be handed over: the % listener is NULL', CASE WHEN p_from IS NULL THEN 'old' ELSE 'new' END
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Name both listeners.';
   END IF;
   IF starts_with(p_to, '__#') THEN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
@@ -3008,15 +3529,24 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.give_back_channels: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_epoch IS NULL
+    OR p_connection_keys IS NULL
+    OR num_nulls(VARIADIC p_connection_keys) > 0
     OR cardinality(p_connection_keys) > 1000000
+    OR p_topic_keys IS NULL
+    OR num_nulls(VARIADIC p_topic_keys) > 0
     OR cardinality(p_topic_keys) > 1000000
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -3026,8 +3556,23 @@ BEGIN
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_keys IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_connection_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF p_topic_keys IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_keys', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_topic_keys) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_keys', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_topic_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_keys', 'a list of ' || cardinality(p_topic_keys) || ' elements', 'must have at most 1000000 elements');
@@ -3098,13 +3643,19 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.heir_of_channel: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR p_connection_key IS NULL
+    OR p_topic_key IS NULL
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
@@ -3113,6 +3664,12 @@ BEGIN
     END IF;
     IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
       PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF p_connection_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_connection_key', 'NULL', 'needs a value');
+    END IF;
+    IF p_topic_key IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_topic_key', 'NULL', 'needs a value');
     END IF;
   END IF;
 DECLARE
@@ -3159,7 +3716,7 @@ BEGIN
     JOIN hawser.topic_key AS k ON k.k = p_topic_key
    -- One that was made for its owner has none set.
    WHERE m.connection_key = p_connection_key AND m.owner = p_name;
-  v_running := hawser.running_peers(v_names);
+  v_running := hawser.running_peers(coalesce(v_names, '{}'));
   heir := (
     SELECT n.name FROM unnest(v_names) AS n (name)
      ORDER BY n.name <> ALL (v_running), n.name <> v_home, n.name COLLATE "C" LIMIT 1
@@ -3193,18 +3750,34 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('hawser.add_peer_dead_letters: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
-      HINT = 'Write COLLATE "default" withStatementsBefore the argument.';
+      HINT = 'Write COLLATE "default" behind the argument.';
   END IF;
   IF
-    octet_length(p_name) > 255
+    p_name IS NULL
+    OR octet_length(p_name) > 255
+    OR p_epoch IS NULL
+    OR p_connection_keys IS NULL
+    OR num_nulls(VARIADIC p_connection_keys) > 0
     OR cardinality(p_connection_keys) > 1000000
     OR ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592)
     OR octet_length(p_dead_payloads) > 284164096
     OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
     OR ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216)
   THEN
+    IF p_name IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', 'NULL', 'needs a value');
+    END IF;
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF p_epoch IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_epoch', 'NULL', 'needs a value');
+    END IF;
+    IF p_connection_keys IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_connection_keys) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'a list with a NULL', 'must have a value in each place');
     END IF;
     IF cardinality(p_connection_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
@@ -3422,8 +3995,16 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    cardinality(p_ids) > 100000
+    p_ids IS NULL
+    OR num_nulls(VARIADIC p_ids) > 0
+    OR cardinality(p_ids) > 100000
   THEN
+    IF p_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.retry_dead_letters', 'p_ids', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.retry_dead_letters', 'p_ids', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_ids) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.retry_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
     END IF;
@@ -3594,8 +4175,16 @@ AS $function$
 #variable_conflict use_column
 BEGIN
   IF
-    cardinality(p_ids) > 100000
+    p_ids IS NULL
+    OR num_nulls(VARIADIC p_ids) > 0
+    OR cardinality(p_ids) > 100000
   THEN
+    IF p_ids IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.discard_dead_letters', 'p_ids', 'NULL', 'needs a value');
+    END IF;
+    IF num_nulls(VARIADIC p_ids) > 0 THEN
+      PERFORM hawser.refuse_argument('hawser.discard_dead_letters', 'p_ids', 'a list with a NULL', 'must have a value in each place');
+    END IF;
     IF cardinality(p_ids) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.discard_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
     END IF;
@@ -3633,6 +4222,14 @@ SET search_path = pg_catalog, pg_temp
 SET row_security = off
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF
+    p_max_rows IS NULL
+  THEN
+    IF p_max_rows IS NULL THEN
+      PERFORM hawser.refuse_argument('hawser.expire_dead_letters', 'p_max_rows', 'NULL', 'needs a value');
+    END IF;
+  END IF;
 DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
   v_days CONSTANT integer := coalesce(
@@ -3651,6 +4248,7 @@ BEGIN
       LIMIT least(p_max_rows, 1000)
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.expire_dead_letters(integer) IS 'Deletes the oldest of the dead letters of the caller''s roles that are older than the retention of the database, unless another is

@@ -4,7 +4,7 @@ DECLARE
   v_position bigint;
 BEGIN
   state := 'marked';
-  IF p_saved IS NOT NULL THEN
+  IF p_saved <> '{}' THEN
     DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
     WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
   END IF;

@@ -1,5 +1,5 @@
 BEGIN
-  IF p_kind NOT IN ('nats', 'peer') THEN
+  IF p_kind IN ('nats', 'peer') IS NOT TRUE THEN
     RAISE EXCEPTION 'the kind % is neither nats nor peer', to_json(left(p_kind, 60)) USING ERRCODE = 'invalid_parameter_value';
   END IF;
   -- A turn reads what every role has enqueued for NATS.

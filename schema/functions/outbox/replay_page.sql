@@ -8,18 +8,16 @@ DECLARE
 BEGIN
   SELECT r.* INTO v_refusal FROM (
     VALUES
-      (p_since IS NULL, 'null_argument', 'the argument since is NULL, and needs a value',
-        'Give the time from which on the messages were enqueued.'),
-      (p_until <= p_since, 'invalid_argument', format('until, %s, is not behind since, %s', p_until, p_since),
+      (p_until <= p_since, format('until, %s, is not behind since, %s', p_until, p_since),
         'Give a later time, or leave until out.'),
-      (p_subject !~ E'^(?:[^.*>\\s]+|\\*)(?:\\.(?:[^.*>\\s]+|\\*))*(?:\\.>)?$' AND p_subject <> '>', 'invalid_argument',
+      (p_subject !~ E'^(?:[^.*>\\s]+|\\*)(?:\\.(?:[^.*>\\s]+|\\*))*(?:\\.>)?$' AND p_subject <> '>',
         format('the argument subject is %s, and must be words joined by ''.'', of which each may be ''*'', and the last ''>''',
           to_json(left(p_subject, 60))),
         'Give a subject as NATS has them, or leave it out for all.')
-  ) AS r (is_wrong, code, message, hint) WHERE r.is_wrong LIMIT 1;
+  ) AS r (is_wrong, message, hint) WHERE r.is_wrong LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate(v_refusal.code),
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = 'hawser.outbox_replay: ' || v_refusal.message,
       HINT = v_refusal.hint;
   END IF;

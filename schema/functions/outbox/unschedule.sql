@@ -3,12 +3,6 @@ DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
-  IF unschedule.name IS NULL THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = 'hawser.unschedule: the argument name is NULL, and needs a value',
-      HINT = 'Give the name of a schedule; hawser.schedule_status lists them.';
-  END IF;
   DELETE FROM hawser.schedules AS s WHERE s.role = v_role AND s.name = unschedule.name;
   IF NOT FOUND THEN
     DELETE FROM hawser.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));

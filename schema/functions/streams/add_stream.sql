@@ -9,10 +9,10 @@ DECLARE
   v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_subscribe_stream', p_start) AS s);
 BEGIN
   added := false;
-  IF p_stream IS NULL OR array_position(v_filters, NULL) IS NOT NULL THEN
+  IF p_stream IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = format('nats_subscribe_stream: %s is NULL, and a value is needed', CASE WHEN p_stream IS NULL THEN 'stream' ELSE 'an element of filter' END);
+      MESSAGE = 'nats_subscribe_stream: stream is NULL, and a value is needed';
   END IF;
   SELECT f.filter INTO v_wrong FROM unnest(v_filters) AS f (filter)
    WHERE f.filter = '' OR octet_length(f.filter) > @stream_filter.max_bytes@ OR f.filter !~ @stream_filter.pattern@ LIMIT 1;

@@ -61,11 +61,7 @@ export function markValues(
   stream: StreamTerms | undefined,
   messages: readonly InboundMessage[],
 ): unknown[] {
-  return [
-    letter?.toString() ?? null,
-    saved.length > 0 ? `{${saved.join(",")}}` : null,
-    ...advanceValues(stream, messages),
-  ];
+  return [letter?.toString() ?? null, `{${saved.join(",")}}`, ...advanceValues(stream, messages)];
 }
 
 /** Arguments of hawser.mark_handled from the generation on; all null for messages that are not from a stream. */

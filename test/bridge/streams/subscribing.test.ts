@@ -164,7 +164,7 @@ describe("nats_seek_stream", () => {
 describe("a position", () => {
   const advance = async (name: string, done: string, generation = 1) => {
     const [row] = await world.rows<{ state: string }>(
-      `SELECT a.state FROM hawser.nats_handlers AS h, hawser.mark_handled(h.id, h.token, NULL, NULL, $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
+      `SELECT a.state FROM hawser.nats_handlers AS h, hawser.mark_handled(h.id, h.token, NULL, '{}', $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
       [name, generation, done],
     );
     const [at] = await world.rows<{ position: bigint; done: string }>(
@@ -194,7 +194,7 @@ describe("a position", () => {
     await owner.query("SELECT nats_subscribe_stream('S', 'take', 'guarded')");
     const executor = await world.connectExecutor();
     const [{ id }] = (await world.bound("guarded")) as [Bound];
-    const forged = `SELECT state FROM hawser.mark_handled(${id}, 'x', NULL, NULL, 0, '{[1,9)}', 8, 1, 0, 0)`;
+    const forged = `SELECT state FROM hawser.mark_handled(${id}, 'x', NULL, '{}', 0, '{[1,9)}', 8, 1, 0, 0)`;
     expect((await executor.query(forged)).rows).toEqual([{ state: "moved" }]);
     expect((await errorOf(other, forged)).code).toBe("42501");
     expect((await errorOf(other, "UPDATE hawser.stream_subscriptions SET position = 9")).code).toBe("42501");

@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import type { Spec } from "../../../codegen/model/spec.js";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
-import { isLong, limitedCalls, limitedFunctions, projectSpec, quickBytes } from "./limited-arguments.js";
+import { callsWithNull, isLong, limitedCalls, limitedFunctions, projectSpec, quickBytes } from "./limited-arguments.js";
 import { expectRefused, expectTaken } from "./limits-hold.js";
 
 let gateway: TestGateway;
@@ -47,6 +47,20 @@ it("each call with an argument above its limit is refused, and says so", async (
 it("no argument at its limit is too long", async () => {
   for (const call of limitedCalls(spec).filter(({ bytes }) => bytes <= quickBytes)) {
     await expectTaken(gateway.client, call);
+  }
+});
+
+it("each call with NULL for an argument that is not optional is refused, and says which one", async () => {
+  const calls = callsWithNull(spec);
+  expect(calls.length).toBeGreaterThan(200);
+  for (const { what, argument, sql } of calls) {
+    expect(await gateway.errorOf(sql), what).toMatchObject({
+      code: "22004",
+      message: expect.stringMatching(
+        new RegExp(`: the argument ${argument} is (NULL|a list with a NULL), and (needs|must have) a value`),
+      ),
+      hint: expect.stringMatching(/\bvalue\b/),
+    });
   }
 });
 

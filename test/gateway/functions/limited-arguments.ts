@@ -35,12 +35,16 @@ export interface Given {
   readonly type: string;
   readonly repeated: boolean;
   readonly rules: Rules;
+  /** True if the spec calls it optional: NULL means something. */
+  readonly optional: boolean;
 }
 
 interface LimitedFunction {
   readonly name: string;
   readonly parameters: readonly Given[];
   readonly isFirstOfItsKind: boolean;
+  /** True if the gateway answers it, and refuses NULL. */
+  readonly isGateways: boolean;
 }
 
 const payloadTypes = { text: "text", json: "json", jsonb: "jsonb", binary: "bytea" } as const;
@@ -67,11 +71,13 @@ export function limitedFunctions(spec: Spec): LimitedFunction[] {
       .map(({ name, parameters }) => ({
         name: `hawser.${name}`,
         isFirstOfItsKind: true,
-        parameters: parameters.map(({ column: { name: parameter, type, repeated, rules } }) => ({
+        isGateways: false,
+        parameters: parameters.map(({ column: { name: parameter, type, repeated, nullable, rules } }) => ({
           name: parameter,
           type,
           repeated,
           rules,
+          optional: nullable,
         })),
       })),
     ...families
@@ -81,13 +87,15 @@ export function limitedFunctions(spec: Spec): LimitedFunction[] {
           names.map((name) => ({
             name: execute.length > 0 ? `hawser.${name}` : name,
             isFirstOfItsKind: nth === 0,
+            isGateways: true,
             parameters: parameters
               .filter((one) => !one.payloadType && !one.messageContext)
-              .map(({ name: parameter, payload, sqlType, repeated, rules }) => ({
+              .map(({ name: parameter, payload, sqlType, repeated, rules, optional }) => ({
                 name: parameter,
                 type: payload && payloadType !== undefined ? payloadTypes[payloadType] : sqlType.replace("[]", ""),
                 repeated: repeated || sqlType.endsWith("[]"),
                 rules,
+                optional,
               })),
           })),
         ),
@@ -140,13 +148,43 @@ const payloads: Readonly<Record<string, string>> = {
   bytea: "'x'::bytea",
 };
 
+/** Values of the other arguments of functions that Postgres answers, which refuse NULL. */
+function sampleOf({ type, repeated }: Given): string {
+  if (repeated) return `'{}'::${type}[]`;
+  if (type === "bytea") return "''::bytea";
+  if (type === "json" || type === "jsonb") return `'[]'::${type}`;
+  if (type === "boolean") return "false";
+  if (type.startsWith("timestamp")) return "now()";
+  return type === "text" ? "'x'" : `1::${type}`;
+}
+
+/**
+ * Calls with NULL, or a list that has a NULL, for one argument that the spec does not call optional. Those of functions that
+ * the gateway answers are in `refused-arguments.test.ts`.
+ */
+export function callsWithNull(spec: Spec): { what: string; argument: string; sql: string }[] {
+  const functions = limitedFunctions(spec).filter(({ isGateways }) => !isGateways);
+  return functions.flatMap((fn) =>
+    fn.parameters
+      .filter(({ optional }) => !optional)
+      .flatMap((parameter) => {
+        const { name: argument, type, repeated } = parameter;
+        const one = `NULL::${type}`;
+        return (repeated ? [`${one}[]`, `ARRAY[${sampleOf({ ...parameter, repeated: false })}, ${one}]`] : [one]).map(
+          (literal) => ({ what: `${fn.name}(${argument}: ${literal})`, argument, sql: callOf(fn, parameter, literal) }),
+        );
+      }),
+  );
+}
+
 /** A call with one argument. */
-export function callOf({ name, parameters }: LimitedFunction, argument: Given, literal: string): string {
+export function callOf({ name, parameters, isGateways }: LimitedFunction, argument: Given, literal: string): string {
   const values = parameters.map((one) => {
     if (one === argument) return literal;
     if (one.name === "stream" && one.type === "boolean") return "true";
     if (one.name === "payload" && one.type in payloads) return payloads[one.type];
     if (one.name === "payloads" && one.type in payloads) return `ARRAY[${payloads[one.type]}]`;
+    if (!isGateways && !one.optional) return sampleOf(one);
     return others[one.name] ?? `NULL::${one.type}${one.repeated ? "[]" : ""}`;
   });
   return `SELECT * FROM ${name}(${values.join(", ")})`;

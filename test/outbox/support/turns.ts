@@ -31,8 +31,7 @@ export async function takePeers(client: pg.ClientBase, owner: string): Promise<s
 /** A turn of a relay for peers. */
 export async function peerTurn(client: pg.ClientBase, owner: string, maxMessages = 1_000): Promise<PeerTurn> {
   const { rows } = await client.query(
-    `SELECT * FROM hawser.outbox_turn('peer', $1, NULL, NULL, NULL, $2, 1000000, true,
-       NULL, NULL, NULL, NULL, NULL, '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)`,
+    "SELECT * FROM hawser.outbox_turn_peers($1, NULL, NULL, NULL, $2, 1000000, true)",
     [owner, maxMessages],
   );
   return rows[0];
@@ -134,8 +133,8 @@ export async function natsTurn(client: pg.ClientBase, owner: string, step: NatsS
   const page = read?.kind === "page" ? read : undefined;
   const { rows } = await client.query(
     `SELECT *, convert_from(payload, 'UTF8') AS text
-       FROM hawser.outbox_turn('nats', $1, NULL, NULL, NULL, $2, 1000000, false, $3, $4, $5, $6, $7, $8, $9, $10,
-              $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
+       FROM hawser.outbox_turn_nats($1, $3, NULL, NULL, NULL, $4, $5, $6, $7, $8, $9, $10, $11, $2, 1000000,
+              $12, $13, $14, $15, $16, $17, $18, $19)`,
     [
       owner,
       maxMessages,

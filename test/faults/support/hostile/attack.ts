@@ -29,6 +29,8 @@ export interface CallOptions {
   readonly valuesPerArgument?: number | undefined;
   /** Pairs of hostile arguments to try. */
   readonly pairs: number;
+  /** Ids of the caller's position, by the names of parameters. */
+  readonly own?: Readonly<Record<string, string>>;
 }
 
 /** The name by which a function is called; `signature` has quotes where it needs them. */
@@ -45,8 +47,14 @@ function callOf(called: SqlFunction, values: readonly Value[]): Call {
 }
 
 /** The calls of one function: first as it should be called, then one hostile argument at a time, then two. */
-export function callsOf(called: SqlFunction, { role, ids, random, valuesPerArgument, pairs }: CallOptions): Call[] {
-  const valid = called.parameters.map((parameter) => validValue(parameter, called, role));
+export function callsOf(
+  called: SqlFunction,
+  { role, ids, random, valuesPerArgument, pairs, own = {} }: CallOptions,
+): Call[] {
+  const valid = called.parameters.map((parameter) => {
+    const one = own[parameter.name];
+    return one === undefined ? validValue(parameter, called, role) : { label: one, sql: `'${one}'` };
+  });
   const calls = [callOf(called, valid)];
   if (!called.callers.has(role)) {
     const nothing = { label: "NULL", sql: "NULL" };

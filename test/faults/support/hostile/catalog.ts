@@ -183,7 +183,8 @@ const callersOf = table(`
   nb hawser.prune_handlers
   np hawser.cancel hawser.outbox_find hawser.outbox_replay hawser.replay_page hawser.unschedule
   pb hawser.due_schedules hawser.run_schedules
-  pb hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
+  b hawser.outbox_turn_nats
+  pb hawser.outbox_take hawser.outbox_turn_peers hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone
   bx hawser.token_of hawser.fence_batch hawser.stream_position
    bx hawser.mark_handled hawser.wrapper_version
@@ -191,7 +192,7 @@ const callersOf = table(`
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
-  - hawser.adopt_waiting hawser.bring_due hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
+  - hawser.adopt_waiting hawser.bring_due hawser.outbox_look hawser.callers_roles hawser.check_headers hawser.with_trace hawser.check_relay
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
