@@ -1487,6 +1487,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_turn_peers(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -1723,6 +1724,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_look(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 #variable_conflict use_column
 -- For the turns of both sinks: opens a cursor over the messages, in the order of their ids. It has one more than p_max_messages, if
