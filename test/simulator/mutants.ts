@@ -71,6 +71,8 @@ export interface Mutant {
   readonly keepsWhatItDoesNotOwn?: boolean;
   /** Messages have keys in every run. */
   readonly keys?: boolean;
+  /** Much is parked, and listeners stop several times in a row, in every run or in none. */
+  readonly restless?: boolean;
   /** Handlers of some topics have limits, in every run. */
   readonly limits?: boolean;
   /** Messages without a key have no order, in every run or in none. */
@@ -239,6 +241,23 @@ const leavesNoMarks: MakeListener = (cursor, done, limits, effects) => {
   })(cursor, done, limits, effects);
 };
 
+/** Takes a parked message for one that is done when it comes with its mark. */
+const marksParked: MakeListener = (cursor, done, limits, effects) => {
+  const parkedBefore: Position[] = [];
+  return new (class extends ListenerChannel {
+    override restore(parked: readonly ParkedMessage[]): void {
+      parkedBefore.push(...parked.map(({ message }) => message.position));
+      super.restore(parked);
+    }
+    override mark(): boolean {
+      const { handled } = this.handling;
+      const beyond = parkedBefore.filter((position) => comparePositions(position, handled) > 0);
+      if (beyond.length > 0) effects.mark(beyond);
+      return super.mark() || beyond.length > 0;
+    }
+  })(cursor, done, limits, effects);
+};
+
 /** Lets what comes pass a message of its key that waits to be tried again. */
 const letsKeyPass: MakeListener = (cursor, done, limits, effects) => {
   const failing = new Set<string>();
@@ -264,25 +283,6 @@ const releasesParkedKeys: MakeListener = (cursor, done, limits, effects) => {
       super.restore(parked.map((one) => ({ ...one, message: { ...one.message, key: `${one.message.key} parked` } })));
     }
   })(cursor, done, limits, effects);
-};
-
-/** Takes the marks of messages that were parked before the channel was opened for completions. */
-const marksParked: MakeListener = (cursor, done, limits, effects) => {
-  class MarksParked extends ListenerChannel {
-    #restored: readonly Position[] = [];
-
-    override restore(parked: readonly ParkedMessage[]): void {
-      super.restore(parked);
-      this.#restored = parked.map(({ message }) => message.position);
-    }
-
-    override mark(): boolean {
-      const marked = [...this.handling.finishedBeyond, ...this.#restored];
-      if (marked.length > 0) effects.mark(marked);
-      return marked.length > 0;
-    }
-  }
-  return new MarksParked(cursor, done, limits, effects);
 };
 
 /** Takes a message for parked before the store has it. */
@@ -548,21 +548,11 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     faultTimes: 6,
     seeds: 4_000,
   },
-  "parked message marked as done": {
+  "parked message marked as done": { listener: marksParked, restless: true, seeds: 4_000 },
+  "mark that deletes a parked message": {
     listener: marksParked,
-    keys: true,
-    warmStart: { handlerFaultRate: 0.4 },
-    faults: ["stop"],
-    faultTimes: 4,
-    seeds: 4_000,
-  },
-  "mark that removes a parked message": {
-    listener: marksParked,
-    store: { marksUnpark: true },
-    keys: true,
-    warmStart: { handlerFaultRate: 0.4 },
-    faults: ["stop"],
-    faultTimes: 4,
+    store: { doneUnparks: true },
+    restless: true,
     seeds: 4_000,
   },
   "transaction that leaves its parked message": {

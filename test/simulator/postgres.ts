@@ -103,8 +103,9 @@ export interface StoreFaults {
   readonly deadLettersWithoutMark?: boolean;
   readonly readsNoMarks?: boolean;
   readonly parksWithoutMark?: boolean;
-  readonly marksUnpark?: boolean;
   readonly leavesParked?: boolean;
+  /** What is done loses its parked row. */
+  readonly doneUnparks?: boolean;
   readonly countsNoParked?: boolean;
   readonly reassignsWithoutEpoch?: boolean;
   readonly commitsForAnybody?: boolean;
@@ -348,9 +349,9 @@ export class ModelPostgres {
   ): void {
     const faults = this.#faults;
     const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...done];
-    const ended = [...dead.map(({ position }) => position), ...unparked, ...(faults.marksUnpark ? done : [])];
+    const ended = [...dead.map(({ position }) => position), ...unparked, ...(faults.doneUnparks ? done : [])];
     this.#transaction<"done" | "fenced" | "notOwned">(
-      { name, exclusive: false, server, cursorOf: key, marks: distinct([...marked, ...unparked]) },
+      { name, exclusive: false, server, cursorOf: key, marks: distinct(marked) },
       () => {
         if (!this.#isHeld(name, epoch)) return { value: "fenced" };
         if (!this.#mayCommit(name, key)) return { value: "notOwned" };
@@ -519,6 +520,9 @@ export class ModelPostgres {
           const undo = this.#faults.reassignsWithoutEpoch ? undefined : this.#raise(from, raised, left, undefined);
           const undoFence = this.#faults.reassignsWithoutEpoch ? undefined : this.#passFence(from, raised);
           for (const key of keys) this.owners.set(key, to);
+          if (keys.some((key) => this.#parkedIn(key).size > 0)) {
+            this.#world.counts.add("transition: channels handed over with something parked");
+          }
           return () => {
             for (const key of keys) this.owners.set(key, from);
             undoFence?.();
@@ -550,6 +554,9 @@ export class ModelPostgres {
           commit: () => {
             this.#world.checkGivenBack(name, key);
             this.owners.delete(key);
+            const how = topicKey === undefined ? "given back" : "passed on";
+            if (this.#parkedIn(key).size > 0)
+              this.#world.counts.add(`transition: channel ${how} with something parked`);
             return () => this.owners.set(key, name);
           },
         };

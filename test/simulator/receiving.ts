@@ -32,11 +32,11 @@ interface Incoming {
   /** By position, the newest of each: a message and its copy under the sender's next epoch are both parked. */
   toPark: Map<string, ParkedMessage>;
   parking: boolean;
+  /** Something was parked when the channel was opened. */
+  readonly hadParked: boolean;
   /** Number of times that a process which ended uncleanly had begun the first message. */
   readonly startsBefore: number;
   isolated: boolean;
-  /** Messages were parked in it before it was opened. */
-  readonly wasParked: boolean;
   /** Its handler runs, for the last time that it may. */
   lastStart: MessageRecord | undefined;
 }
@@ -92,6 +92,11 @@ export class Receiving {
     return true;
   }
 
+  /** Something that was parked when its channel was opened still is. */
+  get keepsParked(): boolean {
+    return [...this.#channels.values()].some(({ channel, hadParked }) => hadParked && channel.parkedMessages > 0);
+  }
+
   /** No handler runs, and every cursor is committed. */
   get idle(): boolean {
     return [...this.#channels.values()].every(
@@ -122,9 +127,9 @@ export class Receiving {
         unparked: [],
         toPark: new Map(),
         parking: false,
+        hadParked: parked.length > 0,
         startsBefore: attempts,
         isolated: false,
-        wasParked: parked.length > 0,
         lastStart: undefined,
       };
       const opened = incoming as Incoming;
@@ -138,7 +143,6 @@ export class Receiving {
       if (done.length > 0) world.counts.add("transition: marks read");
       opened.channel.restore(parked);
       if (parked.length > 0) world.counts.add("transition: parked messages read");
-      if (parked.length > 0 && handedOver) world.counts.add("transition: parked messages taken over");
       if (parked.some(({ attempts }) => attempts === 0)) world.counts.add("transition: parked behind its key read");
       this.#arm(opened);
       this.#channels.set(key, opened);
@@ -221,11 +225,7 @@ export class Receiving {
 
   /** The process stops in good order, and nothing is under way. */
   mark(): void {
-    const { world } = this.#process;
-    for (const { channel, wasParked } of this.#channels.values()) {
-      if (wasParked && channel.parkedMessages > 0) world.counts.add("transition: stopped again with parked messages");
-      channel.mark();
-    }
+    for (const { channel } of this.#channels.values()) channel.mark();
   }
 
   commitAll(): void {
@@ -306,7 +306,6 @@ export class Receiving {
     if (channel.isHandling) throw new Violation(`channel ${key} is given back while a handler runs`);
     if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
     world.endedInOrder(this.#process, key);
-    if (channel.parkedMessages > 0) world.counts.add("transition: parked messages given back");
     this.#channels.delete(key);
     this.#close(incoming);
     world.cutWiresTo(this.#process, key);
