@@ -4026,6 +4026,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -4117,6 +4118,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -4208,6 +4210,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -4299,6 +4302,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -4965,6 +4969,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -5078,6 +5083,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -5191,6 +5197,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -5304,6 +5311,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -5410,6 +5418,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -5555,6 +5564,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -5700,6 +5710,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -5845,6 +5856,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -5985,6 +5997,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -6150,6 +6163,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -6315,6 +6329,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -6480,6 +6495,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
