@@ -38,12 +38,18 @@ it("row security on any table of Hawser stops messages with an error that names 
   const tell = (text: unknown): void => {
     const message = String(text);
     lines.push(message);
-    for (const [, table] of message.matchAll(/ALTER TABLE hawser\.(\w+) DISABLE ROW LEVEL SECURITY/g))
+    // What a start says of the table of migrations, which it does not read as long as it is not a plain one.
+    for (const [, table] of message.matchAll(
+      /(?:ALTER TABLE hawser\.(?=\w+ DISABLE ROW LEVEL SECURITY)|the relation hawser\.(?=.*without row security))(\w+)/g,
+    ))
       named.add(table!);
   };
   const logger = {
     ...silentLogger,
-    warn: (details: object, message: string) => tell(`${message} ${JSON.stringify(details)}`),
+    // A count of repetitions may come when row security is on for another table.
+    warn: (details: object, message: string) => {
+      if (!("times" in details)) tell(`${message} ${JSON.stringify(details)}`);
+    },
   };
   const options = { databaseUrl: user.url, logger, defaults: { durable: true, retry: { attempts: 2, delayMs: 1 } } };
   const shown = new Map<object, number>();
