@@ -36,7 +36,11 @@ export function gatewayFunctionStatements(
       // needs the caller's path.
       ...(family.internal || family.invoker
         ? [`LANGUAGE ${language} VOLATILE SECURITY INVOKER PARALLEL UNSAFE`]
-        : [`LANGUAGE ${language} VOLATILE SECURITY DEFINER PARALLEL UNSAFE`, "SET search_path = pg_catalog, pg_temp"]),
+        : [
+            `LANGUAGE ${language} VOLATILE SECURITY DEFINER PARALLEL UNSAFE`,
+            "SET search_path = pg_catalog, pg_temp",
+            "SET row_security = off",
+          ]),
       `AS ${dollarQuoted("function", body)};`,
       `COMMENT ON FUNCTION ${gatewaySignature(family, variant, name)} IS ${sqlString(family.comment)};`,
       "",

@@ -4,6 +4,9 @@
  */
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
+import { tables as natsTables } from "../../generated/ts/rows/nats.js";
+import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
+import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { type Handler, type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { onServer } from "../support/on-server.js";
@@ -97,4 +100,21 @@ it.each<[Mode, table: string]>([
   expect((await effects()).map(({ payload }) => payload)).toEqual([...texts, "last"]);
   expect(await world.query("SELECT FROM hawser.dead_letters")).toEqual([]);
   expect(listener.statuses.all.filter(({ kind }) => kind === "gap")).toEqual([]);
+});
+
+it("no function of Hawser that names a table depends on the row_security of its caller's session", async () => {
+  const names = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
+  const functions = await world.query<{ name: string; source: string; isFixed: boolean }>(
+    `SELECT oid::regprocedure::text AS name, prosrc AS source, 'row_security=off' = ANY (coalesce(proconfig, '{}')) AS "isFixed"
+       FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace OR pronamespace = 'public'::regnamespace AND proname ~ 'nats'`,
+  );
+  const reading = functions.filter(({ source }) =>
+    names.some((name) => new RegExp(`${name.replace(".", "\\.")}\\b`).test(source)),
+  );
+  expect(reading.length).toBeGreaterThan(50);
+  // Called within a function that has fixed it.
+  const internal = ["hawser.gateway_call(text)", "hawser.gateway_lost(text,integer)"];
+  expect(reading.filter(({ name, isFixed }) => !isFixed && !internal.includes(name)).map(({ name }) => name)).toEqual(
+    [],
+  );
 });

@@ -235,6 +235,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_text(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($3) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') ELSE 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($4, 1024) ELSE $4 END)::text, 'null') || '}' END;
@@ -281,6 +282,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_json(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($3) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') ELSE 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($4, 1024) ELSE $4 END)::text, 'null') || '}' END;
@@ -327,6 +329,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_jsonb(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($3) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') ELSE 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($4, 1024) ELSE $4 END)::text, 'null') || '}' END;
@@ -373,6 +376,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_binary(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') WHEN octet_length($3) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') ELSE 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($4, 1024) ELSE $4 END)::text, 'null') || '}' END;
@@ -419,6 +423,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_text_batch(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   lengths text;
@@ -470,6 +475,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_json_batch(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   lengths text;
@@ -521,6 +527,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_jsonb_batch(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   lengths text;
@@ -572,6 +579,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_binary_batch(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   lengths text;
@@ -623,6 +631,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_text_stream(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_stream', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_stream', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_stream', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($3, 1024) ELSE $3 END)::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END;
@@ -668,6 +677,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_json_stream(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_stream', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_stream', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_stream', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($3, 1024) ELSE $3 END)::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END;
@@ -713,6 +723,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_jsonb_stream(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_stream', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_stream', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_stream', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($3, 1024) ELSE $3 END)::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END;
@@ -758,6 +769,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_binary_stream(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_stream', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_stream', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_stream', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($3, 1024) ELSE $3 END)::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END;
@@ -807,6 +819,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($3, 1024) ELSE $3 END)::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
@@ -826,6 +839,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($3, 1024) ELSE $3 END)::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
@@ -845,6 +859,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($3, 1024) ELSE $3 END)::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
@@ -864,6 +879,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce((CASE WHEN (current_setting('hawser.traceparent', true) <> '' OR CASE WHEN current_setting('hawser.statement', true) <> '' THEN current_setting('hawser.statement', true) <> statement_timestamp()::text || E'\\n' ELSE octet_length(current_query()) > 16384 OR strpos(current_query(), 'traceparent' || '=') > 0 END) THEN hawser.with_trace($3, 1024) ELSE $3 END)::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
@@ -879,6 +895,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_text_stream_batch(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   lengths text;
@@ -930,6 +947,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_json_stream_batch(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   lengths text;
@@ -981,6 +999,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_jsonb_stream_batch(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   lengths text;
@@ -1032,6 +1051,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_publish_binary_stream_batch(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   lengths text;
@@ -1078,6 +1098,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_flush()
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := 'Flush {}';
@@ -1122,6 +1143,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_request_text(
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_request_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_request_*', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') ELSE 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}' END;
@@ -1167,6 +1189,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_request_json(
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_request_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_request_*', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') ELSE 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}' END;
@@ -1212,6 +1235,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_request_jsonb(
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_request_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_request_*', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') ELSE 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}' END;
@@ -1257,6 +1281,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_request_binary(
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_request_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_request_*', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') ELSE 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}' END;
@@ -1303,6 +1328,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_put_text(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_put_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -1349,6 +1375,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_put_json(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 67108864 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_put_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -1395,6 +1422,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_put_jsonb(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 5461 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_put_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -1441,6 +1469,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_put_binary(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_put_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -1486,6 +1515,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_get_text(
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_*', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"text"}' END;
@@ -1531,6 +1561,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_get_json(
 RETURNS json
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_*', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"json"}' END;
@@ -1586,6 +1617,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_get_jsonb(
 RETURNS jsonb
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_*', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"jsonb"}' END;
@@ -1641,6 +1673,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_get_binary(
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_*', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"binary"}' END;
@@ -1686,6 +1719,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_delete_value(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_delete_value', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_delete_value', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_delete_value', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'DeleteValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END;
@@ -1731,6 +1765,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_kv_create_text(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_create_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_create_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_kv_create_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_kv_create_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -1778,6 +1813,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_kv_create_json(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_create_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_create_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 67108864 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_kv_create_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_kv_create_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -1825,6 +1861,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_kv_create_jsonb(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_create_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_create_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 5461 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_kv_create_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_kv_create_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -1872,6 +1909,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_kv_create_binary(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_create_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_create_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_kv_create_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_kv_create_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -1920,6 +1958,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_kv_update_text(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_update_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_update_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_kv_update_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($5) > 255 THEN hawser.refuse_argument('nats_kv_update_*', 'domain', octet_length($5) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}' END;
@@ -1968,6 +2007,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_kv_update_json(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_update_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_update_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 67108864 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_kv_update_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($5) > 255 THEN hawser.refuse_argument('nats_kv_update_*', 'domain', octet_length($5) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}' END;
@@ -2016,6 +2056,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_kv_update_jsonb(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_update_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_update_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 5461 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_kv_update_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($5) > 255 THEN hawser.refuse_argument('nats_kv_update_*', 'domain', octet_length($5) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}' END;
@@ -2064,6 +2105,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_kv_update_binary(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_update_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_update_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_kv_update_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long') WHEN octet_length($5) > 255 THEN hawser.refuse_argument('nats_kv_update_*', 'domain', octet_length($5) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}' END;
@@ -2111,6 +2153,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.key
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_keys', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 255 THEN hawser.refuse_argument('nats_kv_keys', 'domain', octet_length($2) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetKeys {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}' END)::json) AS answer (key text)
@@ -2130,6 +2173,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.revision, answer.operation, answer.value, answer.created
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_history', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_history', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_kv_history', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetHistory {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END)::json) AS answer (revision bigint, operation text, value bytea, created text)
@@ -2146,6 +2190,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_put_file(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_file', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_file', 'name', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 134217728 THEN hawser.refuse_argument('nats_put_file', 'content', octet_length($3) || ' bytes long', 'must be at most 134217728 bytes long') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_file', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"content":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
@@ -2190,6 +2235,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_get_file(
 RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_file', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_file', 'name', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_file', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END;
@@ -2235,6 +2281,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_delete_file(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_delete_file', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_delete_file', 'name', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_delete_file', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'DeleteFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END;
@@ -2292,6 +2339,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.name, answer.description, answer.metadata, answer.headers, answer.options, answer.bucket, answer.nuid, answer.size, answer.chunks, answer.modified, answer.digest, answer.delete
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_file_info', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_file_info', 'name', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_file_info', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetFileInfo {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END)::json) AS answer (name text, description text, metadata jsonb, headers jsonb, options jsonb, bucket text, nuid text, size bigint, chunks bigint, modified text, digest text, delete boolean)
@@ -2318,6 +2366,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.name, answer.description, answer.metadata, answer.headers, answer.options, answer.bucket, answer.nuid, answer.size, answer.chunks, answer.modified, answer.digest, answer.delete
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_file_list', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 255 THEN hawser.refuse_argument('nats_get_file_list', 'domain', octet_length($2) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetFileList {"store":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}' END)::json) AS answer (name text, description text, metadata jsonb, headers jsonb, options jsonb, bucket text, nuid text, size bigint, chunks bigint, modified text, digest text, delete boolean)
@@ -2341,6 +2390,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_create_stream(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_create_stream', 'stream', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') WHEN cardinality($2) > 100 THEN hawser.refuse_argument('nats_create_stream', 'subjects', 'a list of ' || cardinality($2) || ' elements', 'must have at most 100 elements') WHEN ((pg_column_size($2) > 1024 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 16384, 1024) IS NOT NULL) THEN hawser.refuse_argument('nats_create_stream', 'subjects', hawser.list_excess($2, 16384, 1024), 'must have at most 1024 bytes in each element and at most 16384 bytes in all') WHEN octet_length($3) > 6 THEN hawser.refuse_argument('nats_create_stream', 'storage', octet_length($3) || ' bytes long', 'must be one of "file", "memory"') WHEN octet_length($4) > 9 THEN hawser.refuse_argument('nats_create_stream', 'retention', octet_length($4) || ' bytes long', 'must be one of "limits", "interest", "workqueue"') WHEN octet_length($5) > 3 THEN hawser.refuse_argument('nats_create_stream', 'discard', octet_length($5) || ' bytes long', 'must be one of "old", "new"') WHEN octet_length($12) > 255 THEN hawser.refuse_argument('nats_create_stream', 'domain', octet_length($12) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateStream {"stream":' || coalesce(to_json($1)::text, 'null') || ',"subjects":' || coalesce(to_json($2)::text, 'null') || ',"storage":' || coalesce(to_json($3)::text, 'null') || ',"retention":' || coalesce(to_json($4)::text, 'null') || ',"discard":' || coalesce(to_json($5)::text, 'null') || ',"maxAgeMs":' || coalesce('"' || $6 || '"', 'null') || ',"maxMessages":' || coalesce('"' || $7 || '"', 'null') || ',"maxBytes":' || coalesce('"' || $8 || '"', 'null') || ',"maxMessageBytes":' || coalesce($9::text, 'null') || ',"duplicateWindowMs":' || coalesce('"' || $10 || '"', 'null') || ',"replicas":' || coalesce($11::text, 'null') || ',"domain":' || coalesce(to_json($12)::text, 'null') || '}' END;
@@ -2392,6 +2442,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_update_stream(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_update_stream', 'stream', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') WHEN cardinality($2) > 100 THEN hawser.refuse_argument('nats_update_stream', 'subjects', 'a list of ' || cardinality($2) || ' elements', 'must have at most 100 elements') WHEN ((pg_column_size($2) > 1024 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 16384, 1024) IS NOT NULL) THEN hawser.refuse_argument('nats_update_stream', 'subjects', hawser.list_excess($2, 16384, 1024), 'must have at most 1024 bytes in each element and at most 16384 bytes in all') WHEN octet_length($3) > 3 THEN hawser.refuse_argument('nats_update_stream', 'discard', octet_length($3) || ' bytes long', 'must be one of "old", "new"') WHEN octet_length($10) > 255 THEN hawser.refuse_argument('nats_update_stream', 'domain', octet_length($10) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateStream {"stream":' || coalesce(to_json($1)::text, 'null') || ',"subjects":' || coalesce(to_json($2)::text, 'null') || ',"discard":' || coalesce(to_json($3)::text, 'null') || ',"maxAgeMs":' || coalesce('"' || $4 || '"', 'null') || ',"maxMessages":' || coalesce('"' || $5 || '"', 'null') || ',"maxBytes":' || coalesce('"' || $6 || '"', 'null') || ',"maxMessageBytes":' || coalesce($7::text, 'null') || ',"duplicateWindowMs":' || coalesce('"' || $8 || '"', 'null') || ',"replicas":' || coalesce($9::text, 'null') || ',"domain":' || coalesce(to_json($10)::text, 'null') || '}' END;
@@ -2435,6 +2486,7 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_delete_stream(
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   query CONSTANT text := CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_delete_stream', 'stream', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') WHEN octet_length($2) > 255 THEN hawser.refuse_argument('nats_delete_stream', 'domain', octet_length($2) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'DeleteStream {"stream":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}' END;
@@ -2495,6 +2547,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.stream, answer.subjects, answer.storage, answer.retention, answer.discard, answer.max_age_ms, answer.max_messages, answer.max_bytes, answer.max_message_bytes, answer.duplicate_window_ms, answer.replicas, answer.messages, answer.bytes, answer.first_seq, answer.last_seq, answer.consumers, answer.created
 FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_get_stream_list', 'domain', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetStreamList {"domain":' || coalesce(to_json($1)::text, 'null') || '}' END)::json) AS answer (stream text, subjects text[], storage text, retention text, discard text, max_age_ms bigint, max_messages bigint, max_bytes bigint, max_message_bytes integer, duplicate_window_ms bigint, replicas integer, messages bigint, bytes bigint, first_seq bigint, last_seq bigint, consumers integer, created text)
@@ -2523,6 +2576,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 SELECT answer.server_id, answer.server_name, answer.host, answer.port, answer.version, answer.auth_required, answer.tls_requiered, answer.max_payload, answer.proto, answer.client_id, answer.go, answer.nonce, answer.connect_urls, answer.client_ip, answer.headers, answer.lame_duck_mode, answer.tls_required
 FROM json_to_recordset(hawser.gateway_call('GetServerInfo {}')::json) AS answer (server_id text, server_name text, host text, port integer, version text, auth_required boolean, tls_requiered boolean, max_payload bigint, proto smallint, client_id bigint, go text, nonce text, connect_urls jsonb, client_ip text, headers boolean, lame_duck_mode boolean, tls_required boolean)
@@ -2774,6 +2828,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   -- Known here: neither hawser.gateway_call nor a gateway is needed.
@@ -2792,6 +2847,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   -- Known here: neither hawser.gateway_call nor a gateway is needed.
@@ -2804,6 +2860,7 @@ CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_reload_conf()
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   PERFORM hawser.refuse_uncommitted_server();
@@ -2818,6 +2875,7 @@ CREATE OR REPLACE FUNCTION @extschema@.pgnats_reload_conf()
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   PERFORM hawser.refuse_uncommitted_server();
@@ -2832,6 +2890,7 @@ CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_reload_conf_force()
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   PERFORM hawser.refuse_uncommitted_server();
@@ -2844,6 +2903,7 @@ CREATE OR REPLACE FUNCTION @extschema@.pgnats_reload_conf_force()
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   PERFORM hawser.refuse_uncommitted_server();

@@ -3245,6 +3245,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -3369,6 +3370,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -3493,6 +3495,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -3617,6 +3620,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_id bigint;
@@ -3735,6 +3739,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -3826,6 +3831,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -3917,6 +3923,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -4008,6 +4015,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -4092,6 +4100,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -4239,6 +4248,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -4386,6 +4396,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -4533,6 +4544,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_id bigint;
@@ -4674,6 +4686,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -4787,6 +4800,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -4900,6 +4914,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea[];
@@ -5013,6 +5028,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_batch(
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -5119,6 +5135,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -5264,6 +5281,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -5409,6 +5427,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -5554,6 +5573,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
@@ -5694,6 +5714,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -5859,6 +5880,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -6024,6 +6046,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -6189,6 +6212,7 @@ CREATE OR REPLACE FUNCTION hawser.schedule(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 BEGIN
   IF
