@@ -51,7 +51,7 @@ it("are those of the reference: names, parameters, types, defaults and result co
     expect(found, found.name).toMatchObject({
       ...(callersFunctions.some(({ name }) => name === found.name)
         ? { definer: false, settings: null }
-        : { definer: true, settings: ["search_path=pg_catalog, pg_temp"] }),
+        : { definer: true, settings: ["search_path=pg_catalog, pg_temp", "row_security=off"] }),
       volatility: "v",
       // A strict function would answer NULL to a NULL, and do nothing.
       strict: false,
@@ -69,7 +69,7 @@ it("of the outbox are overloads: for topics of hawser_peer, and for subjects of 
   for (const found of rows) {
     expect(found, found.parameters).toMatchObject({
       definer: true,
-      settings: ["search_path=pg_catalog, pg_temp"],
+      settings: ["search_path=pg_catalog, pg_temp", "row_security=off"],
       volatility: "v",
       strict: false,
       owner: "hawser_owner",
