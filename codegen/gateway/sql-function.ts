@@ -32,29 +32,20 @@ export function gatewayFunctionStatements(
     return [
       `CREATE OR REPLACE FUNCTION ${called}(${inputs.length === 0 ? "" : `\n${inputs.join(",\n")}\n`})`,
       `RETURNS ${returnType(family, variant)}`,
-      ...propertiesOf(family, language, values),
+      // Internal functions run within a definer function, which has pinned the path; a function that runs as its caller
+      // needs the caller's path.
+      ...(family.internal || family.invoker
+        ? [`LANGUAGE ${language} VOLATILE SECURITY INVOKER PARALLEL UNSAFE`]
+        : [
+            `LANGUAGE ${language} VOLATILE SECURITY DEFINER PARALLEL UNSAFE`,
+            "SET search_path = pg_catalog, pg_temp",
+            "SET row_security = off",
+          ]),
       `AS ${dollarQuoted("function", body)};`,
       `COMMENT ON FUNCTION ${gatewaySignature(family, variant, name)} IS ${sqlString(family.comment)};`,
       "",
     ].join("\n");
   });
-}
-
-/**
- * Properties of a function. Internal functions run within a definer function, which has pinned the settings; a function
- * that runs as its caller needs the caller's path. Rows that row security hides must not count as missing. A function
- * with a short way for plain calls only inserts there, which the setting would delay by a tenth; what it calls
- * otherwise has the setting.
- */
-function propertiesOf(family: GatewayFamily, language: string, { constants }: BodyValues): string[] {
-  if (family.internal || family.invoker) return [`LANGUAGE ${language} VOLATILE SECURITY INVOKER PARALLEL UNSAFE`];
-  const hasShortWay =
-    family.bodyFile !== undefined && /@plain\b/.test(readBody(family.method, family.bodyFile, constants));
-  return [
-    `LANGUAGE ${language} VOLATILE SECURITY DEFINER PARALLEL UNSAFE`,
-    "SET search_path = pg_catalog, pg_temp",
-    ...(hasShortWay ? [] : ["SET row_security = off"]),
-  ];
 }
 
 /** Function as GRANT and DROP name it. */

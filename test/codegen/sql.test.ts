@@ -164,10 +164,8 @@ describe("the shop", () => {
       ...new Array(8).fill("write_note"),
       ...new Array(4).fill("write_notes"),
     ]);
-    for (const { name, settings, definer, volatility, takes } of rows) {
-      // Its short way for plain calls reads no rows.
-      const hasShortWay = name === "write_note" && takes.includes("writer text");
-      const readsRows = volatility !== "i" && !["orders_notify", "refuse_argument"].includes(name) && !hasShortWay;
+    for (const { name, settings, definer, volatility } of rows) {
+      const readsRows = volatility !== "i" && !["orders_notify", "refuse_argument"].includes(name);
       const rows = readsRows ? ["row_security=off"] : [];
       const own = name === "open_orders" ? ["enable_seqscan=off"] : [];
       expect(settings, name).toEqual(["search_path=pg_catalog, pg_temp", ...rows, ...own]);

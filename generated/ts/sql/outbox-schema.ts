@@ -3536,6 +3536,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -3660,6 +3661,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -3784,6 +3786,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -3908,6 +3911,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_id bigint;
@@ -4387,6 +4391,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -4534,6 +4539,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -4681,6 +4687,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   payload_bytes bytea;
@@ -4828,6 +4835,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue(
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
+SET row_security = off
 AS $function$
 DECLARE
   v_id bigint;
