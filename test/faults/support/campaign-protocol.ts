@@ -1,0 +1,48 @@
+/**
+ * What the processes of the campaign and its test agree on.
+ */
+import { protocolConstants, storeConstants } from "../../../generated/ts/settings/peer.js";
+import { shortPings } from "./silence.js";
+
+/** Payload of a message of the campaign. */
+export interface CampaignPayload {
+  /** The row of `sent`. */
+  readonly id: string;
+  /** Attempts that fail. */
+  readonly fails: number;
+  /** The handler asks a question in its transaction. */
+  readonly asks?: boolean;
+  /** The handler replies in its transaction. */
+  readonly replies?: boolean;
+}
+
+/** Exit status of a peer's program that has lost its name. */
+export const nameLostStatus = 3;
+
+/**
+ * After a first failure the cursor waits for the message, which is almost parked; further ones park it. The delay from which messages
+ * are parked is shortened to fit.
+ */
+export const campaignRetry = { attempts: 1_000_000, delayMs: 400, factor: 5, maxDelayMs: 4_000 };
+
+/** Shortens what a campaign would only wait for: delays of parking, and pings. */
+export function shortenConstants(): void {
+  Object.assign(protocolConstants, shortPings);
+  Object.assign(storeConstants, { parkDelayMs: 500 });
+}
+
+/** Moves the process's clock by as many milliseconds as each line of standard input says. The lines do not keep the process. */
+export function heedClock(): void {
+  const now = Date.now.bind(Date);
+  let offsetMs = 0;
+  Date.now = () => now() + offsetMs;
+  globalThis.Date = new Proxy(Date, {
+    construct: (RealDate, args, target) =>
+      Reflect.construct(RealDate, args.length === 0 ? [RealDate.now()] : args, target) as Date,
+  });
+  const { stdin } = process;
+  stdin.on("data", (chunk: Buffer) => {
+    for (const line of chunk.toString().split("\n")) if (line !== "") offsetMs += Number(line);
+  });
+  (stdin as Partial<{ unref(): void }>).unref?.();
+}
