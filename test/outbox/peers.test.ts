@@ -292,12 +292,20 @@ describe("a turn", () => {
     expect(await asked()).toEqual({ is_free: true, ask_in_ms: 0 });
   });
 
-  it("continues after a dump without turns", async () => {
+  it("continues after a dump without turns, on a host whose clock is behind too", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1");
+    await turn();
+    const ahead = Date.now() + 86_400_000;
+    await client.query("UPDATE hawser.conn_mess_number SET epoch = $1, v = 1", [ahead]);
+    await client.query("UPDATE hawser.conn_messages SET epoch = $1", [ahead + 7]);
+    await enqueue("warehouse", "2");
     await client.query("TRUNCATE hawser.outbox_turns");
     await client.query("SELECT hawser.outbox_take('peer', 'relay', NULL)");
-    expect(await turn()).toMatchObject({ state: "saved", handed: 1 });
+    expect(await turn()).toMatchObject({ state: "saved", handed: 2 });
+    const { rows } = await client.query("SELECT min(epoch) AS first, max(epoch) AS last FROM hawser.conn_messages");
+    expect(Number(rows[0].first)).toBe(ahead + 7);
+    expect(Number(rows[0].last)).toBeGreaterThan(ahead + 7);
   });
 
   it.each([

@@ -1001,10 +1001,17 @@ BEGIN
   PERFORM hawser.check_relay(p_kind);
   SELECT t.* INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
-    -- A dump that was made while old turns were removed has none. What it has kept is new.
+    -- A dump that was made while old turns were removed has none. What it has kept is new. The epoch is behind all that was stored
+    -- under: the clock of this host may be behind that of the other one, and what is stored below a cursor counts as handled.
     SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
-           0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped, v_sink AS epoch, NULL::bigint AS cluster,
-           now() AS saved_at
+           0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped,
+           greatest(v_sink, (
+             SELECT max(greatest(c.epoch, (SELECT max(s.epoch) FROM hawser.conn_messages AS s WHERE s.connection_key = m.connection_key)))
+               FROM hawser.conn_key_map AS m
+               LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+              WHERE p_kind = 'peer' AND m.sender_name = '__#outbox'
+           )) AS epoch,
+           NULL::bigint AS cluster, now() AS saved_at
       INTO v_last;
   END IF;
   IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT (SELECT f.is_free FROM hawser.peer_relay_is_free() AS f)) THEN
