@@ -71,6 +71,8 @@ export interface Mutant {
   readonly keepsWhatItDoesNotOwn?: boolean;
   /** Messages have keys in every run. */
   readonly keys?: boolean;
+  /** Much is parked, and listeners stop several times in a row, in every run or in none. */
+  readonly restless?: boolean;
   /** Handlers of some topics have limits, in every run. */
   readonly limits?: boolean;
   /** Messages without a key have no order, in every run or in none. */

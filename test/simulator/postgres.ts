@@ -346,10 +346,12 @@ export class ModelPostgres {
     answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
   ): void {
     const faults = this.#faults;
-    const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...done];
-    const ended = [...dead.map(({ position }) => position), ...unparked];
+    const named = [...done, ...unparked];
+    const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...named];
+    // As add_peer_dead_letters does: whatever is named as done, or unparked, has no parked row afterwards.
+    const ended = [...dead.map(({ position }) => position), ...named];
     this.#transaction<"done" | "fenced" | "notOwned">(
-      { name, exclusive: false, server, cursorOf: key, marks: distinct([...marked, ...unparked]) },
+      { name, exclusive: false, server, cursorOf: key, marks: distinct(marked) },
       () => {
         if (!this.#isHeld(name, epoch)) return { value: "fenced" };
         if (!this.#mayCommit(name, key)) return { value: "notOwned" };
@@ -513,6 +515,9 @@ export class ModelPostgres {
           const undo = this.#faults.reassignsWithoutEpoch ? undefined : this.#raise(from, raised, left, undefined);
           const undoFence = this.#faults.reassignsWithoutEpoch ? undefined : this.#passFence(from, raised);
           for (const key of keys) this.owners.set(key, to);
+          if (keys.some((key) => this.#parkedIn(key).size > 0)) {
+            this.#world.counts.add("transition: channels handed over with something parked");
+          }
           return () => {
             for (const key of keys) this.owners.set(key, from);
             undoFence?.();
@@ -544,6 +549,9 @@ export class ModelPostgres {
           commit: () => {
             this.#world.checkGivenBack(name, key);
             this.owners.delete(key);
+            const how = topicKey === undefined ? "given back" : "passed on";
+            if (this.#parkedIn(key).size > 0)
+              this.#world.counts.add(`transition: channel ${how} with something parked`);
             return () => this.owners.set(key, name);
           },
         };

@@ -418,6 +418,9 @@ export class PeerProcess {
       if (!this.receiving.idle) return;
     }
     this.world.counts.add("transition: stopped cleanly");
+    if (this.wasClean && this.receiving.keepsParked) {
+      this.world.counts.add("transition: stopped cleanly again with something parked");
+    }
     this.world.endedInOrder(this);
     if (this.#session) this.world.postgres.releaseLease(this.#session, this.name, this.epoch);
     this.kill();

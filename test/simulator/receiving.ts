@@ -32,6 +32,8 @@ interface Incoming {
   /** By position, the newest of each: a message and its copy under the sender's next epoch are both parked. */
   toPark: Map<string, ParkedMessage>;
   parking: boolean;
+  /** Something was parked when the channel was opened. */
+  readonly hadParked: boolean;
   /** Number of times that a process which ended uncleanly had begun the first message. */
   readonly startsBefore: number;
   isolated: boolean;
@@ -90,6 +92,11 @@ export class Receiving {
     return true;
   }
 
+  /** Something that was parked when its channel was opened still is. */
+  get keepsParked(): boolean {
+    return [...this.#channels.values()].some(({ channel, hadParked }) => hadParked && channel.parkedMessages > 0);
+  }
+
   /** No handler runs, and every cursor is committed. */
   get idle(): boolean {
     return [...this.#channels.values()].every(
@@ -120,6 +127,7 @@ export class Receiving {
         unparked: [],
         toPark: new Map(),
         parking: false,
+        hadParked: parked.length > 0,
         startsBefore: attempts,
         isolated: false,
         lastStart: undefined,

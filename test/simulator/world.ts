@@ -97,7 +97,7 @@ export class World {
   readonly notifyLossRate: number;
   readonly slowRate: number;
   readonly #smallLimitRate: number;
-  readonly handlerFaultRate: number;
+  handlerFaultRate: number;
   /** Handlers are done at once, and get the messages of a batch as they come. */
   readonly passRate: number;
   /** Handlers of some topics have limits. */
@@ -117,9 +117,10 @@ export class World {
   readonly #begun = new WeakMap<object, Map<string, MessageRecord>>();
   /** Messages of each opened channel that are done or given up. */
   readonly #ended = new WeakMap<object, Set<MessageRecord>>();
-  readonly #hasKeys: boolean;
+  #hasKeys: boolean;
+  readonly #isRestless: boolean;
   /** Listeners get their channels back. */
-  readonly #givesBack: boolean;
+  #givesBack: boolean;
   /** Some messages are for a topic that only their channel's first listener serves. */
   readonly #hasSecondTopic: boolean;
   readonly #everCommitted = new Map<string, number>();
@@ -169,7 +170,26 @@ export class World {
     this.#hasKeys = mutant.keys ?? random.chance(0.4);
     this.#givesBack = this.#kinds.includes("reassign") && (mutant.givesBack ?? random.chance(0.5));
     this.#hasSecondTopic = this.#kinds.includes("reassign") && (mutant.secondTopic ?? random.chance(0.5));
+    this.#isRestless = mutant.restless ?? seed % 7 === 3;
+    if (this.#isRestless) this.#makeRestless();
     Object.assign(this, mutant.warmStart);
+  }
+
+  /** Much is parked, and for long, while listeners stop several times in a row, or their channels go and come back. */
+  #makeRestless(): void {
+    this.#hasKeys = this.mutant.keys ?? true;
+    this.handlerFaultRate = 0.4;
+    this.limits.listener.retryOf = () => ({
+      attempts: maxAttempts,
+      delayMs: (attempts) => (attempts % 2 === 1 ? 3_000 : 100),
+    });
+    if (this.mutant.faults !== undefined) return;
+    if (!this.#kinds.includes("stop")) this.#kinds.push("stop");
+    if (this.#mutual) return;
+    this.#givesBack = this.mutant.givesBack ?? true;
+    if (this.#kinds.includes("reassign")) return;
+    this.#kinds.push("reassign");
+    this.#names.push("z");
   }
 
   /** Milliseconds of a clock that every server agrees on. */
@@ -685,6 +705,13 @@ export class World {
     } else if (kind === "stop") {
       process?.stop();
       schedule.after(random.between(100, 2_000), () => this.#startProcess(name));
+      // What is parked waits for longer than that.
+      for (let nth = this.#isRestless ? random.between(1, 3) : 0; nth > 0; nth--) {
+        schedule.after(nth * 500 + random.delay(300), () => {
+          this.#alive(name).at(-1)?.stop();
+          schedule.after(random.delay(60), () => this.#startProcess(name));
+        });
+      }
     }
   }
 

@@ -21,7 +21,7 @@ type Stored = StoredRow & { readonly message: Enqueued; readonly copyFor: string
 export class Member {
   readonly #world: GroupWorld;
   readonly name: string;
-  readonly #group: string | undefined;
+  readonly group: string | undefined;
   readonly #concurrency: number;
   epoch = 0;
   /** True once the member was killed, has stopped, or has lost its name. */
@@ -40,7 +40,7 @@ export class Member {
   constructor(world: GroupWorld, name: string, group: string | undefined) {
     this.#world = world;
     this.name = name;
-    this.#group = group;
+    this.group = group;
     this.#concurrency = world.random.between(1, 3);
     const { store, schedule, random } = world;
     schedule.after(random.delay(5), () =>
@@ -136,7 +136,7 @@ export class Member {
 
   #pump(): void {
     const { random, store, schedule } = this.#world;
-    if (this.#group === undefined || this.#isStopping || this.epoch === 0) return;
+    if (this.group === undefined || this.#isStopping || this.epoch === 0) return;
     for (const place of this.#wanted) {
       if (this.#claims > 0 || this.#running >= this.#concurrency) return;
       this.#wanted.delete(place);

@@ -32,6 +32,8 @@ export const groupMustHappen: readonly string[] = [
     "waiting channel adopted",
     "copy for a listener",
     "copy for a group",
+    "messages wait beside a listener that takes over",
+    "copies of a group wait beside a listener that takes over",
   ].map((name) => `transition: ${name}`),
   ...["messages claimed", "another member has the key", "waited for another claim", "claimed channel is away"].map(
     (name) => `transition: ${name}`,

@@ -117,11 +117,18 @@ export class GroupStore {
     if (this.epochs.get(name) === epoch) this.directory.delete(name);
   }
 
+  /** Channels with messages that wait for members, or for the first listener. Each is of a name that no process has. */
+  get waitingChannels(): string[] {
+    return [...this.#waiting.values()].filter(
+      (channel) => !this.#owners.has(channel) && this.rowsOf(channel).length > 0,
+    );
+  }
+
   /** All channels of a listener go to another one. */
   reassign(from: string, to: string, done: () => void): void {
     this.take(from, () => {
       this.directory.delete(from);
-      for (const channel of this.owned(from)) this.#owners.set(channel, to);
+      for (const channel of isWaiting(from) ? [from] : this.owned(from)) this.#owners.set(channel, to);
       done();
     });
   }

@@ -49,6 +49,8 @@ export class GroupWorld {
   /** The newest process of each name. */
   readonly #members = new Map<string, Member>();
   readonly #goneSince = new Map<string, number>();
+  /** Since when each waiting channel has messages. */
+  readonly #waitsSince = new Map<string, number>();
   readonly #enqueued: Enqueued[] = [];
   /** So many of the first ones are handled or deleted. */
   #done = 0;
@@ -192,7 +194,24 @@ export class GroupWorld {
       if (schedule.now - since < absenceMs || running.length === 0 || this.store.owned(name).length === 0) continue;
       random.pick(running).takeOver(name);
     }
+    this.#watchWaiting(running.find(({ group }) => group === undefined));
     schedule.after(50, () => this.#watch());
+  }
+
+  /** What waits is for members, or for the first listener: a listener outside of the group that takes over has no part in it. */
+  #watchWaiting(outsider: Member | undefined): void {
+    const waiting = this.store.waitingChannels;
+    for (const channel of this.#waitsSince.keys()) if (!waiting.includes(channel)) this.#waitsSince.delete(channel);
+    for (const channel of waiting) {
+      const since = this.#waitsSince.get(channel) ?? this.schedule.now;
+      this.#waitsSince.set(channel, since);
+      if (outsider === undefined || this.schedule.now - since < absenceMs) continue;
+      this.counts.add("transition: messages wait beside a listener that takes over");
+      if (groups.some((group) => channel.endsWith(` ${group}`))) {
+        this.counts.add("transition: copies of a group wait beside a listener that takes over");
+      }
+      outsider.takeOver(channel);
+    }
   }
 
   #inject(kind: Fault): void {
