@@ -41,7 +41,8 @@ BEGIN
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
-  -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
+  -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter. A mark says nothing about a
+  -- parked message, which has one as well: a parked row goes only where it is named, as a dead letter or as unparked.
   WITH letters AS (
     SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
       FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
@@ -50,15 +51,20 @@ BEGIN
       )) WITH ORDINALITY AS j (
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
-  ), ended AS (
+  ), done AS (
     SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
     UNION
     SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
       FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
+  ), unparked AS (
+    SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
+    UNION
+    SELECT (u.row ->> 0)::integer, (u.row ->> 1)::bigint, (u.row ->> 2)::bigint
+      FROM jsonb_array_elements(coalesce(p_unparked, '[]')) AS u (row)
   ), marked AS (
     INSERT INTO hawser.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
-      FROM ended AS a
+      FROM done AS a
       JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
      WHERE (a.epoch, a.number) > (o.epoch, o.number)
      ORDER BY a.key, a.epoch, a.number
@@ -66,7 +72,7 @@ BEGIN
     RETURNING connection_key, epoch, number
   ), gone AS (
     DELETE FROM hawser.parked_messages AS p
-     USING ended AS a
+     USING unparked AS a
      WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
     RETURNING p.connection_key, p.epoch, p.number
   )

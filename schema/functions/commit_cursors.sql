@@ -31,7 +31,7 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be.
-  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
+  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
@@ -65,8 +65,10 @@ BEGIN
     END IF;
   END IF;
 
-  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL THEN
-    v_done := hawser.add_peer_dead_letters(p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done);
+  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL OR p_unparked IS NOT NULL THEN
+    v_done := hawser.add_peer_dead_letters(
+      p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done, p_unparked
+    );
   END IF;
 
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)

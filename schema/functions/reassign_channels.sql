@@ -16,6 +16,11 @@ BEGIN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
+  -- What waits there is for the members of a group, which claim it, or for the topic's first listener, which the relay gives it to.
+  IF starts_with(p_from, @OutboxConstants.reserved_prefix@) THEN
+    RAISE EXCEPTION 'the channels of "%" cannot be handed over: the name begins with __#, which is reserved', p_from
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Start a listener of the topic: it gets what waits.';
+  END IF;
   IF p_from = p_to THEN
     RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';

@@ -5,7 +5,7 @@
  * Messages with the same key are handled one after another, and so are messages without a key unless the channel is
  * unordered. Messages with different keys run in parallel. The cursor moves over a message when all messages before it
  * are finished too. Messages that were already completed beyond the cursor when the channel was opened have marks in
- * the store; they count as finished when they arrive.
+ * the store; they count as finished when they arrive. Parked messages have marks too, and are not finished.
  *
  * After an unclean exit, a message may have killed the process. All messages are then handled one after another. The
  * first numbered message starts only when its attempt is counted in the store. After that message, one, two, four, …
@@ -209,7 +209,7 @@ export class Handling {
     return lane?.retryAt === undefined || lane.place !== first ? undefined : lane.attempts;
   }
 
-  /** Positions of finished messages beyond {@link handled}, in order. */
+  /** Positions of finished messages beyond {@link handled}, in order, without those that were parked: they have marks. */
   get finishedBeyond(): Position[] {
     const positions: Position[] = [];
     for (let index = 0; index < this.#order.length; index++) {
@@ -269,11 +269,13 @@ export class Handling {
     }
   }
 
-  /** Queues an accepted message. @returns true if the message was already completed */
+  /** Queues an accepted message. @returns true if the message was already completed, or parked */
   push(message: IncomingMessage): boolean {
     const { position } = message;
     if (position !== undefined && this.#done.size > 0 && this.#done.delete(positionKey(position))) {
-      this.#order.push({ position, lane: undefined, message: undefined });
+      // A parked message has a mark too, so that the cursor may pass it. It is not done.
+      const parked = this.#parked.get(positionKey(position));
+      this.#order.push(parked ?? { position, lane: undefined, message: undefined });
       this.#advance();
       return true;
     }

@@ -38,9 +38,9 @@ interface FailedAttempt {
 export interface CursorCommit extends Position {
   readonly connectionKey: number;
   readonly deadLetters?: readonly DeadLetter[];
-  /** Other completed messages, which need marks if the cursor is before them. */
+  /** Other completed messages, which need marks if the cursor is before them. A parked message keeps its row. */
   readonly done?: readonly Position[];
-  /** Completed parked messages. They are deleted after `deadLetters` are written. */
+  /** Completed parked messages, whose rows are deleted. Their marks stay until the cursor passes them. */
   readonly unparked?: readonly Position[];
   /** True if the store may have marks, which are deleted when the cursor passes them. */
   readonly hasMarks?: boolean;
@@ -128,6 +128,7 @@ async function commitCursors(
   const cursors: bigint[] = [];
   const letters: { connectionKey: number; letter: DeadLetter }[] = [];
   const doneMessages: number[][] = [];
+  const unparkedMessages: number[][] = [];
   let hasMarks = false;
   for (const { connectionKey, deadLetters = none, done = none, unparked = none, ...commit } of commits) {
     connectionKeys.push(connectionKey);
@@ -135,7 +136,7 @@ async function commitCursors(
     cursors.push(BigInt(commit.number));
     for (const letter of deadLetters) letters.push({ connectionKey, letter });
     for (const { epoch, number } of done) doneMessages.push([connectionKey, epoch, number]);
-    for (const { epoch, number } of unparked) doneMessages.push([connectionKey, epoch, number]);
+    for (const { epoch, number } of unparked) unparkedMessages.push([connectionKey, epoch, number]);
     hasMarks ||= commit.hasMarks === true || deadLetters.length > 0;
   }
   let rows: Awaited<ReturnType<StoreFunctions["commitCursors"]>>;
@@ -149,6 +150,7 @@ async function commitCursors(
       deadLetters: letters.length === 0 ? null : JSON.stringify(letters.map(deadLetterJson)),
       deadPayloads: letters.length === 0 ? null : Buffer.concat(letters.map(({ letter }) => letter.payload)),
       done: doneMessages.length === 0 ? null : JSON.stringify(doneMessages),
+      unparked: unparkedMessages.length === 0 ? null : JSON.stringify(unparkedMessages),
       hasMarks,
     });
   } catch (error) {

@@ -1,5 +1,6 @@
 /** Messages that a sender has stored for its listeners: counting and clearing them. */
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
@@ -145,7 +146,8 @@ const absentSql = {
             OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key)
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
-     WHERE NOT ${nameHeldSql("o.name")}
+     -- A channel of a reserved name waits for the members of a group, or for its topic's first listener: nobody is absent.
+     WHERE NOT starts_with(o.name, '${outboxConstants.reservedPrefix}') AND NOT ${nameHeldSql("o.name")}
      ORDER BY o.name COLLATE "C"`,
   served: `
     SELECT coalesce(m.retry_of, m.connection_key) AS connection_key

@@ -241,6 +241,23 @@ const leavesNoMarks: MakeListener = (cursor, done, limits, effects) => {
   })(cursor, done, limits, effects);
 };
 
+/** Takes a parked message for one that is done when it comes with its mark. */
+const marksParked: MakeListener = (cursor, done, limits, effects) => {
+  const parkedBefore: Position[] = [];
+  return new (class extends ListenerChannel {
+    override restore(parked: readonly ParkedMessage[]): void {
+      parkedBefore.push(...parked.map(({ message }) => message.position));
+      super.restore(parked);
+    }
+    override mark(): boolean {
+      const { handled } = this.handling;
+      const beyond = parkedBefore.filter((position) => comparePositions(position, handled) > 0);
+      if (beyond.length > 0) effects.mark(beyond);
+      return super.mark() || beyond.length > 0;
+    }
+  })(cursor, done, limits, effects);
+};
+
 /** Lets what comes pass a message of its key that waits to be tried again. */
 const letsKeyPass: MakeListener = (cursor, done, limits, effects) => {
   const failing = new Set<string>();
@@ -529,6 +546,12 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     warmStart: { handlerFaultRate: 0.4, slowRate: 0.3 },
     faults: ["kill", "stop"],
     faultTimes: 6,
+    seeds: 4_000,
+  },
+  "mark that deletes a parked message": {
+    listener: marksParked,
+    store: { doneUnparks: true },
+    restless: true,
     seeds: 4_000,
   },
   "transaction that leaves its parked message": {

@@ -104,6 +104,8 @@ export interface StoreFaults {
   readonly readsNoMarks?: boolean;
   readonly parksWithoutMark?: boolean;
   readonly leavesParked?: boolean;
+  /** What is done loses its parked row. */
+  readonly doneUnparks?: boolean;
   readonly countsNoParked?: boolean;
   readonly reassignsWithoutEpoch?: boolean;
   readonly commitsForAnybody?: boolean;
@@ -346,10 +348,8 @@ export class ModelPostgres {
     answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
   ): void {
     const faults = this.#faults;
-    const named = [...done, ...unparked];
-    const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...named];
-    // As add_peer_dead_letters does: whatever is named as done, or unparked, has no parked row afterwards.
-    const ended = [...dead.map(({ position }) => position), ...named];
+    const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...done];
+    const ended = [...dead.map(({ position }) => position), ...unparked, ...(faults.doneUnparks ? done : [])];
     this.#transaction<"done" | "fenced" | "notOwned">(
       { name, exclusive: false, server, cursorOf: key, marks: distinct(marked) },
       () => {

@@ -633,12 +633,14 @@ export interface CommitCursorsArguments {
   /** The payloads of the dead letters, one after another. Not inside the JSON, whose strings end at 256 MiB. */
   deadPayloads: Uint8Array | null;
   /**
-   * Messages that are done beyond the cursors, each [connection_key, epoch, number], to be marked; and parked ones that are done,
-   * to be removed. NULL: none.
+   * Messages that are done beyond the cursors, each [connection_key, epoch, number], to be marked. Rows of parked messages stay.
+   * NULL: none.
    */
   done: string | null;
   /** Whether a channel may have marks, which go where its cursor passes them. NULL: none has. */
   hasMarks: boolean | null;
+  /** Parked messages that are done, each [connection_key, epoch, number], whose rows are deleted. NULL: none. */
+  unparked: string | null;
 }
 
 /** Row of hawser.commit_cursors. */
@@ -1103,6 +1105,8 @@ export interface AddPeerDeadLettersArguments {
   deadPayloads: Uint8Array | null;
   /** What else is done, as commit_cursors has it. NULL: nothing. */
   done: string | null;
+  /** Parked messages that are done, as commit_cursors has them. NULL: none. */
+  unparked: string | null;
 }
 
 /** Result of hawser.add_peer_dead_letters. */
@@ -1439,7 +1443,7 @@ export function storeFunctions(client: QueryClient) {
     async commitCursors(args: CommitCursorsArguments): Promise<CommitCursorsResult[]> {
       const { rows } = await client.query({
         name: "hawser.commit_cursors",
-        text: "SELECT held, connection_key, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::text::jsonb, $7::bytea, $8::text::jsonb, $9::boolean)",
+        text: "SELECT held, connection_key, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::text::jsonb, $7::bytea, $8::text::jsonb, $9::boolean, $10::text::jsonb)",
         values: [
           args.name,
           String(args.epoch),
@@ -1450,6 +1454,7 @@ export function storeFunctions(client: QueryClient) {
           args.deadPayloads === null ? null : toBuffer(args.deadPayloads),
           args.done,
           args.hasMarks,
+          args.unparked,
         ],
       });
       return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, moved: row.moved }));
@@ -1810,11 +1815,14 @@ export function storeFunctions(client: QueryClient) {
       return { owned: row.owned, heir: row.heir };
     },
 
-    /** Writes the dead letters of commit_cursors, for channels of the listener, with their marks, and the other marks. */
+    /**
+     * Writes the dead letters of commit_cursors, for channels of the listener, with their marks, and the other marks; and deletes the
+     * rows of parked messages that it names as dead letters or as done.
+     */
     async addPeerDeadLetters(args: AddPeerDeadLettersArguments): Promise<AddPeerDeadLettersResult> {
       const { rows } = await client.query({
         name: "hawser.add_peer_dead_letters",
-        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::text::jsonb, $5::bytea, $6::text::jsonb)",
+        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::text::jsonb, $5::bytea, $6::text::jsonb, $7::text::jsonb)",
         values: [
           args.name,
           String(args.epoch),
@@ -1822,6 +1830,7 @@ export function storeFunctions(client: QueryClient) {
           args.deadLetters,
           args.deadPayloads === null ? null : toBuffer(args.deadPayloads),
           args.done,
+          args.unparked,
         ],
       });
       const row = onlyRow(rows, "hawser.add_peer_dead_letters");

@@ -1366,7 +1366,8 @@ CREATE OR REPLACE FUNCTION hawser.commit_cursors(
   p_dead_letters jsonb DEFAULT NULL,
   p_dead_payloads bytea DEFAULT NULL,
   p_done jsonb DEFAULT NULL,
-  p_has_marks boolean DEFAULT NULL
+  p_has_marks boolean DEFAULT NULL,
+  p_unparked jsonb DEFAULT NULL
 )
 RETURNS TABLE (
   held boolean,
@@ -1389,6 +1390,7 @@ BEGIN
     OR ((pg_column_size(p_dead_letters) > 10922 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 134217728)
     OR octet_length(p_dead_payloads) > 284164096
     OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
+    OR ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216)
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
@@ -1410,6 +1412,9 @@ BEGIN
     END IF;
     IF ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216) THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_unparked', octet_length(p_unparked::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
   END IF;
 -- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
@@ -1444,7 +1449,7 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be.
-  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
+  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL AND p_unparked IS NULL THEN
     -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
     -- as the statistics say that the table has one row.
     SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
@@ -1478,8 +1483,10 @@ BEGIN
     END IF;
   END IF;
 
-  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL THEN
-    v_done := hawser.add_peer_dead_letters(p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done);
+  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL OR p_unparked IS NOT NULL THEN
+    v_done := hawser.add_peer_dead_letters(
+      p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done, p_unparked
+    );
   END IF;
 
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
@@ -1544,7 +1551,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
+COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
 listener''s epoch.';
 
 CREATE OR REPLACE FUNCTION hawser.cursor_of(
@@ -2861,6 +2868,11 @@ BEGIN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
+  -- What waits there is for the members of a group, which claim it, or for the topic's first listener, which the relay gives it to.
+  IF starts_with(p_from, '__#') THEN
+    RAISE EXCEPTION 'the channels of "%" cannot be handed over: the name begins with __#, which is reserved', p_from
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Start a listener of the topic: it gets what waits.';
+  END IF;
   IF p_from = p_to THEN
     RAISE EXCEPTION 'the channels of "%" cannot be handed over to itself', p_from
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
@@ -3112,6 +3124,7 @@ CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
   p_dead_letters jsonb,
   p_dead_payloads bytea,
   p_done jsonb,
+  p_unparked jsonb,
   OUT held boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -3133,6 +3146,7 @@ BEGIN
     OR ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592)
     OR octet_length(p_dead_payloads) > 284164096
     OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
+    OR ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216)
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
@@ -3148,6 +3162,9 @@ BEGIN
     END IF;
     IF ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216) THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size(p_unparked) > 1365 OR pg_column_compression(p_unparked) IS NOT NULL) AND octet_length(p_unparked::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_unparked', octet_length(p_unparked::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
   END IF;
 DECLARE
@@ -3192,7 +3209,8 @@ BEGIN
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
-  -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
+  -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter. A mark says nothing about a
+  -- parked message, which has one as well: a parked row goes only where it is named, as a dead letter or as unparked.
   WITH letters AS (
     SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
       FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
@@ -3201,15 +3219,20 @@ BEGIN
       )) WITH ORDINALITY AS j (
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
-  ), ended AS (
+  ), done AS (
     SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
     UNION
     SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
       FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
+  ), unparked AS (
+    SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
+    UNION
+    SELECT (u.row ->> 0)::integer, (u.row ->> 1)::bigint, (u.row ->> 2)::bigint
+      FROM jsonb_array_elements(coalesce(p_unparked, '[]')) AS u (row)
   ), marked AS (
     INSERT INTO hawser.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
-      FROM ended AS a
+      FROM done AS a
       JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
      WHERE (a.epoch, a.number) > (o.epoch, o.number)
      ORDER BY a.key, a.epoch, a.number
@@ -3217,7 +3240,7 @@ BEGIN
     RETURNING connection_key, epoch, number
   ), gone AS (
     DELETE FROM hawser.parked_messages AS p
-     USING ended AS a
+     USING unparked AS a
      WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
     RETURNING p.connection_key, p.epoch, p.number
   )
@@ -3235,7 +3258,8 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) IS 'Writes the dead letters of commit_cursors, for channels of the listener, with their marks, and the other marks.';
+COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) IS 'Writes the dead letters of commit_cursors, for channels of the listener, with their marks, and the other marks; and deletes the
+rows of parked messages that it names as dead letters or as done.';
 
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]
@@ -3643,7 +3667,7 @@ REVOKE ALL ON FUNCTION hawser.take_name(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cursor_of(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_cursors(integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
@@ -3664,7 +3688,7 @@ REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.heir_of_channel(text, integer, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
@@ -3746,7 +3770,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.connection_key(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.cursor_of(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.lock_cursors(integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
@@ -3767,7 +3791,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.heir_of_channel(text, integer, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer) TO hawser_peer;
@@ -3839,7 +3863,7 @@ BEGIN
   ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cursor_of(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_cursors(integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
@@ -3860,7 +3884,7 @@ BEGIN
   ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.heir_of_channel(text, integer, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;

@@ -12,6 +12,7 @@ export interface GroupFaults {
   readonly adoptsCopies?: boolean;
   readonly claimsOfOthers?: boolean;
   readonly followsCopies?: boolean;
+  readonly reassignsWaiting?: boolean;
 }
 
 /** Parts of a run that a mutant replaces. */
@@ -53,6 +54,7 @@ export const groupMutants: Readonly<Record<string, GroupMutant>> = {
   "gives a key to a listener while others wait": { store: { forgetsKeys: true } },
   "lets a member of another group claim": { store: { claimsOfOthers: true } },
   "lets a message follow the copies of a group": { store: { followsCopies: true } },
+  "lets a listener take over what waits": { store: { reassignsWaiting: true } },
   "gives what waits for a group to a listener": { store: { adoptsCopies: true } },
   "gives what waits to a listener before what members have claimed is handled": {
     firstSeed: 300,

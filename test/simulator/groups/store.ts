@@ -124,8 +124,9 @@ export class GroupStore {
     );
   }
 
-  /** All channels of a listener go to another one. */
+  /** All channels of a listener go to another one; not what waits for members, or for the first listener. */
   reassign(from: string, to: string, done: () => void): void {
+    if (isWaiting(from) && this.#faults.reassignsWaiting !== true) return;
     this.take(from, () => {
       this.directory.delete(from);
       for (const channel of isWaiting(from) ? [from] : this.owned(from)) this.#owners.set(channel, to);
