@@ -134,6 +134,7 @@ export function reassign(database: Database) {
      */
     async reassign({ from, to, connectionKeys, force = false }: ReassignOptions): Promise<HandedOverChannel[]> {
       checkNewOwner(to);
+      checkOldOwner(from);
       if (from === to)
         throw new HawserError("invalid_argument", `"${from}" has its channels already; name another peer`);
       const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
@@ -218,6 +219,17 @@ export function reassign(database: Database) {
       return state;
     },
   };
+}
+
+/** What waits under a reserved name goes to the members of a group, or to the topic's first listener. */
+function checkOldOwner(name: string): void {
+  const prefix = protocolConstants.reservedTopicPrefix;
+  if (name.startsWith(prefix)) {
+    throw new HawserError(
+      "invalid_argument",
+      `the old listener "${name}" begins with ${prefix}, which is reserved; start a listener of the topic, which gets what waits`,
+    );
+  }
 }
 
 function checkNewOwner(name: string): void {

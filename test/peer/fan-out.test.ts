@@ -4,6 +4,7 @@
 import { expect, it } from "vitest";
 import { enqueueBatch, type PeerOptions } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
+import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
 
@@ -85,6 +86,23 @@ it("a message that finds nobody waits for the first listener", async () => {
   await haveEachOnce([[first]], ["1", "2"]);
   expect(second.texts).toEqual(["2"]);
   expect(elsewhere.texts).toEqual([]);
+});
+
+it("what waits for a group that is slower than takeoverMs is not taken over by a listener outside of it", async () => {
+  const held = gate();
+  const red = world.peer("b-red", { concurrency: 1, defaults: { group: "red" } });
+  await red.record(() => held.opened);
+  const [single, gone] = (await started(["b-1", "b-2"], {
+    defaults: { durable: true, takeoverMs: 1_000 },
+  })) as [TestPeer, TestPeer];
+  await gone.stop();
+  const texts = numbers(1, 25);
+  await toAll(texts);
+  // Whose listener is really absent: that is taken over at the same time.
+  await eventually("it has the copies of the listener that is gone", () => single.texts.length >= 50);
+  held.open();
+  await haveEachOnce([[red]], texts);
+  expect(textsOf([single])).toEqual(texts.flatMap((text) => [text, text]));
 });
 
 it("a member takes over the copies of its own group only", async () => {

@@ -7,7 +7,7 @@ import { forgetPeer, listPeers, openStore, withCommandDatabase } from "../../src
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
-import type { TestPeer } from "./support/world.js";
+import type { TestPeer, TestPeerOptions } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
@@ -141,6 +141,68 @@ it("goes with its channel to who takes that over, and is found by a listener tha
   await heir.received.length(2);
   expect(started(heir)).toEqual(["x 1 2", "x 2 1"]);
   await areParked();
+});
+
+describe("behind a message that is not done", () => {
+  let fails: (text: string) => boolean;
+  const handler = ({ payload }: { readonly payload: Uint8Array }): void => {
+    if (fails(Buffer.from(payload).toString())) throw new Error("no");
+  };
+  const texts = ["bad", "x 1", "x 2", "x 3", "y 1", "y 2"];
+  const inParkedOrder = [
+    ["x 1", 1] as const,
+    ["x 2", 0] as const,
+    ["x 3", 0] as const,
+    ["y 1", 1] as const,
+    ["y 2", 0] as const,
+  ];
+
+  /** "bad" is unfinished without being parked, as it has no key, and five others are parked behind it. */
+  async function sent(options: TestPeerOptions): Promise<[a: TestPeer, b: TestPeer]> {
+    fails = (text) => ["bad", "x 1", "y 1"].includes(text);
+    const b = await world.started("b-1", options, handler);
+    const a = await world.started("a-1", { tuning: { ackTimeoutMs: 1_000 } });
+    await Promise.all(texts.map((text) => a.send("b", text, text === "bad" ? {} : { key: text[0]! })));
+    await areParked(...inParkedOrder);
+    return [a, b];
+  }
+
+  it("stays parked over two clean stops in a row, and is handled then", async () => {
+    const [a, b] = await sent(long);
+    await b.stop();
+    const second = await world.started("b-1", long, handler);
+    // It comes behind all the others.
+    await a.send("b", "z", { key: "z" });
+    await second.received.find(({ text }) => text === "z");
+    await second.stop();
+    expect(await parked()).toEqual(inParkedOrder);
+    fails = () => false;
+    await makeDue();
+    const third = await world.started("b-1", long, handler);
+    await third.received.length(texts.length);
+    await areParked();
+    expect([...third.texts].sort()).toEqual(texts);
+    expect(await world.storedMessages()).toBe(0);
+  });
+
+  it("stays parked when its channel is taken over by a member of its group, and when it is given back", async () => {
+    const options = { ...long, defaults: { ...long.defaults, group: true, takeoverMs: 1_000 } };
+    const [, b] = await sent(options);
+    await b.stop();
+    const heir = await world.started("b-2", options, handler);
+    await heir.saw("attempt_failed");
+    const home = await world.started("b-1", options, handler);
+    await home.saw("attempt_failed");
+    expect(await parked()).toEqual(inParkedOrder);
+    fails = () => false;
+    await home.stop();
+    await heir.stop();
+    await makeDue();
+    const last = await world.started("b-1", options, handler);
+    await last.received.length(texts.length);
+    await areParked();
+    expect([...last.texts].sort()).toEqual(texts);
+  });
 });
 
 it("is parked alone if it was enqueued without a key, and not at all if it was sent without one", async () => {

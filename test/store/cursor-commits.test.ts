@@ -180,6 +180,58 @@ describe.each([
     );
   });
 
+  describe("of a channel with parked messages", () => {
+    const parked = async (): Promise<number[]> => {
+      const { rows } = await w.operator.query<{ number: string }>(
+        "SELECT number FROM hawser.parked_messages WHERE connection_key = $1 ORDER BY number",
+        [channel],
+      );
+      return rows.map(({ number }) => Number(number));
+    };
+    const park = (...numbers: number[]) =>
+      w.store.parkMessages(
+        listener,
+        channel,
+        numbers.map((number) => ({
+          epoch: 1,
+          number,
+          topicKey: 1,
+          payload: Buffer.from(`payload ${number}`),
+          compression: 0,
+          uncompressedBytes: 9,
+          headers: [],
+          attempts: 1,
+          delayMs: 60_000,
+        })),
+      );
+    const at = (...numbers: number[]) => numbers.map((number) => ({ epoch: 1, number }));
+    const nothing = { epoch: 0, number: 0 };
+
+    it("deletes those that are named as unparked, and none that is named as done", async () => {
+      await park(2, 3, 4);
+      await commit({ connectionKey: channel, ...nothing, done: at(2, 3, 5) });
+      expect(await parked()).toEqual([2, 3, 4]);
+      for (let times = 0; times < 2; times++) {
+        await commit({ connectionKey: channel, ...nothing, unparked: at(3, 5) });
+        expect(await parked()).toEqual([2, 4]);
+      }
+      expect((await w.store.channel(channel))!.done).toEqual(at(2, 3, 4, 5));
+      await commit({ connectionKey: channel, epoch: 1, number: 5, hasMarks: true });
+      expect(await parked()).toEqual([2, 4]);
+      await commit({ connectionKey: channel, epoch: 1, number: 5, done: at(2, 4) });
+      expect(await parked()).toEqual([2, 4]);
+    });
+
+    it("writes a dead letter of one that is parked, once, and deletes its row alone", async () => {
+      await park(2, 3);
+      for (let times = 0; times < 2; times++) {
+        await commit({ connectionKey: channel, ...nothing, deadLetters: [letter(2)], unparked: at(2), done: at(3) });
+      }
+      expect(await lettersOf(channel)).toEqual(["2: payload 2"]);
+      expect(await parked()).toEqual([3]);
+    });
+  });
+
   it("writes a dead letter once, also when a commit with a lost answer is repeated with more", async () => {
     await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
     await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });

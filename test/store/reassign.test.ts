@@ -430,6 +430,27 @@ describe("channels that are handed over", () => {
     await expect(direct).rejects.toMatchObject({ code: "22023" });
   });
 
+  it("are not handed over, nor counted as an absent listener's, where they wait for a group or a first listener", async () => {
+    const waiting = `__#topic#${names}#red`;
+    const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, waiting);
+    await w.store.storeMessages(sender, key, 1, textMessages("1"));
+    await free();
+    const absent = (await w.store.absentListeners()).map(({ name }) => name);
+    expect(absent).toContain(from);
+    expect(absent).not.toContain(waiting);
+    for (const force of [false, true]) {
+      await expect(w.store.reassign({ from: waiting, to, force })).rejects.toMatchObject({ code: "invalid_argument" });
+      const direct = w.operator.query("SELECT FROM hawser.reassign_channels($1, $2, $3, false, $4)", [
+        waiting,
+        to,
+        force,
+        [key],
+      ]);
+      await expect(direct).rejects.toMatchObject({ code: "22023" });
+    }
+    expect(await ownerOf(key)).toBe(waiting);
+  });
+
   it("are handed over completely or not at all by a process that is killed midway", async () => {
     await free();
     const keys = [channel];
