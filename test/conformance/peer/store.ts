@@ -192,7 +192,7 @@ export class ForeignStore implements AsyncDisposable {
 
   /** Moves the cursor. "lost": the name; "foreign": the channel has another owner. */
   async commit(connectionKey: number, { epoch, number }: Position): Promise<"committed" | "lost" | "foreign"> {
-    const parameters = [this.name, this.epoch, [connectionKey], [epoch], [number], null, null, null, true];
+    const parameters = [this.name, this.epoch, [connectionKey], [epoch], [number], null, null, null, true, null];
     const [row] = await this.#rows<{ held: boolean; moved: boolean | null }>("commit-cursors", parameters);
     if (row?.held !== true) return "lost";
     return row.moved === null ? "foreign" : "committed";
