@@ -140,7 +140,10 @@ describe("the functions in SQL", () => {
     ];
     expect(rows.map(({ says }) => says).sort()).toEqual(expected.sort());
     for (const { says, definer, settings } of rows) {
-      expect({ definer, settings }, says).toEqual({ definer: true, settings: ["search_path=pg_catalog, pg_temp"] });
+      expect({ definer, settings }, says).toEqual({
+        definer: true,
+        settings: ["search_path=pg_catalog, pg_temp", "row_security=off"],
+      });
     }
     const comments = new Map(rows.map(({ says, comment }) => [says.split("(")[0], comment]));
     expect(comments.get("till_add_json")).toBe("Rings something up. Who rings\nit up pays for it.");
