@@ -3,6 +3,9 @@
  * handled in transactions. Until it is off again each message arrives all the same, or an error names the table and the
  * remedy; in the end each has had its effect once.
  */
+import { inspect } from "node:util";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
 import pg from "pg";
 import { expect, it } from "vitest";
 import { tables as natsTables } from "../../generated/ts/rows/nats.js";
@@ -10,11 +13,27 @@ import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../../src/errors/index.js";
 import { silentLogger } from "../../src/runtime/index.js";
+import { serve } from "../../src/serve/index.js";
 import { peerWorld } from "../peer/support/world.js";
 import { login } from "../store/nats/support/logins.js";
 import { schemaOwner } from "../store/support/schema-owner.js";
 import { eventually } from "../support/eventually.js";
+import { startNatsServer } from "../support/nats-server.js";
+import { onServer, rowsOf } from "../support/on-server.js";
 import { patienceMs } from "./support/kills.js";
+import { sqlDatabase } from "./support/sql-database.js";
+
+/** All tables and partitions of a database. */
+async function tablesOf(databaseUrl: string): Promise<string[]> {
+  const found = await rowsOf(
+    databaseUrl,
+    "SELECT relname FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p') ORDER BY oid",
+  );
+  const names = found.map(({ relname }) => `${relname}`);
+  const ofSpec = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
+  expect(names).toEqual(expect.arrayContaining(ofSpec.map((name) => name.slice("hawser.".length))));
+  return names;
+}
 
 const modes = ["ENABLE", "FORCE"] as const;
 const messagesEach = 16;
@@ -48,7 +67,7 @@ it("row security on any table of Hawser stops messages with an error that names 
     ...silentLogger,
     // A count of repetitions may come when row security is on for another table.
     warn: (details: object, message: string) => {
-      if (!("times" in details)) tell(`${message} ${JSON.stringify(details)}`);
+      if (!("times" in details)) tell(`${message} ${inspect(details)}`);
     },
   };
   const options = { databaseUrl: user.url, logger, defaults: { durable: true, retry: { attempts: 2, delayMs: 1 } } };
@@ -88,13 +107,7 @@ it("row security on any table of Hawser stops messages with an error that names 
     return [...promised].filter((text) => !found.has(text)).length;
   };
 
-  // Partitions, too.
-  const found = await world.query<{ name: string }>(
-    "SELECT relname AS name FROM pg_class WHERE relnamespace = 'hawser'::regnamespace AND relkind IN ('r', 'p') ORDER BY oid",
-  );
-  const tables = found.map(({ name }) => name);
-  const ofSpec = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
-  expect(tables).toEqual(expect.arrayContaining(ofSpec.map((name) => name.slice("hawser.".length))));
+  const tables = await tablesOf(world.url);
   for (const table of tables) {
     for (const mode of modes) {
       named.clear();
@@ -162,4 +175,85 @@ it("row security on any table of Hawser stops messages with an error that names 
   expect(
     peers.flatMap((peer) => peer.statuses.all.filter(({ kind }) => kind === "gap" || kind === "name_lost")),
   ).toEqual([]);
+});
+
+it("row security on any table stops the relay for NATS and what reads a stream into a table, and loses and repeats none", {
+  timeout: patienceMs + 20 * 60_000,
+}, async () => {
+  await using nats = await startNatsServer({ jetStream: true });
+  await using database = await sqlDatabase(nats.url);
+  await using user = await login(database.url, "IN ROLE hawser_bridge, hawser_nats");
+  const watcher = await connect({ servers: nats.url });
+  await (await jetstreamManager(watcher)).streams.add({ name: "IN", subjects: ["in.*"] });
+  await watcher.close();
+  await onServer(
+    database.url,
+    "CREATE TABLE landed (id serial, text text)",
+    `CREATE FUNCTION land(payload bytea) RETURNS void LANGUAGE sql SECURITY DEFINER
+       AS $$INSERT INTO public.landed (text) SELECT convert_from(payload, 'UTF8')$$`,
+    "SELECT nats_subscribe_stream('IN', 'land', 'landing')",
+  );
+  const lines: string[] = [];
+  const write = (details: object, message: string): void => {
+    if (!("times" in details)) lines.push(`${message} ${inspect(details)}`);
+  };
+  const logger = { debug: () => undefined, info: write, warn: write, error: write };
+  const server = await serve({ databaseUrl: user.url, listen: "127.0.0.1:0", logger });
+  const session = new pg.Client(user.url);
+  await session.connect();
+  const promised = new Set<string>();
+  let lastText = 0;
+  const landed = async (): Promise<string[]> =>
+    (await rowsOf(database.url, "SELECT text FROM landed ORDER BY id")).map(({ text }) => `${text}`);
+  const missing = async (): Promise<number> => {
+    const found = new Set(await landed());
+    return [...promised].filter((text) => !found.has(text)).length;
+  };
+  try {
+    await session.query("SELECT hawser.enqueue('in.one', 'first', stream => true)");
+    promised.add("first");
+    await eventually("the first has landed", async () => (await missing()) === 0);
+    for (const table of await tablesOf(database.url)) {
+      for (const mode of modes) {
+        const what = `${mode} on ${table}`;
+        lines.length = 0;
+        let isNamed = false;
+        await onServer(database.url, `ALTER TABLE hawser.${table} ENABLE ROW LEVEL SECURITY`);
+        if (mode === "FORCE") await onServer(database.url, `ALTER TABLE hawser.${table} FORCE ROW LEVEL SECURITY`);
+        for (let nth = 0; nth < messagesEach; nth += 1) {
+          const text = `${++lastText}`;
+          await session.query("SELECT hawser.enqueue('in.one', $1, stream => true)", [text]).then(
+            () => promised.add(text),
+            (error: pg.DatabaseError) => {
+              expect(`${error.message}: ${error.hint}`).toMatch(new RegExp(`"${table}".*ROW LEVEL SECURITY`));
+              isNamed = true;
+            },
+          );
+        }
+        const remedy = `ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY`;
+        const told = () => lines.some((line) => line.includes(remedy));
+        await eventually(
+          `all land, or the log names the table: ${what}`,
+          async () => told() || (await missing()) === 0,
+        ).catch((error) => {
+          throw new Error(`${error.message} ${lines.slice(-20).join("\n")}`);
+        });
+        console.log(`${what}: ${told() || isNamed ? "refused" : "not needed"}`);
+        await onServer(
+          database.url,
+          `ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY`,
+        );
+        await eventually(`all have landed: ${what}`, async () => (await missing()) === 0).catch((error) => {
+          throw new Error(`${error.message} ${lines.slice(-20).join("\n")}`);
+        });
+      }
+    }
+    const found = await landed();
+    expect(lastText).toBeGreaterThanOrEqual(1_000);
+    expect(found.toSorted()).toEqual([...promised].toSorted());
+    expect(await rowsOf(database.url, "SELECT FROM hawser.dead_letters")).toEqual([]);
+  } finally {
+    await session.end();
+    await server.stop();
+  }
 });

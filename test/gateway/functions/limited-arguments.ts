@@ -154,6 +154,8 @@ function sampleOf({ type, repeated }: Given): string {
   if (type === "bytea") return "''::bytea";
   if (type === "json" || type === "jsonb") return `'[]'::${type}`;
   if (type === "boolean") return "false";
+  if (type === "pg_snapshot") return "'1:1:'::pg_snapshot";
+  if (type === "int8multirange") return "'{}'::int8multirange";
   if (type.startsWith("timestamp")) return "now()";
   return type === "text" ? "'x'" : `1::${type}`;
 }
