@@ -87,25 +87,31 @@ it("a message that finds nobody waits for the first listener", async () => {
   expect(elsewhere.texts).toEqual([]);
 });
 
-it("a member takes over the copies of its own group only", async () => {
-  const takeover: Partial<PeerOptions> = { concurrency: 1, defaults: { takeoverMs: 1_000 } };
+it.each([
+  ["a member of another group", "blue"],
+  ["a listener outside of groups", undefined],
+])("%s takes over none of the copies that a member has claimed", async (_, group) => {
+  const takeover = (of: string | undefined): Partial<PeerOptions> => ({
+    concurrency: 1,
+    defaults: { takeoverMs: 1_000, group: of },
+  });
   // It never ends with what it has, and is gone.
-  const gone = world.peer("b-red-1", { ...takeover, defaults: { group: "red" }, tuning: { ackTimeoutMs: 1_000 } });
+  const gone = world.peer("b-red-1", { ...takeover("red"), tuning: { ackTimeoutMs: 1_000 } });
   await gone.record(() => new Promise(() => undefined));
   await toAll(["1", "2"]);
   await gone.received.length(1);
-  const [blue] = await started(["b-blue-1"], { ...takeover, defaults: { group: "blue" } });
+  const [other] = await started(["b-other-1"], takeover(group));
   await gone.stop({ timeoutMs: 500 });
   await toAll(["3"]);
-  await blue!.received.length(1);
+  await other!.received.length(1);
   const owners = (): Promise<{ owner: string }[]> =>
     world.query("SELECT DISTINCT owner FROM hawser.conn_key_map WHERE owner IS NOT NULL");
-  // Another group has taken nothing over by the time that one of its own has.
-  const [red] = await started(["b-red-2"], { ...takeover, defaults: { group: "red" } });
+  // The other one has watched for as long, and has taken nothing over by the time that a member of the group has.
+  const [red] = await started(["b-red-2"], takeover("red"));
   await eventually("its own group has it", () => textsOf([red!]).length === 2);
   expect(textsOf([red!])).toEqual(["1", "2"]);
   expect(await owners()).toEqual([{ owner: "b-red-2" }]);
-  expect(blue!.texts).toEqual(["3"]);
+  expect(other!.texts).toEqual(["3"]);
 });
 
 it("a listener outside of a group takes over no copies of it: neither waiting ones nor those of a member that is gone", async () => {
