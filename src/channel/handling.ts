@@ -177,6 +177,12 @@ export class Handling {
     return this.#parked.size;
   }
 
+  /** True while the store parks a message: then the cursor may pass it. */
+  get isParking(): boolean {
+    for (const { parked } of this.#parked.values()) if (parked?.isStored === false) return true;
+    return false;
+  }
+
   /** True if the start of the first message is counted, and ended neither the process nor the handler's session. */
   get isCounted(): boolean {
     return this.#count?.state === "counted";

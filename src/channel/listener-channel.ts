@@ -209,7 +209,7 @@ export class ListenerChannel {
   /** Accepts messages from the connection in wire order. Numbered messages are contiguous. */
   onMessages(connection: unknown, messages: readonly IncomingMessage[], now: number): void {
     const link = this.#link;
-    if (link === undefined || link.connection !== connection) return;
+    if (link === undefined || link.connection !== connection || this.#isLeft) return;
     let numberedBytes = 0;
     for (const message of messages) {
       if (message.position !== undefined) numberedBytes += message.payload.length;
@@ -296,6 +296,7 @@ export class ListenerChannel {
   /** Result of a query: rows above the requested position, in order, and the number of rows behind them. */
   onRows(rows: readonly StoredRow[], remaining: number): void {
     this.#querying = false;
+    if (this.#isLeft) return;
     for (const row of rows) this.#takeRow(row);
     this.#backlog = remaining;
     if (remaining > 0) this.#queryWanted = true;
@@ -390,6 +391,7 @@ export class ListenerChannel {
   onParked(positions: readonly Position[]): void {
     for (const message of this.handling.onParked(positions)) this.#done(message, false);
     this.#signalReady();
+    this.#reportDrained();
   }
 
   /** `count` messages passed to `unpark` are deleted. */
@@ -462,7 +464,8 @@ export class ListenerChannel {
 
   /**
    * Prepares the transfer of the channel to another listener, which continues from the committed cursor and the marks.
-   * No message starts any more. When no handler runs and the cursor is committed, `drained` allows the change of owner.
+   * No message starts any more. When no handler runs, nothing is being parked and the cursor is committed, `drained` allows
+   * the change of owner.
    */
   giveBack(): void {
     this.#givingBack ??= "draining";
@@ -485,9 +488,17 @@ export class ListenerChannel {
     if (this.handling.signalRetry(now)) this.#signalReady();
   }
 
+  /**
+   * True if the channel leaves with what it has committed. What comes now belongs to the next owner: a message with a
+   * mark would move the cursor once more.
+   */
+  get #isLeft(): boolean {
+    return this.#givingBack === "marking" || this.#givingBack === "drained";
+  }
+
   #reportDrained(): void {
     if (this.#givingBack !== "draining" || this.isHandling || this.isCommitting) return;
-    if (this.handling.isCountPending || this.handling.unparking > 0) return;
+    if (this.handling.isCountPending || this.handling.unparking > 0 || this.handling.isParking) return;
     this.#givingBack = this.mark() ? "marking" : "drained";
     if (this.#givingBack === "drained") this.#effects.drained();
   }
