@@ -12,8 +12,11 @@ import { testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { login } from "./nats/support/logins.js";
 
+/** Findings about the schema: others depend on what else runs on this server, such as roles of other tests. */
 const findingsOf = async (databaseUrl: string) =>
-  (await doctor({ databaseUrl, secretsDirectories: [] })).findings.filter(({ severity }) => severity !== "note");
+  (await doctor({ databaseUrl, secretsDirectories: [] })).findings.filter(
+    ({ check, severity }) => ["schema-objects", "version"].includes(check) && severity !== "note",
+  );
 
 const nothing = "CREATE FUNCTION public.nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'";
 const nondeterministic =
@@ -364,6 +367,6 @@ it("an init of what has row security everywhere, forced on a login that owns it,
     { check: "version", remedy: expect.stringContaining("DISABLE ROW LEVEL SECURITY") },
   ]);
   await install({ databaseUrl: owner.url, nats: false });
-  expect((await findingsOf(owner.url)).filter(({ check }) => check === "schema-objects")).toEqual([]);
+  expect(await findingsOf(owner.url)).toEqual([]);
   await migrate({ databaseUrl: owner.url });
 });
