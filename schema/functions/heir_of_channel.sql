@@ -22,8 +22,8 @@ BEGIN
                   AND NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = s.client_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
-              -- What a member has claimed may be copies for its group: they stay there.
-              AND (m.source_topic <> @OutboxConstants.claims_topic@ OR EXISTS (
+              -- Copies for a group stay there.
+              AND (NOT m.has_copies OR EXISTS (
                 SELECT FROM hawser.peers AS p JOIN hawser.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
                  WHERE p.name = a.name AND g.name = p_name
               ))

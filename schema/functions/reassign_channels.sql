@@ -47,8 +47,8 @@ BEGIN
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
            (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
-           -- What a member has claimed may be copies for its group: they stay there, unless an operator moves everything.
-           AND (m.source_topic <> @OutboxConstants.claims_topic@ OR EXISTS (
+           -- Copies for a group stay there, unless an operator moves everything.
+           AND (NOT m.has_copies OR EXISTS (
              SELECT FROM hawser.peers AS f JOIN hawser.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
               WHERE f.name = p_from AND t.name = p_to
            ))

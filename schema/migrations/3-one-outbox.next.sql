@@ -181,6 +181,7 @@ ALTER TABLE hawser.conn_mess_number
   DROP CONSTRAINT conn_mess_number_pkey,
   ADD CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v);
 DROP FUNCTION hawser.channels_with_messages(text);
+ALTER TABLE hawser.conn_key_map ADD COLUMN has_copies boolean NOT NULL DEFAULT false;
 -- What waits there is for any member.
 ALTER TABLE hawser.peer_waiting_topics
   DROP CONSTRAINT peer_waiting_topics_pkey,

@@ -161,7 +161,7 @@ export class OutboxTable {
       readRole: page?.role ?? null,
       readRoute: page?.route ?? null,
       readExcluded: page === undefined || page.excluded.length === 0 ? null : JSON.stringify(page.excluded),
-      maxMessages: read?.maxMessages ?? 0,
+      maxMessages: read?.maxMessages ?? 1,
       maxBytes: BigInt(read?.maxBytes ?? 0),
       maxPayload: maxPayload === undefined ? null : BigInt(maxPayload),
       dueFrom: dateOf(step.dueFrom),

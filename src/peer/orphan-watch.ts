@@ -107,7 +107,8 @@ export class OrphanWatch {
     try {
       const channels = await store.reassign({ from, to: sender.name, connectionKeys });
       const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);
-      if (channels.length > 0) {
+      if (channels.length === 0) this.#notBefore.set(from, now + storeConstants.pollMs);
+      else {
         logger.warn({ from, channels: channels.length, stored }, `took over channels of "${from}", which is absent`);
       }
     } catch (error) {

@@ -140,7 +140,8 @@ export class RunningPeer {
   }
 
   /**
-   * Creates the takeover of channels of absent listeners: those of the same group, or of no group.
+   * Creates the takeover of channels of absent listeners: those of the same group, or all of them outside of a group.
+   * Copies that a member has claimed for its group stay in the group: `hawser.reassign_channels` leaves them.
    */
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, takeoverMs } = this.membership;
@@ -150,8 +151,7 @@ export class RunningPeer {
     const watched = {
       afterMs,
       // A peer without a handler could not handle the messages of the channels that it takes over.
-      // Others must not get what a member has claimed for its group.
-      isWatched: (listener: AbsentListener) => !handlers.isEmpty && listener.group === (group ?? null),
+      isWatched: (listener: AbsentListener) => !handlers.isEmpty && (group === undefined || listener.group === group),
     };
     return [new OrphanWatch(context, watched, () => handlers.topics)];
   }

@@ -3,6 +3,9 @@
  * committed, whether a retry may succeed.
  */
 import type pg from "pg";
+import { tables as natsTables } from "../../generated/ts/rows/nats.js";
+import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
+import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
 import { type Logger, RareLog } from "../runtime/index.js";
 
@@ -33,30 +36,57 @@ export const queryCanceled = "57014";
 
 /** Returns true if the login lacks a privilege; also for a HawserError with such a cause. */
 export function lacksPrivilege(error: unknown): boolean {
-  return sqlstateOf(error) === insufficientPrivilege && filteredTable(error) === undefined;
+  return sqlstateOf(error) === insufficientPrivilege && !isFiltered(error);
 }
 
-/**
- * Name, without the schema, of the table whose rows row security would have hidden from a statement under
- * `row_security = off`; also for a HawserError with such a cause. Undefined for all other errors.
- */
-export function filteredTable(error: unknown): string | undefined {
+/** Returns true if row security would have hidden rows of any table; also for a HawserError with such a cause. */
+export function isFiltered(error: unknown): boolean {
+  return filteredName(error) !== undefined;
+}
+
+function filteredName(error: unknown): string | undefined {
   const answer = error instanceof HawserError ? error.cause : error;
   if (!isServerError(answer) || answer.routine !== rowSecurityRoutine) return undefined;
   // The error has the name only in its message, in the quotation marks of the server's language.
   return /["“”„«»‹›‘’‚「『'`]\s*([^"“”„«»‹›‘’‚」』'`]+?)\s*["“”„«»‹›‘’‚」』'`]/.exec(answer.message)?.[1] ?? "";
 }
 
+/** Names of Hawser's tables without the schema. */
+const ownTables = new Set(
+  [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each)).map((name) => name.split(".")[1]!),
+);
+
+/**
+ * Name, without the schema, of Hawser's table whose rows row security would have hidden from a statement under
+ * `row_security = off`; also for a HawserError with such a cause. Undefined for all other errors.
+ */
+export function filteredTable(error: unknown): string | undefined {
+  const name = filteredName(error);
+  return name !== undefined && ownTables.has(name.replace(/_\d+$/, "")) ? name : undefined;
+}
+
 /** Statement after which a table of the schema hawser shows all its rows again. */
 export function unfilteredSql(table: string): string {
-  return `ALTER TABLE hawser.${table || "…"} DISABLE ROW LEVEL SECURITY`;
+  return `ALTER TABLE hawser.${table} DISABLE ROW LEVEL SECURITY`;
 }
 
 /** Message of an error of the server; one of hidden rows ends with the remedy. */
 export function messageWithRemedy(error: Error): string {
+  if (!isFiltered(error)) return error.message;
   const table = filteredTable(error);
-  const remedy = table === undefined ? "" : unfilteredSql(table);
-  return error.message.endsWith(remedy) ? error.message : `${error.message}; Hawser needs all rows: ${remedy}`;
+  const [remedy, reason] =
+    table === undefined
+      ? [
+          `ALTER FUNCTION ${innermostFunction(error)} SET row_security = on`,
+          "a trigger of yours runs in Hawser's transaction",
+        ]
+      : [unfilteredSql(table), "Hawser needs all rows"];
+  return error.message.endsWith(remedy) ? error.message : `${error.message}; ${reason}: ${remedy}`;
+}
+
+/** Function in which an error of the server occurred, as the error's context names it. */
+function innermostFunction(error: Error): string {
+  return /\bfunction (\S+\([^)]*\))/.exec((error as pg.DatabaseError).where ?? "")?.[1] ?? "…";
 }
 
 /** Warnings of hidden rows, by the logger that they go to. */
@@ -67,12 +97,11 @@ const warnings = new WeakMap<Logger, RareLog>();
  * because most callers retry without a word. Returns the error; all others unchanged.
  */
 export function withFilterRemedy(error: unknown, logger: Logger): unknown {
-  const table = filteredTable(error);
-  if (table === undefined || !(error instanceof Error)) return error;
+  if (!isFiltered(error) || !(error instanceof Error)) return error;
   error.message = messageWithRemedy(error);
   const rareLog = warnings.get(logger) ?? new RareLog(logger, "postgres");
   warnings.set(logger, rareLog);
-  rareLog.warn(`row security hides rows of hawser.${table}; retrying until it is off`, error.message);
+  rareLog.warn("row security hides rows; retrying until it is off", error.message);
   return error;
 }
 

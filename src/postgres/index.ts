@@ -4,6 +4,7 @@ export type { SessionQuery } from "./connection.js";
 export { DatabaseAddress, typeParsers } from "./database-address.js";
 export {
   filteredTable,
+  isFiltered,
   isServerError,
   isTransient,
   lacksPrivilege,

@@ -2,6 +2,7 @@
 import { HawserError } from "../errors/index.js";
 import {
   filteredTable,
+  isFiltered,
   isServerError,
   isTransient,
   messageWithRemedy,
@@ -57,7 +58,7 @@ function reasonOf(cause: unknown): string {
   if (cause instanceof AggregateError) return cause.errors.map(reasonOf).join(", ");
   if (!(cause instanceof Error)) return String(cause);
   if (!isServerError(cause)) return cause.message || cause.name;
-  if (filteredTable(cause) !== undefined) return messageWithRemedy(cause);
+  if (isFiltered(cause)) return messageWithRemedy(cause);
   if (cause.code === databaseMissing)
     return `${cause.message}; create it (CREATE DATABASE), or name another one in the URL`;
   if (cause.code === transactionAborted)
@@ -72,13 +73,13 @@ export function isTransientFailure(error: unknown): boolean {
 
 /**
  * Returns true if the server refused a transaction after it had accepted writes in it, and would refuse it again:
- * nothing is committed. A read-only server would have refused the first write. Row security that hides Hawser's rows is
- * no fault of the transaction.
+ * nothing is committed. A read-only server would have refused the first write. Row security that hides rows is no fault of
+ * the transaction.
  */
 export function isRefusedForGood(error: unknown): boolean {
   if (!isStoreFailure(error) || error.outcome !== undefined) return false;
   const { cause } = error;
-  return isServerError(cause) && !isTransient(cause) && filteredTable(cause) === undefined;
+  return isServerError(cause) && !isTransient(cause) && !isFiltered(cause);
 }
 
 /** Returns true for an error with the code `store_failed`, as {@link storeFailure} creates. */

@@ -67,7 +67,7 @@ const stateDifferencesSql = `
     SELECT c.*, 'hawser.' || pg_catalog.quote_ident(c.relname) AS object,
            CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind
       FROM pg_catalog.pg_class AS c JOIN place AS p ON p.oid = c.relnamespace
-     WHERE c.relkind = 'S' OR c.relkind IN ('r', 'p', 'v') AND c.relname = ANY (ARRAY[${relations.map((name) => `'${name}'`).join(", ")}]::name[])
+     WHERE c.relkind = 'S' AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d WHERE d.objid = c.oid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')) OR c.relkind IN ('r', 'p', 'v') AND c.relname = ANY (ARRAY[${relations.map((name) => `'${name}'`).join(", ")}]::name[])
   ), columns AS (
     -- Sequences of columns, which get the owner and, since Postgres 15, the persistence of their table.
     SELECT d.objid AS sequence, d.refobjid AS relation FROM pg_catalog.pg_depend AS d JOIN relations AS s ON s.oid = d.objid AND s.relkind = 'S'
@@ -104,7 +104,7 @@ const stateDifferencesSql = `
       SELECT 3, r.object, pg_catalog.format('the rule %I of %s', w.rulename, r.object), 'is not Hawser''s, and rewrites its statements',
              pg_catalog.format('DROP RULE %I ON %s', w.rulename, r.object), true, true, false
         FROM relations AS r JOIN pg_catalog.pg_rewrite AS w ON w.ev_class = r.oid
-       WHERE w.ev_enabled <> 'D' AND NOT (r.relkind = 'v' AND w.ev_type = '1')
+       WHERE w.ev_enabled IN ('O', 'A') AND NOT (r.relkind = 'v' AND w.ev_type = '1')
       UNION ALL
       SELECT 4, r.object, pg_catalog.format('the trigger %I of %s', t.tgname, r.object),
              CASE WHEN k.writes THEN 'is not Hawser''s, and can change or drop each row before it is written'
@@ -114,7 +114,7 @@ const stateDifferencesSql = `
         CROSS JOIN place AS p
         -- The bits of a row trigger and of BEFORE, or that of INSTEAD OF.
         CROSS JOIN LATERAL (SELECT t.tgtype & 3 = 3 OR t.tgtype & 64 <> 0 AS writes) AS k
-       WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled <> 'D'
+       WHERE NOT t.tgisinternal AND t.tgparentid = 0 AND t.tgenabled IN ('O', 'A')
          AND NOT (f.pronamespace = p.oid AND NOT k.writes
                   AND (t.tgname::text, r.relname::text, f.proname::text) IN (${rows(triggers)}))
       UNION ALL
@@ -146,9 +146,9 @@ const stateDifferencesSql = `
         JOIN pg_catalog.pg_type AS t ON t.oid = a.atttypid JOIN pg_catalog.pg_collation AS l ON l.oid = a.attcollation
        WHERE r.relkind IN ('r', 'p') AND NOT r.relispartition AND a.attcollation <> t.typcollation
       UNION ALL
-      SELECT 9, r.object, 'the table ' || r.object, 'has a replica identity of its own',
+      SELECT 9, r.object, 'the table ' || r.object, 'has no replica identity, so that a publication makes its updates fail',
              pg_catalog.format('ALTER TABLE %s REPLICA IDENTITY DEFAULT', r.object), false, false, false
-        FROM relations AS r WHERE r.relkind IN ('r', 'p') AND r.relreplident <> 'd'
+        FROM relations AS r WHERE r.relkind IN ('r', 'p') AND r.relreplident = 'n'
       UNION ALL
       SELECT 10, o.object, o.what, pg_catalog.format('belongs to "%s", who can change it in any way', pg_catalog.pg_get_userbyid(o.owner)),
              pg_catalog.format('ALTER %s OWNER TO %s', o.object, p.owner_name), false, false, false

@@ -134,3 +134,24 @@ it("a listener outside of a group takes over no copies of it: neither waiting on
   await haveEachOnce([[red!]], ["1", "2", "3"]);
   expect(single.texts).toHaveLength(5);
 });
+
+/** Number of messages that members of groups have claimed. */
+async function claimed(): Promise<number> {
+  const [{ count }] = (await world.query(
+    "SELECT count(*)::int FROM hawser.conn_messages JOIN hawser.conn_key_map USING (connection_key) WHERE source_topic = '__#claimed'",
+  )) as [{ count: number }];
+  return count;
+}
+
+it("a listener outside of a group takes over what waits for members of a group that has ended, and holds no copies", async () => {
+  const ended = world.peer("b-1", { concurrency: 1, defaults: { group: true }, tuning: { ackTimeoutMs: 1_000 } });
+  await ended.record(() => new Promise(() => undefined));
+  const sender = await world.started("a-1", { tuning: { ackTimeoutMs: 1_000 } });
+  expect(await sender.send("b", "1")).toMatchObject({ outcome: "stored" });
+  await enqueueBatch(world, "b", ["2", "3"]);
+  await eventually("a message is claimed", async () => (await claimed()) > 0);
+  await ended.stop({ timeoutMs: 500 });
+  expect(await sender.send("b", "4")).toMatchObject({ outcome: "stored" });
+  const single = await world.started("b-2", { defaults: { takeoverMs: 1_000 } });
+  await haveEachOnce([[single]], ["1", "2", "3", "4"]);
+});

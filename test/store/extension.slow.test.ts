@@ -110,6 +110,20 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     expect(own.filter((line) => !line.includes(": postgres hawser_owner=X/postgres postgres=X/postgres "))).toEqual([]);
   });
 
+  it("leaves the settings of the transaction alone", async () => {
+    const client = new pg.Client(database.url);
+    await client.connect();
+    try {
+      const settings = "SELECT current_setting('search_path') AS path, current_setting('row_security') AS rows";
+      await client.query("BEGIN");
+      const before = (await client.query(settings)).rows;
+      await client.query(create);
+      expect((await client.query(settings)).rows).toEqual(before);
+    } finally {
+      await client.end();
+    }
+  });
+
   it("leaves a dblink alone that is installed already", async () => {
     await onServer(database.url, ...closedDblink);
     const before = await catalogOf(database.url);

@@ -123,6 +123,38 @@ it.each<Case>([
   },
 );
 
+it("a trigger of a user over a table with row security stops the commits with an error that names its function, until that sets row_security", async () => {
+  await world.query(`
+    GRANT USAGE ON SCHEMA public TO PUBLIC; CREATE TABLE audit (text text); ALTER TABLE audit ENABLE ROW LEVEL SECURITY;
+    CREATE POLICY everyone ON audit USING (true) WITH CHECK (true); GRANT ALL ON audit TO PUBLIC;
+    CREATE FUNCTION public.audit_letter() RETURNS trigger LANGUAGE plpgsql
+      AS 'BEGIN INSERT INTO public.audit VALUES (NEW.topic); RETURN NULL; END';
+    CREATE TRIGGER audit_letter AFTER INSERT ON hawser.dead_letters FOR EACH ROW EXECUTE FUNCTION public.audit_letter()`);
+  try {
+    const listener = await world.started(
+      "b-1",
+      { databaseUrl, defaults: { retry: { attempts: 1 } } },
+      ({ payload }) => {
+        if (Buffer.from(payload).toString() === "bad") throw new Error("bad");
+      },
+    );
+    const sender = await world.started("a-1", { tuning: { ackTimeoutMs: 1_000 } });
+    const sends = [sender.send("b", "bad"), sender.send("b", "good")];
+    const remedy =
+      "a trigger of yours runs in Hawser's transaction: ALTER FUNCTION public.audit_letter() SET row_security = on";
+    await eventually("an error names the function", () =>
+      listener.statuses.all.some((status) => "message" in status && String(status.message).includes(remedy)),
+    );
+    await world.query("ALTER FUNCTION public.audit_letter() SET row_security = on");
+    await Promise.all(sends);
+    await eventually("the letter is there", async () => (await world.query("SELECT FROM audit")).length === 1);
+    expect(await world.query("SELECT FROM hawser.dead_letters")).toHaveLength(1);
+    expect(await world.storedMessages()).toBe(0);
+  } finally {
+    await world.query("DROP FUNCTION public.audit_letter() CASCADE; DROP TABLE audit");
+  }
+});
+
 it("no function of Hawser that names a table depends on the row_security of its caller's session", async () => {
   const names = [peerTables, outboxTables, natsTables].flatMap((each) => Object.values(each));
   const functions = await world.query<{ name: string; source: string; isFixed: boolean }>(

@@ -128,7 +128,7 @@ const cases: readonly Case[] = [
   },
   {
     change: "ALTER TABLE hawser.peers REPLICA IDENTITY NOTHING",
-    what: "the table hawser.peers: it has a replica identity of its own",
+    what: "the table hawser.peers: it has no replica identity, so that a publication makes its updates fail",
     statement: "ALTER TABLE hawser.peers REPLICA IDENTITY DEFAULT",
     severity: "warning",
     starts: true,
@@ -191,6 +191,41 @@ describe.each(cases)("$change", ({ before = [], change, what, statement, severit
       expect(warnings[0]).toContain(statement);
     }
   });
+});
+
+it("what does not run in ordinary sessions, and a replica identity for readers of changes, are no differences", async () => {
+  await using database = await testDatabase({ nats: false });
+  await onServer(
+    database.url,
+    nothing,
+    "CREATE TRIGGER mine BEFORE INSERT ON hawser.peers FOR EACH ROW EXECUTE FUNCTION public.nothing()",
+    "ALTER TABLE hawser.peers ENABLE REPLICA TRIGGER mine, REPLICA IDENTITY FULL",
+    "CREATE RULE mine AS ON INSERT TO hawser.seq DO INSTEAD NOTHING",
+    "ALTER TABLE hawser.seq ENABLE REPLICA RULE mine",
+    "CREATE UNLOGGED SEQUENCE hawser.mine",
+  );
+  expect(await findingsOf(database.url)).toEqual([]);
+  await migrate({ databaseUrl: database.url });
+});
+
+it("an init beside an event trigger over a table with row security names its function", async () => {
+  await using database = await testDatabase({ migrated: false });
+  await using owner = await login(database.url);
+  await onServer(
+    database.url,
+    `GRANT CREATE ON DATABASE ${database.name} TO ${owner.role}`,
+    "CREATE TABLE public.audit (tag text)",
+    "ALTER TABLE public.audit ENABLE ROW LEVEL SECURITY",
+    "CREATE POLICY everyone ON public.audit WITH CHECK (true)",
+    "GRANT INSERT ON public.audit TO PUBLIC",
+    `CREATE FUNCTION public.audit() RETURNS event_trigger LANGUAGE plpgsql
+       AS 'BEGIN INSERT INTO public.audit VALUES (tg_tag); END'`,
+    "CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION public.audit()",
+  );
+  const statement = "ALTER FUNCTION public.audit() SET row_security = on";
+  await expect(install({ databaseUrl: owner.url, nats: false })).rejects.toThrow(statement);
+  await onServer(database.url, statement);
+  await install({ databaseUrl: owner.url, nats: false });
 });
 
 it("a peer and hawser serve do not start with what can lose messages, and start again after the repair", async () => {

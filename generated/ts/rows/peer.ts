@@ -64,6 +64,8 @@ export interface ConnKeyMapRow {
   retry_of: number | null;
   /** Of a retry channel: the last number given. Its messages are all of epoch 1. */
   last_retry: bigint;
+  /** Of what a member has claimed: copies for its group were among it, so that only members of the group take it over. */
+  has_copies: boolean;
 }
 
 /** Row of hawser.topic_key. A short key for each topic, as frames and stored rows carry it. */
@@ -347,7 +349,7 @@ export const columns = {
   seq: ["id", "v"],
   topicAddr: ["topic", "addr", "client_name", "epoch", "max_message_bytes", "durable", "subscribed", "registered_at"],
   senderListener: ["sender_key", "addr", "listener_topic", "client_name", "max_message_bytes"],
-  connKeyMap: ["composite", "connection_key", "sender_name", "source_topic", "listener_name", "owner", "retry_of", "last_retry"],
+  connKeyMap: ["composite", "connection_key", "sender_name", "source_topic", "listener_name", "owner", "retry_of", "last_retry", "has_copies"],
   topicKey: ["topic", "k"],
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],

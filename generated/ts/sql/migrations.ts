@@ -9346,6 +9346,7 @@ ALTER TABLE hawser.conn_mess_number
   DROP CONSTRAINT conn_mess_number_pkey,
   ADD CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v);
 DROP FUNCTION hawser.channels_with_messages(text);
+ALTER TABLE hawser.conn_key_map ADD COLUMN has_copies boolean NOT NULL DEFAULT false;
 -- What waits there is for any member.
 ALTER TABLE hawser.peer_waiting_topics
   DROP CONSTRAINT peer_waiting_topics_pkey,
@@ -9649,6 +9650,7 @@ COMMENT ON COLUMN hawser.conn_key_map.owner IS 'The listener that the channel wa
 COMMENT ON COLUMN hawser.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
 COMMENT ON COLUMN hawser.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
 COMMENT ON TABLE hawser.topic_key IS 'A short key for each topic, as frames and stored rows carry it.';
 COMMENT ON COLUMN hawser.topic_key.topic IS 'The topic.';

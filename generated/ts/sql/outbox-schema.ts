@@ -662,6 +662,7 @@ BEGIN
     p_since IS NULL
     OR octet_length(p_subject) > 1024
     OR p_after IS NULL
+    OR NOT (p_max_messages >= 0)
   THEN
     IF p_since IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.replay_page', 'p_since', 'NULL', 'needs a value');
@@ -671,6 +672,9 @@ BEGIN
     END IF;
     IF p_after IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.replay_page', 'p_after', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_messages >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.replay_page', 'p_max_messages', p_max_messages::text, 'must be at least 0');
     END IF;
   END IF;
 DECLARE
@@ -1147,7 +1151,9 @@ BEGIN
     OR ((pg_column_size(p_dead) > 5461 OR pg_column_compression(p_dead) IS NOT NULL) AND octet_length(p_dead::text) > 67108864)
     OR octet_length(p_read) > 4
     OR p_max_messages IS NULL
+    OR NOT (p_max_messages >= 1)
     OR p_max_bytes IS NULL
+    OR NOT (p_max_bytes >= 0)
     OR octet_length(p_read_from::text) > 8388608
     OR octet_length(p_read_to::text) > 8388608
     OR ((pg_column_size(p_read_series) > 5461 OR pg_column_compression(p_read_series) IS NOT NULL) AND octet_length(p_read_series::text) > 67108864)
@@ -1206,8 +1212,14 @@ BEGIN
     IF p_max_messages IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_max_messages', 'NULL', 'needs a value');
     END IF;
+    IF NOT (p_max_messages >= 1) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_max_messages', p_max_messages::text, 'must be at least 1');
+    END IF;
     IF p_max_bytes IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_bytes >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_max_bytes', p_max_bytes::text, 'must be at least 0');
     END IF;
     IF octet_length(p_read_from::text) > 8388608 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_nats', 'p_read_from', octet_length(p_read_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
@@ -1515,7 +1527,9 @@ BEGIN
     OR octet_length(p_owner) > 64
     OR octet_length(p_later_from::text) > 8388608
     OR p_max_messages IS NULL
+    OR NOT (p_max_messages >= 1)
     OR p_max_bytes IS NULL
+    OR NOT (p_max_bytes >= 0)
     OR p_adopts IS NULL
   THEN
     IF p_owner IS NULL THEN
@@ -1530,8 +1544,14 @@ BEGIN
     IF p_max_messages IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_messages', 'NULL', 'needs a value');
     END IF;
+    IF NOT (p_max_messages >= 1) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_messages', p_max_messages::text, 'must be at least 1');
+    END IF;
     IF p_max_bytes IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_bytes >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_max_bytes', p_max_bytes::text, 'must be at least 0');
     END IF;
     IF p_adopts IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn_peers', 'p_adopts', 'NULL', 'needs a value');
@@ -1902,6 +1922,8 @@ BEGIN
     p_kind IS NULL
     OR octet_length(p_kind) > 16
     OR p_limit IS NULL
+    OR NOT (p_limit >= 0)
+    OR NOT (p_max_read >= 0)
   THEN
     IF p_kind IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', 'NULL', 'needs a value');
@@ -1911,6 +1933,12 @@ BEGIN
     END IF;
     IF p_limit IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_limit', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_limit >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_limit', p_limit::text, 'must be at least 0');
+    END IF;
+    IF NOT (p_max_read >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_max_read', p_max_read::text, 'must be at least 0');
     END IF;
   END IF;
 DECLARE
@@ -2001,6 +2029,7 @@ BEGIN
     OR octet_length(p_message_id) < 1
     OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
     OR p_limit IS NULL
+    OR NOT (p_limit >= 0)
   THEN
     IF octet_length(p_message_id) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -2013,6 +2042,9 @@ BEGIN
     END IF;
     IF p_limit IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_limit', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_limit >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_find', 'p_limit', p_limit::text, 'must be at least 0');
     END IF;
   END IF;
 DECLARE
@@ -2903,7 +2935,9 @@ BEGIN
     OR num_nulls(VARIADIC p_from_numbers) > 0
     OR cardinality(p_from_numbers) > 100000
     OR p_max_messages IS NULL
+    OR NOT (p_max_messages >= 1)
     OR p_max_bytes IS NULL
+    OR NOT (p_max_bytes >= 1)
     OR p_of_group IS NULL
     OR num_nulls(VARIADIC p_of_group) > 0
     OR cardinality(p_of_group) > 100000
@@ -2956,8 +2990,14 @@ BEGIN
     IF p_max_messages IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_messages', 'NULL', 'needs a value');
     END IF;
+    IF NOT (p_max_messages >= 1) THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_messages', p_max_messages::text, 'must be at least 1');
+    END IF;
     IF p_max_bytes IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_bytes', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_bytes >= 1) THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_max_bytes', p_max_bytes::text, 'must be at least 1');
     END IF;
     IF p_of_group IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'NULL', 'needs a value');
@@ -3112,6 +3152,9 @@ BEGIN
     has_more := v_left_from.has_more;
     from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
     from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
+    IF of_group AND claimed > 0 THEN
+      UPDATE hawser.conn_key_map AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
+    END IF;
     v_number := v_number + claimed;
     last_number := v_number;
     RETURN NEXT;
@@ -3375,9 +3418,13 @@ AS $function$
 BEGIN
   IF
     p_limit IS NULL
+    OR NOT (p_limit >= 0)
   THEN
     IF p_limit IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.due_schedules', 'p_limit', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_limit >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.due_schedules', 'p_limit', p_limit::text, 'must be at least 0');
     END IF;
   END IF;
 DECLARE

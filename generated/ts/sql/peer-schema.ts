@@ -122,6 +122,7 @@ CREATE TABLE hawser.conn_key_map (
   owner text,
   retry_of integer GENERATED ALWAYS AS (CASE WHEN left(split_part(composite, ':', 3), 9) = '__#retry#' THEN substr(split_part(composite, ':', 3), 10)::integer END) STORED,
   last_retry bigint DEFAULT 0 NOT NULL,
+  has_copies boolean DEFAULT false NOT NULL,
   CONSTRAINT conn_key_map_pkey PRIMARY KEY (composite),
   CONSTRAINT conn_key_map_connection_key_key UNIQUE (connection_key),
   CONSTRAINT conn_key_map_sender_name_source_topic_listener_name_key UNIQUE (sender_name, source_topic, listener_name),
@@ -146,6 +147,7 @@ COMMENT ON COLUMN hawser.conn_key_map.owner IS 'The listener that the channel wa
 COMMENT ON COLUMN hawser.conn_key_map.retry_of IS 'A retry channel, made for ''__#retry#'' and the key of another channel: that key. It has the dead letters of that
 channel that are to be handled again; no sender dials it. NULL for every other channel.';
 COMMENT ON COLUMN hawser.conn_key_map.last_retry IS 'Of a retry channel: the last number given. Its messages are all of epoch 1.';
+COMMENT ON COLUMN hawser.conn_key_map.has_copies IS 'Of what a member has claimed: copies for its group were among it, so that only members of the group take it over.';
 
 CREATE TABLE hawser.topic_key (
   topic text NOT NULL,
@@ -2458,8 +2460,11 @@ BEGIN
     OR p_epoch IS NULL
     OR p_number IS NULL
     OR p_max_rows IS NULL
+    OR NOT (p_max_rows >= 0)
     OR p_max_bytes IS NULL
+    OR NOT (p_max_bytes >= 0)
     OR p_count_rows IS NULL
+    OR NOT (p_count_rows >= 0)
   THEN
     IF p_connection_key IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_connection_key', 'NULL', 'needs a value');
@@ -2473,11 +2478,20 @@ BEGIN
     IF p_max_rows IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_max_rows', 'NULL', 'needs a value');
     END IF;
+    IF NOT (p_max_rows >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_max_rows', p_max_rows::text, 'must be at least 0');
+    END IF;
     IF p_max_bytes IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_max_bytes', 'NULL', 'needs a value');
     END IF;
+    IF NOT (p_max_bytes >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_max_bytes', p_max_bytes::text, 'must be at least 0');
+    END IF;
     IF p_count_rows IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_count_rows', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_count_rows >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.drain_messages', 'p_count_rows', p_count_rows::text, 'must be at least 0');
     END IF;
   END IF;
 BEGIN
@@ -2549,8 +2563,11 @@ BEGIN
     OR p_epoch IS NULL
     OR p_number IS NULL
     OR p_max_messages IS NULL
+    OR NOT (p_max_messages >= 0)
     OR p_max_bytes IS NULL
+    OR NOT (p_max_bytes >= 0)
     OR p_count_messages IS NULL
+    OR NOT (p_count_messages >= 0)
   THEN
     IF p_connection_key IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_connection_key', 'NULL', 'needs a value');
@@ -2564,11 +2581,20 @@ BEGIN
     IF p_max_messages IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_max_messages', 'NULL', 'needs a value');
     END IF;
+    IF NOT (p_max_messages >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_max_messages', p_max_messages::text, 'must be at least 0');
+    END IF;
     IF p_max_bytes IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_max_bytes', 'NULL', 'needs a value');
     END IF;
+    IF NOT (p_max_bytes >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_max_bytes', p_max_bytes::text, 'must be at least 0');
+    END IF;
     IF p_count_messages IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_count_messages', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_count_messages >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.drain_rows', 'p_count_messages', p_count_messages::text, 'must be at least 0');
     END IF;
   END IF;
 -- The function's settings: the table grows from nothing to millions of rows while the planner still takes it for empty,
@@ -2620,6 +2646,7 @@ BEGIN
     OR p_epoch IS NULL
     OR p_number IS NULL
     OR p_count_rows IS NULL
+    OR NOT (p_count_rows >= 0)
   THEN
     IF p_connection_key IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.count_messages', 'p_connection_key', 'NULL', 'needs a value');
@@ -2632,6 +2659,9 @@ BEGIN
     END IF;
     IF p_count_rows IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.count_messages', 'p_count_rows', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_count_rows >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.count_messages', 'p_count_rows', p_count_rows::text, 'must be at least 0');
     END IF;
   END IF;
 -- The function's settings: see drain_rows.
@@ -3464,8 +3494,8 @@ BEGIN
        WHERE coalesce(m.owner, m.listener_name) = p_from
          AND (p_all OR (
            (m.connection_key = ANY (p_connection_keys) OR m.retry_of = ANY (p_connection_keys))
-           -- What a member has claimed may be copies for its group: they stay there, unless an operator moves everything.
-           AND (m.source_topic <> '__#claimed' OR EXISTS (
+           -- Copies for a group stay there, unless an operator moves everything.
+           AND (NOT m.has_copies OR EXISTS (
              SELECT FROM hawser.peers AS f JOIN hawser.peers AS t ON t.group_name IS NOT DISTINCT FROM f.group_name
               WHERE f.name = p_from AND t.name = p_to
            ))
@@ -3695,8 +3725,8 @@ BEGIN
                   AND NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = s.client_name AND p.replaced)
              ) AS a
             WHERE a.name <> p_name
-              -- What a member has claimed may be copies for its group: they stay there.
-              AND (m.source_topic <> '__#claimed' OR EXISTS (
+              -- Copies for a group stay there.
+              AND (NOT m.has_copies OR EXISTS (
                 SELECT FROM hawser.peers AS p JOIN hawser.peers AS g ON g.group_name IS NOT DISTINCT FROM p.group_name
                  WHERE p.name = a.name AND g.name = p_name
               ))
@@ -4225,9 +4255,13 @@ AS $function$
 BEGIN
   IF
     p_max_rows IS NULL
+    OR NOT (p_max_rows >= 0)
   THEN
     IF p_max_rows IS NULL THEN
       PERFORM hawser.refuse_argument('hawser.expire_dead_letters', 'p_max_rows', 'NULL', 'needs a value');
+    END IF;
+    IF NOT (p_max_rows >= 0) THEN
+      PERFORM hawser.refuse_argument('hawser.expire_dead_letters', 'p_max_rows', p_max_rows::text, 'must be at least 0');
     END IF;
   END IF;
 DECLARE

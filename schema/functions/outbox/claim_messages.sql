@@ -142,6 +142,9 @@ BEGIN
     has_more := v_left_from.has_more;
     from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
     from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
+    IF of_group AND claimed > 0 THEN
+      UPDATE hawser.conn_key_map AS m SET has_copies = true WHERE m.connection_key = v_channel AND NOT m.has_copies;
+    END IF;
     v_number := v_number + claimed;
     last_number := v_number;
     RETURN NEXT;

@@ -44,7 +44,6 @@ export function failureOf(error: unknown, elapsedMs: number, timeoutMs: number):
   }
   const { code } = error;
   const message = errorText(error);
-  // Of a table of Hawser: the functions of users keep the login's own row_security, which hides rows without an error.
   if (filteredTable(error) !== undefined) return { kind: "transient", code, message: messageWithRemedy(error) };
   if (unavailable.test(code)) return { kind: "unavailable", code, message };
   if (code === queryCanceled) return { kind: elapsedMs >= timeoutMs ? "timed_out" : "transient", code, message };

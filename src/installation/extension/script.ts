@@ -152,10 +152,10 @@ export function extensionScript(version: string): string {
 \\echo Use "CREATE EXTENSION ${extensionName}" to load this file. \\quit
 
 SET LOCAL search_path = pg_catalog, pg_temp;
-SET LOCAL row_security = off;
 
 -- A function with a short call, because Postgres prints the whole failed statement in the CONTEXT of an error.
-CREATE FUNCTION ${installer} RETURNS void LANGUAGE plpgsql AS $hawser$
+CREATE FUNCTION ${installer} RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp SET row_security = off AS $hawser$
 DECLARE
   extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
   place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);

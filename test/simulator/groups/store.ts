@@ -54,6 +54,8 @@ export class GroupStore {
   readonly #owners = new Map<string, string>();
   /** Channels whose claimed messages an operator, or a member that changed its group, has taken out of their group. */
   readonly #strays = new Set<string>();
+  /** Channels in which copies of a group were claimed. */
+  readonly #copied = new Set<string>();
   /** By {@link placeOf}. */
   readonly #waiting = new Map<string, string>();
   readonly #locks = new Map<string, (() => void)[]>();
@@ -123,7 +125,14 @@ export class GroupStore {
 
   /** True if a listener that waits for others to be away may take over from this one. */
   mayTakeOver(from: string, to: string): boolean {
-    return this.#faults.takesOverFromOthers === true || this.#groups.get(from) === this.#groups.get(to);
+    const group = this.#groups.get(to);
+    return group === undefined || this.#groups.get(from) === group;
+  }
+
+  /** True if copies that were claimed in a channel keep it from a listener outside of the group. */
+  #staysInGroup(channel: string, from: string, to: string): boolean {
+    if (this.#faults.takesOverFromOthers === true || this.#groups.get(from) === this.#groups.get(to)) return false;
+    return this.#copied.has(channel);
   }
 
   /** All channels of a listener go to another one. An operator asks no group, and not whether the listener runs. */
@@ -135,6 +144,7 @@ export class GroupStore {
       this.directory.delete(from);
       for (const channel of this.owned(from)) {
         if (isOperator) this.#strays.add(channel);
+        else if (this.#staysInGroup(channel, from, to)) continue;
         this.#owners.set(channel, to);
       }
       done();
@@ -365,6 +375,7 @@ export class GroupStore {
               this.rows.some((row) => row.channel === channel && comparePositions(row.position, position) === 0),
             );
             if (!isTaken) for (const { row, position } of moved.rows) Object.assign(row, { channel, position });
+            if (!isTaken && ofGroup && moved.rows.length > 0) this.#copied.add(channel);
             if (moved.rows.length > 0) counts.add("transition: messages claimed");
             this.#unlock(place);
             this.#unlock(own);
