@@ -212,13 +212,17 @@ export class PeerWorld implements AsyncDisposable {
   }
 }
 
-/** Ends all other sessions, empties the tables, and removes what tests have made. */
+/**
+ * Ends all other sessions and their relays, empties the tables, and removes what tests have made. A relay whose end was
+ * not recorded would count as active for some seconds.
+ */
 const emptySql = `
   SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend';
   ${["topic_addr", "sender_listener", "conn_key_map", "topic_key", "conn_sender", "conn_mess_number"].map(deleteSql).join("")}
   ${["conn_messages", "done_messages", "parked_messages"].map(deleteSql).join("")}
   ${["peers", "dead_letters", "mesh_secret", "outbox", "peer_waiting_topics"].map(deleteSql).join("")}
+  UPDATE hawser.outbox_turns SET owner = '';
   DROP SCHEMA public CASCADE;
   CREATE SCHEMA public`;
 
