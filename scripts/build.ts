@@ -3,7 +3,7 @@
  *
  * Comments stay in the declarations, which editors show, and are removed from the code, where they were a quarter of
  * the size. Files that no entry point and no command reaches are left out, such as declarations of internal code, and
- * code files that have only types. See docs/decisions/0070-a-smaller-package.md.
+ * code files that have only types. See docs/decisions/tests.md.
  */
 import { execFileSync } from "node:child_process";
 import { readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";

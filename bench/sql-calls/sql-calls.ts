@@ -46,7 +46,7 @@ its time limit. Where the processors are in use all the time, as the notes below
 taking less processor time for each; one session keeps a part of them busy already. Tried, and left out because it takes longer
 or breaks a promise:
 \`dblink_send_query\`, \`dblink_exec\`, buckets of nats.js that are kept open
-([decision 0045](../decisions/0045-speed-of-calls-from-sql.md)).`,
+([the decision](../decisions/nats.md)).`,
   charts: [
     { title: "A call from SQL, one session", results: operations.map((operation) => operation) },
     { title: "CPU of a call from SQL", results: operations.map((operation) => `${operation}, CPU`) },

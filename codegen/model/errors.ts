@@ -27,7 +27,7 @@ export interface ErrorEntry {
 
 /**
  * Exit statuses of the command for errors, with their meanings. There are few, so that supervisors and scripts can know
- * all of them (decision 0067). 0 and 1 do not come from an error.
+ * all of them (docs/decisions/api.md). 0 and 1 do not come from an error.
  */
 const exitStatuses: ReadonlyMap<number, string> = new Map([
   [64, "usage"],

@@ -16,7 +16,7 @@
  * callers that have disconnected. rules-interceptor.ts checks the rules of `buf.validate`, independently of the other
  * files.
  *
- * Connect's own HTTP transport and handlers would do the same with more work per call: decision 0041 has the
+ * Connect's own HTTP transport and handlers would do the same with more work per call: docs/decisions/rpc.md has the
  * measurements.
  */
 export { natsMessage, type ServeNatsOptions, serveNats } from "./nats-service.js";

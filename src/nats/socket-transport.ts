@@ -197,7 +197,7 @@ export class SocketTransport implements Transport {
  * nats.js reads in a single loop, which ends with the first exception: of a listener, or of parsing the headers of a
  * message. So errors of listeners are caught, and headers are parsed by `ReceivedHeaders`, for subscriptions, requests
  * and JetStream alike. All of these are subscriptions of the connection's protocol object. No public function reaches
- * it, because the subscription for replies is made internally. See docs/decisions/0063-what-we-use-of-nats-js.md.
+ * it, because the subscription for replies is made internally. See docs/decisions/nats.md.
  */
 function guardListeners({ protocol }: NatsConnectionImpl, onDefect: (error: unknown) => void): void {
   const subscribe = protocol.subscribe.bind(protocol);

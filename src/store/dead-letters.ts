@@ -2,7 +2,7 @@
  * Listing, retrying and deleting dead letters.
  *
  * A retried dead letter becomes a stored message of its channel's retry channel. The retry channel has the same sender
- * and owner and its own row in `conn_key_map`; no sender dials it. See docs/decisions/0015-retry-channels.md.
+ * and owner and its own row in `conn_key_map`; no sender dials it. See docs/decisions/retries.md.
  */
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
