@@ -3,13 +3,15 @@
  *
  *     ```ts run              a program of its own
  *     ```ts run with peer    goes on from the first program of docs/peers.md: a running `peer`, and `orders-1` that serves `orders`
+ *     ```ts run with client  goes on from the preamble: a connected `client`, and tables of orders and invoices; both tables are to
+ *                            have the order `id` in the end
  *     ```ts run with nats    goes on from the preamble: a `pool` of a database whose SQL functions reach NATS
  *     ```sql run             statements, each after those of the blocks before, in one session of such a database
  *     ```sql run until       the same, done again and again until it prints what the page says: what NATS causes takes time
  *     ```ts beside           also js: a program that runs beside the statements from there on, until it or the page ends
  *     ```ts billing.ts       also typescript, js, sql, json, yaml, proto: a file of a project that a test of this page makes and runs
  *     ```sh in your project  a command of the user's own project; `in your project, stays` until it is stopped
- *     ```sh in CI            commands that .ci/run calls
+ *     ```sh in CI            commands of README.md that .ci/run calls
  *     ```sql keep-name       a statement of docs/store-protocol.md, which a peer of the conformance tests runs by its name
  *     ```sql fragment        any language: a piece of something larger, or a command that would change the machine. Not run
  *     ```ts fragment check   the same, and the type checker reads it
@@ -20,7 +22,7 @@ import { join } from "node:path";
 import { projectDirectory } from "../support/program.js";
 
 /** Program that an example continues. */
-type Preamble = "peer" | "nats";
+type Preamble = "client" | "peer" | "nats";
 
 /** An example. */
 export interface Snippet {
@@ -65,7 +67,7 @@ const runs: readonly (readonly [RegExp, Run])[] = [
   [projectFile, "file"],
   [/^(?:text|json|yaml|proto)$/, "not a program"],
   [/^\w+ fragment$|^ts fragment check$/, "fragment"],
-  [/^ts run(?: with (?:peer|nats))?$/, "snippet"],
+  [/^ts run(?: with (?:client|peer|nats))?$/, "snippet"],
   [pageStep, "in the page"],
   [projectCommand, "project"],
   [/^sh in CI$/, "ci"],
@@ -119,7 +121,7 @@ export function projectStepsOf(markdown: string): ProjectStep[] {
 export function snippetsOf(markdown: string): Snippet[] {
   const blocks = blocksOf(markdown);
   return blocks.flatMap(({ line, info, content }, index) => {
-    const known = /^ts (?:fragment check|run(?: with (peer|nats))?|beside)$/.exec(info);
+    const known = /^ts (?:fragment check|run(?: with (client|peer|nats))?|beside)$/.exec(info);
     if (known === null) return [];
     const isRun = info.startsWith("ts run");
     return [
@@ -208,9 +210,11 @@ export function programOf(example: Pick<Snippet, "code" | "preamble">, root = pr
   if (preamble === "peer") {
     for (const name of ["HawserError", "Peer", "Reject"]) names.push([name, join(root, modules["hawser"]!)]);
   }
+  if (preamble === "client") names.push(["Client", "pg"]);
   if (preamble === "nats") names.push(["sqlFunctions", join(root, "test/readme/programs/sql-functions.js")]);
   const lines = names.map(([name, file]) => `import { ${name} } from ${JSON.stringify(file)};`);
-  return `${[...new Set(lines)].join("\n")}\n${head}${body}`;
+  const tail = preamble === "client" ? clientTail : "";
+  return `${[...new Set(lines)].join("\n")}\n${head}${body}${tail}`;
 }
 
 /** Each name, and the file that it is imported from. */
@@ -224,6 +228,12 @@ function importsOf(line: string, root: string): string[][] {
 }
 
 const preambles: Readonly<Record<Preamble, string>> = {
+  client: `
+const client = new Client(process.env.HAWSER_DATABASE_URL!);
+await client.connect();
+await client.query("CREATE TABLE orders (id int); CREATE TABLE invoices (order_id int)");
+const id = 17;
+`,
   peer: `
 await using orders = new Peer({ name: "orders-1" });
 await orders.handle("orders", () => undefined);
@@ -236,3 +246,12 @@ await using here = await sqlFunctions(process.env.HAWSER_DATABASE_URL!, process.
 const { pool } = here;
 `,
 };
+
+/** Ends when the handler of `billing` has committed: without an invoice for the order it never does. */
+const clientTail = `
+let billed: unknown[] = [];
+while (billed.length === 0) billed = (await client.query("SELECT id FROM orders JOIN invoices ON order_id = id")).rows;
+if (billed.length > 1) throw new Error("the order has " + billed.length + " invoices");
+await billing.stop();
+await client.end();
+`;
