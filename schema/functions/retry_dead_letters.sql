@@ -15,12 +15,6 @@ BEGIN
     RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most @StoreConstants.dead_letter_rows@ are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
   END IF;
-  -- A snapshot from before the wait for a lock would not see who owns the channels now.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.retry_dead_letters needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- A number that is lost would be given again, to another message.
   PERFORM hawser.commit_durably();
 
