@@ -30,6 +30,8 @@ export interface SqlFunction {
   readonly optionalDefaults: boolean;
   /** True for STABLE: all statements of the function see the snapshot of the calling statement. */
   readonly readsOnly: boolean;
+  /** Refuses other isolation levels. */
+  readonly needsReadCommitted: boolean;
   /** True if the result stays the same for the lifetime of a session. */
   readonly constant: boolean;
   readonly parameters: readonly Parameter[];
@@ -78,6 +80,7 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     settings: option.settings.map((setting) => readSetting(method, setting)),
     optionalDefaults: option.optionalDefaults,
     readsOnly: option.readsOnly,
+    needsReadCommitted: option.needsReadCommitted,
     constant: option.constant,
     parameters,
     results,

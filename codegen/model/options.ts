@@ -81,6 +81,7 @@ export interface SqlFunctionOption {
   optionalDefaults: boolean;
   readsOnly: boolean;
   constant: boolean;
+  needsReadCommitted: boolean;
 }
 
 export interface GatewayFunctionOption {

@@ -12,6 +12,15 @@ import { tracedCondition } from "./trace.js";
  */
 export type SqlConstants = ReadonlyMap<string, string>;
 
+/** SQL expressions over a row of the outbox, whose alias or variable is the argument. */
+const rowExpressions: Readonly<Record<string, (row: string) => string>> = {
+  /** Id of a message that was given none. `v_secret` of the body is the secret of the outbox. */
+  message_id: (row) =>
+    `encode(substr(sha256(convert_to(v_secret || ${row}.id || ' ' || extract(epoch FROM ${row}.enqueued_at), 'UTF8')), 1, 16), 'hex')`,
+  /** Messages with one route are published in their order, and suspended together. */
+  route: (row) => `coalesce('domain ' || CASE WHEN ${row}.to_stream THEN ${row}.domain END, ${row}.destination)`,
+};
+
 /** Collects the constants of files and named rules. */
 export function sqlConstants(files: readonly SpecFile[], namedRules: readonly NamedRules[] = []): SqlConstants {
   const groups = files.flatMap((file) => file.settingGroups);
@@ -61,7 +70,8 @@ export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConst
 
 /**
  * Reads SQL from a file. Its path is relative to the working directory: buf runs plugins in the root of the project. Each
- * name of a constant between two `@` in the text is replaced by its value, and `@traced@` by {@link tracedCondition}.
+ * name of a constant between two `@` in the text is replaced by its value, `@traced@` by {@link tracedCondition}, and
+ * `@name(row)@` by an expression of {@link rowExpressions}.
  *
  * @param option the option that names the file
  * @param holds the expected content, for errors
@@ -77,6 +87,18 @@ function readSqlFile(where: AnyDesc, option: string, path: string, holds: string
   }
   return text
     .replaceAll("@traced@", () => tracedCondition(constants))
+    .replace(/@(\w+)\((\w+)\)@/g, (macro, name: string, row: string) => {
+      const expression = rowExpressions[name];
+      if (expression === undefined) {
+        throw new SpecError(
+          where,
+          `${option} ${path} contains ${macro}; known are ${Object.keys(rowExpressions)
+            .map((known) => `@${known}(row)@`)
+            .join(", ")}`,
+        );
+      }
+      return expression(row);
+    })
     .replace(/@(\w+\.\w+)@/g, (_, name: string) => {
       const value = constants.get(name);
       if (value === undefined) {

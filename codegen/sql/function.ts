@@ -35,7 +35,7 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
   ].join("\n");
 }
 
-/** Body that starts with the checks of the arguments that roles pass. */
+/** Body that starts with the checks of the isolation level, and of the arguments that roles pass. */
 function withLimits(fn: SqlFunction, body: string): string {
   const [text] = fn.parameters.filter(({ column }) => column.type === "text");
   const limits =
@@ -56,7 +56,16 @@ function withLimits(fn: SqlFunction, body: string): string {
             })),
           ),
         ];
-  return withStatementsBefore(limits, body);
+  return withStatementsBefore([...(fn.needsReadCommitted ? refuseOtherIsolation(fn.name) : []), ...limits], body);
+}
+
+function refuseOtherIsolation(name: string): string[] {
+  return [
+    "  IF current_setting('transaction_isolation') <> 'read committed' THEN",
+    `    RAISE EXCEPTION 'hawser.${name} needs READ COMMITTED, not %', current_setting('transaction_isolation')`,
+    "      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';",
+    "  END IF;",
+  ];
 }
 
 /**

@@ -1,11 +1,5 @@
 #variable_conflict use_column
 BEGIN
-  -- A snapshot from before the wait for the fence would not see what the last holder of the name stored last.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.clear_stored_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- The relay owns no name: it would seem not to run.
   IF starts_with(p_name, @OutboxConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the sender "%" begins with __#, which is reserved', p_name

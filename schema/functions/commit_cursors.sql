@@ -14,12 +14,6 @@ DECLARE
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
-  -- A snapshot from before the wait for the lock would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.commit_cursors needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
   -- keeps others out.
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;

@@ -1,11 +1,5 @@
 #variable_conflict use_column
 BEGIN
-  -- A snapshot from before the wait for the locks would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.enter_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN;

@@ -2,11 +2,6 @@
 DECLARE
   v_done boolean;
 BEGIN
-  -- Later statements have to see what was committed while the lock was waited for.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'the fence of a name needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
   -- The next owner raises the epoch here first, and at the fence when it can lock that: writes that begin in between would keep
   -- it waiting.
   held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND o.epoch = p_epoch AND p_epoch > 0);

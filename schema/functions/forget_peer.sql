@@ -4,11 +4,6 @@ DECLARE
   v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
   v_keys integer[];
 BEGIN
-  -- A snapshot from before the wait for the locks would not see what was written last.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.forget_peer needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   channels := 0;
   names := '{}';
   count := 0;

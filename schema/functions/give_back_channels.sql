@@ -1,11 +1,5 @@
 #variable_conflict use_column
 BEGIN
-  -- A snapshot from before the wait for the lock would not see what was committed last.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- Exclusive: no write of the listener is under way that has seen it as the owner, and no dead letter is retried for it.
   PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
   held := hawser.fenced(p_name, p_epoch);

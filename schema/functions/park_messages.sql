@@ -5,11 +5,6 @@ DECLARE
   v_number bigint;
   v_done boolean;
 BEGIN
-  -- A snapshot from before the wait for the lock would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.park_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (

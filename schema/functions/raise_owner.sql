@@ -1,10 +1,5 @@
 #variable_conflict use_column
 BEGIN
-  -- A snapshot from before the wait would not see who has become the owner meanwhile.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'a fence is raised in READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   INSERT INTO hawser.fences (what, epoch) VALUES (p_what, 0) ON CONFLICT (what) DO NOTHING;
   -- Waits for the writes under way.
   PERFORM FROM hawser.fences AS f WHERE f.what = p_what FOR UPDATE;

@@ -3,11 +3,6 @@ DECLARE
   v_keys integer[];
   v_stored bigint[];
 BEGIN
-  -- A snapshot from before the wait for the lock would not see what the old listener committed last.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   IF starts_with(p_to, @OutboxConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';

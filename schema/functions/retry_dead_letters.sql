@@ -15,12 +15,6 @@ BEGIN
     RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most @StoreConstants.dead_letter_rows@ are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
   END IF;
-  -- A snapshot from before the wait for a lock would not see who owns the channels now.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.retry_dead_letters needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- A number that is lost would be given again, to another message.
   PERFORM hawser.commit_durably();
 
@@ -63,7 +57,7 @@ BEGIN
 
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
-    SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
+    SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
       FROM hawser.dead_letters AS d
       JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
       JOIN hawser.topic_key AS t ON t.topic = d.topic
@@ -74,8 +68,10 @@ BEGIN
       SELECT k.connection_key
         FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, @StoreConstants.retry_prefix@ || v_base.key) AS k
     );
-    -- A statement of its own: the one that made the row does not see it.
-    UPDATE hawser.conn_key_map AS r SET owner = v_base.owner WHERE r.connection_key = v_retry_key AND r.owner IS NULL;
+    -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
+    UPDATE hawser.conn_key_map AS r
+       SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
+     WHERE r.connection_key = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until

@@ -19,12 +19,6 @@ DECLARE
   v_offsets integer[] := '{}';
   v_sizes integer[] := '{}';
 BEGIN
-  -- A snapshot from before the wait for the lock would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.store_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   held := hawser.fenced(p_name, p_epoch);
   inserted := 0;
   IF NOT held THEN

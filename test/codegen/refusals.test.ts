@@ -89,6 +89,12 @@ const gatewayBodyCases: readonly (RefusalCase & { body?: string })[] = [
         uint32 limit_ms = 1 [(hawser.spec.v1.setting) = {default: "7"}, (hawser.spec.v1.rules) = {min: 0 max: 9}]; }`,
     says: `rpc FooService.Foo: body_file schema/gateway_${number + 3}.sql names the setting ${setting}, which is not a fixed setting`,
   })),
+  {
+    name: "an unknown expression of a row in a body",
+    body: "BEGIN PERFORM @foo(bar)@; END",
+    proto: gatewayFn("", "", 'name: "foo" body_file: "schema/gateway_6.sql"'),
+    says: "rpc FooService.Foo: body_file schema/gateway_6.sql contains @foo(bar)@; known are @message_id(row)@, @route(row)@",
+  },
 ];
 
 /** Frames with a list that has no greatest length. */

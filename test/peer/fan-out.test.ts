@@ -114,6 +114,26 @@ it.each([
   expect(other!.texts).toEqual(["3"]);
 });
 
+it("a copy of a group that is retried as a dead letter stays in the group", async () => {
+  const takeover = (of: string | undefined): Partial<PeerOptions> => ({ defaults: { takeoverMs: 1_000, group: of } });
+  const gone = world.peer("b-red-1", { defaults: { group: "red", takeoverMs: 1_000, retry: { attempts: 1 } } });
+  await gone.record(() => {
+    throw new Error("refused");
+  });
+  const [other] = await started(["b-other-1"], takeover(undefined));
+  await toAll(["1"]);
+  await other!.received.length(1);
+  const letters = (): Promise<{ id: number }[]> => world.query("SELECT id::integer FROM hawser.dead_letters");
+  await eventually("it is a dead letter", async () => (await letters()).length === 1);
+  await gone.stop();
+  await world.query("SELECT * FROM hawser.retry_dead_letters($1)", [(await letters()).map(({ id }) => id)]);
+  // The other one has watched for longer, and has taken nothing over by the time that a member of the group has.
+  const [red] = await started(["b-red-2"], takeover("red"));
+  await red!.received.length(1);
+  expect(red!.texts).toEqual(["1"]);
+  expect(other!.texts).toEqual(["1"]);
+});
+
 it("a listener outside of a group takes over no copies of it: neither waiting ones nor those of a member that is gone", async () => {
   const single = await world.started("b-1", { defaults: { durable: true, takeoverMs: 1_000 } });
   const away = await world.started("b-2", { defaults: { durable: true } });

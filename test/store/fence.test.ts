@@ -74,6 +74,25 @@ describe("the fence of a name", () => {
     expect(await storedRows()).toBe(0);
   });
 
+  it("is refused in other isolation levels by each function that waits for a lock and then reads", async () => {
+    const { rows } = await w.operator.query<{ name: string; call: string }>(
+      `SELECT p.proname AS name,
+              format('SELECT hawser.%I(%s)', p.proname,
+                     (SELECT string_agg('NULL::' || format_type(t, NULL), ', ') FROM unnest(p.proargtypes) AS t)) AS call
+         FROM pg_proc AS p
+        WHERE p.pronamespace = 'hawser'::regnamespace AND p.prosrc ~ ' needs READ COMMITTED'
+          AND p.proname NOT IN ('mark_done', 'finish_parked')`,
+    );
+    expect(rows.length).toBeGreaterThanOrEqual(17);
+    for (const { name, call } of rows) {
+      await w.operator.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+      await expect(w.operator.query(call), name).rejects.toThrow(
+        `hawser.${name} needs READ COMMITTED, not repeatable read`,
+      );
+      await w.operator.query("ROLLBACK");
+    }
+  });
+
   it("makes a new owner wait for running writes", async () => {
     const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
     await late.query("BEGIN");

@@ -1125,6 +1125,10 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.outbox_turn_nats needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
@@ -1265,10 +1269,6 @@ DECLARE
   v_due record;
   v_found timestamptz;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_turn_nats needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
@@ -1514,6 +1514,10 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.outbox_turn_peers needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
   THEN
@@ -1588,10 +1592,6 @@ DECLARE
   v_beat_ms bigint;
   v_adopted integer[];
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_turn_peers needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner THEN
     state := 'lost';
@@ -2172,6 +2172,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
   THEN
@@ -2214,10 +2218,6 @@ DECLARE
   v_last hawser.outbox_turns;
   v_moved bigint[];
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   PERFORM hawser.check_relay(p_kind);
   rotated := false;
   v_number := CASE p_kind
@@ -2910,6 +2910,10 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
   THEN
@@ -3028,11 +3032,6 @@ DECLARE
   v_looked integer;
   v_left_from record;
 BEGIN
-  -- A snapshot from before the wait for a lock would not see what others have claimed.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   IF (cardinality(p_topics), cardinality(p_topics), cardinality(p_topics))
      IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)) THEN
     RAISE EXCEPTION 'there are % topics, % epochs, % numbers and % of p_of_group, which must be as many',
@@ -3477,6 +3476,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.run_schedules needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF
     p_runs IS NULL
     OR ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216)
@@ -3495,10 +3498,6 @@ DECLARE
   v_nats boolean;
   v_peer boolean;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.run_schedules needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
      WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND isfinite(r.since) AND r.upto = date_trunc('second', r.upto)

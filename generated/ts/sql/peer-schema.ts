@@ -716,11 +716,11 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
-  -- A snapshot from before the wait would not see who has become the owner meanwhile.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'a fence is raised in READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
+    RAISE EXCEPTION 'hawser.raise_owner needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
   END IF;
+BEGIN
   INSERT INTO hawser.fences (what, epoch) VALUES (p_what, 0) ON CONFLICT (what) DO NOTHING;
   -- Waits for the writes under way.
   PERFORM FROM hawser.fences AS f WHERE f.what = p_what FOR UPDATE;
@@ -730,6 +730,7 @@ BEGIN
     -- With it goes the epoch, which was committed before.
     PERFORM hawser.commit_durably();
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.raise_owner(text, bigint) IS 'Waits until it can lock the fence of an owner alone, and raises it to the epoch.';
@@ -865,6 +866,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.fenced needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
   THEN
@@ -891,11 +896,6 @@ BEGIN
 DECLARE
   v_done boolean;
 BEGIN
-  -- Later statements have to see what was committed while the lock was waited for.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'the fence of a name needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
-  END IF;
   -- The next owner raises the epoch here first, and at the fence when it can lock that: writes that begin in between would keep
   -- it waiting.
   held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND o.epoch = p_epoch AND p_epoch > 0);
@@ -1303,6 +1303,10 @@ SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.store_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF
     p_name IS NULL
     OR octet_length(p_name) > 255
@@ -1394,12 +1398,6 @@ DECLARE
   v_offsets integer[] := '{}';
   v_sizes integer[] := '{}';
 BEGIN
-  -- A snapshot from before the wait for the lock would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.store_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   held := hawser.fenced(p_name, p_epoch);
   inserted := 0;
   IF NOT held THEN
@@ -1541,6 +1539,10 @@ SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.commit_cursors needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF
     p_name IS NULL
     OR octet_length(p_name) > 255
@@ -1623,12 +1625,6 @@ DECLARE
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
-  -- A snapshot from before the wait for the lock would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.commit_cursors needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
   -- keeps others out.
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
@@ -2074,6 +2070,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.park_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
   THEN
@@ -2123,11 +2123,6 @@ DECLARE
   v_number bigint;
   v_done boolean;
 BEGIN
-  -- A snapshot from before the wait for the lock would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.park_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
   held := hawser.fenced(p_name, p_epoch);
   owned := held AND EXISTS (
@@ -2798,6 +2793,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.enter_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
   THEN
@@ -2898,12 +2897,6 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  -- A snapshot from before the wait for the locks would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.enter_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN;
@@ -2954,6 +2947,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.leave_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
   THEN
@@ -3010,12 +3007,6 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  -- A snapshot from before the wait for the locks would let a late write through.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.leave_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN;
@@ -3047,6 +3038,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.clear_stored_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
   THEN
@@ -3091,12 +3086,6 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  -- A snapshot from before the wait for the fence would not see what the last holder of the name stored last.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.clear_stored_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- The relay owns no name: it would seem not to run.
   IF starts_with(p_name, '__#') THEN
     RAISE EXCEPTION 'the sender "%" begins with __#, which is reserved', p_name
@@ -3139,6 +3128,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.forget_peer needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
   THEN
@@ -3171,11 +3164,6 @@ DECLARE
   v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
   v_keys integer[];
 BEGIN
-  -- A snapshot from before the wait for the locks would not see what was written last.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.forget_peer needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   channels := 0;
   names := '{}';
   count := 0;
@@ -3383,6 +3371,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_from) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_from) COLLATE "C")::regcollation)
   THEN
@@ -3450,11 +3442,6 @@ DECLARE
   v_keys integer[];
   v_stored bigint[];
 BEGIN
-  -- A snapshot from before the wait for the lock would not see what the old listener committed last.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   IF starts_with(p_to, '__#') THEN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
@@ -3553,6 +3540,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
   THEN
@@ -3609,12 +3600,6 @@ BEGIN
     END IF;
   END IF;
 BEGIN
-  -- A snapshot from before the wait for the lock would not see what was committed last.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- Exclusive: no write of the listener is under way that has seen it as the owner, and no dead letter is retried for it.
   PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
   held := hawser.fenced(p_name, p_epoch);
@@ -4024,6 +4009,10 @@ SET row_security = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.retry_dead_letters needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
   IF
     p_ids IS NULL
     OR num_nulls(VARIADIC p_ids) > 0
@@ -4055,12 +4044,6 @@ BEGIN
     RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
   END IF;
-  -- A snapshot from before the wait for a lock would not see who owns the channels now.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.retry_dead_letters needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-
   -- A number that is lost would be given again, to another message.
   PERFORM hawser.commit_durably();
 
@@ -4103,7 +4086,7 @@ BEGIN
 
   -- The retry channels that are missing. A message that failed again has come over the retry channel: it goes back there.
   FOR v_base IN
-    SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner
+    SELECT DISTINCT m.connection_key AS key, m.sender_name, m.source_topic, coalesce(m.owner, m.listener_name) AS owner, m.has_copies
       FROM hawser.dead_letters AS d
       JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
       JOIN hawser.topic_key AS t ON t.topic = d.topic
@@ -4114,8 +4097,10 @@ BEGIN
       SELECT k.connection_key
         FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
-    -- A statement of its own: the one that made the row does not see it.
-    UPDATE hawser.conn_key_map AS r SET owner = v_base.owner WHERE r.connection_key = v_retry_key AND r.owner IS NULL;
+    -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
+    UPDATE hawser.conn_key_map AS r
+       SET owner = coalesce(r.owner, v_base.owner), has_copies = r.has_copies OR v_base.has_copies
+     WHERE r.connection_key = v_retry_key AND (r.owner IS NULL OR v_base.has_copies > r.has_copies);
   END LOOP;
 
   -- One statement, so that each of them is either a dead letter or a stored message. The channels' rows stay locked until

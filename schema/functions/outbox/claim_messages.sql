@@ -18,11 +18,6 @@ DECLARE
   v_looked integer;
   v_left_from record;
 BEGIN
-  -- A snapshot from before the wait for a lock would not see what others have claimed.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   IF (cardinality(p_topics), cardinality(p_topics), cardinality(p_topics))
      IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)) THEN
     RAISE EXCEPTION 'there are % topics, % epochs, % numbers and % of p_of_group, which must be as many',

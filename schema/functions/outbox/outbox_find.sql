@@ -22,7 +22,7 @@ BEGIN
              o.headers @> jsonb_build_array(v_header) AND strpos(o.headers::text, v_header::text) > 0
            WHEN o.message_id IS NOT NULL THEN o.message_id = p_message_id
            ELSE v_is_hash
-             AND encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex') = p_message_id
+             AND @message_id(o)@ = p_message_id
          END
        LIMIT p_limit
     )
@@ -30,7 +30,7 @@ BEGIN
   SELECT n.id, CASE WHEN n.slot < @OutboxConstants.slots@ THEN 'nats' ELSE 'peer' END, n.role, n.destination, n.listener, n.to_all, n.to_stream,
          CASE
            WHEN n.slot >= @OutboxConstants.slots@ THEN h.message_id
-           ELSE coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex'))
+           ELSE coalesce(n.message_id, @message_id(n)@)
          END,
          n.enqueued_at, n.first_enqueued_at, n.copy_of, h.traceparent,
          w.waits, w.waits AND s.role IS NOT NULL, t.saved_at
@@ -53,7 +53,7 @@ BEGIN
     LEFT JOIN LATERAL (
       SELECT r.*
         FROM jsonb_to_recordset(t.series) AS r (role text, route text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
-       WHERE r.role = n.role AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+       WHERE r.role = n.role AND (r.route IS NULL OR r.route = @route(n)@)
        ORDER BY r.route NULLS LAST LIMIT 1
     ) AS s ON true
    -- As in outbox_undone, which reads all that waits.

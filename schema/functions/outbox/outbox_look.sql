@@ -48,11 +48,11 @@ BEGIN
     SELECT n.role, n.route, n.xid, count(*) AS count, min(n.id) AS first, max(n.id) AS last
       FROM (
         SELECT o.role, o.xid, o.id,
-               CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
+               CASE WHEN o.role = ANY (v_routed) THEN @route(o)@ END AS route
           FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid >= v_xmax
         UNION ALL
         SELECT o.role, o.xid, o.id,
-               CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
+               CASE WHEN o.role = ANY (v_routed) THEN @route(o)@ END
           FROM hawser.outbox AS o WHERE o.slot BETWEEN p_slot AND p_slot + 2 AND o.xid = ANY (v_xip)
         OFFSET 0
       ) AS n
@@ -101,7 +101,7 @@ BEGIN
           OFFSET 0
         ) AS n
         LEFT JOIN series AS x
-          ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
+          ON x.role = n.role AND x.route = @route(n)@
         LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
        CROSS JOIN LATERAL (SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins) AS s
        WHERE coalesce(s.joins, true)
@@ -120,7 +120,7 @@ BEGIN
         LEFT JOIN LATERAL (
           SELECT r."from", r.joins FROM series AS r
            WHERE r.role = n.role
-             AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+             AND (r.route IS NULL OR r.route = @route(n)@)
            ORDER BY r.route NULLS LAST LIMIT 1
         ) AS s ON true
        WHERE coalesce(s.joins, true)

@@ -10,10 +10,6 @@ DECLARE
   v_last hawser.outbox_turns;
   v_moved bigint[];
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   PERFORM hawser.check_relay(p_kind);
   rotated := false;
   v_number := CASE p_kind

@@ -24,10 +24,6 @@ DECLARE
   v_due record;
   v_found timestamptz;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_turn_nats needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 0 ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
@@ -84,7 +80,7 @@ BEGIN
         SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint,
                n.id, n.role, n.destination, CASE WHEN f.fits THEN n.payload END,
                CASE WHEN f.fits THEN n.headers END, n.size, n.key,
-               coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+               coalesce(n.message_id, @message_id(n)@),
                n.to_stream, n.domain, n.enqueued_at, n.first_enqueued_at, n.copy_of, NULL::timestamptz
           FROM visible AS n
          CROSS JOIN LATERAL (SELECT (n.size > p_max_payload) IS NOT TRUE AS fits) AS f
@@ -117,7 +113,7 @@ BEGIN
         headers := v_message.headers;
       END IF;
       key := v_message.key;
-      message_id := coalesce(v_message.message_id, encode(substr(sha256(convert_to(v_secret || v_message.id || ' ' || extract(epoch FROM v_message.enqueued_at), 'UTF8')), 1, 16), 'hex'));
+      message_id := coalesce(v_message.message_id, @message_id(v_message)@);
       to_stream := v_message.to_stream;
       domain := v_message.domain;
       enqueued_at := v_message.enqueued_at;
@@ -145,7 +141,7 @@ BEGIN
       SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint,
              p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
              CASE WHEN p.fits THEN p.headers END, p.bytes, p.key,
-             coalesce(p.message_id, encode(substr(sha256(convert_to(v_secret || p.id || ' ' || extract(epoch FROM p.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+             coalesce(p.message_id, @message_id(p)@),
              p.to_stream, p.domain, p.enqueued_at,
              p.first_enqueued_at, p.copy_of, NULL::timestamptz
         FROM (
@@ -158,10 +154,10 @@ BEGIN
                 ) AS n
                WHERE (n.role = p_read_role OR p_read_role IS NULL)
                  AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
-                 AND (p_read_route IS NULL OR p_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+                 AND (p_read_route IS NULL OR p_read_route = @route(n)@)
                  AND n.role <> ALL (v_excluded_roles)
                  AND (v_excluded_routes = '{}'
-                   OR n.role || E'\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes))
+                   OR n.role || E'\n' || @route(n)@ <> ALL (v_excluded_routes))
                LIMIT p_max_messages
             ) AS f
            CROSS JOIN LATERAL (SELECT (octet_length(f.payload) + coalesce(octet_length(f.headers::text), 0))::bigint AS bytes) AS m
@@ -180,10 +176,10 @@ BEGIN
           ) AS n
          WHERE (n.role = p_read_role OR p_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, p_read_to)
-           AND (p_read_route IS NULL OR p_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+           AND (p_read_route IS NULL OR p_read_route = @route(n)@)
            AND n.role <> ALL (v_excluded_roles)
            AND (v_excluded_routes = '{}'
-             OR n.role || E'\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes))
+             OR n.role || E'\n' || @route(n)@ <> ALL (v_excluded_routes))
          LIMIT p_max_messages + 1;
       -- It has ended before it was full: by its bytes, or as there is no more.
       MOVE FORWARD v_count FROM v_messages;
@@ -206,7 +202,7 @@ BEGIN
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
      CROSS JOIN LATERAL (
-       SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
+       SELECT coalesce(o.message_id, @message_id(o)@) AS message_id
      ) AS m
      -- What was written into the outbox again is one dead letter with the first one.
      -- Looked up singly: a join would read all dead letters that there are.

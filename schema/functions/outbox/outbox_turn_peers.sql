@@ -30,10 +30,6 @@ DECLARE
   v_beat_ms bigint;
   v_adopted integer[];
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.outbox_turn_peers needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
   IF p_owner = '' OR v_last.owner <> p_owner THEN
     state := 'lost';

@@ -27,7 +27,7 @@ BEGIN
     ) AS n
     LEFT JOIN LATERAL (
       SELECT r.* FROM series AS r
-       WHERE r.role = n.role AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+       WHERE r.role = n.role AND (r.route IS NULL OR r.route = @route(n)@)
        ORDER BY r.route NULLS LAST LIMIT 1
     ) AS s ON true
    WHERE n.id <> ALL (v_last.skipped)

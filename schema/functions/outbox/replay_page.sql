@@ -29,7 +29,7 @@ BEGIN
 
   WITH page AS (
     SELECT o.*,
-           coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS known_by
+           coalesce(o.message_id, @message_id(o)@) AS known_by
       FROM hawser.outbox AS o
      WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (

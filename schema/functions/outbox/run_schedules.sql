@@ -6,10 +6,6 @@ DECLARE
   v_nats boolean;
   v_peer boolean;
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.run_schedules needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
      WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND isfinite(r.since) AND r.upto = date_trunc('second', r.upto)
