@@ -84,12 +84,11 @@ export function readOptionsSchema(text: string, file: string): OptionsModel {
     // Users easily write a secret into the neighbouring option, such as the seed itself as `nkey_seed_path`.
     return { ...option, name, credential, hidden: credential || option.writeOnly === true || name.endsWith("_path") };
   });
-  for (const { name, pattern } of options) {
+  for (const { name, pattern, default: value } of options) {
     const problem = pattern === undefined ? undefined : patternProblem(pattern);
     if (problem !== undefined) throw new SchemaError(file, `/properties/${name}/pattern`, problem);
+    if (value !== undefined) refuse(properties[name]!, value, file, `/properties/${name}/default`);
   }
-  const defaults = options.flatMap((option) => (option.default === undefined ? [] : [[option.name, option.default]]));
-  refuse({ type: "object", properties }, Object.fromEntries(defaults), file, "default ");
   refuseModes(modes, file);
   const rules = [
     ...options.map((option) => valueRule(option, { type: option.type }, typeRule(option))),
@@ -118,11 +117,11 @@ function resolved(text: string, file: string): SchemaFile {
 }
 
 /** @throws SchemaError if Ajv refuses the value, with its first error */
-function refuse(schema: AnySchema, value: unknown, file: string, prefix = ""): void {
+function refuse(schema: AnySchema, value: unknown, file: string, pointer = ""): void {
   const ajv = new Validator({ strict: false, discriminator: true });
   if (ajv.validate(schema, value)) return;
   const { instancePath, message, params } = ajv.errors![0]!;
-  throw new SchemaError(file, instancePath, `${prefix}${message} ${JSON.stringify(params)}`);
+  throw new SchemaError(file, pointer + instancePath, `${message} ${JSON.stringify(params)}`);
 }
 
 /** What the generator reads of a schema with these options: it enforces no other keyword, so none is accepted. */

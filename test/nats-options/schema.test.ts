@@ -111,7 +111,7 @@ describe("the generator refuses", () => {
       (s) => (s.properties.port.maximum = Number.MAX_SAFE_INTEGER),
       "#/properties/port/maximum: must be <",
     ],
-    ["a default beyond its range", (s) => (s.properties.port.default = 0), "#/port: default must be >= 1"],
+    ["a default beyond its range", (s) => (s.properties.port.default = 0), "#/properties/port/default: must be >= 1"],
     [
       "a text that ends a comment",
       (s) => (s.properties.port.description = "a */ b"),
