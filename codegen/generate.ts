@@ -5,10 +5,10 @@ import { generateErrors } from "./errors/generate.js";
 import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/generate.js";
 import { generateMetrics } from "./metrics/generate.js";
 import type { Spec } from "./model/spec.js";
+import { SchemaError } from "./model/spec-error.js";
 import { printDocs } from "./nats-options/print-docs.js";
 import { printTypeScript } from "./nats-options/print-typescript.js";
-import { readOptionsSchema, refuseOtherRules } from "./nats-options/read-schema.js";
-import { SchemaError } from "./nats-options/schema-node.js";
+import { readOptionsSchema } from "./nats-options/read.js";
 import type { GeneratedFile, Generator } from "./plugin.js";
 import { generateRows } from "./rows/generate.js";
 import { generateSettings } from "./settings/generate.js";
@@ -53,12 +53,11 @@ export function generateFromSpec(spec: Spec): GeneratedFile[] {
  */
 export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {
   const model = readOptionsSchema(readSchemaFile(), schemaFile);
-  refuseOtherRules(model, spec.namedRules);
   return [
     ...generateFromSpec(spec),
     // The steps of schema/migrations/.
     ...inFolder("ts/sql", generateMigrations(spec)),
-    // Types, validators in TypeScript and SQL, the resolver of the authentication mode.
+    // Types, the options and their rules as data, the validator in SQL.
     ...inFolder("ts/nats-options", await printTypeScript(model)),
     ...inFolder("docs/nats-options", printDocs(model)),
   ];

@@ -10,8 +10,7 @@ import {
   FileDescriptorSetSchema,
 } from "@bufbuild/protobuf/wkt";
 import { readSpec, type Spec } from "./model/spec.js";
-import { SpecError } from "./model/spec-error.js";
-import { SchemaError } from "./nats-options/schema-node.js";
+import { SchemaError, SpecError } from "./model/spec-error.js";
 
 /** Generated file; its path is relative to the output folder. */
 export interface GeneratedFile {

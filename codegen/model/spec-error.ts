@@ -16,6 +16,18 @@ export class SpecError extends Error {
   }
 }
 
+/**
+ * Mistake in another file of the spec, such as the JSON Schema of the NATS server's options, with the element as a JSON
+ * pointer: `schema/nats-server-options.schema.json: #/properties/port: default 0 is …`.
+ */
+export class SchemaError extends Error {
+  override readonly name = "SchemaError";
+
+  constructor(file: string, pointer: string, problem: string) {
+    super(`${file}: #${pointer}: ${problem}`);
+  }
+}
+
 /** File that declares an element. */
 export function fileOf(desc: AnyDesc): DescFile {
   switch (desc.kind) {

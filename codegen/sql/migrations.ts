@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { Spec } from "../model/spec.js";
-import { SchemaError } from "../nats-options/schema-node.js";
+import { SchemaError } from "../model/spec-error.js";
 import type { GeneratedFile } from "../plugin.js";
 import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
 import { inSchema } from "./schema.js";

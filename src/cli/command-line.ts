@@ -4,8 +4,7 @@
  */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import type { ArgsDef } from "citty";
-import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
-import { HawserError } from "../errors/index.js";
+import { HawserError, suggestOption } from "../errors/index.js";
 
 type Options = NonNullable<ParseArgsConfig["options"]>;
 

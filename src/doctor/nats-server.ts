@@ -2,13 +2,9 @@
  * Checks of the NATS server that the database defines, and of the secrets that the definition exposes. The definition
  * is read as `hawser serve` reads it, but without changing anything.
  */
-import {
-  type CompleteNatsServerOptions,
-  checkNatsServerOptions,
-  type OptionViolation,
-} from "../../generated/ts/nats-options/index.js";
+import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { tables } from "../../generated/ts/rows/nats.js";
-import { natsAddresses } from "../nats/index.js";
+import { checkNatsServerOptions, natsAddresses, type OptionViolation } from "../nats/index.js";
 import { catalogCheck, failed } from "./check.js";
 import type { Check, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";

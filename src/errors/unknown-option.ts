@@ -1,5 +1,5 @@
 /** Refuses unknown options, because a misspelt option must not be ignored silently. */
-import { suggestOption } from "../../generated/ts/nats-options/suggest.js";
+import { suggestOption } from "./suggestion.js";
 
 /** Length beyond which a name gets no suggestion. */
 const longestGuessed = 100;

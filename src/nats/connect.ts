@@ -3,7 +3,6 @@
  * CONNECT.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
-import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
 import { inTime, unlessAborted } from "../runtime/index.js";
@@ -12,6 +11,7 @@ import { type Credentials, readCredentials, readTls, type TlsMaterial } from "./
 import { type Dialled, dial } from "./dial.js";
 import { type SecretFiles, secretFileError } from "./secret-files.js";
 import { type NatsAddress, natsAddresses } from "./server-choice.js";
+import type { ConnectionOptions } from "./server-options.js";
 import { connectOver, SocketTransport } from "./socket-transport.js";
 
 const { natsConnectTimeoutMs, natsPingIntervalMs, natsInboxPrefix } = gatewayConstants;
@@ -33,7 +33,7 @@ export interface Established {
 export interface ConnectAttempt {
   /** Client name in the server's list of connections. */
   readonly name: string;
-  readonly options: CompleteNatsServerOptions;
+  readonly options: ConnectionOptions;
   readonly files: SecretFiles;
   /** Servers in the order in which they are tried. Default: those of the options. */
   readonly servers?: readonly NatsAddress[];

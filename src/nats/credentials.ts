@@ -4,9 +4,9 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext } from "node:tls";
 import { type Authenticator, jwtAuthenticator, nkeyAuthenticator, nkeys } from "@nats-io/transport-node";
-import { type CompleteNatsServerOptions, resolveAuth } from "../../generated/ts/nats-options/index.js";
 import { HawserError } from "../errors/index.js";
 import { type Creds, type FileOption, type SecretFiles, secretFileError } from "./secret-files.js";
+import { type ConnectionOptions, resolveAuth } from "./server-options.js";
 
 /** Credentials of one connection. */
 export interface Credentials {
@@ -36,7 +36,7 @@ interface CredentialsFault {
  * @throws HawserError `secret_file`; `nats_unauthorized` for an invalid inline seed
  */
 export async function readCredentials(
-  options: CompleteNatsServerOptions,
+  options: ConnectionOptions,
   files: SecretFiles,
   signal: AbortSignal,
 ): Promise<Credentials> {
@@ -199,7 +199,7 @@ export interface TlsMaterial {
  * match
  */
 export async function readTls(
-  options: CompleteNatsServerOptions,
+  options: ConnectionOptions,
   files: SecretFiles,
   signal: AbortSignal,
 ): Promise<TlsMaterial | undefined> {

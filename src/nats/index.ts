@@ -45,6 +45,7 @@ export {
 } from "./operations/index.js";
 export { SecretFiles } from "./secret-files.js";
 export { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";
+export { checkNatsServerOptions, type OptionViolation } from "./server-options.js";
 export {
   Discovery,
   EndpointCounters,

@@ -5,11 +5,12 @@
  * the installing role may not create event triggers, nothing else detects ALTER SERVER.
  */
 import pg from "pg";
-import { type CompleteNatsServerOptions, checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { type ErrorCode, errorTable, HawserError } from "../errors/index.js";
 import type { GatewayIdentity } from "../gateway/index.js";
+import { checkNatsServerOptions } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
 import { explainServeRefusal, relayChannel } from "../store/index.js";

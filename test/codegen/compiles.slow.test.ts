@@ -1,6 +1,6 @@
 /**
- * tsc takes the TypeScript that the plugins make of the shop, with the types that ts-proto makes of it beside, and of the
- * small schema of options: the spec's own in `generated/` is checked with the rest of the project.
+ * tsc takes the TypeScript that the plugins make of the shop, with the types that ts-proto makes of it beside: the spec's
+ * own in `generated/` is checked with the rest of the project.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
@@ -9,7 +9,6 @@ import { fileURLToPath } from "node:url";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { CodeGeneratorRequestSchema, CodeGeneratorResponseSchema } from "@bufbuild/protobuf/wkt";
 import { expect, it } from "vitest";
-import { makeOptions, smallSchema } from "../nats-options/made-options.js";
 import { projectDirectory } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
 import { compile, requestFor } from "./support/request.js";
@@ -37,9 +36,6 @@ it("compiles", async () => {
   expect(codecs.map(({ name }) => name)).toHaveLength(3);
   for (const { name, content } of codecs) write(`ts/codecs/${name}`, content);
   for (const [path, text] of Object.entries((await shop()).files)) if (path.startsWith("ts/")) write(path, text);
-  const small = await makeOptions(smallSchema, "schema/small.schema.json");
-  for (const [path, text] of Object.entries(small.files))
-    if (path.endsWith(".ts")) write(`ts/nats-options/${path}`, text);
   symlinkSync(join(projectDirectory, "node_modules"), join(folder, "node_modules"));
   const tsconfig = { extends: join(projectDirectory, "tsconfig.json"), include: ["ts"] };
   write("tsconfig.json", JSON.stringify(tsconfig));

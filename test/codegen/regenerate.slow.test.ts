@@ -58,9 +58,7 @@ it("fails on a bad schema, and where there is none, and names the file and the e
   const schema = JSON.parse(await readFile(join(folder, schemaPath), "utf8"));
   schema.properties.port.default = 0;
   await writeFile(join(folder, schemaPath), JSON.stringify(schema));
-  await expect(generate()).rejects.toThrow(
-    `${schemaPath}: #/properties/port/default: 0 is outside its range, 1 to 65535`,
-  );
+  await expect(generate()).rejects.toThrow(`${schemaPath}: #/properties/port/default: must be >= 1`);
   await rm(join(folder, schemaPath));
   await expect(generate()).rejects.toThrow(`${schemaPath}: #: cannot be read`);
 });

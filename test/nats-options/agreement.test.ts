@@ -2,12 +2,16 @@ import { readFileSync } from "node:fs";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { coerceOption } from "../../generated/ts/nats-options/check.js";
-import { checkNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { table } from "../../generated/ts/nats-options/table.js";
+import { serverOptions } from "../../generated/ts/nats-options/index.js";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkNatsServerOptions, coerceOption } from "../../src/nats/server-options.js";
 import { atDepth } from "../support/depth.js";
 import { cases } from "./cases.js";
 import { type Answer, serverVersion, ValidatorDatabase } from "./validator-database.js";
+
+const schema = JSON.parse(readFileSync("schema/nats-server-options.schema.json", "utf8"));
+const properties: Readonly<Record<string, { readonly [keyword: string]: unknown; readonly pattern?: string }>> =
+  schema.properties;
 
 let database: ValidatorDatabase;
 beforeAll(async () => {
@@ -27,6 +31,12 @@ describe("the validators in TypeScript and SQL", () => {
   it("share a table of more than sixty sets of options", () => {
     expect(cases.length).toBeGreaterThan(60);
     expect(new Set(cases.map(({ name }) => name)).size).toBe(cases.length);
+  });
+
+  it("are tried with a value of each option that is accepted, and one that is refused", () => {
+    const accepted = new Set(cases.flatMap(({ refused, options }) => (refused ? [] : Object.keys(options))));
+    const refused = new Set(cases.flatMap((tried) => (tried.refused?.[1] === "HV024" ? [tried.refused[0]] : [])));
+    expect(Object.keys(properties).filter((name) => !accepted.has(name) || !refused.has(name))).toEqual([]);
   });
 
   it("say the same of each of them", async () => {
@@ -62,7 +72,6 @@ describe("the validators in TypeScript and SQL", () => {
   });
 
   it("accept what Ajv accepts, which reads the schema by itself", () => {
-    const schema = JSON.parse(readFileSync("schema/nats-server-options.schema.json", "utf8"));
     const valid = new Ajv2020({ strict: false }).compile(schema);
     fc.assert(
       fc.property(fc.oneof(fc.constantFrom(...cases.map(({ options }) => options)), optionSets), (options) => {
@@ -100,6 +109,25 @@ describe("the validators in TypeScript and SQL", () => {
   });
 });
 
+describe("the schema", () => {
+  it("says of each text that must not be empty that it has a character at least", () => {
+    const wrong = Object.entries(properties).filter(([, { pattern, minLength = 0 }]) => {
+      return pattern !== undefined && !new RegExp(pattern, "u").test("") && minLength === 0;
+    });
+    expect(wrong.map(([name]) => name)).toEqual([]);
+  });
+
+  it("has the patterns of the named rules for domains and subjects", () => {
+    for (const [name, rules] of [
+      ["domain", namedRules.jetstreamDomain],
+      ["notify_subject", namedRules.natsSubject],
+    ] as const) {
+      const { pattern, "x-pattern-means": means } = properties[name]!;
+      expect({ pattern, means: `must be ${means}` }).toEqual({ pattern: rules.pattern.source, means: rules.means });
+    }
+  });
+});
+
 describe.skipIf((await serverVersion()) < 150000)("in a database that sorts and lowers as Turkish does", () => {
   let turkish: ValidatorDatabase;
   beforeAll(async () => {
@@ -125,19 +153,19 @@ describe.skipIf((await serverVersion()) < 150000)("in a database that sorts and 
 /** Each known option in its own type; null, which no option takes, where it has another. */
 function inOwnTypes(options: Readonly<Record<string, unknown>>): unknown {
   const entries = Object.entries(options).map(([name, value]) => {
-    const entry = Object.hasOwn(table.options, name) ? table.options[name as keyof typeof table.options] : undefined;
-    return [name, entry === undefined ? value : coerceOption(entry.type, value, table.grammar)];
+    const entry = Object.hasOwn(serverOptions, name) ? serverOptions[name as keyof typeof serverOptions] : undefined;
+    return [name, entry === undefined ? value : coerceOption(entry.type, value)];
   });
   return Object.fromEntries(entries);
 }
 
 /** Names that are known, nearly known, and anything. */
 const optionNames = fc.oneof(
-  { weight: 20, arbitrary: fc.constantFrom(...Object.keys(table.options)) },
+  { weight: 20, arbitrary: fc.constantFrom(...Object.keys(serverOptions)) },
   {
     weight: 1,
     arbitrary: fc
-      .tuple(fc.constantFrom(...Object.keys(table.options)), fc.nat(20), fc.constantFrom("", "x", "_", "É"))
+      .tuple(fc.constantFrom(...Object.keys(serverOptions)), fc.nat(20), fc.constantFrom("", "x", "_", "É"))
       .map(([name, at, piece]) => name.slice(0, at) + piece + name.slice(at + 1)),
   },
   { weight: 1, arbitrary: storableText() },

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { authModes, type NatsServerOptions, resolveAuth } from "../../generated/ts/nats-options/index.js";
+import { authModes, type NatsServerOptions } from "../../generated/ts/nats-options/index.js";
+import { resolveAuth } from "../../src/nats/server-options.js";
 import { ValidatorDatabase } from "./validator-database.js";
 
 const credentials = [
@@ -33,12 +34,12 @@ describe("the authentication mode", () => {
     );
     expect(combinations).toHaveLength(256);
     expect(rows.map(({ mode }) => mode)).toEqual(combinations.map((options) => resolveAuth(options).mode));
-    expect(new Set(rows.map(({ mode }) => mode))).toEqual(new Set(authModes));
+    expect(new Set(rows.map(({ mode }) => mode))).toEqual(new Set(Object.keys(authModes)));
   });
 
   it("follows the documented order, in which the first match wins", () => {
     const left = new Set<string>(credentials);
-    const won = authModes.map(() => {
+    const won = Object.keys(authModes).map(() => {
       const options = Object.fromEntries([...left].map((name) => [name, "x"]));
       const { mode, ...taken } = resolveAuth(options);
       // What the mode took goes away, but for the user name, which two modes share.

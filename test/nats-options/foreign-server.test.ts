@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { table } from "../../generated/ts/nats-options/table.js";
+import { serverOptions } from "../../generated/ts/nats-options/index.js";
 import { cases } from "./cases.js";
 import { optionsClause, ValidatorDatabase } from "./validator-database.js";
 
@@ -181,6 +181,14 @@ describe("the validator", () => {
     expect(await database.errorOf(...asRole, "SELECT hawser.nats_auth_mode('{}')")).toMatchObject({ code: "42501" });
   });
 
+  it("takes the functions of the schema hawser from PUBLIC", async () => {
+    const { rows } = await database.client.query(
+      `SELECT proname FROM pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner))) AS a
+       WHERE pronamespace = 'hawser'::regnamespace AND a.grantee = 0`,
+    );
+    expect(rows).toEqual([]);
+  });
+
   it("runs nothing that the owner of the schema hawser can replace", async () => {
     const { rows } = await database.client.query(
       `SELECT prosrc AS body, prosecdef AS definer FROM pg_proc WHERE pronamespace = 'hawser_fdw'::regnamespace`,
@@ -225,7 +233,7 @@ describe("a secret", () => {
     "username",
   ];
   it("is each option whose value is not to be shown", () => {
-    const marked = Object.entries(table.options).filter(([, option]) => option.hidden);
+    const marked = Object.entries(serverOptions).filter(([, option]) => option.hidden);
     expect(marked.map(([name]) => name).sort()).toEqual([...hidden].sort());
   });
 

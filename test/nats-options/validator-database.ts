@@ -3,8 +3,8 @@ import {
   natsForeignDataSql,
   natsOptionsFunctionsSql,
   natsOptionsGrantsSql,
-  type OptionViolation,
 } from "../../generated/ts/nats-options/index.js";
+import type { OptionViolation } from "../../src/nats/index.js";
 import { testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
 
@@ -17,7 +17,7 @@ export type Answer =
 export type Part = "whole" | "server" | "user_mapping" | "none";
 
 /** The SQL that is made of a schema. */
-export interface OptionsSql {
+interface OptionsSql {
   readonly functions: string;
   readonly grants: string;
   readonly foreignData: string;

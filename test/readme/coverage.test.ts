@@ -130,7 +130,7 @@ describe("docs/coverage-pgnats.md", () => {
   it("has a row for each option of the server, with a test that sets it", () => {
     const { properties } = JSON.parse(readPage("schema/nats-server-options.schema.json")) as { properties: object };
     // They name every option, also one whose effect nothing tests.
-    const listing = ["nats-options/readers", "nats-options/foreign-server", "nats/connector-options"];
+    const listing = ["nats-options/foreign-server", "nats/connector-options"];
     const isSet = (name: string): boolean =>
       rowsUnder("Server options")
         .filter(({ cells }) => cells.slice(0, 2).join(" ").includes(`\`${name}\``))

@@ -3,8 +3,7 @@
  *
  *     stop-connector.ts <port of a server> <port of one that does not answer> <port of one that closes at once>
  */
-import { checkNatsServerOptions } from "../../../generated/ts/nats-options/index.js";
-import { NatsConnector } from "../../../src/nats/index.js";
+import { checkNatsServerOptions, NatsConnector } from "../../../src/nats/index.js";
 
 const ignore = (): void => undefined;
 const logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };
