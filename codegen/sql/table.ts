@@ -22,7 +22,6 @@ export function tableStatements(table: Table): string {
       const names = insertableColumns(table).map((column) => column.name);
       return `INSERT INTO hawser.${table.name} (${names.join(", ")})\nVALUES (${row.join(", ")});\n`;
     }),
-    table.fill === undefined ? "" : `INSERT INTO hawser.${table.name}\n${table.fill};\n`,
   ]
     .filter((statement) => statement !== "")
     .join("\n");

@@ -8,7 +8,6 @@ import { DatabaseAddress, lacksPrivilege, openSession, refuseTransactionPooler }
 import {
   applyMissing,
   explainRefusal,
-  grantedRoles,
   inspectSchema,
   migrations,
   migrationTransactions,
@@ -144,8 +143,6 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     const state = before ?? (await wholeIfNew(preparation, migrations, () => make(preparation, list, wanted, onWait)));
     const faults = faultsOf(state, list).filter(({ repairable }) => !(dryRun && repairable));
     const { excess, paths } = state.privileges;
-    // Programs of the older version rely on its grants to Hawser's roles, so these are no risk. The steps revoke them.
-    const isOld = dryRun && steps.length > 0;
     const risks = faults.filter(({ kind }) => kind === "risk");
     return {
       ...place,
@@ -154,11 +151,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
       missingPrivileges: missingPrivileges(state, faults),
       partial: wanted !== undefined && faults.some(({ essential }) => essential),
       superuserStatements: superuserStatements(state, list),
-      warnings: [
-        ...excess.filter(({ role }) => !(isOld && role !== null && grantedRoles.includes(role))),
-        ...paths,
-        ...risks.filter(({ check }) => check === "schema-objects"),
-      ].map(lineOf),
+      warnings: [...excess, ...paths, ...risks.filter(({ check }) => check === "schema-objects")].map(lineOf),
       roleWarnings: [...present, ...state.roles.risks].map(lineOf),
       ...(dryRun && {
         sql: [

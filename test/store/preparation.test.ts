@@ -4,7 +4,6 @@
 import { EventEmitter, once } from "node:events";
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { releasedMigrations } from "../../generated/ts/sql/migrations.js";
 import { install } from "../../src/installation/index.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
 import {
@@ -223,7 +222,7 @@ describe("a step of the schema", () => {
 
   it("locks all tables that it changes before it changes the first one", async () => {
     await using database = await testDatabase({ migrated: false });
-    await migrate({ databaseUrl: database.url }, releasedMigrations.slice(0, 1));
+    await migrate({ databaseUrl: database.url }, migrations.slice(0, 1));
     const { client, preparation } = await installer(database.url, {});
     const query = client.query.bind(client);
     const tablesSql =

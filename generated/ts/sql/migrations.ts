@@ -905,9 +905,6 @@ VALUES ('installation', 0, NULL, NULL, NULL, 0, NULL);
 INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
-INSERT INTO hawser.owners
-SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser.peers AS p;
-
 CREATE TABLE hawser.fences (
   what text NOT NULL,
   epoch bigint NOT NULL,
@@ -934,9 +931,6 @@ VALUES ('responders', 0);
 INSERT INTO hawser.fences (what, epoch)
 VALUES ('serve', 0);
 
-INSERT INTO hawser.fences
-SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;
-
 CREATE TABLE hawser.dead_letters (
   id bigserial NOT NULL,
   origin text NOT NULL,
@@ -954,7 +948,7 @@ CREATE TABLE hawser.dead_letters (
   handler_id bigint,
   retry_requested boolean DEFAULT false NOT NULL,
   message_id text,
-  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END NOT NULL,
   stack text,
   failures jsonb,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
@@ -989,8 +983,7 @@ COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (su
 COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
 COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
-or the role that enqueued. NULL: it was written before this was recorded, and nothing proves who wrote it. Then it cannot
-be retried.';
+or the role that enqueued.';
 COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
 COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
 
