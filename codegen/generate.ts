@@ -6,6 +6,7 @@ import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/genera
 import { generateMetrics } from "./metrics/generate.js";
 import type { Spec } from "./model/spec.js";
 import { printDocs } from "./nats-options/print-docs.js";
+import { optionsFunctionsSql } from "./nats-options/print-sql.js";
 import { printTypeScript } from "./nats-options/print-typescript.js";
 import { readOptionsSchema, refuseOtherRules } from "./nats-options/read-schema.js";
 import { SchemaError } from "./nats-options/schema-node.js";
@@ -57,7 +58,7 @@ export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {
   return [
     ...generateFromSpec(spec),
     // The steps of schema/migrations/.
-    ...inFolder("ts/sql", generateMigrations(spec)),
+    ...inFolder("ts/sql", generateMigrations(spec, optionsFunctionsSql(model))),
     // Types, validators in TypeScript and SQL, the resolver of the authentication mode.
     ...inFolder("ts/nats-options", await printTypeScript(model)),
     ...inFolder("docs/nats-options", printDocs(model)),

@@ -48,6 +48,12 @@ export function sqlTexts(model: OptionsModel): SqlTexts {
   };
 }
 
+/** Functions of the options in the schema `hawser`. */
+export function optionsFunctionsSql(model: OptionsModel): string {
+  const { shared, ownOnly } = sqlTexts(model);
+  return (shared + ownOnly).replaceAll("@schema@", "hawser");
+}
+
 /** Raises the violation that nats_server_options_violation returns. */
 function checkFunction(): SqlFunction {
   return {

@@ -320,6 +320,13 @@ export interface MigrationRow {
   applied_at: Date;
   /** SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused. */
   checksum: string;
+  /**
+   * Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
+   * greatest of these numbers is refused.
+   */
+  oldest_program: number;
+  /** SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration. */
+  functions: string | null;
 }
 
 /** Names of the tables, with their schema. */
@@ -361,7 +368,7 @@ export const columns = {
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
   meshSecret: ["id", "secret", "created_at"],
   databaseSetting: ["id", "dead_letter_retention_days"],
-  migration: ["id", "name", "applied_at", "checksum"],
+  migration: ["id", "name", "applied_at", "checksum", "oldest_program", "functions"],
 } as const;
 
 /** NOTIFY channels of changed rows. */

@@ -61,24 +61,6 @@ COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its
 wrapper could call those of others with messages that were never sent.';
 COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
 
-CREATE OR REPLACE FUNCTION hawser.nats_handlers_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', 'delete', 'id', OLD.id)::text);
-  END IF;
-  IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
-  END IF;
-  RETURN NULL;
-END
-$function$;
-COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_handlers of each change of nats_handlers.';
-
-CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
-FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
-
 CREATE TABLE hawser.saved_messages (
   id bigserial NOT NULL,
   handler_id bigint NOT NULL,
@@ -142,24 +124,6 @@ COMMENT ON COLUMN hawser.nats_server.server_name IS 'The foreign server that the
 COMMENT ON COLUMN hawser.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
 COMMENT ON COLUMN hawser.nats_server.seen_options IS 'Its options when it was last seen.';
 COMMENT ON COLUMN hawser.nats_server.changed_at IS 'When the options were last changed.';
-
-CREATE OR REPLACE FUNCTION hawser.nats_server_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'delete', 'id', OLD.id)::text);
-  END IF;
-  IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
-  END IF;
-  RETURN NULL;
-END
-$function$;
-COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_server of each change of nats_server.';
-
-CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_server
-FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();
 
 INSERT INTO hawser.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
 VALUES (1, NULL, NULL, NULL, NULL, now());
@@ -358,6 +322,54 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.nats_handlers_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
+    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_handlers of each change of nats_handlers.';
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.nats_handlers'::pg_catalog.regclass AND tgname = 'nats_handlers_notify') THEN
+CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
+FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.nats_server_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
+    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_server of each change of nats_server.';
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.nats_server'::pg_catalog.regclass AND tgname = 'nats_server_notify') THEN
+CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_server
+FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();
   END IF;
 END
 $do$;

@@ -72,24 +72,6 @@ COMMENT ON COLUMN hawser.topic_addr.durable IS 'The row stays when the listener 
 COMMENT ON COLUMN hawser.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
 COMMENT ON COLUMN hawser.topic_addr.registered_at IS 'When the row was written.';
 
-CREATE OR REPLACE FUNCTION hawser.topic_addr_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.client_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.client_name)) THEN
-    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'client_name', OLD.client_name)::text);
-  END IF;
-  IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'client_name', NEW.client_name)::text);
-  END IF;
-  RETURN NULL;
-END
-$function$;
-COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
-
-CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.topic_addr
-FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
-
 CREATE TABLE hawser.sender_listener (
   sender_key text NOT NULL,
   addr text NOT NULL,
@@ -457,24 +439,6 @@ COMMENT ON COLUMN hawser.mesh_secret.id IS 'Grows with each rotation.';
 COMMENT ON COLUMN hawser.mesh_secret.secret IS 'The secret.';
 COMMENT ON COLUMN hawser.mesh_secret.created_at IS 'When it was made.';
 
-CREATE OR REPLACE FUNCTION hawser.mesh_secret_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', 'delete', 'id', OLD.id)::text);
-  END IF;
-  IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
-  END IF;
-  RETURN NULL;
-END
-$function$;
-COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_secret of each change of mesh_secret.';
-
-CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
-FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
-
 INSERT INTO hawser.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
 
@@ -495,8 +459,11 @@ CREATE TABLE hawser.migrations (
   name text NOT NULL,
   applied_at timestamptz DEFAULT now() NOT NULL,
   checksum text NOT NULL,
+  oldest_program integer NOT NULL,
+  functions text,
   CONSTRAINT migrations_pkey PRIMARY KEY (id),
-  CONSTRAINT migrations_id_range CHECK (id >= 1)
+  CONSTRAINT migrations_id_range CHECK (id >= 1),
+  CONSTRAINT migrations_oldest_program_range CHECK (oldest_program >= 1)
 );
 
 COMMENT ON TABLE hawser.migrations IS 'The migrations that this database has.';
@@ -504,6 +471,9 @@ COMMENT ON COLUMN hawser.migrations.id IS 'The migration''s number.';
 COMMENT ON COLUMN hawser.migrations.name IS 'Its name.';
 COMMENT ON COLUMN hawser.migrations.applied_at IS 'When it was applied.';
 COMMENT ON COLUMN hawser.migrations.checksum IS 'SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused.';
+COMMENT ON COLUMN hawser.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
+greatest of these numbers is refused.';
+COMMENT ON COLUMN hawser.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
 
 DO $do$
 DECLARE
@@ -561,6 +531,54 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.topic_addr_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.client_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.client_name)) THEN
+    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'client_name', OLD.client_name)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'client_name', NEW.client_name)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.topic_addr'::pg_catalog.regclass AND tgname = 'topic_addr_notify') THEN
+CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.topic_addr
+FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.mesh_secret_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_secret of each change of mesh_secret.';
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.mesh_secret'::pg_catalog.regclass AND tgname = 'mesh_secret_notify') THEN
+CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
+FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
   END IF;
 END
 $do$;
