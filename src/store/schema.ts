@@ -139,7 +139,7 @@ export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresen
     else if (!firstColumns.every((name) => columns?.includes(name))) {
       throw new HawserError(
         "name_occupied",
-        `the table hawser.migrations is not Hawser's: it has the columns ${columns?.join(", ") ?? "of nobody"}. Nothing was done`,
+        `the table hawser.migrations is not Hawser's: it has ${columns === null ? "no columns" : `the columns ${columns.join(", ")}`}. Nothing was done`,
         { remedy: "Rename the schema hawser, or, if nothing in it is needed: DROP SCHEMA hawser CASCADE" },
       );
     }
@@ -162,7 +162,7 @@ function refuseContents({ relation, function: fn }: SchemaInspection): void {
   const object = relation === null ? `the function hawser.${fn}` : `hawser.${relation}`;
   throw new HawserError(
     "schema_missing",
-    `the schema hawser has ${object} but not the table hawser.migrations, which records its version. Nothing was done`,
+    `the schema hawser has ${object} but not hawser.migrations, which records its version. Nothing was done`,
     {
       remedy:
         "If it was renamed: ALTER TABLE hawser.… RENAME TO migrations; else restore the schema hawser from a backup. If " +
