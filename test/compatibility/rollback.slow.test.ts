@@ -111,6 +111,36 @@ it("the later version drops what the released one had, and nothing else", async 
   expect(JSON.parse(await released.evaluate(script))).toEqual([]);
 });
 
+describe("the number of the oldest program", () => {
+  const path = "schema/migrations/2-note.next.sql";
+  const column = "ALTER TABLE hawser.peers ADD COLUMN note text;\n";
+
+  it.each([
+    ["-- Oldest program: 3.\n", "may say the number of a step from 1 to 2"],
+    ["-- Oldest program: 0.\n", "may say the number of a step from 1 to 2"],
+    ["-- oldest program: 1\n", 'has the line "-- oldest program: 1"'],
+    ["-- Oldest program: 1.\n-- Oldest program: 2.\n", 'has the line "-- Oldest program: 2."'],
+  ])("is refused in another form, or if it cannot be: %j", async (lines, says) => {
+    using wrong = new Version(later);
+    wrong.write(path, lines + column);
+    await expect(wrong.generate()).rejects.toThrow(says);
+  });
+
+  it("is that of the step itself if nothing is said", async () => {
+    using other = new Version(later);
+    other.write(path, column);
+    await other.generate();
+    expect(other.read("generated/ts/sql/migrations.ts")).toContain('{ id: 2, name: "note", oldestProgram: 2, sql:');
+    expect(later.read("generated/ts/sql/migrations.ts")).toContain('{ id: 2, name: "note", oldestProgram: 1, sql:');
+  });
+
+  it("and the list of released functions is written by no hand", async () => {
+    using wrong = new Version(later);
+    wrong.write("schema/released-functions.txt", `${wrong.read("schema/released-functions.txt")}hawser.mine()\n`);
+    await expect(wrong.generate()).rejects.toThrow("only `npm run freeze-migration` writes this file");
+  });
+});
+
 it("functions that differ from the released ones need a step", async () => {
   using changed = new Version(released);
   const verify = `const { schemaStep } = await import("./scripts/verify/schema.ts"); console.log(JSON.stringify(await schemaStep.run()))`;

@@ -54,7 +54,8 @@ export class ForeignStore implements AsyncDisposable {
     await session.connect();
     try {
       const { rows: programs } = await session.query<{ oldest: number }>(statement("migrations"));
-      if (programs[0]!.oldest > 1) throw new Error(`the schema needs migration ${programs[0]!.oldest}; this peer knows 1`);
+      if (programs[0]!.oldest > 1)
+        throw new Error(`the schema needs migration ${programs[0]!.oldest}; this peer knows 1`);
       const key = randomBytes(8).readBigInt64BE();
       const { rows: own } = await session.query<{ taken: boolean; epoch: number }>(statement("own-name"), [
         name,
