@@ -87,7 +87,7 @@ const viewStatement = /^CREATE OR REPLACE VIEW (hawser\.\w+) .*?AS\nSELECT\n(.*?
  * Functions and views of an SQL text, such as `FUNCTION hawser.key_of_topic(text) IS (p_topic text, OUT k integer)` and
  * `VIEW hawser.outbox_status IS (sink text, waiting bigint)`.
  */
-export function declaredObjects(functions: string): string[] {
+function declaredObjects(functions: string): string[] {
   const oneLine = (text: string) => text.trim().replaceAll(/\s+/g, " ");
   return [
     ...[...functions.matchAll(functionStatement)].map(
