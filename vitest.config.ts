@@ -22,7 +22,6 @@ const alone = [
   "test/deploy/chart.slow.test.ts",
   "test/faults/hostile-roles.slow.test.ts",
   "test/faults/outbox-roles.slow.test.ts",
-  "test/store/upgrade-large.slow.test.ts",
 ];
 
 /** What `test/support/depth.ts` multiplies counts of random inputs with; the environment's own goes first. */

@@ -7,6 +7,7 @@ import { generateMetrics } from "./metrics/generate.js";
 import type { Spec } from "./model/spec.js";
 import { SchemaError } from "./model/spec-error.js";
 import { printDocs } from "./nats-options/print-docs.js";
+import { optionsFunctionsSql } from "./nats-options/print-sql.js";
 import { printTypeScript } from "./nats-options/print-typescript.js";
 import { readOptionsSchema } from "./nats-options/read.js";
 import type { GeneratedFile, Generator } from "./plugin.js";
@@ -56,7 +57,7 @@ export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {
   return [
     ...generateFromSpec(spec),
     // The steps of schema/migrations/.
-    ...inFolder("ts/sql", generateMigrations(spec)),
+    ...inFolder("ts/sql", generateMigrations(spec, optionsFunctionsSql(model))),
     // Types, the options and their rules as data, the validator in SQL.
     ...inFolder("ts/nats-options", await printTypeScript(model)),
     ...inFolder("docs/nats-options", printDocs(model)),

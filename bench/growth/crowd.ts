@@ -44,7 +44,7 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
     `LISTEN hawser_topic_addr; LISTEN hawser_mesh_secret; LISTEN ${storeConstants.messageChannelPrefix}${digits}`,
   );
   await session.query(
-    "SELECT FROM hawser.enter_directory($1, $2, $3, 1000000, true, ARRAY[$1::text], ARRAY[false], true)",
+    "SELECT FROM hawser.enter_directory($1, $2, $3, 1000000, true, ARRAY[$1::text], ARRAY[false], true, NULL, NULL, NULL)",
     [name, taken.rows[0].epoch, `127.0.0.1:${1 + number}`],
   );
   await session.query(

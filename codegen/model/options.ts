@@ -18,7 +18,6 @@ export interface TableOption {
   notify?: { channel: string; columns: string[] };
   grant: { role: string; privileges: string[]; columns: string[] }[];
   row: { values: string[] }[];
-  fill: string;
   slots?: { column: string; count: number };
 }
 

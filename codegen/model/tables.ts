@@ -21,8 +21,6 @@ export interface Table {
   readonly grants: readonly Grant[];
   /** SQL literals for the columns that are not generated, one list per row. */
   readonly rows: readonly (readonly string[])[];
-  /** Query whose rows are inserted too. */
-  readonly fill?: string;
   /** Set for a table partitioned by list: each partition holds one value of the column, counted from 0. */
   readonly slots?: { readonly column: string; readonly count: number };
 }
@@ -76,7 +74,6 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
       columns: granted.length > 0 ? known(`grant to ${role}`, granted) : [],
     })),
     rows: option.row.map(({ values }) => values),
-    ...(option.fill === "" ? {} : { fill: option.fill }),
     ...(option.slots === undefined ? {} : { slots: readSlots(message, option.slots, known) }),
   };
   refuseNullableKey(table);

@@ -55,6 +55,12 @@ export function sqlTexts({ options, rules, modes }: OptionsModel): SqlTexts {
   };
 }
 
+/** Functions of the options in the schema `hawser`. */
+export function optionsFunctionsSql(model: OptionsModel): string {
+  const { shared, ownOnly } = sqlTexts(model);
+  return (shared + ownOnly).replaceAll("@schema@", "hawser");
+}
+
 /** Branch of the CASE that finds the first violation. */
 function violation({ holds, option, sqlstate, message, hint, about = [], wholeOnly = false }: Rule): string {
   // The server may have the options that a user mapping lacks, so rules over several options do not apply to a user

@@ -1,4 +1,4 @@
-import { doBlock } from "./grants.js";
+import { doBlock } from "./literal.js";
 
 /**
  * Name of the setting that holds the list of existing objects while an SQL text runs.

@@ -1,7 +1,7 @@
 import { ownerRole, roles } from "../model/roles.js";
 import { relationsOf, type Table } from "../model/tables.js";
 import type { View } from "../model/views.js";
-import { dollarQuoted, sqlString } from "./literal.js";
+import { doBlock, sqlString } from "./literal.js";
 import { notifyFunctionName } from "./notify.js";
 
 /** Objects that privileges are granted on. */
@@ -177,9 +177,4 @@ export function giveFunctionsToOwner(signatures: readonly string[], what: string
     `    RAISE NOTICE '% may not give ${what} to % and goes on owning them', current_user, owner;`,
     "END",
   ]);
-}
-
-/** Anonymous code block. */
-export function doBlock(lines: readonly string[]): string {
-  return `DO ${dollarQuoted("do", lines.join("\n"))};\n`;
 }

@@ -20,3 +20,8 @@ export function dollarQuoted(tag: string, text: string): string {
   }
   return `$${free}$\n${text.trimEnd()}\n$${free}$`;
 }
+
+/** Anonymous code block. */
+export function doBlock(lines: readonly string[]): string {
+  return `DO ${dollarQuoted("do", lines.join("\n"))};\n`;
+}

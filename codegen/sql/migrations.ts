@@ -2,8 +2,10 @@ import { readdirSync, readFileSync } from "node:fs";
 import type { Spec } from "../model/spec.js";
 import { SchemaError } from "../model/spec-error.js";
 import type { GeneratedFile } from "../plugin.js";
-import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
-import { inSchema } from "./schema.js";
+import { docstring, filesByArea, hasSql, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
+import { sqlConstants } from "./body.js";
+import { droppedObjects, readReleasedObjects, releasedObjectsFile } from "./released-objects.js";
+import { inSchema, schemaSql } from "./schema.js";
 import { tableComments, tableStatements } from "./table.js";
 
 /** Folder of the migrations, relative to the working directory: buf runs plugins in the root of the project. */
@@ -19,39 +21,73 @@ interface MigrationFile {
   /** True for the unreleased step, whose file has only the statements that do not follow from the spec. */
   readonly isNext: boolean;
   readonly text: string;
+  readonly oldestProgram: number;
 }
 
 const docs = {
   type: "Step, as in its file in schema/migrations/.",
   released: "Released steps, in order. Their texts never change.",
-  next: "Step of the next release: changes of old tables, and new tables. The functions have to be appended.",
+  next: "Step of the next release: changes of old tables, and new tables.",
+  dropped: "Functions and views of released versions that this one lacks, or declares otherwise. Views come first.",
+  checksum: "SHA-256 of the functions, views and grants of the last release; undefined before the first one.",
 } as const;
 
 /**
  * Generates `migrations.ts`: the released steps unchanged; the next step from its hand-written part, the tables that no
- * released step creates, and the comments of all other tables.
+ * released step creates, and the comments of all other tables; the functions and views that are dropped.
+ *
+ * @param optionsFunctions SQL of the functions that do not come from the spec
  */
-export function generateMigrations(spec: Spec): GeneratedFile[] {
+export function generateMigrations(spec: Spec, optionsFunctions: string): GeneratedFile[] {
   const files = migrationFiles();
   const released = files.filter(({ isNext }) => !isNext);
   const next = files.find(({ isNext }) => isNext);
-  const entries = released.map(({ text, ...file }) => `  ${entry(file, text)},\n`);
+  const entries = released.map((file) => `  ${entry(file, file.text)},\n`);
+  const objects = readReleasedObjects();
+  const dropped = droppedObjects(objects, `${functionsOf(spec)}\n${optionsFunctions}`);
   const content = [
-    typescriptHead(
-      "codegen/sql",
-      files.map(({ path }) => path),
-    ),
-    `${docstring(docs.type)}interface MigrationText {\n  readonly id: number;\n  readonly name: string;\n  readonly sql: string;\n}\n`,
+    typescriptHead("codegen/sql", [...files.map(({ path }) => path), releasedObjectsFile]),
+    `${docstring(docs.type)}interface MigrationText {\n  readonly id: number;\n  readonly name: string;\n  readonly oldestProgram: number;\n  readonly sql: string;\n}\n`,
     `${docstring(docs.released)}export const releasedMigrations: readonly MigrationText[] = [\n${entries.join("")}];\n`,
     `${docstring(docs.next)}export const nextMigration: MigrationText | undefined = ${
       next === undefined ? "undefined" : entry(next, nextSql(spec, released, next))
+    };\n`,
+    `${docstring(docs.dropped)}export const droppedObjects: readonly { readonly step: number; readonly sql: string }[] = [\n${dropped
+      .map(({ step, sql }) => `  { step: ${step}, sql: ${stringLiteral(sql)} },\n`)
+      .join("")}];\n`,
+    `${docstring(docs.checksum)}export const releasedFunctionsChecksum: string | undefined = ${
+      objects.checksum === undefined ? "undefined" : stringLiteral(objects.checksum)
     };\n`,
   ].join("\n");
   return [{ path: "migrations.ts", content }];
 }
 
-function entry({ id, name }: Pick<MigrationFile, "id" | "name">, sql: string): string {
-  return `{ id: ${id}, name: ${stringLiteral(name)}, sql: ${templateLiteral(sql)} }`;
+function entry({ id, name, oldestProgram }: MigrationFile, sql: string): string {
+  return `{ id: ${id}, name: ${stringLiteral(name)}, oldestProgram: ${oldestProgram}, sql: ${templateLiteral(sql)} }`;
+}
+
+/** Functions and views of the spec. */
+function functionsOf(spec: Spec): string {
+  const areas = filesByArea(spec).map(([, files]) => files);
+  const constants = sqlConstants(areas.flat(), spec.namedRules);
+  return areas.map((files) => schemaSql(files.filter(hasSql), constants).functions ?? "").join("\n");
+}
+
+/**
+ * Number of the last step that the oldest program knows which can work with the step: `-- Oldest program: 3.` in its file.
+ *
+ * @throws SchemaError for another form, or a number that cannot be
+ */
+function oldestProgramOf(path: string, id: number, text: string): number {
+  const [declared, second] = [...text.matchAll(/^-- *oldest program\b.*$/gim)].map(([line]) => line);
+  if (declared === undefined) return id;
+  const number = Number(/^-- Oldest program: (\d+)\.$/.exec(declared)?.[1]);
+  if (second === undefined && number >= 1 && number <= id) return number;
+  throw new SchemaError(
+    path,
+    "",
+    `has the line ${JSON.stringify(second ?? declared)}; one line -- Oldest program: N. may say the number of a step from 1 to ${id}`,
+  );
 }
 
 function nextSql(spec: Spec, released: readonly MigrationFile[], next: MigrationFile): string {
@@ -80,7 +116,8 @@ function migrationFiles(): MigrationFile[] {
       );
     }
     const text = readFileSync(path, "utf8").replaceAll("\r\n", "\n");
-    return { path, id: Number(id), name: name.replaceAll("-", " "), isNext: next !== undefined, text };
+    const oldestProgram = oldestProgramOf(path, Number(id), text);
+    return { path, id: Number(id), name: name.replaceAll("-", " "), isNext: next !== undefined, text, oldestProgram };
   });
   files.sort((one, other) => one.id - other.id);
   for (const [n, { path, id, isNext }] of files.entries()) {

@@ -1,8 +1,8 @@
 import type { Table } from "../model/tables.js";
-import { dollarQuoted, sqlString } from "./literal.js";
+import { doBlock, dollarQuoted, sqlString } from "./literal.js";
 
 /**
- * Trigger that notifies a channel of each changed row: `{"operation": "insert" | "update" | "delete", <column>: …}`.
+ * Trigger function, and the trigger if it is missing, that notifies a channel of each changed row: `{"operation": "insert" | "update" | "delete", <column>: …}`.
  *
  * An update of one of the named columns is also notified as a deletion of the old row, so that a listener that knows
  * the row under its old name removes it.
@@ -34,9 +34,15 @@ export function notifyTrigger(table: Table, notify: NonNullable<Table["notify"]>
     `AS ${dollarQuoted("function", body)};`,
     `COMMENT ON FUNCTION hawser.${name}() IS ${sqlString(`Tells channel ${notify.channel} of each change of ${table.name}.`)};`,
     "",
-    `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON hawser.${table.name}`,
-    `FOR EACH ROW EXECUTE FUNCTION hawser.${name}();`,
-    "",
+    // CREATE OR REPLACE TRIGGER would wait for all who write to the table, also if the trigger is there.
+    doBlock([
+      "BEGIN",
+      `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.${table.name}'::pg_catalog.regclass AND tgname = ${sqlString(name)}) THEN`,
+      `CREATE TRIGGER ${name} AFTER INSERT OR UPDATE OR DELETE ON hawser.${table.name}`,
+      `FOR EACH ROW EXECUTE FUNCTION hawser.${name}();`,
+      "  END IF;",
+      "END",
+    ]),
   ].join("\n");
 }
 

@@ -9,14 +9,15 @@ import { errorFunctionSignatures, errorFunctions } from "./errors.js";
 import { functionSignature, functionStatements } from "./function.js";
 import { grantStatements } from "./grants.js";
 import { limitFunctionSignatures, limitFunctions } from "./limits.js";
+import { notifyTrigger } from "./notify.js";
 import { tableStatements } from "./table.js";
 import { viewStatements } from "./view.js";
 
 /** SQL of some files of the spec, in the parts in which a migration applies it. Empty parts are undefined. */
 export interface SchemaSql {
-  /** Applied once, on a database without the schema: tables, keys, indexes, triggers, first rows. */
+  /** Applied once, on a database without the schema: tables, keys, indexes, first rows. */
   readonly tables: string | undefined;
-  /** Applied after the tables, and again with each version: CREATE OR REPLACE only. Views come last. */
+  /** Applied after the tables, and again with each version: triggers, functions, views. Views come last. */
   readonly functions: string | undefined;
   /** Applied last, and again with each version. */
   readonly grants: string | undefined;
@@ -33,6 +34,7 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
   const errors = files.flatMap((file) => file.errorTables);
   const harmless = errors.length > 0 ? [...errorFunctionSignatures, ...limitFunctionSignatures] : [];
   const functionTexts = [
+    ...tables.flatMap((table) => (table.notify === undefined ? [] : notifyTrigger(table, table.notify))),
     ...functions.map((fn) => functionStatements(fn, constants)),
     ...families.flatMap((family) =>
       family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, { constants, version: "" })),

@@ -3,9 +3,8 @@ import { sqlIdentifier } from "../model/names.js";
 import { insertableColumns, relationsOf, type Table } from "../model/tables.js";
 import { type Constraint, columnChecks } from "./checks.js";
 import { sqlString } from "./literal.js";
-import { notifyTrigger } from "./notify.js";
 
-/** Statements that create a table with its indexes, comments, trigger and first rows. */
+/** Statements that create a table with its indexes, comments and first rows. */
 export function tableStatements(table: Table): string {
   return [
     createTable(table),
@@ -17,12 +16,10 @@ export function tableStatements(table: Table): string {
       return `CREATE INDEX ${index.name} ON hawser.${table.name} (${index.columns.join(", ")})${where};\n`;
     }),
     tableComments(table),
-    table.notify === undefined ? "" : notifyTrigger(table, table.notify),
     ...table.rows.map((row) => {
       const names = insertableColumns(table).map((column) => column.name);
       return `INSERT INTO hawser.${table.name} (${names.join(", ")})\nVALUES (${row.join(", ")});\n`;
     }),
-    table.fill === undefined ? "" : `INSERT INTO hawser.${table.name}\n${table.fill};\n`,
   ]
     .filter((statement) => statement !== "")
     .join("\n");

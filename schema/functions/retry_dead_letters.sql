@@ -27,8 +27,7 @@ BEGIN
     INTO v_ids, v_refused, v_refusals
     FROM (
       SELECT d.id, CASE
-               WHEN v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE THEN 'owner'
-               WHEN d.role IS NULL THEN 'unproven'
+               WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
              END AS refusal
         FROM hawser.dead_letters AS d

@@ -8,9 +8,9 @@ import { natsFunctionsSql } from "../../generated/ts/nats-functions/sql.js";
 import { DatabaseAddress, openSession } from "../../src/postgres/index.js";
 import {
   generatedSchemaSql,
-  type Migration,
   migrate,
-  migrations,
+  type ProgramSchema,
+  programSchema,
   scriptFailure,
   storeFailure,
 } from "../../src/store/index.js";
@@ -20,16 +20,16 @@ import {
  * drops them. Returns the differences, one line for each object.
  *
  * @param databaseUrl URL of a role that may create databases
- * @param steps the migrations to compare
+ * @param program the schema to compare
  * @throws HawserError `store_failed` if one of the two cannot be created
  */
 export async function compareMigratedSchema(
   databaseUrl: string,
-  steps: readonly Migration[] = migrations,
+  program: ProgramSchema = programSchema,
 ): Promise<string[]> {
   return withClient(databaseUrl, async (server) => {
     const migrated = await withDatabase(server, databaseUrl, async (url) => {
-      await migrate({ databaseUrl: url }, steps);
+      await migrate({ databaseUrl: url }, program);
       return withClient(url, introspect);
     });
     const generated = await withDatabase(server, databaseUrl, async (url) =>

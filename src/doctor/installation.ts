@@ -79,12 +79,18 @@ async function versionOf(facts: Facts): Promise<Verdict> {
   if (!readable)
     return { notChecked: "this login may not read hawser.migrations: GRANT hawser_bridge or hawser_peer to it" };
   try {
-    const { steps } = await missingSteps(facts.client);
-    if (steps.length === 0) return { seen: "the schema has this version" };
-    const names = steps.map(({ id, name }) => `${id} (${name})`).join(", ");
+    const missing = await missingSteps(facts.client);
+    const { steps, newer } = missing;
+    if (newer !== undefined) {
+      return {
+        seen: `the schema has migration ${newer.id} (${newer.name}) of a newer version, with which this program works`,
+      };
+    }
+    if (missing.isComplete) return { seen: "the schema has this version" };
+    const lacks = `lacks migration ${steps.map(({ id, name }) => `${id} (${name})`).join(", ")}`;
     return failed({
       code: "schema_missing",
-      what: `the schema hawser is older than this program: it lacks migration ${names}`,
+      what: `the schema hawser is older than this program: it ${steps.length > 0 ? lacks : "has other functions"}`,
       remedy: `Run \`hawser init\` as its owner, "${owner}"`,
     });
   } catch (error) {

@@ -8,12 +8,13 @@ import { DatabaseAddress, lacksPrivilege, openSession, refuseTransactionPooler }
 import {
   applyMissing,
   explainRefusal,
-  grantedRoles,
   inspectSchema,
+  inUse,
+  type MissingSteps,
   migrations,
-  migrationTransactions,
   missingSteps,
   Preparation,
+  plannedTransactions,
   repairState,
   runSchema,
   scriptFailure,
@@ -132,49 +133,52 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
   const wanted = nats === false ? undefined : { schema: defaultFunctionsSchema, sharedDblink: false, ...nats };
   const list = objects.filter(({ ofNats }) => wanted !== undefined || !ofNats);
   return withInstaller(databaseUrl, "prepare the database", async (client, place, address) => {
+    const { hidden } = await inspectSchema(client);
+    // Before the lock, whose row would be changed.
+    if (!hidden) refuseNewer(await missingSteps(client));
     if (!dryRun) await takeInstallationLock(client, onWait);
     const preparation = new Preparation(client, { address, onWait });
-    const { hidden } = await inspectSchema(client);
     if (hidden && !dryRun) await repairState(preparation);
     if (wanted !== undefined) await refuseConflicts(client, wanted.schema, wanted.sharedDblink);
     await refuseLostTables(client, queryRunner(client));
     const before = dryRun ? await inspect(client, wanted?.schema) : undefined;
     const present = presentMembers(before?.roles ?? (await inspectRoles(queryRunner(client))));
-    const { steps, isNew, makesSchema } = await missingSteps(client);
-    const state = before ?? (await wholeIfNew(preparation, migrations, () => make(preparation, list, wanted, onWait)));
+    const missing = await missingSteps(client);
+    refuseNewer(missing);
+    const state = before ?? (await wholeIfNew(preparation, () => make(preparation, list, wanted, onWait)));
     const faults = faultsOf(state, list).filter(({ repairable }) => !(dryRun && repairable));
     const { excess, paths } = state.privileges;
-    // Programs of the older version rely on its grants to Hawser's roles, so these are no risk. The steps revoke them.
-    const isOld = dryRun && steps.length > 0;
     const risks = faults.filter(({ kind }) => kind === "risk");
     return {
       ...place,
-      migrations: steps.map(({ id, name }) => ({ id, name })),
+      migrations: missing.steps.map(({ id, name }) => ({ id, name })),
       nats: wanted === undefined ? null : natsReport(state, risks),
       missingPrivileges: missingPrivileges(state, faults),
       partial: wanted !== undefined && faults.some(({ essential }) => essential),
       superuserStatements: superuserStatements(state, list),
-      warnings: [
-        ...excess.filter(({ role }) => !(isOld && role !== null && grantedRoles.includes(role))),
-        ...paths,
-        ...risks.filter(({ check }) => check === "schema-objects"),
-      ].map(lineOf),
+      warnings: [...excess, ...paths, ...risks.filter(({ check }) => check === "schema-objects")].map(lineOf),
       roleWarnings: [...present, ...state.roles.risks].map(lineOf),
       ...(dryRun && {
         sql: [
-          ...steps.flatMap((step, n) =>
-            migrationTransactions(step, { isNew, makesSchema: makesSchema && n === 0 }).map(
-              ({ sql, isTransaction }) => {
-                const what = `migration ${step.id}: ${step.name}`;
-                return isTransaction ? transactionText(what, sql) : `-- ${what}\n${sql.trim()}\n`;
-              },
-            ),
+          ...plannedTransactions(missing).map(({ what, sql, isTransaction }) =>
+            isTransaction ? transactionText(what, sql) : `-- ${what}\n${sql.trim()}\n`,
           ),
           ...planned(state, list),
         ].join("\n"),
       }),
     };
   });
+}
+
+/** Fails if a newer version has prepared the database: its functions would be replaced by older ones. */
+function refuseNewer({ newer }: MissingSteps): void {
+  if (newer === undefined) return;
+  throw new HawserError(
+    "schema_too_new",
+    `a newer version has prepared this database: it has migration ${newer.id} (${newer.name}), and this version knows only ${migrations.length}. ` +
+      "This version works with it without `hawser init`. Nothing was done",
+    { remedy: "To change the installation, run `hawser init` of the newer version." },
+  );
 }
 
 /** Creates the objects. @returns the state afterwards */
@@ -204,15 +208,6 @@ async function make(
     else throw error.code === dependentObjects ? inUse(error) : scriptFailure(`make ${object.what}`, sql, error);
   }
   return inspect(client, nats?.schema, refusals);
-}
-
-function inUse(error: pg.DatabaseError): HawserError {
-  return new HawserError(
-    "name_occupied",
-    `a function that this version declares differently is in use: ${error.message}${error.detail ? ` (${error.detail})` : ""}. ` +
-      "Drop the dependent objects, run `hawser init` again, and create them again",
-    { cause: error },
-  );
 }
 
 /** SQL of a dry run. */

@@ -5,7 +5,7 @@
  */
 import type pg from "pg";
 import { HawserError } from "../errors/index.js";
-import { grantsSql, missingSteps } from "../store/index.js";
+import { grantsSql, isCurrent, missingSteps } from "../store/index.js";
 import {
   type Declared,
   declaredSchema,
@@ -38,7 +38,7 @@ export async function isOfThisVersion(client: pg.Client): Promise<boolean> {
   const { rows } = await client.query<{ readable: boolean }>(readableSql);
   if (rows[0]?.readable === false) return false;
   try {
-    return (await missingSteps(client)).steps.length === 0;
+    return isCurrent(await missingSteps(client));
   } catch (error) {
     if (error instanceof HawserError) return false;
     throw error;

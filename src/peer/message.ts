@@ -371,8 +371,7 @@ export class MessageView implements TransactionalMessage {
   }
 
   get enqueuedBy(): string | undefined {
-    // Databases from before an upgrade may have messages without a role.
-    return this.#enqueued()?.[2] || undefined;
+    return this.#enqueued()?.[2];
   }
 
   get #origin(): Origin | undefined {

@@ -4,7 +4,6 @@ import { DatabaseAddress, lacksPrivilege, type SessionLimits, sqlstateOf } from 
 import { type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { missingSteps } from "./migrate.js";
-import { migrations } from "./migrations.js";
 import { explainRefusal, noSchema } from "./missing-privileges.js";
 import type { CatalogReader } from "./schema.js";
 
@@ -27,11 +26,11 @@ export async function withCommandDatabase<T>(
   const database = openDatabase(databaseUrl, { poolSize: 1, logger: silentLogger, ...limits });
   try {
     const missing = missingSteps(catalogReaderOf(database, "check for the schema hawser"));
-    const { steps } = await missing.catch((error: unknown) => {
-      if (anyLogin && lacksPrivilege(error)) return { steps: [] };
+    const { isComplete, isNew } = await missing.catch((error: unknown) => {
+      if (anyLogin && lacksPrivilege(error)) return { isComplete: true, isNew: false };
       throw error;
     });
-    if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);
+    if (!isComplete) throw await outOfDate(database, isNew);
     return await work(database);
   } catch (error) {
     if (!(error instanceof HawserError)) throw error;

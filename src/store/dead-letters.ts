@@ -218,10 +218,6 @@ const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
     message: `dead letter ${id} is for a topic that this database does not have; discard it`,
   }),
   owner: notOwned,
-  unproven: (id) => ({
-    code: "not_permitted",
-    message: `dead letter ${id} was written before Hawser recorded its author, and anybody could have written it: inspect it, publish it yourself if it is yours, and discard it`,
-  }),
   invalid: (id) => ({
     code: "invalid_argument",
     message: `dead letter ${id} has a topic, id or headers that are not valid for a message; discard it`,

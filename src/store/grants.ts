@@ -1,21 +1,8 @@
 /** Roles and grants of the schema. */
 import type pg from "pg";
-import { natsOptionsGrantsSql } from "../../generated/ts/nats-options/index.js";
-import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
-import { natsGrantsSql } from "../../generated/ts/sql/nats-schema.js";
-import { outboxGrantsSql } from "../../generated/ts/sql/outbox-schema.js";
-import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
 import { isServerError } from "../postgres/index.js";
-import { lockedTables } from "./migrations.js";
+import { grantsSql, lockedTables } from "./migrations.js";
 import type { Preparation } from "./preparation.js";
-
-/**
- * SQL that creates the roles, grants and owners of the spec. Can be run repeatedly. The grants of the error functions
- * come last, because they go to all roles that exist by then.
- */
-export const grantsSql = [peerGrantsSql, natsGrantsSql, outboxGrantsSql, natsOptionsGrantsSql, errorsGrantsSql].join(
-  "\n",
-);
 
 /** Roles that {@link grantsSql} creates if they are missing. */
 export const grantedRoles: readonly string[] = rolesIn(grantsSql);
@@ -51,15 +38,6 @@ export function grantsIn(sql: string): Grant[] {
 }
 
 /**
- * Creates roles, grants and owners. A refused statement does not prevent the others.
- *
- * @returns the server's message if all of it was refused; undefined otherwise
- */
-export async function makeGrants(preparation: Preparation): Promise<string | undefined> {
-  return (await tryTransaction(preparation, "make the grants", grantsSql))?.message;
-}
-
-/**
  * SQLSTATEs of a concurrent change of the same roles by another database of the cluster: internal error, unique
  * violation, serialization failure.
  */
@@ -78,13 +56,31 @@ export async function tryTransaction(
   action: string,
   sql: string,
 ): Promise<pg.DatabaseError | undefined> {
+  try {
+    await runTransaction(preparation, action, sql, lockedTables(sql));
+    return undefined;
+  } catch (error) {
+    if (isServerError(error)) return error;
+    throw error;
+  }
+}
+
+/**
+ * Like {@link tryTransaction}, but throws the server's error.
+ *
+ * @param tables as in `Preparation.transaction`
+ */
+export async function runTransaction(
+  preparation: Preparation,
+  action: string,
+  sql: string,
+  tables: readonly string[],
+): Promise<void> {
   for (let tries = 1; ; tries++) {
     try {
-      await preparation.transaction(action, async () => void (await preparation.client.query(sql)), lockedTables(sql));
-      return undefined;
+      return await preparation.transaction(action, async () => void (await preparation.client.query(sql)), tables);
     } catch (error) {
-      if (!isServerError(error)) throw error;
-      if (!collisions.has(error.code ?? "") || tries === collisionTries) return error;
+      if (!isServerError(error) || !collisions.has(error.code ?? "") || tries === collisionTries) throw error;
     }
   }
 }

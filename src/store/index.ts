@@ -37,7 +37,7 @@ export {
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
-export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";
+export { type Grant, grantedRoles, grants, grantsIn, tryTransaction } from "./grants.js";
 export { installationLockKey, installationOwner, takeInstallationLock } from "./installation-lock.js";
 export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";
 export {
@@ -50,8 +50,27 @@ export {
   type TopicOverview,
 } from "./mesh-overview.js";
 export { type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
-export { applyMissing, migrate, migrationTransactions, missingSteps, repairState, wholeIfNew } from "./migrate.js";
-export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";
+export {
+  applyMissing,
+  inUse,
+  isCurrent,
+  type MissingSteps,
+  migrate,
+  missingSteps,
+  plannedTransactions,
+  repairState,
+  wholeIfNew,
+} from "./migrate.js";
+export {
+  checksumOf,
+  functionsChecksum,
+  generatedSchemaSql,
+  grantsSql,
+  type Migration,
+  migrations,
+  type ProgramSchema,
+  programSchema,
+} from "./migrations.js";
 export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export { type CatalogChange, catalogChannel, messageChannel, relayChannel } from "./notifications.js";

@@ -2,12 +2,20 @@
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
-import { openSession, refuseTransactionPooler, sourceOf } from "../postgres/index.js";
+import { openSession, refuseTransactionPooler, sourceOf, sqlstateOf } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf } from "./columns.js";
-import { makeGrants, tryTransaction } from "./grants.js";
+import { runTransaction, tryTransaction } from "./grants.js";
 import { takeInstallationLock } from "./installation-lock.js";
-import { checksumOf, type Migration, type MigrationPart, migrations, partsOf } from "./migrations.js";
+import {
+  checksumOf,
+  functionsChecksum,
+  type Migration,
+  type MigrationPart,
+  type ProgramSchema,
+  partsOf,
+  programSchema,
+} from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
 import { Preparation } from "./preparation.js";
 import { type CatalogReader, inspectSchema, newSchemaSql } from "./schema.js";
@@ -43,10 +51,11 @@ export interface MigrationReport {
   readonly leftOut: readonly string[];
 }
 
-const row = columnsOf<MigrationRow>()("id", "name", "checksum");
+const row = columnsOf<MigrationRow>()("id", "name", "checksum", "oldest_program", "functions");
 
 const sql = {
   applied: `SELECT ${row.sql()} FROM ${tables.migration} ORDER BY id`,
+  unreleased: `SELECT id, name FROM ${tables.migration} ORDER BY id`,
   index: `
     SELECT i.indisvalid AND i.indisready AS valid
       FROM pg_catalog.pg_index AS i
@@ -56,19 +65,22 @@ const sql = {
 } as const;
 
 /**
- * Applies the missing migrations part by part, and yields to sessions that hold a lock that a migration needs.
+ * Applies the missing migrations part by part, and yields to sessions that hold a lock that a migration needs. The last
+ * part also replaces the functions and views and makes their grants. If only these differ, they are replaced in a
+ * transaction of their own. A schema of a newer version that this program can work with is left as it is.
+ *
  * Processes may call it concurrently: one works while the others wait. An up-to-date schema is recognised without any
  * lock, with the privileges of a peer.
  *
- * @throws HawserError `transaction_pooler`; `name_occupied` if the schema or an object in it is not Hawser's;
- * `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if a step is
- * missing and the role may not apply it, or if `needsSchema` is set and there is no schema; `store_failed` if Postgres
- * is unreachable or refuses, if a session named in the message holds a lock for too long, or if an applied migration
- * differs from the one of this version
+ * @throws HawserError `transaction_pooler`; `name_occupied` if the schema or an object in it is not Hawser's, or if an
+ * object of others depends on a function or view that has to be dropped; `schema_too_new` if the database has a
+ * migration for which this program is too old; `schema_missing` if a step is missing and the role may not apply it, or
+ * if `needsSchema` is set and there is no schema; `store_failed` if Postgres is unreachable or refuses, if a session
+ * named in the message holds a lock for too long, or if a version that was not released has made the schema
  */
 export async function migrate(
   options: MigrateOptions = {},
-  steps: readonly Migration[] = migrations,
+  program: ProgramSchema = programSchema,
 ): Promise<MigrationReport> {
   const { logger = silentLogger, role, action = "migrate the schema hawser", signal } = options;
   signal?.throwIfAborted();
@@ -84,18 +96,21 @@ export async function migrate(
         candidate = opening;
         if (signal?.aborted === true) end();
         opening.on("error", (err) => logger.debug({ err }, "the connection of a migration failed"));
-        opening.on("notice", ({ message }) => {
-          if (message !== undefined) leftOut.push(message);
+        // Only what the grants leave out is raised by a statement. Other notices name what IF EXISTS has skipped.
+        opening.on("notice", ({ message, routine }) => {
+          if (message !== undefined && routine === "exec_stmt_raise" && !leftOut.includes(message))
+            leftOut.push(message);
         });
       },
     });
     ({ client } = session);
     if (options.needsSession === true) await refuseTransactionPooler(address, session);
-    if (options.needsSchema === true && (await missingSteps(client, steps)).steps.length === steps.length)
+    if (options.needsSchema === true && (await missingSteps(client, program)).isNew)
       throw noSchema(address.described.database);
     const onWait = (line: string): void => logger.warn({}, line);
     const preparation = new Preparation(client, { address, onWait, signal });
-    const report = await migrateWith(preparation, steps, leftOut, onWait);
+    const applied = await migrateWith(preparation, program, onWait);
+    const report = { applied: applied.map(({ id }) => id), leftOut };
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
@@ -110,31 +125,23 @@ export async function migrate(
 
 async function migrateWith(
   preparation: Preparation,
-  steps: readonly Migration[],
-  leftOut: string[],
+  program: ProgramSchema,
   onWait: (line: string) => void,
-): Promise<MigrationReport> {
+): Promise<readonly Migration[]> {
   const { client } = preparation;
   const work = async (): Promise<readonly Migration[]> => {
-    const todo = await applyMissing(preparation, steps);
+    const todo = await applyMissing(preparation, program);
     // Takes the lock by its row, which may not have existed before.
     await takeInstallationLock(client, onWait);
-    // Notices of the migration statements are dropped. Only those of the grants are reported.
-    leftOut.length = 0;
-    if (todo.length > 0) {
-      // Grants are made separately from the steps, so that a refused grant does not prevent the creation of the schema.
-      const refused = await makeGrants(preparation);
-      if (refused !== undefined) leftOut.push(`the grants were left out: ${refused}`);
-    }
     return todo;
   };
   let applied: readonly Migration[] = [];
-  if ((await missingSteps(client, steps)).steps.length > 0) {
+  if (!(await missingSteps(client, program)).isComplete) {
     await takeInstallationLock(client, onWait);
-    applied = await wholeIfNew(preparation, steps, work);
+    applied = await wholeIfNew(preparation, work, program);
   }
   await refuseHarmfulState(client, "session");
-  return { applied: applied.map(({ id }) => id), leftOut };
+  return applied;
 }
 
 /**
@@ -146,10 +153,10 @@ async function migrateWith(
  */
 export async function wholeIfNew<T>(
   preparation: Preparation,
-  steps: readonly Migration[],
   work: () => Promise<T>,
+  program: ProgramSchema = programSchema,
 ): Promise<T> {
-  if (!(await missingSteps(preparation.client, steps)).isNew) return work();
+  if (!(await missingSteps(preparation.client, program)).isNew) return work();
   return preparation.whole(async () => {
     const result = await work();
     await refuseHarmfulState(preparation.client, "anyone");
@@ -158,18 +165,17 @@ export async function wholeIfNew<T>(
 }
 
 /**
- * Applies the missing steps, and repairs what others have done to their tables meanwhile. Call it after
- * {@link takeInstallationLock}.
+ * Applies the missing steps, replaces the functions, and repairs what others have done to the tables meanwhile. Call it
+ * after {@link takeInstallationLock}.
  */
 export async function applyMissing(
   preparation: Preparation,
-  steps: readonly Migration[] = migrations,
+  program: ProgramSchema = programSchema,
 ): Promise<readonly Migration[]> {
-  const { makesSchema, isNew, steps: todo } = await missingSteps(preparation.client, steps);
-  for (const [n, step] of todo.entries())
-    await apply(preparation, step, { isNew, makesSchema: makesSchema && n === 0 });
-  if (todo.length > 0) await repairState(preparation);
-  return todo;
+  const missing = await missingSteps(preparation.client, program);
+  for (const part of plannedTransactions(missing, program)) await apply(preparation, part);
+  if (missing.steps.length > 0) await repairState(preparation);
+  return missing.steps;
 }
 
 /** Repairs the state of the tables. If the role may not, the next inspection reports what is left. */
@@ -178,76 +184,142 @@ export async function repairState(preparation: Preparation): Promise<void> {
   if (repairs !== undefined) await tryTransaction(preparation, "repair the state of the tables", repairs);
 }
 
-/** Steps that a database lacks. */
+/** Difference of a database from the schema of a program. */
 export interface MissingSteps {
+  /** Steps that the database lacks. */
   readonly steps: readonly Migration[];
   /** True if no step was applied, so that the database has no users of the schema. */
   readonly isNew: boolean;
   /** True if the schema `hawser` does not exist, so that the first step creates it. */
   readonly makesSchema: boolean;
+  /** Number of the last applied step; 0 if there is none. */
+  readonly lastStep: number;
+  /** True if no step is missing and the functions are those of the program, or of a newer one. */
+  readonly isComplete: boolean;
+  /** Last step of the database, if a newer program has applied it. This program can work with it. */
+  readonly newer?: Pick<Migration, "id" | "name">;
 }
 
-/** Returns the steps that the database lacks, after checking the applied ones. @throws HawserError as {@link migrate} */
+/** Returns true if the database has exactly the schema of this program. */
+export const isCurrent = ({ isComplete, newer }: MissingSteps): boolean => isComplete && newer === undefined;
+
+/** Returns what the database lacks, after checking the applied steps. @throws HawserError as {@link migrate} */
 export async function missingSteps(
   reader: CatalogReader,
-  steps: readonly Migration[] = migrations,
+  program: ProgramSchema = programSchema,
 ): Promise<MissingSteps> {
-  const { exists, migrated, hidden } = await inspectSchema(reader);
+  const { steps } = program;
+  const { exists, migrated, released, hidden } = await inspectSchema(reader);
   if (hidden) await refuseHarmfulState(reader, "session");
-  if (!migrated) return { steps, isNew: true, makesSchema: !exists };
+  if (!migrated) return { steps, isNew: true, makesSchema: !exists, lastStep: 0, isComplete: false };
+  if (!released)
+    throw unreleased((await reader.query(sql.unreleased)).rows as readonly Pick<Migration, "id" | "name">[]);
   const rows = (await reader.query(sql.applied)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
     const step = known.get(applied.id);
-    if (step === undefined) {
+    if (applied.oldest_program > steps.length) {
       throw new HawserError(
         "schema_too_new",
         `the database has migration ${applied.id} (${applied.name}), and this version knows only ${steps.length}; upgrade the program`,
       );
     }
-    if (checksumOf(step) !== applied.checksum) {
+    if (step !== undefined && checksumOf(step) !== applied.checksum) {
       throw new HawserError(
         "store_failed",
-        `migration ${applied.id} (${applied.name}) was changed after it had been applied: a version between two releases has migrated this database`,
-        { remedy: "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`" },
+        `migration ${applied.id} (${applied.name}) was changed after it had been applied: a version between two releases has migrated this database. Nothing was done`,
+        { remedy: dropRemedy },
       );
     }
   }
-  const applied = new Set(rows.map(({ id }) => id));
-  return { steps: steps.filter(({ id }) => !applied.has(id)), isNew: false, makesSchema: false };
+  const missing = steps.filter(({ id }) => !rows.some((applied) => applied.id === id));
+  const last = rows.at(-1);
+  const of = { steps: missing, isNew: rows.length === 0, makesSchema: false, lastStep: last?.id ?? 0 };
+  if (last !== undefined && !known.has(last.id)) return { ...of, isComplete: true, newer: last };
+  return { ...of, isComplete: missing.length === 0 && last?.functions === functionsChecksum(program) };
 }
 
-/** Parts of a step as psql would run them, including its record. For a new database, a single transaction. */
-export function migrationTransactions(
-  step: Migration,
-  { isNew, makesSchema }: Pick<MissingSteps, "isNew" | "makesSchema">,
-): MigrationPart[] {
-  const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
-  const values = row.names.map((name) => pg.escapeLiteral(String(record[name]))).join(", ");
-  const head = makesSchema ? `${newSchemaSql("hawser")}\n\n` : "";
-  const tail = `\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
-  return partsOf(step, isNew).map((part, n, { length }) => ({
-    ...part,
-    sql: `${n === 0 ? head : ""}${part.sql.trim()}${n === length - 1 ? tail : ""}`,
-  }));
+const dropRemedy =
+  "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`; for `hawser dev`, name a new directory";
+
+function unreleased(steps: readonly Pick<Migration, "id" | "name">[]): HawserError {
+  const named = steps.map(({ id, name }) => `${id} (${name})`).join(", ");
+  return new HawserError(
+    "store_failed",
+    `a version before the first release has made the schema hawser, by the migrations ${named}, and this version cannot use it. Nothing was done`,
+    { remedy: dropRemedy },
+  );
 }
 
-async function apply(
-  preparation: Preparation,
-  step: Migration,
-  made: Pick<MissingSteps, "isNew" | "makesSchema">,
-): Promise<void> {
-  const { client } = preparation;
-  const action = `apply migration ${step.id} (${step.name})`;
-  for (const part of migrationTransactions(step, made)) {
-    const work = async (): Promise<void> => void (await client.query(part.sql));
-    try {
-      if (part.isTransaction) await preparation.transaction(action, work, part.tables);
-      else await preparation.outsideTransaction(action, () => runOutside(client, part));
-    } catch (cause) {
-      throw scriptFailure(action, part.sql, cause);
-    }
+/** Part of the changes that a database needs. */
+export interface PlannedPart extends MigrationPart {
+  /** Heading, such as `migration 2: outbox`. */
+  readonly what: string;
+  /** The same, to follow "could not" in an error. */
+  readonly action: string;
+}
+
+/**
+ * Changes that a database needs, as psql would run them. The functions belong to the last part, so that nobody meets a
+ * function without its grants, or one that lacks its tables.
+ */
+export function plannedTransactions(
+  { steps, isNew, makesSchema, lastStep, isComplete }: Omit<MissingSteps, "newer">,
+  program: ProgramSchema = programSchema,
+): PlannedPart[] {
+  if (isComplete) return [];
+  const checksum = functionsChecksum(program);
+  const dropped = program.dropped.filter(({ step }) => lastStep > 0 && step >= lastStep);
+  const functions = [...dropped.map((one) => one.sql), program.functions].join("\n").trim();
+  if (steps.length === 0) {
+    const record = `UPDATE ${tables.migration} SET functions = '${checksum}' WHERE id = ${lastStep};`;
+    const action = "replace the functions and views";
+    return [{ what: "functions and views", action, sql: `${record}\n\n${functions}`, isTransaction: true, tables: [] }];
   }
+  return steps.flatMap((step, nth) => {
+    const isLast = nth === steps.length - 1;
+    const head = makesSchema && nth === 0 ? `${newSchemaSql("hawser")}\n\n` : "";
+    const tail = `\n\n${recordSql(step, isLast ? checksum : null)}${isLast ? `\n\n${functions}` : ""}`;
+    return partsOf(step, isNew).map((part, n, { length }) => ({
+      ...part,
+      what: `migration ${step.id}: ${step.name}`,
+      action: `apply migration ${step.id} (${step.name})`,
+      sql: `${n === 0 ? head : ""}${part.sql.trim()}${n === length - 1 ? tail : ""}`,
+    }));
+  });
+}
+
+/** Statement that records a step. @param functions checksum of the functions that run behind it; null if others follow */
+function recordSql(step: Migration, functions: string | null): string {
+  const { id, name, oldestProgram } = step;
+  const record: typeof row.row = { id, name, checksum: checksumOf(step), oldest_program: oldestProgram, functions };
+  const values = Object.values(record).map((value) => (value === null ? "NULL" : pg.escapeLiteral(String(value))));
+  return `INSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values.join(", ")});`;
+}
+
+async function apply(preparation: Preparation, part: PlannedPart): Promise<void> {
+  const { action } = part;
+  try {
+    if (part.isTransaction) await runTransaction(preparation, action, part.sql, part.tables);
+    else await preparation.outsideTransaction(action, () => runOutside(preparation.client, part));
+  } catch (cause) {
+    throw sqlstateOf(cause) === dependentObjects
+      ? inUse(cause as pg.DatabaseError)
+      : scriptFailure(action, part.sql, cause);
+  }
+}
+
+/** SQLSTATE of a DROP of an object on which others depend. */
+const dependentObjects = "2BP01";
+
+/** Error for objects of others that depend on a function or view which has to be dropped. */
+export function inUse(error: pg.DatabaseError): HawserError {
+  return new HawserError(
+    "name_occupied",
+    `a function or view that this version declares differently is in use: ${error.message}${error.detail ? ` (${error.detail})` : ""}. ` +
+      "Drop the dependent objects, run `hawser init` again, and create them again",
+    { cause: error },
+  );
 }
 
 /**

@@ -1,17 +1,18 @@
 /**
- * The migrations, in order.
+ * The schema that this program brings: tables by numbered steps, functions and views as a whole.
  *
  * The SQL of released steps is frozen in `schema/migrations/`. The step of the next release follows the spec until its
- * release. It consists of the changes to old tables from a file there, the new tables of the spec, and all functions of
- * the spec. `npm run verify` checks that the steps end in the schema that the spec generates.
+ * release. It consists of the changes to old tables from a file there, and the new tables of the spec. Functions, views,
+ * triggers and grants are those of the spec, and run behind the last step. `npm run verify` checks that the result is the
+ * schema that the spec generates.
  */
 import { createHash } from "node:crypto";
-import { natsOptionsFunctionsSql } from "../../generated/ts/nats-options/index.js";
-import { errorsFunctionsSql } from "../../generated/ts/sql/errors-schema.js";
-import { nextMigration, releasedMigrations } from "../../generated/ts/sql/migrations.js";
-import { natsFunctionsSql, natsSchemaSql } from "../../generated/ts/sql/nats-schema.js";
-import { outboxFunctionsSql, outboxSchemaSql } from "../../generated/ts/sql/outbox-schema.js";
-import { peerFunctionsSql, peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
+import { natsOptionsFunctionsSql, natsOptionsGrantsSql } from "../../generated/ts/nats-options/index.js";
+import { errorsFunctionsSql, errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
+import { droppedObjects, nextMigration, releasedMigrations } from "../../generated/ts/sql/migrations.js";
+import { natsFunctionsSql, natsGrantsSql, natsSchemaSql } from "../../generated/ts/sql/nats-schema.js";
+import { outboxFunctionsSql, outboxGrantsSql, outboxSchemaSql } from "../../generated/ts/sql/outbox-schema.js";
+import { peerFunctionsSql, peerGrantsSql, peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 
 /** Step from one version of the schema to the next. */
 export interface Migration {
@@ -19,8 +20,23 @@ export interface Migration {
   readonly id: number;
   /** Short description. */
   readonly name: string;
+  /** Number of the last step that a program must know at least to work with this one. */
+  readonly oldestProgram: number;
   /** SQL of all {@link partsOf parts}. The last part runs in the transaction that records the step. */
   readonly sql: string;
+}
+
+/** Schema that a program brings. */
+export interface ProgramSchema {
+  /** Steps in order. */
+  readonly steps: readonly Migration[];
+  /** Creates or replaces functions, views and triggers, and makes the grants. Can be run repeatedly. */
+  readonly functions: string;
+  /**
+   * Statements that drop functions and views of released programs which this one lacks, or declares otherwise: each with
+   * the last step at which they were there.
+   */
+  readonly dropped: readonly { readonly step: number; readonly sql: string }[];
 }
 
 /** Part of a step. */
@@ -79,22 +95,44 @@ export const generatedSchemaSql = [
   outboxSchemaSql,
 ].join("\n");
 
-/** All functions of the spec. Each replaces the existing one. */
-const functionsSql = [
-  peerFunctionsSql,
-  errorsFunctionsSql,
-  natsOptionsFunctionsSql,
-  natsFunctionsSql,
-  outboxFunctionsSql,
-].join("\n");
+/**
+ * SQL that creates the roles, grants and owners of the spec. Can be run repeatedly. The grants of the error functions
+ * come last, because they go to all roles that exist by then.
+ */
+export const grantsSql = [peerGrantsSql, natsGrantsSql, outboxGrantsSql, natsOptionsGrantsSql, errorsGrantsSql].join(
+  "\n",
+);
 
 /** All migrations that this version knows. */
 export const migrations: readonly Migration[] = [
   ...releasedMigrations,
-  ...(nextMigration === undefined ? [] : [{ ...nextMigration, sql: `${nextMigration.sql}\n${functionsSql}` }]),
+  ...(nextMigration === undefined ? [] : [nextMigration]),
 ];
+
+/** Schema of this version. */
+export const programSchema: ProgramSchema = {
+  steps: migrations,
+  functions: [
+    peerFunctionsSql,
+    errorsFunctionsSql,
+    natsOptionsFunctionsSql,
+    natsFunctionsSql,
+    outboxFunctionsSql,
+    grantsSql,
+  ].join("\n"),
+  dropped: droppedObjects,
+};
 
 /** SHA-256 of a migration's SQL, in hex. */
 export function checksumOf({ sql }: Migration): string {
-  return createHash("sha256").update(sql).digest("hex");
+  return sha256(sql);
+}
+
+/** SHA-256 of the functions, views and grants of a program, in hex. */
+export function functionsChecksum({ functions }: ProgramSchema): string {
+  return sha256(functions);
+}
+
+function sha256(text: string): string {
+  return createHash("sha256").update(text).digest("hex");
 }

@@ -3,7 +3,7 @@ import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { HawserError } from "../errors/index.js";
 import { lacksPrivilege, type PostgresSession } from "../postgres/index.js";
-import { migrations } from "./migrations.js";
+import { functionsChecksum, migrations, programSchema } from "./migrations.js";
 import type { CatalogReader } from "./schema.js";
 import { storeFailure } from "./store-failure.js";
 
@@ -31,7 +31,8 @@ interface Situation {
   readonly creates: boolean;
 }
 
-const appliedSql = `SELECT count(*)::int AS applied FROM ${tables.migration}`;
+const appliedSql = `
+  SELECT count(*)::int AS applied, (array_agg(m.functions ORDER BY m.id DESC))[1] AS functions FROM ${tables.migration} AS m`;
 
 /**
  * Explains an error of a schema inspection or a migration. For a missing privilege, the message names the role that
@@ -91,8 +92,9 @@ export function explainServeRefusal(session: PostgresSession, action: string, ca
 /** Returns true if the schema is older than this program; false if that cannot be determined. */
 async function isOlder(client: CatalogReader): Promise<boolean> {
   const { rows } = await client.query(appliedSql).catch(() => ({ rows: [] }));
-  const [row] = rows as readonly { readonly applied: number }[];
-  return row !== undefined && row.applied < migrations.length;
+  const [row] = rows as readonly { readonly applied: number; readonly functions: string | null }[];
+  if (row === undefined || row.applied > migrations.length) return false;
+  return row.applied < migrations.length || row.functions !== functionsChecksum(programSchema);
 }
 
 /** Error for processes and commands that do not create the schema themselves. */

@@ -52,12 +52,9 @@ const peerFence: readonly string[] = ["owners", "fences"];
 /**
  * Tables that transactions lock first: those of subscribed functions, outbox relays, transactional handlers and peer
  * writes. A transaction that holds one of these tables never waits for a table before it in the list. All other tables
- * are locked later. The list includes tables that only older migration steps have.
+ * are locked later.
  */
-const lockOrder: readonly string[] = [
-  ...["bridge_lead", "bridge_fence", "outbox_turns", "peer_outbox_turns", "peers"],
-  ...peerFence,
-];
+const lockOrder: readonly string[] = ["outbox_turns", "peers", ...peerFence];
 
 /** SQLSTATEs of errors that a retry may resolve: lock_not_available, deadlock_detected. */
 const retryable = new Set(["55P03", "40P01"]);

@@ -30,7 +30,15 @@ const relationKind = `CASE c.relkind
 export const schemaInspectionSql = `
   SELECT h.oid IS NOT NULL AS "exists", m.oid IS NOT NULL AS migrated, current_user AS role,
          coalesce(m.relrowsecurity AND pg_catalog.row_security_active(m.oid), false) AS hidden,
-         EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relnamespace = h.oid AND c.relkind IN ('r', 'p')) AS "hasTables",
+         (
+           SELECT pg_catalog.array_agg(a.attname::text) FROM pg_catalog.pg_attribute AS a
+            WHERE a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped
+         ) AS columns,
+         (
+           SELECT pg_catalog.min(c.relname::text) FROM pg_catalog.pg_class AS c
+            WHERE c.relnamespace = h.oid AND c.relkind NOT IN ('i', 'I')
+         ) AS relation,
+         (SELECT pg_catalog.min(p.proname::text) FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = h.oid) AS function,
          f.what, pg_catalog.pg_get_userbyid(f.owner) AS owner, coalesce(f.odd, false) AS odd,
          CASE
            WHEN f.odd AND m.trusted
@@ -87,7 +95,12 @@ export const schemaInspectionSql = `
 interface SchemaInspection {
   readonly exists: boolean;
   readonly migrated: boolean;
-  readonly hasTables: boolean;
+  /** Columns of the migrations table; null if there is none. */
+  readonly columns: readonly string[] | null;
+  /** Name of any relation in the schema; null if there is none. */
+  readonly relation: string | null;
+  /** Name of any function in the schema; null if there is none. */
+  readonly function: string | null;
   /** True if row security hides rows of the migrations table from the current role. */
   readonly hidden: boolean;
   readonly role: string;
@@ -105,8 +118,11 @@ export interface CatalogReader {
   query(text: string): Promise<{ readonly rows: readonly object[] }>;
 }
 
-/** Existence of the schema and of its migrations table. Without that table, Hawser has no other tables there. */
-export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated" | "hidden">;
+/** Existence of the schema and of its migrations table. Without that table, the schema is empty. */
+export interface SchemaPresence extends Pick<SchemaInspection, "exists" | "migrated" | "hidden"> {
+  /** False if the migrations table is that of a version before the first release. */
+  readonly released: boolean;
+}
 
 /**
  * Inspects the schema by reading the catalogs only.
@@ -116,18 +132,18 @@ export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated" | "hid
  */
 export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresence> {
   const { rows } = await reader.query(schemaInspectionSql);
-  const { exists, migrated, hidden, hasTables, role, what, owner, odd, remedy } = rows[0] as SchemaInspection;
+  const inspection = rows[0] as SchemaInspection;
+  const { exists, migrated, hidden, columns, what, owner, role, odd, remedy } = inspection;
   if (what === null) {
-    if (migrated || !hasTables) return { exists, migrated, hidden };
-    throw new HawserError(
-      "schema_missing",
-      "the schema hawser has tables but not hawser.migrations, which records their version. Nothing was done",
-      {
-        remedy:
-          "If it was renamed: ALTER TABLE hawser.… RENAME TO migrations; else restore the schema hawser from a backup. If " +
-          "nothing in the schema is needed, or it is not Hawser's: DROP SCHEMA hawser CASCADE",
-      },
-    );
+    if (!migrated) refuseContents(inspection);
+    else if (!firstColumns.every((name) => columns?.includes(name))) {
+      throw new HawserError(
+        "name_occupied",
+        `the table hawser.migrations is not Hawser's: it has ${columns === null ? "no columns" : `the columns ${columns.join(", ")}`}. Nothing was done`,
+        { remedy: "Rename the schema hawser, or, if nothing in it is needed: DROP SCHEMA hawser CASCADE" },
+      );
+    }
+    return { exists, migrated, hidden, released: columns?.includes("oldest_program") === true };
   }
   const reason = odd
     ? `${what} of "${owner}" is not the plain table that Hawser creates, and reading or writing it could run code of "${owner}" ` +
@@ -135,6 +151,24 @@ export async function inspectSchema(reader: CatalogReader): Promise<SchemaPresen
     : `${what} belongs to "${owner}", who is neither a superuser nor a member of hawser_owner, and whose code would run with ` +
       `the rights of "${role}"`;
   throw new HawserError("name_occupied", `${reason}. Nothing was done. ${remedy}`);
+}
+
+/** Columns that the migrations table had in every version. */
+const firstColumns = ["id", "name", "checksum"];
+
+/** Fails if a schema without a migrations table has other objects. */
+function refuseContents({ relation, function: fn }: SchemaInspection): void {
+  if (relation === null && fn === null) return;
+  const object = relation === null ? `the function hawser.${fn}` : `hawser.${relation}`;
+  throw new HawserError(
+    "schema_missing",
+    `the schema hawser has ${object} but not hawser.migrations, which records its version. Nothing was done`,
+    {
+      remedy:
+        "If it was renamed: ALTER TABLE hawser.… RENAME TO migrations; else restore the schema hawser from a backup. If " +
+        "nothing in the schema is needed, or it is not Hawser's: DROP SCHEMA hawser CASCADE",
+    },
+  );
 }
 
 /**

@@ -3,7 +3,7 @@
  */
 import { expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { migrate, migrations } from "../../src/store/index.js";
+import { migrate, programSchema } from "../../src/store/index.js";
 import { login } from "../store/nats/support/logins.js";
 import { testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
@@ -48,7 +48,10 @@ it("hawser serve and hawser topics say what to do about a database that does not
 
 it("commands refuse the schema of another version, and say what to do", async () => {
   await using database = await testDatabase({ migrated: false });
-  await migrate({ databaseUrl: database.url }, migrations.slice(0, -1));
+  await migrate(
+    { databaseUrl: database.url },
+    { ...programSchema, functions: `${programSchema.functions}\n-- Older.` },
+  );
   const refusal = async (command: string) => {
     const { status, stdout, stderr } = await hawser([command], { databaseUrl: database.url });
     expect({ status, stdout }, command).toEqual({ status: errorTable.schema_missing.exitStatus, stdout: "" });
@@ -63,6 +66,9 @@ it("commands refuse the schema of another version, and say what to do", async ()
     );
   }
   await migrate({ databaseUrl: database.url });
-  await onServer(database.url, "INSERT INTO hawser.migrations (id, name, checksum) VALUES (99, 'later', '')");
+  await onServer(
+    database.url,
+    "INSERT INTO hawser.migrations (id, name, checksum, oldest_program) VALUES (99, 'later', '', 99)",
+  );
   expect(await refusal("pending")).toContain("[schema_too_new]");
 });

@@ -2,7 +2,7 @@
  * The schema of a later version: one step more than this one knows.
  */
 import { tables } from "../../generated/ts/rows/peer.js";
-import { migrations } from "../../src/store/index.js";
+import { migrations, type ProgramSchema, programSchema } from "../../src/store/index.js";
 import type { PeerWorld } from "../peer/support/world.js";
 
 const names = Object.values(tables).filter((name) => name !== tables.migration);
@@ -18,8 +18,15 @@ export const additions: readonly string[] = [
   "CREATE FUNCTION hawser.later() RETURNS integer LANGUAGE sql AS 'SELECT 7'",
 ];
 
+/** Schema of a program that knows one step more. @param oldestProgram steps that a program must know at least */
+export const laterProgram = (oldestProgram: number): ProgramSchema => ({
+  ...programSchema,
+  steps: [...migrations, { id: next, name: "a later step", oldestProgram, sql: `${additions.join(";\n")};` }],
+});
+
+/** Records a step that suits no older program. */
 export async function recordLaterStep(world: PeerWorld): Promise<void> {
   await world.query(
-    `INSERT INTO hawser.migrations (id, name, checksum) VALUES (${next}, 'a later step', repeat('0', 64))`,
+    `INSERT INTO hawser.migrations (id, name, checksum, oldest_program) VALUES (${next}, 'a later step', repeat('0', 64), ${next})`,
   );
 }

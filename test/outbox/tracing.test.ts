@@ -379,26 +379,6 @@ describe("a message that is published from SQL, or handled by functions", () => 
     expect(await noted("all %")).toEqual([{ text: "all 1", parent: parentOf(1), state: "" }]);
   });
 
-  it("gives it also by a wrapper of an older version", async () => {
-    const subject = `${world.prefix}.older`;
-    // The wrapper of a version that did not read the contexts.
-    await world.subscribe(subject, "note(bytea)");
-    const definition = await world.value<string>(
-      "SELECT pg_get_functiondef(p.oid) FROM pg_proc AS p WHERE p.pronamespace = 'hawser_run'::regnamespace AND strpos(p.proname, $1) > 0",
-      [world.prefix.concat(".older")],
-    );
-    const older = definition.replaceAll(
-      /,\s+CASE\s+WHEN \(+m\.(parent|state) IS NOT NULL\)[\s\S]*?END AS "case"|,\s+set_config\('hawser\.traceparent'::text, ''::text, true\) AS set_config/g,
-      "",
-    );
-    expect(older).not.toBe(definition);
-    expect(older).not.toContain("set_config('hawser.trace");
-    await world.client.query(older);
-    world.nats.publish(subject, "older 1", traced(parentOf(1)));
-    await eventually("it is there", async () => (await noted("older %")).length === 1);
-    expect(await noted("older %")).toEqual([{ text: "older 1", parent: parentOf(1), state: "" }]);
-  });
-
   it("has it still as a dead letter that is retried", async () => {
     const subject = `${world.prefix}.dead`;
     await world.client.query("SELECT nats_subscribe($1, 'fail_first(bytea)'::regprocedure)", [subject]);

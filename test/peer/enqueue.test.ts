@@ -126,16 +126,6 @@ describe("enqueue for a topic", () => {
     expect(b.received.all[0]).toMatchObject({ sender: undefined, enqueuedBy: `a:b???${process.pid}` });
   });
 
-  it("has no role where the database was upgraded meanwhile", async () => {
-    const b = await world.started("b-1");
-    const [client] = [await connected()];
-    await client.query("BEGIN");
-    await enqueue(client, "b", "x");
-    await client.query("UPDATE hawser.outbox SET role = ''; COMMIT");
-    await b.received.length(1);
-    expect(b.received.all[0]!.enqueuedBy).toBeUndefined();
-  });
-
   it("sends nothing of what is rolled back, and each key in the order of the commits", async () => {
     const b = await world.started("b-1");
     const [one, other] = [await connected(), await connected()];

@@ -72,7 +72,7 @@ async function givenUp({ url }: Login, count: number): Promise<number[]> {
 const columns = "origin, source, topic, payload, error_code, error_message, attempts, message_id";
 
 /** Rows as a superuser can write them, for a role. */
-async function planted(role: string | null, values: string): Promise<number> {
+async function planted(role: string, values: string): Promise<number> {
   const { rows } = await w.operator.query(
     `INSERT INTO hawser.dead_letters (${columns}, headers, role) VALUES (${values}, $1) RETURNING id::int`,
     [role],
@@ -175,14 +175,6 @@ describe("a dead letter", () => {
       { id, code: "invalid_argument", message: expect.stringContaining("not valid for a message") },
     ]);
     expect((await w.operator.query("SELECT FROM hawser.outbox")).rows).toEqual([]);
-  });
-
-  it("of an unknown writer is refused to all roles, and can be discarded", async () => {
-    const id = await planted(null, outboxLetter("'a'"));
-    expect(await w.store.deadLetters.retry({ ids: [id] })).toMatchObject([
-      { id, code: "not_permitted", message: expect.stringContaining("inspect it") },
-    ]);
-    expect(await w.store.deadLetters.discard({ ids: [id] })).toEqual([{ id, outcome: "discarded" }]);
   });
 
   it.each(["retry_dead_letters", "discard_dead_letters"])("%s takes as many as a statement may", async (name) => {

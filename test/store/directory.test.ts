@@ -47,18 +47,6 @@ describe("the directory", () => {
     expect(await addressesOf("nothing")).toEqual([]);
   });
 
-  it("takes a listener of the version before, which does not say so, for no member of a group", async () => {
-    await register(two, "10.0.0.2:1", "topic");
-    const [{ held }] = (
-      await w.operator.query(
-        "SELECT held FROM hawser.enter_directory('two', $1, '10.0.0.2:1', 1000, false, '{topic}', '{false}', true)",
-        [two.epoch],
-      )
-    ).rows;
-    expect(held).toBe(true);
-    expect(await listenersOf(w.store, "topic")).toMatchObject([{ name: "two", group: undefined }]);
-  });
-
   it("says version and certificate of the program that has the name, and forgets those of the one before", async () => {
     const known = async () =>
       (await w.operator.query("SELECT version, certificate_ends_at FROM hawser.peers WHERE name = 'three'")).rows[0];

@@ -4,11 +4,12 @@ import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
 import { compareMigratedSchema, makeNatsFunctions } from "../../scripts/verify/compare-schema.js";
 import {
   checksumOf,
-  generatedSchemaSql,
   type Migration,
   migrate,
   migrations,
   openStore,
+  type ProgramSchema,
+  programSchema,
 } from "../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -19,9 +20,15 @@ const last = migrations.at(-1)!;
 const next: Migration = {
   id: last.id + 1,
   name: "add a table",
+  oldestProgram: last.id + 1,
   sql: "CREATE TABLE hawser.extra (id integer);",
 };
-const withNext = [...migrations, next];
+const withNext = withSteps([...migrations, next]);
+
+/** This program with other steps. */
+function withSteps(steps: readonly Migration[]): ProgramSchema {
+  return { ...programSchema, steps };
+}
 
 /** As another user of the same server. */
 function as(user: string, databaseUrl: string): string {
@@ -81,14 +88,14 @@ describe("migrate", () => {
   it("refuses a migration that was edited after it had been applied", async () => {
     await migrate({ databaseUrl: url });
     const edited = { ...initial, sql: `${initial.sql}\n-- edited` };
-    await expect(migrate({ databaseUrl: url }, [edited, ...migrations.slice(1)])).rejects.toThrow(
+    await expect(migrate({ databaseUrl: url }, withSteps([edited, ...migrations.slice(1)]))).rejects.toThrow(
       "was changed after it had been applied",
     );
   });
 
   it("explains the repair of a database between two releases", async () => {
     await migrate({ databaseUrl: url });
-    const changed = migrations.map((step) => (step.id === 1 ? { ...step, sql: `${step.sql}\n` } : step));
+    const changed = withSteps(migrations.map((step) => (step.id === 1 ? { ...step, sql: `${step.sql}\n` } : step)));
     await expect(migrate({ databaseUrl: url }, changed)).rejects.toMatchObject({
       code: "store_failed",
       message: expect.stringContaining("between two releases"),
@@ -98,7 +105,7 @@ describe("migrate", () => {
 
   it("leaves nothing behind of a failed step, and continues from there", async () => {
     await migrate({ databaseUrl: url });
-    const broken = [...migrations, { ...next, sql: `${next.sql} SELECT 1/0;` }];
+    const broken = withSteps([...migrations, { ...next, sql: `${next.sql} SELECT 1/0;` }]);
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toMatchObject({ code: "store_failed" });
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toThrow(`apply migration ${next.id} (add a table)`);
     expect((await migrate({ databaseUrl: url }, withNext)).applied).toEqual([next.id]);
@@ -106,7 +113,7 @@ describe("migrate", () => {
 
   it("names the statement of a step that the server refuses", async () => {
     const sql = `${next.sql};\nCREATE FUNCTION hawser.depth(\n  interval text\n) RETURNS void LANGUAGE sql AS '';\nSELECT 1`;
-    await expect(migrate({ databaseUrl: url }, [...migrations, { ...next, sql }])).rejects.toThrow(
+    await expect(migrate({ databaseUrl: url }, withSteps([...migrations, { ...next, sql }]))).rejects.toThrow(
       /^could not apply migration \d+ \(add a table\), at CREATE FUNCTION hawser\.depth: syntax error/,
     );
   });
@@ -116,6 +123,7 @@ describe("migrate", () => {
     const altering: Migration = {
       id: next.id,
       name: "add columns",
+      oldestProgram: next.id,
       sql: "ALTER TABLE hawser.conn_mess_number ADD COLUMN a integer; ALTER TABLE hawser.conn_messages ADD COLUMN b integer;",
     };
     const peer = new pg.Client(url);
@@ -123,7 +131,7 @@ describe("migrate", () => {
     onTestFinished(() => peer.end());
     // Postgres ends the one that looks for a deadlock first: the step, as the peer does not look.
     await peer.query("SET deadlock_timeout = '1h'; BEGIN; SELECT FROM hawser.conn_messages");
-    const migrating = migrate({ databaseUrl: url }, [...migrations, altering]);
+    const migrating = migrate({ databaseUrl: url }, withSteps([...migrations, altering]));
     await eventually("the step waits for the peer", async () => {
       const waiting = await rowsOf(
         url,
@@ -168,8 +176,12 @@ describe("migrate", () => {
       "DROP TRIGGER topic_addr_notify ON hawser.topic_addr",
       "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
     ];
-    const wrong = { id: 1, name: "wrong", sql: `${[generatedSchemaSql, ...changes].join(";\n")};` };
-    const lines = await compareMigratedSchema(url, [wrong]);
+    const sql = migrations.map((step) => step.sql).join("\n");
+    const lines = await compareMigratedSchema(url, {
+      steps: [{ id: 1, name: "wrong", oldestProgram: 1, sql }],
+      functions: `${programSchema.functions};\n${changes.join(";\n")};`,
+      dropped: [],
+    });
     expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
       "column peers.clean",
       "column seq.v",

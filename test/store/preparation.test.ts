@@ -4,21 +4,22 @@
 import { EventEmitter, once } from "node:events";
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { releasedMigrations } from "../../generated/ts/sql/migrations.js";
 import { install } from "../../src/installation/index.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
 import {
   applyMissing,
   migrate,
   migrations,
-  migrationTransactions,
+  missingSteps,
   Preparation,
+  plannedTransactions,
+  programSchema,
   takeInstallationLock,
 } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
-import { madeStep, stepsWithMade } from "./support/made-step.js";
+import { madeStep, programWithMade } from "./support/made-step.js";
 import { textMessages, type World, world } from "./support/world.js";
 
 async function connected(url: string): Promise<pg.Client> {
@@ -134,7 +135,7 @@ describe("a step of the schema", () => {
     await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT FROM hawser.conn_messages");
     const { rows } = await reader.query("SELECT pg_backend_pid() AS pid, current_user AS role");
     const { preparation, told } = await installer(w.url, { lockMs: 40, pauseMs: 40, noticeMs: 0 });
-    const migrating = applyMissing(preparation, stepsWithMade);
+    const migrating = applyMissing(preparation, programWithMade);
     expect(await told).toMatch(
       new RegExp(
         `^waiting for the session ${rows[0].pid} \\("${rows[0].role}"; its transaction is \\d+ s old\\), to apply migration ${madeStep.id} \\(made for a test\\)$`,
@@ -154,7 +155,7 @@ describe("a step of the schema", () => {
     await reader.query("BEGIN; SELECT FROM hawser.conn_messages");
     const [{ pid }] = (await reader.query("SELECT pg_backend_pid() AS pid")).rows;
     const { preparation } = await installer(w.url, { lockMs: 40, pauseMs: 10, noticeMs: 0, limitMs: 0 });
-    await expect(applyMissing(preparation, stepsWithMade)).rejects.toMatchObject({
+    await expect(applyMissing(preparation, programWithMade)).rejects.toMatchObject({
       code: "store_failed",
       message: expect.stringMatching(
         new RegExp(`^could not apply migration ${madeStep.id} .* it was held by the session ${pid} \\(`),
@@ -172,7 +173,7 @@ describe("a step of the schema", () => {
     const { rows } = await peer.query("SELECT held FROM hawser.fenced($1, $2)", [lease.name, lease.epoch]);
     expect(rows).toEqual([{ held: true }]);
     const { preparation } = await installer(w.url, { lockMs: forever });
-    const migrating = applyMissing(preparation, stepsWithMade);
+    const migrating = applyMissing(preparation, programWithMade);
     await waits(w.url, "LOCK TABLE hawser.owners IN ACCESS EXCLUSIVE");
     await peer.query(
       "INSERT INTO hawser.conn_messages (connection_key, epoch, number, payload) VALUES ($1, $2, 1, 'a')",
@@ -190,7 +191,7 @@ describe("a step of the schema", () => {
     const vacuum = await connected(w.url);
     await vacuum.query("BEGIN; LOCK TABLE hawser.conn_messages IN SHARE UPDATE EXCLUSIVE MODE");
     const { preparation } = await installer(w.url, { lockMs: 1 });
-    const migrating = applyMissing(preparation, stepsWithMade);
+    const migrating = applyMissing(preparation, programWithMade);
     await waits(w.url, "LOCK TABLE hawser.conn_messages IN SHARE UPDATE EXCLUSIVE");
     expect(await store()).toBe("stored");
     await vacuum.query("COMMIT");
@@ -203,7 +204,7 @@ describe("a step of the schema", () => {
     const reader = await connected(w.url);
     await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT");
     const killed = await installer(w.url, {});
-    const migrating = applyMissing(killed.preparation, stepsWithMade);
+    const migrating = applyMissing(killed.preparation, programWithMade);
     await Promise.all([
       expect(migrating).rejects.toMatchObject({ code: "store_failed" }),
       waits(w.url, "CREATE INDEX CONCURRENTLY").then(() =>
@@ -217,13 +218,13 @@ describe("a step of the schema", () => {
     expect(await store()).toBe("stored");
     await reader.query("COMMIT");
     const { preparation } = await installer(w.url, {});
-    expect(await applyMissing(preparation, stepsWithMade)).toEqual([madeStep]);
+    expect(await applyMissing(preparation, programWithMade)).toEqual([madeStep]);
     expect(await hasMade(w.url)).toEqual(allMade);
   });
 
   it("locks all tables that it changes before it changes the first one", async () => {
     await using database = await testDatabase({ migrated: false });
-    await migrate({ databaseUrl: database.url }, releasedMigrations.slice(0, 1));
+    await migrate({ databaseUrl: database.url }, { ...programSchema, steps: migrations.slice(0, 1) });
     const { client, preparation } = await installer(database.url, {});
     const query = client.query.bind(client);
     const tablesSql =
@@ -232,8 +233,10 @@ describe("a step of the schema", () => {
       AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`;
     for (const [n, step] of [...migrations, madeStep].entries()) {
       if (n === 0) continue;
-      const made = migrationTransactions(step, { isNew: false, makesSchema: false });
-      const parts = made.filter(({ isTransaction }) => isTransaction);
+      const program = { ...programSchema, steps: [...migrations, madeStep].slice(0, n + 1) };
+      const parts = plannedTransactions(await missingSteps(client, program), program).filter(
+        ({ isTransaction }) => isTransaction,
+      );
       const lockedLater: string[] = [];
       let lockedFirst = 0;
       client.query = (async (text: string, values?: unknown[]) => {
@@ -249,7 +252,7 @@ describe("a step of the schema", () => {
         lockedLater.push(...(await locked()).filter((name) => !before.includes(name)));
         return result;
       }) as typeof client.query;
-      expect(await applyMissing(preparation, [...migrations, madeStep].slice(0, n + 1))).toEqual([step]);
+      expect(await applyMissing(preparation, program)).toEqual([step]);
       expect(lockedFirst, step.name).toBeGreaterThan(0);
       expect(lockedLater, step.name).toEqual([]);
     }

@@ -318,7 +318,7 @@ describe.each(installers)("the first installation, by %s", (_, run) => {
 
   it.each([
     ["CREATE TABLE", 30],
-    ["CREATE FUNCTION", 150],
+    ["CREATE FUNCTION", 100],
     ["CREATE VIEW", 3],
   ])("leaves nothing where it fails half way, at %s number %i", async (tag, nth) => {
     await using database = await testDatabase({ migrated: false });

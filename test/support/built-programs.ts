@@ -78,11 +78,15 @@ export interface NodeProgram {
   readonly file: string;
 }
 
-/** The program of a TypeScript file, given relative to the root: compiled if it is of `src/` or `test/`. */
-export function nodeProgram(script: string): NodeProgram {
+/**
+ * The program of a TypeScript file, given relative to the root: compiled if it is of `src/` or `test/` of this project.
+ *
+ * @param directory root of the project, or of a copy
+ */
+export function nodeProgram(script: string, directory = projectDirectory): NodeProgram {
   const built = process.env["HAWSER_TEST_PROGRAMS"];
-  if (built === undefined || !/^(src|test)\//.test(script)) {
-    return { execArgv: ["--import", "tsx"], file: join(projectDirectory, script) };
+  if (built === undefined || directory !== projectDirectory || !/^(src|test)\//.test(script)) {
+    return { execArgv: ["--import", "tsx"], file: join(directory, script) };
   }
   return { execArgv: [], file: join(built, script.replace(/\.ts$/, ".js")) };
 }

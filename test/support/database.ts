@@ -61,11 +61,11 @@ function serverPool(): pg.Pool {
 }
 
 /** Gives the login of a test's functions a name of its own, by which it is dropped with the database. */
-export const nameExecutorSql =
+const nameExecutorSql =
   "UPDATE hawser.executor_login SET user_name = replace(current_database(), 'hawser_test', 'hawser_executor')";
 
 /** As the installation makes it, whose own way (a verifier made in PL/pgSQL) takes longer than copying the database. */
-export const makeExecutorSql = `DO $$
+const makeExecutorSql = `DO $$
 DECLARE
   login record;
 BEGIN

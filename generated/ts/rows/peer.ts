@@ -283,10 +283,9 @@ export interface DeadLetterRow {
   message_id: string | null;
   /**
    * The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
-   * or the role that enqueued. NULL: it was written before this was recorded, and nothing proves who wrote it. Then it cannot
-   * be retried.
+   * or the role that enqueued.
    */
-  role: string | null;
+  role: string;
   /** The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none. */
   stack: string | null;
   /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known. */
@@ -321,6 +320,13 @@ export interface MigrationRow {
   applied_at: Date;
   /** SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused. */
   checksum: string;
+  /**
+   * Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
+   * greatest of these numbers is refused.
+   */
+  oldest_program: number;
+  /** SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration. */
+  functions: string | null;
 }
 
 /** Names of the tables, with their schema. */
@@ -362,7 +368,7 @@ export const columns = {
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
   meshSecret: ["id", "secret", "created_at"],
   databaseSetting: ["id", "dead_letter_retention_days"],
-  migration: ["id", "name", "applied_at", "checksum"],
+  migration: ["id", "name", "applied_at", "checksum", "oldest_program", "functions"],
 } as const;
 
 /** NOTIFY channels of changed rows. */
@@ -537,22 +543,6 @@ export interface LockDeadLettersArguments {
 export interface LockDeadLettersResult {
   /** False: another has the lock, and was not waited for. */
   locked: boolean;
-}
-
-/** Arguments of hawser.take_name. */
-export interface TakeNameArguments {
-  /** The name. */
-  name: string;
-  /** The token. */
-  token: string;
-}
-
-/** Result of hawser.take_name. */
-export interface TakeNameResult {
-  /** Nothing. */
-  epoch: bigint;
-  /** Nothing. */
-  wasClean: boolean;
 }
 
 /** Arguments of hawser.connection_key. */
@@ -1155,8 +1145,7 @@ export interface RetryDeadLettersResult {
   id: bigint;
   /**
    * Why it cannot be retried, and stays: 'handler' (gone), 'channel' or 'topic' (not known here), 'owner' (it belongs to a role
-   * that the caller is not a member of), 'unproven' (nobody knows who wrote it), 'invalid' (it has what no message may have).
-   * NULL: it is retried.
+   * that the caller is not a member of), 'invalid' (it has what no message may have). NULL: it is retried.
    */
   refused: string | null;
   /** The retry channel that it is stored in now. */
@@ -1373,20 +1362,6 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.lock_dead_letters");
       return { locked: row.locked };
-    },
-
-    /** Refuses a peer of an older version, which holds names by locks that anybody may take. */
-    async takeName(args: TakeNameArguments): Promise<TakeNameResult> {
-      const { rows } = await client.query({
-        name: "hawser.take_name",
-        text: "SELECT epoch, was_clean FROM hawser.take_name($1::text, $2::text)",
-        values: [
-          args.name,
-          args.token,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.take_name");
-      return { epoch: BigInt(row.epoch), wasClean: row.was_clean };
     },
 
     /** The key of a channel, made on first use. */

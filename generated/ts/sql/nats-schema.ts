@@ -61,24 +61,6 @@ COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its
 wrapper could call those of others with messages that were never sent.';
 COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
 
-CREATE OR REPLACE FUNCTION hawser.nats_handlers_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', 'delete', 'id', OLD.id)::text);
-  END IF;
-  IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
-  END IF;
-  RETURN NULL;
-END
-$function$;
-COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_handlers of each change of nats_handlers.';
-
-CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
-FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
-
 CREATE TABLE hawser.saved_messages (
   id bigserial NOT NULL,
   handler_id bigint NOT NULL,
@@ -142,24 +124,6 @@ COMMENT ON COLUMN hawser.nats_server.server_name IS 'The foreign server that the
 COMMENT ON COLUMN hawser.nats_server.seen_server_name IS 'The name of the foreign server when it was last seen; NULL: there was none.';
 COMMENT ON COLUMN hawser.nats_server.seen_options IS 'Its options when it was last seen.';
 COMMENT ON COLUMN hawser.nats_server.changed_at IS 'When the options were last changed.';
-
-CREATE OR REPLACE FUNCTION hawser.nats_server_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'delete', 'id', OLD.id)::text);
-  END IF;
-  IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
-  END IF;
-  RETURN NULL;
-END
-$function$;
-COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_server of each change of nats_server.';
-
-CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_server
-FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();
 
 INSERT INTO hawser.nats_server (id, options, server_name, seen_server_name, seen_options, changed_at)
 VALUES (1, NULL, NULL, NULL, NULL, now());
@@ -358,6 +322,54 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.nats_handlers_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
+    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_nats_handlers', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_handlers of each change of nats_handlers.';
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.nats_handlers'::pg_catalog.regclass AND tgname = 'nats_handlers_notify') THEN
+CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
+FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.nats_server_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
+    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_nats_server', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.nats_server_notify() IS 'Tells channel hawser_nats_server of each change of nats_server.';
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.nats_server'::pg_catalog.regclass AND tgname = 'nats_server_notify') THEN
+CREATE TRIGGER nats_server_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_server
+FOR EACH ROW EXECUTE FUNCTION hawser.nats_server_notify();
   END IF;
 END
 $do$;
@@ -1279,7 +1291,8 @@ BEGIN
   IF NOT held THEN
     RETURN;
   END IF;
-  -- The role that subscribed is the owner of the wrapper. NULL, if that is gone: then nothing can be called again.
+  -- The role that subscribed is the owner of the wrapper. If that is gone, nothing can be called again, and the dead letter is the
+  -- schema owner's.
   SELECT h.token, pg_get_userbyid(w.proowner) INTO v_token, v_role
     FROM hawser.nats_handlers AS h
     LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run')
@@ -1298,7 +1311,7 @@ BEGIN
   INSERT INTO hawser.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
   SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, 255),
-         p_error_message, p_attempts, p_handler, p_message_id, v_role
+         p_error_message, p_attempts, p_handler, p_message_id, coalesce(v_role, current_user)
    WHERE v_state = 'marked' AND NOT EXISTS (
      SELECT FROM hawser.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'
@@ -1657,11 +1670,6 @@ BEGIN
   IF held THEN
     PERFORM FROM hawser.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
-  ELSIF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'serve' AND o.epoch = 0) THEN
-    -- A leader of an older schema: an error makes its messages wait until it steps down, and it saves them at its end. By false it
-    -- would drop what it receives until then.
-    RAISE EXCEPTION 'no hawser serve of this schema has led yet'
-      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Stop the hawser serve of the older version, and start one of this version.';
   END IF;
 END;
 END

@@ -72,24 +72,6 @@ COMMENT ON COLUMN hawser.topic_addr.durable IS 'The row stays when the listener 
 COMMENT ON COLUMN hawser.topic_addr.subscribed IS 'The listener subscribed to the topic, as opposed to serving it as its source topic.';
 COMMENT ON COLUMN hawser.topic_addr.registered_at IS 'When the row was written.';
 
-CREATE OR REPLACE FUNCTION hawser.topic_addr_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.client_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.client_name)) THEN
-    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'client_name', OLD.client_name)::text);
-  END IF;
-  IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'client_name', NEW.client_name)::text);
-  END IF;
-  RETURN NULL;
-END
-$function$;
-COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
-
-CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.topic_addr
-FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
-
 CREATE TABLE hawser.sender_listener (
   sender_key text NOT NULL,
   addr text NOT NULL,
@@ -361,9 +343,6 @@ VALUES ('installation', 0, NULL, NULL, NULL, 0, NULL);
 INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
 VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
-INSERT INTO hawser.owners
-SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser.peers AS p;
-
 CREATE TABLE hawser.fences (
   what text NOT NULL,
   epoch bigint NOT NULL,
@@ -390,9 +369,6 @@ VALUES ('responders', 0);
 INSERT INTO hawser.fences (what, epoch)
 VALUES ('serve', 0);
 
-INSERT INTO hawser.fences
-SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;
-
 CREATE TABLE hawser.dead_letters (
   id bigserial NOT NULL,
   origin text NOT NULL,
@@ -410,7 +386,7 @@ CREATE TABLE hawser.dead_letters (
   handler_id bigint,
   retry_requested boolean DEFAULT false NOT NULL,
   message_id text,
-  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END NOT NULL,
   stack text,
   failures jsonb,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
@@ -445,8 +421,7 @@ COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (su
 COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
 COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
 COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
-or the role that enqueued. NULL: it was written before this was recorded, and nothing proves who wrote it. Then it cannot
-be retried.';
+or the role that enqueued.';
 COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
 COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
 
@@ -463,24 +438,6 @@ COMMENT ON TABLE hawser.mesh_secret IS 'The mesh secret, made at the first migra
 COMMENT ON COLUMN hawser.mesh_secret.id IS 'Grows with each rotation.';
 COMMENT ON COLUMN hawser.mesh_secret.secret IS 'The secret.';
 COMMENT ON COLUMN hawser.mesh_secret.created_at IS 'When it was made.';
-
-CREATE OR REPLACE FUNCTION hawser.mesh_secret_notify() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
-    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', 'delete', 'id', OLD.id)::text);
-  END IF;
-  IF TG_OP <> 'DELETE' THEN
-    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
-  END IF;
-  RETURN NULL;
-END
-$function$;
-COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_secret of each change of mesh_secret.';
-
-CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
-FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
 
 INSERT INTO hawser.mesh_secret (id, secret, created_at)
 VALUES (1, decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'), now());
@@ -502,8 +459,11 @@ CREATE TABLE hawser.migrations (
   name text NOT NULL,
   applied_at timestamptz DEFAULT now() NOT NULL,
   checksum text NOT NULL,
+  oldest_program integer NOT NULL,
+  functions text,
   CONSTRAINT migrations_pkey PRIMARY KEY (id),
-  CONSTRAINT migrations_id_range CHECK (id >= 1)
+  CONSTRAINT migrations_id_range CHECK (id >= 1),
+  CONSTRAINT migrations_oldest_program_range CHECK (oldest_program >= 1)
 );
 
 COMMENT ON TABLE hawser.migrations IS 'The migrations that this database has.';
@@ -511,6 +471,9 @@ COMMENT ON COLUMN hawser.migrations.id IS 'The migration''s number.';
 COMMENT ON COLUMN hawser.migrations.name IS 'Its name.';
 COMMENT ON COLUMN hawser.migrations.applied_at IS 'When it was applied.';
 COMMENT ON COLUMN hawser.migrations.checksum IS 'SHA-256 of its SQL in hex: a migration that was edited after it was applied is refused.';
+COMMENT ON COLUMN hawser.migrations.oldest_program IS 'Number of the last migration that a program must know at least to work with this one. A program that knows fewer than the
+greatest of these numbers is refused.';
+COMMENT ON COLUMN hawser.migrations.functions IS 'SHA-256 in hex of the functions, views and grants that were applied last. NULL: they came with a later migration.';
 
 DO $do$
 DECLARE
@@ -568,6 +531,54 @@ BEGIN
   ), false);
   IF to_regnamespace('hawser') IS NULL THEN
     CREATE SCHEMA hawser;
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.topic_addr_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.topic, OLD.addr, OLD.client_name) IS DISTINCT FROM (NEW.topic, NEW.addr, NEW.client_name)) THEN
+    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', 'delete', 'topic', OLD.topic, 'addr', OLD.addr, 'client_name', OLD.client_name)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_topic_addr', json_build_object('operation', lower(TG_OP), 'topic', NEW.topic, 'addr', NEW.addr, 'client_name', NEW.client_name)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.topic_addr_notify() IS 'Tells channel hawser_topic_addr of each change of topic_addr.';
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.topic_addr'::pg_catalog.regclass AND tgname = 'topic_addr_notify') THEN
+CREATE TRIGGER topic_addr_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.topic_addr
+FOR EACH ROW EXECUTE FUNCTION hawser.topic_addr_notify();
+  END IF;
+END
+$do$;
+
+CREATE OR REPLACE FUNCTION hawser.mesh_secret_notify() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND (OLD.id) IS DISTINCT FROM (NEW.id)) THEN
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', 'delete', 'id', OLD.id)::text);
+  END IF;
+  IF TG_OP <> 'DELETE' THEN
+    PERFORM pg_notify('hawser_mesh_secret', json_build_object('operation', lower(TG_OP), 'id', NEW.id)::text);
+  END IF;
+  RETURN NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.mesh_secret_notify() IS 'Tells channel hawser_mesh_secret of each change of mesh_secret.';
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgrelid = 'hawser.mesh_secret'::pg_catalog.regclass AND tgname = 'mesh_secret_notify') THEN
+CREATE TRIGGER mesh_secret_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.mesh_secret
+FOR EACH ROW EXECUTE FUNCTION hawser.mesh_secret_notify();
   END IF;
 END
 $do$;
@@ -1084,52 +1095,6 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.lock_dead_letters(boolean) IS 'Keeps all others from retrying, discarding and expiring dead letters, to the end of the transaction.';
-
-CREATE OR REPLACE FUNCTION hawser.take_name(
-  p_name text,
-  p_token text,
-  OUT epoch bigint,
-  OUT was_clean boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-SET row_security = off
-AS $function$
-BEGIN
-  IF
-    p_name IS NULL
-    OR octet_length(p_name) > 255
-    OR octet_length(p_name) < 1
-    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR p_token IS NULL
-    OR octet_length(p_token) > 255
-  THEN
-    IF p_name IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
-    END IF;
-    IF p_token IS NULL THEN
-      PERFORM hawser.refuse_argument('hawser.take_name', 'p_token', 'NULL', 'needs a value');
-    END IF;
-    IF octet_length(p_token) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.take_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
-    END IF;
-  END IF;
-BEGIN
-  RAISE EXCEPTION 'the schema hawser is newer than the program that takes the name "%"', p_name
-    USING ERRCODE = hawser.error_sqlstate('schema_too_new'), HINT = 'Upgrade the program.';
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.take_name(text, text) IS 'Refuses a peer of an older version, which holds names by locks that anybody may take.';
 
 CREATE OR REPLACE FUNCTION hawser.connection_key(
   p_sender_name text,
@@ -2782,9 +2747,9 @@ CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_topics text[],
   p_subscribed boolean[],
   p_only boolean,
-  p_group_name text DEFAULT NULL,
-  p_version text DEFAULT NULL,
-  p_certificate_ends_at timestamptz DEFAULT NULL,
+  p_group_name text,
+  p_version text,
+  p_certificate_ends_at timestamptz,
   OUT held boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -4056,8 +4021,7 @@ BEGIN
     INTO v_ids, v_refused, v_refusals
     FROM (
       SELECT d.id, CASE
-               WHEN v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE THEN 'owner'
-               WHEN d.role IS NULL THEN 'unproven'
+               WHEN v_roles IS NOT NULL AND d.role <> ALL (v_roles) THEN 'owner'
                WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
              END AS refusal
         FROM hawser.dead_letters AS d
@@ -4341,7 +4305,6 @@ REVOKE ALL ON FUNCTION hawser.end_ownership(text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.is_alive(integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.share_fences(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_dead_letters(boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.take_name(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
@@ -4444,7 +4407,6 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.end_ownership(text, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.share_fences(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.lock_dead_letters(boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.take_name(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.connection_key(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
@@ -4537,7 +4499,6 @@ BEGIN
   ALTER FUNCTION hawser.is_alive(integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.share_fences(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_dead_letters(boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.take_name(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;

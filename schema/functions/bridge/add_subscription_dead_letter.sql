@@ -16,7 +16,8 @@ BEGIN
   IF NOT held THEN
     RETURN;
   END IF;
-  -- The role that subscribed is the owner of the wrapper. NULL, if that is gone: then nothing can be called again.
+  -- The role that subscribed is the owner of the wrapper. If that is gone, nothing can be called again, and the dead letter is the
+  -- schema owner's.
   SELECT h.token, pg_get_userbyid(w.proowner) INTO v_token, v_role
     FROM hawser.nats_handlers AS h
     LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run')
@@ -35,7 +36,7 @@ BEGIN
   INSERT INTO hawser.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
   SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, @dead_letter_error_code.max_bytes@),
-         p_error_message, p_attempts, p_handler, p_message_id, v_role
+         p_error_message, p_attempts, p_handler, p_message_id, coalesce(v_role, current_user)
    WHERE v_state = 'marked' AND NOT EXISTS (
      SELECT FROM hawser.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'

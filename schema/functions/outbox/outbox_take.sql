@@ -51,7 +51,7 @@ BEGIN
   INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
   VALUES (
     v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
-    -- As in take_name.
+    -- As in own_name.
     CASE WHEN p_kind = 'peer' THEN greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) ELSE 0 END,
     v_cluster
   );

@@ -107,8 +107,8 @@ const traceSettings = [parentSetting, stateSetting, parentsSetting, statesSettin
 
 /**
  * Values of the settings with the traces of messages, in the order of the messages. A wrapper sets the trace of each
- * message before it calls the function for it. A function of arrays, a responder, and a wrapper that an older version has
- * made, have the trace that the messages share.
+ * message before it calls the function for it. A function of arrays and a responder have the trace that
+ * the messages share.
  */
 export function traceValues(traces: readonly (TraceContext | undefined)[]): string[] {
   const shared = sharedTrace(traces);

@@ -7,11 +7,13 @@ import { storeConstants } from "../../../generated/ts/settings/peer.js";
 import { type ErrorCode, errorTable } from "../../errors/index.js";
 import {
   checksumOf,
+  functionsChecksum,
   installationLockKey,
   installationOwner,
   migrations,
-  migrationTransactions,
   newSchemaSql,
+  plannedTransactions,
+  programSchema,
   schemaInspectionSql,
   stateRepairBlock,
 } from "../../store/index.js";
@@ -62,9 +64,14 @@ const creationText = objects
   .map((sql) => `  EXECUTE ${sql};`)
   .join("\n");
 
-/** All migration steps, for a database without the schema. */
-const stepsText = migrations
-  .flatMap((step) => migrationTransactions(step, { isNew: true, makesSchema: false }))
+/** All migration steps and the functions, for a database without the schema. */
+const stepsText = plannedTransactions({
+  steps: migrations,
+  isNew: true,
+  makesSchema: false,
+  lastStep: 0,
+  isComplete: false,
+})
   .map(({ sql }) => `    EXECUTE ${embedded(sql)};`)
   .join("\n");
 
@@ -84,8 +91,12 @@ const refuseForeignSql = `
 
 const record = `(${migrations.map((step) => `(${step.id}, ${literal(checksumOf(step))})`).join(", ")})`;
 
-/** Query: true if the database has all steps of this version and no others. */
-const completeSql = `SELECT count(*) = ${migrations.length} AND bool_and((id, checksum) IN ${record}) FROM ${tables.migration}`;
+/**
+ * Query: true if the database has all steps of this version and no others, and its functions. The table of a version
+ * before the first release has no column for them.
+ */
+const completeSql = `SELECT count(*) = ${migrations.length} AND bool_and((m.id, m.checksum) IN ${record})
+  AND bool_or(to_jsonb(m) ->> 'functions' = '${functionsChecksum(programSchema)}') FROM ${tables.migration} AS m`;
 
 /**
  * Waits for the installation lock if it is a row, and locks the row until the end. If a step is missing, the script

@@ -13,7 +13,7 @@ export interface PeerTurn {
 }
 
 /** The relay that works takes itself for this one; empty: there is none. */
-export async function workingRelay(client: pg.ClientBase, kind: "nats" | "peer"): Promise<string> {
+async function workingRelay(client: pg.ClientBase, kind: "nats" | "peer"): Promise<string> {
   const { rows } = await client.query(
     "SELECT owner FROM hawser.outbox_turns WHERE sink = $1 ORDER BY turn DESC LIMIT 1",
     [kind === "nats" ? 0 : 1],

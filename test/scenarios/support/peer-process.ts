@@ -19,8 +19,9 @@ export class PeerProcess extends RemoteProcess<Calls> {
   readonly confirmed = new Log<{ readonly number: number; readonly outcome: string }>();
   readonly unconfirmed = new Log<{ readonly number: number; readonly failure: RemoteFailure }>();
 
-  constructor(options: PeerProgramOptions) {
-    super("test/scenarios/programs/peer-process.ts", options);
+  /** @param directory root of a copy of the project */
+  constructor(options: PeerProgramOptions, directory?: string) {
+    super("test/scenarios/programs/peer-process.ts", options, [], undefined, directory);
     onTestFinished(() => this.crash());
   }
 
@@ -44,16 +45,17 @@ const ackTimeoutMs = 15_000;
 export function peerProcess(
   databaseUrl: string,
   name: string,
-  options: Partial<PeerProgramOptions["peer"]> & Omit<PeerProgramOptions, "peer"> = {},
+  options: Partial<PeerProgramOptions["peer"]> & Omit<PeerProgramOptions, "peer"> & { directory?: string } = {},
 ): PeerProcess {
-  const { handler, handlerMs, ledgerUrl, ...peer } = options;
+  const { handler, handlerMs, ledgerUrl, directory, ...peer } = options;
   const topic = name.split("-")[0] as string;
-  return new PeerProcess({
+  const program = {
     peer: { name, topic, listen: "127.0.0.1:0", databaseUrl, ...peer, tuning: { ackTimeoutMs, ...peer.tuning } },
     handler,
     handlerMs,
     ledgerUrl,
-  });
+  };
+  return new PeerProcess(program, directory);
 }
 
 /** The same, running. */

@@ -41,17 +41,19 @@ export class RemoteProcess<Calls extends { [Name in keyof Calls]: (...args: neve
    * @param script given relative to the root; it finds the options as JSON in {@link optionsVariable}: others can read a
    *   command line, and they hold the URL of the database
    * @param launcher a command that becomes Node with the arguments behind it, such as `ip netns exec there`
+   * @param directory root of the project, or of a copy
    */
   constructor(
     script: string,
     options: object,
     execArgv: readonly string[] = [],
     launcher: readonly [string, ...string[]] | undefined = undefined,
+    directory = projectDirectory,
   ) {
-    const { execArgv: flags, file } = nodeProgram(script);
+    const { execArgv: flags, file } = nodeProgram(script, directory);
     const [execPath, ...behind] = [...(launcher ?? []), process.execPath] as [string, ...string[]];
     const child = fork(file, [], {
-      cwd: projectDirectory,
+      cwd: directory,
       env: { ...process.env, [optionsVariable]: JSON.stringify(options) },
       execPath,
       execArgv: [...behind, ...execArgv, ...flags],

@@ -1,9 +1,10 @@
-import { type Migration, migrations } from "../../../src/store/index.js";
+import { type Migration, migrations, type ProgramSchema, programSchema } from "../../../src/store/index.js";
 
 /** A step as a later release could have: a check and an index of a table that may be large, then what is changed at once. */
 export const madeStep: Migration = {
   id: migrations.length + 1,
   name: "made for a test",
+  oldestProgram: migrations.length + 1,
   sql: [
     `ALTER TABLE hawser.conn_messages
   DROP CONSTRAINT IF EXISTS conn_messages_made, ADD CONSTRAINT conn_messages_made CHECK (number > -1) NOT VALID;
@@ -18,4 +19,4 @@ ALTER TABLE hawser.peers ADD COLUMN made boolean;
   ].join("-- Next part.\n"),
 };
 
-export const stepsWithMade: readonly Migration[] = [...migrations, madeStep];
+export const programWithMade: ProgramSchema = { ...programSchema, steps: [...migrations, madeStep] };

@@ -97,6 +97,7 @@ export const limits = {
   },
   Migration: {
     id: { min: 1 },
+    oldestProgram: { min: 1 },
   },
 } as const;
 
@@ -217,5 +218,7 @@ export const columnChecks = {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),
     name: (value: string) => checkText("name", {}, value),
     checksum: (value: string) => checkText("checksum", {}, value),
+    oldest_program: (value: number) => checkInteger("oldest_program", { min: 1, max: 2147483647 }, value),
+    functions: (value: string) => checkText("functions", {}, value),
   },
 };

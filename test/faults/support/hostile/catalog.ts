@@ -174,7 +174,7 @@ const callersOf = table(`
   p hawser.connection_key hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.key_of_topic
   p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
-  p hawser.take_name hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
+  p hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked

@@ -1,0 +1,204 @@
+/**
+ * Databases that a version cannot take over: what is there, and what to do, is said, and nothing is changed.
+ */
+import { randomInt } from "node:crypto";
+import pg from "pg";
+import { describe, expect, it } from "vitest";
+import { install } from "../../src/installation/index.js";
+import { listPeers, migrate, migrations, programSchema, withCommandDatabase } from "../../src/store/index.js";
+import { testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { startProgram } from "../support/program.js";
+
+const next = migrations.length + 1;
+
+/** All objects and privileges of the schema, each with the transaction that wrote it. */
+const objectsSql = `
+  SELECT n.xmin::text, n.nspname AS name FROM pg_namespace AS n WHERE n.nspname ~ '^(hawser|pgnats)'
+  UNION ALL SELECT c.xmin::text, c.relname FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('hawser') AND c.relkind IN ('r', 'p', 'v', 'S')
+  UNION ALL SELECT a.xmin::text, a.attname FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid WHERE c.relnamespace = to_regnamespace('hawser')
+  UNION ALL SELECT p.xmin::text, p.oid::regprocedure::text FROM pg_proc AS p WHERE p.pronamespace IN (to_regnamespace('hawser'), 'public'::regnamespace)
+  UNION ALL SELECT e.xmin::text, e.extname FROM pg_extension AS e
+  ORDER BY 2, 1`;
+
+const ownersSql = "SELECT xmin::text, * FROM hawser.owners ORDER BY what";
+
+async function stateOf(url: string): Promise<unknown> {
+  const [row] = await rowsOf(url, "SELECT to_regclass('hawser.owners') IS NOT NULL AS found");
+  return [await rowsOf(url, objectsSql), row?.["found"] === true && (await rowsOf(url, ownersSql))];
+}
+
+const init = (databaseUrl: string) => install({ databaseUrl });
+const dryRun = (databaseUrl: string) => install({ databaseUrl, dryRun: true });
+const start = (databaseUrl: string) => migrate({ databaseUrl });
+const command = (databaseUrl: string) => withCommandDatabase(databaseUrl, listPeers);
+const all = { init, dryRun, start, command };
+
+async function expectRefusals(url: string, refused: Partial<typeof all>, error: object): Promise<void> {
+  const before = await stateOf(url);
+  for (const [name, run] of Object.entries(refused)) await expect(run(url), name).rejects.toMatchObject(error);
+  expect(await stateOf(url)).toEqual(before);
+}
+
+it("a database of an earlier checkout is refused, with its migrations", async () => {
+  await using database = await testDatabase();
+  await onServer(
+    database.url,
+    "ALTER TABLE hawser.migrations DROP COLUMN oldest_program, DROP COLUMN functions",
+    "INSERT INTO hawser.migrations (id, name, checksum) VALUES (2, 'outbox', ''), (3, 'one outbox', '')",
+  );
+  await expectRefusals(database.url, all, {
+    code: "store_failed",
+    message: expect.stringContaining(
+      "a version before the first release has made the schema hawser, by the migrations 1 (initial schema), 2 (outbox), 3 (one outbox), and this version cannot use it. Nothing was done",
+    ),
+    remedy: expect.stringMatching(/DROP SCHEMA hawser CASCADE.*`hawser init`.*`hawser dev`, name a new directory/),
+  });
+  await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+  expect((await init(database.url)).missingPrivileges).toEqual([]);
+});
+
+it("a database between two releases is refused, with the migration that has changed", async () => {
+  await using database = await testDatabase();
+  await onServer(database.url, "UPDATE hawser.migrations SET checksum = 'other' WHERE id = 1");
+  await expectRefusals(database.url, all, {
+    code: "store_failed",
+    message: expect.stringMatching(/migration 1 \(initial schema\) was changed.*Nothing was done/),
+    remedy: expect.stringContaining("DROP SCHEMA hawser CASCADE"),
+  });
+});
+
+describe("a database of a newer version", () => {
+  it("that this one suits is used as it is, and only an installation is refused", async () => {
+    await using database = await testDatabase();
+    await onServer(
+      database.url,
+      `INSERT INTO hawser.migrations (id, name, checksum, oldest_program, functions) VALUES (${next}, 'later', '', ${migrations.length}, 'other')`,
+    );
+    await expectRefusals(
+      database.url,
+      { init, dryRun },
+      {
+        code: "schema_too_new",
+        message: expect.stringContaining(
+          `a newer version has prepared this database: it has migration ${next} (later), and this version knows only ${migrations.length}`,
+        ),
+        remedy: expect.stringContaining("`hawser init` of the newer version"),
+      },
+    );
+    const before = await stateOf(database.url);
+    expect(await start(database.url)).toEqual({ applied: [], leftOut: [] });
+    await command(database.url);
+    expect(await stateOf(database.url)).toEqual(before);
+  });
+
+  it("for which this one is too old is refused", async () => {
+    await using database = await testDatabase();
+    await onServer(
+      database.url,
+      `INSERT INTO hawser.migrations (id, name, checksum, oldest_program) VALUES (${next}, 'later', '', ${next}), (${next + 1}, 'last', '', 1)`,
+    );
+    await expectRefusals(database.url, all, {
+      code: "schema_too_new",
+      message: expect.stringContaining(`the database has migration ${next} (later), and this version knows only`),
+    });
+  });
+});
+
+describe("objects of others under Hawser's names", () => {
+  it.each([
+    ["CREATE TABLE hawser.peers (id integer)", "schema_missing", "hawser.peers but not hawser.migrations"],
+    ["CREATE VIEW hawser.outbox_status AS SELECT 1 AS one", "schema_missing", "hawser.outbox_status but not"],
+    ["CREATE TYPE hawser.other AS (one integer)", "schema_missing", "hawser.other but not"],
+    [
+      "CREATE FUNCTION hawser.cancel(id bigint) RETURNS text LANGUAGE sql AS 'SELECT 1::text'",
+      "schema_missing",
+      "the function hawser.cancel but not",
+    ],
+    [
+      "CREATE TABLE hawser.migrations (version text, done boolean)",
+      "name_occupied",
+      "the table hawser.migrations is not Hawser's: it has the columns version, done. Nothing was done",
+    ],
+    ["CREATE TABLE hawser.migrations ()", "name_occupied", "it has no columns. Nothing was done"],
+  ])("are refused: %s", async (statement, code, message) => {
+    await using database = await testDatabase({ migrated: false });
+    await onServer(database.url, "CREATE SCHEMA hawser", statement);
+    const error = await init(database.url).catch((thrown) => thrown);
+    expect(`${error.message} ${error.remedy}`).toContain("DROP SCHEMA hawser CASCADE");
+    await expectRefusals(database.url, all, { code, message: expect.stringContaining(message) });
+    await onServer(database.url, "DROP SCHEMA hawser CASCADE");
+    await init(database.url);
+  });
+});
+
+describe("functions that are in use", () => {
+  it("are not dropped, and the object is named", async () => {
+    await using database = await testDatabase();
+    await onServer(database.url, "CREATE VIEW public.mine AS SELECT hawser.error_sqlstate('x') AS state");
+    const program = {
+      ...programSchema,
+      functions: `${programSchema.functions}\n-- Other.`,
+      dropped: [{ step: migrations.length, sql: "DROP FUNCTION IF EXISTS hawser.error_sqlstate(text);" }],
+    };
+    const before = await rowsOf(database.url, objectsSql);
+    await expect(migrate({ databaseUrl: database.url }, program)).rejects.toMatchObject({
+      code: "name_occupied",
+      message: expect.stringMatching(/view public\.mine depends on function hawser\.error_sqlstate/),
+    });
+    expect(await rowsOf(database.url, objectsSql)).toEqual(before);
+    await onServer(database.url, "DROP VIEW public.mine");
+    expect((await migrate({ databaseUrl: database.url }, program)).applied).toEqual([]);
+    expect(
+      await rowsOf(
+        database.url,
+        "SELECT has_function_privilege('hawser_peer', 'hawser.error_sqlstate(text)', 'EXECUTE') AS granted",
+      ),
+    ).toEqual([{ granted: true }]);
+  });
+});
+
+describe("an installation that is cut off", () => {
+  it("by a statement that fails changes nothing of the last step, and the next one completes it", async () => {
+    await using database = await testDatabase();
+    const step = { id: next, name: "later", oldestProgram: 1, sql: "ALTER TABLE hawser.peers ADD COLUMN note text;" };
+    const program = { ...programSchema, steps: [...migrations, step] };
+    const broken = { ...program, functions: `${programSchema.functions}\nSELECT 1 / 0;` };
+    const before = await rowsOf(database.url, objectsSql);
+    await expect(migrate({ databaseUrl: database.url }, broken)).rejects.toMatchObject({
+      code: "store_failed",
+      message: expect.stringContaining(`could not apply migration ${next} (later)`),
+    });
+    expect(await rowsOf(database.url, objectsSql)).toEqual(before);
+    expect((await migrate({ databaseUrl: database.url }, program)).applied).toEqual([next]);
+  });
+
+  it("by SIGKILL, the first one, leaves nothing, and the next one begins anew", async () => {
+    await using database = await testDatabase({ migrated: false });
+    const key = randomInt(1e9);
+    await onServer(
+      database.url,
+      `CREATE FUNCTION public.wait() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(${key}); END $$`,
+      "CREATE EVENT TRIGGER wait ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION public.wait()",
+    );
+    const holder = new pg.Client(database.url);
+    await holder.connect();
+    await holder.query(`SELECT pg_advisory_lock(${key})`);
+    const before = await stateOf(database.url);
+    const program = startProgram("src/cli/main.ts", ["init"], { env: { HAWSER_DATABASE_URL: database.url } });
+    const waiting = `SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'`;
+    await eventually("it waits half way", async () => (await rowsOf(database.url, waiting)).length === 1);
+    program.child.kill("SIGKILL");
+    expect((await program.ended).signal).toBe("SIGKILL");
+    await holder.end();
+    await eventually("its session is gone", async () => {
+      const sessions =
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser%' AND pid <> pg_backend_pid()";
+      return (await rowsOf(database.url, sessions)).length === 0;
+    });
+    expect(await stateOf(database.url)).toEqual(before);
+    await onServer(database.url, "DROP EVENT TRIGGER wait", "DROP FUNCTION public.wait()");
+    expect((await init(database.url)).missingPrivileges).toEqual([]);
+  });
+});
