@@ -3,7 +3,7 @@
  * it was so, and its declaration, as far as CREATE OR REPLACE cannot change it.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { SchemaError } from "../nats-options/schema-node.js";
+import { SchemaError } from "../model/spec-error.js";
 
 /** Path relative to the working directory. */
 export const releasedObjectsFile = "schema/released-functions.txt";
