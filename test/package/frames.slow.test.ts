@@ -5,7 +5,7 @@
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
-import { beforeAll, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { findProgram } from "../../src/dev/server-process.js";
 import { readPage } from "../readme/pages.js";
 import { blocksOf } from "../readme/snippets.js";
@@ -17,7 +17,7 @@ import { projectBin, run } from "./pack.js";
 
 /** Time limit of downloads and compilers: the machine may have much other work. */
 const buildsMs = 1_500_000;
-vi.setConfig({ testTimeout: buildsMs, hookTimeout: buildsMs });
+vi.setConfig({ testTimeout: buildsMs });
 
 const go = findProgram("go");
 const isNewPython = spawnSync("python3", ["-c", "import sys; sys.exit(sys.version_info < (3, 11))"]).status === 0;
@@ -69,11 +69,9 @@ function expectVerdicts(program: string, args: readonly string[], cwd: string, e
 }
 
 describe.runIf(go !== undefined)("Go", () => {
-  const env = { ...process.env, GOFLAGS: "-mod=mod" };
-  let project: string;
-
-  beforeAll(async () => {
-    project = await projectOfTeam();
+  it("vets, links an option with a number of the team's own, and refuses what TypeScript refuses", async () => {
+    const env = { ...process.env, GOFLAGS: "-mod=mod" };
+    const project = await projectOfTeam();
     const place = `protoc-gen-go/${protobufOfGo}-${process.platform}-${process.arch}`;
     const plugin = await kept(place, "protoc-gen-go", async (directory) => {
       const command = `google.golang.org/protobuf/cmd/protoc-gen-go@${protobufOfGo}`;
@@ -86,20 +84,14 @@ describe.runIf(go !== undefined)("Go", () => {
     writeFileSync(join(project, "go.mod"), "module example.com/acme\n\ngo 1.24\n");
     const modules = [`google.golang.org/protobuf@${protobufOfGo}`, `buf.build/go/protovalidate@${protovalidateOfGo}`];
     await run("go", ["get", ...modules], project, env);
-  });
-
-  it("passes go vet, beside an option with a number of the team's own", async () => {
     await run("go", ["vet", "./..."], project, env);
-  });
-
-  it("takes and refuses with protovalidate what TypeScript takes and refuses", async () => {
     await run("go", ["build", "-o", "main", "."], project, env);
     expectVerdicts(join(project, "main"), [], project, process.env);
   });
 });
 
 describe.runIf(isNewPython)("Python", () => {
-  it("takes and refuses with protovalidate what TypeScript takes and refuses", async () => {
+  it("has an option with a number of the team's own, and refuses what TypeScript refuses", async () => {
     const project = await projectOfTeam();
     const versions = pythonPackages.map((name) => name.replace("==", "-")).join("-");
     const packages = await kept(`${versions}-${process.platform}-${process.arch}`, "packages", async (directory) => {
