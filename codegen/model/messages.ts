@@ -5,7 +5,7 @@ import { camelCase, typescriptName } from "./names.js";
 import type { SpecOptions } from "./options.js";
 import type { Rules } from "./rules.js";
 import { type IntegerRange, integerRangeOf, type ValueKind, valueKindOf } from "./value-kind.js";
-import { readWireRules } from "./wire-rules.js";
+import { readMessageRules, readWireRules } from "./wire-rules.js";
 
 /** Message that is sent: a frame or a part of one. */
 export interface Message {
@@ -15,6 +15,8 @@ export interface Message {
   readonly comment: string;
   /** Fields and oneofs in the order of their declaration. */
   readonly members: readonly Member[];
+  /** Rules between fields in words, such as "first_number must be …". Hand-written TypeScript checks them. */
+  readonly rules: readonly string[];
 }
 
 export type Member = MessageField | MessageOneof;
@@ -49,6 +51,7 @@ export function readMessage(desc: DescMessage, options: SpecOptions): Message {
     desc,
     name: typescriptName(desc),
     comment: commentOf(desc),
+    rules: readMessageRules(desc, options),
     members: desc.members.map((member) => {
       if (member.kind === "field") {
         return readField(member, options);

@@ -222,6 +222,11 @@ export class SpecOptions {
       : undefined;
   }
 
+  /** Rules between the fields of a message that is sent: a `buf.validate.MessageRules`. */
+  messageRules(message: DescMessage): { cel: { message: string }[]; oneof: unknown[] } | undefined {
+    return this.#read<{ cel: { message: string }[]; oneof: unknown[] }>(message, "message", wirePackage);
+  }
+
   /** True if one field of a oneof of a message that is sent must be set. */
   isRequired(oneof: DescOneof): boolean {
     return this.#read<{ required: boolean }>(oneof, "oneof", wirePackage)?.required ?? false;

@@ -3,8 +3,7 @@
  * language; the ones here are those that the generated TypeScript enforces, too. Rules in CEL are rules of a message,
  * which TypeScript checks by hand.
  */
-import type { DescField } from "@bufbuild/protobuf";
-import { ScalarType } from "@bufbuild/protobuf";
+import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { isReflectList, isReflectMessage, type ReflectMessage } from "@bufbuild/protobuf/reflect";
 import type { SpecOptions } from "./options.js";
 import type { Rules } from "./rules.js";
@@ -66,6 +65,18 @@ export function readWireRules(
     default:
       return given.get("required") === true ? { required: true } : {};
   }
+}
+
+/** Reads the words of the rules between fields. @throws SpecError for a rule that is not in CEL, or has no words */
+export function readMessageRules(message: DescMessage, options: SpecOptions): string[] {
+  const rules = options.messageRules(message);
+  if (rules === undefined) return [];
+  if (rules.oneof.length > 0)
+    throw new SpecError(message, "rule oneof is not generated; use a oneof, or a rule in CEL");
+  return rules.cel.map(({ message: words }) => {
+    if (!words?.includes(" must ")) throw new SpecError(message, 'a rule in CEL needs a message: "… must …"');
+    return words;
+  });
 }
 
 /** Rules by their names in protovalidate: `string.min_bytes`. */

@@ -75,6 +75,16 @@ export const wireRuleCases: readonly RefusalCase[] = [
     says: "message Foo.a: jstype = JS_NUMBER limits the field; give the rule uint64.lte: at most 9007199254740991",
   },
   {
+    name: "a rule between fields that is not generated",
+    proto: 'message Foo { option (buf.validate.message).oneof = {fields: "a"}; int32 a = 1; }',
+    says: "message Foo: rule oneof is not generated; use a oneof, or a rule in CEL",
+  },
+  {
+    name: "a rule between fields that nobody explains",
+    proto: 'message Foo { option (buf.validate.message).cel = {id: "a" expression: "this.a > 0"}; int32 a = 1; }',
+    says: 'message Foo: a rule in CEL needs a message: "… must …"',
+  },
+  {
     name: "a wire enum whose numbers have a gap",
     proto: `${wired("Bar a = 1", `${field}.enum = {defined_only: true not_in: 1}`)}
       enum Bar { BAR_UNSPECIFIED = 0; BAR_ONE = 1; BAR_TWO = 2; }`,
