@@ -1,6 +1,6 @@
-// The rules for users' messages that Hawser checks. These are the numbers and names of the rules that the project
-// protovalidate has defined, so that this file can stand in for its `buf/validate/validate.proto` where the Buf Schema
-// Registry cannot be reached. Where it can, take that one: `deps: [buf.build/bufbuild/protovalidate]`.
+// The rules for users' messages that Hawser checks, and those of the frames between peers. These are the numbers and
+// names of the rules that the project protovalidate has defined, so that this file can stand in for its
+// `buf/validate/validate.proto` where the Buf Schema Registry cannot be reached. Where it can, take that one: `deps: [buf.build/bufbuild/protovalidate]`.
 //
 // The rules that Hawser refuses are reserved here: the numbers and the names of a `reserved` pair are in one order.
 
