@@ -248,7 +248,7 @@ ${rules.length === 0 ? "" : `  if (!(${rules.join(" && ")})) input.breaksRule = 
 
 /** `max_items` rule of a list. Without it, a short frame could take much memory before any rule is checked. */
 function maxItemsOf({ field, rules }: MessageField): number {
-  if (rules.maxItems === undefined) throw new SpecError(field, "a list of a frame has a rule max_items");
+  if (rules.maxItems === undefined) throw new SpecError(field, "a list of a frame has a rule repeated.max_items");
   return rules.maxItems;
 }
 
@@ -262,14 +262,14 @@ function hasRoom(message: Message, field: MessageField): string {
   return `if (message.${field.name}.length === ${maxItemsOf(field)}) throw input.tooLong(${listLimit(message, field)});`;
 }
 
-/** Conditions that a decoded value obeys the rules of its field. Lengths of lists are checked while they are read. */
+/** Conditions that a decoded value obeys the rules of its field. The greatest lengths of lists are checked while they are read. */
 function conditions(message: Message, field: MessageField): string[] {
   const checked = checkedField(field);
   if (checked === undefined) return [];
   const value = `message.${field.name}`;
   const { kind, repeated, rules } = checked;
   if (kind === "string" && !repeated) return [`check${message.name}${pascalCase(field.name)}(${value}) === undefined`];
-  if (repeated) return [];
+  if (repeated) return rules.minItems === undefined ? [] : [`${value}.length >= ${rules.minItems}`];
   const { min, max, minBytes, maxBytes } = rules;
   return [
     ...(min === undefined ? [] : [`${value} >= ${min}`]),

@@ -28,6 +28,7 @@ function messageSection(message: Message): string {
     `${prose(message.comment)}\n`,
     rows.length === 0 ? "No fields.\n" : markdownTable(["Field", "Number", "Type", "Limits", "Meaning"], rows),
     ...(required.length === 0 ? [] : [`One field of ${codes(required.map((oneof) => oneof.name))} must be set.\n`]),
+    ...(message.rules.length === 0 ? [] : [message.rules.map((rule) => `- ${prose(rule)}\n`).join("")]),
   ].join("\n");
 }
 

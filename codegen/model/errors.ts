@@ -1,5 +1,5 @@
-import type { DescEnum, DescEnumValue } from "@bufbuild/protobuf";
-import { commentOf } from "./comments.js";
+import type { DescEnum, DescEnumValue, DescFile } from "@bufbuild/protobuf";
+import { commentLineOf, commentOf } from "./comments.js";
 import type { ErrorOption, SpecOptions } from "./options.js";
 import { SpecError } from "./spec-error.js";
 
@@ -39,14 +39,32 @@ const exitStatuses: ReadonlyMap<number, string> = new Map([
   [78, "set-up"],
 ]);
 
-/** Reads the errors of an enum; undefined if none of its values is an error. */
-export function readErrorTable(enumeration: DescEnum, options: SpecOptions): ErrorTable | undefined {
-  if (!enumeration.values.some((value) => options.error(value) !== undefined)) {
-    return undefined;
+/**
+ * Reads the errors of a file: the details are options of the file, the enums may be those of other files of its package.
+ *
+ * @param enums all enums of the package
+ */
+export function readErrorTables(file: DescFile, enums: readonly DescEnum[], options: SpecOptions): ErrorTable[] {
+  const details = new Map<string, ErrorOption>();
+  for (const option of options.errors(file)) {
+    if (details.has(option.code)) throw new SpecError(file, `error "${option.code}" has its details twice`);
+    details.set(option.code, option);
   }
+  const tables = enums
+    .filter(({ values }) => values.some((value) => details.has(codeOf(value))))
+    .map((enumeration) => readErrorTable(enumeration, details));
+  const known = new Set(tables.flatMap(({ errors }) => errors.map(({ code }) => code)));
+  const unknown = [...details.keys()].find((code) => !known.has(code));
+  if (unknown !== undefined) {
+    throw new SpecError(file, `error "${unknown}" is no value of an enum of ${file.proto.package}`);
+  }
+  return tables;
+}
+
+function readErrorTable(enumeration: DescEnum, details: ReadonlyMap<string, ErrorOption>): ErrorTable {
   const errors: ErrorEntry[] = [];
   for (const value of enumeration.values) {
-    const option = options.error(value);
+    const option = details.get(codeOf(value));
     if (value.number === 0) {
       if (option !== undefined) {
         throw new SpecError(value, "number 0 means no error; give the error another number");
@@ -54,7 +72,7 @@ export function readErrorTable(enumeration: DescEnum, options: SpecOptions): Err
       continue;
     }
     if (option === undefined) {
-      throw new SpecError(value, "a value of an enum of errors needs the option error");
+      throw new SpecError(value, `the error has no details; give the option error with code: "${codeOf(value)}"`);
     }
     const twin = errors.find((error) => error.wireCode === value.number);
     if (twin !== undefined) {
@@ -76,19 +94,17 @@ function readError(value: DescEnumValue, option: ErrorOption): ErrorEntry {
     const known = [...exitStatuses].map(([status, meaning]) => `${status} ${meaning}`).join(", ");
     throw new SpecError(value, `exit_status ${option.exitStatus} is none of ${known}`);
   }
-  for (const part of ["summary", "remedy"] as const) {
-    if (option[part] === "") {
-      throw new SpecError(value, `the error has no ${part}`);
-    }
-  }
+  const summary = commentLineOf(value);
+  if (summary === "") throw new SpecError(value, "the error has no comment, which says what happened");
+  if (option.remedy === "") throw new SpecError(value, "the error has no remedy");
   return {
     value,
-    code: codeOf(value),
+    code: option.code,
     wireCode: value.number,
     sqlstate: option.sqlstate,
     exitStatus: option.exitStatus,
     retryable: option.retryable,
-    summary: option.summary,
+    summary,
     remedy: option.remedy,
     branchAfter: option.branchAfter,
   };

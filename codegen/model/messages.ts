@@ -3,8 +3,9 @@ import { commentOf } from "./comments.js";
 import { refuseOption } from "./foreign-option.js";
 import { camelCase, typescriptName } from "./names.js";
 import type { SpecOptions } from "./options.js";
-import { type Rules, readRules } from "./rules.js";
-import { type IntegerRange, integerRangeOf, isSafeInteger, type ValueKind, valueKindOf } from "./value-kind.js";
+import type { Rules } from "./rules.js";
+import { type IntegerRange, integerRangeOf, type ValueKind, valueKindOf } from "./value-kind.js";
+import { readMessageRules, readWireRules } from "./wire-rules.js";
 
 /** Message that is sent: a frame or a part of one. */
 export interface Message {
@@ -14,6 +15,8 @@ export interface Message {
   readonly comment: string;
   /** Fields and oneofs in the order of their declaration. */
   readonly members: readonly Member[];
+  /** Rules between fields in words, such as "first_number must be …". Hand-written TypeScript checks them. */
+  readonly rules: readonly string[];
 }
 
 export type Member = MessageField | MessageOneof;
@@ -48,6 +51,7 @@ export function readMessage(desc: DescMessage, options: SpecOptions): Message {
     desc,
     name: typescriptName(desc),
     comment: commentOf(desc),
+    rules: readMessageRules(desc, options),
     members: desc.members.map((member) => {
       if (member.kind === "field") {
         return readField(member, options);
@@ -57,7 +61,7 @@ export function readMessage(desc: DescMessage, options: SpecOptions): Message {
         oneof: member,
         name: camelCase(member.name),
         comment: commentOf(member),
-        required: options.oneofRules(member)?.required ?? false,
+        required: options.isRequired(member),
         fields: member.fields.map((field) => readField(field, options)),
       };
     }),
@@ -68,7 +72,7 @@ function readField(field: DescField, options: SpecOptions): MessageField {
   const kind = valueKindOf(field);
   const repeated = field.fieldKind === "list";
   const range = integerRangeOf(field);
-  const rules = readRules(field, options, { kind, repeated, range });
+  const rules = readWireRules(field, options, { kind, repeated, range });
   refuseOption(field, "column", options.column(field));
   refuseOption(field, "setting", options.setting(field));
   refuseOption(field, "metric", options.metric(field));
@@ -81,7 +85,6 @@ function readField(field: DescField, options: SpecOptions): MessageField {
     repeated,
     optional: field.proto.proto3Optional || (!repeated && (kind === "message" || kind === "timestamp")),
     range,
-    // The type of such an integer has a greater range, so implementations in other languages need the limit as a rule.
-    rules: isSafeInteger(field) && range !== undefined ? { max: range.max, ...rules } : rules,
+    rules,
   };
 }

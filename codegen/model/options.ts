@@ -1,10 +1,14 @@
-import type { DescEnumValue, DescField, DescFile, DescMessage, DescMethod, DescOneof } from "@bufbuild/protobuf";
+import type { DescField, DescFile, DescMessage, DescMethod, DescOneof, Message } from "@bufbuild/protobuf";
 import { type AnyDesc, type FileRegistry, getOption, hasOption } from "@bufbuild/protobuf";
+import { type ReflectMessage, reflect } from "@bufbuild/protobuf/reflect";
 import { TakenNames } from "./duplicates.js";
 import { SpecError } from "./spec-error.js";
 
 /** Package that declares the options of the spec. */
 export const specPackage = "hawser.spec.v1";
+
+/** Package that declares the rules of messages that are sent. */
+const wirePackage = "buf.validate";
 
 // The messages of options.proto as reflection returns them. Written by hand, because the plugins run on a clean tree,
 // where nothing has been generated.
@@ -131,10 +135,10 @@ export interface DashboardOption {
 }
 
 export interface ErrorOption {
+  code: string;
   sqlstate: string;
   exitStatus: number;
   retryable: boolean;
-  summary: string;
   remedy: string;
   branchAfter: string;
 }
@@ -190,10 +194,6 @@ export class SpecOptions {
     return this.#read<RulesOption>(field, "rules");
   }
 
-  oneofRules(oneof: DescOneof): { required: boolean } | undefined {
-    return this.#read<{ required: boolean }>(oneof, "oneof_rules");
-  }
-
   setting(field: DescField): SettingOption | undefined {
     return this.#read<SettingOption>(field, "setting");
   }
@@ -210,13 +210,31 @@ export class SpecOptions {
     return this.#read<GatewayValueOption>(field, "gateway_value");
   }
 
-  error(value: DescEnumValue): ErrorOption | undefined {
-    return this.#read<ErrorOption>(value, "error");
+  errors(file: DescFile): readonly ErrorOption[] {
+    return this.#read<ErrorOption[]>(file, "error") ?? [];
   }
 
-  #read<T>(desc: Exclude<AnyDesc, { kind: "extension" }>, name: string): T | undefined {
+  /** Rules of a field of a message that is sent: a `buf.validate.FieldRules`. */
+  wireRules(field: DescField): ReflectMessage | undefined {
+    const extension = this.#registry.getExtension(`${wirePackage}.field`);
+    return extension !== undefined && hasOption(field, extension)
+      ? reflect(extension.message!, getOption(field, extension) as Message)
+      : undefined;
+  }
+
+  /** Rules between the fields of a message that is sent: a `buf.validate.MessageRules`. */
+  messageRules(message: DescMessage): { cel: { message: string }[]; oneof: unknown[] } | undefined {
+    return this.#read<{ cel: { message: string }[]; oneof: unknown[] }>(message, "message", wirePackage);
+  }
+
+  /** True if one field of a oneof of a message that is sent must be set. */
+  isRequired(oneof: DescOneof): boolean {
+    return this.#read<{ required: boolean }>(oneof, "oneof", wirePackage)?.required ?? false;
+  }
+
+  #read<T>(desc: Exclude<AnyDesc, { kind: "extension" }>, name: string, from = specPackage): T | undefined {
     // The registry lacks the extension if no file of the request uses the options.
-    const extension = this.#registry.getExtension(`${specPackage}.${name}`);
+    const extension = this.#registry.getExtension(`${from}.${name}`);
     return extension !== undefined && hasOption(desc, extension) ? (getOption(desc, extension) as T) : undefined;
   }
 }

@@ -24,7 +24,7 @@ export function limitPhrases(rules: Rules, kind: ValueKind): string[] {
     const headers = headerTexts(rules);
     if (headers !== undefined) phrases.push(headers.rule.replace(/^must have /, ""));
   } else if (rules.maxItems !== undefined) {
-    phrases.push(itemsText(rules.maxItems).rule.replace(/^must have /, ""));
+    phrases.push(itemsText(rules.maxItems, rules.minItems).rule.replace(/^must have /, ""));
   }
   const list = listBytesText(rules);
   if (list !== undefined) phrases.push(list.rule.replace(/^must have /, ""));

@@ -11,6 +11,8 @@ export interface Rules {
   readonly minBytes?: number;
   readonly maxBytes?: number;
   readonly pattern?: Pattern;
+  /** Least number of elements; only in messages that are sent. */
+  readonly minItems?: number;
   readonly maxItems?: number;
   /** Greatest size of all elements of a list together. */
   readonly maxTotalBytes?: number;

@@ -1,6 +1,6 @@
 import type { DescEnum, DescFile, DescMessage, FileRegistry } from "@bufbuild/protobuf";
 import { TakenNames } from "./duplicates.js";
-import { type ErrorTable, readErrorTable } from "./errors.js";
+import { type ErrorTable, readErrorTables } from "./errors.js";
 import { type FunctionGroup, readFunctionGroup } from "./functions.js";
 import { distinctNames, type GatewayGroup, readGatewayGroup } from "./gateway-functions.js";
 import { type Message, readMessage } from "./messages.js";
@@ -45,14 +45,23 @@ export function readSpec(registry: FileRegistry, files: readonly DescFile[]): Sp
   const spec = {
     files: files
       .filter((file) => file.proto.package !== specPackage)
-      .map((file) => readFile(file, options, functionMessages(files, options))),
+      .map((file) => readFile(file, options, functionMessages(files, options), enumsOf(registry, file.proto.package))),
     namedRules: readNamedRules(options),
   };
   refuseSharedNames(spec);
   return spec;
 }
 
-function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<string>): SpecFile {
+/**
+ * @param passing names of the requests and responses of SQL functions
+ * @param enums all enums of the file's package
+ */
+function readFile(
+  file: DescFile,
+  options: SpecOptions,
+  passing: ReadonlySet<string>,
+  enums: readonly DescEnum[],
+): SpecFile {
   const tables: Table[] = [];
   const views: View[] = [];
   const settingGroups: SettingGroup[] = [];
@@ -87,7 +96,7 @@ function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<str
     messages,
     functionGroups: file.services.flatMap((service) => readFunctionGroup(service, options) ?? []),
     gatewayGroups: file.services.flatMap((service) => readGatewayGroup(service, options) ?? []),
-    errorTables: allEnums(file).flatMap((enumeration) => readErrorTable(enumeration, options) ?? []),
+    errorTables: readErrorTables(file, enums, options),
   };
 }
 
@@ -98,9 +107,11 @@ function allMessages(messages: readonly DescMessage[]): DescMessage[] {
   );
 }
 
-/** Lists enums; the top-level enums of the file come first. */
-function allEnums(file: DescFile): DescEnum[] {
-  return [...file.enums, ...allMessages(file.messages).flatMap((message) => message.nestedEnums)];
+/** Lists the enums of a package; the top-level enums of a file come first. */
+function enumsOf(registry: FileRegistry, name: string): DescEnum[] {
+  return [...registry.files]
+    .filter((file) => file.proto.package === name)
+    .flatMap((file) => [...file.enums, ...allMessages(file.messages).flatMap((message) => message.nestedEnums)]);
 }
 
 /**

@@ -61,7 +61,8 @@ export function checkExpression(
 ): string {
   const name = stringLiteral(path);
   if (repeated) {
-    return `checkItems(${name}, ${rules.maxItems}, ${value})`;
+    const least = rules.minItems === undefined ? "" : `, ${rules.minItems}`;
+    return `checkItems(${name}, ${rules.maxItems}, ${value}${least})`;
   }
   switch (kind) {
     case "string":
@@ -133,7 +134,7 @@ export function printLimits(owners: readonly { readonly name: string; readonly v
 function limitLine({ name, kind, rules }: Limited): string | undefined {
   const entries = [
     numberEntries({ min: rules.min, max: rules.max }, kind === "bigint" ? "n" : ""),
-    ...(["minBytes", "maxBytes", "maxItems"] as const).map((key) =>
+    ...(["minBytes", "maxBytes", "minItems", "maxItems"] as const).map((key) =>
       rules[key] === undefined ? "" : `${key}: ${rules[key]}`,
     ),
     textEntries(rules.in === undefined ? {} : { in: rules.in }),

@@ -7,8 +7,6 @@ export interface Step {
 
 export type Outcome =
   | { readonly kind: "ok" }
-  /** The step had nothing to check, for this reason. */
-  | { readonly kind: "skipped"; readonly because: string }
   /** Problem, in complete lines, and its remedy. */
   | { readonly kind: "failed"; readonly details: string; readonly remedy: string };
 
@@ -19,8 +17,7 @@ export async function runSteps(steps: readonly Step[], print: (line: string) => 
     const started = performance.now();
     const outcome = await outcomeOf(step);
     const took = `${Math.round(performance.now() - started)} ms`;
-    const because = outcome.kind === "skipped" ? `: ${outcome.because}` : "";
-    print(`${outcome.kind.padEnd(8)}${step.name.padEnd(12)}${took}${because}`);
+    print(`${outcome.kind.padEnd(8)}${step.name.padEnd(12)}${took}`);
     if (outcome.kind === "failed") {
       failed += 1;
       print(`${indented(outcome.details)}\n  → ${outcome.remedy}`);

@@ -16,7 +16,7 @@ export interface HawserErrorOptions {
 }
 
 /**
- * Error with a stable code. The spec's error table (`proto/hawser/errors/v1/errors.proto`) has the meaning and remedy
+ * Error with a stable code. The spec's error table (`proto/hawser/errors/v1/details.proto`) has the meaning and remedy
  * of each code; the message says what happened, with which value, and what to do.
  *
  * `error instanceof HawserError` is also true for an error of another copy of the package: two versions in one process,

@@ -155,6 +155,7 @@ export function allRulesOf(message: DescMessage): MessageRules[] {
 function readMessage(message: DescMessage): MessageRules {
   const option = getOption(message, messageOption);
   refuseUnknown(message, "message", option);
+  if (option.cel.length > 0) throw notSupported(message, "message.cel");
   const groups = option.oneof.map(({ fields, required }) => {
     if (fields.length === 0) throw invalidSchema(message, "rule message.oneof: it names no field; name two or more");
     return {
@@ -430,8 +431,12 @@ function refuseUnknown(at: DescField | DescMessage | DescOneof, within: string, 
     // The rule `example` only documents values.
     if (name === "example") continue;
     const rule = `${within === "" ? "" : `${within}.`}${name ?? `number ${no}`}`;
-    throw invalidSchema(at, `rule ${rule}: not supported; docs/typed.md lists the rules that are`);
+    throw notSupported(at, rule);
   }
+}
+
+function notSupported(at: DescField | DescMessage | DescOneof, rule: string): HawserError {
+  return invalidSchema(at, `rule ${rule}: not supported; docs/typed.md lists the rules that are`);
 }
 
 function doesNotFit(field: DescField, name: string, fitting: string | undefined): HawserError {

@@ -37,13 +37,11 @@ export function checkFrame(
 
 /**
  * Describes the first violated rule between fields of a batch; undefined if there is none:
- * - A batch has at least one payload.
  * - At-least-once numbers are between 1 and 2^53 − 1; the first number of an at-most-once batch is 0.
  * - Compressions and headers refer to payloads of the batch, in ascending order, each at most once.
  */
 export function faultOfBatch({ delivery, firstNumber, payloads, compressions, headers }: Batch): string | undefined {
   const count = payloads.length;
-  if (count === 0) return "a Batch has no payload";
   if (delivery === Delivery.AT_MOST_ONCE) {
     if (firstNumber !== 0) return `an at-most-once Batch has first_number ${firstNumber}; it must be 0`;
   } else if (firstNumber === 0) {

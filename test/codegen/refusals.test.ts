@@ -20,9 +20,20 @@ import { settingCases } from "./refusals/settings.js";
 import { fn, gatewayFn, type RefusalCase, table } from "./refusals/spec-text.js";
 import { tableCases } from "./refusals/tables.js";
 import { twinCases } from "./refusals/twins.js";
+import { wireRuleCases } from "./refusals/wire-rules.js";
 import { compile, refusal, requestFor } from "./support/request.js";
 
-const groups = { tableCases, twinCases, functionCases, gatewayCases, ruleCases, settingCases, metricCases, errorCases };
+const groups = {
+  tableCases,
+  twinCases,
+  functionCases,
+  gatewayCases,
+  ruleCases,
+  wireRuleCases,
+  settingCases,
+  metricCases,
+  errorCases,
+};
 const all: RefusalCase[] = Object.values(groups).flat();
 
 /** A project root of the tests' own, for body files. */
@@ -164,7 +175,7 @@ describe("bodies of the gateway", () => {
 
 it("refuses a list of a frame without a greatest length", async () => {
   expect(await refusal(requestFor(descriptors, [framesFile]), generateCodecs)).toBe(
-    `${framesFile}: message Batch.payloads: a list of a frame has a rule max_items`,
+    `${framesFile}: message Batch.payloads: a list of a frame has a rule repeated.max_items`,
   );
 });
 
@@ -186,6 +197,7 @@ function pathOf(one: RefusalCase): string {
 function protoOf(one: RefusalCase): string {
   return `syntax = "proto3";
     package hawser.${areaOf(one)}.v1;
+    import "buf/validate/validate.proto";
     import "hawser/spec/v1/options.proto";
     ${one.proto}`;
 }

@@ -148,7 +148,7 @@ it("gives the limits of fields, columns, arguments and settings as values", () =
       address: { minBytes: 2, maxBytes: 8 },
       weight: { min: 1n, max: 1000n },
       coldest: { min: -40 },
-      size: { min: 1 },
+      size: { min: 1, max: 1 },
       furtherLabels: { maxItems: 2 },
       cash: { min: 1n },
       voucher: { minBytes: 4, maxBytes: 4 },

@@ -87,12 +87,11 @@ it("holds what it should, and nothing else", () => {
     "NOTICE",
     "CHANGELOG.md",
     "SECURITY.md",
-    "buf.yaml",
     "docs/architecture.svg",
     "dist/src/peer/index.js",
     "dist/src/peer/index.d.ts",
-    "proto/hawser/peer/v1/frames.proto",
-    "proto/hawser/spec/v1/options.proto",
+    "proto/wire/hawser/peer/v1/frames.proto",
+    "proto/options/topic/hawser/v1/topic.proto",
     "schema/nats-server-options.schema.json",
   ]) {
     expect(packed).toContain(file);
@@ -202,10 +201,15 @@ it("has the command", async () => {
   expect(await run(hawser, ["--version"], project)).toContain(manifest.version);
 });
 
-it("carries a spec that `buf lint` and `buf build` pass", async () => {
+it("carries protos that `buf lint` and `buf build` pass", async () => {
+  expect(packed.filter((path) => path.startsWith("proto/hawser/"))).toEqual([]);
   const buf = join(projectBin, "buf");
-  await run(buf, ["lint"], installed);
-  await run(buf, ["build", "-o", join(directory, "spec.binpb")], installed);
+  const modules = ["wire", "options/topic", "options/validate"].map(
+    (path) => `  - path: node_modules/hawser/proto/${path}\n`,
+  );
+  write("buf.yaml", `version: v2\nmodules:\n${modules.join("")}`);
+  await run(buf, ["lint"], project);
+  await run(buf, ["build", "-o", join(directory, "spec.binpb")], project);
   expect(readFileSync(join(directory, "spec.binpb")).length).toBeGreaterThan(1_000);
 });
 

@@ -3,11 +3,10 @@
  * schemas. Both are kept in the cache.
  */
 import { execFile } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { cacheDirectory } from "../../src/dev/nats/binary.js";
 import { findProgram } from "../../src/dev/server-process.js";
+import { kept } from "./kept.js";
 
 const run = promisify(execFile);
 const helmVersion = "v3.19.0";
@@ -43,22 +42,4 @@ export async function findKubernetesValidate(): Promise<{ readonly python: strin
     );
   });
   return { python, path };
-}
-
-/** Makes a directory of the cache, if it is not there, and returns the path of a file in it. */
-async function kept(place: string, name: string, make: (directory: string) => Promise<void>): Promise<string> {
-  const directory = join(cacheDirectory(), place);
-  const file = join(directory, name);
-  if (existsSync(file)) return file;
-  const parent = join(directory, "..");
-  mkdirSync(parent, { recursive: true });
-  const draft = mkdtempSync(join(parent, ".draft-"));
-  try {
-    await make(draft);
-    // Others may have done the same meanwhile.
-    if (!existsSync(file)) renameSync(draft, directory);
-  } finally {
-    rmSync(draft, { recursive: true, force: true });
-  }
-  return file;
 }

@@ -58,7 +58,7 @@ describe("the table of values", () => {
     const inTable = ruleCases.map(({ rule }) => rule.replace(/_exclusive$/, ""));
     const missing = ours.messages.flatMap((message) => {
       const type = message.name.replace("Rules", "").toLowerCase();
-      if (["field", "message", "oneof", "messageoneofrule"].includes(type)) return [];
+      if (["field", "message", "oneof", "messageoneofrule", "rule"].includes(type)) return [];
       return message.fields
         .map(({ name }) => name)
         .filter((name) => !["items", "keys", "values"].includes(name))
@@ -234,6 +234,20 @@ describe("refuses", () => {
   ])("%s", (_, type, repeated, why) => {
     expect(() => rulesOf(schemaWith(type, rule({ case: "repeated", value: repeated }), true))).toThrow(
       expect.objectContaining({ code: "invalid_schema", message: `acme.v1.A.value: ${why}` }),
+    );
+  });
+
+  it("cel of a message", async () => {
+    const text = `syntax = "proto3";
+      package acme.v1;
+      import "buf/validate/validate.proto";
+      message A {
+        option (buf.validate.message).cel = {id: "a", expression: "this.value == 1"};
+        int32 value = 1;
+      }`;
+    const schema = messageIn(await compileSchemas({ "acme/v1/a.proto": text }), "acme.v1.A");
+    expect(() => rulesOf(schema)).toThrow(
+      "acme.v1.A: rule message.cel: not supported; docs/typed.md lists the rules that are",
     );
   });
 

@@ -48,7 +48,7 @@ const reached = (message: DescMessage): DescMessage[] => [
 ];
 const messages = [...new Set(reached(FrameSchema))].filter((message) => message !== FrameSchema);
 
-type Limits = Partial<Record<"min" | "max" | "minBytes" | "maxBytes" | "maxItems", number>>;
+type Limits = Partial<Record<"min" | "max" | "minBytes" | "maxBytes" | "minItems" | "maxItems", number>>;
 const limitsOf = ({ parent, localName }: DescField): Limits =>
   (limits as Readonly<Record<string, Readonly<Record<string, Limits>>>>)[parent.name]?.[localName] ?? {};
 
@@ -92,6 +92,7 @@ describe("the vectors of frames", () => {
       max: (value: number, limit) => value > limit,
       minBytes: (value: string | Uint8Array, limit) => Buffer.byteLength(value) < limit,
       maxBytes: (value: string | Uint8Array, limit) => Buffer.byteLength(value) > limit,
+      minItems: (value: unknown[], limit) => value.length < limit,
       maxItems: (value: unknown[], limit) => value.length > limit,
       noControls: (value: string) => [...value].some((character) => character > "\0" && character < " "),
     };

@@ -104,3 +104,14 @@ export function bytesOfHex(hex: string): Uint8Array {
 export function hexOfBytes(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString("hex");
 }
+
+/**
+ * Refused vectors that a protobuf library reads and that break no rule of `frames.proto`: of two kinds the last one
+ * counts there, and the order of a list is beyond what a rule can say.
+ */
+export const refusedBeyondRules: readonly string[] = [
+  "two-kinds",
+  "same-kind-twice",
+  "compression-index-descending",
+  "header-index-descending",
+];

@@ -6,7 +6,6 @@
 // source: hawser/outbox/v1/outbox.proto
 // source: hawser/outbox/v1/schedules.proto
 // source: hawser/peer/v1/catalog.proto
-// source: hawser/peer/v1/frames.proto
 
 import type { TextRules } from "./violation.js";
 
@@ -186,6 +185,19 @@ export const namedRules = {
     pattern: /^[^:\u0001-\u001f\u007f]+$/u,
     means: "must not contain ':' or control characters",
   },
+  /** The name of a header of a message between peers. */
+  headerName: {
+    minBytes: 1,
+    maxBytes: 255,
+    pattern: /^[!-9;-~]+$/u,
+    means: "must be visible ASCII without ':'",
+  },
+  /** The value of a header of a message between peers. */
+  headerValue: {
+    maxBytes: 8192,
+    pattern: /^[^\u0001-\u0008\u000a-\u001f\u007f]*$/u,
+    means: "must not contain control characters other than tab",
+  },
   /** The code of the error of a dead letter; a longer one is cut. */
   deadLetterErrorCode: {
     maxBytes: 255,
@@ -206,18 +218,5 @@ export const namedRules = {
   address: {
     minBytes: 1,
     maxBytes: 512,
-  },
-  /** The name of a header of a message between peers. */
-  headerName: {
-    minBytes: 1,
-    maxBytes: 255,
-    pattern: /^[!-9;-~]+$/u,
-    means: "must be visible ASCII without ':'",
-  },
-  /** The value of a header of a message between peers. */
-  headerValue: {
-    maxBytes: 8192,
-    pattern: /^[^\u0001-\u0008\u000a-\u001f\u007f]*$/u,
-    means: "must not contain control characters other than tab",
   },
 } satisfies Readonly<Record<string, TextRules>>;

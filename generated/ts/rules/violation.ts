@@ -99,8 +99,15 @@ export function checkBoolean(path: string, value: boolean): Violation | undefine
 }
 
 /** Checks the number of elements of a list. */
-export function checkItems(path: string, maxItems: number, value: readonly unknown[]): Violation | undefined {
-  return value.length <= maxItems ? undefined : violation(path, `${value.length} elements`, itemsText(maxItems));
+export function checkItems(
+  path: string,
+  maxItems: number,
+  value: readonly unknown[],
+  minItems = 0,
+): Violation | undefined {
+  return value.length >= minItems && value.length <= maxItems
+    ? undefined
+    : violation(path, `${value.length} elements`, itemsText(maxItems, minItems));
 }
 
 /** Violation of a missing value. */
@@ -230,8 +237,12 @@ export function bytesText(rules: Pick<TextRules, "minBytes" | "maxBytes">, kind:
     : { rule: `must be ${limits} long${encoding}`, remedy: `Use ${limits}${encoding}.` };
 }
 
-/** Greatest number of elements in words. */
-export function itemsText(maxItems: number): RuleText {
+/** Number of elements in words. */
+export function itemsText(maxItems: number, minItems = 0): RuleText {
+  if (minItems > 0) {
+    const limits = `${between(minItems, maxItems, " elements")}`;
+    return { rule: `must have ${limits}`, remedy: `Give ${limits}.` };
+  }
   return {
     rule: `must have at most ${maxItems} elements`,
     remedy: `Split it into lists of at most ${maxItems} elements.`,

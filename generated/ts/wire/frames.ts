@@ -535,7 +535,7 @@ function readBatch(input: FrameInput, end: number): Batch {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.epoch >= 1 && message.epoch <= 9007199254740991 && message.delivery >= 1 && message.delivery <= 2 && message.firstNumber <= 9007199254740991 && message.topicKey >= 1)) input.breaksRule = true;
+  if (!(message.epoch >= 1 && message.epoch <= 9007199254740991 && message.delivery >= 1 && message.delivery <= 2 && message.firstNumber <= 9007199254740991 && message.topicKey >= 1 && message.payloads.length >= 1)) input.breaksRule = true;
   return message;
 }
 

@@ -10,8 +10,10 @@ export interface RefusalCase {
   readonly says: string;
 }
 
-/** An error without a mistake. */
-export const goodError = '{sqlstate: "55000" exit_status: 70 summary: "x" remedy: "y"}';
+/** Details of an error without a mistake. */
+export function goodError(code: string): string {
+  return `option (hawser.spec.v1.error) = {code: "${code}" sqlstate: "55000" exit_status: 70 remedy: "y"};`;
+}
 
 /** A table `foo` with these fields. */
 export function table(fields: string, option = 'primary_key: "id"'): string {
@@ -48,9 +50,14 @@ export function gatewayValue(option: string): string {
   return `[(hawser.spec.v1.gateway_value) = {${option}}]`;
 }
 
-/** A field with rules. */
+/** A column with rules. */
 export function ruled(field: string, rules: string): string {
-  return `message Foo { ${field} [(hawser.spec.v1.rules) = {${rules}}]; }`;
+  return table(`int32 id = 1; ${field} [(hawser.spec.v1.rules) = {${rules}}];`);
+}
+
+/** A field of a message that is sent, with an option of `buf.validate`. */
+export function wired(field: string, option: string): string {
+  return `message Foo { ${field} [${option}]; }`;
 }
 
 /** A setting with its option and rules. */
@@ -65,7 +72,10 @@ export function metric(field: string, option: string, help = "Help."): string {
   return `message Foo { option (hawser.spec.v1.metrics) = {title: "Foo"}; ${comment} ${field} [(hawser.spec.v1.metric) = {${option}}]; }`;
 }
 
-/** An enum of one error. */
+/** An enum of one error, with its details. */
 export function error(option: string): string {
-  return `enum FooError { FOO_ERROR_UNSPECIFIED = 0; FOO_ERROR_LOST = 1 [(hawser.spec.v1.error) = {${option}}]; }`;
+  return `option (hawser.spec.v1.error) = {code: "lost" ${option}};
+    enum FooError { FOO_ERROR_UNSPECIFIED = 0;
+      // It is lost.
+      FOO_ERROR_LOST = 1; }`;
 }

@@ -32,14 +32,21 @@ export const twinCases: readonly RefusalCase[] = [
   },
   {
     name: "two errors of one code",
-    proto: `enum FooError { FOO_ERROR_UNSPECIFIED = 0; FOO_ERROR_LOST = 1 [(hawser.spec.v1.error) = ${goodError}]; }
-      enum BarError { BAR_ERROR_UNSPECIFIED = 0; BAR_ERROR_LOST = 1 [(hawser.spec.v1.error) = ${goodError}]; }`,
+    proto: `${goodError("lost")}
+      enum FooError { FOO_ERROR_UNSPECIFIED = 0;
+        // Lost.
+        FOO_ERROR_LOST = 1; }
+      enum BarError { BAR_ERROR_UNSPECIFIED = 0;
+        // Lost.
+        BAR_ERROR_LOST = 1; }`,
     says: 'enum BarError.BAR_ERROR_LOST: error "lost" is taken by enum FooError.FOO_ERROR_LOST in FILE; choose another',
   },
   {
     name: "two errors of one wire code",
     proto: `enum FooError { option allow_alias = true; FOO_ERROR_UNSPECIFIED = 0;
-      FOO_ERROR_LOST = 1 [(hawser.spec.v1.error) = ${goodError}]; FOO_ERROR_GONE = 1 [(hawser.spec.v1.error) = ${goodError}]; }`,
+      // Lost.
+      FOO_ERROR_LOST = 1; FOO_ERROR_GONE = 1; }
+      ${goodError("lost")} ${goodError("gone")}`,
     says: "enum FooError.FOO_ERROR_GONE: wire code 1 is taken by lost",
   },
   {

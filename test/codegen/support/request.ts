@@ -24,7 +24,7 @@ export const bufScript = createRequire(import.meta.url).resolve("@bufbuild/buf/b
 const projectRoot = fileURLToPath(new URL("../../..", import.meta.url));
 
 /**
- * Compiles proto files, given by their paths, beside the spec's options.
+ * Compiles proto files, given by their paths, beside the spec's options and the rules of `buf.validate`.
  *
  * @returns all their descriptors, dependencies first
  */
@@ -54,10 +54,14 @@ async function build(folder: string, image: string): Promise<FileDescriptorProto
   return fromBinary(FileDescriptorSetSchema, await readFile(image)).file;
 }
 
-/** Writes a module of proto files into a folder: `buf.yaml`, the files and the spec's options. */
+/** Writes a module of proto files into a folder: `buf.yaml`, the files, the spec's options and the rules. */
 async function writeModule(folder: string, protos: Readonly<Record<string, string>>): Promise<void> {
-  const options = "proto/hawser/spec/v1/options.proto";
-  await cp(join(projectRoot, options), join(folder, options), { recursive: true });
+  for (const [from, to] of [
+    ["proto/hawser/spec", "proto/hawser/spec"],
+    ["proto/options/validate/buf", "proto/buf"],
+  ] as const) {
+    await cp(join(projectRoot, from), join(folder, to), { recursive: true });
+  }
   await writeFile(join(folder, "buf.yaml"), "version: v2\nmodules:\n  - path: proto\n");
   for (const [path, text] of Object.entries(protos)) {
     const file = join(folder, "proto", path);

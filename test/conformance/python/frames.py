@@ -1,6 +1,6 @@
 """The frames of docs/protocol.md in plain Python: encode, decode, and every rule that a decoder checks.
 
-Written from docs/protocol.md and proto/hawser/peer/v1/frames.proto alone. A frame is a dict in the form of protobuf
+Written from docs/protocol.md and proto/wire/hawser/peer/v1/frames.proto alone. A frame is a dict in the form of protobuf
 JSON, {"ping": {"token": "7"}}: bytes in base64, 64-bit numbers as text, enums by name, defaults left out.
 """
 

@@ -41,7 +41,7 @@ export const limits = {
     delivery: { min: 1, max: 2 },
     firstNumber: { max: 9007199254740991 },
     topicKey: { min: 1 },
-    payloads: { maxItems: 65536 },
+    payloads: { minItems: 1, maxItems: 65536 },
     compressions: { maxItems: 65536 },
     headers: { maxItems: 65536 },
   },
@@ -322,18 +322,18 @@ export function checkBatchTopicKey(value: number): Violation | undefined {
 }
 
 /**
- * Checks `Batch.payloads`. Limits: at most 65536 elements.
+ * Checks `Batch.payloads`. Limits: 1 to 65536 elements.
  *
  * Payloads of the messages.
  */
 export function checkBatchPayloads(value: readonly unknown[]): Violation | undefined {
-  return checkItems("payloads", 65536, value);
+  return checkItems("payloads", 65536, value, 1);
 }
 
 /**
  * Checks `Batch.compressions`. Limits: at most 65536 elements.
  *
- * Compressions by index of the payload. Payloads without an entry are not compressed.
+ * Compressions by index of the payload, in ascending order. Payloads without an entry are not compressed.
  */
 export function checkBatchCompressions(value: readonly unknown[]): Violation | undefined {
   return checkItems("compressions", 65536, value);
@@ -342,7 +342,7 @@ export function checkBatchCompressions(value: readonly unknown[]): Violation | u
 /**
  * Checks `Batch.headers`. Limits: at most 65536 elements.
  *
- * Headers by index of the payload.
+ * Headers by index of the payload, in ascending order.
  */
 export function checkBatchHeaders(value: readonly unknown[]): Violation | undefined {
   return checkItems("headers", 65536, value);

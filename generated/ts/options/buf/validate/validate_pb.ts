@@ -1,6 +1,6 @@
-// The rules for users' messages that Hawser checks. These are the numbers and names of the rules that the project
-// protovalidate has defined, so that this file can stand in for its `buf/validate/validate.proto` where the Buf Schema
-// Registry cannot be reached. Where it can, take that one: `deps: [buf.build/bufbuild/protovalidate]`.
+// The rules for users' messages that Hawser checks, and those of the frames between peers. These are the numbers and
+// names of the rules that the project protovalidate has defined, so that this file can stand in for its
+// `buf/validate/validate.proto` where the Buf Schema Registry cannot be reached. Where it can, take that one: `deps: [buf.build/bufbuild/protovalidate]`.
 //
 // The rules that Hawser refuses are reserved here: the numbers and the names of a `reserved` pair are in one order.
 
@@ -21,7 +21,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file buf/validate/validate.proto.
  */
 export const file_buf_validate_validate: GenFile = /*@__PURE__*/
-  fileDesc("ChtidWYvdmFsaWRhdGUvdmFsaWRhdGUucHJvdG8SDGJ1Zi52YWxpZGF0ZSJeCgxNZXNzYWdlUnVsZXMSLQoFb25lb2YYBCADKAsyHi5idWYudmFsaWRhdGUuTWVzc2FnZU9uZW9mUnVsZUoECAMQBEoECAUQBlIDY2VsUg5jZWxfZXhwcmVzc2lvbiJGChBNZXNzYWdlT25lb2ZSdWxlEg4KBmZpZWxkcxgBIAMoCRIVCghyZXF1aXJlZBgCIAEoCEgAiAEBQgsKCV9yZXF1aXJlZCIwCgpPbmVvZlJ1bGVzEhUKCHJlcXVpcmVkGAEgASgISACIAQFCCwoJX3JlcXVpcmVkIrQICgpGaWVsZFJ1bGVzEhUKCHJlcXVpcmVkGBkgASgISAGIAQESKQoGaWdub3JlGBsgASgOMhQuYnVmLnZhbGlkYXRlLklnbm9yZUgCiAEBEikKBWZsb2F0GAEgASgLMhguYnVmLnZhbGlkYXRlLkZsb2F0UnVsZXNIABIrCgZkb3VibGUYAiABKAsyGS5idWYudmFsaWRhdGUuRG91YmxlUnVsZXNIABIpCgVpbnQzMhgDIAEoCzIYLmJ1Zi52YWxpZGF0ZS5JbnQzMlJ1bGVzSAASKQoFaW50NjQYBCABKAsyGC5idWYudmFsaWRhdGUuSW50NjRSdWxlc0gAEisKBnVpbnQzMhgFIAEoCzIZLmJ1Zi52YWxpZGF0ZS5VSW50MzJSdWxlc0gAEisKBnVpbnQ2NBgGIAEoCzIZLmJ1Zi52YWxpZGF0ZS5VSW50NjRSdWxlc0gAEisKBnNpbnQzMhgHIAEoCzIZLmJ1Zi52YWxpZGF0ZS5TSW50MzJSdWxlc0gAEisKBnNpbnQ2NBgIIAEoCzIZLmJ1Zi52YWxpZGF0ZS5TSW50NjRSdWxlc0gAEi0KB2ZpeGVkMzIYCSABKAsyGi5idWYudmFsaWRhdGUuRml4ZWQzMlJ1bGVzSAASLQoHZml4ZWQ2NBgKIAEoCzIaLmJ1Zi52YWxpZGF0ZS5GaXhlZDY0UnVsZXNIABIvCghzZml4ZWQzMhgLIAEoCzIbLmJ1Zi52YWxpZGF0ZS5TRml4ZWQzMlJ1bGVzSAASLwoIc2ZpeGVkNjQYDCABKAsyGy5idWYudmFsaWRhdGUuU0ZpeGVkNjRSdWxlc0gAEicKBGJvb2wYDSABKAsyFy5idWYudmFsaWRhdGUuQm9vbFJ1bGVzSAASKwoGc3RyaW5nGA4gASgLMhkuYnVmLnZhbGlkYXRlLlN0cmluZ1J1bGVzSAASKQoFYnl0ZXMYDyABKAsyGC5idWYudmFsaWRhdGUuQnl0ZXNSdWxlc0gAEicKBGVudW0YECABKAsyFy5idWYudmFsaWRhdGUuRW51bVJ1bGVzSAASLwoIcmVwZWF0ZWQYEiABKAsyGy5idWYudmFsaWRhdGUuUmVwZWF0ZWRSdWxlc0gAEiUKA21hcBgTIAEoCzIWLmJ1Zi52YWxpZGF0ZS5NYXBSdWxlc0gAEi8KCGR1cmF0aW9uGBUgASgLMhsuYnVmLnZhbGlkYXRlLkR1cmF0aW9uUnVsZXNIABIxCgl0aW1lc3RhbXAYFiABKAsyHC5idWYudmFsaWRhdGUuVGltZXN0YW1wUnVsZXNIAEIGCgR0eXBlQgsKCV9yZXF1aXJlZEIJCgdfaWdub3JlSgQIFBAVSgQIFxAYSgQIHBAdSgQIHRAeUgNhbnlSA2NlbFIKZmllbGRfbWFza1IOY2VsX2V4cHJlc3Npb24izAEKCkZsb2F0UnVsZXMSEgoFY29uc3QYASABKAJIAogBARIMCgJsdBgCIAEoAkgAEg0KA2x0ZRgDIAEoAkgAEgwKAmd0GAQgASgCSAESDQoDZ3RlGAUgASgCSAESCgoCaW4YBiADKAISDgoGbm90X2luGAcgAygCEhMKBmZpbml0ZRgIIAEoCEgDiAEBQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0QgkKB19maW5pdGVKBAgJEApSB2V4YW1wbGUizQEKC0RvdWJsZVJ1bGVzEhIKBWNvbnN0GAEgASgBSAKIAQESDAoCbHQYAiABKAFIABINCgNsdGUYAyABKAFIABIMCgJndBgEIAEoAUgBEg0KA2d0ZRgFIAEoAUgBEgoKAmluGAYgAygBEg4KBm5vdF9pbhgHIAMoARITCgZmaW5pdGUYCCABKAhIA4gBAUILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEIJCgdfZmluaXRlSgQICRAKUgdleGFtcGxlIqwBCgpJbnQzMlJ1bGVzEhIKBWNvbnN0GAEgASgFSAKIAQESDAoCbHQYAiABKAVIABINCgNsdGUYAyABKAVIABIMCgJndBgEIAEoBUgBEg0KA2d0ZRgFIAEoBUgBEgoKAmluGAYgAygFEg4KBm5vdF9pbhgHIAMoBUILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEoECAgQCVIHZXhhbXBsZSKsAQoKSW50NjRSdWxlcxISCgVjb25zdBgBIAEoA0gCiAEBEgwKAmx0GAIgASgDSAASDQoDbHRlGAMgASgDSAASDAoCZ3QYBCABKANIARINCgNndGUYBSABKANIARIKCgJpbhgGIAMoAxIOCgZub3RfaW4YByADKANCCwoJbGVzc190aGFuQg4KDGdyZWF0ZXJfdGhhbkIICgZfY29uc3RKBAgJEApSB2V4YW1wbGUirQEKC1VJbnQzMlJ1bGVzEhIKBWNvbnN0GAEgASgNSAKIAQESDAoCbHQYAiABKA1IABINCgNsdGUYAyABKA1IABIMCgJndBgEIAEoDUgBEg0KA2d0ZRgFIAEoDUgBEgoKAmluGAYgAygNEg4KBm5vdF9pbhgHIAMoDUILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEoECAgQCVIHZXhhbXBsZSKtAQoLVUludDY0UnVsZXMSEgoFY29uc3QYASABKARIAogBARIMCgJsdBgCIAEoBEgAEg0KA2x0ZRgDIAEoBEgAEgwKAmd0GAQgASgESAESDQoDZ3RlGAUgASgESAESCgoCaW4YBiADKAQSDgoGbm90X2luGAcgAygEQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0SgQICBAJUgdleGFtcGxlIq0BCgtTSW50MzJSdWxlcxISCgVjb25zdBgBIAEoEUgCiAEBEgwKAmx0GAIgASgRSAASDQoDbHRlGAMgASgRSAASDAoCZ3QYBCABKBFIARINCgNndGUYBSABKBFIARIKCgJpbhgGIAMoERIOCgZub3RfaW4YByADKBFCCwoJbGVzc190aGFuQg4KDGdyZWF0ZXJfdGhhbkIICgZfY29uc3RKBAgIEAlSB2V4YW1wbGUirQEKC1NJbnQ2NFJ1bGVzEhIKBWNvbnN0GAEgASgSSAKIAQESDAoCbHQYAiABKBJIABINCgNsdGUYAyABKBJIABIMCgJndBgEIAEoEkgBEg0KA2d0ZRgFIAEoEkgBEgoKAmluGAYgAygSEg4KBm5vdF9pbhgHIAMoEkILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEoECAgQCVIHZXhhbXBsZSKuAQoMRml4ZWQzMlJ1bGVzEhIKBWNvbnN0GAEgASgHSAKIAQESDAoCbHQYAiABKAdIABINCgNsdGUYAyABKAdIABIMCgJndBgEIAEoB0gBEg0KA2d0ZRgFIAEoB0gBEgoKAmluGAYgAygHEg4KBm5vdF9pbhgHIAMoB0ILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEoECAgQCVIHZXhhbXBsZSKuAQoMRml4ZWQ2NFJ1bGVzEhIKBWNvbnN0GAEgASgGSAKIAQESDAoCbHQYAiABKAZIABINCgNsdGUYAyABKAZIABIMCgJndBgEIAEoBkgBEg0KA2d0ZRgFIAEoBkgBEgoKAmluGAYgAygGEg4KBm5vdF9pbhgHIAMoBkILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEoECAgQCVIHZXhhbXBsZSKvAQoNU0ZpeGVkMzJSdWxlcxISCgVjb25zdBgBIAEoD0gCiAEBEgwKAmx0GAIgASgPSAASDQoDbHRlGAMgASgPSAASDAoCZ3QYBCABKA9IARINCgNndGUYBSABKA9IARIKCgJpbhgGIAMoDxIOCgZub3RfaW4YByADKA9CCwoJbGVzc190aGFuQg4KDGdyZWF0ZXJfdGhhbkIICgZfY29uc3RKBAgIEAlSB2V4YW1wbGUirwEKDVNGaXhlZDY0UnVsZXMSEgoFY29uc3QYASABKBBIAogBARIMCgJsdBgCIAEoEEgAEg0KA2x0ZRgDIAEoEEgAEgwKAmd0GAQgASgQSAESDQoDZ3RlGAUgASgQSAESCgoCaW4YBiADKBASDgoGbm90X2luGAcgAygQQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0SgQICBAJUgdleGFtcGxlIjgKCUJvb2xSdWxlcxISCgVjb25zdBgBIAEoCEgAiAEBQggKBl9jb25zdEoECAIQA1IHZXhhbXBsZSKABwoLU3RyaW5nUnVsZXMSEgoFY29uc3QYASABKAlIAYgBARIQCgNsZW4YEyABKARIAogBARIUCgdtaW5fbGVuGAIgASgESAOIAQESFAoHbWF4X2xlbhgDIAEoBEgEiAEBEhYKCWxlbl9ieXRlcxgUIAEoBEgFiAEBEhYKCW1pbl9ieXRlcxgEIAEoBEgGiAEBEhYKCW1heF9ieXRlcxgFIAEoBEgHiAEBEhQKB3BhdHRlcm4YBiABKAlICIgBARITCgZwcmVmaXgYByABKAlICYgBARITCgZzdWZmaXgYCCABKAlICogBARIVCghjb250YWlucxgJIAEoCUgLiAEBEhkKDG5vdF9jb250YWlucxgXIAEoCUgMiAEBEgoKAmluGAogAygJEg4KBm5vdF9pbhgLIAMoCRIPCgVlbWFpbBgMIAEoCEgAEhIKCGhvc3RuYW1lGA0gASgISAASDgoEaXB2NBgPIAEoCEgAEg4KBHV1aWQYFiABKAhIABIPCgV0dXVpZBghIAEoCEgAEg4KBHVsaWQYIyABKAhIABIWCgxwcm90b2J1Zl9mcW4YJSABKAhIABIaChBwcm90b2J1Zl9kb3RfZnFuGCYgASgISABCDAoKd2VsbF9rbm93bkIICgZfY29uc3RCBgoEX2xlbkIKCghfbWluX2xlbkIKCghfbWF4X2xlbkIMCgpfbGVuX2J5dGVzQgwKCl9taW5fYnl0ZXNCDAoKX21heF9ieXRlc0IKCghfcGF0dGVybkIJCgdfcHJlZml4QgkKB19zdWZmaXhCCwoJX2NvbnRhaW5zQg8KDV9ub3RfY29udGFpbnNKBAgOEA9KBAgQEBFKBAgREBJKBAgSEBNKBAgVEBZKBAgYEBlKBAgZEBpKBAgaEBtKBAgbEBxKBAgcEB1KBAgdEB5KBAgeEB9KBAgfECBKBAggECFKBAgiECNSAmlwUgRpcHY2UgN1cmlSB3VyaV9yZWZSB2FkZHJlc3NSEHdlbGxfa25vd25fcmVnZXhSBnN0cmljdFIRaXBfd2l0aF9wcmVmaXhsZW5SE2lwdjRfd2l0aF9wcmVmaXhsZW5SE2lwdjZfd2l0aF9wcmVmaXhsZW5SCWlwX3ByZWZpeFILaXB2NF9wcmVmaXhSC2lwdjZfcHJlZml4Ug1ob3N0X2FuZF9wb3J0UgdleGFtcGxlItQCCgpCeXRlc1J1bGVzEhIKBWNvbnN0GAEgASgMSACIAQESEAoDbGVuGA0gASgESAGIAQESFAoHbWluX2xlbhgCIAEoBEgCiAEBEhQKB21heF9sZW4YAyABKARIA4gBARITCgZwcmVmaXgYBSABKAxIBIgBARITCgZzdWZmaXgYBiABKAxIBYgBARIVCghjb250YWlucxgHIAEoDEgGiAEBEgoKAmluGAggAygMEg4KBm5vdF9pbhgJIAMoDEIICgZfY29uc3RCBgoEX2xlbkIKCghfbWluX2xlbkIKCghfbWF4X2xlbkIJCgdfcHJlZml4QgkKB19zdWZmaXhCCwoJX2NvbnRhaW5zSgQIBBAFSgQIChALSgQICxAMSgQIDBANSgQIDhAPSgQIDxAQUgdwYXR0ZXJuUgJpcFIEaXB2NFIEaXB2NlIHZXhhbXBsZVIEdXVpZCKAAQoJRW51bVJ1bGVzEhIKBWNvbnN0GAEgASgFSACIAQESGQoMZGVmaW5lZF9vbmx5GAIgASgISAGIAQESCgoCaW4YAyADKAUSDgoGbm90X2luGAQgAygFQggKBl9jb25zdEIPCg1fZGVmaW5lZF9vbmx5SgQIBRAGUgdleGFtcGxlIrMBCg1SZXBlYXRlZFJ1bGVzEhYKCW1pbl9pdGVtcxgBIAEoBEgAiAEBEhYKCW1heF9pdGVtcxgCIAEoBEgBiAEBEhMKBnVuaXF1ZRgDIAEoCEgCiAEBEiwKBWl0ZW1zGAQgASgLMhguYnVmLnZhbGlkYXRlLkZpZWxkUnVsZXNIA4gBAUIMCgpfbWluX2l0ZW1zQgwKCl9tYXhfaXRlbXNCCQoHX3VuaXF1ZUIICgZfaXRlbXMixgEKCE1hcFJ1bGVzEhYKCW1pbl9wYWlycxgBIAEoBEgAiAEBEhYKCW1heF9wYWlycxgCIAEoBEgBiAEBEisKBGtleXMYBCABKAsyGC5idWYudmFsaWRhdGUuRmllbGRSdWxlc0gCiAEBEi0KBnZhbHVlcxgFIAEoCzIYLmJ1Zi52YWxpZGF0ZS5GaWVsZFJ1bGVzSAOIAQFCDAoKX21pbl9wYWlyc0IMCgpfbWF4X3BhaXJzQgcKBV9rZXlzQgkKB192YWx1ZXMihgIKDUR1cmF0aW9uUnVsZXMSJwoCbHQYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABIoCgNsdGUYBCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25IABInCgJndBgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgBEigKA2d0ZRgGIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgBQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5KBAgCEANKBAgHEAhKBAgIEAlKBAgJEApSBWNvbnN0UgJpblIGbm90X2luUgdleGFtcGxlIp0CCg5UaW1lc3RhbXBSdWxlcxIoCgJsdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIpCgNsdGUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAASKAoCZ3QYBSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAESKQoDZ3RlGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgBQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5KBAgCEANKBAgHEAhKBAgIEAlKBAgJEApKBAgKEAtSBWNvbnN0UgZsdF9ub3dSBmd0X25vd1IGd2l0aGluUgdleGFtcGxlKk0KBklnbm9yZRIWChJJR05PUkVfVU5TUEVDSUZJRUQQABIYChRJR05PUkVfSUZfWkVST19WQUxVRRABEhEKDUlHTk9SRV9BTFdBWVMQAzpZCgdtZXNzYWdlEh8uZ29vZ2xlLnByb3RvYnVmLk1lc3NhZ2VPcHRpb25zGIcJIAEoCzIaLmJ1Zi52YWxpZGF0ZS5NZXNzYWdlUnVsZXNSB21lc3NhZ2WIAQE6UQoFb25lb2YSHS5nb29nbGUucHJvdG9idWYuT25lb2ZPcHRpb25zGIcJIAEoCzIYLmJ1Zi52YWxpZGF0ZS5PbmVvZlJ1bGVzUgVvbmVvZogBATpRCgVmaWVsZBIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMYhwkgASgLMhguYnVmLnZhbGlkYXRlLkZpZWxkUnVsZXNSBWZpZWxkiAEBYgZwcm90bzM", [file_google_protobuf_descriptor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
+  fileDesc("ChtidWYvdmFsaWRhdGUvdmFsaWRhdGUucHJvdG8SDGJ1Zi52YWxpZGF0ZSJ0CgxNZXNzYWdlUnVsZXMSHwoDY2VsGAMgAygLMhIuYnVmLnZhbGlkYXRlLlJ1bGUSLQoFb25lb2YYBCADKAsyHi5idWYudmFsaWRhdGUuTWVzc2FnZU9uZW9mUnVsZUoECAUQBlIOY2VsX2V4cHJlc3Npb24iaAoEUnVsZRIPCgJpZBgBIAEoCUgAiAEBEhQKB21lc3NhZ2UYAiABKAlIAYgBARIXCgpleHByZXNzaW9uGAMgASgJSAKIAQFCBQoDX2lkQgoKCF9tZXNzYWdlQg0KC19leHByZXNzaW9uIkYKEE1lc3NhZ2VPbmVvZlJ1bGUSDgoGZmllbGRzGAEgAygJEhUKCHJlcXVpcmVkGAIgASgISACIAQFCCwoJX3JlcXVpcmVkIjAKCk9uZW9mUnVsZXMSFQoIcmVxdWlyZWQYASABKAhIAIgBAUILCglfcmVxdWlyZWQitAgKCkZpZWxkUnVsZXMSFQoIcmVxdWlyZWQYGSABKAhIAYgBARIpCgZpZ25vcmUYGyABKA4yFC5idWYudmFsaWRhdGUuSWdub3JlSAKIAQESKQoFZmxvYXQYASABKAsyGC5idWYudmFsaWRhdGUuRmxvYXRSdWxlc0gAEisKBmRvdWJsZRgCIAEoCzIZLmJ1Zi52YWxpZGF0ZS5Eb3VibGVSdWxlc0gAEikKBWludDMyGAMgASgLMhguYnVmLnZhbGlkYXRlLkludDMyUnVsZXNIABIpCgVpbnQ2NBgEIAEoCzIYLmJ1Zi52YWxpZGF0ZS5JbnQ2NFJ1bGVzSAASKwoGdWludDMyGAUgASgLMhkuYnVmLnZhbGlkYXRlLlVJbnQzMlJ1bGVzSAASKwoGdWludDY0GAYgASgLMhkuYnVmLnZhbGlkYXRlLlVJbnQ2NFJ1bGVzSAASKwoGc2ludDMyGAcgASgLMhkuYnVmLnZhbGlkYXRlLlNJbnQzMlJ1bGVzSAASKwoGc2ludDY0GAggASgLMhkuYnVmLnZhbGlkYXRlLlNJbnQ2NFJ1bGVzSAASLQoHZml4ZWQzMhgJIAEoCzIaLmJ1Zi52YWxpZGF0ZS5GaXhlZDMyUnVsZXNIABItCgdmaXhlZDY0GAogASgLMhouYnVmLnZhbGlkYXRlLkZpeGVkNjRSdWxlc0gAEi8KCHNmaXhlZDMyGAsgASgLMhsuYnVmLnZhbGlkYXRlLlNGaXhlZDMyUnVsZXNIABIvCghzZml4ZWQ2NBgMIAEoCzIbLmJ1Zi52YWxpZGF0ZS5TRml4ZWQ2NFJ1bGVzSAASJwoEYm9vbBgNIAEoCzIXLmJ1Zi52YWxpZGF0ZS5Cb29sUnVsZXNIABIrCgZzdHJpbmcYDiABKAsyGS5idWYudmFsaWRhdGUuU3RyaW5nUnVsZXNIABIpCgVieXRlcxgPIAEoCzIYLmJ1Zi52YWxpZGF0ZS5CeXRlc1J1bGVzSAASJwoEZW51bRgQIAEoCzIXLmJ1Zi52YWxpZGF0ZS5FbnVtUnVsZXNIABIvCghyZXBlYXRlZBgSIAEoCzIbLmJ1Zi52YWxpZGF0ZS5SZXBlYXRlZFJ1bGVzSAASJQoDbWFwGBMgASgLMhYuYnVmLnZhbGlkYXRlLk1hcFJ1bGVzSAASLwoIZHVyYXRpb24YFSABKAsyGy5idWYudmFsaWRhdGUuRHVyYXRpb25SdWxlc0gAEjEKCXRpbWVzdGFtcBgWIAEoCzIcLmJ1Zi52YWxpZGF0ZS5UaW1lc3RhbXBSdWxlc0gAQgYKBHR5cGVCCwoJX3JlcXVpcmVkQgkKB19pZ25vcmVKBAgUEBVKBAgXEBhKBAgcEB1KBAgdEB5SA2FueVIDY2VsUgpmaWVsZF9tYXNrUg5jZWxfZXhwcmVzc2lvbiLMAQoKRmxvYXRSdWxlcxISCgVjb25zdBgBIAEoAkgCiAEBEgwKAmx0GAIgASgCSAASDQoDbHRlGAMgASgCSAASDAoCZ3QYBCABKAJIARINCgNndGUYBSABKAJIARIKCgJpbhgGIAMoAhIOCgZub3RfaW4YByADKAISEwoGZmluaXRlGAggASgISAOIAQFCCwoJbGVzc190aGFuQg4KDGdyZWF0ZXJfdGhhbkIICgZfY29uc3RCCQoHX2Zpbml0ZUoECAkQClIHZXhhbXBsZSLNAQoLRG91YmxlUnVsZXMSEgoFY29uc3QYASABKAFIAogBARIMCgJsdBgCIAEoAUgAEg0KA2x0ZRgDIAEoAUgAEgwKAmd0GAQgASgBSAESDQoDZ3RlGAUgASgBSAESCgoCaW4YBiADKAESDgoGbm90X2luGAcgAygBEhMKBmZpbml0ZRgIIAEoCEgDiAEBQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0QgkKB19maW5pdGVKBAgJEApSB2V4YW1wbGUirAEKCkludDMyUnVsZXMSEgoFY29uc3QYASABKAVIAogBARIMCgJsdBgCIAEoBUgAEg0KA2x0ZRgDIAEoBUgAEgwKAmd0GAQgASgFSAESDQoDZ3RlGAUgASgFSAESCgoCaW4YBiADKAUSDgoGbm90X2luGAcgAygFQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0SgQICBAJUgdleGFtcGxlIqwBCgpJbnQ2NFJ1bGVzEhIKBWNvbnN0GAEgASgDSAKIAQESDAoCbHQYAiABKANIABINCgNsdGUYAyABKANIABIMCgJndBgEIAEoA0gBEg0KA2d0ZRgFIAEoA0gBEgoKAmluGAYgAygDEg4KBm5vdF9pbhgHIAMoA0ILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEoECAkQClIHZXhhbXBsZSKtAQoLVUludDMyUnVsZXMSEgoFY29uc3QYASABKA1IAogBARIMCgJsdBgCIAEoDUgAEg0KA2x0ZRgDIAEoDUgAEgwKAmd0GAQgASgNSAESDQoDZ3RlGAUgASgNSAESCgoCaW4YBiADKA0SDgoGbm90X2luGAcgAygNQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0SgQICBAJUgdleGFtcGxlIq0BCgtVSW50NjRSdWxlcxISCgVjb25zdBgBIAEoBEgCiAEBEgwKAmx0GAIgASgESAASDQoDbHRlGAMgASgESAASDAoCZ3QYBCABKARIARINCgNndGUYBSABKARIARIKCgJpbhgGIAMoBBIOCgZub3RfaW4YByADKARCCwoJbGVzc190aGFuQg4KDGdyZWF0ZXJfdGhhbkIICgZfY29uc3RKBAgIEAlSB2V4YW1wbGUirQEKC1NJbnQzMlJ1bGVzEhIKBWNvbnN0GAEgASgRSAKIAQESDAoCbHQYAiABKBFIABINCgNsdGUYAyABKBFIABIMCgJndBgEIAEoEUgBEg0KA2d0ZRgFIAEoEUgBEgoKAmluGAYgAygREg4KBm5vdF9pbhgHIAMoEUILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEoECAgQCVIHZXhhbXBsZSKtAQoLU0ludDY0UnVsZXMSEgoFY29uc3QYASABKBJIAogBARIMCgJsdBgCIAEoEkgAEg0KA2x0ZRgDIAEoEkgAEgwKAmd0GAQgASgSSAESDQoDZ3RlGAUgASgSSAESCgoCaW4YBiADKBISDgoGbm90X2luGAcgAygSQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0SgQICBAJUgdleGFtcGxlIq4BCgxGaXhlZDMyUnVsZXMSEgoFY29uc3QYASABKAdIAogBARIMCgJsdBgCIAEoB0gAEg0KA2x0ZRgDIAEoB0gAEgwKAmd0GAQgASgHSAESDQoDZ3RlGAUgASgHSAESCgoCaW4YBiADKAcSDgoGbm90X2luGAcgAygHQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0SgQICBAJUgdleGFtcGxlIq4BCgxGaXhlZDY0UnVsZXMSEgoFY29uc3QYASABKAZIAogBARIMCgJsdBgCIAEoBkgAEg0KA2x0ZRgDIAEoBkgAEgwKAmd0GAQgASgGSAESDQoDZ3RlGAUgASgGSAESCgoCaW4YBiADKAYSDgoGbm90X2luGAcgAygGQgsKCWxlc3NfdGhhbkIOCgxncmVhdGVyX3RoYW5CCAoGX2NvbnN0SgQICBAJUgdleGFtcGxlIq8BCg1TRml4ZWQzMlJ1bGVzEhIKBWNvbnN0GAEgASgPSAKIAQESDAoCbHQYAiABKA9IABINCgNsdGUYAyABKA9IABIMCgJndBgEIAEoD0gBEg0KA2d0ZRgFIAEoD0gBEgoKAmluGAYgAygPEg4KBm5vdF9pbhgHIAMoD0ILCglsZXNzX3RoYW5CDgoMZ3JlYXRlcl90aGFuQggKBl9jb25zdEoECAgQCVIHZXhhbXBsZSKvAQoNU0ZpeGVkNjRSdWxlcxISCgVjb25zdBgBIAEoEEgCiAEBEgwKAmx0GAIgASgQSAASDQoDbHRlGAMgASgQSAASDAoCZ3QYBCABKBBIARINCgNndGUYBSABKBBIARIKCgJpbhgGIAMoEBIOCgZub3RfaW4YByADKBBCCwoJbGVzc190aGFuQg4KDGdyZWF0ZXJfdGhhbkIICgZfY29uc3RKBAgIEAlSB2V4YW1wbGUiOAoJQm9vbFJ1bGVzEhIKBWNvbnN0GAEgASgISACIAQFCCAoGX2NvbnN0SgQIAhADUgdleGFtcGxlIoAHCgtTdHJpbmdSdWxlcxISCgVjb25zdBgBIAEoCUgBiAEBEhAKA2xlbhgTIAEoBEgCiAEBEhQKB21pbl9sZW4YAiABKARIA4gBARIUCgdtYXhfbGVuGAMgASgESASIAQESFgoJbGVuX2J5dGVzGBQgASgESAWIAQESFgoJbWluX2J5dGVzGAQgASgESAaIAQESFgoJbWF4X2J5dGVzGAUgASgESAeIAQESFAoHcGF0dGVybhgGIAEoCUgIiAEBEhMKBnByZWZpeBgHIAEoCUgJiAEBEhMKBnN1ZmZpeBgIIAEoCUgKiAEBEhUKCGNvbnRhaW5zGAkgASgJSAuIAQESGQoMbm90X2NvbnRhaW5zGBcgASgJSAyIAQESCgoCaW4YCiADKAkSDgoGbm90X2luGAsgAygJEg8KBWVtYWlsGAwgASgISAASEgoIaG9zdG5hbWUYDSABKAhIABIOCgRpcHY0GA8gASgISAASDgoEdXVpZBgWIAEoCEgAEg8KBXR1dWlkGCEgASgISAASDgoEdWxpZBgjIAEoCEgAEhYKDHByb3RvYnVmX2ZxbhglIAEoCEgAEhoKEHByb3RvYnVmX2RvdF9mcW4YJiABKAhIAEIMCgp3ZWxsX2tub3duQggKBl9jb25zdEIGCgRfbGVuQgoKCF9taW5fbGVuQgoKCF9tYXhfbGVuQgwKCl9sZW5fYnl0ZXNCDAoKX21pbl9ieXRlc0IMCgpfbWF4X2J5dGVzQgoKCF9wYXR0ZXJuQgkKB19wcmVmaXhCCQoHX3N1ZmZpeEILCglfY29udGFpbnNCDwoNX25vdF9jb250YWluc0oECA4QD0oECBAQEUoECBEQEkoECBIQE0oECBUQFkoECBgQGUoECBkQGkoECBoQG0oECBsQHEoECBwQHUoECB0QHkoECB4QH0oECB8QIEoECCAQIUoECCIQI1ICaXBSBGlwdjZSA3VyaVIHdXJpX3JlZlIHYWRkcmVzc1IQd2VsbF9rbm93bl9yZWdleFIGc3RyaWN0UhFpcF93aXRoX3ByZWZpeGxlblITaXB2NF93aXRoX3ByZWZpeGxlblITaXB2Nl93aXRoX3ByZWZpeGxlblIJaXBfcHJlZml4UgtpcHY0X3ByZWZpeFILaXB2Nl9wcmVmaXhSDWhvc3RfYW5kX3BvcnRSB2V4YW1wbGUi1AIKCkJ5dGVzUnVsZXMSEgoFY29uc3QYASABKAxIAIgBARIQCgNsZW4YDSABKARIAYgBARIUCgdtaW5fbGVuGAIgASgESAKIAQESFAoHbWF4X2xlbhgDIAEoBEgDiAEBEhMKBnByZWZpeBgFIAEoDEgEiAEBEhMKBnN1ZmZpeBgGIAEoDEgFiAEBEhUKCGNvbnRhaW5zGAcgASgMSAaIAQESCgoCaW4YCCADKAwSDgoGbm90X2luGAkgAygMQggKBl9jb25zdEIGCgRfbGVuQgoKCF9taW5fbGVuQgoKCF9tYXhfbGVuQgkKB19wcmVmaXhCCQoHX3N1ZmZpeEILCglfY29udGFpbnNKBAgEEAVKBAgKEAtKBAgLEAxKBAgMEA1KBAgOEA9KBAgPEBBSB3BhdHRlcm5SAmlwUgRpcHY0UgRpcHY2UgdleGFtcGxlUgR1dWlkIoABCglFbnVtUnVsZXMSEgoFY29uc3QYASABKAVIAIgBARIZCgxkZWZpbmVkX29ubHkYAiABKAhIAYgBARIKCgJpbhgDIAMoBRIOCgZub3RfaW4YBCADKAVCCAoGX2NvbnN0Qg8KDV9kZWZpbmVkX29ubHlKBAgFEAZSB2V4YW1wbGUiswEKDVJlcGVhdGVkUnVsZXMSFgoJbWluX2l0ZW1zGAEgASgESACIAQESFgoJbWF4X2l0ZW1zGAIgASgESAGIAQESEwoGdW5pcXVlGAMgASgISAKIAQESLAoFaXRlbXMYBCABKAsyGC5idWYudmFsaWRhdGUuRmllbGRSdWxlc0gDiAEBQgwKCl9taW5faXRlbXNCDAoKX21heF9pdGVtc0IJCgdfdW5pcXVlQggKBl9pdGVtcyLGAQoITWFwUnVsZXMSFgoJbWluX3BhaXJzGAEgASgESACIAQESFgoJbWF4X3BhaXJzGAIgASgESAGIAQESKwoEa2V5cxgEIAEoCzIYLmJ1Zi52YWxpZGF0ZS5GaWVsZFJ1bGVzSAKIAQESLQoGdmFsdWVzGAUgASgLMhguYnVmLnZhbGlkYXRlLkZpZWxkUnVsZXNIA4gBAUIMCgpfbWluX3BhaXJzQgwKCl9tYXhfcGFpcnNCBwoFX2tleXNCCQoHX3ZhbHVlcyKGAgoNRHVyYXRpb25SdWxlcxInCgJsdBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAEigKA2x0ZRgEIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAEicKAmd0GAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uSAESKAoDZ3RlGAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uSAFCCwoJbGVzc190aGFuQg4KDGdyZWF0ZXJfdGhhbkoECAIQA0oECAcQCEoECAgQCUoECAkQClIFY29uc3RSAmluUgZub3RfaW5SB2V4YW1wbGUinQIKDlRpbWVzdGFtcFJ1bGVzEigKAmx0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcEgAEikKA2x0ZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIABIoCgJndBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBIARIpCgNndGUYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wSAFCCwoJbGVzc190aGFuQg4KDGdyZWF0ZXJfdGhhbkoECAIQA0oECAcQCEoECAgQCUoECAkQCkoECAoQC1IFY29uc3RSBmx0X25vd1IGZ3Rfbm93UgZ3aXRoaW5SB2V4YW1wbGUqTQoGSWdub3JlEhYKEklHTk9SRV9VTlNQRUNJRklFRBAAEhgKFElHTk9SRV9JRl9aRVJPX1ZBTFVFEAESEQoNSUdOT1JFX0FMV0FZUxADOlkKB21lc3NhZ2USHy5nb29nbGUucHJvdG9idWYuTWVzc2FnZU9wdGlvbnMYhwkgASgLMhouYnVmLnZhbGlkYXRlLk1lc3NhZ2VSdWxlc1IHbWVzc2FnZYgBATpRCgVvbmVvZhIdLmdvb2dsZS5wcm90b2J1Zi5PbmVvZk9wdGlvbnMYhwkgASgLMhguYnVmLnZhbGlkYXRlLk9uZW9mUnVsZXNSBW9uZW9miAEBOlEKBWZpZWxkEh0uZ29vZ2xlLnByb3RvYnVmLkZpZWxkT3B0aW9ucxiHCSABKAsyGC5idWYudmFsaWRhdGUuRmllbGRSdWxlc1IFZmllbGSIAQFCbgoSYnVpbGQuYnVmLnZhbGlkYXRlQg1WYWxpZGF0ZVByb3RvUAFaR2J1Zi5idWlsZC9nZW4vZ28vYnVmYnVpbGQvcHJvdG92YWxpZGF0ZS9wcm90b2NvbGJ1ZmZlcnMvZ28vYnVmL3ZhbGlkYXRlYgZwcm90bzM", [file_google_protobuf_descriptor, file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
  * Rules of a message.
@@ -29,6 +29,13 @@ export const file_buf_validate_validate: GenFile = /*@__PURE__*/
  * @generated from message buf.validate.MessageRules
  */
 export type MessageRules = Message<"buf.validate.MessageRules"> & {
+  /**
+   * Expressions of CEL, which the frames between peers have. Hawser refuses them in messages of users.
+   *
+   * @generated from field: repeated buf.validate.Rule cel = 3;
+   */
+  cel: Rule[];
+
   /**
    * At most one of the fields is set.
    *
@@ -43,6 +50,41 @@ export type MessageRules = Message<"buf.validate.MessageRules"> & {
  */
 export const MessageRulesSchema: GenMessage<MessageRules> = /*@__PURE__*/
   messageDesc(file_buf_validate_validate, 0);
+
+/**
+ * A rule in CEL.
+ *
+ * @generated from message buf.validate.Rule
+ */
+export type Rule = Message<"buf.validate.Rule"> & {
+  /**
+   * Its name.
+   *
+   * @generated from field: optional string id = 1;
+   */
+  id?: string | undefined;
+
+  /**
+   * What a value must be.
+   *
+   * @generated from field: optional string message = 2;
+   */
+  message?: string | undefined;
+
+  /**
+   * The expression, which is true where the rule holds; `this` is the message.
+   *
+   * @generated from field: optional string expression = 3;
+   */
+  expression?: string | undefined;
+};
+
+/**
+ * Describes the message buf.validate.Rule.
+ * Use `create(RuleSchema)` to create a new message.
+ */
+export const RuleSchema: GenMessage<Rule> = /*@__PURE__*/
+  messageDesc(file_buf_validate_validate, 1);
 
 /**
  * Fields of which at most one is set.
@@ -70,7 +112,7 @@ export type MessageOneofRule = Message<"buf.validate.MessageOneofRule"> & {
  * Use `create(MessageOneofRuleSchema)` to create a new message.
  */
 export const MessageOneofRuleSchema: GenMessage<MessageOneofRule> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 1);
+  messageDesc(file_buf_validate_validate, 2);
 
 /**
  * Rules of a oneof.
@@ -91,7 +133,7 @@ export type OneofRules = Message<"buf.validate.OneofRules"> & {
  * Use `create(OneofRulesSchema)` to create a new message.
  */
 export const OneofRulesSchema: GenMessage<OneofRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 2);
+  messageDesc(file_buf_validate_validate, 3);
 
 /**
  * Rules of a field, of the elements of a list, or of the keys or values of a map.
@@ -286,7 +328,7 @@ export type FieldRules = Message<"buf.validate.FieldRules"> & {
  * Use `create(FieldRulesSchema)` to create a new message.
  */
 export const FieldRulesSchema: GenMessage<FieldRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 3);
+  messageDesc(file_buf_validate_validate, 4);
 
 /**
  * Rules of a float.
@@ -374,7 +416,7 @@ export type FloatRules = Message<"buf.validate.FloatRules"> & {
  * Use `create(FloatRulesSchema)` to create a new message.
  */
 export const FloatRulesSchema: GenMessage<FloatRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 4);
+  messageDesc(file_buf_validate_validate, 5);
 
 /**
  * Rules of a double.
@@ -462,7 +504,7 @@ export type DoubleRules = Message<"buf.validate.DoubleRules"> & {
  * Use `create(DoubleRulesSchema)` to create a new message.
  */
 export const DoubleRulesSchema: GenMessage<DoubleRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 5);
+  messageDesc(file_buf_validate_validate, 6);
 
 /**
  * Rules of a int32.
@@ -543,7 +585,7 @@ export type Int32Rules = Message<"buf.validate.Int32Rules"> & {
  * Use `create(Int32RulesSchema)` to create a new message.
  */
 export const Int32RulesSchema: GenMessage<Int32Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 6);
+  messageDesc(file_buf_validate_validate, 7);
 
 /**
  * Rules of a int64.
@@ -624,7 +666,7 @@ export type Int64Rules = Message<"buf.validate.Int64Rules"> & {
  * Use `create(Int64RulesSchema)` to create a new message.
  */
 export const Int64RulesSchema: GenMessage<Int64Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 7);
+  messageDesc(file_buf_validate_validate, 8);
 
 /**
  * Rules of a uint32.
@@ -705,7 +747,7 @@ export type UInt32Rules = Message<"buf.validate.UInt32Rules"> & {
  * Use `create(UInt32RulesSchema)` to create a new message.
  */
 export const UInt32RulesSchema: GenMessage<UInt32Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 8);
+  messageDesc(file_buf_validate_validate, 9);
 
 /**
  * Rules of a uint64.
@@ -786,7 +828,7 @@ export type UInt64Rules = Message<"buf.validate.UInt64Rules"> & {
  * Use `create(UInt64RulesSchema)` to create a new message.
  */
 export const UInt64RulesSchema: GenMessage<UInt64Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 9);
+  messageDesc(file_buf_validate_validate, 10);
 
 /**
  * Rules of a sint32.
@@ -867,7 +909,7 @@ export type SInt32Rules = Message<"buf.validate.SInt32Rules"> & {
  * Use `create(SInt32RulesSchema)` to create a new message.
  */
 export const SInt32RulesSchema: GenMessage<SInt32Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 10);
+  messageDesc(file_buf_validate_validate, 11);
 
 /**
  * Rules of a sint64.
@@ -948,7 +990,7 @@ export type SInt64Rules = Message<"buf.validate.SInt64Rules"> & {
  * Use `create(SInt64RulesSchema)` to create a new message.
  */
 export const SInt64RulesSchema: GenMessage<SInt64Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 11);
+  messageDesc(file_buf_validate_validate, 12);
 
 /**
  * Rules of a fixed32.
@@ -1029,7 +1071,7 @@ export type Fixed32Rules = Message<"buf.validate.Fixed32Rules"> & {
  * Use `create(Fixed32RulesSchema)` to create a new message.
  */
 export const Fixed32RulesSchema: GenMessage<Fixed32Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 12);
+  messageDesc(file_buf_validate_validate, 13);
 
 /**
  * Rules of a fixed64.
@@ -1110,7 +1152,7 @@ export type Fixed64Rules = Message<"buf.validate.Fixed64Rules"> & {
  * Use `create(Fixed64RulesSchema)` to create a new message.
  */
 export const Fixed64RulesSchema: GenMessage<Fixed64Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 13);
+  messageDesc(file_buf_validate_validate, 14);
 
 /**
  * Rules of a sfixed32.
@@ -1191,7 +1233,7 @@ export type SFixed32Rules = Message<"buf.validate.SFixed32Rules"> & {
  * Use `create(SFixed32RulesSchema)` to create a new message.
  */
 export const SFixed32RulesSchema: GenMessage<SFixed32Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 14);
+  messageDesc(file_buf_validate_validate, 15);
 
 /**
  * Rules of a sfixed64.
@@ -1272,7 +1314,7 @@ export type SFixed64Rules = Message<"buf.validate.SFixed64Rules"> & {
  * Use `create(SFixed64RulesSchema)` to create a new message.
  */
 export const SFixed64RulesSchema: GenMessage<SFixed64Rules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 15);
+  messageDesc(file_buf_validate_validate, 16);
 
 /**
  * Rules of a bool.
@@ -1293,7 +1335,7 @@ export type BoolRules = Message<"buf.validate.BoolRules"> & {
  * Use `create(BoolRulesSchema)` to create a new message.
  */
 export const BoolRulesSchema: GenMessage<BoolRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 16);
+  messageDesc(file_buf_validate_validate, 17);
 
 /**
  * Rules of a string. Characters are code points, bytes those of UTF-8.
@@ -1476,7 +1518,7 @@ export type StringRules = Message<"buf.validate.StringRules"> & {
  * Use `create(StringRulesSchema)` to create a new message.
  */
 export const StringRulesSchema: GenMessage<StringRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 17);
+  messageDesc(file_buf_validate_validate, 18);
 
 /**
  * Rules of bytes.
@@ -1553,7 +1595,7 @@ export type BytesRules = Message<"buf.validate.BytesRules"> & {
  * Use `create(BytesRulesSchema)` to create a new message.
  */
 export const BytesRulesSchema: GenMessage<BytesRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 18);
+  messageDesc(file_buf_validate_validate, 19);
 
 /**
  * Rules of an enum.
@@ -1595,7 +1637,7 @@ export type EnumRules = Message<"buf.validate.EnumRules"> & {
  * Use `create(EnumRulesSchema)` to create a new message.
  */
 export const EnumRulesSchema: GenMessage<EnumRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 19);
+  messageDesc(file_buf_validate_validate, 20);
 
 /**
  * Rules of a list.
@@ -1637,7 +1679,7 @@ export type RepeatedRules = Message<"buf.validate.RepeatedRules"> & {
  * Use `create(RepeatedRulesSchema)` to create a new message.
  */
 export const RepeatedRulesSchema: GenMessage<RepeatedRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 20);
+  messageDesc(file_buf_validate_validate, 21);
 
 /**
  * Rules of a map.
@@ -1679,7 +1721,7 @@ export type MapRules = Message<"buf.validate.MapRules"> & {
  * Use `create(MapRulesSchema)` to create a new message.
  */
 export const MapRulesSchema: GenMessage<MapRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 21);
+  messageDesc(file_buf_validate_validate, 22);
 
 /**
  * Rules of a Duration.
@@ -1739,7 +1781,7 @@ export type DurationRules = Message<"buf.validate.DurationRules"> & {
  * Use `create(DurationRulesSchema)` to create a new message.
  */
 export const DurationRulesSchema: GenMessage<DurationRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 22);
+  messageDesc(file_buf_validate_validate, 23);
 
 /**
  * Rules of a Timestamp.
@@ -1799,7 +1841,7 @@ export type TimestampRules = Message<"buf.validate.TimestampRules"> & {
  * Use `create(TimestampRulesSchema)` to create a new message.
  */
 export const TimestampRulesSchema: GenMessage<TimestampRules> = /*@__PURE__*/
-  messageDesc(file_buf_validate_validate, 23);
+  messageDesc(file_buf_validate_validate, 24);
 
 /**
  * When the rules of a field are not checked.

@@ -4,89 +4,187 @@
 /* eslint-disable */
 
 /**
- * Every error of Hawser: its stable code (the value's name in lower case), SQLSTATE, wire code (the number), exit
- * status, and whether trying again may help. The numbers 1 to 11 are liner's.
+ * Numbers of the errors in frames: in Refuse and Answer. They are fixed; 1 to 11 are liner's. The stable code of an error
+ * is the value's name in lower case without its prefix: `not_running`. A receiver treats a number that it does not know
+ * as an error without a meaning of its own.
  */
 
-/** The errors. The wire codes are fixed. */
+/** The errors of Hawser. Not all of them appear in frames. */
 export enum ErrorCode {
   /** UNSPECIFIED - No error. */
   UNSPECIFIED = 0,
+  /** NOT_RUNNING - The peer is not running. */
   NOT_RUNNING = 1,
+  /** ALREADY_RUNNING - The peer is running, and this is possible only while it is not. */
   ALREADY_RUNNING = 2,
+  /** SELF_TOPIC - The topic is the peer's own source topic. */
   SELF_TOPIC = 3,
+  /** INTERNAL_TOPIC - Topics that begin with __# are reserved. */
   INTERNAL_TOPIC = 4,
+  /** NO_LISTENER - No listener of the topic has ever been met. */
   NO_LISTENER = 5,
+  /** BIND_FAILED - The listen address could not be bound. */
   BIND_FAILED = 6,
+  /** STORE_FAILED - Postgres refused, or could not be reached. */
   STORE_FAILED = 7,
+  /** INVALID_ARGUMENT - An argument breaks a rule. */
   INVALID_ARGUMENT = 8,
+  /** CLEAR_WHILE_RUNNING - Stored messages and addresses can be cleared only while the peer is not running. */
   CLEAR_WHILE_RUNNING = 9,
+  /** STARTUP_FAILED - The peer could not start. */
   STARTUP_FAILED = 10,
+  /** BUSY - The send queue for the listener is full. */
   BUSY = 11,
+  /** NAME_IN_USE - Another process holds the peer's name. */
   NAME_IN_USE = 12,
+  /**
+   * NAME_LOST - Another process took over the peer's name while this one had no contact with Postgres, or its channels were handed
+   * over to another peer.
+   */
   NAME_LOST = 13,
+  /** FENCED - The epoch is older than the one in the catalog. */
   FENCED = 14,
+  /** WRONG_PEER - The address now belongs to another peer, or this peer does not own the channel. */
   WRONG_PEER = 15,
+  /** UNAUTHENTICATED - The other side did not prove that it knows the mesh secret. */
   UNAUTHENTICATED = 16,
+  /** PROTOCOL_VIOLATION - A frame breaks the protocol: unknown, out of turn, or beyond a limit. */
   PROTOCOL_VIOLATION = 17,
+  /** UNSUPPORTED_VERSION - The two sides have no protocol version in common. */
   UNSUPPORTED_VERSION = 18,
+  /** HANDSHAKE_TIMEOUT - The handshake was not finished in time. */
   HANDSHAKE_TIMEOUT = 19,
+  /** CONNECTION_LOST - The connection to the other peer ended. */
   CONNECTION_LOST = 20,
+  /** PLAINTEXT_REFUSED - Without TLS only loopback addresses are dialled and accepted. */
   PLAINTEXT_REFUSED = 21,
+  /** SCHEMA_TOO_NEW - The database's schema is newer than this program knows. */
   SCHEMA_TOO_NEW = 22,
+  /** NOT_SUPPORTED - This version cannot do that. */
   NOT_SUPPORTED = 23,
+  /** HANDLER_FAILED - The message's handler threw, took longer than timeoutMs, or ended the transaction that it was given. */
   HANDLER_FAILED = 24,
+  /** UNSUBSCRIBED - The listener does not subscribe to the message's topic any more. */
   UNSUBSCRIBED = 25,
+  /** ABORTED - The caller's signal ended the wait. The message itself may still arrive. */
   ABORTED = 26,
+  /** DEV_SERVER_FAILED - An embedded server could not be fetched or started. */
   DEV_SERVER_FAILED = 27,
+  /** INTERNAL - A defect of Hawser. */
   INTERNAL = 28,
+  /**
+   * HANDLER_CRASHED - The process, or the session of a transactional handler, ended during the message's handler, retry.attempts times:
+   * the message is a dead letter.
+   */
   HANDLER_CRASHED = 29,
+  /**
+   * SCHEMA_MISSING - The database has no schema hawser, or one that is older than this program needs or was changed, and the role may
+   * not make it.
+   */
   SCHEMA_MISSING = 30,
+  /** TLS_FAILED - TLS between two peers could not be established: a certificate is wrong, or is missing. */
   TLS_FAILED = 31,
+  /** TLS_MISMATCH - One peer speaks TLS and the other does not. */
   TLS_MISMATCH = 32,
+  /** ROTATION_REFUSED - The mesh secret is not ready for this step of its rotation. */
   ROTATION_REFUSED = 33,
+  /** OUTPUT_FAILED - What a command prints could not be written, or what it reads could not be read. */
   OUTPUT_FAILED = 34,
+  /** GATEWAY_UNAVAILABLE - Postgres could not reach the gateway, or the gateway refused it. */
   GATEWAY_UNAVAILABLE = 35,
+  /** OUTCOME_UNKNOWN - The connection broke after the call had been sent: it may have been carried out or not. */
   OUTCOME_UNKNOWN = 36,
+  /** NATS_NOT_CONFIGURED - No NATS server is defined in this database. */
   NATS_NOT_CONFIGURED = 37,
+  /** NATS_UNAVAILABLE - There is no connection to the NATS server; nothing was sent. */
   NATS_UNAVAILABLE = 38,
+  /** NATS_UNAUTHORIZED - The NATS server refused the credentials, or its certificate or ours was refused. */
   NATS_UNAUTHORIZED = 39,
+  /** NATS_TIMEOUT - NATS did not answer in time. */
   NATS_TIMEOUT = 40,
+  /** NO_RESPONDERS - No responder answers requests to this subject. */
   NO_RESPONDERS = 41,
+  /** NO_STREAM - No JetStream stream has this name, or takes messages of this subject. */
   NO_STREAM = 42,
+  /** JETSTREAM_UNAVAILABLE - The server or the domain has no JetStream, or it does not answer. */
   JETSTREAM_UNAVAILABLE = 43,
+  /** PAYLOAD_TOO_LARGE - The message is larger than its receiver allows: the NATS server, or the other peer of a request. */
   PAYLOAD_TOO_LARGE = 44,
+  /** NATS_PERMISSION_DENIED - The NATS server does not permit the user of this connection to do that. */
   NATS_PERMISSION_DENIED = 45,
+  /** NATS_FAILED - NATS refused the operation. */
   NATS_FAILED = 46,
+  /** FILE_MISSING - The object store has no such file. */
   FILE_MISSING = 47,
+  /** NULL_ARGUMENT - An argument is NULL where a value is needed. */
   NULL_ARGUMENT = 48,
+  /** NOT_TEXT - A value is not text: it is not UTF-8, or holds NUL. */
   NOT_TEXT = 49,
+  /** NOT_JSON - A value is not JSON, or jsonb cannot hold it. */
   NOT_JSON = 50,
+  /** GATEWAY_BUSY - The call got no turn within half of its time limit, because too many others are under way; nothing was sent. */
   GATEWAY_BUSY = 51,
+  /** GATEWAY_LIMIT - A request or an answer is larger than the gateway allows. */
   GATEWAY_LIMIT = 52,
+  /** SERVER_UNCOMMITTED - The options of the server were changed in this transaction, and the gateway sees that only after COMMIT. */
   SERVER_UNCOMMITTED = 53,
+  /** NATIVE_EXTENSION - The native extension is installed in this database, and its functions have the same names. */
   NATIVE_EXTENSION = 54,
+  /**
+   * DBLINK_SHARED - dblink is in a schema that others may use, and with it they could take over the gateway's connection of their
+   * session.
+   */
   DBLINK_SHARED = 55,
+  /** SECRET_FILE - A file that the options of the server name cannot be read, or is not allowed. */
   SECRET_FILE = 56,
+  /** GATEWAY_PROTOCOL - A call does not have the form that the generated functions give it. */
   GATEWAY_PROTOCOL = 57,
+  /**
+   * NAME_OCCUPIED - A name that the installation needs belongs to something else in the database, or something that is to be removed is
+   * still in use.
+   */
   NAME_OCCUPIED = 58,
+  /** REPLICA - This Postgres is a replica, or the transaction is read-only: subscriptions are changed on the primary. */
   REPLICA = 59,
+  /**
+   * FUNCTION_SIGNATURE - The function that is to be subscribed, or to answer, has arguments or a result that are not accepted, or is no
+   * plain function.
+   */
   FUNCTION_SIGNATURE = 60,
+  /** NOT_PERMITTED - The role may not do that in this database. */
   NOT_PERMITTED = 61,
+  /**
+   * EXECUTOR_LOGIN - The login that runs subscribed functions is missing, cannot connect, reaches another database, or may do more than
+   * it should.
+   */
   EXECUTOR_LOGIN = 63,
+  /** SESSION_LOST - The database session ended twice while the function ran for this message alone. */
   SESSION_LOST = 64,
+  /** UNREADABLE_HEADERS - A NATS message has headers that cannot be read. */
   UNREADABLE_HEADERS = 65,
+  /** SUBSCRIPTION_LIMIT - A role has as many subscriptions as one may have. */
   SUBSCRIPTION_LIMIT = 66,
+  /** TRANSACTION_POOLER - A transaction pooler stands before Postgres, where a session is needed. */
   TRANSACTION_POOLER = 67,
+  /** KEY_EXISTS - The key of a key-value bucket that was to be created has a value. */
   KEY_EXISTS = 68,
+  /** WRONG_REVISION - The key of a key-value bucket has another revision than the one that was to be replaced. */
   WRONG_REVISION = 69,
+  /** REQUEST_TIMEOUT - A request was not answered in time; it may have been carried out or not. */
   REQUEST_TIMEOUT = 70,
+  /** LISTENER_LOST - The connection to the listener ended before it had answered a request; it may have been carried out or not. */
   LISTENER_LOST = 71,
+  /** UNREACHABLE - No listener of the topic takes requests now; nothing was carried out. */
   UNREACHABLE = 72,
+  /** REJECTED - The handler has rejected the message for good: it threw a Reject. */
   REJECTED = 73,
+  /** EXPIRED - The time to live of the message had passed before a handler began with it. */
   EXPIRED = 74,
+  /** TLS_UNSUPPORTED - The runtime has no TLS with the exporter (RFC 5705) that the handshake between peers is bound to. */
   TLS_UNSUPPORTED = 75,
+  /** INVALID_SCHEMA - The topic or a rule in the schema of a typed message cannot be used. */
   INVALID_SCHEMA = 80,
+  /** INVALID_MESSAGE - A typed message that came cannot be decoded, or breaks a rule of its schema. */
   INVALID_MESSAGE = 81,
   UNRECOGNIZED = -1,
 }

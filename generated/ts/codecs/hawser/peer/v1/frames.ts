@@ -9,8 +9,8 @@ import type { ErrorCode } from "../../errors/v1/errors.js";
  *
  * The dialler sends the four bytes "HWS1"; from then on both sides send frames, each a big-endian u32 length and that
  * many bytes of `Frame`. One connection carries one channel, from the dialler (the sender) to the listener.
- * Epochs, numbers and counts of bytes stay below 2^53, so that every language can hold them exactly: their fields say
- * `jstype = JS_NUMBER`.
+ * Epochs, numbers and counts of bytes stay below 2^53, so that every language can hold them exactly.
+ * The rules are those of protovalidate (buf.validate). A frame that breaks one is refused with `protocol_violation`.
  * There are no maps, so that an encoding is the same bytes in every language.
  */
 
@@ -139,9 +139,9 @@ export interface Batch {
   topicKey: number;
   /** Payloads of the messages. */
   payloads: Uint8Array[];
-  /** Compressions by index of the payload. Payloads without an entry are not compressed. */
+  /** Compressions by index of the payload, in ascending order. Payloads without an entry are not compressed. */
   compressions: PayloadCompression[];
-  /** Headers by index of the payload. */
+  /** Headers by index of the payload, in ascending order. */
   headers: PayloadHeaders[];
 }
 
