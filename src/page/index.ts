@@ -15,6 +15,8 @@ export {
   sections,
   Verdicts,
 } from "./data/index.js";
+export { examinedDeadLetters, shownRows } from "./data/sections.js";
+export { shownCharacters } from "./html/text.js";
 export type { PageOptions } from "./options.js";
-export { type Page, page } from "./page.js";
+export { type Page, page, statementMs } from "./page.js";
 export { type PageServer, type PageServerOptions, servePage } from "./server.js";

@@ -1,5 +1,4 @@
 /** Monitoring of `hawser serve`: its parts as metrics and health checks. */
-import { monitorConstants } from "../../generated/ts/settings/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import type { HawserError } from "../errors/index.js";
@@ -21,6 +20,9 @@ import {
 } from "./monitor/index.js";
 import type { ServerWatch } from "./server-watch.js";
 import type { StoredCounts } from "./stored-counts.js";
+
+/** Postgres counts as away when it has not answered for this long. */
+const postgresSilenceMs = 15_000;
 
 /** Parts of a running `hawser serve`; a part that does not exist yet is absent. */
 export interface MonitoredParts {
@@ -81,7 +83,7 @@ class Connections implements ConnectionCounters {
 
 /** State of Postgres, from opened sessions and answered queries. */
 class Postgres implements ConnectionCounters {
-  readonly #reachability = new Reachability(monitorConstants.postgresSilenceMs);
+  readonly #reachability = new Reachability(postgresSilenceMs);
   readonly #parts: MonitoredParts;
   /** Reason of the last failed query. */
   #problem: HawserError | undefined;
@@ -98,7 +100,7 @@ class Postgres implements ConnectionCounters {
 
   get state(): CheckState {
     for (const { attempts, applicationName } of sessionsOf(this.#parts)) {
-      const failure = attempts.failure(monitorConstants.postgresSilenceMs);
+      const failure = attempts.failure(postgresSilenceMs);
       if (failure === undefined) continue;
       const { message } = storeFailure(`open the session "${applicationName}"`, failure.error);
       return { ok: false, since: failure.since, detail: message };

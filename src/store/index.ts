@@ -33,6 +33,7 @@ export {
   findByNumber,
   findMessage,
   findSteps,
+  foundPlaces,
   messageIdsOf,
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
@@ -75,6 +76,7 @@ export {
   type PeerStoredCounters,
   type StoredCounters,
   type StoredTopic,
+  storedCountMs,
 } from "./stored-counts.js";
 export type { MessageToStore } from "./stored-messages.js";
 export {

@@ -131,18 +131,6 @@ export const rpcConstants = {
    */
   maxCallIdLength: 255,
   /**
-   * Number of consecutive failed checks after which a caller counts as disconnected. A reconnecting caller can miss one.
-   *
-   * Value: 2 checks.
-   */
-  missesOfLostCaller: 2,
-  /**
-   * Time for the NATS server to report that nobody subscribes. Callers never answer a check.
-   *
-   * Value: 1000 ms.
-   */
-  checkTimeoutMs: 1000,
-  /**
    * The largest payload of requests and answers where neither the service nor the caller says otherwise.
    *
    * Value: 67108864 bytes.
