@@ -8,14 +8,15 @@
 export {
   age,
   certificateSeverity,
+  examinedDeadLetters,
   readSnapshot,
   type Sections,
   type ShownVerdict,
   type Snapshot,
   sections,
+  shownRows,
   Verdicts,
 } from "./data/index.js";
-export { examinedDeadLetters, shownRows } from "./data/sections.js";
 export { shownCharacters } from "./html/text.js";
 export type { PageOptions } from "./options.js";
 export { type Page, page, statementMs } from "./page.js";
