@@ -2,9 +2,18 @@
  * Merges NATS subscriptions: one subscription to `orders.>` also receives the messages for a function that is bound to
  * `orders.*`, so that the server sends each message once and not once per function.
  */
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
-const { maxCopies, maxPatternLooks } = bridgeConstants;
+/**
+ * Maximum number of NATS subscriptions of one role that receive the same message. If more subjects of its functions
+ * overlap, a wider subject receives for them: the server sends each message once per subscription, and closes the
+ * connection of all roles if that is more than the process can read.
+ */
+const maxCopies = 8;
+/**
+ * Maximum number of comparisons to find patterns that receive the same messages: about 10 ms. If there are more, a
+ * wider subject receives for all of them.
+ */
+const maxPatternLooks = 200_000;
 
 /** True if every subject that matches `narrow` matches `wide`. Both may contain wildcards. */
 export function covers(wide: string, narrow: string): boolean {

@@ -1,8 +1,11 @@
 /** Time limits: deadlines, bounded waits, and timers. */
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { type Clock, systemClock } from "./clock.js";
 
-const { timeLimitSliceMs: sliceMs } = bridgeConstants;
+/**
+ * The slice in which time limits are counted. If a timer is later than that, the process stood still, and time beyond
+ * two slices is not counted.
+ */
+const sliceMs = 500;
 
 /** Maximum delay of Node's timers. Longer delays would fire at once. */
 export const maxTimerMs = 2 ** 31 - 1;

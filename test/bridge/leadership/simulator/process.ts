@@ -2,7 +2,9 @@
  * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches, in
  * several queues side by side.
  */
+
 import { bridgeConstants, gatewayConstants } from "../../../../generated/ts/settings/nats.js";
+import { handOverPauseMs } from "../../../../src/bridge/bridge.js";
 import type { LeadershipProtocolOptions, Unfinished } from "../../../../src/bridge/leadership/protocol.js";
 import type { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
@@ -109,7 +111,7 @@ export class SimulatedProcess {
     const now = schedule.now;
     const isPresent = ({ told }: SimulatedProcess) => told.canRun && now - told.at < gatewayConstants.gatewayStaleMs;
     if (this.canRun || this.protocol.epoch === undefined || this.isStopping) return;
-    if (now - this.#gaveWayAt < bridgeConstants.handOverPauseMs) return;
+    if (now - this.#gaveWayAt < handOverPauseMs) return;
     if (!processes.some((other) => other !== this && isPresent(other))) return;
     counts.add("gave way");
     this.#gaveWayAt = now;
@@ -124,7 +126,7 @@ export class SimulatedProcess {
    * True unless the process was able to run functions after it had given way, and then was not: then it has to wait.
    */
   get shouldGiveWay(): boolean {
-    return !this.#wasAble || this.#world.schedule.now - this.#gaveWayAt >= bridgeConstants.handOverPauseMs;
+    return !this.#wasAble || this.#world.schedule.now - this.#gaveWayAt >= handOverPauseMs;
   }
 
   /** Tells the process whether it can run functions. */
