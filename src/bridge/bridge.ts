@@ -5,16 +5,18 @@
  * that none of them delays another. One process is the leader: it runs the subscriptions, reads the streams and relays
  * the outbox. Every process answers requests.
  */
+
 import { createHash } from "node:crypto";
 import { setTimeout as unreferencedDelay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
-import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
+import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
+import { optionsPollMs } from "../installation/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { NatsOutbox, type NatsOutboxStats } from "../outbox/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
-import { Deadline, delay, type Logger, RareLog, whenAborted } from "../runtime/index.js";
+import { Deadline, delay, type Logger, RareLog, stopReserveMs, whenAborted } from "../runtime/index.js";
 import { type Bindings, BindingWatch, type Responder } from "./bindings.js";
 import { DeadLetterWriter, readRetries } from "./dead-letters.js";
 import {
@@ -35,7 +37,6 @@ import { SavedMessages } from "./saved-messages.js";
 import { type StreamCounts, Streams } from "./streams/index.js";
 import { type SubscriptionCounts, Subscriptions } from "./subscriptions.js";
 
-const { optionsPollMs } = gatewayConstants;
 /** Time for which a leader that no longer receives runs its messages before it releases leadership. */
 const silentDrainMs = 1_000;
 /** Time for which a graceful stop waits for the functions of responders. */
@@ -410,7 +411,7 @@ export class Bridge {
     await this.#session.close();
     await this.#bindings.ended();
     await this.#notices.stop();
-    const leftMs = Math.max(gatewayConstants.stopReserveMs, deadline.remainingMs);
+    const leftMs = Math.max(stopReserveMs, deadline.remainingMs);
     await Promise.all(Object.values(this.connectors).map((connector) => connector.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
     // Functions that still run have exceeded the deadline.

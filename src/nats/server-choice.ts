@@ -11,10 +11,10 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { type ServerName, serverName } from "./connect-failure.js";
 
-const { natsServerAwayMs } = gatewayConstants;
+/** For this long, a NATS server that could not be reached, or whose connection has ended, is tried after the others. */
+export const natsServerAwayMs = 15_000;
 
 /** Address of a NATS server. */
 export interface NatsAddress {

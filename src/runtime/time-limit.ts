@@ -2,6 +2,12 @@
 import { type Clock, systemClock } from "./clock.js";
 
 /**
+ * The time that a stop leaves to calls under way, even if subscribed functions, which may call the gateway and so end
+ * first, have used all of `stop_timeout_ms`.
+ */
+export const stopReserveMs = 500;
+
+/**
  * The slice in which time limits are counted. If a timer is later than that, the process stood still, and time beyond
  * two slices is not counted.
  */

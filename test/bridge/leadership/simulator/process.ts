@@ -9,6 +9,7 @@ import type { LeadershipProtocolOptions, Unfinished } from "../../../../src/brid
 import type { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
 import { notBefore } from "../../../../src/bridge/receiver.js";
+import { optionsPollMs } from "../../../../src/installation/foreign-data.js";
 import { type Clock, silentLogger } from "../../../../src/runtime/index.js";
 import type { Mutant } from "./mutants.js";
 import type { World } from "./world.js";
@@ -103,7 +104,7 @@ export class SimulatedProcess {
   tell(): void {
     this.told = { canRun: this.canRun, at: this.#world.schedule.now };
     this.#giveWay();
-    this.clock.setTimeout(() => this.tell(), gatewayConstants.optionsPollMs);
+    this.clock.setTimeout(() => this.tell(), optionsPollMs);
   }
 
   #giveWay(): void {
