@@ -15,6 +15,12 @@ import { type ClaimFrom, isTransientFailure, type Position } from "../store/inde
 import { asHawserError, type PeerContext } from "./context.js";
 import { Pace } from "./pace.js";
 
+/**
+ * Maximum number of topics in one claim of a group member: half the limit of claim_messages, because each topic is
+ * named for any member and for the group.
+ */
+export const claimTopics = 50_000;
+
 /** State and operations of the inbox that claims need. */
 export interface Claimant {
   /** True if no handler may start. */
@@ -212,7 +218,7 @@ export class Claims {
   #nextTopics(room: number): [ReadonlyMap<string, ClaimFrom>, number] {
     const topics = new Map<string, ClaimFrom>();
     for (const topic of this.#unclaimedTopics) {
-      if (topics.size === outboxConstants.claimTopics) break;
+      if (topics.size === claimTopics) break;
       if (!this.#claimant.serves(topic)) {
         this.#unclaimedTopics.delete(topic);
         this.#startPositions.delete(topic);

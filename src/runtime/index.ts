@@ -18,7 +18,7 @@ export {
   setMetricExporter,
   type ValueListener,
 } from "./metric-source.js";
-export { type DueFound, type PaceSettings, PollPace } from "./poll-pace.js";
+export { type DueFound, type PaceSettings, PollPace, paceDefaults } from "./poll-pace.js";
 export { Repeated, shared } from "./repeated.js";
 export { Semaphore } from "./semaphore.js";
 export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";

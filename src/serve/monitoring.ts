@@ -1,5 +1,4 @@
 /** Monitoring of `hawser serve`: its parts as metrics and health checks. */
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import type { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
@@ -20,6 +19,9 @@ import {
 } from "./monitor/index.js";
 import type { ServerWatch } from "./server-watch.js";
 import type { StoredCounts } from "./stored-counts.js";
+
+/** Time without progress of the position, while messages wait, after which the check `outbox` of /readyz fails. */
+const stuckMs = 30_000;
 
 /** Postgres counts as away when it has not answered for this long. */
 const postgresSilenceMs = 15_000;
@@ -121,7 +123,7 @@ class Postgres implements ConnectionCounters {
 /** Health of the outbox: whether the position moves while messages wait. Only the leader has a position. */
 export function outboxState(outbox: Pick<BridgeStats["outbox"], "positionAt"> | undefined): CheckState {
   const ageMs = outbox?.positionAt === undefined ? 0 : performance.now() - outbox.positionAt;
-  if (ageMs < outboxConstants.stuckMs) return { ok: true };
+  if (ageMs < stuckMs) return { ok: true };
   const detail = `messages of the outbox wait, and its position has not moved for ${Math.floor(ageMs / 1_000)} s`;
   return { ok: false, detail };
 }

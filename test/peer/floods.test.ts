@@ -7,7 +7,7 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { notifyChannels } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import { Claims } from "../../src/peer/claims.js";
+import { Claims, claimTopics } from "../../src/peer/claims.js";
 import type { PeerContext } from "../../src/peer/context.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { messageChannel } from "../../src/store/notifications.js";
@@ -144,7 +144,7 @@ it("a claim that Postgres refuses is a status, and is tried again", async () => 
 });
 
 it("a claim names no more topics than it may, and all in their turn", async () => {
-  const topics = Array.from({ length: outboxConstants.claimTopics + 10 }, (_, n) => `topic ${n}`);
+  const topics = Array.from({ length: claimTopics + 10 }, (_, n) => `topic ${n}`);
   const asked: string[][] = [];
   const claimMessages = async (_: unknown, { topics }: { topics: ReadonlyMap<string, unknown> }) => {
     asked.push([...topics.keys()]);
@@ -174,7 +174,7 @@ it("a claim names no more topics than it may, and all in their turn", async () =
   isHalted = false;
   claims.pump();
   await eventually("all were asked for", () => asked.flat().length === topics.length - 1);
-  expect(asked.map((each) => each.length)).toEqual([outboxConstants.claimTopics, 9]);
+  expect(asked.map((each) => each.length)).toEqual([claimTopics, 9]);
   expect(asked.flat()).toEqual(topics.filter((topic) => topic !== "topic 3"));
 });
 

@@ -236,7 +236,7 @@ export const gatewayConstants = {
    */
   maxBatchMessages: 1000000,
   /**
-   * A gateway without a heartbeat for this long counts as gone; it writes one every `options_poll_ms`.
+   * A gateway without a heartbeat for this long counts as gone; it writes one every 5 s.
    *
    * Value: 15000 ms.
    */
