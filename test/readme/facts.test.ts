@@ -20,6 +20,7 @@ import { queueDefaults } from "../../src/bridge/queue/steps.js";
 import { requestQueueDefaults } from "../../src/bridge/responders/responder-service.js";
 import { patroniTimeoutMs } from "../../src/bridge/role/patroni.js";
 import { Peer } from "../../src/peer/index.js";
+import { maxPendingHandshakes } from "../../src/transport/listen.js";
 import { mutants } from "../simulator/mutants.js";
 import { projectDirectory } from "../support/program.js";
 import { pages, readPage as read } from "./pages.js";
@@ -124,7 +125,7 @@ describe("docs/peers.md", () => {
     expect(text).toContain(
       `a pool of up to ${peerSettingsDefaults.poolSize} connections (change it with \`poolSize\`)`,
     );
-    const { maxHandshakeFrameBytes, handshakeTimeoutMs, maxPendingHandshakes } = protocolConstants;
+    const { maxHandshakeFrameBytes, handshakeTimeoutMs } = protocolConstants;
     expect(text).toContain(
       `${maxHandshakeFrameBytes / 1024} KiB and ${handshakeTimeoutMs / 1000} seconds per handshake, ` +
         `and ${maxPendingHandshakes} handshakes at a time`,

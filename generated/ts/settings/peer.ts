@@ -112,7 +112,7 @@ export interface TuningSettings {
   /**
    * Payload bytes that a sender may have in flight to this listener on one channel, besides handled bytes that are not
    * committed yet. While unhandled messages of a channel use more than twice as much memory, with their headers and
-   * `messageOverheadBytes`, its connection is not read.
+   * 128 bytes for each, its connection is not read.
    *
    * Default: 4194304 bytes. Range: 1024 to 1073741824. Tuning: any version may rename it, change its default or remove it.
    */
@@ -163,7 +163,7 @@ export const tuningSettingsRanges = {
   ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", isTuning: true, about: "Time without an acknowledgement after which an at-least-once message is also stored." },
   busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", isTuning: true, about: "Handler duration after which the listener reports busy if messages wait: senders then store their messages in Postgres instead of waiting." },
   connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", isTuning: true, about: "Maximum time that an at-most-once message waits for a connection that is being established." },
-  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", isTuning: true, about: "Payload bytes that a sender may have in flight to this listener on one channel, besides handled bytes that are not committed yet. While unhandled messages of a channel use more than twice as much memory, with their headers and `messageOverheadBytes`, its connection is not read." },
+  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", isTuning: true, about: "Payload bytes that a sender may have in flight to this listener on one channel, besides handled bytes that are not committed yet. While unhandled messages of a channel use more than twice as much memory, with their headers and 128 bytes for each, its connection is not read." },
   compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", isTuning: true, about: "Payloads strictly longer than this are compressed." },
   maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", isTuning: true, about: "Maximum number of unconfirmed messages for one listener, beyond which a send is refused with `busy`." },
   maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes", isTuning: true, about: "Maximum payload bytes of unconfirmed messages for one listener; a single message always fits." },
@@ -419,12 +419,6 @@ export const protocolConstants = {
    */
   handshakeTimeoutMs: 5000,
   /**
-   * Maximum number of pending handshakes. A further connection replaces the oldest of them.
-   *
-   * Value: 256 connections.
-   */
-  maxPendingHandshakes: 256,
-  /**
    * Time without a received byte after which a ping is sent.
    *
    * Value: 15000 ms.
@@ -437,29 +431,11 @@ export const protocolConstants = {
    */
   pingTimeoutMs: 10000,
   /**
-   * Delay before the first dial after a failure. It doubles with each failure.
-   *
-   * Value: 100 ms.
-   */
-  reconnectMinMs: 100,
-  /**
-   * Maximum delay between dials.
-   *
-   * Value: 3000 ms.
-   */
-  reconnectMaxMs: 3000,
-  /**
    * Maximum bytes of a frame besides its payloads: headers, numbers, tags.
    *
    * Value: 4194304 bytes.
    */
   frameOverheadBytes: 4194304,
-  /**
-   * Payload bytes after which a new batch frame is started; a single payload always fits.
-   *
-   * Value: 65536 bytes.
-   */
-  batchTargetBytes: 65536,
   /**
    * Topics with this prefix are reserved.
    *
@@ -472,18 +448,6 @@ export const protocolConstants = {
    * Value: 267386880 bytes.
    */
   maxStoredMessageBytes: 267386880,
-  /**
-   * Maximum number of messages of a batch frame.
-   *
-   * Value: 16384 messages.
-   */
-  batchMaxMessages: 16384,
-  /**
-   * Bytes buffered for a socket at which its connection reports backpressure, until half of them have left.
-   *
-   * Value: 1048576 bytes.
-   */
-  writeHighWaterBytes: 1048576,
   /**
    * Minimum TLS version of peers.
    *
@@ -502,24 +466,6 @@ export const protocolConstants = {
    * Value: 32 bytes.
    */
   tlsExporterBytes: 32,
-  /**
-   * Interval at which the files of certificates and keys are reloaded.
-   *
-   * Value: 5000 ms.
-   */
-  tlsReloadMs: 5000,
-  /**
-   * Maximum time that dialling and listening wait for these files before they use the previous content.
-   *
-   * Value: 500 ms.
-   */
-  tlsReloadWaitMs: 500,
-  /**
-   * Maximum size of a certificate or key file, also for connections to Postgres.
-   *
-   * Value: 1048576 bytes.
-   */
-  tlsFileMaxBytes: 1048576,
   /**
    * Header with the id of a message, which is the same for each delivery of the message.
    *
@@ -556,46 +502,6 @@ export const protocolConstants = {
    * Value: "default".
    */
   defaultGroup: "default",
-  /**
-   * Time window of a group member's throughput: it may have twice the messages in progress that it handled within this
-   * time.
-   *
-   * Value: 50 ms.
-   */
-  groupPaceMs: 50,
-  /**
-   * Minimum number of messages that a group member may have in progress: the running one and the next.
-   *
-   * Value: 2 messages.
-   */
-  groupLeastUnderWay: 2,
-  /**
-   * Number of claimed messages waiting for a retry, or behind such a message of their key, at which a group member
-   * stops claiming.
-   *
-   * Value: 256 messages.
-   */
-  groupMostHeldUp: 256,
-  /**
-   * Maximum number of finished messages of a channel behind an unfinished message of another key. After a crash they
-   * are handled again, unless their handlers are transactional.
-   *
-   * Value: 10000 messages.
-   */
-  maxAhead: 10000,
-  /**
-   * Bytes counted for a message that waits in memory, and again for each of its headers, in addition to its payload and
-   * the names and values of its headers.
-   *
-   * Value: 128 bytes.
-   */
-  messageOverheadBytes: 128,
-  /**
-   * Maximum factor by which handled and uncommitted bytes increase a sender's credit.
-   *
-   * Value: 4.
-   */
-  maxCreditGrowth: 4,
 } as const;
 
 export type ProtocolConstants = SettingValues<typeof protocolConstants>;
@@ -615,128 +521,11 @@ export const storeConstants = {
    */
   leaseExpiryMs: 10000,
   /**
-   * Interval at which the catalog and the stored messages are polled in case a notification was lost.
-   *
-   * Value: 5000 ms.
-   */
-  pollMs: 5000,
-  /**
    * Maximum number of messages of a short backlog, with which the sender may go live.
    *
    * Value: 256 messages.
    */
   shortBacklogRows: 256,
-  /**
-   * Maximum number of messages of one drain query.
-   *
-   * Value: 4096 messages.
-   */
-  drainRows: 4096,
-  /**
-   * Maximum payload bytes of one drain query; a single row always fits.
-   *
-   * Value: 8388608 bytes.
-   */
-  drainBytes: 8388608,
-  /**
-   * Maximum number of messages of one insert.
-   *
-   * Value: 4096 messages.
-   */
-  insertRows: 4096,
-  /**
-   * Maximum payload bytes of one insert; a single message always fits.
-   *
-   * Value: 16777216 bytes.
-   */
-  insertBytes: 16777216,
-  /**
-   * Maximum number of messages in one row of conn_messages. At most that of one drain query, because peers read whole
-   * rows.
-   *
-   * Value: 1024 messages.
-   */
-  batchMessages: 1024,
-  /**
-   * Maximum payload bytes of one row; a single message always fits.
-   *
-   * Value: 262144 bytes.
-   */
-  batchBytes: 262144,
-  /**
-   * Maximum wait for a locked row or table.
-   *
-   * Value: 5000 ms.
-   */
-  lockTimeoutMs: 5000,
-  /**
-   * Time after which a process that prepares a database names the session that it waits for.
-   *
-   * Value: 5000 ms.
-   */
-  turnNoticeMs: 5000,
-  /**
-   * Maximum time that a process that prepares a database waits for another such process, and for locks.
-   *
-   * Value: 300000 ms.
-   */
-  turnLimitMs: 300000,
-  /**
-   * Maximum wait of one attempt to get strong locks while a database is prepared, during which other sessions queue
-   * behind it. Less than the default deadlock_timeout of Postgres, so that no peer is aborted because of a deadlock
-   * with it.
-   *
-   * Value: 500 ms.
-   */
-  yieldLockMs: 500,
-  /**
-   * Pause before the next attempt to get the locks. It doubles with each attempt.
-   *
-   * Value: 1000 ms.
-   */
-  yieldPauseMs: 1000,
-  /**
-   * Maximum time beyond `turn_limit_ms` until the blocking session is known.
-   *
-   * Value: 60000 ms.
-   */
-  yieldLateMs: 60000,
-  /**
-   * Prefix of the listener name of a retry channel, followed by the key of the original channel.
-   *
-   * Value: "__#retry#".
-   */
-  retryPrefix: "__#retry#",
-  /**
-   * Maximum delay before the store is retried after a failure. Delays double.
-   *
-   * Value: 2000 ms.
-   */
-  storeRetryMaxMs: 2000,
-  /**
-   * First delay before the store is retried after a failure.
-   *
-   * Value: 50 ms.
-   */
-  storeRetryMinMs: 50,
-  /**
-   * Interval at which an occupied name or lease is requested again.
-   *
-   * Value: 100 ms.
-   */
-  leasePollMs: 100,
-  /**
-   * Idle time before keepalive probes of the lease session and between them, on both sides.
-   *
-   * Value: 2000 ms.
-   */
-  sessionKeepaliveMs: 2000,
-  /**
-   * Number of unanswered keepalive probes after which the lease session is dead.
-   *
-   * Value: 3 probes.
-   */
-  sessionKeepaliveProbes: 3,
   /**
    * Maximum idle time of our transactions, as when a process is suspended, after which the server ends the session and
    * releases its locks.
@@ -745,37 +534,6 @@ export const storeConstants = {
    */
   sessionIdleInTransactionMs: 8000,
   /**
-   * Maximum wait for a lock of a statement of `hawser serve`.
-   *
-   * Value: 2000 ms.
-   */
-  sessionLockTimeoutMs: 2000,
-  /**
-   * Maximum time until a connection to Postgres is established or becomes free.
-   *
-   * Value: 10000 ms.
-   */
-  databaseConnectTimeoutMs: 10000,
-  /**
-   * Clients of a user's pool that a process keeps: one for leases and notifications, and one for the relay of the outbox,
-   * which a migration uses before.
-   *
-   * Value: 2 connections.
-   */
-  poolKeptClients: 2,
-  /**
-   * Maximum duration of one statement.
-   *
-   * Value: 30000 ms.
-   */
-  statementTimeoutMs: 30000,
-  /**
-   * Maximum number of messages up to which a backlog is counted.
-   *
-   * Value: 4096 messages.
-   */
-  backlogCountRows: 4096,
-  /**
    * Prefix of NOTIFY channels for stored messages, followed by 40 hexadecimal digits of the SHA-256 of the listener's
    * name.
    *
@@ -783,29 +541,11 @@ export const storeConstants = {
    */
   messageChannelPrefix: "hawser_messages_",
   /**
-   * Interval at which a running peer deletes expired dead letters, in addition to its start.
-   *
-   * Value: 3600000 ms.
-   */
-  deadLetterExpiryMs: 3600000,
-  /**
    * Maximum number of dead letters that one statement retries, discards or expires.
    *
    * Value: 1000 rows.
    */
   deadLetterRows: 1000,
-  /**
-   * Number of dead letters that one statement examines to find those that match a filter.
-   *
-   * Value: 20000 dead letters.
-   */
-  examinedDeadLetters: 20000,
-  /**
-   * Minimum retry delay with which a failed message is parked.
-   *
-   * Value: 10000 ms.
-   */
-  parkDelayMs: 10000,
   /**
    * Maximum number of parked messages of a channel. Beyond that, the cursor waits for messages that wait for a retry.
    *
@@ -813,73 +553,17 @@ export const storeConstants = {
    */
   parkedMessages: 10000,
   /**
-   * Maximum memory in bytes of the parked messages, with their headers and `messageOverheadBytes`.
+   * Maximum memory in bytes of the parked messages, with their headers.
    *
    * Value: 16777216 bytes.
    */
   parkedBytes: 16777216,
-  /**
-   * Number of failed attempts that a dead letter keeps, the last ones.
-   *
-   * Value: 16 attempts.
-   */
-  deadLetterFailures: 16,
-  /**
-   * Maximum bytes of the error message that a dead letter keeps per attempt.
-   *
-   * Value: 512 bytes.
-   */
-  deadLetterFailureBytes: 512,
-  /**
-   * Maximum time for which a message that may have killed its process runs in isolation.
-   *
-   * Value: 30000 ms.
-   */
-  isolationLimitMs: 30000,
-  /**
-   * Minimum interval between lookups of channel owners, for all channels of a peer together.
-   *
-   * Value: 500 ms.
-   */
-  ownerLookMs: 500,
-  /**
-   * Maximum number of announced channels that a listener has not opened and that wait for a lookup. Beyond that, the
-   * listener reads all its channels with messages instead, because any login that may connect can announce any number
-   * of keys.
-   *
-   * Value: 1000 channels.
-   */
-  announcedChannels: 1000,
-  /**
-   * Part of a stop's deadline, at most a tenth, that is reserved for leaving the directory and releasing the name.
-   *
-   * Value: 1000 ms.
-   */
-  leaveMs: 1000,
-  /**
-   * Minimum of that reserved time, even if the deadline is shorter.
-   *
-   * Value: 500 ms.
-   */
-  leaveLeastMs: 500,
-  /**
-   * Time for which a cursor that only passes marks waits for more of them.
-   *
-   * Value: 50 ms.
-   */
-  markSweepMs: 50,
   /**
    * Setting that is 'on' (SET LOCAL) in a transaction that handles messages, until the handler ends the transaction.
    *
    * Value: "hawser.handling".
    */
   handlingSetting: "hawser.handling",
-  /**
-   * A member of a group takes over from another member that is away this long, unless `takeoverMs` says otherwise.
-   *
-   * Value: 15000 ms.
-   */
-  groupTakeoverMs: 15000,
 } as const;
 
 export type StoreConstants = SettingValues<typeof storeConstants>;
