@@ -1,6 +1,6 @@
 /** Effects, events and limits of the two halves of a channel. */
 import type { Ack, Delivery, Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import type { PeerSettings, StoreConstants, TuningSettings } from "../../generated/ts/settings/peer.js";
+import type { PeerSettings, TuningSettings } from "../../generated/ts/settings/peer.js";
 import type { ConcurrencyLimit, Waiter } from "./concurrency-limit.js";
 import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
@@ -26,8 +26,9 @@ export const senderDefaults = {
 
 export type SenderLimits = Pick<PeerSettings, "sendTimeoutMs"> &
   Pick<TuningSettings, "ackTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"> &
-  Pick<StoreConstants, "shortBacklogRows"> &
   Readonly<typeof senderDefaults> & {
+    /** Greatest backlog of a listener that allows the sender to go live. */
+    readonly shortBacklogRows: number;
     /** Maximum number of messages of one insert. */
     readonly insertRows: number;
     /** Maximum payload bytes of one insert; a single message always fits. */
@@ -100,8 +101,9 @@ export const listenerDefaults = {
 
 export interface ListenerLimits
   extends Pick<TuningSettings, "creditBytes" | "busyAfterMs">,
-    Pick<StoreConstants, "shortBacklogRows">,
     Readonly<typeof listenerDefaults> {
+  /** Greatest backlog that allows a sender to go live. */
+  readonly shortBacklogRows: number;
   /** Retry policy of a message. */
   retryOf(message: IncomingMessage): RetryPolicy;
   /** Concurrency limit of the message's handler; undefined if there is none. */

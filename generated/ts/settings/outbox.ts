@@ -2,7 +2,6 @@
 // source: hawser/outbox/v1/outbox.proto
 // source: hawser/outbox/v1/schedules.proto
 
-import { type SettingValues } from "../rules/violation.js";
 
 /** Trace constants. Traces in SQL. */
 export const traceConstants = {
@@ -56,8 +55,6 @@ export const traceConstants = {
    */
   shortStatementBytes: 16384,
 } as const;
-
-export type TraceConstants = SettingValues<typeof traceConstants>;
 
 /** Outbox constants. Constants of the outbox. */
 export const outboxConstants = {
@@ -135,8 +132,6 @@ export const outboxConstants = {
   countedMessages: 100000,
 } as const;
 
-export type OutboxConstants = SettingValues<typeof outboxConstants>;
-
 /** Constants of schedules. What schedules are made with. */
 export const scheduleConstants = {
   /**
@@ -170,5 +165,3 @@ export const scheduleConstants = {
    */
   timeHeader: "schedule-time",
 } as const;
-
-export type ScheduleConstants = SettingValues<typeof scheduleConstants>;
