@@ -33,7 +33,7 @@ export type { DoctorOptions } from "./facts.js";
 const totalMs = 27_000;
 
 /**
- * Runs all checks, from the prerequisites to the details, within `totalMs` of the spec.
+ * Runs all checks, from the prerequisites to the details, within `totalMs`.
  *
  * @throws HawserError `invalid_argument` if a URL cannot be parsed
  */

@@ -77,7 +77,7 @@ export class PatroniName {
   readonly #problems: ProblemLog;
   readonly #timeoutMs: number;
 
-  /** @param timeoutMs limit for the whole response; default `patroniTimeoutMs` of the spec */
+  /** @param timeoutMs limit for the whole response; default `patroniTimeoutMs` */
   constructor(logger: Logger, timeoutMs: number = patroniTimeoutMs) {
     this.#problems = new ProblemLog(logger);
     this.#timeoutMs = timeoutMs;

@@ -242,7 +242,7 @@ export class DownloadBudget {
   readonly #connection: NatsConnection;
   readonly #semaphore: Semaphore;
 
-  /** @param maxBytes default: `maxDownloadBytes` of the spec */
+  /** @param maxBytes default: `maxDownloadBytes` */
   constructor(connection: NatsConnection, maxBytes: number = maxDownloadBytes) {
     this.#connection = connection;
     this.#semaphore = new Semaphore(maxBytes);
