@@ -37,7 +37,7 @@ export function isWildcard(subject: string): boolean {
 
 /**
  * Maps each subject to its receiver, the subject to subscribe to at NATS. The receiver is the subject itself, the
- * widest given subject that covers it, or a wider wildcard. At most `max_copies` receivers match any one message.
+ * widest given subject that covers it, or a wider wildcard. At most `maxCopies` receivers match any one message.
  *
  * @param refused subjects that the NATS server refuses: they receive nothing and cover nothing
  */
@@ -88,7 +88,7 @@ function narrowestOver(patterns: readonly Pattern[]): Pattern {
 }
 
 /**
- * Returns more than `max_copies` patterns that match a common subject, or patterns for which the search would take too
+ * Returns more than `maxCopies` patterns that match a common subject, or patterns for which the search would take too
  * long; undefined if there are none.
  */
 function overlappingIn(patterns: readonly Pattern[]): readonly Pattern[] | undefined {

@@ -17,9 +17,9 @@ export const paceDefaults = {
   slowPollMs: outboxConstants.slowPollMs as number,
   /** Interval between polls of a relay for new messages while some arrive. */
   pollMs: 1,
-  /** Poll interval after a poll that found at least `many_messages`: each poll takes processor time from enqueueing transactions. */
+  /** Poll interval after a poll that found at least `manyMessages`: each poll takes processor time from enqueueing transactions. */
   manyPollMs: 3,
-  /** See `many_poll_ms`. */
+  /** See `manyPollMs`. */
   manyMessages: 4,
   /** Maximum poll interval when every enqueueing transaction notifies the relay. */
   idlePollMs: 10_000,
@@ -28,7 +28,7 @@ export const paceDefaults = {
   /** Time without a message after which the relay asks for notifications and polls less and less often. */
   awakeMs: 30,
   /**
-   * Number of successful polls, each within `awake_ms` of the previous one, after which the relay polls every `poll_ms`
+   * Number of successful polls, each within `awakeMs` of the previous one, after which the relay polls every `pollMs`
    * without notifications.
    */
   busyPolls: 4,

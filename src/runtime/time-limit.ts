@@ -3,7 +3,7 @@ import { type Clock, systemClock } from "./clock.js";
 
 /**
  * The time that a stop leaves to calls under way, even if subscribed functions, which may call the gateway and so end
- * first, have used all of `stop_timeout_ms`.
+ * first, have used all of `stopTimeoutMs`.
  */
 export const stopReserveMs = 500;
 

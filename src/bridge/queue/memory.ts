@@ -15,7 +15,7 @@ import { type InboundMessage, memoryOf } from "../message.js";
  * role, and, of what is kept for a takeover, for messages that come after it.
  */
 export const bufferReserveDivisor = 4;
-/** The part of `buffer_bytes`, as a divisor, from which on messages are written to the table. */
+/** The part of `bufferBytes`, as a divisor, from which on messages are written to the table. */
 const spillDivisor = 2;
 
 /** Options for offering a message to a queue. */

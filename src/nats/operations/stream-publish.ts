@@ -41,7 +41,7 @@ export interface StreamPublishOptions {
 
 /** Time without an answer of a stream or bucket after which Hawser asks for the reason. */
 export const natsAnswerTimeoutMs = 2_000;
-/** Time by which the named JetStream domain may answer later than another one. Less than `nats_answer_timeout_ms`. */
+/** Time by which the named JetStream domain may answer later than another one. Less than `natsAnswerTimeoutMs`. */
 const natsOtherDomainMs = 1_500;
 /** The margin that the duplicate window of a stream must still have when a message is sent again. */
 const natsRepetitionMs = 5_000;
