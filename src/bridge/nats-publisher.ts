@@ -48,11 +48,13 @@ import { RoleGate } from "./role-gate.js";
  */
 const dueDoubtMs = 5_000;
 /**
- * Maximum number of subjects of one role that are searched in their streams at once, if it is the only role; several roles share it.
+ * Maximum number of subjects of one role that are searched in their streams at once, if it is the only role. Several
+ * roles share it.
  */
 export const scans = 16;
 /**
- * Maximum number of concurrent publishes of one role that need requests to JetStream, if it is the only role; several roles share it.
+ * Maximum number of concurrent publishes of one role that need requests to JetStream, if it is the only role. Several
+ * roles share it.
  */
 const slowPublishes = 4;
 /**
