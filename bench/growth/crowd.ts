@@ -3,9 +3,11 @@
  * peer has in Postgres (its rows, its lease and its notifications in a session of its own, channels to others) and asks what
  * an idle one asks, after docs/store-protocol.md. The others are real, with connections of their own.
  */
+
 import { createHash, randomBytes, randomUUID } from "node:crypto";
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { polls } from "../../src/peer/polls.js";
 import { newPeer } from "../peers.js";
 import { connected } from "../postgres.js";
 import { serveRequests } from "../worker.js";
@@ -72,7 +74,7 @@ async function simulate(session: pg.Client, number: number): Promise<void> {
     await prepared("SELECT * FROM hawser.topic_addr WHERE topic = ANY ($1::text[])", [others]);
   };
   // Told when the session ends, which ends the process.
-  timers.push(setInterval(() => void ask().catch(() => undefined), storeConstants.pollMs));
+  timers.push(setInterval(() => void ask().catch(() => undefined), polls.everyMs));
 }
 
 const requests = {

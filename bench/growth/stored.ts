@@ -2,7 +2,6 @@
  * By stored messages: so many messages wait for a listener that is away; more are stored, and then it starts and handles all.
  */
 import type pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { BySize, counted } from "../by-size.js";
 import { openModule } from "../offline/offline.js";
 import { connected } from "../postgres.js";
@@ -16,6 +15,9 @@ const quick = { sizes: [100, 2_000], runs: [1, 1], more: 50, warmUp: 50 };
 
 /** Size that replaces a greater one if the machine is too slow for it. */
 const fewer = 3_000_000;
+
+/** Messages of a row, as the store combines them. */
+const batchMessages = 1_024;
 
 /** Messages of one statement. */
 const fillMessages = 500_000;
@@ -114,7 +116,7 @@ class Waiting {
            ) AS b`,
         [
           ...[this.#connectionKey, this.#payload, this.#topicKey, this.#number + 1],
-          ...[Math.min(last, this.#number + fillMessages), storeConstants.batchMessages],
+          ...[Math.min(last, this.#number + fillMessages), batchMessages],
         ],
       );
     }

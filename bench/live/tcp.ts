@@ -3,9 +3,11 @@
  * each are gathered in blocks as large as our batches; long ones are written without being copied. The receiver makes a
  * view of each message, counts it, and acknowledges the total at the end of a run.
  */
+
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { senderDefaults } from "../../src/channel/effects.js";
+import { writeHighWaterBytes } from "../../src/transport/socket-writer.js";
 import { BenchFailure } from "../suite.js";
 import type { ReceivingHalf, SendingHalf, Tally } from "./ways.js";
 
@@ -13,10 +15,10 @@ import type { ReceivingHalf, SendingHalf, Tally } from "./ways.js";
 const lengthBytes = 4;
 
 /** A block of messages that leaves in one write. */
-const blockBytes = protocolConstants.batchTargetBytes;
+const blockBytes = senderDefaults.batchTargetBytes;
 
 /** Bytes that may wait for the socket, as in our connections. */
-const highWaterBytes = protocolConstants.writeHighWaterBytes;
+const highWaterBytes = writeHighWaterBytes;
 
 /** Payloads from here on are written as they are: copying them would cost more than one more piece for the socket. */
 const referencedBytes = 16 * 1024;

@@ -1,11 +1,12 @@
 /**
  * The program of a process that fills a stream, and takes it into a table as one would with nats.js alone.
  */
+
 import { setTimeout as delay } from "node:timers/promises";
 import { AckPolicy, type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import type pg from "pg";
-import { streamConstants } from "../../generated/ts/settings/nats.js";
+import { streamBatchMessages } from "../../src/bridge/streams/streams.js";
 import { connected } from "../postgres.js";
 import type { BenchServers } from "../servers.js";
 import { BenchFailure } from "../suite.js";
@@ -22,7 +23,7 @@ const publishesInFlight = 1_000;
 const ackTimeoutMs = 30_000;
 
 /** A consumer that inserts in bulk takes as many at once as a batch of ours has at most. */
-const bulkMessages = streamConstants.streamBatchMessages;
+const bulkMessages = streamBatchMessages;
 
 const lookEveryMs = 5;
 const rowsTimeoutMs = 120_000;

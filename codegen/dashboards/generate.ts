@@ -1,16 +1,21 @@
-import type { Metric, MetricGroup, Panel } from "../model/metrics.js";
-import type { DashboardOption } from "../model/options.js";
+import type { Metric, MetricGroup } from "../model/metrics.js";
 import type { Spec } from "../model/spec.js";
+import { SpecError } from "../model/spec-error.js";
 import type { GeneratedFile } from "../plugin.js";
+import { type DashboardPlan, dashboards, type PanelLooks } from "./panels.js";
 import { type Query, queriesOf } from "./queries.js";
 
-/** Generates `<uid>.json`, a dashboard of Grafana, for each group of metrics that has one. */
-export function generateDashboards(spec: Spec): GeneratedFile[] {
+/**
+ * Generates `<uid>.json`, a dashboard of Grafana, for each group of metrics that has a plan.
+ *
+ * @throws SpecError if a metric of the group has no panel, or several, or a panel no metric
+ */
+export function generateDashboards(spec: Spec, plans = dashboards): GeneratedFile[] {
   return spec.files
     .flatMap((file) => file.metricGroups)
     .flatMap((group) => {
-      if (group.dashboard === undefined) return [];
-      return [{ path: `${group.dashboard.uid}.json`, content: printed(dashboardOf(group, group.dashboard)) }];
+      const plan = plans[group.message.typeName];
+      return plan === undefined ? [] : [{ path: `${plan.uid}.json`, content: printed(dashboardOf(group, plan)) }];
     });
 }
 
@@ -34,10 +39,11 @@ interface Dashboard extends Readonly<Record<string, unknown>> {
   readonly panels: readonly object[];
 }
 
-function dashboardOf({ title, metrics }: MetricGroup, dashboard: DashboardOption): Dashboard {
+function dashboardOf(group: MetricGroup, plan: DashboardPlan): Dashboard {
+  const { title, metrics } = group;
   return {
-    uid: dashboard.uid,
-    title: dashboard.title,
+    uid: plan.uid,
+    title: plan.title,
     description: `${title}. Generated from the metrics' declarations by npx buf generate.`,
     tags: ["hawser"],
     schemaVersion,
@@ -46,10 +52,10 @@ function dashboardOf({ title, metrics }: MetricGroup, dashboard: DashboardOption
     time: { from: "now-1h", to: "now" },
     timezone: "",
     refresh: "30s",
-    templating: { list: variablesOf(metrics[0]!.name, dashboard.by) },
+    templating: { list: variablesOf(metrics[0]!.name, plan.by) },
     annotations: { list: [] },
     links: [],
-    panels: panelsOf(metrics, dashboard.by),
+    panels: panelsOf(group, plan),
   };
 }
 
@@ -80,44 +86,46 @@ function variablesOf(info: string, by: string): object[] {
   ];
 }
 
-function panelsOf(metrics: readonly Metric[], by: string): object[] {
+function panelsOf({ message, metrics }: MetricGroup, { rows, by }: DashboardPlan): object[] {
+  const left = new Map(metrics.map((metric) => [metric.name, metric]));
   const panels: object[] = [];
-  let x = 0;
   let y = 0;
-  for (const metric of metrics) {
-    const panel = metric.panel!;
-    if (panel.row !== "") {
-      if (x > 0) y += size.h;
-      panels.push({
-        id: panels.length + 1,
-        type: "row",
-        title: panel.row,
-        collapsed: false,
-        gridPos: { x: 0, y, w: columns, h: 1 },
-        panels: [],
-      });
-      x = 0;
-      y += 1;
-    } else if (x + size.w > columns) {
-      x = 0;
-      y += size.h;
+  for (const [row, shown] of Object.entries(rows)) {
+    panels.push({
+      id: panels.length + 1,
+      type: "row",
+      title: row,
+      collapsed: false,
+      gridPos: { x: 0, y, w: columns, h: 1 },
+      panels: [],
+    });
+    y += 1;
+    for (const [index, [name, title, looks = {}]] of shown.entries()) {
+      const metric = left.get(name);
+      if (metric === undefined) throw new SpecError(message, `panels.ts shows ${name} twice, or it is no metric here`);
+      left.delete(name);
+      const x = (index * size.w) % columns;
+      if (index > 0 && x === 0) y += size.h;
+      panels.push(panelOf(panels.length + 1, metric, title, looks, by, { x, y, ...size }));
     }
-    panels.push(panelOf(panels.length + 1, metric, panel, by, { x, y, ...size }));
-    x += size.w;
+    y += size.h;
+  }
+  for (const { field } of left.values()) {
+    throw new SpecError(field, "the metric has no panel; add one to codegen/dashboards/panels.ts");
   }
   return panels;
 }
 
-function panelOf(id: number, metric: Metric, panel: Panel, by: string, gridPos: object): object {
-  const queries = queriesOf(metric, panel, by);
+function panelOf(id: number, metric: Metric, title: string, looks: PanelLooks, by: string, gridPos: object): object {
+  const queries = queriesOf(metric, looks, by);
   return {
     id,
-    title: panel.title,
+    title,
     description: `${metric.help} Metric: ${metric.name}.`,
     datasource,
     gridPos,
     targets: queries.map((query, index) => targetOf(query, String.fromCharCode(65 + index))),
-    ...looksOf(metric, panel),
+    ...looksOf(metric, looks),
   };
 }
 
@@ -135,8 +143,8 @@ function targetOf({ expression, legend, instant }: Query, refId: string): object
 }
 
 /** Type of the panel with its options. */
-function looksOf(metric: Metric, panel: Panel): object {
-  const unit = unitOf(metric, panel);
+function looksOf(metric: Metric, looks: PanelLooks): object {
+  const unit = looks.unit ?? unitOf(metric);
   if (metric.name.endsWith("_info")) {
     return {
       type: "table",
@@ -172,8 +180,7 @@ function looksOf(metric: Metric, panel: Panel): object {
 }
 
 /** Unit in the words of Grafana. */
-function unitOf({ name, type, unit }: Metric, panel: Panel): string {
-  if (panel.unit !== "") return panel.unit;
+function unitOf({ name, type, unit }: Metric): string {
   if (name.endsWith("_timestamp_seconds")) return "dateTimeFromNow";
   if (type === "counter") return unit === "bytes" ? "Bps" : "cps";
   return { seconds: "s", bytes: "bytes" }[unit] ?? "short";

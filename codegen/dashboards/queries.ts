@@ -1,4 +1,5 @@
-import type { Metric, Panel } from "../model/metrics.js";
+import type { Metric } from "../model/metrics.js";
+import type { PanelLooks } from "./panels.js";
 
 /** Query of a panel. */
 export interface Query {
@@ -20,9 +21,9 @@ const quantiles = [
  *
  * @param by label that each metric of the dashboard has
  */
-export function queriesOf({ name, type, labels }: Metric, panel: Panel, by: string): Query[] {
+export function queriesOf({ name, type, labels }: Metric, { processes }: PanelLooks, by: string): Query[] {
   const own = [by, ...labels.map((label) => label.name).filter((label) => label !== by)];
-  const shown = panel.processes === "each" || (type === "gauge" && panel.processes === "default");
+  const shown = processes === "each" || (type === "gauge" && processes === undefined);
   const kept = shown ? [...own, "instance"] : own;
   const legend = kept.map((label) => `{{${label}}}`).join(" ");
   const filter = ["job", by, "instance"].map((label) => `${label}=~"$${label}"`).join(", ");

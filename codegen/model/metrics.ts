@@ -2,7 +2,7 @@ import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf
 import { commentLineOf, commentOf } from "./comments.js";
 import { refuseDuplicates } from "./duplicates.js";
 import { refuseOption } from "./foreign-option.js";
-import type { DashboardOption, MetricOption, SpecOptions } from "./options.js";
+import type { MetricOption, SpecOptions } from "./options.js";
 import { SpecError } from "./spec-error.js";
 
 /** Group of metrics, which one kind of program exposes. */
@@ -10,8 +10,6 @@ export interface MetricGroup {
   readonly message: DescMessage;
   readonly title: string;
   readonly comment: string;
-  /** Undefined if the group has none. */
-  readonly dashboard: DashboardOption | undefined;
   readonly metrics: readonly Metric[];
 }
 
@@ -28,22 +26,7 @@ export interface Metric {
   readonly unit: string;
   /** Upper bounds of the buckets of a histogram; empty for other types. */
   readonly buckets: readonly number[];
-  /** Undefined if the group has no dashboard. */
-  readonly panel: Panel | undefined;
 }
-
-/** Panel of a dashboard. */
-export interface Panel {
-  readonly title: string;
-  /** Title of the row that begins with it; empty if it stands in the row of the panel before. */
-  readonly row: string;
-  readonly processes: "default" | "each" | "max";
-  /** Unit in Grafana; empty if it follows from the metric. */
-  readonly unit: string;
-}
-
-/** Ways of combining the values of several processes in a panel, indexed by the numbers in the spec. */
-const panelProcesses = ["default", "each", "max"] as const;
 
 export interface MetricLabel {
   readonly name: string;
@@ -55,53 +38,16 @@ export interface MetricLabel {
  * Reads the group of metrics that a message declares.
  *
  * @throws SpecError if the group has no title, or a metric has no option, no type, no help, a name, label, unit or
- * bucket against the conventions of Prometheus, or no panel although there is a dashboard
+ * bucket against the conventions of Prometheus
  */
 export function readMetricGroup(
   message: DescMessage,
-  { title, dashboard }: { readonly title: string; readonly dashboard?: DashboardOption },
+  { title }: { readonly title: string },
   options: SpecOptions,
 ): MetricGroup {
   if (title === "") throw new SpecError(message, "metrics: the group has no title");
   const metrics = message.fields.map((field) => readMetric(field, options));
-  checkDashboard(message, dashboard, metrics);
-  return {
-    message,
-    title,
-    comment: commentOf(message),
-    dashboard,
-    metrics,
-  };
-}
-
-function checkDashboard(
-  message: DescMessage,
-  dashboard: DashboardOption | undefined,
-  metrics: readonly Metric[],
-): void {
-  if (dashboard !== undefined) {
-    const { uid, title, by } = dashboard;
-    if (!/^[a-z0-9-]{1,40}$/.test(uid)) {
-      throw new SpecError(message, `the uid "${uid}" of the dashboard is not 1 to 40 of a-z, 0-9 and "-"`);
-    }
-    if (title === "") throw new SpecError(message, "the dashboard has no title");
-    if (!/^[a-z][a-z_]*$/.test(by)) {
-      throw new SpecError(message, `the dashboard's "by" is "${by}"; it is the name of a label that each metric has`);
-    }
-  }
-  for (const [index, { field, type, panel }] of metrics.entries()) {
-    if (dashboard === undefined) {
-      if (panel !== undefined) throw new SpecError(field, "a panel needs a dashboard of the group");
-      continue;
-    }
-    if (panel === undefined || panel.title === "") {
-      throw new SpecError(field, "the group has a dashboard: the metric needs a panel with a title");
-    }
-    if (index === 0 && panel.row === "") throw new SpecError(field, "the first panel needs a row");
-    if (type !== "gauge" && panel.processes === "max") {
-      throw new SpecError(field, "only a gauge has the same value in each process: PANEL_PROCESSES_MAX is for gauges");
-    }
-  }
+  return { message, title, comment: commentOf(message), metrics };
 }
 
 function readMetric(field: DescField, options: SpecOptions): Metric {
@@ -128,7 +74,6 @@ function readMetric(field: DescField, options: SpecOptions): Metric {
     labels: readLabels(field, option.label),
     unit: option.unit,
     buckets: option.bucket,
-    panel: option.panel && { ...option.panel, processes: panelProcesses[option.panel.processes] ?? "default" },
   };
 }
 

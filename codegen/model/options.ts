@@ -64,10 +64,14 @@ export interface NamedRulesOption {
   limit: string;
 }
 
+export interface SettingsOption {
+  title: string;
+  fixed: boolean;
+}
+
 export interface SettingOption {
   default: string;
   unit: string;
-  fixed: boolean;
   /** Number of a `SettingPart`. */
   part: number;
   /** Name in the table of limits; empty if the table omits it. */
@@ -117,21 +121,6 @@ export interface MetricOption {
   label: { name: string; value: string[] }[];
   unit: string;
   bucket: number[];
-  panel?: PanelOption;
-}
-
-interface PanelOption {
-  title: string;
-  row: string;
-  /** Number of a `PanelProcesses`. */
-  processes: number;
-  unit: string;
-}
-
-export interface DashboardOption {
-  uid: string;
-  title: string;
-  by: string;
 }
 
 export interface ErrorOption {
@@ -174,12 +163,12 @@ export class SpecOptions {
     return this.#read<ViewOption>(message, "view");
   }
 
-  settings(message: DescMessage): { title: string } | undefined {
-    return this.#read<{ title: string }>(message, "settings");
+  settings(message: DescMessage): SettingsOption | undefined {
+    return this.#read<SettingsOption>(message, "settings");
   }
 
-  metrics(message: DescMessage): { title: string; dashboard?: DashboardOption } | undefined {
-    return this.#read<{ title: string; dashboard?: DashboardOption }>(message, "metrics");
+  metrics(message: DescMessage): { title: string } | undefined {
+    return this.#read<{ title: string }>(message, "metrics");
   }
 
   metric(field: DescField): MetricOption | undefined {

@@ -3,7 +3,7 @@ import { bytesText, rangeText, valuesText } from "../validators/runtime/violatio
 import { commentOf } from "./comments.js";
 import { refuseOption } from "./foreign-option.js";
 import { camelCase } from "./names.js";
-import type { SettingOption, SpecOptions } from "./options.js";
+import type { SettingOption, SettingsOption, SpecOptions } from "./options.js";
 import { type Rules, readRules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
 import { type IntegerRange, integerRangeOf, specTypeOf, type ValueKind, valueKindOf } from "./value-kind.js";
@@ -45,33 +45,30 @@ export type SettingValue = number | boolean | string;
  * @throws SpecError if a setting has no option, an unsupported type, no default although it is not `optional`, a
  * default outside its own rules, or no range although it is a number that users set.
  */
-export function readSettingGroup(message: DescMessage, title: string, options: SpecOptions): SettingGroup {
+export function readSettingGroup(
+  message: DescMessage,
+  { title, fixed }: SettingsOption,
+  options: SpecOptions,
+): SettingGroup {
   if (title === "") {
     throw new SpecError(message, "settings: the group has no title");
-  }
-  const fixed = message.fields.map((field) => settingOption(field, options).fixed);
-  if (fixed.some((value) => value !== fixed[0])) {
-    throw new SpecError(
-      message,
-      "some settings are fixed and some are not; put the fixed ones into a group of their own",
-    );
   }
   return {
     message,
     title,
     comment: commentOf(message),
-    fixed: fixed[0] ?? false,
-    settings: message.fields.map((field) => readSetting(field, options)),
+    fixed,
+    settings: message.fields.map((field) => readSetting(field, fixed, options)),
   };
 }
 
-function readSetting(field: DescField, options: SpecOptions): Setting {
+function readSetting(field: DescField, fixed: boolean, options: SpecOptions): Setting {
   const option = settingOption(field, options);
-  if (option.fixed && option.part !== 0) {
-    throw new SpecError(field, "a fixed setting has no part; remove part, or remove fixed");
+  if (fixed && option.part !== 0) {
+    throw new SpecError(field, "a setting of a fixed group has no part; remove part");
   }
-  if (!option.fixed && option.limit !== "") {
-    throw new SpecError(field, "limit is for fixed settings; remove limit, or add fixed");
+  if (!fixed && option.limit !== "") {
+    throw new SpecError(field, "limit is for settings of a fixed group; remove limit");
   }
   const kind = settingKind(field);
   const range = integerRangeOf(field);
@@ -79,10 +76,10 @@ function readSetting(field: DescField, options: SpecOptions): Setting {
   if (rules.max !== undefined && rules.max > greatestExactInteger) {
     throw new SpecError(field, `rule max: ${rules.max} is above 2^53 - 1, which a setting cannot hold exactly`);
   }
-  if (kind === "number" && !option.fixed && (rules.min === undefined || rules.max === undefined)) {
+  if (kind === "number" && !fixed && (rules.min === undefined || rules.max === undefined)) {
     throw new SpecError(field, "a setting that is a number needs a range: rules with min and max");
   }
-  if (option.default === "" && (option.fixed || !field.proto.proto3Optional)) {
+  if (option.default === "" && (fixed || !field.proto.proto3Optional)) {
     throw new SpecError(field, "the setting has no default; give it one, or make it optional");
   }
   return {

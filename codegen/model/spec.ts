@@ -80,7 +80,7 @@ function readFile(
     } else if (view !== undefined) {
       views.push(readView(message, view, options));
     } else if (settings !== undefined) {
-      settingGroups.push(readSettingGroup(message, settings.title, options));
+      settingGroups.push(readSettingGroup(message, settings, options));
     } else if (metrics !== undefined) {
       metricGroups.push(readMetricGroup(message, metrics, options));
     } else if (!passing.has(message.typeName)) {

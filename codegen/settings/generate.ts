@@ -78,17 +78,13 @@ function checkFunction(type: string, name: string): string {
   ].join("\n");
 }
 
-/** Prints a fixed group as one object of constants, and its type for code in which tests use other values. */
+/** Prints a fixed group as one object of constants. */
 function constantsObject(group: SettingGroup): string {
-  const type = group.message.name;
-  const name = lowerFirst(type);
+  const name = lowerFirst(group.message.name);
   const lines = group.settings.map(
     (setting) => `${settingDoc(setting, "Value")}  ${setting.name}: ${valueLiteral(setting.default!)},\n`,
   );
-  return [
-    `${docstring(`${group.title}. ${group.comment}`.trim())}export const ${name} = {\n${lines.join("")}} as const;\n`,
-    `export type ${type} = SettingValues<typeof ${name}>;\n`,
-  ].join("\n");
+  return `${docstring(`${group.title}. ${group.comment}`.trim())}export const ${name} = {\n${lines.join("")}} as const;\n`;
 }
 
 /** Docstring of a setting: its line on the reference page. */

@@ -155,7 +155,6 @@ const runtimeNames = [
   "missing",
   "outOfRange",
   "type SettingRules",
-  "type SettingValues",
   "type TextRules",
   "type Violation",
   "within",

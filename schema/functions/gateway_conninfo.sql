@@ -49,11 +49,12 @@ BEGIN
       -- Whatever the environment of the server says.
       (9, 'target_session_attrs', 'any'),
       (10, 'options', ''),
-      (11, 'connect_timeout', @GatewayConstants.gateway_connect_timeout_s@::text),
-      (12, 'keepalives_idle', @GatewayConstants.gateway_keepalive_s@::text),
-      (13, 'keepalives_interval', @GatewayConstants.gateway_keepalive_s@::text),
-      (14, 'keepalives_count', @GatewayConstants.gateway_keepalive_probes@::text),
-      (15, 'tcp_user_timeout', @GatewayConstants.gateway_tcp_user_timeout_ms@::text),
+      -- A gateway that does not accept within 3 s is passed over for the next one.
+      (11, 'connect_timeout', '3'),
+      (12, 'keepalives_idle', '15'),
+      (13, 'keepalives_interval', '15'),
+      (14, 'keepalives_count', '3'),
+      (15, 'tcp_user_timeout', '30000'),
       -- libpq refuses an option that it does not know.
       (16, 'require_auth', CASE WHEN version >= 160000 THEN 'scram-sha-256' END),
       -- Who ends TLS in between cannot pass the login on; and Postgres 14 and 15 say the password to nobody.

@@ -65,7 +65,7 @@ BEGIN
   LOOP
     v_retry_key := (
       SELECT k.connection_key
-        FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, @StoreConstants.retry_prefix@ || v_base.key) AS k
+        FROM hawser.connection_key(v_base.sender_name, v_base.source_topic, '__#retry#' || v_base.key) AS k
     );
     -- A statement of its own: the one that made the row does not see it. Copies for a group stay there.
     UPDATE hawser.conn_key_map AS r
@@ -86,7 +86,7 @@ BEGIN
       FROM hawser.dead_letters AS d
       LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
       LEFT JOIN hawser.conn_key_map AS r
-        ON r.composite = m.sender_name || ':' || m.source_topic || ':' || @StoreConstants.retry_prefix@ || coalesce(m.retry_of, m.connection_key)
+        ON r.composite = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.connection_key)
       LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (

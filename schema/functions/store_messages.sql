@@ -5,7 +5,7 @@ DECLARE
   v_least integer;
   v_stored bigint;
   v_stored_from bigint;
-  v_batch_messages integer := @StoreConstants.batch_messages@;
+  v_batch_messages integer := 1024;
   -- The next message, and where its payload begins.
   v_from integer := 1;
   v_offset integer := 1;
@@ -89,8 +89,8 @@ BEGIN
           EXIT;
         END IF;
         v_bytes := (SELECT sum(l) FROM unnest(p_lengths[v_from : v_from + v_many - 1]) AS l);
-        EXIT WHEN v_bytes <= @StoreConstants.batch_bytes@;
-        v_many := greatest(1, least(v_many - 1, v_many::bigint * @StoreConstants.batch_bytes@ / v_bytes));
+        EXIT WHEN v_bytes <= 262144;
+        v_many := greatest(1, least(v_many - 1, v_many::bigint * 262144 / v_bytes));
       END LOOP;
       v_firsts := v_firsts || v_from;
       v_counts := v_counts || v_many;

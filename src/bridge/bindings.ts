@@ -2,8 +2,9 @@
  * Bindings: the SQL functions that NATS reaches, read from the database. Hawser calls each through a wrapper in the
  * schema `hawser_run`. The wrapper is owned by the role that subscribed or registered, and checks a token.
  */
+
 import { tables } from "../../generated/ts/rows/nats.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { optionsPollMs } from "../installation/index.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
 import { explainServeRefusal, functionNameSql, wrapperJoinSql } from "../store/index.js";
@@ -108,8 +109,6 @@ function subscriptionOf({ argumentTypes, hasWrapper: _, ...row }: BindingRow): S
 function responderOf({ argumentTypes: _, hasWrapper: __, ...row }: BindingRow): Responder {
   return { ...row, kind: "responder" };
 }
-
-const { optionsPollMs } = gatewayConstants;
 
 /** Session and callbacks of a {@link BindingWatch}. */
 export interface BindingWatchOptions {

@@ -5,30 +5,51 @@
  * that none of them delays another. One process is the leader: it runs the subscriptions, reads the streams and relays
  * the outbox. Every process answers requests.
  */
+
 import { createHash } from "node:crypto";
 import { setTimeout as unreferencedDelay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
-import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
+import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
+import { optionsPollMs } from "../installation/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { NatsOutbox, type NatsOutboxStats } from "../outbox/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
-import { Deadline, delay, type Logger, RareLog, whenAborted } from "../runtime/index.js";
+import { Deadline, delay, type Logger, RareLog, stopReserveMs, whenAborted } from "../runtime/index.js";
 import { type Bindings, BindingWatch, type Responder } from "./bindings.js";
 import { DeadLetterWriter, readRetries } from "./dead-letters.js";
-import { BatchRunner, ExecutorLogin, ExecutorPool, errorText, PostgresRequestRunner } from "./executor/index.js";
+import {
+  BatchRunner,
+  ExecutorLogin,
+  ExecutorPool,
+  errorText,
+  executorOverdueMs,
+  PostgresRequestRunner,
+} from "./executor/index.js";
 import { Leadership } from "./leadership/index.js";
 import { earliest } from "./message.js";
 import { NatsPublisher } from "./nats-publisher.js";
 import { Receiver } from "./receiver.js";
-import { ResponderService, type ResponderServiceStats } from "./responders/index.js";
+import { ResponderService, type ResponderServiceStats, requestQueueDefaults } from "./responders/index.js";
 import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from "./role/index.js";
 import { SavedMessages } from "./saved-messages.js";
 import { type StreamCounts, Streams } from "./streams/index.js";
 import { type SubscriptionCounts, Subscriptions } from "./subscriptions.js";
 
-const { optionsPollMs } = gatewayConstants;
+/** Time for which a leader that no longer receives runs its messages before it releases leadership. */
+const silentDrainMs = 1_000;
+/** Time for which a graceful stop waits for the functions of responders. */
+const responderStopMs = 3_000;
+/** Time limit for Postgres to record the release of leadership, at a stop that has exceeded its deadline. */
+const leaderReleaseMs = 500;
+/** Minimum time for which a leader whose executor login is refused keeps leadership before it releases it once more. */
+export const handOverPauseMs = 60_000;
+/**
+ * The part of the time for a stop, as a divisor, in which what was received is still run; in the rest of it what is left is
+ * saved.
+ */
+const stopDrainDivisor = 2;
 
 /** Database, settings and callbacks of a {@link Bridge}. */
 export interface BridgeOptions {
@@ -143,10 +164,7 @@ export class Bridge {
     this.connectors = {
       subscriptions: connector("hawser subscriptions", () => 0),
       // The time limit of a request applies twice: to its wait in the queue, and to its run.
-      responders: connector(
-        "hawser responders",
-        () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs,
-      ),
+      responders: connector("hawser responders", () => 2 * this.#responderTimeoutMs + executorOverdueMs),
       outbox: connector("hawser outbox", () => 0),
       streams: connector("hawser streams", () => 0),
     };
@@ -343,7 +361,7 @@ export class Bridge {
     const { database, login } = identity!;
     const { settings, version, logger } = this.#options;
     this.#responderService = new ResponderService({
-      ...bridgeConstants,
+      ...requestQueueDefaults,
       ...settings,
       // Identical in every process of the database, also after a failover.
       database: createHash("sha256").update(`${login}/${database}`).digest("hex").slice(0, 16),
@@ -375,14 +393,14 @@ export class Bridge {
     this.#bindings.stop();
     this.#roleWatch.stop();
     this.#streams.stop();
-    const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
-    await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
-    const draining = AbortSignal.timeout(deadlineMs / bridgeConstants.stopDrainDivisor);
+    const answered = this.#responderService?.stop(Math.min(deadlineMs, responderStopMs));
+    await this.#receiver.stop(Math.min(deadlineMs, responderStopMs));
+    const draining = AbortSignal.timeout(deadlineMs / stopDrainDivisor);
     await this.#subscriptions.drain(draining);
     await this.#subscriptions.stop(draining);
     await this.#save(over);
     await this.#outbox.stop(deadline.remainingMs);
-    await this.#leadership.stop(Math.max(bridgeConstants.leaderReleaseMs, deadline.remainingMs));
+    await this.#leadership.stop(Math.max(leaderReleaseMs, deadline.remainingMs));
     await answered;
   }
 
@@ -393,7 +411,7 @@ export class Bridge {
     await this.#session.close();
     await this.#bindings.ended();
     await this.#notices.stop();
-    const leftMs = Math.max(gatewayConstants.stopReserveMs, deadline.remainingMs);
+    const leftMs = Math.max(stopReserveMs, deadline.remainingMs);
     await Promise.all(Object.values(this.connectors).map((connector) => connector.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
     // Functions that still run have exceeded the deadline.
@@ -534,7 +552,7 @@ export class Bridge {
   async #stepDownWithoutNats(): Promise<void> {
     this.#incompleteSince ??= this.#receiver.completeUntil;
     this.#subscriptions.hold();
-    await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.silentDrainMs));
+    await this.#subscriptions.drain(AbortSignal.timeout(silentDrainMs));
     await this.#leadership.stepDown("the connection to NATS was lost, and another process may still receive messages");
     if (this.#receiver.isReceiving) this.#incompleteSince = undefined;
   }
@@ -570,10 +588,10 @@ export class Bridge {
     if (this.#leadership.epoch === undefined || this.#finished !== undefined || !attempts.isRefused) return;
     // During a failover, one attempt can reach a different server than the bridge's session does, and be refused there.
     const refusedMs = Date.now() - attempts.failure(0)!.since.getTime();
-    if (refusedMs < optionsPollMs || now - this.#yieldedAt < bridgeConstants.handOverPauseMs) return;
+    if (refusedMs < optionsPollMs || now - this.#yieldedAt < handOverPauseMs) return;
     this.#yieldedAt = now;
     this.#subscriptions.hold();
-    await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.silentDrainMs));
+    await this.#subscriptions.drain(AbortSignal.timeout(silentDrainMs));
     await this.#leadership.stepDown("the executor's login is refused here, and another process can run the functions");
   }
 

@@ -1,13 +1,17 @@
 /**
  * Dead letters of subscriptions. The leader writes them, and reads those for which a retry was requested.
  */
+
 import { tables } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { RareLog } from "../runtime/index.js";
 import { advanceParameters, advanceValues, failureOf } from "./executor/index.js";
 import type { DeadLetterStep, Outcome, RequestedRetry } from "./queue/index.js";
+import { queueDefaults } from "./queue/index.js";
+
+/** Number of dead letters that are read at a time for a retry. */
+const retryRows = 100;
 
 // Parameters: the message, the position update of its stream (NULL for a subject), and the id of its saved message.
 const writeSql = `
@@ -105,8 +109,7 @@ interface RetryRow {
  * @throws errors of the session
  */
 export async function readRetries(session: PostgresSession, busy: readonly bigint[]): Promise<RequestedRetry[]> {
-  const { retryRows, maxBatchBytes } = bridgeConstants;
-  const rows = await session.query<RetryRow>(retriesSql, [retryRows, maxBatchBytes, busy.map(String)]);
+  const rows = await session.query<RetryRow>(retriesSql, [retryRows, queueDefaults.maxBatchBytes, busy.map(String)]);
   return rows.map(({ id, subscriptionId, topic, payload, headers }) => ({
     subscriptionId,
     message: {

@@ -12,7 +12,6 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText } from "../../generated/ts/rules/violation.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError } from "../errors/index.js";
 import {
   type FoundStream,
@@ -34,6 +33,7 @@ import {
   needsGaps,
   type PublishOutcome,
   type PublishStep,
+  publishTimeoutMs,
   requiredSearch,
   type SearchRange,
   type StreamMemory,
@@ -42,9 +42,38 @@ import {
 import { shared } from "../runtime/index.js";
 import { RoleGate } from "./role-gate.js";
 
-const { publishTimeoutMs, dueDoubtMs, scans, slowPublishes } = outboxConstants;
-const { clockSkewMs: skewMs, lookMarginMs: marginMs } = outboxConstants;
-const { lookRequests: requests, lookMessages: maxMessages } = outboxConstants;
+/**
+ * Delay of a publish from which the message may already be in its stream: a failover may have undone that it was
+ * moved to the outbox before.
+ */
+const dueDoubtMs = 5_000;
+/**
+ * Maximum number of subjects of one role that are searched in their streams at once, if it is the only role. Several
+ * roles share it.
+ */
+export const scans = 16;
+/**
+ * Maximum number of concurrent publishes of one role that need requests to JetStream, if it is the only role. Several
+ * roles share it.
+ */
+const slowPublishes = 4;
+/**
+ * Maximum difference between the clocks of the servers of a NATS cluster. The clocks of Postgres and of the relay are
+ * not compared with them.
+ */
+const skewMs = 5_000;
+/**
+ * Time before the earliest possible publish at which a search of a stream starts, because the stream's clock may have
+ * been changed.
+ */
+const marginMs = 330_000;
+/** Maximum number of pending message requests to a stream, where a search cannot use a consumer. */
+const requests = 64;
+/**
+ * Maximum number of messages that a search of a stream reads. If the stream received more in the range, a message
+ * that was not found is in doubt.
+ */
+const maxMessages = 1_000_000;
 
 /** Codes of messages that NATS refused. All other failures concern the connection or unavailable servers. */
 const refusalCodes: ReadonlySet<string> = new Set([

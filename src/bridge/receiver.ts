@@ -51,7 +51,9 @@ interface Attached {
   timer: NodeJS.Timeout | undefined;
 }
 
-const { receiverLeaveMs, leaderHeartbeatMs } = bridgeConstants;
+const { leaderHeartbeatMs } = bridgeConstants;
+/** Time limit for the NATS server to end the subscriptions of a replaced connection. */
+const receiverLeaveMs = 2_000;
 
 export class Receiver {
   readonly #options: ReceiverOptions;

@@ -4,15 +4,19 @@
  * leader has not received. The leader runs saved messages before newer ones.
  */
 import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { storable } from "./dead-letters.js";
 import { failureOf, packPayloads } from "./executor/index.js";
 import { fenceSql } from "./leadership/index.js";
 import { type InboundMessage, memoryOf, overheadBytes } from "./message.js";
-import { type FetchStep, type Outcome, roleMayHold, type SpillStep } from "./queue/index.js";
+import { type FetchStep, type Outcome, queueDefaults, roleMayHold, type SpillStep } from "./queue/index.js";
 
-const { savedPageRows, maxBatchBytes, saveChunkBytes, savedStatementMs } = bridgeConstants;
+/** Number of saved messages of a subscription that are read at once. */
+const savedPageRows = 1_000;
+/** Bytes of messages that one statement saves. */
+export const saveChunkBytes = 4 * 1024 * 1024;
+/** Time limit for a statement with many saved messages; the deadline of a stop may end it sooner. */
+const savedStatementMs = 60_000;
 
 /** A message to save for one of its subscriptions. */
 export interface Unsaved {
@@ -206,7 +210,13 @@ export class SavedMessages {
   /** Reads the next page of saved messages, if this process is still the leader. Does not reject. */
   async fetch({ subscription, done }: FetchStep, epoch: bigint): Promise<Outcome> {
     try {
-      const values = [String(epoch), String(subscription.id), integers(done), savedPageRows, maxBatchBytes];
+      const values = [
+        String(epoch),
+        String(subscription.id),
+        integers(done),
+        savedPageRows,
+        queueDefaults.maxBatchBytes,
+      ];
       const rows = await this.#session.query<PageRow>(sql.fetch, values);
       const [{ held, messages, bytes, id: first, ageMs }] = rows as [PageRow];
       if (!held) return { kind: "deposed" };

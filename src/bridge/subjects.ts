@@ -2,9 +2,18 @@
  * Merges NATS subscriptions: one subscription to `orders.>` also receives the messages for a function that is bound to
  * `orders.*`, so that the server sends each message once and not once per function.
  */
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
-const { maxCopies, maxPatternLooks } = bridgeConstants;
+/**
+ * Maximum number of NATS subscriptions of one role that receive the same message. If more subjects of its functions
+ * overlap, a wider subject receives for them: the server sends each message once per subscription, and closes the
+ * connection of all roles if that is more than the process can read.
+ */
+const maxCopies = 8;
+/**
+ * Maximum number of comparisons to find patterns that receive the same messages: about 10 ms. If there are more, a
+ * wider subject receives for all of them.
+ */
+const maxPatternLooks = 200_000;
 
 /** True if every subject that matches `narrow` matches `wide`. Both may contain wildcards. */
 export function covers(wide: string, narrow: string): boolean {
@@ -28,7 +37,7 @@ export function isWildcard(subject: string): boolean {
 
 /**
  * Maps each subject to its receiver, the subject to subscribe to at NATS. The receiver is the subject itself, the
- * widest given subject that covers it, or a wider wildcard. At most `max_copies` receivers match any one message.
+ * widest given subject that covers it, or a wider wildcard. At most `maxCopies` receivers match any one message.
  *
  * @param refused subjects that the NATS server refuses: they receive nothing and cover nothing
  */
@@ -79,7 +88,7 @@ function narrowestOver(patterns: readonly Pattern[]): Pattern {
 }
 
 /**
- * Returns more than `max_copies` patterns that match a common subject, or patterns for which the search would take too
+ * Returns more than `maxCopies` patterns that match a common subject, or patterns for which the search would take too
  * long; undefined if there are none.
  */
 function overlappingIn(patterns: readonly Pattern[]): readonly Pattern[] | undefined {

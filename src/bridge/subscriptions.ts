@@ -2,6 +2,7 @@
  * The subscriptions of a process. In the leader, messages go through queues to their functions; in other processes,
  * messages are kept for a takeover.
  */
+
 import { performance } from "node:perf_hooks";
 import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
@@ -9,7 +10,13 @@ import { whenAborted } from "../runtime/index.js";
 import type { Subscription } from "./bindings.js";
 import type { DeadLetterWriter } from "./dead-letters.js";
 import type { BatchRunner } from "./executor/index.js";
-import { type KeptMessage, type OthersHave, TakeoverBuffer, type Unfinished } from "./leadership/index.js";
+import {
+  cleanTakeoverMs,
+  type KeptMessage,
+  type OthersHave,
+  TakeoverBuffer,
+  type Unfinished,
+} from "./leadership/index.js";
 import { earliest, type InboundMessage } from "./message.js";
 import {
   type BatchStep,
@@ -22,15 +29,24 @@ import {
   type QueueMemory,
   QueueScheduler,
   type QueueTotals,
+  queueDefaults,
   type RequestedRetry,
   type SpillStep,
   type Step,
   SubscriptionQueue,
 } from "./queue/index.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
+import { saveChunkBytes } from "./saved-messages.js";
 import { covers, isWildcard, receiversOf } from "./subjects.js";
 
-const { saveChunkBytes, batchPauseMinMs, leaderHeartbeatMs } = bridgeConstants;
+const { leaderHeartbeatMs } = bridgeConstants;
+/** Number of subjects with a count of discarded messages of their own. */
+export const maxCountedSubjects = 1_000;
+/**
+ * For how many subscriptions that stand still, those furthest behind, the leader reports a progress of their own. The
+ * next one holds back the common progress. This limits the size of the row.
+ */
+const maxToldBehind = 100;
 
 /** Collaborators, settings and callbacks of {@link Subscriptions}. */
 export interface SubscriptionsOptions {
@@ -181,16 +197,16 @@ export class Subscriptions {
     const { settings } = options;
     this.context = {
       budget: new ByteBudget(settings.bufferBytes),
-      discards: new Discards(bridgeConstants.maxCountedSubjects),
+      discards: new Discards(maxCountedSubjects),
       onRetried: () => options.onRetried(),
       settings: {
-        ...bridgeConstants,
-        batchTargetMs: Math.min(bridgeConstants.batchTargetMs, settings.subscriberTimeoutMs / 4),
+        ...queueDefaults,
+        batchTargetMs: Math.min(queueDefaults.batchTargetMs, settings.subscriberTimeoutMs / 4),
         sessionLostCode: errorTable.session_lost.sqlstate,
         random: Math.random,
       },
     };
-    this.kept = new TakeoverBuffer({ ...bridgeConstants, ...settings }, performance.now());
+    this.kept = new TakeoverBuffer({ ...settings, cleanTakeoverMs }, performance.now());
   }
 
   /**
@@ -217,7 +233,7 @@ export class Subscriptions {
     }
     all.sort(([, one], [, other]) => one - other);
     const since = performance.now() - leaderHeartbeatMs;
-    const behind = all.slice(0, bridgeConstants.maxToldBehind).filter(([, at]) => at < since);
+    const behind = all.slice(0, maxToldBehind).filter(([, at]) => at < since);
     const times = [all[behind.length]?.[1]];
     // During a takeover, the kept messages are unfinished messages of this process.
     if (this.#takeover !== undefined) times.push(this.kept.oldestReceivedAt);
@@ -571,7 +587,7 @@ export class Subscriptions {
         return step !== undefined;
       });
       if (queue === undefined || step === undefined) {
-        this.#nextSpillAt = performance.now() + batchPauseMinMs;
+        this.#nextSpillAt = performance.now() + queueDefaults.batchPauseMinMs;
         return;
       }
       const spilled = await saved.spill(step, term.epoch);

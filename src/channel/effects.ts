@@ -1,11 +1,6 @@
 /** Effects, events and limits of the two halves of a channel. */
 import type { Ack, Delivery, Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import type {
-  PeerSettings,
-  ProtocolConstants,
-  StoreConstants,
-  TuningSettings,
-} from "../../generated/ts/settings/peer.js";
+import type { PeerSettings, TuningSettings } from "../../generated/ts/settings/peer.js";
 import type { ConcurrencyLimit, Waiter } from "./concurrency-limit.js";
 import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
@@ -21,10 +16,28 @@ import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Posi
  */
 export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced" | "abandoned";
 
+/** Limits of the batches that a sender writes to its connection. Tests give others. */
+export const senderDefaults = {
+  /** Payload bytes after which a new batch frame is started; a single payload always fits. */
+  batchTargetBytes: 64 * 1024,
+  /** Maximum number of messages of a batch frame. */
+  batchMaxMessages: 16_384,
+};
+
 export type SenderLimits = Pick<PeerSettings, "sendTimeoutMs"> &
   Pick<TuningSettings, "ackTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"> &
-  Pick<StoreConstants, "insertRows" | "insertBytes" | "shortBacklogRows" | "storeRetryMinMs" | "storeRetryMaxMs"> &
-  Pick<ProtocolConstants, "batchMaxMessages" | "batchTargetBytes">;
+  Readonly<typeof senderDefaults> & {
+    /** Greatest backlog of a listener that allows the sender to go live. */
+    readonly shortBacklogRows: number;
+    /** Maximum number of messages of one insert. */
+    readonly insertRows: number;
+    /** Maximum payload bytes of one insert; a single message always fits. */
+    readonly insertBytes: number;
+    /** Shortest delay before an insert is repeated. */
+    readonly storeRetryMinMs: number;
+    /** Longest delay before an insert is repeated. */
+    readonly storeRetryMaxMs: number;
+  };
 
 /** Fields of the listener's Welcome that the sender's channel needs. */
 export type ChannelWelcome = Readonly<
@@ -68,10 +81,29 @@ export interface RetryPolicy {
   delayMs(attempts: number): number;
 }
 
+/** Limits of a listener's channel. Tests give others. */
+export const listenerDefaults = {
+  /**
+   * Maximum number of finished messages of a channel behind an unfinished message of another key. After a crash they
+   * are handled again, unless their handlers are transactional.
+   */
+  maxAhead: 10_000,
+  /**
+   * Bytes counted for a message that waits in memory, and again for each of its headers, in addition to its payload and
+   * the names and values of its headers.
+   */
+  messageOverheadBytes: 128,
+  /** Maximum factor by which handled and uncommitted bytes increase a sender's credit. */
+  maxCreditGrowth: 4,
+  /** Minimum retry delay with which a failed message is parked. */
+  parkDelayMs: 10_000,
+};
+
 export interface ListenerLimits
   extends Pick<TuningSettings, "creditBytes" | "busyAfterMs">,
-    Pick<ProtocolConstants, "maxCreditGrowth" | "maxAhead" | "messageOverheadBytes">,
-    Pick<StoreConstants, "shortBacklogRows" | "parkDelayMs"> {
+    Readonly<typeof listenerDefaults> {
+  /** Greatest backlog that allows a sender to go live. */
+  readonly shortBacklogRows: number;
   /** Retry policy of a message. */
   retryOf(message: IncomingMessage): RetryPolicy;
   /** Concurrency limit of the message's handler; undefined if there is none. */

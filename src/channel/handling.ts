@@ -24,7 +24,6 @@
  * A message whose handler has a concurrency limit starts only while the limit is not full, also where messages start
  * one after another. Lanes that wait for a full limit hold up no other lanes.
  */
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { shortened } from "../errors/index.js";
 import { Fifo } from "../runtime/index.js";
 import { type ConcurrencyLimit, changeLimit, type Limited, Waitlist } from "./concurrency-limit.js";
@@ -38,6 +37,11 @@ import {
   type ParkedMessage,
   type Position,
 } from "./messages.js";
+
+/** Number of failed attempts that a dead letter keeps, the last ones. */
+export const deadLetterFailures = 16;
+/** Maximum bytes of the error message that a dead letter keeps per attempt. */
+export const deadLetterFailureBytes = 512;
 
 /** Window size above which a careful channel drops its limit. */
 const unlimitedFromWindow = 65_536;
@@ -731,7 +735,7 @@ function positionKey({ epoch, number }: Position): string {
 /** Last failed attempts of a message, including the one that has just ended. */
 function failuresOf({ failures }: Lane, result: HandlerResult, attempt: number): readonly FailedAttempt[] {
   if (!("errorCode" in result) || result.failedAt === undefined) return failures;
-  const message = shortened(result.errorMessage, storeConstants.deadLetterFailureBytes);
+  const message = shortened(result.errorMessage, deadLetterFailureBytes);
   const failure = { attempt, at: result.failedAt, code: result.errorCode, message };
-  return [...failures, failure].slice(-storeConstants.deadLetterFailures);
+  return [...failures, failure].slice(-deadLetterFailures);
 }

@@ -46,7 +46,9 @@ export type {
   SenderLimits,
   SendOutcome,
 } from "./effects.js";
+export { listenerDefaults, senderDefaults } from "./effects.js";
 export type { Turn as MessageTurn } from "./handling.js";
+export { deadLetterFailureBytes } from "./handling.js";
 export { Isolation } from "./isolation.js";
 export { ListenerChannel } from "./listener-channel.js";
 export {

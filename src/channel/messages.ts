@@ -91,7 +91,7 @@ export interface FailedAttempt {
   /** Time in ms since 1970. */
   readonly at: number;
   readonly code: string;
-  /** Error message, shortened to `dead_letter_failure_bytes`. */
+  /** Error message, shortened to `deadLetterFailureBytes`. */
   readonly message: string;
 }
 

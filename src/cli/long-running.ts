@@ -6,11 +6,13 @@ import { once } from "node:events";
 import { fstatSync, readFileSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type DestinationStream, type Logger, pino } from "pino";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, HawserError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
 import { hurryAfterMs, stopSignals, within } from "../runtime/index.js";
 import { isGone } from "./output.js";
+
+/** Amount of log output that waits for the reader of standard error; further lines are dropped and counted. */
+export const maxLogBufferBytes = 1024 * 1024;
 
 /** Request to stop the command: a signal, or the end of the parent process. */
 export interface StopRequest {
@@ -165,7 +167,7 @@ export class LogOutput {
     const destination = pino.destination({
       ...(file === undefined ? { fd: 2 } : { fd: openPrivate(file) }),
       sync: false,
-      maxLength: gatewayConstants.maxLogBufferBytes,
+      maxLength: maxLogBufferBytes,
       retryEAGAIN: () => performance.now() < this.#waitsUntil,
     });
     this.#destination = destination;

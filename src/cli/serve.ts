@@ -6,7 +6,6 @@ import pc from "picocolors";
 import type { Logger } from "pino";
 import { limits } from "../../generated/ts/rules/nats/server.js";
 import {
-  bridgeConstants,
   gatewayConstants,
   type ServeSettings,
   serveSettingsDefaults,
@@ -31,6 +30,12 @@ import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quantities.js";
 import { loadTelemetry, type Telemetry } from "./telemetry.js";
+
+/**
+ * By how much the heap of `hawser serve` may grow, in percent of what is alive, before it is collected: a flood of messages
+ * is garbage a moment later, and V8 would let it pile up to several times that.
+ */
+const heapGrowingPercent = 20;
 
 /** Settings of `hawser serve` that are quantities or counts. */
 type NumberSetting = {
@@ -280,7 +285,7 @@ export const serve = withExamples(
     },
     args,
     run: async ({ args: given, rawArgs }) => {
-      setFlagsFromString(`--heap-growing-percent=${bridgeConstants.heapGrowingPercent}`);
+      setFlagsFromString(`--heap-growing-percent=${heapGrowingPercent}`);
       const log = new LogOutput(oneOf("log-level", given["log-level"], logLevels)!);
       const request = awaitStopRequest({ parent: false });
       const defects = catchDefects(log);

@@ -4,7 +4,6 @@
  * Its packages are loaded only if there is something to export.
  */
 import { inspect } from "node:util";
-import { exportConstants } from "../../generated/ts/settings/otel.js";
 import { HawserError, shortened, withoutPasswords } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { type Logger, RareLog, within } from "../runtime/index.js";
@@ -92,6 +91,9 @@ interface Modules {
   readonly otel: typeof import("../otel/index.js");
 }
 
+/** How long a stop waits for the SDK, which exports what is not exported yet. */
+const flushMs = 4_000;
+
 const notExported = "the last traces or metrics were not exported";
 
 /** Longest text of the SDK that is logged. */
@@ -149,7 +151,7 @@ export class Telemetry {
     this.#running = undefined;
     try {
       const ended = shutdown().then(() => true);
-      this.#hasEnded = (await within(exportConstants.flushMs, ended)) ?? false;
+      this.#hasEnded = (await within(flushMs, ended)) ?? false;
       if (!this.#hasEnded) problems.warn(notExported, "the collector has not answered in time");
     } catch (error) {
       problems.warn(notExported, this.#words([error]));

@@ -1,15 +1,20 @@
 /** State of an installation as lines of a terminal: what `hawser top` shows. */
 import pc from "picocolors";
-import { pageConstants } from "../../generated/ts/settings/page.js";
 import { withoutPasswords } from "../errors/index.js";
-import { age, certificateSeverity, type ShownVerdict, type Snapshot } from "../page/index.js";
+import {
+  age,
+  certificateSeverity,
+  examinedDeadLetters,
+  type ShownVerdict,
+  type Snapshot,
+  shownCharacters,
+  shownRows,
+} from "../page/index.js";
 import { outboxSender } from "../store/index.js";
 import { doctorSummary } from "./doctor.js";
 import { shownCount } from "./outbox.js";
 import { type Column, cut, printable, tableLines } from "./output.js";
 import { stateOf } from "./peers.js";
-
-const { shownRows, shownCharacters, examinedDeadLetters } = pageConstants;
 
 type Tone = "title" | "error" | "warning" | "dim";
 

@@ -1,8 +1,16 @@
 /** `hawser top`: the state of an installation in a terminal, refreshed until it is stopped. */
 import { type ArgsDef, defineCommand } from "citty";
-import { pageConstants, topSettingsDefaults, topSettingsRanges } from "../../generated/ts/settings/page.js";
+import { topSettingsDefaults, topSettingsRanges } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
-import { readSnapshot, type Sections, type ShownVerdict, type Snapshot, sections, Verdicts } from "../page/index.js";
+import {
+  readSnapshot,
+  type Sections,
+  type ShownVerdict,
+  type Snapshot,
+  sections,
+  statementMs,
+  Verdicts,
+} from "../page/index.js";
 import { delay, silentLogger, systemClock, unlessAborted, whenAborted } from "../runtime/index.js";
 import { statementLimits, withCommandDatabase } from "../store/index.js";
 import { withExamples } from "./command-line.js";
@@ -53,7 +61,7 @@ export const top = withExamples(
         const readings = sections(database);
         await (isLive ? watch(readings, verdicts, intervalMs) : printOnce(readings, verdicts, json));
       };
-      const limits = { ...statementLimits, statementTimeoutMs: pageConstants.statementMs };
+      const limits = { ...statementLimits, statementTimeoutMs: statementMs };
       await withCommandDatabase(databaseUrl, work, { anyLogin: true, limits });
     },
   }),

@@ -8,7 +8,11 @@ import { firstValue, type HeaderPairs } from "./headers.js";
 
 /** Subject without wildcards and with at least two tokens. The last token identifies the call of a caller. */
 const idPattern = /^[^\s*>.]+(?:\.[^\s*>.]+)*\.[^\s*>.]+$/;
-const { maxCallIdLength, missesOfLostCaller, checkTimeoutMs } = rpcConstants;
+const { maxCallIdLength } = rpcConstants;
+/** Number of consecutive failed checks after which a caller counts as disconnected. A reconnecting caller can miss one. */
+const missesOfLostCaller = 2;
+/** Time for the NATS server to report that nobody subscribes. Callers never answer a check. */
+const checkTimeoutMs = 1_000;
 
 /** Running call. */
 export class NatsCall implements IncomingCall {

@@ -1,8 +1,10 @@
 /** Checks that only query Postgres, and verdicts for errors of Postgres. */
 import type pg from "pg";
-import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { filteredTable, isServerError, lacksPrivilege, unfilteredSql } from "../postgres/index.js";
 import type { Check, Finding, Verdict } from "./examine.js";
+
+/** How long a check may take that only queries Postgres. */
+export const catalogCheckMs = 6_000;
 
 /** Creates a check that only queries Postgres. An error of Postgres becomes its verdict. */
 export function catalogCheck(
@@ -12,7 +14,7 @@ export function catalogCheck(
 ): Check {
   return {
     name,
-    timeoutMs: doctorConstants.catalogCheckMs,
+    timeoutMs: catalogCheckMs,
     ...more,
     run: (signal) => run(signal).catch(verdictOf),
   };

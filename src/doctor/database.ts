@@ -1,6 +1,5 @@
 /** Connection of this login to Postgres. */
 import pg from "pg";
-import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import {
   type DatabaseAddress,
   isServerError,
@@ -9,10 +8,9 @@ import {
   poolerWords,
 } from "../postgres/index.js";
 import type { Check, Finding } from "./examine.js";
-import { type Facts, open } from "./facts.js";
+import { connectMs, type Facts, open } from "./facts.js";
 
 const { escapeIdentifier: identifier } = pg;
-const { connectMs } = doctorConstants;
 
 /** Check that opens the session of all other checks. */
 export function databaseCheck(facts: Facts): Check {

@@ -3,10 +3,15 @@
  */
 import type pg from "pg";
 import { tables } from "../../generated/ts/rows/nats.js";
-import { doctorConstants, gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { type Fault, faultsOf, inspect, type State } from "../installation/index.js";
 import { DatabaseAddress, type OpenSession, openSession } from "../postgres/index.js";
 import type { Finding } from "./examine.js";
+
+/** How long connecting to Postgres may take. */
+export const connectMs = 5_000;
+/** How long a statement may take: less than a check, so that Postgres says what it waited for. */
+const statementMs = 4_000;
 
 /** Connection settings of an examination. */
 export interface DoctorOptions {
@@ -136,8 +141,8 @@ export function findingOf({ kind, severity, code, what, meaning, isPlain, remedy
 export async function open(address: DatabaseAddress, signal: AbortSignal): Promise<OpenSession> {
   return openSession(address, {
     applicationName: "hawser doctor",
-    connectTimeoutMs: doctorConstants.connectMs,
-    statementTimeoutMs: doctorConstants.statementMs,
+    connectTimeoutMs: connectMs,
+    statementTimeoutMs: statementMs,
     readOnly: true,
     onClient: (opening) => {
       if (signal.aborted) close(opening);

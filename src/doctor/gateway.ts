@@ -3,7 +3,6 @@
  * gateway, which returns its connection to NATS.
  */
 import pg from "pg";
-import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { ago, type ErrorCode, errorTable } from "../errors/index.js";
 import { natsAddresses } from "../nats/index.js";
 import { isServerError } from "../postgres/index.js";
@@ -11,10 +10,11 @@ import { formatAddress } from "../wire/index.js";
 import { catalogCheck, natsHangs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import { close, type Facts, type GatewayRow, open } from "./facts.js";
-import { NatsProbe } from "./nats-permissions.js";
+import { NatsProbe, natsCheckMs } from "./nats-permissions.js";
 import { type NatsDefinition, natsDefinition } from "./nats-server.js";
 
-const { gatewayCallMs } = doctorConstants;
+/** How long a call through the gateway may take: Postgres gives up one address after a while, and takes the next. */
+const gatewayCallMs = 8_000;
 
 /** Error of the call, with the texts of the gateway or of Postgres. */
 interface CallProblem {
@@ -113,11 +113,11 @@ export function gatewayChecks(facts: Facts): Check[] {
     catalogCheck("gateway", (signal) => gateway(facts, signal), {
       needs: ["dblink", "functions", "nats-server"],
       explainedBy: ["grants"],
-      timeoutMs: doctorConstants.gatewayCallMs,
+      timeoutMs: gatewayCallMs,
     }),
     catalogCheck("nats", (signal) => nats(facts, signal), {
       needs: ["gateway"],
-      timeoutMs: doctorConstants.natsCheckMs,
+      timeoutMs: natsCheckMs,
       late: natsHangs,
     }),
   ];

@@ -2,13 +2,16 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { tables, views } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
-import { bridgeConstants, doctorConstants } from "../../generated/ts/settings/nats.js";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { ago } from "../errors/index.js";
-import { catalogCheck } from "./check.js";
+import { catalogCheck, catalogCheckMs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 
-const { catalogCheckMs, leadLookMs, maxLagMs } = doctorConstants;
+/** Pause between two readings of the leader's row. */
+const leadLookMs = 200;
+/** How far a leader may be behind. */
+const maxLagMs = 10_000;
 /** Longest silence of a leader, after which another process takes over. */
 const { leaderExpiryMs } = bridgeConstants;
 

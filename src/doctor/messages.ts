@@ -1,12 +1,14 @@
 /** Dead letters, streams with gaps, and messages that have waited for a long time. */
 import { views } from "../../generated/ts/rows/nats.js";
 import { tables } from "../../generated/ts/rows/peer.js";
-import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { ago } from "../errors/index.js";
 import { nameHeldSql, waitingMessagesSql } from "../store/index.js";
 import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
+
+/** How long a peer's message may wait. */
+const maxStoredMessageMs = 3_600_000;
 
 const deadSql = `
   SELECT d.origin, count(*)::float8 AS count, extract(epoch FROM now() - min(d.created_at))::float8 AS "oldestSeconds",
@@ -117,7 +119,7 @@ async function streams(facts: Facts): Promise<Verdict> {
 }
 
 async function storedMessages(facts: Facts): Promise<Verdict> {
-  const rows = await facts.rows<Waiting>(waitingSql, [doctorConstants.maxStoredMessageMs]);
+  const rows = await facts.rows<Waiting>(waitingSql, [maxStoredMessageMs]);
   return {
     findings: rows.map(
       ({ listener, count, oldestSeconds, running }): Finding => ({
@@ -130,7 +132,7 @@ async function storedMessages(facts: Facts): Promise<Verdict> {
       }),
     ),
     ...(rows.length === 0 && {
-      seen: `no message of a peer waits for longer than ${ago(doctorConstants.maxStoredMessageMs / 1000)}`,
+      seen: `no message of a peer waits for longer than ${ago(maxStoredMessageMs / 1000)}`,
     }),
   };
 }

@@ -9,7 +9,6 @@
 import { errors, type NatsConnection, nuid } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { tables } from "../../generated/ts/rows/nats.js";
-import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import { someOf } from "../installation/index.js";
 import { connectOnce, type Established, publishViolation, SecretFiles } from "../nats/index.js";
@@ -17,6 +16,9 @@ import { catalogCheck, natsHangs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 import { natsDefinition } from "./nats-server.js";
+
+/** How long doctor's own connection to NATS may take, with its questions. */
+export const natsCheckMs = 6_000;
 
 /** Permission of a user for a subject; undefined if the server cannot be probed. */
 export type Permission = "allowed" | "denied" | undefined;
@@ -131,7 +133,7 @@ function isNatsServer({ info }: NatsConnection): boolean {
 export function permissionsCheck(facts: Facts): Check {
   return catalogCheck("nats-permissions", (signal) => permissions(facts, signal), {
     needs: ["nats"],
-    timeoutMs: doctorConstants.natsCheckMs,
+    timeoutMs: natsCheckMs,
     late: natsHangs,
   });
 }

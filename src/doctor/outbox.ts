@@ -2,12 +2,16 @@
  * Checks of the outbox: a relay runs, messages are sent in time, no transaction keeps old messages, and schedules run.
  */
 import { views } from "../../generated/ts/rows/outbox.js";
-import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { ago } from "../errors/index.js";
-import { catalogCheck } from "./check.js";
+import { catalogCheck, catalogCheckMs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 import { isLed } from "./leader.js";
+
+/** How long a message of the outbox may wait. */
+const maxOutboxWaitMs = 30_000;
+/** How long a transaction may be open that has written into the outbox. */
+const maxOutboxWriterMs = 1_800_000;
 
 const statusSql = `
   SELECT s.kind, s.waiting::float8 AS waiting, s.oldest_waiting_for AS "oldestFor",
@@ -68,7 +72,7 @@ export function outboxChecks(facts: Facts): Check[] {
     catalogCheck("outbox", (signal) => outbox(facts, signal), {
       needs: ["version"],
       explainedBy: ["leader", "nats", "nats-server", "gateway"],
-      timeoutMs: doctorConstants.catalogCheckMs * 2,
+      timeoutMs: catalogCheckMs * 2,
     }),
     catalogCheck("outbox-slots", () => slots(facts), { needs: ["version"] }),
     catalogCheck("schedules", () => schedules(facts), { needs: ["version"], explainedBy: ["outbox"] }),
@@ -79,7 +83,7 @@ async function outbox(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   if (!(await facts.mayRead(views.outboxStatus))) {
     return { notChecked: `this login may not read ${views.outboxStatus}: GRANT hawser_peer to it` };
   }
-  const limit = doctorConstants.maxOutboxWaitMs / 1000;
+  const limit = maxOutboxWaitMs / 1000;
   const rows = await facts.rows<Status>(statusSql);
   const findings: Finding[] = [];
   for (const status of rows) {
@@ -114,7 +118,7 @@ function nobodyRelays(status: Status): Finding {
 }
 
 function heldUp(status: Status): Finding {
-  const isMoving = status.savedSeconds <= doctorConstants.maxOutboxWaitMs / 1000;
+  const isMoving = status.savedSeconds <= maxOutboxWaitMs / 1000;
   const how = isMoving ? "others are relayed" : `nothing has been relayed for ${ago(status.savedSeconds)}`;
   return {
     severity: "warning",
@@ -127,7 +131,7 @@ function heldUp(status: Status): Finding {
 }
 
 async function slots(facts: Facts): Promise<Verdict> {
-  const writers = await facts.rows<Writer>(writersSql, [doctorConstants.maxOutboxWriterMs]);
+  const writers = await facts.rows<Writer>(writersSql, [maxOutboxWriterMs]);
   return {
     findings: writers.map(({ pid, application, state, seconds }) => ({
       severity: "warning",
@@ -142,7 +146,7 @@ async function schedules(facts: Facts): Promise<Verdict> {
   if (!(await facts.mayRead(views.scheduleStatus))) {
     return { notChecked: `this login may not read ${views.scheduleStatus}: GRANT hawser_peer to it` };
   }
-  const rows = await facts.rows<ScheduleFault>(schedulesSql, [doctorConstants.maxOutboxWaitMs, mostSchedules]);
+  const rows = await facts.rows<ScheduleFault>(schedulesSql, [maxOutboxWaitMs, mostSchedules]);
   const findings = rows.map(({ name, role, problem, lateSeconds }): Finding => {
     const which = `the schedule ${JSON.stringify(name)} of the role ${JSON.stringify(role)}`;
     return problem === null

@@ -2,6 +2,9 @@
 import { closeSync, constants, fstatSync, openSync, readSync, type Stats } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 
+/** Maximum size of a certificate or key file, also for connections to Postgres. */
+export const tlsFileMaxBytes = 1024 * 1024;
+
 /** Without O_NONBLOCK, opening a pipe without a writer would block forever; regular files ignore the flag. */
 const flags = constants.O_RDONLY | constants.O_NONBLOCK;
 

@@ -3,15 +3,20 @@
  * gone. Otherwise each new database session would first try to reach a gateway that is gone, and could reach another
  * program on its port.
  */
+
 import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
 import type { limits } from "../../generated/ts/rules/nats/server.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { optionsPollMs } from "../installation/index.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, RareLog, Repeated } from "../runtime/index.js";
 import { type Address, formatAddress, isLoopback } from "../wire/index.js";
 
-const { optionsPollMs } = gatewayConstants;
+/** Time for which a gateway that stops waits for Postgres to remove its address. */
+const leaveTimeoutMs = 1_000;
+/** Time limit for a machine to answer whether another gateway on it is still running. */
+const staleProbeMs = 1_000;
 
 /** Addresses of this gateway. */
 export interface OwnAddress {
@@ -145,7 +150,7 @@ export class AddressBook {
     this.#isRemoved = true;
     // Queries of a session run in order, so an update that is already running precedes the removal.
     if (!this.#hasRow || !this.#session.isUp) return;
-    await this.#session.query(sql.removeOwn, [this.#owner], gatewayConstants.leaveTimeoutMs);
+    await this.#session.query(sql.removeOwn, [this.#owner], leaveTimeoutMs);
   }
 
   #warnOfUnreached(): void {
@@ -263,7 +268,7 @@ export async function refusingOf<T extends Place>(
 function refuses({ host, port }: Place, signal: AbortSignal): Promise<boolean> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve(false);
-    const socket = connect({ host, port, timeout: gatewayConstants.staleProbeMs });
+    const socket = connect({ host, port, timeout: staleProbeMs });
     const end = (isRefused: boolean): void => {
       signal.removeEventListener("abort", giveUp);
       socket.destroy();

@@ -4,7 +4,7 @@
  */
 import { type ArgumentFault, BadArgument, NotText } from "../../generated/ts/nats-functions/argument.js";
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
-import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
+import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import { inSpan, type OperationSpan, type Semaphore, startSpan, traceContextIn, tracer } from "../runtime/index.js";
 import { parseCall, TooManyError } from "./call-text.js";
@@ -27,7 +27,10 @@ export function remainingMs({ startedAt, timeoutMs }: GatewayCall): number {
 /** Limits of calls. */
 export type CallLimits = Pick<ServeSettings, "callTimeoutMs" | "maxCallTimeoutMs" | "maxResponseBytes">;
 
-const { deadlineSlackMs, requestTimeoutMs } = gatewayConstants;
+/** Time after a call's time limit at which the gateway answers itself, if NATS has not answered by then. */
+export const deadlineSlackMs = 500;
+/** Time limit of a request whose `timeout` is NULL or negative. */
+const requestTimeoutMs = 10_000;
 
 /** Method that only checks whether the session is alive. */
 const ping = "Ping";

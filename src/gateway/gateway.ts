@@ -1,10 +1,10 @@
 /** Gateway: accepts calls from Postgres, and carries them out over NATS. */
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
+import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
-import { inTime, type Logger, Semaphore } from "../runtime/index.js";
+import { inTime, type Logger, Semaphore, stopReserveMs } from "../runtime/index.js";
 import { type CallObserver, Calls, type GatewayCall, observed, remainingMs } from "./calls.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
 import { PostgresServer, type TlsSource } from "./protocol/index.js";
@@ -37,7 +37,12 @@ export interface GatewayOptions {
   reloadOthers(always: boolean, signal: AbortSignal): Promise<void>;
 }
 
-const { stopReserveMs, forcedReloadPauseMs } = gatewayConstants;
+/** Time limit for the authentication of a database session. */
+const startupTimeoutMs = 5_000;
+/** The largest message before authentication. */
+const maxStartupBytes = 10_000;
+/** The least time between forced reloads; all requests meanwhile share the next one. */
+const forcedReloadPauseMs = 1_000;
 
 /** Capacity while no server is defined, when calls fail at once. */
 const idleCapacity = 128;
@@ -124,7 +129,8 @@ export class Gateway {
     const calls = new Calls(handler, this.#semaphore, settings);
     this.#server = await PostgresServer.listen(
       {
-        ...gatewayConstants,
+        startupTimeoutMs,
+        maxStartupBytes,
         ...settings,
         ...listen,
         user: identity.user,

@@ -3,7 +3,7 @@
  * and the view of subscriptions for operators.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
-import { bridgeConstants, gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
 import {
   functionNameSql,
@@ -22,7 +22,8 @@ export const subscriptionsSchema = "pgnats";
 
 export const subscriptionsView = `${subscriptionsSchema}.subscriptions`;
 
-const { scramIterations } = gatewayConstants;
+/** Iterations of the SCRAM verifier that is made for the login: the default of Postgres. */
+const scramIterations = 4_096;
 const schemaComments = {
   [runSchema]: "The wrappers of the functions that NATS reaches. Each belongs to the role that it runs as.",
   [subscriptionsSchema]: "What is subscribed, for operators.",

@@ -5,7 +5,6 @@
  */
 import { connectionOptions, natsForeignDataSql } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
 import { newSchemaSql, runSchema } from "../store/index.js";
 import {
@@ -20,6 +19,9 @@ import {
   type RunQuery,
 } from "./object.js";
 import type { Fault, ForeignDataState, State } from "./state.js";
+
+/** Interval at which the options of the server are read, in addition to notifications. */
+export const optionsPollMs = 5_000;
 
 /** Foreign data wrappers, which share one validator. */
 const wrapperNames: readonly string[] = ["litmus_pgnats_fdw", "pgnats_fdw"];
@@ -384,7 +386,7 @@ export const eventTriggersObject: InstalledObject = {
     const missing = eventTriggers
       .map(({ name }) => name)
       .filter((name) => !found.some((one) => one.name === name && one.isCurrent));
-    const seconds = gatewayConstants.optionsPollMs / 1000;
+    const seconds = optionsPollMs / 1000;
     const disabled = found.filter(({ isOurs, enabled }) => isOurs && !enabled);
     return [
       ...disabled.map(

@@ -53,6 +53,7 @@ export {
   type ServerDirectories,
   uninstallExtension,
 } from "./extension/index.js";
+export { optionsPollMs } from "./foreign-data.js";
 export { publicFunctionCount } from "./functions.js";
 export {
   type InstallOptions,

@@ -3,7 +3,12 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
+
+/**
+ * Time for which subscriptions stay on a NATS server after another server of its cluster has taken them over, until
+ * all servers of the cluster know the new ones.
+ */
+export const clusterInterestMs = 500;
 
 /** Listeners for the end of each connection. A `closed().then()` per wait would keep every wait in memory. */
 const waiting = new WeakMap<NatsConnection, Set<() => void>>();
@@ -63,7 +68,5 @@ export async function interestPropagated(
   const isOther =
     old?.server_id !== current?.server_id && old?.cluster !== undefined && old.cluster === current?.cluster;
   if (!isOther) return;
-  await delay(bridgeConstants.clusterInterestMs, undefined, { ref: false, ...(signal && { signal }) }).catch(
-    () => undefined,
-  );
+  await delay(clusterInterestMs, undefined, { ref: false, ...(signal && { signal }) }).catch(() => undefined);
 }

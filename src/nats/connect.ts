@@ -14,7 +14,11 @@ import { type NatsAddress, natsAddresses } from "./server-choice.js";
 import type { ConnectionOptions } from "./server-options.js";
 import { connectOver, SocketTransport } from "./socket-transport.js";
 
-const { natsConnectTimeoutMs, natsPingIntervalMs, natsInboxPrefix } = gatewayConstants;
+const { natsInboxPrefix } = gatewayConstants;
+/** Time limit of one attempt to connect to NATS. */
+export const natsConnectTimeoutMs = 4_000;
+/** Silence on a connection to NATS before it is asked for a sign of life; the second that stays unanswered ends it. */
+const natsPingIntervalMs = 10_000;
 
 /** Number of unanswered PINGs after which nats.js closes a connection. */
 const maxPingsOut = 2;

@@ -15,16 +15,19 @@
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { type CompleteNatsServerOptions, connectionOptions } from "../../generated/ts/nats-options/index.js";
-import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
+import { type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import { backoffMs, delay, type Logger, RareLog } from "../runtime/index.js";
-import { connectOnce, type Established } from "./connect.js";
+import { connectOnce, type Established, natsConnectTimeoutMs } from "./connect.js";
 import { Listeners, type NatsConnectorEvents, watchConnection } from "./connection-events.js";
 import { DrainingConnections } from "./draining.js";
 import { SecretFiles } from "./secret-files.js";
 import { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";
 
-const { natsReconnectMinMs, natsReconnectMaxMs, natsConnectTimeoutMs } = gatewayConstants;
+/** The first pause between two attempts to connect to NATS; it doubles. */
+const natsReconnectMinMs = 100;
+/** The longest pause between two attempts to connect to NATS. */
+const natsReconnectMaxMs = 5_000;
 
 /** Name, directories and collaborators of a {@link NatsConnector}. */
 export interface NatsConnectorOptions extends Partial<Pick<ServeSettings, "natsWaitMs">> {

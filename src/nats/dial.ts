@@ -8,7 +8,6 @@
 import { connect as connectTcp, isIP, type Socket } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { ServerInfo } from "@nats-io/transport-node";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import {
   type ServerName,
   serverName,
@@ -21,7 +20,8 @@ import {
 } from "./connect-failure.js";
 import type { TlsMaterial } from "./credentials.js";
 
-const { maxGreetingBytes } = gatewayConstants;
+/** The longest greeting of a NATS server that is read; in a large cluster it lists many addresses. */
+const maxGreetingBytes = 64 * 1024;
 
 /** A connected socket whose server has sent INFO. Owned by the caller. */
 export interface Dialled {

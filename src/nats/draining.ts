@@ -1,12 +1,14 @@
 /**
  * Drains replaced connections: waits for the end of their running uses, and still sends what was published on them.
  */
+
 import type { NatsConnection } from "@nats-io/transport-node";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { delay, within } from "../runtime/index.js";
 import { confirmed } from "./confirmed.js";
+import { natsConnectTimeoutMs } from "./connect.js";
 
-const { natsConnectTimeoutMs, natsDrainMs } = gatewayConstants;
+/** Time for which a replaced connection to NATS stays open for its running operations. */
+export const natsDrainMs = 5_000;
 
 /** Running uses of a connection. */
 interface Uses {

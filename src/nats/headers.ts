@@ -9,8 +9,10 @@
  * white space around names and values is ignored. `problem` describes unreadable headers.
  */
 import { Match, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
+
+/** The headers of one received message that are read: as many as a call may send. */
+const maxReceivedHeaders = 100_000;
 
 const version = "NATS/1.0";
 
@@ -23,7 +25,7 @@ export class ReceivedHeaders extends MsgHdrsImpl {
   readonly problem: string | undefined;
 
   /** @param maxHeaders maximum number of headers to read */
-  constructor(block: Uint8Array, maxHeaders: number = gatewayConstants.maxReceivedHeaders) {
+  constructor(block: Uint8Array, maxHeaders: number = maxReceivedHeaders) {
     super();
     const text = decoder.decode(block);
     const [firstStop, start] = lineFrom(text, 0);

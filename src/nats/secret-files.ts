@@ -9,11 +9,11 @@
 import { type FileHandle, lstat, readlink, realpath, stat } from "node:fs/promises";
 import { dirname, isAbsolute, sep } from "node:path";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import { readSmallFile } from "../files/index.js";
 
-const { maxSecretFileBytes } = gatewayConstants;
+/** The largest file with a secret, a certificate or a key. */
+export const maxSecretFileBytes = 1024 * 1024;
 
 /**
  * Maximum number of attempts to read a file. To update files, Kubernetes switches a link to a new directory and removes

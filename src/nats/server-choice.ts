@@ -4,17 +4,17 @@
  * Processes of one database connect to different servers if possible: messages that one process misses because its
  * server fails are then received by another. Each process prefers the server with the fewest other processes; among
  * equals, it ranks them by a hash of process and server, so that processes that do not know of each other spread as
- * well. A server that could not be reached is tried last for `nats_server_away_ms`.
+ * well. A server that could not be reached is tried last for `natsServerAwayMs`.
  *
  * If a server has too many processes, as after a restart of its cluster, one process after another moves to a server
  * with fewer. See `NatsPlacement` in `serve`, which passes the servers of other processes to `setOthers`.
  */
 import { createHash, randomUUID } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { type ServerName, serverName } from "./connect-failure.js";
 
-const { natsServerAwayMs } = gatewayConstants;
+/** For this long, a NATS server that could not be reached, or whose connection has ended, is tried after the others. */
+export const natsServerAwayMs = 15_000;
 
 /** Address of a NATS server. */
 export interface NatsAddress {

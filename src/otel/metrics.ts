@@ -9,10 +9,12 @@ import {
   ValueType,
 } from "@opentelemetry/api";
 import { type Metric, serveMetrics } from "../../generated/ts/metrics/metrics.js";
-import { exportConstants } from "../../generated/ts/settings/otel.js";
 import { version } from "../files/index.js";
 import { type MetricExporter, type MetricSource, type Reading, within } from "../runtime/index.js";
 import { schemaUrl } from "./conventions.js";
+
+/** How long the end waits for the export of what is not exported yet. */
+const flushMs = 4_000;
 
 /** Units as UCUM has them: https://ucum.org/ucum */
 const units: Readonly<Record<string, string>> = { seconds: "s", bytes: "By", messages: "{message}" };
@@ -96,7 +98,7 @@ export class MetricExport implements MetricExporter {
     // The API has no such method; the MeterProvider of the SDK has.
     const { forceFlush } = this.#provider as { forceFlush?: () => Promise<void> };
     try {
-      if (typeof forceFlush === "function") await within(exportConstants.flushMs, forceFlush.call(this.#provider));
+      if (typeof forceFlush === "function") await within(flushMs, forceFlush.call(this.#provider));
     } catch {
       // The SDK has reported it.
     }

@@ -15,7 +15,7 @@ export {
   type StreamMemory,
   verdictOf,
 } from "./doubt.js";
-export { NatsOutbox, type NatsOutboxStats } from "./nats-outbox.js";
+export { NatsOutbox, type NatsOutboxStats, publishTimeoutMs } from "./nats-outbox.js";
 export { checkTimes } from "./occurrences.js";
 export type { EnqueuedMessage } from "./outbox-table.js";
 export { PeerRelay } from "./peer-relay.js";

@@ -1,6 +1,5 @@
 /** Relay of messages for NATS. It runs in the process that leads the subscriptions. The rules are in `relay.ts`. */
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { NatsConnector } from "../nats/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
 import {
@@ -14,18 +13,26 @@ import {
   tracer,
 } from "../runtime/index.js";
 import type { EnqueuedMessage } from "./outbox-table.js";
-import { OutboxRelay, type PublishOutcome, type PublishStep, type TurnOutcome, type TurnStep } from "./relay.js";
+import {
+  OutboxRelay,
+  type PublishOutcome,
+  type PublishStep,
+  relayDefaults,
+  type TurnOutcome,
+  type TurnStep,
+} from "./relay.js";
 import { OutboxRunner } from "./runner.js";
 
 const stopPollMs = 5;
 
-const { publishWithinMs, publishTimeoutMs, maxUnderWay } = outboxConstants;
+/** Maximum time for NATS to answer a publish. */
+export const publishTimeoutMs = 5_000;
 
 /**
  * Number of publishes in flight below which the relay publishes more. It does not refill the window after each
  * completion, because publishes that share a write cost far less.
  */
-const resumeBelow = maxUnderWay / 2;
+const resumeBelow = relayDefaults.maxUnderWay / 2;
 
 /** Publishes messages to NATS. */
 export interface OutboxPublisher {
@@ -98,8 +105,8 @@ export class NatsOutbox {
         problem: "could not read or update the outbox in Postgres; retrying",
         start: ({ position, turn, canNotify, wasGivenBack }) => {
           const relay: Machine = new OutboxRelay(position, turn, performance.now(), {
-            ...outboxConstants,
-            lateMs: wasGivenBack ? 0 : publishWithinMs + publishTimeoutMs,
+            ...relayDefaults,
+            lateMs: wasGivenBack ? 0 : relayDefaults.publishWithinMs + publishTimeoutMs,
             canBeNotified: canNotify,
             missingStreamMs: settings.missingStreamMs,
           });

@@ -15,13 +15,17 @@
 import { type OutboxFunctions, outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { outboxConstants, scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import type { ClientSource, PostgresSession, SessionQuery } from "../postgres/index.js";
-import { delay, type Logger, PollPace, RareLog } from "../runtime/index.js";
+import { delay, type Logger, PollPace, paceDefaults, RareLog } from "../runtime/index.js";
 import { catalogChannel, messageChannel } from "../store/index.js";
 import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
 import { OutboxRunner, type RelayMachine } from "./runner.js";
-import { runDueSchedules, SchedulePace } from "./schedules.js";
+import { retryMs, runDueSchedules, SchedulePace } from "./schedules.js";
 
-const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowPollMs, waitingChannel } = outboxConstants;
+const { peerBeatMs, pageMessages, slowPollMs, waitingChannel } = outboxConstants;
+/** Minimum time that messages for peers stay in the outbox after they were handed over. */
+const peerRetentionMs = 60_000;
+/** Maximum payload bytes that a relay for peers hands over at once; a single message always fits. */
+const peerPageBytes = 8 * 1024 * 1024;
 
 const problem = "could not move messages from the outbox to the stored messages of peers";
 
@@ -140,7 +144,7 @@ export class PeerRelay {
     const functions = schedulerFunctions({
       query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
     });
-    let inMs: number = scheduleConstants.retryMs;
+    let inMs: number = retryMs;
     try {
       inMs = await runDueSchedules(functions, () => turns.isEnding);
     } catch (error) {
@@ -174,7 +178,7 @@ class PeerTurns implements RelayMachine<PeerStep> {
   isDeposed = false;
 
   constructor({ canNotify }: TakenOutbox) {
-    this.#pace = new PollPace({ ...outboxConstants, canBeNotified: canNotify, idlePollMs: peerBeatMs }, false);
+    this.#pace = new PollPace({ ...paceDefaults, canBeNotified: canNotify, idlePollMs: peerBeatMs }, false);
     this.schedules = new SchedulePace(canNotify ? undefined : slowPollMs);
   }
 

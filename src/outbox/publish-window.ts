@@ -9,7 +9,6 @@
  * number of its messages that may be in flight, even if its share is larger. Each accepted message adds one to the
  * trust, each failure halves it.
  */
-import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 import { Fifo } from "../runtime/index.js";
 import { shareOf } from "./shares.js";
 
@@ -18,10 +17,25 @@ interface WindowEntry {
   readonly message: { readonly id: bigint; readonly role: string; readonly route: string; readonly bytes: number };
 }
 
-export type WindowSettings = Pick<
-  OutboxConstants,
-  "maxUnderWay" | "maxUnderWayBytes" | "firstUnderWay" | "leastUnderWay"
->;
+/** Settings of {@link PublishWindow} by default. */
+export const windowDefaults = {
+  /**
+   * Maximum number of messages in flight to NATS of one destination of one role if these are the only ones; with k
+   * roles, each has four times that divided by k + 1, and likewise the destinations of a role.
+   */
+  maxUnderWay: 5_000,
+  /** Maximum memory of these messages; a single message always fits. */
+  maxUnderWayBytes: 16 * 1024 * 1024,
+  /**
+   * Initial maximum of messages in flight of a role and of a route. Each accepted message adds one, each failure halves
+   * it.
+   */
+  firstUnderWay: 512,
+  /** Minimum of that maximum, after any number of failures. */
+  leastUnderWay: 4,
+};
+
+export type WindowSettings = Readonly<typeof windowDefaults>;
 
 /** Load of a role or route: its messages and bytes in flight, and its trust. */
 interface Load {

@@ -18,7 +18,7 @@
  * the range that had been read before, only dropped messages enter memory again: all others are done or in memory
  * already.
  */
-import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, SeriesPosition, Snapshot } from "./position.js";
 import { shareOf } from "./shares.js";
@@ -138,7 +138,22 @@ interface Series<M> {
   closedAt: number;
 }
 
-export type ReadingSettings = Pick<OutboxConstants, "maxMessages" | "maxBytes" | "pageMessages" | "sharedPageMessages">;
+/** Settings of {@link OutboxReading} by default. */
+export const readingDefaults = {
+  /** Maximum number of messages of one read. */
+  pageMessages: outboxConstants.pageMessages as number,
+  /**
+   * Maximum number of unfinished messages of one role in the memory of a relay if it is the only role; with k roles,
+   * each has twice that divided by k + 1.
+   */
+  maxMessages: 10_000,
+  /** Maximum memory of these messages; a single message always fits. */
+  maxBytes: 64 * 1024 * 1024,
+  /** Maximum number of messages of one read while several roles enqueue, since the others wait for the page of one. */
+  sharedPageMessages: 100,
+};
+
+export type ReadingSettings = Readonly<typeof readingDefaults>;
 
 /** Dead letter that the position may not have passed. */
 interface Skipped {

@@ -35,11 +35,10 @@
  * outbox.
  */
 import type { ServeSettings } from "../../generated/ts/settings/nats.js";
-import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
-import { backoffMs, type DueFound, Fifo, type PaceSettings, PollPace } from "../runtime/index.js";
+import { backoffMs, type DueFound, Fifo, type PaceSettings, PollPace, paceDefaults } from "../runtime/index.js";
 import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, Refusal } from "./position.js";
-import { PublishWindow, type WindowSettings } from "./publish-window.js";
+import { PublishWindow, windowDefaults } from "./publish-window.js";
 import {
   type Entry,
   OutboxReading,
@@ -47,7 +46,7 @@ import {
   type PageRead,
   type PollFound,
   type PollRead,
-  type ReadingSettings,
+  readingDefaults,
 } from "./reading.js";
 
 export type { OutboxMessage, OutboxPosition, Refusal, SeriesPosition, Snapshot } from "./position.js";
@@ -139,25 +138,42 @@ export type PublishOutcome =
       readonly mayBeThere: boolean;
     } & Refusal);
 
+/** Settings of {@link OutboxRelay} by default. */
+export const relayDefaults = {
+  ...readingDefaults,
+  ...windowDefaults,
+  ...paceDefaults,
+  /** Interval at which the position is saved while there is no memory to read more. */
+  saveMs: 25,
+  /** Time without an answer of Postgres after which a relay stops publishing. */
+  publishWithinMs: 5_000,
+  /** Maximum number of tries of a message that NATS refuses, before it becomes a dead letter. */
+  tries: 5,
+  /** Maximum number of dead letters that a turn writes, since other messages wait for the turn. */
+  deadMessages: 50,
+  /** Maximum number of remembered destinations that refuse all messages, whose next messages have one try. */
+  maxRefusing: 1_000,
+  /** Number of consecutive refused messages after which each further message of their role is tried once. */
+  maxRefused: 100,
+  /** First pause after a failure. Pauses double. */
+  retryMinMs: 50,
+  /** Maximum pause after a failure. */
+  retryMaxMs: 2_000,
+  /**
+   * Time without an answer, while NATS is connected, after which a route (a JetStream domain or a destination) of a
+   * role is away: only one of its messages is tried.
+   */
+  awayMs: 2_000,
+  /** Maximum pause between two tries of a route that is away. */
+  probeMaxMs: 30_000,
+  /** Maximum number of routes of a role that are away. Messages of further ones fill the role's share of memory. */
+  maxAwayRoutes: 16,
+};
+
 export interface RelaySettings
-  extends ReadingSettings,
-    WindowSettings,
+  extends Readonly<typeof relayDefaults>,
     PaceSettings,
-    Pick<ServeSettings, "missingStreamMs">,
-    Pick<
-      OutboxConstants,
-      | "saveMs"
-      | "publishWithinMs"
-      | "tries"
-      | "deadMessages"
-      | "maxRefusing"
-      | "maxRefused"
-      | "retryMinMs"
-      | "retryMaxMs"
-      | "awayMs"
-      | "probeMaxMs"
-      | "maxAwayRoutes"
-    > {
+    Pick<ServeSettings, "missingStreamMs"> {
   /** Time after the takeover during which no message becomes a dead letter. */
   readonly lateMs: number;
 }

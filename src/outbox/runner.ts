@@ -2,15 +2,19 @@
  * Runs a relay in a process: takes over a sink of the outbox while the process leads, and carries out the steps of a
  * state machine in Postgres and in the sink. There is one runner per {@link Sink}.
  */
+
 import { randomUUID } from "node:crypto";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { type ClientSource, PostgresSession } from "../postgres/index.js";
 import { Backoff, Deadline, delay, type Logger, type RareLog, within } from "../runtime/index.js";
 import { type OutboxKind, OutboxTable, type TakenOutbox } from "./outbox-table.js";
+import { relayDefaults } from "./relay.js";
 
 const stopPollMs = 5;
 
-const { queryTimeoutMs, rotateMs, retryMinMs, retryMaxMs } = outboxConstants;
+/** Maximum time for Postgres to answer a turn. */
+const queryTimeoutMs = 30_000;
+/** Maximum interval between attempts of a relay to remove old messages. */
+const rotateMs = 60_000;
 
 /** State machine of a relay. */
 export interface RelayMachine<Step> {
@@ -217,7 +221,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
   async #take(leading: symbol, { table, owner }: Relaying, after: string | null, pauseMs = 0): Promise<void> {
     // The pause keeps two processes that both lead from taking over from each other without interruption.
     await delay(pauseMs);
-    const backoff = new Backoff({ minMs: retryMinMs, maxMs: retryMaxMs });
+    const backoff = new Backoff({ minMs: relayDefaults.retryMinMs, maxMs: relayDefaults.retryMaxMs });
     while (this.#leading === leading) {
       try {
         const taken = await table.take(owner, after);
@@ -257,7 +261,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     // A new owner id invalidates a previous turn that may still be running.
     const relaying = after === null ? { ...this.#relaying, owner: randomUUID() } : this.#relaying;
     this.#relaying = relaying;
-    this.#track(this.#take(leading, relaying, after, retryMinMs));
+    this.#track(this.#take(leading, relaying, after, relayDefaults.retryMinMs));
   }
 
   /** Logs a warning, unless the same one was logged recently. */

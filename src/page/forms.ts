@@ -1,6 +1,8 @@
 /** Protection of forms: a token that only this page's own HTML has, and the origin that the browser names. */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
-import { pageConstants } from "../../generated/ts/settings/page.js";
+
+/** How long a form that was sent to a browser is valid. */
+const formMs = 43_200_000;
 
 /** Signs and checks the token of forms: the time at which it expires, and an HMAC of it. */
 export class FormTokens {
@@ -13,7 +15,7 @@ export class FormTokens {
 
   /** Returns a token that is valid for `formMs`. */
   create(): string {
-    const expiresAt = String(Date.now() + pageConstants.formMs);
+    const expiresAt = String(Date.now() + formMs);
     return `${expiresAt}.${this.#sign(expiresAt)}`;
   }
 

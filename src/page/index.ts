@@ -8,13 +8,16 @@
 export {
   age,
   certificateSeverity,
+  examinedDeadLetters,
   readSnapshot,
   type Sections,
   type ShownVerdict,
   type Snapshot,
   sections,
+  shownRows,
   Verdicts,
 } from "./data/index.js";
+export { shownCharacters } from "./html/text.js";
 export type { PageOptions } from "./options.js";
-export { type Page, page } from "./page.js";
+export { type Page, page, statementMs } from "./page.js";
 export { type PageServer, type PageServerOptions, servePage } from "./server.js";

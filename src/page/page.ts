@@ -5,7 +5,6 @@ import { type Context, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { html } from "hono/html";
 import { secureHeaders } from "hono/secure-headers";
-import { pageConstants } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
 import { queryCanceled, sqlstateOf, urlsOrEnvironment } from "../postgres/index.js";
 import { type Clock, silentLogger, systemClock } from "../runtime/index.js";
@@ -22,12 +21,14 @@ import {
 import { Descriptors } from "../typed/index.js";
 import {
   type Abilities,
+  examinedDeadLetters,
   type Job,
   type JobAction,
   Jobs,
   type Reading,
   reading,
   sections,
+  shownRows,
   Verdicts,
 } from "./data/index.js";
 import { FormTokens, isCrossSite, isEmbedded } from "./forms.js";
@@ -49,8 +50,16 @@ import {
 import { type Html, short } from "./html/text.js";
 import { checkPageOptions, type PageOptions } from "./options.js";
 
-const { connections, changeConnections, statementMs, openRequests, examinedDeadLetters, formBytes, shownRows } =
-  pageConstants;
+/** The largest form that is read. */
+const formBytes = 64 * 1024;
+/** How many connections to Postgres the page reads with, besides that of an examination. */
+const connections = 3;
+/** How many connections to Postgres retries and discards use. */
+const changeConnections = 1;
+/** Maximum duration of a statement that reads for the page. */
+export const statementMs = 5_000;
+/** How many requests the page answers at once; it refuses others. */
+export const openRequests = 32;
 
 /** Handler of requests for the page. */
 export interface Page extends AsyncDisposable {

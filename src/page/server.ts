@@ -2,13 +2,15 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { pageConstants } from "../../generated/ts/settings/page.js";
 import { HawserError } from "../errors/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import type { PageOptions } from "./options.js";
 import { page } from "./page.js";
 
-const { requestTimeoutMs, maxBrowserConnections } = pageConstants;
+/** Maximum time in which the server of hawser page receives a request. */
+const requestTimeoutMs = 10_000;
+/** Maximum number of connections of browsers to the server of hawser page. */
+const maxBrowserConnections = 256;
 
 /** Options of {@link servePage}: those of the page, and of its server. */
 export interface PageServerOptions extends PageOptions {

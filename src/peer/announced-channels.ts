@@ -7,8 +7,14 @@
  * messages.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Clock, systemClock } from "../runtime/index.js";
+
+/**
+ * Maximum number of announced channels that a listener has not opened and that wait for a lookup. Beyond that, the
+ * listener reads all its channels with messages instead, because any login that may connect can announce any number
+ * of keys.
+ */
+export const announcedChannels = 1_000;
 
 /** Queries of {@link AnnouncedChannels}. Their promises never reject. */
 export interface ChannelQueries {
@@ -43,7 +49,7 @@ export class AnnouncedChannels {
     if (this.#isStopped) return;
     if (!this.#isOverfull) {
       this.#keys.add(connectionKey);
-      if (this.#keys.size > storeConstants.announcedChannels) {
+      if (this.#keys.size > announcedChannels) {
         this.#keys.clear();
         this.#isOverfull = true;
       }

@@ -7,13 +7,27 @@
  * sends no queries. A topic whose handlers have concurrency limits is claimed by a query of its own, for as many
  * messages as those limits have room for.
  */
+
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { type ConcurrencyLimit, comparePositions, type ListenerChannel } from "../channel/index.js";
+import { postgresBackoff } from "../postgres/index.js";
 import { Backoff } from "../runtime/index.js";
-import { type ClaimFrom, isTransientFailure, type Position } from "../store/index.js";
+import { type ClaimFrom, drainBytes, isTransientFailure, type Position } from "../store/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
-import { Pace } from "./pace.js";
+import { groupLeastUnderWay, Pace } from "./pace.js";
+import { polls } from "./polls.js";
+
+/**
+ * Number of claimed messages waiting for a retry, or behind such a message of their key, at which a group member
+ * stops claiming.
+ */
+const groupMostHeldUp = 256;
+
+/**
+ * Maximum number of topics in one claim of a group member: half the limit of claim_messages, because each topic is
+ * named for any member and for the group.
+ */
+export const claimTopics = 50_000;
 
 /** State and operations of the inbox that claims need. */
 export interface Claimant {
@@ -41,7 +55,7 @@ export class Claims {
   readonly #startPositions = new Map<string, ClaimFrom>();
   readonly #pace = new Pace();
   readonly #limitPaces = new WeakMap<ConcurrencyLimit, Pace>();
-  readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
+  readonly #backoff = new Backoff(postgresBackoff);
   /** Channel of the claimed messages, and the last claim into it. */
   #channel:
     | { readonly connectionKey: number; readonly last: Position; readonly messages: number; readonly at: number }
@@ -128,7 +142,7 @@ export class Claims {
     if (this.#claimant.halted() || !lease.isWritable) return 0;
     const channel = this.#channel && this.#claimant.channel(this.#channel.connectionKey);
     const ready = channel?.readyMessages ?? 0;
-    if (channel !== undefined && channel.waitingMessages - ready >= protocolConstants.groupMostHeldUp) return 0;
+    if (channel !== undefined && channel.waitingMessages - ready >= groupMostHeldUp) return 0;
     const has = ready + this.#unreadMessages(channel);
     const room = roomFor(has, this.#claimant.freeHandlers(), this.#pace.recent(performance.now()));
     return Math.min(room, outboxConstants.pageMessages);
@@ -164,7 +178,7 @@ export class Claims {
     if (this.#channel === undefined) return 0;
     const { last, messages, at } = this.#channel;
     const isRead = channel !== undefined && comparePositions(channel.accepted, last) >= 0;
-    return isRead || performance.now() > at + storeConstants.pollMs ? 0 : messages;
+    return isRead || performance.now() > at + polls.everyMs ? 0 : messages;
   }
 
   async #claim(topics: ReadonlyMap<string, ClaimFrom>, maxMessages: number): Promise<void> {
@@ -174,7 +188,7 @@ export class Claims {
     try {
       const claimed = await store.claimMessages(
         { name: lease.name, epoch },
-        { topics, maxMessages, maxBytes: storeConstants.drainBytes },
+        { topics, maxMessages, maxBytes: drainBytes },
       );
       if (this.#stopped || lease.epoch !== epoch) return;
       if (claimed === "fenced") return nameLost("the store rejected a claim of messages");
@@ -212,7 +226,7 @@ export class Claims {
   #nextTopics(room: number): [ReadonlyMap<string, ClaimFrom>, number] {
     const topics = new Map<string, ClaimFrom>();
     for (const topic of this.#unclaimedTopics) {
-      if (topics.size === outboxConstants.claimTopics) break;
+      if (topics.size === claimTopics) break;
       if (!this.#claimant.serves(topic)) {
         this.#unclaimedTopics.delete(topic);
         this.#startPositions.delete(topic);
@@ -245,6 +259,6 @@ export class Claims {
  * @param recent number of messages that ended recently
  */
 function roomFor(has: number, free: number, recent: number): number {
-  const next = Math.max(protocolConstants.groupLeastUnderWay - 1, recent);
+  const next = Math.max(groupLeastUnderWay - 1, recent);
   return has > free + next / 2 ? 0 : free + next - has;
 }

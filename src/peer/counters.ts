@@ -6,8 +6,10 @@
  * {@link otherTopic} for all others.
  */
 import { type LabelsOf, peerMetrics } from "../../generated/ts/metrics/metrics.js";
-import { metricsConstants } from "../../generated/ts/settings/metrics.js";
 import { HawserError } from "../errors/index.js";
+
+/** How many topics that a peer sends to, beside those that it handles, have a label. The others share `other`. */
+export const maxSentTopics = 100;
 
 const {
   hawser_peer_sends_total: sends,
@@ -95,7 +97,7 @@ export class PeerCounters {
   sentTo(topic: string): SentCounts {
     let counts = this.#sent.get(topic);
     if (counts !== undefined) return counts;
-    if (this.#sent.size > metricsConstants.maxSentTopics) return this.#sent.get(otherTopic)!;
+    if (this.#sent.size > maxSentTopics) return this.#sent.get(otherTopic)!;
     this.#sent.set(topic, (counts = new SentCounts()));
     return counts;
   }

@@ -7,6 +7,9 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import type { PeerContext } from "./context.js";
 
+/** Interval at which a running peer deletes expired dead letters, in addition to its start. */
+export const deadLetterExpiryMs = 3_600_000;
+
 /** Parts of {@link PeerContext} that the retention uses. */
 export type RetentionContext = Pick<PeerContext, "logger"> & {
   readonly store: { readonly deadLetters: Pick<PeerContext["store"]["deadLetters"], "expire"> };
@@ -47,7 +50,7 @@ export class DeadLetterRetention {
     }
     if (total > 0) logger.info({ deleted: total }, "deleted dead letters older than the retention");
     if (!this.#stopped) {
-      this.#cancel = this.#clock.setTimeout(() => void this.#expire(), storeConstants.deadLetterExpiryMs);
+      this.#cancel = this.#clock.setTimeout(() => void this.#expire(), deadLetterExpiryMs);
     }
   }
 }

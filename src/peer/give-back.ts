@@ -11,10 +11,12 @@
  * peer, then opens the channel from its committed cursor. After a crash at any point the catalog has exactly one owner,
  * and messages after the cursor are stored or still held by their sender.
  */
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, Repeated, shared } from "../runtime/index.js";
+import { statementTimeoutMs } from "../store/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import type { PassedOn } from "./handler-call.js";
+import { polls } from "./polls.js";
 
 /** Operations of the inbox that returning channels needs. */
 interface Channels {
@@ -32,9 +34,9 @@ export class GiveBack {
   readonly #heirQueries = new Map<string, ReturnType<PeerContext["store"]["heirOf"]>>();
   /** Channels that are being returned and are already closed here. */
   readonly #closed = new Set<number>();
-  readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
+  readonly #backoff = new Backoff(postgresBackoff);
   /** Polling, because notifications can be missed. */
-  readonly #polls = new Repeated(storeConstants.pollMs, () => this.#findChannels());
+  readonly #polls = new Repeated(polls.everyMs, () => this.#findChannels());
   #retry: NodeJS.Timeout | undefined;
   /** Until this time (`performance.now()`, ms) a statement whose answer was lost may still be committed. */
   #uncertainUntil = Number.NEGATIVE_INFINITY;
@@ -164,12 +166,12 @@ export class GiveBack {
           this.#returning.delete(connectionKey);
           this.#channels.allowOpen(connectionKey);
         }
-        if (isUncertain && this.#closed.size > 0) return this.#retryLater(storeConstants.storeRetryMaxMs);
+        if (isUncertain && this.#closed.size > 0) return this.#retryLater(postgresBackoff.maxMs);
       } catch (error) {
         if (this.#stopped || lease.epoch !== epoch) continue;
         const { code, outcome } = asHawserError(error);
         if (code === "fenced") return nameLost("the store rejected the return of channels");
-        if (outcome === "unknown") this.#uncertainUntil = performance.now() + storeConstants.statementTimeoutMs;
+        if (outcome === "unknown") this.#uncertainUntil = performance.now() + statementTimeoutMs;
         logger.debug({ err: error }, "could not return channels; retrying");
         return this.#retryLater(this.#backoff.failed());
       }

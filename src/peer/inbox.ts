@@ -2,8 +2,8 @@
  * Inbox: the receiving side of a running peer. It owns the listening socket, authorizes connections, and has one link
  * per channel.
  */
+
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Isolation } from "../channel/index.js";
 import type { HawserError } from "../errors/index.js";
 import { Repeated } from "../runtime/index.js";
@@ -16,7 +16,11 @@ import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
 import { HandlerCalls, type PassOn } from "./handler-call.js";
 import { ListenerLink, type SharedByLinks } from "./listener-link.js";
+import { polls } from "./polls.js";
 import type { TopicHandlers } from "./topic-handlers.js";
+
+/** Maximum time for which a message that may have killed its process runs in isolation. */
+const isolationLimitMs = 30_000;
 
 export interface InboxOptions {
   readonly context: PeerContext;
@@ -38,7 +42,7 @@ export class Inbox {
   #shared: SharedByLinks;
   #listener: Listener | undefined;
   /** Polling, because notifications can be missed. */
-  readonly #polls = new Repeated(storeConstants.pollMs, async () => {
+  readonly #polls = new Repeated(polls.everyMs, async () => {
     await this.#refreshSecrets();
     await this.#findMessages();
   });
@@ -60,7 +64,7 @@ export class Inbox {
   constructor(options: InboxOptions) {
     this.#options = options;
     const { context, handlers, passOn } = options;
-    this.#isolation = new Isolation(storeConstants.isolationLimitMs, {
+    this.#isolation = new Isolation(isolationLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
         return () => clearTimeout(timer);
@@ -141,7 +145,7 @@ export class Inbox {
       },
     });
     await this.#findMessages();
-    this.#polls.runIn(storeConstants.pollMs);
+    this.#polls.runIn(polls.everyMs);
     return this.#listener.boundAddress;
   }
 

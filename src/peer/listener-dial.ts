@@ -2,7 +2,7 @@
  * Connection of a sender's channel to the listener that owns it. Dials again after each failure, with an increasing
  * delay.
  */
-import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+
 import type { OutgoingMessage, SenderChannel } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { Backoff, backoffMs, shared } from "../runtime/index.js";
@@ -10,6 +10,12 @@ import type { ChannelOwner } from "../store/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
 import type { PeerContext } from "./context.js";
 import type { LinkRequests } from "./link-requests.js";
+import { polls } from "./polls.js";
+
+/** Delay before the first dial after a failure. It doubles with each failure. */
+export const reconnectMinMs = 100;
+/** Maximum delay between dials. */
+const reconnectMaxMs = 3_000;
 
 /** Address of a listener and its message limit. */
 export interface ListenerAddress {
@@ -43,8 +49,8 @@ export class ListenerDial {
   #dialling: AbortController | undefined;
   #redial: NodeJS.Timeout | undefined;
   readonly #backoff = new Backoff({
-    minMs: protocolConstants.reconnectMinMs,
-    maxMs: protocolConstants.reconnectMaxMs,
+    minMs: reconnectMinMs,
+    maxMs: reconnectMaxMs,
     jitter,
   });
   /** Number of consecutive refusals of the mesh secret by the listener. */
@@ -173,7 +179,7 @@ export class ListenerDial {
     if (connection === undefined) return;
     connection.writeGoodbye();
     connection.end();
-    setTimeout(() => connection.destroy(), protocolConstants.reconnectMinMs).unref();
+    setTimeout(() => connection.destroy(), reconnectMinMs).unref();
   }
 
   /** Ends a connection, if it is still the current one. */
@@ -197,8 +203,7 @@ export class ListenerDial {
       );
       this.#onEvent();
       // The next attempt reads the owner again, because another peer may own the channel by then.
-      const { pollMs } = storeConstants;
-      this.#redialLater(canDial ? backoffMs({ minMs: pollMs, maxMs: pollMs, jitter }, 1) : undefined);
+      this.#redialLater(canDial ? backoffMs({ minMs: polls.everyMs, maxMs: polls.everyMs, jitter }, 1) : undefined);
       return;
     }
     const dialling = new AbortController();

@@ -5,6 +5,7 @@
  * In its turn the link passes messages to the handler ({@link HandlerCalls}) while slots are free and the time slice
  * lasts, and commits once for all messages that were handled in the turn.
  */
+
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import {
@@ -17,14 +18,17 @@ import {
   type Isolation,
   ListenerChannel,
   type ListenerEffects,
+  listenerDefaults,
   type MessageTurn,
   type ParkedMessage,
   type Position,
   type StoredRow,
 } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
+import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
 import type { Channel, CursorCommit, CursorCommitter } from "../store/index.js";
+import { drainBytes, drainRows, leasePollMs } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression } from "../wire/index.js";
 import type { Claims } from "./claims.js";
@@ -57,10 +61,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly connectionKey: number;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #timers = new Set<NodeJS.Timeout>();
-  readonly #queryBackoff = new Backoff({
-    minMs: storeConstants.storeRetryMinMs,
-    maxMs: storeConstants.storeRetryMaxMs,
-  });
+  readonly #queryBackoff = new Backoff(postgresBackoff);
   /** Number of starts of the first message by processes that crashed. */
   readonly #startsBefore: number;
   /** True if the store may have messages of this channel that are marked as handled ahead of the cursor. */
@@ -104,17 +105,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       channel.cursor,
       channel.done,
       {
+        ...listenerDefaults,
         creditBytes: settings.creditBytes,
-        maxCreditGrowth: protocolConstants.maxCreditGrowth,
         busyAfterMs: settings.busyAfterMs,
         retryOf: (message) => shared.calls.retryOf(message),
         limitOf: ({ topicKey, headers }) => shared.calls.limitOf(topicKey, headers),
         shortBacklogRows: storeConstants.shortBacklogRows,
-        maxAhead: protocolConstants.maxAhead,
-        messageOverheadBytes: protocolConstants.messageOverheadBytes,
-        refillBelow: storeConstants.drainRows / 2,
-        refillBelowBytes: storeConstants.drainBytes / 2,
-        parkDelayMs: storeConstants.parkDelayMs,
+        refillBelow: drainRows / 2,
+        refillBelowBytes: drainBytes / 2,
         maxParked: storeConstants.parkedMessages,
         maxParkedBytes: storeConstants.parkedBytes,
         unordered: channel.senderName === outboxConstants.peerSender,
@@ -245,7 +243,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const connection = this.#connection;
     if (connection === undefined) return;
     this.onGoodbye(connection);
-    setTimeout(() => connection.destroy(), storeConstants.storeRetryMaxMs).unref();
+    setTimeout(() => connection.destroy(), postgresBackoff.maxMs).unref();
   }
 
   /** Destroys the connection. */
@@ -324,7 +322,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
           break;
         }
         if (!this.#context.lease.isWritable) {
-          this.#schedule(() => dispatcher.wake(this), storeConstants.leasePollMs);
+          this.#schedule(() => dispatcher.wake(this), leasePollMs);
           this.#commitHandled();
           return;
         }
@@ -524,7 +522,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#isParking = true;
     const { store, lease } = this.#context;
     if (!lease.isWritable) {
-      this.#schedule(() => this.#parkNext(), storeConstants.leasePollMs);
+      this.#schedule(() => this.#parkNext(), leasePollMs);
       return;
     }
     const parked = this.#toPark;
@@ -553,7 +551,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       },
       () => {
         this.#toPark = new Map([...parked, ...this.#toPark]);
-        this.#schedule(() => this.#parkNext(), storeConstants.storeRetryMaxMs);
+        this.#schedule(() => this.#parkNext(), postgresBackoff.maxMs);
       },
     );
   }
@@ -601,7 +599,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
           starts === "fenced"
             ? this.#context.nameLost("the store rejected the count of an attempt")
             : onCounted(starts),
-        () => this.#schedule(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
+        () => this.#schedule(() => onCounted(undefined), postgresBackoff.maxMs),
       );
     };
     this.#isIsolated ||= isLast;

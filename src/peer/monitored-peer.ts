@@ -1,10 +1,14 @@
 /** Access of `monitor` to the numbers of a peer, which are not part of the public interface of the peer. */
-import { metricsConstants } from "../../generated/ts/settings/metrics.js";
+
 import { type Logger, within } from "../runtime/index.js";
 import type { PeerStoredCounters } from "../store/index.js";
+import { storedCountMs } from "../store/index.js";
 import type { PeerCounters } from "./counters.js";
 import type { RunningPeer } from "./running-peer.js";
 import type { TopicHandlers } from "./topic-handlers.js";
+
+/** How long a page of metrics waits for a count. */
+const storedCountWaitMs = 2_000;
 
 /** Peer as `monitor` sees it. */
 export interface MonitoredPeer {
@@ -46,7 +50,6 @@ export class StoredOfPeer {
    * @param count undefined while the peer is not running
    */
   async refresh(count: (() => Promise<PeerStoredCounters>) | undefined, logger: Logger): Promise<void> {
-    const { storedCountMs, storedCountWaitMs } = metricsConstants;
     if (count === undefined) {
       this.#counters = undefined;
       this.#countedAt = Number.NEGATIVE_INFINITY;

@@ -3,11 +3,12 @@
  * handle. Several peers may watch the same listener: the first one becomes the owner, and the others then see an owned
  * channel.
  */
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+
 import { HawserError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import type { AbsentListener } from "../store/index.js";
 import type { PeerContext } from "./context.js";
+import { polls } from "./polls.js";
 
 /** Minimum interval between inspections in ms. */
 const minIntervalMs = 250;
@@ -50,7 +51,7 @@ export class OrphanWatch {
     this.#isWatched = isWatched;
     this.#serves = serves;
     this.#clock = clock;
-    this.#intervalMs = Math.min(Math.max(afterMs / inspections, minIntervalMs), storeConstants.pollMs);
+    this.#intervalMs = Math.min(Math.max(afterMs / inspections, minIntervalMs), polls.everyMs);
     this.#absences = new Absences(afterMs, 2 * this.#intervalMs + minIntervalMs);
   }
 
@@ -100,14 +101,14 @@ export class OrphanWatch {
     if (now < (this.#notBefore.get(from) ?? now)) return;
     const connectionKeys = await store.channelsServedBy(from, this.#serves());
     if (connectionKeys.length === 0) {
-      this.#notBefore.set(from, now + storeConstants.pollMs);
+      this.#notBefore.set(from, now + polls.everyMs);
       return;
     }
     this.#notBefore.delete(from);
     try {
       const channels = await store.reassign({ from, to: sender.name, connectionKeys });
       const stored = channels.reduce((sum, channel) => sum + channel.stored, 0);
-      if (channels.length === 0) this.#notBefore.set(from, now + storeConstants.pollMs);
+      if (channels.length === 0) this.#notBefore.set(from, now + polls.everyMs);
       else {
         logger.warn({ from, channels: channels.length, stored }, `took over channels of "${from}", which is absent`);
       }

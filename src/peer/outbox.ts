@@ -1,5 +1,6 @@
 /** Outbox: the sending side of a running peer, with its topics, their listeners, and one link per listener. */
-import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
+
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { Repeated } from "../runtime/index.js";
@@ -10,6 +11,7 @@ import type { RequestOutcome } from "./counters.js";
 import { GroupQueue } from "./group-queue.js";
 import { type MessageTopic, Outgoing, type Sent } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
+import { polls } from "./polls.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
 import { TopicDirectory } from "./topic-directory.js";
@@ -38,7 +40,7 @@ export class Outbox {
   /** Topics that this peer sends to or watches. */
   readonly topics: TopicDirectory;
   /** Periodic reading of the directory, because notifications can be missed. */
-  readonly #polls = new Repeated(storeConstants.pollMs, () => this.refresh());
+  readonly #polls = new Repeated(polls.everyMs, () => this.refresh());
   #generation: number;
   /** Queues of groups whose members have no room. */
   readonly #groups = new Map<TopicRoutes, GroupQueue>();
@@ -61,7 +63,7 @@ export class Outbox {
       }),
       context.store.on("session", (state) => state === "up" && void this.#sessionUp()),
     ];
-    this.#polls.runIn(storeConstants.pollMs);
+    this.#polls.runIn(polls.everyMs);
   }
 
   /**

@@ -1,7 +1,14 @@
 /**
  * Rate at which messages are handled, measured by recent acknowledgements or ended handlers. Pure: times are arguments.
  */
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
+
+/**
+ * Time window of a group member's throughput: it may have twice the messages in progress that it handled within this
+ * time.
+ */
+const groupPaceMs = 50;
+/** Minimum number of messages that a group member may have in progress: the running one and the next. */
+export const groupLeastUnderWay = 2;
 
 /** Number of intervals that the window of {@link Pace.recent} is divided into. */
 const intervals = 5;
@@ -44,7 +51,7 @@ export class Pace {
   }
 
   #advance(now: number): void {
-    const interval = Math.floor((now * intervals) / protocolConstants.groupPaceMs);
+    const interval = Math.floor((now * intervals) / groupPaceMs);
     if (interval === this.#interval) return;
     if (interval - this.#interval >= intervals) {
       this.#counts.fill(0);

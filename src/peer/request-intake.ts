@@ -4,8 +4,14 @@
  * stopped waiting then.
  */
 import { limits } from "../../generated/ts/rules/peer/frames.js";
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { type ConcurrencyLimit, changeLimit, memoryBytes, type Waiter, Waitlist } from "../channel/index.js";
+import {
+  type ConcurrencyLimit,
+  changeLimit,
+  listenerDefaults,
+  memoryBytes,
+  type Waiter,
+  Waitlist,
+} from "../channel/index.js";
 import { errorTable, HawserError, shortened } from "../errors/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import type { Request } from "../wire/index.js";
@@ -29,7 +35,7 @@ export interface SharedByRequests {
 }
 
 function bytesOf(request: IncomingRequest): number {
-  return memoryBytes(request, protocolConstants.messageOverheadBytes);
+  return memoryBytes(request, listenerDefaults.messageOverheadBytes);
 }
 
 export class RequestIntake implements Turn, Waiter {

@@ -4,10 +4,11 @@
  *     start: store, migrations ▶ lease ▶ cursors, socket ▶ directory ▶ running
  *     stop:  no new sends ▶ handlers end ▶ unconfirmed messages stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+
 import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { PeerRelay } from "../outbox/index.js";
+import { postgresBackoff } from "../postgres/index.js";
 import { Backoff, shared, within } from "../runtime/index.js";
 import {
   type AbsentListener,
@@ -30,6 +31,13 @@ import { OrphanWatch } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
 import type { StatusReporter } from "./status.js";
 import type { TopicHandlers } from "./topic-handlers.js";
+
+/** Part of a stop's deadline, at most a tenth, that is reserved for leaving the directory and releasing the name. */
+const leaveMs = 1_000;
+/** Minimum of that reserved time, even if the deadline is shorter. */
+const leaveLeastMs = 500;
+/** A member of a group takes over from another member that is away this long, unless `takeoverMs` says otherwise. */
+const groupTakeoverMs = 15_000;
 
 export interface RunOptions {
   readonly options: CheckedOptions;
@@ -59,20 +67,14 @@ export class RunningPeer {
    */
   #isResuming = false;
   #resumeTimer: NodeJS.Timeout | undefined;
-  readonly #resumeBackoff = new Backoff({
-    minMs: storeConstants.storeRetryMinMs,
-    maxMs: storeConstants.storeRetryMaxMs,
-  });
+  readonly #resumeBackoff = new Backoff(postgresBackoff);
   readonly #unlisten: (() => void)[];
   /** Served topics that may be missing in the directory. */
   readonly #possiblyUnlisted = new Set<string>();
   /** True if the catalog may have the end of an earlier TLS certificate. */
   #hasNewCertificate = false;
   #certificateTimer: NodeJS.Timeout | undefined;
-  readonly #certificateBackoff = new Backoff({
-    minMs: storeConstants.storeRetryMinMs,
-    maxMs: storeConstants.storeRetryMaxMs,
-  });
+  readonly #certificateBackoff = new Backoff(postgresBackoff);
   /** Relay of enqueued messages, which is active while no other process relays. */
   readonly #relay: PeerRelay;
   /** Deletion of expired dead letters, and return and takeover of channels. */
@@ -146,7 +148,7 @@ export class RunningPeer {
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, takeoverMs } = this.membership;
     const { handlers } = this.#run;
-    const afterMs = takeoverMs ?? (group === undefined ? undefined : storeConstants.groupTakeoverMs);
+    const afterMs = takeoverMs ?? (group === undefined ? undefined : groupTakeoverMs);
     if (afterMs === undefined) return [];
     const watched = {
       afterMs,
@@ -260,11 +262,11 @@ export class RunningPeer {
   }
 
   async #end(deadlineMs: number): Promise<void> {
-    const until = performance.now() + Math.max(deadlineMs, storeConstants.leaveLeastMs);
+    const until = performance.now() + Math.max(deadlineMs, leaveLeastMs);
     const { logger } = this.#run;
     for (const task of this.#backgroundTasks) task.stop();
     const relayed = this.#relay.stop();
-    const inTime = await endsWithin(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.#finishWork());
+    const inTime = await endsWithin(deadlineMs - Math.min(leaveMs, deadlineMs / 10), this.#finishWork());
     if (!inTime && !this.#lost) {
       logger.warn(
         { deadlineMs },

@@ -1,15 +1,14 @@
 /** Sending end of one channel: connects the channel's state machine with a connection and the store. */
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { type Headers, SenderChannel, type SenderEffects, type SendOutcome } from "../channel/index.js";
+import { type Headers, SenderChannel, type SenderEffects, type SendOutcome, senderDefaults } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
 import { DeadlineTimer, inSpan } from "../runtime/index.js";
 import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { LinkRequests } from "./link-requests.js";
-import { type DialledChannel, ListenerDial } from "./listener-dial.js";
+import { type DialledChannel, ListenerDial, reconnectMinMs } from "./listener-dial.js";
 import { batchOf, type MessageTopic, Outgoing, type Receipts, receiptsFor, type Sent } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
-import { Pace } from "./pace.js";
+import { groupLeastUnderWay, Pace } from "./pace.js";
 import { SendPacking } from "./send-packing.js";
 import { startStoring } from "./spans.js";
 
@@ -125,7 +124,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** True if the listener should get more messages: it would start them soon. */
   hasRoom(now: number): boolean {
-    const { groupLeastUnderWay } = protocolConstants;
     const { inFlight } = this;
     this.#pace ??= new Pace();
     return inFlight < groupLeastUnderWay || inFlight < 2 * this.#pace.recent(now);
@@ -167,7 +165,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     if (this.dial.isDialling) return;
     const at = performance.now();
     if (this.isClosed) this.#requests.onUnreachable("this peer has stopped");
-    else if (at - this.#dialledAt < protocolConstants.reconnectMinMs) {
+    else if (at - this.#dialledAt < reconnectMinMs) {
       this.#requests.onUnreachable("the last attempt to connect failed");
     } else {
       this.#dialledAt = at;
@@ -319,7 +317,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#isFull = false;
     this.#unflushedBytes += message.payload.length;
     // A long synchronous loop of sends should not delay its first messages.
-    if (this.#unflushedBytes >= protocolConstants.batchTargetBytes) this.#flush();
+    if (this.#unflushedBytes >= senderDefaults.batchTargetBytes) this.#flush();
     else this.#flushSoon();
   }
 

@@ -1,11 +1,10 @@
 /** Clients of a user's pool, borrowed for one statement or transaction each. */
+
 import type pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Deadline, inTime, Semaphore } from "../runtime/index.js";
+import { databaseConnectTimeoutMs } from "./database-address.js";
 import { type ClientPool, type ClientPoolOptions, localSettingsSql } from "./open-session.js";
 import type { UserPool } from "./user-pool.js";
-
-const { databaseConnectTimeoutMs } = storeConstants;
 
 /**
  * Resets, for the rest of the transaction, settings that the user's code may have changed in the session. A user cannot

@@ -10,9 +10,13 @@
  * `sslrootcert` verifies only the certificate. No mode falls back to plaintext.
  */
 import pg from "pg";
-import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
-import { readSmallFileSync } from "../files/index.js";
+import { readSmallFileSync, tlsFileMaxBytes } from "../files/index.js";
+
+/** Idle time before keepalive probes of the lease session and between them, on both sides. */
+export const sessionKeepaliveMs = 2_000;
+/** Maximum time until a connection to Postgres is established or becomes free. */
+export const databaseConnectTimeoutMs = 10_000;
 
 const tlsParameters = ["sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation"] as const;
 type TlsParameter = (typeof tlsParameters)[number];
@@ -60,8 +64,8 @@ export class DatabaseAddress {
     const common: pg.ClientConfig = {
       application_name: "hawser",
       keepAlive: true,
-      keepAliveInitialDelayMillis: storeConstants.sessionKeepaliveMs,
-      connectionTimeoutMillis: storeConstants.databaseConnectTimeoutMs,
+      keepAliveInitialDelayMillis: sessionKeepaliveMs,
+      connectionTimeoutMillis: databaseConnectTimeoutMs,
       types: typeParsers,
       ...ssl,
     };
@@ -243,7 +247,7 @@ function validateTlsMode(mode: string | undefined): void {
 
 function certificateFile(parameter: string, path: string): string {
   try {
-    return readSmallFileSync(path, protocolConstants.tlsFileMaxBytes).toString("utf8");
+    return readSmallFileSync(path, tlsFileMaxBytes).toString("utf8");
   } catch (cause) {
     throw new HawserError("invalid_argument", `${parameter} ${path} cannot be read: ${(cause as Error).message}`, {
       cause,

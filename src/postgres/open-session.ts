@@ -20,16 +20,24 @@ import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { BackoffOptions } from "../runtime/index.js";
-import { type DatabaseAddress, hostOf, type SessionAttributes, typeParsers } from "./database-address.js";
+import {
+  type DatabaseAddress,
+  databaseConnectTimeoutMs,
+  hostOf,
+  type SessionAttributes,
+  sessionKeepaliveMs,
+  typeParsers,
+} from "./database-address.js";
 import { isServerError } from "./failure.js";
 import { type ClientSource, UserPool } from "./user-pool.js";
 
-const { sessionKeepaliveMs, sessionKeepaliveProbes, sessionIdleInTransactionMs } = storeConstants;
-
-/** Delays before reconnecting to Postgres. */
+const { sessionIdleInTransactionMs } = storeConstants;
+/** Number of unanswered keepalive probes after which the lease session is dead. */
+const sessionKeepaliveProbes = 3;
+/** Delays before reconnecting to Postgres, and before repeating a statement that failed. */
 export const postgresBackoff: BackoffOptions = {
-  minMs: storeConstants.storeRetryMinMs,
-  maxMs: storeConstants.storeRetryMaxMs,
+  minMs: 50,
+  maxMs: 2_000,
 };
 
 /** Limits that the server enforces for a session, in ms; 0 for none. */
@@ -218,7 +226,7 @@ async function openAt(
 
 async function openFromPool(source: UserPool, options: SessionOptions): Promise<OpenSession> {
   const { applicationName = "hawser", needsWrites, onClient } = options;
-  const { connectTimeoutMs = storeConstants.databaseConnectTimeoutMs } = options;
+  const { connectTimeoutMs = databaseConnectTimeoutMs } = options;
   const taken = await source.take(connectTimeoutMs);
   const client = taken as unknown as pg.Client;
   if (typeof (client as Partial<pg.Client>).connection?.stream?.destroy !== "function") {
@@ -283,7 +291,7 @@ const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in
 async function prepareSession(
   client: pg.ClientBase,
   settingsSql: string,
-  limitMs: number = storeConstants.databaseConnectTimeoutMs,
+  limitMs: number = databaseConnectTimeoutMs,
   before?: (client: pg.ClientBase) => Promise<void>,
 ): Promise<ServerFacts> {
   const late = new Error(`the server did not answer within ${limitMs} ms after it had accepted the login`);

@@ -13,14 +13,18 @@
  *
  * Both kinds LISTEN on their channels on each new connection, and send one query at a time.
  */
+
 import pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { backoffMs, type Clock, inTime, type Logger, systemClock } from "../runtime/index.js";
 import { Connection, type SessionQuery } from "./connection.js";
+import { sessionKeepaliveMs } from "./database-address.js";
 import { isServerError, OpenAttempts } from "./failure.js";
 import { postgresBackoff, type SessionLimits } from "./open-session.js";
 import type { ClientSource } from "./user-pool.js";
+
+/** Maximum wait for a lock of a statement of `hawser serve`. */
+const sessionLockTimeoutMs = 2_000;
 
 /** Events of a {@link PostgresSession}. */
 interface PostgresSessionEvents {
@@ -198,7 +202,7 @@ export class PostgresSession {
     this.#isUp = false;
     this.#connection = undefined;
     if (!wasUp) connection?.cut();
-    else await connection?.end(this.#options.heartbeatMs === undefined ? endMs : storeConstants.sessionKeepaliveMs);
+    else await connection?.end(this.#options.heartbeatMs === undefined ? endMs : sessionKeepaliveMs);
   }
 
   #opened(): Promise<Connection> {
@@ -210,7 +214,7 @@ export class PostgresSession {
 
   async #connect(): Promise<Connection> {
     this.#checkOpen();
-    const { heartbeatMs, queryTimeoutMs, lockTimeoutMs = storeConstants.sessionLockTimeoutMs } = this.#options;
+    const { heartbeatMs, queryTimeoutMs, lockTimeoutMs = sessionLockTimeoutMs } = this.#options;
     const isKept = heartbeatMs !== undefined;
     const { address, logger, applicationName, connectTimeoutMs, statementTimeoutMs, onConnected } = this.#options;
     const connection = new Connection(

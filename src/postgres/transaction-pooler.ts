@@ -2,9 +2,10 @@
  * Detects a transaction pooler in front of Postgres. It may use another session for each transaction of a client, so
  * that settings, LISTEN and locks of a session are lost.
  */
+
 import type pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
+import { databaseConnectTimeoutMs } from "./database-address.js";
 import { sqlstateOf } from "./failure.js";
 import { openSession } from "./open-session.js";
 import type { ClientSource } from "./user-pool.js";
@@ -75,7 +76,7 @@ export async function isTransactionPooled(
 
 async function pidOf(client: pg.Client, text: string): Promise<number> {
   // The option exists, though the types of the driver omit it. The driver returns one result per statement.
-  const limited = { text, query_timeout: storeConstants.databaseConnectTimeoutMs };
+  const limited = { text, query_timeout: databaseConnectTimeoutMs };
   const results: unknown = await client.query(limited);
   const last = (Array.isArray(results) ? results.at(-1) : results) as pg.QueryResult<{ pid: number }>;
   return last.rows[0]!.pid;

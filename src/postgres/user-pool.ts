@@ -11,12 +11,15 @@
  * depends on a class.
  */
 import type pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { inTime } from "../runtime/index.js";
 import { DatabaseAddress } from "./database-address.js";
 
-const { poolKeptClients } = storeConstants;
+/**
+ * Clients of a user's pool that a process keeps: one for leases and notifications, and one for the relay of the outbox,
+ * which a migration uses before.
+ */
+const poolKeptClients = 2;
 
 /** Pool of the user. */
 export class UserPool {

@@ -1,6 +1,6 @@
 /** Delays before retries. */
 
-/** Delays double from `minMs` to `maxMs`. Both are constants of the spec. */
+/** Delays double from `minMs` to `maxMs`. */
 export interface BackoffOptions {
   readonly minMs: number;
   readonly maxMs: number;

@@ -18,12 +18,12 @@ export {
   setMetricExporter,
   type ValueListener,
 } from "./metric-source.js";
-export { type DueFound, type PaceSettings, PollPace } from "./poll-pace.js";
+export { type DueFound, type PaceSettings, PollPace, paceDefaults } from "./poll-pace.js";
 export { Repeated, shared } from "./repeated.js";
 export { Semaphore } from "./semaphore.js";
 export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";
 export type { Subscription } from "./subscription.js";
-export { Deadline, DeadlineTimer, inTime, maxTimerMs, TimeLimit, within } from "./time-limit.js";
+export { Deadline, DeadlineTimer, inTime, maxTimerMs, stopReserveMs, TimeLimit, within } from "./time-limit.js";
 export { sharedTrace, type TraceContext, traceContextIn, traceContextOf } from "./trace-context.js";
 export {
   type Beginning,

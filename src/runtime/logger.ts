@@ -1,5 +1,4 @@
 /** Logger interface for users, and rate limiting of warnings. */
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 
 /** Fields of a log line, except those that pino writes itself, which would appear twice. */
 export type LogDetails = { readonly [field: string]: unknown } & {
@@ -19,7 +18,10 @@ const ignore = (): void => {};
 /** Logger without output. The default, because a library should not write to its user's terminal. */
 export const silentLogger: Logger = { debug: ignore, info: ignore, warn: ignore, error: ignore };
 
-const { natsLogIntervalMs, maxLoggedWords } = gatewayConstants;
+/** Interval at which an identical text of the NATS server is logged; in between it is counted. */
+export const natsLogIntervalMs = 10_000;
+/** Number of different texts of the NATS server that are logged within that interval; more are counted. */
+export const maxLoggedWords = 100;
 
 /** Logs a recurring problem: as a warning if it differs from the previous one, otherwise at level debug. */
 export class ProblemLog {

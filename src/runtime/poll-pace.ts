@@ -9,22 +9,35 @@
  * were open when it fell asleep have ended, every transaction notifies, and the relay polls rarely.
  */
 
-import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+
+/** Settings of {@link PollPace} by default. */
+export const paceDefaults = {
+  /** Maximum poll interval while a transaction is open that may have been told not to notify. */
+  slowPollMs: outboxConstants.slowPollMs as number,
+  /** Interval between polls of a relay for new messages while some arrive. */
+  pollMs: 1,
+  /** Poll interval after a poll that found at least `manyMessages`: each poll takes processor time from enqueueing transactions. */
+  manyPollMs: 3,
+  /** See `manyPollMs`. */
+  manyMessages: 4,
+  /** Maximum poll interval when every enqueueing transaction notifies the relay. */
+  idlePollMs: 10_000,
+  /** Maximum poll interval on a server with prepared transactions, which cannot notify. */
+  unnotifiedPollMs: 20,
+  /** Time without a message after which the relay asks for notifications and polls less and less often. */
+  awakeMs: 30,
+  /**
+   * Number of successful polls, each within `awakeMs` of the previous one, after which the relay polls every `pollMs`
+   * without notifications.
+   */
+  busyPolls: 4,
+  /** Maximum time that a relay waits for a due message without asking Postgres again, whose clock may be changed. */
+  dueCheckMs: 10_000,
+};
 
 /** Settings of {@link PollPace}. */
-export interface PaceSettings
-  extends Pick<
-    OutboxConstants,
-    | "pollMs"
-    | "manyPollMs"
-    | "manyMessages"
-    | "slowPollMs"
-    | "idlePollMs"
-    | "unnotifiedPollMs"
-    | "awakeMs"
-    | "busyPolls"
-    | "dueCheckMs"
-  > {
+export interface PaceSettings extends Readonly<typeof paceDefaults> {
   /** True if enqueueing transactions can notify. They are asked to while the relay sleeps. */
   readonly canBeNotified: boolean;
 }

@@ -1,8 +1,17 @@
 /** Time limits: deadlines, bounded waits, and timers. */
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { type Clock, systemClock } from "./clock.js";
 
-const { timeLimitSliceMs: sliceMs } = bridgeConstants;
+/**
+ * The time that a stop leaves to calls under way, even if subscribed functions, which may call the gateway and so end
+ * first, have used all of `stopTimeoutMs`.
+ */
+export const stopReserveMs = 500;
+
+/**
+ * The slice in which time limits are counted. If a timer is later than that, the process stood still, and time beyond
+ * two slices is not counted.
+ */
+const sliceMs = 500;
 
 /** Maximum delay of Node's timers. Longer delays would fire at once. */
 export const maxTimerMs = 2 ** 31 - 1;

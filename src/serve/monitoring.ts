@@ -1,6 +1,4 @@
 /** Monitoring of `hawser serve`: its parts as metrics and health checks. */
-import { monitorConstants } from "../../generated/ts/settings/nats.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import type { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
@@ -21,6 +19,12 @@ import {
 } from "./monitor/index.js";
 import type { ServerWatch } from "./server-watch.js";
 import type { StoredCounts } from "./stored-counts.js";
+
+/** Time without progress of the position, while messages wait, after which the check `outbox` of /readyz fails. */
+const stuckMs = 30_000;
+
+/** Postgres counts as away when it has not answered for this long. */
+const postgresSilenceMs = 15_000;
 
 /** Parts of a running `hawser serve`; a part that does not exist yet is absent. */
 export interface MonitoredParts {
@@ -81,7 +85,7 @@ class Connections implements ConnectionCounters {
 
 /** State of Postgres, from opened sessions and answered queries. */
 class Postgres implements ConnectionCounters {
-  readonly #reachability = new Reachability(monitorConstants.postgresSilenceMs);
+  readonly #reachability = new Reachability(postgresSilenceMs);
   readonly #parts: MonitoredParts;
   /** Reason of the last failed query. */
   #problem: HawserError | undefined;
@@ -98,7 +102,7 @@ class Postgres implements ConnectionCounters {
 
   get state(): CheckState {
     for (const { attempts, applicationName } of sessionsOf(this.#parts)) {
-      const failure = attempts.failure(monitorConstants.postgresSilenceMs);
+      const failure = attempts.failure(postgresSilenceMs);
       if (failure === undefined) continue;
       const { message } = storeFailure(`open the session "${applicationName}"`, failure.error);
       return { ok: false, since: failure.since, detail: message };
@@ -119,7 +123,7 @@ class Postgres implements ConnectionCounters {
 /** Health of the outbox: whether the position moves while messages wait. Only the leader has a position. */
 export function outboxState(outbox: Pick<BridgeStats["outbox"], "positionAt"> | undefined): CheckState {
   const ageMs = outbox?.positionAt === undefined ? 0 : performance.now() - outbox.positionAt;
-  if (ageMs < outboxConstants.stuckMs) return { ok: true };
+  if (ageMs < stuckMs) return { ok: true };
   const detail = `messages of the outbox wait, and its position has not moved for ${Math.floor(ageMs / 1_000)} s`;
   return { ok: false, detail };
 }

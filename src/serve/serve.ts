@@ -12,7 +12,15 @@ import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, 
 import { ServerChoice } from "../nats/index.js";
 import { PeerRelay } from "../outbox/index.js";
 import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
-import { backoffMs, delay, type Logger, metricExporter, silentLogger, systemClock } from "../runtime/index.js";
+import {
+  backoffMs,
+  delay,
+  type Logger,
+  metricExporter,
+  silentLogger,
+  stopReserveMs,
+  systemClock,
+} from "../runtime/index.js";
 import { explainServeRefusal, migrate } from "../store/index.js";
 import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
@@ -29,6 +37,8 @@ import { ServerWatch } from "./server-watch.js";
 import { StoredCounts } from "./stored-counts.js";
 
 const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
+/** Interval at which `hawser serve` logs that it waits for Postgres. */
+const postgresWaitLogMs = 30_000;
 
 /**
  * Starts the server of `hawser serve`, which answers the SQL functions and runs the subscribed functions.
@@ -136,7 +146,7 @@ class Server implements HawserServer {
     const endsAt = performance.now() + stopTimeoutMs;
     // The bridge ends first, because its functions may call the gateway.
     await this.#parts.bridge?.finish(stopTimeoutMs);
-    const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
+    const leftMs = Math.max(stopReserveMs, endsAt - performance.now());
     // Then the gateway refuses new sessions, without waiting for Postgres, which may not answer.
     const ended = Promise.all([this.#parts.gateway?.stop(leftMs), this.#parts.bridge?.stop(leftMs)]);
     const relayed = this.#peerRelay?.stop();
@@ -238,7 +248,7 @@ class Server implements HawserServer {
         signal?.throwIfAborted();
         if (!(error instanceof HawserError) || !mayBeReachedLater(error.cause)) throw error;
         this.#monitoring?.asked(error);
-        if (performance.now() - toldAt >= gatewayConstants.postgresWaitLogMs) {
+        if (performance.now() - toldAt >= postgresWaitLogMs) {
           const { code, message: problem } = error;
           this.#logger.warn(
             { code, problem },

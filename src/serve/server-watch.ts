@@ -4,12 +4,13 @@
  * NOTIFY reports changes, and the definition is also polled: notifications can be missed, a standby has none, and if
  * the installing role may not create event triggers, nothing else detects ALTER SERVER.
  */
+
 import pg from "pg";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { notifyChannels } from "../../generated/ts/rows/nats.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { type ErrorCode, errorTable, HawserError } from "../errors/index.js";
 import type { GatewayIdentity } from "../gateway/index.js";
+import { optionsPollMs } from "../installation/index.js";
 import { checkNatsServerOptions } from "../nats/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
@@ -61,8 +62,6 @@ interface OptionsRow {
   readonly login: string;
   readonly has_functions: boolean;
 }
-
-const { optionsPollMs } = gatewayConstants;
 
 /** SQLSTATE of a definition that SQL functions refuse: two servers. */
 const invalidParameterValue = errorTable.invalid_argument.sqlstate;

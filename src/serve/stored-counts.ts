@@ -2,10 +2,9 @@
  * Periodic counts for the metrics of messages that are only in the database: dead letters, and messages of the outbox
  * even if no process relays them.
  */
-import { metricsConstants } from "../../generated/ts/settings/metrics.js";
 import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, Repeated } from "../runtime/index.js";
-import { countStored, type StoredCounters } from "../store/index.js";
+import { countStored, type StoredCounters, storedCountMs } from "../store/index.js";
 
 /** Counts periodically, starting with the first run. */
 export class StoredCounts extends Repeated {
@@ -15,7 +14,7 @@ export class StoredCounts extends Repeated {
 
   /** @param session database session, which others may share */
   constructor(session: PostgresSession, logger: Logger) {
-    super(metricsConstants.storedCountMs, () => this.#count());
+    super(storedCountMs, () => this.#count());
     this.#session = session;
     this.#logger = logger;
   }

@@ -14,12 +14,14 @@ import {
   type TopicKeyRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Clock } from "../runtime/index.js";
 import { batched } from "./batched.js";
 import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
 import type { Sender } from "./directory.js";
+
+/** Minimum interval between lookups of channel owners, for all channels of a peer together. */
+const ownerLookMs = 500;
 
 /**
  * Position of a message in its channel, ordered by epoch, then number. `{ epoch: 0, number: 0 }` precedes all messages.
@@ -275,7 +277,7 @@ export function channelOwners(database: Database, clock: Clock) {
       const owners = new Map(rows.map((row) => [row.connection_key, ownerOf(row)]));
       return connectionKeys.map((key) => owners.get(key));
     },
-    { clock, ms: storeConstants.ownerLookMs },
+    { clock, ms: ownerLookMs },
   );
   return {
     /**

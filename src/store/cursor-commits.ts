@@ -1,7 +1,8 @@
 /** Commits cursors and the writes that belong to them: deleted rows, attempt counts, dead letters. */
+
 import { type DeadLetterRow, type StoreFunctions, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { deadLetterFailureBytes } from "../channel/index.js";
 import { shortened, withoutPasswords } from "../errors/index.js";
 import { sqlstateOf } from "../postgres/index.js";
 import type { Position } from "./channels.js";
@@ -188,7 +189,7 @@ function deadLetterJson({ connectionKey, letter }: { connectionKey: number; lett
             attempt,
             at: new Date(at).toISOString(),
             code: storable(code),
-            message: textOf(message, storeConstants.deadLetterFailureBytes),
+            message: textOf(message, deadLetterFailureBytes),
           })),
   };
 }

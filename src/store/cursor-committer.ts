@@ -9,12 +9,19 @@
  * statement follows from the duration of a statement. A flush that would only delete marks is delayed (`sweeping`), so
  * that one statement deletes many of them; an urgent commit ends the delay.
  */
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+
 import { postgresBackoff } from "../postgres/index.js";
 import { backoffMs, type Clock } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import type { CommittedCursors, CursorCommit, CursorCommits, DeadLetter } from "./cursor-commits.js";
 import type { Lease } from "./leases.js";
+import { insertBytes } from "./stored-messages.js";
+
+/** Times of a committer. An object, because tests change them. */
+export const committerTimes = {
+  /** Time for which a cursor that only passes marks waits for more of them. */
+  markSweepMs: 50,
+};
 
 /** Events of a {@link CursorCommitter}. */
 export interface CursorCommitterEvents {
@@ -103,7 +110,7 @@ export class CursorCommitter {
     if (entries.length === 0) this.#waiting.set(connectionKey, entries);
     const letterBytes = deadLetter === undefined ? 0 : bytesOf(deadLetter);
     let entry = entries.at(-1);
-    if (entry === undefined || entry.deadLetterBytes + letterBytes > storeConstants.insertBytes) {
+    if (entry === undefined || entry.deadLetterBytes + letterBytes > insertBytes) {
       const nothing = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], unparked: [] };
       entry = { connectionKey, ...nothing, hasMarks: false };
       entries.push(entry);
@@ -147,7 +154,7 @@ export class CursorCommitter {
       setImmediate(() => this.#startFlush());
     } else if (this.#state !== "sweeping") {
       this.#state = "sweeping";
-      this.#cancelRetry = this.#clock.setTimeout(() => this.#startFlush(), storeConstants.markSweepMs);
+      this.#cancelRetry = this.#clock.setTimeout(() => this.#startFlush(), committerTimes.markSweepMs);
     }
   }
 
@@ -209,7 +216,7 @@ export class CursorCommitter {
     let bytes = 0;
     for (const [connectionKey, entries] of this.#waiting) {
       const [entry] = entries as [Waiting];
-      if (bytes > 0 && bytes + entry.deadLetterBytes > storeConstants.insertBytes) continue;
+      if (bytes > 0 && bytes + entry.deadLetterBytes > insertBytes) continue;
       bytes += entry.deadLetterBytes;
       batch.push(entry);
       if (entries.length > 1) entries.shift();

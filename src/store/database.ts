@@ -6,7 +6,6 @@
  */
 import type pg from "pg";
 import type { QueryClient } from "../../generated/ts/rows/peer.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import {
   BorrowedClients,
   type ClientPool,
@@ -28,7 +27,10 @@ import { type Columns, PinnedSession } from "./pinned-session.js";
 import { storeFailure } from "./store-failure.js";
 import { beginSql, inShortTransaction, inTransaction, NotCommitted, type Transaction } from "./transaction.js";
 
-const { lockTimeoutMs, statementTimeoutMs } = storeConstants;
+/** Maximum wait for a locked row or table. */
+export const lockTimeoutMs = 5_000;
+/** Maximum duration of one statement. */
+export const statementTimeoutMs = 30_000;
 
 /** Limits of each of Hawser's own statements. */
 export const statementLimits: SessionLimits = { lockTimeoutMs, statementTimeoutMs };

@@ -4,6 +4,7 @@
  * A retried dead letter becomes a stored message of its channel's retry channel. The retry channel has the same sender
  * and owner and its own row in `conn_key_map`; no sender dials it. See docs/decisions/retries.md.
  */
+
 import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
@@ -13,6 +14,10 @@ import type { Database } from "./database.js";
 import { causeSql, messageStart } from "./dead-letter-causes.js";
 import { announce } from "./notifications.js";
 import type { HeaderPair } from "./stored-messages.js";
+import { insertBytes } from "./stored-messages.js";
+
+/** Number of dead letters that one statement examines to find those that match a filter. */
+export const examinedDeadLetters = 20_000;
 
 /** Filter of dead letters. All given criteria must match; without criteria, all dead letters match. */
 export interface DeadLetterFilter {
@@ -248,7 +253,7 @@ export function deadLetters(database: Database) {
     let left = limit;
     while (left > 0) {
       if (after >= examined) {
-        const [part] = await search<{ id: bigint | null }>(sql.part, [after, last, storeConstants.examinedDeadLetters]);
+        const [part] = await search<{ id: bigint | null }>(sql.part, [after, last, examinedDeadLetters]);
         if (part?.id == null) return;
         examined = Number(part.id);
       }
@@ -260,7 +265,7 @@ export function deadLetters(database: Database) {
       const batch: number[] = [];
       let bytes = 0;
       for (const row of rows) {
-        if (batch.length > 0 && bytes + row.bytes > storeConstants.insertBytes) break;
+        if (batch.length > 0 && bytes + row.bytes > insertBytes) break;
         bytes += row.bytes;
         batch.push(Number(row.id));
       }

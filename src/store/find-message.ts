@@ -4,7 +4,6 @@ import { outboxFunctions, tables as outboxTables, views } from "../../generated/
 import { tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/outbox/outbox.js";
 import { outboxConstants, traceConstants } from "../../generated/ts/settings/outbox.js";
-import { pageConstants } from "../../generated/ts/settings/page.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
@@ -113,7 +112,8 @@ export type FindStep = (typeof findSteps)[number];
 
 /** Header by which a stream, and who reads it, knows a message. */
 const natsMessageId = "Nats-Msg-Id";
-const { foundPlaces } = pageConstants;
+/** Maximum number of places of a message that a step of the search for it shows by one id. */
+export const foundPlaces = 10;
 const maximum = 2n ** 63n;
 
 /** Place of a message of a peer: its channel's composite, the sender's epoch, and the number. */

@@ -13,7 +13,7 @@ export type { ClaimFrom } from "./claims.js";
 export { openDatabase, withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter } from "./cursor-committer.js";
-export { type Database, statementLimits } from "./database.js";
+export { type Database, statementLimits, statementTimeoutMs } from "./database.js";
 export { type DeadLetterCause, type DeadLetterCauses, deadLetterCauses } from "./dead-letter-causes.js";
 export { readDeadLetterRetention, setDeadLetterRetention } from "./dead-letter-retention.js";
 export {
@@ -33,13 +33,14 @@ export {
   findByNumber,
   findMessage,
   findSteps,
+  foundPlaces,
   messageIdsOf,
 } from "./find-message.js";
 export { forgetPeer } from "./forget-peer.js";
 export { natsFunctionsSchema } from "./functions-schema.js";
 export { type Grant, grantedRoles, grants, grantsIn, tryTransaction } from "./grants.js";
-export { installationLockKey, installationOwner, takeInstallationLock } from "./installation-lock.js";
-export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";
+export { installationLockKey, installationOwner, takeInstallationLock, turnLimitMs } from "./installation-lock.js";
+export { type Lease, type LeaseState, leasePollMs, nameHeldSql } from "./leases.js";
 export {
   listPeers,
   listPending,
@@ -94,8 +95,10 @@ export {
   type PeerStoredCounters,
   type StoredCounters,
   type StoredTopic,
+  storedCountMs,
 } from "./stored-counts.js";
 export type { MessageToStore } from "./stored-messages.js";
+export { drainBytes, drainRows, insertBytes, insertRows } from "./stored-messages.js";
 export {
   describeDifferences,
   type StateDifference,

@@ -3,12 +3,14 @@
  * row that other roles cannot lock. Before the step that creates that row, it is an advisory lock, which any login can
  * take.
  */
+
 import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { Deadline, delay } from "../runtime/index.js";
+import { lockTimeoutMs } from "./database.js";
+import { leasePollMs } from "./leases.js";
 import { inspectSchema } from "./schema.js";
 
 /** SQL expression: key of the advisory lock. */
@@ -17,7 +19,10 @@ export const installationLockKey = "pg_catalog.hashtextextended('hawser:migrate'
 /** Key `what` of the installation lock in the owners table. */
 export const installationOwner = "installation";
 
-const { turnNoticeMs, turnLimitMs, lockTimeoutMs, leasePollMs } = storeConstants;
+/** Time after which a process that prepares a database names the session that it waits for. */
+export const turnNoticeMs = 5_000;
+/** Maximum time that a process that prepares a database waits for another such process, and for locks. */
+export const turnLimitMs = 300_000;
 
 /** Sessions of this database that hold an advisory lock. */
 const lockedSql = `

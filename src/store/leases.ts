@@ -38,6 +38,9 @@ import {
 import { type Clock, delay, type Logger } from "../runtime/index.js";
 import { storeFailure } from "./store-failure.js";
 
+/** Interval at which an occupied name or lease is requested again. */
+export const leasePollMs = 100;
+
 /** State of a lease. `lost` and `released` are final. */
 export type LeaseState = OwnedState;
 
@@ -147,9 +150,9 @@ export class Leases {
       const attempt = await this.#attempt(name);
       if (attempt instanceof HeldLease) return attempt;
       if (attempt.code === "store_failed" && !isTransient(attempt.cause)) throw attempt;
-      if (this.#clock.now() + storeConstants.leasePollMs > deadline) throw attempt;
+      if (this.#clock.now() + leasePollMs > deadline) throw attempt;
       if (isFirst) this.#logger.info({ err: attempt, peer: name, waitMs }, "waiting for the name");
-      await delay(storeConstants.leasePollMs, signal, this.#clock);
+      await delay(leasePollMs, signal, this.#clock);
     }
   }
 
@@ -289,7 +292,7 @@ export class Leases {
         this.#logger.debug({ err, peer: lease.name }, "could not take a name again; retrying");
         if (this.#session.isUp) this.#regainLater(lease);
       });
-    }, storeConstants.leasePollMs);
+    }, leasePollMs);
   }
 
   async #releaseLease(lease: HeldLease, clean: boolean): Promise<void> {

@@ -1,11 +1,12 @@
 /** Messages that a sender has stored for its listeners: counting and clearing them. */
+
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
 import { type Sender, senderKey } from "./directory.js";
 import { nameHeldSql, unlessRunning } from "./leases.js";
+import { backlogCountRows } from "./stored-messages.js";
 
 /**
  * SQL expression: number of unhandled messages of the row `s`, where `c` is its channel's cursor. A batch may be
@@ -109,7 +110,7 @@ export function backlogs(database: Database) {
   return {
     /** Number of unhandled stored messages per listener. Each channel is counted up to `backlogCountRows`. */
     async backlogsOf(listenerNames: readonly string[]): Promise<Map<string, number>> {
-      const statement = { text: backlogSql.count, values: [listenerNames, storeConstants.backlogCountRows] };
+      const statement = { text: backlogSql.count, values: [listenerNames, backlogCountRows] };
       const rows = await database.query<{ name: string; count: string }>(
         "count the messages that wait for listeners",
         statement,

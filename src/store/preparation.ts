@@ -7,11 +7,15 @@
  *
  * If that takes long, a second session asks Postgres which sessions hold the locks.
  */
+
 import type pg from "pg";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import { type ClientSource, openSession, sqlstateOf } from "../postgres/index.js";
 import { Backoff, Deadline, delay } from "../runtime/index.js";
+import { turnLimitMs, turnNoticeMs } from "./installation-lock.js";
+
+/** Maximum time beyond the limit until the blocking session is known. */
+const yieldLateMs = 60_000;
 
 /** Time limits of waits for locks. */
 export interface YieldLimits {
@@ -26,10 +30,10 @@ export interface YieldLimits {
 }
 
 const defaults: YieldLimits = {
-  lockMs: storeConstants.yieldLockMs,
-  pauseMs: storeConstants.yieldPauseMs,
-  noticeMs: storeConstants.turnNoticeMs,
-  limitMs: storeConstants.turnLimitMs,
+  lockMs: 500,
+  pauseMs: 1_000,
+  noticeMs: turnNoticeMs,
+  limitMs: turnLimitMs,
 };
 
 /** Collaborators and limits of {@link Preparation}. */
@@ -174,7 +178,7 @@ export class Preparation {
     const { pauseMs, noticeMs, limitMs } = this.#limits;
     const { signal } = this.#options;
     const deadline = new Deadline(limitMs);
-    const last = new Deadline(limitMs + storeConstants.yieldLateMs);
+    const last = new Deadline(limitMs + yieldLateMs);
     const pauses = new Backoff({ minMs: pauseMs, maxMs: Math.max(pauseMs, noticeMs) });
     await using watch = await this.#watch(action);
     for (;;) {

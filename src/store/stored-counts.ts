@@ -1,13 +1,19 @@
 /** Counts for metrics of messages that are only in the database. */
 import { tables } from "../../generated/ts/rows/peer.js";
-import { metricsConstants } from "../../generated/ts/settings/metrics.js";
 import type { SessionQuery } from "../postgres/index.js";
 import { batched } from "./batched.js";
 import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
 import { waitingMessagesSql } from "./pending.js";
 
-const { maxStoredCount, maxStoredRead, recentMs } = metricsConstants;
+/** The pause between two counts of what waits in the database. */
+export const storedCountMs = 15_000;
+/** How long ago a dead letter may be that counts as recent. */
+const recentMs = 600_000;
+/** How many messages of each kind are counted. */
+const maxStoredCount = 10_000;
+/** How many messages of the outbox are examined for that, including those that are done. */
+const maxStoredRead = 50_000;
 
 /** Messages in the database at the time of a count. */
 export interface StoredCounters {

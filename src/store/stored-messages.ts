@@ -1,10 +1,20 @@
 /** Messages that wait for their listener. */
 import { type DrainRowsResult, storeFunctions } from "../../generated/ts/rows/peer.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
+
+/** Maximum number of messages of one drain query. */
+export const drainRows = 4_096;
+/** Maximum payload bytes of one drain query; a single row always fits. */
+export const drainBytes = 8 * 1024 * 1024;
+/** Maximum number of messages of one insert. */
+export const insertRows = 4_096;
+/** Maximum payload bytes of one insert; a single message always fits. */
+export const insertBytes = 16 * 1024 * 1024;
+/** Maximum number of messages up to which a backlog is counted. */
+export const backlogCountRows = 4_096;
 
 /** Header: name and value. */
 export type HeaderPair = readonly [name: string, value: string];
@@ -86,7 +96,7 @@ export function storedMessages(database: Database) {
     async drain(
       connectionKey: number,
       after: Position,
-      { maxRows = storeConstants.drainRows, maxBytes = storeConstants.drainBytes }: DrainLimits = {},
+      { maxRows = drainRows, maxBytes = drainBytes }: DrainLimits = {},
     ): Promise<DrainedPage> {
       if (maxRows < 1) throw new HawserError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
       const action = `read the stored messages of channel ${connectionKey}`;
@@ -96,11 +106,11 @@ export function storedMessages(database: Database) {
         number: BigInt(after.number),
         maxMessages: maxRows,
         maxBytes: BigInt(maxBytes),
-        countMessages: storeConstants.backlogCountRows,
+        countMessages: backlogCountRows,
       });
       const counted = Number(stored[0]?.counted ?? 0);
       const read = stored.reduce((sum, row) => sum + messagesAfter(row, after), 0);
-      return { rows: messagesOf(stored, after), remaining: Math.min(counted - read, storeConstants.backlogCountRows) };
+      return { rows: messagesOf(stored, after), remaining: Math.min(counted - read, backlogCountRows) };
     },
     /** Number of stored messages after a position, counted up to `backlogCountRows`. */
     async backlogOf(connectionKey: number, after: Position): Promise<number> {
@@ -109,7 +119,7 @@ export function storedMessages(database: Database) {
         connectionKey,
         epoch: BigInt(after.epoch),
         number: BigInt(after.number),
-        countRows: storeConstants.backlogCountRows,
+        countRows: backlogCountRows,
       });
       return Number(counted);
     },

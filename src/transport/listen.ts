@@ -10,6 +10,9 @@ import { plaintextRefused } from "./failures.js";
 import { PendingHandshakes } from "./pending-handshakes.js";
 import { TlsAcceptor } from "./tls-socket.js";
 
+/** Maximum number of pending handshakes. A further connection replaces the oldest of them. */
+export const maxPendingHandshakes = 256;
+
 /** Listening socket. */
 export interface Listener {
   /** Bound address with the real port, `host:port`. */
@@ -59,7 +62,7 @@ async function bind(options: ListenOptions, host: string, port: number): Promise
     { noDelay: true, keepAlive: true, keepAliveInitialDelay: protocolConstants.pingAfterMs },
     (socket) => {
       const pendingCount = pending.size;
-      if (pendingCount >= protocolConstants.maxPendingHandshakes) {
+      if (pendingCount >= maxPendingHandshakes) {
         const oldest = pending.oldestOfBusiestOrigin!;
         pending.delete(oldest, oldest.remoteHost);
         oldest.refuse(new HawserError("busy", `${pendingCount} handshakes were pending, and a newer one arrived`));

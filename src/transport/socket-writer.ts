@@ -3,6 +3,9 @@ import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Frame, FrameEncoder, type FrameKind, type Output, recycle } from "../wire/index.js";
 
+/** Bytes buffered for a socket at which its connection reports backpressure, until half of them have left. */
+export const writeHighWaterBytes = 1024 * 1024;
+
 /**
  * Threshold of encoded bytes at which they are written at once instead of at the end of the tick: the kernel can then
  * start to send.
@@ -106,7 +109,7 @@ export class SocketWriter {
 
   #appended(): void {
     const { bytes } = this.#encoder;
-    if (bytes + this.#bytesInSocket >= protocolConstants.writeHighWaterBytes) this.canWrite = false;
+    if (bytes + this.#bytesInSocket >= writeHighWaterBytes) this.canWrite = false;
     if (bytes >= flushBytes) this.#flush();
     else this.#schedule();
   }
@@ -162,7 +165,7 @@ export class SocketWriter {
       this.#isLate = false;
       this.#flush();
     }
-    if (!this.canWrite && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
+    if (!this.canWrite && this.bufferedBytes * 2 <= writeHighWaterBytes) {
       this.canWrite = true;
       this.#onDrain();
     }

@@ -7,9 +7,8 @@
  * that does not answer blocks no caller for long, since the previous material can still be used.
  */
 import { createHash } from "node:crypto";
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { HawserError } from "../errors/index.js";
-import { readSmallFile, readSmallFileSync } from "../files/index.js";
+import { readSmallFile, readSmallFileSync, tlsFileMaxBytes } from "../files/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
   checkTlsOptions,
@@ -22,7 +21,10 @@ import {
   type TlsPem,
 } from "./tls-material.js";
 
-const { tlsFileMaxBytes, tlsReloadMs, tlsReloadWaitMs } = protocolConstants;
+/** Interval at which the files of certificates and keys are reloaded. */
+export const tlsReloadMs = 5_000;
+/** Maximum time that dialling and listening wait for these files before they use the previous content. */
+export const tlsReloadWaitMs = 500;
 
 /** Listener for changes of the certificates. */
 export interface TlsCredentialsListener {

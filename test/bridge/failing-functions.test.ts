@@ -1,10 +1,11 @@
 /**
  * Functions that fail, hang, or leave no way out: what becomes of the message, of the others, and of other functions.
  */
+
 import { inspect } from "node:util";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { withoutTimersAbove } from "../support/timers.js";
@@ -19,7 +20,7 @@ const subscriberTimeoutMs = 1_000;
 const hangingMs = 50_000;
 
 // What is retried is found by its notification, as no poll comes.
-beforeAll(() => withoutTimersAbove(gatewayConstants.optionsPollMs - 1));
+beforeAll(() => withoutTimersAbove(optionsPollMs - 1));
 beforeAll(async () => {
   world = await bridgeWorld({
     subscriberTimeoutMs,

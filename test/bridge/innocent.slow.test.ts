@@ -1,9 +1,10 @@
 /**
  * Delays that no function causes: a suspended process, and a connection to NATS that was replaced long before.
  */
+
 import { performance } from "node:perf_hooks";
 import { describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { natsDrainMs } from "../../src/nats/draining.js";
 import { ServeProcess } from "../faults/support/serve-process.js";
 import { eventually } from "../support/eventually.js";
 import { bridgeWorld } from "./support/bridge-world.js";
@@ -63,10 +64,7 @@ describe("a function", () => {
     await eventually("its function runs", async () => (await world.count(waiting)) === 1);
     await world.value("SELECT litmus_pgnats_reload_conf_force()");
     const since = performance.now();
-    await eventually(
-      "connections that nothing uses are closed",
-      () => performance.now() - since > gatewayConstants.natsDrainMs + 1_000,
-    );
+    await eventually("connections that nothing uses are closed", () => performance.now() - since > natsDrainMs + 1_000);
     await world.client.query("SELECT pg_advisory_unlock(4711)");
     expect((await answer).string()).toBe("x");
   });

@@ -1,8 +1,9 @@
 /**
  * When a subscription begins and ends: with the transaction that makes it, and with its function.
  */
+
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
@@ -35,7 +36,7 @@ describe("a subscription", () => {
 
   it("is live by the notification of its COMMIT, and gone by that of its end", async () => {
     // No poll comes.
-    noTimersAbove(gatewayConstants.optionsPollMs - 1);
+    noTimersAbove(optionsPollMs - 1);
     for (let n = 0; n < 5; n++) {
       const subject = `${world.prefix}.notified.${n}`;
       await world.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);

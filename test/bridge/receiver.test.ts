@@ -1,10 +1,11 @@
 /**
  * Reception over connections to NATS that are replaced.
  */
+
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Receiver } from "../../src/bridge/receiver.js";
+import { natsDrainMs } from "../../src/nats/draining.js";
 import { optionsFor, testConnector } from "../nats/support/connectors.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
@@ -37,7 +38,7 @@ it("leaves the connection before, also if the one in its place is lost before th
     remove();
     void connection.close();
   });
-  noTimersAbove(gatewayConstants.natsDrainMs - 1);
+  noTimersAbove(natsDrainMs - 1);
   await connector.reconnect();
   await first.closed();
   await eventually("it receives again", () => hears === 2);

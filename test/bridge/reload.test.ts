@@ -2,9 +2,10 @@
  * Changes of the NATS server's definition, while messages come and requests are asked all the time: nothing is missed that
  * the server delivered.
  */
+
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
+import { clusterInterestMs } from "../../src/nats/confirmed.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
@@ -171,7 +172,7 @@ describe("messages and requests of all the time", () => {
         const name = await world.value("SELECT server_name FROM nats_get_server_info()");
         expect(name).toBe(["one", "two"][n % 2]);
         // As long as the old subscriptions stay, and then some.
-        const goesOnUntil = performance.now() + bridgeConstants.clusterInterestMs + 300;
+        const goesOnUntil = performance.now() + clusterInterestMs + 300;
         await eventually("they are gone", () => performance.now() > goesOnUntil);
       }
     });

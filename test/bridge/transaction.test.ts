@@ -1,10 +1,11 @@
 /**
  * Endings of an executor's transaction, by the error that its function raises.
  */
+
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { ExecutorLogin } from "../../src/bridge/executor/executor-login.js";
 import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
+import { executorPlansMs } from "../../src/bridge/executor/executor-session.js";
 import { GroupSize, inGroups } from "../../src/bridge/executor/groups.js";
 import { type Ending, inTransaction } from "../../src/bridge/executor/transaction.js";
 import { install } from "../../src/installation/index.js";
@@ -119,7 +120,7 @@ describe("a session that has kept plans", () => {
     onTestFinished(() => pool.stop());
     const one = await pool.acquire("postgres");
     for (const hasOldPlans of [true, false, true]) {
-      vi.advanceTimersByTime(bridgeConstants.executorPlansMs * 0.6);
+      vi.advanceTimersByTime(executorPlansMs * 0.6);
       await pool.release(one, false);
       expect(one.hasOldPlans).toBe(hasOldPlans);
       expect(await pool.acquire("postgres")).toBe(one);

@@ -1,13 +1,14 @@
 /**
  * Log of `hawser serve` with fast and slow readers, and the end of the process after a defect.
  */
+
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { maxLogBufferBytes } from "../../src/cli/long-running.js";
 import { nodeCommand, nodeProgram } from "../support/built-programs.js";
 import { type TestDatabase, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -115,7 +116,7 @@ describe("the log", () => {
     const written = lines.filter(({ msg }) => msg === "flood").length;
     const dropped = lines.find((line) => "dropped" in line)!["dropped"] as number;
     expect(written + dropped).toBe(100_000);
-    expect(written * 60).toBeLessThan(2 * gatewayConstants.maxLogBufferBytes);
+    expect(written * 60).toBeLessThan(2 * maxLogBufferBytes);
     expect(lines.at(-1)).toMatchObject({ msg: "last" });
   });
 });

@@ -1,13 +1,16 @@
 /**
- * A constant of the spec that nothing reads says what is no longer so: such as one that an option has replaced.
+ * A constant of the spec that nothing reads says what is no longer so.
  */
 import { expect, it } from "vitest";
-import * as metrics from "../../generated/ts/settings/metrics.js";
+import * as connect from "../../generated/ts/settings/connect.js";
 import * as nats from "../../generated/ts/settings/nats.js";
+import * as outbox from "../../generated/ts/settings/outbox.js";
 import * as peer from "../../generated/ts/settings/peer.js";
 import { codeOf } from "../support/code.js";
 
-const groups = Object.entries({ ...metrics, ...nats, ...peer }).filter(([name]) => name.endsWith("Constants"));
+const groups = Object.entries({ ...connect, ...nats, ...outbox, ...peer }).filter(([name]) =>
+  name.endsWith("Constants"),
+);
 const sources = codeOf("src");
 /** The bodies of SQL functions name a constant as `@GatewayConstants.gateway_stale_ms@`. */
 const inSql = new Set(

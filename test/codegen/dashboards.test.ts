@@ -1,27 +1,45 @@
 /** The dashboards of the chart are what the generator makes of the metrics, and show each of them. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { CodeGeneratorRequest } from "@bufbuild/protobuf/wkt";
 import { beforeAll, describe, expect, it } from "vitest";
 import { generateDashboards } from "../../codegen/dashboards/generate.js";
 import { peerMetrics, serveMetrics } from "../../generated/ts/metrics/metrics.js";
 import { dashboard, dashboardFolder, expressionsOf } from "../support/dashboards.js";
 import { projectDirectory } from "../support/program.js";
-import { compileProject, generated, requestFor } from "./support/request.js";
+import { compileProject, generated, refusal, requestFor } from "./support/request.js";
 
-let made: Record<string, string>;
+let request: CodeGeneratorRequest;
 
 beforeAll(async () => {
   const descriptors = await compileProject();
   const files = descriptors.map(({ name }) => name).filter((name) => name.startsWith("hawser/"));
-  made = await generated(requestFor(descriptors, files), generateDashboards);
+  request = requestFor(descriptors, files);
 });
 
-it("holds what the generator makes, byte by byte, and nothing else", () => {
+it("holds what the generator makes, byte by byte, and nothing else", async () => {
+  const made = await generated(request, (spec) => generateDashboards(spec));
   const committed = readdirSync(join(projectDirectory, dashboardFolder)).map((name) => [
     name,
     readFileSync(join(projectDirectory, dashboardFolder, name), "utf8"),
   ]);
   expect(made, "out of date: npx buf generate").toEqual(Object.fromEntries(committed));
+});
+
+it.each([
+  ["without a panel", [], "hawser_build_info: the metric has no panel; add one to codegen/dashboards/panels.ts"],
+  [
+    "with two panels",
+    [
+      ["hawser_build_info", "Versions"],
+      ["hawser_build_info", "Again"],
+    ],
+    "message ServeMetrics: panels.ts shows hawser_build_info twice, or it is no metric here",
+  ],
+] as const)("refuses a metric %s", async (_, panels, says) => {
+  const plan = { uid: "hawser-serve", title: "Serve", by: "database", rows: { All: panels } };
+  const why = await refusal(request, (spec) => generateDashboards(spec, { "hawser.metrics.v1.ServeMetrics": plan }));
+  expect(why).toContain(says);
 });
 
 describe.each([

@@ -94,8 +94,8 @@ const gatewayBodyCases: readonly (RefusalCase & { body?: string })[] = [
     name: `the setting ${setting} in a body`,
     body: `BEGIN PERFORM @FooConstants.foo_ms@ + @${setting}@; END`,
     proto: `${gatewayFn("", "", `name: "foo" body_file: "schema/gateway_${number + 3}.sql"`)}
-      message FooConstants { option (hawser.spec.v1.settings) = {title: "Foo"};
-        uint32 foo_ms = 1 [(hawser.spec.v1.setting) = {default: "7" fixed: true}]; }
+      message FooConstants { option (hawser.spec.v1.settings) = {title: "Foo" fixed: true};
+        uint32 foo_ms = 1 [(hawser.spec.v1.setting) = {default: "7"}]; }
       message FooSettings { option (hawser.spec.v1.settings) = {title: "Foo"};
         uint32 limit_ms = 1 [(hawser.spec.v1.setting) = {default: "7"}, (hawser.spec.v1.rules) = {min: 0 max: 9}]; }`,
     says: `rpc FooService.Foo: body_file schema/gateway_${number + 3}.sql names the setting ${setting}, which is not a fixed setting`,

@@ -8,9 +8,7 @@ import {
   handlerSettingsDefaults,
   peerSettingsDefaults,
   peerSettingsRanges,
-  protocolConstants,
   retrySettingsDefaults,
-  storeConstants,
   tuningSettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import { shop } from "./support/shop.js";
@@ -100,17 +98,5 @@ describe("settings that are strings", () => {
       heating: undefined,
     });
     expect(check({ heating: 31 })).toMatchObject({ ok: false, violation: { path: "heating" } });
-  });
-});
-
-describe("constants", () => {
-  it("are what protocol and store fix", () => {
-    expect(protocolConstants).toMatchObject({ preamble: "HWS1", version: 1, pingAfterMs: 15_000 });
-    expect(storeConstants).toMatchObject({ leaseBeatMs: 5000, leaseExpiryMs: 10_000, shortBacklogRows: 256 });
-  });
-
-  it("have no names of settings, as a peer hands on all of them as one object", () => {
-    const names = [peerSettingsDefaults, protocolConstants, storeConstants].flatMap(Object.keys);
-    expect(names).toHaveLength(new Set(names).size);
   });
 });

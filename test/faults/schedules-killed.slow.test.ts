@@ -2,9 +2,10 @@
  * Ten processes, which all run fifty schedules of one message a second side by side, are killed in turn, and once all of them. In the end each
  * occurrence was enqueued once and has had its effect once, and those that were missed as their schedule says.
  */
+
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it, onTestFinished } from "vitest";
-import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+import { lateMs } from "../../src/outbox/occurrences.js";
 import { Random } from "../simulator/random.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -15,7 +16,6 @@ import { faultSeed, killsPerLoop, loopTimeoutMs } from "./support/kills.js";
 const kills = killsPerLoop(1);
 const policies = { all: 30, one: 10, none: 10 } as const;
 const names = Array.from({ length: 10 }, (_, nth) => `runner-${nth + 1}`);
-const { lateMs } = scheduleConstants;
 /** Longer than an occurrence may be late. */
 const outageMs = lateMs + 5_000;
 

@@ -1,8 +1,9 @@
 /**
  * A gateway whose server is a standby, until it is promoted.
  */
+
 import { expect, it } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { install } from "../../src/installation/index.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
@@ -28,7 +29,7 @@ it("enters itself after the promotion, and hears of changes at once", async () =
   expect(await entered()).toEqual([{ address: serve.address }]);
   await using other = await startNatsServer();
   // No poll comes.
-  noTimersAbove(gatewayConstants.optionsPollMs - 1);
+  noTimersAbove(optionsPollMs - 1);
   for (const natsUrl of [other.url, testNatsUrl(), other.url]) {
     await onServer(servers.standby.url, set(natsUrl));
     await eventually("the functions reach the server that was set", async () => {

@@ -1,9 +1,10 @@
 /**
  * The server while Postgres goes away and comes back, or is silent.
  */
+
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { install } from "../../src/installation/index.js";
 import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
@@ -13,8 +14,6 @@ import { defineServer, patience } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { noTimersAbove } from "../support/timers.js";
-
-const { optionsPollMs } = gatewayConstants;
 
 let postgres: OwnPostgres;
 let serve: HawserServer;

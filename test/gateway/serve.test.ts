@@ -1,8 +1,9 @@
 /**
  * The server follows the definition of the NATS server in Postgres.
  */
+
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { optionsPollMs } from "../../src/installation/foreign-data.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -23,7 +24,7 @@ const silent = { debug: () => undefined, info: () => undefined, error: () => und
 const logger = { ...silent, warn: (fields: object) => void complaints.push(fields) };
 
 // What changes is found by its notification, as no poll comes.
-beforeAll(() => withoutTimersAbove(gatewayConstants.optionsPollMs - 1));
+beforeAll(() => withoutTimersAbove(optionsPollMs - 1));
 beforeAll(async () => {
   other = await startNatsServer();
   guarded = await startNatsServer({ config: 'authorization { token: "right" }' });

@@ -3,15 +3,14 @@
  */
 import { afterEach, beforeEach, expect, vi } from "vitest";
 import type { NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../../src/errors/index.js";
-import { type CallLimits, Calls, type GatewayCall } from "../../src/gateway/calls.js";
+import { type CallLimits, Calls, deadlineSlackMs, type GatewayCall } from "../../src/gateway/calls.js";
 import type { Answer, GatewayClient } from "../../src/gateway/protocol/index.js";
 import { Semaphore } from "../../src/runtime/index.js";
 import { recordingHandler } from "./recording-handler.js";
 
 export const limits: CallLimits = { callTimeoutMs: 5000, maxCallTimeoutMs: 60_000, maxResponseBytes: 1000 };
-export const slack = gatewayConstants.deadlineSlackMs;
+export const slack = deadlineSlackMs;
 export const publish = 'Publish {"subject":"a","payload":"QQ=="}';
 export const getFile = 'GetFile {"store":"s","name":"n"}';
 export const request = (timeout: number | null) => `Request {"subject":"a","payload":"QQ==","timeout":${timeout}}`;

@@ -3,14 +3,12 @@ import { join } from "node:path";
 import type { Msg } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import type { CompleteNatsServerOptions, ConnectionOption } from "../../generated/ts/nats-options/index.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { natsDrainMs } from "../../src/nats/draining.js";
 import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { next, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";
 import { fakeServer, greeting, welcoming } from "./support/fake-server.js";
-
-const { natsDrainMs } = gatewayConstants;
 
 describe("configure", () => {
   it("does nothing for the same options, and makes another connection for others", async () => {

@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { natsConnectTimeoutMs } from "../../src/nats/connect.js";
 import { eventually } from "../support/eventually.js";
 import { natsClient } from "../support/nats-client.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -8,8 +8,6 @@ import { startProgram } from "../support/program.js";
 import { noTimersAbove } from "../support/timers.js";
 import { optionsFor, testConnector } from "./support/connectors.js";
 import { fakeServer, greeting } from "./support/fake-server.js";
-
-const { natsConnectTimeoutMs } = gatewayConstants;
 
 describe("stop", () => {
   it("sends what was published, and closes", async () => {

@@ -2,14 +2,12 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, renameSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../../src/errors/index.js";
-import { SecretFiles } from "../../src/nats/secret-files.js";
+import { maxSecretFileBytes, SecretFiles } from "../../src/nats/secret-files.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { temporaryDirectory } from "../support/temporary.js";
 
-const { maxSecretFileBytes } = gatewayConstants;
 const never = new AbortController().signal;
 
 /** A directory `secrets` that may be read, a directory `outside` that may not, and a reader. */

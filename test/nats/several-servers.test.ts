@@ -1,19 +1,20 @@
 /**
  * Option `host` with several NATS servers: which are dialled, in which order, and what becomes of a connector whose server dies.
  */
+
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { natsConnectTimeoutMs } from "../../src/nats/connect.js";
 import { natsAddresses, ServerChoice } from "../../src/nats/index.js";
+import { natsServerAwayMs } from "../../src/nats/server-choice.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { noTimersAbove } from "../support/timers.js";
 import { connectError, next, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";
 
-const { natsServerAwayMs, natsConnectTimeoutMs } = gatewayConstants;
 const names = (host: string, port = 4222): string[] => natsAddresses({ host, port }).map(({ name }) => name);
 
 describe("the addresses of option host", () => {

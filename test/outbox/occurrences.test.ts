@@ -3,13 +3,10 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
-import { checkTimes, planOccurrences } from "../../src/outbox/occurrences.js";
+import { checkTimes, lateMs, planOccurrences } from "../../src/outbox/occurrences.js";
 import { WallClock } from "../simulator/schedules/oracle.js";
 import { expectedOf } from "../simulator/schedules/store.js";
 import { atDepth } from "../support/depth.js";
-
-const { lateMs } = scheduleConstants;
 
 /** All occurrences after a time and up to another. */
 function between(cron: string, timezone: string, from: string, to: string): string[] {

@@ -1,12 +1,13 @@
 /**
  * Publishing again what a NATS server has lost, the state of the outbox, and the command for both.
  */
+
 import { setTimeout } from "node:timers/promises";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { nanos, nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { scans } from "../../src/bridge/nats-publisher.js";
 import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, jsonLines } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";
@@ -96,7 +97,7 @@ describe("a replay", () => {
       counts.push(await consumers());
       return (await texts()).length === 101;
     });
-    expect(Math.max(...counts)).toBeLessThanOrEqual(2 * outboxConstants.scans);
+    expect(Math.max(...counts)).toBeLessThanOrEqual(2 * scans);
     await eventually("no consumer is left", async () => (await consumers()) === 0);
   });
 

@@ -2,9 +2,11 @@
  * A thousand schedules over a year, with both changes of clocks in three time zones, run by ten processes that come and go: each
  * occurrence once, those that were missed by their policy. The occurrences are those of an oracle that knows nothing of the planner.
  */
+
 import { expect, it } from "vitest";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
-import { planOccurrences } from "../../src/outbox/occurrences.js";
+import { lateMs, planOccurrences } from "../../src/outbox/occurrences.js";
+import { pageSchedules } from "../../src/outbox/schedules.js";
 import { Random } from "../simulator/random.js";
 import { WallClock } from "../simulator/schedules/oracle.js";
 import { type Move, type Planned, ScheduleStore, timesOf } from "../simulator/schedules/store.js";
@@ -61,7 +63,7 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
     outages.find(([begin, end]) => time >= begin && time < end)?.[1] ?? time;
   let [calls, ran] = [0, 0];
   while (now < to) {
-    const { rows, asOf, dueInMs } = store.due(scheduleConstants.pageSchedules);
+    const { rows, asOf, dueInMs } = store.due(pageSchedules);
     if (rows.length === 0) {
       // Timers fire late, and a process reads what is due at some time of its own.
       now = startsAgainAt(Math.min(to, now + Math.max(1, dueInMs))) + random.between(0, 900);
@@ -95,7 +97,7 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
     // Each look has dealt with what was due by then.
     const expected = movesOf.get(row.name)!.flatMap((move) => {
       const due = all.filter((time) => time > move.from.since && time <= move.upto);
-      const late = due.filter((time) => move.asOf - time > scheduleConstants.lateMs);
+      const late = due.filter((time) => move.asOf - time > lateMs);
       missed += late.length;
       const chosen = row.missed === "all" ? late : row.missed === "one" ? late.slice(-1) : [];
       kept += chosen.length;

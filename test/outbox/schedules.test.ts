@@ -6,7 +6,7 @@ import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
-import { runDueSchedules } from "../../src/outbox/schedules.js";
+import { pageSchedules, retryMs, runDueSchedules } from "../../src/outbox/schedules.js";
 import { type Login, login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 
@@ -256,7 +256,7 @@ describe("hawser.unschedule", () => {
 });
 
 it("waits while all due schedules are locked, however many", async () => {
-  const many = scheduleConstants.pageSchedules + 1;
+  const many = pageSchedules + 1;
   const make = (payload: string) =>
     ann.query(
       "SELECT hawser.schedule('s' || i, '* * * * *', 'a.b', $1, false) FROM generate_series(1, $2::integer) AS i",
@@ -265,7 +265,7 @@ it("waits while all due schedules are locked, however many", async () => {
   await make("x");
   await ann.query("BEGIN");
   await make("y");
-  expect(await run()).toBeGreaterThanOrEqual(scheduleConstants.retryMs);
+  expect(await run()).toBeGreaterThanOrEqual(retryMs);
   await ann.query("COMMIT");
   expect(await run()).toBe(0);
 });
@@ -386,7 +386,7 @@ describe("occurrences", () => {
     await ann.query("BEGIN");
     const other = await connected();
     await other.query("BEGIN; SELECT hawser.schedule('open', '* * * * * *', 'open', 'y', missed => 'all')");
-    expect(await run()).toBeLessThanOrEqual(scheduleConstants.retryMs);
+    expect(await run()).toBeLessThanOrEqual(retryMs);
     expect(new Set((await enqueued()).map(({ destination }) => destination))).toEqual(new Set(["other"]));
     await other.query("COMMIT");
     await ann.query("COMMIT");

@@ -198,7 +198,7 @@ describe("a message that is enqueued", () => {
       [long + commentOf(parentOf(2)), parentOf(2)],
       ["INSERT INTO many VALUES (0), (1)"],
       [`INSERT INTO many VALUES (0), (1)${commentOf(parentOf(3))}`, parentOf(3)],
-      [`${long}${commentOf(parentOf(4))} WHERE '${"x".repeat(traceConstants.statementEnd)}' <> ''`],
+      [`${long}${commentOf(parentOf(4))} WHERE '${"x".repeat(4_096)}' <> ''`],
     ];
     await client.query("BEGIN");
     for (const [text, traceparent] of statements) {

@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema, file_google_protobuf_wrappers, UInt64ValueSchema } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import { pageConstants } from "../../generated/ts/settings/page.js";
+import { undoMs } from "../../src/page/data/jobs.js";
+import { decodedPayloadBytes } from "../../src/page/html/payload.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
@@ -111,12 +112,12 @@ describe("dead letters on the page", () => {
     const undone = await confirm();
     await client.submit(undone, "Undo");
     await eventually("the job is stopped", async () => (await client.get(undone)).text.includes(">stopped<"));
-    clock.advance(pageConstants.undoMs * 2);
+    clock.advance(undoMs * 2);
     expect(await w.query("SELECT FROM hawser.dead_letters")).toHaveLength(5);
     const done = await confirm();
     // A later one was not shown, and stays.
     await insert("VALUES ('peer', 's:t:l', 'orders', 'x', 'handler_failed', 'later', 1)");
-    clock.advance(pageConstants.undoMs);
+    clock.advance(undoMs);
     await eventually("the job is done", async () => (await client.get(done)).text.includes(">done<"));
     expect(await w.query("SELECT error_message FROM hawser.dead_letters")).toEqual([{ error_message: "later" }]);
   });
@@ -179,10 +180,10 @@ describe("dead letters on the page", () => {
       `INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts)
        VALUES ('peer', 's', 't', convert_to(repeat('x', $1), 'UTF8'),
                '[["content-type", "application/x-protobuf; type=google.protobuf.StringValue"]]', 'c', 'm', 1) RETURNING id`,
-      [pageConstants.decodedPayloadBytes + 1],
+      [decodedPayloadBytes + 1],
     );
     const { text } = await client.get(`/dead/${id}?payload=1`);
-    expect(text).toContain(`Messages of types are decoded up to ${pageConstants.decodedPayloadBytes} bytes`);
+    expect(text).toContain(`Messages of types are decoded up to ${decodedPayloadBytes} bytes`);
     expect(text).toContain("xxxx");
   });
 

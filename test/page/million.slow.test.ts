@@ -1,6 +1,7 @@
 /** The page over 1,000,000 dead letters: it reads a bounded number of rows. */
+
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { pageConstants } from "../../generated/ts/settings/page.js";
+import { examinedDeadLetters, shownRows } from "../../src/page/data/sections.js";
 import { deadLetterCausesSql } from "../../src/store/dead-letter-causes.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
@@ -32,10 +33,10 @@ it("opens with a look at the newest dead letters, and lists the first ones", asy
   const list = await client.get("/dead?origin=peer&topic=orders-3");
   const listMs = performance.now() - begunAt - overviewMs;
   console.log(`1,000,000 dead letters: overview ${overviewMs.toFixed(0)} ms, filtered list ${listMs.toFixed(0)} ms`);
-  expect(text).toContain(`The newest ${pageConstants.examinedDeadLetters} dead letters are examined`);
+  expect(text).toContain(`The newest ${examinedDeadLetters} dead letters are examined`);
   expect(text).toContain("order # is unknown");
-  expect(list.text).toContain(`More than ${pageConstants.examinedDeadLetters} dead letters match`);
-  expect(list.text.match(/href="\/dead\/\d+"/g)).toHaveLength(pageConstants.shownRows);
+  expect(list.text).toContain(`More than ${examinedDeadLetters} dead letters match`);
+  expect(list.text.match(/href="\/dead\/\d+"/g)).toHaveLength(shownRows);
 });
 
 it("reads them by the primary key", async () => {
@@ -43,7 +44,7 @@ it("reads them by the primary key", async () => {
   const nodes = nodesOf((plan[0]!["QUERY PLAN"] as { readonly Plan: PlanNode }[])[0]!.Plan);
   const scans = nodes.filter((node) => node["Relation Name"] === "dead_letters");
   expect(scans.map((node) => node["Node Type"])).toEqual(["Index Scan"]);
-  expect(scans[0]!["Actual Rows"]).toBe(pageConstants.examinedDeadLetters);
+  expect(scans[0]!["Actual Rows"]).toBe(examinedDeadLetters);
 });
 
 it("finds, retries and discards by a rare cause, or says that there is too much to read", async () => {
@@ -136,6 +137,6 @@ function nodesOf(node: PlanNode): PlanNode[] {
 function overviewQuery(): string {
   return deadLetterCausesSql
     .replaceAll("$1", "NULL")
-    .replace("$2", String(pageConstants.examinedDeadLetters))
-    .replace("$3", String(pageConstants.shownRows));
+    .replace("$2", String(examinedDeadLetters))
+    .replace("$3", String(shownRows));
 }

@@ -1,4 +1,5 @@
 /** Protection, rendering and mounting of the page. */
+
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { serve } from "@hono/node-server";
@@ -7,8 +8,8 @@ import fastify from "fastify";
 import { Hono } from "hono";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { pageConstants } from "../../generated/ts/settings/page.js";
 import { type PageOptions, page } from "../../src/page/index.js";
+import { openRequests } from "../../src/page/page.js";
 import { openStore } from "../../src/store/index.js";
 import { natsTurn, peerTurn, takeNats, takePeers } from "../outbox/support/turns.js";
 import { login } from "../store/nats/support/logins.js";
@@ -134,7 +135,6 @@ describe("the page", () => {
 
   it("refuses requests beyond its limit, answers the others, and then is free again", async () => {
     await using client = pageClient({ databaseUrl: database.url });
-    const { openRequests } = pageConstants;
     const answers = await Promise.all(Array.from({ length: openRequests + 5 }, () => client.get("/peers")));
     const statuses = answers.map(({ status }) => status);
     expect(statuses.filter((status) => status === 200)).toHaveLength(openRequests);

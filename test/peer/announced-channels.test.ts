@@ -3,12 +3,10 @@
  */
 import { expect, it } from "vitest";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { AnnouncedChannels } from "../../src/peer/announced-channels.js";
+import { AnnouncedChannels, announcedChannels } from "../../src/peer/announced-channels.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { gate } from "./support/gate.js";
 
-const { announcedChannels } = storeConstants;
 const longestPauseMs = outboxConstants.slowPollMs / 2;
 
 /** Channels of which the keys in `real` can be opened, and what was asked: keys, or "all". */

@@ -1,8 +1,9 @@
 /**
  * Groups: members claim what is enqueued as they have room.
  */
+
 import { expect, it } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { listenerDefaults } from "../../src/channel/effects.js";
 import { openStore } from "../../src/store/index.js";
 
 import { eventually } from "../support/eventually.js";
@@ -142,7 +143,7 @@ it("a member that stops while a message waits to be tried again handles nothing 
   let isUnlucky = true;
   const b = world.peer("b-1", { concurrency: 4, defaults: { group: true } });
   // As long as may be without being parked.
-  const retry = { attempts: 5, delayMs: storeConstants.parkDelayMs - 1, factor: 1 };
+  const retry = { attempts: 5, delayMs: listenerDefaults.parkDelayMs - 1, factor: 1 };
   await b.handle("b", { retry }, ({ payload }) => {
     const text = Buffer.from(payload).toString();
     handled.push(text);

@@ -1,9 +1,10 @@
 /**
  * `concurrency` of a handler: how many of its calls run at a time, for all senders together.
  */
+
 import { beforeEach, describe, expect, it } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Message } from "../../src/peer/index.js";
+import { polls } from "../../src/peer/polls.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
@@ -18,7 +19,7 @@ const numbers = (count: number): string[] => Array.from({ length: count }, (_, n
 const nothing = (): void => undefined;
 
 /** No poll starts what was to be started when a limit was free. */
-beforeEach(() => noTimersAbove(storeConstants.pollMs / 2));
+beforeEach(() => noTimersAbove(polls.everyMs / 2));
 
 /** A handler that counts how many of its calls run at a time, each of which takes some turns of the event loop. */
 function counted(act: (message: Message) => unknown = nothing) {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { databaseSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
-import { DeadLetterRetention } from "../../src/peer/dead-letter-retention.js";
+import { deadLetterFailureBytes, deadLetterFailures } from "../../src/channel/handling.js";
+import { DeadLetterRetention, deadLetterExpiryMs } from "../../src/peer/dead-letter-retention.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { openStore, type Store, setDeadLetterRetention, withCommandDatabase } from "../../src/store/index.js";
 import { world } from "../store/support/world.js";
@@ -67,7 +68,7 @@ describe("a dead letter that is retried", () => {
   it("has the stack of its last error and its last attempts with their times, and no password", async () => {
     await using w = await peerWorld();
     await using own = await openStore({ databaseUrl: w.url });
-    const attempts = storeConstants.deadLetterFailures + 2;
+    const attempts = deadLetterFailures + 2;
     const a = await w.started("a-1");
     const b = w.peer("b-1");
     await b.handle("orders", { retry: { attempts, delayMs: 1, factor: 1 } }, function failing({ attempt }) {
@@ -89,7 +90,7 @@ describe("a dead letter that is retried", () => {
     for (const { attempt, code, message } of failures) {
       expect(code).toBe("handler_failed");
       expect(message).toMatch(new RegExp(`^RangeError: ${attempt}: postgres://\\*\\*\\*@db/x m+\\.\\.\\.$`));
-      expect(message.length).toBeLessThanOrEqual(storeConstants.deadLetterFailureBytes);
+      expect(message.length).toBeLessThanOrEqual(deadLetterFailureBytes);
     }
   });
 
@@ -181,18 +182,18 @@ describe("the retention of dead letters", () => {
     retention.start();
     await eventually("it waits for the next hour", () => clock.timers === 1);
     await w.operator.query(insertSql, [31, 2 * storeConstants.deadLetterRows + 1]);
-    clock.advance(storeConstants.deadLetterExpiryMs - 1);
+    clock.advance(deadLetterExpiryMs - 1);
     expect(await count()).toBe(2 * storeConstants.deadLetterRows + 1);
     clock.advance(1);
     await eventually("all are gone", async () => (await count()) === 0);
     // A failure is not the end of it.
     await eventually("it waits for the next hour", () => clock.timers === 1);
     await w.operator.query("ALTER FUNCTION hawser.expire_dead_letters RENAME TO gone");
-    clock.advance(storeConstants.deadLetterExpiryMs);
+    clock.advance(deadLetterExpiryMs);
     await eventually("it waits for the next hour", () => clock.timers === 1);
     await w.operator.query("ALTER FUNCTION hawser.gone RENAME TO expire_dead_letters");
     await w.operator.query(insertSql, [31, 1]);
-    clock.advance(storeConstants.deadLetterExpiryMs);
+    clock.advance(deadLetterExpiryMs);
     await eventually("it is gone", async () => (await count()) === 0);
     await eventually("it waits for the next hour", () => clock.timers === 1);
     retention.stop();

@@ -2,13 +2,15 @@
  * Notifications without end, which any login that may connect to the database can send: they cost few queries, one at a time,
  * and no message is late without a limit.
  */
+
 import pg from "pg";
 import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { notifyChannels } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import { Claims } from "../../src/peer/claims.js";
+import { announcedChannels } from "../../src/peer/announced-channels.js";
+import { Claims, claimTopics } from "../../src/peer/claims.js";
 import type { PeerContext } from "../../src/peer/context.js";
+import { groupLeastUnderWay } from "../../src/peer/pace.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import { messageChannel } from "../../src/store/notifications.js";
 import { type Login, login } from "../store/nats/support/logins.js";
@@ -91,7 +93,7 @@ it("announcements of unknown channels are few queries, and a message of a new ch
   const asked = queries.of(announced);
   expect(asked.length).toBeGreaterThan(0);
   expect(asked.length).toBeLessThan(200);
-  for (const [keys] of asked) expect((keys as number[]).length).toBeLessThanOrEqual(storeConstants.announcedChannels);
+  for (const [keys] of asked) expect((keys as number[]).length).toBeLessThanOrEqual(announcedChannels);
   expect(queries.most(announced)).toBe(1);
   // Of channels that the peer owns.
   expect(queries.of(oneChannel).length).toBeLessThan(10);
@@ -144,7 +146,7 @@ it("a claim that Postgres refuses is a status, and is tried again", async () => 
 });
 
 it("a claim names no more topics than it may, and all in their turn", async () => {
-  const topics = Array.from({ length: outboxConstants.claimTopics + 10 }, (_, n) => `topic ${n}`);
+  const topics = Array.from({ length: claimTopics + 10 }, (_, n) => `topic ${n}`);
   const asked: string[][] = [];
   const claimMessages = async (_: unknown, { topics }: { topics: ReadonlyMap<string, unknown> }) => {
     asked.push([...topics.keys()]);
@@ -161,7 +163,7 @@ it("a claim names no more topics than it may, and all in their turn", async () =
     halted: () => isHalted,
     serves: (topic) => served.has(topic),
     limitsOf: () => undefined,
-    freeHandlers: () => protocolConstants.groupLeastUnderWay,
+    freeHandlers: () => groupLeastUnderWay,
     channel: () => undefined,
     claimed: () => undefined,
   });
@@ -174,7 +176,7 @@ it("a claim names no more topics than it may, and all in their turn", async () =
   isHalted = false;
   claims.pump();
   await eventually("all were asked for", () => asked.flat().length === topics.length - 1);
-  expect(asked.map((each) => each.length)).toEqual([outboxConstants.claimTopics, 9]);
+  expect(asked.map((each) => each.length)).toEqual([claimTopics, 9]);
   expect(asked.flat()).toEqual(topics.filter((topic) => topic !== "topic 3"));
 });
 

@@ -2,9 +2,10 @@
  * Thousands of topics and channels: what a peer asks of Postgres, and how long it keeps others waiting, does not grow with
  * them.
  */
+
 import pg from "pg";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { polls } from "../../src/peer/polls.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
 import { startProgram } from "../support/program.js";
@@ -121,8 +122,8 @@ const pollMs = 287;
  * may take some polls more; a statement too many in each poll does not go away.
  */
 async function idlesBelow(limit: number, begin: (world: PeerWorld) => Promise<void>): Promise<void> {
-  const real = storeConstants.pollMs;
-  const every = (ms: number) => Object.assign(storeConstants, { pollMs: ms });
+  const real = polls.everyMs;
+  const every = (ms: number) => Object.assign(polls, { everyMs: ms });
   every(pollMs);
   onTestFinished(() => void every(real));
   const world = await aWorld();

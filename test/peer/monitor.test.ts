@@ -1,18 +1,19 @@
 /**
  * The handler of metrics and health: its numbers after what peers did, its checks, and how it is mounted.
  */
+
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, it } from "vitest";
 import { peerMetrics } from "../../generated/ts/metrics/metrics.js";
-import { metricsConstants } from "../../generated/ts/settings/metrics.js";
-import { HandledCounts, PeerCounters } from "../../src/peer/counters.js";
+import { HandledCounts, maxSentTopics, PeerCounters } from "../../src/peer/counters.js";
 import { monitor, Peer, Reject, version } from "../../src/peer/index.js";
 import { monitorPages } from "../../src/peer/monitor-pages.js";
 import { type MonitoredPeer, StoredOfPeer } from "../../src/peer/monitored-peer.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { PeerStoredCounters } from "../../src/store/index.js";
+import { storedCountMs } from "../../src/store/stored-counts.js";
 import { type Family, parsePrometheus } from "../monitor/prometheus-text.js";
 import { eventually } from "../support/eventually.js";
 import { TcpProxy } from "../transport/tcp-proxy.js";
@@ -243,7 +244,6 @@ describe("/metrics", () => {
 describe("the counters", () => {
   it("give labels to a limited number of topics, whatever else is sent to", () => {
     const counters = new PeerCounters();
-    const { maxSentTopics } = metricsConstants;
     for (let topic = 0; topic < 2 * maxSentTopics; topic++) counters.sentTo(`t${topic}`).sends.delivered += 1;
     counters.sendFailed("unknown", new Error("no"));
     counters.sendFailed("t0", new Error("no"));
@@ -273,7 +273,7 @@ describe("the counters", () => {
       return counts;
     };
     await Promise.all([stored.refresh(count, silentLogger), stored.refresh(count, silentLogger)]);
-    now += metricsConstants.storedCountMs - 1;
+    now += storedCountMs - 1;
     await stored.refresh(count, silentLogger);
     expect([asked, stored.counters]).toEqual([1, counts]);
     now += 1;

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Absences, OrphanWatch } from "../../src/peer/orphan-watch.js";
+import { polls } from "../../src/peer/polls.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { AbsentListener } from "../../src/store/index.js";
 import { terminateHolder, type World, world } from "../store/support/world.js";
@@ -145,7 +145,7 @@ describe("the watch for orphans", () => {
     await w.operator.query("DELETE FROM hawser.conn_messages WHERE connection_key = $1 AND number = 2", [keys[0]]);
     await look(1);
     expect(await owners()).toEqual([lost]);
-    await look(storeConstants.pollMs / lookMs);
+    await look(polls.everyMs / lookMs);
     expect(await owners()).toEqual([heir]);
     watch.stop();
   });

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { polls } from "../../src/peer/polls.js";
 import { openStore, type Store } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
@@ -155,7 +155,7 @@ describe("a sender whose listener's channels were handed over", () => {
   it("is no trouble to a forced listener's process: it ends with name_lost although nothing comes for it", async () => {
     round += 1;
     // Notified, not found out by a poll.
-    noTimersAbove(storeConstants.pollMs / 2);
+    noTimersAbove(polls.everyMs / 2);
     const idle = await w.started(name("idle"));
     await store.reassign({ from: name("idle"), to: name("heir"), force: true });
     await idle.saw("name_lost");

@@ -1,10 +1,11 @@
 /**
  * Sending: receipts, what they mean, and what is refused.
  */
+
 import { describe, expect, it } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { SentCounts } from "../../src/peer/counters.js";
 import { Outgoing } from "../../src/peer/outgoing.js";
+import { polls } from "../../src/peer/polls.js";
 import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
@@ -129,7 +130,7 @@ it("keeps the order of both deliveries on a live channel", async () => {
 it("confirms what is sent one at a time without a wait for a poll", async () => {
   const [a] = await world.running("a-1", "b-1");
   await a.send("b", "hello");
-  noTimersAbove(storeConstants.pollMs - 1);
+  noTimersAbove(polls.everyMs - 1);
   for (let n = 0; n < 5; n++) expect((await a.send("b", `${n}`)).outcome).toBe("delivered");
 });
 

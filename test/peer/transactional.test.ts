@@ -1,10 +1,12 @@
 /**
  * Transactional handlers: what they write at `message.client` and the message's being done are one commit.
  */
+
 import pg from "pg";
 import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { listenerDefaults } from "../../src/channel/effects.js";
 import { enqueue, type Message } from "../../src/peer/index.js";
+import { committerTimes } from "../../src/store/cursor-committer.js";
 import type { Transaction } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
@@ -44,8 +46,8 @@ describe("a transactional handler", () => {
   });
 
   it("leaves its marks where nobody waits for the cursor, until many are passed at once", async () => {
-    const { markSweepMs } = storeConstants;
-    const sweepsEvery = (ms: number) => Object.assign(storeConstants, { markSweepMs: ms });
+    const { markSweepMs } = committerTimes;
+    const sweepsEvery = (ms: number) => Object.assign(committerTimes, { markSweepMs: ms });
     sweepsEvery(600_000);
     onTestFinished(() => void sweepsEvery(markSweepMs));
     const marks = async () => (await world.query("SELECT FROM hawser.done_messages")).length;
@@ -285,7 +287,7 @@ describe("transactional handlers of one channel", () => {
       };
       const b = world.peer("b-1", isEnqueued ? sixteen : {});
       // As long as may be without being parked.
-      const retry = { attempts: 1_000, delayMs: storeConstants.parkDelayMs - 1, factor: 1 };
+      const retry = { attempts: 1_000, delayMs: listenerDefaults.parkDelayMs - 1, factor: 1 };
       await b.handle("b", { retry }, handler);
       await b.start();
       const a = await world.started("a-1");

@@ -2,13 +2,14 @@
  * When a relay looks, and whether it has to be notified, in virtual time: transactions enqueue at some moment and
  * commit at a later one; they notify if they found the relay asleep when they enqueued. Mutants show that the check can fail.
  */
+
 import { describe, expect, it } from "vitest";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { type PaceSettings, PollPace } from "../../src/runtime/index.js";
+import { paceDefaults } from "../../src/runtime/poll-pace.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 
-const settings: PaceSettings = { ...outboxConstants, canBeNotified: true };
+const settings: PaceSettings = { ...paceDefaults, canBeNotified: true };
 const lookTakesMs = 1;
 
 interface Message {
@@ -97,9 +98,8 @@ describe("the poll pace of a relay", () => {
   });
 
   it("polls often if it cannot be notified", () => {
-    const { unnotifiedPollMs } = outboxConstants;
     const made = () => new PollPace({ ...settings, canBeNotified: false }, undefined);
-    expect(firstLate(made, atDepth(5_000), 2 * unnotifiedPollMs)).toBeUndefined();
+    expect(firstLate(made, atDepth(5_000), 2 * settings.unnotifiedPollMs)).toBeUndefined();
   });
 
   it.each<[string, () => PollPace]>([

@@ -1,8 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { RareLog } from "../../src/runtime/index.js";
-
-const { natsLogIntervalMs, maxLoggedWords } = gatewayConstants;
+import { maxLoggedWords, natsLogIntervalMs } from "../../src/runtime/logger.js";
 
 let lines: object[];
 let log: RareLog;

@@ -4,14 +4,14 @@
  * snapshots; answers that are lost while the commit lands, perhaps much later; a crash, which loses no commit; and a
  * failover that loses the last commits.
  */
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+
 import { comparePositions, type ParkedMessage, type Position } from "../../src/channel/index.js";
+import { lockTimeoutMs } from "../../src/store/database.js";
 import type { PeerProcess } from "./process.js";
 import { type MessageRecord, Violation } from "./records.js";
 import type { World } from "./world.js";
 
 /** Time that a transaction waits for a cursor's row that another one has locked. */
-const { lockTimeoutMs } = storeConstants;
 
 /** Before anything that was ever sent. */
 const origin: Position = { epoch: 0, number: 0 };

@@ -4,13 +4,13 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeFunctions } from "../../generated/ts/rows/peer.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Lease, MessageToStore, Position } from "../../src/store/index.js";
 import { atDepth } from "../support/depth.js";
 import { textMessages, type World, world } from "./support/world.js";
 
 const start: Position = { epoch: 0, number: 0 };
-const { batchMessages, batchBytes } = storeConstants;
+const batchMessages = 1_024;
+const batchBytes = 256 * 1024;
 
 describe("batches in the store", () => {
   let w: World;

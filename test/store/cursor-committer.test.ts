@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { postgresBackoff } from "../../src/postgres/open-session.js";
+import { committerTimes } from "../../src/store/cursor-committer.js";
 import {
   type CommittedCursors,
   type CursorCommit,
@@ -8,6 +9,7 @@ import {
   type Lease,
   type LeaseState,
 } from "../../src/store/index.js";
+import { insertBytes } from "../../src/store/stored-messages.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { takeOver, terminateHolder, textMessages, type World, world } from "./support/world.js";
 
@@ -120,7 +122,7 @@ describe("the group commit of cursors", () => {
     const sweep = (number: number) =>
       committer.commit(1, { cursor: { epoch: 1, number }, hasMarks: true, mayWait: true });
     sweep(1);
-    clock.advance(storeConstants.markSweepMs - 1);
+    clock.advance(committerTimes.markSweepMs - 1);
     sweep(2);
     await settled();
     expect(flushes).toHaveLength(0);
@@ -161,13 +163,13 @@ describe("the group commit of cursors", () => {
     commit(1, 1, 10);
     await settled();
     await flushes.at(-1)!.fail();
-    clock.advance(storeConstants.storeRetryMinMs);
+    clock.advance(postgresBackoff.minMs);
     expect(flushes).toHaveLength(11);
   });
 
   it("writes large dead letters in separate statements, in order", async () => {
     // Beside their texts.
-    const half = storeConstants.insertBytes / 2 - 1_000;
+    const half = insertBytes / 2 - 1_000;
     commit(1, 1, 1, letter(1, half));
     commit(1, 1, 2, letter(2, half));
     commit(1, 1, 3, letter(3, 2 * half));
@@ -196,7 +198,7 @@ describe("the group commit of cursors", () => {
     commit(1, 1, 2);
     await settled();
     writable = true;
-    clock.advance(storeConstants.storeRetryMaxMs);
+    clock.advance(postgresBackoff.maxMs);
     expect(flushes).toHaveLength(2);
   });
 

@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { examinedDeadLetters } from "../../src/store/dead-letters.js";
 import { type DeadLetter, type Lease, openStore } from "../../src/store/index.js";
+import { insertBytes } from "../../src/store/stored-messages.js";
 import { eventually } from "../support/eventually.js";
 import { type World, world } from "./support/world.js";
 
@@ -194,7 +196,7 @@ describe("dead letters", () => {
   });
 
   it("are retried in batches within the bytes of one insert, however long they are", async () => {
-    const long = { payload: Buffer.alloc(storeConstants.insertBytes * 0.6, 1) };
+    const long = { payload: Buffer.alloc(insertBytes * 0.6, 1) };
     await die([long, long, long]);
     const sizes: number[] = [];
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=batches` });
@@ -329,7 +331,6 @@ describe("dead letters", () => {
   });
 
   it("are searched part by part, however rare those that match are", async () => {
-    const { examinedDeadLetters } = storeConstants;
     await w.operator.query(
       `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts)
        SELECT 'peer', 's:t:l', 'topic', 'x', 'c', CASE WHEN n % $1 = 1 THEN 'rare' ELSE 'frequent' END, 1

@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { afterEach, describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openStore, type Store } from "../../src/store/index.js";
+import { leasePollMs } from "../../src/store/leases.js";
 import { keptLog } from "../bridge/role/log.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
@@ -80,10 +81,10 @@ describe("a lease", () => {
       return error;
     });
     await eventually("the wait is over", () => {
-      clock.advance(storeConstants.leasePollMs);
+      clock.advance(leasePollMs);
       return settled;
     });
-    expect(clock.now()).toBeGreaterThanOrEqual(1000 - storeConstants.leasePollMs);
+    expect(clock.now()).toBeGreaterThanOrEqual(1000 - leasePollMs);
     await expect(waiting).resolves.toMatchObject({ code: "name_in_use" });
     expect(log.messages("info").filter((message) => message === "waiting for the name")).toHaveLength(1);
 
@@ -209,13 +210,13 @@ describe("a lease", () => {
     proxied.freeze();
     const frozenAt = clock.now();
     await eventually("the session is given up", () => {
-      clock.advance(storeConstants.leasePollMs);
+      clock.advance(leasePollMs);
       return lease.state === "suspended";
     });
-    expect(clock.now() - frozenAt).toBeLessThan(2 * storeConstants.leaseBeatMs + 20 * storeConstants.leasePollMs);
+    expect(clock.now() - frozenAt).toBeLessThan(2 * storeConstants.leaseBeatMs + 20 * leasePollMs);
     proxied.cut();
     await eventually("the lease is held again", () => {
-      clock.advance(storeConstants.leasePollMs);
+      clock.advance(leasePollMs);
       return lease.state === "held";
     });
     expect(lease.isWritable).toBe(true);

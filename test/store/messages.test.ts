@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Lease, type MessageToStore, openStore, type Position } from "../../src/store/index.js";
+import { backlogCountRows, insertRows } from "../../src/store/stored-messages.js";
 import { eventually } from "../support/eventually.js";
 import { startProxy } from "./support/proxy.js";
 import { textMessages, type World, world } from "./support/world.js";
@@ -120,7 +120,7 @@ describe("stored messages", () => {
   });
 
   it("are counted behind the page, up to a limit", async () => {
-    const cap = storeConstants.backlogCountRows;
+    const cap = backlogCountRows;
     await w.operator.query(
       `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number)
        SELECT $1, '', 1, n FROM generate_series(1, $2) AS n`,
@@ -135,7 +135,6 @@ describe("stored messages", () => {
   });
 
   it("accept a whole insert of the maximum size", async () => {
-    const { insertRows } = storeConstants;
     const payload = Buffer.alloc(100, "x");
     await w.store.storeMessages(
       lease,
@@ -143,7 +142,7 @@ describe("stored messages", () => {
       1,
       Array.from({ length: insertRows }, () => ({ topicKey: 1, payload })),
     );
-    expect(await w.store.backlogOf(channel, start)).toBe(Math.min(insertRows, storeConstants.backlogCountRows));
+    expect(await w.store.backlogOf(channel, start)).toBe(Math.min(insertRows, backlogCountRows));
   });
 
   it("may be large, or empty, or look like SQL", async () => {

@@ -3,6 +3,7 @@ import { describe, expect, it } from "vitest";
 import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Authorization } from "../../src/transport/index.js";
+import { maxPendingHandshakes } from "../../src/transport/listen.js";
 import { type Challenge, Delivery, type Frame } from "../../src/wire/index.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { encode } from "../wire/coding.js";
@@ -99,7 +100,6 @@ describe("a listener", () => {
   it("accepts legitimate diallers, however many others keep it waiting", async () => {
     const clock = new ManualClock();
     await using listener = await TestListener.start({ clock });
-    const { maxPendingHandshakes } = protocolConstants;
     const silent = await Promise.all(
       Array.from({ length: maxPendingHandshakes }, () => RawClient.connect(listener.port)),
     );
@@ -130,7 +130,6 @@ describe("a listener", () => {
     });
     const honest = dialTest(listener.address);
     const decide = await decisions.next();
-    const { maxPendingHandshakes } = protocolConstants;
     const strangers = await Promise.all(
       Array.from({ length: maxPendingHandshakes + 1 }, () => RawClient.connect(listener.port)),
     );

@@ -4,10 +4,10 @@ import { closeSync, constants, mkdirSync, openSync, renameSync, rmSync, symlinkS
 import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { HawserError } from "../../src/errors/index.js";
 import type { Clock } from "../../src/runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
+import { tlsReloadMs, tlsReloadWaitMs } from "../../src/transport/tls-credentials.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
@@ -18,7 +18,6 @@ const authority = new CertificateAuthority();
 const nextAuthority = new CertificateAuthority("The next authority");
 const local = ["localhost", "127.0.0.1"];
 const ours = authority.issue(local);
-const { tlsReloadMs, tlsReloadWaitMs } = protocolConstants;
 
 describe("the option tls", () => {
   it.each<[string, Partial<Record<keyof TlsOptions | "certificate", unknown>>, RegExp]>([

@@ -140,6 +140,7 @@ BEGIN
           GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_detail = PG_EXCEPTION_DETAIL;
           now_ms := extract(epoch FROM clock_timestamp()) * 1000;
           -- Only Postgres knows of a call that did not arrive. The caller's transaction rolls back, and a sequence does not.
+          -- It is noted once a second at most, for all sessions together.
           IF NOT current_setting('transaction_read_only')::boolean
             AND abs(now_ms - coalesce(pg_sequence_last_value('hawser.gateway_state_unreached_ms_seq'), 0)) >= 1000
           THEN

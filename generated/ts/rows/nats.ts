@@ -246,7 +246,7 @@ export interface BridgeLeadRow {
   complete_since: Date | null;
   /**
    * The subscriptions that are slower than `progress_at`, so that they do not hold back the others. A JSON object: its
-   * keys are the numbers of at most `max_told_behind` subscriptions, its values are the progress of each in
+   * keys are the numbers of at most 100 subscriptions, its values are the progress of each in
    * milliseconds since 1970. NULL: there are none.
    */
   behind: string | null;

@@ -122,15 +122,6 @@ export type SettingRules = { readonly unit?: string; readonly isTuning?: true; r
   | { readonly kind: "boolean" }
 );
 
-/** Types of a group's constants: widened from literals, so that tests and simulations can use other values. */
-export type SettingValues<Constants> = {
-  readonly [Name in keyof Constants]: Constants[Name] extends number
-    ? number
-    : Constants[Name] extends boolean
-      ? boolean
-      : string;
-};
-
 /** Settings with their defaults, or the first violation. */
 export type CheckedSettings<Settings> =
   | { readonly ok: true; readonly settings: Settings }

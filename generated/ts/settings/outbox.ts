@@ -2,7 +2,6 @@
 // source: hawser/outbox/v1/outbox.proto
 // source: hawser/outbox/v1/schedules.proto
 
-import { type SettingValues } from "../rules/violation.js";
 
 /** Trace constants. Traces in SQL. */
 export const traceConstants = {
@@ -55,21 +54,7 @@ export const traceConstants = {
    * Value: 16384 bytes.
    */
   shortStatementBytes: 16384,
-  /**
-   * Length of the end of a statement in which the comment must be.
-   *
-   * Value: 4096 characters.
-   */
-  statementEnd: 4096,
-  /**
-   * Headers keep this much below their limit if a context is added.
-   *
-   * Value: 2048 bytes.
-   */
-  headerRoomBytes: 2048,
 } as const;
-
-export type TraceConstants = SettingValues<typeof traceConstants>;
 
 /** Outbox constants. Constants of the outbox. */
 export const outboxConstants = {
@@ -80,81 +65,11 @@ export const outboxConstants = {
    */
   slots: 3,
   /**
-   * Largest bucket of `outbox_keys`: all significant bits of a hash.
-   *
-   * Value: 4095.
-   */
-  maxKeyBucket: 4095,
-  /**
-   * Maximum number of unfinished messages of one role in the memory of a relay if it is the only role; with k roles,
-   * each has twice that divided by k + 1.
-   *
-   * Value: 10000 messages.
-   */
-  maxMessages: 10000,
-  /**
-   * Maximum memory of these messages; a single message always fits.
-   *
-   * Value: 67108864 bytes.
-   */
-  maxBytes: 67108864,
-  /**
    * Maximum number of messages of one read of a relay.
    *
    * Value: 2500 messages.
    */
   pageMessages: 2500,
-  /**
-   * Number of new messages from which a relay reads its first page in the order of ids, as all other pages, wherever
-   * they are stored.
-   *
-   * Value: 100000 messages.
-   */
-  sortedMessages: 100000,
-  /**
-   * Maximum number of messages in flight to NATS of one destination of one role if these are the only ones; with k
-   * roles, each has four times that divided by k + 1, and likewise the destinations of a role.
-   *
-   * Value: 5000 messages.
-   */
-  maxUnderWay: 5000,
-  /**
-   * Maximum memory of these messages; a single message always fits.
-   *
-   * Value: 16777216 bytes.
-   */
-  maxUnderWayBytes: 16777216,
-  /**
-   * Interval between polls of a relay for new messages while some arrive.
-   *
-   * Value: 1 ms.
-   */
-  pollMs: 1,
-  /**
-   * Poll interval after a poll that found at least `many_messages`: each poll takes processor time from enqueueing transactions.
-   *
-   * Value: 3 ms.
-   */
-  manyPollMs: 3,
-  /**
-   * See `many_poll_ms`.
-   *
-   * Value: 4 messages.
-   */
-  manyMessages: 4,
-  /**
-   * Time without a message after which the relay asks for notifications and polls less and less often.
-   *
-   * Value: 30 ms.
-   */
-  awakeMs: 30,
-  /**
-   * Number of successful polls, each within `awake_ms` of the previous one, after which the relay polls every `poll_ms`
-   * without notifications.
-   *
-   * Value: 4 polls.
-   */
-  busyPolls: 4,
   /**
    * Maximum poll interval while a transaction is open that may have been told not to notify.
    *
@@ -162,142 +77,11 @@ export const outboxConstants = {
    */
   slowPollMs: 1000,
   /**
-   * Maximum poll interval when every enqueueing transaction notifies the relay.
-   *
-   * Value: 10000 ms.
-   */
-  idlePollMs: 10000,
-  /**
-   * Maximum poll interval on a server with prepared transactions, which cannot notify.
-   *
-   * Value: 20 ms.
-   */
-  unnotifiedPollMs: 20,
-  /**
-   * Interval at which the position is saved while there is no memory to read more.
-   *
-   * Value: 25 ms.
-   */
-  saveMs: 25,
-  /**
-   * Time without an answer of Postgres after which a relay stops publishing.
-   *
-   * Value: 5000 ms.
-   */
-  publishWithinMs: 5000,
-  /**
-   * Maximum number of tries of a message that NATS refuses, before it becomes a dead letter.
-   *
-   * Value: 5 times.
-   */
-  tries: 5,
-  /**
-   * First pause after a failure. Pauses double.
-   *
-   * Value: 50 ms.
-   */
-  retryMinMs: 50,
-  /**
-   * Maximum pause after a failure.
-   *
-   * Value: 2000 ms.
-   */
-  retryMaxMs: 2000,
-  /**
-   * Maximum time for NATS to answer a publish.
-   *
-   * Value: 5000 ms.
-   */
-  publishTimeoutMs: 5000,
-  /**
-   * Maximum time for Postgres to answer a turn.
-   *
-   * Value: 30000 ms.
-   */
-  queryTimeoutMs: 30000,
-  /**
-   * Maximum interval between attempts of a relay to remove old messages.
-   *
-   * Value: 60000 ms.
-   */
-  rotateMs: 60000,
-  /**
-   * Maximum number of remembered destinations that refuse all messages, whose next messages have one try.
-   *
-   * Value: 1000 destinations.
-   */
-  maxRefusing: 1000,
-  /**
-   * Maximum number of due messages that are moved to the outbox at once.
-   *
-   * Value: 1000 messages.
-   */
-  dueMessages: 1000,
-  /**
-   * Delay before a due message is moved again that another session was cancelling.
-   *
-   * Value: 50 ms.
-   */
-  dueRetryMs: 50,
-  /**
-   * Maximum time that a relay waits for a due message without asking Postgres again, whose clock may be changed.
-   *
-   * Value: 10000 ms.
-   */
-  dueCheckMs: 10000,
-  /**
-   * Delay of a publish from which the message may already be in its stream: a failover may have undone that it was
-   * moved to the outbox before.
-   *
-   * Value: 5000 ms.
-   */
-  dueDoubtMs: 5000,
-  /**
    * Maximum time until a scheduled message is due.
    *
    * Value: 3660 days.
    */
   maxLaterDays: 3660,
-  /**
-   * Time without progress of the position, while messages wait, after which the check `outbox` of /readyz fails.
-   *
-   * Value: 30000 ms.
-   */
-  stuckMs: 30000,
-  /**
-   * Maximum number of subjects of one role that are searched in their streams at once, if it is the only role (see
-   * max_messages).
-   *
-   * Value: 16 subjects.
-   */
-  scans: 16,
-  /**
-   * Maximum difference between the clocks of the servers of a NATS cluster. The clocks of Postgres and of the relay are
-   * not compared with them.
-   *
-   * Value: 5000 ms.
-   */
-  clockSkewMs: 5000,
-  /**
-   * Time before the earliest possible publish at which a search of a stream starts, because the stream's clock may have
-   * been changed.
-   *
-   * Value: 330000 ms.
-   */
-  lookMarginMs: 330000,
-  /**
-   * Maximum number of pending message requests to a stream, where a search cannot use a consumer.
-   *
-   * Value: 64 requests.
-   */
-  lookRequests: 64,
-  /**
-   * Maximum number of messages that a search of a stream reads. If the stream received more in the range, a message
-   * that was not found is in doubt.
-   *
-   * Value: 1000000 messages.
-   */
-  lookMessages: 1000000,
   /**
    * Prefix of reserved topics and peer names.
    *
@@ -329,27 +113,7 @@ export const outboxConstants = {
    */
   waitingChannel: "hawser_waiting",
   /**
-   * Maximum number of topics in one claim of a group member: half the limit of claim_messages, because each topic is
-   * named for any member and for the group.
-   *
-   * Value: 50000 topics.
-   */
-  claimTopics: 50000,
-  /**
-   * Time without activity after which a relay for peers is replaced, even if its session lives.
-   *
-   * Value: 5000 ms.
-   */
-  peerRelayExpiryMs: 5000,
-  /**
-   * Maximum number of lagging messages that are moved out of a slot before it is truncated.
-   *
-   * Value: 10000 messages.
-   */
-  movedMessages: 10000,
-  /**
-   * Maximum interval at which a relay for peers shows its activity: it polls at least that often, whatever
-   * `idle_poll_ms` is. An overdue relay is replaced when its session has ended.
+   * Maximum interval at which a relay for peers shows its activity: it polls at least that often. An overdue relay is replaced when its session has ended.
    *
    * Value: 2500 ms.
    */
@@ -361,75 +125,6 @@ export const outboxConstants = {
    */
   peerRelayChannel: "hawser_peer_relay",
   /**
-   * Minimum time that messages for peers stay in the outbox after they were handed over.
-   *
-   * Value: 60000 ms.
-   */
-  peerRetentionMs: 60000,
-  /**
-   * Maximum payload bytes that a relay for peers hands over at once; a single message always fits.
-   *
-   * Value: 8388608 bytes.
-   */
-  peerPageBytes: 8388608,
-  /**
-   * Time without an answer, while NATS is connected, after which a route (a JetStream domain or a destination) of a
-   * role is away: only one of its messages is tried.
-   *
-   * Value: 2000 ms.
-   */
-  awayMs: 2000,
-  /**
-   * Maximum pause between two tries of a route that is away.
-   *
-   * Value: 30000 ms.
-   */
-  probeMaxMs: 30000,
-  /**
-   * Maximum number of routes of a role that are away. Messages of further ones fill the role's share of memory.
-   *
-   * Value: 16 routes.
-   */
-  maxAwayRoutes: 16,
-  /**
-   * Number of consecutive refused messages after which each further message of their role is tried once.
-   *
-   * Value: 100 messages.
-   */
-  maxRefused: 100,
-  /**
-   * Maximum number of concurrent publishes of one role that need requests to JetStream, if it is the only role (see
-   * max_messages).
-   *
-   * Value: 4 messages.
-   */
-  slowPublishes: 4,
-  /**
-   * Initial maximum of messages in flight of a role and of a route. Each accepted message adds one, each failure halves
-   * it.
-   *
-   * Value: 512 messages.
-   */
-  firstUnderWay: 512,
-  /**
-   * Minimum of that maximum, after any number of failures.
-   *
-   * Value: 4 messages.
-   */
-  leastUnderWay: 4,
-  /**
-   * Maximum number of dead letters that a turn writes, since other messages wait for the turn.
-   *
-   * Value: 50 messages.
-   */
-  deadMessages: 50,
-  /**
-   * Maximum number of messages of one read while several roles enqueue, since the others wait for the page of one.
-   *
-   * Value: 100 messages.
-   */
-  sharedPageMessages: 100,
-  /**
    * Number up to which `hawser.outbox_status` counts messages.
    *
    * Value: 100000 messages.
@@ -437,16 +132,8 @@ export const outboxConstants = {
   countedMessages: 100000,
 } as const;
 
-export type OutboxConstants = SettingValues<typeof outboxConstants>;
-
 /** Constants of schedules. What schedules are made with. */
 export const scheduleConstants = {
-  /**
-   * An occurrence that is brought in later than this was missed.
-   *
-   * Value: 10000 ms.
-   */
-  lateMs: 10000,
   /**
    * How many schedules of a role there are at most.
    *
@@ -454,41 +141,11 @@ export const scheduleConstants = {
    */
   maxSchedules: 10000,
   /**
-   * How many schedules that are due are looked at at once. Each role has its share.
-   *
-   * Value: 1000 schedules.
-   */
-  pageSchedules: 1000,
-  /**
    * How many occurrences of one schedule are enqueued in one transaction.
    *
    * Value: 100 messages.
    */
   pageOccurrences: 100,
-  /**
-   * About how many of all schedules.
-   *
-   * Value: 1000 messages.
-   */
-  pageMessages: 1000,
-  /**
-   * About how many bytes of payload that may be. One message always fits.
-   *
-   * Value: 8388608 bytes.
-   */
-  pageBytes: 8388608,
-  /**
-   * When a schedule is looked at again that another transaction was about to change.
-   *
-   * Value: 1000 ms.
-   */
-  retryMs: 1000,
-  /**
-   * How long a process waits for the next occurrence without asking Postgres again, whose clock may be set meanwhile.
-   *
-   * Value: 10000 ms.
-   */
-  checkMs: 10000,
   /**
    * The NOTIFY channel that tells of changed schedules.
    *
@@ -508,5 +165,3 @@ export const scheduleConstants = {
    */
   timeHeader: "schedule-time",
 } as const;
-
-export type ScheduleConstants = SettingValues<typeof scheduleConstants>;

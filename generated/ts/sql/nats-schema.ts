@@ -568,7 +568,8 @@ BEGIN
     EXECUTE format('REVOKE ALL ON FUNCTION hawser_run.%I() FROM PUBLIC; GRANT EXECUTE ON FUNCTION hawser_run.%1$I() TO %2$I', settle, current_user);
   END IF;
 
-  -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has.
+  -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has. With a space and the random end it has 63 bytes
+  -- at most, as a name of Postgres.
   stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'responder' THEN 'answers' ELSE 'on' END, p_subject), 46);
   WHILE octet_length(stem) > 46 LOOP
     stem := left(stem, -1);
@@ -1987,11 +1988,12 @@ BEGIN
       -- Whatever the environment of the server says.
       (9, 'target_session_attrs', 'any'),
       (10, 'options', ''),
-      (11, 'connect_timeout', 3::text),
-      (12, 'keepalives_idle', 15::text),
-      (13, 'keepalives_interval', 15::text),
-      (14, 'keepalives_count', 3::text),
-      (15, 'tcp_user_timeout', 30000::text),
+      -- A gateway that does not accept within 3 s is passed over for the next one.
+      (11, 'connect_timeout', '3'),
+      (12, 'keepalives_idle', '15'),
+      (13, 'keepalives_interval', '15'),
+      (14, 'keepalives_count', '3'),
+      (15, 'tcp_user_timeout', '30000'),
       -- libpq refuses an option that it does not know.
       (16, 'require_auth', CASE WHEN version >= 160000 THEN 'scram-sha-256' END),
       -- Who ends TLS in between cannot pass the login on; and Postgres 14 and 15 say the password to nobody.
@@ -2387,7 +2389,7 @@ subscriptions that \`behind\` lists. NULL: not known.';
 COMMENT ON COLUMN hawser.bridge_lead.complete_since IS 'The leader has received all messages since this time, by the clock of Postgres. \`progress_at\` is about these
 messages only, and not about older ones. NULL: not known.';
 COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The subscriptions that are slower than \`progress_at\`, so that they do not hold back the others. A JSON object: its
-keys are the numbers of at most \`max_told_behind\` subscriptions, its values are the progress of each in
+keys are the numbers of at most 100 subscriptions, its values are the progress of each in
 milliseconds since 1970. NULL: there are none.';
 COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives.';
 

@@ -770,7 +770,7 @@ BEGIN
       v_comment := substr(v_kept, length(v_time) + 2);
     ELSE
       v_statement := current_query();
-      -- The last comment, if the statement ends with one. Found from its end, whatever is before it.
+      -- The last comment, if the statement ends with one; of the last 4,096 characters. Found from its end, whatever is before it.
       v_comment := rtrim(right(v_statement, 4096), E' \\t\\r\\n;');
       v_comment := CASE
         WHEN right(v_comment, 2) = '*/' AND strpos(reverse(left(v_comment, -2)), '*/') > 0 THEN

@@ -147,9 +147,10 @@ BEGIN
     EXECUTE format('REVOKE ALL ON FUNCTION hawser_run.%I() FROM PUBLIC; GRANT EXECUTE ON FUNCTION hawser_run.%1$I() TO %2$I', settle, current_user);
   END IF;
 
-  -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has.
-  stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'responder' THEN 'answers' ELSE 'on' END, p_subject), @BridgeConstants.wrapper_stem_bytes@);
-  WHILE octet_length(stem) > @BridgeConstants.wrapper_stem_bytes@ LOOP
+  -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has. With a space and the random end it has 63 bytes
+  -- at most, as a name of Postgres.
+  stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'responder' THEN 'answers' ELSE 'on' END, p_subject), 46);
+  WHILE octet_length(stem) > 46 LOOP
     stem := left(stem, -1);
   END LOOP;
   v_wrapper := stem || ' ' || random;

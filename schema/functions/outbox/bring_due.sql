@@ -8,7 +8,7 @@ BEGIN
     SELECT l.id FROM hawser.outbox_later AS l
      WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
      ORDER BY l.deliver_at, l.id
-     LIMIT @OutboxConstants.due_messages@
+     LIMIT 1000
        FOR UPDATE SKIP LOCKED
   ), gone AS (
     DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
@@ -28,11 +28,11 @@ BEGIN
 
   SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE
-    WHEN brought = @OutboxConstants.due_messages@ THEN 0
+    WHEN brought = 1000 THEN 0
     ELSE ceil(extract(epoch FROM due_from - clock_timestamp()) * 1000)
   END;
-  IF due_from <= v_now AND brought < @OutboxConstants.due_messages@ THEN
+  IF due_from <= v_now AND brought < 1000 THEN
     SELECT min(l.deliver_at) INTO v_next FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
-    due_in_ms := least(@OutboxConstants.due_retry_ms@, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
+    due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
   END IF;
 END

@@ -1,7 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
-  v_bucket CONSTANT integer := hashtextextended(p_destination || ' ' || p_key, 0) & @OutboxConstants.max_key_bucket@;
+  v_bucket CONSTANT integer := hashtextextended(p_destination || ' ' || p_key, 0) & 4095;
 BEGIN
   IF (octet_length(p_key) <= @outbox_key.max_bytes@ AND p_key ~ @outbox_key.pattern@) IS NOT TRUE THEN
     PERFORM hawser.refuse_argument(
@@ -14,7 +14,7 @@ BEGIN
   IF NOT FOUND THEN
     -- All at once: a transaction with REPEATABLE READ cannot lock what others make behind its snapshot.
     INSERT INTO hawser.outbox_keys (role, bucket)
-    SELECT v_role, b FROM generate_series(0, @OutboxConstants.max_key_bucket@) AS b ON CONFLICT DO NOTHING;
+    SELECT v_role, b FROM generate_series(0, 4095) AS b ON CONFLICT DO NOTHING;
     PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
   END IF;
   locked := true;

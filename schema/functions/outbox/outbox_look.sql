@@ -85,7 +85,7 @@ BEGIN
           ) AS c
       ) AS f;
   END IF;
-  IF v_new <= p_max_messages OR later <> '{}' OR (v_new < @OutboxConstants.sorted_messages@ AND v_last_id - v_first > 4 * v_new) THEN
+  IF v_new <= p_max_messages OR later <> '{}' OR (v_new < 100000 AND v_last_id - v_first > 4 * v_new) THEN
     -- By xids: in the order of ids, much that is done could be passed.
     OPEN v_messages FOR
       WITH series AS MATERIALIZED (

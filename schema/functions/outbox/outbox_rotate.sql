@@ -42,9 +42,9 @@ BEGIN
     RETURN;
   END IF;
   v_moved := ARRAY(
-    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(p_kind, v_next, @OutboxConstants.moved_messages@ + 1, NULL) AS u
+    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(p_kind, v_next, 10000 + 1, NULL) AS u
   );
-  IF cardinality(v_moved) > @OutboxConstants.moved_messages@ OR array_position(v_moved, NULL) IS NOT NULL THEN
+  IF cardinality(v_moved) > 10000 OR array_position(v_moved, NULL) IS NOT NULL THEN
     RETURN;
   END IF;
   -- What lags behind keeps its number and its transaction, and does not keep the others.

@@ -15,8 +15,8 @@ BEGIN
       v_comment := substr(v_kept, length(v_time) + 2);
     ELSE
       v_statement := current_query();
-      -- The last comment, if the statement ends with one. Found from its end, whatever is before it.
-      v_comment := rtrim(right(v_statement, @TraceConstants.statement_end@), E' \t\r\n;');
+      -- The last comment, if the statement ends with one; of the last 4,096 characters. Found from its end, whatever is before it.
+      v_comment := rtrim(right(v_statement, 4096), E' \t\r\n;');
       v_comment := CASE
         WHEN right(v_comment, 2) = '*/' AND strpos(reverse(left(v_comment, -2)), '*/') > 0 THEN
           right(left(v_comment, -2), strpos(reverse(left(v_comment, -2)), '*/') - 1)
@@ -60,7 +60,7 @@ BEGIN
         SELECT FROM jsonb_object_keys(p_headers) AS h (name)
          WHERE lower(h.name) IN (@TraceConstants.parent_header@, @TraceConstants.state_header@)
       )
-      AND octet_length(p_headers::text) <= @nats_headers.max_bytes@ - @TraceConstants.header_room_bytes@
+      AND octet_length(p_headers::text) <= @nats_headers.max_bytes@ - 2048
       AND (
         SELECT coalesce(sum(CASE jsonb_typeof(h.value) WHEN 'array' THEN jsonb_array_length(h.value) ELSE 1 END), 0)
           FROM jsonb_each(p_headers) AS h

@@ -2,7 +2,6 @@
  * Runs a batch of messages through a wrapper, in one transaction that commits only while this process is the leader.
  */
 import { createHmac, randomBytes } from "node:crypto";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { type Logger, type RareLog, startSpan, type TraceContext, tracer } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
@@ -37,7 +36,18 @@ export interface BatchRunnerOptions {
   readonly rareLog: RareLog;
 }
 
-const { blamedAfter, blamedLosses, executorLockTimeoutMs } = bridgeConstants;
+/** A message is blamed after this many failures in a row that no message causes and that begin with it. */
+export const blamedAfter = 20;
+/**
+ * If Postgres went away this many times in a row during the same message, the message is treated as one that ends its
+ * session.
+ */
+const blamedLosses = 5;
+/**
+ * Time for which a function of a subscription waits for a lock before other functions get its session for a while; a
+ * fourth of the statement timeout, if that is less. No message is blamed for the wait, however long the lock is held.
+ */
+const executorLockTimeoutMs = 1_000;
 
 /**
  * SQLSTATE of a lock timeout. No message is blamed for it, because other transactions can hold a lock without limit.

@@ -1,10 +1,12 @@
 /**
  * Pool of executor sessions. Each session serves the functions of a single role.
  */
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { type Logger, ProblemLog } from "../../runtime/index.js";
 import { ExecutorSession, type ExecutorSessionOptions } from "./executor-session.js";
+
+/** An unused database session for functions is ended after this. */
+const executorIdleMs = 30_000;
 
 /** Login and limits of an {@link ExecutorPool}. */
 export interface ExecutorPoolOptions {
@@ -75,7 +77,7 @@ export class ExecutorPool {
       await session.end();
       return;
     }
-    const timer = setTimeout(() => this.#end(session), bridgeConstants.executorIdleMs).unref();
+    const timer = setTimeout(() => this.#end(session), executorIdleMs).unref();
     this.#idle.set(session, timer);
   }
 

@@ -4,13 +4,27 @@
  */
 import type { Duplex } from "node:stream";
 import pg from "pg";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { openSession } from "../../postgres/index.js";
 import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 
-const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
-const { executorMaxMessageBytes, executorMaxUnaskedBytes, executorPlansMs } = bridgeConstants;
+/** So long a database session for functions keeps the plans that Postgres has made in it. */
+export const executorPlansMs = 10_000;
+/** Postgres ends a session for functions that waits this long for us in a transaction. */
+const executorIdleInTransactionMs = 60_000;
+/** Interval at which Postgres checks, while a function runs, whether its client is still connected. */
+const executorPresenceMs = 1_000;
+/** Time limit for clearing a session of the executor, and for ending it. */
+const executorClearMs = 5_000;
+/** Time for which a statement may exceed its timeout, which a function can catch, before its session is ended. */
+export const executorOverdueMs = 2_000;
+/**
+ * The largest message of Postgres that is read in a session for functions: an answer of 64 MiB, the most that a NATS
+ * server can be told to take, is twice as long as text.
+ */
+const executorMaxMessageBytes = 144 * 1024 * 1024;
+/** Bytes of notices and notifications that Postgres may send in a transaction of a function. */
+const executorMaxUnaskedBytes = 1024 * 1024;
 
 /** Interval at which Postgres checks, where its platform can, that the client of a running function still exists. */
 const checkInterval = `'${executorPresenceMs}ms'`;

@@ -3,12 +3,22 @@
  * functions with occasional serialization failures or deadlocks, which would roll back a whole batch again and again. A
  * failure that an outdated plan may have caused ends the whole transaction, which the caller repeats.
  */
+
 import { performance } from "node:perf_hooks";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { queueDefaults } from "../queue/index.js";
 import type { ExecutorSession } from "./executor-session.js";
 import { type Failure, failureOf, mayBeOutdatedPlan } from "./transaction.js";
 
-const { groupMessages, maxGroups, maxBatchMessages } = bridgeConstants;
+/**
+ * After a serialization failure or a deadlock, a batch is called in groups, each behind a savepoint: so many messages are in
+ * the first ones. They grow while none fails, and shrink with each failure.
+ */
+const groupMessages = 16;
+/**
+ * Maximum number of savepoints in a transaction. Postgres keeps 64 subtransactions of each session in shared memory;
+ * with more, each snapshot of the server becomes slower.
+ */
+const maxGroups = 60;
 
 /**
  * SQLSTATE of a serialization failure, after which the transaction continues with the next group. After a deadlock it
@@ -47,7 +57,7 @@ export class GroupSize {
 
   /** True if enough groups have succeeded for batches to run without savepoints again. */
   get isOver(): boolean {
-    return this.#limit >= maxBatchMessages ** 2;
+    return this.#limit >= queueDefaults.maxBatchMessages ** 2;
   }
 
   succeeded(): void {

@@ -25,6 +25,7 @@ export {
   sameDatabaseRemedy,
 } from "./executor-login.js";
 export { ExecutorPool } from "./executor-pool.js";
+export { executorOverdueMs } from "./executor-session.js";
 export { PostgresRequestRunner } from "./request-runner.js";
 export { errorText, failureOf } from "./transaction.js";
 export { packPayloads } from "./wrapper.js";

@@ -4,12 +4,14 @@
 import { performance } from "node:perf_hooks";
 import pg from "pg";
 import { limits } from "../../../generated/ts/rules/peer/catalog.js";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError, shortened } from "../../errors/index.js";
 import { filteredTable, messageWithRemedy } from "../../postgres/index.js";
 import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession, StatementLimits } from "./executor-session.js";
+
+/** Time for which Postgres may be silent beyond the timeouts of a transaction before its connection is closed. */
+const executorSilenceMs = 10_000;
 
 /** Classification of an error by its cause. `Outcome` defines what each kind means for the messages. */
 export type Failure =
@@ -173,7 +175,7 @@ async function runOnce<T, Row extends object>(
  * Closes the session if the server does not answer at all, because a dead server never enforces the statement timeout.
  */
 function closeIfSilent(session: ExecutorSession, timeoutMs: number): TimeLimit {
-  return new TimeLimit(2 * timeoutMs + bridgeConstants.executorSilenceMs, () => session.destroy());
+  return new TimeLimit(2 * timeoutMs + executorSilenceMs, () => session.destroy());
 }
 
 /** SQLSTATE of a write in a read-only transaction or server. */

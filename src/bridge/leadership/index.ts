@@ -26,4 +26,4 @@ export { Leadership } from "./leadership.js";
 export { fenceSql } from "./postgres-table.js";
 export type { LeaderProgress } from "./progress.js";
 export type { OthersHave, Unfinished } from "./protocol.js";
-export { type KeptMessage, TakeoverBuffer } from "./takeover-buffer.js";
+export { cleanTakeoverMs, type KeptMessage, TakeoverBuffer } from "./takeover-buffer.js";

@@ -9,10 +9,14 @@
  * clock may be set. After that, the progress is unknown until the leader's second heartbeat: the first may have been
  * computed before the change.
  */
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { ClockSample, LeadershipRow } from "./table.js";
 
-const drift = bridgeConstants.maxClockDriftPpm / 1e6;
+/** Number of heartbeats of a leader that must be read before its progress counts. */
+export const leaderTrustedHeartbeats = 2;
+/** Maximum drift between the clocks of a process and the server, in millionths: the most that NTP corrects. */
+const maxClockDriftPpm = 500;
+
+const drift = maxClockDriftPpm / 1e6;
 
 /** Rounding error of the server's time and of the arithmetic, in milliseconds. */
 const resolutionMs = 0.002;
@@ -83,7 +87,7 @@ export class KnownProgress {
     if (this.#seen?.epoch === row.epoch && this.#seen.beat !== row.beat) this.#heartbeats += 1;
     this.#seen = row;
     this.#clock = clock;
-    if (this.#heartbeats < bridgeConstants.leaderTrustedHeartbeats || row.progressAt === undefined) return undefined;
+    if (this.#heartbeats < leaderTrustedHeartbeats || row.progressAt === undefined) return undefined;
     const { completeSince } = row;
     return {
       doneBefore: this.bound(clock, row.progressAt),

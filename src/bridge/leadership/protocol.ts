@@ -18,6 +18,7 @@ import {
   doneBefore,
   KnownProgress,
   type LeaderProgress,
+  leaderTrustedHeartbeats,
   localTimeBefore,
   serverTimeAtLeast,
   serverTimeAtMost,
@@ -70,7 +71,9 @@ export interface LeadershipMessages {
   canRun(): boolean;
 }
 
-const { leaderHeartbeatMs, leaderExpiryMs, leaderCourtesyHeartbeats, leaderTrustedHeartbeats } = bridgeConstants;
+const { leaderHeartbeatMs, leaderExpiryMs } = bridgeConstants;
+/** For this many heartbeats at most, a process that lacks messages lets others lead that lack fewer. */
+const leaderCourtesyHeartbeats = 2;
 
 /** Collaborators and limits of the protocol. */
 export interface LeadershipProtocolOptions {

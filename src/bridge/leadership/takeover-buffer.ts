@@ -12,18 +12,24 @@
  * The limit is three quarters of the memory for messages: this leaves room for messages that arrive after a takeover,
  * which no other process has. Messages that this process itself left unfinished may use the last quarter too.
  */
-import { type BridgeConstants, bridgeConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
+
+import type { ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { Fifo } from "../../runtime/index.js";
 import { type InboundMessage, memoryOf } from "../message.js";
+import { bufferReserveDivisor } from "../queue/index.js";
 import { doneBefore, type LeaderProgress } from "./progress.js";
+
+/** After a clean stop of a leader: how far back before its end the next one repeats, at most. */
+export const cleanTakeoverMs = 500;
 
 /**
  * Limits of the buffer. `bufferBytes` is the memory for all messages, counted as by {@link memoryOf}. If
  * `takeoverBufferMs` is 0, only messages that this process itself left unfinished are kept. After a leader that stopped
  * gracefully, the margin is `cleanTakeoverMs`, unless `takeoverBufferMs` is smaller.
  */
-export type TakeoverBufferLimits = Pick<ServeSettings, "bufferBytes" | "takeoverBufferMs"> &
-  Pick<BridgeConstants, "cleanTakeoverMs">;
+export type TakeoverBufferLimits = Pick<ServeSettings, "bufferBytes" | "takeoverBufferMs"> & {
+  readonly cleanTakeoverMs: number;
+};
 
 /** A message with the subscriptions to run it for. */
 export interface KeptMessage {
@@ -43,7 +49,7 @@ export interface KeptMessage {
  * @param bufferBytes memory for all messages
  */
 export function standbyBytes(bufferBytes: number): number {
-  return bufferBytes - bufferBytes / bridgeConstants.bufferReserveDivisor;
+  return bufferBytes - bufferBytes / bufferReserveDivisor;
 }
 
 /** Takeover buffer of a process. Its times are those of `performance.now()`. */

@@ -26,7 +26,15 @@
  * fetched from there in order.
  */
 
-export { type Admission, ByteBudget, type Demand, Discards, type QueueMemory, roleMayHold } from "./memory.js";
+export {
+  type Admission,
+  ByteBudget,
+  bufferReserveDivisor,
+  type Demand,
+  Discards,
+  type QueueMemory,
+  roleMayHold,
+} from "./memory.js";
 export { QueueScheduler, type Wait } from "./scheduler.js";
 export type {
   BatchStep,
@@ -42,4 +50,5 @@ export type {
   SpillStep,
   Step,
 } from "./steps.js";
+export { queueDefaults } from "./steps.js";
 export { newTotals, SubscriptionQueue } from "./subscription-queue.js";

@@ -8,10 +8,15 @@
  * may use, the last quarter is divided among its non-empty queues, with one more part for all its empty queues. A queue
  * that is alone may use everything.
  */
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 
-const { bufferReserveDivisor, spillDivisor } = bridgeConstants;
+/**
+ * The part of the memory for messages, as a divisor, that is kept free: for other roles, for other subscriptions of a
+ * role, and, of what is kept for a takeover, for messages that come after it.
+ */
+export const bufferReserveDivisor = 4;
+/** The part of `bufferBytes`, as a divisor, from which on messages are written to the table. */
+const spillDivisor = 2;
 
 /** Options for offering a message to a queue. */
 export interface Admission {

@@ -2,7 +2,6 @@
  * Steps that a queue requests in Postgres, and their outcomes. Each step runs in a transaction that first checks that
  * this process is the leader; a batch of a stream first checks that no other process has started to read the stream.
  */
-import type { BridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { ByteBudget, Discards } from "./memory.js";
@@ -114,17 +113,24 @@ export type Outcome =
    */
   | { readonly kind: "deposed" };
 
+/** Settings of the queues of a process. Tests give others. */
+export const queueDefaults = {
+  /** Maximum number of messages in a batch. */
+  maxBatchMessages: 1_000,
+  /** Maximum size of a batch; a single message always fits. */
+  maxBatchBytes: 8 * 1024 * 1024,
+  /** The expected duration to which batches are limited. */
+  batchTargetMs: 1_000,
+  /** The pause after a batch failed for a reason outside its messages; it doubles. */
+  batchPauseMinMs: 5,
+  /** The longest of these pauses. */
+  batchPauseMaxMs: 5_000,
+  /** A retried dead letter stays one after this many failures for reasons outside its message. */
+  deadLetterRetryTries: 5,
+};
+
 /** Settings of all queues of a process. */
-export interface QueueSettings
-  extends Pick<
-    BridgeConstants,
-    | "maxBatchMessages"
-    | "maxBatchBytes"
-    | "batchTargetMs"
-    | "batchPauseMinMs"
-    | "batchPauseMaxMs"
-    | "deadLetterRetryTries"
-  > {
+export interface QueueSettings extends Readonly<typeof queueDefaults> {
   /** Error code of the dead letter of a message that lost two sessions while it ran alone. */
   readonly sessionLostCode: string;
   /** Random number from 0 to 1, which spreads the ends of pauses. */

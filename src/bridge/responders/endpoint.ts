@@ -3,9 +3,11 @@
  */
 import { createHash } from "node:crypto";
 import { nuid } from "@nats-io/transport-node";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { EndpointCounters, type MicroService } from "../../nats/index.js";
 import type { Responder } from "../bindings.js";
+
+/** The longest name by which a responder is found; longer ones are cut. */
+const maxServiceNameLength = 128;
 
 /** Properties that all services of a process share. */
 export interface ServiceOrigin {
@@ -82,7 +84,7 @@ export function serviceName(functionName: string): string {
   const end = functionName.lastIndexOf("(");
   const path = end === -1 ? functionName : functionName.slice(0, end);
   const name = path.replace(/[^A-Za-z0-9_-]+/g, "_").replace(/^_+|_+$/g, "");
-  return name.slice(0, bridgeConstants.maxServiceNameLength) || "responder";
+  return name.slice(0, maxServiceNameLength) || "responder";
 }
 
 /**

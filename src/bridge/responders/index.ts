@@ -15,4 +15,5 @@ export {
   type ResponderServiceOptions,
   type ResponderServiceStats,
   type ResponderStats,
+  requestQueueDefaults,
 } from "./responder-service.js";

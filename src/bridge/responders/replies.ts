@@ -2,9 +2,11 @@
  * Answers to requests over one connection.
  */
 import type { NatsConnection, PublishOptions } from "@nats-io/transport-node";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { confirmed, errorHeaders, isOwnInbox } from "../../nats/index.js";
 import type { ErrorReply } from "./requests.js";
+
+/** Bytes of replies after which the NATS server must confirm that it has read them. */
+const maxUnconfirmedReplyBytes = 1024 * 1024;
 
 /** Approximate size of an answer without its payload. */
 const overheadBytes = 128;
@@ -53,7 +55,7 @@ export class Replies {
    * that the server has not read.
    */
   backpressure(): undefined | Promise<void> {
-    if (this.#unconfirmedBytes < bridgeConstants.maxUnconfirmedReplyBytes) return undefined;
+    if (this.#unconfirmedBytes < maxUnconfirmedReplyBytes) return undefined;
     this.#confirming ??= this.#confirm();
     return this.#confirming;
   }

@@ -10,7 +10,7 @@
  */
 
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
-import type { BridgeConstants, ServeSettings } from "../../../generated/ts/settings/nats.js";
+import type { ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { interestPropagated, isAnswerable, receivedHeaders } from "../../nats/index.js";
 import { type Logger, RareLog, traceContextOf, within } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
@@ -22,11 +22,19 @@ import type { QueueLoad } from "./fair-queue.js";
 import { isForResponder, type Replies } from "./replies.js";
 import { type RequestRunner, removedReply } from "./requests.js";
 
+/** Limits of the requests that wait. Tests give others. */
+export const requestQueueDefaults = {
+  /** Maximum number of requests that wait for a responder; more are refused at once. */
+  maxQueuedRequests: 1_000,
+  /** Maximum size of all requests together that wait for a responder. */
+  maxQueuedRequestBytes: 16 * 1024 * 1024,
+};
+
 /** Collaborators and limits of a {@link ResponderService}. */
 export interface ResponderServiceOptions
   extends ServiceOrigin,
     Pick<ServeSettings, "responderSessions">,
-    Pick<BridgeConstants, "maxQueuedRequests" | "maxQueuedRequestBytes"> {
+    Readonly<typeof requestQueueDefaults> {
   readonly runner: RequestRunner;
   readonly logger: Logger;
   /** Maximum wait of a request in the queue, in milliseconds: the current `responder_timeout_ms`. */

@@ -4,10 +4,12 @@
  * The URL comes from a role that may define the NATS server, and any program may answer there. So the response is
  * limited in size and time, redirects are refused, and only the name is used.
  */
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type Logger, ProblemLog } from "../../runtime/index.js";
 
-const { patroniMaxBytes } = bridgeConstants;
+/** Time limit for Patroni's response. */
+export const patroniTimeoutMs = 2_000;
+/** Maximum size of Patroni's response. */
+const patroniMaxBytes = 64 * 1024;
 
 /** Name of the instance; or a problem, whose text contains neither the URL nor content of the response. */
 type PatroniAnswer = { readonly name: string } | { readonly problem: string };
@@ -75,8 +77,8 @@ export class PatroniName {
   readonly #problems: ProblemLog;
   readonly #timeoutMs: number;
 
-  /** @param timeoutMs limit for the whole response; default `patroniTimeoutMs` of the spec */
-  constructor(logger: Logger, timeoutMs: number = bridgeConstants.patroniTimeoutMs) {
+  /** @param timeoutMs limit for the whole response; default `patroniTimeoutMs` */
+  constructor(logger: Logger, timeoutMs: number = patroniTimeoutMs) {
     this.#problems = new ProblemLog(logger);
     this.#timeoutMs = timeoutMs;
   }

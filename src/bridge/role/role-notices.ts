@@ -17,7 +17,7 @@ export interface RoleNoticesOptions {
   /** Connector of the caller; {@link RoleNotices.stop} does not stop it. */
   readonly connector: Pick<NatsConnector, "connection" | "on">;
   readonly logger: Logger;
-  /** Time limit for Patroni's response. Default: `patroniTimeoutMs` of the spec. */
+  /** Time limit for Patroni's response. Default: `patroniTimeoutMs`. */
   readonly patroniTimeoutMs?: number;
 }
 

@@ -10,7 +10,6 @@
  *   primary, standby → unknown     it does not answer, even over a new session
  *   primary → standby              another server answers at the same address
  */
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../../runtime/index.js";
 import { explainServeRefusal } from "../../store/index.js";
@@ -38,7 +37,12 @@ export interface RoleWatchOptions {
   onRole(role: PostgresRole, address: ServerAddress | undefined): void;
 }
 
-const { roleWatchMs, roleReadTimeoutMs, roleReadPauseMs } = bridgeConstants;
+/** Interval at which the role of Postgres is checked. */
+const roleWatchMs = 1_000;
+/** Time limit for reading the role of Postgres in an open session. */
+export const roleReadTimeoutMs = 2_000;
+/** The pause before the next reading if the session was lost. */
+const roleReadPauseMs = 100;
 
 const sql = `SELECT pg_is_in_recovery() AS standby, current_setting('listen_addresses') AS addresses,
   current_setting('port')::integer AS port`;

@@ -20,7 +20,6 @@
  * *Missing messages* appear as a gap before the first number of the stream and, without a filter, as gaps between two
  * messages. The transaction that marks their numbers as done also counts them in the row.
  */
-import type { StreamConstants } from "../../../generated/ts/settings/nats.js";
 import { Backoff, Fifo } from "../../runtime/index.js";
 import type { StreamPlace } from "../message.js";
 import { advanced, countIn, includes, joined, type Ranges, union } from "../ranges.js";
@@ -164,18 +163,30 @@ export interface Delivery {
   readonly reply: string;
 }
 
-export interface ReaderSettings
-  extends Pick<
-    StreamConstants,
-    | "streamMessages"
-    | "streamBytes"
-    | "streamSpan"
-    | "streamSilenceMs"
-    | "streamCheckMs"
-    | "streamRetryMinMs"
-    | "streamRetryMaxMs"
-    | "streamSkipMessages"
-  > {
+/** Settings of a reader. Tests give others. */
+export const readerDefaults = {
+  /** How many messages of a subscription are in memory, at most. */
+  streamMessages: 20_000,
+  /** How much memory they take; one message always fits. */
+  streamBytes: 32 * 1024 * 1024,
+  /**
+   * How many messages may have come since the oldest one that is not done: with key_token one that waits holds up the others
+   * only then.
+   */
+  streamSpan: 50_000,
+  /** Having heard nothing for so long, reading begins anew. */
+  streamSilenceMs: 5_000,
+  /** How often the stream is looked at: for its lag, and for what is missing. */
+  streamCheckMs: 2_000,
+  /** The first pause after something failed; each further one is twice as long. */
+  streamRetryMinMs: 50,
+  /** The longest pause after something failed. */
+  streamRetryMaxMs: 5_000,
+  /** A consumer that stands so far before the position is made anew, rather than read and dropped. */
+  streamSkipMessages: 10_000,
+};
+
+export interface ReaderSettings extends Readonly<typeof readerDefaults> {
   /**
    * True if the subscription has a filter. A gap between two messages may then consist of messages that do not match.
    */

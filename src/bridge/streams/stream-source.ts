@@ -15,14 +15,27 @@ import {
 } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from "@nats-io/transport-node";
-import { gatewayConstants, streamConstants } from "../../../generated/ts/settings/nats.js";
+import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { jetStreamOf, matchesOwnInbox, natsFailure } from "../../nats/index.js";
 import type { ConsumerState, Delivery, Prepared, PrepareStep, StreamInfo, StreamState } from "./reader.js";
 import type { StreamConfig } from "./stream-table.js";
 
-const { streamTimeoutMs, streamAckWaitMs, streamHeartbeatMs, streamPullMs, streamPullMessages, streamPullBytes } =
-  streamConstants;
+/** How many messages are asked for at once. */
+const streamPullMessages = 5_000;
+/** How many bytes are asked for at once, or one message of the greatest size that the server allows. */
+const streamPullBytes = 8 * 1024 * 1024;
+/** How long the server keeps a request for messages. */
+const streamPullMs = 30_000;
+/** How often the server says that it has nothing, while it has nothing. */
+const streamHeartbeatMs = 1_000;
+/** How long NATS may take for an answer. */
+const streamTimeoutMs = 5_000;
+/**
+ * After so long the server sends a message again that is not acknowledged. Such messages are dropped: a process that begins
+ * to read makes the consumer anew.
+ */
+const streamAckWaitMs = 600_000;
 
 /** Error codes of the JetStream API. */
 const consumerNotFound = 10014;

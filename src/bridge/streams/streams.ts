@@ -6,7 +6,6 @@
 import { JetStreamApiError } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import type { NatsConnection } from "@nats-io/transport-node";
-import { streamConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
@@ -16,11 +15,14 @@ import { errorText } from "../executor/index.js";
 import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
 import { ByteBudget, newTotals, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
-import { type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
+import { type ReaderOutcome, type ReaderStep, type Reading, readerDefaults, StreamReader } from "./reader.js";
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
 import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
 
-const { streamQueues, streamBatchMessages } = streamConstants;
+/** How many messages of a stream a batch may hold. */
+export const streamBatchMessages = 5_000;
+/** Into how many queues the messages of a subscription with key_token go. */
+const streamQueues = 16;
 
 /** Collaborators of {@link Streams}. */
 export interface StreamsOptions {
@@ -163,7 +165,7 @@ class StreamRun {
     this.#context = context;
     this.#binding = binding;
     this.#config = this.#row = row;
-    this.#reader = new StreamReader({ ...streamConstants, hasFilter: row.filters.length > 0 });
+    this.#reader = new StreamReader({ ...readerDefaults, hasFilter: row.filters.length > 0 });
     this.#reader.onReady = () => this.#pumpSoon();
     this.#pumpSoon();
   }

@@ -4,7 +4,6 @@
 import type { Socket } from "node:net";
 import type { SecureContext } from "node:tls";
 import { TLSSocket } from "node:tls";
-import { type GatewayConstants, gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import type { LogDetails, Logger } from "../../runtime/index.js";
 import { type Answer, type ErrorAnswer, type GatewayClient, isDefect } from "./answer.js";
@@ -19,7 +18,12 @@ const alpnProtocol = "postgresql";
  * its outcome would be unknown. An idle session is left open for `quietMs`, so that most calls get the error as an
  * answer, without connecting twice.
  */
-const { lingerMs, hurriedLingerMs, quietMs } = gatewayConstants;
+/** Time for which a refused client may read the reason. */
+const lingerMs = 1_000;
+/** The same when the gateway stops. */
+const hurriedLingerMs = 100;
+/** When the gateway stops: how long a session that does not call is left open. */
+const quietMs = 100;
 
 /** SQLSTATEs that indicate a problem for the operator: password, database, number of sessions, a TLS proxy. */
 const warningStates: ReadonlySet<string> = new Set(["28P01", "3D000", "57P03", otherChannelState]);
@@ -33,7 +37,9 @@ export interface TlsSource {
 }
 
 /** Options of client connections. */
-export interface ClientConnectionOptions extends Pick<GatewayConstants, "startupTimeoutMs"> {
+export interface ClientConnectionOptions {
+  /** Time limit of a login. */
+  readonly startupTimeoutMs: number;
   /**
    * Certificate and key. Default: no TLS; a client that requests TLS gets the answer that the server does not support
    * it.

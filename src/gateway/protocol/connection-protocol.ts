@@ -9,7 +9,7 @@
  * are supported. A message of another type ends the session; a call that is too large gets an error, and the
  * session continues.
  */
-import { gatewayConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
+import type { ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { type Answer, type ErrorAnswer, errorAnswerOf } from "./answer.js";
 import { answerBytes, errorResponse, readyForQuery, sessionEndNotification, sessionStart } from "./backend-messages.js";
@@ -51,7 +51,8 @@ const syncType = "S".charCodeAt(0);
 const flushType = "H".charCodeAt(0);
 
 /** Bytes that may be buffered while a call runs: enough for a Terminate message of the client. */
-const { readAheadBytes } = gatewayConstants;
+/** Number of bytes that are read from a session while a call of it is running. */
+const readAheadBytes = 64 * 1024;
 
 /** Maximum body of a message in bytes, as of a Postgres value: just below 1 GiB. */
 const maxMessageBytes = 0x3fffffff;

@@ -8,7 +8,6 @@
  * An unknown user takes the same path as a known one, and its proof is refused. Only clients that know the password are
  * told that a database does not exist.
  */
-import type { GatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import type { ErrorAnswer } from "./answer.js";
 import {
@@ -23,7 +22,9 @@ import type { MessageReader } from "./message-reader.js";
 import { mockVerifierOf, ScramExchange, type ScramStep, type ScramVerifier } from "./scram.js";
 
 /** User, password and limits of logins. */
-export interface LoginRules extends Pick<GatewayConstants, "maxStartupBytes"> {
+export interface LoginRules {
+  /** Maximum size of a message before the login. */
+  readonly maxStartupBytes: number;
   readonly user: string;
   readonly database: string;
   readonly verifier: ScramVerifier;

@@ -1,10 +1,11 @@
 /**
  * Postgres protocol server: admission, limits and shutdown of client connections.
  */
+
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
-import { type GatewayConstants, gatewayConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
+import type { ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { errorTable, HawserError } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
 import { PendingHandshakes } from "../../transport/index.js";
@@ -16,7 +17,15 @@ import {
   stoppingState,
 } from "./client-connection.js";
 import type { ConnectionRules } from "./connection-protocol.js";
+import type { LoginRules } from "./login.js";
 import { scramVerifierOf } from "./scram.js";
+
+/** Iterations of SCRAM-SHA-256. */
+const scramIterations = 4_096;
+/** Time for which a session may be idle before its connection is probed. */
+const sessionKeepaliveMs = 15_000;
+/** After the deadline of a stop: how long a client may take to read how its call has ended. */
+const goodbyeMs = 250;
 
 const serverNonceBytes = 18;
 
@@ -43,7 +52,7 @@ const abandonedError: ErrorAnswer = {
 export interface PostgresServerOptions
   extends ClientConnectionOptions,
     Pick<ServeSettings, "maxSessions" | "maxRequestBytes">,
-    Pick<GatewayConstants, "maxStartupBytes"> {
+    Pick<LoginRules, "maxStartupBytes"> {
   /** Host name or IP address to listen on. */
   readonly host: string;
   /** 0 for a free port. */
@@ -104,7 +113,7 @@ export class PostgresServer {
     const { host, port, password, tls } = options;
     const rules: ConnectionRules = {
       ...options,
-      verifier: await scramVerifierOf(password, gatewayConstants.scramIterations),
+      verifier: await scramVerifierOf(password, scramIterations),
       mockSecret: randomBytes(32),
       serverNonce: () => randomBytes(serverNonceBytes).toString("base64"),
       tls: tls !== undefined,
@@ -112,7 +121,7 @@ export class PostgresServer {
     const server = createServer({
       noDelay: true,
       keepAlive: true,
-      keepAliveInitialDelay: gatewayConstants.sessionKeepaliveMs,
+      keepAliveInitialDelay: sessionKeepaliveMs,
     });
     try {
       signal?.throwIfAborted();
@@ -198,10 +207,7 @@ export class PostgresServer {
     if (this.#pending.size === 0 && this.#sessions.size === 0) return;
     const abandonment = setTimeout(() => each((connection) => connection.abandon(abandonedError)), deadlineMs);
     // Connections whose clients do not read the error are destroyed.
-    const destruction = setTimeout(
-      () => each((connection) => connection.destroy()),
-      deadlineMs + gatewayConstants.goodbyeMs,
-    );
+    const destruction = setTimeout(() => each((connection) => connection.destroy()), deadlineMs + goodbyeMs);
     await empty;
     clearTimeout(abandonment);
     clearTimeout(destruction);

@@ -3,19 +3,20 @@
  * from the extension.
  */
 import { tables } from "../../../generated/ts/rows/peer.js";
-import { storeConstants } from "../../../generated/ts/settings/peer.js";
 import { type ErrorCode, errorTable } from "../../errors/index.js";
 import {
   checksumOf,
   functionsChecksum,
   installationLockKey,
   installationOwner,
+  leasePollMs,
   migrations,
   newSchemaSql,
   plannedTransactions,
   programSchema,
   schemaInspectionSql,
   stateRepairBlock,
+  turnLimitMs,
 } from "../../store/index.js";
 import { dblinkSchema, dblinkSql } from "../dblink.js";
 import { foreignDataSchema } from "../foreign-data.js";
@@ -108,10 +109,10 @@ const waitForLockSql = `
     EXECUTE ${embedded(completeSql)} INTO prepared;
   END IF;
   IF prepared AND to_regclass('${tables.owner}') IS NOT NULL THEN
-    FOR nth IN 1 .. ${storeConstants.turnLimitMs / storeConstants.leasePollMs} LOOP
+    FOR nth IN 1 .. ${turnLimitMs / leasePollMs} LOOP
       EXECUTE ${embedded(lockHeldSql)} INTO held;
       EXIT WHEN NOT held;
-      PERFORM pg_sleep(${storeConstants.leasePollMs / 1000});
+      PERFORM pg_sleep(${leasePollMs / 1000});
     END LOOP;
     EXECUTE ${embedded(`SELECT FROM ${tables.owner} WHERE what = '${installationOwner}' FOR UPDATE`)};
     EXECUTE ${embedded(lockHeldSql)} INTO held;
@@ -178,7 +179,7 @@ DECLARE
   held boolean := false;
 BEGIN
   -- Installations in a database run one after another, and none waits forever.
-  PERFORM set_config('lock_timeout', '${storeConstants.turnLimitMs}', true);
+  PERFORM set_config('lock_timeout', '${turnLimitMs}', true);
   IF NOT prepared THEN
     PERFORM pg_advisory_xact_lock(${installationLockKey});
   END IF;

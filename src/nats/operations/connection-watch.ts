@@ -2,7 +2,6 @@
  * Ends every operation over a connection by its deadline, even if the connection closes or the server stops reading.
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
 import { onClose } from "../confirmed.js";
@@ -10,7 +9,8 @@ import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooL
 import { Requests } from "./requests.js";
 import { isClosed, type OutgoingHeaders, socketOf } from "./write-side.js";
 
-const { maxNatsWriteBytes } = gatewayConstants;
+/** Number of bytes that may wait for a NATS server that does not read; after that nothing more is queued. */
+const maxNatsWriteBytes = 1024 * 1024;
 
 /** Errors with which the deadline or the end of the connection ends an operation. */
 interface Endings {

@@ -7,9 +7,14 @@
 import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type MsgHdrs, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { Semaphore } from "../../runtime/index.js";
 import type { JetStreamCall } from "./jetstream.js";
+
+/**
+ * Number of bytes that all downloads may have requested and not received yet: a quarter of the amount at which a NATS
+ * server closes the connection by default (`max_pending`).
+ */
+const maxDownloadBytes = 16 * 1024 * 1024;
 
 /** Messages to read. */
 export interface Selection {
@@ -237,8 +242,8 @@ export class DownloadBudget {
   readonly #connection: NatsConnection;
   readonly #semaphore: Semaphore;
 
-  /** @param maxBytes default: `maxDownloadBytes` of the spec */
-  constructor(connection: NatsConnection, maxBytes: number = gatewayConstants.maxDownloadBytes) {
+  /** @param maxBytes default: `maxDownloadBytes` */
+  constructor(connection: NatsConnection, maxBytes: number = maxDownloadBytes) {
     this.#connection = connection;
     this.#semaphore = new Semaphore(maxBytes);
   }

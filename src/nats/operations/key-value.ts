@@ -12,7 +12,6 @@ import { errors, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-
 import type { GetHistoryResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { checkText } from "../../../generated/ts/rules/violation.js";
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
 import { ReceivedHeaders } from "../headers.js";
@@ -30,11 +29,10 @@ import {
   type StorageOptions,
   unlessExists,
 } from "./jetstream.js";
-import { readAck } from "./stream-publish.js";
+import { natsAnswerTimeoutMs, readAck } from "./stream-publish.js";
 import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
 
 const maxKnownBuckets = 1000;
-const { natsAnswerTimeoutMs } = gatewayConstants;
 
 /** A running call. */
 interface BucketCall {

@@ -2,8 +2,12 @@
  * Keeps refusals of publishes until the publishing client asks for them: the server reports a refusal asynchronously,
  * after the publishing call may have returned.
  */
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import type { Violation } from "../connection-events.js";
+
+/** Number of subjects of a session that are remembered, to report refusals that NATS sends later. */
+export const maxWatchedSubjects = 1_000;
+/** Maximum size of a session's remembered subjects together, in UTF-8. */
+const maxWatchedSubjectBytes = 64 * 1024;
 
 /** Subjects of one client. */
 interface ClientSubjects {
@@ -32,8 +36,8 @@ export class Refusals<Client> {
    * @param maxBytes maximum size of a client's subjects in UTF-8; above it, the least recently used ones are forgotten
    */
   constructor(
-    readonly maxSubjects: number = gatewayConstants.maxWatchedSubjects,
-    readonly maxBytes: number = gatewayConstants.maxWatchedSubjectBytes,
+    readonly maxSubjects: number = maxWatchedSubjects,
+    readonly maxBytes: number = maxWatchedSubjectBytes,
   ) {}
 
   /**

@@ -15,7 +15,6 @@ import {
   type QueuedIterator,
 } from "@nats-io/transport-node";
 import type { PublishAckResponse } from "../../../generated/ts/nats-functions/methods.js";
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
 import { checkHeaderValue, copyOfHeaders } from "../headers.js";
@@ -40,7 +39,14 @@ export interface StreamPublishOptions {
   readonly timeoutMs: number;
 }
 
-const { natsAnswerTimeoutMs, natsOtherDomainMs, natsRepetitionMs, maxUnacknowledgedPublishes } = gatewayConstants;
+/** Time without an answer of a stream or bucket after which Hawser asks for the reason. */
+export const natsAnswerTimeoutMs = 2_000;
+/** Time by which the named JetStream domain may answer later than another one. Less than `natsAnswerTimeoutMs`. */
+const natsOtherDomainMs = 1_500;
+/** The margin that the duplicate window of a stream must still have when a message is sent again. */
+const natsRepetitionMs = 5_000;
+/** Messages of a batch that wait for the acknowledgements of their stream at once. */
+const maxUnacknowledgedPublishes = 512;
 const maxKnownDomains = 100;
 
 /** Message as each attempt sends it. */

@@ -3,7 +3,6 @@
  */
 import { setTimeout as pause } from "node:timers/promises";
 import type { Msg, NatsConnection, Subscription } from "@nats-io/transport-node";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { confirmed } from "../confirmed.js";
 import {
   describeService,
@@ -102,7 +101,12 @@ export class SubscriptionSet {
   }
 }
 
-const { discoverySliceAnswers, discoveryPauseMs, maxWaitingInquiries } = bridgeConstants;
+/** Number of discovery answers that are sent at once; any NATS client may ask for them. */
+const discoverySliceAnswers = 100;
+/** Pause between two slices of answers. */
+const discoveryPauseMs = 5;
+/** Maximum number of discovery inquiries that wait for their answers; further ones are not answered. */
+const maxWaitingInquiries = 100;
 
 interface PendingInquiry {
   readonly inquiry: Inquiry;

@@ -2,9 +2,9 @@
  * Error headers of NATS services (ADR-32).
  */
 import { headers, type MsgHdrs } from "@nats-io/transport-node";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 
-const { maxErrorReplyBytes } = bridgeConstants;
+/** The longest line that tells a requester why there is no answer, in UTF-8. */
+const maxErrorReplyBytes = 1_024;
 
 /** Headers of an error reply: a status code like that of HTTP, and an error text for the requester. */
 export function errorHeaders({ status, text }: { readonly status: number; readonly text: string }): MsgHdrs {

@@ -1,6 +1,8 @@
 /** Ages in words, and ends of certificates by their distance. */
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import type { PeerOverview } from "../../store/index.js";
+
+/** How long before its end the TLS certificate of a running peer is shown as a warning: 14 days. */
+const certificateWarningMs = 1_209_600_000;
 
 /** Age in words, such as `5 min ago`; a negative one is in the future. */
 export function age(ms: number): string {
@@ -24,5 +26,5 @@ export function certificateSeverity(
   if (!running || certificateEndsAt === null) return undefined;
   const leftMs = certificateEndsAt.getTime() - now;
   if (leftMs <= 0) return "error";
-  return leftMs <= pageConstants.certificateWarningMs ? "warning" : undefined;
+  return leftMs <= certificateWarningMs ? "warning" : undefined;
 }

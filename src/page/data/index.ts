@@ -1,7 +1,7 @@
 /** Data of the page, without its rendering: what `hawser page` and other views of an installation show. */
 export { type Abilities, readAbilities } from "./abilities.js";
 export { age, certificateSeverity } from "./age.js";
-export { type Job, type JobAction, Jobs } from "./jobs.js";
+export { type Job, type JobAction, Jobs, undoMs } from "./jobs.js";
 export { type Reading, reading } from "./reading.js";
-export { readSnapshot, type Sections, type Snapshot, sections } from "./sections.js";
+export { examinedDeadLetters, readSnapshot, type Sections, type Snapshot, sections, shownRows } from "./sections.js";
 export { type ShownVerdict, Verdicts } from "./verdict.js";

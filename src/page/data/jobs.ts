@@ -9,7 +9,6 @@
  * remaining dead letters as they are.
  */
 import { randomBytes } from "node:crypto";
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import { HawserError, withoutPasswords } from "../../errors/index.js";
 import type { Clock } from "../../runtime/index.js";
 import type { DeadLetterOutcome, DeadLetterSelection, DeadLetters } from "../../store/index.js";
@@ -35,7 +34,12 @@ export interface Job {
   error: string | undefined;
 }
 
-const { runningJobs, keptJobs, undoMs } = pageConstants;
+/** How long a discard waits before it begins, and can be undone. */
+export const undoMs = 10_000;
+/** How many retries and discards may run at once. */
+const runningJobs = 4;
+/** How many ended retries and discards are remembered. */
+const keptJobs = 50;
 
 export class Jobs {
   readonly #letters: DeadLetters;

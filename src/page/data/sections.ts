@@ -1,5 +1,4 @@
 /** Readings that the page and `hawser top` share, each with its limits. */
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import {
   type Database,
   deadLetterCauses,
@@ -15,7 +14,10 @@ import {
 import { readAbilities } from "./abilities.js";
 import { type Reading, reading } from "./reading.js";
 
-const { examinedDeadLetters, shownRows } = pageConstants;
+/** How many dead letters are read to group them by cause, the newest first. */
+export const examinedDeadLetters = 10_000;
+/** How many rows a table of the page shows. */
+export const shownRows = 100;
 
 /** Readings of an installation. None rejects, except for a defect. */
 export function sections(database: Database) {

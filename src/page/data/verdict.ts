@@ -1,7 +1,9 @@
 /** Verdict of `hawser doctor`, which takes seconds: the newest one is kept, and examined again in the background. */
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import { type DoctorOptions, type DoctorReport, doctor } from "../../doctor/index.js";
 import type { Clock, Logger } from "../../runtime/index.js";
+
+/** How old the shown verdict of hawser doctor may be before it examines again. */
+const verdictMs = 60_000;
 
 /** Newest verdict. */
 export interface ShownVerdict {
@@ -32,7 +34,7 @@ export class Verdicts {
   /** Newest verdict. Starts an examination if there is none, or if it is older than `verdictMs`. */
   get newest(): ShownVerdict {
     const ageMs = this.#clock.now() - this.#examinedAt;
-    if (this.#report === undefined || ageMs > pageConstants.verdictMs) this.#running ??= this.#examine();
+    if (this.#report === undefined || ageMs > verdictMs) this.#running ??= this.#examine();
     return { report: this.#report, ageMs, isExamining: this.#running !== undefined, problem: this.#problem };
   }
 

@@ -1,16 +1,15 @@
 /** Pages about dead letters: causes, list, one letter, confirmation of a discard, and jobs. */
+
 import { html } from "hono/html";
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import { traceContextOf } from "../../runtime/index.js";
 import type { DeadLetterCause, DeadLetterCauses, DeadLetterEntry, WholeDeadLetter } from "../../store/index.js";
 import type { Descriptors } from "../../typed/index.js";
 import type { Abilities, Job, Reading } from "../data/index.js";
+import { examinedDeadLetters, shownRows, undoMs } from "../data/index.js";
 import { type FilterFields, filterForm, hiddenFields, queryOf } from "./filter.js";
 import { payloadBlock } from "./payload.js";
 import { section, table } from "./table.js";
 import { block, type Html, plural, short, time } from "./text.js";
-
-const { examinedDeadLetters, shownRows, undoMs } = pageConstants;
 
 /** Parts of a page that its forms and links need. */
 export interface FormContext {

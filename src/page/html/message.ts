@@ -1,15 +1,14 @@
 /** Page of one message: the steps of its way that the database knows, in their order. */
+
 import { html } from "hono/html";
 import { traceConstants } from "../../../generated/ts/settings/outbox.js";
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import type { EnqueuedMessage, FindStep, FoundMessage } from "../../store/index.js";
+import { foundPlaces } from "../../store/index.js";
 import type { Reading } from "../data/index.js";
 import { traceLink } from "./dead.js";
 import { queryOf } from "./filter.js";
 import { unread } from "./table.js";
 import { type Html, plural, short, time } from "./text.js";
-
-const { foundPlaces } = pageConstants;
 
 /** Result of a step. The outbox is searched by number first, which is a step of its own. */
 export interface SearchedStep {

@@ -1,11 +1,15 @@
 /** Payload of a dead letter: decoded, as text, or as bytes in hexadecimal. */
 import { html } from "hono/html";
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import type { WholeDeadLetter } from "../../store/index.js";
 import { type Descriptors, shownPayload } from "../../typed/index.js";
 import { block, type Html, short } from "./text.js";
 
-const { shownPayloadBytes, shownHexBytes, decodedPayloadBytes } = pageConstants;
+/** How many bytes of a payload are shown as text. */
+const shownPayloadBytes = 64 * 1024;
+/** How many bytes of a payload that is not text are shown. */
+const shownHexBytes = 4 * 1024;
+/** The largest typed payload that is decoded to be shown: decoded, it may take a hundred times as much memory. */
+export const decodedPayloadBytes = 256 * 1024;
 
 /** Shows the beginning of a payload, and says how much is left out. */
 export function payloadBlock(letter: WholeDeadLetter, descriptors: Descriptors | undefined): Html {

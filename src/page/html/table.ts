@@ -1,7 +1,8 @@
 /** Tables and sections of the page. */
+
 import { html } from "hono/html";
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import type { Reading } from "../data/index.js";
+import { shownRows } from "../data/index.js";
 import { type Html, short } from "./text.js";
 
 /** Column of a table. */
@@ -43,7 +44,6 @@ export function unread({ state, why }: Exclude<Reading<unknown>, { readonly stat
 
 /** Table of at most `shownRows` rows. */
 export function table<Row>(caption: string, rows: readonly Row[], columns: readonly Column<Row>[]): Html {
-  const { shownRows } = pageConstants;
   const more = rows.length > shownRows ? html`<p>Only the first ${shownRows} of ${rows.length} are shown.</p>` : "";
   return html`<div class="scroll" tabindex="0" role="region" aria-label="${caption}, table"><table>
 <caption>${caption}</caption>

@@ -1,7 +1,9 @@
 /** Foreign text in HTML: isolated, cut, and with visible marks for characters that hide or reorder others. */
 import { html } from "hono/html";
-import { pageConstants } from "../../../generated/ts/settings/page.js";
 import { age } from "../data/index.js";
+
+/** How many characters of a text are shown in a cell of a table. */
+export const shownCharacters = 300;
 
 /** Escaped HTML. */
 export type Html = ReturnType<typeof html>;
@@ -13,7 +15,6 @@ const hiddenParts = /([\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Cn}\p{Zl}\p{Zp}])/u;
 /** Shows foreign text on one line, cut to `shownCharacters`. */
 export function short(text: string | null | undefined): Html {
   if (text === null || text === undefined || text === "") return html`<span class="none">none</span>`;
-  const { shownCharacters } = pageConstants;
   const isCut = text.length > shownCharacters;
   return html`<bdi>${marked(isCut ? text.slice(0, shownCharacters) : text)}</bdi>${isCut ? html`<span class="mark"> (cut: ${text.length} characters)</span>` : ""}`;
 }

@@ -5,17 +5,36 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { type MonitorConstants, monitorConstants } from "../../../generated/ts/settings/nats.js";
 import { HawserError } from "../../errors/index.js";
 import { monitorPage, type PageSources } from "../../monitor/index.js";
 import { type Address, formatAddress } from "../../wire/index.js";
+
+/** Limits of the monitoring port. */
+const monitorLimits = {
+  /** How many connections there may be at once. */
+  maxConnections: 64,
+  /** The largest head of a request. */
+  maxHeaderBytes: 4 * 1024,
+  /** How long the head of a request may take to arrive. */
+  headersTimeoutMs: 5_000,
+  /** How long a request may take to arrive, and an answer to be taken. */
+  requestTimeoutMs: 10_000,
+  /** How long a connection without a request is kept. */
+  keepAliveMs: 5_000,
+  /** How long the end waits for connections. */
+  stopTimeoutMs: 1_000,
+  /** How often late clients are searched for. */
+  lookIntervalMs: 500,
+};
+
+export type MonitorLimits = Readonly<typeof monitorLimits>;
 
 /** Contents and address of the monitoring port. */
 export interface MonitorOptions extends PageSources {
   /** Address to listen at; port 0 selects a free one. */
   readonly listen: Address;
-  /** Limits; by default those of the spec. */
-  readonly limits?: Partial<MonitorConstants> | undefined;
+  /** Limits other than `monitorLimits`. */
+  readonly limits?: Partial<MonitorLimits> | undefined;
 }
 
 /** HTTP server of the monitoring port. */
@@ -23,11 +42,11 @@ export class Monitor implements AsyncDisposable {
   /** Listening address with the real port. */
   readonly address: Address;
   readonly #sources: PageSources;
-  readonly #limits: MonitorConstants;
+  readonly #limits: MonitorLimits;
   readonly #server: Server;
   #stopped: Promise<void> | undefined;
 
-  private constructor(options: MonitorOptions, limits: MonitorConstants, server: Server) {
+  private constructor(options: MonitorOptions, limits: MonitorLimits, server: Server) {
     const { address: host, port } = server.address() as AddressInfo;
     this.address = { host, port };
     this.#sources = options;
@@ -49,7 +68,7 @@ export class Monitor implements AsyncDisposable {
    */
   static async start(options: MonitorOptions, signal?: AbortSignal): Promise<Monitor> {
     signal?.throwIfAborted();
-    const limits: MonitorConstants = { ...monitorConstants, ...options.limits };
+    const limits: MonitorLimits = { ...monitorLimits, ...options.limits };
     const server = createServer({
       maxHeaderSize: limits.maxHeaderBytes,
       headersTimeout: limits.headersTimeoutMs,

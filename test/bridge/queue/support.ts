@@ -1,7 +1,7 @@
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Subscription } from "../../../src/bridge/bindings.js";
 import type { InboundMessage } from "../../../src/bridge/message.js";
 import { ByteBudget, Discards, type QueueContext, type QueueSettings } from "../../../src/bridge/queue/index.js";
+import { maxCountedSubjects } from "../../../src/bridge/subscriptions.js";
 
 export const subscription: Subscription = {
   kind: "subscription",
@@ -31,7 +31,7 @@ export function context(changes: Partial<QueueSettings> = {}, limitBytes = Numbe
   return {
     settings: { ...settings, ...changes },
     budget: new ByteBudget(limitBytes),
-    discards: new Discards(bridgeConstants.maxCountedSubjects),
+    discards: new Discards(maxCountedSubjects),
     onRetried: () => undefined,
   };
 }

@@ -1,11 +1,12 @@
 /**
  * The role of real servers: promoted, demoted, stopped, hanging.
  */
+
 import { chownSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type PostgresRole, RoleWatch, type ServerAddress } from "../../../src/bridge/role/index.js";
+import { roleReadTimeoutMs } from "../../../src/bridge/role/role-watch.js";
 import { serverAccount } from "../../../src/dev/server-process.js";
 import { type OwnPostgres, ownPostgres } from "../../faults/support/own-postgres.js";
 import { startProxy } from "../../store/support/proxy.js";
@@ -118,7 +119,7 @@ describe("the role of Postgres", () => {
     server.freeze();
     const others: PostgresRole[] = [];
     // A stop does not wait for the time limit of a reading.
-    noTimersAbove(bridgeConstants.roleReadTimeoutMs - 1);
+    noTimersAbove(roleReadTimeoutMs - 1);
     for (let round = 0; round < 2; round++) {
       const { logger } = keptLog();
       const session = watchedSession(server.url, logger, () => hanging.sessionLost());

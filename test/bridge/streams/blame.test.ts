@@ -1,9 +1,10 @@
 /**
  * With key_token several queues run messages of one subscription. What one of them cannot get done, it is to blame for alone.
  */
+
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Subscription } from "../../../src/bridge/bindings.js";
+import { blamedAfter } from "../../../src/bridge/executor/batch-runner.js";
 import { ExecutorLogin } from "../../../src/bridge/executor/executor-login.js";
 import { BatchRunner, ExecutorPool } from "../../../src/bridge/executor/index.js";
 import type { InboundMessage } from "../../../src/bridge/message.js";
@@ -61,7 +62,7 @@ it("blames a message that never gets through while those of other queues do", as
   // What was read before a failover is read again: the server may lack what was confirmed.
   expect((await run(of(1, "another"), message(1, "fine"))).kind).toBe("deposed");
   const kinds: string[] = [];
-  for (let n = 0; n <= bridgeConstants.blamedAfter; n += 1) {
+  for (let n = 0; n <= blamedAfter; n += 1) {
     kinds.push((await run(of(0), message(1, "stuck"))).kind);
     expect((await run(of(1), message(2 + n, "fine"))).kind).toBe("committed");
   }

@@ -88,34 +88,4 @@ export const metricCases: readonly RefusalCase[] = [
     proto: metric("double hawser_a = 1", `${gauge} label: {name: "a" value: ["x", "x"]}`),
     says: 'message Foo.hawser_a: two values of the label a are named "x"; give each a different name',
   },
-  {
-    name: "a panel without a dashboard",
-    proto: metric("double hawser_a = 1", `${gauge} panel: {title: "A" row: "B"}`),
-    says: "message Foo.hawser_a: a panel needs a dashboard of the group",
-  },
-  ...[
-    ['uid: "a b"', 'the uid "a b" of the dashboard is not 1 to 40 of a-z, 0-9 and "-"'],
-    ['uid: "a"', "the dashboard has no title"],
-    ['uid: "a" title: "A"', 'the dashboard\'s "by" is ""; it is the name of a label that each metric has'],
-  ].map(([option, says]) => ({
-    name: `the dashboard ${option}`,
-    proto: `message Foo { option (hawser.spec.v1.metrics) = {title: "Foo" dashboard: {${option}}}; }`,
-    says: `message Foo: ${says}`,
-  })),
-  ...[
-    [gauge, "the group has a dashboard: the metric needs a panel with a title"],
-    [`${gauge} panel: {row: "B"}`, "the group has a dashboard: the metric needs a panel with a title"],
-    [`${gauge} panel: {title: "A"}`, "the first panel needs a row"],
-    [
-      `${histogram} bucket: [1] panel: {title: "A" row: "B" processes: PANEL_PROCESSES_MAX}`,
-      "only a gauge has the same value in each process: PANEL_PROCESSES_MAX is for gauges",
-    ],
-  ].map(([option, says]) => ({
-    name: `with a dashboard, ${option}`,
-    proto: metric("double hawser_a = 1", option!).replace(
-      'title: "Foo"',
-      'title: "Foo" dashboard: {uid: "a" title: "A" by: "a"}',
-    ),
-    says: `message Foo.hawser_a: ${says}`,
-  })),
 ];

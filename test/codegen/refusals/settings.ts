@@ -9,7 +9,7 @@ export const settingCases: readonly RefusalCase[] = [
   },
   {
     name: "a default outside the type",
-    proto: setting("uint32 a = 1", 'default: "-1" fixed: true'),
+    proto: setting("uint32 a = 1", 'default: "-1"', "min: 0 max: 10"),
     says: "message Foo.a: default -1 lies outside the type, 0 to 4294967295",
   },
   {
@@ -68,20 +68,15 @@ export const settingCases: readonly RefusalCase[] = [
     says: "message Foo.a: a field of a group of settings needs the option setting",
   },
   {
-    name: "fixed settings among others",
-    proto: `message Foo { option (hawser.spec.v1.settings) = {title: "Foo"};
-      bool a = 1 [(hawser.spec.v1.setting) = {default: "true"}]; bool b = 2 [(hawser.spec.v1.setting) = {default: "true" fixed: true}]; }`,
-    says: "message Foo: some settings are fixed and some are not; put the fixed ones into a group of their own",
-  },
-  {
     name: "a fixed setting in a part of the settings page",
-    proto: setting("bool a = 1", 'default: "true" fixed: true part: SETTING_PART_TUNING'),
-    says: "message Foo.a: a fixed setting has no part; remove part, or remove fixed",
+    proto: `message Foo { option (hawser.spec.v1.settings) = {title: "Foo" fixed: true};
+      bool a = 1 [(hawser.spec.v1.setting) = {default: "true" part: SETTING_PART_TUNING}]; }`,
+    says: "message Foo.a: a setting of a fixed group has no part; remove part",
   },
   {
     name: "a setting of users among the limits",
     proto: setting("bool a = 1", 'default: "true" limit: "A"'),
-    says: "message Foo.a: limit is for fixed settings; remove limit, or add fixed",
+    says: "message Foo.a: limit is for settings of a fixed group; remove limit",
   },
   {
     name: "settings without a title",

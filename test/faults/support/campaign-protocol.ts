@@ -1,7 +1,8 @@
 /**
  * What the processes of the campaign and its test agree on.
  */
-import { protocolConstants, storeConstants } from "../../../generated/ts/settings/peer.js";
+import { protocolConstants } from "../../../generated/ts/settings/peer.js";
+import { listenerDefaults } from "../../../src/channel/index.js";
 import { shortPings } from "./silence.js";
 
 /** Payload of a message of the campaign. */
@@ -28,7 +29,7 @@ export const campaignRetry = { attempts: 1_000_000, delayMs: 400, factor: 5, max
 /** Shortens what a campaign would only wait for: delays of parking, and pings. */
 export function shortenConstants(): void {
   Object.assign(protocolConstants, shortPings);
-  Object.assign(storeConstants, { parkDelayMs: 500 });
+  Object.assign(listenerDefaults, { parkDelayMs: 500 });
 }
 
 /** Moves the process's clock by as many milliseconds as each line of standard input says. The lines do not keep the process. */

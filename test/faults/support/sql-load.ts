@@ -2,9 +2,11 @@
  * Many database sessions, each of which makes one call after the other while a test kills what answers them; and what
  * became of each call.
  */
+
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { gatewayConstants, serveSettingsDefaults } from "../../../generated/ts/settings/nats.js";
+import { serveSettingsDefaults } from "../../../generated/ts/settings/nats.js";
+import { deadlineSlackMs } from "../../../src/gateway/calls.js";
 import { Random } from "../../simulator/random.js";
 import { eventually } from "../../support/eventually.js";
 import { patienceMs } from "./kills.js";
@@ -162,7 +164,7 @@ export class SqlLoad implements AsyncDisposable {
   /** Time limit of a call, in milliseconds. */
   limitOf(kind: CallKindName): number {
     const { requestTimeoutMs, callTimeoutMs } = this.options;
-    return (kind === "request" ? requestTimeoutMs : callTimeoutMs) + gatewayConstants.deadlineSlackMs;
+    return (kind === "request" ? requestTimeoutMs : callTimeoutMs) + deadlineSlackMs;
   }
 
   async #loop(session: number): Promise<void> {

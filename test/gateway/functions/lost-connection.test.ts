@@ -1,10 +1,11 @@
 /**
  * Errors that sessions get when the connection to NATS is lost or replaced between their calls.
  */
+
 import type { Msg } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { natsConnectTimeoutMs } from "../../../src/nats/connect.js";
 import { eventually } from "../../support/eventually.js";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
 import { natsClient } from "../../support/nats-client.js";
@@ -131,7 +132,7 @@ describe("a reload that takes too long", () => {
       // Long enough to read the definition, and shorter than an attempt to connect.
       const callTimeoutMs = 800;
       await using slow = await testGateway({ serverOptions: false, callTimeoutMs });
-      expect(gatewayConstants.natsConnectTimeoutMs).toBeGreaterThan(callTimeoutMs);
+      expect(natsConnectTimeoutMs).toBeGreaterThan(callTimeoutMs);
       await slow.client.query("SELECT hawser.set_nats_server($1)", [
         JSON.stringify({ host: server.host, port: `${server.port}` }),
       ]);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { publishViolation, type Violation } from "../../../src/nats/connection-events.js";
 import { Refusals } from "../../../src/nats/operations/index.js";
+import { maxWatchedSubjects } from "../../../src/nats/operations/refusals.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { bytesOf, operationsOf, timeoutMs } from "./operations-of.js";
 
@@ -78,13 +78,13 @@ describe("Refusals", () => {
 
   it("stays bounded if every subject has a violation", () => {
     const refusals = new Refusals<string>();
-    const count = gatewayConstants.maxWatchedSubjects + 100;
+    const count = maxWatchedSubjects + 100;
     for (let index = 0; index < count; index++) {
       refusals.published("one", `s${index}`);
       refusals.refused(violationOf(`s${index}`));
     }
     const told = refusals.take("one");
-    expect(told.length).toBe(gatewayConstants.maxWatchedSubjects);
+    expect(told.length).toBe(maxWatchedSubjects);
     expect(told.at(-1)).toEqual(violationOf(`s${count - 1}`));
   });
 

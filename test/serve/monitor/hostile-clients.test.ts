@@ -2,8 +2,8 @@ import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { text } from "node:stream/consumers";
 import { afterEach, describe, expect, it } from "vitest";
-import type { MonitorConstants } from "../../../generated/ts/settings/nats.js";
 import { Monitor, type MonitorOptions } from "../../../src/serve/monitor/index.js";
+import type { MonitorLimits } from "../../../src/serve/monitor/monitor.js";
 import { eventually } from "../../support/eventually.js";
 import { noTimersAbove } from "../../support/timers.js";
 
@@ -11,14 +11,14 @@ const silent = () => {};
 const logger = { debug: silent, info: silent, warn: silent, error: silent };
 
 /** Short, where a test waits for one. */
-const limits: Partial<MonitorConstants> = { headersTimeoutMs: 300, requestTimeoutMs: 600, keepAliveMs: 300 };
+const limits: Partial<MonitorLimits> = { headersTimeoutMs: 300, requestTimeoutMs: 600, keepAliveMs: 300 };
 
 const closing: (() => unknown)[] = [];
 afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
 });
 
-async function started(given: Partial<MonitorConstants> = {}, answer: () => Promise<string> = async () => "") {
+async function started(given: Partial<MonitorLimits> = {}, answer: () => Promise<string> = async () => "") {
   const metrics: MonitorOptions["metrics"] = { contentType: "text/plain", text: answer };
   const listen = { host: "127.0.0.1", port: 0 };
   const monitor = await Monitor.start({ listen, metrics, health: [], logger, limits: given });

@@ -2,8 +2,9 @@
  * Postgres, as far as schedules go: their rows, the messages that were enqueued, transactions that commit or are lost, failovers,
  * and what was done with each occurrence.
  */
-import { scheduleConstants } from "../../../generated/ts/settings/outbox.js";
+
 import type { MissedPolicy, SchedulePlan, ScheduleTimes } from "../../../src/outbox/occurrences.js";
+import { lateMs } from "../../../src/outbox/occurrences.js";
 import type { StoreFaults } from "./mutants.js";
 
 /** A schedule as its row has it. Times are in milliseconds since 1970. */
@@ -186,7 +187,7 @@ export function timesOf({ cron, timezone, missed, since }: Row): ScheduleTimes {
  * their times.
  */
 export function expectedOf(due: readonly number[], missed: MissedPolicy, asOf: number, limit: number): number[] {
-  const isMissed = (time: number): boolean => asOf - time > scheduleConstants.lateMs;
+  const isMissed = (time: number): boolean => asOf - time > lateMs;
   const late = due.filter(isMissed);
   const kept = missed === "all" ? late : missed === "one" ? late.slice(-1) : [];
   return [...kept, ...due.filter((time) => !isMissed(time))].slice(0, limit);

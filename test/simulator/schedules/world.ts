@@ -2,9 +2,8 @@
  * Run of schedules: users who make, change and end them, processes that run them and all want to, faults, and the rules
  * that must hold. The clocks of time zones change meanwhile. Everything follows from the seed.
  */
-import { scheduleConstants } from "../../../generated/ts/settings/outbox.js";
-import { planOccurrences } from "../../../src/outbox/occurrences.js";
-import { SchedulePace } from "../../../src/outbox/schedules.js";
+import { lateMs, planOccurrences } from "../../../src/outbox/occurrences.js";
+import { retryMs, SchedulePace } from "../../../src/outbox/schedules.js";
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
 import { Schedule } from "../schedule.js";
@@ -14,7 +13,6 @@ import { WallClock } from "./oracle.js";
 import { expectedOf, type Move, type Planned, type Row, ScheduleStore, timesOf } from "./store.js";
 
 const minuteMs = 60_000;
-const { lateMs, retryMs } = scheduleConstants;
 
 const faultKinds = ["kill", "stall", "outage", "failover", "lock", "change", "policy", "remove"] as const;
 type Fault = (typeof faultKinds)[number];

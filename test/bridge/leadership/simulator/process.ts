@@ -2,11 +2,14 @@
  * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches, in
  * several queues side by side.
  */
+
 import { bridgeConstants, gatewayConstants } from "../../../../generated/ts/settings/nats.js";
+import { handOverPauseMs } from "../../../../src/bridge/bridge.js";
 import type { LeadershipProtocolOptions, Unfinished } from "../../../../src/bridge/leadership/protocol.js";
 import type { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
 import { notBefore } from "../../../../src/bridge/receiver.js";
+import { optionsPollMs } from "../../../../src/installation/foreign-data.js";
 import { type Clock, silentLogger } from "../../../../src/runtime/index.js";
 import type { Mutant } from "./mutants.js";
 import type { World } from "./world.js";
@@ -101,7 +104,7 @@ export class SimulatedProcess {
   tell(): void {
     this.told = { canRun: this.canRun, at: this.#world.schedule.now };
     this.#giveWay();
-    this.clock.setTimeout(() => this.tell(), gatewayConstants.optionsPollMs);
+    this.clock.setTimeout(() => this.tell(), optionsPollMs);
   }
 
   #giveWay(): void {
@@ -109,7 +112,7 @@ export class SimulatedProcess {
     const now = schedule.now;
     const isPresent = ({ told }: SimulatedProcess) => told.canRun && now - told.at < gatewayConstants.gatewayStaleMs;
     if (this.canRun || this.protocol.epoch === undefined || this.isStopping) return;
-    if (now - this.#gaveWayAt < bridgeConstants.handOverPauseMs) return;
+    if (now - this.#gaveWayAt < handOverPauseMs) return;
     if (!processes.some((other) => other !== this && isPresent(other))) return;
     counts.add("gave way");
     this.#gaveWayAt = now;
@@ -124,7 +127,7 @@ export class SimulatedProcess {
    * True unless the process was able to run functions after it had given way, and then was not: then it has to wait.
    */
   get shouldGiveWay(): boolean {
-    return !this.#wasAble || this.#world.schedule.now - this.#gaveWayAt >= bridgeConstants.handOverPauseMs;
+    return !this.#wasAble || this.#world.schedule.now - this.#gaveWayAt >= handOverPauseMs;
   }
 
   /** Tells the process whether it can run functions. */
