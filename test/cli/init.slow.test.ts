@@ -24,8 +24,9 @@ describe("hawser init", () => {
   it("prepares a database, and does nothing when it is prepared", async () => {
     const first = await hawser(["init"], { databaseUrl: database.url });
     expect(first).toMatchObject({ status: 0, stderr: "" });
+    const steps = migrations.map(({ id, name }) => `${id} (${name})`).join(", ");
     expect(first.stdout).toContain(
-      `${database.name} is ready, as postgres. Applied ${migrations.length} migrations: 1 (initial schema), `,
+      `${database.name} is ready, as postgres. Applied ${migrations.length} migration${migrations.length === 1 ? "" : "s"}: ${steps}.`,
     );
     const second = await hawser(["init", "--json"], { databaseUrl: database.url });
     const nats = {

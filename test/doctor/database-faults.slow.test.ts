@@ -223,7 +223,7 @@ const faults: readonly Fault[] = [
   },
   {
     fault: "a schema newer than the program",
-    seed: ["INSERT INTO hawser.migrations (id, name, checksum) VALUES (99, 'later', 'x')"],
+    seed: ["INSERT INTO hawser.migrations (id, name, checksum, oldest_program) VALUES (99, 'later', 'x', 99)"],
     finding: {
       ...{ check: "version", code: "schema_too_new", what: containing("99 (later)") },
       remedy: "Upgrade the program.",

@@ -78,6 +78,27 @@ describe("migrate", () => {
     expect((await migrate({ databaseUrl: url }, withNext)).applied).toEqual([next.id]);
   });
 
+  it("replaces functions and makes their grants in the transaction that records them", async () => {
+    // Each object has been written last by that transaction: the grants belong to it, too.
+    const writersSql = `
+      SELECT DISTINCT o.writer FROM (
+        SELECT p.xmin::text AS writer FROM pg_proc AS p WHERE p.pronamespace = 'hawser'::regnamespace
+        UNION ALL SELECT c.xmin::text FROM pg_class AS c WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind = 'v'
+        UNION ALL SELECT m.xmin::text FROM hawser.migrations AS m WHERE m.id = ${next.id}) AS o`;
+    const writers = () => rowsOf(url, writersSql);
+    await migrate({ databaseUrl: url });
+    const changed = { ...withNext, functions: `${programSchema.functions}\n-- Changed.` };
+    expect((await migrate({ databaseUrl: url }, changed)).applied).toEqual([next.id]);
+    const first = await writers();
+    expect(first).toHaveLength(1);
+    expect((await migrate({ databaseUrl: url }, changed)).applied).toEqual([]);
+    expect(await writers()).toEqual(first);
+    expect((await migrate({ databaseUrl: url }, withNext)).applied).toEqual([]);
+    const second = await writers();
+    expect(second).toHaveLength(1);
+    expect(second).not.toEqual(first);
+  });
+
   it("refuses a schema that is newer than the program", async () => {
     await migrate({ databaseUrl: url }, withNext);
     const older = migrate({ databaseUrl: url });
